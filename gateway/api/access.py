@@ -1,0 +1,32 @@
+"""Who may touch a stream, and what it is to them: 404, 410 or the stream."""
+
+from typing import Annotated
+
+from fastapi import Query
+
+from gateway.state import ANONYMOUS, GatewayState
+from shared.broker.client import run
+from shared.broker.scripts import Gone, Page
+from shared.errors import StreamGone, StreamNotFound
+from shared.protocol.ids import START, EventId, is_stream_id
+
+Ticket = Annotated[str | None, Query(description="from the `stream_url` of `POST /chat`")]
+
+
+async def read_own(gateway: GatewayState, stream_id: str, after: EventId = START) -> Page:
+    """A page of the caller's own stream. Raises :class:`StreamNotFound` also for somebody else's, so that an id
+    cannot be probed, and :class:`StreamGone` for what was the caller's own."""
+    if not is_stream_id(stream_id):
+        raise StreamNotFound
+    page = await run(gateway.client, gateway.scripts.read(stream_id, after))
+    if page is None or page.principal != ANONYMOUS:
+        raise StreamNotFound
+    if isinstance(page, Gone):
+        raise StreamGone
+    return page
+
+
+def check_ticket(gateway: GatewayState, ticket: str | None, stream_id: str) -> None:
+    """Raises :class:`InvalidTicket` where one is given and is not good."""
+    if ticket is not None:
+        gateway.tickets.check(ticket, stream_id)

@@ -1,0 +1,110 @@
+"""Asking for an answer: ``POST /chat/stream`` (the answer at once) and ``POST /chat`` (where to find it)."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import JSONResponse
+
+from gateway import metrics
+from gateway.api.access import read_own
+from gateway.api.body import read_body
+from gateway.dialects import native
+from gateway.dispatch import Dispatched, hash_of
+from gateway.sse import stream_response
+from gateway.state import ANONYMOUS, Gateway, GatewayState
+from gateway.subscription import Subscription
+from shared.broker.scripts import Page
+from shared.errors import InvalidRequest
+from shared.protocol.ids import START, EventId, parse_cursor
+from shared.protocol.lifecycle import TERMINAL, Status
+from shared.schemas import ChatRequest, OnDisconnect, parse_chat_request
+
+router = APIRouter()
+
+_MOST_KEY_CHARACTERS = 255
+IdempotencyKey = Annotated[str | None, Header()]
+LastEventId = Annotated[str | None, Header()]
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": ChatRequest.model_json_schema()}},
+    }
+}
+
+
+@router.post("/chat/stream", openapi_extra=_BODY)
+async def start_and_stream(
+    request: Request,
+    gateway: Gateway,
+    idempotency_key: IdempotencyKey = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """200 and the stream as server-sent events. The same ``Idempotency-Key`` and body attach to the same stream,
+    from ``Last-Event-ID`` where given; a cursor without a known key never generates."""
+    cursor = parse_cursor(last_event_id)
+    asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
+    if cursor != START and not await _is_known(gateway, idempotency_key):
+        return stream_response(_resume_without_key(), gateway.settings)
+    dispatched = await _dispatch(gateway, asked, idempotency_key, on_disconnect="cancel")
+    page = await _page_of(gateway, dispatched, cursor)
+    headers = {"X-Stream-Id": dispatched.stream_id, "Location": f"/chat/stream/{dispatched.stream_id}"}
+    if page.status in TERMINAL and page.length and cursor == (page.epoch, page.length):
+        # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
+        page = await read_own(gateway, dispatched.stream_id, EventId(page.epoch, page.length - 1))
+    subscription = Subscription(gateway.hub, dispatched.stream_id, cursor, page)
+    return stream_response(subscription.chunks(), gateway.settings, headers)
+
+
+@router.post("/chat", openapi_extra=_BODY)
+async def start(request: Request, gateway: Gateway, idempotency_key: IdempotencyKey = None) -> Response:
+    """202 and the addresses of the stream; it goes on whether anyone reads or not."""
+    asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
+    dispatched = await _dispatch(gateway, asked, idempotency_key, on_disconnect="continue")
+    if not dispatched.created:
+        await _page_of(gateway, dispatched, START)
+    stream_id = dispatched.stream_id
+    ticket, expires = gateway.tickets.issue(stream_id)
+    body = {
+        "stream_id": stream_id,
+        "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",
+        "status_url": f"/chat/{stream_id}",
+        "expires_at": expires.isoformat(timespec="seconds"),
+    }
+    return JSONResponse(body, 202, headers={"X-Stream-Id": stream_id, "Location": f"/chat/stream/{stream_id}"})
+
+
+async def _dispatch(
+    gateway: GatewayState, asked: ChatRequest, key: str | None, *, on_disconnect: OnDisconnect
+) -> Dispatched:
+    if key is not None and not 1 <= len(key) <= _MOST_KEY_CHARACTERS:
+        raise InvalidRequest(f"Idempotency-Key: must have 1 to {_MOST_KEY_CHARACTERS} characters")
+    resolved = await gateway.models.resolve(asked)
+    return await gateway.dispatch.dispatch(
+        resolved,
+        body_hash=hash_of(asked),
+        principal=ANONYMOUS,
+        idempotency_key=key,
+        on_disconnect=on_disconnect,
+    )
+
+
+async def _page_of(gateway: GatewayState, dispatched: Dispatched, cursor: EventId) -> Page:
+    """What the log says; a stream that was just made has nothing to ask for."""
+    if dispatched.created:
+        return Page(Status.QUEUED, ANONYMOUS, 0, 0, 1, [])
+    page = await read_own(gateway, dispatched.stream_id, cursor)
+    if page.status is Status.QUEUED:  # the first try may have died before its job was queued
+        await gateway.dispatch.enqueue(dispatched.stream_id)
+    return page
+
+
+async def _is_known(gateway: GatewayState, key: str | None) -> bool:
+    return key is not None and await gateway.dispatch.knows(ANONYMOUS, key)
+
+
+async def _resume_without_key() -> AsyncGenerator[bytes, None]:
+    metrics.RESUMES.labels("without_key").inc()
+    message = "Last-Event-ID without a known Idempotency-Key: resume with GET /chat/stream/{id}"
+    yield native.error("resume_without_key", message, retryable=False) + native.done("error", "resume_without_key")

@@ -1,0 +1,70 @@
+"""What operators and SDKs ask of a gateway itself: health, metrics, models, the page."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import FileResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gateway.state import Gateway
+from shared.broker.client import check_fitness
+from shared.errors import BrokerUnavailable, NoModels
+
+router = APIRouter()
+
+_PAGE = Path(__file__).parent.parent / "page"
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE_HEADERS = {
+    "Content-Security-Policy": _CSP,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_READY_WITHIN_S = 2.0
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """This process serves."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(gateway: Gateway) -> dict[str, str]:
+    """Redis answers. 503 otherwise."""
+    try:
+        async with asyncio.timeout(_READY_WITHIN_S):
+            await check_fitness(gateway.client)
+    except TimeoutError:
+        raise BrokerUnavailable from None
+    return {"status": "ready"}
+
+
+@router.get("/metrics")
+async def metrics() -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/models")
+async def models(gateway: Gateway) -> dict[str, Any]:
+    """What can be asked for. ``provider/*`` stands for any name, where a provider has no list."""
+    catalog = await gateway.models.catalog()
+    if not catalog:
+        raise NoModels
+    names = [
+        (provider, model)
+        for provider, shelf in catalog.items()
+        for model in (*shelf.models, *(["*"] if shelf.open else []))
+    ]
+    data = [{"id": f"{p}/{m}", "object": "model", "created": 0, "owned_by": p} for p, m in names]
+    return {"object": "list", "data": data}
+
+
+@router.get("/", include_in_schema=False)
+async def index() -> FileResponse:
+    return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)

@@ -1,0 +1,106 @@
+"""Reading, stopping and forgetting a stream."""
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Response
+
+from gateway import metrics
+from gateway.api.access import Ticket, check_ticket, read_own
+from gateway.sse import stream_response
+from gateway.state import Gateway, GatewayState
+from gateway.subscription import Subscription
+from shared.broker.client import run
+from shared.broker.ending import Outcome, end_unheld, read_all
+from shared.broker.scripts import Page, Refused
+from shared.broker.status import read_state
+from shared.errors import StreamGone
+from shared.protocol import events
+from shared.protocol.ids import START, EventId, parse_cursor
+from shared.protocol.lifecycle import ACTIVE, TERMINAL
+from shared.protocol.transcript import fold
+
+router = APIRouter()
+
+
+@router.get("/chat/stream/{stream_id}")
+async def resume(
+    stream_id: str,
+    gateway: Gateway,
+    last_event_id: Annotated[str | None, Header()] = None,
+    query_cursor: Annotated[str | None, Query(alias="last_event_id")] = None,
+    ticket: Ticket = None,
+) -> Response:
+    """The stream from the cursor on. The header wins over the query: an EventSource repeats its old URL. 204 at
+    the end, so that an EventSource stops for good."""
+    check_ticket(gateway, ticket, stream_id)
+    cursor = parse_cursor(last_event_id if last_event_id is not None else query_cursor)
+    page = await read_own(gateway, stream_id, cursor)
+    if cursor != START:
+        metrics.RESUMES.labels("same_epoch" if cursor.epoch == page.epoch else "reset").inc()
+    if page.status in TERMINAL and cursor == (page.epoch, page.length):
+        return Response(status_code=204)
+    subscription = Subscription(gateway.hub, stream_id, cursor, page)
+    return stream_response(subscription.chunks(), gateway.settings, {"X-Stream-Id": stream_id})
+
+
+@router.get("/chat/{stream_id}")
+async def status(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dict[str, Any]:
+    """The answer so far as JSON. A read counts as watching for a while, so that a client may poll."""
+    check_ticket(gateway, ticket, stream_id)
+    page = await read_own(gateway, stream_id)
+    state = await read_state(gateway.client, stream_id)
+    stored = page.events if page.complete else await read_all(gateway.client, gateway.scripts, stream_id)
+    if state is None:
+        raise StreamGone
+    if page.status in ACTIVE:
+        await _count_as_watching(gateway, stream_id, page, len(stored))
+    transcript = fold(map(events.decode, stored))
+    return {
+        "stream_id": stream_id,
+        "status": state.status,
+        "text": transcript.text,
+        "reasoning": transcript.reasoning,
+        "tool_calls": [],
+        "json": None,
+        "finish_reason": state.finish_reason,
+        "reason": state.reason,
+        "usage": msgspec.to_builtins(transcript.done.usage) if transcript.done else None,
+        "error": msgspec.to_builtins(transcript.error) if transcript.error else None,
+        "model": state.model,
+        "provider": state.provider,
+        "attempt": state.attempt,
+        "metadata": state.metadata,
+        "last_event_id": str(EventId(page.epoch, len(stored))) if stored else None,
+        "created_at": state.created_at,
+        "started_at": state.started_at,
+        "ended_at": state.ended_at,
+    }
+
+
+@router.post("/chat/{stream_id}/cancel", status_code=202)
+async def cancel(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dict[str, str]:
+    """Stops the provider's call, from any gateway. Again, or after the end, it changes nothing."""
+    check_ticket(gateway, ticket, stream_id)
+    await read_own(gateway, stream_id)
+    metrics.CANCELS.inc()
+    answer = await run(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
+    if answer is Refused.UNHELD:
+        await end_unheld(gateway.client, gateway.scripts, stream_id, Outcome.cancelled("cancelled"))
+    state = await read_state(gateway.client, stream_id)
+    if state is None:
+        raise StreamGone
+    return {"stream_id": stream_id, "status": state.status}
+
+
+@router.delete("/chat/{stream_id}", status_code=204)
+async def delete(stream_id: str, gateway: Gateway) -> None:
+    """Cancels a running stream and forgets the content."""
+    await read_own(gateway, stream_id)
+    if not await run(gateway.client, gateway.scripts.delete(stream_id)):
+        raise StreamGone
+
+
+async def _count_as_watching(gateway: GatewayState, stream_id: str, page: Page, read: int) -> None:
+    call = gateway.scripts.acknowledge(stream_id, "", EventId(page.epoch, read))
+    await run(gateway.client, call)

@@ -1,0 +1,89 @@
+"""The composition root: what a gateway consists of, and how it is put together."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from gateway.api import chat, errors, service, streams
+from gateway.dispatch import Dispatch
+from gateway.hub import Hub
+from gateway.models import Models
+from gateway.state import GatewayState
+from gateway.tickets import Tickets
+from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
+from shared.broker.scripts import StreamScripts
+from shared.errors import BrokerUnavailable
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    tickets = Tickets(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        client = connect(settings.redis_url)
+        blocking = connect(settings.redis_url, connections=1)
+        scripts = StreamScripts(settings)
+        hub = Hub(client, blocking, scripts, settings, gateway_id=f"g{secrets.token_hex(4)}")
+        app.state.gateway = GatewayState(
+            settings=settings,
+            client=client,
+            scripts=scripts,
+            hub=hub,
+            models=Models(client),
+            dispatch=Dispatch(client, scripts, settings),
+            tickets=tickets,
+        )
+        works = (hub.follow_tails(), hub.wake_reader(), hub.keep_leases(), _leave_if_unfit(client))
+        tasks = [asyncio.create_task(work) for work in works]
+        for task in tasks:
+            task.add_done_callback(_leave_if_broken)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await client.aclose()
+            await blocking.aclose()
+
+    app = FastAPI(title="Headrace", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
+    app.include_router(service.router)
+    app.include_router(chat.router)
+    app.include_router(streams.router)
+    app.mount("/page", StaticFiles(directory=Path(__file__).parent / "page"))
+    errors.install(app)
+    return app
+
+
+async def _leave_if_unfit(client: Client) -> None:
+    """A Redis that would drop answers stops the start; one that is away is waited for, with 503 meanwhile."""
+    while True:
+        try:
+            await check_fitness(client)
+        except BrokerUnavailable:
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
+def _leave_if_broken(task: asyncio.Task[None]) -> None:
+    """Without its tasks a gateway would answer and never deliver: rather leave, and be restarted."""
+    error = None if task.cancelled() else task.exception()
+    if error is None:
+        return
+    if isinstance(error, BrokerUnfit):
+        logger.critical("%s", error.message)
+    else:
+        logger.critical("a task of the hub broke", exc_info=error)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,36 @@
+"""The native dialect, design §5: an event is ``id``, ``event`` and the stored JSON as ``data``.
+
+Synthetic frames carry no ``id:``, so that a client's cursor stays on what the stream really holds.
+"""
+
+import msgspec
+
+from shared.protocol import events
+from shared.protocol.ids import EventId
+
+
+def frame(at: EventId, stored: bytes) -> bytes:
+    kind, data = events.split(stored)
+    return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (at.epoch, at.seq, kind, data)
+
+
+def reset_frame(at: EventId, stored: bytes) -> bytes:
+    """A stored `start`, told to a client that has to throw away what it shows."""
+    start = events.decode(stored)
+    return frame(at, events.encode(msgspec.structs.replace(start, reset=True)))
+
+
+def queued(stream_id: str) -> bytes:
+    return _synthetic(b"queued", {"stream_id": stream_id})
+
+
+def error(code: str, message: str, *, retryable: bool) -> bytes:
+    return _synthetic(b"error", {"code": code, "message": message, "retryable": retryable})
+
+
+def done(finish_reason: str, reason: str) -> bytes:
+    return _synthetic(b"done", {"finish_reason": finish_reason, "reason": reason, "usage": None})
+
+
+def _synthetic(kind: bytes, data: dict[str, object]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind, msgspec.json.encode(data))

@@ -1,0 +1,97 @@
+"""Making a stream and putting its id into the queue; the only file on this side that knows arq."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+import msgspec
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
+
+from gateway import metrics
+from shared.broker.client import TROUBLE, Client, run
+from shared.broker.keys import idempotency_entry_key
+from shared.broker.scripts import StreamScripts, enqueue
+from shared.errors import BrokerUnavailable, IdempotencyConflict
+from shared.protocol.ids import idempotency_digest, new_stream_id
+from shared.schemas import ChatRequest, OnDisconnect
+from shared.settings import Settings
+
+_JOB = "generate"
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    stream_id: str
+    created: bool  # False: the idempotency key already stood for this stream
+
+
+class Dispatch:
+    def __init__(self, client: Client, scripts: StreamScripts, settings: Settings) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._settings = settings
+
+    async def dispatch(
+        self,
+        request: ChatRequest,
+        *,
+        body_hash: str,
+        principal: str,
+        idempotency_key: str | None,
+        on_disconnect: OnDisconnect,
+    ) -> Dispatched:
+        """Make the stream, once per key, and queue it. Raises :class:`IdempotencyConflict` and
+        :class:`BrokerUnavailable`; after the latter the same call with the same key is safe."""
+        digest = idempotency_digest(principal, idempotency_key) if idempotency_key else None
+        stream_id = new_stream_id(digest)
+        fields = self._fields(request, principal, on_disconnect) | {"body_hash": body_hash}
+        if digest:
+            fields["idempotency"] = digest
+        call = self._scripts.create(stream_id, fields=fields, body_hash=body_hash, idempotency=digest)
+        created = await run(self._client, call)
+        if created.known is not None:
+            stream_id, known_hash = created.known
+            if known_hash != body_hash:
+                raise IdempotencyConflict("the Idempotency-Key was used before with another body")
+        else:
+            metrics.STREAMS_CREATED.inc()
+            await self.enqueue(stream_id)
+        return Dispatched(stream_id, created=created.known is None)
+
+    async def knows(self, principal: str, idempotency_key: str) -> bool:
+        """Whether the key stands for a stream already. Raises :class:`BrokerUnavailable`."""
+        try:
+            key = idempotency_entry_key(idempotency_digest(principal, idempotency_key))
+            return bool(await self._client.exists(key))
+        except TROUBLE as error:
+            raise BrokerUnavailable from error
+
+    def _fields(
+        self, request: ChatRequest, principal: str, on_disconnect: OnDisconnect
+    ) -> dict[str, str | bytes | int]:
+        grace_s = self._settings.grace_s if request.grace_s is None else request.grace_s
+        return {
+            "principal": principal,
+            "provider": request.provider or "",
+            "model": request.model,
+            "request": request.model_dump_json(exclude_none=True),
+            "prompt_characters": sum(len(message.content) for message in request.messages),
+            "on_disconnect": request.on_disconnect or on_disconnect,
+            "grace_ms": round(grace_s * 1000),
+            "on_worker_lost": request.on_worker_lost,
+            "metadata": msgspec.json.encode(request.metadata or {}),
+        }
+
+    async def enqueue(self, stream_id: str) -> None:
+        """Again does no harm: an id waits once, and a job for a stream that is held ends quietly."""
+        now_ms = time.time_ns() // 1_000_000
+        job = serialize_job(_JOB, (stream_id,), {}, None, now_ms, serializer=msgspec.json.encode)
+        job_key = job_key_prefix + stream_id
+        call = enqueue(stream_id, job, job_key=job_key, score=now_ms, life_s=self._settings.retention_s)
+        await run(self._client, call)
+
+
+def hash_of(request: ChatRequest) -> str:
+    """Equal for equal requests, however their JSON was written."""
+    return hashlib.sha256(request.model_dump_json(exclude_none=True).encode()).hexdigest()

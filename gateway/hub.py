@@ -1,0 +1,187 @@
+"""A gateway process's one reader of Redis, serving all its subscriptions.
+
+One task blocks on all live tails at once; one keeps the reader leases, tells Redis how far the leading readers are
+and compares streams that are silent with what Redis says of them. A thousand viewers of one stream cost one read.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gateway import metrics
+from gateway.feed import Feed
+from gateway.subscription import Subscription
+from shared.broker.client import TROUBLE, Client, run, run_many
+from shared.broker.keys import tail_key, wake_key
+from shared.broker.scripts import Call, Gone, Page, Position, StreamScripts
+from shared.errors import BrokerUnavailable
+from shared.protocol.ids import EventId, parse_event_id
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: How often silent streams are compared with their state, and reader leases renewed.
+COMPARE_S = 2.0
+_BLOCK_MS = 1000
+_MOST_PER_STREAM = 256
+#: Per live stream; see docs/internals.md for the curve. Reaches the setting `max_tick_s` at a hundred streams.
+_TICK_PER_STREAM_S = 0.0001
+
+
+class Hub:
+    """``client`` for short calls; ``blocking`` is used for nothing but the blocking read."""
+
+    def __init__(
+        self, client: Client, blocking: Client, scripts: StreamScripts, settings: Settings, gateway_id: str
+    ) -> None:
+        self.lost_after_s = settings.lease_s + 4
+        self._client = client
+        self._blocking = blocking
+        self._scripts = scripts
+        self._gateway_id = gateway_id
+        self._wake_key = wake_key(gateway_id)
+        self._wake_id = "0-0"
+        self._max_tick_s = settings.max_tick_s
+        self._acknowledge_every = max(1, settings.window // 4)
+        self._feeds: dict[str, Feed] = {}
+        self._moved: dict[Feed, None] = {}  # leads that Redis should hear of before the next comparison
+        self._left: dict[str, EventId] = {}
+        self._something_moved = asyncio.Event()
+        self._keys_changed = asyncio.Event()
+
+    # --- what subscriptions do
+
+    @contextmanager
+    def join(self, subscription: Subscription) -> Iterator[Feed]:
+        """Be counted as a reader of the stream while inside."""
+        stream_id = subscription.stream_id
+        feed = self._feeds.get(stream_id)
+        if feed is None:
+            feed = self._feeds[stream_id] = Feed(stream_id)
+        feed.readers.add(subscription)
+        self._move(feed)
+        metrics.SUBSCRIPTIONS.inc()
+        try:
+            yield feed
+        finally:
+            metrics.SUBSCRIPTIONS.dec()
+            lead = feed.lead
+            feed.readers.discard(subscription)
+            if not feed.readers:
+                del self._feeds[stream_id]
+                self._moved.pop(feed, None)
+                self._left[stream_id] = lead
+                self._something_moved.set()
+
+    def caught_up(self, feed: Feed, at: EventId) -> None:
+        """A reader has all of the log; read the tail from there."""
+        if feed.position is None:
+            feed.begin(at)
+            self._keys_changed.set()
+
+    def advanced(self, feed: Feed, cursor: EventId) -> None:
+        """A reader was handed everything up to ``cursor``."""
+        told = feed.acknowledged
+        if cursor.epoch != told.epoch or cursor.seq - told.seq >= self._acknowledge_every:
+            self._move(feed)
+
+    async def read(self, stream_id: str, after: EventId) -> Page | Gone | None:
+        """A page of the log. Raises :class:`BrokerUnavailable`."""
+        return await run(self._client, self._scripts.read(stream_id, after))
+
+    # --- the tasks
+
+    async def follow_tails(self) -> None:
+        """For ever: one blocking XREAD over all live tails."""
+        while True:
+            feeds = {tail_key(f.stream_id).encode(): f for f in self._feeds.values() if f.position is not None}
+            try:
+                for key, entries in await self._xread(feeds):
+                    if (feed := feeds.get(key)) is not None:
+                        feed.add([(parse_event_id(at.decode()), fields[b"e"]) for at, fields in entries])
+                    else:
+                        self._wake_id = entries[-1][0].decode()
+                await asyncio.sleep(min(self._max_tick_s, len(feeds) * _TICK_PER_STREAM_S))
+            except TROUBLE as error:
+                logger.debug("the tails are out of reach: %s", type(error).__name__)
+                await asyncio.sleep(0.2)
+
+    async def wake_reader(self) -> None:
+        """For ever: end the blocking read when there is a new tail to read. Ids make this free of races."""
+        while True:
+            await self._keys_changed.wait()
+            self._keys_changed.clear()
+            try:
+                async with self._client.pipeline(transaction=False) as pipe:
+                    pipe.xadd(self._wake_key, {"w": ""}, maxlen=1, approximate=False)
+                    pipe.expire(self._wake_key, 60)
+                    await pipe.execute()
+            except TROUBLE as error:  # the block ends by itself within a second
+                logger.debug("could not wake the reader: %s", type(error).__name__)
+
+    async def keep_leases(self) -> None:
+        """For ever: reader leases and leads to Redis, positions back."""
+        loop = asyncio.get_running_loop()
+        next_comparison = loop.time() + COMPARE_S
+        while True:
+            try:
+                async with asyncio.timeout_at(next_comparison):
+                    await self._something_moved.wait()
+            except TimeoutError:
+                next_comparison = loop.time() + COMPARE_S
+                await self._compare()
+            self._something_moved.clear()
+            await self._tell_moves()
+
+    # --- inside
+
+    def _move(self, feed: Feed) -> None:
+        feed.acknowledged = feed.lead
+        self._moved[feed] = None
+        self._something_moved.set()
+
+    async def _xread(self, feeds: dict[bytes, Feed]) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:
+        cursors = [str(feed.position) for feed in feeds.values()]
+        answer: Any = await self._blocking.execute_command(  # type: ignore[no-untyped-call]
+            "XREAD", "COUNT", _MOST_PER_STREAM, "BLOCK", _BLOCK_MS,
+            "STREAMS", self._wake_key, *feeds, self._wake_id, *cursors,
+        )  # fmt: skip
+        return answer or []
+
+    async def _tell_moves(self) -> None:
+        moved, self._moved = self._moved, {}
+        left, self._left = self._left, {}
+        calls = [self._acknowledgement(feed) for feed in moved if feed.readers]
+        calls += [
+            self._scripts.leave(stream_id, self._gateway_id, lead)
+            for stream_id, lead in left.items()
+            if stream_id not in self._feeds
+        ]
+        if calls:
+            await run_many(self._client, calls)  # what fails is told again with the next comparison
+
+    async def _compare(self) -> None:
+        """Renew every reader lease, and see whether a silent stream has gone on without us."""
+        feeds = list(self._feeds.values())
+        before = [feed.position for feed in feeds]
+        answers = await run_many(self._client, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
+        for feed, position, answer in zip(feeds, before, answers, strict=True):
+            if isinstance(answer, BrokerUnavailable):
+                continue
+            feed.suspect(missing=answer is None)
+            if answer is not None and position is not None and feed.position == position:
+                self._catch_up_silent(feed, answer)
+
+    def _catch_up_silent(self, feed: Feed, redis: Position) -> None:
+        """An XREAD whose cursor is ahead of the tail stays silent for ever. What is merely on its way does no harm
+        here: readers then take it from the log."""
+        at = EventId(redis.epoch, redis.length)
+        if at not in (feed.position, EventId(0, 0)):
+            feed.rewind(at)
+            self._keys_changed.set()
+
+    def _acknowledgement(self, feed: Feed) -> Call[Position | None]:
+        feed.acknowledged = feed.lead
+        return self._scripts.acknowledge(feed.stream_id, self._gateway_id, feed.acknowledged)

@@ -1,0 +1,55 @@
+"""One gateway process: a listening socket with the right options, and the server on it."""
+
+import logging
+import socket
+import sys
+
+import uvicorn
+
+from gateway.app import create_app
+from shared.logs import configure_logging
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+
+
+def run(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT. Exits with 1 where the address cannot be had."""
+    configure_logging(settings.log_level)
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        logger.critical("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
+        sys.exit(1)
+    config = uvicorn.Config(
+        create_app(settings),
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.drain_s),
+    )
+    logger.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Accepted connections inherit the options. A small send buffer makes a slow client felt here instead of
+    swallowing megabytes; the user timeout makes the kernel drop a peer that takes nothing for that long, which
+    closing alone would not (the socket would wait to flush)."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        timeout_ms = round(settings.write_deadline_s * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+    listener.bind((settings.host, settings.port))
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,115 @@
+// This browser's recent streams: kept in localStorage, listed in the sidebar.
+
+import { element } from "./answer.js";
+
+const KEY = "headrace.streams";
+const MOST = 30;
+
+function load() {
+  try {
+    const entries = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    return Array.isArray(entries) ? entries : [];
+  } catch {
+    return [];
+  }
+}
+
+/** Where the browser's store is full, the oldest go. */
+function store(entries) {
+  for (let kept = entries.slice(0, MOST); ; kept = kept.slice(0, -1)) {
+    try {
+      localStorage.setItem(KEY, JSON.stringify(kept));
+      return;
+    } catch {
+      if (kept.length === 0) return;
+    }
+  }
+}
+
+export function titleOf(prompt) {
+  const words = prompt.trim().split(/\s+/).slice(0, 9).join(" ");
+  return words.length > 60 ? `${words.slice(0, 59)}…` : words;
+}
+
+function when(at) {
+  const date = new Date(at);
+  const isToday = date.toDateString() === new Date().toDateString();
+  return date.toLocaleString([], isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+}
+
+export class History {
+  /** `on`: open(entry), remove(entry). An entry: id, title, at, state, choice, messages, streamUrl, statusUrl. */
+  constructor(list, note, on) {
+    this.list = list;
+    this.note = note;
+    this.welcome = note.textContent;
+    this.on = on;
+    this.currentId = null;
+    window.addEventListener("storage", (event) => event.key === KEY && this.show()); // another tab
+    this.show();
+  }
+
+  find(id) {
+    return load().find((entry) => entry.id === id);
+  }
+
+  add(entry) {
+    store([entry, ...load().filter((other) => other.id !== entry.id)]);
+    this.show();
+  }
+
+  setState(id, state) {
+    const entries = load();
+    const entry = entries.find((other) => other.id === id);
+    if (!entry || entry.state === state) return;
+    entry.state = state;
+    store(entries);
+    this.show();
+  }
+
+  remove(id) {
+    store(load().filter((entry) => entry.id !== id));
+    this.show();
+  }
+
+  select(id) {
+    this.currentId = id;
+    this.show();
+  }
+
+  show() {
+    const focused = document.activeElement?.closest?.("#history li")?.dataset.id;
+    const entries = load();
+    this.note.hidden = entries.length > 0;
+    this.note.textContent = this.welcome;
+    this.list.replaceChildren(...entries.map((entry) => this.item(entry)));
+    if (focused) this.list.querySelector(`li[data-id="${CSS.escape(focused)}"] button`)?.focus();
+  }
+
+  complain(message) {
+    this.note.textContent = message;
+    this.note.hidden = false;
+  }
+
+  item(entry) {
+    const item = element("li");
+    item.dataset.id = entry.id;
+    const open = element("button", "open");
+    open.type = "button";
+    open.dataset.testid = "history-item";
+    if (entry.id === this.currentId) open.setAttribute("aria-current", "true");
+    const state = element("span", "dot", entry.state);
+    state.dataset.state = entry.state;
+    const meta = element("small", "quiet");
+    meta.append(state, ` · ${when(entry.at)}`);
+    open.append(element("span", "title", entry.title), meta);
+    open.addEventListener("click", () => this.on.open(entry));
+    const remove = element("button", "icon remove", "×");
+    remove.type = "button";
+    remove.setAttribute("aria-label", `Delete “${entry.title}”`);
+    remove.title = "Delete, also at the gateway";
+    remove.addEventListener("click", () => this.on.remove(entry));
+    item.append(open, remove);
+    return item;
+  }
+}

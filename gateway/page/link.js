@@ -1,0 +1,105 @@
+// The connection panel: worker → stream → you, the figures that prove that nothing comes twice, and the scissors.
+
+const AWAY_S = 2;
+const CUT_EVERY_MS = 3000;
+const LIVE = new Set(["queued", "streaming", "reconnecting"]);
+
+export class LinkPanel {
+  constructor() {
+    const by = (id) => document.getElementById(id);
+    this.root = by("link");
+    this.state = by("answer-state");
+    this.note = by("note");
+    this.countdown = by("countdown");
+    this.figures = { connections: by("connections"), events: by("events"), duplicates: by("duplicates") };
+    this.lastId = by("last-id");
+    this.button = by("cut");
+    this.keep = by("keep-cutting");
+    this.reader = null;
+    this.tick = 0;
+    this.next = 0;
+    this.frame = 0;
+    this.button.addEventListener("click", () => this.cut());
+    this.keep.addEventListener("change", () => this.schedule());
+  }
+
+  /** Follows this reader from now on; null before there is one. */
+  follow(reader) {
+    this.stopCutting();
+    this.reader = reader;
+    this.root.hidden = false;
+    this.count();
+  }
+
+  hide() {
+    this.stopCutting();
+    this.reader = null;
+    this.root.hidden = true;
+  }
+
+  isAway() {
+    return this.tick !== 0;
+  }
+
+  show(state, note = "") {
+    this.root.dataset.state = state;
+    // Each change is read out once, so what did not change is not written again.
+    if (this.state.textContent !== state) this.state.textContent = state;
+    if (this.note.textContent !== note) this.note.textContent = note;
+    this.button.disabled = !LIVE.has(state) || !this.reader || this.isAway();
+    if (!LIVE.has(state)) this.stopCutting();
+    else if (state === "streaming") this.schedule();
+  }
+
+  /** At most once a frame, however many events come. */
+  count() {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      for (const [name, cell] of Object.entries(this.figures)) cell.textContent = this.reader?.[name] ?? 0;
+      this.root.classList.toggle("wrong", (this.reader?.duplicates ?? 0) > 0);
+      this.lastId.textContent = this.reader?.cursor || "–";
+    });
+  }
+
+  schedule() {
+    if (!this.keep.checked) {
+      clearTimeout(this.next);
+      this.next = 0;
+    } else if (!this.next && this.reader && LIVE.has(this.root.dataset.state)) {
+      this.next = setTimeout(() => {
+        this.next = 0;
+        this.cut();
+      }, CUT_EVERY_MS);
+    }
+  }
+
+  /** Takes the connection away, and after a while goes on from the cursor. */
+  cut() {
+    const { reader } = this;
+    if (!reader || reader.ended || this.isAway()) return;
+    let left = AWAY_S;
+    this.tick = setInterval(() => {
+      left -= 1;
+      this.countdown.textContent = left;
+      if (left > 0) return;
+      this.stopAway();
+      reader.open();
+    }, 1000);
+    this.countdown.textContent = left;
+    this.root.classList.add("away");
+    reader.cut();
+  }
+
+  stopAway() {
+    clearInterval(this.tick);
+    this.tick = 0;
+    this.countdown.textContent = "";
+    this.root.classList.remove("away");
+  }
+
+  stopCutting() {
+    this.stopAway();
+    clearTimeout(this.next);
+    this.next = 0;
+  }
+}

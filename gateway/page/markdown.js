@@ -1,0 +1,50 @@
+// A model's Markdown → DOM nodes that can do nothing. Two barriers: HTML in the answer is shown as the text it is, and
+// what Markdown makes of the rest passes DOMPurify with a short list of what may stay.
+
+import { Marked } from "./vendor/marked.esm.js";
+import "./vendor/purify.min.js"; // UMD: sets window.DOMPurify
+
+const escape = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+const BARE_TAG = /^<\/?(br|sub|sup|kbd|mark|u)\s*\/?>$/i;
+const IMAGE_DATA = /^data:image\/(png|jpe?g|gif|webp|avif);base64,/i;
+
+const marked = new Marked({
+  gfm: true,
+  renderer: {
+    html: ({ text }) => (BARE_TAG.test(text) ? text : escape(text)),
+    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+    // A remote image would tell its server that, when and what was read: it becomes a link.
+    image({ href, text }) {
+      if (IMAGE_DATA.test(href)) return `<img src="${escape(href)}" alt="${escape(text)}">`;
+      if (/^https:/i.test(href)) return `<a href="${escape(href)}">${escape(text || "image")}</a>`;
+      return escape(text);
+    },
+  },
+});
+
+const purify = window.DOMPurify(window);
+const ALLOWED = {
+  ALLOWED_TAGS: (
+    "a blockquote br code del em h1 h2 h3 h4 h5 h6 hr img kbd li mark ol p pre strong sub sup " +
+    "table tbody td th thead tr u ul #text"
+  ).split(" "),
+  ALLOWED_ATTR: ["alt", "align", "href", "src", "start", "title"],
+  ALLOWED_URI_REGEXP: /^(https?|mailto):/i,
+  ADD_URI_SAFE_ATTR: ["align", "start"], // not links, so the line above does not apply
+  ALLOW_ARIA_ATTR: false,
+  ALLOW_DATA_ATTR: false,
+  RETURN_DOM_FRAGMENT: true,
+};
+
+purify.addHook("afterSanitizeAttributes", (node) => {
+  if (node.tagName === "A" && node.hasAttribute("href")) {
+    node.setAttribute("rel", "noopener noreferrer nofollow");
+    node.setAttribute("target", "_blank");
+  }
+  if (node.tagName === "IMG" && !IMAGE_DATA.test(node.getAttribute("src") ?? "")) node.remove();
+});
+
+/** The top-level blocks; each has its source in `raw`. */
+export const blocksOf = (source) => marked.lexer(source);
+
+export const toFragment = (blocks) => purify.sanitize(marked.parser(blocks), ALLOWED);

@@ -1,0 +1,68 @@
+// The choice of a model. "provider/*" stands for a provider that takes any name: then a field asks for it.
+
+import { listModels } from "./api.js";
+import { element } from "./answer.js";
+
+const KEY = "headrace.model";
+const ANY = "/*";
+
+export class ModelChoice {
+  constructor(select, nameField, note) {
+    this.select = select;
+    this.nameField = nameField;
+    this.name = nameField.querySelector("input");
+    this.note = note;
+    select.addEventListener("change", () => this.chosen());
+    this.name.addEventListener("change", () => this.chosen());
+  }
+
+  async load() {
+    try {
+      this.fill(await listModels((message) => (this.note.textContent = message)));
+    } catch (error) {
+      this.note.textContent = `No models: ${error.message}.`;
+    }
+  }
+
+  fill(ids) {
+    this.note.textContent = ids.length ? "" : "No worker offers a model yet.";
+    const providers = Map.groupBy?.(ids, providerOf) ?? new Map([["models", ids]]);
+    this.select.replaceChildren(
+      ...Array.from(providers, ([provider, models]) => {
+        const group = element("optgroup");
+        group.label = provider;
+        group.append(...models.map((id) => new Option(id.endsWith(ANY) ? `${provider}: any model…` : id, id)));
+        return group;
+      }),
+    );
+    const [last, name] = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    if (ids.includes(last)) this.select.value = last;
+    this.name.value = name ?? "";
+    this.select.disabled = ids.length === 0;
+    this.chosen();
+  }
+
+  chosen() {
+    const takesName = this.select.value.endsWith(ANY);
+    this.nameField.hidden = !takesName;
+    localStorage.setItem(KEY, JSON.stringify([this.select.value, this.name.value]));
+    this.select.dispatchEvent(new CustomEvent("chosen"));
+  }
+
+  /** {provider, model}, or null where there is none yet; then the user is led to what is missing. */
+  get() {
+    const choice = this.peek();
+    if (this.select.disabled) return null;
+    if (!choice.model) this.name.focus();
+    return choice.model ? choice : null;
+  }
+
+  /** The same, but for an example. */
+  peek() {
+    const id = this.select.disabled ? "demo/demo" : this.select.value;
+    const model = id.endsWith(ANY) ? this.name.value.trim() : id.slice(id.indexOf("/") + 1);
+    return { provider: providerOf(id), model };
+  }
+}
+
+const providerOf = (id) => id.split("/", 1)[0];

@@ -1,0 +1,145 @@
+// One stream, read over as many connections as it takes, each event once.
+//
+// EventSource reconnects by itself when a connection breaks, and then sends its last id as a header. But it gives up
+// for good (CLOSED) on any status other than 200, a load balancer's 502 included, and tells nobody which it was. Then,
+// and after every close of ours, a *new* EventSource goes on from the cursor, which only its URL can carry.
+
+import { chatStatus, isPassing, pause, probe } from "./api.js";
+
+const TYPES = ["queued", "start", "token", "reasoning", "done"]; // and "error", which has a namesake
+const GONE = {
+  401: "This stream's link has expired, so it cannot be read any more from here.",
+  403: "This stream's link is not valid here.",
+  404: "There is no such stream any more.",
+  410: "This stream was deleted, or its retention has ended.",
+};
+const MAX_WAIT_MS = 10_000;
+
+export class StreamReader {
+  /** `on`: state(name); queued, reset, start, token, reasoning, error, done, each with the event's data;
+   *  lost(message) when it can never be read again; counted() whenever a figure below has changed. */
+  constructor({ streamUrl, statusUrl }, on) {
+    this.url = streamUrl;
+    this.statusUrl = statusUrl;
+    this.on = on;
+    this.cursor = "";
+    this.ended = false;
+    this.connections = 0;
+    this.events = 0;
+    this.duplicates = 0;
+    this.seen = new Set();
+    this.started = false;
+    this.failures = 0;
+    this.source = null;
+    this.round = 0; // rises whenever the connection is taken away, so that what still waits for it can tell
+  }
+
+  /** Reads on from the cursor over a fresh connection. */
+  open() {
+    this.close();
+    if (this.ended) return;
+    const source = new EventSource(this.address());
+    this.source = source;
+    source.onopen = () => this.opened(source);
+    for (const type of TYPES) source.addEventListener(type, (event) => this.received(source, event));
+    // The stream's own "error" event is a message with data; a connection that broke is not.
+    source.addEventListener("error", (event) =>
+      event instanceof MessageEvent ? this.received(source, event) : this.broken(source),
+    );
+  }
+
+  close() {
+    this.round += 1;
+    this.source?.close();
+    this.source = null;
+  }
+
+  /** What a lost network does, except that nobody reconnects until open() is called. */
+  cut() {
+    this.close();
+    if (!this.ended) this.on.state("reconnecting");
+  }
+
+  address() {
+    const url = new URL(this.url, location.href);
+    if (this.cursor) url.searchParams.set("last_event_id", this.cursor);
+    return url.href;
+  }
+
+  opened(source) {
+    if (source !== this.source) return;
+    this.connections += 1;
+    this.on.counted();
+    this.on.state(this.started ? "streaming" : "queued");
+  }
+
+  received(source, event) {
+    if (source !== this.source || this.ended) return;
+    const data = JSON.parse(event.data);
+    const resets = event.type === "start" && data.reset;
+    if (resets) this.seen.clear();
+    this.failures = 0;
+    if (event.type === "queued") return this.on.queued(data);
+    if (this.isRepeated(event)) return;
+    this.started = true;
+    if (resets) this.on.reset(data);
+    if (event.type === "done") this.finish(data);
+    else {
+      this.on.state("streaming");
+      this.on[event.type](data);
+    }
+  }
+
+  /** Counts the event and moves the cursor. A frame without an id of its own (stream_lost) shows the id before it,
+   *  under another type; that one is no repetition. */
+  isRepeated({ type, lastEventId: id }) {
+    const key = `${id} ${type}`;
+    const repeated = id !== "" && this.seen.has(key);
+    this.seen.add(key);
+    this.events += 1;
+    if (repeated) this.duplicates += 1;
+    if (id) this.cursor = id;
+    this.on.counted();
+    return repeated;
+  }
+
+  finish(done) {
+    this.ended = true;
+    this.close(); // else EventSource would ask again and again
+    this.on.done(done);
+  }
+
+  lose(message) {
+    this.ended = true;
+    this.close();
+    this.on.lost(message);
+  }
+
+  broken(source) {
+    if (source !== this.source) return;
+    this.on.state("reconnecting");
+    if (source.readyState === EventSource.CLOSED) this.recover();
+  }
+
+  /** EventSource has given up: finds out why, and goes on unless that is final. */
+  async recover() {
+    this.close();
+    const round = this.round;
+    const isStale = () => round !== this.round || this.ended;
+    const { status, message } = await probe(this.address());
+    if (isStale()) return;
+    if (status === 204) {
+      const whole = await chatStatus(this.statusUrl);
+      if (!isStale()) this.finish({ finish_reason: whole?.finish_reason ?? "stop", reason: null, usage: whole?.usage ?? null });
+      return;
+    }
+    if (!isPassing(status)) return this.lose(GONE[status] ?? message);
+    this.failures += 1;
+    if (status !== 200 || this.failures > 1) await pause(this.backoff());
+    if (!isStale()) this.open();
+  }
+
+  backoff() {
+    return Math.min(500 * 2 ** (this.failures - 1), MAX_WAIT_MS) * (0.75 + Math.random() / 2);
+  }
+}

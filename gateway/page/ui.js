@@ -1,0 +1,116 @@
+// The furniture: prompt box, sidebar on a phone, scrolling along, the curl line.
+
+const by = (id) => document.getElementById(id);
+
+export class Composer {
+  /** `on`: send(prompt) → whether it was taken; stop(). */
+  constructor(on) {
+    this.on = on;
+    this.prompt = by("prompt");
+    this.sendButton = by("send");
+    this.stopButton = by("stop");
+    by("composer").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.submit();
+    });
+    this.prompt.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      this.submit();
+    });
+    this.prompt.addEventListener("input", () => this.fit());
+    this.stopButton.addEventListener("click", () => {
+      this.stopButton.disabled = true;
+      this.on.stop();
+    });
+  }
+
+  submit() {
+    const text = this.prompt.value.trim();
+    if (!text || !this.on.send(text)) return;
+    this.prompt.value = "";
+    this.fit();
+  }
+
+  fit() {
+    this.prompt.style.height = "auto";
+    this.prompt.style.height = `${Math.min(this.prompt.scrollHeight + 2, 220)}px`;
+  }
+
+  /** Whether an answer is coming: then Stop stands in for Send. */
+  setLive(isLive) {
+    const hadFocus = document.activeElement === this.stopButton;
+    this.sendButton.hidden = isLive;
+    this.stopButton.hidden = !isLive;
+    if (!isLive) this.allowStop();
+    if (hadFocus && !isLive) this.focus();
+  }
+
+  allowStop() {
+    this.stopButton.disabled = false;
+  }
+
+  focus() {
+    this.prompt.focus();
+  }
+}
+
+/** Keeps the end in sight while it grows, unless the reader has scrolled away from it. */
+export class Scroller {
+  constructor(area, toEnd) {
+    this.area = area;
+    this.isAtEnd = true;
+    this.button = toEnd;
+    area.addEventListener("scroll", () => {
+      this.isAtEnd = area.scrollHeight - area.scrollTop - area.clientHeight < 60;
+      toEnd.hidden = this.isAtEnd;
+    });
+    toEnd.addEventListener("click", () => this.toEnd());
+  }
+
+  follow() {
+    if (this.isAtEnd) this.area.scrollTop = this.area.scrollHeight;
+  }
+
+  toEnd() {
+    this.isAtEnd = true;
+    this.follow();
+  }
+}
+
+/** Beside the page where there is room; a drawer on a phone. */
+export class Sidebar {
+  constructor(element, button, scrim) {
+    this.element = element;
+    this.button = button;
+    this.scrim = scrim;
+    button.addEventListener("click", () => this.toggle(!this.isOpen));
+    scrim.addEventListener("click", () => this.close());
+    document.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
+  }
+
+  get isOpen() {
+    return this.element.classList.contains("open");
+  }
+
+  toggle(isOpen) {
+    this.element.classList.toggle("open", isOpen);
+    this.scrim.hidden = !isOpen;
+    this.button.setAttribute("aria-expanded", String(isOpen));
+    if (isOpen) this.element.querySelector("button").focus();
+  }
+
+  close() {
+    if (!this.isOpen) return;
+    this.toggle(false);
+    this.button.focus();
+  }
+}
+
+/** The same question from a terminal. */
+export function showCurl(code, choice) {
+  const body = JSON.stringify({ ...choice, messages: [{ role: "user", content: "Hello" }] });
+  code.textContent =
+    `curl -N ${location.origin}/chat/stream \\\n  -H 'Content-Type: application/json' \\\n` +
+    `  -d '${body.replaceAll("'", "'\\''")}'`;
+}

@@ -1,0 +1,117 @@
+"""One client's way through a stream: catch-up from the log, then live from the hub, without gap or duplicate.
+
+The cursor is all it has. It moves only when the client's socket has taken what was handed out, so a cursor that
+Redis hears of is one the client may resume from.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Final
+
+from gateway.dialects import native
+from gateway.feed import Feed, Run
+from shared.broker.scripts import Gone, Page
+from shared.errors import BrokerUnavailable
+from shared.protocol import events
+from shared.protocol.ids import START, EventId
+from shared.protocol.lifecycle import TERMINAL, Status
+
+if TYPE_CHECKING:
+    from gateway.hub import Hub
+
+#: A cursor of no epoch: what follows is everything, told with ``reset``.
+RESET: Final = EventId(0, 1)
+_RETRY_S = 0.5
+
+
+class Subscription:
+    """``cursor``: the last event the client was handed; START for everything. ``page``: what the log said of it
+    when the client was let in."""
+
+    def __init__(self, hub: "Hub", stream_id: str, cursor: EventId, page: Page) -> None:
+        self.stream_id = stream_id
+        self.cursor = cursor
+        self._hub = hub
+        self._first_page: Page | None = page
+        self._trouble_since: float | None = None
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Whole frames, to `done`. A chunk counts as delivered when the next one is asked for."""
+        with self._hub.join(self) as feed:
+            if self._first_page is not None and self._first_page.status is Status.QUEUED:
+                yield native.queued(self.stream_id)
+            while True:
+                version = feed.version
+                run = None if self._first_page else feed.after(self.cursor)
+                if run is None:
+                    run = await self._from_log(feed)
+                if not run.chunk:
+                    await self._wait(feed, version)
+                    continue
+                yield run.chunk
+                self.cursor = run.last
+                self._hub.advanced(feed, run.last)
+                if run.ended:
+                    return
+
+    async def _from_log(self, feed: Feed) -> Run:
+        """The next page of the log as frames; empty where there is nothing to hand out now."""
+        page = await self._read()
+        if isinstance(page, Gone) and page.deleted:
+            return self._end(native.done("cancelled", "deleted"))
+        if not isinstance(page, Page):
+            if not self._has_waited_long_enough():
+                return self._nothing()
+            lost = native.error("stream_lost", "the stream was lost; ask again", retryable=True)
+            return self._end(lost + native.done("error", "stream_lost"))
+        if self._is_beyond(page):
+            # Redis lost the end of the log; the worker that holds it in memory writes it again.
+            if page.status not in TERMINAL and not self._has_waited_long_enough():
+                return self._nothing()
+            self.cursor = RESET
+            return await self._from_log(feed)
+        self._trouble_since = None
+        if page.events:
+            return self._render(page)
+        self._hub.caught_up(feed, EventId(page.epoch, page.length))
+        return self._nothing()
+
+    async def _read(self) -> Page | Gone | None:
+        if self._first_page is not None:
+            page, self._first_page = self._first_page, None
+            return page
+        while True:
+            try:
+                return await self._hub.read(self.stream_id, self.cursor)
+            except BrokerUnavailable:
+                await asyncio.sleep(_RETRY_S)
+
+    async def _wait(self, feed: Feed, version: int) -> None:
+        if self._trouble_since is None:
+            await feed.changed_since(version)
+        else:
+            await asyncio.sleep(_RETRY_S)
+
+    def _has_waited_long_enough(self) -> bool:
+        """A living worker would have healed the stream by now (design §4 rule 5)."""
+        now = asyncio.get_running_loop().time()
+        if self._trouble_since is None:
+            self._trouble_since = now
+        return now - self._trouble_since >= self._hub.lost_after_s
+
+    def _is_beyond(self, page: Page) -> bool:
+        return page.epoch == self.cursor.epoch != 0 and self.cursor.seq > page.length
+
+    def _render(self, page: Page) -> Run:
+        reset = self.cursor not in (START, EventId(page.epoch, self.cursor.seq))
+        frames = [native.frame(EventId(page.epoch, page.first + i), stored) for i, stored in enumerate(page.events)]
+        if reset and events.is_start(page.events[0]):
+            frames[0] = native.reset_frame(EventId(page.epoch, page.first), page.events[0])
+        last = EventId(page.epoch, page.first + len(page.events) - 1)
+        return Run(b"".join(frames), last, ended=events.is_done(page.events[-1]))
+
+    def _end(self, frames: bytes) -> Run:
+        return Run(frames, self.cursor, ended=True)
+
+    def _nothing(self) -> Run:
+        return Run(b"", self.cursor, ended=False)

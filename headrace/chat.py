@@ -1,0 +1,36 @@
+"""``headrace chat``: one question on the command line, its answer on stdout, whatever happens to the connection."""
+
+import asyncio
+import os
+import signal
+import sys
+
+import httpx2
+
+from headrace.answer import Answer, ChatFailed, Question, note
+from headrace.patience import OutOfPatience
+
+#: A gateway sends a heartbeat every 15 s; silence far beyond that is a dead connection.
+TIMEOUT = httpx2.Timeout(10, read=60)
+
+
+async def chat(question: Question) -> int:
+    """Prints the answer and returns the exit code: 0, 1 after an error, 130 after Ctrl-C."""
+    async with httpx2.AsyncClient(timeout=TIMEOUT) as client:
+        answer = Answer(question, client)
+        reading = asyncio.ensure_future(answer.read())
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, reading.cancel)
+        try:
+            return await reading
+        except (ChatFailed, OutOfPatience) as error:
+            note(f"error: {error}")
+            return 1
+        except asyncio.CancelledError:
+            exit_code = 128 + signal.SIGINT
+        except BrokenPipeError:  # whoever read our output has left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            exit_code = 128 + signal.SIGPIPE
+        loop.remove_signal_handler(signal.SIGINT)  # a second Ctrl-C does not wait for the gateway
+        await answer.cancel()
+        return exit_code

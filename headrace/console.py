@@ -1,0 +1,50 @@
+"""What the supervisor shows: its children's lines, each under a name, and its own notes."""
+
+import os
+from typing import TextIO
+
+#: Cyan, green, magenta, yellow, blue, and the bright ones of these; never red, which means trouble.
+COLOURS = (36, 32, 35, 33, 34, 96, 92, 95, 93, 94)
+OWN_NAME = "headrace"
+USUAL_WIDTH = len("gateway.1")
+
+
+class Console:
+    """Writes whole lines. A reader that goes away (``headrace up | head``) silences it and stops nothing."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out: TextIO | None = out
+        self._coloured = out.isatty() and "NO_COLOR" not in os.environ
+        self._names: list[str] = []
+        self._width = USUAL_WIDTH
+
+    def add_name(self, name: str) -> None:
+        """Gives it a colour and makes room for it."""
+        self._names.append(name)
+        self._width = max(self._width, len(name))
+
+    def line(self, name: str, text: str) -> None:
+        self._write(f"{self._prefix(name)}{text}\n")
+
+    def note(self, text: str) -> None:
+        self.line(OWN_NAME, text)
+
+    def block(self, text: str) -> None:
+        """Text without names at its lines, so that it can be copied."""
+        self._write(f"\n{text}\n\n")
+
+    def _prefix(self, name: str) -> str:
+        padded = f"{name:<{self._width}} | "
+        if not self._coloured:
+            return padded
+        colour = COLOURS[self._names.index(name) % len(COLOURS)] if name in self._names else 1
+        return f"\x1b[{colour}m{padded}\x1b[0m"
+
+    def _write(self, text: str) -> None:
+        if self._out is None:
+            return
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except OSError:
+            self._out = None

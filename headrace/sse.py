@@ -1,0 +1,58 @@
+"""Server-sent events, bytes to events, without I/O.
+
+Not httpx2's own reader, because it holds ``retry:`` back until a blank line, while a draining gateway sends it as
+its last words, without one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """``last_event_id`` is what to resume from once this event has been taken."""
+
+    name: str
+    data: str
+    last_event_id: str
+
+
+class SseDecoder:
+    """One per connection. Lines end with LF or CRLF. An event without its blank line never happened."""
+
+    def __init__(self, last_event_id: str = "") -> None:
+        self.retry_ms: int | None = None
+        self._last_event_id = last_event_id
+        self._name = ""
+        self._data: list[str] = []
+        self._rest = bytearray()
+
+    def feed(self, received: bytes) -> Iterator[ServerSentEvent]:
+        self._rest += received
+        *lines, rest = self._rest.split(b"\n")
+        self._rest = rest
+        for line in lines:
+            event = self._take(line.removesuffix(b"\r").decode(errors="replace"))
+            if event is not None:
+                yield event
+
+    def _take(self, line: str) -> ServerSentEvent | None:
+        if not line:
+            return self._dispatch()
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            self._name = value
+        elif field == "data":
+            self._data.append(value)
+        elif field == "id" and "\0" not in value:
+            self._last_event_id = value
+        elif field == "retry" and value.isascii() and value.isdecimal():
+            self.retry_ms = int(value)
+        return None
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        name, data = self._name or "message", "\n".join(self._data)
+        nothing = not self._data
+        self._name, self._data = "", []
+        return None if nothing else ServerSentEvent(name, data, self._last_event_id)

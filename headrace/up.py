@@ -1,0 +1,143 @@
+"""``headrace up``: broker, gateways and workers on one machine, under one supervisor."""
+
+import asyncio
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace import data_dir
+from headrace.child import ChildSpec
+from headrace.console import Console
+from headrace.data_dir import DataDirError
+from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker
+from headrace.greeting import greeting
+from headrace.readiness import wait_ready
+from headrace.supervisor import Supervisor
+from shared.settings import Settings
+
+LAST_PORT = 65_535
+#: On one's own machine, Ctrl-C should not take half a minute, unless HEADRACE_DRAIN_S says that it may.
+DRAIN_S = 8.0
+#: From the end of the drain to SIGKILL.
+LEAVE_WITHIN_S = 2.0
+
+
+class UpError(Exception):
+    """It cannot start; the message says why. Nothing runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Gateway i of ``gateways`` (from 0) listens on ``settings.port`` + i."""
+
+    settings: Settings
+    gateways: int
+    workers: int
+    data_dir: Path
+
+    @property
+    def ports(self) -> range:
+        return range(self.settings.port, self.settings.port + self.gateways)
+
+    @property
+    def drain_s(self) -> float:
+        return self.settings.drain_s if "drain_s" in self.settings.model_fields_set else DRAIN_S
+
+
+async def up(plan: Plan) -> int:
+    """Runs until a signal stops it. Returns the exit code: 0, or 130 where a second signal cut the stop short.
+    Raises :class:`UpError` with nothing left running."""
+    check_ports(plan)
+    console = Console(sys.stdout)
+    try:
+        with ExitStack() as held:
+            broker = prepare_broker(plan, held)
+            environment = child_environment(plan, broker)
+            return await supervise(plan, console, broker, environment)
+    except (DataDirError, BrokerError) as error:
+        raise UpError(str(error)) from error
+
+
+def check_ports(plan: Plan) -> None:
+    if plan.settings.port == 0 or plan.ports[-1] > LAST_PORT:
+        raise UpError(f"port {plan.settings.port}: up needs {plan.gateways} fixed port(s), from --port on")
+    for port in plan.ports:
+        _check_port(plan.settings.host, port)
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise UpError(f"host {host}: {error.strerror}") from error
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                raise UpError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error
+
+
+def prepare_broker(plan: Plan, held: ExitStack) -> EmbeddedBroker | None:
+    """None where HEADRACE_REDIS_URL names a server that runs already."""
+    directory = data_dir.prepare(plan.data_dir)
+    if "redis_url" in plan.settings.model_fields_set:
+        return None
+    return held.enter_context(embedded_broker(directory))
+
+
+def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, str]:
+    directory = data_dir.prepare(plan.data_dir)
+    secret = plan.settings.secret
+    return {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "HEADRACE_DRAIN_S": str(plan.drain_s),
+        "HEADRACE_DATA_DIR": str(directory),
+        "HEADRACE_REDIS_URL": broker.redis_url if broker else plan.settings.redis_url,
+        "HEADRACE_SECRET": secret.get_secret_value() if secret else data_dir.secret(directory),
+    }
+
+
+async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None, environment: dict[str, str]) -> int:
+    supervisor = Supervisor(console, stop_within_s=plan.drain_s + LEAVE_WITHIN_S)
+    try:
+        async with supervisor:
+            if broker is not None:
+                supervisor.start_broker(broker.spec())
+                await broker.wait_ready()
+            for spec in crew(plan, environment):
+                supervisor.start(spec)
+            await wait_ready(plan.settings.host, plan.ports, console)
+            console.block(greeting(plan.settings))
+            await asyncio.Event().wait()
+    except asyncio.CancelledError:  # the first signal; by now everything has been stopped
+        return 130 if supervisor.killed else 0
+    raise AssertionError("unreachable")
+
+
+def crew(plan: Plan, environment: dict[str, str]) -> list[ChildSpec]:
+    headrace = (sys.executable, *_module_options(), "-m", "headrace")
+    gateways = [
+        ChildSpec(
+            name=f"gateway.{number}",
+            argv=(*headrace, "gateway", "--host", plan.settings.host, "--port", str(port)),
+            env=environment,
+        )
+        for number, port in enumerate(plan.ports, start=1)
+    ]
+    workers = [
+        ChildSpec(name=f"worker.{number}", argv=(*headrace, "worker"), env=environment)
+        for number in range(1, plan.workers + 1)
+    ]
+    return gateways + workers
+
+
+def _module_options() -> tuple[str, ...]:
+    """``-P``, so that a ``shared/`` in the user's directory is not taken for ours; except in our own checkout."""
+    return () if Path.cwd() == Path(__file__).resolve().parent.parent else ("-P",)

@@ -1,0 +1,48 @@
+"""What can be asked for: told by the workers, which hold the provider keys, read by the gateways.
+
+``hr:catalog`` is a hash, provider → JSON ``{"models": […], "open": bool}``. ``open``: any other name is passed on
+to the provider too.
+"""
+
+import msgspec
+
+from shared.broker.client import TROUBLE, Client
+from shared.broker.keys import CATALOG
+from shared.errors import BrokerUnavailable
+
+#: Outlives a fleet of workers that is away for a while; requests then wait in the queue.
+_LIFE_S = 24 * 3600
+
+
+class Shelf(msgspec.Struct, frozen=True):
+    """One provider's models, by the provider's own names."""
+
+    models: tuple[str, ...]
+    open: bool = False
+
+    def has(self, model: str) -> bool:
+        return self.open or model in self.models
+
+
+Catalog = dict[str, Shelf]
+_decoder = msgspec.json.Decoder(Shelf)
+
+
+async def publish(client: Client, provider: str, shelf: Shelf) -> None:
+    """Raises :class:`BrokerUnavailable`."""
+    try:
+        async with client.pipeline(transaction=True) as pipe:
+            pipe.hset(CATALOG, provider, msgspec.json.encode(shelf).decode())
+            pipe.expire(CATALOG, _LIFE_S)
+            await pipe.execute()
+    except TROUBLE as error:
+        raise BrokerUnavailable from error
+
+
+async def read_catalog(client: Client) -> Catalog:
+    """Raises :class:`BrokerUnavailable`."""
+    try:
+        stored: dict[bytes, bytes] = await client.hgetall(CATALOG)  # type: ignore[misc]  # redis-py's own union
+    except TROUBLE as error:
+        raise BrokerUnavailable from error
+    return {name.decode(): _decoder.decode(shelf) for name, shelf in sorted(stored.items())}

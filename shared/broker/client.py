@@ -1,0 +1,127 @@
+"""Connections to Redis, and the sending of calls.
+
+Trouble on the way is :class:`shared.errors.BrokerUnavailable`, whatever redis-py calls it: every call of
+``scripts`` may be sent again after it.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from shared.broker.scripts import Call
+from shared.errors import BrokerUnavailable, HeadraceError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Client = Redis  # the asyncio one; answers are bytes
+
+#: Redis is away, starting, failing over or out of memory; the same call may succeed later.
+TROUBLE: Final = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+    OSError,
+)
+_TROUBLE_WORDS: Final = (
+    "OOM ",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "READONLY",
+    "MISCONF",
+    "NOREPLICAS",
+    "BUSY ",
+)
+
+
+class BrokerUnfit(HeadraceError):
+    """This Redis answers but cannot be used; the start stops."""
+
+    code = "broker_unfit"
+
+
+def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
+    """A client whose calls fail after ``timeout_s``; a blocking read has to end before that. Connects lazily."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=min(timeout_s, 2),
+    )
+    return Redis(connection_pool=pool)
+
+
+async def run(client: Client, call: Call[T]) -> T:
+    """Raises :class:`BrokerUnavailable`."""
+    answer = (await run_many(client, [call]))[0]
+    if isinstance(answer, BrokerUnavailable):
+        raise answer
+    return answer
+
+
+async def run_many(client: Client, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
+    """All calls in one pipeline, each with an answer of its own. Raises only for errors that are ours."""
+    try:
+        answers = await _send(client, calls)
+        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:  # a Redis that was restarted or failed over has forgotten the scripts
+            again = [calls[i] for i in unknown]
+            for script in {call.script.sha: call.script for call in again}.values():
+                await client.script_load(script.source)
+            for i, answer in zip(unknown, await _send(client, again), strict=True):
+                answers[i] = answer
+    except TROUBLE as error:
+        logger.debug("broker trouble: %s", type(error).__name__)
+        return [BrokerUnavailable() for _ in calls]
+    return [_trouble(answer) or call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
+
+
+async def _send(client: Client, calls: Sequence[Call[T]]) -> list[Any]:
+    async with client.pipeline(transaction=False) as pipe:
+        for call in calls:
+            pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments)
+        return await pipe.execute(raise_on_error=False)
+
+
+def _trouble(answer: Any) -> BrokerUnavailable | None:
+    if isinstance(answer, TROUBLE) or (isinstance(answer, ResponseError) and str(answer).startswith(_TROUBLE_WORDS)):
+        return BrokerUnavailable()
+    if isinstance(answer, RedisError):
+        raise answer
+    return None
+
+
+async def check_fitness(client: Client) -> None:
+    """Raises :class:`BrokerUnfit` for a Redis that is too old or would evict keys, and
+    :class:`BrokerUnavailable`."""
+    try:
+        info: dict[str, Any] = await client.info()
+    except TROUBLE as error:
+        raise BrokerUnavailable from error
+    version = str(info.get("valkey_version") or info.get("redis_version", "0"))
+    if int(version.split(".", maxsplit=1)[0]) < 7:
+        raise BrokerUnfit(f"Redis {version} is too old: Headrace needs Redis 7 or Valkey")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise BrokerUnfit(
+            f"Redis has maxmemory-policy {policy}, which would silently drop answers: set it to noeviction"
+        )

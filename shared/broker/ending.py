@@ -1,0 +1,106 @@
+"""How a stream ends: the closing events, the state that goes with them, and the ending of one nobody holds."""
+
+import logging
+import secrets
+from dataclasses import dataclass
+
+import msgspec
+
+from shared.broker.client import Client, run
+from shared.broker.scripts import Claimed, Code, Ending, Fields, Holder, Page, StreamScripts
+from shared.errors import GenerationError
+from shared.protocol import events
+from shared.protocol.events import Usage
+from shared.protocol.ids import START, EventId
+from shared.protocol.lifecycle import STATUS_AFTER
+from shared.protocol.transcript import estimate_usage, fold
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Why a stream ends. ``reason`` is None where ``finish_reason`` is the provider's own word."""
+
+    finish_reason: str
+    reason: str | None = None
+    error: GenerationError | None = None
+
+    @classmethod
+    def failed(cls, error: GenerationError) -> "Outcome":
+        return cls("error", error.code, error)
+
+    @classmethod
+    def cancelled(cls, reason: str) -> "Outcome":
+        return cls("cancelled", reason)
+
+    def closing_events(self, usage: Usage | None) -> list[bytes]:
+        """``error`` where there is one, then ``done``."""
+        closing: list[events.Event] = []
+        if self.error is not None:
+            closing.append(events.Error(self.error.code, self.error.message, self.error.retryable))
+        closing.append(events.Done(self.finish_reason, self.reason, usage))
+        return [events.encode(event) for event in closing]
+
+    def ending(self, usage: Usage | None, *, only_if_unwatched: bool = False) -> Ending:
+        fields: dict[str, str | bytes | int] = {
+            "finish_reason": self.finish_reason,
+            "reason": self.reason or "",
+            "usage": msgspec.json.encode(usage),
+        }
+        if self.error is not None:
+            error = events.Error(self.error.code, self.error.message, self.error.retryable)
+            fields["error"] = msgspec.json.encode(error)
+        return Ending(STATUS_AFTER[self.finish_reason], fields, only_if_unwatched)
+
+
+def holder_of(stream_id: str, claimed: Claimed, token: str) -> Holder:
+    return Holder(stream_id, claimed.epoch, token, claimed.fields.get("idempotency", b"").decode() or None)
+
+
+def restorable(fields: dict[str, bytes]) -> Fields:
+    """The fields of a claimed state that a worker can vouch for; the others are the script's own."""
+    return {name: value for name, value in fields.items() if name not in _OWNED_BY_SCRIPTS}
+
+
+_OWNED_BY_SCRIPTS = frozenset(
+    {"status", "epoch", "holder", "lease_until", "log_epoch", "lead", "live_until", "polled_until", "full", "expires"}
+)
+
+
+async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> None:
+    """End a stream that nobody holds. Where somebody holds it by now, that one will read why it should stop."""
+    token = f"ending.{secrets.token_hex(8)}"
+    claimed = await run(client, scripts.claim(stream_id, token))
+    if isinstance(claimed, Claimed):
+        await end_claimed(client, scripts, stream_id, claimed, token, outcome)
+
+
+async def end_claimed(
+    client: Client, scripts: StreamScripts, stream_id: str, claimed: Claimed, token: str, outcome: Outcome
+) -> bool:
+    """End a stream that was claimed only to be ended: its partial answer is copied under the fresh epoch together
+    with the closing events, in one script (design §4 rule 4). False: somebody else was first."""
+    partial = await read_all(client, scripts, stream_id)
+    output_tokens = fold(events.decode(stored) for stored in partial).tokens
+    usage = estimate_usage(int(claimed.fields.get("prompt_characters", b"0")), output_tokens)
+    everything = partial + outcome.closing_events(usage)
+    holder = holder_of(stream_id, claimed, token)
+    reply = await run(client, scripts.finish(holder, 1, everything, outcome.ending(usage)))
+    logger.info("stream %s ended unheld: %s %s", stream_id, outcome.finish_reason, outcome.reason)
+    return reply.code is Code.OK
+
+
+async def read_all(client: Client, scripts: StreamScripts, stream_id: str) -> list[bytes]:
+    """Every event of the readable epoch, as of one epoch; empty where there is nothing."""
+    cursor, stored = START, list[bytes]()
+    while True:
+        page = await run(client, scripts.read(stream_id, cursor, most_bytes=1024 * 1024))
+        if not isinstance(page, Page):
+            return []
+        if page.epoch != cursor.epoch:
+            stored.clear()
+        stored += page.events
+        if page.complete:
+            return stored
+        cursor = EventId(page.epoch, len(stored))

@@ -1,0 +1,76 @@
+"""Every Redis key, with its type, who writes it and how long it lives.
+
+key                          type    written by        lives
+---------------------------  ------  ----------------  -----------------------------------------------
+hr:{bb}:<id>:state           hash    all scripts       with the stream: 24 h from the last renewal or the end
+hr:{bb}:<id>:log             list    append, finish    with the stream
+hr:{bb}:<id>:tail            stream  append, finish    with the stream
+hr:{bb}:<id>:readers         zset    acknowledge       with the stream; gateway → end of its reader lease
+hr:{bb}:idem:<digest>        string  create, restore   with the stream; "<id> <body hash>"
+hr:{bb}:<id>:tombstone       string  create, delete    longer than the stream; "live|deleted <principal>"
+hr:{bb}:index                zset    create … finish   as long as its longest stream; id → next look, ms
+hr:catalog                   hash    workers           a day from the last word of any worker
+hr:sweep                     string  one worker        3 s; who sweeps
+hr:queue, hr:queue:*         arq     dispatch, arq     a day
+hr:wake:<gateway>            stream  hub               a minute, renewed
+hr:worker:<worker>           pub/sub cancel, room      -
+
+``bb`` is the stream's bucket, the hash tag on Redis Cluster. No key is without an expiry; a test fixture checks.
+"""
+
+from typing import Final
+
+from shared.protocol.ids import BUCKETS, bucket_of
+
+QUEUE: Final = "hr:queue"
+CATALOG: Final = "hr:catalog"
+SWEEP: Final = "hr:sweep"
+
+
+def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
+    """The keys of one stream in the order in which every script takes them: state, log, tail, readers, index,
+    tombstone and, where the stream was asked for with a key, its idempotency entry (``idempotency``: the digest).
+    """
+    prefix = _bucket_prefix(bucket_of(stream_id))
+    stream = prefix + stream_id
+    keys = [
+        f"{stream}:state",
+        f"{stream}:log",
+        f"{stream}:tail",
+        f"{stream}:readers",
+        f"{prefix}index",
+        f"{stream}:tombstone",
+    ]
+    if idempotency:
+        keys.append(idempotency_entry_key(idempotency))
+    return keys
+
+
+def idempotency_entry_key(digest: str) -> str:
+    """In the bucket of the stream it stands for, whose id is made from the digest."""
+    return f"{_bucket_prefix(digest[:2])}idem:{digest}"
+
+
+def state_key(stream_id: str) -> str:
+    return stream_keys(stream_id)[0]
+
+
+def tail_key(stream_id: str) -> str:
+    return f"{_bucket_prefix(bucket_of(stream_id))}{stream_id}:tail"
+
+
+def index_keys() -> list[str]:
+    return [f"{_bucket_prefix(f'{bucket:02x}')}index" for bucket in range(BUCKETS)]
+
+
+def wake_key(gateway_id: str) -> str:
+    return f"hr:wake:{gateway_id}"
+
+
+def worker_channel(worker_id: str) -> str:
+    """The scripts derive the same name from the holder, ``<worker>.<random>``."""
+    return f"hr:worker:{worker_id}"
+
+
+def _bucket_prefix(bucket: str) -> str:
+    return f"hr:{{{bucket}}}:"

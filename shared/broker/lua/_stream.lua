@@ -1,0 +1,108 @@
+-- What every script of one stream begins with; scripts.py puts it after the script's own first line.
+-- KEYS: 1 state (hash)  2 log (list)  3 tail (stream)  4 readers (zset)  5 index (zset)  6 tombstone (string)
+--       7 idempotency entry (string), only where the stream has one
+-- Times are milliseconds of Redis' own clock. A script checks everything before its first write.
+
+local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, IDEMPOTENCY = unpack(KEYS)
+local ID = string.match(STATE, ':(%x+):state$')
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+-- The named fields of the state; a missing one is false.
+local function load(...)
+  local values, s = redis.call('HMGET', STATE, ...), {}
+  for i, name in ipairs({...}) do s[name] = values[i] end
+  return s
+end
+
+local function load_for_writer()
+  return load('status', 'epoch', 'holder', 'log_epoch', 'lead', 'cancel', 'reason', 'on_disconnect', 'grace_ms',
+    'live_until', 'polled_until', 'created', 'expires')
+end
+
+local function active(s) return s.status == 'queued' or s.status == 'running' end
+
+local function held(s) return s.status == 'running' and tonumber(s.lease_until or 0) > now end
+
+local function deleted()
+  local stone = redis.call('GET', TOMBSTONE)
+  return stone and string.sub(stone, 1, 7) == 'deleted'
+end
+
+-- Events of `epoch` in the log; the log of another epoch does not count.
+local function log_length(s, epoch)
+  return tonumber(s.log_epoch) == epoch and redis.call('LLEN', LOG) or 0
+end
+
+local function watched_until(s) return math.max(tonumber(s.live_until), tonumber(s.polled_until)) end
+
+-- Why the writer should stop: '' where it should not.
+local function signal(s)
+  if s.cancel then return s.cancel end
+  local unwatched_since = math.max(watched_until(s), tonumber(s.created))
+  if s.on_disconnect == 'cancel' and now > unwatched_since + s.grace_ms then return 'abandoned' end
+  return ''
+end
+
+-- Answer to a writer: code, last seq in the log, stop signal, watched, epoch of the state.
+local function answer(code, n, s)
+  return {code, n, signal(s), now < watched_until(s) and 1 or 0, tonumber(s.epoch)}
+end
+
+-- The answer to whoever may not write as (epoch, holder), else nil. This is the fence.
+local function refuse(s, epoch, holder)
+  if not s.status then
+    if deleted() then return {'CLOSED', 0, 'deleted', 0, 0} end
+    return {'MISSING', 0, '', 0, 0}
+  end
+  local current = tonumber(s.epoch)
+  if not active(s) then return {'CLOSED', redis.call('LLEN', LOG), s.reason or '', 0, current} end
+  if current > epoch or (current == epoch and s.holder ~= holder) then return answer('SUPERSEDED', 0, s) end
+  if current < epoch then return answer('BEHIND', 0, s) end
+end
+
+local function top_of_tail()
+  local top = redis.call('XREVRANGE', TAIL, '+', '-', 'COUNT', 1)[1]
+  if not top then return 0, 0 end
+  local epoch, seq = string.match(top[1], '^(%d+)-(%d+)$')
+  return tonumber(epoch), tonumber(seq)
+end
+
+-- Writes the events n+1 .. upto of `epoch` to log and tail. Event q is ARGV[base + q].
+-- The first write of an epoch empties the log; the tail is added to only above its top.
+local function write(s, epoch, n, upto, base, cap)
+  if tonumber(s.log_epoch) ~= epoch then
+    redis.call('DEL', LOG)
+    redis.call('HSET', STATE, 'log_epoch', epoch, 'lead', 0)
+  end
+  if upto <= n then return end
+  for from = n + 1, upto, 4000 do
+    redis.call('RPUSH', LOG, unpack(ARGV, base + from, base + math.min(from + 3999, upto)))
+  end
+  local top_epoch, top_seq = top_of_tail()
+  for q = math.max(n + 1, upto - cap + 1), upto do
+    if epoch > top_epoch or (epoch == top_epoch and q > top_seq) then
+      redis.call('XADD', TAIL, 'MAXLEN', '=', cap, epoch .. '-' .. q, 'e', ARGV[base + q])
+    end
+  end
+  if n == 0 then
+    redis.call('PEXPIREAT', LOG, s.expires)
+    redis.call('PEXPIREAT', TAIL, s.expires)
+  end
+end
+
+-- All keys of the stream end at the same instant; the tombstone outlives them; the index lives as long as its longest.
+local function keep_until(at, tombstone_ms)
+  redis.call('HSET', STATE, 'expires', at)
+  for _, key in ipairs({STATE, LOG, TAIL, READERS, IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
+  redis.call('PEXPIREAT', TOMBSTONE, at + tombstone_ms)
+  redis.call('PEXPIREAT', INDEX, at, 'NX')
+  redis.call('PEXPIREAT', INDEX, at, 'GT')
+end
+
+-- Tells the worker that holds the stream; the state says the same to one that does not hear it.
+local function tell_holder(s, message)
+  if s.holder then
+    redis.call('PUBLISH', 'hr:worker:' .. string.match(s.holder, '^[^.]*'), message .. ' ' .. ID)
+  end
+end

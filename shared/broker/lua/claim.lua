@@ -1,0 +1,23 @@
+#!lua
+-- Takes a stream that nobody holds, under an epoch that never was and never will be again (design §4 rule 1).
+-- Writes no event: the older epoch stays readable until the first append of this one.
+-- ARGV: 1 holder, 2 lease ms
+-- Answers {'MISSING'}, {'CLOSED'}, {'HELD'} or {'CLAIMED', epoch, attempt, events readable, stop signal, {field, value, …}}.
+
+local s = load('status', 'epoch', 'log_epoch', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
+  'live_until', 'polled_until', 'created')
+if not s.status then
+  redis.call('ZREM', INDEX, ID)
+  return {'MISSING'}
+end
+if not active(s) then return {'CLOSED'} end
+if held(s) then return {'HELD'} end
+
+local top_epoch = top_of_tail()
+local epoch = math.max(tonumber(s.epoch) + 1, top_epoch + 1, now - s.created)
+local attempt = tonumber(s.attempt) + 1
+redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', ARGV[1], 'attempt', attempt,
+  'lease_until', now + ARGV[2])
+redis.call('HSETNX', STATE, 'started', now)
+redis.call('ZADD', INDEX, now + ARGV[2], ID)
+return {'CLAIMED', epoch, attempt, log_length(s, tonumber(s.log_epoch)), signal(s), redis.call('HGETALL', STATE)}

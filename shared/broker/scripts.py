@@ -1,0 +1,278 @@
+"""One typed function for each ``.lua`` file. Each makes a :class:`Call`; ``shared.broker.client`` sends it.
+
+Keeping calls apart from their sending lets a worker put those of all its streams into one pipeline.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.resources import files
+from typing import Any, Final, Generic, TypeVar
+
+from shared.broker.keys import QUEUE, stream_keys
+from shared.protocol.ids import EventId
+from shared.protocol.lifecycle import Status
+from shared.settings import Settings
+
+T_co = TypeVar("T_co", covariant=True)
+Argument = str | bytes | int
+Fields = Mapping[str, Argument]
+
+
+class Script:
+    """One ``.lua`` file, behind the part that all scripts of a stream share. ``sha`` is Redis' own name for it."""
+
+    def __init__(self, name: str, *, of_a_stream: bool = True) -> None:
+        folder = files("shared.broker") / "lua"
+        first_line, _, body = (folder / f"{name}.lua").read_text().partition("\n")
+        shared_part = (folder / "_stream.lua").read_text() if of_a_stream else ""
+        self.name = name
+        self.source = f"{first_line}\n{shared_part}\n{body}"
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T_co]):
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[Argument]
+    parse: Callable[[Any], T_co]
+
+
+class Code(StrEnum):
+    """The answers of the scripts that workers call, design §3."""
+
+    OK = "OK"
+    FULL = "FULL"
+    GAP = "GAP"
+    BEHIND = "BEHIND"
+    MISSING = "MISSING"
+    CLOSED = "CLOSED"
+    SUPERSEDED = "SUPERSEDED"
+    WATCHED = "WATCHED"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReply:
+    """``last_seq``: the last event in the log. ``signal``: why to stop, '' if not; with CLOSED, how it ended.
+    ``epoch``: the state's."""
+
+    code: Code
+    last_seq: int
+    signal: str
+    watched: bool
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """``known`` is (stream id, body hash) of the stream that the idempotency key already stands for."""
+
+    known: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """``readable``: events in the log, of whichever epoch. ``fields``: the whole state."""
+
+    epoch: int
+    attempt: int
+    readable: int
+    signal: str
+    fields: dict[str, bytes]
+
+
+class Refused(StrEnum):
+    """Why a claim or a cancel did nothing."""
+
+    MISSING = "MISSING"
+    CLOSED = "CLOSED"
+    HELD = "HELD"
+    UNHELD = "UNHELD"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a stream's log stands."""
+
+    status: Status
+    epoch: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events ``first``, ``first + 1``, … of ``epoch``, out of ``length`` in the log."""
+
+    status: Status
+    principal: str
+    epoch: int
+    length: int
+    first: int
+    events: list[bytes]
+
+    @property
+    def complete(self) -> bool:
+        return self.first + len(self.events) > self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The content is no more; ``deleted`` tells a delete from an end of retention."""
+
+    principal: str
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who writes: the epoch it was given and the random token that tells it from another of the same epoch."""
+
+    stream_id: str
+    epoch: int
+    token: str
+    idempotency: str | None
+
+    @property
+    def keys(self) -> list[str]:
+        return stream_keys(self.stream_id, self.idempotency)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """``fields``: finish_reason, reason, usage, error. ``only_if_unwatched``: answer WATCHED where a reader came."""
+
+    status: Status
+    fields: Fields
+    only_if_unwatched: bool = False
+
+
+class StreamScripts:
+    """The scripts with the settings they take filled in."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._cap = settings.cap
+        self._window = settings.window
+        self._lease = _ms(settings.lease_s)
+        self._reader_lease = _ms(settings.reader_lease_s)
+        self._life = (_ms(settings.retention_s), _ms(settings.tombstone_s))
+
+    def create(self, stream_id: str, *, fields: Fields, body_hash: str, idempotency: str | None) -> Call[Created]:
+        """``fields`` must contain ``principal``."""
+        arguments: list[Argument] = [body_hash, *self._life, self._lease, *_flat(fields)]
+        return Call(_CREATE, stream_keys(stream_id, idempotency), arguments, _parse_created)
+
+    def claim(self, stream_id: str, token: str) -> Call[Claimed | Refused]:
+        return Call(_CLAIM, stream_keys(stream_id), [token, self._lease], _parse_claim)
+
+    def append(
+        self, holder: Holder, first: int, events: Sequence[bytes], *, resend: bool = False
+    ) -> Call[WriteReply]:
+        """``events`` from seq ``first``. A ``resend`` ignores the window."""
+        window = 0 if resend else self._window
+        arguments: list[Argument] = [holder.epoch, holder.token, first, window, self._cap, *events]
+        return Call(_APPEND, holder.keys, arguments, _parse_write)
+
+    def finish(self, holder: Holder, first: int, events: Sequence[bytes], ending: Ending) -> Call[WriteReply]:
+        """``events`` from seq ``first``; the last is ``done``."""
+        fields = _flat(ending.fields)
+        head: list[Argument] = [holder.epoch, holder.token, first, self._cap, *self._life, ending.status]
+        arguments: list[Argument] = [*head, int(ending.only_if_unwatched), len(fields), *fields, *events]
+        return Call(_FINISH, holder.keys, arguments, _parse_write)
+
+    def restore(self, holder: Holder, events: Sequence[bytes], *, fields: Fields, body_hash: str) -> Call[WriteReply]:
+        """All ``events`` of the epoch so far, and the state's ``fields`` as they were claimed."""
+        flat = _flat(fields)
+        head: list[Argument] = [holder.epoch, holder.token, self._lease, self._cap, *self._life, body_hash]
+        return Call(_RESTORE, holder.keys, [*head, len(flat), *flat, *events], _parse_write)
+
+    def renew(self, holder: Holder) -> Call[WriteReply]:
+        arguments: list[Argument] = [holder.epoch, holder.token, self._lease, *self._life]
+        return Call(_RENEW, holder.keys, arguments, _parse_write)
+
+    def acknowledge(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[Position | None]:
+        """Readers are there, the leading one at ``lead``. None: there is no state."""
+        arguments: list[Argument] = [gateway_id, self._reader_lease, *lead, self._window]
+        return Call(_ACKNOWLEDGE, stream_keys(stream_id), arguments, _parse_position)
+
+    def leave(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[Position | None]:
+        """The last reader of this gateway has left, at ``lead``."""
+        return Call(_ACKNOWLEDGE, stream_keys(stream_id), [gateway_id, 0, *lead, self._window], _parse_position)
+
+    def cancel(self, stream_id: str, reason: str) -> Call[Refused]:
+        return Call(_CANCEL, stream_keys(stream_id), [reason], _parse_refused)
+
+    def delete(self, stream_id: str) -> Call[bool]:
+        """False: there was nothing to delete."""
+        return Call(_DELETE, stream_keys(stream_id), [self._life[0] + self._life[1]], _parse_deleted)
+
+    def read(
+        self, stream_id: str, after: EventId, *, most_events: int = 256, most_bytes: int = 64 * 1024
+    ) -> Call[Page | Gone | None]:
+        """A page of the log; from the start where ``after`` is of another epoch. None: never heard of it."""
+        return Call(_READ, stream_keys(stream_id), [*after, most_events, most_bytes], _parse_page)
+
+
+def enqueue(stream_id: str, job: bytes, *, job_key: str, score: int, life_s: float) -> Call[bool]:
+    """Puts a stream's id into the queue, unless it waits there already (False). ``job``: arq's own bytes."""
+    return Call(_ENQUEUE, [QUEUE, job_key], [stream_id, job, score, _ms(life_s)], bool)
+
+
+_CREATE: Final = Script("create")
+_CLAIM: Final = Script("claim")
+_APPEND: Final = Script("append")
+_FINISH: Final = Script("finish")
+_RESTORE: Final = Script("restore")
+_RENEW: Final = Script("renew")
+_ACKNOWLEDGE: Final = Script("acknowledge")
+_CANCEL: Final = Script("cancel")
+_DELETE: Final = Script("delete")
+_READ: Final = Script("read")
+_ENQUEUE: Final = Script("enqueue", of_a_stream=False)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _flat(fields: Fields) -> list[Argument]:
+    return [item for pair in fields.items() for item in pair]
+
+
+def _parse_write(raw: list[Any]) -> WriteReply:
+    return WriteReply(Code(raw[0].decode()), raw[1], raw[2].decode(), bool(raw[3]), raw[4])
+
+
+def _parse_created(raw: list[bytes]) -> Created:
+    if raw[0] == b"KNOWN":
+        return Created(known=(raw[1].decode(), raw[2].decode()))
+    return Created(known=None)
+
+
+def _parse_claim(raw: list[Any]) -> Claimed | Refused:
+    if raw[0] != b"CLAIMED":
+        return Refused(raw[0].decode())
+    fields = dict(zip((name.decode() for name in raw[5][::2]), raw[5][1::2], strict=True))
+    return Claimed(raw[1], raw[2], raw[3], raw[4].decode(), fields)
+
+
+def _parse_refused(raw: list[bytes]) -> Refused:
+    return Refused(raw[0].decode())
+
+
+def _parse_deleted(raw: list[bytes]) -> bool:
+    return raw[0] == b"DELETED"
+
+
+def _parse_position(raw: list[Any]) -> Position | None:
+    return Position(Status(raw[0].decode()), raw[1], raw[2]) if raw else None
+
+
+def _parse_page(raw: list[Any]) -> Page | Gone | None:
+    if not raw:
+        return None
+    if len(raw) == 1:
+        kind, _, principal = raw[0].decode().partition(" ")
+        return Gone(principal, deleted=kind == "deleted")
+    return Page(Status(raw[0].decode()), raw[1].decode(), raw[2], raw[3], raw[4], raw[5:])

@@ -1,0 +1,58 @@
+"""What the state says of a stream, for the JSON view."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from shared.broker.client import TROUBLE, Client
+from shared.broker.keys import state_key
+from shared.errors import BrokerUnavailable
+
+_FIELDS = (
+    "status", "finish_reason", "reason", "provider", "model", "attempt", "metadata", "created", "started", "ended",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Times are ISO 8601 in UTC; None for what has not happened."""
+
+    status: str
+    finish_reason: str | None
+    reason: str | None
+    provider: str
+    model: str
+    attempt: int
+    metadata: dict[str, Any]
+    created_at: str | None
+    started_at: str | None
+    ended_at: str | None
+
+
+async def read_state(client: Client, stream_id: str) -> StreamState | None:
+    """None where there is none. Raises :class:`BrokerUnavailable`."""
+    try:
+        values: list[bytes | None] = await client.hmget(state_key(stream_id), list(_FIELDS))  # type: ignore[misc]
+    except TROUBLE as error:
+        raise BrokerUnavailable from error
+    text = {name: value.decode() if value else None for name, value in zip(_FIELDS, values, strict=True)}
+    if text["status"] is None:
+        return None
+    return StreamState(
+        status=text["status"],
+        finish_reason=text["finish_reason"],
+        reason=text["reason"],
+        provider=text["provider"] or "",
+        model=text["model"] or "",
+        attempt=int(text["attempt"] or 0),
+        metadata=msgspec.json.decode(text["metadata"] or "{}"),
+        created_at=_time(text["created"]),
+        started_at=_time(text["started"]),
+        ended_at=_time(text["ended"]),
+    )
+
+
+def _time(ms: str | None) -> str | None:
+    return datetime.fromtimestamp(int(ms) / 1000, UTC).isoformat(timespec="milliseconds") if ms else None

@@ -1,0 +1,107 @@
+"""The typed facts a stream consists of, and their bytes.
+
+An event is stored as ``<type> <json>``, e.g. ``token {"token":"The","token_index":0,"n":1}``. The JSON is exactly
+what the native dialect sends as ``data:``, so the hot path renders without decoding. JSON escapes every control
+character, which is what keeps a token from breaking out of its SSE line.
+"""
+
+from typing import ClassVar, Final
+
+import msgspec
+
+TOKEN: Final = b"token"
+DONE: Final = b"done"
+START: Final = b"start"
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens in and out. ``estimated`` where the provider did not say."""
+
+    input_tokens: int
+    output_tokens: int
+    estimated: bool = False
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What all events share: the name that is stored and sent."""
+
+    TYPE: ClassVar[bytes]
+
+
+class Start(Event, frozen=True):
+    """First event of an attempt, written with the provider's first output. ``reset`` is False as stored; it is
+    rendered True for a client whose cursor belongs to another epoch."""
+
+    TYPE = b"start"
+    stream_id: str
+    model: str
+    provider: str
+    attempt: int
+    reset: bool = False
+
+
+class Token(Event, frozen=True):
+    """``token_index`` is the ordinal of the first delta in it, ``n`` how many deltas were joined."""
+
+    TYPE = b"token"
+    token: str
+    token_index: int
+    n: int = 1
+
+
+class Reasoning(Event, frozen=True):
+    """Thinking text; counted apart from the answer's tokens."""
+
+    TYPE = b"reasoning"
+    text: str
+    index: int
+    n: int = 1
+
+
+class Error(Event, frozen=True):
+    """Comes before ``done`` on failure."""
+
+    TYPE = b"error"
+    code: str
+    message: str
+    retryable: bool
+
+
+class Done(Event, frozen=True):
+    """Always last. ``finish_reason``: stop, length, tool_calls, content_filter, cancelled or error; ``reason``
+    says why where that is not the provider's own word."""
+
+    TYPE = b"done"
+    finish_reason: str
+    reason: str | None
+    usage: Usage | None
+
+
+_BY_TYPE: Final[dict[bytes, type[Event]]] = {t.TYPE: t for t in (Start, Token, Reasoning, Error, Done)}
+_encoder: Final = msgspec.json.Encoder()
+_decoders: Final = {name: msgspec.json.Decoder(kind) for name, kind in _BY_TYPE.items()}
+
+
+def encode(event: Event) -> bytes:
+    return event.TYPE + b" " + _encoder.encode(event)
+
+
+def split(stored: bytes) -> tuple[bytes, bytes]:
+    """(type, JSON) of stored bytes, undecoded."""
+    kind, _, data = stored.partition(b" ")
+    return kind, data
+
+
+def decode(stored: bytes) -> Event:
+    """Raises KeyError for a type this version does not know and msgspec.DecodeError for broken JSON."""
+    kind, data = split(stored)
+    event: Event = _decoders[kind].decode(data)
+    return event
+
+
+def is_done(stored: bytes) -> bool:
+    return stored.startswith(b"done ")
+
+
+def is_start(stored: bytes) -> bool:
+    return stored.startswith(b"start ")

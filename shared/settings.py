@@ -1,0 +1,137 @@
+"""All settings, read once from the environment at boot and frozen.
+
+Ours carry the prefix ``HEADRACE_``; provider keys have the names their SDKs use. A wrong value, or a ``HEADRACE_``
+name that nobody knows, stops the start with a message that says which and why. Durations end in ``_s``.
+"""
+
+import difflib
+import os
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "HEADRACE_"
+#: Set by the supervisor for its children; not settings of a process.
+SUPERVISOR_NAMES = frozenset({"HEADRACE_DATA_DIR"})
+
+
+class SettingsError(Exception):
+    """The environment cannot be used; the message lists every problem, one per line."""
+
+
+def _redis_url(value: str) -> str:
+    if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return value
+
+
+def _names(value: object) -> object:
+    return tuple(n for n in (part.strip() for part in value.split(",")) if n) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    # --- where things are
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = "redis://127.0.0.1:6379/0"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    #: Signs tickets; every gateway needs the same. ``headrace up`` keeps one in its data dir.
+    secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+
+    # --- the stream (design: cap, window, lease)
+    cap: Annotated[int, Field(ge=16, le=65_536)] = 1024
+    window: Annotated[int, Field(ge=4, le=65_536)] = 256
+    max_stream_bytes: Annotated[int, Field(ge=4096)] = 4 * 1024 * 1024
+    #: A coalesced event is not made larger than this, so that window and cap bound bytes too.
+    max_event_bytes: Annotated[int, Field(ge=256, le=1024 * 1024)] = 8192
+    lease_s: Annotated[float, Field(ge=1, le=300)] = 10
+    reader_lease_s: Annotated[float, Field(ge=1, le=300)] = 10
+    total_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 1800
+    grace_s: Annotated[float, Field(ge=0, le=86_400)] = 60
+    retention_s: Annotated[float, Field(ge=1)] = 24 * 3600
+    tombstone_s: Annotated[float, Field(ge=0)] = 7 * 24 * 3600
+    #: How long a process that was told to leave may finish what it has.
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 25
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+
+    # --- the gateway
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    heartbeat_s: Annotated[float, Field(gt=0)] = 15
+    retry_ms: Annotated[int, Field(ge=0)] = 1000
+    #: A client that takes nothing for this long is cut; it can resume.
+    write_deadline_s: Annotated[float, Field(ge=1)] = 30
+    #: Per connection; small, so that a slow client is felt instead of buffered.
+    send_buffer_bytes: Annotated[int, Field(ge=4096)] = 32 * 1024
+    #: At most this much waiting before each write, to gather events when many streams are live.
+    max_tick_s: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+    # --- the worker
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
+    demo_tokens_per_s: Annotated[float, Field(gt=0)] = 30
+    provider_connect_timeout_s: Annotated[float, Field(gt=0)] = 5
+    #: The longest silence of a provider, before and between tokens.
+    provider_read_timeout_s: Annotated[float, Field(gt=0)] = 60
+    #: What ``openai`` and ``anthropic`` offer where their servers have no list to ask for.
+    openai_models: Names
+    anthropic_models: Names
+    ollama_models: Names
+
+    # --- providers, under the names their SDKs use
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
+    anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
+    ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _comma_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        return {k: _names(v) if k.endswith("_models") else v for k, v in values.items()}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.window > self.cap:
+            raise ValueError(f"WINDOW ({self.window}) must not exceed CAP ({self.cap})")
+        if self.max_event_bytes > self.max_stream_bytes:
+            raise ValueError("MAX_EVENT_BYTES must not exceed MAX_STREAM_BYTES")
+        return self
+
+
+def load_settings() -> Settings:
+    """From the environment. Raises :class:`SettingsError`."""
+    problems = [_unknown(name) for name in os.environ if _is_unknown(name)]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems += [f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise SettingsError("\n".join(problems)) from None
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    if not location:
+        return "settings"
+    name = str(location[0])
+    return name if name.isupper() else PREFIX + name.upper()
+
+
+def _known() -> set[str]:
+    return {PREFIX + name.upper() for name in Settings.model_fields} | SUPERVISOR_NAMES
+
+
+def _is_unknown(name: str) -> bool:
+    return name.startswith(PREFIX) and name not in _known()
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, _known(), n=1)
+    return f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "")

@@ -1,0 +1,59 @@
+"""Chat Completions, as OpenAI and compatible servers stream them."""
+
+from typing import Any, Final
+
+from tests.fakes.wire import dumps
+
+_TYPE_BY_STATUS: Final = {401: "invalid_request_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class OpenAIWire:
+    name = "openai"
+    content_type = "text/event-stream"
+    comment = b": PROCESSING\n\n"
+
+    def __init__(self, *, number: int, request: dict[str, Any]) -> None:
+        self._envelope = {
+            "id": f"chatcmpl-{number}",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": request["model"],
+        }
+        self._include_usage = bool((request.get("stream_options") or {}).get("include_usage"))
+
+    def opening(self, input_tokens: int | None) -> bytes:
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def reasoning(self, text: str) -> bytes:
+        return self._chunk({"reasoning_content": text})
+
+    def text(self, text: str) -> bytes:
+        return self._chunk({"content": text})
+
+    def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes:
+        frames = self._chunk({}, finish_reason)
+        if usage is not None and self._include_usage:
+            counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
+            frames += _frame({**self._envelope, "choices": [], "usage": counts})
+        return frames + b"data: [DONE]\n\n"
+
+    def error_in_band(self, message: str) -> bytes:
+        return _frame({"error": {"message": message, "type": "server_error", "code": "server_error", "param": None}})
+
+    @staticmethod
+    def refusal(status: int, message: str) -> dict[str, Any]:
+        kind = _TYPE_BY_STATUS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+
+    @staticmethod
+    def model_list(models: list[str]) -> dict[str, Any]:
+        rows = [{"id": m, "object": "model", "created": 1, "owned_by": "fake"} for m in models]
+        return {"object": "list", "data": rows}
+
+    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        return _frame({**self._envelope, "choices": [choice]})
+
+
+def _frame(data: dict[str, Any]) -> bytes:
+    return f"data: {dumps(data)}\n\n".encode()

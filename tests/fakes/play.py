@@ -1,0 +1,106 @@
+"""One answer on its way out."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from tests.fakes.answer import Answer, Call
+from tests.fakes.http import Connection
+from tests.fakes.wire import Wire
+
+#: Deltas sent at full speed before others have their turn.
+BURST: Final = 16
+
+
+class Play:
+    """Plays ``answer`` to ``call`` in the words of ``wire``."""
+
+    def __init__(self, connection: Connection, call: Call, answer: Answer, wire: Wire) -> None:
+        self._connection = connection
+        self._call = call
+        self._answer = answer
+        self._wire = wire
+
+    async def run(self) -> None:
+        answer = self._answer
+        await asyncio.sleep(answer.first_delay_s)
+        if answer.end == "refuse":
+            await self._connection.reset()
+        elif answer.status is not None:
+            body = self._wire.refusal(answer.status, self._indiscretion())
+            await self._connection.respond(answer.status, json.dumps(body).encode())
+            self._call.finished = True
+        else:
+            self._connection.begin_chunks(self._wire.content_type)
+            await self._send(self._wire.opening(self._input_tokens()))
+            await self._send_deltas()
+            await self._end()
+
+    async def _send_deltas(self) -> None:
+        answer, call = self._answer, self._call
+        await self._pass_gate()
+        for text in answer.reasoning:
+            await self._send(self._wire.reasoning(text))
+        texts: Iterable[str] = answer.deltas(call.number) if callable(answer.deltas) else answer.deltas
+        begun_at = time.monotonic()
+        for text in texts:
+            if answer.delay_s:
+                await asyncio.sleep(max(0.0, begun_at + call.sent_deltas * answer.delay_s - time.monotonic()))
+            elif call.sent_deltas % BURST == 0:
+                await asyncio.sleep(0)
+            await self._send(self._wire.text(text))
+            call.count_delta()
+            await self._pass_gate()
+
+    async def _pass_gate(self) -> None:
+        if self._answer.gate is not None and self._call.sent_deltas == self._answer.gate_after:
+            await self._answer.gate.wait()
+
+    async def _end(self) -> None:
+        match self._answer.end:
+            case "finish":
+                await self._send(self._wire.ending(self._answer.finish_reason, self._usage()))
+                self._connection.end_chunks()
+                self._call.finished = True
+            case "truncate":
+                self._connection.end_chunks()
+            case "error_in_band":
+                await self._send(self._wire.error_in_band(self._indiscretion()))
+                self._connection.end_chunks()
+            case "reset":
+                await self._connection.reset()
+            case "hang":
+                await asyncio.Event().wait()
+
+    async def _send(self, frames: bytes) -> None:
+        answer = self._answer
+        if not frames:
+            return
+        if answer.comments:
+            frames = self._wire.comment + frames
+        if answer.crlf:
+            frames = frames.replace(b"\n", b"\r\n")
+        size = answer.frame_bytes or len(frames)
+        for at in range(0, len(frames), size):
+            await self._connection.chunk(self._call, frames[at : at + size])
+            if answer.frame_bytes:
+                await asyncio.sleep(0)  # to the socket by itself
+
+    def _input_tokens(self) -> int | None:
+        if self._answer.usage == "counted":
+            spoken = [str(m["content"]) for m in self._call.request["messages"]]
+            return sum(len(text.split()) for text in [*spoken, str(self._call.request.get("system", ""))])
+        return None if self._answer.usage is None else self._answer.usage[0]
+
+    def _usage(self) -> tuple[int, int] | None:
+        if self._answer.usage == "counted":
+            return self._input_tokens() or 0, self._call.sent_deltas
+        return self._answer.usage
+
+    def _indiscretion(self) -> str:
+        """Real ones echo the prompt and parts of the key in their errors; nobody may pass that on."""
+        headers = self._call.headers
+        key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+        return f"Incorrect API key provided: {key[:8]}****{key[-4:]}. Your prompt was: {self._call.prompt}"

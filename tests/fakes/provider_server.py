@@ -1,0 +1,140 @@
+"""A provider on a real port that speaks the three real wire formats and does what it is told.
+
+Every model name is a behaviour: ``fake.play("slow", Answer(delay_s=0.1))``. ``echo`` says the last user message
+again; any other name is a 404, as with real ones.
+"""
+
+import asyncio
+import json
+import re
+import socket
+from typing import Final, Self
+
+from tests.fakes.answer import Answer, Call
+from tests.fakes.anthropic_wire import AnthropicWire
+from tests.fakes.http import Connection, Request
+from tests.fakes.ollama_wire import OllamaWire
+from tests.fakes.openai_wire import OpenAIWire
+from tests.fakes.play import Play
+from tests.fakes.wire import Wire
+
+ECHO: Final = "echo"
+#: Small, so that what a peer does not read is soon felt; the kernel doubles it.
+SEND_BUFFER_BYTES: Final = 16 * 1024
+
+
+class FakeProvider:
+    """``async with FakeProvider() as fake:``, or :meth:`start` and :meth:`stop`; it keeps its port."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        #: What the lists of models say: None for what can be played, () for nothing.
+        self.models: tuple[str, ...] | None = None
+        #: An HTTP error in place of a list of models.
+        self.list_status = 200
+        #: Waited for before a list of models is answered.
+        self.list_gate: asyncio.Event | None = None
+        self._answers: dict[str, Answer] = {}
+        self._connections: set[Connection] = set()
+        self._arrived = asyncio.Condition()
+        self._server: asyncio.Server | None = None
+        self._port = 0
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Set before listening: accepted sockets inherit it.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        sock.bind(("127.0.0.1", self._port))
+        self._port = sock.getsockname()[1]
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self._handle, self._connections), sock=sock, backlog=1024
+        )
+
+    async def stop(self) -> None:
+        """Refuse connections and cut those there are."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await asyncio.gather(*(connection.abort() for connection in self._connections))
+
+    @property
+    def openai_base_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def anthropic_base_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def ollama_host(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections)
+
+    def play(self, model: str, answer: Answer) -> None:
+        """From the next call on, ``model`` behaves so."""
+        self._answers[model] = answer
+
+    async def wait_calls(self, count: int, *, timeout_s: float = 10) -> list[Call]:
+        """All calls so far, once there are ``count``."""
+        async with asyncio.timeout(timeout_s), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.calls) >= count)
+        return self.calls
+
+    async def _handle(self, connection: Connection, request: Request) -> None:
+        if request.method == "GET":
+            await self._list(connection, request)
+            return
+        kind = _wire_for(request.path)
+        if kind is None:
+            await connection.respond(404, b'{"error":"no such path"}')
+            return
+        try:
+            body = json.loads(request.body)
+            call = Call(len(self.calls) + 1, kind.name, body["model"], body, request.headers)
+        except (ValueError, TypeError, KeyError):
+            await connection.respond(400, b'{"error":"not a request"}')
+            return
+        connection.call = call
+        self.calls.append(call)
+        async with self._arrived:
+            self._arrived.notify_all()
+        await Play(connection, call, self._answer_for(call), kind(number=call.number, request=body)).run()
+        connection.done()
+
+    def _answer_for(self, call: Call) -> Answer:
+        if call.model == ECHO and ECHO not in self._answers:
+            return Answer(deltas=re.findall(r"\s*\S+|\s+$", call.prompt))
+        return self._answers.get(call.model, Answer(status=404))
+
+    async def _list(self, connection: Connection, request: Request) -> None:
+        if self.list_gate is not None:
+            await self.list_gate.wait()
+        kind: type[Wire]
+        if request.path == "/api/tags":
+            kind = OllamaWire
+        else:
+            kind = AnthropicWire if "anthropic-version" in request.headers else OpenAIWire
+        models = sorted({ECHO, *self._answers}) if self.models is None else list(self.models)
+        listed = kind.model_list(models) if self.list_status == 200 else kind.refusal(self.list_status, "no list")
+        await connection.respond(self.list_status, json.dumps(listed).encode())
+
+
+def _wire_for(path: str) -> type[Wire] | None:
+    by_ending: dict[str, type[Wire]] = {
+        "/chat/completions": OpenAIWire,
+        "/v1/messages": AnthropicWire,
+        "/api/chat": OllamaWire,
+    }
+    return next((kind for ending, kind in by_ending.items() if path.endswith(ending)), None)

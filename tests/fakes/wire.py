@@ -1,0 +1,38 @@
+"""What the three wire formats have in common."""
+
+import json
+from typing import Any, Protocol
+
+
+class Wire(Protocol):
+    """One answer's bytes in one provider's format; an instance serves one call."""
+
+    name: str
+    content_type: str
+    #: What may stand between frames without meaning anything.
+    comment: bytes
+
+    def __init__(self, *, number: int, request: dict[str, Any]) -> None: ...
+
+    def opening(self, input_tokens: int | None) -> bytes: ...
+
+    def reasoning(self, text: str) -> bytes: ...
+
+    def text(self, text: str) -> bytes: ...
+
+    def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes: ...
+
+    def error_in_band(self, message: str) -> bytes: ...
+
+    @staticmethod
+    def refusal(status: int, message: str) -> dict[str, Any]:
+        """Body of an HTTP error."""
+        ...
+
+    @staticmethod
+    def model_list(models: list[str]) -> dict[str, Any]: ...
+
+
+def dumps(value: object) -> str:
+    """Compact, and UTF-8 where JSON allows it, as the real ones send it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

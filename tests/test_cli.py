@@ -1,0 +1,407 @@
+"""``headrace chat`` as a process: against a gateway that misbehaves by script, and against the real one."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from headrace.sse import SseDecoder
+
+ROOT = Path(__file__).resolve().parent.parent
+FOREIGN = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)} | settings
+
+
+async def headrace(*arguments: str, **settings: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "headrace", *arguments),
+        cwd=ROOT,
+        env=environment(**settings),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int | None
+    out: str
+    err: str
+
+
+async def finish(process: asyncio.subprocess.Process, stdin: str = "") -> Ended:
+    try:
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+async def ask(url: str, *options: str, prompt: str = "Tell me a story", stdin: str = "") -> Ended:
+    return await finish(await headrace("chat", prompt, "--url", url, *options), stdin)
+
+
+# --- a gateway that does what its script says, one answer per connection
+
+
+def event(name: str, event_id: str = "", retry: int | None = None, **data: object) -> bytes:
+    head = (f"id: {event_id}\n" if event_id else "") + (f"retry: {retry}\n" if retry is not None else "")
+    return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def start(event_id: str = "3-1", *, reset: bool = False) -> bytes:
+    return event("start", event_id, 10, stream_id="s1", model="demo", provider="demo", attempt=1, reset=reset)
+
+
+def token(event_id: str, text: str) -> bytes:
+    return event("token", event_id, token=text, token_index=0, n=1)
+
+
+def done(event_id: str, finish_reason: str = "stop", reason: str | None = None) -> bytes:
+    return event("done", event_id, finish_reason=finish_reason, reason=reason, usage=None)
+
+
+def stream(*pieces: bytes, whole: bool = True) -> bytes:
+    """A chunked SSE answer; not ``whole``: without the terminating chunk, as from a cut connection."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-stream-id: s1\r\n"
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces)
+    return head + b"transfer-encoding: chunked\r\n\r\n" + chunks + (b"0\r\n\r\n" if whole else b"")
+
+
+def refusal(status: int, code: str, message: str, *, retryable: bool, headers: str = "") -> bytes:
+    body = json.dumps({"error": {"code": code, "message": message, "retryable": retryable}})
+    head = f"HTTP/1.1 {status} No\r\ncontent-type: application/json\r\n{headers}content-length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+@dataclass
+class Request:
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class ScriptedGateway:
+    """Answers the nth connection with the nth answer and closes."""
+
+    answers: list[bytes]
+    url: str = ""
+    requests: list[Request] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines if line)}
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+            self.requests.append(Request(head, headers, body))
+            writer.write(self.answers.pop(0))
+            await writer.drain()
+
+    @property
+    def lines(self) -> list[str]:
+        return [request.line.removesuffix(" HTTP/1.1") for request in self.requests]
+
+
+@asynccontextmanager
+async def scripted(*answers: bytes) -> AsyncIterator[ScriptedGateway]:
+    gateway = ScriptedGateway(list(answers))
+    server = await asyncio.start_server(gateway.serve, "127.0.0.1", 0)
+    gateway.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield gateway
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_only_the_answer_goes_to_stdout() -> None:
+    queued = event("queued", position=1)
+    answer = stream(queued, start(), token("3-2", "Hel"), b": ping\n" + token("3-3", "lo\n☃"), done("3-4"))
+    async with scripted(answer) as gateway:
+        ended = await ask(gateway.url, prompt="Hi")
+    assert (ended.code, ended.out, ended.err) == (0, "Hello\n☃", "")
+    body = json.loads(gateway.requests[0].body)
+    assert body["messages"] == [{"role": "user", "content": "Hi"}]
+    assert (body["provider"], body["model"]) == ("demo", "demo")
+    assert gateway.requests[0].headers["idempotency-key"]
+
+
+async def test_a_dash_reads_the_prompt_from_stdin_and_a_model_needs_no_provider() -> None:
+    async with scripted(stream(start(), done("3-2"))) as gateway:
+        ended = await ask(gateway.url, "--model", "some-model", prompt="-", stdin="from a pipe")
+    assert ended.code == 0
+    body = json.loads(gateway.requests[0].body)
+    assert body["messages"][0]["content"] == "from a pipe"
+    assert body["model"] == "some-model"
+    assert "provider" not in body
+
+
+async def test_a_clean_end_and_a_cut_both_resume_after_the_last_whole_event() -> None:
+    half = token("3-4", "never whole")[:-1]
+    async with scripted(
+        stream(start(), token("3-2", "one ")),
+        stream(token("3-3", "two "), half, whole=False),
+        stream(token("3-4", "three"), done("3-5")),
+    ) as gateway:
+        ended = await ask(gateway.url)
+    assert (ended.code, ended.out) == (0, "one two three")
+    assert gateway.lines == ["POST /chat/stream", "GET /chat/stream/s1", "GET /chat/stream/s1"]
+    assert [r.headers.get("last-event-id") for r in gateway.requests] == [None, "3-2", "3-3"]
+
+
+async def test_a_stream_that_had_no_event_yet_is_read_from_its_start() -> None:
+    async with scripted(stream(whole=False), stream(start(), token("3-2", "x"), done("3-3"))) as gateway:
+        ended = await ask(gateway.url)
+    assert (ended.code, ended.out) == (0, "x")
+    assert gateway.lines[1] == "GET /chat/stream/s1"
+    assert "last-event-id" not in gateway.requests[1].headers
+
+
+async def test_a_cut_before_any_header_repeats_the_post_with_the_same_key() -> None:
+    async with scripted(b"", b"HTTP/1.1 200 O", stream(start(), token("3-2", "x"), done("3-3"))) as gateway:
+        ended = await ask(gateway.url)
+    assert (ended.code, ended.out) == (0, "x")
+    assert gateway.lines == ["POST /chat/stream"] * 3
+    assert len({r.headers["idempotency-key"] for r in gateway.requests}) == 1
+    assert len({r.body for r in gateway.requests}) == 1
+
+
+async def test_a_gateway_that_is_unavailable_is_asked_again() -> None:
+    busy = refusal(503, "draining", "leaving", retryable=True, headers="retry-after: 0\r\n")
+    page = b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nno"
+    async with scripted(busy, page, stream(start(), done("3-2"))) as gateway:
+        ended = await ask(gateway.url)
+    assert ended.code == 0
+    assert "draining: leaving; trying again" in ended.err
+
+
+async def test_patience_ends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    ended = await ask(f"http://127.0.0.1:{port}", "--patience", "0.3")
+    assert (ended.code, ended.out) == (1, "")
+    assert "error: gave up after 0.3 s: " in ended.err
+    assert "Traceback" not in ended.err
+
+
+async def test_a_reset_is_marked_and_the_answer_starts_anew() -> None:
+    lost = stream(start(), token("3-2", "half an ans"), whole=False)
+    again = stream(start("9-1", reset=True), token("9-2", "a whole answer"), done("9-3"))
+    async with scripted(lost, again) as gateway:
+        ended = await ask(gateway.url)
+    assert (ended.code, ended.out) == (0, "half an ansa whole answer")
+    assert "[the answer was lost and begins anew]" in ended.err
+
+
+async def test_an_error_event_is_told_on_stderr() -> None:
+    error = event("error", "3-3", code="provider_auth", message="the key is wrong", retryable=False)
+    async with scripted(stream(start(), token("3-2", "x"), error, done("3-4", "error"))) as gateway:
+        ended = await ask(gateway.url)
+    assert (ended.code, ended.out) == (1, "x")
+    assert ended.err == "error: provider_auth: the key is wrong\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (refusal(400, "unknown_model", "no worker offers x", retryable=False), "unknown_model: no worker offers x"),
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnope", "HTTP 404"),
+        (b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi", "not answer like"),
+    ],
+)
+async def test_a_refusal_is_told_on_stderr_and_not_repeated(answer: bytes, told: str) -> None:
+    async with scripted(answer) as gateway:
+        ended = await ask(gateway.url)
+    assert (ended.code, ended.out) == (1, "")
+    assert told in ended.err
+    assert len(gateway.requests) == 1
+
+
+async def test_an_early_end_is_told() -> None:
+    async with scripted(stream(start(), done("3-2", "length"))) as cut_short:
+        length = await ask(cut_short.url)
+    async with scripted(stream(start(), done("3-2", "cancelled", "abandoned"))) as cancelled:
+        cancel = await ask(cancelled.url)
+    assert (length.code, length.err) == (0, "the answer ended early: length\n")
+    assert (cancel.code, cancel.err) == (1, "the answer ended early: cancelled (abandoned)\n")
+
+
+@pytest.mark.parametrize("arguments", [("--url", "localhost:8000"), ("--provider", "openai"), ("--patience", "-1")])
+async def test_wrong_options_are_usage_errors(arguments: tuple[str, ...]) -> None:
+    ended = await finish(await headrace("chat", "Hi", *arguments))
+    assert ended.code == 2
+    assert arguments[0] in ended.err
+
+
+async def test_a_reader_that_leaves_cancels_the_answer() -> None:
+    answer = stream(start(), *(token(f"3-{n}", "word " * 1000) for n in range(2, 60)), whole=False)
+    async with scripted(answer, b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n") as gateway:
+        line = f"'{sys.executable}' -m headrace chat Hi --url {gateway.url} | head -c 3"
+        pipe = asyncio.subprocess.PIPE
+        shell = await asyncio.create_subprocess_shell(
+            line, cwd=ROOT, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe
+        )
+        ended = await finish(shell)
+    assert ended.out == "wor"
+    assert "Traceback" not in ended.err
+    assert gateway.lines[-1] == "POST /chat/s1/cancel"
+
+
+def test_the_decoder_takes_a_retry_without_a_blank_line_and_drops_half_an_event() -> None:
+    decoder = SseDecoder("1-1")
+    whole = b"id: 1-2\r\nretry: 7\r\nevent: token\r\ndata: a\r\ndata: b\r\n\r\n: ping\nid: 1-3\n\n"
+    events = [found for byte in whole for found in decoder.feed(bytes([byte]))]
+    assert [(e.name, e.data, e.last_event_id) for e in events] == [("token", "a\nb", "1-2")]
+    assert decoder.retry_ms == 7
+    assert list(decoder.feed(b"id: 1-4\ndata: half\nretry: 123\nretry: soon\n")) == []
+    assert decoder.retry_ms == 123
+
+
+# --- the real thing
+
+
+@dataclass
+class Running:
+    url: str
+    data_dir: Path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def until(condition: Callable[[], bool], what: str, within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    data_dir = tmp_path_factory.mktemp("up")
+    port = free_port()
+    log = data_dir / "log"
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "headrace", "up", "--port", str(port), "--data-dir", str(data_dir)),
+            cwd=ROOT,
+            env=environment(HEADRACE_RETRY_MS="20", HEADRACE_DEMO_TOKENS_PER_S="60"),
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        await until(lambda: "curl -N" in log.read_text() or process.returncode is not None, "ready")
+        assert process.returncode is None, log.read_text()
+        yield Running(f"http://127.0.0.1:{port}", data_dir)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.wait(), 30)
+    assert process.returncode == 0, log.read_text()
+
+
+class CuttingProxy:
+    """Hands on to the gateway; breaks the nth connection after as many bytes of its answer as the nth number
+    says, further ones not at all."""
+
+    def __init__(self, target: str, cuts: Iterator[int]) -> None:
+        self.stream_ids: set[str] = set()
+        self.cut = 0
+        self._target = httpx2.URL(target)
+        self._cuts = cuts
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(OSError):
+            up_reader, up_writer = await asyncio.open_connection(self._target.host, self._target.port)
+            with contextlib.closing(up_writer):
+                forward = asyncio.create_task(self._forward(reader, up_writer))
+                await self._answer(up_reader, writer, next(self._cuts, None))
+                forward.cancel()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while received := await reader.read(65536):
+            writer.write(received)
+            await writer.drain()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: int | None) -> None:
+        while received := await reader.read(65536):
+            self.stream_ids.update(re.findall(r"x-stream-id: (\S+)", received.decode(errors="replace")))
+            if left is not None and len(received) >= left:
+                self.cut += 1
+                writer.write(received[:left])
+                return
+            left = None if left is None else left - len(received)
+            writer.write(received)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def cutting(target: str, *cuts: int) -> AsyncIterator[tuple[str, CuttingProxy]]:
+    proxy = CuttingProxy(target, iter(cuts))
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", proxy
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def as_json(up: Running, stream_id: str) -> dict[str, object]:
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        found: dict[str, object] = (await client.get(f"{up.url}/chat/{stream_id}")).raise_for_status().json()
+        return found
+
+
+async def test_the_demo_answers(up: Running) -> None:
+    ended = await ask(up.url)
+    assert (ended.code, ended.err) == (0, "")
+    assert len(ended.out.split()) > 10
+
+
+async def test_what_is_cut_is_resumed_and_nothing_is_lost_or_doubled(up: Running) -> None:
+    async with cutting(up.url, 30, 700, 0, 900, 1500, 450) as (url, proxy):
+        ended = await ask(url)
+    assert ended.code == 0, ended.err
+    assert proxy.cut == 6
+    assert len(proxy.stream_ids) == 1
+    found = await as_json(up, proxy.stream_ids.pop())
+    assert ended.out == found["text"]
+    assert ended.err.count("trying again") >= 5
+
+
+async def test_ctrl_c_cancels(up: Running) -> None:
+    async with cutting(up.url) as (url, proxy):
+        process = await headrace("chat", "Tell me a story", "--url", url)
+        assert process.stdout is not None
+        assert await asyncio.wait_for(process.stdout.read(1), 20)
+        process.send_signal(signal.SIGINT)
+        ended = await finish(process)
+    assert ended.code == 130
+    assert ended.err == "cancelled\n"
+    (stream_id,) = proxy.stream_ids
+    deadline = time.monotonic() + 10
+    while (found := await as_json(up, stream_id))["status"] != "cancelled":
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.02)

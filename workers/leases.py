@@ -1,0 +1,68 @@
+"""The streams a worker holds: their leases, renewed together, and the words that reach them from outside."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shared.broker.client import TROUBLE, Client, run_many
+from shared.broker.keys import worker_channel
+from shared.broker.scripts import StreamScripts
+from shared.settings import Settings
+from workers.writer import StreamWriter
+
+logger = logging.getLogger(__name__)
+
+
+class Leases:
+    def __init__(self, client: Client, scripts: StreamScripts, settings: Settings, worker_id: str) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._interval_s = settings.lease_s / 3
+        self._channel = worker_channel(worker_id)
+        self._writers: dict[str, StreamWriter] = {}
+
+    @contextmanager
+    def hold(self, writer: StreamWriter) -> Iterator[None]:
+        """Renew the writer's lease while inside."""
+        stream_id = writer.holder.stream_id
+        self._writers[stream_id] = writer
+        try:
+            yield
+        finally:
+            if self._writers.get(stream_id) is writer:
+                del self._writers[stream_id]
+
+    async def renew(self) -> None:
+        """For ever, three times in each lease, all streams in one pipeline."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            writers = list(self._writers.values())
+            if writers:
+                calls = [self._scripts.renew(writer.holder) for writer in writers]
+                for writer, answer in zip(writers, await run_many(self._client, calls), strict=True):
+                    writer.settle_renewal(answer)
+
+    async def listen(self) -> None:
+        """For ever: `cancel <id>` and `room <id>`, in milliseconds. What is missed stands in the state too."""
+        while True:
+            try:
+                async with self._client.pubsub() as channel:
+                    await channel.subscribe(self._channel)
+                    while True:
+                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=1.0)
+                        if message is not None:
+                            self._heed(message["data"].decode())
+            except TROUBLE as error:
+                logger.debug("the control channel broke: %s", type(error).__name__)
+                await asyncio.sleep(0.2)
+
+    def _heed(self, message: str) -> None:
+        word, _, stream_id = message.partition(" ")
+        writer = self._writers.get(stream_id)
+        if writer is None:
+            return
+        if word == "cancel":
+            writer.stop("cancelled")
+        elif word == "room":
+            writer.room()

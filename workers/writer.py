@@ -1,0 +1,244 @@
+"""One claimed stream in its worker's memory: what is written, what is on its way, what still gathers.
+
+Every event of the attempt stays here until the end, so that a Redis that forgot some can be given them again. An
+event once frozen never changes: same seq, same bytes at every re-send. Deltas gather while an append is in flight
+and become one event with the next; nothing waits for a timer.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+
+from shared.broker.ending import Outcome, restorable
+from shared.broker.scripts import Call, Claimed, Code, Ending, Holder, StreamScripts, WriteReply
+from shared.errors import BrokerUnavailable
+from shared.protocol import events
+from shared.protocol.events import Usage
+from shared.settings import Settings
+from workers.gathering import Gathering
+from workers.providers.base import ReasoningDelta, TextDelta
+
+logger = logging.getLogger(__name__)
+
+#: Behind the notification that there is room again, in case it is lost.
+ROOM_POLL_S = 1.0
+#: Events sent in one append; more wait for the next.
+MOST_EVENTS = 64
+
+
+#: The stop signal of a stream that nobody watches; only the finish script may decide it.
+ABANDONED = "abandoned"
+
+
+class Ended(Enum):
+    """What became of an ending."""
+
+    WRITTEN = auto()
+    WATCHED = auto()  # a reader came; go on
+    LOST = auto()  # the stream is somebody else's, deleted or ended
+
+
+class StreamWriter:
+    """``start`` is written before the first output. ``usage``: the estimate as of now. ``wake`` puts this writer into
+    the flusher's next pipeline. ``on_stop`` is called once, when reading the provider must end; ``stop_reason``
+    says why.
+    """
+
+    def __init__(
+        self,
+        holder: Holder,
+        claimed: Claimed,
+        *,
+        start: events.Start,
+        settings: Settings,
+        scripts: StreamScripts,
+        usage: Callable[[int], Usage],
+        wake: Callable[["StreamWriter"], None],
+        on_stop: Callable[[], None],
+    ) -> None:
+        self.holder = holder
+        self.stop_reason = ""
+        self.bytes = 0
+        self._fields = claimed.fields
+        self._start = events.encode(start)
+        self._scripts = scripts
+        self._estimate = usage
+        self._wake = wake
+        self._on_stop = on_stop
+        self._most_unsent = 2 * settings.max_event_bytes
+        self._gathering = Gathering(settings.max_event_bytes)
+        self._events: list[bytes] = []
+        self._acknowledged = 0  # the last seq known to be in the log
+        self._highest_acknowledged = 0
+        self._unsent_bytes = 0
+        self._restore = False
+        self._full = False
+        self._ending: Ending | None = None
+        self._closing_events = 0
+        self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._moved = asyncio.Event()
+
+    @property
+    def estimated_usage(self) -> Usage:
+        return self._estimate(self._gathering.deltas)
+
+    # --- what the generation does
+
+    async def push(self, delta: TextDelta | ReasoningDelta) -> None:
+        """Take one delta; returns at once unless the window or the broker holds us, so that the caller stops
+        reading its provider."""
+        self._gathering.add(delta)
+        self._wake(self)
+        while self._backlog > self._most_unsent and not self.stop_reason:
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def finish(self, outcome: Outcome, usage: Usage) -> Ended:
+        """Write what is left, the closing events and the terminal state; outlasts any trouble of the broker.
+        WRITTEN also where the stream had just been ended as abandoned."""
+        while self._ending is not None:  # as abandoned, in flight
+            if (ended := await self._ended) is not Ended.WATCHED:
+                return ended
+        if not self._ended.done():
+            self._begin_ending(outcome, usage)
+        return await self._ended
+
+    # --- what others tell it
+
+    def stop(self, reason: str) -> None:
+        if not self.stop_reason:
+            self.stop_reason = reason
+            self._moved.set()
+            self._on_stop()
+
+    def room(self) -> None:
+        """The window may have room again."""
+        if self._full:
+            self._full = False
+            self._wake(self)
+
+    # --- what the flusher does
+
+    def next_call(self) -> Call[WriteReply] | None:
+        """What to send now, if anything. Only one is in flight at a time."""
+        if self._ended.done():
+            return None
+        if self._restore:
+            open_events = self._events[: len(self._events) - self._closing_events]
+            body_hash = self._fields["body_hash"].decode()
+            fields = restorable(self._fields)
+            return self._scripts.restore(self.holder, open_events, fields=fields, body_hash=body_hash)
+        first = self._acknowledged + 1
+        if self._ending is not None:
+            return self._scripts.finish(self.holder, first, self._events[self._acknowledged :], self._ending)
+        if self._full:
+            return None
+        if not self._unsent_bytes:
+            self._freeze()
+        batch = self._events[self._acknowledged : self._acknowledged + MOST_EVENTS]
+        resend = self._acknowledged < self._highest_acknowledged
+        return self._scripts.append(self.holder, first, batch, resend=resend) if batch else None
+
+    def settle(self, reply: WriteReply | BrokerUnavailable) -> None:
+        """Take the answer to :meth:`next_call`."""
+        if isinstance(reply, BrokerUnavailable):
+            self._wake(self)
+            return
+        match reply.code:
+            case Code.OK | Code.FULL | Code.GAP:
+                self._settle_progress(reply)
+            case Code.MISSING | Code.BEHIND:
+                self._restore = True
+                self._wake(self)
+            case Code.WATCHED:
+                self._withdraw_ending()
+            case Code.CLOSED if self._is_own_ending(reply):
+                self._close(Ended.WRITTEN)
+            case Code.CLOSED | Code.SUPERSEDED:
+                self._lose(reply)
+        self._heed(reply.signal)
+        self._moved.set()
+
+    def settle_renewal(self, reply: WriteReply | BrokerUnavailable) -> None:
+        """Take the answer to a renewal of the lease. It says what an append would, for a provider that is silent."""
+        if isinstance(reply, BrokerUnavailable):
+            return
+        if reply.code is Code.OK:
+            if reply.last_seq < self._acknowledged:  # Redis lost a suffix
+                self._acknowledge(reply.last_seq)
+                self._wake(self)
+            self._heed(reply.signal)
+        else:
+            self.settle(reply)
+
+    # --- inside
+
+    @property
+    def _backlog(self) -> int:
+        return self._unsent_bytes + self._gathering.bytes
+
+    def _freeze(self) -> None:
+        gathered = self._gathering.take()
+        if gathered and not self._events:
+            gathered.insert(0, self._start)
+        for stored in gathered:
+            self._events.append(stored)
+            self._unsent_bytes += len(stored)
+            self.bytes += len(stored)
+
+    def _acknowledge(self, last_seq: int) -> None:
+        self._acknowledged = last_seq
+        self._highest_acknowledged = max(self._highest_acknowledged, last_seq)
+        self._unsent_bytes = sum(map(len, self._events[last_seq:]))
+
+    def _settle_progress(self, reply: WriteReply) -> None:
+        self._restore = False
+        self._acknowledge(reply.last_seq)
+        if self._ending is not None:
+            # Anything but the whole is the answer to what was in flight before the ending.
+            if reply.code is Code.OK and reply.last_seq == len(self._events):
+                self._close(Ended.WRITTEN)
+            else:
+                self._wake(self)
+        elif reply.code is Code.FULL:
+            self._full = True
+            asyncio.get_running_loop().call_later(ROOM_POLL_S, self.room)
+        elif self._backlog:
+            self._wake(self)
+
+    def _heed(self, signal: str) -> None:
+        if signal == ABANDONED:
+            if self._ending is None and not self._ended.done():
+                self._begin_ending(Outcome.cancelled(ABANDONED), self.estimated_usage, only_if_unwatched=True)
+        elif signal:
+            self.stop(signal)
+
+    def _begin_ending(self, outcome: Outcome, usage: Usage, *, only_if_unwatched: bool = False) -> None:
+        self._freeze()
+        closing = outcome.closing_events(usage)
+        self._events += closing
+        self._closing_events = len(closing)
+        self._ending = outcome.ending(usage, only_if_unwatched=only_if_unwatched)
+        self._wake(self)
+
+    def _is_own_ending(self, reply: WriteReply) -> bool:
+        return self._ending is not None and reply.epoch == self.holder.epoch and reply.last_seq == len(self._events)
+
+    def _withdraw_ending(self) -> None:
+        del self._events[len(self._events) - self._closing_events :]
+        self._closing_events = 0
+        self._ending = None
+        self._ended.set_result(Ended.WATCHED)
+        self._ended = asyncio.get_running_loop().create_future()
+        self._wake(self)
+
+    def _lose(self, reply: WriteReply) -> None:
+        stream_id, epoch = self.holder.stream_id, self.holder.epoch
+        logger.warning("stream %s epoch %d is no longer ours: %s %s", stream_id, epoch, reply.code, reply.signal)
+        self._close(Ended.LOST)
+
+    def _close(self, ended: Ended) -> None:
+        if not self._ended.done():
+            self._ended.set_result(ended)
+        self.stop(ended.name.lower())

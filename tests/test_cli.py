@@ -282,7 +282,11 @@ def test_the_decoder_takes_a_retry_without_a_blank_line_and_drops_half_an_event(
 @dataclass
 class Running:
     url: str
-    data_dir: Path
+    log: Path
+
+    def pid(self, name: str) -> int:
+        """Of the latest start."""
+        return int(re.findall(rf"\| {name} has pid (\d+)", self.log.read_text())[-1])
 
 
 def free_port() -> int:
@@ -314,7 +318,7 @@ async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]
     try:
         await until(lambda: "curl -N" in log.read_text() or process.returncode is not None, "ready")
         assert process.returncode is None, log.read_text()
-        yield Running(f"http://127.0.0.1:{port}", data_dir)
+        yield Running(f"http://127.0.0.1:{port}", log)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
@@ -389,6 +393,19 @@ async def test_what_is_cut_is_resumed_and_nothing_is_lost_or_doubled(up: Running
     found = await as_json(up, proxy.stream_ids.pop())
     assert ended.out == found["text"]
     assert ended.err.count("trying again") >= 5
+
+
+@pytest.mark.parametrize("name", ["gateway.1", "broker"])
+async def test_a_kill_under_way_loses_and_doubles_nothing(up: Running, name: str) -> None:
+    async with cutting(up.url) as (url, proxy):
+        process = await headrace("chat", "Tell me a story", "--url", url)
+        assert process.stdout is not None
+        first = await asyncio.wait_for(process.stdout.readexactly(100), 20)
+        os.kill(up.pid(name), signal.SIGKILL)
+        ended = await finish(process)
+    assert ended.code == 0, ended.err
+    (stream_id,) = proxy.stream_ids
+    assert first.decode() + ended.out == (await as_json(up, stream_id))["text"]
 
 
 async def test_ctrl_c_cancels(up: Running) -> None:

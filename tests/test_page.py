@@ -20,8 +20,9 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.browser import browser, browser_missing
 from tests.fakes.answer import Answer
 
-WORDS = [f"word{i} " for i in range(500)]
+WORDS = [f"word{i} " for i in range(400)]
 SLOW = Answer(deltas=WORDS, delay_s=0.02)
+BRIEF = Answer(deltas=WORDS[:200], delay_s=0.02)
 ENDED = ("done", "error", "cancelled")
 
 
@@ -240,11 +241,11 @@ async def test_a_cut_connection_costs_nothing(page: Page, system: Any) -> None:
 
 
 async def test_keep_cutting_cuts_by_itself(page: Page, system: Any) -> None:
-    system.fake.play("slow", SLOW)
-    await page.ask("Count", model="openai/slow")
+    system.fake.play("brief", BRIEF)
+    await page.ask("Count", model="openai/brief")
     await page.script("document.querySelector('[data-testid=\"keep-cutting\"]').click()")
     assert await page.until_state(*ENDED) == "done"
-    assert await page.raw_text() == "".join(WORDS)
+    assert await page.raw_text() == "".join(WORDS[:200])
     figures = await page.figures()
     assert figures["connections"] >= 2
     assert figures["duplicates"] == 0
@@ -270,11 +271,11 @@ async def test_a_lost_network_costs_nothing(driver: Chrome, system: Any) -> None
 
 async def test_a_deploy_behind_a_load_balancer_costs_nothing(driver: Chrome, system: Any) -> None:
     """A 502 makes EventSource give up for good; the page does not."""
-    system.fake.play("slow", SLOW)
+    system.fake.play("brief", BRIEF)
     async with CuttingProxy(system.gateways[0].url) as proxy:
         page = Page(driver, proxy.url)
         await page.open()
-        await page.ask("Count", model="openai/slow")
+        await page.ask("Count", model="openai/brief")
         await page.until_longer(50)
         proxy.is_deploying = True
         proxy.cut()
@@ -283,7 +284,7 @@ async def test_a_deploy_behind_a_load_balancer_costs_nothing(driver: Chrome, sys
         proxy.is_deploying = False
         assert await page.until_state(*ENDED) == "done"
 
-        assert await page.raw_text() == "".join(WORDS)
+        assert await page.raw_text() == "".join(WORDS[:200])
         assert (await page.figures())["duplicates"] == 0
 
 

@@ -304,9 +304,11 @@ async def test_a_clean_end_without_the_formats_marker_is_not_finished(
 
 @network
 async def test_a_reset_after_text_is_upstream_truncated(fake: FakeProvider, make: Make, name: str) -> None:
-    fake.play("m", Answer(deltas=["a", "b"], end="reset"))
+    gate = asyncio.Event()
+    fake.play("m", Answer(deltas=["a", "b"], gate=gate, gate_after=2, end="reset"))
     async with aclosing(make(name).stream(ask("m"))) as deltas:
         assert [await anext(deltas), await anext(deltas)] == [TextDelta("a"), TextDelta("b")]
+        gate.set()
         with pytest.raises(ProviderError) as caught:
             await anext(deltas)
     assert (caught.value.code, caught.value.retryable) == ("upstream_truncated", True)
@@ -473,12 +475,12 @@ async def test_cancelling_the_reader_closes_the_providers_connection(
 @network
 async def test_a_reader_that_stops_reading_stops_the_provider(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(deltas=lambda _: itertools.repeat("x" * 1000)))
-    async with aclosing(make(name, provider_read_timeout_s=0.1).stream(ask("m"))) as deltas:
+    async with aclosing(make(name, provider_read_timeout_s=0.3).stream(ask("m"))) as deltas:
         await anext(deltas)
         (call,) = fake.calls
-        await call.wait_stalled(0.3)
+        await call.wait_stalled(0.5)
         before = call.sent_bytes
-        assert call.stalled_s >= 0.3
+        assert call.stalled_s >= 0.5
         # The pause was ours, so it is no timeout of theirs.
         while call.sent_bytes == before:
             await anext(deltas)
@@ -631,4 +633,4 @@ async def test_the_demo_keeps_its_pace(fake: FakeProvider) -> None:
     begun_at = time.monotonic()
     await collect(demo(fake, tokens_per_s=500), ask("demo", max_tokens=101))
     took = time.monotonic() - begun_at
-    assert 0.2 <= took < 0.4
+    assert 0.2 <= took < 1

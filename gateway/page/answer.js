@@ -35,7 +35,6 @@ export class Answer {
     thought.append(this.thought);
     this.reasoning.append(element("summary", "", "Reasoning"), thought);
     this.reasoning.hidden = this.problem.hidden = true;
-    this.problem.dataset.testid = "problem";
     this.problem.setAttribute("role", "alert");
     this.element.append(element("h3", "hidden", "Answer"), this.reasoning, this.body, this.problem, this.footer);
     this.view = new MarkdownView(this.body, onRender);
@@ -46,10 +45,12 @@ export class Answer {
     return this.view.text;
   }
 
-  /** Tests find the current answer by this; there is one at a time. */
+  /** How tests find the current answer; there is one at a time. */
   markCurrent() {
-    document.querySelector('[data-testid="answer"]')?.removeAttribute("data-testid");
-    this.body.dataset.testid = "answer";
+    for (const [part, name] of [[this.body, "answer"], [this.problem, "problem"]]) {
+      document.querySelector(`[data-testid="${name}"]`)?.removeAttribute("data-testid");
+      part.dataset.testid = name;
+    }
     window.headraceText = this.text;
   }
 

@@ -36,7 +36,7 @@ async function ask(asked, choice) {
   const mine = begin(asked);
   try {
     const body = { ...choice, messages: asked, on_disconnect: "continue" };
-    const started = await startChat(body, (why) => show(mine, "queued", `${why}; trying again`));
+    const started = await startChat(body, (why) => show(mine, "queued", `${why} (asking again)`));
     mine.entry = {
       id: started.stream_id,
       title: titleOf(asked.at(-1).content),

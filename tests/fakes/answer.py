@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 #: finish: properly. truncate: a clean end of the body without the format's end marker. reset: RST in mid-stream.
+#: What the client has not read by then may be lost with it: where that matters, use ``gate``.
 #: refuse: RST before any byte. error_in_band: an error inside the stream. hang: silence until the client goes.
 End = Literal["finish", "truncate", "reset", "refuse", "error_in_band", "hang"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]

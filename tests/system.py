@@ -1,0 +1,208 @@
+"""A whole Headrace of real processes: a broker, gateways, workers, and a fake provider for them to call."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx2
+
+from tests.broker import Broker
+from tests.fakes.provider_server import FakeProvider
+from tests.ports import free_port
+from tests.sse_client import SseConnection, open_sse
+
+REPOSITORY = Path(__file__).parent.parent
+SECRET = "a-secret-for-tests-only-0123456789abcdef"
+_BOOT_S = 30
+
+
+class Process:
+    """One `python -m headrace …` with its log in a file. Killed by pid, started again with the same arguments."""
+
+    def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._arguments = arguments
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def rss_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "headrace", *self._arguments],
+                env=dict(self._environment),
+                cwd=REPOSITORY,
+                stdout=log,
+                stderr=log,
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.alive:
+            os.kill(self.pid, number)
+
+    async def wait(self, timeout_s: float = 30) -> int:
+        assert self._process is not None
+        return await asyncio.wait_for(asyncio.to_thread(self._process.wait), timeout_s)
+
+    def stop(self) -> None:
+        """However it is: stopped ones cannot heed a SIGTERM."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+class Gateway(Process):
+    def __init__(self, name: str, environment: Mapping[str, str], log: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(name, ["gateway", "--port", str(self.port)], environment, log)
+
+
+class System:
+    """``settings`` are environment variables without their prefix."""
+
+    def __init__(self, folder: Path, *, gateways: int = 2, workers: int = 2, **settings: object) -> None:
+        self.folder = folder
+        self.fake = FakeProvider()
+        self.fake.models = ()  # no list: any model may be asked for
+        self.broker = Broker(folder / "broker")
+        self._settings = {f"HEADRACE_{name.upper()}": str(value) for name, value in settings.items()}
+        self._counts = gateways, workers
+        self.gateways: list[Gateway] = []
+        self.workers: list[Process] = []
+        self.http = httpx2.AsyncClient(timeout=20, trust_env=False)
+
+    @property
+    def url(self) -> str:
+        return self.gateways[0].url
+
+    async def start(self) -> None:
+        await self.fake.start()
+        await self.broker.start()
+        environment = self._environment()
+        gateways, workers = self._counts
+        for i in range(gateways):
+            name = f"gateway.{i + 1}"
+            self.gateways.append(Gateway(name, environment, self.folder / f"{name}.log"))
+        for i in range(workers):
+            name = f"worker.{i + 1}"
+            self.workers.append(Process(name, ["worker"], environment, self.folder / f"{name}.log"))
+        for process in (*self.gateways, *self.workers):
+            process.start()
+        await self.ready()
+
+    async def stop(self) -> None:
+        for process in (*self.gateways, *self.workers):
+            process.stop()
+        await self.http.aclose()
+        self.broker.kill()
+        await self.fake.stop()
+
+    async def ready(self) -> None:
+        """Every gateway answers, and all four providers are on offer."""
+        for gateway in self.gateways:
+            await self.eventually(lambda url=gateway.url: self._offers_all(url), timeout_s=_BOOT_S)
+
+    async def eventually(self, condition, *, timeout_s: float = 15):  # type: ignore[no-untyped-def]
+        """The first true answer of ``condition``, an async function."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if answer := await condition():
+                return answer
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {timeout_s} s; logs are in {self.folder}")
+            await asyncio.sleep(0.02)
+
+    async def post(self, model: str, prompt: str = "hi", *, gateway: int = 0, **body: object) -> str:
+        """`POST /chat`; the stream's id."""
+        answer = await self.http.post(f"{self.gateways[gateway].url}/chat", json=ask(model, prompt, **body))
+        assert answer.status_code == 202, answer.text
+        stream_id: str = answer.json()["stream_id"]
+        return stream_id
+
+    async def stream(
+        self,
+        model: str,
+        prompt: str = "hi",
+        *,
+        gateway: int = 0,
+        headers: Mapping[str, str] | None = None,
+        **body: object,
+    ) -> SseConnection:
+        """`POST /chat/stream`."""
+        url = f"{self.gateways[gateway].url}/chat/stream"
+        return await open_sse("POST", url, headers=headers, json=ask(model, prompt, **body))
+
+    async def read(
+        self, stream_id: str, cursor: str | None = None, *, gateway: int = 0, receive_buffer: int | None = None
+    ) -> SseConnection:
+        """`GET /chat/stream/{id}`."""
+        url = f"{self.gateways[gateway].url}/chat/stream/{stream_id}"
+        headers = {} if cursor is None else {"Last-Event-ID": cursor}
+        return await open_sse("GET", url, headers=headers, receive_buffer=receive_buffer)
+
+    async def status(self, stream_id: str, *, gateway: int = 0) -> dict[str, object]:
+        answer = await self.http.get(f"{self.gateways[gateway].url}/chat/{stream_id}")
+        assert answer.status_code == 200, answer.text
+        body: dict[str, object] = answer.json()
+        return body
+
+    async def ended(self, stream_id: str, *, timeout_s: float = 15) -> dict[str, object]:
+        """The status, once the stream has ended."""
+
+        async def look() -> dict[str, object] | None:
+            status = await self.status(stream_id)
+            return status if status["ended_at"] else None
+
+        found: dict[str, object] = await self.eventually(look, timeout_s=timeout_s)
+        return found
+
+    async def keys_without_expiry(self) -> list[str]:
+        """After a test there must be none."""
+        async with self.broker.client() as client:
+            return [key.decode() async for key in client.scan_iter(count=1000) if await client.ttl(key) == -1]
+
+    async def _offers_all(self, url: str) -> bool:
+        try:
+            answer = await self.http.get(f"{url}/v1/models")
+        except httpx2.HTTPError:
+            return False
+        return answer.status_code == 200 and len({m["owned_by"] for m in answer.json()["data"]}) == 4
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEADRACE_", "OPENAI_", "ANTHROPIC_"))}
+        return inherited | {
+            "HEADRACE_REDIS_URL": self.broker.url,
+            "HEADRACE_SECRET": SECRET,
+            "HEADRACE_DEMO_TOKENS_PER_S": "200",
+            "OPENAI_API_KEY": "test-key-123",
+            "OPENAI_BASE_URL": self.fake.openai_base_url,
+            "ANTHROPIC_API_KEY": "test-key-456",
+            "ANTHROPIC_BASE_URL": self.fake.anthropic_base_url,
+            "OLLAMA_HOST": self.fake.ollama_host,
+            **self._settings,
+        }
+
+
+def ask(model: str, prompt: str = "hi", **body: object) -> dict[str, object]:
+    """A request body; the provider is openai unless said otherwise."""
+    return {"provider": "openai", "model": model, "messages": [{"role": "user", "content": prompt}], **body}

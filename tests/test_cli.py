@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +57,27 @@ async def finish(process: asyncio.subprocess.Process, stdin: str = "") -> Ended:
 
 async def ask(url: str, *options: str, prompt: str = "Tell me a story", stdin: str = "") -> Ended:
     return await finish(await headrace("chat", prompt, "--url", url, *options), stdin)
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]],
+) -> AsyncIterator[str]:
+    """Yields the URL; leaves no connection behind."""
+    connections: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(asyncio.create_task(serve(reader, writer)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        await server.wait_closed()
 
 
 # --- a gateway that does what its script says, one answer per connection
@@ -124,13 +145,8 @@ class ScriptedGateway:
 @asynccontextmanager
 async def scripted(*answers: bytes) -> AsyncIterator[ScriptedGateway]:
     gateway = ScriptedGateway(list(answers))
-    server = await asyncio.start_server(gateway.serve, "127.0.0.1", 0)
-    gateway.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(gateway.serve) as gateway.url:
         yield gateway
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 async def test_only_the_answer_goes_to_stdout() -> None:
@@ -340,9 +356,14 @@ class CuttingProxy:
         with contextlib.closing(writer), contextlib.suppress(OSError):
             up_reader, up_writer = await asyncio.open_connection(self._target.host, self._target.port)
             with contextlib.closing(up_writer):
-                forward = asyncio.create_task(self._forward(reader, up_writer))
-                await self._answer(up_reader, writer, next(self._cuts, None))
-                forward.cancel()
+                ways = (
+                    asyncio.create_task(self._forward(reader, up_writer)),
+                    asyncio.create_task(self._answer(up_reader, writer, next(self._cuts, None))),
+                )
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while received := await reader.read(65536):
@@ -364,12 +385,8 @@ class CuttingProxy:
 @asynccontextmanager
 async def cutting(target: str, *cuts: int) -> AsyncIterator[tuple[str, CuttingProxy]]:
     proxy = CuttingProxy(target, iter(cuts))
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", proxy
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with listening(proxy.serve) as url:
+        yield url, proxy
 
 
 async def as_json(up: Running, stream_id: str) -> dict[str, object]:

@@ -19,6 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from tests.browser import browser, browser_missing
 from tests.fakes.answer import Answer
+from tests.system import System
 
 WORDS = [f"word{i} " for i in range(400)]
 SLOW = Answer(deltas=WORDS, delay_s=0.02)
@@ -202,7 +203,7 @@ async def driver(chromium: Chrome) -> AsyncIterator[Chrome]:
 
 
 @pytest.fixture
-async def page(driver: Chrome, system: Any) -> Page:
+async def page(driver: Chrome, system: System) -> Page:
     page = Page(driver, system.gateways[0].url)
     await page.open()
     return page
@@ -222,7 +223,7 @@ async def test_an_answer_streams_to_its_end(page: Page) -> None:
     assert [line["message"] for line in log if line["level"] == "SEVERE"] == []
 
 
-async def test_a_cut_connection_costs_nothing(page: Page, system: Any) -> None:
+async def test_a_cut_connection_costs_nothing(page: Page, system: System) -> None:
     system.fake.play("slow", SLOW)
     await page.ask("Count", model="openai/slow")
     for _ in range(3):
@@ -240,7 +241,7 @@ async def test_a_cut_connection_costs_nothing(page: Page, system: Any) -> None:
     assert await page.text_of("last-id") == f"{(await page.text_of('last-id')).split('-')[0]}-{figures['events']}"
 
 
-async def test_keep_cutting_cuts_by_itself(page: Page, system: Any) -> None:
+async def test_keep_cutting_cuts_by_itself(page: Page, system: System) -> None:
     system.fake.play("brief", BRIEF)
     await page.ask("Count", model="openai/brief")
     await page.script("document.querySelector('[data-testid=\"keep-cutting\"]').click()")
@@ -251,7 +252,7 @@ async def test_keep_cutting_cuts_by_itself(page: Page, system: Any) -> None:
     assert figures["duplicates"] == 0
 
 
-async def test_a_lost_network_costs_nothing(driver: Chrome, system: Any) -> None:
+async def test_a_lost_network_costs_nothing(driver: Chrome, system: System) -> None:
     system.fake.play("slow", SLOW)
     async with CuttingProxy(system.gateways[0].url) as proxy:
         page = Page(driver, proxy.url)
@@ -269,7 +270,7 @@ async def test_a_lost_network_costs_nothing(driver: Chrome, system: Any) -> None
         assert (figures["connections"], figures["duplicates"]) == (4, 0)
 
 
-async def test_a_deploy_behind_a_load_balancer_costs_nothing(driver: Chrome, system: Any) -> None:
+async def test_a_deploy_behind_a_load_balancer_costs_nothing(driver: Chrome, system: System) -> None:
     """A 502 makes EventSource give up for good; the page does not."""
     system.fake.play("brief", BRIEF)
     async with CuttingProxy(system.gateways[0].url) as proxy:
@@ -292,7 +293,7 @@ async def _is(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-async def test_stop_keeps_what_there_is(page: Page, system: Any) -> None:
+async def test_stop_keeps_what_there_is(page: Page, system: System) -> None:
     system.fake.play("slow", SLOW)
     await page.ask("Count", model="openai/slow")
     await page.until_longer(50)
@@ -326,7 +327,7 @@ return {
 """
 
 
-async def test_a_hostile_answer_is_only_text(page: Page, system: Any) -> None:
+async def test_a_hostile_answer_is_only_text(page: Page, system: System) -> None:
     """Without the gateway's CSP, so that the page has to hold alone."""
     await asyncio.to_thread(page.driver.execute_cdp_cmd, "Page.setBypassCSP", {"enabled": True})
     try:
@@ -352,7 +353,7 @@ async def test_a_hostile_answer_is_only_text(page: Page, system: Any) -> None:
     assert all("noopener" in rel for rel in links.values())
 
 
-async def test_a_reload_reads_on_and_the_list_reopens(page: Page, system: Any) -> None:
+async def test_a_reload_reads_on_and_the_list_reopens(page: Page, system: System) -> None:
     system.fake.play("brief", Answer(deltas=WORDS[:100], delay_s=0.02))
     await page.ask("Count to a hundred", model="openai/brief")
     await page.until_longer(50)
@@ -371,7 +372,7 @@ async def test_a_reload_reads_on_and_the_list_reopens(page: Page, system: Any) -
     assert (await page.entry())["title"] == "Count to a hundred"
 
 
-async def test_a_deleted_stream_says_so(page: Page, system: Any) -> None:
+async def test_a_deleted_stream_says_so(page: Page, system: System) -> None:
     system.fake.play("brief", Answer(deltas=WORDS[:5]))
     await page.ask("Count", model="openai/brief")
     assert await page.until_state(*ENDED) == "done"
@@ -385,7 +386,7 @@ async def test_a_deleted_stream_says_so(page: Page, system: Any) -> None:
     assert "deleted" in await page.text_of("problem")
 
 
-async def test_an_error_of_the_stream_is_not_a_lost_connection(page: Page, system: Any) -> None:
+async def test_an_error_of_the_stream_is_not_a_lost_connection(page: Page, system: System) -> None:
     system.fake.play("busy", Answer(status=429))
     await page.ask("Hello", model="openai/busy")
     assert await page.until_state(*ENDED) == "error"
@@ -394,7 +395,7 @@ async def test_an_error_of_the_stream_is_not_a_lost_connection(page: Page, syste
     assert (await page.status())["finish_reason"] == "error"
 
 
-async def test_a_conversation_carries_what_was_said(page: Page, system: Any) -> None:
+async def test_a_conversation_carries_what_was_said(page: Page, system: System) -> None:
     system.fake.play("brief", Answer(deltas=["One."]))
     await page.ask("First", model="openai/brief")
     assert await page.until_state(*ENDED) == "done"

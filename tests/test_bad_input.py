@@ -1,0 +1,111 @@
+"""Bad input gets an error that names what is wrong, in one shape, and nothing is queued."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.system import System, ask
+
+GOOD = ask("echo")
+
+
+def without(field: str) -> dict[str, object]:
+    return {name: value for name, value in GOOD.items() if name != field}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "names"),
+    [
+        (GOOD | {"temprature": 1}, 422, "invalid_request", "temprature: unknown field"),
+        (without("model"), 422, "invalid_request", "model"),
+        (without("messages"), 422, "invalid_request", "messages"),
+        (GOOD | {"messages": []}, 422, "invalid_request", "messages"),
+        (GOOD | {"messages": "hi"}, 422, "invalid_request", "messages"),
+        (GOOD | {"messages": [{"role": "wizard", "content": "x"}]}, 422, "invalid_request", "messages.0.role"),
+        (GOOD | {"messages": [{"role": "user", "content": 3}]}, 422, "invalid_request", "messages.0.content"),
+        (GOOD | {"messages": [{"role": "user", "content": "x", "n": 1}]}, 422, "invalid_request", "messages.0.n"),
+        (GOOD | {"temperature": "hot"}, 422, "invalid_request", "temperature"),
+        (GOOD | {"temperature": 9}, 422, "invalid_request", "temperature"),
+        (GOOD | {"max_tokens": 0}, 422, "invalid_request", "max_tokens"),
+        (GOOD | {"on_disconnect": "explode"}, 422, "invalid_request", "on_disconnect"),
+        (GOOD | {"grace_s": -1}, 422, "invalid_request", "grace_s"),
+        (GOOD | {"metadata": {"a": {"b": 1}}}, 422, "invalid_request", "metadata"),
+        ([1, 2], 422, "invalid_request", "body"),
+        (GOOD | {"provider": "nobody"}, 400, "unknown_model", "anthropic, demo, ollama, openai"),
+        (GOOD | {"provider": "demo", "model": "gpt"}, 400, "unknown_model", "it has demo"),
+        (without("provider") | {"model": "which"}, 400, "unknown_model", "say which as provider"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/chat", "/chat/stream"])
+async def test_a_body_that_cannot_be(
+    system: System, path: str, body: Any, status: int, code: str, names: str
+) -> None:
+    answer = await system.http.post(system.url + path, json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code), error
+    assert names in error["message"]
+    assert error["retryable"] is False
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"nonsense",
+        b'{"model": "\xff"}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"model":"\\ud800","messages":[{"role":"user","content":"x"}]}',
+    ],
+)
+async def test_what_is_not_json(system: System, raw: bytes) -> None:
+    answer = await system.http.post(f"{system.url}/chat", content=raw)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
+
+
+async def test_a_body_over_the_limit(system: System) -> None:
+    body = json.dumps(ask("echo", "x" * (1024 * 1024))).encode()
+
+    async def pieces():  # type: ignore[no-untyped-def]
+        for at in range(0, len(body), 65536):
+            yield body[at : at + 65536]
+
+    for content in (body, pieces()):  # declared, and chunked
+        answer = await system.http.post(f"{system.url}/chat", content=content)
+        assert answer.status_code == 413
+        assert answer.json()["error"]["code"] == "body_too_large"
+        assert str(1024 * 1024) in answer.json()["error"]["message"]
+
+
+async def test_what_was_sent_is_not_repeated(system: System) -> None:
+    secret = "my-private-prompt"
+    body = ask("echo", secret) | {"temperature": secret, "messages": [{"role": secret, "content": secret}]}
+    answer = await system.http.post(f"{system.url}/chat", json=body)
+    assert answer.status_code == 422
+    assert secret not in answer.text
+    assert not any(secret in process.log.read_text() for process in (*system.gateways, *system.workers))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/chat", 405), ("POST", "/chat/x/cancel", 404)]
+)
+async def test_other_errors_have_the_same_shape(system: System, method: str, path: str, status: int) -> None:
+    answer = await system.http.request(method, system.url + path)
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"code", "message", "retryable"}
+
+
+async def test_a_bad_idempotency_key(system: System) -> None:
+    answer = await system.http.post(f"{system.url}/chat", json=GOOD, headers={"Idempotency-Key": "k" * 300})
+    assert answer.status_code == 422
+    assert "Idempotency-Key" in answer.json()["error"]["message"]
+
+
+async def test_a_bare_model_and_a_prefixed_one(system: System) -> None:
+    for model in ("demo", "demo/demo"):
+        answer = await system.http.post(f"{system.url}/chat", json=without("provider") | {"model": model})
+        assert answer.status_code == 202, answer.text
+    listed = (await system.http.get(f"{system.url}/v1/models")).json()
+    assert [model["id"] for model in listed["data"]] == ["anthropic/*", "demo/demo", "ollama/*", "openai/*"]

@@ -1,0 +1,154 @@
+"""Every row of the cursor table, design §5, over the wire."""
+
+import asyncio
+
+import pytest
+
+from tests.fakes.answer import Answer
+from tests.sse_client import Frame, open_sse, text_of
+from tests.system import System, ask
+
+WORDS = [f"w{i} " for i in range(6)]
+
+
+@pytest.fixture
+async def ended(system: System) -> tuple[str, list[Frame]]:
+    """An ended stream and its events."""
+    system.fake.play("table", Answer(deltas=WORDS, delay_s=0.005))
+    stream_id = await system.post("table")
+    async with await system.read(stream_id) as connection:
+        return stream_id, [f for f in await connection.rest() if f.id]
+
+
+@pytest.mark.parametrize("cursor", [None, "", "0", "0-0", "-1"])
+async def test_from_the_start(system: System, ended: tuple[str, list[Frame]], cursor: str | None) -> None:
+    stream_id, events = ended
+    async with await system.read(stream_id, cursor) as connection:
+        assert [f.id for f in await connection.rest()] == [f.id for f in events]
+    assert events[0].data["reset"] is False
+
+
+async def test_after_an_id_of_the_readable_epoch(system: System, ended: tuple[str, list[Frame]]) -> None:
+    stream_id, events = ended
+    async with await system.read(stream_id, events[3].id) as connection:
+        frames = await connection.rest()
+    assert [f.id for f in frames] == [f.id for f in events[4:]]
+    assert frames[0].retry == 1000  # inside the first block of every connection
+
+
+@pytest.mark.parametrize("query_is", ["stale", "alone"])
+async def test_the_header_wins_over_the_query(system: System, ended: tuple[str, list[Frame]], query_is: str) -> None:
+    stream_id, events = ended
+    url = f"{system.url}/chat/stream/{stream_id}?last_event_id={events[1].id}"
+    headers = {"Last-Event-ID": events[4].id} if query_is == "stale" else {}
+    async with await open_sse("GET", url, headers=headers) as connection:
+        first = (await connection.take(1))[0]
+    assert first.id == (events[5] if query_is == "stale" else events[2]).id
+
+
+async def test_another_epoch_resets(system: System, ended: tuple[str, list[Frame]]) -> None:
+    stream_id, events = ended
+    epoch = int(events[0].id.split("-")[0])
+    for other in (f"{epoch + 1}-2", f"{epoch - 1}-99"):
+        async with await system.read(stream_id, other) as connection:
+            frames = await connection.rest()
+        assert frames[0].event == "start"
+        assert frames[0].data == events[0].data | {"reset": True}
+        assert [f.id for f in frames] == [f.id for f in events]
+
+
+async def test_another_epoch_resets_while_it_runs(system: System) -> None:
+    gate = asyncio.Event()
+    system.fake.play("running-reset", Answer(deltas=WORDS, gate=gate, gate_after=3))
+    async with await system.stream("running-reset") as first:
+        await first.next("token")
+        async with await system.read(first.stream_id, "1-1") as second:
+            frames = await second.take(2)
+            assert (frames[0].event, frames[0].data["reset"]) == ("start", True)
+            gate.set()
+            assert text_of(frames + await second.rest()) == "".join(WORDS)
+
+
+async def test_beyond_the_end_of_an_ended_stream_resets(system: System, ended: tuple[str, list[Frame]]) -> None:
+    stream_id, events = ended
+    epoch, seq = events[-1].id.split("-")
+    async with await system.read(stream_id, f"{epoch}-{int(seq) + 1}") as connection:
+        frames = await connection.rest()
+    assert frames[0].data["reset"] is True
+    assert text_of(frames) == "".join(WORDS)
+
+
+async def test_beyond_the_end_of_a_running_stream_is_held_then_reset(start_system) -> None:  # type: ignore[no-untyped-def]
+    system = await start_system(gateways=1, workers=1, lease_s=1, heartbeat_s=0.2)
+    gate = asyncio.Event()
+    system.fake.play("held", Answer(deltas=WORDS, gate=gate, gate_after=3))
+    async with await system.stream("held") as first:
+        token = await first.next("token")
+        epoch = token.id.split("-")[0]
+        async with await system.read(first.stream_id, f"{epoch}-500") as second:
+            while not second.raw.count(b": ping\n") > 5:
+                await second.read_some()
+            assert b"event:" not in second.raw  # held, with heartbeats
+            start = await second.next("start")
+            assert start.data["reset"] is True
+            gate.set()
+            assert text_of(await second.rest()) == "".join(WORDS)
+
+
+@pytest.mark.parametrize("cursor", ["abc", "1", "1-", "-2", "1-2-3", "1_2", "٣-٤", "9" * 40 + "-1", "1-2 "])
+async def test_malformed(system: System, ended: tuple[str, list[Frame]], cursor: str) -> None:
+    url = f"{system.url}/chat/stream/{ended[0]}"
+    answer = await system.http.get(url, params={"last_event_id": cursor})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_last_event_id"
+
+
+async def test_the_last_id_of_an_ended_stream(system: System, ended: tuple[str, list[Frame]]) -> None:
+    stream_id, events = ended
+    answer = await system.http.get(f"{system.url}/chat/stream/{stream_id}", headers={"Last-Event-ID": events[-1].id})
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+async def test_the_last_id_of_an_ended_stream_by_post(system: System) -> None:
+    key = {"Idempotency-Key": "post-after-the-end"}
+    async with await system.stream("echo", "a b", headers=key) as connection:
+        events = await connection.rest()
+    again = {**key, "Last-Event-ID": events[-1].id}
+    async with await system.stream("echo", "a b", headers=again) as connection:
+        frames = await connection.rest()
+    assert [(f.id, f.event) for f in frames] == [(events[-1].id, "done")]
+
+
+@pytest.mark.parametrize("path", ["/chat/stream/{}", "/chat/{}"])
+@pytest.mark.parametrize("stream_id", ["nonsense", "ab" * 17, "AB" * 17, "%00", "a" * 5000])
+async def test_unknown(system: System, path: str, stream_id: str) -> None:
+    answer = await system.http.get(system.url + path.format(stream_id))
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "stream_not_found"
+
+
+async def test_past_retention(start_system) -> None:  # type: ignore[no-untyped-def]
+    system = await start_system(gateways=1, workers=1, retention_s=1.5)
+    stream_id = await system.post("echo")
+    await system.ended(stream_id)
+
+    async def gone() -> bool:
+        answer = await system.http.get(f"{system.url}/chat/stream/{stream_id}")
+        return answer.status_code == 410 and answer.json()["error"]["code"] == "stream_gone"
+
+    await system.eventually(gone)
+    async with system.broker.client() as client:
+        left = [key async for key in client.scan_iter(match=f"*{stream_id}*")]
+    assert {key.rsplit(b":", 1)[1] for key in left if b"arq" not in key} == {b"tombstone"}
+
+
+async def test_a_post_with_a_cursor_and_no_known_key_never_generates(system: System) -> None:
+    calls = len(system.fake.calls)
+    for headers in ({"Last-Event-ID": "3-4"}, {"Last-Event-ID": "3-4", "Idempotency-Key": "never-seen"}):
+        async with await open_sse(
+            "POST", f"{system.url}/chat/stream", headers=headers, json=ask("echo")
+        ) as connection:
+            frames = await connection.rest()
+        assert [(f.event, f.id) for f in frames] == [("error", None), ("done", None)]
+        assert frames[0].data["code"] == "resume_without_key"
+    assert len(system.fake.calls) == calls

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx2
 
+from shared.broker.keys import state_key
 from tests.broker import Broker
 from tests.fakes.provider_server import FakeProvider
 from tests.ports import free_port
@@ -175,6 +176,15 @@ class System:
 
         found: dict[str, object] = await self.eventually(look, timeout_s=timeout_s)
         return found
+
+    async def ended_unwatched(self, stream_id: str, *, timeout_s: float = 15) -> None:
+        """Until the stream has ended, asking Redis: to ask a gateway counts as watching."""
+        async with self.broker.client() as client:
+
+            async def look() -> bool:
+                return bool(await client.hexists(state_key(stream_id), "ended"))
+
+            await self.eventually(look, timeout_s=timeout_s)
 
     async def keys_without_expiry(self) -> list[str]:
         """After a test there must be none."""

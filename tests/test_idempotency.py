@@ -27,7 +27,7 @@ async def test_a_repeated_post_attaches_to_the_same_stream(system: System) -> No
     system.fake.play("re-post", Answer(deltas=WORDS, gate=gate, gate_after=4))
     key = {"Idempotency-Key": "re-post"}
     async with await system.stream("re-post", headers=key) as connection:
-        seen = [f for f in await connection.take(2)]
+        seen = list(await connection.take(2))
     gate.set()
     again = {**key, "Last-Event-ID": seen[-1].id}
     async with await system.stream("re-post", headers=again, gateway=1) as second:

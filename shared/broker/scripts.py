@@ -159,8 +159,8 @@ class StreamScripts:
         self._life = (_ms(settings.retention_s), _ms(settings.tombstone_s))
 
     def create(self, stream_id: str, *, fields: Fields, body_hash: str, idempotency: str | None) -> Call[Created]:
-        """``fields`` must contain ``principal``."""
-        arguments: list[Argument] = [body_hash, *self._life, self._lease, *_flat(fields)]
+        """``fields`` must contain ``principal`` and ``on_disconnect``."""
+        arguments: list[Argument] = [body_hash, *self._life, self._lease, self._reader_lease, *_flat(fields)]
         return Call(_CREATE, stream_keys(stream_id, idempotency), arguments, _parse_created)
 
     def claim(self, stream_id: str, token: str) -> Call[Claimed | Refused]:

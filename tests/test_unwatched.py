@@ -1,0 +1,97 @@
+"""What happens to an answer that nobody reads."""
+
+import asyncio
+
+from tests.fakes.answer import Answer, Call
+from tests.sse_client import text_of
+from tests.system import System
+
+WORDS = [f"w{i} " for i in range(60)]
+
+
+def last_call(system: System, model: str) -> Call:
+    return [call for call in system.fake.calls if call.model == model][-1]
+
+
+async def test_abandoned_after_its_grace(system: System) -> None:
+    gate = asyncio.Event()
+    system.fake.play("abandoned", Answer(deltas=WORDS, gate=gate, gate_after=5))
+    async with await system.stream("abandoned", grace_s=0.3) as connection:
+        await connection.next("token")
+    await system.ended_unwatched(connection.stream_id)
+    status = await system.status(connection.stream_id)
+    assert (status["status"], status["finish_reason"], status["reason"]) == ("cancelled", "cancelled", "abandoned")
+    assert status["text"] == "".join(WORDS[:5])  # the partial answer is kept
+    call = last_call(system, "abandoned")
+    await call.wait_closed()
+    assert call.closed_by_client
+
+
+async def test_who_comes_back_within_the_grace_goes_on(system: System) -> None:
+    gate = asyncio.Event()
+    system.fake.play("comes-back", Answer(deltas=WORDS, gate=gate, gate_after=5))
+    async with await system.stream("comes-back", grace_s=1.5) as connection:
+        seen = [await connection.next("token")]
+    for _ in range(3):  # longer in all than the grace, never longer at once
+        async with await system.read(connection.stream_id, seen[-1].id, gateway=1):
+            await asyncio.sleep(0.7)
+    gate.set()
+    async with await system.read(connection.stream_id, gateway=1) as again:
+        assert text_of(await again.rest()) == "".join(WORDS)
+
+
+async def test_a_second_viewer_keeps_it_alive(system: System) -> None:
+    gate = asyncio.Event()
+    system.fake.play("kept-alive", Answer(deltas=WORDS, gate=gate, gate_after=5))
+    async with await system.stream("kept-alive", grace_s=0) as first:
+        await first.next("token")
+        second = await system.read(first.stream_id, gateway=1)
+        await second.next("token")
+    # The first has gone; every lease renewal sees the second.
+    metrics = f"{system.gateways[0].url}/metrics"
+
+    async def first_is_gone() -> bool:
+        return "headrace_subscriptions 0.0" in (await system.http.get(metrics)).text
+
+    await system.eventually(first_is_gone)
+    gate.set()
+    frames = await second.rest()
+    assert frames[-1].data["finish_reason"] == "stop"
+
+
+async def test_unwatched_and_cancel_stops_at_the_window(start_system) -> None:  # type: ignore[no-untyped-def]
+    """It goes on until the window is full, waits for its reader, and then goes on to the end."""
+    system: System = await start_system(
+        gateways=1, workers=1, window=16, cap=64, max_event_bytes=256, max_stream_bytes=2**24
+    )
+    words = [f"{i:04}" + "x" * 252 for i in range(20_000)]
+    system.fake.play("held-unwatched", Answer(deltas=words))
+    async with await system.stream("held-unwatched", grace_s=600) as connection:
+        first = await connection.next("token")
+    call = last_call(system, "held-unwatched")
+    await call.wait_stalled(1.0, timeout_s=30)
+    assert not call.finished
+    async with await system.read(connection.stream_id, first.id) as again:
+        frames = await again.rest()
+    assert text_of([first, *frames]) == "".join(words)
+
+
+async def test_continue_needs_nobody(system: System) -> None:
+    words = [f"w{i} " for i in range(700)]  # more events than the window
+    system.fake.play("continues", Answer(deltas=words, delay_s=0.001))
+    stream_id = await system.post("continues")
+    await system.ended_unwatched(stream_id)
+    assert (await system.status(stream_id))["text"] == "".join(words)
+
+
+async def test_polling_counts_as_watching(system: System) -> None:
+    gate = asyncio.Event()
+    system.fake.play("polled", Answer(deltas=WORDS, delay_s=0.002, gate=gate, gate_after=5))
+    stream_id = await system.post("polled", on_disconnect="cancel", grace_s=0)
+    # A second in all: without the polls it would be abandoned at the first.
+    for _ in range(10):
+        status = await system.status(stream_id)
+        assert status["status"] in {"queued", "running"}
+        await asyncio.sleep(0.1)
+    gate.set()
+    assert (await system.ended(stream_id))["text"] == "".join(WORDS)

@@ -7,12 +7,10 @@ import secrets
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.staticfiles import StaticFiles
 
-from gateway.api import chat, errors, service, streams
+from gateway.api import chat, errors, page, service, streams
 from gateway.dispatch import Dispatch
 from gateway.hub import Hub
 from gateway.models import Models
@@ -58,10 +56,11 @@ def create_app(settings: Settings) -> FastAPI:
             await blocking.aclose()
 
     app = FastAPI(title="Headrace", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
+    app.include_router(page.router)
     app.include_router(service.router)
     app.include_router(chat.router)
     app.include_router(streams.router)
-    app.mount("/page", StaticFiles(directory=Path(__file__).parent / "page"))
+    app.mount("/page", page.PageFiles())
     errors.install(app)
     return app
 

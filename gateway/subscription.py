@@ -57,13 +57,8 @@ class Subscription:
     async def _from_log(self, feed: Feed) -> Run:
         """The next page of the log as frames; empty where there is nothing to hand out now."""
         page = await self._read()
-        if isinstance(page, Gone) and page.deleted:
-            return self._end(native.done("cancelled", "deleted"))
         if not isinstance(page, Page):
-            if not self._has_waited_long_enough():
-                return self._nothing()
-            lost = native.error("stream_lost", "the stream was lost; ask again", retryable=True)
-            return self._end(lost + native.done("error", "stream_lost"))
+            return self._without_state(page)
         if self._is_beyond(page):
             # Redis lost the end of the log; the worker that holds it in memory writes it again.
             if page.status not in TERMINAL and not self._has_waited_long_enough():
@@ -75,6 +70,14 @@ class Subscription:
             return self._render(page)
         self._hub.caught_up(feed, EventId(page.epoch, page.length))
         return self._nothing()
+
+    def _without_state(self, gone: Gone | None) -> Run:
+        if gone is not None and gone.deleted:
+            return self._end(native.done("cancelled", "deleted"))
+        if not self._has_waited_long_enough():
+            return self._nothing()
+        lost = native.error("stream_lost", "the stream was lost; ask again", retryable=True)
+        return self._end(lost + native.done("error", "stream_lost"))
 
     async def _read(self) -> Page | Gone | None:
         if self._first_page is not None:

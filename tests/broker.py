@@ -54,4 +54,5 @@ class Broker:
         self._process.send_signal(signal.SIGCONT)
 
     def client(self) -> Redis:
-        return Redis.from_url(self.url, socket_timeout=5)
+        client: Redis = Redis.from_url(self.url, socket_timeout=5)
+        return client

@@ -20,6 +20,12 @@ class Frame:
     id: str | None
     retry: int | None
 
+    @property
+    def at(self) -> str:
+        """The id of a frame that must have one."""
+        assert self.id is not None
+        return self.id
+
 
 class Broken(Exception):
     """The body ended without its terminating chunk."""
@@ -138,7 +144,7 @@ async def open_sse(
     request = h11.Request(
         method=method,
         target=target,
-        headers={"Host": where.netloc, "Content-Length": str(len(body)), **(headers or {})}.items(),
+        headers=list({"Host": where.netloc, "Content-Length": str(len(body)), **(headers or {})}.items()),
     )
     sent = (parser.send(request) or b"") + (parser.send(h11.Data(body)) or b"")
     await loop.sock_sendall(sock, sent + (parser.send(h11.EndOfMessage()) or b""))

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import httpx2
 
@@ -20,6 +22,7 @@ from tests.sse_client import SseConnection, open_sse
 REPOSITORY = Path(__file__).parent.parent
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 _BOOT_S = 30
+T = TypeVar("T")
 
 
 class Process:
@@ -121,9 +124,9 @@ class System:
     async def ready(self) -> None:
         """Every gateway answers, and all four providers are on offer."""
         for gateway in self.gateways:
-            await self.eventually(lambda url=gateway.url: self._offers_all(url), timeout_s=_BOOT_S)
+            await self.eventually(partial(self._offers_all, gateway.url), timeout_s=_BOOT_S)
 
-    async def eventually(self, condition, *, timeout_s: float = 15):  # type: ignore[no-untyped-def]
+    async def eventually(self, condition: Callable[[], Awaitable[T | None]], *, timeout_s: float = 15) -> T:
         """The first true answer of ``condition``, an async function."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -174,22 +177,22 @@ class System:
             status = await self.status(stream_id)
             return status if status["ended_at"] else None
 
-        found: dict[str, object] = await self.eventually(look, timeout_s=timeout_s)
-        return found
+        return await self.eventually(look, timeout_s=timeout_s)
 
     async def ended_unwatched(self, stream_id: str, *, timeout_s: float = 15) -> None:
-        """Until the stream has ended, asking Redis: to ask a gateway counts as watching."""
-        async with self.broker.client() as client:
-
-            async def look() -> bool:
-                return bool(await client.hexists(state_key(stream_id), "ended"))
-
-            await self.eventually(look, timeout_s=timeout_s)
+        """Until the stream has ended, without watching it."""
+        await self.eventually(lambda: self.field(stream_id, "ended"), timeout_s=timeout_s)
 
     async def keys_without_expiry(self) -> list[str]:
         """After a test there must be none."""
         async with self.broker.client() as client:
             return [key.decode() async for key in client.scan_iter(count=1000) if await client.ttl(key) == -1]
+
+    async def field(self, stream_id: str, name: str) -> str | None:
+        """A field of the stream's state, from Redis: to ask a gateway counts as watching."""
+        async with self.broker.client() as client:
+            value: bytes | None = await client.hget(state_key(stream_id), name)  # type: ignore[misc]
+        return value.decode() if value is not None else None
 
     async def _offers_all(self, url: str) -> bool:
         try:

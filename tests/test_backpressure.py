@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 
+from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Call
 from tests.sse_client import Broken, Frame, SseConnection, text_of
 from tests.system import System
@@ -32,8 +33,8 @@ async def read_all(connection: SseConnection) -> list[Frame]:
     return await connection.rest()
 
 
-async def test_a_slow_reader_holds_the_provider_and_loses_nothing(start_system) -> None:  # type: ignore[no-untyped-def]
-    system: System = await start_system(
+async def test_a_slow_reader_holds_the_provider_and_loses_nothing(start_system: StartSystem) -> None:
+    system = await start_system(
         max_stream_bytes=64 * MEGABYTE, write_deadline_s=60, cap=256, window=128, retention_s=600
     )
     system.fake.play("long", Answer(deltas=many))
@@ -61,8 +62,8 @@ async def test_a_slow_reader_holds_the_provider_and_loses_nothing(start_system) 
     assert text_of(seen + await read_all(slow)) == expected(call)
 
 
-async def test_a_reader_that_takes_nothing_is_cut_and_can_resume(start_system) -> None:  # type: ignore[no-untyped-def]
-    system: System = await start_system(gateways=1, workers=1, max_stream_bytes=64 * MEGABYTE, write_deadline_s=1)
+async def test_a_reader_that_takes_nothing_is_cut_and_can_resume(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, max_stream_bytes=64 * MEGABYTE, write_deadline_s=1)
     system.fake.play("cut", Answer(deltas=many))
     dead = await system.stream("cut", grace_s=600)
     async with await system.read(dead.stream_id, receive_buffer=SMALL_BUFFER) as reader:
@@ -88,8 +89,8 @@ async def test_a_reader_that_takes_nothing_is_cut_and_can_resume(start_system) -
     assert len(system.fake.calls) == 1
 
 
-async def test_a_late_joiner_reads_far_beyond_the_cap(start_system) -> None:  # type: ignore[no-untyped-def]
-    system: System = await start_system(cap=32, window=16)
+async def test_a_late_joiner_reads_far_beyond_the_cap(start_system: StartSystem) -> None:
+    system = await start_system(cap=32, window=16)
     words = [f"w{i} " for i in range(1500)]
     system.fake.play("beyond", Answer(deltas=words, delay_s=0.001))
     stream_id = await system.post("beyond")  # on_disconnect is "continue": no window while nobody reads

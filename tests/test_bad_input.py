@@ -1,6 +1,7 @@
 """Bad input gets an error that names what is wrong, in one shape, and nothing is queued."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ async def test_what_is_not_json(system: System, raw: bytes) -> None:
 async def test_a_body_over_the_limit(system: System) -> None:
     body = json.dumps(ask("echo", "x" * (1024 * 1024))).encode()
 
-    async def pieces():  # type: ignore[no-untyped-def]
+    async def pieces() -> AsyncIterator[bytes]:
         for at in range(0, len(body), 65536):
             yield body[at : at + 65536]
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.sse_client import Frame, open_sse, text_of
 from tests.system import System, ask
@@ -30,7 +31,7 @@ async def test_from_the_start(system: System, ended: tuple[str, list[Frame]], cu
 
 async def test_after_an_id_of_the_readable_epoch(system: System, ended: tuple[str, list[Frame]]) -> None:
     stream_id, events = ended
-    async with await system.read(stream_id, events[3].id) as connection:
+    async with await system.read(stream_id, events[3].at) as connection:
         frames = await connection.rest()
     assert [f.id for f in frames] == [f.id for f in events[4:]]
     assert frames[0].retry == 1000  # inside the first block of every connection
@@ -39,8 +40,8 @@ async def test_after_an_id_of_the_readable_epoch(system: System, ended: tuple[st
 @pytest.mark.parametrize("query_is", ["stale", "alone"])
 async def test_the_header_wins_over_the_query(system: System, ended: tuple[str, list[Frame]], query_is: str) -> None:
     stream_id, events = ended
-    url = f"{system.url}/chat/stream/{stream_id}?last_event_id={events[1].id}"
-    headers = {"Last-Event-ID": events[4].id} if query_is == "stale" else {}
+    url = f"{system.url}/chat/stream/{stream_id}?last_event_id={events[1].at}"
+    headers = {"Last-Event-ID": events[4].at} if query_is == "stale" else {}
     async with await open_sse("GET", url, headers=headers) as connection:
         first = (await connection.take(1))[0]
     assert first.id == (events[5] if query_is == "stale" else events[2]).id
@@ -48,7 +49,7 @@ async def test_the_header_wins_over_the_query(system: System, ended: tuple[str, 
 
 async def test_another_epoch_resets(system: System, ended: tuple[str, list[Frame]]) -> None:
     stream_id, events = ended
-    epoch = int(events[0].id.split("-")[0])
+    epoch = int(events[0].at.split("-")[0])
     for other in (f"{epoch + 1}-2", f"{epoch - 1}-99"):
         async with await system.read(stream_id, other) as connection:
             frames = await connection.rest()
@@ -71,20 +72,20 @@ async def test_another_epoch_resets_while_it_runs(system: System) -> None:
 
 async def test_beyond_the_end_of_an_ended_stream_resets(system: System, ended: tuple[str, list[Frame]]) -> None:
     stream_id, events = ended
-    epoch, seq = events[-1].id.split("-")
+    epoch, seq = events[-1].at.split("-")
     async with await system.read(stream_id, f"{epoch}-{int(seq) + 1}") as connection:
         frames = await connection.rest()
     assert frames[0].data["reset"] is True
     assert text_of(frames) == "".join(WORDS)
 
 
-async def test_beyond_the_end_of_a_running_stream_is_held_then_reset(start_system) -> None:  # type: ignore[no-untyped-def]
+async def test_beyond_the_end_of_a_running_stream_is_held_then_reset(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, lease_s=1, heartbeat_s=0.2)
     gate = asyncio.Event()
     system.fake.play("held", Answer(deltas=WORDS, gate=gate, gate_after=3))
     async with await system.stream("held") as first:
         token = await first.next("token")
-        epoch = token.id.split("-")[0]
+        epoch = token.at.split("-")[0]
         async with await system.read(first.stream_id, f"{epoch}-500") as second:
             while not second.raw.count(b": ping\n") > 5:
                 await second.read_some()
@@ -105,7 +106,7 @@ async def test_malformed(system: System, ended: tuple[str, list[Frame]], cursor:
 
 async def test_the_last_id_of_an_ended_stream(system: System, ended: tuple[str, list[Frame]]) -> None:
     stream_id, events = ended
-    answer = await system.http.get(f"{system.url}/chat/stream/{stream_id}", headers={"Last-Event-ID": events[-1].id})
+    answer = await system.http.get(f"{system.url}/chat/stream/{stream_id}", headers={"Last-Event-ID": events[-1].at})
     assert (answer.status_code, answer.content) == (204, b"")
 
 
@@ -113,10 +114,10 @@ async def test_the_last_id_of_an_ended_stream_by_post(system: System) -> None:
     key = {"Idempotency-Key": "post-after-the-end"}
     async with await system.stream("echo", "a b", headers=key) as connection:
         events = await connection.rest()
-    again = {**key, "Last-Event-ID": events[-1].id}
+    again = {**key, "Last-Event-ID": events[-1].at}
     async with await system.stream("echo", "a b", headers=again) as connection:
         frames = await connection.rest()
-    assert [(f.id, f.event) for f in frames] == [(events[-1].id, "done")]
+    assert [(f.id, f.event) for f in frames] == [(events[-1].at, "done")]
 
 
 @pytest.mark.parametrize("path", ["/chat/stream/{}", "/chat/{}"])
@@ -127,14 +128,14 @@ async def test_unknown(system: System, path: str, stream_id: str) -> None:
     assert answer.json()["error"]["code"] == "stream_not_found"
 
 
-async def test_past_retention(start_system) -> None:  # type: ignore[no-untyped-def]
+async def test_past_retention(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, retention_s=1.5)
     stream_id = await system.post("echo")
     await system.ended(stream_id)
 
     async def gone() -> bool:
         answer = await system.http.get(f"{system.url}/chat/stream/{stream_id}")
-        return answer.status_code == 410 and answer.json()["error"]["code"] == "stream_gone"
+        return bool(answer.status_code == 410 and answer.json()["error"]["code"] == "stream_gone")
 
     await system.eventually(gone)
     async with system.broker.client() as client:

@@ -29,7 +29,7 @@ async def test_a_repeated_post_attaches_to_the_same_stream(system: System) -> No
     async with await system.stream("re-post", headers=key) as connection:
         seen = list(await connection.take(2))
     gate.set()
-    again = {**key, "Last-Event-ID": seen[-1].id}
+    again = {**key, "Last-Event-ID": seen[-1].at}
     async with await system.stream("re-post", headers=again, gateway=1) as second:
         seen += await second.rest()
     assert second.stream_id == connection.stream_id

@@ -145,6 +145,8 @@ class CuttingProxy:
         if self._server:
             self._server.close()
         self.cut()
+        while self._writers:
+            await asyncio.sleep(0.01)
 
     @property
     def url(self) -> str:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.sse_client import Frame, open_sse, text_of
 from tests.system import System, ask
@@ -134,7 +135,7 @@ async def test_the_ticketed_url_needs_no_header(system: System) -> None:
     assert (await system.http.get(system.url + body["status_url"])).json()["text"] == "one two three"
 
 
-async def test_heartbeat_is_one_line(start_system) -> None:  # type: ignore[no-untyped-def]
+async def test_heartbeat_is_one_line(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, heartbeat_s=0.2)
     gate = asyncio.Event()
     system.fake.play("silent", Answer(deltas=WORDS, gate=gate, gate_after=1))

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from shared.broker.keys import state_key
+from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
-from tests.sse_client import text_of
+from tests.sse_client import Frame, text_of
 from tests.system import System, ask
 
 WORDS = [f"w{i} " for i in range(40)]
@@ -44,7 +44,7 @@ async def test_a_provider_that_breaks_off(system: System, provider: str, end: st
     gate = asyncio.Event()
     system.fake.play("breaks", Answer(deltas=WORDS, end=end, gate=gate, gate_after=len(WORDS)))  # type: ignore[arg-type]
     async with await system.stream("breaks", provider=provider) as connection:
-        seen = []
+        seen: list[Frame] = []
         while text_of(seen) != "".join(WORDS):
             seen.append(await connection.next("token"))
         gate.set()
@@ -67,8 +67,8 @@ async def test_the_logs_carry_neither_prompt_nor_answer_nor_key(system: System) 
         assert private not in logs
 
 
-async def test_an_answer_that_outgrows_its_stream(start_system) -> None:  # type: ignore[no-untyped-def]
-    system: System = await start_system(gateways=1, workers=1, max_stream_bytes=20_000)
+async def test_an_answer_that_outgrows_its_stream(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, max_stream_bytes=20_000)
     system.fake.play("too-long", Answer(deltas=["0123456789"] * 100_000))
     async with await system.stream("too-long") as connection:
         frames = await connection.rest()
@@ -77,8 +77,8 @@ async def test_an_answer_that_outgrows_its_stream(start_system) -> None:  # type
     await system.fake.calls[0].wait_closed()
 
 
-async def test_the_total_deadline(start_system) -> None:  # type: ignore[no-untyped-def]
-    system: System = await start_system(gateways=1, workers=1, total_deadline_s=0.5)
+async def test_the_total_deadline(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, total_deadline_s=0.5)
     system.fake.play("for-ever", Answer(deltas=WORDS, end="hang"))
     async with await system.stream("for-ever") as connection:
         frames = await connection.rest()
@@ -87,9 +87,9 @@ async def test_the_total_deadline(start_system) -> None:  # type: ignore[no-unty
     await system.fake.calls[0].wait_closed()
 
 
-async def test_redis_is_away_and_comes_back(start_system) -> None:  # type: ignore[no-untyped-def]
+async def test_redis_is_away_and_comes_back(start_system: StartSystem) -> None:
     """503 meanwhile; the live answer goes on where it was, and nothing needs a restart."""
-    system: System = await start_system()
+    system = await start_system()
     gate = asyncio.Event()
     system.fake.play("outage", Answer(deltas=WORDS, delay_s=0.02, gate=gate, gate_after=30))
     connection = await system.stream("outage")
@@ -114,8 +114,8 @@ async def test_redis_is_away_and_comes_back(start_system) -> None:  # type: igno
         assert text_of(await after.rest()) == "as before"
 
 
-async def test_a_redis_that_would_evict_answers_stops_the_start(start_system) -> None:  # type: ignore[no-untyped-def]
-    system: System = await start_system(gateways=1, workers=1)
+async def test_a_redis_that_would_evict_answers_stops_the_start(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1)
     async with system.broker.client() as client:
         await client.config_set("maxmemory-policy", "allkeys-lru")
     for process in (system.gateways[0], system.workers[0]):
@@ -125,15 +125,14 @@ async def test_a_redis_that_would_evict_answers_stops_the_start(start_system) ->
         assert "noeviction" in process.log.read_text()
 
 
-async def test_a_worker_that_dies_is_replaced(start_system) -> None:  # type: ignore[no-untyped-def]
+async def test_a_worker_that_dies_is_replaced(start_system: StartSystem) -> None:
     """Within lease + 2 s another takes the stream; readers are told to start anew, under another epoch."""
-    system: System = await start_system(gateways=1, workers=2, lease_s=1)
+    system = await start_system(gateways=1, workers=2, lease_s=1)
     gate = asyncio.Event()
     system.fake.play("dies", Answer(deltas=lambda number: [f"call{number} ", *WORDS], gate=gate, gate_after=10))
     async with await system.stream("dies") as connection:
         first = await connection.next("token")
-        async with system.broker.client() as client:
-            name = (await client.hget(state_key(connection.stream_id), "holder")).decode().split(".")[0]
+        name = (await system.field(connection.stream_id, "holder") or "").split(".")[0]
         holder = next(w for w in system.workers if f"worker {name}" in w.log.read_text())
         holder.stop()
         gate.set()
@@ -146,8 +145,8 @@ async def test_a_worker_that_dies_is_replaced(start_system) -> None:  # type: ig
     assert frames[-1].data["finish_reason"] == "stop"
 
 
-async def test_a_job_lost_on_its_way_is_found_by_the_sweep(start_system) -> None:  # type: ignore[no-untyped-def]
-    system: System = await start_system(gateways=1, workers=1, lease_s=1)
+async def test_a_job_lost_on_its_way_is_found_by_the_sweep(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, lease_s=1)
     system.workers[0].stop()
     stream_id = await system.post("echo", "found again")
     async with system.broker.client() as client:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Call
 from tests.sse_client import text_of
 from tests.system import System
@@ -59,12 +60,10 @@ async def test_a_second_viewer_keeps_it_alive(system: System) -> None:
     assert frames[-1].data["finish_reason"] == "stop"
 
 
-async def test_unwatched_and_cancel_stops_at_the_window(start_system) -> None:  # type: ignore[no-untyped-def]
+async def test_unwatched_and_cancel_stops_at_the_window(start_system: StartSystem) -> None:
     """It goes on until the window is full, waits for its reader, and then goes on to the end."""
-    system: System = await start_system(
-        gateways=1, workers=1, window=16, cap=64, max_event_bytes=256, max_stream_bytes=2**24
-    )
-    words = [f"{i:04}" + "x" * 252 for i in range(20_000)]
+    system = await start_system(gateways=1, workers=1, window=16, cap=64, max_stream_bytes=2**25)
+    words = [f"{i:04}" + "x" * 2044 for i in range(6000)]
     system.fake.play("held-unwatched", Answer(deltas=words))
     async with await system.stream("held-unwatched", grace_s=600) as connection:
         first = await connection.next("token")

@@ -1,11 +1,9 @@
-"""What operators and SDKs ask of a gateway itself: health, metrics, models, the page."""
+"""What operators and SDKs ask of a gateway itself: health, metrics, models."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
-from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.state import Gateway
@@ -14,17 +12,6 @@ from shared.errors import BrokerUnavailable, NoModels
 
 router = APIRouter()
 
-_PAGE = Path(__file__).parent.parent / "page"
-_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_PAGE_HEADERS = {
-    "Content-Security-Policy": _CSP,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 _READY_WITHIN_S = 2.0
 
 
@@ -63,8 +50,3 @@ async def models(gateway: Gateway) -> dict[str, Any]:
     ]
     data = [{"id": f"{p}/{m}", "object": "model", "created": 0, "owned_by": p} for p, m in names]
     return {"object": "list", "data": data}
-
-
-@router.get("/", include_in_schema=False)
-async def index() -> FileResponse:
-    return FileResponse(_PAGE / "index.html", headers=_PAGE_HEADERS)

@@ -1,0 +1,45 @@
+# Needs Python 3.11 or newer and nothing else; everything is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench-queue clean
+
+help:  ## What there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+run: $(VENV)/installed  ## The whole system on an embedded broker, with the chat page, on http://localhost:8000
+	@$(BIN)/headrace up $(ARGS)
+
+test: $(VENV)/installed-dev  ## All tests, on real processes (ARGS="-k name" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev  ## Linter, formatter, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/installed-dev  ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-queue: $(VENV)/installed-dev  ## Enqueue to job start, idle and with 300 jobs in progress elsewhere
+	@$(BIN)/python -m bench.queue_latency $(ARGS)
+
+clean:  ## Forget the virtual environment and all data of `make run`
+	rm -rf $(VENV) .headrace .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Headrace needs Python 3.11 or newer; say make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/installed

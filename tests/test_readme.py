@@ -1,0 +1,66 @@
+"""What the README says to paste is pasted, as it stands."""
+
+import asyncio
+import json
+import os
+import re
+
+import pytest
+
+from tests.browser import browser, browser_missing
+from tests.system import REPOSITORY, System
+
+README = (REPOSITORY / "README.md").read_text()
+SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+SCRIPT = re.findall(r"```js\n(.*?)```", README, re.DOTALL)[0]
+
+
+async def shell(command: str) -> str:
+    process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY)
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()
+
+
+async def test_the_curl_lines(system: System) -> None:
+    first, resume = [line.replace("http://localhost:8000", system.url) for line in SHELL if "curl" in line]
+    whole = await shell(first.replace("curl -N", "curl -sN"))
+    assert "event: done" in whole
+    stream_id = json.loads(re.findall(r"event: queued\ndata: (.*)", whole)[0])["stream_id"]
+    ids = re.findall(r"^id: (.*)$", whole, re.MULTILINE)
+    rest = await shell(resume.replace("STREAM_ID", stream_id).replace("4-17", ids[9]).replace("-N", "-sN"))
+    assert re.findall(r"^id: (.*)$", rest, re.MULTILINE) == ids[10:]
+
+
+async def test_the_browser_script(system: System) -> None:
+    missing = browser_missing()
+    if missing and not os.environ.get("CI"):
+        pytest.skip(missing)
+    page = "const output = document.body.appendChild(document.createElement('pre'));"
+    ended = "source.addEventListener('done', () => { window.readmeText = output.textContent; });"
+
+    def run() -> str:
+        with browser() as driver:
+            driver.get(system.url)
+            driver.execute_script(f"(async () => {{ {page}\n{SCRIPT}\n{ended} }})();")
+            driver.set_script_timeout(30)
+            text: str = driver.execute_async_script(
+                "const tell = arguments[0];"
+                "const look = () => window.readmeText ? tell(window.readmeText) : setTimeout(look, 20); look();"
+            )
+            return text
+
+    text = await asyncio.to_thread(run)
+    async with await system.stream("demo", provider="demo") as connection:
+        frames = await connection.rest()
+    assert text == "".join(frame.data["token"] for frame in frames if frame.event == "token")
+
+
+def test_paths_in_docs_exist() -> None:
+    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for path in re.findall(
+            r"`((?:gateway|workers|shared|tests|headrace|bench)/[\w/]+\.(?:py|lua))`", page.read_text()
+        ):
+            assert (REPOSITORY / path).exists(), f"{page.name} names {path}"

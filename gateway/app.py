@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from gateway import metrics
 from gateway.api import chat, errors, page, service, streams
 from gateway.dispatch import Dispatch
 from gateway.hub import Hub
@@ -18,6 +19,7 @@ from gateway.state import GatewayState
 from gateway.tickets import Tickets
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.scripts import StreamScripts
+from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 
@@ -32,17 +34,27 @@ def create_app(settings: Settings) -> FastAPI:
         client = connect(settings.redis_url)
         blocking = connect(settings.redis_url, connections=1)
         scripts = StreamScripts(settings)
-        hub = Hub(client, blocking, scripts, settings, gateway_id=f"g{secrets.token_hex(4)}")
+        gateway_id = f"g{secrets.token_hex(4)}"
+        hub = Hub(client, blocking, scripts, settings, gateway_id)
+        dispatch = Dispatch(client, scripts, settings)
         app.state.gateway = GatewayState(
             settings=settings,
             client=client,
             scripts=scripts,
             hub=hub,
             models=Models(client),
-            dispatch=Dispatch(client, scripts, settings),
+            dispatch=dispatch,
             tickets=tickets,
         )
-        works = (hub.follow_tails(), hub.wake_reader(), hub.keep_leases(), _leave_if_unfit(client))
+        sweep = Sweep(
+            client,
+            scripts,
+            settings,
+            own_id=gateway_id,
+            put_back=dispatch.enqueue,
+            count=lambda reason: metrics.SWEPT.labels(reason).inc(),
+        )
+        works = (hub.follow_tails(), hub.wake_reader(), hub.keep_leases(), sweep.run(), _leave_if_unfit(client))
         tasks = [asyncio.create_task(work) for work in works]
         for task in tasks:
             task.add_done_callback(_leave_if_broken)

@@ -83,13 +83,13 @@ class Dispatch:
             "metadata": msgspec.json.encode(request.metadata or {}),
         }
 
-    async def enqueue(self, stream_id: str) -> None:
-        """Again does no harm: an id waits once, and a job for a stream that is held ends quietly."""
+    async def enqueue(self, stream_id: str) -> bool:
+        """False where the id waits already. Again does no harm: a job for a stream that is held ends quietly."""
         now_ms = time.time_ns() // 1_000_000
         job = serialize_job(_JOB, (stream_id,), {}, None, now_ms, serializer=msgspec.json.encode)
         job_key = job_key_prefix + stream_id
         call = enqueue(stream_id, job, job_key=job_key, score=now_ms, life_s=self._settings.retention_s)
-        await run(self._client, call)
+        return await run(self._client, call)
 
 
 def hash_of(request: ChatRequest) -> str:

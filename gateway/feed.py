@@ -53,7 +53,7 @@ class Feed:
         """Forget the run and go on from ``at``. Readers elsewhere find their way by the log."""
         self.position = at
         self._clear(at.seq + 1)
-        self._tell()
+        self.wake()
 
     def add(self, entries: list[tuple[EventId, bytes]]) -> None:
         """What an XREAD gave. A hole (the tail was trimmed) or a new epoch begins the run anew."""
@@ -70,13 +70,13 @@ class Feed:
             del self._frames[:cut]
             self._first += cut
             self._start = None
-        self._tell()
+        self.wake()
 
     def suspect(self, *, missing: bool) -> None:
         """Whether Redis has lost the stream; readers are woken to look for themselves."""
         if self.missing != missing:
             self.missing = missing
-            self._tell()
+            self.wake()
 
     async def changed_since(self, version: int) -> None:
         """Until ``version`` is another than it was; taken before looking, it misses nothing."""
@@ -120,7 +120,8 @@ class Feed:
         self._start = None
         self._ended = False
 
-    def _tell(self) -> None:
+    def wake(self) -> None:
+        """Let every reader look again."""
         self.version += 1
         for waiter in self._waiters:
             if not waiter.done():

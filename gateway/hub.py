@@ -15,7 +15,7 @@ from gateway.feed import Feed
 from gateway.subscription import Subscription
 from shared.broker.client import TROUBLE, Client, run, run_many
 from shared.broker.keys import tail_key, wake_key
-from shared.broker.scripts import Call, Gone, Page, Position, StreamScripts
+from shared.broker.scripts import HEALING_MS, Call, Gone, Lost, Page, Position, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import EventId, parse_event_id
 from shared.settings import Settings
@@ -36,7 +36,8 @@ class Hub:
     def __init__(
         self, client: Client, blocking: Client, scripts: StreamScripts, settings: Settings, gateway_id: str
     ) -> None:
-        self.lost_after_s = settings.lease_s + 4
+        self.lost_after_s = settings.lease_s + HEALING_MS / 1000
+        self.draining = False
         self._client = client
         self._blocking = blocking
         self._scripts = scripts
@@ -50,6 +51,12 @@ class Hub:
         self._left: dict[str, EventId] = {}
         self._something_moved = asyncio.Event()
         self._keys_changed = asyncio.Event()
+
+    def drain(self) -> None:
+        """Tell every subscription to leave; no new ones come."""
+        self.draining = True
+        for feed in self._feeds.values():
+            feed.wake()
 
     # --- what subscriptions do
 
@@ -87,7 +94,7 @@ class Hub:
         if cursor.epoch != told.epoch or cursor.seq - told.seq >= self._acknowledge_every:
             self._move(feed)
 
-    async def read(self, stream_id: str, after: EventId) -> Page | Gone | None:
+    async def read(self, stream_id: str, after: EventId) -> Page | Gone | Lost | None:
         """A page of the log. Raises :class:`BrokerUnavailable`."""
         return await run(self._client, self._scripts.read(stream_id, after))
 

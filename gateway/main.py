@@ -1,12 +1,17 @@
 """One gateway process: a listening socket with the right options, and the server on it."""
 
+import asyncio
 import logging
 import socket
 import sys
+from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
+from sse_starlette.sse import AppStatus, SendTimeoutError
 
 from gateway.app import create_app
+from shared.errors import Drained
 from shared.logs import configure_logging
 from shared.settings import Settings
 
@@ -23,8 +28,9 @@ def run(settings: Settings) -> None:
     except OSError as error:
         logger.critical("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
         sys.exit(1)
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
         http="httptools",
         lifespan="on",
@@ -34,7 +40,34 @@ def run(settings: Settings) -> None:
         timeout_graceful_shutdown=round(settings.drain_s),
     )
     logger.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])
-    uvicorn.Server(config).run(sockets=[listener])
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    # Or sse-starlette would cut the streams before we have said a word.
+    AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
+    _Server(config, app).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """The first signal drains: unready, nothing new, live streams sent elsewhere. The second leaves at once."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._loop is not None and not self.should_exit:
+            self._loop.call_soon_threadsafe(self._app.state.gateway.hub.drain)
+        super().handle_exit(sig, frame)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether uvicorn's line tells something: a connection that we cut is none, and needs no trace."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, Drained | SendTimeoutError)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.dialects import native
 from gateway.feed import Feed, Run
-from shared.broker.scripts import Gone, Page
-from shared.errors import BrokerUnavailable
+from shared.broker.scripts import Gone, Lost, Page
+from shared.errors import BrokerUnavailable, Drained
 from shared.protocol import events
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import TERMINAL, Status
@@ -36,11 +36,14 @@ class Subscription:
         self._trouble_since: float | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Whole frames, to `done`. A chunk counts as delivered when the next one is asked for."""
+        """Whole frames, to `done`. A chunk counts as delivered when the next one is asked for. Raises
+        :class:`Drained` between two frames where this gateway leaves."""
         with self._hub.join(self) as feed:
             if self._first_page is not None and self._first_page.status is Status.QUEUED:
                 yield native.queued(self.stream_id)
             while True:
+                if self._hub.draining:
+                    raise Drained("this gateway is leaving")
                 version = feed.version
                 run = None if self._first_page else feed.after(self.cursor)
                 if run is None:
@@ -71,23 +74,24 @@ class Subscription:
         self._hub.caught_up(feed, EventId(page.epoch, page.length))
         return self._nothing()
 
-    def _without_state(self, gone: Gone | None) -> Run:
-        if gone is not None and gone.deleted:
+    def _without_state(self, gone: Gone | Lost | None) -> Run:
+        if isinstance(gone, Gone) and gone.deleted:
             return self._end(native.done("cancelled", "deleted"))
         if not self._has_waited_long_enough():
             return self._nothing()
         lost = native.error("stream_lost", "the stream was lost; ask again", retryable=True)
         return self._end(lost + native.done("error", "stream_lost"))
 
-    async def _read(self) -> Page | Gone | None:
+    async def _read(self) -> Page | Gone | Lost | None:
         if self._first_page is not None:
             page, self._first_page = self._first_page, None
             return page
-        while True:
+        while not self._hub.draining:
             try:
                 return await self._hub.read(self.stream_id, self.cursor)
             except BrokerUnavailable:
                 await asyncio.sleep(_RETRY_S)
+        raise Drained("this gateway is leaving")
 
     async def _wait(self, feed: Feed, version: int) -> None:
         if self._trouble_since is None:

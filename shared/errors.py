@@ -13,8 +13,10 @@ HeadraceError
 │   └── InvalidRequest          422  a field is unknown, missing or wrong
 ├── Unavailable             503  Retry-After is sent; nothing was lost
 │   ├── BrokerUnavailable           Redis does not answer
+│   ├── StreamRecovering            Redis lost the stream; its worker may bring it back
 │   ├── NoModels                    no worker has said what it offers
 │   └── Draining                    this gateway is leaving
+├── Drained                 never an answer: closes a live connection for its client to reconnect
 └── GenerationError         ends a stream with ``error`` + ``done``; never an HTTP status of its own
     └── ProviderError           the provider refused, failed or broke off
 
@@ -108,6 +110,13 @@ class BrokerUnavailable(Unavailable):
         super().__init__(message)
 
 
+class StreamRecovering(Unavailable):
+    code = "stream_recovering"
+
+    def __init__(self, message: str = "Redis had trouble a moment ago; the stream may come back") -> None:
+        super().__init__(message)
+
+
 class NoModels(Unavailable):
     code = "no_models"
 
@@ -120,6 +129,14 @@ class Draining(Unavailable):
 
     def __init__(self, message: str = "this gateway is shutting down; try again") -> None:
         super().__init__(message)
+
+
+class Drained(HeadraceError):
+    """Not an answer: how a subscription leaves a connection that is to be closed without its proper end, so that
+    every kind of client reconnects."""
+
+    code = "draining"
+    retryable = True
 
 
 class GenerationError(HeadraceError):

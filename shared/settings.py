@@ -7,10 +7,11 @@ name that nobody knows, stops the start with a message that says which and why. 
 import difflib
 import os
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.broker.pools import check_url
 
 PREFIX = "HEADRACE_"
 #: Set by the supervisor for its children; not settings of a process.
@@ -19,12 +20,6 @@ SUPERVISOR_NAMES = frozenset({"HEADRACE_DATA_DIR"})
 
 class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
-
-
-def _redis_url(value: str) -> str:
-    if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("must begin with redis://, rediss:// or unix://")
-    return value
 
 
 def _names(value: object) -> object:
@@ -38,7 +33,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     # --- where things are
-    redis_url: Annotated[str, AfterValidator(_redis_url)] = "redis://127.0.0.1:6379/0"
+    redis_url: Annotated[str, AfterValidator(check_url)] = "redis://127.0.0.1:6379/0"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     #: Signs tickets; every gateway needs the same. ``headrace up`` keeps one in its data dir.
@@ -57,8 +52,12 @@ class Settings(BaseSettings):
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 60
     retention_s: Annotated[float, Field(ge=1)] = 24 * 3600
     tombstone_s: Annotated[float, Field(ge=0)] = 7 * 24 * 3600
+    #: Where a worker tells its metrics over HTTP, on the same host as a gateway's; 0 for nowhere.
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     #: How long a process that was told to leave may finish what it has.
     drain_s: Annotated[float, Field(ge=0, le=3600)] = 25
+    #: A stream that no worker takes for this long is ended.
+    queue_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
 
     # --- the gateway

@@ -102,14 +102,13 @@ class System:
     async def start(self) -> None:
         await self.fake.start()
         await self.broker.start()
-        environment = self._environment()
         gateways, workers = self._counts
         for i in range(gateways):
             name = f"gateway.{i + 1}"
-            self.gateways.append(Gateway(name, environment, self.folder / f"{name}.log"))
+            self.gateways.append(Gateway(name, self._environment(name), self.folder / f"{name}.log"))
         for i in range(workers):
             name = f"worker.{i + 1}"
-            self.workers.append(Process(name, ["worker"], environment, self.folder / f"{name}.log"))
+            self.workers.append(Process(name, ["worker"], self._environment(name), self.folder / f"{name}.log"))
         for process in (*self.gateways, *self.workers):
             process.start()
         await self.ready()
@@ -201,7 +200,8 @@ class System:
             return False
         return answer.status_code == 200 and len({m["owned_by"] for m in answer.json()["data"]}) == 4
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, name: str) -> dict[str, str]:
+        """Of the process ``name``; all have the same here."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEADRACE_", "OPENAI_", "ANTHROPIC_"))}
         return inherited | {
             "HEADRACE_REDIS_URL": self.broker.url,

@@ -11,15 +11,17 @@ from types import TracebackType
 from shared.broker.client import Client, run
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.scripts import Claimed, Refused, StreamScripts
+from shared.broker.sweep import PutBack
 from shared.errors import GenerationError, ProviderError
 from shared.protocol.events import Start, Usage
 from shared.protocol.transcript import estimate_usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
+from workers import metrics
 from workers.flusher import Flusher
 from workers.leases import Leases
 from workers.providers.base import Finished, Provider
-from workers.writer import StreamWriter
+from workers.writer import HANDOVER, Ended, StreamWriter
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Generation:
         providers: dict[str, Provider],
         flusher: Flusher,
         leases: Leases,
+        put_back: PutBack,
     ) -> None:
         self._worker_id = worker_id
         self._settings = settings
@@ -45,6 +48,7 @@ class Generation:
         self._providers = providers
         self._flusher = flusher
         self._leases = leases
+        self._put_back = put_back
 
     async def run(self, stream_id: str) -> None:
         """From claim to end. Returns quietly where the stream is held, ended or gone: a job only carries an id."""
@@ -53,6 +57,8 @@ class Generation:
         if isinstance(claimed, Refused):
             logger.debug("stream %s not claimed: %s", stream_id, claimed)
             return
+        if claimed.attempt > 1:
+            metrics.TAKEOVERS.inc()
         instead = self._outcome_instead(claimed)
         if instead is not None:
             await end_claimed(self._client, self._scripts, stream_id, claimed, token, instead)
@@ -97,7 +103,14 @@ class Generation:
                 trace = "".join(traceback.format_tb(error.__traceback__))
                 logger.error("stream %s: %s in\n%s", stream_id, type(error).__name__, trace)  # noqa: TRY400
                 outcome = Outcome.failed(GenerationError("internal_error", "the worker failed"))
-            ended = await writer.finish(outcome, usage or writer.estimated_usage)
+            if writer.stop_reason == HANDOVER:
+                ended = await writer.hand_over()
+            else:
+                ended = await writer.finish(outcome, usage or writer.estimated_usage)
+        if ended is Ended.HANDED_OVER:
+            await self._put_back(stream_id)
+        else:
+            metrics.ENDINGS.labels(outcome.finish_reason).inc()
         logger.info("stream %s epoch %d: %s %s", stream_id, claimed.epoch, outcome.finish_reason, ended.name.lower())
 
     async def _read_provider(

@@ -9,9 +9,13 @@ from shared.broker.client import TROUBLE, Client, run_many
 from shared.broker.keys import worker_channel
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
-from workers.writer import StreamWriter
+from workers import metrics
+from workers.writer import HANDOVER, StreamWriter
 
 logger = logging.getLogger(__name__)
+
+#: How long an ended stream's events are kept (design §4 rule 6).
+LINGER_S = 10.0
 
 
 class Leases:
@@ -21,27 +25,41 @@ class Leases:
         self._interval_s = settings.lease_s / 3
         self._channel = worker_channel(worker_id)
         self._writers: dict[str, StreamWriter] = {}
+        self._lingering: dict[StreamWriter, float] = {}  # ended; looked at once more after this time
 
     @contextmanager
     def hold(self, writer: StreamWriter) -> Iterator[None]:
-        """Renew the writer's lease while inside."""
+        """Renew the writer's lease while inside, and keep its events for a while after."""
         stream_id = writer.holder.stream_id
         self._writers[stream_id] = writer
+        metrics.STREAMS.inc()
         try:
             yield
         finally:
+            metrics.STREAMS.dec()
             if self._writers.get(stream_id) is writer:
                 del self._writers[stream_id]
+        if writer.is_written:
+            self._lingering[writer] = asyncio.get_running_loop().time() + LINGER_S
+
+    def hand_over(self) -> None:
+        """Stop every stream, for others to take."""
+        for writer in list(self._writers.values()):
+            writer.stop(HANDOVER)
 
     async def renew(self) -> None:
         """For ever, three times in each lease, all streams in one pipeline."""
         while True:
             await asyncio.sleep(self._interval_s)
-            writers = list(self._writers.values())
-            if writers:
-                calls = [self._scripts.renew(writer.holder) for writer in writers]
-                for writer, answer in zip(writers, await run_many(self._client, calls), strict=True):
-                    writer.settle_renewal(answer)
+            writers, ended = list(self._writers.values()), dict(self._lingering)
+            calls = [self._scripts.renew(writer.holder) for writer in (*writers, *ended)]
+            answers = await run_many(self._client, calls) if calls else []
+            for writer, answer in zip(writers, answers[: len(writers)], strict=True):
+                writer.settle_renewal(answer)
+            now = asyncio.get_running_loop().time()
+            for (writer, until), answer in zip(ended.items(), answers[len(writers) :], strict=True):
+                if writer.check(answer) and now > until and writer.is_written:
+                    self._lingering.pop(writer, None)
 
     async def listen(self) -> None:
         """For ever: `cancel <id>` and `room <id>`, in milliseconds. What is missed stands in the state too."""

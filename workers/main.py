@@ -5,26 +5,29 @@ import logging
 import secrets
 import signal
 import sys
+from functools import partial
 
 import uvloop
 
 from shared.broker.catalog import Shelf, publish
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.scripts import StreamScripts
+from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
 from shared.logs import configure_logging
 from shared.settings import Settings
+from workers import metrics
 from workers.flusher import Flusher
 from workers.generate import Generation
 from workers.leases import Leases
 from workers.providers.base import Provider
 from workers.providers.registry import configured_providers
-from workers.queue import StreamQueue
-from workers.sweep import Sweep
+from workers.queue import StreamQueue, enqueue
 
 logger = logging.getLogger(__name__)
 
 _OFFER_EVERY_S = 60.0
+_HANDOVER_S = 5.0
 
 
 def run(settings: Settings) -> None:
@@ -35,53 +38,99 @@ def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> int:
     stop = _stop_on_signals()
-    worker_id = f"w{secrets.token_hex(4)}"
     client = connect(settings.redis_url)
     try:
         await _wait_until_fit(client)
+        if settings.metrics_port:
+            metrics.serve(settings.host, settings.metrics_port)
     except BrokerUnfit as error:
-        logger.error("%s", error.message)  # noqa: TRY400
+        logger.critical("%s", error.message)
         return 1
-    scripts = StreamScripts(settings)
-    providers = configured_providers(settings)
-    flusher = Flusher(client)
-    leases = Leases(client, scripts, settings, worker_id)
-    generation = Generation(
-        worker_id=worker_id,
-        settings=settings,
-        client=client,
-        scripts=scripts,
-        providers=providers,
-        flusher=flusher,
-        leases=leases,
-    )
-    queue = StreamQueue(settings, worker_id, generation.run)
-    taking = asyncio.create_task(queue.main())
-    background = [
-        asyncio.create_task(work)
-        for work in (
-            flusher.run(),
-            leases.renew(),
-            leases.listen(),
-            Sweep(client, settings, worker_id).run(),
-            *(_offer(client, provider) for provider in providers.values()),
-        )
-    ]
-    logger.info("worker %s serves %s, %d slots", worker_id, ", ".join(providers), settings.concurrency)
+    except OSError as error:
+        logger.critical("cannot serve metrics on port %d: %s", settings.metrics_port, error.strerror)
+        return 1
+    worker = _Worker(settings, client)
+    try:
+        return await worker.serve(stop)
+    finally:
+        await worker.close()
 
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait([stopping, taking, *background], return_when=asyncio.FIRST_COMPLETED)
-    failed = next((task for task in [taking, *background] if task.done()), None)
-    if failed is None:
-        await _drain(queue, taking, settings.drain_s)
-    else:
-        logger.critical("worker %s cannot go on", worker_id, exc_info=failed.exception())
-    for task in [taking, stopping, *background, *queue.tasks.values()]:
-        task.cancel()
-    for provider in providers.values():
-        await provider.aclose()
-    await client.aclose()
-    return 0 if failed is None else 1
+
+class _Worker:
+    """The parts of this process, put together."""
+
+    def __init__(self, settings: Settings, client: Client) -> None:
+        self._settings = settings
+        self._client = client
+        worker_id = f"w{secrets.token_hex(4)}"
+        scripts = StreamScripts(settings)
+        put_back = partial(enqueue, client, life_s=settings.retention_s)
+        self._providers = configured_providers(settings)
+        self._leases = Leases(client, scripts, settings, worker_id)
+        flusher = Flusher(client)
+        generation = Generation(
+            worker_id=worker_id,
+            settings=settings,
+            client=client,
+            scripts=scripts,
+            providers=self._providers,
+            flusher=flusher,
+            leases=self._leases,
+            put_back=put_back,
+        )
+        sweep = Sweep(
+            client,
+            scripts,
+            settings,
+            own_id=worker_id,
+            put_back=put_back,
+            count=lambda reason: metrics.SWEPT.labels(reason).inc(),
+        )
+        self._queue = StreamQueue(settings, worker_id, generation.run)
+        self._taking = asyncio.create_task(self._queue.main())
+        works = (flusher.run(), self._leases.renew(), self._leases.listen(), sweep.run())
+        offers = (_offer(client, provider) for provider in self._providers.values())
+        self._background = [asyncio.create_task(work) for work in (*works, *offers)]
+        logger.info("worker %s serves %s, %d slots", worker_id, ", ".join(self._providers), settings.concurrency)
+
+    async def serve(self, stop: asyncio.Event) -> int:
+        """Until ``stop``, and then the drain. 1 where a part broke: rather leave, and be restarted."""
+        tasks = [self._taking, *self._background]
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for task in tasks:
+            if task.done():
+                logger.critical("a part of this worker broke", exc_info=task.exception())
+                return 1
+        await self._drain()
+        return 0
+
+    async def close(self) -> None:
+        for task in (self._taking, *self._background, *self._queue.tasks.values()):
+            task.cancel()
+        for provider in self._providers.values():
+            await provider.aclose()
+        await self._client.aclose()
+
+    async def _drain(self) -> None:
+        """Take nothing new, finish what runs until the deadline, hand the rest over."""
+        self._queue.quiet()
+        logger.info("draining: %d streams have %g s", len(self._queue.tasks), self._settings.drain_s)
+        if not await self._is_empty_within(self._settings.drain_s):
+            logger.info("handing over %d streams", len(self._queue.tasks))
+            self._leases.hand_over()
+            if not await self._is_empty_within(_HANDOVER_S):
+                logger.warning("%d streams are left to their leases", len(self._queue.tasks))
+
+    async def _is_empty_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._taking)
+                await self._queue.drained()
+        except TimeoutError:
+            return False
+        return True
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -111,18 +160,6 @@ async def _wait_until_fit(client: Client) -> None:
             await asyncio.sleep(0.5)
         else:
             return
-
-
-async def _drain(queue: StreamQueue, taking: asyncio.Task[None], deadline_s: float) -> None:
-    """Take nothing new, finish what runs, by the deadline."""
-    queue.quiet()
-    logger.info("draining: %d streams have %g s", len(queue.tasks), deadline_s)
-    try:
-        async with asyncio.timeout(deadline_s):
-            await taking
-            await queue.drained()
-    except TimeoutError:
-        logger.warning("%d streams did not end in time", len(queue.tasks))
 
 
 async def _offer(client: Client, provider: Provider) -> None:

@@ -7,6 +7,7 @@ puts back what was lost between here and the claim. Why not arq's own polling: d
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,11 +16,11 @@ from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from arq.worker import Worker, func
-from redis.asyncio import BlockingConnectionPool
 
+from shared.broker import scripts
 from shared.broker.client import TROUBLE, Client, run
 from shared.broker.keys import QUEUE
-from shared.broker.scripts import enqueue
+from shared.broker.pools import pool_of
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,8 @@ class StreamQueue(Worker):
         async def job(ctx: dict[Any, Any], stream_id: str) -> None:
             await generate(stream_id)
 
-        pool = BlockingConnectionPool.from_url(settings.redis_url, max_connections=32, socket_timeout=5, timeout=5)
         redis = ArqRedis(
-            connection_pool=pool,
+            connection_pool=pool_of(settings.redis_url, timeout_s=5, connections=32),
             job_serializer=msgspec.json.encode,
             job_deserializer=msgspec.json.decode,
             default_queue_name=QUEUE,
@@ -114,8 +114,9 @@ class StreamQueue(Worker):
             logger.warning("job of stream %s broke: %s", stream_id, type(error).__name__)
 
 
-async def requeue(client: Client, stream_id: str, *, now_ms: int, life_s: float) -> bool:
-    """For the sweep. False where the stream waits in the queue already; it keeps its place."""
+async def enqueue(client: Client, stream_id: str, *, life_s: float) -> bool:
+    """For the sweep and for a handover. False where the stream waits in the queue already; it keeps its place."""
+    now_ms = time.time_ns() // 1_000_000
     job = serialize_job(JOB, (stream_id,), {}, None, now_ms, serializer=msgspec.json.encode)
-    call = enqueue(stream_id, job, job_key=job_key_prefix + stream_id, score=now_ms, life_s=life_s)
+    call = scripts.enqueue(stream_id, job, job_key=job_key_prefix + stream_id, score=now_ms, life_s=life_s)
     return await run(client, call)

@@ -8,6 +8,7 @@ and become one event with the next; nothing waits for a timer.
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum, auto
 
 from shared.broker.ending import Outcome, restorable
@@ -16,6 +17,7 @@ from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.events import Usage
 from shared.settings import Settings
+from workers import metrics
 from workers.gathering import Gathering
 from workers.providers.base import ReasoningDelta, TextDelta
 
@@ -29,6 +31,8 @@ MOST_EVENTS = 64
 
 #: The stop signal of a stream that nobody watches; only the finish script may decide it.
 ABANDONED = "abandoned"
+#: Why a worker that leaves stops: another one takes the stream.
+HANDOVER = "handover"
 
 
 class Ended(Enum):
@@ -36,6 +40,7 @@ class Ended(Enum):
 
     WRITTEN = auto()
     WATCHED = auto()  # a reader came; go on
+    HANDED_OVER = auto()  # given up, for another worker to take
     LOST = auto()  # the stream is somebody else's, deleted or ended
 
 
@@ -74,10 +79,16 @@ class StreamWriter:
         self._unsent_bytes = 0
         self._restore = False
         self._full = False
+        self._releasing = False
         self._ending: Ending | None = None
         self._closing_events = 0
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._moved = asyncio.Event()
+
+    @property
+    def is_written(self) -> bool:
+        """The ending stands in Redis, as far as we know."""
+        return self._ended.done() and self._ended.result() is Ended.WRITTEN
 
     @property
     def estimated_usage(self) -> Usage:
@@ -104,6 +115,12 @@ class StreamWriter:
             self._begin_ending(outcome, usage)
         return await self._ended
 
+    async def hand_over(self) -> Ended:
+        """Give the stream up as it stands. HANDED_OVER, or whatever ended it meanwhile."""
+        self._releasing = True
+        self._wake(self)
+        return await self._ended
+
     # --- what others tell it
 
     def stop(self, reason: str) -> None:
@@ -124,6 +141,8 @@ class StreamWriter:
         """What to send now, if anything. Only one is in flight at a time."""
         if self._ended.done():
             return None
+        if self._releasing and self._ending is None:
+            return self._scripts.release(self.holder)
         if self._restore:
             open_events = self._events[: len(self._events) - self._closing_events]
             body_hash = self._fields["body_hash"].decode()
@@ -145,12 +164,14 @@ class StreamWriter:
         if isinstance(reply, BrokerUnavailable):
             self._wake(self)
             return
+        metrics.APPEND_ANSWERS.labels(reply.code).inc()
         match reply.code:
+            case _ if self._releasing and self._ending is None:
+                self._close(Ended.HANDED_OVER if reply.code is Code.OK else Ended.LOST)
             case Code.OK | Code.FULL | Code.GAP:
                 self._settle_progress(reply)
             case Code.MISSING | Code.BEHIND:
-                self._restore = True
-                self._wake(self)
+                self._begin_restore()
             case Code.WATCHED:
                 self._withdraw_ending()
             case Code.CLOSED if self._is_own_ending(reply):
@@ -172,11 +193,30 @@ class StreamWriter:
         else:
             self.settle(reply)
 
+    def check(self, reply: WriteReply | BrokerUnavailable) -> bool:
+        """Take the answer to a renewal after the end. False where nobody answered. A Redis that has forgotten the
+        ending, or the stream, is told once more (design §4 rule 6)."""
+        if isinstance(reply, BrokerUnavailable):
+            return False
+        if reply.code in {Code.OK, Code.MISSING, Code.BEHIND}:
+            self._ended = asyncio.get_running_loop().create_future()
+            if reply.code is Code.OK:
+                self._acknowledge(reply.last_seq)
+                self._wake(self)
+            else:
+                self._begin_restore()
+        return True
+
     # --- inside
 
     @property
     def _backlog(self) -> int:
         return self._unsent_bytes + self._gathering.bytes
+
+    def _begin_restore(self) -> None:
+        metrics.RESTORES.inc()
+        self._restore = True
+        self._wake(self)
 
     def _freeze(self) -> None:
         gathered = self._gathering.take()
@@ -239,6 +279,8 @@ class StreamWriter:
         self._close(Ended.LOST)
 
     def _close(self, ended: Ended) -> None:
+        if self._ending is not None:
+            self._ending = replace(self._ending, only_if_unwatched=False)  # settled, should it have to be said again
         if not self._ended.done():
             self._ended.set_result(ended)
         self.stop(ended.name.lower())

@@ -6,8 +6,8 @@ from fastapi import Query
 
 from gateway.state import ANONYMOUS, GatewayState
 from shared.broker.client import run
-from shared.broker.scripts import Gone, Page
-from shared.errors import StreamGone, StreamNotFound
+from shared.broker.scripts import Gone, Lost, Page
+from shared.errors import StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START, EventId, is_stream_id
 
 Ticket = Annotated[str | None, Query(description="from the `stream_url` of `POST /chat`")]
@@ -15,10 +15,13 @@ Ticket = Annotated[str | None, Query(description="from the `stream_url` of `POST
 
 async def read_own(gateway: GatewayState, stream_id: str, after: EventId = START) -> Page:
     """A page of the caller's own stream. Raises :class:`StreamNotFound` also for somebody else's, so that an id
-    cannot be probed, and :class:`StreamGone` for what was the caller's own."""
+    cannot be probed, :class:`StreamGone` for what was the caller's own, and
+    :class:`StreamRecovering` where Redis may just have lost it."""
     if not is_stream_id(stream_id):
         raise StreamNotFound
     page = await run(gateway.client, gateway.scripts.read(stream_id, after))
+    if page is Lost.MAYBE:
+        raise StreamRecovering
     if page is None or page.principal != ANONYMOUS:
         raise StreamNotFound
     if isinstance(page, Gone):

@@ -15,7 +15,7 @@ from gateway.sse import stream_response
 from gateway.state import ANONYMOUS, Gateway, GatewayState
 from gateway.subscription import Subscription
 from shared.broker.scripts import Page
-from shared.errors import InvalidRequest
+from shared.errors import Draining, InvalidRequest
 from shared.protocol.ids import START, EventId, parse_cursor
 from shared.protocol.lifecycle import TERMINAL, Status
 from shared.schemas import ChatRequest, OnDisconnect, parse_chat_request
@@ -78,6 +78,8 @@ async def start(request: Request, gateway: Gateway, idempotency_key: Idempotency
 async def _dispatch(
     gateway: GatewayState, asked: ChatRequest, key: str | None, *, on_disconnect: OnDisconnect
 ) -> Dispatched:
+    if gateway.hub.draining:
+        raise Draining
     if key is not None and not 1 <= len(key) <= _MOST_KEY_CHARACTERS:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {_MOST_KEY_CHARACTERS} characters")
     resolved = await gateway.models.resolve(asked)

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.state import Gateway
 from shared.broker.client import check_fitness
-from shared.errors import BrokerUnavailable, NoModels
+from shared.errors import BrokerUnavailable, Draining, NoModels
 
 router = APIRouter()
 
@@ -23,7 +23,9 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(gateway: Gateway) -> dict[str, str]:
-    """Redis answers. 503 otherwise."""
+    """Redis answers, and this gateway is not leaving. 503 otherwise."""
+    if gateway.hub.draining:
+        raise Draining
     try:
         async with asyncio.timeout(_READY_WITHIN_S):
             await check_fitness(gateway.client)

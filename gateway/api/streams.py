@@ -14,7 +14,7 @@ from shared.broker.client import run
 from shared.broker.ending import Outcome, end_unheld, read_all
 from shared.broker.scripts import Page, Refused
 from shared.broker.status import read_state
-from shared.errors import StreamGone
+from shared.errors import Draining, StreamGone
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, parse_cursor
 from shared.protocol.lifecycle import ACTIVE, TERMINAL
@@ -33,6 +33,8 @@ async def resume(
 ) -> Response:
     """The stream from the cursor on. The header wins over the query: an EventSource repeats its old URL. 204 at
     the end, so that an EventSource stops for good."""
+    if gateway.hub.draining:
+        raise Draining
     check_ticket(gateway, ticket, stream_id)
     cursor = parse_cursor(last_event_id if last_event_id is not None else query_cursor)
     page = await read_own(gateway, stream_id, cursor)
@@ -50,9 +52,11 @@ async def status(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dic
     check_ticket(gateway, ticket, stream_id)
     page = await read_own(gateway, stream_id)
     state = await read_state(gateway.client, stream_id)
-    stored = page.events if page.complete else await read_all(gateway.client, gateway.scripts, stream_id)
     if state is None:
         raise StreamGone
+    # What the state tells must not be newer than the events: it may have ended between the two reads.
+    as_one = page.complete and page.status == state.status
+    stored = page.events if as_one else await read_all(gateway.client, gateway.scripts, stream_id)
     if page.status in ACTIVE:
         await _count_as_watching(gateway, stream_id, page, len(stored))
     transcript = fold(map(events.decode, stored))

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
 )
@@ -24,6 +24,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from shared.broker.pools import pool_of
 from shared.broker.scripts import Call
 from shared.errors import BrokerUnavailable, HeadraceError
 
@@ -60,14 +61,7 @@ class BrokerUnfit(HeadraceError):
 
 def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
     """A client whose calls fail after ``timeout_s``; a blocking read has to end before that. Connects lazily."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=min(timeout_s, 2),
-    )
-    return Redis(connection_pool=pool)
+    return Redis(connection_pool=pool_of(url, timeout_s=timeout_s, connections=connections))
 
 
 async def run(client: Client, call: Call[T]) -> T:

@@ -68,12 +68,13 @@ _OWNED_BY_SCRIPTS = frozenset(
 )
 
 
-async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> None:
-    """End a stream that nobody holds. Where somebody holds it by now, that one will read why it should stop."""
+async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> bool:
+    """End a stream that nobody holds. False where somebody holds it by now, or it has ended."""
     token = f"ending.{secrets.token_hex(8)}"
     claimed = await run(client, scripts.claim(stream_id, token))
-    if isinstance(claimed, Claimed):
-        await end_claimed(client, scripts, stream_id, claimed, token, outcome)
+    if not isinstance(claimed, Claimed):
+        return False
+    return await end_claimed(client, scripts, stream_id, claimed, token, outcome)
 
 
 async def end_claimed(

@@ -9,8 +9,9 @@ hr:{bb}:<id>:readers         zset    acknowledge       with the stream; gateway 
 hr:{bb}:idem:<digest>        string  create, restore   with the stream; "<id> <body hash>"
 hr:{bb}:<id>:tombstone       string  create, delete    longer than the stream; "live|deleted <principal>"
 hr:{bb}:index                zset    create … finish   as long as its longest stream; id → next look, ms
+hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
 hr:catalog                   hash    workers           a day from the last word of any worker
-hr:sweep                     string  one worker        3 s; who sweeps
+hr:sweep                     string  one process       1.5 s; who sweeps
 hr:queue, hr:queue:*         arq     dispatch, arq     a day
 hr:wake:<gateway>            stream  hub               a minute, renewed
 hr:worker:<worker>           pub/sub cancel, room      -
@@ -29,7 +30,7 @@ SWEEP: Final = "hr:sweep"
 
 def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
     """The keys of one stream in the order in which every script takes them: state, log, tail, readers, index,
-    tombstone and, where the stream was asked for with a key, its idempotency entry (``idempotency``: the digest).
+    tombstone, pulse and, where it was asked for with a key, its idempotency entry (``idempotency``: the digest).
     """
     prefix = _bucket_prefix(bucket_of(stream_id))
     stream = prefix + stream_id
@@ -40,6 +41,7 @@ def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
         f"{stream}:readers",
         f"{prefix}index",
         f"{stream}:tombstone",
+        f"{prefix}pulse",
     ]
     if idempotency:
         keys.append(idempotency_entry_key(idempotency))
@@ -59,8 +61,10 @@ def tail_key(stream_id: str) -> str:
     return f"{_bucket_prefix(bucket_of(stream_id))}{stream_id}:tail"
 
 
-def index_keys() -> list[str]:
-    return [f"{_bucket_prefix(f'{bucket:02x}')}index" for bucket in range(BUCKETS)]
+def sweep_keys() -> list[tuple[str, str]]:
+    """Index and pulse of every bucket."""
+    prefixes = [_bucket_prefix(f"{bucket:02x}") for bucket in range(BUCKETS)]
+    return [(f"{prefix}index", f"{prefix}pulse") for prefix in prefixes]
 
 
 def wake_key(gateway_id: str) -> str:

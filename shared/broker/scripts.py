@@ -6,7 +6,7 @@ Keeping calls apart from their sending lets a worker put those of all its stream
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeVar
 
@@ -17,6 +17,9 @@ from shared.settings import Settings
 
 T_co = TypeVar("T_co", covariant=True)
 Argument = str | bytes | int
+
+#: Beyond a lease: how long a worker that lives may take to write again what Redis lost (design §4 rule 5).
+HEALING_MS: Final = 4000
 Fields = Mapping[str, Argument]
 
 
@@ -125,6 +128,20 @@ class Gone:
     deleted: bool
 
 
+class Lost(Enum):
+    """There is no state, but Redis had trouble so lately that a worker may still bring it back."""
+
+    MAYBE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Streams of one bucket to look at, as of ``now_ms`` by Redis' clock."""
+
+    now_ms: int
+    stream_ids: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who writes: the epoch it was given and the random token that tells it from another of the same epoch."""
@@ -191,6 +208,10 @@ class StreamScripts:
         arguments: list[Argument] = [holder.epoch, holder.token, self._lease, *self._life]
         return Call(_RENEW, holder.keys, arguments, _parse_write)
 
+    def release(self, holder: Holder) -> Call[WriteReply]:
+        """Hand the stream over to whoever claims it next, without a lease wait."""
+        return Call(_RELEASE, holder.keys, [holder.epoch, holder.token], _parse_write)
+
     def acknowledge(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[Position | None]:
         """Readers are there, the leading one at ``lead``. None: there is no state."""
         arguments: list[Argument] = [gateway_id, self._reader_lease, *lead, self._window]
@@ -209,9 +230,14 @@ class StreamScripts:
 
     def read(
         self, stream_id: str, after: EventId, *, most_events: int = 256, most_bytes: int = 64 * 1024
-    ) -> Call[Page | Gone | None]:
+    ) -> Call[Page | Gone | Lost | None]:
         """A page of the log; from the start where ``after`` is of another epoch. None: never heard of it."""
-        return Call(_READ, stream_keys(stream_id), [*after, most_events, most_bytes], _parse_page)
+        arguments: list[Argument] = [*after, most_events, most_bytes, self._lease + HEALING_MS]
+        return Call(_READ, stream_keys(stream_id), arguments, _parse_page)
+
+    def sweep(self, keys: tuple[str, str], run_id: str, *, most: int = 100) -> Call[Due]:
+        """One bucket's turn: its pulse, and what is due."""
+        return Call(_SWEEP, keys, [self._lease, most, run_id], _parse_due)
 
 
 def enqueue(stream_id: str, job: bytes, *, job_key: str, score: int, life_s: float) -> Call[bool]:
@@ -225,10 +251,12 @@ _APPEND: Final = Script("append")
 _FINISH: Final = Script("finish")
 _RESTORE: Final = Script("restore")
 _RENEW: Final = Script("renew")
+_RELEASE: Final = Script("release")
 _ACKNOWLEDGE: Final = Script("acknowledge")
 _CANCEL: Final = Script("cancel")
 _DELETE: Final = Script("delete")
 _READ: Final = Script("read")
+_SWEEP: Final = Script("sweep", of_a_stream=False)
 _ENQUEUE: Final = Script("enqueue", of_a_stream=False)
 
 
@@ -269,9 +297,15 @@ def _parse_position(raw: list[Any]) -> Position | None:
     return Position(Status(raw[0].decode()), raw[1], raw[2]) if raw else None
 
 
-def _parse_page(raw: list[Any]) -> Page | Gone | None:
+def _parse_due(raw: list[Any]) -> Due:
+    return Due(raw[0], [stream_id.decode() for stream_id in raw[1:]])
+
+
+def _parse_page(raw: list[Any]) -> Page | Gone | Lost | None:
     if not raw:
         return None
+    if raw == [b""]:
+        return Lost.MAYBE
     if len(raw) == 1:
         kind, _, principal = raw[0].decode().partition(" ")
         return Gone(principal, deleted=kind == "deleted")

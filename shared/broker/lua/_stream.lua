@@ -1,9 +1,9 @@
 -- What every script of one stream begins with; scripts.py puts it after the script's own first line.
 -- KEYS: 1 state (hash)  2 log (list)  3 tail (stream)  4 readers (zset)  5 index (zset)  6 tombstone (string)
---       7 idempotency entry (string), only where the stream has one
+--       7 pulse (hash)  8 idempotency entry (string), only where the stream has one
 -- Times are milliseconds of Redis' own clock. A script checks everything before its first write.
 
-local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, IDEMPOTENCY = unpack(KEYS)
+local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = unpack(KEYS)
 local ID = string.match(STATE, ':(%x+):state$')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -59,6 +59,14 @@ local function refuse(s, epoch, holder)
   if not active(s) then return {'CLOSED', redis.call('LLEN', LOG), s.reason or '', 0, current} end
   if current > epoch or (current == epoch and s.holder ~= holder) then return answer('SUPERSEDED', 0, s) end
   if current < epoch then return answer('BEHIND', 0, s) end
+end
+
+-- Whether this Redis was away, frozen, emptied or replaced within the last `ms`: the sweep's pulse then stopped, or
+-- its word of trouble is young (design §4 rule 7). The run id is asked for only by who needs to be sure.
+local function in_trouble(ms, ask_run_id)
+  local at, trouble, run_id = unpack(redis.call('HMGET', PULSE, 'at', 'trouble', 'run_id'))
+  if not at or now - at > 2000 or (trouble and now < trouble + ms) then return true end
+  return ask_run_id and run_id ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 end
 
 local function top_of_tail()

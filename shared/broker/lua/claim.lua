@@ -2,20 +2,23 @@
 -- Takes a stream that nobody holds, under an epoch that never was and never will be again (design §4 rule 1).
 -- Writes no event: the older epoch stays readable until the first append of this one.
 -- ARGV: 1 holder, 2 lease ms
--- Answers {'MISSING'}, {'CLOSED'}, {'HELD'} or {'CLAIMED', epoch, attempt, events readable, stop signal, {field, value, …}}.
+-- Answers {'MISSING'}, {'CLOSED'}, {'HELD'}: by a worker, or by nobody until those who held streams when Redis had its
+-- trouble were heard; or {'CLAIMED', epoch, attempt, events readable, stop signal, {field, value, …}}.
 
 local s = load('status', 'epoch', 'log_epoch', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
-  'live_until', 'polled_until', 'created')
+  'live_until', 'polled_until', 'created', 'handed_over')
 if not s.status then
   redis.call('ZREM', INDEX, ID)
   return {'MISSING'}
 end
 if not active(s) then return {'CLOSED'} end
 if held(s) then return {'HELD'} end
+if s.status == 'running' and not s.handed_over and in_trouble(tonumber(ARGV[2]), true) then return {'HELD'} end
 
 local top_epoch = top_of_tail()
 local epoch = math.max(tonumber(s.epoch) + 1, top_epoch + 1, now - s.created)
-local attempt = tonumber(s.attempt) + 1
+local attempt = s.handed_over and tonumber(s.attempt) or s.attempt + 1
+redis.call('HDEL', STATE, 'handed_over')
 redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', ARGV[1], 'attempt', attempt,
   'lease_until', now + ARGV[2])
 redis.call('HSETNX', STATE, 'started', now)

@@ -1,14 +1,16 @@
 #!lua flags=no-writes
 -- A page of the log after a cursor, and with it everything a reader must know, as of one instant.
--- ARGV: 1 cursor epoch, 2 cursor seq, 3 most events, 4 bytes after which the page ends
--- Answers {} for an unknown stream, {tombstone} for one that is gone, else
+-- ARGV: 1 cursor epoch, 2 cursor seq, 3 most events, 4 bytes after which the page ends, 5 ms that a worker may take
+--       to heal what Redis lost
+-- Answers {} for an unknown stream, {tombstone} for one that is gone, {''} where it may just have been lost, else
 -- {status, principal, epoch of the log, events in the log, seq of the first event given, events…}.
 -- A cursor of another epoch reads from the start.
 
 local s = load('status', 'principal', 'log_epoch')
 if not s.status then
   local stone = redis.call('GET', TOMBSTONE)
-  return stone and {stone} or {}
+  if stone then return {stone} end
+  return in_trouble(tonumber(ARGV[5])) and {''} or {}
 end
 local log_epoch, n = tonumber(s.log_epoch), redis.call('LLEN', LOG)
 local first = tonumber(ARGV[1]) == log_epoch and ARGV[2] + 1 or 1

@@ -1,0 +1,63 @@
+"""From a Redis URL to a pool of connections.
+
+``redis://``, ``rediss://`` (TLS) and ``unix://`` with users, passwords and options as redis-py reads them, and
+``sentinel://[user:password@]host[:port],host[:port],…/master-name[/db]`` (``sentinels://`` with TLS), where the
+sentinels say who the master is, and again after each failover.
+"""
+
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, ConnectionPool
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+
+SCHEMES: Final = ("redis", "rediss", "unix", "sentinel", "sentinels")
+_SENTINEL_PORT: Final = 26379
+
+
+def check_url(url: str) -> str:
+    """The URL itself. Raises ValueError for one that cannot be used."""
+    scheme = urlsplit(url).scheme
+    if scheme not in SCHEMES:
+        raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}")
+    if scheme.startswith("sentinel") and not _master_of(url)[0]:
+        raise ValueError("must name the master: sentinel://host:26379,host:26379/master-name")
+    return url
+
+
+def pool_of(url: str, *, timeout_s: float, connections: int) -> ConnectionPool:
+    """A pool whose calls fail after ``timeout_s``. Who asks for more than ``connections`` at once waits as long;
+    behind sentinels there is no such limit."""
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, 2)}
+    if urlsplit(url).scheme.startswith("sentinel"):
+        return _sentinel_pool(url, options)
+    return BlockingConnectionPool.from_url(url, max_connections=connections, timeout=timeout_s, **options)
+
+
+def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    name, db = _master_of(url)
+    sentinels = [_address(host) for host in hosts.split(",")]
+    options |= dict(parse_qsl(parts.query))
+    if parts.scheme == "sentinels":
+        options["ssl"] = True
+    return SentinelConnectionPool(
+        name,
+        Sentinel(sentinels),  # type: ignore[no-untyped-call]
+        db=db,
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+        **options,
+    )
+
+
+def _master_of(url: str) -> tuple[str, int]:
+    name, _, db = urlsplit(url).path.strip("/").partition("/")
+    return unquote(name), int(db or 0)
+
+
+def _address(host: str) -> tuple[str, int]:
+    name, _, port = host.rpartition(":")
+    return (name, int(port)) if name else (host, _SENTINEL_PORT)

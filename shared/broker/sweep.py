@@ -1,0 +1,107 @@
+"""The periodic look for streams that nobody holds and that should go on or end, and the pulse of Redis itself.
+
+Every gateway and worker is ready to sweep, so that streams end even where no worker lives; one does at a time, once a
+second. It only decides what nobody else can: a stream that waits goes back into the queue, and one that waited
+longer than the queue timeout is ended. Whoever claims a stream decides everything else.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from shared.broker.client import TROUBLE, Client, run_many
+from shared.broker.ending import Outcome, end_unheld
+from shared.broker.keys import SWEEP, state_key, sweep_keys
+from shared.broker.scripts import Due, StreamScripts
+from shared.errors import BrokerUnavailable, GenerationError, Unavailable
+from shared.protocol.lifecycle import Status
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: A sweeper that dies is replaced before its pulse is taken for a Redis in trouble (2 s, `in_trouble`).
+_TRY_EVERY_S = 0.25
+_TURN_MS = 1500
+_EVERY_S = 1.0
+
+PutBack = Callable[[str], Awaitable[bool]]
+
+
+class Sweep:
+    """``put_back`` queues a stream's id; False where it waits already. ``count`` is told each thing done."""
+
+    def __init__(
+        self,
+        client: Client,
+        scripts: StreamScripts,
+        settings: Settings,
+        *,
+        own_id: str,
+        put_back: PutBack,
+        count: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._queue_timeout_ms = settings.queue_timeout_s * 1000
+        self._own_id = own_id.encode()
+        self._put_back = put_back
+        self._count = count
+        self._keys = sweep_keys()
+
+    async def run(self) -> None:
+        """For ever."""
+        loop = asyncio.get_running_loop()
+        next_sweep = loop.time()
+        while True:
+            await asyncio.sleep(_TRY_EVERY_S)
+            try:
+                if await self._is_my_turn() and loop.time() >= next_sweep:
+                    next_sweep = loop.time() + _EVERY_S
+                    await self.sweep()
+            except (*TROUBLE, Unavailable) as error:
+                logger.debug("no sweep: %s", type(error).__name__)
+
+    async def sweep(self) -> None:
+        """All buckets once."""
+        run_id = (await self._client.info("server"))["run_id"]
+        calls = [self._scripts.sweep(keys, run_id) for keys in self._keys]
+        for due in await run_many(self._client, calls):
+            if isinstance(due, BrokerUnavailable):
+                raise due
+            if due.stream_ids:
+                await self._look_at(due)
+
+    async def _is_my_turn(self) -> bool:
+        if await self._client.set(SWEEP, self._own_id, nx=True, px=_TURN_MS):
+            return True
+        if await self._client.get(SWEEP) != self._own_id:
+            return False
+        return bool(await self._client.pexpire(SWEEP, _TURN_MS))
+
+    async def _look_at(self, due: Due) -> None:
+        for stream_id, waited_ms, status in await self._waiting(due):
+            if waited_ms > self._queue_timeout_ms:
+                await self._end(stream_id, status)
+            elif await self._put_back(stream_id):
+                self._count("queued_again")
+                logger.info("stream %s was put back into the queue", stream_id)
+
+    async def _waiting(self, due: Due) -> Sequence[tuple[str, float, str]]:
+        """(id, how long nobody has held it in ms, status) of the streams that are there."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for stream_id in due.stream_ids:
+                pipe.hmget(state_key(stream_id), ["status", "created", "lease_until"])
+            states = await pipe.execute()
+        return [
+            (stream_id, due.now_ms - max(int(created), int(lease_until or 0)), status.decode())
+            for stream_id, (status, created, lease_until) in zip(due.stream_ids, states, strict=True)
+            if status is not None
+        ]
+
+    async def _end(self, stream_id: str, status: str) -> None:
+        if status == Status.QUEUED:
+            error = GenerationError("queue_timeout", "no worker was free in time; try again", retryable=True)
+        else:
+            error = GenerationError("worker_lost", "the worker writing this answer was lost")
+        if await end_unheld(self._client, self._scripts, stream_id, Outcome.failed(error)):
+            self._count(error.code)

@@ -1,0 +1,15 @@
+"""A worker's Prometheus metrics, served where ``HEADRACE_METRICS_PORT`` says. Label sets are bounded."""
+
+from prometheus_client import Counter, Gauge, start_http_server
+
+APPEND_ANSWERS = Counter("headrace_append_answers_total", "Answers of the scripts that write streams", ["code"])
+TAKEOVERS = Counter("headrace_takeovers_total", "Streams claimed that another worker had begun")
+RESTORES = Counter("headrace_restores_total", "Streams written again into a Redis that had lost them")
+SWEPT = Counter("headrace_swept_streams_total", "What the sweep did, by this process", ["reason"])
+ENDINGS = Counter("headrace_endings_total", "Streams that ended here", ["finish_reason"])
+STREAMS = Gauge("headrace_worker_streams", "Streams this worker holds")
+
+
+def serve(host: str, port: int) -> None:
+    """Raises OSError where the address cannot be had."""
+    start_http_server(port, host)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
 from types import FrameType
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 from sse_starlette.sse import AppStatus, SendTimeoutError
 
 from gateway.app import create_app
-from shared.errors import Drained
+from gateway.subscription import Drained
 from shared.logs import configure_logging
 from shared.settings import Settings
 
@@ -43,6 +44,9 @@ def run(settings: Settings) -> None:
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     # Or sse-starlette would cut the streams before we have said a word.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises them again once it has drained; leaving as told is a success, not a death by signal.
+        signal.signal(number, lambda *_: None)
     _Server(config, app).run(sockets=[listener])
 
 

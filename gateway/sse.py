@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 from sse_starlette import EventSourceResponse
 
-from shared.errors import Drained
+from gateway.subscription import Drained
 from shared.settings import Settings
 
 #: One newline: after ids, a blank line makes several clients dispatch an empty event (measured, docs/protocol.md).

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.dialects import native
 from gateway.feed import Feed, Run
 from shared.broker.scripts import Gone, Lost, Page
-from shared.errors import BrokerUnavailable, Drained
+from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import TERMINAL, Status
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 #: A cursor of no epoch: what follows is everything, told with ``reset``.
 RESET: Final = EventId(0, 1)
 _RETRY_S = 0.5
+
+
+class Drained(Exception):
+    """This gateway leaves. Not an answer: it closes a live connection so that its client reconnects."""
 
 
 class Subscription:
@@ -43,7 +47,7 @@ class Subscription:
                 yield native.queued(self.stream_id)
             while True:
                 if self._hub.draining:
-                    raise Drained("this gateway is leaving")
+                    raise Drained
                 version = feed.version
                 run = None if self._first_page else feed.after(self.cursor)
                 if run is None:
@@ -91,7 +95,7 @@ class Subscription:
                 return await self._hub.read(self.stream_id, self.cursor)
             except BrokerUnavailable:
                 await asyncio.sleep(_RETRY_S)
-        raise Drained("this gateway is leaving")
+        raise Drained
 
     async def _wait(self, feed: Feed, version: int) -> None:
         if self._trouble_since is None:

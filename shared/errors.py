@@ -16,7 +16,6 @@ HeadraceError
 │   ├── StreamRecovering            Redis lost the stream; its worker may bring it back
 │   ├── NoModels                    no worker has said what it offers
 │   └── Draining                    this gateway is leaving
-├── Drained                 never an answer: closes a live connection for its client to reconnect
 └── GenerationError         ends a stream with ``error`` + ``done``; never an HTTP status of its own
     └── ProviderError           the provider refused, failed or broke off
 
@@ -129,14 +128,6 @@ class Draining(Unavailable):
 
     def __init__(self, message: str = "this gateway is shutting down; try again") -> None:
         super().__init__(message)
-
-
-class Drained(HeadraceError):
-    """Not an answer: how a subscription leaves a connection that is to be closed without its proper end, so that
-    every kind of client reconnects."""
-
-    code = "draining"
-    retryable = True
 
 
 class GenerationError(HeadraceError):

@@ -59,6 +59,7 @@ class StreamQueue(Worker):
             job_deserializer=msgspec.json.decode,
             log_results=False,
         )
+        self._life_s = settings.retention_s
         self._slot_freed = asyncio.Event()
 
     @property
@@ -74,7 +75,10 @@ class StreamQueue(Worker):
                     self._slot_freed.clear()
                     await self._slot_freed.wait()
                 for stream_id in await self._take():
-                    self._start(stream_id)
+                    if self.allow_pick_jobs:
+                        self._start(stream_id)
+                    else:  # told to leave while the read was blocked
+                        await enqueue(self.pool, stream_id, life_s=self._life_s)
             except TROUBLE as error:
                 logger.debug("the queue is out of reach: %s", type(error).__name__)
                 await asyncio.sleep(0.2)

@@ -1,0 +1,164 @@
+"""SIGTERM to gateways and workers, under load: no token is lost or doubled, no request that is retried fails."""
+
+import asyncio
+import signal
+
+import httpx2
+import pytest
+
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer
+from tests.sse_client import Broken, Frame, text_of
+from tests.system import Process, System, ask
+
+WORDS = [f"w{i} " for i in range(40)]
+
+
+async def test_a_gateway_that_leaves_tells_its_clients_to_come_back(start_system: StartSystem) -> None:
+    system = await start_system()
+    gate = asyncio.Event()
+    system.fake.play("drained", Answer(deltas=WORDS, gate=gate, gate_after=10))
+    first = await system.stream("drained")
+    seen = [await first.next("token")]
+    other = await system.read(first.stream_id, gateway=0)
+    await other.next("token")
+    system.gateways[0].signal(signal.SIGTERM)
+    for connection in (first, other):
+        with pytest.raises(Broken):  # no terminating chunk: fetch-based clients reconnect too
+            seen += await connection.rest()
+        last_line = bytes(connection.raw).rsplit(b"\n\n", 1)[1]
+        assert last_line.startswith(b"retry: ")  # after a whole event
+        assert 1000 <= int(last_line.removeprefix(b"retry: ")) <= 3000
+    assert await system.gateways[0].wait() == 0
+    gate.set()
+    async with await system.read(first.stream_id, seen[-1].at, gateway=1) as again:
+        events = [frame for frame in seen if frame.id]
+        whole = events + await again.rest()
+    assert len({frame.id for frame in whole}) == len(whole)
+    async with await system.read(first.stream_id, gateway=1) as complete:
+        assert text_of(await complete.rest()) == "".join(WORDS)
+    assert "Traceback" not in system.gateways[0].log.read_text()
+
+
+async def test_a_gateway_that_leaves_takes_nothing_new(start_system: StartSystem) -> None:
+    """A request on a connection that is open already is told to go elsewhere."""
+    system = await start_system(gateways=1, workers=1)
+    gate = asyncio.Event()
+    system.fake.play("holds", Answer(deltas=WORDS, gate=gate, gate_after=1))
+    async with await system.stream("holds") as connection:
+        await connection.next("token")
+        system.gateways[0].signal(signal.SIGTERM)
+        with pytest.raises(Broken):
+            await connection.rest()
+    try:
+        answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
+    except httpx2.TransportError:
+        return  # it has left
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+
+
+async def test_a_worker_that_leaves_finishes_what_it_has(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, drain_s=20)
+    gate = asyncio.Event()
+    system.fake.play("finishes", Answer(deltas=WORDS, gate=gate, gate_after=5))
+    async with await system.stream("finishes") as connection:
+        seen = [await connection.next("token")]
+        system.workers[0].signal(signal.SIGTERM)
+        late = await system.post("echo", "later")  # nobody takes it now
+        gate.set()
+        seen += await connection.rest()
+    assert text_of(seen) == "".join(WORDS)
+    assert await system.workers[0].wait() == 0
+    assert (await system.status(late))["status"] == "queued"
+    system.workers[0].start()
+    assert (await system.ended(late))["text"] == "later"
+
+
+async def test_a_worker_that_leaves_hands_the_rest_over(start_system: StartSystem) -> None:
+    """Without a lease wait, and without counting as an attempt that failed."""
+    system = await start_system(gateways=1, workers=2, drain_s=0.2, lease_s=60)
+    gate = asyncio.Event()
+    system.fake.play("handed", Answer(deltas=lambda n: [f"call{n} ", *WORDS], gate=gate, gate_after=5))
+    async with await system.stream("handed") as connection:
+        await connection.next("token")
+        (await holder(system, connection.stream_id)).signal(signal.SIGTERM)
+        start = await connection.next("start")
+        assert (start.data["reset"], start.data["attempt"]) == (True, 1)
+        gate.set()
+        assert text_of(await connection.rest()) == "call2 " + "".join(WORDS)
+    await system.fake.calls[0].wait_closed()
+
+
+async def test_a_second_signal_leaves_at_once(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, drain_s=600)
+    gate = asyncio.Event()
+    system.fake.play("stays", Answer(deltas=WORDS, gate=gate, gate_after=5))
+    async with await system.stream("stays") as connection:
+        await connection.next("token")
+        worker = system.workers[0]
+        worker.signal(signal.SIGTERM)
+
+        async def drains() -> bool:
+            return "draining" in worker.log.read_text()
+
+        await system.eventually(drains)
+        assert worker.alive
+        worker.signal(signal.SIGTERM)
+        await worker.wait(timeout_s=10)
+
+
+@pytest.mark.timeout(200)
+async def test_a_rolling_restart_under_load_loses_nothing(start_system: StartSystem) -> None:
+    """Two gateways and two workers are replaced one after the other under 200 live streams."""
+    streams = 200
+    system = await start_system(drain_s=30, concurrency=250)
+    words = [f"w{i} " for i in range(250)]
+    system.fake.play("rolling", Answer(deltas=lambda n: [f"call{n} ", *words], delay_s=0.04))
+    readers = [asyncio.create_task(_read_to_the_end(system, f"rolling-{i}", i % 2)) for i in range(streams)]
+    await system.fake.wait_calls(streams, timeout_s=60)
+    for process in (*system.gateways, *system.workers):
+        process.signal(signal.SIGTERM)
+        assert await process.wait(timeout_s=60) == 0
+        process.start()
+        await system.ready()
+    texts, resets = [], 0
+    for frames in await asyncio.gather(*readers):
+        resets += sum(bool(frame.data.get("reset")) for frame in frames)
+        assert frames[-1].data["finish_reason"] == "stop"
+        ids = [frame.id for frame in frames if frame.id]
+        assert len(set(ids)) == len(ids)
+        texts.append(text_of(frames))
+    assert resets == 0
+    assert len(system.fake.calls) == streams
+    assert sorted(texts) == sorted(f"call{call.number} " + "".join(words) for call in system.fake.calls)
+
+
+async def holder(system: System, stream_id: str) -> Process:
+    name = (await system.field(stream_id, "holder") or "").split(".")[0]
+    return next(worker for worker in system.workers if f"worker {name}" in worker.log.read_text())
+
+
+async def _read_to_the_end(system: System, key: str, gateway: int) -> list[Frame]:
+    """What a client does that retries: the same POST again until it is let in, then from its last id on."""
+    frames: list[Frame] = []
+    stream_id = None
+    while not frames or frames[-1].event != "done":
+        headers = {"Idempotency-Key": key}
+        try:
+            if stream_id is None:
+                connection = await system.stream("rolling", gateway=gateway, headers=headers)
+            else:
+                cursor = next((frame.id for frame in reversed(frames) if frame.id), None)
+                connection = await system.read(stream_id, cursor, gateway=gateway)
+            async with connection:
+                if connection.status == 200:
+                    stream_id = connection.stream_id
+                    async for frame in connection.frames():
+                        if frame.event != "queued":
+                            frames.append(frame)
+        except (Broken, OSError):
+            pass
+        if not frames or frames[-1].event != "done":
+            gateway = 1 - gateway
+            await asyncio.sleep(0.2)
+    return frames

@@ -21,17 +21,23 @@ class Broker:
         self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.binary = shutil.which("valkey-server") or shutil.which("redis-server") or str(get_binary_path())
         self._extra = extra
         self._process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
+    async def start(self, password: str | None = None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        binary = shutil.which("valkey-server") or shutil.which("redis-server") or str(get_binary_path())
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
-        options += ["--appendonly", "yes", "--appendfsync", "everysec", *self._extra]
+        self.run([self.binary, *options, "--appendonly", "yes", "--appendfsync", "everysec", *self._extra])
+        await self.answers(password)
+
+    def run(self, command: list[str]) -> None:
         with (self.folder / "broker.log").open("ab") as log:
-            self._process = subprocess.Popen([binary, *options], stdout=log, stderr=log)
-        async with asyncio.timeout(20), self.client() as client:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    async def answers(self, password: str | None = None) -> None:
+        """Until it does."""
+        async with asyncio.timeout(20), Redis.from_url(self.url, socket_timeout=5, password=password) as client:
             while True:
                 with contextlib.suppress(RedisError, OSError):
                     await client.ping()

@@ -89,6 +89,8 @@ class System:
         self.fake = FakeProvider()
         self.fake.models = ()  # no list: any model may be asked for
         self.broker = Broker(folder / "broker")
+        #: Where gateways and workers find Redis; the broker's own address unless a test says otherwise.
+        self.redis_url = self.broker.url
         self._settings = {f"HEADRACE_{name.upper()}": str(value) for name, value in settings.items()}
         self._counts = gateways, workers
         self.gateways: list[Gateway] = []
@@ -100,8 +102,12 @@ class System:
         return self.gateways[0].url
 
     async def start(self) -> None:
-        await self.fake.start()
         await self.broker.start()
+        await self.start_processes()
+
+    async def start_processes(self) -> None:
+        """All but the broker."""
+        await self.fake.start()
         gateways, workers = self._counts
         for i in range(gateways):
             name = f"gateway.{i + 1}"
@@ -204,7 +210,7 @@ class System:
         """Of the process ``name``; all have the same here."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEADRACE_", "OPENAI_", "ANTHROPIC_"))}
         return inherited | {
-            "HEADRACE_REDIS_URL": self.broker.url,
+            "HEADRACE_REDIS_URL": self.redis_url,
             "HEADRACE_SECRET": SECRET,
             "HEADRACE_DEMO_TOKENS_PER_S": "200",
             "OPENAI_API_KEY": "test-key-123",

@@ -1,0 +1,187 @@
+"""A Redis that restarts, forgets, goes back in time, freezes or is full: live streams heal, ids and all."""
+
+import asyncio
+import shutil
+
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer
+from tests.sse_client import Frame, SseConnection, text_of
+from tests.system import System, ask
+
+STREAMS = 12
+WORDS = [f"w{i} " for i in range(120)]
+
+
+async def start_streams(system: System, *, delay_s: float = 0.03) -> list[tuple[SseConnection, list[Frame]]]:
+    """Live streams on both gateways, each with the frames read so far."""
+    system.fake.play("live", Answer(deltas=lambda n: [f"[{n}]{word}" for word in WORDS], delay_s=delay_s))
+    connections = [await system.stream("live", gateway=i % 2) for i in range(STREAMS)]
+    return [
+        (connection, [await connection.next("start"), await connection.next("token")]) for connection in connections
+    ]
+
+
+async def all_is_well(system: System, live: list[tuple[SseConnection, list[Frame]]]) -> None:
+    """Every reader got one call's text, every token once under one epoch, and one ending; nothing was begun anew."""
+    numbers = set()
+    for connection, seen in live:
+        frames = seen + await connection.rest()
+        assert not any(frame.data.get("reset") for frame in frames)
+        ids = [frame.at for frame in frames]
+        assert len({at.split("-")[0] for at in ids}) == 1
+        assert [int(at.split("-")[1]) for at in ids] == list(range(1, len(ids) + 1))
+        number = frames[1].data["token"].split("]")[0].strip("[")
+        numbers.add(number)
+        assert text_of(frames) == "".join(f"[{number}]{word}" for word in WORDS)
+        assert frames[-1].data["finish_reason"] == "stop"
+        status = await system.status(connection.stream_id)
+        assert status["text"] == text_of(frames)
+        async with await system.read(connection.stream_id) as again:
+            assert [f.id for f in await again.rest()] == ids
+    assert len(numbers) == len(system.fake.calls) == STREAMS
+    assert all(process.alive for process in (*system.gateways, *system.workers))
+
+
+async def test_it_restarts_with_its_file(start_system: StartSystem) -> None:
+    system = await start_system(lease_s=3)
+    live = await start_streams(system)
+    system.broker.kill()
+    await system.broker.start()
+    await all_is_well(system, live)
+
+
+async def test_it_restarts_empty(start_system: StartSystem) -> None:
+    system = await start_system(lease_s=3)
+    live = await start_streams(system)
+    system.broker.kill()
+    shutil.rmtree(system.broker.folder)
+    await system.broker.start()
+    await all_is_well(system, live)
+
+
+async def test_it_is_emptied(start_system: StartSystem) -> None:
+    system = await start_system(lease_s=3)
+    live = await start_streams(system)
+    async with system.broker.client() as client:
+        await client.flushall()
+        await client.script_flush()
+    await all_is_well(system, live)
+
+
+async def test_it_goes_back_in_time(start_system: StartSystem) -> None:
+    """As after a failover to a replica that is behind: an older copy of its data takes its place."""
+    system = await start_system(lease_s=3)
+    live = await start_streams(system)
+    copy = system.folder / "older"
+    await asyncio.to_thread(shutil.copytree, system.broker.folder, copy)
+    for connection, seen in live:
+        seen.extend(await connection.take(20))
+    system.broker.kill()
+    shutil.rmtree(system.broker.folder)
+    shutil.copytree(copy, system.broker.folder)
+    await system.broker.start()
+    await all_is_well(system, live)
+
+
+async def test_it_forgets_an_ending(start_system: StartSystem) -> None:
+    """A worker keeps what it wrote for a while after the end, and says it again."""
+    system = await start_system(lease_s=1)
+    async with await system.stream("echo", "remember this") as connection:
+        frames = await connection.rest()
+    async with system.broker.client() as client:
+        await client.flushall()
+
+    async def healed() -> bool:
+        answer = await system.http.get(f"{system.url}/chat/{connection.stream_id}")
+        return answer.status_code == 200 and answer.json()["status"] == "completed"
+
+    await system.eventually(healed)
+    async with await system.read(connection.stream_id, gateway=1) as again:
+        assert [f.id for f in await again.rest()] == [f.id for f in frames if f.id]
+
+
+async def test_a_delete_is_not_healed(start_system: StartSystem) -> None:
+    system = await start_system(lease_s=1)
+    async with await system.stream("echo", "forget this") as connection:
+        await connection.rest()
+    url = f"{system.url}/chat/{connection.stream_id}"
+    assert (await system.http.delete(url)).status_code == 204
+    for _ in range(8):  # several renewals of the lease that lingers
+        await asyncio.sleep(0.25)
+        assert (await system.http.get(url)).status_code == 410
+
+
+async def test_it_freezes_for_longer_than_the_lease(start_system: StartSystem) -> None:
+    """Requests are told to come back, and no stream of a healthy worker is taken from it."""
+    system = await start_system(lease_s=2)
+    live = await start_streams(system)
+    system.broker.freeze()
+    answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
+    assert answer.status_code == 503
+    assert 0 < int(answer.headers["retry-after"]) <= 60
+    system.broker.thaw()
+    await all_is_well(system, live)
+
+
+async def test_it_is_full(start_system: StartSystem) -> None:
+    """Appends wait; what ends streams and keeps leases goes on; with room again nothing was lost."""
+    system = await start_system(lease_s=2)
+    live = await start_streams(system)
+    async with system.broker.client() as client:
+        used = (await client.info("memory"))["used_memory"]
+        await client.config_set("maxmemory", used // 2)
+        answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
+        assert (answer.status_code, answer.json()["error"]["retryable"]) == (503, True)
+        cancelled, _ = live.pop()
+        url = f"{system.gateways[1].url}/chat/{cancelled.stream_id}"
+        assert (await system.http.post(f"{url}/cancel")).status_code == 202
+        assert (await cancelled.rest())[-1].data["finish_reason"] == "cancelled"
+        assert (await system.http.delete(url)).status_code == 204
+        await client.config_set("maxmemory", 0)
+    system.fake.calls.pop(0)  # the cancelled one is not counted
+    await _all_but_one_is_well(system, live)
+
+
+async def _all_but_one_is_well(system: System, live: list[tuple[SseConnection, list[Frame]]]) -> None:
+    for connection, seen in live:
+        frames = seen + await connection.rest()
+        number = frames[1].data["token"].split("]")[0].strip("[")
+        assert text_of(frames) == "".join(f"[{number}]{word}" for word in WORDS)
+        assert not any(frame.data.get("reset") for frame in frames)
+
+
+async def test_its_scripts_and_connections_are_gone(start_system: StartSystem) -> None:
+    system = await start_system(lease_s=3)
+    live = await start_streams(system)
+    async with system.broker.client() as client:
+        for _ in range(5):
+            await client.script_flush()
+            await client.client_kill_filter(_type="normal", skipme=True)
+            await client.client_kill_filter(_type="pubsub", skipme=True)
+            await asyncio.sleep(0.1)
+    await all_is_well(system, live)
+
+
+async def test_the_stream_and_its_worker_are_both_gone(start_system: StartSystem) -> None:
+    """Never silence, never a clean end: open readers are told, new ones get 503 and then 404."""
+    system = await start_system(lease_s=1)
+    gate = asyncio.Event()
+    system.fake.play("lost", Answer(deltas=WORDS, gate=gate, gate_after=3))
+    async with await system.stream("lost") as connection:
+        await connection.next("token")
+        for worker in system.workers:
+            worker.stop()
+        async with system.broker.client() as client:
+            await client.flushall()
+        url = f"{system.gateways[1].url}/chat/stream/{connection.stream_id}"
+        answer = await system.http.get(url)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stream_recovering")
+        assert 0 < int(answer.headers["retry-after"]) <= 60
+        frames = await connection.rest()
+    assert [(f.event, f.id) for f in frames[-2:]] == [("error", None), ("done", None)]
+    assert frames[-2].data["code"] == "stream_lost"
+
+    async def forgotten() -> bool:
+        return (await system.http.get(url)).status_code == 404
+
+    await system.eventually(forgotten, timeout_s=20)

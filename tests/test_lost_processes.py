@@ -1,0 +1,194 @@
+"""Workers and gateways that die, hang, or come back from the dead."""
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer
+from tests.sse_client import text_of
+from tests.system import Process, System
+
+WORDS = [f"w{i} " for i in range(30)]
+
+
+def answers(gate: asyncio.Event, gate_after: int) -> Answer:
+    """Every call's text says which call it was, so that a mix of two would show."""
+    return Answer(deltas=lambda n: [f"[{n}]{word}" for word in WORDS], gate=gate, gate_after=gate_after)
+
+
+def text_of_call(number: int) -> str:
+    return "".join(f"[{number}]{word}" for word in WORDS)
+
+
+async def holder(system: System, stream_id: str) -> Process:
+    name = (await system.field(stream_id, "holder") or "").split(".")[0]
+    return next(worker for worker in system.workers if f"worker {name}" in worker.log.read_text())
+
+
+async def redis_says(system: System, stream_id: str) -> dict[bytes, bytes]:
+    """Everything Redis keeps of a stream."""
+    async with system.broker.client() as client:
+        keys = sorted([key async for key in client.scan_iter(match=f"*{stream_id}*")])
+        return {key: await client.dump(key) or b"" for key in keys if b"arq:" not in key}
+
+
+@pytest.mark.parametrize("paused_after", [0, 1, 7, len(WORDS)])
+async def test_a_zombie_writes_nothing(start_system: StartSystem, paused_after: int) -> None:
+    """A worker is stopped for longer than its lease, at the start, in the middle and before the terminal event."""
+    system = await start_system(gateways=1, workers=2, lease_s=1)
+    gate = asyncio.Event()
+    system.fake.play("zombie", answers(gate, paused_after))
+    async with await system.stream("zombie") as connection:
+        first_call = (await system.fake.wait_calls(1))[0]
+        if paused_after:
+            await connection.next("token")
+        zombie = await holder(system, connection.stream_id)
+        zombie.signal(signal.SIGSTOP)
+        await system.fake.wait_calls(2)
+        gate.set()  # for both: the zombie's socket fills while it sleeps
+        frames = await connection.rest()
+    last_start = max(i for i, frame in enumerate(frames) if frame.event == "start")
+    assert text_of(frames[last_start:]) == text_of_call(2)
+    assert [f.event for f in frames].count("done") == 1
+    before = await redis_says(system, connection.stream_id)
+
+    zombie.signal(signal.SIGCONT)
+    await first_call.wait_closed()
+
+    async def woken() -> bool:
+        return "no longer ours" in zombie.log.read_text()
+
+    await system.eventually(woken)
+    assert await redis_says(system, connection.stream_id) == before
+    assert (await system.status(connection.stream_id))["text"] == text_of_call(2)
+
+
+async def test_three_attempts_and_no_more(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, lease_s=1)
+    gate = asyncio.Event()
+    system.fake.play("fatal", answers(gate, 3))
+    connection = await system.stream("fatal")
+    for attempt in (1, 2, 3):
+        start = await connection.next("start")
+        assert (start.data["attempt"], start.data["reset"]) == (attempt, attempt > 1)
+        await connection.next("token")
+        system.workers[0].stop()
+        system.workers[0].start()
+    frames = await connection.rest()
+    assert [f.data["code"] for f in frames if f.event == "error"] == ["worker_lost"]
+    assert (frames[-1].event, frames[-1].data["finish_reason"]) == ("done", "error")
+    assert len(system.fake.calls) == 3
+    status = await system.status(connection.stream_id)
+    assert status["status"] == "failed"
+    assert str(status["text"]).startswith("[3]")  # the partial is kept
+
+
+async def test_fail_rather_than_begin_anew(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=2, lease_s=1)
+    gate = asyncio.Event()
+    system.fake.play("no-restart", answers(gate, 3))
+    async with await system.stream("no-restart", on_worker_lost="fail") as connection:
+        seen = [await connection.next("token")]
+        (await holder(system, connection.stream_id)).stop()
+        frames = await connection.rest()
+    assert [f.data["code"] for f in frames if f.event == "error"] == ["worker_lost"]
+    status = await system.status(connection.stream_id)
+    assert status["text"] == text_of_call(1)[: len(str(status["text"]))]
+    assert text_of(seen) in str(status["text"])
+    assert len(system.fake.calls) == 1
+
+
+async def test_a_worker_that_dies_before_the_first_token(start_system: StartSystem) -> None:
+    """Nobody has seen anything: the next attempt simply begins, also where a restart is not wanted."""
+    system = await start_system(gateways=1, workers=2, lease_s=1)
+    gate = asyncio.Event()
+    system.fake.play("early", answers(gate, 0))
+    async with await system.stream("early", on_worker_lost="fail") as connection:
+        await system.fake.wait_calls(1)
+        (await holder(system, connection.stream_id)).stop()
+        gate.set()
+        frames = await connection.rest()
+    assert text_of(frames) == text_of_call(2)
+    assert not any(frame.data.get("reset") for frame in frames)
+
+
+async def test_a_worker_that_dies_between_the_last_token_and_the_end(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=2, lease_s=1)
+    gate = asyncio.Event()
+    system.fake.play("late", answers(gate, len(WORDS)))
+    async with await system.stream("late") as connection:
+        text = ""
+        while text != text_of_call(1):
+            text += (await connection.next("token")).data["token"]
+        (await holder(system, connection.stream_id)).stop()
+        gate.set()
+        frames = await connection.rest()
+    assert frames[0].data["reset"] is True
+    assert text_of(frames) == text_of_call(2)
+    assert [f.event for f in frames].count("done") == 1
+
+
+async def test_a_gateway_that_dies(start_system: StartSystem) -> None:
+    system = await start_system()
+    gate = asyncio.Event()
+    system.fake.play("gateway-dies", answers(gate, 10))
+    async with await system.stream("gateway-dies") as connection:
+        seen = [await connection.next("token")]
+        system.gateways[0].stop()
+    gate.set()
+    async with await system.read(connection.stream_id, seen[-1].at, gateway=1) as again:
+        seen += await again.rest()
+    assert text_of(seen) == text_of_call(1)
+
+
+async def test_a_gateway_that_hangs_holds_nobody(start_system: StartSystem) -> None:
+    """Its reader lease ends, and with it the window of the reader that it no longer serves."""
+    system = await start_system(reader_lease_s=2, window=8, cap=32, max_event_bytes=256)
+    words = [f"{i:06}" + "x" * 250 for i in range(600)]
+    system.fake.play("hung", Answer(deltas=words, delay_s=0.001))
+    stream_id = await system.post("hung")
+    reader = await system.read(stream_id, gateway=0)
+    await reader.next("token")
+    system.gateways[0].signal(signal.SIGSTOP)
+    try:
+        await system.ended_unwatched(stream_id, timeout_s=20)
+        async with await system.read(stream_id, gateway=1) as other:
+            assert text_of(await other.rest()) == "".join(words)
+    finally:
+        system.gateways[0].signal(signal.SIGCONT)
+        reader.cut()
+
+
+async def test_nobody_picks_it_up(start_system: StartSystem) -> None:
+    """Without any worker the gateways sweep: the stream ends all the same."""
+    system = await start_system(lease_s=1, queue_timeout_s=2)
+    for worker in system.workers:
+        worker.stop()
+    async with await system.stream("echo") as connection:
+        frames = await connection.rest()
+    assert [f.event for f in frames] == ["queued", "error", "done"]
+    assert (frames[1].data["code"], frames[1].data["retryable"]) == ("queue_timeout", True)
+    metrics = "".join([(await system.http.get(f"{gateway.url}/metrics")).text for gateway in system.gateways])
+    assert 'headrace_swept_streams_total{reason="queue_timeout"} 1.0' in metrics
+
+
+async def test_a_cancel_that_races_the_end(system: System) -> None:
+    """Each stream has one ending, and everybody tells the same."""
+    system.fake.play("race", Answer(deltas=WORDS[:5]))
+
+    async def one(delay_s: float) -> str:
+        async with await system.stream("race") as connection:
+            await asyncio.sleep(delay_s)
+            await system.http.post(f"{system.gateways[1].url}/chat/{connection.stream_id}/cancel")
+            frames = await connection.rest()
+        assert [f.event for f in frames].count("done") == 1
+        assert frames[-1].event == "done"
+        status = await system.ended(connection.stream_id)
+        assert status["finish_reason"] == frames[-1].data["finish_reason"]
+        assert status["text"] == text_of(frames)
+        return str(status["status"])
+
+    outcomes = await asyncio.gather(*(one(i * 0.0007) for i in range(60)))
+    assert set(outcomes) <= {"completed", "cancelled"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
@@ -112,13 +113,16 @@ async def test_a_delete_is_not_healed(start_system: StartSystem) -> None:
 
 
 async def test_it_freezes_for_longer_than_the_lease(start_system: StartSystem) -> None:
-    """Requests are told to come back, and no stream of a healthy worker is taken from it."""
-    system = await start_system(lease_s=2)
-    live = await start_streams(system)
+    """Requests are told to come back, and no stream of a healthy worker is taken from it: what is due for the sweep
+    when the broker thaws is held by workers that could not renew."""
+    system = await start_system(lease_s=5)
+    live = await start_streams(system, delay_s=0.1)
     system.broker.freeze()
+    frozen_at = time.monotonic()
     answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
     assert answer.status_code == 503
     assert 0 < int(answer.headers["retry-after"]) <= 60
+    await asyncio.sleep(frozen_at + 7 - time.monotonic())  # the fault itself: longer than the lease
     system.broker.thaw()
     await all_is_well(system, live)
 

@@ -131,11 +131,21 @@ async def open_sse(
     receive_buffer: int | None = None,
 ) -> SseConnection:
     """``receive_buffer``: bytes the kernel may take before we read, to be a slow client in earnest."""
-    where = urlsplit(url)
     sock = socket.socket()
     sock.setblocking(False)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    try:
+        return await _open(sock, method, url, headers or {}, json)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _open(
+    sock: socket.socket, method: str, url: str, headers: Mapping[str, str], json: object
+) -> SseConnection:
+    where = urlsplit(url)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, (where.hostname, where.port))
     body = b"" if json is None else _encode(json)
@@ -144,7 +154,7 @@ async def open_sse(
     request = h11.Request(
         method=method,
         target=target,
-        headers=list({"Host": where.netloc, "Content-Length": str(len(body)), **(headers or {})}.items()),
+        headers=list({"Host": where.netloc, "Content-Length": str(len(body)), **headers}.items()),
     )
     sent = (parser.send(request) or b"") + (parser.send(h11.Data(body)) or b"")
     await loop.sock_sendall(sock, sent + (parser.send(h11.EndOfMessage()) or b""))
@@ -154,7 +164,6 @@ async def open_sse(
             return SseConnection(sock, parser, event)
         received = await _receive(sock)
         if not received:
-            sock.close()
             raise Broken
         parser.receive_data(received)
 

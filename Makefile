@@ -14,7 +14,7 @@ run: $(VENV)/installed  ## The whole system on an embedded broker, with the chat
 	@$(BIN)/headrace up $(ARGS)
 
 test: $(VENV)/installed-dev  ## All tests, on real processes (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(VENV)/installed-dev  ## Linter, formatter, types, import rules
 	$(BIN)/ruff check .

@@ -51,21 +51,23 @@ class Dispatch:
         call = self._scripts.create(stream_id, fields=fields, body_hash=body_hash, idempotency=digest)
         created = await run(self._client, call)
         if created.known is not None:
-            stream_id, known_hash = created.known
-            if known_hash != body_hash:
-                raise IdempotencyConflict("the Idempotency-Key was used before with another body")
-        else:
-            metrics.STREAMS_CREATED.inc()
-            await self.enqueue(stream_id)
-        return Dispatched(stream_id, created=created.known is None)
+            return _attached(*created.known, body_hash)
+        metrics.STREAMS_CREATED.inc()
+        await self.enqueue(stream_id)
+        return Dispatched(stream_id, created=True)
 
-    async def knows(self, principal: str, idempotency_key: str) -> bool:
-        """Whether the key stands for a stream already. Raises :class:`BrokerUnavailable`."""
+    async def find(self, principal: str, idempotency_key: str, body_hash: str | None = None) -> Dispatched | None:
+        """The stream that the key stands for already. Raises :class:`IdempotencyConflict` where a body is given and
+        is another, and :class:`BrokerUnavailable`."""
         try:
             key = idempotency_entry_key(idempotency_digest(principal, idempotency_key))
-            return bool(await self._client.exists(key))
+            entry: bytes | None = await self._client.get(key)
         except TROUBLE as error:
             raise BrokerUnavailable from error
+        if entry is None:
+            return None
+        stream_id, known_hash = entry.decode().split()
+        return _attached(stream_id, known_hash, body_hash or known_hash)
 
     def _fields(
         self, request: ChatRequest, principal: str, on_disconnect: OnDisconnect
@@ -90,6 +92,12 @@ class Dispatch:
         job_key = job_key_prefix + stream_id
         call = enqueue(stream_id, job, job_key=job_key, score=now_ms, life_s=self._settings.retention_s)
         return await run(self._client, call)
+
+
+def _attached(stream_id: str, known_hash: str, body_hash: str) -> Dispatched:
+    if known_hash != body_hash:
+        raise IdempotencyConflict("the Idempotency-Key was used before with another body")
+    return Dispatched(stream_id, created=False)
 
 
 def hash_of(request: ChatRequest) -> str:

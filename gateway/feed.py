@@ -27,6 +27,7 @@ class Feed:
         self.stream_id = stream_id
         self.position: EventId | None = None
         self.missing = False  # Redis has no state: maybe a worker will heal it
+        self.compared_at: EventId | None = None  # the position at the last comparison with Redis
         self.acknowledged = START  # the lead that Redis was last told
         self.readers: set[Subscription] = set()
         self.version = 0
@@ -94,7 +95,8 @@ class Feed:
         if self.position is None or self.missing:
             return None
         if cursor.epoch != self.position.epoch:
-            if self._first != 1 or not self._frames:
+            # A reader may have met a newer epoch in the log before the tail told us; then the log has the word.
+            if cursor.epoch > self.position.epoch or self._first != 1 or not self._frames:
                 return None
             return self._run(0, self.position.epoch, reset=cursor != START)
         if not self._first - 1 <= cursor.seq <= self.position.seq:

@@ -7,7 +7,7 @@ and compares streams that are silent with what Redis says of them. A thousand vi
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from gateway import metrics
@@ -22,7 +22,7 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: How often silent streams are compared with their state, and reader leases renewed.
+#: How often silent streams are compared with their state, and reader leases renewed; more often for a short lease.
 COMPARE_S = 2.0
 _BLOCK_MS = 1000
 _MOST_PER_STREAM = 256
@@ -44,6 +44,7 @@ class Hub:
         self._gateway_id = gateway_id
         self._wake_key = wake_key(gateway_id)
         self._wake_id = "0-0"
+        self._compare_s = min(COMPARE_S, settings.reader_lease_s / 3)
         self._max_tick_s = settings.max_tick_s
         self._acknowledge_every = max(1, settings.window // 4)
         self._feeds: dict[str, Feed] = {}
@@ -131,16 +132,16 @@ class Hub:
     async def keep_leases(self) -> None:
         """For ever: reader leases and leads to Redis, positions back."""
         loop = asyncio.get_running_loop()
-        next_comparison = loop.time() + COMPARE_S
+        next_comparison = loop.time() + self._compare_s
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout_at(next_comparison):
                     await self._something_moved.wait()
-            except TimeoutError:
-                next_comparison = loop.time() + COMPARE_S
-                await self._compare()
             self._something_moved.clear()
             await self._tell_moves()
+            if loop.time() >= next_comparison:  # not left to the timeout: moves without a pause would starve it
+                next_comparison = loop.time() + self._compare_s
+                await self._compare()
 
     # --- inside
 
@@ -172,18 +173,19 @@ class Hub:
     async def _compare(self) -> None:
         """Renew every reader lease, and see whether a silent stream has gone on without us."""
         feeds = list(self._feeds.values())
-        before = [feed.position for feed in feeds]
+        before = [feed.position if feed.position == feed.compared_at else None for feed in feeds]
         answers = await run_many(self._client, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
         for feed, position, answer in zip(feeds, before, answers, strict=True):
             if isinstance(answer, BrokerUnavailable):
                 continue
             feed.suspect(missing=answer is None)
+            feed.compared_at = feed.position
             if answer is not None and position is not None and feed.position == position:
                 self._catch_up_silent(feed, answer)
 
     def _catch_up_silent(self, feed: Feed, redis: Position) -> None:
-        """An XREAD whose cursor is ahead of the tail stays silent for ever. What is merely on its way does no harm
-        here: readers then take it from the log."""
+        """An XREAD whose cursor is ahead of the tail stays silent for ever. Silent means: since the last comparison.
+        What is merely on its way then does no harm: readers take it from the log."""
         at = EventId(redis.epoch, redis.length)
         if at not in (feed.position, EventId(0, 0)):
             feed.rewind(at)

@@ -23,7 +23,8 @@ class Models:
         """Raises :class:`BrokerUnavailable`."""
         now = asyncio.get_running_loop().time()
         if now - self._read_at > _FRESH_S or not self._catalog:
-            self._catalog = await read_catalog(self._client)
+            # A Redis that was emptied is told again within seconds; what was on offer still is.
+            self._catalog = await read_catalog(self._client) or self._catalog
             self._read_at = now
         return self._catalog
 

@@ -57,6 +57,7 @@ class Subscription:
                     continue
                 yield run.chunk
                 self.cursor = run.last
+                self._trouble_since = None
                 self._hub.advanced(feed, run.last)
                 if run.ended:
                     return

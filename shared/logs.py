@@ -10,4 +10,5 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(format=_FORMAT, level=logging.WARNING)
     for package in ("gateway", "workers", "shared", "headrace"):
         logging.getLogger(package).setLevel(level.upper())
-    logging.getLogger("arq").setLevel(logging.ERROR)
+    # It logs what a job raises, message and all; workers.queue says which job broke without it.
+    logging.getLogger("arq").setLevel(logging.CRITICAL)

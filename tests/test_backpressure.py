@@ -114,3 +114,15 @@ async def test_many_viewers_of_one_stream(system: System) -> None:
     gate.set()
     for frames in await asyncio.gather(*(viewer.rest() for viewer in viewers)):
         assert text_of(frames) == "".join(words)
+
+
+async def test_a_cursor_that_was_never_written_opens_no_window(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, window=16, cap=64, max_stream_bytes=2**25)
+    system.fake.play("lied-to", Answer(deltas=[f"{i:04}" + "x" * 2044 for i in range(6000)]))
+    async with await system.stream("lied-to", grace_s=600) as connection:
+        epoch = (await connection.next("token")).at.split("-")[0]
+        liar = await system.read(connection.stream_id, f"{epoch}-999999999999999")
+        call = system.fake.calls[0]
+        await call.wait_stalled(1.5, timeout_s=30)
+        assert not call.finished
+        liar.cut()

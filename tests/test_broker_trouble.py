@@ -2,7 +2,10 @@
 
 import asyncio
 import shutil
+import signal
 import time
+
+import pytest
 
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
@@ -189,3 +192,78 @@ async def test_the_stream_and_its_worker_are_both_gone(start_system: StartSystem
         return (await system.http.get(url)).status_code == 404
 
     await system.eventually(forgotten, timeout_s=20)
+
+
+@pytest.mark.parametrize("how", ["emptied", "away"])
+async def test_a_watched_stream_is_not_abandoned_by_a_trouble(start_system: StartSystem, how: str) -> None:
+    """Reader leases are lost with the data, or run out while Redis is away: the readers are still there."""
+    system = await start_system(lease_s=3, reader_lease_s=1)
+    gate = asyncio.Event()
+    system.fake.play("watched", Answer(deltas=WORDS, delay_s=0.05, gate=gate, gate_after=5))
+    async with await system.stream("watched", grace_s=0.2) as connection:
+        seen = [await connection.next("token")]
+        gate.set()
+        if how == "emptied":
+            await asyncio.sleep(1)  # older than its grace
+            async with system.broker.client() as client:
+                await client.flushall()
+        else:
+            system.broker.kill()
+            await asyncio.sleep(3)  # the fault: longer than reader lease and grace
+            await system.broker.start()
+        seen += await connection.rest()
+    assert seen[-1].data["finish_reason"] == "stop"
+    assert text_of(seen) == "".join(WORDS)
+
+
+async def test_it_is_asked_again_what_is_on_offer(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1)
+    async with system.broker.client() as client:
+        await client.flushall()
+    answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
+    assert answer.status_code == 202
+
+    async def told_again() -> bool:
+        async with system.broker.client() as client:
+            return bool(await client.exists("hr:catalog"))
+
+    await system.eventually(told_again)
+
+
+async def test_it_is_demoted_and_promoted_again(start_system: StartSystem) -> None:
+    """Its answers are then errors of many kinds; nobody dies of them."""
+    system = await start_system(lease_s=3)
+    live = await start_streams(system, delay_s=0.05)
+    async with system.broker.client() as client:
+        await client.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
+        answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
+        assert answer.status_code == 503
+        await client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
+        await client.config_set("min-replicas-to-write", 1)
+        answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
+        assert answer.status_code == 503
+        await client.config_set("min-replicas-to-write", 0)
+    await all_is_well(system, live)
+
+
+async def test_it_goes_back_in_time_twice(start_system: StartSystem) -> None:
+    """A reader's patience with the first trouble is not held against the second, much later."""
+    system = await start_system(gateways=1, workers=1, lease_s=2)
+    system.fake.play("twice", Answer(deltas=[f"w{i} " for i in range(260)], delay_s=0.1))
+    async with await system.stream("twice", on_disconnect="continue") as connection:
+        seen = await connection.take(10)
+        for _ in range(2):
+            copy = system.folder / f"older{len(seen)}"
+            await asyncio.to_thread(shutil.copytree, system.broker.folder, copy)
+            seen += await connection.take(25)
+            system.workers[0].signal(signal.SIGSTOP)  # so that the reader is the first to notice
+            system.broker.kill()
+            shutil.rmtree(system.broker.folder)
+            shutil.copytree(copy, system.broker.folder)
+            await system.broker.start()
+            await asyncio.sleep(1)
+            system.workers[0].signal(signal.SIGCONT)
+            seen += await connection.take(70)
+        seen += await connection.rest()
+    assert not any(frame.data.get("reset") for frame in seen)
+    assert text_of(seen) == "".join(f"w{i} " for i in range(260))

@@ -160,3 +160,13 @@ async def test_a_post_with_a_cursor_and_no_known_key_never_generates(system: Sys
         assert [(f.event, f.id) for f in frames] == [("error", None), ("done", None)]
         assert frames[0].data["code"] == "resume_without_key"
     assert len(system.fake.calls) == calls
+
+
+async def test_a_short_retention_outlasts_a_longer_answer(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, retention_s=2, lease_s=1)
+    words = [f"w{i} " for i in range(80)]
+    system.fake.play("outlasts", Answer(deltas=words, delay_s=0.05))
+    async with await system.stream("outlasts") as connection:
+        frames = await connection.rest()
+    assert text_of(frames) == "".join(words)
+    assert not any(frame.data.get("reset") for frame in frames)

@@ -89,6 +89,30 @@ async def test_a_worker_that_leaves_hands_the_rest_over(start_system: StartSyste
     await system.fake.calls[0].wait_closed()
 
 
+async def test_a_handover_of_an_old_stream_is_not_its_end(start_system: StartSystem) -> None:
+    """It has run for longer than a stream may wait; it has not waited at all."""
+    system = await start_system(gateways=1, workers=1, drain_s=0.1, queue_timeout_s=2)
+    gate = asyncio.Event()
+    system.fake.play("old", Answer(deltas=WORDS, gate=gate, gate_after=5))
+    async with await system.stream("old") as connection:
+        await connection.next("token")
+        created = int(await system.field(connection.stream_id, "created") or 0)
+
+        async def is_old() -> bool:
+            async with system.broker.client() as client:
+                seconds, _ = await client.time()
+            return bool(seconds * 1000 - created > 2500)
+
+        await system.eventually(is_old)
+        system.workers[0].signal(signal.SIGTERM)
+        assert await system.workers[0].wait() == 0
+        system.workers[0].start()
+        start = await connection.next("start")
+        assert start.data["reset"] is True
+        gate.set()
+        assert text_of(await connection.rest()) == "".join(WORDS)
+
+
 async def test_a_second_signal_leaves_at_once(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, drain_s=600)
     gate = asyncio.Event()

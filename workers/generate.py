@@ -11,11 +11,10 @@ from types import TracebackType
 from shared.broker.client import Client, run
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.scripts import Claimed, Refused, StreamScripts
-from shared.broker.sweep import PutBack
 from shared.errors import GenerationError, ProviderError
 from shared.protocol.events import Start, Usage
 from shared.protocol.transcript import estimate_usage
-from shared.schemas import ChatRequest
+from shared.schemas import parse_chat_request
 from shared.settings import Settings
 from workers import metrics
 from workers.flusher import Flusher
@@ -39,7 +38,6 @@ class Generation:
         providers: dict[str, Provider],
         flusher: Flusher,
         leases: Leases,
-        put_back: PutBack,
     ) -> None:
         self._worker_id = worker_id
         self._settings = settings
@@ -48,7 +46,6 @@ class Generation:
         self._providers = providers
         self._flusher = flusher
         self._leases = leases
-        self._put_back = put_back
 
     async def run(self, stream_id: str) -> None:
         """From claim to end. Returns quietly where the stream is held, ended or gone: a job only carries an id."""
@@ -60,9 +57,7 @@ class Generation:
         if claimed.attempt > 1:
             metrics.TAKEOVERS.inc()
         instead = self._outcome_instead(claimed)
-        if instead is not None:
-            await end_claimed(self._client, self._scripts, stream_id, claimed, token, instead)
-        else:
+        if instead is None or not await end_claimed(self._client, self._scripts, stream_id, claimed, token, instead):
             await self._generate(stream_id, claimed, token)
 
     def _outcome_instead(self, claimed: Claimed) -> Outcome | None:
@@ -76,13 +71,12 @@ class Generation:
         return None
 
     async def _generate(self, stream_id: str, claimed: Claimed, token: str) -> None:
-        request = ChatRequest.model_validate_json(claimed.fields["request"])
         provider_name = claimed.fields["provider"].decode()
-        reading = _Interruptible(self._settings.total_deadline_s)
+        reading = Interruptible(self._settings.total_deadline_s)
         writer = StreamWriter(
             holder_of(stream_id, claimed, token),
             claimed,
-            start=Start(stream_id, request.model, provider_name, claimed.attempt),
+            start=Start(stream_id, claimed.fields["model"].decode(), provider_name, claimed.attempt),
             settings=self._settings,
             scripts=self._scripts,
             usage=partial(estimate_usage, int(claimed.fields["prompt_characters"])),
@@ -93,7 +87,7 @@ class Generation:
             usage: Usage | None = None
             try:
                 async with reading:
-                    outcome, usage = await self._read_provider(provider_name, request, writer)
+                    outcome, usage = await self._read_provider(provider_name, claimed.fields["request"], writer)
             except TimeoutError:
                 outcome = _outcome_of_stop(writer.stop_reason)
             except GenerationError as error:
@@ -107,15 +101,14 @@ class Generation:
                 ended = await writer.hand_over()
             else:
                 ended = await writer.finish(outcome, usage or writer.estimated_usage)
-        if ended is Ended.HANDED_OVER:
-            await self._put_back(stream_id)
-        else:
+        if ended is not Ended.HANDED_OVER:  # the next sweep queues it
             metrics.ENDINGS.labels(outcome.finish_reason).inc()
         logger.info("stream %s epoch %d: %s %s", stream_id, claimed.epoch, outcome.finish_reason, ended.name.lower())
 
     async def _read_provider(
-        self, name: str, request: ChatRequest, writer: StreamWriter
+        self, name: str, stored_request: bytes, writer: StreamWriter
     ) -> tuple[Outcome, Usage | None]:
+        request = parse_chat_request(stored_request)
         provider = self._providers.get(name)
         if provider is None:
             raise ProviderError(
@@ -131,7 +124,7 @@ class Generation:
         raise ProviderError("upstream_truncated", f"{name} broke off in the middle of its answer", retryable=True)
 
 
-class _Interruptible:
+class Interruptible:
     """A scope with a deadline, left by TimeoutError when the deadline passes or somebody interrupts it. An
     interruption that comes too late does nothing."""
 
@@ -150,7 +143,7 @@ class _Interruptible:
         await self._scope.__aexit__(kind, error, trace)
 
     def interrupt(self) -> None:
-        if self._open:
+        if self._open and not self._scope.expired():
             self._scope.reschedule(asyncio.get_running_loop().time())
 
 

@@ -58,7 +58,7 @@ class Leases:
                 writer.settle_renewal(answer)
             now = asyncio.get_running_loop().time()
             for (writer, until), answer in zip(ended.items(), answers[len(writers) :], strict=True):
-                if writer.check(answer) and now > until and writer.is_written:
+                if writer.check(answer) and now > until and writer.is_settled:
                     self._lingering.pop(writer, None)
 
     async def listen(self) -> None:

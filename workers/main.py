@@ -5,6 +5,7 @@ import logging
 import secrets
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 
 import uvloop
@@ -26,7 +27,8 @@ from workers.queue import StreamQueue, enqueue
 
 logger = logging.getLogger(__name__)
 
-_OFFER_EVERY_S = 60.0
+_ASK_EVERY_S = 60.0
+_TELL_EVERY_S = 5.0
 _HANDOVER_S = 5.0
 
 
@@ -64,7 +66,6 @@ class _Worker:
         self._client = client
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
-        put_back = partial(enqueue, client, life_s=settings.retention_s)
         self._providers = configured_providers(settings)
         self._leases = Leases(client, scripts, settings, worker_id)
         flusher = Flusher(client)
@@ -76,14 +77,13 @@ class _Worker:
             providers=self._providers,
             flusher=flusher,
             leases=self._leases,
-            put_back=put_back,
         )
         sweep = Sweep(
             client,
             scripts,
             settings,
             own_id=worker_id,
-            put_back=put_back,
+            put_back=partial(enqueue, client, life_s=settings.retention_s),
             count=lambda reason: metrics.SWEPT.labels(reason).inc(),
         )
         self._queue = StreamQueue(settings, worker_id, generation.run)
@@ -163,12 +163,10 @@ async def _wait_until_fit(client: Client) -> None:
 
 
 async def _offer(client: Client, provider: Provider) -> None:
-    """For ever: tell the gateways what this provider has."""
+    """For ever: ask the provider what it has, and tell the gateways, also a Redis that has forgotten it."""
     while True:
         offer = await provider.offer()
-        try:
-            await publish(client, provider.name, Shelf(offer.models, offer.open))
-        except BrokerUnavailable:
-            await asyncio.sleep(1)
-        else:
-            await asyncio.sleep(_OFFER_EVERY_S)
+        for _ in range(round(_ASK_EVERY_S / _TELL_EVERY_S)):
+            with suppress(BrokerUnavailable):
+                await publish(client, provider.name, Shelf(offer.models, offer.open))
+            await asyncio.sleep(_TELL_EVERY_S)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 
-from shared.broker.ending import Outcome, restorable
+from shared.broker.ending import ABANDONED, Outcome, restorable
 from shared.broker.scripts import Call, Claimed, Code, Ending, Holder, StreamScripts, WriteReply
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
@@ -29,8 +29,6 @@ ROOM_POLL_S = 1.0
 MOST_EVENTS = 64
 
 
-#: The stop signal of a stream that nobody watches; only the finish script may decide it.
-ABANDONED = "abandoned"
 #: Why a worker that leaves stops: another one takes the stream.
 HANDOVER = "handover"
 
@@ -80,6 +78,7 @@ class StreamWriter:
         self._restore = False
         self._full = False
         self._releasing = False
+        self._release_sent = False
         self._ending: Ending | None = None
         self._closing_events = 0
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
@@ -89,6 +88,11 @@ class StreamWriter:
     def is_written(self) -> bool:
         """The ending stands in Redis, as far as we know."""
         return self._ended.done() and self._ended.result() is Ended.WRITTEN
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing more is to be said to Redis."""
+        return self._ended.done()
 
     @property
     def estimated_usage(self) -> Usage:
@@ -142,6 +146,7 @@ class StreamWriter:
         if self._ended.done():
             return None
         if self._releasing and self._ending is None:
+            self._release_sent = True
             return self._scripts.release(self.holder)
         if self._restore:
             open_events = self._events[: len(self._events) - self._closing_events]
@@ -165,9 +170,41 @@ class StreamWriter:
             self._wake(self)
             return
         metrics.APPEND_ANSWERS.labels(reply.code).inc()
+        if self._release_sent:
+            self._close(Ended.HANDED_OVER if reply.code is Code.OK else Ended.LOST)
+        else:
+            self._settle_write(reply)
+
+    def settle_renewal(self, reply: WriteReply | BrokerUnavailable) -> None:
+        """Take the answer to a renewal of the lease. It says what an append would, for a provider that is silent."""
+        if isinstance(reply, BrokerUnavailable) or self._releasing:
+            return
+        if reply.code is Code.OK:
+            if reply.last_seq < self._acknowledged:  # Redis lost a suffix
+                self._acknowledge(reply.last_seq)
+                self._wake(self)
+            self._heed(reply.signal)
+        else:
+            self._settle_write(reply)
+
+    def check(self, reply: WriteReply | BrokerUnavailable) -> bool:
+        """Take the answer to a renewal after the end. False where nobody answered. A Redis that has forgotten the
+        ending, or the stream, is told once more (design §4 rule 6)."""
+        if isinstance(reply, BrokerUnavailable):
+            return False
+        if self.is_written and reply.code in {Code.OK, Code.MISSING, Code.BEHIND}:
+            self._ended = asyncio.get_running_loop().create_future()
+            if reply.code is Code.OK:
+                self._acknowledge(reply.last_seq)
+                self._wake(self)
+            else:
+                self._begin_restore()
+        return True
+
+    # --- inside
+
+    def _settle_write(self, reply: WriteReply) -> None:
         match reply.code:
-            case _ if self._releasing and self._ending is None:
-                self._close(Ended.HANDED_OVER if reply.code is Code.OK else Ended.LOST)
             case Code.OK | Code.FULL | Code.GAP:
                 self._settle_progress(reply)
             case Code.MISSING | Code.BEHIND:
@@ -180,34 +217,6 @@ class StreamWriter:
                 self._lose(reply)
         self._heed(reply.signal)
         self._moved.set()
-
-    def settle_renewal(self, reply: WriteReply | BrokerUnavailable) -> None:
-        """Take the answer to a renewal of the lease. It says what an append would, for a provider that is silent."""
-        if isinstance(reply, BrokerUnavailable):
-            return
-        if reply.code is Code.OK:
-            if reply.last_seq < self._acknowledged:  # Redis lost a suffix
-                self._acknowledge(reply.last_seq)
-                self._wake(self)
-            self._heed(reply.signal)
-        else:
-            self.settle(reply)
-
-    def check(self, reply: WriteReply | BrokerUnavailable) -> bool:
-        """Take the answer to a renewal after the end. False where nobody answered. A Redis that has forgotten the
-        ending, or the stream, is told once more (design §4 rule 6)."""
-        if isinstance(reply, BrokerUnavailable):
-            return False
-        if reply.code in {Code.OK, Code.MISSING, Code.BEHIND}:
-            self._ended = asyncio.get_running_loop().create_future()
-            if reply.code is Code.OK:
-                self._acknowledge(reply.last_seq)
-                self._wake(self)
-            else:
-                self._begin_restore()
-        return True
-
-    # --- inside
 
     @property
     def _backlog(self) -> int:

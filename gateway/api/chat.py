@@ -82,10 +82,14 @@ async def _dispatch(
         raise Draining
     if key is not None and not 1 <= len(key) <= _MOST_KEY_CHARACTERS:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {_MOST_KEY_CHARACTERS} characters")
+    body_hash = hash_of(asked)
+    # First, so that what is on offer now does not decide over an answer that was asked for before.
+    if key is not None and (known := await gateway.dispatch.find(ANONYMOUS, key, body_hash)):
+        return known
     resolved = await gateway.models.resolve(asked)
     return await gateway.dispatch.dispatch(
         resolved,
-        body_hash=hash_of(asked),
+        body_hash=body_hash,
         principal=ANONYMOUS,
         idempotency_key=key,
         on_disconnect=on_disconnect,
@@ -103,7 +107,7 @@ async def _page_of(gateway: GatewayState, dispatched: Dispatched, cursor: EventI
 
 
 async def _is_known(gateway: GatewayState, key: str | None) -> bool:
-    return key is not None and await gateway.dispatch.knows(ANONYMOUS, key)
+    return key is not None and await gateway.dispatch.find(ANONYMOUS, key) is not None
 
 
 async def _resume_without_key() -> AsyncGenerator[bytes, None]:

@@ -1,5 +1,6 @@
 """Reading, stopping and forgetting a stream."""
 
+import asyncio
 from typing import Annotated, Any
 
 import msgspec
@@ -59,7 +60,7 @@ async def status(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dic
     stored = page.events if as_one else await read_all(gateway.client, gateway.scripts, stream_id)
     if page.status in ACTIVE:
         await _count_as_watching(gateway, stream_id, page, len(stored))
-    transcript = fold(map(events.decode, stored))
+    transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))  # megabytes, at worst
     return {
         "stream_id": stream_id,
         "status": state.status,

@@ -10,15 +10,17 @@ from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
     TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
 )
 from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
@@ -32,25 +34,21 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Client = Redis  # the asyncio one; answers are bytes
 
-#: Redis is away, starting, failing over or out of memory; the same call may succeed later.
-TROUBLE: Final = (
+#: What a plain command may raise: Redis is away, starting, failing over, full, busy or unwell. Nothing that is known
+#: to be our own fault comes this way: that would be an error inside a script, see `run_many`.
+TROUBLE: Final = (RedisError, OSError)
+#: The same as answers to a script. NoScriptError: twice in a row, since it was restarted again in between.
+_UNWELL: Final = (
     RedisConnectionError,
     RedisTimeoutError,
     OutOfMemoryError,
     ReadOnlyError,
     TryAgainError,
-    OSError,
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
 )
-_TROUBLE_WORDS: Final = (
-    "OOM ",
-    "LOADING",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "READONLY",
-    "MISCONF",
-    "NOREPLICAS",
-    "BUSY ",
-)
+_UNWELL_WORDS: Final = ("MISCONF", "NOREPLICAS", "UNBLOCKED", "BUSY ")  # redis-py has no class for these
 
 
 class BrokerUnfit(HeadraceError):
@@ -61,7 +59,7 @@ class BrokerUnfit(HeadraceError):
 
 def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
     """A client whose calls fail after ``timeout_s``; a blocking read has to end before that. Connects lazily."""
-    return Redis(connection_pool=pool_of(url, timeout_s=timeout_s, connections=connections))
+    return Redis.from_pool(pool_of(url, timeout_s=timeout_s, connections=connections))
 
 
 async def run(client: Client, call: Call[T]) -> T:
@@ -97,7 +95,7 @@ async def _send(client: Client, calls: Sequence[Call[T]]) -> list[Any]:
 
 
 def _trouble(answer: Any) -> BrokerUnavailable | None:
-    if isinstance(answer, TROUBLE) or (isinstance(answer, ResponseError) and str(answer).startswith(_TROUBLE_WORDS)):
+    if isinstance(answer, _UNWELL) or (isinstance(answer, ResponseError) and str(answer).startswith(_UNWELL_WORDS)):
         return BrokerUnavailable()
     if isinstance(answer, RedisError):
         raise answer

@@ -3,6 +3,7 @@
 import logging
 import secrets
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,10 @@ from shared.protocol.lifecycle import STATUS_AFTER
 from shared.protocol.transcript import estimate_usage, fold
 
 logger = logging.getLogger(__name__)
+
+
+#: The stop signal of a stream that nobody watches; only the finish script may decide it.
+ABANDONED: Final = "abandoned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +86,17 @@ async def end_claimed(
     client: Client, scripts: StreamScripts, stream_id: str, claimed: Claimed, token: str, outcome: Outcome
 ) -> bool:
     """End a stream that was claimed only to be ended: its partial answer is copied under the fresh epoch together
-    with the closing events, in one script (design §4 rule 4). False: somebody else was first."""
+    with the closing events, in one script (design §4 rule 4). False where an abandoned stream has a reader again:
+    the claim then stands, and the stream is to go on."""
     partial = await read_all(client, scripts, stream_id)
     output_tokens = fold(events.decode(stored) for stored in partial).tokens
     usage = estimate_usage(int(claimed.fields.get("prompt_characters", b"0")), output_tokens)
     everything = partial + outcome.closing_events(usage)
     holder = holder_of(stream_id, claimed, token)
-    reply = await run(client, scripts.finish(holder, 1, everything, outcome.ending(usage)))
-    logger.info("stream %s ended unheld: %s %s", stream_id, outcome.finish_reason, outcome.reason)
-    return reply.code is Code.OK
+    ending = outcome.ending(usage, only_if_unwatched=outcome.reason == ABANDONED)
+    reply = await run(client, scripts.finish(holder, 1, everything, ending))
+    logger.info("stream %s ended unheld: %s %s", stream_id, outcome.reason, reply.code)
+    return reply.code is not Code.WATCHED
 
 
 async def read_all(client: Client, scripts: StreamScripts, stream_id: str) -> list[bytes]:

@@ -40,12 +40,11 @@ def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
     user, _, password = credentials.partition(":")
     name, db = _master_of(url)
     sentinels = [_address(host) for host in hosts.split(",")]
-    options |= dict(parse_qsl(parts.query))
     if parts.scheme == "sentinels":
-        options["ssl"] = True
+        options |= {"ssl": True, **dict(parse_qsl(parts.query))}
     return SentinelConnectionPool(
         name,
-        Sentinel(sentinels),  # type: ignore[no-untyped-call]
+        Sentinel(sentinels, sentinel_kwargs=dict(options)),  # type: ignore[no-untyped-call]
         db=db,
         username=unquote(user) or None,
         password=unquote(password) or None,

@@ -201,7 +201,15 @@ class StreamScripts:
     def restore(self, holder: Holder, events: Sequence[bytes], *, fields: Fields, body_hash: str) -> Call[WriteReply]:
         """All ``events`` of the epoch so far, and the state's ``fields`` as they were claimed."""
         flat = _flat(fields)
-        head: list[Argument] = [holder.epoch, holder.token, self._lease, self._cap, *self._life, body_hash]
+        head: list[Argument] = [
+            holder.epoch,
+            holder.token,
+            self._lease,
+            self._cap,
+            *self._life,
+            body_hash,
+            self._reader_lease,
+        ]
         return Call(_RESTORE, holder.keys, [*head, len(flat), *flat, *events], _parse_write)
 
     def renew(self, holder: Holder) -> Call[WriteReply]:

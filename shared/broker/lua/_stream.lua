@@ -36,11 +36,21 @@ end
 
 local function watched_until(s) return math.max(tonumber(s.live_until), tonumber(s.polled_until)) end
 
--- Why the writer should stop: '' where it should not.
+-- Whether this Redis was away, frozen, emptied or replaced within the last `ms`: the sweep's pulse then stopped, or
+-- its word of trouble is young (design §4 rule 7). The run id is asked for only by who needs to be sure.
+local function in_trouble(ms, ask_run_id)
+  local at, trouble, run_id = unpack(redis.call('HMGET', PULSE, 'at', 'trouble', 'run_id'))
+  if not at or now - at > 2000 or (trouble and now < trouble + ms) then return true end
+  return ask_run_id and run_id ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+-- Why the writer should stop: '' where it should not. After a trouble every gateway gets time to say who reads.
 local function signal(s)
   if s.cancel then return s.cancel end
   local unwatched_since = math.max(watched_until(s), tonumber(s.created))
-  if s.on_disconnect == 'cancel' and now > unwatched_since + s.grace_ms then return 'abandoned' end
+  if s.on_disconnect == 'cancel' and now > unwatched_since + s.grace_ms and not in_trouble(5000) then
+    return 'abandoned'
+  end
   return ''
 end
 
@@ -59,14 +69,6 @@ local function refuse(s, epoch, holder)
   if not active(s) then return {'CLOSED', redis.call('LLEN', LOG), s.reason or '', 0, current} end
   if current > epoch or (current == epoch and s.holder ~= holder) then return answer('SUPERSEDED', 0, s) end
   if current < epoch then return answer('BEHIND', 0, s) end
-end
-
--- Whether this Redis was away, frozen, emptied or replaced within the last `ms`: the sweep's pulse then stopped, or
--- its word of trouble is young (design §4 rule 7). The run id is asked for only by who needs to be sure.
-local function in_trouble(ms, ask_run_id)
-  local at, trouble, run_id = unpack(redis.call('HMGET', PULSE, 'at', 'trouble', 'run_id'))
-  if not at or now - at > 2000 or (trouble and now < trouble + ms) then return true end
-  return ask_run_id and run_id ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 end
 
 local function top_of_tail()

@@ -20,9 +20,10 @@ else
   redis.call('PEXPIREAT', READERS, redis.call('PEXPIRETIME', STATE))
 end
 
-local lead = tonumber(s.lead)
-if tonumber(ARGV[3]) == log_epoch and tonumber(ARGV[4]) > lead then
-  lead = tonumber(ARGV[4])
+-- A client may claim to have read what was never written; that must not open the window.
+local lead, cursor = tonumber(s.lead), math.min(tonumber(ARGV[4]), n)
+if tonumber(ARGV[3]) == log_epoch and cursor > lead then
+  lead = cursor
   redis.call('HSET', STATE, 'lead', lead)
 end
 if s.full and (lead + ARGV[5] > n or lease == 0) then

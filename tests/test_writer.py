@@ -1,0 +1,124 @@
+"""The writer's rare moments, one call at a time: the real writer and the real scripts, no process around them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.broker.client import Client, connect, run
+from shared.broker.ending import Outcome, holder_of
+from shared.broker.scripts import Claimed, Refused, StreamScripts
+from shared.protocol.events import Start, Usage
+from shared.protocol.ids import new_stream_id
+from shared.settings import Settings
+from tests.broker import Broker
+from workers.generate import Interruptible
+from workers.providers.base import TextDelta
+from workers.writer import Ended, StreamWriter
+
+SETTINGS = Settings()
+SCRIPTS = StreamScripts(SETTINGS)
+TOKEN = "w1.token"
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    broker = Broker(tmp_path)
+    await broker.start()
+    client = connect(broker.url)
+    yield client
+    await client.aclose()
+    broker.kill()
+
+
+async def claimed_writer(client: Client) -> StreamWriter:
+    stream_id = new_stream_id()
+    fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": "continue", "grace_ms": 0, "body_hash": "00"}
+    await run(client, SCRIPTS.create(stream_id, fields=fields, body_hash="00", idempotency=None))
+    claimed = await run(client, SCRIPTS.claim(stream_id, TOKEN))
+    assert isinstance(claimed, Claimed)
+    return StreamWriter(
+        holder_of(stream_id, claimed, TOKEN),
+        claimed,
+        start=Start(stream_id, "m", "p", 1),
+        settings=SETTINGS,
+        scripts=SCRIPTS,
+        usage=lambda deltas: Usage(1, deltas, estimated=True),
+        wake=lambda writer: None,
+        on_stop=lambda: None,
+    )
+
+
+async def step(client: Client, writer: StreamWriter) -> None:
+    call = writer.next_call()
+    assert call is not None
+    writer.settle(await run(client, call))
+
+
+async def test_a_handover_while_an_append_is_in_flight(client: Client) -> None:
+    """The append's answer is not taken for the release's."""
+    writer = await claimed_writer(client)
+    await writer.push(TextDelta("x"))
+    in_flight = writer.next_call()
+    assert in_flight is not None
+    handing_over = asyncio.create_task(writer.hand_over())
+    await asyncio.sleep(0)
+    writer.settle(await run(client, in_flight))
+    assert not writer.is_settled
+    assert isinstance(await run(client, SCRIPTS.claim(writer.holder.stream_id, "w2.x")), Refused)
+    await step(client, writer)
+    assert await handing_over is Ended.HANDED_OVER
+    taken = await run(client, SCRIPTS.claim(writer.holder.stream_id, "w2.x"))
+    assert isinstance(taken, Claimed)
+    assert (taken.attempt, taken.readable) == (1, 2)
+
+
+async def test_an_ending_is_said_again_and_then_let_go(client: Client) -> None:
+    writer = await claimed_writer(client)
+    await writer.push(TextDelta("x"))
+    ending = asyncio.create_task(writer.finish(Outcome("stop"), Usage(1, 1)))
+    await asyncio.sleep(0)
+    await step(client, writer)
+    assert await ending is Ended.WRITTEN
+    await client.flushall()
+    assert writer.check(await run(client, SCRIPTS.renew(writer.holder)))
+    assert not writer.is_settled
+    await step(client, writer)  # restores
+    await step(client, writer)  # ends
+    assert writer.is_written
+    assert await client.exists(writer.holder.keys[0])
+
+
+async def test_an_ending_that_was_deleted_meanwhile_is_let_go(client: Client) -> None:
+    writer = await claimed_writer(client)
+    await writer.push(TextDelta("x"))
+    ending = asyncio.create_task(writer.finish(Outcome("stop"), Usage(1, 1)))
+    await asyncio.sleep(0)
+    await step(client, writer)
+    await ending
+    lost = await run(client, SCRIPTS.renew(writer.holder))
+    await client.delete(writer.holder.keys[0])
+    missing = await run(client, SCRIPTS.renew(writer.holder))
+    assert lost.code == "CLOSED"
+    assert writer.check(missing)
+    await client.set(writer.holder.keys[5], "deleted p", px=10_000)
+    await step(client, writer)
+    assert writer.is_settled  # nothing keeps it in memory
+    assert not writer.is_written
+    assert not await client.exists(writer.holder.keys[0])
+
+
+async def test_an_interruption_after_the_deadline_does_nothing() -> None:
+    scope = Interruptible(0)
+
+    async def closes_slowly() -> None:
+        async with scope:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                scope.interrupt()
+
+    with pytest.raises(TimeoutError):
+        await closes_slowly()
+    scope.interrupt()

@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,6 +25,9 @@ from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+#: Set when this process leaves because it cannot go on; it then exits with 1.
+failed = threading.Event()
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -97,4 +101,5 @@ def _leave_if_broken(task: asyncio.Task[None]) -> None:
         logger.critical("%s", error.message)
     else:
         logger.critical("a task of the hub broke", exc_info=error)
+    failed.set()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus, SendTimeoutError
 
-from gateway.app import create_app
+from gateway.app import create_app, failed
 from gateway.subscription import Drained
 from shared.logs import configure_logging
 from shared.settings import Settings
@@ -22,7 +22,7 @@ _BACKLOG = 2048
 
 
 def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT. Exits with 1 where the address cannot be had."""
+    """Until SIGTERM or SIGINT. Exits with 1 where the address cannot be had, or a part of the gateway broke."""
     configure_logging(settings.log_level)
     try:
         listener = _listen(settings)
@@ -48,6 +48,8 @@ def run(settings: Settings) -> None:
         # uvicorn raises them again once it has drained; leaving as told is a success, not a death by signal.
         signal.signal(number, lambda *_: None)
     _Server(config, app).run(sockets=[listener])
+    if failed.is_set():
+        sys.exit(1)
 
 
 class _Server(uvicorn.Server):

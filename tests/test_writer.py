@@ -34,7 +34,8 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
 
 async def claimed_writer(client: Client) -> StreamWriter:
     stream_id = new_stream_id()
-    fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": "continue", "grace_ms": 0, "body_hash": "00"}
+    fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": "continue", "grace_ms": 0}
+    fields["body_hash"] = "00"
     await run(client, SCRIPTS.create(stream_id, fields=fields, body_hash="00", idempotency=None))
     claimed = await run(client, SCRIPTS.claim(stream_id, TOKEN))
     assert isinstance(claimed, Claimed)

@@ -130,6 +130,31 @@ async def test_a_worker_that_dies_between_the_last_token_and_the_end(start_syste
     assert [f.event for f in frames].count("done") == 1
 
 
+@pytest.mark.parametrize("how", ["refused", "cancelled"])
+async def test_a_later_attempt_without_output_keeps_the_partial(start_system: StartSystem, how: str) -> None:
+    """What readers have, what the status says and what a late joiner gets is the same."""
+    system = await start_system(gateways=1, workers=2, lease_s=1)
+    gate = asyncio.Event()
+    system.fake.play("worse", answers(gate, 3))
+    async with await system.stream("worse") as connection:
+        await connection.next("token")
+        system.fake.play("worse", Answer(status=500) if how == "refused" else answers(gate, 0))
+        (await holder(system, connection.stream_id)).stop()
+        if how == "cancelled":
+            await system.fake.wait_calls(2)
+            await system.http.post(f"{system.url}/chat/{connection.stream_id}/cancel")
+        frames = await connection.rest()
+    start = next(i for i, frame in enumerate(frames) if frame.event == "start")
+    assert frames[start].data["reset"] is True
+    assert frames[-1].data["finish_reason"] == ("error" if how == "refused" else "cancelled")
+    text = text_of(frames[start:])
+    assert text
+    assert text_of_call(1).startswith(text)
+    assert (await system.status(connection.stream_id))["text"] == text
+    async with await system.read(connection.stream_id) as late:
+        assert text_of(await late.rest()) == text
+
+
 async def test_a_gateway_that_dies(start_system: StartSystem) -> None:
     system = await start_system()
     gate = asyncio.Event()

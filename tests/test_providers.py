@@ -634,3 +634,14 @@ async def test_the_demo_keeps_its_pace(fake: FakeProvider) -> None:
     await collect(demo(fake, tokens_per_s=500), ask("demo", max_tokens=101))
     took = time.monotonic() - begun_at
     assert 0.2 <= took < 1
+
+
+async def test_a_timeout_that_equals_the_http_clients_default_is_kept(fake: FakeProvider, make: Make) -> None:
+    """The SDKs take such a one for unset, and wait ten minutes."""
+
+    async def silent(name: str) -> ProviderError:
+        return await failure(make(name, provider_read_timeout_s=5), ask("silent"))
+
+    fake.play("silent", Answer(first_delay_s=30))
+    errors = await asyncio.gather(silent("openai"), silent("anthropic"))
+    assert {error.code for error in errors} == {"provider_timeout"}

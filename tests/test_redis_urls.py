@@ -3,13 +3,17 @@
 import asyncio
 import os
 import shutil
+import socket
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shared.broker.client import TROUBLE, connect
 from shared.broker.pools import check_url, pool_of
 from tests.broker import Broker
 from tests.fakes.answer import Answer
@@ -136,3 +140,22 @@ async def test_a_password_with_odd_characters(tmp_path: Path) -> None:
             await broker.client().ping()
     finally:
         broker.kill()
+
+
+def test_a_redis_that_resets_every_connection() -> None:
+    """As a proxy does whose Redis is down: under uvloop redis-py then raises what it does not expect itself."""
+
+    async def resets() -> None:
+        def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+
+        async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
+            client = connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+            for _ in range(300):
+                with pytest.raises(TROUBLE):
+                    await client.ping()
+            await client.aclose()
+
+    uvloop.run(resets())

@@ -24,6 +24,8 @@ from workers.writer import HANDOVER, Ended, StreamWriter
 
 logger = logging.getLogger(__name__)
 
+_WITHOUT_OUTPUT = frozenset({"error", "cancelled"})
+
 
 class Generation:
     """What every job of a worker shares."""
@@ -99,6 +101,10 @@ class Generation:
                 outcome = Outcome.failed(GenerationError("internal_error", "the worker failed"))
             if writer.stop_reason == HANDOVER:
                 ended = await writer.hand_over()
+            elif claimed.readable and not writer.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
+                # Better the partial answer of the attempt before than none.
+                await end_claimed(self._client, self._scripts, stream_id, claimed, token, outcome)
+                ended = Ended.WRITTEN
             else:
                 ended = await writer.finish(outcome, usage or writer.estimated_usage)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it

@@ -5,6 +5,7 @@ import logging
 import secrets
 import signal
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 
@@ -88,9 +89,9 @@ class _Worker:
         )
         self._queue = StreamQueue(settings, worker_id, generation.run)
         self._taking = asyncio.create_task(self._queue.main())
-        works = (flusher.run(), self._leases.renew(), self._leases.listen(), sweep.run())
-        offers = (_offer(client, provider) for provider in self._providers.values())
-        self._background = [asyncio.create_task(work) for work in (*works, *offers)]
+        offering = _offer(client, self._providers.values())
+        works = (flusher.run(), self._leases.renew(), self._leases.listen(), sweep.run(), offering)
+        self._background = [asyncio.create_task(work) for work in works]
         logger.info("worker %s serves %s, %d slots", worker_id, ", ".join(self._providers), settings.concurrency)
 
     async def serve(self, stop: asyncio.Event) -> int:
@@ -162,11 +163,14 @@ async def _wait_until_fit(client: Client) -> None:
             return
 
 
-async def _offer(client: Client, provider: Provider) -> None:
-    """For ever: ask the provider what it has, and tell the gateways, also a Redis that has forgotten it."""
+async def _offer(client: Client, providers: Collection[Provider]) -> None:
+    """For ever: ask the providers what they have, and tell the gateways, also a Redis that has forgotten it. All at
+    once, so that no gateway takes a part for the whole."""
     while True:
-        offer = await provider.offer()
+        offers = await asyncio.gather(*(provider.offer() for provider in providers))
+        names = (provider.name for provider in providers)
+        catalog = {name: Shelf(offer.models, offer.open) for name, offer in zip(names, offers, strict=True)}
         for _ in range(round(_ASK_EVERY_S / _TELL_EVERY_S)):
             with suppress(BrokerUnavailable):
-                await publish(client, provider.name, Shelf(offer.models, offer.open))
+                await publish(client, catalog)
             await asyncio.sleep(_TELL_EVERY_S)

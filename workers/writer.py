@@ -64,6 +64,7 @@ class StreamWriter:
         self.stop_reason = ""
         self.bytes = 0
         self._fields = claimed.fields
+        self._is_first_output = claimed.readable == 0
         self._start = events.encode(start)
         self._scripts = scripts
         self._estimate = usage
@@ -83,6 +84,11 @@ class StreamWriter:
         self._closing_events = 0
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._moved = asyncio.Event()
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the provider has sent anything."""
+        return self._gathering.deltas > 0
 
     @property
     def is_written(self) -> bool:
@@ -265,6 +271,9 @@ class StreamWriter:
 
     def _begin_ending(self, outcome: Outcome, usage: Usage, *, only_if_unwatched: bool = False) -> None:
         self._freeze()
+        if not self._events and not self._is_first_output:
+            # An earlier attempt's text is with the readers: only `start` can tell them that it no longer stands.
+            self._events.append(self._start)
         closing = outcome.closing_events(usage)
         self._events += closing
         self._closing_events = len(closing)

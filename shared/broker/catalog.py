@@ -28,11 +28,12 @@ Catalog = dict[str, Shelf]
 _decoder = msgspec.json.Decoder(Shelf)
 
 
-async def publish(client: Client, provider: str, shelf: Shelf) -> None:
-    """Raises :class:`BrokerUnavailable`."""
+async def publish(client: Client, catalog: Catalog) -> None:
+    """What one worker offers. Raises :class:`BrokerUnavailable`."""
+    shelves = {name: msgspec.json.encode(shelf).decode() for name, shelf in catalog.items()}
     try:
         async with client.pipeline(transaction=True) as pipe:
-            pipe.hset(CATALOG, provider, msgspec.json.encode(shelf).decode())
+            pipe.hset(CATALOG, mapping=shelves)
             pipe.expire(CATALOG, _LIFE_S)
             await pipe.execute()
     except TROUBLE as error:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 SCHEMES: Final = ("redis", "rediss", "unix", "sentinel", "sentinels")
 _SENTINEL_PORT: Final = 26379
@@ -30,8 +31,23 @@ def pool_of(url: str, *, timeout_s: float, connections: int) -> ConnectionPool:
     behind sentinels there is no such limit."""
     options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, 2)}
     if urlsplit(url).scheme.startswith("sentinel"):
-        return _sentinel_pool(url, options)
-    return BlockingConnectionPool.from_url(url, max_connections=connections, timeout=timeout_s, **options)
+        pool = _sentinel_pool(url, options)
+    else:
+        pool = BlockingConnectionPool.from_url(url, max_connections=connections, timeout=timeout_s, **options)
+    made = pool.connection_class
+    pool.connection_class = type(f"Checked{made.__name__}", (_Checked, made), {})
+    return pool
+
+
+class _Checked:
+    """uvloop raises RuntimeError for a write to a connection that its peer has just reset, and redis-py does not
+    expect that; to everybody else it is a connection that broke."""
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        try:
+            await super().send_packed_command(*arguments, **options)  # type: ignore[misc]
+        except RuntimeError as error:
+            raise RedisConnectionError(str(error)) from error
 
 
 def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:

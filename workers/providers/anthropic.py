@@ -51,18 +51,21 @@ class AnthropicProvider:
         key = settings.anthropic_api_key
         self._upstream = Upstream(self.name, host_of(base_url), "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
         self._models = settings.anthropic_models
+        timeout = httpx2.Timeout(
+            settings.provider_read_timeout_s,
+            connect=settings.provider_connect_timeout_s,
+            pool=POOL_TIMEOUT_S,
+        )
         self._client = AsyncAnthropic(
+            # Given twice: where the HTTP client's equals its own default, the SDK takes 600 s of its own instead.
+            timeout=timeout,
             api_key=key.get_secret_value() if key else NO_KEY,
             base_url=base_url,
             max_retries=0,
             # Else three environment variables decide whether prompts go into traces.
             open_telemetry=False,
             http_client=DefaultAsyncHttpxClient(
-                timeout=httpx2.Timeout(
-                    settings.provider_read_timeout_s,
-                    connect=settings.provider_connect_timeout_s,
-                    pool=POOL_TIMEOUT_S,
-                ),
+                timeout=timeout,
                 limits=httpx2.Limits(
                     max_connections=settings.concurrency + SPARE_CONNECTIONS,
                     max_keepalive_connections=settings.concurrency,

@@ -46,16 +46,19 @@ class OpenAIProvider:
         # OpenAI's reasoning models refuse `max_tokens`; other servers know only that and may ignore, silently, the
         # newer `max_completion_tokens`.
         self._newer_limit = base_url.rstrip("/") == DEFAULT_BASE_URL
+        timeout = httpx2.Timeout(
+            settings.provider_read_timeout_s,
+            connect=settings.provider_connect_timeout_s,
+            pool=POOL_TIMEOUT_S,
+        )
         self._client = AsyncOpenAI(
+            # Given twice: where the HTTP client's equals its own default, the SDK takes 600 s of its own instead.
+            timeout=timeout,
             api_key=key.get_secret_value() if key else NO_KEY,
             base_url=base_url,
             max_retries=0,
             http_client=DefaultAsyncHttpxClient(
-                timeout=httpx2.Timeout(
-                    settings.provider_read_timeout_s,
-                    connect=settings.provider_connect_timeout_s,
-                    pool=POOL_TIMEOUT_S,
-                ),
+                timeout=timeout,
                 limits=httpx2.Limits(
                     max_connections=settings.concurrency + SPARE_CONNECTIONS,
                     max_keepalive_connections=settings.concurrency,

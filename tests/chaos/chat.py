@@ -1,0 +1,167 @@
+"""One stream as its client lives it: asked for until it is accepted, read, polled, cancelled, deleted, looked at."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from tests.chaos.plans import StreamPlan
+from tests.chaos.reader import Reader
+from tests.chaos.rig import BOUND_S, GATEWAYS, Rig
+from tests.chaos.transcript import Transcript
+
+#: A client that retries expects to be let in within this.
+_ACCEPT_S = 45.0
+
+
+@dataclass(slots=True)
+class Record:
+    """What the oracle judges. Times are ``time.monotonic()``."""
+
+    plan: StreamPlan
+    asked_at: float = 0.0
+    accepted_at: float = 0.0
+    stream_id: str | None = None
+    #: More than one where a repeated POST got another stream.
+    stream_ids: set[str] = field(default_factory=set)
+    transcripts: list[Transcript] = field(default_factory=list)
+    polled: list[dict[str, Any]] = field(default_factory=list)
+    #: `GET /chat/{id}` when all readers were done: status code, body, time.
+    final: tuple[int, dict[str, Any], float] | None = None
+    cancelled: bool = False
+    deleted: bool = False
+    refusals: set[str] = field(default_factory=set)
+    complaints: list[str] = field(default_factory=list)
+
+
+class Chat:
+    def __init__(self, rig: Rig, plan: StreamPlan) -> None:
+        self.record = Record(plan)
+        self._rig = rig
+        self._plan = plan
+        self._rng = plan.rng("client")
+
+    async def run(self) -> None:
+        """Never raises; ends within the bound."""
+        await asyncio.sleep(self._plan.start_s)
+        record = self.record
+        record.asked_at = time.monotonic()
+        try:
+            async with asyncio.timeout(BOUND_S):
+                await self._live()
+        except TimeoutError:
+            seen = [(t.cursor, t.has_ended) for t in record.transcripts]
+            record.complaints.append(f"not over after {BOUND_S:g} s; readers (cursor, ended): {seen}")
+
+    async def _live(self) -> None:
+        first = self._new_reader("reader 0")
+        if self._plan.route == "/chat":
+            await self._post()
+        else:
+            await self._post_stream(first)
+        record = self.record
+        if record.stream_id is None:
+            if not record.complaints:
+                record.complaints.append(f"not accepted within {_ACCEPT_S:g} s: {sorted(record.refusals)}")
+            return
+        record.accepted_at = time.monotonic()
+        others = [self._new_reader(f"reader {i}") for i in range(1, self._plan.readers)]
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._poll(record.stream_id))
+            tasks.create_task(self._stop(record.stream_id))
+            for reader in (first, *others):
+                tasks.create_task(reader.read(record.stream_id))
+        answer = await self._insist("GET", f"/chat/{record.stream_id}")
+        record.final = answer.status_code, answer.json(), time.monotonic()
+
+    # --- asking, with one Idempotency-Key
+
+    async def _post(self) -> None:
+        while self._may_still_ask():
+            answer = await self._try("POST", "/chat", json=self._plan.body, headers=self._key)
+            if answer is not None and self._take_answer(answer.status_code, answer.headers, answer.text):
+                return
+            await asyncio.sleep(self._rng.uniform(0.05, 0.5))
+
+    async def _post_stream(self, reader: Reader) -> None:
+        """The first connection of that reader; sometimes it resumes by the same POST, as fetch-based clients do."""
+        while self._may_still_ask() or reader.transcript.cursor:
+            gateway = self._rng.randrange(GATEWAYS)
+            cursor = reader.transcript.cursor
+            headers = self._key | ({"Last-Event-ID": cursor} if cursor else {})
+            url = f"{self._rig.address(gateway)}/chat/stream"
+            connection = await reader.follow(gateway, "POST", url, headers, self._plan.body)
+            status = None if connection is None else connection.status
+            if connection is not None and status == 200 and "x-stream-id" in connection.headers:
+                self._take_id(connection.stream_id)
+            elif status is not None and status not in (503, 404, 410):
+                self.record.complaints.append(f"POST /chat/stream: {status}")
+                return
+            if reader.transcript.has_ended or (self.record.stream_id and self._rng.random() < 0.7):
+                return
+            await asyncio.sleep(self._rng.uniform(0.05, 0.5))
+
+    @property
+    def _key(self) -> dict[str, str]:
+        return {"Idempotency-Key": f"{self._plan.seed}-{self._plan.number}"}
+
+    def _may_still_ask(self) -> bool:
+        return time.monotonic() < self.record.asked_at + _ACCEPT_S
+
+    def _take_answer(self, status: int, headers: httpx2.Headers, text: str) -> bool:
+        if status == 202:
+            self._take_id(headers["x-stream-id"])
+        elif status != 503:
+            self.record.complaints.append(f"POST /chat: {status} {text[:200]}")
+        else:
+            self.record.refusals.add(text[:200])
+        return status != 503
+
+    def _take_id(self, stream_id: str) -> None:
+        self.record.stream_id = stream_id
+        self.record.stream_ids.add(stream_id)
+
+    # --- meanwhile
+
+    async def _poll(self, stream_id: str) -> None:
+        rng = self._plan.rng("polls")
+        for _ in range(self._plan.polls):
+            await asyncio.sleep(rng.uniform(0.1, 2))
+            answer = await self._try("GET", f"/chat/{stream_id}")
+            if answer is not None and answer.status_code == 200:
+                self.record.polled.append(answer.json())
+
+    async def _stop(self, stream_id: str) -> None:
+        plan = self._plan
+        if plan.cancel_s is not None:
+            await asyncio.sleep(plan.cancel_s)
+            self.record.cancelled = True
+            await self._insist("POST", f"/chat/{stream_id}/cancel")
+        if plan.delete_s is not None:
+            await asyncio.sleep(plan.delete_s)
+            self.record.deleted = True
+            await self._insist("DELETE", f"/chat/{stream_id}")
+
+    async def _insist(self, method: str, path: str) -> httpx2.Response:
+        """Until it is answered, whatever the answer but 503."""
+        while True:
+            answer = await self._try(method, path)
+            if answer is not None and answer.status_code != 503:
+                if answer.status_code >= 500:
+                    self.record.complaints.append(f"{method} {path}: {answer.status_code}")
+                return answer
+            await asyncio.sleep(0.3)
+
+    async def _try(self, method: str, path: str, **options: Any) -> httpx2.Response | None:
+        url = self._rig.address(self._rng.randrange(GATEWAYS)) + path
+        try:
+            return await self._rig.http.request(method, url, **options)
+        except httpx2.HTTPError:
+            return None
+
+    def _new_reader(self, name: str) -> Reader:
+        reader = Reader(self._rig, self._plan.rng(name))
+        self.record.transcripts.append(reader.transcript)
+        return reader

@@ -1,0 +1,56 @@
+"""The workers' counters, added up over their lives; a worker that is killed takes a second's worth with it."""
+
+import asyncio
+import re
+from collections import Counter
+
+import httpx2
+
+from tests.chaos.rig import Rig
+
+ANSWERS = ("GAP", "MISSING", "BEHIND", "SUPERSEDED", "FULL", "CLOSED")
+_LINE = re.compile(r'^headrace_(\w+)_total(?:\{\w+="(\w+)"\})? ([\d.e+]+)$', re.MULTILINE)
+
+
+class Counters:
+    """Empty where the workers have no metrics."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._last: dict[tuple[int, int], Counter[str]] = {}
+
+    @property
+    def totals(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for counts in self._last.values():
+            total.update(counts)
+        return total
+
+    def never(self) -> list[str]:
+        """What a full run must have met and did not."""
+        totals = self.totals
+        wanted = [f"append_answers {code}" for code in ANSWERS] + ["takeovers"]
+        missing = [name for name in wanted if not totals[name]]
+        if not any(name.startswith("swept_streams") for name in totals):
+            missing.append("swept_streams")
+        return missing if self._rig.metrics_ports else []
+
+    async def follow(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(0.5)
+            await self.read()
+
+    async def read(self) -> None:
+        await asyncio.gather(*(self._read(i, port) for i, port in enumerate(self._rig.metrics_ports)))
+
+    async def _read(self, worker: int, port: int) -> None:
+        process = self._rig.workers[worker]
+        try:
+            answer = await self._rig.http.get(f"http://127.0.0.1:{port}/metrics", timeout=0.5)
+        except httpx2.HTTPError:
+            return
+        counts = Counter[str]()
+        for name, label, value in _LINE.findall(answer.text):
+            counts[f"{name} {label}".strip()] = round(float(value))
+        self._last[worker, process.pid] = counts

@@ -1,0 +1,82 @@
+"""What must be gone when all is over: sockets, connections to the provider, keys without an end."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tests.chaos.rig import Rig
+from tests.system import Gateway
+
+_ESTABLISHED, _CLOSE_WAIT = "01", "08"
+_LOUD = (" ERROR ", " CRITICAL", "Traceback")
+
+
+def open_files(pid: int, but_to_port: int) -> int:
+    """Descriptors of a process, its connections to that port left out: a pool may keep those."""
+    to_port = {inode for inode, _, remote in _sockets() if remote == but_to_port}
+    return sum(target not in to_port for target in _targets(pid))
+
+
+def accepted(gateway: Gateway) -> int:
+    """Connections of clients that the gateway still has."""
+    ours = set(_targets(gateway.pid))
+    return sum(local == gateway.port and inode in ours for inode, local, _ in _sockets())
+
+
+async def complaints_at_the_end(rig: Rig, baseline: dict[str, int]) -> list[str]:
+    """Waits a while for things to settle. ``baseline``: open files of each gateway before its first client."""
+    found: list[str] = []
+    deadline = time.monotonic() + 30
+
+    async def settled(condition: bool) -> bool:
+        return condition or time.monotonic() > deadline
+
+    async def quiet() -> bool | None:
+        return True if await settled(not list(_unsettled(rig, baseline))) else None
+
+    await rig.eventually(quiet, timeout_s=60)
+    found += _unsettled(rig, baseline)
+    found += [f"key without expiry: {key}" for key in await rig.keys_without_expiry()]
+    found += [f"{p.name} is not alive" for p in rig.processes if not p.alive]
+    return found
+
+
+def _unsettled(rig: Rig, baseline: dict[str, int]) -> Iterator[str]:
+    open_calls = [call for call in rig.fake.calls if not call.closed.is_set()]
+    if open_calls:
+        yield f"{len(open_calls)} connections to the provider are open, as of call {open_calls[0].number}"
+    for i, gateway in enumerate(rig.gateways):
+        if gateway.alive:
+            if count := accepted(gateway):
+                yield f"{gateway.name} has {count} connections of clients"
+            files = open_files(gateway.pid, rig.gateway_links[i].port)
+            if files > baseline[gateway.name]:
+                yield f"{gateway.name} has {files} open files, had {baseline[gateway.name]}"
+
+
+def loud_lines(rig: Rig) -> dict[str, int]:
+    """What the processes' logs complain of, without the ids, with how often."""
+    found: dict[str, int] = {}
+    for process in rig.processes:
+        for line in process.log.read_text(errors="replace").splitlines():
+            if any(word in line for word in _LOUD):
+                words = [word for word in line.split()[2:] if not any(c.isdigit() for c in word)]
+                text = f"{process.name.partition('.')[0]}: {' '.join(words) or line}"
+                found[text] = found.get(text, 0) + 1
+    return found
+
+
+def _targets(pid: int) -> Iterator[str]:
+    """What its descriptors are: a socket's inode, or a path."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            yield str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]")
+
+
+def _sockets() -> Iterator[tuple[str, int, int]]:
+    """Inode, local and remote port of every connection on this machine."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] in (_ESTABLISHED, _CLOSE_WAIT):
+            yield fields[9], int(fields[1].rpartition(":")[2], 16), int(fields[2].rpartition(":")[2], 16)

@@ -1,0 +1,89 @@
+"""What is asked for and how it is read, drawn from the seed alone: a stream's plan never depends on timing."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.fakes.answer import Answer, End
+
+_LETTERS = ("", " ", "é", "漢字", "🙂", "\n", '"', "data: x\n\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlan:
+    """``cancel_s``, ``delete_s``: after the answer to the POST. ``stall_s``: the provider's silence, once.
+    ``grace_s``: None for the default, which nobody is away for."""
+
+    seed: int
+    number: int
+    tokens: int
+    delay_s: float
+    end: End
+    status: int | None
+    stall_s: float
+    route: Literal["/chat", "/chat/stream"]
+    on_worker_lost: Literal["restart", "fail"]
+    grace_s: float | None
+    readers: int
+    start_s: float
+    cancel_s: float | None
+    delete_s: float | None
+    polls: int
+
+    @property
+    def model(self) -> str:
+        return f"chaos-{self.number}"
+
+    @property
+    def body(self) -> dict[str, object]:
+        body: dict[str, object] = {
+            "provider": "openai",
+            "model": self.model,
+            "messages": [{"role": "user", "content": f"stream {self.number}"}],
+            "on_worker_lost": self.on_worker_lost,
+        }
+        return body if self.grace_s is None else {**body, "grace_s": self.grace_s, "on_disconnect": "cancel"}
+
+    def rng(self, purpose: str) -> random.Random:
+        return random.Random(f"{self.seed}:{self.number}:{purpose}")
+
+    def texts(self, call: int) -> Iterator[str]:
+        """Every delta of that call's answer says whose it is, and its place."""
+        rng = self.rng("letters")
+        for i in range(self.tokens):
+            yield f"[{call}:{i}]{rng.choice(_LETTERS)}"
+
+    def answer(self) -> Answer:
+        gate = asyncio.Event() if self.stall_s else None
+        return Answer(
+            deltas=self.texts,
+            delay_s=self.delay_s,
+            end=self.end,
+            status=self.status,
+            gate=gate,
+            gate_after=self.tokens // 2,
+        )
+
+
+def draw_plan(seed: int, number: int) -> StreamPlan:
+    rng = random.Random(f"{seed}:{number}:plan")
+    cancel_s = rng.uniform(0, 4) if rng.random() < 0.08 else None
+    return StreamPlan(
+        seed=seed,
+        number=number,
+        tokens=rng.randint(20, 400),
+        delay_s=rng.choice([0.0, rng.uniform(0.002, 0.03), rng.uniform(0.01, 0.03)]),
+        end=rng.choices(["finish", "truncate", "reset", "hang"], [92, 3, 3, 2])[0],  # type: ignore[arg-type]
+        status=rng.choice([429, 500]) if rng.random() < 0.03 else None,
+        stall_s=rng.uniform(0.5, 2.0) if rng.random() < 0.1 else 0.0,
+        route=rng.choice(["/chat", "/chat/stream"]),
+        on_worker_lost="fail" if rng.random() < 0.1 else "restart",
+        grace_s=rng.uniform(0, 1) if rng.random() < 0.05 else None,
+        readers=rng.choice([1, 1, 2, 3]),
+        start_s=rng.uniform(0, 1.5),
+        cancel_s=cancel_s,
+        delete_s=rng.uniform(0, 4) if cancel_s is None and rng.random() < 0.05 else None,
+        polls=rng.choice([0, 0, 1, 4]),
+    )

@@ -1,0 +1,151 @@
+"""The system under test, with a proxy on every wire, and a provider that knows which worker calls it."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.settings import Settings
+from tests.chaos.history import History, ProviderCall, Span
+from tests.chaos.plans import StreamPlan
+from tests.chaos.proxy import Proxy
+from tests.fakes.answer import Answer, Call
+from tests.fakes.provider_server import FakeProvider
+from tests.ports import free_port
+from tests.system import Process, System
+
+GATEWAYS = WORKERS = 2
+LEASE_S = 2.0
+#: More than the system may take with everything that can happen to one stream.
+BOUND_S = 120.0
+DRAIN_S = 3
+SETTINGS: dict[str, object] = {
+    "lease_s": LEASE_S,
+    "reader_lease_s": 2,
+    "cap": 64,
+    "window": 32,
+    "max_event_bytes": 256,  # small events, so that trims and full windows occur
+    "heartbeat_s": 2,
+    "retry_ms": 100,
+    "write_deadline_s": 5,
+    "provider_read_timeout_s": 4,
+    "drain_s": DRAIN_S,
+}
+_KEY = "chaos-worker-"
+_LAG_S = LEASE_S / 4
+
+
+class ChaosProvider(FakeProvider):
+    """Writes its calls into the history."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.models = ()
+        self._history = history
+        self._plans: dict[str, StreamPlan] = {}
+        self._watching: set[asyncio.Task[None]] = set()
+
+    def expect(self, plan: StreamPlan) -> None:
+        self._plans[plan.model] = plan
+        self.play(plan.model, plan.answer())
+
+    def _answer_for(self, call: Call) -> Answer:
+        answer, plan = super()._answer_for(call), self._plans.get(call.model)
+        if plan is None:
+            return answer
+        worker = int(call.headers["authorization"].rpartition(_KEY)[2])
+        noted = ProviderCall(call.number, plan.number, worker, time.monotonic())
+        self._history.calls.setdefault(plan.number, []).append(noted)
+        task = asyncio.create_task(self._note_end(call, noted))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+        if answer.gate is not None:
+            until_gate_s = answer.gate_after * answer.delay_s
+            asyncio.get_running_loop().call_later(until_gate_s + plan.stall_s, answer.gate.set)
+        return answer
+
+    async def _note_end(self, call: Call, noted: ProviderCall) -> None:
+        await call.closed.wait()
+        noted.end = time.monotonic()
+
+
+class Rig(System):
+    """Clients reach gateway i by ``clients[i]``, gateways the broker by ``gateway_links[i]``, and so on."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        super().__init__(folder, gateways=GATEWAYS, workers=WORKERS, **{**SETTINGS, **settings})
+        self.history = History()
+        self.fake: ChaosProvider = ChaosProvider(self.history)
+        self.clients = [Proxy() for _ in range(GATEWAYS)]
+        self.gateway_links = [Proxy() for _ in range(GATEWAYS)]
+        self.worker_links = [Proxy() for _ in range(WORKERS)]
+        self.provider_links = [Proxy() for _ in range(WORKERS)]
+        #: Connections that read a stream by now, by gateway.
+        self.reading: Counter[int] = Counter()
+        #: Processes that are down or stopped because we wanted it so.
+        self.struck: Counter[str] = Counter()
+        #: What is wrong whatever readers say.
+        self.complaints: list[str] = []
+        self.metrics_ports = [free_port() for _ in range(WORKERS)] if "metrics_port" in Settings.model_fields else []
+        self._beat = asyncio.create_task(self._watch_our_own_lag())
+
+    @property
+    def processes(self) -> list[Process]:
+        return [*self.gateways, *self.workers]
+
+    @property
+    def proxies(self) -> list[Proxy]:
+        return [*self.clients, *self.gateway_links, *self.worker_links, *self.provider_links]
+
+    async def start(self) -> None:
+        for proxy in self.proxies:
+            await proxy.start()
+        for proxy in (*self.gateway_links, *self.worker_links):
+            proxy.target_port = self.broker.port
+        await self.fake.start()  # `System.start` starts it again, on the port it has by then
+        for proxy in self.provider_links:
+            proxy.target_port = int(self.fake.ollama_host.rpartition(":")[2])
+        await self.fake.stop()
+        await super().start()
+        for proxy, gateway in zip(self.clients, self.gateways, strict=True):
+            proxy.target_port = gateway.port
+
+    async def stop(self) -> None:
+        self._beat.cancel()
+        await super().stop()
+        for proxy in self.proxies:
+            await proxy.stop()
+
+    def address(self, gateway: int) -> str:
+        """Where clients reach that gateway."""
+        return f"http://127.0.0.1:{self.clients[gateway].port}"
+
+    @contextmanager
+    def a_reader_on(self, gateway: int) -> Iterator[None]:
+        self.reading[gateway] += 1
+        try:
+            yield
+        finally:
+            self.reading[gateway] -= 1
+
+    def _environment(self, name: str) -> dict[str, str]:
+        environment = super()._environment(name)
+        kind, _, number = name.partition(".")
+        i = int(number) - 1
+        link = (self.gateway_links if kind == "gateway" else self.worker_links)[i]
+        environment["HEADRACE_REDIS_URL"] = f"redis://127.0.0.1:{link.port}/0"
+        if kind == "worker":
+            environment["OPENAI_API_KEY"] = f"{_KEY}{i}"
+            environment["OPENAI_BASE_URL"] = f"http://127.0.0.1:{self.provider_links[i].port}/v1"
+            if self.metrics_ports:
+                environment["HEADRACE_METRICS_PORT"] = str(self.metrics_ports[i])
+        return environment
+
+    async def _watch_our_own_lag(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.05)
+            if (now := time.monotonic()) - before > _LAG_S:
+                self.history.lags.append(Span(before, now))

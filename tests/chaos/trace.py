@@ -1,0 +1,130 @@
+"""The faults of a run, drawn from the seed alone."""
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tests.chaos.link import Way
+
+
+class Kind(StrEnum):
+    WORKER_KILL = "worker killed"
+    WORKER_STOP = "worker stopped beyond its lease"
+    WORKER_BLINK = "worker stopped within its lease"
+    WORKER_LEAVE = "worker told to leave"
+    WORKER_LEAVE_NOW = "worker told to leave twice"
+    GATEWAY_KILL = "gateway killed"
+    GATEWAY_STOP = "gateway stopped beyond its lease"
+    GATEWAY_BLINK = "gateway stopped within its lease"
+    GATEWAY_LEAVE = "gateway told to leave"
+    BROKER_RESTART = "broker killed, restarted with its file"
+    BROKER_EMPTY = "broker killed, restarted empty"
+    BROKER_REWIND = "broker restarted with an older file"
+    BROKER_FREEZE = "broker frozen"
+    BROKER_FULL = "broker out of memory"
+    FLUSH_ALL = "FLUSHALL"
+    SCRIPT_FLUSH = "SCRIPT FLUSH"
+    CLIENT_KILL = "CLIENT KILL"
+    CLIENT_LINK = "client - gateway"
+    GATEWAY_LINK = "gateway - broker"
+    WORKER_LINK = "worker - broker"
+    PROVIDER_LINK = "worker - provider"
+
+
+class Harm(StrEnum):
+    """What a proxy does."""
+
+    RESET = "reset"
+    REFUSE = "reset, then refused"
+    SILENCE = "half-open"
+    DELAY = "delayed"
+    TRUNCATE = "truncated"
+
+
+_WEIGHTS = {
+    Kind.WORKER_KILL: 4,
+    Kind.WORKER_STOP: 4,
+    Kind.WORKER_BLINK: 2,
+    Kind.WORKER_LEAVE: 3,
+    Kind.WORKER_LEAVE_NOW: 1,
+    Kind.GATEWAY_KILL: 3,
+    Kind.GATEWAY_STOP: 2,
+    Kind.GATEWAY_BLINK: 1,
+    Kind.GATEWAY_LEAVE: 3,
+    Kind.BROKER_RESTART: 3,
+    Kind.BROKER_EMPTY: 3,
+    Kind.BROKER_REWIND: 4,
+    Kind.BROKER_FREEZE: 3,
+    Kind.BROKER_FULL: 2,
+    Kind.FLUSH_ALL: 2,
+    Kind.SCRIPT_FLUSH: 1,
+    Kind.CLIENT_KILL: 2,
+    Kind.CLIENT_LINK: 5,
+    Kind.GATEWAY_LINK: 5,
+    Kind.WORKER_LINK: 5,
+    Kind.PROVIDER_LINK: 4,
+}
+_LINKS = {Kind.CLIENT_LINK, Kind.GATEWAY_LINK, Kind.WORKER_LINK, Kind.PROVIDER_LINK}
+#: In leases; everything else takes a while drawn from (0.05, 2).
+_TIMES = {
+    Kind.WORKER_STOP: (2.0, 3.5),
+    Kind.WORKER_BLINK: (0.05, 0.3),
+    Kind.GATEWAY_STOP: (1.5, 3.0),
+    Kind.GATEWAY_BLINK: (0.05, 0.4),
+    Kind.BROKER_FREEZE: (0.2, 2.5),
+}
+_OVERLAPPING = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``target``: which gateway or worker, where the kind has one. ``lasts``: in leases."""
+
+    kind: Kind
+    target: int
+    lasts: float
+    harm: Harm | None = None
+    way: Way = Way.BOTH
+    delay_s: float = 0.0
+
+    def __str__(self) -> str:
+        words = [self.kind.value, f"#{self.target + 1}"]
+        if self.harm is not None:
+            words.append(self.harm.value)
+            words += [self.way.value] if self.harm is Harm.SILENCE else []
+            words += [f"{self.delay_s:.2f} s"] if self.harm is Harm.DELAY else []
+        return " ".join([*words, f"for {self.lasts:.2f} leases"])
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One fault, sometimes a second ``gap_s`` after the first; then time to heal, not always enough."""
+
+    faults: tuple[Fault, ...]
+    gap_s: float
+    heal_s: float
+
+    def __str__(self) -> str:
+        return f"{' + '.join(map(str, self.faults))}; {self.heal_s:.1f} s to heal"
+
+
+def draw_trace(seed: int, faults: int) -> list[Round]:
+    """``faults`` faults; each kind before any kind comes a second time, where there are enough."""
+    rng = random.Random(f"{seed}:faults")
+    once = list(_WEIGHTS)
+    rng.shuffle(once)
+    more = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()), k=max(0, faults - len(once)))
+    kinds = (once + more)[:faults]
+    rounds = []
+    while kinds:
+        count = 2 if len(kinds) > 1 and rng.random() < _OVERLAPPING else 1
+        drawn = tuple(_draw(rng, kind) for kind in kinds[:count])
+        del kinds[:count]
+        rounds.append(Round(drawn, rng.uniform(0.0, 1.0), rng.uniform(0.3, 3.0)))
+    return rounds
+
+
+def _draw(rng: random.Random, kind: Kind) -> Fault:
+    harm = rng.choice(list(Harm)) if kind in _LINKS else None
+    target, lasts = rng.randrange(2), rng.uniform(*_TIMES.get(kind, (0.05, 2.0)))
+    return Fault(kind, target, lasts, harm, rng.choice(list(Way)), rng.uniform(0.02, 0.3))

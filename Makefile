@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench-queue clean
+.PHONY: help run test chaos check format bench-queue clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,6 +15,9 @@ run: $(VENV)/installed  ## The whole system on an embedded broker, with the chat
 
 test: $(VENV)/installed-dev  ## All tests, on real processes (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+chaos: $(VENV)/installed-dev  ## Random faults on a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 check: $(VENV)/installed-dev  ## Linter, formatter, types, import rules
 	$(BIN)/ruff check .

@@ -1,11 +1,13 @@
 """Redis behind sentinels, behind TLS, with users of its own."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
 import struct
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -145,17 +147,25 @@ async def test_a_password_with_odd_characters(tmp_path: Path) -> None:
 def test_a_redis_that_resets_every_connection() -> None:
     """As a proxy does whose Redis is down: under uvloop redis-py then raises what it does not expect itself."""
 
-    async def resets() -> None:
-        def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            linger = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            writer.transport.abort()
+    def reset_all(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = listener.accept()
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                accepted.close()
 
-        async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
-            client = connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
-            for _ in range(300):
-                with pytest.raises(TROUBLE):
-                    await client.ping()
-            await client.aclose()
+    async def ask_often(port: int) -> None:
+        client = connect(f"redis://127.0.0.1:{port}/0")
+        for _ in range(1000):
+            with pytest.raises(TROUBLE):
+                await client.ping()
+        await client.aclose()
 
-    uvloop.run(resets())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        resetting = threading.Thread(target=reset_all, args=[listener])
+        resetting.start()
+        try:
+            uvloop.run(ask_often(listener.getsockname()[1]))
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            resetting.join()

@@ -48,8 +48,9 @@ class Subscription:
             while True:
                 if self._hub.draining:
                     raise Drained
-                version = feed.version
-                run = None if self._first_page else feed.after(self.cursor)
+                # The first page is older than anything the feed may have told since.
+                version = feed.version if self._first_page is None else -1
+                run = feed.after(self.cursor) if self._first_page is None else None
                 if run is None:
                     run = await self._from_log(feed)
                 if not run.chunk:

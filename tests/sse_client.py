@@ -79,7 +79,8 @@ class SseConnection:
                 if frame := _parse(block):
                     yield frame
             if not await self.read_some():
-                assert self._parsed == len(self.raw), "the body ended within a block"
+                left = bytes(self.raw[self._parsed :]).replace(b": ping\n", b"")
+                assert not left, f"the body ended within a block: {left!r}"
                 return
 
     async def next(self, event: str) -> Frame:

@@ -191,6 +191,7 @@ class StreamWriter:
                 self._wake(self)
             self._heed(reply.signal)
         else:
+            metrics.APPEND_ANSWERS.labels(reply.code).inc()
             self._settle_write(reply)
 
     def check(self, reply: WriteReply | BrokerUnavailable) -> bool:

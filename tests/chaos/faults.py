@@ -121,12 +121,22 @@ class Faults:
             await self._rig.broker.start()
 
     async def _broker_rewind(self, fault: Fault) -> None:
-        """As a fail-over to a replica that is behind: what was acknowledged since the copy is gone."""
+        async with self._set_back():
+            await asyncio.sleep(fault.lasts * LEASE_S / 2)
+
+    async def _worker_kill_rewind(self, fault: Fault) -> None:
+        """Streams that were taken over meanwhile are then of an epoch that Redis does not know."""
+        async with self._set_back():
+            await self._worker_kill(fault)
+
+    @asynccontextmanager
+    async def _set_back(self) -> AsyncIterator[None]:
+        """As a fail-over to a replica that is behind: what was acknowledged inside is gone afterwards."""
         broker = self._rig.broker
         file, older = broker.folder / "appendonlydir", broker.folder / "older"
         async with self._broker:
             shutil.copytree(file, older)
-            await asyncio.sleep(fault.lasts * LEASE_S / 2)
+            yield
             broker.kill()
             self._rig.history.lost()
             shutil.rmtree(file)

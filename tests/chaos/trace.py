@@ -20,6 +20,7 @@ class Kind(StrEnum):
     BROKER_RESTART = "broker killed, restarted with its file"
     BROKER_EMPTY = "broker killed, restarted empty"
     BROKER_REWIND = "broker restarted with an older file"
+    WORKER_KILL_REWIND = "worker killed, broker restarted with a file from before the takeover"
     BROKER_FREEZE = "broker frozen"
     BROKER_FULL = "broker out of memory"
     FLUSH_ALL = "FLUSHALL"
@@ -54,6 +55,7 @@ _WEIGHTS = {
     Kind.BROKER_RESTART: 3,
     Kind.BROKER_EMPTY: 3,
     Kind.BROKER_REWIND: 4,
+    Kind.WORKER_KILL_REWIND: 3,
     Kind.BROKER_FREEZE: 3,
     Kind.BROKER_FULL: 2,
     Kind.FLUSH_ALL: 2,
@@ -68,6 +70,7 @@ _LINKS = {Kind.CLIENT_LINK, Kind.GATEWAY_LINK, Kind.WORKER_LINK, Kind.PROVIDER_L
 #: In leases; everything else takes a while drawn from (0.05, 2).
 _TIMES = {
     Kind.WORKER_STOP: (2.0, 3.5),
+    Kind.WORKER_KILL_REWIND: (1.8, 2.5),
     Kind.WORKER_BLINK: (0.05, 0.3),
     Kind.GATEWAY_STOP: (1.5, 3.0),
     Kind.GATEWAY_BLINK: (0.05, 0.4),

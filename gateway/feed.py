@@ -110,10 +110,12 @@ class Feed:
             size += len(frame)
             if size >= MOST_BYTES:
                 break
-        last = EventId(epoch, self._first + index + len(frames) - 1)
+        last = EventId(epoch, self._first + index + len(frames) - 1)  # counted before anything synthetic
         ended = self._ended and last == self.position
-        if reset and self._start is not None and index == 0:
+        if reset and self._start is not None:
             frames[0] = native.reset_frame(EventId(epoch, 1), self._start)
+        elif reset:
+            frames.insert(0, native.bare_reset(self.stream_id))
         return Run(b"".join(frames), last, ended=ended)
 
     def _clear(self, first: int) -> None:

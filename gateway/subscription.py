@@ -6,6 +6,7 @@ Redis hears of is one the client may resume from.
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gateway.dialects import native
@@ -77,7 +78,10 @@ class Subscription:
         self._trouble_since = None
         if page.events:
             return self._render(page)
-        self._hub.caught_up(feed, EventId(page.epoch, page.length))
+        end = EventId(page.epoch, page.length)
+        self._hub.caught_up(feed, end)
+        if feed.position is not None and feed.position > end:
+            self._has_waited_long_enough()  # the log has lost what the tail told: look again, though nobody wakes us
         return self._nothing()
 
     def _without_state(self, gone: Gone | Lost | None) -> Run:
@@ -100,10 +104,9 @@ class Subscription:
         raise Drained
 
     async def _wait(self, feed: Feed, version: int) -> None:
-        if self._trouble_since is None:
-            await feed.changed_since(version)
-        else:
-            await asyncio.sleep(_RETRY_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if self._trouble_since is None else _RETRY_S):
+                await feed.changed_since(version)
 
     def _has_waited_long_enough(self) -> bool:
         """A living worker would have healed the stream by now (design §4 rule 5)."""
@@ -120,6 +123,8 @@ class Subscription:
         frames = [native.frame(EventId(page.epoch, page.first + i), stored) for i, stored in enumerate(page.events)]
         if reset and events.is_start(page.events[0]):
             frames[0] = native.reset_frame(EventId(page.epoch, page.first), page.events[0])
+        elif reset:
+            frames.insert(0, native.bare_reset(self.stream_id))
         last = EventId(page.epoch, page.first + len(page.events) - 1)
         return Run(b"".join(frames), last, ended=events.is_done(page.events[-1]))
 

@@ -20,6 +20,12 @@ def reset_frame(at: EventId, stored: bytes) -> bytes:
     return frame(at, events.encode(msgspec.structs.replace(start, reset=True)))
 
 
+def bare_reset(stream_id: str) -> bytes:
+    """The same where the epoch has no `start`: it ended without output, and Redis had lost the one before."""
+    start = events.Start(stream_id, model="", provider="", attempt=0, reset=True)
+    return _synthetic(b"start", msgspec.to_builtins(start))
+
+
 def queued(stream_id: str) -> bytes:
     return _synthetic(b"queued", {"stream_id": stream_id})
 

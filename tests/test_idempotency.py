@@ -48,6 +48,7 @@ async def test_another_body_is_a_conflict(system: System) -> None:
 async def test_the_key_outlives_a_delete(system: System) -> None:
     key = {"Idempotency-Key": "deleted"}
     first = await system.http.post(f"{system.url}/chat", json=ask("echo"), headers=key)
+    await system.ended(first.json()["stream_id"])
     await system.http.delete(f"{system.url}/chat/{first.json()['stream_id']}")
     calls = len(system.fake.calls)
     again = await system.http.post(f"{system.url}/chat", json=ask("echo"), headers=key)

@@ -1,0 +1,1080 @@
+"""Each script against a real Redis: what it answers, what it writes, how long that lives (design §3 and §4)."""
+
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.broker import scripts as scripts_module
+from shared.broker.client import Client, connect, run, run_many
+from shared.broker.keys import idempotency_entry_key, stream_keys, sweep_keys, worker_channel
+from shared.broker.scripts import (
+    Call,
+    Claimed,
+    Code,
+    Created,
+    Due,
+    Ending,
+    Fields,
+    Gone,
+    Holder,
+    Lost,
+    Page,
+    Position,
+    Refused,
+    Script,
+    StreamScripts,
+    WriteReply,
+    enqueue,
+)
+from shared.errors import BrokerUnavailable
+from shared.protocol.ids import START, EventId, new_stream_id
+from shared.protocol.lifecycle import ACTIVE, Status
+from shared.settings import Settings
+from tests.broker import Broker
+
+CAP, WINDOW = 6, 4
+SETTINGS = Settings.model_construct(cap=CAP, window=WINDOW)
+SCRIPTS = StreamScripts(SETTINGS)
+LEASE_MS, RETENTION_MS = round(SETTINGS.lease_s * 1000), round(SETTINGS.retention_s * 1000)
+DIGEST = "ab" * 32
+TOKEN = "w1.token"
+ENDING = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage": "null"})
+NOBODY_WATCHES = Ending(
+    Status.CANCELLED, {"finish_reason": "cancelled", "reason": "abandoned"}, only_if_unwatched=True
+)
+STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = range(8)
+LUA = Path(str(files("shared.broker") / "lua"))
+
+
+@pytest.fixture(scope="session")
+async def scripts_broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
+    broker = Broker(tmp_path_factory.mktemp("scripts"))
+    await broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+async def client(scripts_broker: Broker) -> AsyncIterator[Client]:
+    """Of an empty Redis, in which no test may leave a key that lives for ever."""
+    client = connect(scripts_broker.url)
+    await client.flushall()
+    yield client
+    assert [key async for key in client.scan_iter() if await client.ttl(key) == -1] == []
+    await client.aclose()
+
+
+def event(seq: int, text: str = "x") -> bytes:
+    return b'token {"token":"%b","token_index":%d,"n":1}' % (text.encode(), seq)
+
+
+def some(first: int, last: int, text: str = "x") -> list[bytes]:
+    return [event(seq, text) for seq in range(first, last + 1)]
+
+
+DONE = b'done {"finish_reason":"stop","reason":null,"usage":null}'
+
+
+class Stream:
+    """One stream in Redis, seen from outside the scripts too."""
+
+    def __init__(self, client: Client, *, key: bool = True) -> None:
+        self.client = client
+        self.id = new_stream_id(DIGEST if key else None)
+        self.idempotency = DIGEST if key else None
+        self.keys = stream_keys(self.id, self.idempotency)
+
+    async def create(self, **fields: str | int) -> "Stream":
+        assert await run(self.client, self.creation(**fields)) == Created(known=None)
+        return self
+
+    def creation(self, **fields: str | int) -> Call[Created]:
+        all_fields: Fields = {
+            "principal": "p",
+            "provider": "fake",
+            "model": "m",
+            "request": '{"messages":[]}',
+            "on_disconnect": "continue",
+            "grace_ms": 0,
+            "body_hash": "ff",
+            **({"idempotency": DIGEST} if self.idempotency else {}),
+            **fields,
+        }
+        return SCRIPTS.create(self.id, fields=all_fields, body_hash="ff", idempotency=self.idempotency)
+
+    async def claim(self, token: str = TOKEN) -> Holder:
+        claimed = await run(self.client, SCRIPTS.claim(self.id, token))
+        assert isinstance(claimed, Claimed)
+        return self.holder(claimed.epoch, token)
+
+    async def take_over(self, token: str = "w2.token") -> Holder:
+        """Once the lease has passed."""
+        await self.set(lease_until=0)
+        await be_well(self)
+        return await self.claim(token)
+
+    def holder(self, epoch: int, token: str = TOKEN) -> Holder:
+        return Holder(self.id, epoch, token, self.idempotency)
+
+    async def append(self, holder: Holder, first: int, events: list[bytes], *, resend: bool = False) -> WriteReply:
+        return await run(self.client, SCRIPTS.append(holder, first, events, resend=resend))
+
+    async def finish(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:
+        return await run(self.client, SCRIPTS.finish(holder, first, events, ending))
+
+    async def restore(self, holder: Holder, events: list[bytes]) -> WriteReply:
+        """With the fields that a worker keeps."""
+        fields: Fields = {
+            "principal": "p",
+            "request": '{"messages":[]}',
+            "on_disconnect": "cancel",
+            "grace_ms": 0,
+            "created": now_ms() - 1000,
+            "attempt": 1,
+            "body_hash": "ff",
+        }
+        return await run(self.client, SCRIPTS.restore(holder, events, fields=fields, body_hash="ff"))
+
+    async def read(self, after: EventId = START, **limits: int) -> Page | Gone | Lost | None:
+        return await run(self.client, SCRIPTS.read(self.id, after, **limits))
+
+    async def page(self, after: EventId = START, **limits: int) -> Page:
+        page = await self.read(after, **limits)
+        assert isinstance(page, Page)
+        return page
+
+    async def acknowledge(self, lead: EventId = START, gateway: str = "g1") -> Position | None:
+        return await run(self.client, SCRIPTS.acknowledge(self.id, gateway, lead))
+
+    # --- past the scripts
+
+    async def state(self) -> dict[str, str]:
+        stored: dict[bytes, bytes] = await self.client.hgetall(self.keys[STATE])  # type: ignore[misc]
+        return {name.decode(): value.decode() for name, value in stored.items()}
+
+    async def set(self, **fields: str | int) -> None:
+        assert await self.client.exists(self.keys[STATE])
+        await self.client.hset(self.keys[STATE], mapping=fields)  # type: ignore[misc]
+
+    async def log(self) -> list[bytes]:
+        return await self.client.lrange(self.keys[LOG], 0, -1)  # type: ignore[no-any-return,misc]
+
+    async def tail(self) -> list[tuple[str, bytes]]:
+        return [(at.decode(), fields[b"e"]) for at, fields in await self.client.xrange(self.keys[TAIL])]
+
+    async def lives(self) -> list[int]:
+        async with self.client.pipeline(transaction=False) as pipe:
+            for key in self.keys:
+                pipe.pexpiretime(key)
+            return list(await pipe.execute())
+
+    async def next_look(self) -> float | None:
+        score: float | None = await self.client.zscore(self.keys[INDEX], self.id)
+        return score
+
+    async def everything(self) -> list[object]:
+        return [await self.state(), await self.log(), await self.tail(), await self.lives(), await self.next_look()]
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def be_well(stream: Stream, **fields: str | int) -> None:
+    """The pulse of a Redis that has had no trouble."""
+    run_id = (await stream.client.info("server"))["run_id"]
+    mapping: dict[str, str | int] = {"at": now_ms(), "run_id": run_id, **fields}
+    await stream.client.delete(stream.keys[PULSE])
+    await stream.client.hset(stream.keys[PULSE], mapping=mapping)  # type: ignore[misc]
+    await stream.client.expire(stream.keys[PULSE], 60)
+
+
+@asynccontextmanager
+async def heard(client: Client, worker: str) -> AsyncIterator[list[str]]:
+    """What is published to a worker inside."""
+    words: list[str] = []
+    async with client.pubsub() as channel:
+        await channel.subscribe(worker_channel(worker))
+        await channel.get_message(timeout=5)
+        yield words
+        await client.publish(worker_channel(worker), "the end")
+        while True:
+            message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
+            if message is None or message["data"] == b"the end":
+                return
+            words.append(message["data"].decode())
+
+
+# --- the files
+
+
+def all_scripts() -> dict[str, Script]:
+    return {script.name: script for script in vars(scripts_module).values() if isinstance(script, Script)}
+
+
+def test_every_file_is_a_script() -> None:
+    assert {path.stem for path in LUA.glob("*.lua")} == {"_stream", *all_scripts()}
+    assert {path.suffix for path in LUA.iterdir()} == {".lua"}
+
+
+@pytest.mark.parametrize("name", sorted({path.stem for path in LUA.glob("*.lua")} - {"_stream"}))
+def test_every_script_says_what_it_takes_and_answers(name: str) -> None:
+    first, *lines = (LUA / f"{name}.lua").read_text().splitlines()
+    header = "\n".join(line for line in lines if line.startswith("--"))
+    assert first.startswith("#!lua")
+    assert "-- ARGV: 1 " in header
+    assert re.search("[Aa]nswers", header)
+    assert ("-- KEYS: 1 " in header) == (name in {"enqueue", "sweep"})
+    assert all_scripts()[name].source.startswith(first + "\n")
+    assert all_scripts()[name].source.count("#!lua") == 1
+
+
+def test_which_scripts_run_when_redis_is_full() -> None:
+    """Those that end, release or only look; not those that bring something new (design §4 rule 7)."""
+    flags = {
+        name: script.source.partition("\n")[0].removeprefix("#!lua").strip() for name, script in all_scripts().items()
+    }
+    assert {name for name, flag in flags.items() if flag == "flags=allow-oom"} == {
+        *("renew", "finish", "cancel", "delete", "acknowledge", "release", "sweep"),
+    }
+    assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read"}
+    assert {name for name, flag in flags.items() if flag == ""} == {"create", "claim", "append", "restore", "enqueue"}
+
+
+def test_lua_is_little() -> None:
+    assert sum(len(path.read_text().splitlines()) for path in LUA.glob("*.lua")) < 400
+
+
+def test_lua_and_the_lifecycle_agree_on_what_is_active() -> None:
+    line = next(x for x in (LUA / "_stream.lua").read_text().splitlines() if x.startswith("local function active"))
+    assert {status for status in Status if f"'{status}'" in line} == ACTIVE
+
+
+# --- append: the answers, in their order
+
+
+async def test_append_to_nothing(client: Client) -> None:
+    stream = Stream(client)
+    assert await stream.append(stream.holder(1), 1, some(1, 1)) == WriteReply(Code.MISSING, 0, "", False, 0)
+    assert await client.dbsize() == 0
+
+
+async def test_append_to_what_has_ended(client: Client) -> None:
+    """Whoever asks, and however far off: so a lost reply to one's own ending can be recognised."""
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 2))
+    ending = Ending(Status.CANCELLED, {"finish_reason": "cancelled", "reason": "cancelled"})
+    await stream.finish(holder, 3, [DONE], ending)
+    before = await stream.everything()
+    closed = WriteReply(Code.CLOSED, 3, "cancelled", False, holder.epoch)
+    for epoch, token, first in [
+        (holder.epoch, TOKEN, 3),
+        (holder.epoch, "w2.x", 99),
+        (holder.epoch - 1, TOKEN, 1),
+        (holder.epoch + 1, TOKEN, 1),
+    ]:
+        assert await stream.append(stream.holder(epoch, token), first, [DONE]) == closed
+    assert await stream.finish(holder, 3, [DONE]) == closed
+    assert await run(client, SCRIPTS.renew(holder)) == closed
+    assert await stream.everything() == before
+
+
+async def test_append_to_what_was_deleted(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await run(client, SCRIPTS.delete(stream.id))
+    assert await stream.append(holder, 1, some(1, 1)) == WriteReply(Code.CLOSED, 0, "deleted", False, 0)
+    assert not await client.exists(*stream.keys[:READERS])
+
+
+async def test_append_of_who_was_superseded(client: Client) -> None:
+    """By a higher epoch, or by another holder of the same; before anything is said of gaps."""
+    stream = await Stream(client).create()
+    old = await stream.claim()
+    await stream.append(old, 1, some(1, 2))
+    new = await stream.take_over()
+    before = await stream.everything()
+    for holder in (old, stream.holder(new.epoch, TOKEN), stream.holder(old.epoch, new.token)):
+        for first in (1, 3, 99):
+            reply = await stream.append(holder, first, some(1, 1))
+            assert (reply.code, reply.epoch) == (Code.SUPERSEDED, new.epoch)
+    assert await stream.everything() == before
+
+
+async def test_append_when_redis_is_behind(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    before = await stream.everything()
+    for token in (TOKEN, "w2.x"):
+        reply = await stream.append(stream.holder(holder.epoch + 1, token), 99, some(1, 1))
+        assert (reply.code, reply.epoch) == (Code.BEHIND, holder.epoch)
+    assert await stream.everything() == before
+
+
+async def test_append_over_a_gap(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    assert (await stream.append(holder, 2, some(2, 2))).last_seq == 0
+    await stream.append(holder, 1, some(1, 2))
+    before = await stream.everything()
+    for first in (4, 9):
+        reply = await stream.append(holder, first, some(first, first))
+        assert (reply.code, reply.last_seq) == (Code.GAP, 2)
+    assert await stream.everything() == before
+
+
+async def test_append(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    assert await stream.append(holder, 1, some(1, 2)) == WriteReply(Code.OK, 2, "", False, holder.epoch)
+    assert await stream.append(holder, 3, some(3, 3)) == WriteReply(Code.OK, 3, "", False, holder.epoch)
+    assert await stream.log() == some(1, 3)
+    assert await stream.tail() == [(f"{holder.epoch}-{seq}", event(seq)) for seq in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 1), (1, 3), (2, 3), (1, 5), (3, 5), (4, 5)])
+async def test_what_the_log_has_is_skipped(client: Client, first: int, last: int) -> None:
+    """The first word stands: an event once sent is frozen."""
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 3))
+    reply = await stream.append(holder, first, some(first, last, "again"), resend=True)
+    assert (reply.code, reply.last_seq) == (Code.OK, max(3, last))
+    stored = some(1, 3) + some(4, last, "again")
+    assert await stream.log() == stored
+    assert await stream.tail() == [(f"{holder.epoch}-{i + 1}", stored[i]) for i in range(len(stored))]
+
+
+async def test_the_tail_is_capped_and_the_log_is_not(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 3))
+    await stream.append(holder, 4, some(4, 25))
+    assert await stream.log() == some(1, 25)
+    assert [at for at, _ in await stream.tail()] == [f"{holder.epoch}-{seq}" for seq in range(26 - CAP, 26)]
+
+
+async def test_the_tail_is_added_to_only_above_its_top(client: Client) -> None:
+    """Where the tail outlived the rest, a script must not break half-way."""
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 4))
+    await client.delete(stream.keys[STATE], stream.keys[LOG])
+    assert (await stream.restore(holder, some(1, 2))).code is Code.OK
+    assert await stream.log() == some(1, 2)
+    assert (await stream.append(holder, 3, some(3, 5), resend=True)).code is Code.OK
+    assert await stream.log() == some(1, 5)
+    assert [at for at, _ in await stream.tail()] == [f"{holder.epoch}-{seq}" for seq in range(1, 6)]
+
+
+async def test_an_append_larger_than_lua_can_unpack(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    assert (await stream.append(holder, 1, some(1, 9001))).last_seq == 9001
+    assert await stream.log() == some(1, 9001)
+    await client.flushall()
+    assert (await stream.restore(holder, some(1, 9001))).last_seq == 9001
+    assert (await stream.finish(holder, 9002, [*some(9002, 18_100), DONE])).last_seq == 18_101
+    assert await stream.log() == [*some(1, 18_100), DONE]
+
+
+async def test_every_answer_carries_cancel_and_watched(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    assert not (await stream.append(holder, 1, some(1, 1))).watched
+    await stream.acknowledge()
+    assert (await run(client, SCRIPTS.renew(holder))).watched
+    await run(client, SCRIPTS.cancel(stream.id, "cancelled"))
+    for reply in (await stream.append(holder, 2, some(2, 2)), await run(client, SCRIPTS.renew(holder))):
+        assert (reply.code, reply.signal, reply.watched) == (Code.OK, "cancelled", True)
+
+
+# --- window
+
+
+@pytest.mark.parametrize(
+    ("on_disconnect", "who", "taken"),
+    [
+        ("cancel", "nobody", WINDOW),
+        ("cancel", "live", WINDOW),
+        ("cancel", "polled", WINDOW),
+        ("continue", "nobody", WINDOW + 3),
+        ("continue", "live", WINDOW),
+        ("continue", "polled", WINDOW + 3),
+    ],
+)
+async def test_whom_the_window_holds(client: Client, on_disconnect: str, who: str, taken: int) -> None:
+    stream = await Stream(client).create(on_disconnect=on_disconnect, grace_ms=60_000)
+    holder = await stream.claim()
+    if who != "nobody":
+        await stream.acknowledge(gateway="g1" if who == "live" else "")
+    reply = await stream.append(holder, 1, some(1, WINDOW + 3))
+    assert (reply.code, reply.last_seq) == (Code.OK if taken > WINDOW else Code.FULL, taken)
+    assert await stream.log() == some(1, taken)
+
+
+async def test_room_is_told_to_the_holder(client: Client) -> None:
+    stream = await Stream(client).create(on_disconnect="cancel", grace_ms=60_000)
+    holder = await stream.claim()
+    assert (await stream.append(holder, 1, some(1, 9))).code is Code.FULL
+    assert (await stream.append(holder, 5, some(5, 9))) == WriteReply(Code.FULL, 4, "", True, holder.epoch)
+    async with heard(client, "w1") as words:
+        await stream.acknowledge(START)  # no room yet
+        await stream.acknowledge(EventId(holder.epoch - 1, 4))  # another epoch's
+        assert words == []
+        await stream.acknowledge(EventId(holder.epoch, 2))
+        await stream.acknowledge(EventId(holder.epoch, 3))  # told already
+    assert words == [f"room {stream.id}"]
+    assert (await stream.append(holder, 5, some(5, 9))).last_seq == 3 + WINDOW
+    assert (await stream.append(holder, 8, some(8, 9))).code is Code.FULL
+
+
+async def test_the_lead_never_falls_and_is_of_the_readable_epoch(client: Client) -> None:
+    stream = await Stream(client).create(on_disconnect="cancel", grace_ms=60_000)
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 4))
+    for epoch, seq in ((holder.epoch, 3), (holder.epoch, 1), (holder.epoch + 1, 4), (0, 0)):
+        await stream.acknowledge(EventId(epoch, seq))
+    assert (await stream.state())["lead"] == "3"
+    await stream.acknowledge(EventId(holder.epoch, 999))  # nobody has read what was never written
+    assert (await stream.state())["lead"] == "4"
+    new = await stream.take_over()
+    reply = await stream.append(new, 1, some(1, 9))
+    assert (reply.code, reply.last_seq) == (Code.FULL, WINDOW)
+
+
+async def test_a_resend_and_the_ending_ignore_the_window(client: Client) -> None:
+    stream = await Stream(client).create(on_disconnect="cancel", grace_ms=60_000)
+    holder = await stream.claim()
+    assert (await stream.append(holder, 1, some(1, 9), resend=True)).code is Code.OK
+    assert (await stream.finish(holder, 10, [*some(10, 30), DONE])).code is Code.OK
+    assert await stream.log() == [*some(1, 30), DONE]
+
+
+async def test_the_last_reader_leaving_makes_room(client: Client) -> None:
+    stream = await Stream(client).create(on_disconnect="continue")
+    holder = await stream.claim()
+    await stream.acknowledge()
+    await stream.append(holder, 1, some(1, 9))
+    async with heard(client, "w1") as words:
+        await run(client, SCRIPTS.leave(stream.id, "g1", START))
+    assert words == [f"room {stream.id}"]
+    assert (await stream.append(holder, 5, some(5, 9))).code is Code.OK
+
+
+# --- who watches
+
+
+async def test_who_is_watched(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.acknowledge(gateway="g1")
+    await stream.acknowledge(gateway="g2")
+    await run(client, SCRIPTS.leave(stream.id, "g1", START))
+    assert (await run(client, SCRIPTS.renew(holder))).watched
+    await run(client, SCRIPTS.leave(stream.id, "g2", START))
+    assert not (await run(client, SCRIPTS.renew(holder))).watched
+    await stream.acknowledge(gateway="")
+    assert (await run(client, SCRIPTS.renew(holder))).watched
+
+
+@pytest.mark.parametrize(
+    ("on_disconnect", "grace_ms", "pulse", "signal"),
+    [
+        ("cancel", 0, {}, "abandoned"),
+        ("cancel", 60_000, {}, ""),
+        ("continue", 0, {}, ""),
+        ("cancel", 0, {"trouble": now_ms()}, ""),  # every gateway gets time to say who reads
+    ],
+)
+async def test_who_is_abandoned(
+    client: Client, on_disconnect: str, grace_ms: int, pulse: dict[str, int], signal: str
+) -> None:
+    stream = await Stream(client).create(on_disconnect=on_disconnect, grace_ms=grace_ms)
+    holder = await stream.claim()
+    await be_well(stream, **({"trouble": now_ms() + 60_000} if pulse else {}))
+    assert (await run(client, SCRIPTS.renew(holder))).signal == ""  # whoever asked counts as a reader at first
+    await stream.set(live_until=0, created=now_ms() - 1000)
+    assert (await run(client, SCRIPTS.renew(holder))).signal == signal
+    await stream.acknowledge()
+    assert (await run(client, SCRIPTS.renew(holder))).signal == ""
+
+
+# --- finish
+
+
+async def test_finish(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.acknowledge()
+    await stream.append(holder, 1, some(1, 2))
+    reply = await stream.finish(holder, 3, [event(3), DONE])
+    assert (reply.code, reply.last_seq, reply.epoch) == (Code.OK, 4, holder.epoch)
+    state = await stream.state()
+    assert (state["status"], state["finish_reason"], state["reason"]) == ("completed", "stop", "")
+    assert now_ms() - 5000 < int(state["ended"]) <= now_ms() + 1000
+    assert not {"request", "holder", "lease_until", "full"} & set(state)
+    assert await stream.log() == [*some(1, 3), DONE]
+    assert (await stream.tail())[-1] == (f"{holder.epoch}-4", DONE)
+    assert await stream.next_look() is None
+    await lives_as_one(stream)
+
+
+async def lives_as_one(stream: Stream) -> None:
+    state, log, tail, readers, index, tombstone, _, idempotency = await stream.lives()
+    assert now_ms() + RETENTION_MS - 5000 < state <= now_ms() + RETENTION_MS + 1000
+    assert {log, tail, readers, idempotency} <= {state, -2}
+    assert tombstone == state + round(SETTINGS.tombstone_s * 1000)
+    assert index in {state, -2}
+
+
+async def test_finish_fills_no_gap(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 2))
+    before = await stream.everything()
+    reply = await stream.finish(holder, 4, [DONE])
+    assert (reply.code, reply.last_seq) == (Code.GAP, 2)
+    assert await stream.everything() == before
+
+
+async def test_finish_skips_what_the_log_has(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 3))
+    assert (await stream.finish(holder, 2, [*some(2, 3, "again"), DONE])).last_seq == 4
+    assert await stream.log() == [*some(1, 3), DONE]
+
+
+async def test_finish_of_who_was_superseded_or_is_ahead(client: Client) -> None:
+    stream = await Stream(client).create()
+    old = await stream.claim()
+    new = await stream.take_over()
+    before = await stream.everything()
+    assert (await stream.finish(old, 1, [DONE])).code is Code.SUPERSEDED
+    assert (await stream.finish(stream.holder(new.epoch), 1, [DONE])).code is Code.SUPERSEDED
+    assert (await stream.finish(stream.holder(new.epoch + 1), 1, [DONE])).code is Code.BEHIND
+    assert await stream.everything() == before
+    assert (await Stream(client).finish(Stream(client).holder(1), 1, [DONE])).code is Code.MISSING
+
+
+async def test_a_reader_who_just_came_is_not_cut_off(client: Client) -> None:
+    stream = await Stream(client).create(on_disconnect="cancel")
+    holder = await stream.claim()
+    await be_well(stream)
+    await stream.append(holder, 1, some(1, 2))
+    await stream.acknowledge()
+    before = await stream.everything()
+    reply = await stream.finish(holder, 3, [DONE], NOBODY_WATCHES)
+    assert (reply.code, reply.last_seq, reply.watched) == (Code.WATCHED, 2, True)
+    assert await stream.everything() == before
+    await stream.set(live_until=0, created=now_ms() - 1000)
+    assert (await stream.finish(holder, 3, [DONE], NOBODY_WATCHES)).code is Code.OK
+    assert (await stream.state())["status"] == "cancelled"
+
+
+# --- restore
+
+
+async def test_restore_into_nothing(client: Client) -> None:
+    stream = Stream(client)
+    holder = stream.holder(7)
+    assert await stream.restore(holder, some(1, 9)) == WriteReply(Code.OK, 9, "", True, 7)
+    state = await stream.state()
+    assert (state["status"], state["epoch"], state["log_epoch"], state["holder"]) == ("running", "7", "7", TOKEN)
+    assert (state["principal"], state["attempt"], state["request"]) == ("p", "1", '{"messages":[]}')
+    assert await stream.log() == some(1, 9)
+    assert [at for at, _ in await stream.tail()] == [f"7-{seq}" for seq in range(10 - CAP, 10)]
+    assert await client.get(stream.keys[IDEMPOTENCY]) == f"{stream.id} ff".encode()
+    assert await client.get(stream.keys[TOMBSTONE]) == b"live p"
+    assert now_ms() + LEASE_MS - 5000 < (await stream.next_look() or 0) <= now_ms() + LEASE_MS + 1000
+    await lives_as_one(stream)
+    assert (await stream.append(holder, 10, some(10, 10), resend=True)).code is Code.OK
+    assert (await stream.finish(holder, 11, [DONE])).code is Code.OK
+
+
+async def test_restore_without_an_event_or_an_idempotency_key(client: Client) -> None:
+    stream = Stream(client, key=False)
+    holder = stream.holder(7)
+    assert (await stream.restore(holder, [])).last_seq == 0
+    assert await client.keys("*idem*") == []
+    assert (await stream.append(holder, 1, some(1, 1))).code is Code.OK
+    await lives_as_one_without_key(stream)
+
+
+async def lives_as_one_without_key(stream: Stream) -> None:
+    state, log, tail, *_ = await stream.lives()
+    assert state == log == tail > now_ms()
+
+
+async def test_restore_over_an_older_epoch(client: Client) -> None:
+    """The older tail stays: its ids are below."""
+    stream = await Stream(client).create()
+    old = await stream.claim()
+    await stream.append(old, 1, some(1, 2, "old"))
+    new = stream.holder(old.epoch + 5, "w2.x")
+    assert (await stream.restore(new, some(1, 3, "new"))).code is Code.OK
+    assert await stream.log() == some(1, 3, "new")
+    assert [at for at, _ in await stream.tail()] == [
+        *[f"{old.epoch}-{seq}" for seq in (1, 2)],
+        *[f"{new.epoch}-{seq}" for seq in (1, 2, 3)],
+    ]
+    assert (await stream.append(old, 3, some(3, 3))).code is Code.SUPERSEDED
+    await lives_as_one(stream)
+
+
+async def test_restore_over_the_same_or_a_newer_epoch(client: Client) -> None:
+    stream = await Stream(client).create()
+    old = await stream.claim()
+    new = await stream.take_over()
+    await stream.append(new, 1, some(1, 2))
+    before = await stream.everything()
+    reply = await stream.restore(new, some(1, 5, "other"))
+    assert (reply.code, reply.last_seq) == (Code.GAP, 2)
+    assert (await stream.restore(stream.holder(new.epoch, "w3.x"), some(1, 5))).code is Code.SUPERSEDED
+    assert (await stream.restore(old, some(1, 5))).code is Code.SUPERSEDED
+    assert await stream.everything() == before
+
+
+async def test_restore_never_reopens_what_has_ended(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.finish(holder, 1, [event(1), DONE])
+    before = await stream.everything()
+    for epoch in (holder.epoch - 1, holder.epoch, holder.epoch + 9):
+        reply = await stream.restore(stream.holder(epoch), some(1, 5))
+        assert (reply.code, reply.last_seq, reply.epoch) == (Code.CLOSED, 2, holder.epoch)
+    assert await stream.everything() == before
+
+
+async def test_restore_never_undoes_a_delete(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await run(client, SCRIPTS.delete(stream.id))
+    assert await stream.restore(holder, some(1, 5)) == WriteReply(Code.CLOSED, 0, "deleted", False, 0)
+    assert not await client.exists(*stream.keys[:READERS])
+
+
+async def test_what_was_restored_waits_for_its_readers(client: Client) -> None:
+    """They are told of with the next reader leases; until then nobody has abandoned it."""
+    stream = Stream(client)
+    holder = stream.holder(7)
+    assert (await stream.restore(holder, some(1, 2))).signal == ""
+    await be_well(stream)
+    assert (await run(client, SCRIPTS.renew(holder))).signal == ""
+    assert (await stream.finish(holder, 3, [DONE], NOBODY_WATCHES)).code is Code.WATCHED
+
+
+# --- claim and release
+
+
+async def test_claim_of_nothing_and_of_what_has_ended(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.finish(holder, 1, [DONE])
+    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.CLOSED
+    await client.delete(stream.keys[STATE])
+    await client.zadd(stream.keys[INDEX], {stream.id: 1, "another": 1})
+    await client.expire(stream.keys[INDEX], 60)
+    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
+    assert await stream.next_look() is None  # the sweep need not look again
+
+
+async def test_claim(client: Client) -> None:
+    stream = await Stream(client).create()
+    claimed = await run(client, SCRIPTS.claim(stream.id, TOKEN))
+    assert isinstance(claimed, Claimed)
+    assert (claimed.attempt, claimed.readable, claimed.signal) == (1, 0, "")
+    assert claimed.fields["request"] == b'{"messages":[]}'
+    assert claimed.fields["epoch"] == str(claimed.epoch).encode()
+    state = await stream.state()
+    assert (state["status"], state["holder"]) == ("running", TOKEN)
+    assert now_ms() + LEASE_MS - 5000 < int(state["lease_until"]) <= now_ms() + LEASE_MS + 1000
+    assert await stream.next_look() == int(state["lease_until"])
+    await be_well(stream)
+    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.HELD
+    assert await stream.state() == state
+
+
+async def test_a_claim_writes_no_event(client: Client) -> None:
+    """The older epoch stays readable until the new one has something to say, which empties the log."""
+    stream = await Stream(client).create()
+    old = await stream.claim()
+    await stream.append(old, 1, some(1, 2, "old"))
+    await stream.set(lease_until=0)
+    await be_well(stream)
+    claimed = await run(client, SCRIPTS.claim(stream.id, "w2.x"))
+    assert isinstance(claimed, Claimed)
+    assert (claimed.attempt, claimed.readable) == (2, 2)
+    page = await stream.page(EventId(old.epoch, 1))
+    assert (page.epoch, page.first, page.events) == (old.epoch, 2, [event(2, "old")])
+    new = stream.holder(claimed.epoch, "w2.x")
+    assert (await stream.append(new, 1, some(1, 1, "new"))).code is Code.OK
+    page = await stream.page(EventId(old.epoch, 1))
+    assert (page.epoch, page.first, page.events) == (new.epoch, 1, [event(1, "new")])
+    assert [at for at, _ in await stream.tail()] == [f"{old.epoch}-1", f"{old.epoch}-2", f"{new.epoch}-1"]
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "state_epoch", "tail_top", "expected"),
+    [
+        (50_000, 3, None, range(50_000, 60_000)),  # the clock has moved on
+        (-99_000, 3, None, range(4, 5)),  # the clock went back, Redis remembers
+        (-99_000, 3, "77-2", range(78, 79)),  # Redis lost the state, the tail remembers
+        (50_000, 3, "60123-1", range(60_124, 60_125)),
+        (50_000, 70_000, "60123-1", range(70_001, 70_002)),
+    ],
+)
+async def test_an_epoch_never_repeats(
+    client: Client, age_ms: int, state_epoch: int, tail_top: str | None, expected: range
+) -> None:
+    stream = await Stream(client).create()
+    await stream.set(epoch=state_epoch, created=now_ms() - age_ms)
+    if tail_top:
+        await client.xadd(stream.keys[TAIL], {"e": "x"}, id=tail_top)
+        await client.expire(stream.keys[TAIL], 60)
+    assert (await stream.claim()).epoch in expected
+
+
+@pytest.mark.parametrize(
+    "pulse", [None, {"at": 0}, {"trouble": 1}, {"run_id": "another"}], ids=["none", "stopped", "trouble", "replaced"]
+)
+async def test_nothing_is_taken_over_after_a_trouble(client: Client, pulse: dict[str, int | str] | None) -> None:
+    """Every holder gets one more lease; what was never held, or was handed over, may go."""
+    stream = await Stream(client).create()
+    waiting = await Stream(client, key=False).create()
+    holder = await stream.claim()
+    await stream.set(lease_until=0)
+    if pulse is not None:
+        await be_well(stream, **{name: now_ms() if value == 1 else value for name, value in pulse.items()})
+    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.HELD
+    assert (await stream.state())["epoch"] == str(holder.epoch)
+    await waiting.claim()
+    await run(client, SCRIPTS.release(holder))
+    assert isinstance(await run(client, SCRIPTS.claim(stream.id, "w2.x")), Claimed)
+
+
+async def test_a_trouble_is_over_after_a_lease(client: Client) -> None:
+    stream = await Stream(client).create()
+    await stream.claim()
+    await stream.set(lease_until=0)
+    await be_well(stream, trouble=now_ms() - LEASE_MS - 1000)
+    assert isinstance(await run(client, SCRIPTS.claim(stream.id, "w2.x")), Claimed)
+
+
+async def test_release(client: Client) -> None:
+    """The next one takes the stream at once, and it is no attempt that failed."""
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 2))
+    reply = await run(client, SCRIPTS.release(holder))
+    assert (reply.code, reply.last_seq) == (Code.OK, 2)
+    assert (await stream.next_look() or 0) <= now_ms() + 1000
+    for late in (await stream.append(holder, 3, some(3, 3)), await run(client, SCRIPTS.renew(holder))):
+        assert late.code is Code.SUPERSEDED
+    claimed = await run(client, SCRIPTS.claim(stream.id, "w2.x"))
+    assert isinstance(claimed, Claimed)
+    assert (claimed.attempt, claimed.readable) == (1, 2)
+    assert claimed.epoch > holder.epoch
+    assert (await run(client, SCRIPTS.release(holder))).code is Code.SUPERSEDED
+    again = await stream.take_over("w3.x")
+    assert (await stream.state())["attempt"] == "2"
+    assert again.epoch > claimed.epoch
+
+
+# --- renew
+
+
+async def test_renew(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 2))
+    await stream.set(lease_until=0)
+    assert (await run(client, SCRIPTS.renew(holder))).last_seq == 2
+    state = await stream.state()
+    assert now_ms() + LEASE_MS - 5000 < int(state["lease_until"])
+    assert await stream.next_look() == int(state["lease_until"])
+    old = await stream.lives()
+    await run(client, SCRIPTS.renew(holder))
+    assert await stream.lives() == old  # not each time
+    await stream.set(expires=old[STATE] - 61_000)
+    await run(client, SCRIPTS.renew(holder))
+    await lives_as_one(stream)
+    assert (await stream.lives())[STATE] > old[STATE]
+
+
+async def test_renew_of_what_is_not_held(client: Client) -> None:
+    stream = await Stream(client).create()
+    old = await stream.claim()
+    new = await stream.take_over()
+    before = await stream.everything()
+    assert (await run(client, SCRIPTS.renew(old))).code is Code.SUPERSEDED
+    assert (await run(client, SCRIPTS.renew(stream.holder(new.epoch + 1)))).code is Code.BEHIND
+    assert await stream.everything() == before
+    assert (await run(client, SCRIPTS.renew(Stream(client).holder(1)))).code is Code.MISSING
+
+
+# --- what gateways ask
+
+
+async def test_create(client: Client) -> None:
+    stream = await Stream(client).create()
+    state = await stream.state()
+    assert (state["status"], state["epoch"], state["attempt"], state["live_until"]) == ("queued", "0", "0", "0")
+    assert await client.get(stream.keys[IDEMPOTENCY]) == f"{stream.id} ff".encode()
+    assert await client.get(stream.keys[TOMBSTONE]) == b"live p"
+    assert stream.keys[IDEMPOTENCY] == idempotency_entry_key(DIGEST)
+    assert now_ms() < (await stream.next_look() or 0) <= now_ms() + LEASE_MS + 1000
+    await lives_as_one(stream)
+    other = Stream(client)
+    known = await run(client, other.creation())
+    assert known == Created(known=(stream.id, "ff"))
+    assert not await client.exists(other.keys[STATE])
+
+
+async def test_a_repeated_create_changes_nothing(client: Client) -> None:
+    stream = await Stream(client, key=False).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 1))
+    before = await stream.everything()
+    assert await run(client, stream.creation()) == Created(known=None)
+    assert await stream.everything() == before
+
+
+async def test_the_index_lives_as_long_as_its_longest(client: Client) -> None:
+    first = await Stream(client).create()
+    index = first.keys[INDEX]
+    far = now_ms() + 10 * RETENTION_MS
+    await client.pexpireat(index, far)
+    other = Stream(client, key=False)
+    other.id = first.id[:2] + other.id[2:]
+    other.keys = stream_keys(other.id)
+    await other.create()
+    assert (await other.lives())[INDEX] == far
+
+
+async def test_cancel(client: Client) -> None:
+    stream = Stream(client)
+    assert await run(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.MISSING
+    await stream.create()
+    assert await run(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.UNHELD
+    claimed = await run(client, SCRIPTS.claim(stream.id, TOKEN))
+    assert isinstance(claimed, Claimed)
+    assert claimed.signal == "cancelled"
+    async with heard(client, "w1") as words:
+        assert await run(client, SCRIPTS.cancel(stream.id, "another reason")) is Refused.HELD
+    assert words == [f"cancel {stream.id}"]
+    holder = stream.holder(claimed.epoch)
+    assert (await run(client, SCRIPTS.renew(holder))).signal == "cancelled"  # the first reason stands
+    await stream.set(lease_until=0)
+    assert await run(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.UNHELD
+    await stream.finish(holder, 1, [DONE])
+    assert await run(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.CLOSED
+
+
+async def test_delete(client: Client) -> None:
+    stream = Stream(client)
+    assert await run(client, SCRIPTS.delete(stream.id)) is False
+    await stream.create()
+    holder = await stream.claim()
+    await stream.acknowledge()
+    await stream.append(holder, 1, some(1, 2))
+    async with heard(client, "w1") as words:
+        assert await run(client, SCRIPTS.delete(stream.id)) is True
+    assert words == [f"cancel {stream.id}"]
+    assert await stream.read() == Gone("p", deleted=True)
+    assert not await client.exists(*stream.keys[: READERS + 1])
+    assert await stream.next_look() is None
+    assert await client.get(stream.keys[IDEMPOTENCY]) == f"{stream.id} ff".encode()  # no second generation
+    lives = await stream.lives()
+    assert lives[TOMBSTONE] > lives[IDEMPOTENCY] > 0
+    assert await run(client, SCRIPTS.delete(stream.id)) is False
+    assert await stream.acknowledge() is None
+    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
+
+
+async def test_acknowledge(client: Client) -> None:
+    stream = Stream(client)
+    assert await stream.acknowledge() is None
+    assert await client.dbsize() == 0
+    await stream.create()
+    assert await stream.acknowledge() == Position(Status.QUEUED, 0, 0)
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 2))
+    assert await stream.acknowledge() == Position(Status.RUNNING, holder.epoch, 2)
+    await lives_as_one(stream)
+    await stream.finish(holder, 3, [DONE])
+    before = await stream.everything()
+    assert await stream.acknowledge(EventId(holder.epoch, 3)) == Position(Status.COMPLETED, holder.epoch, 3)
+    assert await stream.everything() == before
+
+
+async def test_read(client: Client) -> None:
+    stream = await Stream(client).create()
+    assert await stream.read() == Page(Status.QUEUED, "p", 0, 0, 1, [])
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 9))
+    epoch = holder.epoch
+    assert await stream.read() == Page(Status.RUNNING, "p", epoch, 9, 1, some(1, 9))
+    assert (await stream.page(EventId(epoch, 4))).events == some(5, 9)
+    assert (await stream.page(EventId(epoch + 1, 4))).events == some(1, 9)
+    for seq in (9, 10, 10**14):
+        page = await stream.page(EventId(epoch, seq))
+        assert (page.first, page.events, page.complete) == (seq + 1, [], True)
+
+
+async def test_read_in_pages(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 100, "y" * 100))
+    page = await stream.page(EventId(holder.epoch, 7), most_events=5)
+    assert (page.first, page.length, page.complete) == (8, 100, False)
+    assert page.events == some(8, 12, "y" * 100)
+    page = await stream.page(most_bytes=1)
+    assert 1 <= len(page.events) <= 32
+    assert not page.complete
+    cursor, read = START, list[bytes]()
+    while len(read) < 100:
+        page = await stream.page(cursor, most_events=7, most_bytes=600)
+        assert page.first == len(read) + 1
+        read += page.events
+        cursor = EventId(page.epoch, len(read))
+    assert read == some(1, 100, "y" * 100)
+
+
+async def test_read_of_what_is_not_there(client: Client) -> None:
+    """Unknown, past its retention, or maybe only lost for a moment."""
+    stream = Stream(client)
+    assert await stream.read() is Lost.MAYBE
+    await be_well(stream)
+    assert await stream.read() is None
+    await be_well(stream, trouble=now_ms())
+    assert await stream.read() is Lost.MAYBE
+    await stream.create()
+    await client.delete(stream.keys[STATE])
+    assert await stream.read() == Gone("p", deleted=False)
+
+
+# --- the queue and the sweep
+
+
+async def test_enqueue(client: Client) -> None:
+    def call(score: int) -> Call[bool]:
+        return enqueue("an-id", b"job", job_key="hr:queue:job", score=score, life_s=60)
+
+    assert await run(client, call(5)) is True
+    assert await run(client, call(9)) is False
+    assert await client.zrange("hr:queue", 0, -1, withscores=True) == [(b"an-id", 5.0)]
+    assert await client.get("hr:queue:job") == b"job"
+    assert await client.zrem("hr:queue", "an-id") == 1
+    assert await run(client, call(9)) is True
+
+
+async def test_sweep(client: Client) -> None:
+    stream = await Stream(client).create()
+    bucket = next(keys for keys in sweep_keys() if keys[0] == stream.keys[INDEX])
+    assert bucket[1] == stream.keys[PULSE]
+    run_id = (await client.info("server"))["run_id"]
+
+    async def sweep(run_id: str = run_id) -> Due:
+        return await run(client, SCRIPTS.sweep(bucket, run_id))
+
+    async def trouble() -> str | None:
+        value: bytes | None = await client.hget(stream.keys[PULSE], "trouble")  # type: ignore[misc]
+        return value.decode() if value is not None else None
+
+    first = await sweep()
+    assert first.stream_ids == []
+    assert abs(first.now_ms - now_ms()) < 5000
+    assert await trouble() == str(first.now_ms)  # who has no pulse has just begun, or has lost all
+    assert (await sweep()).stream_ids == []
+    assert await trouble() == str(first.now_ms)
+
+    await client.zadd(stream.keys[INDEX], {stream.id: now_ms() - 1})
+    assert (await sweep()).stream_ids == [stream.id]
+    assert (await sweep()).stream_ids == []
+    assert (await stream.next_look() or 0) > now_ms() + LEASE_MS - 5000
+
+    await be_well(stream, at=now_ms() - 3000)
+    assert await trouble() is None
+    frozen = await sweep()
+    assert await trouble() == str(frozen.now_ms)
+    await be_well(stream)
+    replaced = await sweep("another")
+    assert await trouble() == str(replaced.now_ms)
+
+
+# --- a Redis in trouble
+
+
+async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    await broker.start()
+    client = connect(broker.url)
+    streams = [await Stream(client, key=False).create() for _ in range(5)]
+    running, cancelled, deleted, released, waiting = streams
+    holders = {stream.id: await stream.claim() for stream in (running, cancelled, deleted, released)}
+    holder = holders[running.id]
+    await running.append(holder, 1, some(1, 2))
+    await client.config_set("maxmemory", "1mb")
+    new = Stream(client)
+    refused: list[Call[Any]] = [
+        SCRIPTS.append(holder, 3, some(3, 3)),
+        SCRIPTS.claim(waiting.id, TOKEN),
+        SCRIPTS.restore(new.holder(1), [], fields={"principal": "p"}, body_hash="ff"),
+        enqueue(waiting.id, b"job", job_key="hr:queue:job", score=1, life_s=60),
+        new.creation(),
+    ]
+    for call in refused:
+        with pytest.raises(BrokerUnavailable):
+            await run(client, call)
+    assert (await run(client, SCRIPTS.renew(holder))).code is Code.OK
+    assert await running.acknowledge() == Position(Status.RUNNING, holder.epoch, 2)
+    assert (await running.page()).events == some(1, 2)
+    assert await run(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
+    assert await run(client, SCRIPTS.delete(deleted.id)) is True
+    assert (await run(client, SCRIPTS.release(holders[released.id]))).code is Code.OK
+    await run(client, SCRIPTS.sweep(sweep_keys()[0], "id"))
+    assert (await running.finish(holder, 3, [DONE])).code is Code.OK
+    assert (await running.page()).events == [*some(1, 2), DONE]
+    await client.config_set("maxmemory", "0")
+    assert await run(client, refused[-1]) == Created(known=None)
+    assert [key async for key in client.scan_iter() if await client.ttl(key) == -1] == []
+    await client.aclose()
+    broker.kill()
+
+
+async def test_forgotten_scripts_are_loaded_again(client: Client) -> None:
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await client.script_flush()
+    assert (await stream.append(holder, 1, some(1, 1))).code is Code.OK
+    await client.script_flush()
+    calls: list[Call[object]] = [
+        SCRIPTS.append(holder, 2, some(2, 2)),
+        SCRIPTS.append(holder, 2, some(2, 3)),
+        SCRIPTS.renew(holder),
+        SCRIPTS.read(stream.id, START),
+    ]
+    answers = await run_many(client, calls)
+    first, second, renewed, page = answers
+    assert [reply.last_seq for reply in (first, second, renewed) if isinstance(reply, WriteReply)] == [2, 3, 3]
+    assert isinstance(page, Page)
+    assert page.events == some(1, 3)
+    assert await stream.log() == some(1, 3)
+
+
+async def test_a_redis_that_is_away(client: Client, tmp_path: Path) -> None:
+    away = connect(Broker(tmp_path).url)
+    calls: list[Call[Any]] = [SCRIPTS.claim("0" * 34, TOKEN), SCRIPTS.delete("0" * 34)]
+    assert [type(answer) for answer in await run_many(away, calls)] == [BrokerUnavailable] * 2
+    with pytest.raises(BrokerUnavailable):
+        await run(away, calls[0])
+    await away.aclose()

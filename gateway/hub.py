@@ -13,9 +13,10 @@ from typing import Any
 from gateway import metrics
 from gateway.feed import Feed
 from gateway.subscription import Subscription
+from shared.broker.answers import Gone, Lost, Page, Position
 from shared.broker.client import TROUBLE, Client, run, run_many
 from shared.broker.keys import tail_key, wake_key
-from shared.broker.scripts import HEALING_MS, Call, Gone, Lost, Page, Position, StreamScripts
+from shared.broker.scripts import HEALING_MS, Call, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import EventId, parse_event_id
 from shared.settings import Settings

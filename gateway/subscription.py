@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.dialects import native
 from gateway.feed import Feed, Run
-from shared.broker.scripts import Gone, Lost, Page
+from shared.broker.answers import Gone, Lost, Page
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.ids import START, EventId

@@ -33,22 +33,11 @@ from gateway.feed import Feed
 from gateway.hub import Hub
 from gateway.subscription import Subscription
 from shared.broker import scripts as scripts_module
+from shared.broker.answers import Claimed, Code, Gone, Lost, Page, Refused, WriteReply
 from shared.broker.client import Client, connect, run
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.keys import stream_keys
-from shared.broker.scripts import (
-    Call,
-    Claimed,
-    Code,
-    Gone,
-    Holder,
-    Lost,
-    Page,
-    Refused,
-    Script,
-    StreamScripts,
-    WriteReply,
-)
+from shared.broker.scripts import Call, Holder, Script, StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage

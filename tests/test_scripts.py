@@ -11,27 +11,10 @@ from typing import Any
 import pytest
 
 from shared.broker import scripts as scripts_module
+from shared.broker.answers import Claimed, Code, Created, Due, Gone, Lost, Page, Position, Refused, WriteReply
 from shared.broker.client import Client, connect, run, run_many
 from shared.broker.keys import idempotency_entry_key, stream_keys, sweep_keys, worker_channel
-from shared.broker.scripts import (
-    Call,
-    Claimed,
-    Code,
-    Created,
-    Due,
-    Ending,
-    Fields,
-    Gone,
-    Holder,
-    Lost,
-    Page,
-    Position,
-    Refused,
-    Script,
-    StreamScripts,
-    WriteReply,
-    enqueue,
-)
+from shared.broker.scripts import Call, Ending, Fields, Holder, Script, StreamScripts, enqueue
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.protocol.lifecycle import ACTIVE, Status

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.broker.answers import Claimed, Refused
 from shared.broker.client import Client, connect, run
 from shared.broker.ending import Outcome, holder_of
-from shared.broker.scripts import Claimed, Refused, StreamScripts
+from shared.broker.scripts import StreamScripts
 from shared.protocol.events import Start, Usage
 from shared.protocol.ids import new_stream_id
 from shared.settings import Settings

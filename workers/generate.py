@@ -8,9 +8,10 @@ from contextlib import aclosing
 from functools import partial
 from types import TracebackType
 
+from shared.broker.answers import Claimed, Refused
 from shared.broker.client import Client, run
 from shared.broker.ending import Outcome, end_claimed, holder_of
-from shared.broker.scripts import Claimed, Refused, StreamScripts
+from shared.broker.scripts import StreamScripts
 from shared.errors import GenerationError, ProviderError
 from shared.protocol.events import Start, Usage
 from shared.protocol.transcript import estimate_usage

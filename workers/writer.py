@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
 
+from shared.broker.answers import Claimed, Code, WriteReply
 from shared.broker.ending import ABANDONED, Outcome, restorable
-from shared.broker.scripts import Call, Claimed, Code, Ending, Holder, StreamScripts, WriteReply
+from shared.broker.scripts import Call, Ending, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.events import Usage

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import Query
 
 from gateway.state import ANONYMOUS, GatewayState
+from shared.broker.answers import Gone, Lost, Page
 from shared.broker.client import run
-from shared.broker.scripts import Gone, Lost, Page
 from shared.errors import StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START, EventId, is_stream_id
 

@@ -14,7 +14,7 @@ from gateway.dispatch import Dispatched, hash_of
 from gateway.sse import stream_response
 from gateway.state import ANONYMOUS, Gateway, GatewayState
 from gateway.subscription import Subscription
-from shared.broker.scripts import Page
+from shared.broker.answers import Page
 from shared.errors import Draining, InvalidRequest
 from shared.protocol.ids import START, EventId, parse_cursor
 from shared.protocol.lifecycle import TERMINAL, Status

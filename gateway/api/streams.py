@@ -11,9 +11,9 @@ from gateway.api.access import Ticket, check_ticket, read_own
 from gateway.sse import stream_response
 from gateway.state import Gateway, GatewayState
 from gateway.subscription import Subscription
+from shared.broker.answers import Page, Refused
 from shared.broker.client import run
 from shared.broker.ending import Outcome, end_unheld, read_all
-from shared.broker.scripts import Page, Refused
 from shared.broker.status import read_state
 from shared.errors import Draining, StreamGone
 from shared.protocol import events

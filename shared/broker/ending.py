@@ -7,8 +7,9 @@ from typing import Final
 
 import msgspec
 
+from shared.broker.answers import Claimed, Code, Page
 from shared.broker.client import Client, run
-from shared.broker.scripts import Claimed, Code, Ending, Fields, Holder, Page, StreamScripts
+from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import GenerationError
 from shared.protocol import events
 from shared.protocol.events import Usage

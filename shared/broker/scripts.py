@@ -6,10 +6,11 @@ Keeping calls apart from their sending lets a worker put those of all its stream
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeVar
 
+from shared.broker import answers
+from shared.broker.answers import Claimed, Created, Due, Gone, Lost, Page, Position, Refused, WriteReply
 from shared.broker.keys import QUEUE, stream_keys
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
@@ -41,105 +42,6 @@ class Call(Generic[T_co]):
     keys: Sequence[str]
     arguments: Sequence[Argument]
     parse: Callable[[Any], T_co]
-
-
-class Code(StrEnum):
-    """The answers of the scripts that workers call, design §3."""
-
-    OK = "OK"
-    FULL = "FULL"
-    GAP = "GAP"
-    BEHIND = "BEHIND"
-    MISSING = "MISSING"
-    CLOSED = "CLOSED"
-    SUPERSEDED = "SUPERSEDED"
-    WATCHED = "WATCHED"
-
-
-@dataclass(frozen=True, slots=True)
-class WriteReply:
-    """``last_seq``: the last event in the log. ``signal``: why to stop, '' if not; with CLOSED, how it ended.
-    ``epoch``: the state's."""
-
-    code: Code
-    last_seq: int
-    signal: str
-    watched: bool
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """``known`` is (stream id, body hash) of the stream that the idempotency key already stands for."""
-
-    known: tuple[str, str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """``readable``: events in the log, of whichever epoch. ``fields``: the whole state."""
-
-    epoch: int
-    attempt: int
-    readable: int
-    signal: str
-    fields: dict[str, bytes]
-
-
-class Refused(StrEnum):
-    """Why a claim or a cancel did nothing."""
-
-    MISSING = "MISSING"
-    CLOSED = "CLOSED"
-    HELD = "HELD"
-    UNHELD = "UNHELD"
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a stream's log stands."""
-
-    status: Status
-    epoch: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Events ``first``, ``first + 1``, … of ``epoch``, out of ``length`` in the log."""
-
-    status: Status
-    principal: str
-    epoch: int
-    length: int
-    first: int
-    events: list[bytes]
-
-    @property
-    def complete(self) -> bool:
-        return self.first + len(self.events) > self.length
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """The content is no more; ``deleted`` tells a delete from an end of retention."""
-
-    principal: str
-    deleted: bool
-
-
-class Lost(Enum):
-    """There is no state, but Redis had trouble so lately that a worker may still bring it back."""
-
-    MAYBE = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Streams of one bucket to look at, as of ``now_ms`` by Redis' clock."""
-
-    now_ms: int
-    stream_ids: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +80,10 @@ class StreamScripts:
     def create(self, stream_id: str, *, fields: Fields, body_hash: str, idempotency: str | None) -> Call[Created]:
         """``fields`` must contain ``principal`` and ``on_disconnect``."""
         arguments: list[Argument] = [body_hash, *self._life, self._lease, self._reader_lease, *_flat(fields)]
-        return Call(_CREATE, stream_keys(stream_id, idempotency), arguments, _parse_created)
+        return Call(_CREATE, stream_keys(stream_id, idempotency), arguments, answers.parse_created)
 
     def claim(self, stream_id: str, token: str) -> Call[Claimed | Refused]:
-        return Call(_CLAIM, stream_keys(stream_id), [token, self._lease], _parse_claim)
+        return Call(_CLAIM, stream_keys(stream_id), [token, self._lease], answers.parse_claim)
 
     def append(
         self, holder: Holder, first: int, events: Sequence[bytes], *, resend: bool = False
@@ -189,14 +91,14 @@ class StreamScripts:
         """``events`` from seq ``first``. A ``resend`` ignores the window."""
         window = 0 if resend else self._window
         arguments: list[Argument] = [holder.epoch, holder.token, first, window, self._cap, *events]
-        return Call(_APPEND, holder.keys, arguments, _parse_write)
+        return Call(_APPEND, holder.keys, arguments, answers.parse_write)
 
     def finish(self, holder: Holder, first: int, events: Sequence[bytes], ending: Ending) -> Call[WriteReply]:
         """``events`` from seq ``first``; the last is ``done``."""
         fields = _flat(ending.fields)
         head: list[Argument] = [holder.epoch, holder.token, first, self._cap, *self._life, ending.status]
         arguments: list[Argument] = [*head, int(ending.only_if_unwatched), len(fields), *fields, *events]
-        return Call(_FINISH, holder.keys, arguments, _parse_write)
+        return Call(_FINISH, holder.keys, arguments, answers.parse_write)
 
     def restore(self, holder: Holder, events: Sequence[bytes], *, fields: Fields, body_hash: str) -> Call[WriteReply]:
         """All ``events`` of the epoch so far, and the state's ``fields`` as they were claimed."""
@@ -210,42 +112,44 @@ class StreamScripts:
             body_hash,
             self._reader_lease,
         ]
-        return Call(_RESTORE, holder.keys, [*head, len(flat), *flat, *events], _parse_write)
+        return Call(_RESTORE, holder.keys, [*head, len(flat), *flat, *events], answers.parse_write)
 
     def renew(self, holder: Holder) -> Call[WriteReply]:
         arguments: list[Argument] = [holder.epoch, holder.token, self._lease, *self._life]
-        return Call(_RENEW, holder.keys, arguments, _parse_write)
+        return Call(_RENEW, holder.keys, arguments, answers.parse_write)
 
     def release(self, holder: Holder) -> Call[WriteReply]:
         """Hand the stream over to whoever claims it next, without a lease wait."""
-        return Call(_RELEASE, holder.keys, [holder.epoch, holder.token], _parse_write)
+        return Call(_RELEASE, holder.keys, [holder.epoch, holder.token], answers.parse_write)
 
     def acknowledge(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[Position | None]:
         """Readers are there, the leading one at ``lead``. None: there is no state."""
         arguments: list[Argument] = [gateway_id, self._reader_lease, *lead, self._window]
-        return Call(_ACKNOWLEDGE, stream_keys(stream_id), arguments, _parse_position)
+        return Call(_ACKNOWLEDGE, stream_keys(stream_id), arguments, answers.parse_position)
 
     def leave(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[Position | None]:
         """The last reader of this gateway has left, at ``lead``."""
-        return Call(_ACKNOWLEDGE, stream_keys(stream_id), [gateway_id, 0, *lead, self._window], _parse_position)
+        return Call(
+            _ACKNOWLEDGE, stream_keys(stream_id), [gateway_id, 0, *lead, self._window], answers.parse_position
+        )
 
     def cancel(self, stream_id: str, reason: str) -> Call[Refused]:
-        return Call(_CANCEL, stream_keys(stream_id), [reason], _parse_refused)
+        return Call(_CANCEL, stream_keys(stream_id), [reason], answers.parse_refused)
 
     def delete(self, stream_id: str) -> Call[bool]:
         """False: there was nothing to delete."""
-        return Call(_DELETE, stream_keys(stream_id), [self._life[0] + self._life[1]], _parse_deleted)
+        return Call(_DELETE, stream_keys(stream_id), [self._life[0] + self._life[1]], answers.parse_deleted)
 
     def read(
         self, stream_id: str, after: EventId, *, most_events: int = 256, most_bytes: int = 64 * 1024
     ) -> Call[Page | Gone | Lost | None]:
         """A page of the log; from the start where ``after`` is of another epoch. None: never heard of it."""
         arguments: list[Argument] = [*after, most_events, most_bytes, self._lease + HEALING_MS]
-        return Call(_READ, stream_keys(stream_id), arguments, _parse_page)
+        return Call(_READ, stream_keys(stream_id), arguments, answers.parse_page)
 
     def sweep(self, keys: tuple[str, str], run_id: str, *, most: int = 100) -> Call[Due]:
         """One bucket's turn: its pulse, and what is due."""
-        return Call(_SWEEP, keys, [self._lease, most, run_id], _parse_due)
+        return Call(_SWEEP, keys, [self._lease, most, run_id], answers.parse_due)
 
 
 def enqueue(stream_id: str, job: bytes, *, job_key: str, score: int, life_s: float) -> Call[bool]:
@@ -274,47 +178,3 @@ def _ms(seconds: float) -> int:
 
 def _flat(fields: Fields) -> list[Argument]:
     return [item for pair in fields.items() for item in pair]
-
-
-def _parse_write(raw: list[Any]) -> WriteReply:
-    return WriteReply(Code(raw[0].decode()), raw[1], raw[2].decode(), bool(raw[3]), raw[4])
-
-
-def _parse_created(raw: list[bytes]) -> Created:
-    if raw[0] == b"KNOWN":
-        return Created(known=(raw[1].decode(), raw[2].decode()))
-    return Created(known=None)
-
-
-def _parse_claim(raw: list[Any]) -> Claimed | Refused:
-    if raw[0] != b"CLAIMED":
-        return Refused(raw[0].decode())
-    fields = dict(zip((name.decode() for name in raw[5][::2]), raw[5][1::2], strict=True))
-    return Claimed(raw[1], raw[2], raw[3], raw[4].decode(), fields)
-
-
-def _parse_refused(raw: list[bytes]) -> Refused:
-    return Refused(raw[0].decode())
-
-
-def _parse_deleted(raw: list[bytes]) -> bool:
-    return raw[0] == b"DELETED"
-
-
-def _parse_position(raw: list[Any]) -> Position | None:
-    return Position(Status(raw[0].decode()), raw[1], raw[2]) if raw else None
-
-
-def _parse_due(raw: list[Any]) -> Due:
-    return Due(raw[0], [stream_id.decode() for stream_id in raw[1:]])
-
-
-def _parse_page(raw: list[Any]) -> Page | Gone | Lost | None:
-    if not raw:
-        return None
-    if raw == [b""]:
-        return Lost.MAYBE
-    if len(raw) == 1:
-        kind, _, principal = raw[0].decode().partition(" ")
-        return Gone(principal, deleted=kind == "deleted")
-    return Page(Status(raw[0].decode()), raw[1].decode(), raw[2], raw[3], raw[4], raw[5:])

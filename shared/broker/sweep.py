@@ -9,10 +9,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from shared.broker.answers import Due
 from shared.broker.client import TROUBLE, Client, run_many
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, state_key, sweep_keys
-from shared.broker.scripts import Due, StreamScripts
+from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError, Unavailable
 from shared.protocol.lifecycle import Status
 from shared.settings import Settings

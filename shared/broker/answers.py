@@ -1,0 +1,150 @@
+"""What the scripts answer, and how Redis puts it."""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import Any
+
+from shared.protocol.lifecycle import Status
+
+
+class Code(StrEnum):
+    """The answers of the scripts that workers call, design §3."""
+
+    OK = "OK"
+    FULL = "FULL"
+    GAP = "GAP"
+    BEHIND = "BEHIND"
+    MISSING = "MISSING"
+    CLOSED = "CLOSED"
+    SUPERSEDED = "SUPERSEDED"
+    WATCHED = "WATCHED"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReply:
+    """``last_seq``: the last event in the log. ``signal``: why to stop, '' if not; with CLOSED, how it ended.
+    ``epoch``: the state's."""
+
+    code: Code
+    last_seq: int
+    signal: str
+    watched: bool
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """``known`` is (stream id, body hash) of the stream that the idempotency key already stands for."""
+
+    known: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """``readable``: events in the log, of whichever epoch. ``fields``: the whole state."""
+
+    epoch: int
+    attempt: int
+    readable: int
+    signal: str
+    fields: dict[str, bytes]
+
+
+class Refused(StrEnum):
+    """Why a claim or a cancel did nothing."""
+
+    MISSING = "MISSING"
+    CLOSED = "CLOSED"
+    HELD = "HELD"
+    UNHELD = "UNHELD"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a stream's log stands."""
+
+    status: Status
+    epoch: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events ``first``, ``first + 1``, … of ``epoch``, out of ``length`` in the log."""
+
+    status: Status
+    principal: str
+    epoch: int
+    length: int
+    first: int
+    events: list[bytes]
+
+    @property
+    def complete(self) -> bool:
+        return self.first + len(self.events) > self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The content is no more; ``deleted`` tells a delete from an end of retention."""
+
+    principal: str
+    deleted: bool
+
+
+class Lost(Enum):
+    """There is no state, but Redis had trouble so lately that a worker may still bring it back."""
+
+    MAYBE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Streams of one bucket to look at, as of ``now_ms`` by Redis' clock."""
+
+    now_ms: int
+    stream_ids: list[str]
+
+
+def parse_write(raw: list[Any]) -> WriteReply:
+    return WriteReply(Code(raw[0].decode()), raw[1], raw[2].decode(), bool(raw[3]), raw[4])
+
+
+def parse_created(raw: list[bytes]) -> Created:
+    if raw[0] == b"KNOWN":
+        return Created(known=(raw[1].decode(), raw[2].decode()))
+    return Created(known=None)
+
+
+def parse_claim(raw: list[Any]) -> Claimed | Refused:
+    if raw[0] != b"CLAIMED":
+        return Refused(raw[0].decode())
+    fields = dict(zip((name.decode() for name in raw[5][::2]), raw[5][1::2], strict=True))
+    return Claimed(raw[1], raw[2], raw[3], raw[4].decode(), fields)
+
+
+def parse_refused(raw: list[bytes]) -> Refused:
+    return Refused(raw[0].decode())
+
+
+def parse_deleted(raw: list[bytes]) -> bool:
+    return raw[0] == b"DELETED"
+
+
+def parse_position(raw: list[Any]) -> Position | None:
+    return Position(Status(raw[0].decode()), raw[1], raw[2]) if raw else None
+
+
+def parse_due(raw: list[Any]) -> Due:
+    return Due(raw[0], [stream_id.decode() for stream_id in raw[1:]])
+
+
+def parse_page(raw: list[Any]) -> Page | Gone | Lost | None:
+    if not raw:
+        return None
+    if raw == [b""]:
+        return Lost.MAYBE
+    if len(raw) == 1:
+        kind, _, principal = raw[0].decode().partition(" ")
+        return Gone(principal, deleted=kind == "deleted")
+    return Page(Status(raw[0].decode()), raw[1].decode(), raw[2], raw[3], raw[4], raw[5:])

@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus, SendTimeoutError
+from starlette.requests import ClientDisconnect
 
 from gateway.app import create_app, failed
 from gateway.subscription import Drained
@@ -71,9 +72,10 @@ class _Server(uvicorn.Server):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether uvicorn's line tells something: a connection that we cut is none, and needs no trace."""
+    """Whether uvicorn's line tells something: a connection cut by us, or by the client in the middle of its request,
+    needs no trace."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, Drained | SendTimeoutError)
+    return not isinstance(error, Drained | SendTimeoutError | ClientDisconnect)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,11 +1,14 @@
 """Bad input gets an error that names what is wrong, in one shape, and nothing is queued."""
 
+import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from tests.conftest import StartSystem
 from tests.system import System, ask
 
 GOOD = ask("echo")
@@ -110,3 +113,18 @@ async def test_a_bare_model_and_a_prefixed_one(system: System) -> None:
         assert answer.status_code == 202, answer.text
     listed = (await system.http.get(f"{system.url}/v1/models")).json()
     assert [model["id"] for model in listed["data"]] == ["anthropic/*", "demo/demo", "ollama/*", "openai/*"]
+
+
+async def test_a_client_that_leaves_within_its_request_is_no_error(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1)
+    gateway = system.gateways[0]
+    for _ in range(3):
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b'POST /chat HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{"model":')
+        await writer.drain()
+        assert (await system.http.get(f"{system.url}/healthz")).status_code == 200
+        writer.close()
+        await writer.wait_closed()
+    gateway.signal(signal.SIGTERM)  # what is in its hands is ended, and told, before it leaves
+    await gateway.wait()
+    assert "Traceback" not in gateway.log.read_text()

@@ -274,7 +274,7 @@ def made(gathering: Gathering, batches: list[list[TextDelta | ReasoningDelta]]) 
     taken = []
     for batch in batches:
         for delta in batch:
-            gathering.add(delta)
+            gathering.add([delta])
         taken.append([event_of(stored) for stored in gathering.take()])
         assert gathering.bytes == 0
         assert gathering.take() == []

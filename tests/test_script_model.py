@@ -631,7 +631,7 @@ class Walk:
         for _ in range(min(deltas, LONGEST_ANSWER - worker.deltas)):
             text = f"{worker.uid}.{worker.deltas} "
             kind = ReasoningDelta if mixed and worker.deltas % 2 else TextDelta
-            await worker.writer.push(kind(text))
+            await worker.writer.push([kind(text)])
             worker.deltas += 1
 
     @move(

@@ -61,7 +61,7 @@ async def step(client: Client, writer: StreamWriter) -> None:
 async def test_a_handover_while_an_append_is_in_flight(client: Client) -> None:
     """The append's answer is not taken for the release's."""
     writer = await claimed_writer(client)
-    await writer.push(TextDelta("x"))
+    await writer.push([TextDelta("x")])
     in_flight = writer.next_call()
     assert in_flight is not None
     handing_over = asyncio.create_task(writer.hand_over())
@@ -78,7 +78,7 @@ async def test_a_handover_while_an_append_is_in_flight(client: Client) -> None:
 
 async def test_an_ending_is_said_again_and_then_let_go(client: Client) -> None:
     writer = await claimed_writer(client)
-    await writer.push(TextDelta("x"))
+    await writer.push([TextDelta("x")])
     ending = asyncio.create_task(writer.finish(Outcome("stop"), Usage(1, 1)))
     await asyncio.sleep(0)
     await step(client, writer)
@@ -94,7 +94,7 @@ async def test_an_ending_is_said_again_and_then_let_go(client: Client) -> None:
 
 async def test_an_ending_that_was_deleted_meanwhile_is_let_go(client: Client) -> None:
     writer = await claimed_writer(client)
-    await writer.push(TextDelta("x"))
+    await writer.push([TextDelta("x")])
     ending = asyncio.create_task(writer.finish(Outcome("stop"), Usage(1, 1)))
     await asyncio.sleep(0)
     await step(client, writer)

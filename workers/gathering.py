@@ -1,7 +1,9 @@
 """Deltas that wait for the next append, joined into as few events as their kinds and the size limit allow."""
 
+from collections.abc import Sequence
+
 from shared.protocol import events
-from workers.providers.base import ReasoningDelta, TextDelta
+from workers.providers.base import Delta, ReasoningDelta, TextDelta
 
 
 class Gathering:
@@ -11,13 +13,14 @@ class Gathering:
         self.deltas = 0
         self.bytes = 0
         self._max_event_bytes = max_event_bytes
-        self._waiting: list[TextDelta | ReasoningDelta] = []
+        self._waiting: list[Delta] = []
         self._counted: dict[type, int] = {TextDelta: 0, ReasoningDelta: 0}
 
-    def add(self, delta: TextDelta | ReasoningDelta) -> None:
-        self.deltas += 1
-        self.bytes += len(delta.text)
-        self._waiting.append(delta)
+    def add(self, deltas: Sequence[Delta]) -> None:
+        self.deltas += len(deltas)
+        for delta in deltas:
+            self.bytes += len(delta.text)
+        self._waiting += deltas
 
     def take(self) -> list[bytes]:
         """The events that what waits makes, and forget it."""

@@ -121,11 +121,11 @@ class Generation:
             raise ProviderError(
                 "provider_not_configured", f"this worker has no provider {name}: set its key on every worker"
             )
-        async with aclosing(provider.stream(request)) as deltas:
-            async for delta in deltas:
-                if isinstance(delta, Finished):
-                    return Outcome(delta.reason), delta.usage
-                await writer.push(delta)
+        async with aclosing(provider.stream(request)) as answer:
+            async for deltas in answer:
+                if isinstance(deltas, Finished):
+                    return Outcome(deltas.reason), deltas.usage
+                await writer.push(deltas)
                 if writer.bytes >= self._settings.max_stream_bytes:
                     return Outcome("length", "max_stream_bytes"), None
         raise ProviderError("upstream_truncated", f"{name} broke off in the middle of its answer", retryable=True)

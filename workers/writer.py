@@ -7,7 +7,7 @@ and become one event with the next; nothing waits for a timer.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 
@@ -20,7 +20,7 @@ from shared.protocol.events import Usage
 from shared.settings import Settings
 from workers import metrics
 from workers.gathering import Gathering
-from workers.providers.base import ReasoningDelta, TextDelta
+from workers.providers.base import Delta
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +107,10 @@ class StreamWriter:
 
     # --- what the generation does
 
-    async def push(self, delta: TextDelta | ReasoningDelta) -> None:
-        """Take one delta; returns at once unless the window or the broker holds us, so that the caller stops
+    async def push(self, deltas: Sequence[Delta]) -> None:
+        """Take what came; returns at once unless the window or the broker holds us, so that the caller stops
         reading its provider."""
-        self._gathering.add(delta)
+        self._gathering.add(deltas)
         self._wake(self)
         while self._backlog > self._most_unsent and not self.stop_reason:
             self._moved.clear()

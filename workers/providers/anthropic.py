@@ -1,16 +1,17 @@
 """Anthropic's Messages API, and servers that speak it."""
 
-from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Final
 
 import httpx2
-from anthropic import AnthropicError, AsyncAnthropic, DefaultAsyncHttpxClient, omit
+import msgspec
+from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHttpClient
 
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta
-from workers.providers.errors import Upstream, host_of
+from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.exchange import (
     NO_KEY,
     POOL_TIMEOUT_S,
@@ -18,14 +19,11 @@ from workers.providers.exchange import (
     TROUBLE,
     Exchange,
     offer,
-    text_of,
 )
-
-if TYPE_CHECKING:
-    from anthropic.types import MessageParam, RawMessageStreamEvent
+from workers.providers.sse import deltas_of
 
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
-CATCH: Final = (AnthropicError, httpx2.HTTPError, *TROUBLE)
+CATCH: Final = (AnthropicError, httpx2.HTTPError, StreamedError, *TROUBLE)
 
 #: The API demands a limit. This one is within every model's own, and enough for most chat answers.
 DEFAULT_MAX_TOKENS: Final = 4096
@@ -64,7 +62,7 @@ class AnthropicProvider:
             max_retries=0,
             # Else three environment variables decide whether prompts go into traces.
             open_telemetry=False,
-            http_client=DefaultAsyncHttpxClient(
+            http_client=DefaultAioHttpClient(
                 timeout=timeout,
                 limits=httpx2.Limits(
                     max_connections=settings.concurrency + SPARE_CONNECTIONS,
@@ -76,34 +74,21 @@ class AnthropicProvider:
     async def offer(self) -> Offer:
         return await offer(self._models, self._ask, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        system = [m.content for m in request.messages if m.role == "system"]
-        turns = [{"role": m.role, "content": m.content} for m in request.messages if m.role != "system"]
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
         with Exchange(self._upstream, request.model, CATCH) as exchange:
-            response = await self._client.messages.create(
-                model=request.model,
-                messages=cast("list[MessageParam]", turns),
-                system="\n\n".join(system) or omit,
-                max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
-                stop_sequences=request.stop or omit,
-                # The SDK has no parameter for it any more; models that still take it do so here.
-                extra_body=None if request.temperature is None else {"temperature": request.temperature},
+            # Not `messages.create`, whose models cost more than all the rest of the way, see openai.py.
+            response = await self._client.post(
+                "/v1/messages",
+                body=_body(request),
+                cast_to=object,
                 stream=True,
+                stream_cls=AsyncStream[object],
             )
             exchange.started = True
-            ending = _Ending()
             # Closing the response is what closes the connection; leaving the loop alone does not.
             async with response:
-                async for event in response:
-                    if event.type == "content_block_delta":
-                        if event.delta.type == "text_delta" and (text := text_of(event.delta.text)):
-                            yield TextDelta(text)
-                        elif event.delta.type == "thinking_delta" and (text := text_of(event.delta.thinking)):
-                            yield ReasoningDelta(text)
-                    elif event.type == "message_stop":
-                        exchange.finished = ending.finished()
-                    else:
-                        ending.take(event)
+                async for deltas in deltas_of(response.response, _Answer(exchange)):
+                    yield deltas
         if exchange.finished is not None:
             yield exchange.finished
 
@@ -115,25 +100,91 @@ class AnthropicProvider:
         return [model.id for model in page.data]
 
 
-class _Ending:
-    """What ``message_start`` and ``message_delta`` say, for when ``message_stop`` comes."""
+def _body(request: ChatRequest) -> dict[str, object]:
+    asked = {
+        "system": "\n\n".join(m.content for m in request.messages if m.role == "system") or None,
+        "stop_sequences": request.stop or None,
+        "temperature": request.temperature,
+    }
+    return {
+        "model": request.model,
+        "messages": [{"role": m.role, "content": m.content} for m in request.messages if m.role != "system"],
+        "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
+        "stream": True,
+        **{name: value for name, value in asked.items() if value is not None},
+    }
 
-    def __init__(self) -> None:
+
+class _Answer:
+    """One answer's events, by their ``type``; unknown ones are passed over, as Anthropic asks its clients to."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.is_whole = False
+        self._exchange = exchange
         self._reason: FinishReason = "stop"
         self._input: int | None = None
         self._output: int | None = None
 
-    def take(self, event: "RawMessageStreamEvent") -> None:
-        if event.type == "message_start" and event.message.usage is not None:
-            self._input = event.message.usage.input_tokens
-        elif event.type == "message_delta":
-            self._reason = _FINISH.get(event.delta.stop_reason or "", "stop")
-            if event.usage is not None:
-                # Cumulative, so it replaces what the start said.
-                self._input = self._input if event.usage.input_tokens is None else event.usage.input_tokens
-                self._output = event.usage.output_tokens
+    def take(self, data: bytes) -> Iterator[Delta]:
+        event = _decoder.decode(data)
+        match event.type:
+            case "content_block_delta" if event.delta is not None:
+                yield from _deltas(event.delta)
+            case "message_start" if event.message is not None and event.message.usage is not None:
+                self._input = event.message.usage.input_tokens
+            case "message_delta":
+                if event.delta is not None:
+                    self._reason = _FINISH.get(event.delta.stop_reason or "", "stop")
+                if event.usage is not None:
+                    # Cumulative, so it replaces what the start said.
+                    self._input = self._input if event.usage.input_tokens is None else event.usage.input_tokens
+                    self._output = event.usage.output_tokens
+            case "message_stop":
+                self.is_whole = True
+                self._exchange.finished = Finished(self._reason, self._usage)
+            case "error":
+                raise StreamedError(None, event.error.type if event.error else None)
 
-    def finished(self) -> Finished:
+    @property
+    def _usage(self) -> Usage | None:
         if self._input is None or self._output is None:
-            return Finished(self._reason, None)
-        return Finished(self._reason, Usage(input_tokens=self._input, output_tokens=self._output))
+            return None
+        return Usage(input_tokens=self._input, output_tokens=self._output)
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    stop_reason: str | None = None
+
+
+class _Counts(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class _Message(msgspec.Struct):
+    usage: _Counts | None = None
+
+
+class _Error(msgspec.Struct):
+    type: object = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    delta: _Delta | None = None
+    message: _Message | None = None
+    usage: _Counts | None = None
+    error: _Error | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(_Event)
+
+
+def _deltas(delta: _Delta) -> Iterator[Delta]:
+    if delta.type == "text_delta" and delta.text:
+        yield TextDelta(delta.text)
+    elif delta.type == "thinking_delta" and delta.thinking:
+        yield ReasoningDelta(delta.thinking)

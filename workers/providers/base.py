@@ -1,7 +1,7 @@
 """What a provider is: one method that turns a request into canonical deltas.
 
-A provider yields any number of :class:`TextDelta` and :class:`ReasoningDelta` and then exactly one
-:class:`Finished`. Ending without it means that the upstream broke off; the caller turns that into
+A provider yields any number of :class:`TextDelta` and :class:`ReasoningDelta`, in lists of what came together, and
+then exactly one :class:`Finished`. Ending without it means that the upstream broke off; the caller turns that into
 ``upstream_truncated``. Everything that goes wrong is raised as :class:`shared.errors.ProviderError`; no SDK's own
 exception leaves this package. Closing the iterator closes the provider's connection.
 """
@@ -10,20 +10,23 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(msgspec.Struct, frozen=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
+class ReasoningDelta(msgspec.Struct, frozen=True):
     text: str
+
+
+Delta = TextDelta | ReasoningDelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,6 @@ class Finished:
 
     reason: FinishReason
     usage: Usage | None
-
-
-Delta = TextDelta | ReasoningDelta | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Provider(Protocol):
         """Ask the provider what it has. Never raises: a provider that cannot say is ``open``."""
         ...
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """An async generator over one answer. ``request.model`` is the provider's own name for the model."""
+    def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
+        """An async generator over one answer; no list is empty. ``request.model`` is the provider's own name."""
         ...
 
     async def aclose(self) -> None:

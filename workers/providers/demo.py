@@ -65,7 +65,7 @@ class DemoProvider:
     async def offer(self) -> Offer:
         return Offer((MODEL,))
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
         text = _before_stop(demo_text(request), request.stop or [])
         tokens = (match.group() for match in _TOKEN.finditer(text))
         allowed = tokens if request.max_tokens is None else itertools.islice(tokens, request.max_tokens)
@@ -74,7 +74,7 @@ class DemoProvider:
         for token in allowed:
             # Each token has its time of its own, so that late ones do not delay all that follow.
             await asyncio.sleep(max(0.0, started_at + sent * self._interval_s - time.monotonic()))
-            yield TextDelta(token)
+            yield [TextDelta(token)]
             sent += 1
         reason: FinishReason = "stop" if next(tokens, None) is None else "length"
         prompt = sum(len(message.content.split()) for message in request.messages)

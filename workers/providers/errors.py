@@ -22,6 +22,15 @@ class Upstream:
     url_variable: str
 
 
+class StreamedError(Exception):
+    """The provider says within the stream that it failed; ``code`` and ``type`` are its own words."""
+
+    def __init__(self, code: object, type: object) -> None:
+        super().__init__()
+        self.code = code
+        self.type = type
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     code: str
@@ -94,9 +103,12 @@ _BY_CLASS: Final[Mapping[str, _Row | None]] = {
     "DecodingError": _PROTOCOL,
     "APIResponseValidationError": _PROTOCOL,
     "APIConnectionError": _UNREACHABLE,
+    "ServerTimeoutError": _TIMEOUT,
+    "ClientError": _UNREACHABLE,
     "HTTPError": _UNREACHABLE,
     "OSError": _UNREACHABLE,
-    "APIError": None,  # said inside the stream; its kind decides
+    "StreamedError": None,  # its kind decides
+    "APIError": None,
     "ResponseError": None,
 }
 
@@ -106,7 +118,7 @@ def provider_error(error: Exception, upstream: Upstream, *, model: str, started:
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and status >= 400:
         return _build(_row_for(status), upstream, model, how=f"HTTP {status}")
-    row = next((_BY_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in _BY_CLASS), _PROTOCOL)
+    row = _row_of(error)
     if row is None:
         return _build(_row_for(_status_within(error)), upstream, model, how="said within the stream")
     if row is _UNREACHABLE and started:
@@ -118,6 +130,16 @@ def host_of(url: str) -> str:
     """``host[:port]`` of a URL, or of a bare ``host:port`` as ``OLLAMA_HOST`` has it; never user or password."""
     parts = urlsplit(url if "://" in url else f"//{url}")
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def _row_of(error: BaseException) -> _Row | None:
+    """By the innermost cause that is known: the SDKs' transport calls any broken connection a timeout (measured)."""
+    row: _Row | None = _PROTOCOL
+    cause: BaseException | None = error
+    while cause is not None:
+        row = next((_BY_CLASS[c.__name__] for c in type(cause).__mro__ if c.__name__ in _BY_CLASS), row)
+        cause = cause.__cause__
+    return row
 
 
 def _row_for(status: int) -> _Row:

@@ -59,12 +59,3 @@ async def offer(configured: tuple[str, ...], ask: Callable[[], Awaitable[Iterabl
     except catch:
         models = ()
     return Offer(models, open=not models)
-
-
-def text_of(value: object) -> str:
-    """A delta's text; None is empty. Raises TypeError for anything else, since SDKs do not check."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise TypeError("a delta's text must be a string")
-    return value

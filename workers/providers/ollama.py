@@ -48,7 +48,7 @@ class OllamaProvider:
     async def offer(self) -> Offer:
         return await offer(self._models, self._ask, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
         with Exchange(self._upstream, request.model, CATCH) as exchange:
             parts = await self._client.chat(
                 model=request.model,
@@ -61,9 +61,9 @@ class OllamaProvider:
                 async for part in closing_parts:
                     exchange.started = True
                     if part.message.thinking:
-                        yield ReasoningDelta(part.message.thinking)
+                        yield [ReasoningDelta(part.message.thinking)]
                     if part.message.content:
-                        yield TextDelta(part.message.content)
+                        yield [TextDelta(part.message.content)]
                     if part.done:
                         exchange.finished = _finished(part)
         if exchange.finished is not None:

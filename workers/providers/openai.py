@@ -5,13 +5,13 @@ from typing import Final
 
 import httpx2
 import msgspec
-from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpxClient, OpenAIError
+from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, OpenAIError
 
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta
-from workers.providers.errors import Upstream, host_of
+from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.exchange import (
     NO_KEY,
     POOL_TIMEOUT_S,
@@ -20,9 +20,10 @@ from workers.providers.exchange import (
     Exchange,
     offer,
 )
+from workers.providers.sse import deltas_of
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
-CATCH: Final = (OpenAIError, httpx2.HTTPError, *TROUBLE)
+CATCH: Final = (OpenAIError, httpx2.HTTPError, StreamedError, *TROUBLE)
 
 #: A word not listed here, from whatever server, still means that the answer is complete: stop.
 _FINISH: Final[Mapping[str, FinishReason]] = {
@@ -57,7 +58,7 @@ class OpenAIProvider:
             api_key=key.get_secret_value() if key else NO_KEY,
             base_url=base_url,
             max_retries=0,
-            http_client=DefaultAsyncHttpxClient(
+            http_client=DefaultAioHttpClient(
                 timeout=timeout,
                 limits=httpx2.Limits(
                     max_connections=settings.concurrency + SPARE_CONNECTIONS,
@@ -69,10 +70,10 @@ class OpenAIProvider:
     async def offer(self) -> Offer:
         return await offer(self._models, self._ask, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
         with Exchange(self._upstream, request.model, CATCH) as exchange:
             # Not `chat.completions.create`: building its models costs 80 µs a chunk, more than all the rest of the
-            # way from provider to reader. This is the same request, its chunks left as JSON gave them.
+            # way from provider to reader. This is the same request, its chunks read by us.
             response = await self._client.post(
                 "/chat/completions",
                 body=self._body(request),
@@ -81,22 +82,10 @@ class OpenAIProvider:
                 stream_cls=AsyncStream[object],
             )
             exchange.started = True
-            reason: FinishReason | None = None
-            usage: Usage | None = None
             # Closing the response is what closes the connection; leaving the loop alone does not.
             async with response:
-                async for data in response:
-                    chunk = msgspec.convert(data, _Chunk)
-                    for choice in chunk.choices or ():
-                        if choice.delta is not None:
-                            for delta in _deltas(choice.delta):
-                                yield delta
-                        if choice.finish_reason:
-                            reason = _FINISH.get(choice.finish_reason, "stop")
-                    # Usage comes in a chunk after the reason, or in the same one, or never: so the end is awaited.
-                    usage = _usage(chunk) or usage
-                    if reason is not None:
-                        exchange.finished = Finished(reason, usage)
+                async for deltas in deltas_of(response.response, _Answer(exchange)):
+                    yield deltas
         if exchange.finished is not None:
             yield exchange.finished
 
@@ -122,6 +111,33 @@ class OpenAIProvider:
         return [model.id for model in page.data]
 
 
+class _Answer:
+    """One answer's chunks. Usage comes after the reason, or in the same chunk, or never: so the end is awaited."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.is_whole = False
+        self._exchange = exchange
+        self._reason: FinishReason | None = None
+        self._usage: Usage | None = None
+
+    def take(self, data: bytes) -> Iterator[Delta]:
+        if data == b"[DONE]":
+            self.is_whole = True
+            return
+        chunk = _decoder.decode(data)
+        if chunk.error:
+            error = chunk.error if isinstance(chunk.error, _Error) else _Error()
+            raise StreamedError(error.code, error.type)
+        for choice in chunk.choices or ():
+            if choice.delta is not None:
+                yield from _deltas(choice.delta)
+            if choice.finish_reason:
+                self._reason = _FINISH.get(choice.finish_reason, "stop")
+        self._usage = _usage(chunk) or self._usage
+        if self._reason is not None:
+            self._exchange.finished = Finished(self._reason, self._usage)
+
+
 class _Delta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
@@ -140,9 +156,18 @@ class _Counts(msgspec.Struct):
     completion_tokens: int | None = None
 
 
+class _Error(msgspec.Struct):
+    code: object = None
+    type: object = None
+
+
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: _Counts | None = None
+    error: _Error | str | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(_Chunk)
 
 
 def _deltas(delta: _Delta) -> Iterator[Delta]:

@@ -1,0 +1,72 @@
+"""What a provider's event stream says, taken off its HTTP response read by read.
+
+The SDKs would do it, one event at a time and for 15 µs each; a read often brings several (bench/NOTES.md).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import suppress
+from typing import Final, Protocol
+
+import httpx2
+
+from workers.providers.base import Delta
+from workers.providers.errors import StreamedError
+from workers.providers.exchange import TROUBLE
+
+#: A body read to its end leaves its connection for the next request; a server that does not end it is not waited for.
+_DRAIN_S: Final = 0.1
+_FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, *TROUBLE)
+_PREFIX: Final = b"data:"
+
+
+class Answer(Protocol):
+    """Understands one provider's events. ``is_whole``: its own end marker has come."""
+
+    is_whole: bool
+
+    def take(self, data: bytes) -> Iterable[Delta]: ...
+
+
+async def deltas_of(response: httpx2.Response, answer: Answer) -> AsyncGenerator[list[Delta], None]:
+    """The deltas that each read brought. Raises what ``answer.take`` raises, after the deltas before it."""
+    body = response.aiter_bytes()
+    async for events in data_of(body):
+        deltas: list[Delta] = []
+        fault: Exception | None = None
+        try:
+            for data in events:
+                deltas += answer.take(data)
+        except _FAULTS as error:
+            fault = error
+        if deltas:
+            yield deltas
+        if fault is not None:
+            raise fault
+        if answer.is_whole:
+            break
+    with suppress(TimeoutError, httpx2.HTTPError):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in body:
+                pass
+
+
+async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """The ``data`` of the events that each read completed; other fields and comments are dropped. Lines end with LF
+    or CRLF. What stands after the last blank line counts as an event too."""
+    rest = b""
+    async for read in body:
+        rest += read
+        if b"\r" in rest:
+            rest = rest.replace(b"\r\n", b"\n")
+        *blocks, rest = rest.split(b"\n\n")
+        if found := [data for block in blocks if (data := _data(block))]:
+            yield found
+    if last := _data(rest.removesuffix(b"\r")):
+        yield [last]
+
+
+def _data(block: bytes) -> bytes:
+    if b"\n" not in block:
+        return block[len(_PREFIX) :].strip() if block.startswith(_PREFIX) else b""
+    return b"\n".join(line[len(_PREFIX) :].strip() for line in block.split(b"\n") if line.startswith(_PREFIX))

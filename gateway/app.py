@@ -19,6 +19,7 @@ from gateway.models import Models
 from gateway.state import GatewayState
 from gateway.tickets import Tickets
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
+from shared.broker.line import Line
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
@@ -36,10 +37,10 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         client = connect(settings.redis_url)
-        blocking = connect(settings.redis_url, connections=1)
+        reading, telling = Line(settings.redis_url), Line(settings.redis_url)
         scripts = StreamScripts(settings)
         gateway_id = f"g{secrets.token_hex(4)}"
-        hub = Hub(client, blocking, scripts, settings, gateway_id)
+        hub = Hub(client, reading, telling, scripts, settings, gateway_id)
         dispatch = Dispatch(client, scripts, settings)
         app.state.gateway = GatewayState(
             settings=settings,
@@ -69,7 +70,8 @@ def create_app(settings: Settings) -> FastAPI:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await client.aclose()
-            await blocking.aclose()
+            await reading.aclose()
+            await telling.aclose()
 
     app = FastAPI(title="Headrace", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
     app.include_router(page.router)

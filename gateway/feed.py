@@ -8,8 +8,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.dialects import native
+from shared.broker.keys import tail_key
 from shared.protocol import events
-from shared.protocol.ids import START, EventId
+from shared.protocol.ids import START, EventId, format_event_id, parse_event_id
 
 if TYPE_CHECKING:
     from gateway.subscription import Subscription
@@ -20,52 +21,70 @@ RING = 256
 MOST_BYTES = 64 * 1024
 
 
+#: As XREAD gives it: id, [field, value].
+Entry = tuple[bytes, list[bytes]]
+
+
 class Feed:
-    """``position``: the last event seen, None until a reader that has caught up says where to begin."""
+    """``tail_cursor``: what to XREAD after. Nothing is read until a reader that has caught up says where to begin."""
 
     def __init__(self, stream_id: str) -> None:
         self.stream_id = stream_id
-        self.position: EventId | None = None
+        self.tail_key = tail_key(stream_id).encode()
+        self.tail_cursor = b""
         self.missing = False  # Redis has no state: maybe a worker will heal it
         self.compared_at: EventId | None = None  # the position at the last comparison with Redis
         self.acknowledged = START  # the lead that Redis was last told
         self.readers: set[Subscription] = set()
         self.version = 0
+        self._epoch = 0
         self._first = 0  # seq of the first event of the run
+        self._last = 0  # seq of the last event seen
+        self._next = b""  # the id that continues the run
         self._frames: list[bytes] = []
+        self._runs: dict[int, Run] = {}  # handed out since the last event came, by the seq they follow
         self._start: bytes | None = None  # the stored `start`, while it is in the run
         self._ended = False
         self._waiters: set[asyncio.Future[None]] = set()
 
     @property
+    def position(self) -> EventId | None:
+        """The last event seen."""
+        return EventId(self._epoch, self._last) if self.tail_cursor else None
+
+    @property
     def lead(self) -> EventId:
         """The cursor of the reader that is farthest, of those in the readable epoch."""
         cursors = [reader.cursor for reader in self.readers]
-        if self.position is not None:
-            cursors = [cursor for cursor in cursors if cursor.epoch == self.position.epoch]
+        if self.tail_cursor:
+            cursors = [cursor for cursor in cursors if cursor.epoch == self._epoch]
         return max(cursors, default=START)
 
     def begin(self, at: EventId) -> None:
         """Read the tail from here on; nothing if it is being read already."""
-        if self.position is None:
+        if not self.tail_cursor:
             self.rewind(at)
 
     def rewind(self, at: EventId) -> None:
         """Forget the run and go on from ``at``. Readers elsewhere find their way by the log."""
-        self.position = at
-        self._clear(at.seq + 1)
+        self.tail_cursor = format_event_id(*at)
+        self._clear(at.epoch, at.seq)
         self.wake()
 
-    def add(self, entries: list[tuple[EventId, bytes]]) -> None:
+    def add(self, entries: list[Entry]) -> None:
         """What an XREAD gave. A hole (the tail was trimmed) or a new epoch begins the run anew."""
-        for at, stored in entries:
-            if self.position is None or at != (self.position.epoch, self.position.seq + 1) or self._ended:
-                self._clear(at.seq)
+        for at, (_, stored) in entries:
+            if at != self._next or self._ended:
+                epoch, seq = parse_event_id(at.decode())
+                self._clear(epoch, seq - 1)
+            self._last += 1
+            self._next = format_event_id(self._epoch, self._last + 1)
+            self._frames.append(native.frame(at, stored))
             if events.is_start(stored):
                 self._start = stored
-            self._frames.append(native.frame(at, stored))
             self._ended = events.is_done(stored)
-            self.position = at
+        self.tail_cursor = entries[-1][0]
+        self._runs.clear()
         if len(self._frames) > 2 * RING:
             cut = len(self._frames) - RING
             del self._frames[:cut]
@@ -92,35 +111,42 @@ class Feed:
 
     def after(self, cursor: EventId) -> "Run | None":
         """What follows ``cursor``, maybe nothing; None where the run does not cover it."""
-        if self.position is None or self.missing:
+        if not self.tail_cursor or self.missing:
             return None
-        if cursor.epoch != self.position.epoch:
+        epoch, seq = cursor
+        if epoch != self._epoch:
             # A reader may have met a newer epoch in the log before the tail told us; then the log has the word.
-            if cursor.epoch > self.position.epoch or self._first != 1 or not self._frames:
+            if epoch > self._epoch or self._first != 1 or not self._frames:
                 return None
-            return self._run(0, self.position.epoch, reset=cursor != START)
-        if not self._first - 1 <= cursor.seq <= self.position.seq:
+            return self._run(0, reset=cursor != START)
+        if not self._first - 1 <= seq <= self._last:
             return None
-        return self._run(cursor.seq + 1 - self._first, cursor.epoch, reset=False)
+        if (run := self._runs.get(seq)) is None:
+            run = self._runs[seq] = self._run(seq + 1 - self._first, reset=False)
+        return run
 
-    def _run(self, index: int, epoch: int, *, reset: bool) -> "Run":
+    def _run(self, index: int, *, reset: bool) -> "Run":
         frames, size = [], 0
         for frame in self._frames[index : index + RING]:
             frames.append(frame)
             size += len(frame)
             if size >= MOST_BYTES:
                 break
-        last = EventId(epoch, self._first + index + len(frames) - 1)  # counted before anything synthetic
-        ended = self._ended and last == self.position
+        last = EventId(self._epoch, self._first + index + len(frames) - 1)  # counted before anything synthetic
+        ended = self._ended and last.seq == self._last
         if reset and self._start is not None:
-            frames[0] = native.reset_frame(EventId(epoch, 1), self._start)
+            frames[0] = native.reset_frame(format_event_id(self._epoch, 1), self._start)
         elif reset:
             frames.insert(0, native.bare_reset(self.stream_id))
         return Run(b"".join(frames), last, ended=ended)
 
-    def _clear(self, first: int) -> None:
-        self._first = first
+    def _clear(self, epoch: int, last: int) -> None:
+        self._epoch = epoch
+        self._last = last
+        self._next = format_event_id(epoch, last + 1)
+        self._first = last + 1
         self._frames.clear()
+        self._runs.clear()
         self._start = None
         self._ended = False
 

@@ -8,17 +8,17 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from gateway import metrics
-from gateway.feed import Feed
+from gateway.feed import Entry, Feed
 from gateway.subscription import Subscription
 from shared.broker.answers import Gone, Lost, Page, Position
 from shared.broker.client import TROUBLE, Client, run, run_many
-from shared.broker.keys import tail_key, wake_key
+from shared.broker.keys import wake_key
+from shared.broker.line import Command, Line
 from shared.broker.scripts import HEALING_MS, Call, StreamScripts
 from shared.errors import BrokerUnavailable
-from shared.protocol.ids import EventId, parse_event_id
+from shared.protocol.ids import EventId
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -27,26 +27,32 @@ logger = logging.getLogger(__name__)
 COMPARE_S = 2.0
 _BLOCK_MS = 1000
 _MOST_PER_STREAM = 256
-#: Per live stream; see docs/internals.md for the curve. Reaches the setting `max_tick_s` at a hundred streams.
-_TICK_PER_STREAM_S = 0.0001
 
 
 class Hub:
-    """``client`` for short calls; ``blocking`` is used for nothing but the blocking read."""
+    """``reading`` is used for nothing but the blocking read, ``telling`` for what is said of readers, ``client`` for
+    the rest."""
 
     def __init__(
-        self, client: Client, blocking: Client, scripts: StreamScripts, settings: Settings, gateway_id: str
+        self,
+        client: Client,
+        reading: Line,
+        telling: Line,
+        scripts: StreamScripts,
+        settings: Settings,
+        gateway_id: str,
     ) -> None:
         self.lost_after_s = settings.lease_s + HEALING_MS / 1000
         self.draining = False
         self._client = client
-        self._blocking = blocking
+        self._reading = reading
+        self._telling = telling
         self._scripts = scripts
         self._gateway_id = gateway_id
-        self._wake_key = wake_key(gateway_id)
-        self._wake_id = "0-0"
+        self._wake_key = wake_key(gateway_id).encode()
+        self._wake_id = b"0-0"
         self._compare_s = min(COMPARE_S, settings.reader_lease_s / 3)
-        self._max_tick_s = settings.max_tick_s
+        self._settings = settings
         self._acknowledge_every = max(1, settings.window // 4)
         self._feeds: dict[str, Feed] = {}
         self._moved: dict[Feed, None] = {}  # leads that Redis should hear of before the next comparison
@@ -105,14 +111,14 @@ class Hub:
     async def follow_tails(self) -> None:
         """For ever: one blocking XREAD over all live tails."""
         while True:
-            feeds = {tail_key(f.stream_id).encode(): f for f in self._feeds.values() if f.position is not None}
+            feeds = {feed.tail_key: feed for feed in self._feeds.values() if feed.position is not None}
             try:
                 for key, entries in await self._xread(feeds):
                     if (feed := feeds.get(key)) is not None:
-                        feed.add([(parse_event_id(at.decode()), fields[b"e"]) for at, fields in entries])
+                        feed.add(entries)
                     else:
-                        self._wake_id = entries[-1][0].decode()
-                await asyncio.sleep(min(self._max_tick_s, len(feeds) * _TICK_PER_STREAM_S))
+                        self._wake_id = entries[-1][0]
+                await asyncio.sleep(self._settings.tick_s(len(feeds)))
             except TROUBLE as error:
                 logger.debug("the tails are out of reach: %s", type(error).__name__)
                 await asyncio.sleep(0.2)
@@ -151,12 +157,15 @@ class Hub:
         self._moved[feed] = None
         self._something_moved.set()
 
-    async def _xread(self, feeds: dict[bytes, Feed]) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:
-        cursors = [str(feed.position) for feed in feeds.values()]
-        answer: Any = await self._blocking.execute_command(  # type: ignore[no-untyped-call]
+    async def _xread(self, feeds: dict[bytes, Feed]) -> list[tuple[bytes, list[Entry]]]:
+        cursors = [feed.tail_cursor for feed in feeds.values()]
+        command: Command = (
             "XREAD", "COUNT", _MOST_PER_STREAM, "BLOCK", _BLOCK_MS,
             "STREAMS", self._wake_key, *feeds, self._wake_id, *cursors,
         )  # fmt: skip
+        (answer,) = await self._reading.exchange([command])
+        if isinstance(answer, Exception):
+            raise answer
         return answer or []
 
     async def _tell_moves(self) -> None:
@@ -169,13 +178,13 @@ class Hub:
             if stream_id not in self._feeds
         ]
         if calls:
-            await run_many(self._client, calls)  # what fails is told again with the next comparison
+            await run_many(self._telling, calls)  # what fails is told again with the next comparison
 
     async def _compare(self) -> None:
         """Renew every reader lease, and see whether a silent stream has gone on without us."""
         feeds = list(self._feeds.values())
         before = [feed.position if feed.position == feed.compared_at else None for feed in feeds]
-        answers = await run_many(self._client, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
+        answers = await run_many(self._telling, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
         for feed, position, answer in zip(feeds, before, answers, strict=True):
             if isinstance(answer, BrokerUnavailable):
                 continue

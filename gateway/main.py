@@ -9,10 +9,11 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from sse_starlette.sse import AppStatus, SendTimeoutError
+from sse_starlette.sse import AppStatus
 from starlette.requests import ClientDisconnect
 
 from gateway.app import create_app, failed
+from gateway.sse import Stalled
 from gateway.subscription import Drained
 from shared.logs import configure_logging
 from shared.settings import Settings
@@ -75,7 +76,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether uvicorn's line tells something: a connection cut by us, or by the client in the middle of its request,
     needs no trace."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, Drained | SendTimeoutError | ClientDisconnect)
+    return not isinstance(error, Drained | Stalled | ClientDisconnect)
 
 
 def _listen(settings: Settings) -> socket.socket:

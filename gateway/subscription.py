@@ -14,7 +14,7 @@ from gateway.feed import Feed, Run
 from shared.broker.answers import Gone, Lost, Page
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
-from shared.protocol.ids import START, EventId
+from shared.protocol.ids import START, EventId, format_event_id
 from shared.protocol.lifecycle import TERMINAL, Status
 
 if TYPE_CHECKING:
@@ -104,8 +104,11 @@ class Subscription:
         raise Drained
 
     async def _wait(self, feed: Feed, version: int) -> None:
+        if self._trouble_since is None:
+            await feed.changed_since(version)
+            return
         with suppress(TimeoutError):
-            async with asyncio.timeout(None if self._trouble_since is None else _RETRY_S):
+            async with asyncio.timeout(_RETRY_S):
                 await feed.changed_since(version)
 
     def _has_waited_long_enough(self) -> bool:
@@ -120,9 +123,10 @@ class Subscription:
 
     def _render(self, page: Page) -> Run:
         reset = self.cursor not in (START, EventId(page.epoch, self.cursor.seq))
-        frames = [native.frame(EventId(page.epoch, page.first + i), stored) for i, stored in enumerate(page.events)]
+        ids = [format_event_id(page.epoch, page.first + i) for i in range(len(page.events))]
+        frames = [native.frame(at, stored) for at, stored in zip(ids, page.events, strict=True)]
         if reset and events.is_start(page.events[0]):
-            frames[0] = native.reset_frame(EventId(page.epoch, page.first), page.events[0])
+            frames[0] = native.reset_frame(ids[0], page.events[0])
         elif reset:
             frames.insert(0, native.bare_reset(self.stream_id))
         last = EventId(page.epoch, page.first + len(page.events) - 1)

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     #: A stream that no worker takes for this long is ended.
     queue_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    #: How long events are gathered on either side of Redis, so that many go together: for each live stream of the
+    #: process, and at most. docs/performance.md has the curve.
+    tick_per_stream_s: Annotated[float, Field(ge=0, le=0.1)] = 20e-6
+    max_tick_s: Annotated[float, Field(ge=0, le=1)] = 0.01
 
     # --- the gateway
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
@@ -68,8 +72,6 @@ class Settings(BaseSettings):
     write_deadline_s: Annotated[float, Field(ge=1)] = 30
     #: Per connection; small, so that a slow client is felt instead of buffered.
     send_buffer_bytes: Annotated[int, Field(ge=4096)] = 32 * 1024
-    #: At most this much waiting before each write, to gather events when many streams are live.
-    max_tick_s: Annotated[float, Field(ge=0, le=1)] = 0.01
 
     # --- the worker
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -88,6 +90,9 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
     anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")
+
+    def tick_s(self, streams: int) -> float:
+        return min(self.max_tick_s, streams * self.tick_per_stream_s)
 
     @model_validator(mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from shared.protocol.ids import (
     START,
     EventId,
     bucket_of,
+    format_event_id,
     idempotency_digest,
     is_stream_id,
     new_stream_id,
@@ -182,13 +183,15 @@ def test_an_event_survives_its_bytes(event: Event) -> None:
 @example(EventId(1, 2), Token("data: x\n\nevent: done\r\rid: 9-9\n\x00\u2028\x85", 0))
 def test_a_frame_is_one_block_whose_data_is_the_json(at: EventId, event: Event) -> None:
     stored = events.encode(event)
-    assert blocks(native.frame(at, stored)) == [(str(at), event.TYPE.decode(), stored.partition(b" ")[2].decode())]
+    assert blocks(native.frame(format_event_id(*at), stored)) == [
+        (str(at), event.TYPE.decode(), stored.partition(b" ")[2].decode())
+    ]
 
 
 @repeatable
 @given(EVENT_ID, st.builds(Start, TEXT, TEXT, TEXT, COUNT))
 def test_a_reset_frame_differs_only_in_its_flag(at: EventId, start: Start) -> None:
-    ((event_id, kind, data),) = blocks(native.reset_frame(at, events.encode(start)))
+    ((event_id, kind, data),) = blocks(native.reset_frame(format_event_id(*at), events.encode(start)))
     assert (event_id, kind) == (str(at), "start")
     assert json.loads(data) == {**msgspec.to_builtins(start), "reset": True}
 

@@ -202,11 +202,11 @@ def all_scripts() -> dict[str, Script]:
 
 
 def test_every_file_is_a_script() -> None:
-    assert {path.stem for path in LUA.glob("*.lua")} == {"_stream", *all_scripts()}
+    assert {path.stem for path in LUA.glob("[a-z]*.lua")} == set(all_scripts())
     assert {path.suffix for path in LUA.iterdir()} == {".lua"}
 
 
-@pytest.mark.parametrize("name", sorted({path.stem for path in LUA.glob("*.lua")} - {"_stream"}))
+@pytest.mark.parametrize("name", sorted(path.stem for path in LUA.glob("[a-z]*.lua")))
 def test_every_script_says_what_it_takes_and_answers(name: str) -> None:
     first, *lines = (LUA / f"{name}.lua").read_text().splitlines()
     header = "\n".join(line for line in lines if line.startswith("--"))
@@ -231,7 +231,7 @@ def test_which_scripts_run_when_redis_is_full() -> None:
 
 
 def test_lua_is_little() -> None:
-    assert sum(len(path.read_text().splitlines()) for path in LUA.glob("*.lua")) < 400
+    assert sum(len(path.read_text().splitlines()) for path in LUA.glob("*.lua")) < 420
 
 
 def test_lua_and_the_lifecycle_agree_on_what_is_active() -> None:
@@ -340,8 +340,14 @@ async def test_the_tail_is_capped_and_the_log_is_not(client: Client) -> None:
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 3))
     await stream.append(holder, 4, some(4, 25))
-    assert await stream.log() == some(1, 25)
-    assert [at for at, _ in await stream.tail()] == [f"{holder.epoch}-{seq}" for seq in range(26 - CAP, 26)]
+    await stream.acknowledge(EventId(holder.epoch, 25))
+    for seq in range(26, 60):
+        await stream.append(holder, seq, some(seq, seq))
+        await stream.acknowledge(EventId(holder.epoch, seq))
+        kept = [at for at, _ in await stream.tail()]
+        assert CAP * 3 // 4 <= len(kept) <= CAP
+        assert kept == [f"{holder.epoch}-{n}" for n in range(seq + 1 - len(kept), seq + 1)]
+    assert await stream.log() == some(1, 59)
 
 
 async def test_the_tail_is_added_to_only_above_its_top(client: Client) -> None:
@@ -401,6 +407,28 @@ async def test_whom_the_window_holds(client: Client, on_disconnect: str, who: st
     reply = await stream.append(holder, 1, some(1, WINDOW + 3))
     assert (reply.code, reply.last_seq) == (Code.OK if taken > WINDOW else Code.FULL, taken)
     assert await stream.log() == some(1, taken)
+
+
+async def test_the_window_holds_event_by_event_too(client: Client) -> None:
+    stream = await Stream(client).create(on_disconnect="cancel", grace_ms=60_000)
+    holder = await stream.claim()
+    await stream.acknowledge()
+    codes = [(await stream.append(holder, seq, [event(seq)])).code for seq in range(1, WINDOW + 2)]
+    assert codes == [Code.OK] * WINDOW + [Code.FULL]
+    await stream.acknowledge(EventId(holder.epoch, 1))
+    assert (await stream.append(holder, WINDOW + 1, [event(WINDOW + 1)])).code is Code.OK
+    assert await stream.log() == some(1, WINDOW + 1)
+
+
+async def test_another_epochs_log_is_not_gone_on_with(client: Client) -> None:
+    """A Redis set back to before an epoch's first append: the log is the epoch before's, and as long."""
+    stream = await Stream(client).create()
+    old = await stream.claim()
+    await stream.append(old, 1, some(1, 2, "old"))
+    await stream.acknowledge()
+    new = await stream.take_over()
+    assert await stream.append(new, 3, some(3, 3)) == WriteReply(Code.GAP, 0, "", True, new.epoch)
+    assert await stream.log() == some(1, 2, "old")
 
 
 async def test_room_is_told_to_the_holder(client: Client) -> None:

@@ -1,11 +1,13 @@
 """One pipeline for all streams of a worker: what is ready goes out together, and while it is away the next gathers.
 
-At low load an append leaves at once; at high load there are fewer and larger ones. There is no timer.
+At low load an append leaves at once; at high load a tick makes them fewer and larger.
 """
 
 import asyncio
+from collections.abc import Callable
 
-from shared.broker.client import Client, run_many
+from shared.broker.client import run_many
+from shared.broker.line import Line
 from shared.errors import BrokerUnavailable
 from workers.writer import StreamWriter
 
@@ -13,8 +15,11 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 
 class Flusher:
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    """``tick_s``: how long to gather before each pipeline, as of now."""
+
+    def __init__(self, line: Line, tick_s: Callable[[], float]) -> None:
+        self._line = line
+        self._tick_s = tick_s
         self._waiting: dict[StreamWriter, None] = {}  # a set that keeps its order
         self._woken = asyncio.Event()
 
@@ -27,12 +32,13 @@ class Flusher:
         pause_s = _FIRST_PAUSE_S
         while True:
             await self._woken.wait()
+            await asyncio.sleep(self._tick_s())
             self._woken.clear()
             waiting, self._waiting = self._waiting, {}
             ready = [(writer, call) for writer in waiting if (call := writer.next_call()) is not None]
             if not ready:
                 continue
-            answers = await run_many(self._client, [call for _, call in ready])
+            answers = await run_many(self._line, [call for _, call in ready])
             for (writer, _), answer in zip(ready, answers, strict=True):
                 writer.settle(answer)
             if any(isinstance(answer, BrokerUnavailable) for answer in answers):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from shared.broker.client import TROUBLE, Client, run_many
 from shared.broker.keys import worker_channel
+from shared.broker.line import Line
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
 from workers import metrics
@@ -19,8 +20,13 @@ LINGER_S = 10.0
 
 
 class Leases:
-    def __init__(self, client: Client, scripts: StreamScripts, settings: Settings, worker_id: str) -> None:
+    """``line`` is used for nothing but renewals."""
+
+    def __init__(
+        self, client: Client, line: Line, scripts: StreamScripts, settings: Settings, worker_id: str
+    ) -> None:
         self._client = client
+        self._line = line
         self._scripts = scripts
         self._interval_s = settings.lease_s / 3
         self._channel = worker_channel(worker_id)
@@ -42,6 +48,10 @@ class Leases:
         if writer.is_written:
             self._lingering[writer] = asyncio.get_running_loop().time() + LINGER_S
 
+    def __len__(self) -> int:
+        """Streams held."""
+        return len(self._writers)
+
     def hand_over(self) -> None:
         """Stop every stream, for others to take."""
         for writer in list(self._writers.values()):
@@ -53,7 +63,7 @@ class Leases:
             await asyncio.sleep(self._interval_s)
             writers, ended = list(self._writers.values()), dict(self._lingering)
             calls = [self._scripts.renew(writer.holder) for writer in (*writers, *ended)]
-            answers = await run_many(self._client, calls) if calls else []
+            answers = await run_many(self._line, calls) if calls else []
             for writer, answer in zip(writers, answers[: len(writers)], strict=True):
                 writer.settle_renewal(answer)
             now = asyncio.get_running_loop().time()

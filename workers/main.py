@@ -13,6 +13,7 @@ import uvloop
 
 from shared.broker.catalog import Shelf, publish
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
+from shared.broker.line import Line
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
@@ -68,8 +69,10 @@ class _Worker:
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
         self._providers = configured_providers(settings)
-        self._leases = Leases(client, scripts, settings, worker_id)
-        flusher = Flusher(client)
+        self._lines = [Line(settings.redis_url), Line(settings.redis_url)]
+        writing, renewing = self._lines
+        self._leases = Leases(client, renewing, scripts, settings, worker_id)
+        flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
         generation = Generation(
             worker_id=worker_id,
             settings=settings,
@@ -112,6 +115,8 @@ class _Worker:
             task.cancel()
         for provider in self._providers.values():
             await provider.aclose()
+        for line in self._lines:
+            await line.aclose()
         await self._client.aclose()
 
     async def _drain(self) -> None:

@@ -11,7 +11,7 @@ from gateway.api.access import read_own
 from gateway.api.body import read_body
 from gateway.dialects import native
 from gateway.dispatch import Dispatched, hash_of
-from gateway.sse import stream_response
+from gateway.sse import StreamResponse
 from gateway.state import ANONYMOUS, Gateway, GatewayState
 from gateway.subscription import Subscription
 from shared.broker.answers import Page
@@ -46,7 +46,7 @@ async def start_and_stream(
     cursor = parse_cursor(last_event_id)
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     if cursor != START and not await _is_known(gateway, idempotency_key):
-        return stream_response(_resume_without_key(), gateway.settings)
+        return StreamResponse(_resume_without_key(), gateway.settings)
     dispatched = await _dispatch(gateway, asked, idempotency_key, on_disconnect="cancel")
     page = await _page_of(gateway, dispatched, cursor)
     headers = {"X-Stream-Id": dispatched.stream_id, "Location": f"/chat/stream/{dispatched.stream_id}"}
@@ -54,7 +54,7 @@ async def start_and_stream(
         # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
         page = await read_own(gateway, dispatched.stream_id, EventId(page.epoch, page.length - 1))
     subscription = Subscription(gateway.hub, dispatched.stream_id, cursor, page)
-    return stream_response(subscription.chunks(), gateway.settings, headers)
+    return StreamResponse(subscription.chunks(), gateway.settings, headers)
 
 
 @router.post("/chat", openapi_extra=_BODY)

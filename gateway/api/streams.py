@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query, Response
 
 from gateway import metrics
 from gateway.api.access import Ticket, check_ticket, read_own
-from gateway.sse import stream_response
+from gateway.sse import StreamResponse
 from gateway.state import Gateway, GatewayState
 from gateway.subscription import Subscription
 from shared.broker.answers import Page, Refused
@@ -44,7 +44,7 @@ async def resume(
     if page.status in TERMINAL and cursor == (page.epoch, page.length):
         return Response(status_code=204)
     subscription = Subscription(gateway.hub, stream_id, cursor, page)
-    return stream_response(subscription.chunks(), gateway.settings, {"X-Stream-Id": stream_id})
+    return StreamResponse(subscription.chunks(), gateway.settings, {"X-Stream-Id": stream_id})
 
 
 @router.get("/chat/{stream_id}")

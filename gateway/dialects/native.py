@@ -6,15 +6,15 @@ Synthetic frames carry no ``id:``, so that a client's cursor stays on what the s
 import msgspec
 
 from shared.protocol import events
-from shared.protocol.ids import EventId
 
 
-def frame(at: EventId, stored: bytes) -> bytes:
-    kind, data = events.split(stored)
-    return b"id: %d-%d\nevent: %b\ndata: %b\n\n" % (at.epoch, at.seq, kind, data)
+def frame(at: bytes, stored: bytes) -> bytes:
+    """``at``: the event's id."""
+    kind, _, data = stored.partition(b" ")
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (at, kind, data)
 
 
-def reset_frame(at: EventId, stored: bytes) -> bytes:
+def reset_frame(at: bytes, stored: bytes) -> bytes:
     """A stored `start`, told to a client that has to throw away what it shows."""
     start = events.decode(stored)
     return frame(at, events.encode(msgspec.structs.replace(start, reset=True)))

@@ -26,6 +26,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from shared.broker.line import Command, Line
 from shared.broker.pools import pool_of
 from shared.broker.scripts import Call
 from shared.errors import BrokerUnavailable, HeadraceError
@@ -62,7 +63,7 @@ def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
     return Redis.from_pool(pool_of(url, timeout_s=timeout_s, connections=connections))
 
 
-async def run(client: Client, call: Call[T]) -> T:
+async def run(client: Client | Line, call: Call[T]) -> T:
     """Raises :class:`BrokerUnavailable`."""
     answer = (await run_many(client, [call]))[0]
     if isinstance(answer, BrokerUnavailable):
@@ -70,15 +71,15 @@ async def run(client: Client, call: Call[T]) -> T:
     return answer
 
 
-async def run_many(client: Client, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
+async def run_many(client: Client | Line, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
     """All calls in one pipeline, each with an answer of its own. Raises only for errors that are ours."""
     try:
         answers = await _send(client, calls)
         unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:  # a Redis that was restarted or failed over has forgotten the scripts
             again = [calls[i] for i in unknown]
-            for script in {call.script.sha: call.script for call in again}.values():
-                await client.script_load(script.source)
+            sources = {call.script.source for call in again}
+            await _exchange(client, [("SCRIPT", "LOAD", source) for source in sources])
             for i, answer in zip(unknown, await _send(client, again), strict=True):
                 answers[i] = answer
     except TROUBLE as error:
@@ -87,10 +88,18 @@ async def run_many(client: Client, calls: Sequence[Call[T]]) -> list[T | BrokerU
     return [_trouble(answer) or call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
 
-async def _send(client: Client, calls: Sequence[Call[T]]) -> list[Any]:
+async def _send(client: Client | Line, calls: Sequence[Call[T]]) -> list[Any]:
+    return await _exchange(
+        client, [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments) for call in calls]
+    )
+
+
+async def _exchange(client: Client | Line, commands: Sequence[Command]) -> list[Any]:
+    if isinstance(client, Line):
+        return await client.exchange(commands)
     async with client.pipeline(transaction=False) as pipe:
-        for call in calls:
-            pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments)
+        for command in commands:
+            pipe.execute_command(*command)
         return await pipe.execute(raise_on_error=False)
 
 

@@ -26,10 +26,10 @@ def check_url(url: str) -> str:
     return url
 
 
-def pool_of(url: str, *, timeout_s: float, connections: int) -> ConnectionPool:
-    """A pool whose calls fail after ``timeout_s``. Who asks for more than ``connections`` at once waits as long;
-    behind sentinels there is no such limit."""
-    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, 2)}
+def pool_of(url: str, *, timeout_s: float | None, connections: int) -> ConnectionPool:
+    """A pool whose calls fail after ``timeout_s``, if any. Who asks for more than ``connections`` at once waits as
+    long; behind sentinels there is no such limit."""
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s or 2, 2)}
     if urlsplit(url).scheme.startswith("sentinel"):
         pool = _sentinel_pool(url, options)
     else:

@@ -25,14 +25,14 @@ Fields = Mapping[str, Argument]
 
 
 class Script:
-    """One ``.lua`` file, behind the part that all scripts of a stream share. ``sha`` is Redis' own name for it."""
+    """One ``.lua`` file, behind the parts it shares with others. ``sha`` is Redis' own name for it."""
 
-    def __init__(self, name: str, *, of_a_stream: bool = True) -> None:
+    def __init__(self, name: str, *, after: tuple[str, ...] = ("_stream",)) -> None:
         folder = files("shared.broker") / "lua"
         first_line, _, body = (folder / f"{name}.lua").read_text().partition("\n")
-        shared_part = (folder / "_stream.lua").read_text() if of_a_stream else ""
+        parts = [(folder / f"{part}.lua").read_text() for part in after]
         self.name = name
-        self.source = f"{first_line}\n{shared_part}\n{body}"
+        self.source = "\n".join([first_line, *parts, body])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -159,7 +159,7 @@ def enqueue(stream_id: str, job: bytes, *, job_key: str, score: int, life_s: flo
 
 _CREATE: Final = Script("create")
 _CLAIM: Final = Script("claim")
-_APPEND: Final = Script("append")
+_APPEND: Final = Script("append", after=("_append_daily", "_stream"))
 _FINISH: Final = Script("finish")
 _RESTORE: Final = Script("restore")
 _RENEW: Final = Script("renew")
@@ -168,8 +168,8 @@ _ACKNOWLEDGE: Final = Script("acknowledge")
 _CANCEL: Final = Script("cancel")
 _DELETE: Final = Script("delete")
 _READ: Final = Script("read")
-_SWEEP: Final = Script("sweep", of_a_stream=False)
-_ENQUEUE: Final = Script("enqueue", of_a_stream=False)
+_SWEEP: Final = Script("sweep", after=())
+_ENQUEUE: Final = Script("enqueue", after=())
 
 
 def _ms(seconds: float) -> int:

@@ -51,6 +51,10 @@ def idempotency_digest(principal: str, key: str) -> str:
     return hashlib.sha256(f"{principal}\x00{key}".encode()).hexdigest()
 
 
+def format_event_id(epoch: int, seq: int) -> bytes:
+    return b"%d-%d" % (epoch, seq)
+
+
 def parse_cursor(text: str | None) -> EventId:
     """Raises :class:`InvalidLastEventId`. Absent, empty, ``0``, ``0-0`` and ``-1`` mean the start."""
     if text is None or text in _FROM_THE_START:

@@ -8,16 +8,19 @@ local ID = string.match(STATE, ':(%x+):state$')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
--- The named fields of the state; a missing one is false.
-local function load(...)
-  local values, s = redis.call('HMGET', STATE, ...), {}
+-- Adds the named fields of the state to `s`; a missing one is false.
+local function load_into(s, ...)
+  local values = redis.call('HMGET', STATE, ...)
   for i, name in ipairs({...}) do s[name] = values[i] end
   return s
 end
 
+local function load(...) return load_into({}, ...) end
+
+-- What every append needs. Each field more costs as much as an append of several events would: the rest is loaded
+-- where it is asked for.
 local function load_for_writer()
-  return load('status', 'epoch', 'holder', 'log_epoch', 'lead', 'cancel', 'reason', 'on_disconnect', 'grace_ms',
-    'live_until', 'polled_until', 'created', 'expires')
+  return load('status', 'epoch', 'holder', 'log_epoch', 'lead', 'cancel', 'on_disconnect', 'live_until')
 end
 
 local function active(s) return s.status == 'queued' or s.status == 'running' end
@@ -34,7 +37,10 @@ local function log_length(s, epoch)
   return tonumber(s.log_epoch) == epoch and redis.call('LLEN', LOG) or 0
 end
 
-local function watched_until(s) return math.max(tonumber(s.live_until), tonumber(s.polled_until)) end
+-- Whether a live reader is there; a status poll is none.
+local function live(s) return now < tonumber(s.live_until) end
+
+local function watched(s) return live(s) or now < tonumber(redis.call('HGET', STATE, 'polled_until')) end
 
 -- Whether this Redis was away, frozen, emptied or replaced within the last `ms`: the sweep's pulse then stopped, or
 -- its word of trouble is young (design §4 rule 7). The run id is asked for only by who needs to be sure.
@@ -47,16 +53,15 @@ end
 -- Why the writer should stop: '' where it should not. After a trouble every gateway gets time to say who reads.
 local function signal(s)
   if s.cancel then return s.cancel end
-  local unwatched_since = math.max(watched_until(s), tonumber(s.created))
-  if s.on_disconnect == 'cancel' and now > unwatched_since + s.grace_ms and not in_trouble(5000) then
-    return 'abandoned'
-  end
-  return ''
+  if s.on_disconnect ~= 'cancel' or live(s) then return '' end
+  load_into(s, 'polled_until', 'created', 'grace_ms')
+  local unwatched_since = math.max(tonumber(s.live_until), tonumber(s.polled_until), tonumber(s.created))
+  return now > unwatched_since + s.grace_ms and not in_trouble(5000) and 'abandoned' or ''
 end
 
 -- Answer to a writer: code, last seq in the log, stop signal, watched, epoch of the state.
 local function answer(code, n, s)
-  return {code, n, signal(s), now < watched_until(s) and 1 or 0, tonumber(s.epoch)}
+  return {code, n, signal(s), watched(s) and 1 or 0, tonumber(s.epoch)}
 end
 
 -- The answer to whoever may not write as (epoch, holder), else nil. This is the fence.
@@ -66,7 +71,7 @@ local function refuse(s, epoch, holder)
     return {'MISSING', 0, '', 0, 0}
   end
   local current = tonumber(s.epoch)
-  if not active(s) then return {'CLOSED', redis.call('LLEN', LOG), s.reason or '', 0, current} end
+  if not active(s) then return {'CLOSED', redis.call('LLEN', LOG), redis.call('HGET', STATE, 'reason') or '', 0, current} end
   if current > epoch or (current == epoch and s.holder ~= holder) then return answer('SUPERSEDED', 0, s) end
   if current < epoch then return answer('BEHIND', 0, s) end
 end
@@ -92,12 +97,17 @@ local function write(s, epoch, n, upto, base, cap)
   local top_epoch, top_seq = top_of_tail()
   for q = math.max(n + 1, upto - cap + 1), upto do
     if epoch > top_epoch or (epoch == top_epoch and q > top_seq) then
-      redis.call('XADD', TAIL, 'MAXLEN', '=', cap, epoch .. '-' .. q, 'e', ARGV[base + q])
+      redis.call('XADD', TAIL, epoch .. '-' .. q, 'e', ARGV[base + q])
     end
   end
+  -- To trim one entry costs more than to add one: so it goes beyond what it must.
+  if redis.call('XLEN', TAIL) > cap then
+    redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap - math.min(64, math.floor(cap / 4)))
+  end
   if n == 0 then
-    redis.call('PEXPIREAT', LOG, s.expires)
-    redis.call('PEXPIREAT', TAIL, s.expires)
+    local expires = redis.call('HGET', STATE, 'expires')
+    redis.call('PEXPIREAT', LOG, expires)
+    redis.call('PEXPIREAT', TAIL, expires)
   end
 end
 

@@ -12,8 +12,8 @@ if first > n + 1 then return answer('GAP', n, s) end
 
 local last = first + #ARGV - 6
 local upto, window = last, tonumber(ARGV[4])
--- Who goes on unwatched has no window while no live reader is there; a status poll is none.
-if window > 0 and (s.on_disconnect == 'cancel' or now < tonumber(s.live_until)) then
+-- Who goes on unwatched has no window while no live reader is there.
+if window > 0 and (s.on_disconnect == 'cancel' or live(s)) then
   local lead = tonumber(s.log_epoch) == epoch and s.lead or 0
   upto = math.min(last, lead + window)
 end

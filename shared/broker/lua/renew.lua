@@ -10,5 +10,6 @@ if refusal then return refusal end
 redis.call('HSET', STATE, 'lease_until', now + ARGV[3])
 redis.call('ZADD', INDEX, now + ARGV[3], ID)
 -- Six commands a stream: not at every renewal, only when a minute has gone by.
-if tonumber(s.expires) < now + ARGV[4] - math.min(60000, ARGV[4] / 2) then keep_until(now + ARGV[4], tonumber(ARGV[5])) end
+local expires = tonumber(redis.call('HGET', STATE, 'expires'))
+if expires < now + ARGV[4] - math.min(60000, ARGV[4] / 2) then keep_until(now + ARGV[4], tonumber(ARGV[5])) end
 return answer('OK', log_length(s, epoch), s)

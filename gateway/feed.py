@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gateway.dialects import native
 from shared.broker.keys import tail_key
+from shared.broker.line import pack_argument
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id, parse_event_id
 
@@ -26,11 +27,12 @@ Entry = tuple[bytes, list[bytes]]
 
 
 class Feed:
-    """``tail_cursor``: what to XREAD after. Nothing is read until a reader that has caught up says where to begin."""
+    """``tail_key`` and ``tail_cursor``: what to XREAD, after which id, as they stand in the packed command. Nothing
+    is read until a reader that has caught up says where to begin."""
 
     def __init__(self, stream_id: str) -> None:
         self.stream_id = stream_id
-        self.tail_key = tail_key(stream_id).encode()
+        self.tail_key = pack_argument(tail_key(stream_id).encode())
         self.tail_cursor = b""
         self.missing = False  # Redis has no state: maybe a worker will heal it
         self.compared_at: EventId | None = None  # the position at the last comparison with Redis
@@ -60,14 +62,9 @@ class Feed:
             cursors = [cursor for cursor in cursors if cursor.epoch == self._epoch]
         return max(cursors, default=START)
 
-    def begin(self, at: EventId) -> None:
-        """Read the tail from here on; nothing if it is being read already."""
-        if not self.tail_cursor:
-            self.rewind(at)
-
     def rewind(self, at: EventId) -> None:
-        """Forget the run and go on from ``at``. Readers elsewhere find their way by the log."""
-        self.tail_cursor = format_event_id(*at)
+        """Forget the run, if any, and read the tail from ``at`` on. Readers elsewhere find their way by the log."""
+        self.tail_cursor = pack_argument(format_event_id(*at))
         self._clear(at.epoch, at.seq)
         self.wake()
 
@@ -83,7 +80,7 @@ class Feed:
             if events.is_start(stored):
                 self._start = stored
             self._ended = events.is_done(stored)
-        self.tail_cursor = entries[-1][0]
+        self.tail_cursor = pack_argument(entries[-1][0])
         self._runs.clear()
         if len(self._frames) > 2 * RING:
             cut = len(self._frames) - RING

@@ -14,8 +14,8 @@ from gateway.feed import Entry, Feed
 from gateway.subscription import Subscription
 from shared.broker.answers import Gone, Lost, Page, Position
 from shared.broker.client import TROUBLE, Client, run, run_many
-from shared.broker.keys import wake_key
-from shared.broker.line import Command, Line
+from shared.broker.keys import tail_key, wake_key
+from shared.broker.line import Line, pack_argument
 from shared.broker.scripts import HEALING_MS, Call, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import EventId
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 #: How often silent streams are compared with their state, and reader leases renewed; more often for a short lease.
 COMPARE_S = 2.0
 _BLOCK_MS = 1000
-_MOST_PER_STREAM = 256
+_XREAD = [pack_argument(part) for part in (b"XREAD", b"COUNT", b"256", b"BLOCK", b"%d" % _BLOCK_MS, b"STREAMS")]
 
 
 class Hub:
@@ -50,11 +50,12 @@ class Hub:
         self._scripts = scripts
         self._gateway_id = gateway_id
         self._wake_key = wake_key(gateway_id).encode()
-        self._wake_id = b"0-0"
+        self._wake_cursor = pack_argument(b"0-0")
         self._compare_s = min(COMPARE_S, settings.reader_lease_s / 3)
         self._settings = settings
         self._acknowledge_every = max(1, settings.window // 4)
         self._feeds: dict[str, Feed] = {}
+        self._live: dict[bytes, Feed] = {}  # those whose tails are read, by their keys
         self._moved: dict[Feed, None] = {}  # leads that Redis should hear of before the next comparison
         self._left: dict[str, EventId] = {}
         self._something_moved = asyncio.Event()
@@ -86,6 +87,7 @@ class Hub:
             feed.readers.discard(subscription)
             if not feed.readers:
                 del self._feeds[stream_id]
+                self._live.pop(tail_key(stream_id).encode(), None)
                 self._moved.pop(feed, None)
                 self._left[stream_id] = lead
                 self._something_moved.set()
@@ -93,7 +95,8 @@ class Hub:
     def caught_up(self, feed: Feed, at: EventId) -> None:
         """A reader has all of the log; read the tail from there."""
         if feed.position is None:
-            feed.begin(at)
+            feed.rewind(at)
+            self._live[tail_key(feed.stream_id).encode()] = feed
             self._keys_changed.set()
 
     def advanced(self, feed: Feed, cursor: EventId) -> None:
@@ -111,13 +114,13 @@ class Hub:
     async def follow_tails(self) -> None:
         """For ever: one blocking XREAD over all live tails."""
         while True:
-            feeds = {feed.tail_key: feed for feed in self._feeds.values() if feed.position is not None}
+            feeds = self._live.copy()
             try:
                 for key, entries in await self._xread(feeds):
                     if (feed := feeds.get(key)) is not None:
                         feed.add(entries)
                     else:
-                        self._wake_id = entries[-1][0]
+                        self._wake_cursor = pack_argument(entries[-1][0])
                 await asyncio.sleep(self._settings.tick_s(len(feeds)))
             except TROUBLE as error:
                 logger.debug("the tails are out of reach: %s", type(error).__name__)
@@ -158,12 +161,11 @@ class Hub:
         self._something_moved.set()
 
     async def _xread(self, feeds: dict[bytes, Feed]) -> list[tuple[bytes, list[Entry]]]:
+        """Packed here: with a thousand tails it is the longest command by far, and of its parts few have changed."""
+        keys = [feed.tail_key for feed in feeds.values()]
         cursors = [feed.tail_cursor for feed in feeds.values()]
-        command: Command = (
-            "XREAD", "COUNT", _MOST_PER_STREAM, "BLOCK", _BLOCK_MS,
-            "STREAMS", self._wake_key, *feeds, self._wake_id, *cursors,
-        )  # fmt: skip
-        (answer,) = await self._reading.exchange([command])
+        arguments = [*_XREAD, pack_argument(self._wake_key), *keys, self._wake_cursor, *cursors]
+        (answer,) = await self._reading.exchange_packed(b"*%d\r\n%b" % (len(arguments), b"".join(arguments)), 1)
         if isinstance(answer, Exception):
             raise answer
         return answer or []

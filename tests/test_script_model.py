@@ -166,7 +166,7 @@ class SteppedHub(Hub):
             if word == "wake":  # the list of tails is made anew
                 return []
             if word == "fetch" and feeds:
-                cursors = [feed.tail_cursor for feed in feeds.values()]
+                cursors = [str(feed.position) for feed in feeds.values()]
                 (answer,) = await self._reading.exchange([("XREAD", "COUNT", 2, "STREAMS", *feeds, *cursors)])
             if word == "deliver":
                 return answer or []

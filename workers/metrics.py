@@ -2,7 +2,11 @@
 
 from prometheus_client import Counter, Gauge, start_http_server
 
-APPEND_ANSWERS = Counter("headrace_append_answers_total", "Answers of the scripts that write streams", ["code"])
+from shared.broker.answers import Code
+
+_ANSWERS = Counter("headrace_append_answers_total", "Answers of the scripts that write streams", ["code"])
+#: Looked up once: an answer comes with every append.
+APPEND_ANSWERS = {code: _ANSWERS.labels(code) for code in Code}
 TAKEOVERS = Counter("headrace_takeovers_total", "Streams claimed that another worker had begun")
 RESTORES = Counter("headrace_restores_total", "Streams written again into a Redis that had lost them")
 SWEPT = Counter("headrace_swept_streams_total", "What the sweep did, by this process", ["reason"])

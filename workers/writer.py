@@ -176,7 +176,7 @@ class StreamWriter:
         if isinstance(reply, BrokerUnavailable):
             self._wake(self)
             return
-        metrics.APPEND_ANSWERS.labels(reply.code).inc()
+        metrics.APPEND_ANSWERS[reply.code].inc()
         if self._release_sent:
             self._close(Ended.HANDED_OVER if reply.code is Code.OK else Ended.LOST)
         else:
@@ -192,7 +192,7 @@ class StreamWriter:
                 self._wake(self)
             self._heed(reply.signal)
         else:
-            metrics.APPEND_ANSWERS.labels(reply.code).inc()
+            metrics.APPEND_ANSWERS[reply.code].inc()
             self._settle_write(reply)
 
     def check(self, reply: WriteReply | BrokerUnavailable) -> bool:

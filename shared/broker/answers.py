@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from shared.protocol.lifecycle import Status
 
@@ -20,8 +22,10 @@ class Code(StrEnum):
     WATCHED = "WATCHED"
 
 
-@dataclass(frozen=True, slots=True)
-class WriteReply:
+_CODES: Final = {code.encode(): code for code in Code}
+
+
+class WriteReply(msgspec.Struct, frozen=True):
     """``last_seq``: the last event in the log. ``signal``: why to stop, '' if not; with CLOSED, how it ended.
     ``epoch``: the state's."""
 
@@ -107,7 +111,7 @@ class Due:
 
 
 def parse_write(raw: list[Any]) -> WriteReply:
-    return WriteReply(Code(raw[0].decode()), raw[1], raw[2].decode(), bool(raw[3]), raw[4])
+    return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), raw[4])
 
 
 def parse_created(raw: list[bytes]) -> Created:

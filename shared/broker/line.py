@@ -19,6 +19,16 @@ from shared.broker.pools import pool_of
 Command = tuple[str | int | float | bytes | memoryview, ...]
 
 
+def pack(command: Command) -> bytes:
+    packed: bytes = pack_command(command)  # type: ignore[arg-type]  # a slip of its stub
+    return packed
+
+
+def pack_argument(argument: bytes) -> bytes:
+    """One argument as it stands inside a packed command, for those that change less often than they are sent."""
+    return b"$%d\r\n%b\r\n" % (len(argument), argument)
+
+
 class Line:
     """Connects at the first exchange, and again after trouble. For one task at a time. ``timeout_s``: for connecting
     and for an exchange."""
@@ -31,14 +41,17 @@ class Line:
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, one for each; an error that Redis answers with is one of them. Raises what ``TROUBLE`` names.
         A connection that broke since its last use is not trouble: so every command must bear to be sent twice."""
-        packed = b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]  # a slip of its stub
+        return await self.exchange_packed(b"".join([pack(command) for command in commands]), len(commands))
+
+    async def exchange_packed(self, packed: bytes, count: int) -> list[Any]:
+        """The same for ``count`` commands that the caller has packed."""
         if self._connection is not None:
             try:
-                return await self._exchange(packed, len(commands))
+                return await self._exchange(packed, count)
             except (RedisConnectionError, OSError) as error:
                 if isinstance(error, TimeoutError):
                     raise
-        return await self._exchange(packed, len(commands))
+        return await self._exchange(packed, count)
 
     async def aclose(self) -> None:
         await self._drop()

@@ -6,8 +6,11 @@ Keeping calls apart from their sending lets a worker put those of all its stream
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 from shared.broker import answers
 from shared.broker.answers import Claimed, Created, Due, Gone, Lost, Page, Position, Refused, WriteReply
@@ -36,15 +39,14 @@ class Script:
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T_co]):
+class Call(msgspec.Struct, Generic[T_co], frozen=True):
     script: Script
     keys: Sequence[str]
     arguments: Sequence[Argument]
     parse: Callable[[Any], T_co]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Holder:
     """Who writes: the epoch it was given and the random token that tells it from another of the same epoch."""
 
@@ -53,7 +55,7 @@ class Holder:
     token: str
     idempotency: str | None
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         return stream_keys(self.stream_id, self.idempotency)
 

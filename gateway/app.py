@@ -37,7 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         client = connect(settings.redis_url)
-        reading, telling = Line(settings.redis_url), Line(settings.redis_url)
+        lines = [Line(settings.redis_url) for _ in range(3)]
+        reading, telling, sweeping = lines
         scripts = StreamScripts(settings)
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, reading, telling, scripts, settings, gateway_id)
@@ -53,13 +54,14 @@ def create_app(settings: Settings) -> FastAPI:
         )
         sweep = Sweep(
             client,
+            sweeping,
             scripts,
             settings,
             own_id=gateway_id,
             put_back=dispatch.enqueue,
             count=lambda reason: metrics.SWEPT.labels(reason).inc(),
         )
-        works = (hub.follow_tails(), hub.wake_reader(), hub.keep_leases(), sweep.run(), _leave_if_unfit(client))
+        works = (hub.follow_tails(), hub.hear_growth(), hub.keep_leases(), sweep.run(), _leave_if_unfit(client))
         tasks = [asyncio.create_task(work) for work in works]
         for task in tasks:
             task.add_done_callback(_leave_if_broken)
@@ -70,8 +72,8 @@ def create_app(settings: Settings) -> FastAPI:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await client.aclose()
-            await reading.aclose()
-            await telling.aclose()
+            for line in lines:
+                await line.aclose()
 
     app = FastAPI(title="Headrace", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
     app.include_router(page.router)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from gateway.dialects import native
 from shared.broker.keys import tail_key
-from shared.broker.line import pack_argument
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id, parse_event_id
 
@@ -27,12 +26,12 @@ Entry = tuple[bytes, list[bytes]]
 
 
 class Feed:
-    """``tail_key`` and ``tail_cursor``: what to XREAD, after which id, as they stand in the packed command. Nothing
-    is read until a reader that has caught up says where to begin."""
+    """``tail_key`` and ``tail_cursor``: what to XREAD, after which id. Nothing is read until a reader that has caught
+    up says where to begin."""
 
     def __init__(self, stream_id: str) -> None:
         self.stream_id = stream_id
-        self.tail_key = pack_argument(tail_key(stream_id).encode())
+        self.tail_key = tail_key(stream_id).encode()
         self.tail_cursor = b""
         self.missing = False  # Redis has no state: maybe a worker will heal it
         self.compared_at: EventId | None = None  # the position at the last comparison with Redis
@@ -48,6 +47,7 @@ class Feed:
         self._start: bytes | None = None  # the stored `start`, while it is in the run
         self._ended = False
         self._waiters: set[asyncio.Future[None]] = set()
+        self._loop = asyncio.get_running_loop()
 
     @property
     def position(self) -> EventId | None:
@@ -64,7 +64,7 @@ class Feed:
 
     def rewind(self, at: EventId) -> None:
         """Forget the run, if any, and read the tail from ``at`` on. Readers elsewhere find their way by the log."""
-        self.tail_cursor = pack_argument(format_event_id(*at))
+        self.tail_cursor = format_event_id(*at)
         self._clear(at.epoch, at.seq)
         self.wake()
 
@@ -80,7 +80,7 @@ class Feed:
             if events.is_start(stored):
                 self._start = stored
             self._ended = events.is_done(stored)
-        self.tail_cursor = pack_argument(entries[-1][0])
+        self.tail_cursor = entries[-1][0]
         self._runs.clear()
         if len(self._frames) > 2 * RING:
             cut = len(self._frames) - RING
@@ -99,7 +99,7 @@ class Feed:
         """Until ``version`` is another than it was; taken before looking, it misses nothing."""
         if self.version != version:
             return
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._loop.create_future()
         self._waiters.add(waiter)
         try:
             await waiter

@@ -7,31 +7,29 @@ and compares streams that are silent with what Redis says of them. A thousand vi
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 
 from gateway import metrics
 from gateway.feed import Entry, Feed
 from gateway.subscription import Subscription
 from shared.broker.answers import Gone, Lost, Page, Position
 from shared.broker.client import TROUBLE, Client, run, run_many
-from shared.broker.keys import tail_key, wake_key
-from shared.broker.line import Line, pack_argument
+from shared.broker.keys import gateway_channel
+from shared.broker.line import Command, Line, listen
 from shared.broker.scripts import HEALING_MS, Call, StreamScripts
 from shared.errors import BrokerUnavailable
-from shared.protocol.ids import EventId
+from shared.protocol.ids import START, EventId
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 #: How often silent streams are compared with their state, and reader leases renewed; more often for a short lease.
 COMPARE_S = 2.0
-_BLOCK_MS = 1000
-_XREAD = [pack_argument(part) for part in (b"XREAD", b"COUNT", b"256", b"BLOCK", b"%d" % _BLOCK_MS, b"STREAMS")]
+_MOST_PER_STREAM = 256
 
 
 class Hub:
-    """``reading`` is used for nothing but the blocking read, ``telling`` for what is said of readers, ``client`` for
-    the rest."""
+    """``reading`` is used for the tails, ``telling`` for what is said of readers, ``client`` for the rest."""
 
     def __init__(
         self,
@@ -49,17 +47,15 @@ class Hub:
         self._telling = telling
         self._scripts = scripts
         self._gateway_id = gateway_id
-        self._wake_key = wake_key(gateway_id).encode()
-        self._wake_cursor = pack_argument(b"0-0")
         self._compare_s = min(COMPARE_S, settings.reader_lease_s / 3)
         self._settings = settings
         self._acknowledge_every = max(1, settings.window // 4)
         self._feeds: dict[str, Feed] = {}
-        self._live: dict[bytes, Feed] = {}  # those whose tails are read, by their keys
+        self._grown: dict[Feed, None] = {}  # those whose tails have more to give
         self._moved: dict[Feed, None] = {}  # leads that Redis should hear of before the next comparison
         self._left: dict[str, EventId] = {}
         self._something_moved = asyncio.Event()
-        self._keys_changed = asyncio.Event()
+        self._something_grew = asyncio.Event()
 
     def drain(self) -> None:
         """Tell every subscription to leave; no new ones come."""
@@ -87,7 +83,7 @@ class Hub:
             feed.readers.discard(subscription)
             if not feed.readers:
                 del self._feeds[stream_id]
-                self._live.pop(tail_key(stream_id).encode(), None)
+                self._grown.pop(feed, None)
                 self._moved.pop(feed, None)
                 self._left[stream_id] = lead
                 self._something_moved.set()
@@ -96,8 +92,7 @@ class Hub:
         """A reader has all of the log; read the tail from there."""
         if feed.position is None:
             feed.rewind(at)
-            self._live[tail_key(feed.stream_id).encode()] = feed
-            self._keys_changed.set()
+            self._grew(feed)
 
     def advanced(self, feed: Feed, cursor: EventId) -> None:
         """A reader was handed everything up to ``cursor``."""
@@ -111,33 +106,37 @@ class Hub:
 
     # --- the tasks
 
-    async def follow_tails(self) -> None:
-        """For ever: one blocking XREAD over all live tails."""
+    async def hear_growth(self) -> None:
+        """For ever: whose tails have grown, as the scripts that write them say."""
         while True:
-            feeds = self._live.copy()
             try:
-                for key, entries in await self._xread(feeds):
-                    if (feed := feeds.get(key)) is not None:
-                        feed.add(entries)
-                    else:
-                        self._wake_cursor = pack_argument(entries[-1][0])
-                await asyncio.sleep(self._settings.tick_s(len(feeds)))
+                async with aclosing(listen(self._settings.redis_url, gateway_channel(self._gateway_id))) as batches:
+                    async for batch in batches:
+                        # The empty one: from now on nothing is missed; of what was before, nobody knows.
+                        for stream_id in map(bytes.decode, batch) if batch else list(self._feeds):
+                            if (feed := self._feeds.get(stream_id)) is not None:
+                                self._grew(feed)
+            except TROUBLE as error:
+                logger.debug("nothing is heard of the tails: %s", type(error).__name__)
+                await asyncio.sleep(0.2)
+
+    async def follow_tails(self) -> None:
+        """For ever: one XREAD over all tails that have grown."""
+        while True:
+            await self._something_grew.wait()
+            await asyncio.sleep(self._settings.tick_s(len(self._feeds)))
+            self._something_grew.clear()
+            grown, self._grown = self._grown, {}
+            try:
+                for feed, entries in await self._read_tails([feed for feed in grown if feed.position is not None]):
+                    feed.add(entries)
+                    if len(entries) == _MOST_PER_STREAM:
+                        self._grew(feed)
             except TROUBLE as error:
                 logger.debug("the tails are out of reach: %s", type(error).__name__)
                 await asyncio.sleep(0.2)
-
-    async def wake_reader(self) -> None:
-        """For ever: end the blocking read when there is a new tail to read. Ids make this free of races."""
-        while True:
-            await self._keys_changed.wait()
-            self._keys_changed.clear()
-            try:
-                async with self._client.pipeline(transaction=False) as pipe:
-                    pipe.xadd(self._wake_key, {"w": ""}, maxlen=1, approximate=False)
-                    pipe.expire(self._wake_key, 60)
-                    await pipe.execute()
-            except TROUBLE as error:  # the block ends by itself within a second
-                logger.debug("could not wake the reader: %s", type(error).__name__)
+                for feed in grown:
+                    self._grew(feed)
 
     async def keep_leases(self) -> None:
         """For ever: reader leases and leads to Redis, positions back."""
@@ -160,27 +159,37 @@ class Hub:
         self._moved[feed] = None
         self._something_moved.set()
 
-    async def _xread(self, feeds: dict[bytes, Feed]) -> list[tuple[bytes, list[Entry]]]:
-        """Packed here: with a thousand tails it is the longest command by far, and of its parts few have changed."""
-        keys = [feed.tail_key for feed in feeds.values()]
-        cursors = [feed.tail_cursor for feed in feeds.values()]
-        arguments = [*_XREAD, pack_argument(self._wake_key), *keys, self._wake_cursor, *cursors]
-        (answer,) = await self._reading.exchange_packed(b"*%d\r\n%b" % (len(arguments), b"".join(arguments)), 1)
+    def _grew(self, feed: Feed) -> None:
+        self._grown[feed] = None
+        self._something_grew.set()
+
+    async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
+        if not feeds:
+            return []
+        keys = {feed.tail_key: feed for feed in feeds}
+        cursors = [feed.tail_cursor for feed in feeds]
+        command: Command = ("XREAD", "COUNT", _MOST_PER_STREAM, "STREAMS", *keys, *cursors)
+        (answer,) = await self._reading.exchange([command])
         if isinstance(answer, Exception):
             raise answer
-        return answer or []
+        return [(keys[key], entries) for key, entries in answer or []]
 
     async def _tell_moves(self) -> None:
         moved, self._moved = self._moved, {}
         left, self._left = self._left, {}
-        calls = [self._acknowledgement(feed) for feed in moved if feed.readers]
+        feeds = [feed for feed in moved if feed.readers]
+        calls = [self._acknowledgement(feed) for feed in feeds]
         calls += [
             self._scripts.leave(stream_id, self._gateway_id, lead)
             for stream_id, lead in left.items()
             if stream_id not in self._feeds
         ]
         if calls:
-            await run_many(self._telling, calls)  # what fails is told again with the next comparison
+            answers = await run_many(self._telling, calls)  # what fails is told again with the next comparison
+            for feed, answer in zip(feeds, answers, strict=False):
+                # Before the first word that we read the stream, nobody told us of its growth.
+                if isinstance(answer, Position) and feed.position not in (None, answer.at):
+                    self._grew(feed)
 
     async def _compare(self) -> None:
         """Renew every reader lease, and see whether a silent stream has gone on without us."""
@@ -198,10 +207,8 @@ class Hub:
     def _catch_up_silent(self, feed: Feed, redis: Position) -> None:
         """An XREAD whose cursor is ahead of the tail stays silent for ever. Silent means: since the last comparison.
         What is merely on its way then does no harm: readers take it from the log."""
-        at = EventId(redis.epoch, redis.length)
-        if at not in (feed.position, EventId(0, 0)):
-            feed.rewind(at)
-            self._keys_changed.set()
+        if redis.at not in (feed.position, START):
+            feed.rewind(redis.at)
 
     def _acknowledgement(self, feed: Feed) -> Call[Position | None]:
         feed.acknowledged = feed.lead

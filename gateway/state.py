@@ -28,7 +28,7 @@ class GatewayState:
     tickets: Tickets
 
 
-def gateway_state(request: Request) -> GatewayState:
+async def gateway_state(request: Request) -> GatewayState:
     return cast(GatewayState, request.app.state.gateway)
 
 

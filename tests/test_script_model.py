@@ -128,6 +128,7 @@ class SteppedHub(Hub):
         self.lost_after_s = LOST_AFTER_S
         self._words: asyncio.Queue[str] = asyncio.Queue()
         self._waits = False
+        self._something_grew.set()
         self._follower = bench.loop.create_task(self.follow_tails())
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
@@ -158,18 +159,22 @@ class SteppedHub(Hub):
         with contextlib.suppress(asyncio.CancelledError):
             await self._follower
 
-    async def _xread(self, feeds: dict[bytes, Feed]) -> list[tuple[bytes, list[Entry]]]:
-        answer: Any = []
+    async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
+        """Of those that grew as of those that did not: that nobody may have heard of it is another matter."""
+        fetched: list[tuple[Feed, list[Entry]]] = []
         while True:
             self._waits = True
             word = await self._words.get()
+            self._something_grew.set()  # so that its loop comes back here
+            live = {feed.tail_key: feed for feed in self._feeds.values() if feed.position is not None}
             if word == "wake":  # the list of tails is made anew
                 return []
-            if word == "fetch" and feeds:
-                cursors = [str(feed.position) for feed in feeds.values()]
-                (answer,) = await self._reading.exchange([("XREAD", "COUNT", 2, "STREAMS", *feeds, *cursors)])
+            if word == "fetch" and live:
+                cursors = [feed.tail_cursor for feed in live.values()]
+                (answer,) = await self._reading.exchange([("XREAD", "COUNT", 2, "STREAMS", *live, *cursors)])
+                fetched = [(live[key], entries) for key, entries in answer or []]
             if word == "deliver":
-                return answer or []
+                return fetched
 
 
 class SteppedSubscription(Subscription):

@@ -69,8 +69,8 @@ class _Worker:
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
         self._providers = configured_providers(settings)
-        self._lines = [Line(settings.redis_url), Line(settings.redis_url)]
-        writing, renewing = self._lines
+        self._lines = [Line(settings.redis_url) for _ in range(3)]
+        writing, renewing, sweeping = self._lines
         self._leases = Leases(client, renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
         generation = Generation(
@@ -84,6 +84,7 @@ class _Worker:
         )
         sweep = Sweep(
             client,
+            sweeping,
             scripts,
             settings,
             own_id=worker_id,

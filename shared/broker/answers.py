@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 
 
@@ -70,6 +71,11 @@ class Position:
     status: Status
     epoch: int
     length: int
+
+    @property
+    def at(self) -> EventId:
+        """The last event in the log."""
+        return EventId(self.epoch, self.length)
 
 
 @dataclass(frozen=True, slots=True)

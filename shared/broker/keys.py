@@ -13,7 +13,7 @@ hr:{bb}:pulse                hash    sweep             a day; when this Redis wa
 hr:catalog                   hash    workers           a day from the last word of any worker
 hr:sweep                     string  one process       1.5 s; who sweeps
 hr:queue, hr:queue:*         arq     dispatch, arq     a day
-hr:wake:<gateway>            stream  hub               a minute, renewed
+hr:gateway:<gateway>         pub/sub append, finish    -, ids of streams whose tail has grown
 hr:worker:<worker>           pub/sub cancel, room      -
 
 ``bb`` is the stream's bucket, the hash tag on Redis Cluster. No key is without an expiry; a test fixture checks.
@@ -67,8 +67,9 @@ def sweep_keys() -> list[tuple[str, str]]:
     return [(f"{prefix}index", f"{prefix}pulse") for prefix in prefixes]
 
 
-def wake_key(gateway_id: str) -> str:
-    return f"hr:wake:{gateway_id}"
+def gateway_channel(gateway_id: str) -> str:
+    """The scripts derive the same name from the gateways that said they read the stream."""
+    return f"hr:gateway:{gateway_id}"
 
 
 def worker_channel(worker_id: str) -> str:

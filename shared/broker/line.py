@@ -5,28 +5,25 @@ deadline. A checkout from a pool, and a timer for every reply, cost more than th
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final
 
-from hiredis import pack_command
+import hiredis
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 
 from shared.broker.pools import pool_of
 
 Command = tuple[str | int | float | bytes | memoryview, ...]
 
+_READ_BYTES: Final = 256 * 1024
+#: A channel that is silent for this long is asked whether it lives.
+_SILENT_S: Final = 2.0
+
 
 def pack(command: Command) -> bytes:
-    packed: bytes = pack_command(command)  # type: ignore[arg-type]  # a slip of its stub
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # a slip of its stub
     return packed
-
-
-def pack_argument(argument: bytes) -> bytes:
-    """One argument as it stands inside a packed command, for those that change less often than they are sent."""
-    return b"$%d\r\n%b\r\n" % (len(argument), argument)
 
 
 class Line:
@@ -34,9 +31,9 @@ class Line:
     and for an exchange."""
 
     def __init__(self, url: str, *, timeout_s: float = 5) -> None:
-        self._pool: ConnectionPool = pool_of(url, timeout_s=None, connections=1)
+        self._pool = pool_of(url, timeout_s=None, connections=1)
         self._timeout_s = timeout_s
-        self._connection: AbstractConnection | None = None
+        self._wire: _Wire | None = None
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, one for each; an error that Redis answers with is one of them. Raises what ``TROUBLE`` names.
@@ -45,7 +42,7 @@ class Line:
 
     async def exchange_packed(self, packed: bytes, count: int) -> list[Any]:
         """The same for ``count`` commands that the caller has packed."""
-        if self._connection is not None:
+        if self._wire is not None:
             try:
                 return await self._exchange(packed, count)
             except (RedisConnectionError, OSError) as error:
@@ -58,25 +55,92 @@ class Line:
         await self._pool.aclose()
 
     async def _exchange(self, packed: bytes, count: int) -> list[Any]:
-        answers: list[Any] = []
         try:
             async with asyncio.timeout(self._timeout_s):
-                if self._connection is None:
-                    self._connection = await self._pool.get_connection()
-                connection = self._connection
-                await connection.send_packed_command(packed, check_health=False)
+                if self._wire is None:
+                    self._wire = await _connected(self._pool)
+                wire = self._wire
+                await wire.send(packed)
+                answers = await wire.read()
                 while len(answers) < count:
-                    try:
-                        answers.append(await connection.read_response())
-                    except ResponseError as error:
-                        answers.append(error)
+                    answers += await wire.read()
         except BaseException:  # whatever it is, half of an exchange may be on its way
             await self._drop()
             raise
         return answers
 
     async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.close()
+
+
+async def listen(url: str, channel: str, *, timeout_s: float = 5) -> AsyncGenerator[list[bytes], None]:
+    """What is published to ``channel``, in lists of what came together; the first one, empty, says that nothing is
+    missed from now on. Ends by raising what ``TROUBLE`` names."""
+    pool = pool_of(url, timeout_s=None, connections=1)
+    wire: _Wire | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            wire = await _connected(pool)
+            await wire.send(pack(("SUBSCRIBE", channel)))
+        asked = False
+        while True:
+            try:
+                async with asyncio.timeout(timeout_s if asked else _SILENT_S):
+                    came = await wire.read()
+            except TimeoutError:
+                if asked:
+                    raise
+                asked = True
+                await wire.send(pack(("PING",)))
+            else:
+                asked = False
+                if came[0][0] == b"subscribe":
+                    yield []
+                if messages := [answer[2] for answer in came if answer[0] == b"message"]:
+                    yield messages
+    finally:
+        if wire is not None:
+            await wire.close()
+        await pool.aclose()
+
+
+class _Wire:
+    """One connection that redis-py has made and logged in, its streams in our hands."""
+
+    def __init__(self, pool: ConnectionPool, connection: Any) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._reader: asyncio.StreamReader = connection._reader
+        self._writer: asyncio.StreamWriter = connection._writer
+        self._parser = hiredis.Reader(replyError=connection._parser.parse_error)
+
+    async def send(self, packed: bytes) -> None:
+        try:
+            self._writer.write(packed)
+            await self._writer.drain()
+        except RuntimeError as error:  # uvloop's word for a connection that its peer has just reset
+            raise RedisConnectionError(str(error)) from error
+
+    async def read(self) -> list[Any]:
+        """All answers that have come; waits for one."""
+        answers: list[Any] = []
+        while not answers:
+            data = await self._reader.read(_READ_BYTES)
+            if not data:
+                raise RedisConnectionError("Redis closed the connection")
+            self._parser.feed(data)
+            while (answer := self._parser.gets()) is not False:  # RESP2 has no booleans
+                if isinstance(answer, RedisConnectionError):  # LOADING and its like: nothing that follows holds
+                    raise answer
+                answers.append(answer)
+        return answers
+
+    async def close(self) -> None:
+        await self._connection.disconnect(nowait=True)
+        await self._pool.release(self._connection)
+
+
+async def _connected(pool: ConnectionPool) -> _Wire:
+    return _Wire(pool, await pool.get_connection())

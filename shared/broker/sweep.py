@@ -13,6 +13,7 @@ from shared.broker.answers import Due
 from shared.broker.client import TROUBLE, Client, run_many
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, state_key, sweep_keys
+from shared.broker.line import Line
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError, Unavailable
 from shared.protocol.lifecycle import Status
@@ -29,11 +30,13 @@ PutBack = Callable[[str], Awaitable[bool]]
 
 
 class Sweep:
-    """``put_back`` queues a stream's id; False where it waits already. ``count`` is told each thing done."""
+    """``line`` is used for nothing but the rounds. ``put_back`` queues a stream's id; False where it waits already.
+    ``count`` is told each thing done."""
 
     def __init__(
         self,
         client: Client,
+        line: Line,
         scripts: StreamScripts,
         settings: Settings,
         *,
@@ -42,6 +45,7 @@ class Sweep:
         count: Callable[[str], None],
     ) -> None:
         self._client = client
+        self._line = line
         self._scripts = scripts
         self._queue_timeout_ms = settings.queue_timeout_s * 1000
         self._own_id = own_id.encode()
@@ -66,7 +70,7 @@ class Sweep:
         """All buckets once."""
         run_id = (await self._client.info("server"))["run_id"]
         calls = [self._scripts.sweep(keys, run_id) for keys in self._keys]
-        for due in await run_many(self._client, calls):
+        for due in await run_many(self._line, calls):
             if isinstance(due, BrokerUnavailable):
                 raise due
             if due.stream_ids:

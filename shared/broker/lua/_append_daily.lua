@@ -2,7 +2,7 @@
 -- from the state with the end) goes on where the log ends, with a live reader in reach and room in the tail. Whatever
 -- is otherwise falls through: append.lua has the word.
 do
-  local s = redis.call('HMGET', KEYS[1], 'holder', 'log_epoch', 'cancel', 'lead', 'live_until')
+  local s = redis.call('HMGET', KEYS[1], 'holder', 'log_epoch', 'cancel', 'lead', 'live_until', 'gateways')
   local clock, epoch, n, count = redis.call('TIME'), ARGV[1], redis.call('LLEN', KEYS[2]), #ARGV - 5
   if s[1] == ARGV[2] and s[2] == epoch and not s[3]
       and n > 0 and n + 1 == tonumber(ARGV[3]) and n + count <= s[4] + ARGV[4]
@@ -14,6 +14,9 @@ do
     for i = 2, count do
       redis.call('XADD', KEYS[3], epoch .. '-' .. n + i, 'e', ARGV[5 + i])
       redis.call('RPUSH', KEYS[2], ARGV[5 + i])
+    end
+    for gateway in string.gmatch(s[6] or '', '%S+') do
+      redis.call('PUBLISH', 'hr:gateway:' .. gateway, string.match(KEYS[1], ':(%x+):state$'))
     end
     return {'OK', n + count, '', 1, tonumber(epoch)}
   end

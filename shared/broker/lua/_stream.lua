@@ -76,6 +76,13 @@ local function refuse(s, epoch, holder)
   if current < epoch then return answer('BEHIND', 0, s) end
 end
 
+-- Tells those who read the stream that its tail has grown.
+local function tell_gateways()
+  for gateway in string.gmatch(redis.call('HGET', STATE, 'gateways') or '', '%S+') do
+    redis.call('PUBLISH', 'hr:gateway:' .. gateway, ID)
+  end
+end
+
 local function top_of_tail()
   local top = redis.call('XREVRANGE', TAIL, '+', '-', 'COUNT', 1)[1]
   if not top then return 0, 0 end
@@ -100,6 +107,7 @@ local function write(s, epoch, n, upto, base, cap)
       redis.call('XADD', TAIL, epoch .. '-' .. q, 'e', ARGV[base + q])
     end
   end
+  tell_gateways()
   -- To trim one entry costs more than to add one: so it goes beyond what it must.
   if redis.call('XLEN', TAIL) > cap then
     redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap - math.min(64, math.floor(cap / 4)))

@@ -16,7 +16,7 @@ else
   redis.call('ZREMRANGEBYSCORE', READERS, '-inf', now)
   if lease > 0 then redis.call('ZADD', READERS, now + lease, ARGV[1]) else redis.call('ZREM', READERS, ARGV[1]) end
   local latest = redis.call('ZREVRANGE', READERS, 0, 0, 'WITHSCORES')[2]
-  redis.call('HSET', STATE, 'live_until', latest or now)
+  redis.call('HSET', STATE, 'live_until', latest or now, 'gateways', table.concat(redis.call('ZRANGE', READERS, 0, -1), ' '))
   redis.call('PEXPIREAT', READERS, redis.call('PEXPIRETIME', STATE))
 end
 

@@ -23,6 +23,7 @@ from shared.broker.line import Line
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
+from shared.garbage import settle_garbage_collector
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
         tasks = [asyncio.create_task(work) for work in works]
         for task in tasks:
             task.add_done_callback(_leave_if_broken)
+        settle_garbage_collector()
         try:
             yield
         finally:

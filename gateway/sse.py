@@ -1,7 +1,7 @@
 """A subscription as an HTTP response. Knows sockets and heartbeats, no event.
 
 sse-starlette says what a response of server-sent events is; the sending is ours: it costs a third, and an idle client
-two tasks in place of five (bench/NOTES.md).
+three tasks in place of five (bench/NOTES.md).
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from sse_starlette import EventSourceResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gateway.subscription import Drained
 from shared.settings import Settings
@@ -36,69 +36,66 @@ class StreamResponse(EventSourceResponse):
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = _Sending(send, self._settings)
-        leaving = asyncio.create_task(_until_disconnect(receive, sending))
+        """In a task of its own, where a chunk passes three coroutines in place of the twenty of an ASGI stack."""
+        sending = asyncio.create_task(self._send_all(_Client(send, self._settings)))
+        leaving = asyncio.create_task(_until_disconnect(receive))
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await self._send_all(sending)
-        except asyncio.CancelledError:
-            if not sending.stopped:
-                raise
-            sending.task.uncancel()
-            if not sending.client_left:
-                raise Stalled from None
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sending.close()
             leaving.cancel()
-            await self._chunks.aclose()
+            sending.cancel()
+            await asyncio.wait((sending,))
+        if not sending.cancelled():
+            sending.result()
 
-    async def _send_all(self, sending: "_Sending") -> None:
+    async def _send_all(self, client: "_Client") -> None:
         """``retry:`` stands inside the first block: some clients take a block of its own for an event. A drain ends
         with another one, so that not all come back at once; what is raised then keeps the body from ending properly,
         after which fetch-based clients would believe that all is well (measured)."""
         retry_ms = self._settings.retry_ms
         prefix = b"retry: %d\n" % retry_ms
         try:
+            await client.begin(self.status_code, self.raw_headers)
             async for chunk in self._chunks:
-                await sending.send(prefix + chunk)
+                await client.send(prefix + chunk)
                 prefix = b""
+            await client.send(b"", more=False)
         except Drained:
-            await sending.send(b"retry: %d\n" % random.randint(retry_ms, retry_ms + _SPREAD_MS))  # noqa: S311  no secret
+            await client.send(b"retry: %d\n" % random.randint(retry_ms, retry_ms + _SPREAD_MS))  # noqa: S311  no secret
             raise
-        await sending.send(b"", more=False)
+        except asyncio.CancelledError:
+            if client.stalled:
+                raise Stalled from None
+            raise
+        finally:
+            client.close()
+            await self._chunks.aclose()
 
 
-class _Sending:
-    """What goes to one client. One timer, set again only when it rings, sees to heartbeats and the write deadline."""
+class _Client:
+    """What one client is sent. One timer, set again only when it rings, sees to heartbeats and the write deadline."""
 
     def __init__(self, send: Send, settings: Settings) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  whoever sends, runs
-        self.task = task
-        self.stopped = False
-        self.client_left = False
+        self.stalled = False
         self._send = send
         self._heartbeat_s = settings.heartbeat_s
         self._deadline_s = settings.write_deadline_s
         self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
         self._since = self._loop.time()  # when the last send began
         self._under_way = 0
         self._ping: asyncio.Task[None] | None = None
         self._timer = self._loop.call_later(min(self._heartbeat_s, self._deadline_s), self._ring)
 
+    async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._task = asyncio.current_task()
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
     async def send(self, chunk: bytes, *, more: bool = True) -> None:
-        message: Message = {"type": "http.response.body", "body": chunk, "more_body": more}
         self._since = self._loop.time()
         self._under_way += 1
-        await self._send(message)
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
         self._under_way -= 1
-
-    def stop(self, *, client_left: bool) -> None:
-        """End the response from outside its own task."""
-        if not self.stopped:
-            self.stopped = True
-            self.client_left = client_left
-            self.task.cancel()
 
     def close(self) -> None:
         self._timer.cancel()
@@ -107,8 +104,9 @@ class _Sending:
 
     def _ring(self) -> None:
         left_s = self._since + (self._deadline_s if self._under_way else self._heartbeat_s) - self._loop.time()
-        if left_s <= 0 and self._under_way:
-            self.stop(client_left=False)
+        if left_s <= 0 and self._under_way and self._task is not None:
+            self.stalled = True
+            self._task.cancel()
             return
         if left_s <= 0:
             self._ping = self._loop.create_task(self.send(HEARTBEAT))
@@ -116,7 +114,6 @@ class _Sending:
         self._timer = self._loop.call_later(min(left_s, self._deadline_s), self._ring)
 
 
-async def _until_disconnect(receive: Receive, sending: _Sending) -> None:
+async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    sending.stop(client_left=True)

@@ -17,6 +17,7 @@ from shared.broker.line import Line
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
+from shared.garbage import settle_garbage_collector
 from shared.logs import configure_logging
 from shared.settings import Settings
 from workers import metrics
@@ -96,6 +97,7 @@ class _Worker:
         offering = _offer(client, self._providers.values())
         works = (flusher.run(), self._leases.renew(), self._leases.listen(), sweep.run(), offering)
         self._background = [asyncio.create_task(work) for work in works]
+        settle_garbage_collector()
         logger.info("worker %s serves %s, %d slots", worker_id, ", ".join(self._providers), settings.concurrency)
 
     async def serve(self, stop: asyncio.Event) -> int:

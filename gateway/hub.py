@@ -124,7 +124,6 @@ class Hub:
         """For ever: one XREAD over all tails that have grown."""
         while True:
             await self._something_grew.wait()
-            await asyncio.sleep(self._settings.tick_s(len(self._feeds)))
             self._something_grew.clear()
             grown, self._grown = self._grown, {}
             try:

@@ -59,11 +59,6 @@ class Settings(BaseSettings):
     #: A stream that no worker takes for this long is ended.
     queue_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    #: How long events are gathered on either side of Redis, so that many go together: for each live stream of the
-    #: process, and at most. docs/performance.md has the curve.
-    tick_per_stream_s: Annotated[float, Field(ge=0, le=0.1)] = 20e-6
-    max_tick_s: Annotated[float, Field(ge=0, le=1)] = 0.01
-
     # --- the gateway
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     heartbeat_s: Annotated[float, Field(gt=0)] = 15
@@ -75,6 +70,10 @@ class Settings(BaseSettings):
 
     # --- the worker
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
+    #: How long a worker gathers events before it writes them, so that those of many streams go together: for each
+    #: stream it holds, and at most. docs/performance.md has the curve.
+    tick_per_stream_s: Annotated[float, Field(ge=0, le=0.1)] = 30e-6
+    max_tick_s: Annotated[float, Field(ge=0, le=1)] = 0.01
     demo_tokens_per_s: Annotated[float, Field(gt=0)] = 30
     provider_connect_timeout_s: Annotated[float, Field(gt=0)] = 5
     #: The longest silence of a provider, before and between tokens.

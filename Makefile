@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check format bench-queue clean
+.PHONY: help run test chaos check format bench bench-curve bench-peers bench-micro bench-queue clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,18 @@ check: $(VENV)/installed-dev  ## Linter, formatter, types, import rules
 format: $(VENV)/installed-dev  ## Put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev  ## Headrace beside others, report in bench/results (ARGS="--shapes 100x30 --rounds 1" for a taste)
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-curve: $(VENV)/installed-dev  ## CPU per token by number of streams and by tick
+	@$(BIN)/python -m bench.curve $(ARGS)
+
+bench-peers: $(VENV)/installed-dev  ## Install LiteLLM and resumable-stream into throwaway folders, for make bench
+	@$(BIN)/python -m bench.peers
+
+bench-micro: $(VENV)/installed-dev  ## The hot functions against a reference loop; fails where one got slower by a quarter
+	@$(BIN)/python -m bench.micro $(ARGS)
 
 bench-queue: $(VENV)/installed-dev  ## Enqueue to job start, idle and with 300 jobs in progress elsewhere
 	@$(BIN)/python -m bench.queue_latency $(ARGS)

@@ -87,7 +87,7 @@ async def status(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dic
 async def cancel(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dict[str, str]:
     """Stops the provider's call, from any gateway. Again, or after the end, it changes nothing."""
     check_ticket(gateway, ticket, stream_id)
-    await read_own(gateway, stream_id)
+    await read_own(gateway, stream_id, most_events=0)
     metrics.CANCELS.inc()
     answer = await run(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
     if answer is Refused.UNHELD:
@@ -101,7 +101,7 @@ async def cancel(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dic
 @router.delete("/chat/{stream_id}", status_code=204)
 async def delete(stream_id: str, gateway: Gateway) -> None:
     """Cancels a running stream and forgets the content."""
-    await read_own(gateway, stream_id)
+    await read_own(gateway, stream_id, most_events=0)
     if not await run(gateway.client, gateway.scripts.delete(stream_id)):
         raise StreamGone
 

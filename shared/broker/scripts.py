@@ -22,6 +22,8 @@ from shared.settings import Settings
 T_co = TypeVar("T_co", covariant=True)
 Argument = str | bytes | int
 
+#: In one page of the log.
+MOST_EVENTS: Final = 256
 #: Beyond a lease: how long a worker that lives may take to write again what Redis lost (design §4 rule 5).
 HEALING_MS: Final = 4000
 Fields = Mapping[str, Argument]
@@ -143,7 +145,7 @@ class StreamScripts:
         return Call(_DELETE, stream_keys(stream_id), [self._life[0] + self._life[1]], answers.parse_deleted)
 
     def read(
-        self, stream_id: str, after: EventId, *, most_events: int = 256, most_bytes: int = 64 * 1024
+        self, stream_id: str, after: EventId, *, most_events: int = MOST_EVENTS, most_bytes: int = 64 * 1024
     ) -> Call[Page | Gone | Lost | None]:
         """A page of the log; from the start where ``after`` is of another epoch. None: never heard of it."""
         arguments: list[Argument] = [*after, most_events, most_bytes, self._lease + HEALING_MS]

@@ -1,0 +1,127 @@
+"""What Redis' own part costs, for ``capacity.json``: ``python -m bench.broker_costs``. A few seconds.
+
+A hundred streams on a Redis of its own, no gateway and no worker: so these are floors. CPU is the server's, from
+/proc, and ours; a pipeline of a hundred, or one command alone, is repeated.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from bench.cpu import cpu_s
+from bench.table import aligned
+from shared.broker.answers import Claimed
+from shared.broker.client import Client, connect, run, run_many
+from shared.broker.ending import holder_of
+from shared.broker.keys import tail_key
+from shared.broker.line import Line, pack
+from shared.broker.scripts import Call, Holder, StreamScripts
+from shared.protocol import events
+from shared.protocol.ids import EventId, new_stream_id
+from shared.settings import Settings
+from tests.broker import Broker
+
+_STREAMS: Final = 100
+_TOKENS: Final = 500
+_ROUNDS: Final = 100
+_GATEWAY: Final = "g00112233"
+_HOLDER: Final = "w00112233.0123456789abcdef"
+_SCRIPTS: Final = StreamScripts(Settings())
+
+
+class Costs:
+    """Rows of a table: a name, µs of CPU of the server and of ours for each of ``count``."""
+
+    def __init__(self, pid: int) -> None:
+        self.rows: list[list[str]] = [["", "Redis us", "ours us"]]
+        self._pid = pid
+
+    async def measure(
+        self, name: str, count: int, repeat: Callable[[], Awaitable[Any]], rounds: int = _ROUNDS
+    ) -> None:
+        server, own = cpu_s(self._pid), time.process_time()
+        for _ in range(rounds):
+            await repeat()
+        spent = cpu_s(self._pid) - server, time.process_time() - own
+        self.rows.append([name, *(f"{seconds / count / rounds * 1e6:.2f}" for seconds in spent)])
+
+
+async def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        broker = Broker(Path(folder))
+        await broker.start()
+        client, line = connect(broker.url), Line(broker.url)
+        try:
+            (pid,) = [(await client.info("server"))["process_id"]]
+            await _measure(client, line, Costs(pid))
+        finally:
+            await line.aclose()
+            await client.aclose()
+            broker.kill()
+
+
+async def _measure(client: Client, line: Line, costs: Costs) -> None:
+    empty = await _used_bytes(client)
+    holders = [await _stream(line) for _ in range(_STREAMS)]
+    start = events.encode(events.Start(holders[0].stream_id, "gpt-some", "openai", 1))
+    await run_many(line, [_SCRIPTS.append(holder, 1, [start]) for holder in holders])
+    await run_many(line, _acknowledgements(holders))
+    begun = await _used_bytes(client)
+
+    written = 1
+
+    async def append() -> None:
+        nonlocal written
+        written += 1
+        stored = events.encode(events.Token(" token", written, 1))
+        await run_many(line, [_SCRIPTS.append(holder, written, [stored]) for holder in holders])
+
+    for _ in range(_TOKENS // _ROUNDS):
+        await run_many(line, _acknowledgements(holders, written))
+        await costs.measure("append, one event, one gateway told", _STREAMS, append)
+    told = await _used_bytes(client)
+
+    keys = [tail_key(holder.stream_id) for holder in holders]
+    cursors = [f"{holder.epoch}-{written - 1}" for holder in holders]
+    together = pack(("XREAD", "COUNT", 256, "STREAMS", *keys, *cursors))
+    apart = b"".join(pack(("XREAD", "STREAMS", key, at)) for key, at in zip(keys, cursors, strict=True))
+    await costs.measure("a tail in an XREAD of a hundred", _STREAMS, lambda: line.exchange_packed(together, 1))
+    await costs.measure("a tail in an XREAD of its own", _STREAMS, lambda: line.exchange_packed(apart, _STREAMS))
+    renewals = [_SCRIPTS.renew(holder) for holder in holders]
+    await costs.measure("renewal of a lease", _STREAMS, lambda: run_many(line, renewals))
+    leads = _acknowledgements(holders, written)
+    await costs.measure("acknowledgement", _STREAMS, lambda: run_many(line, leads))
+    ping = pack(("PING",))
+    await costs.measure("an exchange beside its commands", 1, lambda: line.exchange_packed(ping, 1), rounds=3000)
+
+    print(aligned(costs.rows))
+    print(f"\nKiB a stream before its first token: {(begun - empty) / _STREAMS / 1024:.1f} (what is shared, in it)")
+    print(f"bytes a token in log and tail, one an event: {(told - begun) / _STREAMS / (written - 1):.0f}")
+
+
+async def _stream(line: Line) -> Holder:
+    stream_id = new_stream_id()
+    fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": "cancel", "grace_ms": 60_000}
+    fields |= {"body_hash": "0" * 64, "provider": "openai", "model": "gpt-some", "request": "r" * 600}
+    await run(line, _SCRIPTS.create(stream_id, fields=fields, body_hash="0" * 64, idempotency=None))
+    claimed = await run(line, _SCRIPTS.claim(stream_id, _HOLDER))
+    assert isinstance(claimed, Claimed)
+    return holder_of(stream_id, claimed, _HOLDER)
+
+
+def _acknowledgements(holders: Sequence[Holder], at: int = 1) -> list[Call[Any]]:
+    return [_SCRIPTS.acknowledge(holder.stream_id, _GATEWAY, EventId(holder.epoch, at)) for holder in holders]
+
+
+async def _used_bytes(client: Client) -> int:
+    used: int = (await client.info("memory"))["used_memory"]
+    return used
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

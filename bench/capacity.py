@@ -1,0 +1,137 @@
+"""The capacity model, and its simulation, as Markdown for docs/performance.md: ``python -m bench.capacity``.
+
+Constants are in ``capacity.json``. No cluster is run; docs/performance.md says what that leaves open.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from bench.capacity_limits import Limit, broken_from, limits, to_clients_gbit_s
+from bench.capacity_model import Constants, Demand, Plan, hit, load, plan, redis_memory_gib
+from bench.capacity_simulation import simulate
+from bench.table import NOTHING, aligned
+
+_RETENTIONS: Final = {"10 min": 600, "1 h": 3600, "24 h (the default)": 86_400}
+Sized = tuple[Demand, Plan]
+
+
+def main() -> None:
+    asked = _arguments()
+    c = load()
+    c = replace(c, buckets=asked.buckets or c.buckets)
+    sized: list[Sized] = []
+    for streams in asked.streams:
+        demand = Demand(streams, asked.tokens_per_s, asked.duty, asked.answer_tokens, asked.retention_s)
+        sized.append((demand, plan(c, demand)))
+    said = (
+        f"{asked.tokens_per_s:g} tokens/s a stream, {asked.duty:.0%} of the streams generating, "
+        f"{asked.answer_tokens:g} tokens an answer, answers kept for {asked.retention_s:g} s, "
+        f"planned to {c.limits.utilisation:.0%} of each core."
+    )
+    parts = {
+        "Processes": f"{said}\n\n{_processes(c, sized)}",
+        "Limits: share used, bold where broken": _limits(c, sized),
+        "Redis memory, GiB, by retention": _retentions(c, sized),
+        f"Simulation, seed {asked.seed}": _simulation(c, sized, asked.seed),
+    }
+    print("\n\n".join(f"### {title}\n\n{text}" for title, text in parts.items()))
+
+
+def _processes(c: Constants, sized: Sequence[Sized]) -> str:
+    rows = [["streams", "tokens/s", "requests/s", "gateways", "workers", "Redis shards (for memory)"]]
+    rows[0] += ["cores in use", "µs/token", "to clients", "breaks first", "with sharded PUBLISH"]
+    for demand, p in sized:
+        found = limits(c, demand, p)
+        rows.append(
+            [
+                f"{demand.streams:,}",
+                f"{demand.tokens:,.0f}",
+                f"{demand.requests:,.0f}",
+                f"{p.gateways:,}",
+                f"{p.workers:,}",
+                f"{p.shards:,} ({p.shards_for_memory:,})",
+                f"{p.cores_in_use:,.1f}",
+                f"{p.cores_in_use / demand.tokens * 1e6:,.0f}",
+                f"{to_clients_gbit_s(c, demand):,.2f} Gbit/s",
+                _first(found),
+                _first([limit for limit in found if not limit.fixable]),
+            ]
+        )
+    return aligned(rows)
+
+
+def _first(found: Sequence[Limit]) -> str:
+    nearest = max(found, key=lambda limit: limit.share)
+    if nearest.share <= 1:
+        return f"nothing; nearest: {nearest.name}, {nearest.share:.0%}"
+    return f"{nearest.name}, {nearest.share:.1f} times"
+
+
+def _limits(c: Constants, sized: Sequence[Sized]) -> str:
+    found = [limits(c, demand, p) for demand, p in sized]
+    rows = [["", *(f"{demand.streams:,}" for demand, _ in sized), "reached at streams"]]
+    for index, same in enumerate(zip(*found, strict=True)):
+        at = broken_from(c, sized[0][0], index)
+        reached = "beyond 10 million" if at is None else f"{float(f'{at:.2g}'):,.0f}"
+        rows.append([same[0].name, *(_share(limit.share) for limit in same), reached])
+    return aligned(rows)
+
+
+def _share(share: float) -> str:
+    if share == 0:
+        return NOTHING
+    return f"**{share:.1f}**" if share > 1 else f"{share:.2f}"
+
+
+def _retentions(c: Constants, sized: Sequence[Sized]) -> str:
+    rows = [["", *(f"{demand.streams:,}" for demand, _ in sized)]]
+    for name, retention_s in _RETENTIONS.items():
+        kept = (redis_memory_gib(c, replace(demand, retention_s=retention_s)) for demand, _ in sized)
+        rows.append([name, *(f"{gib:,.1f}" for gib in kept)])
+    return aligned(rows)
+
+
+def _simulation(c: Constants, sized: Sequence[Sized], seed: int) -> str:
+    """Hottest and reckoned against what the model says."""
+    rows = [["streams", "shards", "hottest shard", "its core, busy", "buckets dealt by hand", "hottest gateway"]]
+    rows[0] += ["its core, busy", "hottest worker", "XREADs a tick (model)", "shards a tick (model)"]
+    for demand, p in sized:
+        got = simulate(c, demand, p, seed=seed)
+        in_tick = demand.tokens / p.gateways * c.tick_s
+        rows.append(
+            [
+                f"{demand.streams:,}",
+                f"{got.shards} of {p.shards}",
+                f"{got.shard:.2f} x mean",
+                f"{got.shard * p.cores.redis / got.shards:.0%}",
+                f"{got.shard_dealt:.2f} x, {got.shard_dealt * p.cores.redis / got.shards:.0%}",
+                f"{got.gateway:.2f} x",
+                f"{got.gateway * p.cores.gateway / p.gateways:.0%}",
+                f"{got.worker:.2f} x, {got.worker * p.cores.worker / p.workers:.0%}",
+                f"{got.xreads_per_tick:.0f} ({hit(c.buckets, in_tick) if p.shards > 1 else 1:.0f})",
+                f"{got.shards_per_tick:.1f} ({hit(got.shards, in_tick):.1f})",
+            ]
+        )
+    return aligned(rows)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=__doc__.partition("\n")[0])
+    parser.add_argument("--streams", type=_numbers, default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--tokens-per-s", type=float, default=30, help="of a stream that generates")
+    parser.add_argument("--duty", type=float, default=1, help="share of the streams that generate")
+    parser.add_argument("--answer-tokens", type=float, default=500, help="mean length of an answer")
+    parser.add_argument("--retention-s", type=float, default=600, help="how long an ended answer is kept")
+    parser.add_argument("--buckets", type=int, help="as if there were so many; shared/protocol/ids.py has 256")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part.replace("_", "")) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""How many processes a number of streams needs: constants times rates, and what many shards add to both sides.
+
+A model: every process has one core, all streams are alike, nothing fails. The part that is not a multiplication is
+what a process pays for each Redis shard that it talks to in a tick, which depends on how many of both there are.
+"""
+
+import json
+from dataclasses import dataclass
+from math import ceil, exp
+from pathlib import Path
+from typing import Any, Final
+
+FILE: Final = Path(__file__).with_name("capacity.json")
+_KIB_PER_GIB: Final = 2**20
+_US_PER_S: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The same figure for each kind of process."""
+
+    gateway: float
+    worker: float
+    redis: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one process, or one Redis shard on a machine of its own, has."""
+
+    utilisation: float
+    file_descriptors: int
+    max_clients: int
+    connections_per_process: int
+    gateway_gib: float
+    worker_gib: float
+    redis_gib: float
+    network_gbit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """As in ``capacity.json``, where each says what it was taken from."""
+
+    cpu_us_per_token: Roles
+    cpu_us_per_request: Roles
+    cpu_us_per_waiting_stream_s: Roles
+    cpu_us_per_exchange: Roles
+    cpu_us_per_xread: Roles
+    kib_per_stream: Roles
+    bus_us_per_publish: float  # of a node: what it tells and what it is told, together
+    bus_bytes_per_publish: float
+    queue_us_per_request: float
+    redis_bytes_per_token: float
+    to_client_bytes: float
+    redis_network_bytes: float  # the busier direction
+    tick_s: float
+    buckets: int
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """``duty``: share of the streams that are generating; the others are open and wait. ``retention_s``: how long an
+    answer is kept after its end."""
+
+    streams: int
+    tokens_per_s: float
+    duty: float
+    answer_tokens: float
+    retention_s: float
+
+    @property
+    def tokens(self) -> float:
+        """Of all streams, a second."""
+        return self.streams * self.duty * self.tokens_per_s
+
+    @property
+    def requests(self) -> float:
+        """A second, in a steady state."""
+        return self.tokens / self.answer_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``shards`` is the larger of what CPU and memory ask for. ``cores``: in use, not bought."""
+
+    gateways: int
+    workers: int
+    shards: int
+    shards_for_memory: int
+    cores: Roles
+    redis_gib: float
+
+    @property
+    def cores_in_use(self) -> float:
+        return self.cores.gateway + self.cores.worker + self.cores.redis
+
+
+def load(path: Path = FILE) -> Constants:
+    told: dict[str, dict[str, Any]] = json.loads(path.read_text(), object_hook=_without_sources)
+    bytes_per_token = told["network_bytes_per_token"]
+    return Constants(
+        cpu_us_per_token=Roles(**told["cpu_us_per_token"]),
+        cpu_us_per_request=Roles(**told["cpu_us_per_request"]),
+        cpu_us_per_waiting_stream_s=Roles(**told["cpu_us_per_waiting_stream_s"]),
+        cpu_us_per_exchange=Roles(**told["cpu_us_per_exchange"]),
+        cpu_us_per_xread=Roles(**told["cpu_us_per_xread"]),
+        kib_per_stream=Roles(**told["kib_per_stream"]),
+        bus_us_per_publish=sum(told["bus_us_per_publish"].values()),
+        bus_bytes_per_publish=told["bus_bytes_per_publish"]["value"],
+        queue_us_per_request=told["queue_us_per_request"]["value"],
+        redis_bytes_per_token=told["redis_bytes_per_token"]["value"],
+        to_client_bytes=bytes_per_token["to_client"],
+        redis_network_bytes=max(bytes_per_token["into_redis"], bytes_per_token["out_of_redis"]),
+        tick_s=told["tick_s"]["value"],
+        buckets=told["buckets"]["value"],
+        limits=Limits(**told["limits"]),
+    )
+
+
+def _without_sources(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name not in {"from", "comment"}}
+
+
+def plan(c: Constants, demand: Demand) -> Plan:
+    """Processes are added until none is planned beyond ``utilisation``. Ends: a token costs one exchange at most."""
+    redis_gib = redis_memory_gib(c, demand)
+    for_memory = ceil(redis_gib / (c.limits.utilisation * c.limits.redis_gib))
+    gateways, workers, shards = 1, 1, for_memory
+    while True:
+        cores = _cores(c, demand, gateways, workers, shards)
+        need = (
+            max(gateways, _processes(c, demand, cores.gateway, c.kib_per_stream.gateway, c.limits.gateway_gib)),
+            max(workers, _processes(c, demand, cores.worker, c.kib_per_stream.worker, c.limits.worker_gib)),
+            max(shards, ceil(cores.redis / c.limits.utilisation)),
+        )
+        if need == (gateways, workers, shards):
+            return Plan(gateways, workers, shards, for_memory, cores, redis_gib)
+        gateways, workers, shards = need
+
+
+def redis_memory_gib(c: Constants, demand: Demand) -> float:
+    """Open streams, half-way through their answers, and ended ones until their retention ends."""
+    half = c.kib_per_stream.redis + c.redis_bytes_per_token * demand.answer_tokens / 2 / 1024
+    whole = c.kib_per_stream.redis + c.redis_bytes_per_token * demand.answer_tokens / 1024
+    return (demand.streams * half + demand.requests * demand.retention_s * whole) / _KIB_PER_GIB
+
+
+def hit(count: float, tokens: float) -> float:
+    """Of ``count`` places, how many get at least one of ``tokens`` that fall at random."""
+    return count * (1 - exp(-tokens / count))
+
+
+def _processes(c: Constants, demand: Demand, cores: float, kib_per_stream: float, gib: float) -> int:
+    limits, streams = c.limits, demand.streams
+    for_cpu = cores / limits.utilisation
+    for_memory = streams * kib_per_stream / (limits.utilisation * gib * _KIB_PER_GIB)
+    return ceil(max(for_cpu, for_memory, streams / (limits.utilisation * limits.file_descriptors)))
+
+
+def _cores(c: Constants, demand: Demand, gateways: int, workers: int, shards: int) -> Roles:
+    """The first shard's exchanges and the first XREAD of a tick are in the cost of a token."""
+    by_gateways = gateways * _beyond_first(shards, c.tick_s, demand.tokens / gateways)
+    by_workers = workers * _beyond_first(shards, c.tick_s, demand.tokens / workers)
+    xreads = gateways * _beyond_first(c.buckets, c.tick_s, demand.tokens / gateways) if shards > 1 else 0.0
+    exchange, xread = c.cpu_us_per_exchange, c.cpu_us_per_xread
+    return Roles(
+        gateway=_common(c, demand, "gateway") + (by_gateways * exchange.gateway + xreads * xread.gateway) / _US_PER_S,
+        worker=_common(c, demand, "worker") + by_workers * exchange.worker / _US_PER_S,
+        redis=_common(c, demand, "redis")
+        + ((by_gateways + by_workers) * exchange.redis + xreads * xread.redis) / _US_PER_S,
+    )
+
+
+def _beyond_first(places: int, tick_s: float, tokens_per_s: float) -> float:
+    """Of one process, a second."""
+    return max(0.0, hit(places, tokens_per_s * tick_s) - 1) / tick_s
+
+
+def _common(c: Constants, demand: Demand, role: str) -> float:
+    """Cores, however they are divided."""
+    waiting = demand.streams * (1 - demand.duty)
+    tokens, requests = demand.tokens * getattr(c.cpu_us_per_token, role), demand.requests
+    us = tokens + requests * getattr(c.cpu_us_per_request, role)
+    return float(us + waiting * getattr(c.cpu_us_per_waiting_stream_s, role)) / _US_PER_S

@@ -1,0 +1,143 @@
+"""The load client, a process of its own: ``python -m bench.client`` takes a job as JSON and prints lines of JSON.
+
+First, when every stream has its first token (or never will), ``{"event": "first"}``; at the end
+``{"event": "result", …}``, see ``bench/tally.py``.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from itertools import cycle, islice
+from typing import Any, ClassVar, Literal
+
+import msgspec
+import uvloop
+
+from bench.http import request
+from bench.stream import Stream, Wanted
+from bench.tally import Tally
+
+
+class Asked(msgspec.Struct):
+    """A ``bench.targets.base.Ask`` as JSON."""
+
+    path: str
+    body: str
+    method: str = "POST"
+    headers: dict[str, str] = {}
+
+
+class Job(msgspec.Struct):
+    """``asks`` are taken in turn, ``count`` in all, begun evenly over ``over_s``.
+
+    ``leave``: once all have their first token and ``hold_s`` has passed, ``cut`` all connections, or ``cancel`` all
+    streams as Headrace's API has it. ``timeout_s``: for everything.
+    """
+
+    port: int
+    asks: list[Asked]
+    count: int
+    over_s: float
+    end: str
+    tokens: int | None = None
+    timeout_s: float = 120
+    leave: Literal["cut", "cancel"] | None = None
+    hold_s: float = 0
+    forget_ramp: bool = False
+
+
+class Client:
+    stream_type: ClassVar[type[Stream]] = Stream
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._tally = Tally()
+        self._streams: list[Stream] = []
+        self._without_first = self._unfinished = job.count
+        self._all_first = asyncio.Event()
+        self._all_over = asyncio.Event()
+        self._all_first_us = self._left_us = 0
+
+    async def run(self) -> dict[str, Any]:
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(self._job.timeout_s):
+                opening = asyncio.create_task(self._open_all())
+                await self._all_first.wait()
+                self._all_first_us = time.monotonic_ns() // 1000
+                print(json.dumps({"event": "first"}), flush=True)
+                if self._job.forget_ramp:
+                    del self._tally.latency_us[:]
+                await opening
+                await self._after_first()
+                await self._all_over.wait()
+        except TimeoutError:
+            for stream in self._streams:
+                stream.finish("timeout")
+        return {**self.told(), "wall_s": time.monotonic() - begun, "cpu_s": time.process_time()}
+
+    def told(self) -> dict[str, Any]:
+        """What the job became, and when it did, in microseconds of CLOCK_MONOTONIC."""
+        times = {"all_first_us": self._all_first_us, "left_us": self._left_us}
+        return {**self._tally.told(), **times, "streams": self._job.count}
+
+    async def _open_all(self) -> None:
+        """At their times, whether or not the earlier ones are connected."""
+        job = self._job
+        wanted = Wanted(job.end.encode(), job.tokens)
+        requests = [request(job.port, ask.method, ask.path, ask.headers, ask.body.encode()) for ask in job.asks]
+        begun = time.monotonic()
+        opening = set()
+        for number, wire in enumerate(islice(cycle(requests), job.count)):
+            ahead = begun + number * job.over_s / job.count - time.monotonic()
+            if ahead > 0.001:
+                await asyncio.sleep(ahead)
+            stream = self.stream_type(wire, wanted, self._tally, self._has_first, self._is_over)
+            self._streams.append(stream)
+            opening.add(asyncio.create_task(self._open(stream)))
+        await asyncio.wait(opening)
+
+    async def _open(self, stream: Stream) -> None:
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: stream, "127.0.0.1", self._job.port)
+        except OSError as error:
+            stream.finish(f"cannot connect: {type(error).__name__}")
+
+    def _has_first(self) -> None:
+        self._without_first -= 1
+        if not self._without_first:
+            self._all_first.set()
+
+    def _is_over(self) -> None:
+        self._unfinished -= 1
+        if not self._unfinished:
+            self._all_over.set()
+
+    async def _after_first(self) -> None:
+        """When all streams have begun."""
+        if not self._job.leave:
+            return
+        await asyncio.sleep(self._job.hold_s)
+        self._left_us = time.monotonic_ns() // 1000
+        if self._job.leave == "cancel":
+            await asyncio.gather(*(self._cancel(s.response.stream_id) for s in self._streams if not s.over))
+        else:
+            for stream in self._streams:
+                stream.finish("")
+
+    async def _cancel(self, stream_id: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._job.port)
+        writer.write(request(self._job.port, "POST", f"/chat/{stream_id}/cancel", {}, b""))
+        await reader.readline()
+        writer.close()
+
+
+def main() -> None:
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    result = uvloop.run(Client(job).run())
+    print(json.dumps({"event": "result", **result}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

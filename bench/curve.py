@@ -1,0 +1,137 @@
+"""Two curves of Headrace: what the hub's tick saves and costs, and what the number of streams does to the cost.
+
+    python -m bench.curve --ticks 0,0.002,0.005,0.01,0.02 --streams 100,200,500,1000 --tokens-per-s 3000
+
+The total rate is the same at every point. Leaves ``curve.md``, ``curve-flat.svg``, ``curve-trade.svg`` and
+``curve.json`` in ``bench/results/``.
+"""
+
+import argparse
+import asyncio
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from bench import machine, svg
+from bench.attempt import attempt
+from bench.children import ProviderProcess
+from bench.load import Load
+from bench.report import FOLDER, head
+from bench.results import Record, Summary, summarize
+from bench.table import aligned
+from bench.targets.headrace import Headrace
+
+_SETTING: Final = "HEADRACE_MAX_TICK_S"
+_OPENED_PER_S: Final = 300
+
+
+def main() -> None:
+    asked = _arguments()
+    points = [(tick, streams) for tick in _numbers(asked.ticks) for streams in map(int, _numbers(asked.streams))]
+    extra = dict(pair.split("=", 1) for pair in asked.set)
+    records = asyncio.run(_run(points, asked.tokens_per_s, asked.rounds, asked.seconds, extra))
+    summaries = summarize(records)
+    table = _table(points, summaries)
+    facts = {**machine.facts(), "command": shlex.join(["python", "-m", "bench.curve", *sys.argv[1:]])}
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{asked.name}.md").write_text("\n\n".join(["# Curves", head(facts), table, ""]))
+    told = [{"tick": r.shape, "streams": r.target, "round": r.round, "values": r.values} for r in records]
+    (FOLDER / f"{asked.name}.json").write_text(json.dumps({"facts": facts, "records": told}, indent=1) + "\n")
+    for part, chart in _charts(points, summaries, f"at {asked.tokens_per_s:g} tokens/s in all").items():
+        (FOLDER / f"{asked.name}-{part}.svg").write_text(chart)
+    print(table)
+
+
+async def _run(
+    points: Sequence[tuple[float, int]], tokens_per_s: float, rounds: int, seconds: float, extra: dict[str, str]
+) -> list[Record]:
+    """``shape`` of a record is the tick, ``target`` the number of streams."""
+    records = []
+    provider = ProviderProcess()
+    await provider.start()
+    try:
+        for number in range(1, rounds + 1):
+            for tick, streams in points:
+                over_s = max(1.0, streams / _OPENED_PER_S)
+                load = Load(streams, tokens_per_s / streams, over_s)
+                target = Headrace({**extra, _SETTING: f"{tick}"})
+                blank = Record(f"{tick}", f"{streams}", number)
+                record = await attempt(blank, target, provider, seconds + over_s, load.measure)
+                records.append(record)
+                print(f"round {number} tick {tick * 1000:g} ms, {streams} streams: {_told(record)}", flush=True)
+    finally:
+        await provider.stop()
+    return records
+
+
+def _told(record: Record) -> str:
+    values = record.values
+    return (
+        record.error or f"{values.get('cpu_token_us', 0):.1f} µs/token, p50 {values.get('latency_p50_ms', 0):.2f} ms"
+    )
+
+
+def _charts(
+    points: Sequence[tuple[float, int]], summaries: dict[tuple[str, str], Summary], rate: str
+) -> dict[str, str]:
+    """By name: what the streams cost, a line for each tick; and what the tick trades, a line for each number of
+    streams."""
+    by_tick: dict[str, list[tuple[float, float]]] = {}
+    by_streams: dict[str, list[tuple[float, float]]] = {}
+    for tick, streams in points:
+        values = summaries[f"{tick}", f"{streams}"].values
+        if "cpu_token_us" in values:
+            cpu, latency = values["cpu_token_us"], values["latency_p50_ms"]
+            by_tick.setdefault(f"tick {tick * 1000:g} ms", []).append((streams, cpu))
+            by_streams.setdefault(f"{streams} streams", []).append((latency, cpu))
+    trade = "token latency p50, ms; along a line the tick grows"
+    return {
+        "flat": svg.lines(f"CPU per token by streams, {rate}", "µs", "streams", by_tick),
+        "trade": svg.lines(f"CPU per token against latency, {rate}", "µs", trade, by_streams),
+    }
+
+
+def _table(points: Sequence[tuple[float, int]], summaries: dict[tuple[str, str], Summary]) -> str:
+    rows = [
+        [
+            "tick ms",
+            "streams",
+            "CPU µs/token",
+            "gateway",
+            "worker",
+            "redis",
+            "latency p50 ms",
+            "p99 ms",
+            "held",
+            "trouble",
+        ]
+    ]
+    for tick, streams in points:
+        summary = summaries[f"{tick}", f"{streams}"]
+        values = summary.values
+        names = ["cpu_token_us", *(f"cpu_token_us.{role}" for role in ("gateway", "worker", "redis"))]
+        figures = [f"{values.get(name, 0):.1f}" for name in (*names, "latency_p50_ms", "latency_p99_ms")]
+        rows.append([f"{tick * 1000:g}", f"{streams}", *figures, f"{values.get('share', 0):.2f}", summary.trouble])
+    return aligned(rows)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.curve", description=__doc__.partition("\n")[0])
+    parser.add_argument("--ticks", default="0,0.002,0.005,0.01,0.02", help="seconds")
+    parser.add_argument("--streams", default="100,200,500,1000")
+    parser.add_argument("--tokens-per-s", type=float, default=3000, help="of all streams together")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6, help="measured at each point")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="environment for Headrace")
+    parser.add_argument("--name", default="curve", help="of the files in bench/results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Streams on which nothing happens: one token, then silence. What each keeps occupied, and what it costs a second."""
+
+import asyncio
+from dataclasses import dataclass
+
+from bench import pace
+from bench.cpu import pss_bytes
+from bench.load import outcome
+from bench.stage import Stage, Values
+
+_SETTLE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    streams: int
+    over_s: float
+
+    async def measure(self, stage: Stage) -> Values:
+        roles = stage.target.processes
+        before = {role: pss_bytes(pid) for role, pid in roles.items()}
+        values: Values = {}
+
+        async def watch() -> None:
+            await asyncio.sleep(_SETTLE_S)
+            begun = stage.cpu()
+            await asyncio.sleep(stage.seconds)
+            ended = stage.cpu()
+            for role, pid in roles.items():
+                values[f"memory_kib.{role}"] = (pss_bytes(pid) - before[role]) / 1024 / self.streams
+                values[f"idle_cpu_ms.{role}"] = (ended[role] - begun[role]) * 1000 / stage.seconds
+
+        job = stage.job(pace.IDLE, self.streams, over_s=self.over_s, tokens=None)
+        job.leave = "cut"
+        job.hold_s = stage.seconds + 2 * _SETTLE_S
+        told = await stage.run(job, watch)
+        for figure in ("memory_kib", "idle_cpu_ms"):
+            if roles:
+                values[figure] = sum(values[f"{figure}.{role}"] for role in roles)
+        return values | outcome(told)

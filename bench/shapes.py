@@ -1,0 +1,99 @@
+"""The shapes of load, as data."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bench import figures
+from bench.cancel_storm import CancelStorm
+from bench.figures import CPU_OF_IN_PROCESS, FIRST_TOKEN_ADDED, SPEED_OF_DIRECT, Versus
+from bench.idle import Idle
+from bench.load import Load
+from bench.resume_storm import ResumeStorm
+from bench.stage import Stage, Values
+from bench.viewers import Viewers
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    name: str
+    title: str
+    measure: Callable[[Stage], Awaitable[Values]]
+    figures: tuple[str, ...] = figures.LOAD
+    versus: tuple[Versus, ...] = (CPU_OF_IN_PROCESS, FIRST_TOKEN_ADDED)
+
+
+_UNPACED: Final = (CPU_OF_IN_PROCESS, SPEED_OF_DIRECT)
+_FIRST: Final = (FIRST_TOKEN_ADDED,)
+_KIB: Final = 1024
+
+_ALL: Final = (
+    Shape("1x50", "1 stream, 50 tokens/s", Load(1, 50, 0).measure),
+    Shape("100x30", "100 streams, 30 tokens/s", Load(100, 30, 1).measure),
+    Shape("500x20", "500 streams, 20 tokens/s", Load(500, 20, 2).measure),
+    Shape("1000x10", "1,000 streams, 10 tokens/s", Load(1000, 10, 3).measure),
+    Shape(
+        "unpaced",
+        "20 streams, 5,000 tokens each, unpaced, a send per token",
+        Load(20, None, 0.1, tokens=5000).measure,
+        figures.UNPACED,
+        _UNPACED,
+    ),
+    Shape(
+        "torrent",
+        "20 streams, 20,000 tokens each, unpaced, 64 tokens in a send",
+        Load(20, None, 0.1, tokens=20_000, per_send=64).measure,
+        figures.UNPACED,
+        _UNPACED,
+    ),
+    Shape(
+        "answer-100k",
+        "one answer of 100,000 tokens, unpaced",
+        Load(1, None, 0, tokens=100_000).measure,
+        figures.UNPACED,
+        _UNPACED,
+    ),
+    Shape(
+        "prompts-10k",
+        "100 streams, 30 tokens/s, prompts of 10 KiB",
+        Load(100, 30, 1, prompt_bytes=10 * _KIB).measure,
+    ),
+    Shape(
+        "first-token",
+        "200 answers of one token, one after another",
+        Load(200, None, 5, tokens=1).measure,
+        figures.FIRST_TOKEN,
+        _FIRST,
+    ),
+    Shape(
+        "burst-100",
+        "100 streams in 0.5 s, then 30 tokens/s",
+        Load(100, 30, 0.5).measure,
+        figures.FIRST_TOKEN,
+        _FIRST,
+    ),
+    Shape(
+        "burst-1000",
+        "1,000 streams in 0.5 s, then 10 tokens/s",
+        Load(1000, 10, 0.5).measure,
+        figures.FIRST_TOKEN,
+        _FIRST,
+    ),
+    Shape("idle", "5,000 idle streams", Idle(5000, 20).measure, figures.IDLE, ()),
+    Shape("viewers", "1 stream, 30 tokens/s, 1,000 viewers", Viewers(1000, 30, 3).measure, figures.VIEWERS, ()),
+    Shape(
+        "resume-storm",
+        "1,000 live streams cut and resumed at once",
+        ResumeStorm(1000, 2, 5).measure,
+        figures.RESUME,
+        (),
+    ),
+    Shape(
+        "cancel-storm",
+        "500 live streams cancelled at once",
+        CancelStorm(500, 5, 3).measure,
+        figures.CANCEL,
+        (),
+    ),
+)
+SHAPES: Final = {shape.name: shape for shape in _ALL}

@@ -1,0 +1,109 @@
+"""One streamed answer as its client sees it: every token once, in order, and a whole end."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+from bench.http import Response
+from bench.pace import FIND_STAMPS, STAMP_BYTES
+from bench.tally import Tally
+
+_find_stamps: Final = FIND_STAMPS.findall
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Of every answer: ``end`` stands in it; it has that many ``tokens``, where that is known."""
+
+    end: bytes
+    tokens: int | None
+
+
+class Stream(asyncio.Protocol):
+    """Sends ``request`` as soon as it is connected. ``on_first`` is called once: at the first token, or when there
+    will be none; ``on_over`` once, with nothing more to come."""
+
+    def __init__(
+        self,
+        request: bytes,
+        wanted: Wanted,
+        tally: Tally,
+        on_first: Callable[[], None],
+        on_over: Callable[[], None],
+    ) -> None:
+        self.response = Response()
+        self.over = False
+        self.transport: asyncio.Transport | None = None
+        self._request = request
+        self._wanted = wanted
+        self._tally = tally
+        self._on_first = on_first
+        self._on_over = on_over
+        self._sent_us = 0
+        self._expected = 0
+        self._received = 0
+        # Neither a stamp nor the end that a read cuts in two is missed, and none is met twice.
+        self._keep = max(STAMP_BYTES, len(wanted.end)) - 1
+        self._tail = b""
+        self._has_end = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, not an assertion: uvloop's transports are no subclass of asyncio's.
+        self.transport = cast("asyncio.Transport", transport)
+        self._sent_us = time.monotonic_ns() // 1000
+        self.transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        now_us = time.monotonic_ns() // 1000
+        self._tally.received_bytes += len(data)
+        body = self.response.feed(data)
+        if body:
+            self._read(body, now_us)
+        if self.response.ended:
+            self.finish(self._verdict())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.response.closed()
+        self.finish(self._verdict() if self.response.ended else "broken off")
+
+    def finish(self, verdict: str) -> None:
+        """Empty for a good one, else what went wrong. Only the first counts."""
+        if self.over:
+            return
+        self.over = True
+        if verdict:
+            self._tally.failures[verdict] += 1
+        else:
+            self._tally.ok += 1
+        if self.transport is not None:
+            self.transport.abort()
+        if not self._received:
+            self._on_first()
+        self._on_over()
+
+    def _read(self, body: bytes, now_us: int) -> None:
+        known = self._tail + body
+        # A longer tail than a stamp's, for the sake of the end, must not show a stamp again.
+        stamps = _find_stamps(known, max(0, len(self._tail) - STAMP_BYTES + 1))
+        if stamps:
+            self._expected = self._tally.take(now_us, stamps, self._expected)
+            if not self._received:
+                self._tally.first_token_us.append(now_us - self._sent_us)
+                self._received = len(stamps)
+                self._on_first()
+            else:
+                self._received += len(stamps)
+        if self._wanted.end in known:
+            self._has_end = True
+        self._tail = known[-self._keep :]
+
+    def _verdict(self) -> str:
+        if self.response.status != 200:
+            return f"HTTP {self.response.status}"
+        if not self._has_end:
+            return "no proper end"
+        if self._wanted.tokens is not None and self._received != self._wanted.tokens:
+            return "incomplete"
+        return ""

@@ -1,0 +1,57 @@
+"""A shape's medians as a Markdown table, which a terminal shows as well."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from bench.figures import FIGURES, Versus
+from bench.results import Summary
+from bench.shapes import Shape
+from bench.targets.registry import printed
+
+NOTHING: Final = "\N{EN DASH}"
+
+
+def shape_table(shape: Shape, by_target: Mapping[str, Summary]) -> str:
+    """Rows are targets."""
+    shown = [name for name in shape.figures if any(name in s.values for s in by_target.values())]
+    versus = [v for v in shape.versus if v.baseline in by_target]
+    head = ["", *(FIGURES[name].label for name in shown), *(v.label for v in versus), "trouble"]
+    rows = [
+        [
+            printed(target),
+            *(_figure(name, summary) for name in shown),
+            *(_versus(v, target, by_target) for v in versus),
+            summary.trouble,
+        ]
+        for target, summary in by_target.items()
+    ]
+    return aligned([head, *rows])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown with its columns in line; the first row is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def _figure(name: str, summary: Summary) -> str:
+    value = summary.values.get(name)
+    if value is None:
+        return NOTHING
+    figure = FIGURES[name]
+    text = f"{value:,.{figure.digits}f}"
+    roles = {k.rpartition(".")[2]: v for k, v in summary.values.items() if k.startswith(f"{name}.")}
+    if figure.roles and len(roles) > 1:
+        text += " (" + ", ".join(f"{role} {v:,.{figure.digits}f}" for role, v in roles.items()) + ")"
+    return text
+
+
+def _versus(versus: Versus, target: str, by_target: Mapping[str, Summary]) -> str:
+    value = by_target[target].values.get(versus.figure)
+    base = by_target[versus.baseline].values.get(versus.figure)
+    if value is None or base is None:
+        return NOTHING
+    against = versus.of(value, base)
+    return NOTHING if against is None else f"{against:.2f}"

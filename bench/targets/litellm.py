@@ -1,0 +1,77 @@
+"""LiteLLM's proxy as its docs have it for production: one Uvicorn worker, a master key, no database, no logging.
+
+https://docs.litellm.ai/docs/proxy/prod and …/server_tuning: one worker process for each instance, and more instances
+rather than more workers. One instance here, as everything else has one process for its requests.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from bench.peers import LITELLM
+from bench.targets.base import Ask
+from bench.targets.program import Program
+
+_KEY: Final = "sk-for-the-bench-only"
+#: More than any shape has streams.
+_UPSTREAM_CONNECTIONS: Final = "20000"
+#: Importing it takes most of this.
+_BOOT_S: Final = 120
+
+
+class LiteLLM:
+    name = "LiteLLM"
+    end = b"[DONE]"
+
+    def __init__(self) -> None:
+        self._proxy = Program()
+
+    @staticmethod
+    def installed() -> bool:
+        return LITELLM.installed
+
+    @property
+    def port(self) -> int:
+        return self._proxy.port
+
+    @property
+    def processes(self) -> Mapping[str, int]:
+        return {"app": self._proxy.pid}
+
+    async def start(self, provider_url: str, folder: Path) -> None:
+        config = folder / "config.yaml"
+        config.write_text(json.dumps(_config(provider_url)))  # JSON is YAML
+        where = ["--host", "127.0.0.1", "--port", str(self._proxy.take_port()), "--num_workers", "1"]
+        self._proxy.start(
+            [LITELLM.folder / "bin" / "python", LITELLM.folder / "bin" / "litellm", "--config", config, *where],
+            {
+                "LITELLM_MODE": "PRODUCTION",
+                "LITELLM_LOG": "ERROR",
+                # Or it would ask the internet for prices.
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                # By default the 501st stream waits for another to end. 0 would not lift that: it means aiohttp's 100.
+                "AIOHTTP_CONNECTOR_LIMIT": _UPSTREAM_CONNECTIONS,
+                "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": _UPSTREAM_CONNECTIONS,
+            },
+            cwd=folder,
+            log=folder / "proxy.log",
+        )
+        await self._proxy.answers("/health/readiness", _BOOT_S)
+
+    async def stop(self) -> None:
+        await self._proxy.stop()
+
+    def ask(self, model: str, prompt: str) -> Ask:
+        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {_KEY}"}
+        return Ask("/v1/chat/completions", json.dumps(body).encode(), headers=headers)
+
+
+def _config(provider_url: str) -> dict[str, object]:
+    route = {"model": "openai/*", "api_base": provider_url, "api_key": "none"}
+    return {
+        "model_list": [{"model_name": "*", "litellm_params": route}],
+        "litellm_settings": {"set_verbose": False, "callbacks": [], "num_retries": 0, "request_timeout": 3600},
+        "general_settings": {"master_key": _KEY, "disable_spend_logs": True, "disable_error_logs": True},
+    }

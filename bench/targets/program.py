@@ -1,0 +1,75 @@
+"""A program of somebody else's that listens on a port of its own."""
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import httpx2
+
+from tests.ports import free_port
+
+#: What would change how a program behaves, were it inherited.
+_NOT_INHERITED: Final = ("OPENAI_", "LITELLM_", "REDIS_", "DATABASE_", "KV_", "AIOHTTP_", "DEBUG")
+_TERM_S: Final = 5
+
+
+class Program:
+    """May be started again once it is stopped. Only the program's own process is ever signalled."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._log = Path()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def take_port(self) -> int:
+        """Before each start: the port that the command is to name."""
+        self.port = free_port()
+        return self.port
+
+    def start(self, command: Sequence[str | Path], environment: Mapping[str, str], *, cwd: Path, log: Path) -> None:
+        self._log = log
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                env={**inherited, "NO_PROXY": "127.0.0.1", **environment},
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    async def answers(self, path: str, timeout_s: float = 30) -> None:
+        """Until ``GET path`` is answered with 200. Raises with the log's end if that does not come."""
+        assert self._process is not None
+        deadline = time.monotonic() + timeout_s
+        async with httpx2.AsyncClient(trust_env=False) as http:
+            while self._process.poll() is None and time.monotonic() < deadline:
+                try:
+                    if (await http.get(f"http://127.0.0.1:{self.port}{path}")).status_code == 200:
+                        return
+                except httpx2.HTTPError:
+                    pass
+                await asyncio.sleep(0.05)
+        raise RuntimeError(f"did not start: {self._log.read_text(errors='replace')[-2000:]}")
+
+    async def stop(self) -> None:
+        """Politely, then not."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            await asyncio.to_thread(self._process.wait, _TERM_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+        self._process = None

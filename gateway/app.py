@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import metrics
 from gateway.api import chat, errors, page, service, streams
 from gateway.dispatch import Dispatch
 from gateway.hub import Hub
@@ -24,6 +23,7 @@ from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
 from shared.garbage import settle_garbage_collector
+from shared.metrics import SWEPT
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
             settings,
             own_id=gateway_id,
             put_back=dispatch.enqueue,
-            count=lambda reason: metrics.SWEPT.labels(reason).inc(),
+            count=lambda reason: SWEPT.labels(reason).inc(),
         )
         works = (hub.follow_tails(), hub.hear_growth(), hub.keep_leases(), sweep.run(), _leave_if_unfit(client))
         tasks = [asyncio.create_task(work) for work in works]

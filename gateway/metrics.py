@@ -5,5 +5,4 @@ from prometheus_client import Counter, Gauge
 STREAMS_CREATED = Counter("headrace_streams_created_total", "Streams that were queued")
 SUBSCRIPTIONS = Gauge("headrace_subscriptions", "Clients that read a stream now")
 RESUMES = Counter("headrace_resumes_total", "Connections that came with a cursor", ["result"])
-SWEPT = Counter("headrace_swept_streams_total", "What the sweep did, by this process", ["reason"])
 CANCELS = Counter("headrace_cancels_total", "Cancels that clients asked for")

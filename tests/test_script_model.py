@@ -25,10 +25,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
-from prometheus_client import REGISTRY
 
 from gateway import feed as feed_module
-from gateway import metrics as gateway_metrics
 from gateway.feed import Entry, Feed
 from gateway.hub import Hub
 from gateway.subscription import Subscription
@@ -46,12 +44,8 @@ from shared.protocol.ids import EventId, parse_cursor, parse_event_id
 from shared.protocol.lifecycle import TERMINAL, Status
 from shared.settings import Settings
 from tests.broker import Broker
-
-# Both sides count their sweeps by the same name, and no process but this one loads both.
-REGISTRY.unregister(gateway_metrics.SWEPT)
-
-from workers.providers.base import ReasoningDelta, TextDelta  # noqa: E402
-from workers.writer import HANDOVER, Ended, StreamWriter  # noqa: E402
+from workers.providers.base import ReasoningDelta, TextDelta
+from workers.writer import HANDOVER, Ended, StreamWriter
 
 T = TypeVar("T")
 

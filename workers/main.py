@@ -19,6 +19,7 @@ from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
 from shared.garbage import settle_garbage_collector
 from shared.logs import configure_logging
+from shared.metrics import SWEPT
 from shared.settings import Settings
 from workers import metrics
 from workers.flusher import Flusher
@@ -90,7 +91,7 @@ class _Worker:
             settings,
             own_id=worker_id,
             put_back=partial(enqueue, client, life_s=settings.retention_s),
-            count=lambda reason: metrics.SWEPT.labels(reason).inc(),
+            count=lambda reason: SWEPT.labels(reason).inc(),
         )
         self._queue = StreamQueue(settings, worker_id, generation.run)
         self._taking = asyncio.create_task(self._queue.main())

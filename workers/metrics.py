@@ -9,7 +9,6 @@ _ANSWERS = Counter("headrace_append_answers_total", "Answers of the scripts that
 APPEND_ANSWERS = {code: _ANSWERS.labels(code) for code in Code}
 TAKEOVERS = Counter("headrace_takeovers_total", "Streams claimed that another worker had begun")
 RESTORES = Counter("headrace_restores_total", "Streams written again into a Redis that had lost them")
-SWEPT = Counter("headrace_swept_streams_total", "What the sweep did, by this process", ["reason"])
 ENDINGS = Counter("headrace_endings_total", "Streams that ended here", ["finish_reason"])
 STREAMS = Gauge("headrace_worker_streams", "Streams this worker holds")
 

@@ -6,7 +6,7 @@ Trouble on the way is :class:`shared.errors.BrokerUnavailable`, whatever redis-p
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import (
@@ -29,11 +29,11 @@ from redis.exceptions import (
 from shared.broker.line import Command, Line
 from shared.broker.pools import pool_of
 from shared.broker.scripts import Call
+from shared.broker.trunk import Trunk
 from shared.errors import BrokerUnavailable, HeadraceError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Client = Redis  # the asyncio one; answers are bytes
 
 #: What a plain command may raise: Redis is away, starting, failing over, full, busy or unwell. Nothing that is known
 #: to be our own fault comes this way: that would be an error inside a script, see `run_many`.
@@ -58,9 +58,21 @@ class BrokerUnfit(HeadraceError):
     code = "broker_unfit"
 
 
+class Client(Redis):
+    """redis-py's asyncio client for plain commands; answers are bytes. Scripts go over ``trunk``."""
+
+    trunk: Trunk
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await self.trunk.aclose()
+        await super().aclose(close_connection_pool)
+
+
 def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
     """A client whose calls fail after ``timeout_s``; a blocking read has to end before that. Connects lazily."""
-    return Redis.from_pool(pool_of(url, timeout_s=timeout_s, connections=connections))
+    client = cast("Client", Client.from_pool(pool_of(url, timeout_s=timeout_s, connections=connections)))
+    client.trunk = Trunk(Line(url, timeout_s=timeout_s))
+    return client
 
 
 async def run(client: Client | Line, call: Call[T]) -> T:
@@ -95,12 +107,7 @@ async def _send(client: Client | Line, calls: Sequence[Call[T]]) -> list[Any]:
 
 
 async def _exchange(client: Client | Line, commands: Sequence[Command]) -> list[Any]:
-    if isinstance(client, Line):
-        return await client.exchange(commands)
-    async with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(*command)
-        return await pipe.execute(raise_on_error=False)
+    return await (client if isinstance(client, Line) else client.trunk).exchange(commands)
 
 
 def _trouble(answer: Any) -> BrokerUnavailable | None:

@@ -51,7 +51,7 @@ class Line:
         return await self._exchange(packed, count)
 
     async def aclose(self) -> None:
-        await self._drop()
+        await self._drop(wait=True)
         await self._pool.aclose()
 
     async def _exchange(self, packed: bytes, count: int) -> list[Any]:
@@ -69,10 +69,10 @@ class Line:
             raise
         return answers
 
-    async def _drop(self) -> None:
+    async def _drop(self, *, wait: bool = False) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
-            await wire.close()
+            await wire.close(wait=wait)
 
 
 async def listen(url: str, channel: str, *, timeout_s: float = 5) -> AsyncGenerator[list[bytes], None]:
@@ -137,8 +137,9 @@ class _Wire:
                 answers.append(answer)
         return answers
 
-    async def close(self) -> None:
-        await self._connection.disconnect(nowait=True)
+    async def close(self, *, wait: bool = False) -> None:
+        """``wait`` until it is closed, which a broken one may take its time for."""
+        await self._connection.disconnect(nowait=not wait)
         await self._pool.release(self._connection)
 
 

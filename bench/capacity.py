@@ -20,7 +20,8 @@ Sized = tuple[Demand, Plan]
 def main() -> None:
     asked = _arguments()
     c = load()
-    c = replace(c, buckets=asked.buckets or c.buckets)
+    hub_s = c.gathered_s.gateway if asked.hub_tick_s is None else asked.hub_tick_s
+    c = replace(c, buckets=asked.buckets or c.buckets, gathered_s=replace(c.gathered_s, gateway=hub_s))
     sized: list[Sized] = []
     for streams in asked.streams:
         demand = Demand(streams, asked.tokens_per_s, asked.duty, asked.answer_tokens, asked.retention_s)
@@ -96,10 +97,10 @@ def _retentions(c: Constants, sized: Sequence[Sized]) -> str:
 def _simulation(c: Constants, sized: Sequence[Sized], seed: int) -> str:
     """Hottest and reckoned against what the model says."""
     rows = [["streams", "shards", "hottest shard", "its core, busy", "buckets dealt by hand", "hottest gateway"]]
-    rows[0] += ["its core, busy", "hottest worker", "XREADs a tick (model)", "shards a tick (model)"]
+    rows[0] += ["its core, busy", "hottest worker", "XREADs at once (model)", "shards (model)"]
     for demand, p in sized:
         got = simulate(c, demand, p, seed=seed)
-        in_tick = demand.tokens / p.gateways * c.tick_s
+        together = demand.tokens / p.gateways * c.gathered_s.gateway
         rows.append(
             [
                 f"{demand.streams:,}",
@@ -110,8 +111,8 @@ def _simulation(c: Constants, sized: Sequence[Sized], seed: int) -> str:
                 f"{got.gateway:.2f} x",
                 f"{got.gateway * p.cores.gateway / p.gateways:.0%}",
                 f"{got.worker:.2f} x, {got.worker * p.cores.worker / p.workers:.0%}",
-                f"{got.xreads_per_tick:.0f} ({hit(c.buckets, in_tick) if p.shards > 1 else 1:.0f})",
-                f"{got.shards_per_tick:.1f} ({hit(got.shards, in_tick):.1f})",
+                f"{got.xreads_at_once:.1f} ({hit(c.buckets, together) if p.shards > 1 else 1:.1f})",
+                f"{got.shards_at_once:.1f} ({hit(got.shards, together):.1f})",
             ]
         )
     return aligned(rows)
@@ -125,6 +126,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--answer-tokens", type=float, default=500, help="mean length of an answer")
     parser.add_argument("--retention-s", type=float, default=600, help="how long an ended answer is kept")
     parser.add_argument("--buckets", type=int, help="as if there were so many; shared/protocol/ids.py has 256")
+    parser.add_argument("--hub-tick-s", type=float, help="as if the hub gathered for so long")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
 """How many processes a number of streams needs: constants times rates, and what many shards add to both sides.
 
 A model: every process has one core, all streams are alike, nothing fails. The part that is not a multiplication is
-what a process pays for each Redis shard that it talks to in a tick, which depends on how many of both there are.
+what a process pays for each Redis shard that it talks to at a time, which depends on how many of both there are.
 """
 
 import json
@@ -47,6 +47,7 @@ class Constants:
     cpu_us_per_waiting_stream_s: Roles
     cpu_us_per_exchange: Roles
     cpu_us_per_xread: Roles
+    gathered_s: Roles  # for how long what comes goes into one exchange
     kib_per_stream: Roles
     bus_us_per_publish: float  # of a node: what it tells and what it is told, together
     bus_bytes_per_publish: float
@@ -54,7 +55,6 @@ class Constants:
     redis_bytes_per_token: float
     to_client_bytes: float
     redis_network_bytes: float  # the busier direction
-    tick_s: float
     buckets: int
     limits: Limits
 
@@ -106,6 +106,7 @@ def load(path: Path = FILE) -> Constants:
         cpu_us_per_waiting_stream_s=Roles(**told["cpu_us_per_waiting_stream_s"]),
         cpu_us_per_exchange=Roles(**told["cpu_us_per_exchange"]),
         cpu_us_per_xread=Roles(**told["cpu_us_per_xread"]),
+        gathered_s=Roles(**told["gathered_s"]),
         kib_per_stream=Roles(**told["kib_per_stream"]),
         bus_us_per_publish=sum(told["bus_us_per_publish"].values()),
         bus_bytes_per_publish=told["bus_bytes_per_publish"]["value"],
@@ -113,7 +114,6 @@ def load(path: Path = FILE) -> Constants:
         redis_bytes_per_token=told["redis_bytes_per_token"]["value"],
         to_client_bytes=bytes_per_token["to_client"],
         redis_network_bytes=max(bytes_per_token["into_redis"], bytes_per_token["out_of_redis"]),
-        tick_s=told["tick_s"]["value"],
         buckets=told["buckets"]["value"],
         limits=Limits(**told["limits"]),
     )
@@ -160,11 +160,12 @@ def _processes(c: Constants, demand: Demand, cores: float, kib_per_stream: float
 
 
 def _cores(c: Constants, demand: Demand, gateways: int, workers: int, shards: int) -> Roles:
-    """The first shard's exchanges and the first XREAD of a tick are in the cost of a token."""
-    by_gateways = gateways * _beyond_first(shards, c.tick_s, demand.tokens / gateways)
-    by_workers = workers * _beyond_first(shards, c.tick_s, demand.tokens / workers)
-    xreads = gateways * _beyond_first(c.buckets, c.tick_s, demand.tokens / gateways) if shards > 1 else 0.0
-    exchange, xread = c.cpu_us_per_exchange, c.cpu_us_per_xread
+    """The first exchange and XREAD of those that go together are in the cost of a token."""
+    gathered, exchange, xread = c.gathered_s, c.cpu_us_per_exchange, c.cpu_us_per_xread
+    by_gateways = gateways * _beyond_first(shards, gathered.gateway, demand.tokens / gateways)
+    by_workers = workers * _beyond_first(shards, gathered.worker, demand.tokens / workers)
+    buckets = c.buckets if shards > 1 else 1
+    xreads = gateways * _beyond_first(buckets, gathered.gateway, demand.tokens / gateways)
     return Roles(
         gateway=_common(c, demand, "gateway") + (by_gateways * exchange.gateway + xreads * xread.gateway) / _US_PER_S,
         worker=_common(c, demand, "worker") + by_workers * exchange.worker / _US_PER_S,
@@ -173,9 +174,9 @@ def _cores(c: Constants, demand: Demand, gateways: int, workers: int, shards: in
     )
 
 
-def _beyond_first(places: int, tick_s: float, tokens_per_s: float) -> float:
+def _beyond_first(places: int, gathered_s: float, tokens_per_s: float) -> float:
     """Of one process, a second."""
-    return max(0.0, hit(places, tokens_per_s * tick_s) - 1) / tick_s
+    return max(0.0, hit(places, tokens_per_s * gathered_s) - 1) / gathered_s
 
 
 def _common(c: Constants, demand: Demand, role: str) -> float:

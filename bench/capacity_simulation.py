@@ -1,4 +1,4 @@
-"""A plan tried out: streams placed one by one at random, and the ticks of one gateway played through.
+"""A plan tried out: streams placed one by one at random, and the reads of one gateway played through.
 
 Streams come with a bucket from their random id. A bucket's slot is Redis Cluster's own (CRC16 of the hash tag), and
 a shard has a run of slots; ``dealt`` is the same with the buckets dealt out evenly by hand. Connections come to
@@ -16,20 +16,20 @@ from typing import Final
 from bench.capacity_model import Constants, Demand, Plan
 
 _SLOTS: Final = 16384
-_TICKS: Final = 50
+_READS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The hottest of each kind against the mean, and what one gateway asks for in a tick."""
+    """The hottest of each kind against the mean, and what one gateway asks for at a time."""
 
     shards: int  # fewer than planned where buckets do not suffice
     shard: float
     shard_dealt: float
     gateway: float
     worker: float
-    xreads_per_tick: float
-    shards_per_tick: float
+    xreads_at_once: float
+    shards_at_once: float
 
 
 def simulate(c: Constants, demand: Demand, plan: Plan, *, seed: int) -> Outcome:
@@ -42,7 +42,7 @@ def simulate(c: Constants, demand: Demand, plan: Plan, *, seed: int) -> Outcome:
     at = random.choices(range(plan.gateways), k=demand.streams)
     workers = random.choices(range(plan.workers), k=demand.streams)
     mine = [bucket for bucket, gateway in zip(buckets, at, strict=True) if gateway == 0]
-    xreads, asked = _ticks(random, mine, dealt, demand, c.tick_s) if shards > 1 else (1.0, 1.0)
+    xreads, asked = _reads(random, mine, dealt, demand, c.gathered_s.gateway) if shards > 1 else (1.0, 1.0)
     return Outcome(
         shards,
         hottest((by_slots[bucket] for bucket in buckets), shards),
@@ -65,16 +65,17 @@ def hottest(places: Iterable[int], count: int) -> float:
     return max(taken.values()) * count / taken.total()
 
 
-def _ticks(
-    random: Random, buckets: Sequence[int], shard_of: Sequence[int], demand: Demand, tick_s: float
+def _reads(
+    random: Random, buckets: Sequence[int], shard_of: Sequence[int], demand: Demand, gathered_s: float
 ) -> tuple[float, float]:
-    """(XREADs, shards) of a tick of one gateway with these streams: a bucket is one XREAD, a shard one exchange.
-    A stream sends evenly, at a phase of its own."""
-    per_tick = demand.tokens_per_s * tick_s
-    phases = [(random.random(), bucket) for bucket in buckets if random.random() < demand.duty]
+    """(XREADs, shards) that one read of the tails takes, of a gateway with these streams: a bucket is an XREAD, a
+    shard an exchange. A stream sends evenly, at a phase of its own."""
+    per_read = demand.tokens_per_s * gathered_s
+    streams = [(random.random(), bucket) for bucket in buckets if random.random() < demand.duty]
     xreads, asked = [], []
-    for tick in range(_TICKS):
-        grown = {b for phase, b in phases if int(phase + (tick + 1) * per_tick) > int(phase + tick * per_tick)}
+    for read in range(_READS):
+        before, after = read * per_read, (read + 1) * per_read
+        grown = {bucket for phase, bucket in streams if int(phase + after) > int(phase + before)}
         xreads.append(len(grown))
         asked.append(len({shard_of[bucket] for bucket in grown}))
     return mean(xreads), mean(asked)

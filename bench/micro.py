@@ -6,7 +6,6 @@ quarter; ``--write`` makes what was measured the expectation. A guard for who ch
 """
 
 import argparse
-import asyncio
 import gc
 import json
 import platform
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
+
+import uvloop
 
 from bench.micro_cases import CASES, TOKENS, Case, Run
 from bench.table import NOTHING, aligned
@@ -90,7 +91,7 @@ def main() -> None:
     asked = parser.parse_args()
     known: dict[str, Any] = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {"ratios": {}}
     gc.disable()
-    measured = asyncio.run(measure(CASES, asked.rounds))
+    measured = uvloop.run(measure(CASES, asked.rounds))
     print(_table(measured, known["ratios"]))
     python = ".".join(platform.python_version_tuple()[:2])
     if asked.write:

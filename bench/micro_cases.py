@@ -3,6 +3,7 @@
 Each case is fed as at 30 tokens/s a stream: one delta a read, one event an append, one entry an XREAD and stream.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,8 +31,7 @@ from workers.writer import StreamWriter
 
 Run = Callable[[], Awaitable[None]]
 
-#: Tokens a run takes along: about a millisecond, short beside what else disturbs the machine.
-TOKENS: Final = 256
+TOKENS: Final = 256  # in a run: about a millisecond of work
 _EPOCH: Final = 41
 _SETTINGS: Final = Settings()
 _SCRIPTS: Final = StreamScripts(_SETTINGS)
@@ -117,7 +117,6 @@ def _writer() -> Run:
 
 
 def _appends() -> Run:
-    """As many in a pipeline as a worker of a hundred streams has in a tick."""
     together = 16
     line = _Canned([b"OK", 1, b"", 1, _EPOCH])
 
@@ -142,11 +141,11 @@ class _Canned(Line):
 
 def _feed(*, read: bool) -> Callable[[], Run]:
     """``read``: one reader takes what each XREAD brought."""
+    brought: Sequence[list[Entry]] = [[(at, [b"e", stored])] for at, stored in zip(_IDS, _STORED, strict=True)]
 
     def prepare() -> Run:
         feed = Feed(_HOLDER.stream_id)
         feed.rewind(EventId(_EPOCH, 0))
-        brought: Sequence[list[Entry]] = [[(at, [b"e", stored])] for at, stored in zip(_IDS, _STORED, strict=True)]
 
         async def run() -> None:
             cursor = EventId(_EPOCH, 0)
@@ -174,10 +173,11 @@ def _response() -> Run:
             yield b"id: %b\ndata: %b\n\n" % (at, stored)
 
     async def receive() -> Message:
-        return {"type": "http.disconnect"}
+        await asyncio.Event().wait()
+        raise AssertionError
 
     async def send(message: Message) -> None:
-        """Nothing is awaited: the response runs through before anybody could tell it of the disconnect."""
+        """The socket takes all."""
 
     async def run() -> None:
         await StreamResponse(chunks(), _SETTINGS)({"type": "http"}, receive, send)

@@ -1,7 +1,10 @@
 """The protocol without I/O: ids, lifecycle, events and their frames, transcripts, and how deltas become events."""
 
+import asyncio
+import itertools
 import json
 import re
+from collections.abc import AsyncGenerator
 from itertools import groupby
 
 import msgspec
@@ -28,6 +31,7 @@ from shared.protocol.lifecycle import ACTIVE, STATUS_AFTER, TERMINAL, TRANSITION
 from shared.protocol.transcript import Transcript, estimate_usage, fold
 from workers.gathering import Gathering
 from workers.providers.base import ReasoningDelta, TextDelta
+from workers.providers.sse import data_of
 
 #: The same examples every time.
 repeatable = settings(derandomize=True, deadline=None, max_examples=150, database=None)
@@ -368,3 +372,37 @@ def well_formed(text: str) -> str:
 def test_a_pair_split_over_two_deltas() -> None:
     ((event,),) = made(Gathering(8192), [[TextDelta("a\ud83e"), TextDelta("\udd4ab")]])
     assert event == Token("a\U0001f94ab", 0, 2)
+
+
+# --- a provider's event stream, however it is cut
+
+DATA = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=30).map(str.encode)
+LINE_END = st.sampled_from([b"\n", b"\r\n"])
+OTHER_LINES = st.sampled_from([b": ping", b"event: x", b"id: 7", b"retry: 1", b"nonsense"])
+
+
+@repeatable
+@given(
+    st.lists(st.tuples(DATA.filter(lambda data: bool(data.strip())), st.lists(OTHER_LINES, max_size=2)), max_size=6),
+    LINE_END,
+    st.booleans(),
+    st.lists(st.integers(1, 40), min_size=1, max_size=60),
+)
+def test_the_same_data_whatever_the_cuts(
+    sent: list[tuple[bytes, list[bytes]]], end: bytes, last_is_open: bool, cuts: list[int]
+) -> None:
+    blocks = [end.join([*others, b"data: " + data]) + end for data, others in sent]
+    wire = end.join(blocks) + (b"" if last_is_open else end)
+
+    async def read() -> list[bytes]:
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            at = 0
+            for cut in itertools.cycle(cuts):
+                if at >= len(wire):
+                    return
+                yield wire[at : at + cut]
+                at += cut
+
+        return [data async for found in data_of(pieces()) for data in found]
+
+    assert asyncio.run(read()) == [data.strip() for data, _ in sent]

@@ -535,13 +535,17 @@ async def test_finish(client: Client) -> None:
     assert await stream.log() == [*some(1, 3), DONE]
     assert (await stream.tail())[-1] == (f"{holder.epoch}-4", DONE)
     assert await stream.next_look() is None
-    await lives_as_one(stream)
+    await lives_as_one(stream, ended=True)
 
 
-async def lives_as_one(stream: Stream) -> None:
+async def lives_as_one(stream: Stream, *, ended: bool = False) -> None:
     state, log, tail, readers, index, tombstone, _, idempotency = await stream.lives()
     assert now_ms() + RETENTION_MS - 5000 < state <= now_ms() + RETENTION_MS + 1000
-    assert {log, tail, readers, idempotency} <= {state, -2}
+    assert {log, readers, idempotency} <= {state, -2}
+    if ended:  # nobody reads it any more, and it is half the memory
+        assert now_ms() + 55_000 < tail <= now_ms() + 61_000
+    else:
+        assert tail in {state, -2}
     assert tombstone == state + round(SETTINGS.tombstone_s * 1000)
     assert index in {state, -2}
 

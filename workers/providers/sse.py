@@ -53,17 +53,23 @@ async def deltas_of(response: httpx2.Response, answer: Answer) -> AsyncGenerator
 
 async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
     """The ``data`` of the events that each read completed; other fields and comments are dropped. Lines end with LF
-    or CRLF. What stands after the last blank line counts as an event too."""
-    rest = b""
+    or CRLF. What stands after the last blank line counts as an event too. Linear also for one event in many reads."""
+    rest = bytearray()
+    held = b""  # a CR whose LF may be in the next read
     async for read in body:
+        if held or b"\r" in read:
+            text = held + read
+            held = b"\r" if text.endswith(b"\r") else b""
+            read = text.removesuffix(b"\r").replace(b"\r\n", b"\n")  # noqa: PLW2901
+        searched = max(0, len(rest) - 1)
         rest += read
-        if b"\r" in rest:
-            rest = rest.replace(b"\r\n", b"\n")
-        *blocks, rest = rest.split(b"\n\n")
-        if found := [data for block in blocks if (data := _data(block))]:
-            yield found
-    if last := _data(rest.removesuffix(b"\r")):
-        yield [last]
+        if rest.find(b"\n\n", searched) >= 0:
+            *blocks, last = bytes(rest).split(b"\n\n")
+            rest[:] = last
+            if found := [data for block in blocks if (data := _data(block))]:
+                yield found
+    if data := _data(bytes(rest)):
+        yield [data]
 
 
 def _data(block: bytes) -> bytes:

@@ -19,4 +19,6 @@ redis.call('HSET', STATE, 'status', ARGV[7], 'ended', now, unpack(ARGV, 10, even
 redis.call('HDEL', STATE, 'request', 'holder', 'lease_until', 'full')
 redis.call('ZREM', INDEX, ID)
 keep_until(now + ARGV[5], tonumber(ARGV[6]))
+-- Who reads live has a minute for what is left of the tail; then the log has it all, and half the memory is free again.
+redis.call('PEXPIREAT', TAIL, now + math.min(60000, ARGV[5]))
 return answer('OK', last, s)

@@ -37,7 +37,7 @@ async def queue_hops(redis_url: str, samples: int) -> list[float]:
     async def job(stream_id: str) -> None:
         started[stream_id].set_result(time.perf_counter())
 
-    queue = StreamQueue(settings, "bench", job)
+    queue = StreamQueue(settings, "bench", job, dispatch.enqueue)
     taking = asyncio.create_task(queue.main())
     hops = []
     for _ in range(samples):

@@ -55,6 +55,11 @@ class Feed:
         return EventId(self._epoch, self._last) if self.tail_cursor else None
 
     @property
+    def is_live(self) -> bool:
+        """Somebody reads it, and from the tail."""
+        return bool(self.tail_cursor and self.readers)
+
+    @property
     def lead(self) -> EventId:
         """The cursor of the reader that is farthest, of those in the readable epoch."""
         cursors = [reader.cursor for reader in self.readers]

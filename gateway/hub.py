@@ -9,6 +9,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, suppress
 
+from redis.exceptions import ResponseError
+
 from gateway import metrics
 from gateway.feed import Entry, Feed
 from gateway.subscription import Subscription
@@ -117,7 +119,8 @@ class Hub:
                             if (feed := self._feeds.get(stream_id)) is not None:
                                 self._grew(feed)
             except TROUBLE as error:
-                logger.debug("nothing is heard of the tails: %s", type(error).__name__)
+                refused = isinstance(error, ResponseError)  # such as a user who may not use the channel
+                logger.log(logging.WARNING if refused else logging.DEBUG, "nothing is heard of the tails: %r", error)
                 await asyncio.sleep(0.2)
 
     async def follow_tails(self) -> None:
@@ -127,7 +130,7 @@ class Hub:
             self._something_grew.clear()
             grown, self._grown = self._grown, {}
             try:
-                for feed, entries in await self._read_tails([feed for feed in grown if feed.position is not None]):
+                for feed, entries in await self._read_tails([feed for feed in grown if feed.is_live]):
                     feed.add(entries)
                     if len(entries) == _MOST_PER_STREAM:
                         self._grew(feed)
@@ -159,8 +162,9 @@ class Hub:
         self._something_moved.set()
 
     def _grew(self, feed: Feed) -> None:
-        self._grown[feed] = None
-        self._something_grew.set()
+        if feed.readers:  # else there may be another feed of the stream by now
+            self._grown[feed] = None
+            self._something_grew.set()
 
     async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
         if not feeds:
@@ -199,6 +203,8 @@ class Hub:
             if isinstance(answer, BrokerUnavailable):
                 continue
             feed.suspect(missing=answer is None)
+            if answer is not None and feed.position not in (None, answer.at):
+                self._grew(feed)  # nobody may have told us
             feed.compared_at = feed.position
             if answer is not None and position is not None and feed.position == position:
                 self._catch_up_silent(feed, answer)

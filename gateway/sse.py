@@ -94,8 +94,10 @@ class _Client:
     async def send(self, chunk: bytes, *, more: bool = True) -> None:
         self._since = self._loop.time()
         self._under_way += 1
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
-        self._under_way -= 1
+        try:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+        finally:
+            self._under_way -= 1
 
     def close(self) -> None:
         self._timer.cancel()

@@ -282,6 +282,45 @@ async def test_any_segmentation_reads_the_same(
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "wire"),
+    [
+        (
+            "openai",
+            rb"""data: {"choices":[{"delta":{"content":"a\ud83e"}}]}
+
+data: {"choices":[{"delta":{"content":"\udd4ab"},"finish_reason":"stop"}]}
+
+data: [DONE]
+
+""",
+        ),
+        (
+            "anthropic",
+            rb"""data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"a\ud83e"}}
+
+data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"\udd4ab"}}
+
+data: {"type":"message_stop"}
+
+""",
+        ),
+    ],
+)
+async def test_a_character_may_come_in_two_halves(make: Make, name: str, wire: bytes) -> None:
+    """Two escapes of a surrogate pair, each in a delta of its own: JSON may, UTF-8 cannot."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + wire)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        came = await collect(make(name, OPENAI_BASE_URL=url, ANTHROPIC_BASE_URL=url), ask("m"))
+    assert text_in(came) == "a\ud83e\udd4ab"
+
+
 async def test_a_line_break_that_only_the_sdk_knows_is_a_loud_failure(fake: FakeProvider, make: Make) -> None:
     """ollama-py splits lines at U+0085, which JSON does not escape; better refused than half an answer."""
     fake.play("m", Answer(deltas=["a", "b\x85c", "d"]))

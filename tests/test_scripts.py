@@ -718,6 +718,15 @@ async def test_claim(client: Client) -> None:
     assert await stream.state() == state
 
 
+async def test_a_claim_may_be_said_twice(client: Client) -> None:
+    """A connection that broke before the answer came: the second one must not be refused for the first."""
+    stream = await Stream(client).create()
+    first = await run(client, SCRIPTS.claim(stream.id, TOKEN))
+    before = await stream.everything()
+    assert await run(client, SCRIPTS.claim(stream.id, TOKEN)) == first
+    assert await stream.everything() == before
+
+
 async def test_a_claim_writes_no_event(client: Client) -> None:
     """The older epoch stays readable until the new one has something to say, which empties the log."""
     stream = await Stream(client).create()

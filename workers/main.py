@@ -71,9 +71,11 @@ class _Worker:
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
         self._providers = configured_providers(settings)
-        self._lines = [Line(settings.redis_url) for _ in range(3)]
-        writing, renewing, sweeping = self._lines
-        self._leases = Leases(client, renewing, scripts, settings, worker_id)
+        # A renewal that gets no answer must be tried again before the lease is over.
+        writing, sweeping = Line(settings.redis_url), Line(settings.redis_url)
+        renewing = Line(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
+        self._lines = [writing, renewing, sweeping]
+        self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
         generation = Generation(
             worker_id=worker_id,
@@ -84,16 +86,17 @@ class _Worker:
             flusher=flusher,
             leases=self._leases,
         )
+        put_back = partial(enqueue, client, life_s=settings.retention_s)
         sweep = Sweep(
             client,
             sweeping,
             scripts,
             settings,
             own_id=worker_id,
-            put_back=partial(enqueue, client, life_s=settings.retention_s),
+            put_back=put_back,
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
-        self._queue = StreamQueue(settings, worker_id, generation.run)
+        self._queue = StreamQueue(settings, worker_id, generation.run, put_back)
         self._taking = asyncio.create_task(self._queue.main())
         offering = _offer(client, self._providers.values())
         works = (flusher.run(), self._leases.renew(), self._leases.listen(), sweep.run(), offering)

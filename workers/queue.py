@@ -21,6 +21,7 @@ from shared.broker import scripts
 from shared.broker.client import TROUBLE, Client, run
 from shared.broker.keys import QUEUE
 from shared.broker.pools import pool_of
+from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,9 +34,16 @@ _NO_LIMIT = 1_000_000
 
 
 class StreamQueue(Worker):
-    """An arq worker that takes ids the moment they come. ``generate`` is called with a stream id."""
+    """An arq worker that takes ids the moment they come. ``generate`` is called with a stream id; ``put_back`` with
+    one that came too late."""
 
-    def __init__(self, settings: Settings, worker_id: str, generate: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        worker_id: str,
+        generate: Callable[[str], Awaitable[None]],
+        put_back: Callable[[str], Awaitable[bool]],
+    ) -> None:
         async def job(ctx: dict[Any, Any], stream_id: str) -> None:
             await generate(stream_id)
 
@@ -59,7 +67,7 @@ class StreamQueue(Worker):
             job_deserializer=msgspec.json.decode,
             log_results=False,
         )
-        self._life_s = settings.retention_s
+        self._put_back = put_back
         self._slot_freed = asyncio.Event()
 
     @property
@@ -78,8 +86,8 @@ class StreamQueue(Worker):
                     if self.allow_pick_jobs:
                         self._start(stream_id)
                     else:  # told to leave while the read was blocked
-                        await enqueue(self.pool, stream_id, life_s=self._life_s)
-            except TROUBLE as error:
+                        await self._put_back(stream_id)
+            except (*TROUBLE, BrokerUnavailable) as error:
                 logger.debug("the queue is out of reach: %s", type(error).__name__)
                 await asyncio.sleep(0.2)
 

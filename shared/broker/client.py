@@ -49,7 +49,16 @@ _UNWELL: Final = (
     MasterDownError,
     NoScriptError,
 )
-_UNWELL_WORDS: Final = ("MISCONF", "NOREPLICAS", "UNBLOCKED", "BUSY ")  # redis-py has no class for these
+#: redis-py has no class for these, or not where it reads them.
+_UNWELL_WORDS: Final = (
+    "MISCONF",
+    "NOREPLICAS",
+    "UNBLOCKED",
+    "BUSY ",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+)
 
 
 class BrokerUnfit(HeadraceError):

@@ -11,6 +11,7 @@ from typing import Any, Final
 import hiredis
 from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError
 
 from shared.broker.pools import pool_of
 
@@ -96,6 +97,9 @@ async def listen(url: str, channel: str, *, timeout_s: float = 5) -> AsyncGenera
                 await wire.send(pack(("PING",)))
             else:
                 asked = False
+                for answer in came:
+                    if isinstance(answer, Exception):
+                        raise answer
                 if came[0][0] == b"subscribe":
                     yield []
                 if messages := [answer[2] for answer in came if answer[0] == b"message"]:
@@ -132,7 +136,8 @@ class _Wire:
                 raise RedisConnectionError("Redis closed the connection")
             self._parser.feed(data)
             while (answer := self._parser.gets()) is not False:  # RESP2 has no booleans
-                if isinstance(answer, RedisConnectionError):  # LOADING and its like: nothing that follows holds
+                # LOADING and its like: nothing that follows holds. READONLY: this is no master any more.
+                if isinstance(answer, RedisConnectionError | ReadOnlyError):
                     raise answer
                 answers.append(answer)
         return answers

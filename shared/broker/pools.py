@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 SCHEMES: Final = ("redis", "rediss", "unix", "sentinel", "sentinels")
 _SENTINEL_PORT: Final = 26379
+_SENTINEL_TIMEOUT_S: Final = 1.0
 
 
 def check_url(url: str) -> str:
@@ -60,7 +61,8 @@ def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
         options |= {"ssl": True, **dict(parse_qsl(parts.query))}
     return SentinelConnectionPool(
         name,
-        Sentinel(sentinels, sentinel_kwargs=dict(options)),  # type: ignore[no-untyped-call]
+        # One that hangs is passed over.
+        Sentinel(sentinels, sentinel_kwargs=options | {"socket_timeout": _SENTINEL_TIMEOUT_S}),  # type: ignore[no-untyped-call]
         db=db,
         username=unquote(user) or None,
         password=unquote(password) or None,

@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from shared.broker.line import Command, Line
+from shared.broker.line import Command, Line, pack
+
+#: Callers served in one exchange, so that many large answers do not meet one deadline together.
+_MOST_TOGETHER: Final = 64
 
 
 class Trunk:
@@ -12,13 +15,14 @@ class Trunk:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
+        self._waiting: list[tuple[bytes, int, asyncio.Future[list[Any]]]] = []
         self._sending: asyncio.Task[None] | None = None
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """As :meth:`Line.exchange`."""
+        packed = b"".join([pack(command) for command in commands])
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((commands, answer))
+        self._waiting.append((packed, len(commands), answer))
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send())
         return await answer
@@ -30,15 +34,19 @@ class Trunk:
 
     async def _send(self) -> None:
         while self._waiting:
-            together, self._waiting = self._waiting, []
+            together, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
+            packed, counts, callers = zip(*together, strict=True)
             try:
-                answers = await self._line.exchange([command for commands, _ in together for command in commands])
+                answers = await self._line.exchange_packed(b"".join(packed), sum(counts))
             except Exception as error:  # noqa: BLE001  it is raised, to each who waits
-                for _, answer in together:
-                    if not answer.done():
-                        answer.set_exception(error)
+                if isinstance(error, TimeoutError):  # who came later would wait as long for the same silence
+                    callers += tuple(caller for _, _, caller in self._waiting)
+                    self._waiting = []
+                for caller in callers:
+                    if not caller.done():
+                        caller.set_exception(error)
                 continue
-            for commands, answer in together:
-                mine, answers = answers[: len(commands)], answers[len(commands) :]
-                if not answer.done():
-                    answer.set_result(mine)
+            for count, caller in zip(counts, callers, strict=True):
+                mine, answers = answers[:count], answers[count:]
+                if not caller.done():
+                    caller.set_result(mine)

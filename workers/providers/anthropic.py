@@ -20,7 +20,7 @@ from workers.providers.exchange import (
     Exchange,
     offer,
 )
-from workers.providers.sse import deltas_of
+from workers.providers.sse import decode, deltas_of
 
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
 CATCH: Final = (AnthropicError, httpx2.HTTPError, StreamedError, *TROUBLE)
@@ -126,7 +126,7 @@ class _Answer:
         self._output: int | None = None
 
     def take(self, data: bytes) -> Iterator[Delta]:
-        event = _decoder.decode(data)
+        event = decode(_decoder, data)
         match event.type:
             case "content_block_delta" if event.delta is not None:
                 yield from _deltas(event.delta)

@@ -20,7 +20,7 @@ from workers.providers.exchange import (
     Exchange,
     offer,
 )
-from workers.providers.sse import deltas_of
+from workers.providers.sse import decode, deltas_of
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 CATCH: Final = (OpenAIError, httpx2.HTTPError, StreamedError, *TROUBLE)
@@ -124,7 +124,7 @@ class _Answer:
         if data == b"[DONE]":
             self.is_whole = True
             return
-        chunk = _decoder.decode(data)
+        chunk = decode(_decoder, data)
         if chunk.error:
             error = chunk.error if isinstance(chunk.error, _Error) else _Error()
             raise StreamedError(error.code, error.type)

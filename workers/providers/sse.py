@@ -4,11 +4,13 @@ The SDKs would do it, one event at a time and for 15 µs each; a read often brin
 """
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import httpx2
+import msgspec
 
 from workers.providers.base import Delta
 from workers.providers.errors import StreamedError
@@ -18,6 +20,9 @@ from workers.providers.exchange import TROUBLE
 _DRAIN_S: Final = 0.1
 _FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, *TROUBLE)
 _PREFIX: Final = b"data:"
+
+
+T = TypeVar("T")
 
 
 class Answer(Protocol):
@@ -70,6 +75,15 @@ async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
                 yield found
     if data := _data(bytes(rest)):
         yield [data]
+
+
+def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """Raises ValueError. Half of a surrogate pair, which some servers send at the end of a delta, is let through:
+    ``workers/gathering.py`` joins the halves."""
+    try:
+        return decoder.decode(data)
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(data), decoder.type)
 
 
 def _data(block: bytes) -> bytes:

@@ -5,14 +5,19 @@
 -- Answers {'MISSING'}, {'CLOSED'}, {'HELD'}: by a worker, or by nobody until those who held streams when Redis had its
 -- trouble were heard; or {'CLAIMED', epoch, attempt, events readable, stop signal, {field, value, …}}.
 
-local s = load('status', 'epoch', 'log_epoch', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
+local s = load('status', 'holder', 'epoch', 'log_epoch', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
   'live_until', 'polled_until', 'created', 'handed_over')
 if not s.status then
   redis.call('ZREM', INDEX, ID)
   return {'MISSING'}
 end
 if not active(s) then return {'CLOSED'} end
-if held(s) then return {'HELD'} end
+if held(s) then
+  if s.holder ~= ARGV[1] then return {'HELD'} end
+  -- Said twice, since the answer was lost.
+  return {'CLAIMED', tonumber(s.epoch), tonumber(s.attempt), log_length(s, tonumber(s.log_epoch)), signal(s),
+    redis.call('HGETALL', STATE)}
+end
 if s.status == 'running' and not s.handed_over and in_trouble(tonumber(ARGV[2]), true) then return {'HELD'} end
 
 local top_epoch = top_of_tail()

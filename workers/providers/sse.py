@@ -66,13 +66,16 @@ async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
             text = held + read
             held = b"\r" if text.endswith(b"\r") else b""
             read = text.removesuffix(b"\r").replace(b"\r\n", b"\n")  # noqa: PLW2901
-        searched = max(0, len(rest) - 1)
-        rest += read
-        if rest.find(b"\n\n", searched) >= 0:
-            *blocks, last = bytes(rest).split(b"\n\n")
-            rest[:] = last
-            if found := [data for block in blocks if (data := _data(block))]:
-                yield found
+        if rest:
+            searched = len(rest) - 1
+            rest += read
+            if rest.find(b"\n\n", searched) < 0:
+                continue
+            read = bytes(rest)  # noqa: PLW2901
+        *blocks, last = read.split(b"\n\n")
+        rest[:] = last
+        if found := [data for block in blocks if (data := _data(block))]:
+            yield found
     if data := _data(bytes(rest)):
         yield [data]
 

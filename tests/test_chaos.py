@@ -12,4 +12,5 @@ from tests.chaos.campaign import run_campaign
 async def test_nothing_is_lost_in_chaos(seed: int, tmp_path: Path) -> None:
     result = await run_campaign(tmp_path, seed=seed, streams=30, faults=6, say=print)
     assert result.violations == {}
+    assert result.loud == {}
     assert result.hits.total() > 3

@@ -33,8 +33,11 @@ def main() -> int:
     missing = result.never if options.faults >= FULL_RUN else []
     if missing:
         say(f"\nnever occurred in a full run: {', '.join(missing)}")
-    say(f"\nseed {seed}: {'FAILED' if result.violations or missing else 'clean'} in {result.took_s:.0f} s")
-    return 1 if result.violations or missing else 0
+    if result.loud:
+        say("\na process complained: see logs above")
+    failed = bool(result.violations or missing or result.loud)
+    say(f"\nseed {seed}: {'FAILED' if failed else 'clean'} in {result.took_s:.0f} s")
+    return int(failed)
 
 
 def report(result: Result) -> None:

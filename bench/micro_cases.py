@@ -18,15 +18,15 @@ from shared.broker.client import run_many
 from shared.broker.line import Line
 from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol import events
-from shared.protocol.events import Usage
 from shared.protocol.ids import EventId, format_event_id
 from shared.settings import Settings
 from workers.gathering import Gathering
 from workers.providers.base import TextDelta
 from workers.providers.errors import Upstream
 from workers.providers.exchange import Exchange
+from workers.providers.framing import data_of
 from workers.providers.openai import _Answer
-from workers.providers.sse import data_of
+from workers.providers.tool_calls import ToolCalls
 from workers.writer import StreamWriter
 
 Run = Callable[[], Awaitable[None]]
@@ -68,7 +68,7 @@ def _provider_events() -> Run:
 
 
 def _provider_chunks() -> Run:
-    answer = _Answer(Exchange(Upstream("openai", "localhost", "", ""), "gpt-some", ()))
+    answer = _Answer(Exchange(Upstream("openai", "localhost", "", ""), "gpt-some", ()), ToolCalls("openai"))
 
     async def run() -> None:
         for _ in range(TOKENS):
@@ -98,13 +98,12 @@ def _writer() -> Run:
     writer = StreamWriter(
         _HOLDER,
         Claimed(_EPOCH, 1, 0, "", {"body_hash": b"00"}),
-        start=events.Start(_HOLDER.stream_id, "gpt-some", "openai", 1),
         settings=_SETTINGS,
         scripts=_SCRIPTS,
-        usage=lambda deltas: Usage(1, deltas, estimated=True),
         wake=lambda writer: None,
         on_stop=lambda: None,
     )
+    writer.asks("openai", "gpt-some")
 
     async def run() -> None:
         for index in range(TOKENS):

@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
             client=client,
             scripts=scripts,
             hub=hub,
-            models=Models(client),
+            models=Models(client, settings.fallbacks),
             dispatch=dispatch,
             tickets=tickets,
         )

@@ -19,6 +19,7 @@ from shared.settings import Settings
 HEARTBEAT: Final = b": ping\n"
 #: Clients of a gateway that drains come back within this time.
 _SPREAD_MS: Final = 2000
+_MOST_BYTES: Final = 128 * 1024
 
 
 class Stalled(Exception):
@@ -92,10 +93,13 @@ class _Client:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, chunk: bytes, *, more: bool = True) -> None:
-        self._since = self._loop.time()
+        """Piece by piece, where an event is large: so much a slow client can take within the write deadline."""
         self._under_way += 1
         try:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+            for at in range(0, len(chunk) or 1, _MOST_BYTES):
+                self._since = self._loop.time()
+                piece = chunk[at : at + _MOST_BYTES] if len(chunk) > _MOST_BYTES else chunk
+                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
         finally:
             self._under_way -= 1
 

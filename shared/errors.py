@@ -140,7 +140,14 @@ class GenerationError(HeadraceError):
 
 
 class ProviderError(GenerationError):
-    """Codes: ``provider_auth`` ``provider_model_not_found`` ``provider_rejected`` ``provider_rate_limited``
-    ``provider_unavailable`` ``provider_unreachable`` ``provider_timeout`` ``provider_protocol``
-    ``provider_not_configured`` ``upstream_truncated``.
+    """``retry_after_s``: what the provider asked for. Codes: ``provider_auth`` ``provider_model_not_found``
+    ``provider_rejected`` ``provider_rate_limited`` ``provider_unavailable`` ``provider_unreachable``
+    ``provider_connect_timeout`` ``provider_first_token_timeout`` ``provider_idle_timeout`` ``provider_protocol``
+    ``provider_not_configured`` ``provider_circuit_open`` ``tool_call_invalid`` ``upstream_truncated``.
     """
+
+    def __init__(
+        self, code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(code, message, retryable=retryable)
+        self.retry_after_s = retry_after_s

@@ -6,9 +6,10 @@ name that nobody knows, stops the start with a message that says which and why. 
 
 import difflib
 import os
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.broker.pools import check_url
@@ -27,6 +28,28 @@ def _names(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """For how long a provider may keep us waiting: for a connection, for the first token, for the next, in all."""
+
+    connect_s: float
+    first_token_s: float
+    between_tokens_s: float
+    total_s: float
+
+
+class TimeoutChanges(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    connect_s: Seconds | None = None
+    first_token_s: Seconds | None = None
+    between_tokens_s: Seconds | None = None
+    total_s: Seconds | None = None
 
 
 class Settings(BaseSettings):
@@ -48,7 +71,6 @@ class Settings(BaseSettings):
     max_event_bytes: Annotated[int, Field(ge=256, le=1024 * 1024)] = 8192
     lease_s: Annotated[float, Field(ge=1, le=300)] = 10
     reader_lease_s: Annotated[float, Field(ge=1, le=300)] = 10
-    total_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 1800
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 60
     retention_s: Annotated[float, Field(ge=1)] = 24 * 3600
     tombstone_s: Annotated[float, Field(ge=0)] = 7 * 24 * 3600
@@ -75,9 +97,26 @@ class Settings(BaseSettings):
     tick_per_stream_s: Annotated[float, Field(ge=0, le=0.1)] = 30e-6
     max_tick_s: Annotated[float, Field(ge=0, le=1)] = 0.01
     demo_tokens_per_s: Annotated[float, Field(gt=0)] = 30
-    provider_connect_timeout_s: Annotated[float, Field(gt=0)] = 5
-    #: The longest silence of a provider, before and between tokens.
-    provider_read_timeout_s: Annotated[float, Field(gt=0)] = 60
+    #: How deep within a JSON answer values are told as they become whole; 1 for the members of the whole.
+    json_depth: Annotated[int, Field(ge=1, le=16)] = 2
+
+    # --- patience with providers
+    provider_connect_timeout_s: Seconds = 5
+    first_token_timeout_s: Seconds = 60
+    between_tokens_timeout_s: Seconds = 60
+    total_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 1800
+    #: Others for some models, as JSON: {"openai/gpt-5": {"first_token_s": 300}, "ollama": {"connect_s": 1}}.
+    model_timeouts: dict[str, TimeoutChanges] = Field(default_factory=dict)
+    #: Further tries of the same model before the first token, if a failure may pass.
+    provider_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    #: A provider that asks to be left for longer than this is not asked again.
+    retry_longest_wait_s: Annotated[float, Field(ge=0, le=600)] = 20
+    #: Models to ask instead, as JSON: {"openai/gpt-5": ["anthropic/claude"], "ollama": ["openai/gpt-5"]}; a request
+    #: that names its own, or none, is not given these.
+    fallbacks: dict[str, list[str]] = Field(default_factory=dict)
+    #: After so many failures in a row a provider is left alone for so long, by all workers.
+    breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    breaker_open_s: Annotated[float, Field(gt=0, le=3600)] = 30
     #: What ``openai`` and ``anthropic`` offer where their servers have no list to ask for.
     openai_models: Names
     anthropic_models: Names
@@ -89,6 +128,19 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
     anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")
+
+    def timeouts(self, provider: str, model: str = "") -> Timeouts:
+        """Those of one model: what is said of it, else of its provider, else of all."""
+        base = Timeouts(
+            connect_s=self.provider_connect_timeout_s,
+            first_token_s=self.first_token_timeout_s,
+            between_tokens_s=self.between_tokens_timeout_s,
+            total_s=self.total_deadline_s,
+        )
+        for name in (provider, f"{provider}/{model}"):
+            if changes := self.model_timeouts.get(name):
+                base = replace(base, **changes.model_dump(exclude_none=True))
+        return base
 
     def tick_s(self, streams: int) -> float:
         return min(self.max_tick_s, streams * self.tick_per_stream_s)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.dialects import native
 from shared.errors import InvalidLastEventId
 from shared.protocol import events
-from shared.protocol.events import Done, Error, Event, Reasoning, Start, Token, Usage
+from shared.protocol.events import Done, Error, Event, Json, Reasoning, Refusal, Start, Token, ToolCall, Usage
 from shared.protocol.ids import (
     START,
     EventId,
@@ -28,10 +28,11 @@ from shared.protocol.ids import (
     parse_event_id,
 )
 from shared.protocol.lifecycle import ACTIVE, STATUS_AFTER, TERMINAL, TRANSITIONS, Status, Step
-from shared.protocol.transcript import Transcript, estimate_usage, fold
+from shared.protocol.transcript import Transcript, fold
+from shared.protocol.usage import Estimate
 from workers.gathering import Gathering
 from workers.providers.base import ReasoningDelta, TextDelta
-from workers.providers.sse import data_of
+from workers.providers.framing import data_of
 
 #: The same examples every time.
 repeatable = settings(derandomize=True, deadline=None, max_examples=150, database=None)
@@ -47,6 +48,9 @@ EVENT: st.SearchStrategy[Event] = st.one_of(
     st.builds(Start, TEXT, TEXT, TEXT, COUNT, st.booleans()),
     st.builds(Token, TEXT, COUNT, COUNT),
     st.builds(Reasoning, TEXT, COUNT, COUNT),
+    st.builds(Refusal, TEXT, COUNT, COUNT),
+    st.builds(ToolCall, COUNT, TEXT, TEXT, TEXT, st.just(value=True), st.just(0)),
+    st.builds(Json, st.lists(TEXT | COUNT, max_size=3), st.none() | TEXT | st.lists(COUNT, max_size=3)),
     st.builds(Error, TEXT, TEXT, st.booleans()),
     st.builds(Done, TEXT, st.none() | TEXT, st.none() | USAGE),
 )
@@ -248,7 +252,8 @@ def test_a_transcript_is_what_its_events_add_up_to(run: list[Event]) -> None:
     transcript = fold(run)
     assert transcript.text == "".join(e.token for e in run if isinstance(e, Token))
     assert transcript.reasoning == "".join(e.text for e in run if isinstance(e, Reasoning))
-    assert transcript.tokens == sum(e.n for e in run if isinstance(e, Token | Reasoning))
+    assert transcript.refusal == "".join(e.text for e in run if isinstance(e, Refusal))
+    assert transcript.deltas == sum(e.n for e in run if isinstance(e, Token | Reasoning | Refusal))
     for kind, last in ((Start, transcript.start), (Error, transcript.error), (Done, transcript.done)):
         assert last == next((e for e in reversed(run) if isinstance(e, kind)), None)
 
@@ -265,7 +270,18 @@ def test_a_transcript_can_be_folded_in_pages(first: list[Event], second: list[Ev
 
 @pytest.mark.parametrize(("characters", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2), (4000, 1000)])
 def test_estimated_usage(characters: int, tokens: int) -> None:
-    assert estimate_usage(characters, 7) == Usage(tokens, 7, estimated=True)
+    assert Estimate(characters, 0).usage(7, 10) == Usage(tokens, 7, estimated=True)
+
+
+@pytest.mark.parametrize(
+    ("deltas", "sent", "output"),
+    [(7, 10, 7), (1, 400, 100), (0, 0, 0)],  # a delta is a token at least; some providers send several in one
+)
+def test_a_cancel_saves_what_was_not_answered(deltas: int, sent: int, output: int) -> None:
+    estimate = Estimate(4, max_tokens=120)
+    assert estimate.usage(deltas, sent) == Usage(1, output, estimated=True)
+    assert estimate.usage(deltas, sent, cancelled=True) == Usage(1, output, True, tokens_saved=120 - output)
+    assert Estimate(4, 0).usage(deltas, sent, cancelled=True) == Usage(1, output, estimated=True)
 
 
 # --- gathering
@@ -332,7 +348,7 @@ def test_deltas_are_counted_once(batches: list[list[TextDelta | ReasoningDelta]]
             assert index_of(event) == begun  # what is left of a delta too large for one event counts nothing
             next_index += event.n
         assert next_index == sum(type(d) is delta_kind for d in came)
-    assert fold(taken).tokens == len(came)
+    assert fold(taken).deltas == len(came)
 
 
 @repeatable

@@ -16,7 +16,8 @@ from shared.schemas import ChatRequest
 from shared.settings import Settings
 from tests.fakes import Answer, FakeProvider
 from workers.providers import exchange
-from workers.providers.anthropic import DEFAULT_MAX_TOKENS, AnthropicProvider
+from workers.providers.anthropic import AnthropicProvider
+from workers.providers.anthropic_request import DEFAULT_MAX_TOKENS
 from workers.providers.base import Delta, Finished, Offer, Provider, ReasoningDelta, TextDelta
 from workers.providers.demo import STORY, DemoProvider, demo_text
 from workers.providers.errors import Upstream, host_of, provider_error

@@ -10,7 +10,7 @@ from shared.broker.answers import Claimed, Refused
 from shared.broker.client import Client, connect, run
 from shared.broker.ending import Outcome, holder_of
 from shared.broker.scripts import StreamScripts
-from shared.protocol.events import Start, Usage
+from shared.protocol.events import Usage
 from shared.protocol.ids import new_stream_id
 from shared.settings import Settings
 from tests.broker import Broker
@@ -40,16 +40,16 @@ async def claimed_writer(client: Client) -> StreamWriter:
     await run(client, SCRIPTS.create(stream_id, fields=fields, body_hash="00", idempotency=None))
     claimed = await run(client, SCRIPTS.claim(stream_id, TOKEN))
     assert isinstance(claimed, Claimed)
-    return StreamWriter(
+    writer = StreamWriter(
         holder_of(stream_id, claimed, TOKEN),
         claimed,
-        start=Start(stream_id, "m", "p", 1),
         settings=SETTINGS,
         scripts=SCRIPTS,
-        usage=lambda deltas: Usage(1, deltas, estimated=True),
         wake=lambda writer: None,
         on_stop=lambda: None,
     )
+    writer.asks("p", "m")
+    return writer
 
 
 async def step(client: Client, writer: StreamWriter) -> None:

@@ -2,59 +2,85 @@
 
 from collections.abc import Sequence
 
+from msgspec import UNSET
+
 from shared.protocol import events
-from workers.providers.base import Delta, ReasoningDelta, TextDelta
+from shared.protocol.events import Event, encode
+from workers.providers.base import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from workers.surrogates import well_formed
+
+_Joined = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
 
 
 class Gathering:
-    """``deltas`` counts all that ever came; ``bytes`` is about what waits now."""
+    """``deltas`` and ``characters`` count all that ever came of the provider, ``made_bytes`` the events made of it;
+    ``bytes`` is about what waits now."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self.deltas = 0
+        self.characters = 0
+        self.made_bytes = 0
         self.bytes = 0
         self._max_event_bytes = max_event_bytes
-        self._waiting: list[Delta] = []
-        self._counted: dict[type, int] = {TextDelta: 0, ReasoningDelta: 0}
+        self._waiting: list[_Joined] = []
+        self._whole: list[bytes] = []
+        self._counted: dict[type[_Joined], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
 
     def add(self, deltas: Sequence[Delta]) -> None:
-        self.deltas += len(deltas)
         for delta in deltas:
-            self.bytes += len(delta.text)
-        self._waiting += deltas
+            if isinstance(delta, Event):
+                stored = encode(delta)
+                self._whole.append(stored)
+                self.bytes += len(stored)
+            else:
+                self.deltas += 1
+                self.characters += len(delta.text)
+                self.bytes += len(delta.text)
+                self._waiting.append(delta)
 
     def take(self) -> list[bytes]:
-        """The events that what waits makes, and forget it."""
-        if not self._waiting:
-            return []
-        waiting, self._waiting, self.bytes = self._waiting, [], 0
+        """The events that what waits makes, and forget it. What is whole stands after what it is made of, and after
+        all that came with it: so it does not keep apart what can be joined."""
+        waiting, whole = self._waiting, self._whole
+        self._waiting, self._whole, self.bytes = [], [], 0
         made: list[bytes] = []
         run: list[str] = []
-        size, kind = 0, type(waiting[0])
+        size, first = 0, None
         for delta in waiting:
-            if run and (type(delta) is not kind or size + len(delta.text) > self._max_event_bytes):
-                made += self._event(kind, run)
-                run, size = [], 0
-            kind = type(delta)
+            if first is None or not _continues(first, delta) or size + len(delta.text) > self._max_event_bytes:
+                if first is not None:
+                    made += self._events(first, run)
+                first, run, size = delta, [], 0
             run.append(delta.text)
             size += len(delta.text)
-        return made + self._event(kind, run)
+        if first is not None:
+            made += self._events(first, run)
+        self.made_bytes += sum(map(len, made))
+        return made + whole
 
-    def _event(self, kind: type, run: list[str]) -> list[bytes]:
+    def _events(self, first: _Joined, run: list[str]) -> list[bytes]:
         """One event, or several where a single delta is larger than an event may be; the first carries the count."""
-        text, index, n = _well_formed("".join(run)), self._counted[kind], len(run)
-        self._counted[kind] += n
-        pieces = [text[i : i + self._max_event_bytes] for i in range(0, len(text), self._max_event_bytes)] or [""]
+        text, n, size = well_formed("".join(run)), len(run), self._max_event_bytes
+        pieces = [text[i : i + size] for i in range(0, len(text), size)] or [""]
         counts = [n, *[0] * (len(pieces) - 1)]
-        make = events.Token if kind is TextDelta else events.Reasoning
-        return [events.encode(make(piece, index, count)) for piece, count in zip(pieces, counts, strict=True)]
+        if isinstance(first, ToolCallDelta):
+            names = [(first.id or UNSET, first.name or UNSET), *[(UNSET, UNSET)] * (len(pieces) - 1)]
+            made = zip(pieces, counts, names, strict=True)
+            return [encode(events.ToolCall(first.index, piece, *said, n=count)) for piece, count, said in made]
+        make = _EVENTS[type(first)]
+        index = self._counted[type(first)]
+        self._counted[type(first)] += n
+        return [encode(make(piece, index, count)) for piece, count in zip(pieces, counts, strict=True)]
 
 
-def _well_formed(text: str) -> str:
-    """Halves of a surrogate pair joined, lone ones replaced: JSON from a provider may hold them, UTF-8 cannot."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
+_EVENTS: dict[type[_Joined], type[events.Token | events.Reasoning | events.Refusal]] = {
+    TextDelta: events.Token,
+    ReasoningDelta: events.Reasoning,
+    RefusalDelta: events.Refusal,
+}
+
+
+def _continues(first: _Joined, delta: _Joined) -> bool:
+    if type(first) is not type(delta):
+        return False
+    return not isinstance(delta, ToolCallDelta) or (isinstance(first, ToolCallDelta) and first.index == delta.index)

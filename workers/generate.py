@@ -4,23 +4,20 @@ import asyncio
 import logging
 import secrets
 import traceback
-from contextlib import aclosing
-from functools import partial
 from types import TracebackType
 
 from shared.broker.answers import Claimed, Refused
 from shared.broker.client import Client, run
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.scripts import StreamScripts
-from shared.errors import GenerationError, ProviderError
-from shared.protocol.events import Start, Usage
-from shared.protocol.transcript import estimate_usage
+from shared.errors import GenerationError
+from shared.protocol.events import Usage
 from shared.schemas import parse_chat_request
 from shared.settings import Settings
 from workers import metrics
+from workers.asking import Asking
 from workers.flusher import Flusher
 from workers.leases import Leases
-from workers.providers.base import Finished, Provider
 from workers.writer import HANDOVER, Ended, StreamWriter
 
 logger = logging.getLogger(__name__)
@@ -38,7 +35,7 @@ class Generation:
         settings: Settings,
         client: Client,
         scripts: StreamScripts,
-        providers: dict[str, Provider],
+        asking: Asking,
         flusher: Flusher,
         leases: Leases,
     ) -> None:
@@ -46,7 +43,7 @@ class Generation:
         self._settings = settings
         self._client = client
         self._scripts = scripts
-        self._providers = providers
+        self._asking = asking
         self._flusher = flusher
         self._leases = leases
 
@@ -74,23 +71,22 @@ class Generation:
         return None
 
     async def _generate(self, stream_id: str, claimed: Claimed, token: str) -> None:
-        provider_name = claimed.fields["provider"].decode()
-        reading = Interruptible(self._settings.total_deadline_s)
+        asked = parse_chat_request(claimed.fields["request"])
+        reading = Interruptible(self._settings.timeouts(asked.provider or "", asked.model).total_s)
         writer = StreamWriter(
             holder_of(stream_id, claimed, token),
             claimed,
-            start=Start(stream_id, claimed.fields["model"].decode(), provider_name, claimed.attempt),
             settings=self._settings,
             scripts=self._scripts,
-            usage=partial(estimate_usage, int(claimed.fields["prompt_characters"])),
             wake=self._flusher.wake,
             on_stop=reading.interrupt,
         )
+        writer.asks(asked.provider or "", asked.model)
         with self._leases.hold(writer):
             usage: Usage | None = None
             try:
                 async with reading:
-                    outcome, usage = await self._read_provider(provider_name, claimed.fields["request"], writer)
+                    outcome, usage = await self._asking.answer(asked, writer)
             except TimeoutError:
                 outcome = _outcome_of_stop(writer.stop_reason)
             except GenerationError as error:
@@ -107,28 +103,10 @@ class Generation:
                 await end_claimed(self._client, self._scripts, stream_id, claimed, token, outcome)
                 ended = Ended.WRITTEN
             else:
-                ended = await writer.finish(outcome, usage or writer.estimated_usage)
+                ended = await writer.finish(outcome, usage)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
             metrics.ENDINGS.labels(outcome.finish_reason).inc()
         logger.info("stream %s epoch %d: %s %s", stream_id, claimed.epoch, outcome.finish_reason, ended.name.lower())
-
-    async def _read_provider(
-        self, name: str, stored_request: bytes, writer: StreamWriter
-    ) -> tuple[Outcome, Usage | None]:
-        request = parse_chat_request(stored_request)
-        provider = self._providers.get(name)
-        if provider is None:
-            raise ProviderError(
-                "provider_not_configured", f"this worker has no provider {name}: set its key on every worker"
-            )
-        async with aclosing(provider.stream(request)) as answer:
-            async for deltas in answer:
-                if isinstance(deltas, Finished):
-                    return Outcome(deltas.reason), deltas.usage
-                await writer.push(deltas)
-                if writer.bytes >= self._settings.max_stream_bytes:
-                    return Outcome("length", "max_stream_bytes"), None
-        raise ProviderError("upstream_truncated", f"{name} broke off in the middle of its answer", retryable=True)
 
 
 class Interruptible:

@@ -22,6 +22,8 @@ from shared.logs import configure_logging
 from shared.metrics import SWEPT
 from shared.settings import Settings
 from workers import metrics
+from workers.asking import Asking
+from workers.breakers import Breakers
 from workers.flusher import Flusher
 from workers.generate import Generation
 from workers.leases import Leases
@@ -77,12 +79,13 @@ class _Worker:
         self._lines = [writing, renewing, sweeping]
         self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
+        breakers = Breakers(client, self._providers, settings)
         generation = Generation(
             worker_id=worker_id,
             settings=settings,
             client=client,
             scripts=scripts,
-            providers=self._providers,
+            asking=Asking(self._providers, breakers, settings),
             flusher=flusher,
             leases=self._leases,
         )
@@ -99,7 +102,7 @@ class _Worker:
         self._queue = StreamQueue(settings, worker_id, generation.run, put_back)
         self._taking = asyncio.create_task(self._queue.main())
         offering = _offer(client, self._providers.values())
-        works = (flusher.run(), self._leases.renew(), self._leases.listen(), sweep.run(), offering)
+        works = (flusher.run(), self._leases.renew(), self._leases.listen(), sweep.run(), breakers.run(), offering)
         self._background = [asyncio.create_task(work) for work in works]
         settle_garbage_collector()
         logger.info("worker %s serves %s, %d slots", worker_id, ", ".join(self._providers), settings.concurrency)

@@ -11,6 +11,11 @@ TAKEOVERS = Counter("headrace_takeovers_total", "Streams claimed that another wo
 RESTORES = Counter("headrace_restores_total", "Streams written again into a Redis that had lost them")
 ENDINGS = Counter("headrace_endings_total", "Streams that ended here", ["finish_reason"])
 STREAMS = Gauge("headrace_worker_streams", "Streams this worker holds")
+RETRIES = Counter("headrace_provider_retries_total", "Requests put to the same provider again")
+FALLBACKS = Counter("headrace_fallbacks_total", "Requests put to another model, for their own failed")
+PROVIDER_FAILURES = Counter("headrace_provider_failures_total", "Answers that failed", ["provider", "code"])
+BREAKER_OPEN = Gauge("headrace_breaker_open", "1 while all workers leave the provider alone", ["provider"])
+BREAKER_REFUSALS = Counter("headrace_breaker_refusals_total", "Requests that were not put to it", ["provider"])
 
 
 def serve(host: str, port: int) -> None:

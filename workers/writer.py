@@ -17,6 +17,7 @@ from shared.broker.scripts import Call, Ending, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.events import Usage
+from shared.protocol.usage import Estimate
 from shared.settings import Settings
 from workers import metrics
 from workers.gathering import Gathering
@@ -44,9 +45,8 @@ class Ended(Enum):
 
 
 class StreamWriter:
-    """``start`` is written before the first output. ``usage``: the estimate as of now. ``wake`` puts this writer into
-    the flusher's next pipeline. ``on_stop`` is called once, when reading the provider must end; ``stop_reason``
-    says why.
+    """To be told by :meth:`asks` who is asked, before any output. ``wake`` puts this writer into the flusher's next
+    pipeline. ``on_stop`` is called once, when reading the provider must end; ``stop_reason`` says why.
     """
 
     def __init__(
@@ -54,21 +54,19 @@ class StreamWriter:
         holder: Holder,
         claimed: Claimed,
         *,
-        start: events.Start,
         settings: Settings,
         scripts: StreamScripts,
-        usage: Callable[[int], Usage],
         wake: Callable[["StreamWriter"], None],
         on_stop: Callable[[], None],
     ) -> None:
         self.holder = holder
         self.stop_reason = ""
-        self.bytes = 0
         self._fields = claimed.fields
         self._is_first_output = claimed.readable == 0
-        self._start = events.encode(start)
+        self._attempt = claimed.attempt
+        self._start = b""
         self._scripts = scripts
-        self._estimate = usage
+        self._estimate = Estimate.of(claimed.fields)
         self._wake = wake
         self._on_stop = on_stop
         self._most_unsent = 2 * settings.max_event_bytes
@@ -102,10 +100,15 @@ class StreamWriter:
         return self._ended.done()
 
     @property
-    def estimated_usage(self) -> Usage:
-        return self._estimate(self._gathering.deltas)
+    def bytes(self) -> int:
+        """Of the events that were made of what the provider sent, so far."""
+        return self._gathering.made_bytes
 
     # --- what the generation does
+
+    def asks(self, provider: str, model: str) -> None:
+        """Who is being asked, for `start`, which is written with the first output."""
+        self._start = events.encode(events.Start(self.holder.stream_id, model, provider, self._attempt))
 
     async def push(self, deltas: Sequence[Delta]) -> None:
         """Take what came; returns at once unless the window or the broker holds us, so that the caller stops
@@ -116,9 +119,10 @@ class StreamWriter:
             self._moved.clear()
             await self._moved.wait()
 
-    async def finish(self, outcome: Outcome, usage: Usage) -> Ended:
-        """Write what is left, the closing events and the terminal state; outlasts any trouble of the broker.
-        WRITTEN also where the stream had just been ended as abandoned."""
+    async def finish(self, outcome: Outcome, usage: Usage | None) -> Ended:
+        """Write what is left, the closing events and the terminal state; outlasts any trouble of the broker. Usage
+        that the provider did not say is estimated. WRITTEN also where the stream had just been ended as abandoned.
+        """
         while self._ending is not None:  # as abandoned, in flight
             if (ended := await self._ended) is not Ended.WATCHED:
                 return ended
@@ -242,7 +246,6 @@ class StreamWriter:
         for stored in gathered:
             self._events.append(stored)
             self._unsent_bytes += len(stored)
-            self.bytes += len(stored)
 
     def _acknowledge(self, last_seq: int) -> None:
         self._acknowledged = last_seq
@@ -267,12 +270,15 @@ class StreamWriter:
     def _heed(self, signal: str) -> None:
         if signal == ABANDONED:
             if self._ending is None and not self._ended.done():
-                self._begin_ending(Outcome.cancelled(ABANDONED), self.estimated_usage, only_if_unwatched=True)
+                self._begin_ending(Outcome.cancelled(ABANDONED), None, only_if_unwatched=True)
         elif signal:
             self.stop(signal)
 
-    def _begin_ending(self, outcome: Outcome, usage: Usage, *, only_if_unwatched: bool = False) -> None:
+    def _begin_ending(self, outcome: Outcome, usage: Usage | None, *, only_if_unwatched: bool = False) -> None:
         self._freeze()
+        if usage is None:
+            sent = self._gathering
+            usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
         if not self._events and not self._is_first_output:
             # An earlier attempt's text is with the readers: only `start` can tell them that it no longer stands.
             self._events.append(self._start)

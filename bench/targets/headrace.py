@@ -88,7 +88,8 @@ class Headrace:
             "HEADRACE_REDIS_URL": self._broker.url,
             "HEADRACE_SECRET": SECRET,
             "HEADRACE_CONCURRENCY": "10000",
-            "HEADRACE_PROVIDER_READ_TIMEOUT_S": "3600",  # or idle streams would be taken for dead ones
+            "HEADRACE_FIRST_TOKEN_TIMEOUT_S": "3600",
+            "HEADRACE_BETWEEN_TOKENS_TIMEOUT_S": "3600",  # or idle streams would be taken for dead ones
             "HEADRACE_LOG_LEVEL": "warning",
             "OPENAI_API_KEY": "test-key-123",
             "OPENAI_BASE_URL": provider_url,

@@ -66,14 +66,15 @@ async def status(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dic
         "status": state.status,
         "text": transcript.text,
         "reasoning": transcript.reasoning,
-        "tool_calls": [],
-        "json": None,
+        "refusal": transcript.refusal,
+        "tool_calls": [_tool_call(call) for call in transcript.tool_calls],
+        "json": transcript.json,
         "finish_reason": state.finish_reason,
         "reason": state.reason,
         "usage": msgspec.to_builtins(transcript.done.usage) if transcript.done else None,
         "error": msgspec.to_builtins(transcript.error) if transcript.error else None,
-        "model": state.model,
-        "provider": state.provider,
+        "model": transcript.start.model if transcript.start else state.model,
+        "provider": transcript.start.provider if transcript.start else state.provider,
         "attempt": state.attempt,
         "metadata": state.metadata,
         "last_event_id": str(EventId(page.epoch, len(stored))) if stored else None,
@@ -104,6 +105,11 @@ async def delete(stream_id: str, gateway: Gateway) -> None:
     await read_own(gateway, stream_id, most_events=0)
     if not await run(gateway.client, gateway.scripts.delete(stream_id)):
         raise StreamGone
+
+
+def _tool_call(call: events.ToolCall) -> dict[str, Any]:
+    """In the form in which `messages` take it back."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 async def _count_as_watching(gateway: GatewayState, stream_id: str, page: Page, read: int) -> None:

@@ -15,7 +15,8 @@ from shared.protocol import events
 from shared.protocol.events import Usage
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import STATUS_AFTER
-from shared.protocol.transcript import estimate_usage, fold
+from shared.protocol.transcript import fold
+from shared.protocol.usage import Estimate
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ class Outcome:
     @classmethod
     def cancelled(cls, reason: str) -> "Outcome":
         return cls("cancelled", reason)
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.finish_reason == "cancelled"
 
     def closing_events(self, usage: Usage | None) -> list[bytes]:
         """``error`` where there is one, then ``done``."""
@@ -70,7 +75,19 @@ def restorable(fields: dict[str, bytes]) -> Fields:
 
 
 _OWNED_BY_SCRIPTS = frozenset(
-    {"status", "epoch", "holder", "lease_until", "log_epoch", "lead", "live_until", "polled_until", "full", "expires"}
+    {
+        "status",
+        "epoch",
+        "holder",
+        "lease_until",
+        "log_epoch",
+        "lead",
+        "live_until",
+        "polled_until",
+        "gateways",
+        "full",
+        "expires",
+    }
 )
 
 
@@ -90,8 +107,9 @@ async def end_claimed(
     with the closing events, in one script (design §4 rule 4). False where an abandoned stream has a reader again:
     the claim then stands, and the stream is to go on."""
     partial = await read_all(client, scripts, stream_id)
-    output_tokens = fold(events.decode(stored) for stored in partial).tokens
-    usage = estimate_usage(int(claimed.fields.get("prompt_characters", b"0")), output_tokens)
+    sent = fold(events.decode(stored) for stored in partial)
+    estimate = Estimate.of(claimed.fields)
+    usage = estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
     everything = partial + outcome.closing_events(usage)
     holder = holder_of(stream_id, claimed, token)
     ending = outcome.ending(usage, only_if_unwatched=outcome.reason == ABANDONED)

@@ -12,6 +12,8 @@ hr:{bb}:index                zset    create … finish   as long as its longest 
 hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
 hr:catalog                   hash    workers           a day from the last word of any worker
 hr:sweep                     string  one process       1.5 s; who sweeps
+hr:breaker:<provider>        string  workers           30 s; stands while the provider is left alone
+hr:breaker:<provider>:failures  counter workers        a minute longer; failures in a row
 hr:queue, hr:queue:*         arq     dispatch, arq     a day
 hr:gateway:<gateway>         pub/sub append, finish    -, ids of streams whose tail has grown
 hr:worker:<worker>           pub/sub cancel, room      -
@@ -75,6 +77,14 @@ def gateway_channel(gateway_id: str) -> str:
 def worker_channel(worker_id: str) -> str:
     """The scripts derive the same name from the holder, ``<worker>.<random>``."""
     return f"hr:worker:{worker_id}"
+
+
+def breaker_key(provider: str) -> str:
+    return f"hr:breaker:{provider}"
+
+
+def breaker_failures_key(provider: str) -> str:
+    return f"{breaker_key(provider)}:failures"
 
 
 def _bucket_prefix(bucket: str) -> str:

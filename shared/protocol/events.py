@@ -5,9 +5,10 @@ what the native dialect sends as ``data:``, so the hot path renders without deco
 character, which is what keeps a token from breaking out of its SSE line.
 """
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 TOKEN: Final = b"token"
 DONE: Final = b"done"
@@ -15,11 +16,13 @@ START: Final = b"start"
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens in and out. ``estimated`` where the provider did not say."""
+    """Tokens in and out. ``estimated`` where the provider did not say. ``tokens_saved``: what a cancel left of a
+    ``max_tokens`` that was asked for."""
 
     input_tokens: int
     output_tokens: int
     estimated: bool = False
+    tokens_saved: int | UnsetType = UNSET
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -58,6 +61,40 @@ class Reasoning(Event, frozen=True):
     n: int = 1
 
 
+class Refusal(Event, frozen=True):
+    """What a model says in place of an answer that it will not give."""
+
+    TYPE = b"refusal"
+    text: str
+    index: int
+    n: int = 1
+
+
+class ToolCall(Event, frozen=True):
+    """A fragment of a call's ``arguments``, ``n`` deltas joined; ``id`` and ``name`` come with the first of them.
+    Once the call is ``complete``, all of it again in one event, whose ``arguments`` are the text of a JSON object.
+    ``index`` tells parallel calls apart: 0, 1, 2 …"""
+
+    TYPE = b"tool_call"
+    index: int
+    arguments: str
+    id: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    complete: bool = False
+    n: int = 1
+
+
+class Json(Event, frozen=True):
+    """A value of a JSON answer that is whole, and where it stands: keys and indices from the top. The last one has
+    the path ``[]`` and all of it; ``outside`` counts the characters of the answer that were none of the JSON's."""
+
+    TYPE = b"json"
+    path: list[str | int]
+    value: Any
+    complete: bool = True
+    outside: int | UnsetType = UNSET
+
+
 class Error(Event, frozen=True):
     """Comes before ``done`` on failure."""
 
@@ -77,7 +114,8 @@ class Done(Event, frozen=True):
     usage: Usage | None
 
 
-_BY_TYPE: Final[dict[bytes, type[Event]]] = {t.TYPE: t for t in (Start, Token, Reasoning, Error, Done)}
+_TYPES: Final = (Start, Token, Reasoning, Refusal, ToolCall, Json, Error, Done)
+_BY_TYPE: Final[dict[bytes, type[Event]]] = {kind.TYPE: kind for kind in _TYPES}
 _encoder: Final = msgspec.json.Encoder()
 _decoders: Final = {name: msgspec.json.Decoder(kind) for name, kind in _BY_TYPE.items()}
 

@@ -1,24 +1,27 @@
-"""What a run of events adds up to: the JSON view of a stream, and the tokens to estimate usage from."""
+"""What a run of events adds up to: the JSON view of a stream, and what to estimate its usage from."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from shared.protocol.events import Done, Error, Event, Reasoning, Start, Token, Usage
-
-_CHARACTERS_PER_TOKEN = 4  # the usual rule of thumb for English
+from shared.protocol.events import Done, Error, Event, Json, Reasoning, Refusal, Start, Token, ToolCall
 
 
 @dataclass(slots=True)
 class Transcript:
-    """Folded events of one epoch, in order. ``tokens`` counts the provider's deltas, reasoning included."""
+    """Folded events of one epoch, in order. ``deltas`` and ``characters`` count what the provider sent, reasoning
+    and tool calls included; ``tool_calls`` and ``json`` have what is whole."""
 
     start: Start | None = None
-    tokens: int = 0
+    deltas: int = 0
+    characters: int = 0
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    json: Any = None
     done: Done | None = None
     error: Error | None = None
     _text: list[str] = field(default_factory=list)
     _reasoning: list[str] = field(default_factory=list)
+    _refusal: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -28,14 +31,27 @@ class Transcript:
     def reasoning(self) -> str:
         return "".join(self._reasoning)
 
+    @property
+    def refusal(self) -> str:
+        return "".join(self._refusal)
+
     def add(self, event: Event) -> None:
         match event:
             case Token():
                 self._text.append(event.token)
-                self.tokens += event.n
+                self._count(event.token, event.n)
             case Reasoning():
                 self._reasoning.append(event.text)
-                self.tokens += event.n
+                self._count(event.text, event.n)
+            case Refusal():
+                self._refusal.append(event.text)
+                self._count(event.text, event.n)
+            case ToolCall(complete=True):
+                self.tool_calls.append(event)
+            case ToolCall():
+                self._count(event.arguments, event.n)
+            case Json(path=[]):
+                self.json = event.value
             case Start():
                 self.start = event
             case Error():
@@ -43,14 +59,13 @@ class Transcript:
             case Done():
                 self.done = event
 
+    def _count(self, text: str, deltas: int) -> None:
+        self.deltas += deltas
+        self.characters += len(text)
+
 
 def fold(events: Iterable[Event]) -> Transcript:
     transcript = Transcript()
     for event in events:
         transcript.add(event)
     return transcript
-
-
-def estimate_usage(prompt_characters: int, output_tokens: int) -> Usage:
-    """For a provider that did not say, or could not any more."""
-    return Usage(math.ceil(prompt_characters / _CHARACTERS_PER_TOKEN), output_tokens, estimated=True)

@@ -30,7 +30,8 @@ SETTINGS: dict[str, object] = {
     "heartbeat_s": 2,
     "retry_ms": 100,
     "write_deadline_s": 5,
-    "provider_read_timeout_s": 4,
+    "first_token_timeout_s": 4,
+    "between_tokens_timeout_s": 4,
     "drain_s": DRAIN_S,
 }
 _KEY = "chaos-worker-"

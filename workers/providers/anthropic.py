@@ -10,23 +10,23 @@ from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHtt
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
+from workers.providers.anthropic_request import answers_by_tool, body_of
 from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta
 from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.exchange import (
     NO_KEY,
-    POOL_TIMEOUT_S,
     SPARE_CONNECTIONS,
     TROUBLE,
     Exchange,
     offer,
+    timeout_of,
 )
-from workers.providers.sse import decode, deltas_of
+from workers.providers.framing import data_of, decode, deltas_of
+from workers.providers.tool_calls import ToolCalls
 
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
 CATCH: Final = (AnthropicError, httpx2.HTTPError, StreamedError, *TROUBLE)
 
-#: The API demands a limit. This one is within every model's own, and enough for most chat answers.
-DEFAULT_MAX_TOKENS: Final = 4096
 #: The largest page that the list of models comes in.
 MODELS_PAGE: Final = 1000
 
@@ -49,11 +49,8 @@ class AnthropicProvider:
         key = settings.anthropic_api_key
         self._upstream = Upstream(self.name, host_of(base_url), "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
         self._models = settings.anthropic_models
-        timeout = httpx2.Timeout(
-            settings.provider_read_timeout_s,
-            connect=settings.provider_connect_timeout_s,
-            pool=POOL_TIMEOUT_S,
-        )
+        self._settings = settings
+        timeout = timeout_of(settings.timeouts(self.name))
         self._client = AsyncAnthropic(
             # Given twice: where the HTTP client's equals its own default, the SDK takes 600 s of its own instead.
             timeout=timeout,
@@ -79,15 +76,17 @@ class AnthropicProvider:
             # Not `messages.create`, whose models cost more than all the rest of the way, see openai.py.
             response = await self._client.post(
                 "/v1/messages",
-                body=_body(request),
+                body=body_of(request),
                 cast_to=object,
+                options={"timeout": timeout_of(self._settings.timeouts(self.name, request.model))},
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
             exchange.started = True
             # Closing the response is what closes the connection; leaving the loop alone does not.
             async with response:
-                async for deltas in deltas_of(response.response, _Answer(exchange)):
+                answer = _Answer(exchange, ToolCalls(self.name), by_tool=answers_by_tool(request))
+                async for deltas in deltas_of(response.response.aiter_bytes(), data_of, answer):
                     yield deltas
         if exchange.finished is not None:
             yield exchange.finished
@@ -100,28 +99,17 @@ class AnthropicProvider:
         return [model.id for model in page.data]
 
 
-def _body(request: ChatRequest) -> dict[str, object]:
-    asked = {
-        "system": "\n\n".join(m.content for m in request.messages if m.role == "system") or None,
-        "stop_sequences": request.stop or None,
-        "temperature": request.temperature,
-    }
-    return {
-        "model": request.model,
-        "messages": [{"role": m.role, "content": m.content} for m in request.messages if m.role != "system"],
-        "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
-        "stream": True,
-        **{name: value for name, value in asked.items() if value is not None},
-    }
-
-
 class _Answer:
-    """One answer's events, by their ``type``; unknown ones are passed over, as Anthropic asks its clients to."""
+    """One answer's events, by their ``type``; unknown ones are passed over, as Anthropic asks its clients to.
+    ``by_tool``: the input of the one tool is the answer's text."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, calls: ToolCalls, *, by_tool: bool) -> None:
         self.is_whole = False
         self._exchange = exchange
+        self._calls = calls
+        self._by_tool = by_tool
         self._reason: FinishReason = "stop"
+        self._detail: str | None = None
         self._input: int | None = None
         self._output: int | None = None
 
@@ -129,21 +117,48 @@ class _Answer:
         event = decode(_decoder, data)
         match event.type:
             case "content_block_delta" if event.delta is not None:
-                yield from _deltas(event.delta)
+                yield from self._deltas(event.index, event.delta)
+            case "content_block_start" if event.content_block is not None:
+                yield from self._begin(event.index, event.content_block)
+            case "content_block_stop":
+                yield from self._calls.complete(event.index)
             case "message_start" if event.message is not None and event.message.usage is not None:
                 self._input = event.message.usage.input_tokens
             case "message_delta":
-                if event.delta is not None:
-                    self._reason = _FINISH.get(event.delta.stop_reason or "", "stop")
-                if event.usage is not None:
-                    # Cumulative, so it replaces what the start said.
-                    self._input = self._input if event.usage.input_tokens is None else event.usage.input_tokens
-                    self._output = event.usage.output_tokens
+                self._note_end(event)
             case "message_stop":
                 self.is_whole = True
-                self._exchange.finished = Finished(self._reason, self._usage)
+                yield from self._calls.finish(self._reason)
+                self._exchange.finished = Finished(self._calls.reason(self._reason), self._usage, self._detail)
             case "error":
                 raise StreamedError(None, event.error.type if event.error else None)
+
+    def _begin(self, index: int, block: "_Block") -> Iterator[Delta]:
+        if block.type == "tool_use" and not self._by_tool:
+            yield from self._calls.fragment(index, id=block.id, name=block.name, arguments="")
+        elif block.type == "text" and block.text:
+            yield TextDelta(block.text)
+
+    def _deltas(self, index: int, delta: "_Delta") -> Iterator[Delta]:
+        if delta.type == "text_delta" and delta.text:
+            yield TextDelta(delta.text)
+        elif delta.type == "thinking_delta" and delta.thinking:
+            yield ReasoningDelta(delta.thinking)
+        elif delta.type == "input_json_delta" and delta.partial_json:
+            if self._by_tool:
+                yield TextDelta(delta.partial_json)
+            else:
+                yield from self._calls.fragment(index, id=None, name=None, arguments=delta.partial_json)
+
+    def _note_end(self, event: "_Event") -> None:
+        if event.delta is not None:
+            said = event.delta.stop_reason or ""
+            self._reason = "stop" if said == "tool_use" and self._by_tool else _FINISH.get(said, "stop")
+            self._detail = "refusal" if said == "refusal" else None
+        if event.usage is not None:
+            # Cumulative, so it replaces what the start said.
+            self._input = self._input if event.usage.input_tokens is None else event.usage.input_tokens
+            self._output = event.usage.output_tokens
 
     @property
     def _usage(self) -> Usage | None:
@@ -152,10 +167,18 @@ class _Answer:
         return Usage(input_tokens=self._input, output_tokens=self._output)
 
 
+class _Block(msgspec.Struct):
+    type: str = ""
+    id: str | None = None
+    name: str | None = None
+    text: str | None = None
+
+
 class _Delta(msgspec.Struct):
     type: str = ""
     text: str | None = None
     thinking: str | None = None
+    partial_json: str | None = None
     stop_reason: str | None = None
 
 
@@ -174,6 +197,8 @@ class _Error(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     type: str
+    index: int = 0
+    content_block: _Block | None = None
     delta: _Delta | None = None
     message: _Message | None = None
     usage: _Counts | None = None
@@ -181,10 +206,3 @@ class _Event(msgspec.Struct):
 
 
 _decoder: Final = msgspec.json.Decoder(_Event)
-
-
-def _deltas(delta: _Delta) -> Iterator[Delta]:
-    if delta.type == "text_delta" and delta.text:
-        yield TextDelta(delta.text)
-    elif delta.type == "thinking_delta" and delta.thinking:
-        yield ReasoningDelta(delta.thinking)

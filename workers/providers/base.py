@@ -1,7 +1,7 @@
 """What a provider is: one method that turns a request into canonical deltas.
 
-A provider yields any number of :class:`TextDelta` and :class:`ReasoningDelta`, in lists of what came together, and
-then exactly one :class:`Finished`. Ending without it means that the upstream broke off; the caller turns that into
+A provider yields any number of :data:`Delta`, in lists of what came together, and then exactly one
+:class:`Finished`. Ending without it means that the upstream broke off; the caller turns that into
 ``upstream_truncated``. Everything that goes wrong is raised as :class:`shared.errors.ProviderError`; no SDK's own
 exception leaves this package. Closing the iterator closes the provider's connection.
 """
@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from shared.protocol import events
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 
@@ -26,15 +27,31 @@ class ReasoningDelta(msgspec.Struct, frozen=True):
     text: str
 
 
-Delta = TextDelta | ReasoningDelta
+class RefusalDelta(msgspec.Struct, frozen=True):
+    text: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """``text``: a fragment of the arguments. ``id`` and ``name`` come once, with the first of a call."""
+
+    index: int
+    text: str
+    id: str | None = None
+    name: str | None = None
+
+
+#: A whole ``ToolCall`` or ``Json`` stands after the deltas it is made of.
+Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | events.ToolCall | events.Json
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """``usage`` is None where the provider did not say; the caller then estimates."""
+    """``usage`` is None where the provider did not say; the caller then estimates. ``detail`` says more than
+    ``reason`` can, as ``refusal`` does."""
 
     reason: FinishReason
     usage: Usage | None
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,8 @@ class Provider(Protocol):
         ...
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        """An async generator over one answer; no list is empty. ``request.model`` is the provider's own name."""
+        """An async generator over one answer; no list is empty. ``request.model`` is the provider's own name. It
+        waits for as long as the provider is silent: the caller has the patience."""
         ...
 
     async def aclose(self) -> None:

@@ -77,7 +77,7 @@ class DemoProvider:
             yield [TextDelta(token)]
             sent += 1
         reason: FinishReason = "stop" if next(tokens, None) is None else "length"
-        prompt = sum(len(message.content.split()) for message in request.messages)
+        prompt = sum(len(message.text.split()) for message in request.messages)
         yield Finished(reason, Usage(input_tokens=prompt, output_tokens=sent))
 
     async def aclose(self) -> None:
@@ -86,7 +86,7 @@ class DemoProvider:
 
 def demo_text(request: ChatRequest) -> str:
     """The whole answer: the story, or numbered words where the last user message asks for a number of them."""
-    questions = [message.content for message in request.messages if message.role == "user"]
+    questions = [message.text for message in request.messages if message.role == "user"]
     asked = _ASKED.search(questions[-1]) if questions else None
     if asked is None:
         return STORY

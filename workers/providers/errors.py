@@ -4,8 +4,10 @@ Messages are built from our own words, the provider's name, its host, the model'
 came from upstream is ever in them: providers echo prompts and parts of keys in their errors.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -29,6 +31,15 @@ class StreamedError(Exception):
         super().__init__()
         self.code = code
         self.type = type
+
+
+class RefusedError(Exception):
+    """An HTTP status in place of an answer, from a provider without an SDK of its own."""
+
+    def __init__(self, status_code: int, headers: Mapping[str, str]) -> None:
+        super().__init__()
+        self.status_code = status_code
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +71,10 @@ _UNREACHABLE: Final = _Row(
     True,
     "cannot reach {name} at {host}: check {url_variable} on the workers and that it is running",
 )
-_TIMEOUT: Final = _Row(
-    "provider_timeout",
+_CONNECT_TIMEOUT: Final = _Row(
+    "provider_connect_timeout",
     True,
-    "{name} at {host} was silent for too long: check it, and HEADRACE_PROVIDER_READ_TIMEOUT_S",
+    "{name} at {host} did not take the connection in time: check {url_variable} and the network of the workers",
 )
 _TRUNCATED: Final = _Row("upstream_truncated", True, "{name} at {host} broke off in the middle of its answer")
 _PROTOCOL: Final = _Row(
@@ -76,7 +87,7 @@ _BY_STATUS: Final[Mapping[int, _Row]] = {
     401: _AUTH,
     403: _AUTH,
     404: _MODEL_NOT_FOUND,
-    408: _TIMEOUT,
+    408: _UNAVAILABLE,
     429: _RATE_LIMITED,
 }
 
@@ -97,13 +108,14 @@ _STATUS_BY_KIND: Final[Mapping[str, int]] = {
 #: beneath them agree on names, and because importing all of them here would cost every worker seconds. The rest
 #: (JSON that is none, models of the wrong shape) is ``_PROTOCOL``.
 _BY_CLASS: Final[Mapping[str, _Row | None]] = {
-    "TimeoutException": _TIMEOUT,
-    "APITimeoutError": _TIMEOUT,
-    "TimeoutError": _TIMEOUT,
+    "TimeoutException": _CONNECT_TIMEOUT,
+    "APITimeoutError": _CONNECT_TIMEOUT,
+    "TimeoutError": _CONNECT_TIMEOUT,
     "DecodingError": _PROTOCOL,
     "APIResponseValidationError": _PROTOCOL,
     "APIConnectionError": _UNREACHABLE,
-    "ServerTimeoutError": _TIMEOUT,
+    "ClientPayloadError": _TRUNCATED,
+    "ServerTimeoutError": _CONNECT_TIMEOUT,
     "ClientError": _UNREACHABLE,
     "HTTPError": _UNREACHABLE,
     "OSError": _UNREACHABLE,
@@ -117,7 +129,8 @@ def provider_error(error: Exception, upstream: Upstream, *, model: str, started:
     """``error`` is what an SDK raised; ``started`` says whether the response had begun."""
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and status >= 400:
-        return _build(_row_for(status), upstream, model, how=f"HTTP {status}")
+        wait_s = retry_after_s(_headers_of(error))
+        return _build(_row_for(status), upstream, model, how=f"HTTP {status}", retry_after_s=wait_s)
     row = _row_of(error)
     if row is None:
         return _build(_row_for(_status_within(error)), upstream, model, how="said within the stream")
@@ -155,7 +168,29 @@ def _status_within(error: Exception) -> int:
     return 500
 
 
-def _build(row: _Row, upstream: Upstream, model: str, *, how: str) -> ProviderError:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """What a provider asks for: seconds or a date, or in the header of its own that says it finer."""
+    if (ms := headers.get("retry-after-ms", "")).isdecimal():
+        return int(ms) / 1000
+    asked = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(asked))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _headers_of(error: Exception) -> Mapping[str, str]:
+    """The SDKs' errors carry the response."""
+    return getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", None) or {}
+
+
+def _build(
+    row: _Row, upstream: Upstream, model: str, *, how: str, retry_after_s: float | None = None
+) -> ProviderError:
     message = row.message.format(
         name=upstream.name,
         host=upstream.host,
@@ -164,4 +199,4 @@ def _build(row: _Row, upstream: Upstream, model: str, *, how: str) -> ProviderEr
         model=model,
         how=how,
     )
-    return ProviderError(row.code, message, retryable=row.retryable)
+    return ProviderError(row.code, message, retryable=row.retryable, retry_after_s=retry_after_s)

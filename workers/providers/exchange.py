@@ -5,11 +5,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
+import httpx2
+
+from shared.settings import Timeouts
 from workers.providers.base import Finished, Offer
 from workers.providers.errors import Upstream, provider_error
 
 #: Waiting for a free connection in our own pool, which is sized so that it never happens.
-POOL_TIMEOUT_S: Final = 5.0
+_POOL_TIMEOUT_S: Final = 5.0
 OFFER_TIMEOUT_S: Final = 3.0
 #: Connections beyond the streams themselves, for lists of models and for sockets still closing.
 SPARE_CONNECTIONS: Final = 16
@@ -47,6 +50,11 @@ class Exchange:
         if self.finished is None:
             raise provider_error(error, self._upstream, model=self._model, started=self.started) from None
         return True
+
+
+def timeout_of(timeouts: Timeouts) -> httpx2.Timeout:
+    """Only for what happens before the answer: its silences are watched by ``workers/silence.py``."""
+    return httpx2.Timeout(None, connect=timeouts.connect_s, pool=_POOL_TIMEOUT_S)
 
 
 async def offer(configured: tuple[str, ...], ask: Callable[[], Awaitable[Iterable[str]]], catch: Catch) -> Offer:

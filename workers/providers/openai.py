@@ -10,17 +10,18 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, OpenAIError
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
-from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta
+from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, RefusalDelta, TextDelta
 from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.exchange import (
     NO_KEY,
-    POOL_TIMEOUT_S,
     SPARE_CONNECTIONS,
     TROUBLE,
     Exchange,
     offer,
+    timeout_of,
 )
-from workers.providers.sse import decode, deltas_of
+from workers.providers.framing import data_of, decode, deltas_of
+from workers.providers.tool_calls import ToolCalls
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 CATCH: Final = (OpenAIError, httpx2.HTTPError, StreamedError, *TROUBLE)
@@ -31,6 +32,17 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+}
+#: The canonical request has OpenAI's words for these.
+_AS_THEY_ARE: Final = {
+    "model",
+    "messages",
+    "temperature",
+    "stop",
+    "tools",
+    "tool_choice",
+    "response_format",
+    "reasoning_effort",
 }
 
 
@@ -47,11 +59,8 @@ class OpenAIProvider:
         # OpenAI's reasoning models refuse `max_tokens`; other servers know only that and may ignore, silently, the
         # newer `max_completion_tokens`.
         self._newer_limit = base_url.rstrip("/") == DEFAULT_BASE_URL
-        timeout = httpx2.Timeout(
-            settings.provider_read_timeout_s,
-            connect=settings.provider_connect_timeout_s,
-            pool=POOL_TIMEOUT_S,
-        )
+        self._settings = settings
+        timeout = timeout_of(settings.timeouts(self.name))
         self._client = AsyncOpenAI(
             # Given twice: where the HTTP client's equals its own default, the SDK takes 600 s of its own instead.
             timeout=timeout,
@@ -78,13 +87,16 @@ class OpenAIProvider:
                 "/chat/completions",
                 body=self._body(request),
                 cast_to=object,
+                options={"timeout": timeout_of(self._settings.timeouts(self.name, request.model))},
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
             exchange.started = True
             # Closing the response is what closes the connection; leaving the loop alone does not.
             async with response:
-                async for deltas in deltas_of(response.response, _Answer(exchange)):
+                async for deltas in deltas_of(
+                    response.response.aiter_bytes(), data_of, _Answer(exchange, ToolCalls(self.name))
+                ):
                     yield deltas
         if exchange.finished is not None:
             yield exchange.finished
@@ -93,18 +105,10 @@ class OpenAIProvider:
         await self._client.close()
 
     def _body(self, request: ChatRequest) -> dict[str, object]:
-        asked = {
-            "temperature": request.temperature,
-            "max_completion_tokens" if self._newer_limit else "max_tokens": request.max_tokens,
-            "stop": request.stop,
-        }
-        return {
-            "model": request.model,
-            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **{name: value for name, value in asked.items() if value is not None},
-        }
+        asked = request.model_dump(mode="json", include=_AS_THEY_ARE, exclude_none=True)
+        if request.max_tokens is not None:
+            asked["max_completion_tokens" if self._newer_limit else "max_tokens"] = request.max_tokens
+        return {**asked, "stream": True, "stream_options": {"include_usage": True}}
 
     async def _ask(self) -> list[str]:
         page = await self._client.models.list()
@@ -114,10 +118,12 @@ class OpenAIProvider:
 class _Answer:
     """One answer's chunks. Usage comes after the reason, or in the same chunk, or never: so the end is awaited."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, calls: ToolCalls) -> None:
         self.is_whole = False
         self._exchange = exchange
+        self._calls = calls
         self._reason: FinishReason | None = None
+        self._detail: str | None = None
         self._usage: Usage | None = None
 
     def take(self, data: bytes) -> Iterator[Delta]:
@@ -130,12 +136,39 @@ class _Answer:
             raise StreamedError(error.code, error.type)
         for choice in chunk.choices or ():
             if choice.delta is not None:
-                yield from _deltas(choice.delta)
+                yield from self._deltas(choice.delta)
             if choice.finish_reason:
-                self._reason = _FINISH.get(choice.finish_reason, "stop")
+                reason = _FINISH.get(choice.finish_reason, "stop")
+                yield from self._calls.finish(reason)
+                self._reason = "content_filter" if self._detail else self._calls.reason(reason)
         self._usage = _usage(chunk) or self._usage
         if self._reason is not None:
-            self._exchange.finished = Finished(self._reason, self._usage)
+            self._exchange.finished = Finished(self._reason, self._usage, self._detail)
+
+    def _deltas(self, delta: "_Delta") -> Iterator[Delta]:
+        if thinking := delta.reasoning_content or delta.reasoning:
+            yield ReasoningDelta(thinking)
+        if delta.content:
+            yield TextDelta(delta.content)
+        if delta.refusal:
+            self._detail = "refusal"
+            yield RefusalDelta(delta.refusal)
+        for at, call in enumerate(delta.tool_calls or ()):
+            function = call.function or _Function()
+            # Some servers number nothing; what they send at one place is one call.
+            key = at if call.index is None else call.index
+            yield from self._calls.fragment(key, id=call.id, name=function.name, arguments=function.arguments or "")
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
 
 
 class _Delta(msgspec.Struct):
@@ -144,6 +177,7 @@ class _Delta(msgspec.Struct):
     # No official field: DeepSeek and its followers use the first name, vLLM and OpenRouter the second.
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -168,13 +202,6 @@ class _Chunk(msgspec.Struct):
 
 
 _decoder: Final = msgspec.json.Decoder(_Chunk)
-
-
-def _deltas(delta: _Delta) -> Iterator[Delta]:
-    if thinking := delta.reasoning_content or delta.reasoning:
-        yield ReasoningDelta(thinking)
-    if text := delta.content or delta.refusal:
-        yield TextDelta(text)
 
 
 def _usage(chunk: _Chunk) -> Usage | None:

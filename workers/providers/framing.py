@@ -1,47 +1,51 @@
-"""What a provider's event stream says, taken off its HTTP response read by read.
+"""How providers cut their answers into pieces, as server-sent events or as lines, taken off the body read by read.
 
 The SDKs would do it, one event at a time and for 15 µs each; a read often brings several (bench/NOTES.md).
 """
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
+import aiohttp
 import httpx2
 import msgspec
 
+from shared.errors import ProviderError
 from workers.providers.base import Delta
 from workers.providers.errors import StreamedError
 from workers.providers.exchange import TROUBLE
 
 #: A body read to its end leaves its connection for the next request; a server that does not end it is not waited for.
 _DRAIN_S: Final = 0.1
-_FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, *TROUBLE)
+_FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, ProviderError, *TROUBLE)
 _PREFIX: Final = b"data:"
-
+#: One event or line; what is longer is no answer.
+_MOST_BYTES: Final = 64 * 1024 * 1024
 
 T = TypeVar("T")
+#: Gives what each read completed; no list is empty.
+Cut = Callable[[AsyncIterable[bytes]], AsyncGenerator[list[bytes], None]]
 
 
 class Answer(Protocol):
-    """Understands one provider's events. ``is_whole``: its own end marker has come."""
+    """Understands one provider's pieces. ``is_whole``: its own end marker has come."""
 
     is_whole: bool
 
     def take(self, data: bytes) -> Iterable[Delta]: ...
 
 
-async def deltas_of(response: httpx2.Response, answer: Answer) -> AsyncGenerator[list[Delta], None]:
+async def deltas_of(body: AsyncIterator[bytes], cut: Cut, answer: Answer) -> AsyncGenerator[list[Delta], None]:
     """The deltas that each read brought. Raises what ``answer.take`` raises, after the deltas before it."""
-    body = response.aiter_bytes()
-    async for events in data_of(body):
+    async for pieces in cut(body):
         deltas: list[Delta] = []
         fault: Exception | None = None
         try:
-            for data in events:
-                deltas += answer.take(data)
+            for piece in pieces:
+                deltas += answer.take(piece)
         except _FAULTS as error:
             fault = error
         if deltas:
@@ -50,10 +54,25 @@ async def deltas_of(response: httpx2.Response, answer: Answer) -> AsyncGenerator
             raise fault
         if answer.is_whole:
             break
-    with suppress(TimeoutError, httpx2.HTTPError):
+    with suppress(TimeoutError, httpx2.HTTPError, aiohttp.ClientError):
         async with asyncio.timeout(_DRAIN_S):
             async for _ in body:
                 pass
+
+
+async def lines_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """Lines, without blank ones; what stands after the last line break is one too."""
+    rest = bytearray()
+    async for read in body:
+        rest += read
+        if b"\n" in read:
+            *lines, last = bytes(rest).split(b"\n")
+            rest[:] = last
+            if found := [line for line in lines if line.strip()]:
+                yield found
+        _check_size(rest)
+    if rest.strip():
+        yield [bytes(rest)]
 
 
 async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
@@ -70,6 +89,7 @@ async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
             searched = len(rest) - 1
             rest += read
             if rest.find(b"\n\n", searched) < 0:
+                _check_size(rest)
                 continue
             read = bytes(rest)  # noqa: PLW2901
         *blocks, last = read.split(b"\n\n")
@@ -82,11 +102,16 @@ async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """Raises ValueError. Half of a surrogate pair, which some servers send at the end of a delta, is let through:
-    ``workers/gathering.py`` joins the halves."""
+    ``workers/surrogates.py`` joins the halves."""
     try:
         return decoder.decode(data)
     except msgspec.DecodeError:
         return msgspec.convert(json.loads(data), decoder.type)
+
+
+def _check_size(rest: bytearray) -> None:
+    if len(rest) > _MOST_BYTES:
+        raise ValueError("one piece of an answer is too large")
 
 
 def _data(block: bytes) -> bytes:

@@ -1,0 +1,34 @@
+"""What an answer cost, where the provider did not say, or could not any more."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msgspec import UNSET
+
+from shared.protocol.events import Usage
+
+_CHARACTERS_PER_TOKEN = 4  # the usual rule of thumb for English
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is known of a request beforehand. ``max_tokens`` is 0 where none was asked for."""
+
+    prompt_characters: int
+    max_tokens: int
+
+    @classmethod
+    def of(cls, fields: Mapping[str, bytes]) -> "Estimate":
+        """From a stream's state."""
+        return cls(int(fields.get("prompt_characters", b"0")), int(fields.get("max_tokens", b"0")))
+
+    def usage(self, deltas: int, characters: int, *, cancelled: bool = False) -> Usage:
+        """Of an answer of so many deltas and characters: a delta is at least a token."""
+        output = max(deltas, _tokens(characters))
+        saved = max(0, self.max_tokens - output) if cancelled and self.max_tokens else UNSET
+        return Usage(_tokens(self.prompt_characters), output, estimated=True, tokens_saved=saved)
+
+
+def _tokens(characters: int) -> int:
+    return math.ceil(characters / _CHARACTERS_PER_TOKEN)

@@ -1,0 +1,90 @@
+"""The body of ``POST /chat`` and ``POST /chat/stream``."""
+
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from shared.errors import InvalidJson, InvalidRequest
+from shared.schemas.messages import Message, check_results
+from shared.schemas.model import Model
+from shared.schemas.response_format import ResponseFormat
+from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
+
+OnDisconnect = Literal["cancel", "continue"]
+OnWorkerLost = Literal["restart", "fail"]
+
+MAX_METADATA_ENTRIES = 16
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+StopSequence = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class ChatRequest(Model):
+    """``on_disconnect`` and ``grace_s`` default per route, see ``gateway.api.chat``. ``fallbacks`` are models to ask,
+    in this order, where the one before fails without a word of an answer."""
+
+    model: ModelName
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    provider: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    stop: Annotated[list[StopSequence], Field(max_length=16)] | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
+    tool_choice: ToolChoice | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: Literal["low", "medium", "high"] | None = None
+    fallbacks: Annotated[list[ModelName], Field(max_length=8)] | None = None
+    on_disconnect: OnDisconnect | None = None
+    grace_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    on_worker_lost: OnWorkerLost = "restart"
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_ENTRIES)] | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop_is_a_list_of_one(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_results(self.messages)
+        names = set[str]()
+        for at, tool in enumerate(self.tools or ()):
+            if tool.function.name in names:
+                raise ValueError(f"tools.{at}.function.name: an earlier tool has this name")
+            names.add(tool.function.name)
+        if self.tool_choice is not None and not names:
+            raise ValueError("tool_choice: there are no tools to choose from")
+        if isinstance(self.tool_choice, NamedToolChoice) and self.tool_choice.function.name not in names:
+            raise ValueError("tool_choice.function.name: no tool has this name")
+        return self
+
+    @property
+    def prompt_characters(self) -> int:
+        """As many as a provider is sent, nearly: to estimate usage from."""
+        sent = sum(len(m.text) + sum(len(c.function.arguments) for c in m.tool_calls or ()) for m in self.messages)
+        return sent + sum(len(json.dumps(tool.model_dump(exclude_none=True))) for tool in self.tools or ())
+
+
+def parse_chat_request(body: bytes) -> ChatRequest:
+    """``body`` as it came over the wire. Raises :class:`InvalidJson` or :class:`InvalidRequest`, each naming
+    what is wrong without repeating what was sent."""
+    try:
+        return ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        if problems[0]["type"] == "json_invalid":
+            raise InvalidJson(f"the body is not valid JSON: {problems[0]['msg']}") from None
+        raise InvalidRequest("; ".join(_describe(p["loc"], p["type"], p["msg"]) for p in problems[:5])) from None
+
+
+def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    parts = [str(part) for part in location]
+    field = ".".join(part for part in parts if not part.startswith("("))
+    if kind == "extra_forbidden":
+        return f"{field}: unknown field"
+    if kind == "value_error":
+        message = message.removeprefix("Value error, ")
+        return f"{field}: {message}" if field else message
+    return f"{field or 'body'}: {message[:1].lower()}{message[1:]}"

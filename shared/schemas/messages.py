@@ -1,0 +1,124 @@
+"""The messages of a conversation."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+
+from shared.schemas.model import Function, Model, Name
+
+Role = Literal["system", "user", "assistant", "tool"]
+CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class TextPart(Model):
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(Model):
+    url: Annotated[str, StringConstraints(pattern=r"^(https?://|data:image/[a-z0-9.+-]+;base64,)")]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Model):
+    """An image by its address or as a ``data:`` URL. Headrace never fetches it: the provider does, or refuses."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+def _type_of(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return f"({kind})"
+
+
+def _form_of(content: object) -> str:
+    return "(parts)" if isinstance(content, list) else "(text)"
+
+
+# Tags in parentheses are left out where an error names the place, see chat.py.
+_Part = Annotated[
+    Annotated[TextPart, Tag("(text)")] | Annotated[ImagePart, Tag("(image_url)")],
+    Discriminator(_type_of, custom_error_type="part", custom_error_message="type must be text or image_url"),
+]
+_Content = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[list[_Part], Tag("(parts)"), Field(min_length=1, max_length=256)],
+    Discriminator(_form_of),
+]
+
+
+class FunctionCall(Model):
+    """``arguments``: the text of a JSON object."""
+
+    name: Name
+    arguments: str
+
+    @field_validator("arguments")
+    @classmethod
+    def _are_an_object(cls, arguments: str) -> str:
+        try:
+            msgspec.json.decode(arguments, type=dict)
+        except msgspec.DecodeError:
+            raise ValueError("not the text of a JSON object") from None
+        return arguments
+
+
+class ToolCall(Model):
+    """A call that a model made, as ``tool_calls`` of an answer has it."""
+
+    id: CallId
+    type: Function = "function"
+    function: FunctionCall
+
+
+class Message(Model):
+    """``content`` may be left out where there are ``tool_calls``; ``tool_call_id`` says whose result a tool's is."""
+
+    role: Role
+    content: _Content | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=128)] | None = None
+    tool_call_id: CallId | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_role(self) -> Self:
+        if self.tool_calls is not None and self.role != "assistant":
+            raise ValueError("only an assistant's message has tool_calls")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise ValueError("a tool's message has a tool_call_id, and no other has")
+        if self.content is None and self.tool_calls is None:
+            raise ValueError("content is missing")
+        if self.role != "user" and any(isinstance(part, ImagePart) for part in self.parts):
+            raise ValueError("only a user's message has images")
+        return self
+
+    @property
+    def parts(self) -> list[TextPart | ImagePart]:
+        """The content in one form, whichever it was sent in."""
+        if isinstance(self.content, str):
+            return [TextPart(type="text", text=self.content)] if self.content else []
+        return list(self.content or ())
+
+    @property
+    def text(self) -> str:
+        """The content without its images."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+
+def check_results(messages: list[Message]) -> None:
+    """Raises ValueError where a tool's result belongs to no call before it, or a call's id was used before."""
+    calls: set[str] = set()
+    for at, message in enumerate(messages):
+        if message.tool_call_id is not None and message.tool_call_id not in calls:
+            raise ValueError(f"messages.{at}.tool_call_id: no tool call before it has this id")
+        for n, call in _calls(message):
+            if call.id in calls:
+                raise ValueError(f"messages.{at}.tool_calls.{n}.id: an earlier call has this id")
+            calls.add(call.id)
+
+
+def _calls(message: Message) -> Iterator[tuple[int, ToolCall]]:
+    return enumerate(message.tool_calls or ())

@@ -1,0 +1,33 @@
+"""What form the answer is to have."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from shared.schemas.json_schema import JsonSchema
+from shared.schemas.model import Model, Name
+
+
+class NamedSchema(Model):
+    name: Name
+    description: Annotated[str, StringConstraints(max_length=16_384)] | None = None
+    schema_: JsonSchema = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Model):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise ValueError("`json_schema` belongs to the type json_schema, and to no other")
+        return self
+
+    @property
+    def schema_to_follow(self) -> dict[str, Any] | None:
+        """What a JSON answer is held to; None for text."""
+        if self.json_schema is not None:
+            return self.json_schema.schema_
+        return {"type": "object"} if self.type == "json_object" else None

@@ -1,0 +1,124 @@
+"""Whom a request is put to: its model, again after a passing failure, and then its fallbacks. All of it only until
+the first token: what a reader has seen is never taken back.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing
+from typing import Final
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from shared.broker.ending import Outcome
+from shared.errors import GenerationError, ProviderError
+from shared.protocol.events import Usage
+from shared.schemas import ChatRequest
+from shared.settings import Settings
+from workers import metrics
+from workers.breakers import Breakers
+from workers.providers.base import Finished, Provider
+from workers.silence import Silence
+from workers.structured import JsonAnswer
+from workers.writer import StreamWriter
+
+logger = logging.getLogger(__name__)
+
+_backoff: Final = wait_exponential_jitter(initial=0.25, max=4, jitter=0.25)
+
+
+class Asking:
+    def __init__(self, providers: Mapping[str, Provider], breakers: Breakers, settings: Settings) -> None:
+        self._providers = providers
+        self._breakers = breakers
+        self._settings = settings
+
+    async def answer(self, request: ChatRequest, writer: StreamWriter) -> tuple[Outcome, Usage | None]:
+        """One whole answer into ``writer``. Usage is None where the provider did not say. Raises
+        :class:`ProviderError`, the last one's."""
+        candidates = list(_candidates(request))
+        for candidate in candidates[:-1]:
+            try:
+                return await self._insist(candidate, writer)
+            except ProviderError as error:
+                if writer.has_output:
+                    raise
+                metrics.FALLBACKS.inc()
+                logger.warning("stream %s: %s; trying a fallback", writer.holder.stream_id, error.code)
+        return await self._insist(candidates[-1], writer)
+
+    async def _insist(self, request: ChatRequest, writer: StreamWriter) -> tuple[Outcome, Usage | None]:
+        """Ask one provider, again where that may help."""
+
+        def may_help(error: BaseException) -> bool:
+            if not isinstance(error, ProviderError) or not error.retryable or writer.has_output:
+                return False
+            return (error.retry_after_s or 0) <= self._settings.retry_longest_wait_s
+
+        attempts = AsyncRetrying(
+            retry=retry_if_exception(may_help),
+            stop=stop_after_attempt(1 + self._settings.provider_retries),
+            wait=_wait_s,
+            before_sleep=lambda _: metrics.RETRIES.inc(),
+            reraise=True,
+        )
+        return await attempts(self._ask, request, writer)
+
+    async def _ask(self, request: ChatRequest, writer: StreamWriter) -> tuple[Outcome, Usage | None]:
+        name = request.provider or ""
+        provider = self._providers.get(name)
+        if provider is None:
+            message = f"this worker has no provider {name}: set its key on every worker"
+            raise ProviderError("provider_not_configured", message)
+        await self._breakers.admit(name)
+        writer.asks(name, request.model)
+        try:
+            return await self._read(provider, request, writer)
+        except ProviderError as error:
+            await self._breakers.failed(name, error)
+            raise
+
+    async def _read(
+        self, provider: Provider, request: ChatRequest, writer: StreamWriter
+    ) -> tuple[Outcome, Usage | None]:
+        format_ = request.response_format
+        schema = format_.schema_to_follow if format_ is not None else None
+        as_json = None if schema is None else JsonAnswer(schema, depth=self._settings.json_depth)
+        timeouts = self._settings.timeouts(provider.name, request.model)
+        async with Silence(provider.name, timeouts) as silence, aclosing(provider.stream(request)) as answer:
+            async for deltas in answer:
+                silence.ends()
+                if not writer.has_output:
+                    await self._breakers.succeeded(provider.name)
+                if isinstance(deltas, Finished):
+                    return await self._finish(deltas, as_json, writer), deltas.usage
+                await writer.push(deltas if as_json is None else [*deltas, *as_json.take(deltas)])
+                if writer.bytes >= self._settings.max_stream_bytes:
+                    return Outcome("length", "max_stream_bytes"), None
+                silence.begins()
+        raise ProviderError(
+            "upstream_truncated", f"{provider.name} broke off in the middle of its answer", retryable=True
+        )
+
+    async def _finish(self, finished: Finished, as_json: JsonAnswer | None, writer: StreamWriter) -> Outcome:
+        if as_json is not None and finished.reason == "stop":
+            try:
+                await writer.push([as_json.finish()])
+            except GenerationError as error:
+                return Outcome.failed(error)
+        empty = finished.detail is None and not writer.has_output
+        return Outcome(finished.reason, "empty_answer" if empty else finished.detail)
+
+
+def _candidates(request: ChatRequest) -> Iterator[ChatRequest]:
+    """The request as each is asked; ``fallbacks`` are ``provider/model``."""
+    alone = request.model_copy(update={"fallbacks": None})
+    yield alone
+    for fallback in request.fallbacks or ():
+        provider, _, model = fallback.partition("/")
+        yield alone.model_copy(update={"provider": provider, "model": model})
+
+
+def _wait_s(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked_s = error.retry_after_s if isinstance(error, ProviderError) else None
+    return _backoff(state) if asked_s is None else asked_s

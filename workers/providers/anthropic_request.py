@@ -1,0 +1,121 @@
+"""The canonical request in Anthropic's words."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, Final, Literal
+
+import msgspec
+
+from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice, Tool, ToolChoice
+
+#: The API demands a limit. This one is within every model's own, and enough for most chat answers.
+DEFAULT_MAX_TOKENS: Final = 4096
+#: What `json_object` is there: a tool that the model must call, whose input is the answer. Their own structured
+#: output wants a schema that names every member.
+JSON_TOOL: Final = "json"
+_JSON_TOOL: Final = {
+    "name": JSON_TOOL,
+    "description": "Takes the answer.",
+    "input_schema": {"type": "object"},
+}
+
+Body = dict[str, object]
+
+
+def body_of(request: ChatRequest) -> Body:
+    asked: dict[str, object | None] = {
+        "system": "\n\n".join(m.text for m in request.messages if m.role == "system") or None,
+        "stop_sequences": request.stop or None,
+        "temperature": request.temperature,
+        "tools": [_tool(tool) for tool in request.tools] if request.tools else None,
+        "tool_choice": _tool_choice(request.tool_choice),
+        "thinking": {"type": "adaptive", "display": "summarized"} if _may_think(request) else None,
+        "output_config": _output_config(request) or None,
+    }
+    if answers_by_tool(request):
+        asked["tools"] = [_JSON_TOOL]
+        asked["tool_choice"] = {"type": "tool", "name": JSON_TOOL}
+    return {
+        "model": request.model,
+        "messages": _messages([m for m in request.messages if m.role != "system"]),
+        "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
+        "stream": True,
+        **{name: value for name, value in asked.items() if value is not None},
+    }
+
+
+def answers_by_tool(request: ChatRequest) -> bool:
+    """Whether the JSON comes as the input of :data:`JSON_TOOL`. Not beside the client's own tools, which a forced
+    one would shut out: there the model is trusted to do as it was told."""
+    return request.response_format is not None and request.response_format.type == "json_object" and not request.tools
+
+
+def _output_config(request: ChatRequest) -> Body:
+    config: Body = {}
+    if request.response_format is not None and request.response_format.json_schema is not None:
+        config["format"] = {"type": "json_schema", "schema": request.response_format.json_schema.schema_}
+    if _may_think(request):
+        config["effort"] = request.reasoning_effort
+    return config
+
+
+def _may_think(request: ChatRequest) -> bool:
+    """After a tool's result the thinking before it would have to be sent back, signed, and we do not keep it. Nor do
+    they think where a tool is forced."""
+    is_free = (
+        request.tool_choice in {None, "auto", "none"}
+        if not isinstance(request.tool_choice, NamedToolChoice)
+        else False
+    )
+    follows_a_tool = request.messages[-1].role == "tool"
+    return request.reasoning_effort is not None and is_free and not follows_a_tool and not answers_by_tool(request)
+
+
+def _tool(tool: Tool) -> Body:
+    function = tool.function
+    described: Body = {"description": function.description} if function.description else {}
+    strict: Body = {"strict": function.strict} if function.strict is not None else {}
+    schema = function.parameters or {"type": "object", "properties": {}}
+    return {"name": function.name, **described, "input_schema": schema, **strict}
+
+
+def _tool_choice(choice: ToolChoice | None) -> Body | None:
+    if isinstance(choice, NamedToolChoice):
+        return {"type": "tool", "name": choice.function.name}
+    kinds: dict[str, Literal["auto", "none", "any"]] = {"auto": "auto", "none": "none", "required": "any"}
+    return {"type": kinds[choice]} if choice is not None else None
+
+
+def _messages(messages: Sequence[Message]) -> list[Body]:
+    """The results of parallel calls go together into one message, as they are asked for."""
+    made: list[Body] = []
+    for role, group in groupby(messages, lambda message: message.role):
+        if role == "tool":
+            made.append({"role": "user", "content": [_result(message) for message in group]})
+        else:
+            made += [{"role": role, "content": _content(message)} for message in group]
+    return made
+
+
+def _content(message: Message) -> str | list[Body]:
+    if isinstance(message.content, str) and not message.tool_calls:
+        return message.content
+    blocks: list[Body] = [
+        _image(part) if isinstance(part, ImagePart) else {"type": "text", "text": part.text} for part in message.parts
+    ]
+    for call in message.tool_calls or ():
+        arguments: dict[str, Any] = msgspec.json.decode(call.function.arguments)
+        blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments})
+    return blocks
+
+
+def _result(message: Message) -> Body:
+    return {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text}
+
+
+def _image(part: ImagePart) -> Body:
+    url = part.image_url.url
+    if not url.startswith("data:"):
+        return {"type": "image", "source": {"type": "url", "url": url}}
+    kind, _, data = url.removeprefix("data:").partition(";base64,")
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}

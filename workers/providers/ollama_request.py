@@ -1,0 +1,84 @@
+"""The canonical request in the words of Ollama's ``/api/chat``."""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from shared.errors import ProviderError
+from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice
+
+Body = dict[str, object]
+
+
+def body_of(request: ChatRequest) -> Body:
+    """Raises :class:`ProviderError` for what Ollama has no words for."""
+    asked: dict[str, object | None] = {
+        "options": _options(request) or None,
+        "tools": _tools(request),
+        "format": _format(request),
+        "think": request.reasoning_effort,
+    }
+    return {
+        "model": request.model,
+        "messages": _messages(request.messages),
+        "stream": True,
+        **{name: value for name, value in asked.items() if value is not None},
+    }
+
+
+def _options(request: ChatRequest) -> Body:
+    asked = {"temperature": request.temperature, "num_predict": request.max_tokens, "stop": request.stop}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _tools(request: ChatRequest) -> list[Body] | None:
+    if request.tool_choice == "required" or isinstance(request.tool_choice, NamedToolChoice):
+        raise _cannot("make a model call a tool: tool_choice must be auto or none")
+    if request.tools is None or request.tool_choice == "none":
+        return None
+    return [tool.model_dump(mode="json", exclude_none=True) for tool in request.tools]
+
+
+def _format(request: ChatRequest) -> str | dict[str, Any] | None:
+    asked = request.response_format
+    if asked is None or asked.type == "text":
+        return None
+    return "json" if asked.json_schema is None else asked.json_schema.schema_
+
+
+def _messages(messages: Sequence[Message]) -> list[Body]:
+    """Its results of tools carry the tool's name in place of the call's id."""
+    names = {call.id: call.function.name for message in messages for call in message.tool_calls or ()}
+    return [_message(message, names) for message in messages]
+
+
+def _message(message: Message, names: Mapping[str, str]) -> Body:
+    made: Body = {"role": message.role, "content": message.text}
+    if message.tool_call_id is not None:
+        made["tool_name"] = names[message.tool_call_id]
+    if message.tool_calls:
+        made["tool_calls"] = [
+            {"function": {"name": c.function.name, "arguments": msgspec.json.decode(c.function.arguments)}}
+            for c in message.tool_calls
+        ]
+    if images := [_image(part) for part in message.parts if isinstance(part, ImagePart)]:
+        made["images"] = images
+    return made
+
+
+def _image(part: ImagePart) -> str:
+    head, _, data = part.image_url.url.partition(";base64,")
+    if not head.startswith("data:"):
+        raise _cannot("fetch an image: send it as a data: URL")
+    try:
+        b64decode(data, validate=True)
+    except binascii.Error:
+        raise _cannot("read an image that is not base64") from None
+    return data
+
+
+def _cannot(what: str) -> ProviderError:
+    return ProviderError("provider_rejected", f"ollama cannot {what}")

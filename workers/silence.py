@@ -1,0 +1,66 @@
+"""How long a provider may be silent: before its first token, and between two.
+
+What a provider sends to keep a connection open is silence too. While nobody reads it (its stream's window is full) no
+time passes.
+"""
+
+import asyncio
+import math
+from types import TracebackType
+from typing import Self
+
+from shared.errors import ProviderError
+from shared.settings import Timeouts
+
+
+class Silence:
+    """A scope around one call of a provider, left by :class:`ProviderError` where it is silent for too long.
+
+    One timer, set again only when it rings: a token costs no more than a look at the clock.
+    """
+
+    def __init__(self, name: str, timeouts: Timeouts) -> None:
+        self._name = name
+        self._timeouts = timeouts
+        self._loop = asyncio.get_running_loop()
+        self._scope = asyncio.timeout(None)
+        self._has_spoken = False
+        self._due = math.inf
+
+    async def __aenter__(self) -> Self:
+        await self._scope.__aenter__()
+        self._due = self._loop.time() + self._timeouts.first_token_s
+        self._timer = self._loop.call_at(self._due, self._ring)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise self._error() from None
+
+    def ends(self) -> None:
+        """It has said something, which is now being taken."""
+        self._has_spoken = True
+        self._due = math.inf
+
+    def begins(self) -> None:
+        """What it said is taken; the next is awaited."""
+        self._due = self._loop.time() + self._timeouts.between_tokens_s
+
+    def _ring(self) -> None:
+        now = self._loop.time()
+        if self._due <= now:
+            self._scope.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(min(self._due, now + self._timeouts.between_tokens_s), self._ring)
+
+    def _error(self) -> ProviderError:
+        if self._has_spoken:
+            code, waited_s = "provider_idle_timeout", self._timeouts.between_tokens_s
+        else:
+            code, waited_s = "provider_first_token_timeout", self._timeouts.first_token_s
+        return ProviderError(code, f"{self._name} sent nothing for {waited_s:g} s", retryable=True)

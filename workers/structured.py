@@ -1,0 +1,166 @@
+"""A JSON answer, read while it comes: each value as soon as it is whole, and all of it at the end.
+
+The parser is pushed what comes and never looks back, so the cost is linear however small the deltas are. Around the
+JSON a model may chatter or put a fence: what stands before the first brace, and after the last, is passed over.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import ijson
+
+from shared.errors import GenerationError
+from shared.protocol.events import Json
+from shared.schemas.json_schema import violation
+from workers.providers.base import Delta, TextDelta
+from workers.surrogates import ends_in_half, well_formed
+
+#: Braces in chatter look like JSON at first. What goes wrong within so many characters was chatter, and what follows
+#: its first brace is searched for another; what goes wrong later, or too often, is broken JSON.
+_CHATTER: Final = 1024
+_MOST_BEGINNINGS: Final = 64
+_DEEPEST: Final = 128
+_OPENING: Final = {"object": "{", "array": "["}
+_CLOSING: Final = re.compile(r"(?<=[}\]])")
+#: What the parser raises: for bad JSON, for a number with thousands of digits, for an exponent beyond all bounds.
+_FAULTS: Final = (ijson.JSONError, SystemError, ArithmeticError, ValueError)
+
+
+class JsonAnswer:
+    """One answer that is to follow ``schema``. Values are told down to ``depth``: 1 for the members of the whole."""
+
+    def __init__(self, schema: dict[str, Any], *, depth: int) -> None:
+        self._schema = schema
+        self._depth = depth
+        self._opening = re.compile(f"[{re.escape(_OPENING.get(str(schema.get('type')), '{['))}]")
+        self._parser: _Parser | None = None
+        self._beginnings = 0
+        self._candidate = ""  # what the parser was given, as long as it may have been chatter
+        self._broken = False
+        self._outside = 0
+        self._held = ""  # half of a character
+
+    def take(self, deltas: Sequence[Delta]) -> list[Json]:
+        """The values that ``deltas`` completed."""
+        text = self._held + "".join([delta.text for delta in deltas if isinstance(delta, TextDelta)])
+        self._held = text[-1] if ends_in_half(text) else ""
+        text = well_formed(text.removesuffix(self._held))
+        told: list[Json] = []
+        while text and not self._broken:
+            if self._parser is None:
+                text = self._find_beginning(text)
+            elif self._parser.is_whole:
+                self._outside += len(text.strip())
+                break
+            else:
+                text = self._parse(self._parser, text, told)
+        return told
+
+    def finish(self) -> Json:
+        """All of it. Raises :class:`GenerationError`, ``schema_violation``, which names the path."""
+        parser = self._parser
+        if parser is None or not parser.is_whole:
+            raise _violation("$ is not JSON" if self._broken else "$ is no whole JSON value")
+        problem = violation(self._schema, parser.value)
+        if problem is not None:
+            raise _violation(problem)
+        return Json([], parser.value, outside=self._outside)
+
+    def _find_beginning(self, text: str) -> str:
+        """The text from where JSON may begin; all before it is passed over."""
+        found = self._opening.search(text)
+        before = text if found is None else text[: found.start()]
+        self._outside += len(before.strip())
+        if found is None:
+            return ""
+        self._beginnings += 1
+        self._broken = self._beginnings > _MOST_BEGINNINGS
+        self._candidate = ""
+        self._parser = _Parser(self._depth)
+        return text[found.start() :]
+
+    def _parse(self, parser: "_Parser", text: str, told: list[Json]) -> str:
+        """What is left of the text: what follows the JSON, or what has to be looked at anew."""
+        # The parser does not say where the whole ended, and takes nothing for the end of it.
+        parts = [part for part in _CLOSING.split(text) if part]
+        for at, part in enumerate(parts):
+            if len(self._candidate) <= _CHATTER:
+                self._candidate += part
+            try:
+                parser.feed(part, told)
+            except _FAULTS:
+                if len(self._candidate) > _CHATTER or parser.has_told:
+                    self._broken = True
+                self._parser = None
+                self._outside += 1
+                return self._candidate[1:] + "".join(parts[at + 1 :])
+            if parser.is_whole:
+                return "".join(parts[at + 1 :])
+        return ""
+
+
+class _Parser:
+    """Puts the parser's events together again. ``value`` is complete once ``is_whole``."""
+
+    def __init__(self, depth: int) -> None:
+        self.value: Any = None
+        self.is_whole = False
+        self.has_told = False
+        self._depth = depth
+        self._events = ijson.sendable_list()
+        self._source = ijson.basic_parse_coro(self._events)
+        self._open: list[dict[str, Any] | list[Any]] = []
+        self._keys: list[str] = []  # of each open container, the key that is being filled
+
+    def feed(self, text: str, told: list[Json]) -> None:
+        """Raises one of ``_FAULTS``."""
+        self._source.send(text.encode())
+        for kind, value in self._events:
+            match kind:
+                case "map_key":
+                    self._keys[-1] = value
+                case "start_map" | "start_array":
+                    if len(self._open) >= _DEEPEST:
+                        raise ValueError("nested too deeply")
+                    self._open.append({} if kind == "start_map" else [])
+                    self._keys.append("")
+                case "end_map" | "end_array":
+                    self._keys.pop()
+                    self._place(self._open.pop(), told)
+                case "number" if not isinstance(value, int):
+                    self._place(_finite(value), told)
+                case _:
+                    self._place(value, told)
+        self._events.clear()
+
+    def _place(self, value: Any, told: list[Json]) -> None:
+        if not self._open:
+            self.value, self.is_whole = value, True
+            return
+        if len(self._open) <= self._depth:
+            self.has_told = True
+            told.append(Json(self._path(), value))
+        parent = self._open[-1]
+        if isinstance(parent, list):
+            parent.append(value)
+        else:
+            parent[self._keys[-1]] = value
+
+    def _path(self) -> list[str | int]:
+        """Of the value that is about to be placed."""
+        pairs = zip(self._open, self._keys, strict=True)
+        return [len(container) if isinstance(container, list) else key for container, key in pairs]
+
+
+def _finite(number: Decimal) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError("a number beyond all bounds")
+    return value
+
+
+def _violation(problem: str) -> GenerationError:
+    return GenerationError("schema_violation", f"the answer does not follow its schema: {problem}", retryable=True)

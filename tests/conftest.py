@@ -2,12 +2,45 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.asking import KINDS, Make, settings_for
+from tests.fakes import FakeProvider
 from tests.system import System
+from workers.providers.base import Provider
 
 StartSystem = Callable[..., Awaitable[System]]
+
+#: Timeouts are short, and the breaker is out of the way.
+IMPATIENT: dict[str, Any] = {
+    "first_token_timeout_s": 0.4,
+    "between_tokens_timeout_s": 0.4,
+    "provider_connect_timeout_s": 0.4,
+    "provider_retries": 1,
+    "breaker_failures": 1000,
+}
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider() as server:
+        yield server
+
+
+@pytest.fixture
+async def make(fake: FakeProvider) -> AsyncIterator[Make]:
+    """``make("openai", window=8)``: that adapter, talking to ``fake``."""
+    made: list[Provider] = []
+
+    def build(name: str, **overrides: object) -> Provider:
+        made.append(KINDS[name](settings_for(fake, **overrides)))
+        return made[-1]
+
+    yield build
+    for provider in made:
+        await provider.aclose()
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +58,17 @@ async def system(shared_system: System) -> AsyncIterator[System]:
     """Two gateways, two workers, a broker and a fake provider, shared by all tests: each uses its own streams."""
     yield shared_system
     assert await shared_system.keys_without_expiry() == []
+
+
+@pytest.fixture(scope="session")
+async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """One gateway and one worker with :data:`IMPATIENT`, for tests of how providers fail."""
+    system = System(tmp_path_factory.mktemp("impatient"), gateways=1, workers=1, **IMPATIENT)
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
 
 
 @pytest.fixture

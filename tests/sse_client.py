@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -180,3 +180,11 @@ async def _receive(sock: socket.socket) -> bytes:
 
 def text_of(frames: list[Frame]) -> str:
     return "".join(frame.data["token"] for frame in frames if frame.event == "token")
+
+
+def error_of(frames: Sequence[Frame]) -> tuple[str, bool]:
+    """(code, retryable); and that the stream ended as it says."""
+    assert [frame.event for frame in frames[-2:]] == ["error", "done"]
+    assert frames[-1].data["finish_reason"] == "error"
+    assert frames[-1].data["reason"] == frames[-2].data["code"]
+    return frames[-2].data["code"], frames[-2].data["retryable"]

@@ -82,9 +82,17 @@ class Gateway(Process):
 
 
 class System:
-    """``settings`` are environment variables without their prefix."""
+    """``settings`` are environment variables without their prefix; ``environment`` has others, as they are."""
 
-    def __init__(self, folder: Path, *, gateways: int = 2, workers: int = 2, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        gateways: int = 2,
+        workers: int = 2,
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> None:
         self.folder = folder
         self.fake = FakeProvider()
         self.fake.models = ()  # no list: any model may be asked for
@@ -92,6 +100,7 @@ class System:
         #: Where gateways and workers find Redis; the broker's own address unless a test says otherwise.
         self.redis_url = self.broker.url
         self._settings = {f"HEADRACE_{name.upper()}": str(value) for name, value in settings.items()}
+        self._settings |= environment or {}
         self._counts = gateways, workers
         self.gateways: list[Gateway] = []
         self.workers: list[Process] = []

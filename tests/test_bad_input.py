@@ -14,6 +14,39 @@ from tests.system import System, ask
 GOOD = ask("echo")
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "x"}
+
+
+def function(name: str, parameters: object = None) -> dict[str, object]:
+    named = {"name": name} if parameters is None else {"name": name, "parameters": parameters}
+    return {"type": "function", "function": named}
+
+
+def picture(url: str) -> dict[str, object]:
+    return {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+
+
+def call_of(arguments: str) -> dict[str, object]:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"role": "assistant", "tool_calls": [call]}
+
+
+def by_schema(schema: object) -> dict[str, object]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
+CALLED = call_of("{}")
+DEEP = nested(70)
+
+
 def without(field: str) -> dict[str, object]:
     return {name: value for name, value in GOOD.items() if name != field}
 
@@ -36,6 +69,43 @@ def without(field: str) -> dict[str, object]:
         (GOOD | {"grace_s": -1}, 422, "invalid_request", "grace_s"),
         (GOOD | {"metadata": {"a": {"b": 1}}}, 422, "invalid_request", "metadata"),
         ([1, 2], 422, "invalid_request", "body"),
+        (GOOD | {"messages": [{"role": "user"}]}, 422, "invalid_request", "messages.0: content is missing"),
+        (GOOD | {"messages": [picture("ftp://x/y")]}, 422, "invalid_request", "messages.0.content.0.image_url.url"),
+        (GOOD | {"messages": [picture("file:///etc/passwd")]}, 422, "invalid_request", "image_url.url"),
+        (GOOD | {"tools": [TOOL, TOOL]}, 422, "invalid_request", "tools.1.function.name: an earlier tool"),
+        (GOOD | {"tools": [function("a b")]}, 422, "invalid_request", "tools.0.function.name"),
+        (GOOD | {"tools": [function("f", 3)]}, 422, "invalid_request", "tools.0.function.parameters"),
+        (GOOD | {"tools": [function("f", {"type": "x"})]}, 422, "invalid_request", "parameters: not a JSON schema"),
+        (GOOD | {"tool_choice": "auto"}, 422, "invalid_request", "tool_choice: there are no tools"),
+        (GOOD | {"tools": [TOOL], "tool_choice": "must"}, 422, "invalid_request", "tool_choice: input should be"),
+        (GOOD | {"tools": [TOOL], "tool_choice": function("g")}, 422, "invalid_request", "no tool has this name"),
+        (GOOD | {"messages": [RESULT]}, 422, "invalid_request", "messages.0.tool_call_id: no tool call"),
+        (GOOD | {"messages": [CALLED, RESULT, CALLED]}, 422, "invalid_request", "messages.2.tool_calls.0.id"),
+        (GOOD | {"messages": [call_of("[1]")]}, 422, "invalid_request", "arguments: not the text of a JSON object"),
+        (GOOD | {"response_format": {"type": "xml"}}, 422, "invalid_request", "response_format.type"),
+        (
+            GOOD | {"response_format": {"type": "json_schema"}},
+            422,
+            "invalid_request",
+            "response_format: `json_schema`",
+        ),
+        (
+            GOOD | {"response_format": by_schema({"type": "strnig"})},
+            422,
+            "invalid_request",
+            "not a JSON schema at /type",
+        ),
+        (
+            GOOD | {"response_format": by_schema({"$ref": "http://127.0.0.1:1/"})},
+            422,
+            "invalid_request",
+            "schema: $ref",
+        ),
+        (GOOD | {"response_format": by_schema({"pattern": "("})}, 422, "invalid_request", "at /pattern"),
+        (GOOD | {"response_format": by_schema(DEEP)}, 422, "invalid_request", "nested more than 64 levels deep"),
+        (GOOD | {"fallbacks": ["demo/demo", "nobody/x"]}, 422, "invalid_request", "fallbacks.1: model: "),
+        (GOOD | {"fallbacks": ["demo/gpt"]}, 422, "invalid_request", "fallbacks.0: model: demo has no model 'gpt'"),
+        (GOOD | {"reasoning_effort": "all"}, 422, "invalid_request", "reasoning_effort"),
         (GOOD | {"provider": "nobody"}, 400, "unknown_model", "anthropic, demo, ollama, openai"),
         (GOOD | {"provider": "demo", "model": "gpt"}, 400, "unknown_model", "it has demo"),
         (without("provider") | {"model": "which"}, 400, "unknown_model", "say which as provider"),

@@ -24,7 +24,7 @@ _CHATTER: Final = 1024
 _MOST_BEGINNINGS: Final = 64
 _DEEPEST: Final = 128
 _OPENING: Final = {"object": "{", "array": "["}
-_CLOSING: Final = re.compile(r"(?<=[}\]])")
+_CLOSING: Final = re.compile(r"[}\]]")
 #: What the parser raises: for bad JSON, for a number with thousands of digits, for an exponent beyond all bounds.
 _FAULTS: Final = (ijson.JSONError, SystemError, ArithmeticError, ValueError)
 
@@ -53,7 +53,7 @@ class JsonAnswer:
             if self._parser is None:
                 text = self._find_beginning(text)
             elif self._parser.is_whole:
-                self._outside += len(text.strip())
+                self._outside += _visible(text)
                 break
             else:
                 text = self._parse(self._parser, text, told)
@@ -73,7 +73,7 @@ class JsonAnswer:
         """The text from where JSON may begin; all before it is passed over."""
         found = self._opening.search(text)
         before = text if found is None else text[: found.start()]
-        self._outside += len(before.strip())
+        self._outside += _visible(before)
         if found is None:
             return ""
         self._beginnings += 1
@@ -84,22 +84,25 @@ class JsonAnswer:
 
     def _parse(self, parser: "_Parser", text: str, told: list[Json]) -> str:
         """What is left of the text: what follows the JSON, or what has to be looked at anew."""
-        # The parser does not say where the whole ended, and takes nothing for the end of it.
-        parts = [part for part in _CLOSING.split(text) if part]
-        for at, part in enumerate(parts):
-            if len(self._candidate) <= _CHATTER:
-                self._candidate += part
+        at = 0
+        while at < len(text) and not parser.is_whole:
+            closing = _CLOSING.search(text, at)  # piece by piece: the parser does not say where the whole ended
+            end = closing.end() if closing else len(text)
+            room = _CHATTER - len(self._candidate)
+            if room > 0:  # to the very character, so that what is chatter does not depend on how the text was cut
+                end = min(end, at + room)
+                self._candidate += text[at:end]
             try:
-                parser.feed(part, told)
+                parser.feed(text[at:end], told)
             except _FAULTS:
-                if len(self._candidate) > _CHATTER or parser.has_told:
+                if parser.has_told or room <= 0:
                     self._broken = True
+                    return ""
                 self._parser = None
                 self._outside += 1
-                return self._candidate[1:] + "".join(parts[at + 1 :])
-            if parser.is_whole:
-                return "".join(parts[at + 1 :])
-        return ""
+                return self._candidate[1:] + text[end:]
+            at = end
+        return text[at:]
 
 
 class _Parser:
@@ -117,8 +120,18 @@ class _Parser:
 
     def feed(self, text: str, told: list[Json]) -> None:
         """Raises one of ``_FAULTS``."""
-        self._source.send(text.encode())
-        for kind, value in self._events:
+        try:
+            self._source.send(text.encode())
+        except SystemError:
+            # A number of more digits than Python takes; ijson 3.6 then leaves an event that crashes who looks at it.
+            self._events.pop()
+            raise
+        finally:
+            self._take_events(told)
+
+    def _take_events(self, told: list[Json]) -> None:
+        events, self._events[:] = list(self._events), []
+        for kind, value in events:
             match kind:
                 case "map_key":
                     self._keys[-1] = value
@@ -134,7 +147,6 @@ class _Parser:
                     self._place(_finite(value), told)
                 case _:
                     self._place(value, told)
-        self._events.clear()
 
     def _place(self, value: Any, told: list[Json]) -> None:
         if not self._open:
@@ -153,6 +165,11 @@ class _Parser:
         """Of the value that is about to be placed."""
         pairs = zip(self._open, self._keys, strict=True)
         return [len(container) if isinstance(container, list) else key for container, key in pairs]
+
+
+def _visible(text: str) -> int:
+    """Characters that are no white space."""
+    return sum(map(len, text.split()))
 
 
 def _finite(number: Decimal) -> float:

@@ -12,7 +12,12 @@ from pydantic import AfterValidator
 _PATTERNS: Final = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
 
 
+_DEEPEST: Final = 64
+
+
 def _checked(schema: dict[str, Any]) -> dict[str, Any]:
+    if _is_deeper(schema, _DEEPEST):
+        raise ValueError(f"nested more than {_DEEPEST} levels deep")
     try:
         _validator(schema)
     except jsonschema_rs.ValidationError as error:
@@ -20,8 +25,6 @@ def _checked(schema: dict[str, Any]) -> dict[str, Any]:
         where = f" at {at}" if at else ""
         # The library's own words would repeat what was sent.
         raise ValueError(f"not a JSON schema{where}: {_kind_of(error)}") from None
-    except ValueError:
-        raise ValueError("not a JSON schema: nested too deeply") from None
     return schema
 
 
@@ -41,6 +44,11 @@ def violation(schema: dict[str, Any], value: object) -> str | None:
 def json_path(path: list[str | int]) -> str:
     """``$.items[2].price``"""
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(inner) and (levels == 0 or any(_is_deeper(member, levels - 1) for member in inner))
 
 
 def _validator(schema: dict[str, Any]) -> jsonschema_rs.Validator:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from shared.settings import Settings
 from tests.chaos.history import History, ProviderCall, Span
@@ -21,7 +22,7 @@ LEASE_S = 2.0
 #: More than the system may take with everything that can happen to one stream.
 BOUND_S = 120.0
 DRAIN_S = 3
-SETTINGS: dict[str, object] = {
+SETTINGS: dict[str, Any] = {
     "lease_s": LEASE_S,
     "reader_lease_s": 2,
     "cap": 64,

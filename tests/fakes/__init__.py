@@ -1,6 +1,6 @@
 """Stand-ins with real sockets: what tests talk to instead of mocks."""
 
-from tests.fakes.answer import Answer, Call
+from tests.fakes.answer import Answer, Call, ToolCall
 from tests.fakes.provider_server import FakeProvider
 
-__all__ = ["Answer", "Call", "FakeProvider"]
+__all__ = ["Answer", "Call", "FakeProvider", "ToolCall"]

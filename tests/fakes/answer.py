@@ -9,8 +9,18 @@ from typing import Any, Literal
 #: finish: properly. truncate: a clean end of the body without the format's end marker. reset: RST in mid-stream.
 #: What the client has not read by then may be lost with it: where that matters, use ``gate``.
 #: refuse: RST before any byte. error_in_band: an error inside the stream. hang: silence until the client goes.
-End = Literal["finish", "truncate", "reset", "refuse", "error_in_band", "hang"]
+#: ping: only what keeps a connection open, until the client goes.
+End = Literal["finish", "truncate", "reset", "refuse", "error_in_band", "hang", "ping"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """``fragments`` join to the text of the arguments. Ollama, whose calls come whole, has no use for the id."""
+
+    id: str
+    name: str
+    fragments: tuple[str, ...] = ("{}",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +30,10 @@ class Answer:
     #: A callable gets the call's number, so that every call's text can carry it.
     deltas: Sequence[str] | Callable[[int], Iterable[str]] = ("Hello", ", ", "world", ".")
     reasoning: Sequence[str] = ()
+    #: After the deltas. Anthropic has no other words for it than the text.
+    refusal: Sequence[str] = ()
+    #: After that. OpenAI's come interleaved: a fragment of each in turn.
+    tools: Sequence[ToolCall] = ()
     #: Between deltas, as a rate: after a stall the late ones come at once. 0: as fast as the socket takes.
     delay_s: float = 0.0
     #: Before the first byte of the response.
@@ -27,19 +41,33 @@ class Answer:
     #: Waited for once ``gate_after`` deltas are out; with 0, after the headers.
     gate: asyncio.Event | None = None
     gate_after: int = 0
-    #: One of the canonical reasons, or a word of the wire format itself.
-    finish_reason: FinishReason | str = "stop"
+    #: One of the canonical reasons, or a word of the wire format itself; None: tool_calls after such, else stop.
+    finish_reason: FinishReason | str | None = None
     #: (in, out). "counted": words of the prompt, deltas sent. None: the provider does not say.
     usage: tuple[int, int] | Literal["counted"] | None = "counted"
     end: End = "finish"
     #: An HTTP error instead of an answer.
     status: int | None = None
-    #: Cut the body into pieces of so many bytes, each a TCP segment and an HTTP chunk of its own.
+    #: Sent with it.
+    retry_after: str | None = None
+    #: ``type`` of an error in the stream; None for what means that the provider is overloaded.
+    error_type: str | None = None
+    #: In place of the answer, with HTTP 200: no provider's words.
+    raw: bytes | None = None
+    #: Cut the body into pieces of so many bytes, each a TCP segment and an HTTP chunk of its own; with a seed, at
+    #: random places, also joining what would be apart.
     frame_bytes: int | None = None
+    cut_seed: int | None = None
     #: CRLF line ends in place of LF.
     crlf: bool = False
     #: SSE comments, and whatever else the format allows in between. Ollama's has nothing of the kind.
     comments: bool = False
+    #: What a later version of the API may send: unknown events, and unknown members of known ones.
+    unknown: bool = False
+
+    @property
+    def ends_with(self) -> str:
+        return self.finish_reason or ("tool_calls" if self.tools else "stop")
 
 
 @dataclass(slots=True, eq=False)

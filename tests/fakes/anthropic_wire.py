@@ -1,7 +1,9 @@
 """Anthropic's Messages stream."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
+from tests.fakes.answer import ToolCall
 from tests.fakes.wire import dumps
 
 _STOP_REASON: Final = {
@@ -24,6 +26,7 @@ _TYPE_BY_STATUS: Final = {
 class AnthropicWire:
     name = "anthropic"
     content_type = "text/event-stream; charset=utf-8"
+    unknown = b'event: future\ndata: {"type":"future","delta":{"type":"aura_delta","aura":1},"index":7}\n\n'
     comment = b': nothing\n\nevent: ping\ndata: {"type":"ping"}\n\n'
 
     def __init__(self, *, number: int, request: dict[str, Any]) -> None:
@@ -31,6 +34,8 @@ class AnthropicWire:
         self._model = request["model"]
         self._block: str | None = None
         self._index = -1
+        #: The answer comes as the input of this tool.
+        self._forced = (request.get("tool_choice") or {}).get("name")
 
     def opening(self, input_tokens: int | None) -> bytes:
         message: dict[str, Any] = {
@@ -50,17 +55,33 @@ class AnthropicWire:
         return self._delta("thinking", {"type": "thinking_delta", "thinking": text})
 
     def text(self, text: str) -> bytes:
+        if self._forced is not None:
+            start = b"" if self._block == "tool_use" else self._start_tool("toolu_forced", self._forced)
+            return start + self._input(text)
         return self._delta("text", {"type": "text_delta", "text": text})
 
+    def refused(self, text: str) -> bytes:
+        return self.text(text)
+
+    def tool_calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        frames = []
+        for call in calls:
+            frames.append(self._start_tool(call.id, call.name))
+            frames += [self._input(fragment) for fragment in call.fragments]
+            frames.append(self._stop_block())
+        return frames
+
     def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes:
+        if self._forced is not None and finish_reason == "stop":
+            finish_reason = "tool_use"
         delta = {"stop_reason": _STOP_REASON.get(finish_reason, finish_reason), "stop_sequence": None}
         message_delta: dict[str, Any] = {"type": "message_delta", "delta": delta}
         if usage is not None:
             message_delta["usage"] = {"output_tokens": usage[1]}
         return self._stop_block() + _frame(message_delta) + _frame({"type": "message_stop"})
 
-    def error_in_band(self, message: str) -> bytes:
-        return _frame({"type": "error", "error": {"type": "overloaded_error", "message": message}})
+    def error_in_band(self, message: str, error_type: str | None) -> bytes:
+        return _frame({"type": "error", "error": {"type": error_type or "overloaded_error", "message": message}})
 
     @staticmethod
     def refusal(status: int, message: str) -> dict[str, Any]:
@@ -86,6 +107,17 @@ class AnthropicWire:
         self._index += 1
         empty = {"type": block, block: ""} | ({"signature": ""} if block == "thinking" else {})
         return frames + _frame({"type": "content_block_start", "index": self._index, "content_block": empty})
+
+    def _start_tool(self, call_id: str, name: str) -> bytes:
+        frames = self._stop_block()
+        self._block = "tool_use"
+        self._index += 1
+        empty = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
+        return frames + _frame({"type": "content_block_start", "index": self._index, "content_block": empty})
+
+    def _input(self, fragment: str) -> bytes:
+        delta = {"type": "input_json_delta", "partial_json": fragment}
+        return _frame({"type": "content_block_delta", "index": self._index, "delta": delta})
 
     def _stop_block(self) -> bytes:
         if self._block is None:

@@ -70,8 +70,12 @@ class Connection(asyncio.Protocol):
 
     # --- the handler calls these
 
-    async def respond(self, status: int, body: bytes, content_type: str = "application/json") -> None:
-        self._transport.write(_head(status, content_type, f"content-length: {len(body)}") + body)
+    async def respond(
+        self, status: int, body: bytes, content_type: str = "application/json", *, retry_after: str | None = None
+    ) -> None:
+        length = f"content-length: {len(body)}"
+        wait = f"\r\nretry-after: {retry_after}" if retry_after is not None else ""
+        self._transport.write(_head(status, content_type, length + wait) + body)
 
     def begin_chunks(self, content_type: str) -> None:
         self._transport.write(_head(200, content_type, "transfer-encoding: chunked"))

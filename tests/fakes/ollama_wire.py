@@ -1,7 +1,10 @@
 """Ollama's ``/api/chat``: one JSON object a line."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
+from tests.fakes.answer import ToolCall
 from tests.fakes.wire import dumps
 
 
@@ -9,6 +12,7 @@ class OllamaWire:
     name = "ollama"
     content_type = "application/x-ndjson"
     comment = b""
+    unknown = b'{"model":"m","future":{"aura":1},"done":false}\n'
 
     def __init__(self, *, number: int, request: dict[str, Any]) -> None:
         self._envelope = {"model": request["model"], "created_at": "2026-01-01T00:00:00.000000Z"}
@@ -22,12 +26,21 @@ class OllamaWire:
     def text(self, text: str) -> bytes:
         return self._message({"role": "assistant", "content": text})
 
+    def refused(self, text: str) -> bytes:
+        return self.text(text)
+
+    def tool_calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        """All in one line. Its parser gave up where arguments are no JSON; then it says nothing of the call."""
+        made = [{"function": {"name": c.name, "arguments": json.loads("".join(c.fragments))}} for c in calls]
+        return [self._message({"role": "assistant", "content": "", "tool_calls": made})]
+
     def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes:
+        finish_reason = "stop" if finish_reason == "tool_calls" else finish_reason
         counts = {} if usage is None else {"prompt_eval_count": usage[0], "eval_count": usage[1]}
         last = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": finish_reason}
         return _line({**self._envelope, **last, "total_duration": 1, "load_duration": 1, **counts})
 
-    def error_in_band(self, message: str) -> bytes:
+    def error_in_band(self, message: str, error_type: str | None) -> bytes:
         return _line({"error": message})
 
     @staticmethod
@@ -42,7 +55,7 @@ class OllamaWire:
         ]
         return {"models": rows}
 
-    def _message(self, message: dict[str, str]) -> bytes:
+    def _message(self, message: dict[str, Any]) -> bytes:
         return _line({**self._envelope, "message": message, "done": False})
 
 

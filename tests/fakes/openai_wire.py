@@ -1,7 +1,10 @@
 """Chat Completions, as OpenAI and compatible servers stream them."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
+from tests.fakes.answer import ToolCall
 from tests.fakes.wire import dumps
 
 _TYPE_BY_STATUS: Final = {401: "invalid_request_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -11,6 +14,7 @@ class OpenAIWire:
     name = "openai"
     content_type = "text/event-stream"
     comment = b": PROCESSING\n\n"
+    unknown = b'event: future\ndata: {"object":"future","choices":[{"delta":{"aura":1}}],"weather":{}}\n\n'
 
     def __init__(self, *, number: int, request: dict[str, Any]) -> None:
         self._envelope = {
@@ -30,6 +34,21 @@ class OpenAIWire:
     def text(self, text: str) -> bytes:
         return self._chunk({"content": text})
 
+    def refused(self, text: str) -> bytes:
+        return self._chunk({"refusal": text})
+
+    def tool_calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        frames = []
+        for index, call in enumerate(calls):
+            begun = {"index": index, "id": call.id, "type": "function"}
+            frames.append(self._chunk({"tool_calls": [{**begun, "function": {"name": call.name, "arguments": ""}}]}))
+        for together in zip_longest(*(call.fragments for call in calls)):
+            for index, fragment in enumerate(together):
+                if fragment is not None:
+                    part = {"index": index, "function": {"arguments": fragment}}
+                    frames.append(self._chunk({"tool_calls": [part]}))
+        return frames
+
     def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes:
         frames = self._chunk({}, finish_reason)
         if usage is not None and self._include_usage:
@@ -37,8 +56,9 @@ class OpenAIWire:
             frames += _frame({**self._envelope, "choices": [], "usage": counts})
         return frames + b"data: [DONE]\n\n"
 
-    def error_in_band(self, message: str) -> bytes:
-        return _frame({"error": {"message": message, "type": "server_error", "code": "server_error", "param": None}})
+    def error_in_band(self, message: str, error_type: str | None) -> bytes:
+        kind = error_type or "server_error"
+        return _frame({"error": {"message": message, "type": kind, "code": kind, "param": None}})
 
     @staticmethod
     def refusal(status: int, message: str) -> dict[str, Any]:
@@ -50,7 +70,7 @@ class OpenAIWire:
         rows = [{"id": m, "object": "model", "created": 1, "owned_by": "fake"} for m in models]
         return {"object": "list", "data": rows}
 
-    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
         return _frame({**self._envelope, "choices": [choice]})
 

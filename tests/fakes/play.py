@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -22,6 +23,8 @@ class Play:
         self._call = call
         self._answer = answer
         self._wire = wire
+        self._cuts = None if answer.cut_seed is None else random.Random(answer.cut_seed)
+        self._held = b""  # goes with what comes next
 
     async def run(self) -> None:
         answer = self._answer
@@ -30,7 +33,10 @@ class Play:
             await self._connection.reset()
         elif answer.status is not None:
             body = self._wire.refusal(answer.status, self._indiscretion())
-            await self._connection.respond(answer.status, json.dumps(body).encode())
+            await self._connection.respond(answer.status, json.dumps(body).encode(), retry_after=answer.retry_after)
+            self._call.finished = True
+        elif answer.raw is not None:
+            await self._connection.respond(200, answer.raw, "text/html")
             self._call.finished = True
         else:
             self._connection.begin_chunks(self._wire.content_type)
@@ -53,6 +59,11 @@ class Play:
             await self._send(self._wire.text(text))
             call.count_delta()
             await self._pass_gate()
+        for text in answer.refusal:
+            await self._send(self._wire.refused(text))
+        if answer.tools:
+            for frame in self._wire.tool_calls(answer.tools):
+                await self._send(frame)
 
     async def _pass_gate(self) -> None:
         if self._answer.gate is not None and self._call.sent_deltas == self._answer.gate_after:
@@ -61,27 +72,46 @@ class Play:
     async def _end(self) -> None:
         match self._answer.end:
             case "finish":
-                await self._send(self._wire.ending(self._answer.finish_reason, self._usage()))
+                await self._send(self._wire.ending(self._answer.ends_with, self._usage()))
+                if self._held:
+                    await self._connection.chunk(self._call, self._held)
                 self._connection.end_chunks()
                 self._call.finished = True
             case "truncate":
                 self._connection.end_chunks()
             case "error_in_band":
-                await self._send(self._wire.error_in_band(self._indiscretion()))
+                await self._send(self._wire.error_in_band(self._indiscretion(), self._answer.error_type))
                 self._connection.end_chunks()
             case "reset":
                 await self._connection.reset()
             case "hang":
                 await asyncio.Event().wait()
+            case "ping":
+                while True:
+                    await self._send(self._wire.comment or self._wire.unknown)
+                    await asyncio.sleep(0.02)
 
     async def _send(self, frames: bytes) -> None:
         answer = self._answer
         if not frames:
             return
+        if answer.unknown:
+            frames = self._wire.unknown + frames
         if answer.comments:
             frames = self._wire.comment + frames
         if answer.crlf:
             frames = frames.replace(b"\n", b"\r\n")
+        if self._cuts is not None:
+            frames, self._held = self._held + frames, b""
+            while frames:
+                size = round(self._cuts.expovariate(1 / 40)) + 1
+                if size > len(frames):
+                    self._held = frames
+                    return
+                await self._connection.chunk(self._call, frames[:size])
+                await asyncio.sleep(0)
+                frames = frames[size:]
+            return
         size = answer.frame_bytes or len(frames)
         for at in range(0, len(frames), size):
             await self._connection.chunk(self._call, frames[at : at + size])
@@ -90,7 +120,7 @@ class Play:
 
     def _input_tokens(self) -> int | None:
         if self._answer.usage == "counted":
-            spoken = [str(m["content"]) for m in self._call.request["messages"]]
+            spoken = [str(m.get("content") or "") for m in self._call.request["messages"]]
             return sum(len(text.split()) for text in [*spoken, str(self._call.request.get("system", ""))])
         return None if self._answer.usage is None else self._answer.usage[0]
 

@@ -34,7 +34,7 @@ class FakeProvider:
         self.list_status = 200
         #: Waited for before a list of models is answered.
         self.list_gate: asyncio.Event | None = None
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, list[Answer]] = {}
         self._connections: set[Connection] = set()
         self._arrived = asyncio.Condition()
         self._server: asyncio.Server | None = None
@@ -89,9 +89,9 @@ class FakeProvider:
     def open_connections(self) -> int:
         return len(self._connections)
 
-    def play(self, model: str, answer: Answer) -> None:
-        """From the next call on, ``model`` behaves so."""
-        self._answers[model] = answer
+    def play(self, model: str, answer: Answer, *later: Answer) -> None:
+        """From the next call on, ``model`` behaves so; with ``later`` ones, the last stays."""
+        self._answers[model] = [answer, *later]
 
     async def wait_calls(self, count: int, *, timeout_s: float = 10) -> list[Call]:
         """All calls so far, once there are ``count``."""
@@ -123,7 +123,8 @@ class FakeProvider:
     def _answer_for(self, call: Call) -> Answer:
         if call.model == ECHO and ECHO not in self._answers:
             return Answer(deltas=re.findall(r"\s*\S+|\s+$", call.prompt))
-        return self._answers.get(call.model, Answer(status=404))
+        answers = self._answers.get(call.model, [Answer(status=404)])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
 
     async def _list(self, connection: Connection, request: Request) -> None:
         if self.list_gate is not None:

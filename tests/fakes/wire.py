@@ -1,7 +1,10 @@
 """What the three wire formats have in common."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+from tests.fakes.answer import ToolCall
 
 
 class Wire(Protocol):
@@ -11,6 +14,8 @@ class Wire(Protocol):
     content_type: str
     #: What may stand between frames without meaning anything.
     comment: bytes
+    #: What no client of today knows.
+    unknown: bytes
 
     def __init__(self, *, number: int, request: dict[str, Any]) -> None: ...
 
@@ -20,9 +25,13 @@ class Wire(Protocol):
 
     def text(self, text: str) -> bytes: ...
 
+    def refused(self, text: str) -> bytes: ...
+
+    def tool_calls(self, calls: Sequence[ToolCall]) -> list[bytes]: ...
+
     def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes: ...
 
-    def error_in_band(self, message: str) -> bytes: ...
+    def error_in_band(self, message: str, error_type: str | None) -> bytes: ...
 
     @staticmethod
     def refusal(status: int, message: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from workers.providers.exchange import (
     SPARE_CONNECTIONS,
     TROUBLE,
     Exchange,
+    check_type,
     offer,
     timeout_of,
 )
@@ -85,6 +86,7 @@ class AnthropicProvider:
             exchange.started = True
             # Closing the response is what closes the connection; leaving the loop alone does not.
             async with response:
+                check_type(response.response.headers)
                 answer = _Answer(exchange, ToolCalls(self.name), by_tool=answers_by_tool(request))
                 async for deltas in deltas_of(response.response.aiter_bytes(), data_of, answer):
                     yield deltas

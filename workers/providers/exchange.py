@@ -1,7 +1,7 @@
 """What every network provider does alike: turn trouble into ProviderError, and ask for a list of models."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -55,6 +55,12 @@ class Exchange:
 def timeout_of(timeouts: Timeouts) -> httpx2.Timeout:
     """Only for what happens before the answer: its silences are watched by ``workers/silence.py``."""
     return httpx2.Timeout(None, connect=timeouts.connect_s, pool=_POOL_TIMEOUT_S)
+
+
+def check_type(headers: Mapping[str, str]) -> None:
+    """Raises ValueError for a web page, as a proxy or a wrong address has it: it would look like an answer cut off."""
+    if headers.get("content-type", "").startswith("text/html"):
+        raise ValueError("a web page")
 
 
 async def offer(configured: tuple[str, ...], ask: Callable[[], Awaitable[Iterable[str]]], catch: Catch) -> Offer:

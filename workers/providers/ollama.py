@@ -17,7 +17,7 @@ from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta
 from workers.providers.errors import RefusedError, StreamedError, Upstream, host_of
-from workers.providers.exchange import SPARE_CONNECTIONS, TROUBLE, Exchange, offer
+from workers.providers.exchange import SPARE_CONNECTIONS, TROUBLE, Exchange, check_type, offer
 from workers.providers.framing import decode, deltas_of, lines_of
 from workers.providers.ollama_request import body_of
 from workers.providers.tool_calls import ToolCalls
@@ -56,6 +56,7 @@ class OllamaProvider:
             answer = _Answer(exchange, ToolCalls(self.name))
             async with self._post(request) as response:
                 _check(response)
+                check_type(response.headers)
                 exchange.started = True
                 async for deltas in deltas_of(response.content.iter_any(), lines_of, answer):
                     yield deltas

@@ -17,6 +17,7 @@ from workers.providers.exchange import (
     SPARE_CONNECTIONS,
     TROUBLE,
     Exchange,
+    check_type,
     offer,
     timeout_of,
 )
@@ -94,6 +95,7 @@ class OpenAIProvider:
             exchange.started = True
             # Closing the response is what closes the connection; leaving the loop alone does not.
             async with response:
+                check_type(response.response.headers)
                 async for deltas in deltas_of(
                     response.response.aiter_bytes(), data_of, _Answer(exchange, ToolCalls(self.name))
                 ):

@@ -1,0 +1,65 @@
+"""Adapters that talk to the fake provider, and what comes of a request put to them."""
+
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from shared.errors import ProviderError
+from shared.schemas import ChatRequest
+from shared.settings import Settings
+from tests.fakes import FakeProvider
+from workers.providers.anthropic import AnthropicProvider
+from workers.providers.base import Delta, Finished, Provider, TextDelta
+from workers.providers.ollama import OllamaProvider
+from workers.providers.openai import OpenAIProvider
+
+KEY = "test-key-123"
+PROMPT = "my secret prompt"
+NETWORK = ("openai", "anthropic", "ollama")
+KINDS: dict[str, Callable[[Settings], Provider]] = {
+    "openai": OpenAIProvider,
+    "anthropic": AnthropicProvider,
+    "ollama": OllamaProvider,
+}
+Make = Callable[..., Provider]
+
+network = pytest.mark.parametrize("name", NETWORK)
+
+
+def settings_for(fake: FakeProvider, **overrides: object) -> Settings:
+    ours: dict[str, object] = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": fake.openai_base_url,
+        "ANTHROPIC_API_KEY": KEY,
+        "ANTHROPIC_BASE_URL": fake.anthropic_base_url,
+        "OLLAMA_HOST": fake.ollama_host,
+    }
+    return Settings.model_validate(ours | overrides)
+
+
+def ask(model: str, prompt: str = PROMPT, **fields: Any) -> ChatRequest:
+    return ChatRequest.model_validate({"model": model, "messages": [{"role": "user", "content": prompt}], **fields})
+
+
+async def collect(provider: Provider, request: ChatRequest) -> list[Delta | Finished]:
+    came: list[Delta | Finished] = []
+    async for what in provider.stream(request):
+        came += [what] if isinstance(what, Finished) else what
+    return came
+
+
+def text_in(deltas: Iterable[Delta | Finished]) -> str:
+    return "".join(d.text for d in deltas if isinstance(d, TextDelta))
+
+
+async def failure(provider: Provider, request: ChatRequest) -> ProviderError:
+    """How the stream fails; and nothing of the prompt or the key shows, not even in a traceback."""
+    with pytest.raises(ProviderError) as caught:
+        await collect(provider, request)
+    shown = "".join(traceback.format_exception(caught.value))
+    for secret in (PROMPT, KEY, KEY[:8], KEY[-4:], "Incorrect API key"):
+        assert secret not in caught.value.message
+        assert secret not in shown
+    return caught.value

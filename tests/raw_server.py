@@ -1,0 +1,39 @@
+"""A server that answers any request with bytes of the test's choice, for what no provider would say."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+
+
+@asynccontextmanager
+async def answering(body: bytes, head: bytes = HEAD) -> AsyncIterator[str]:
+    """Its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(head + body)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@contextmanager
+def full_listener() -> Iterator[str]:
+    """The URL of a listener whose queue is full: it neither takes a connection nor refuses it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        try:
+            for one in waiting:
+                one.setblocking(False)
+                one.connect_ex(address)
+            yield f"http://127.0.0.1:{address[1]}"
+        finally:
+            for one in waiting:
+                one.close()

@@ -1,0 +1,218 @@
+"""Every way in which a provider can end or fail, and what its reader is told: the table of docs/providers.md."""
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.protocol import events
+from tests.asking import NETWORK, Make, ask, collect, network, text_in
+from tests.fakes import Answer, FakeProvider, ToolCall
+from tests.sse_client import Frame, text_of
+from tests.system import System
+from workers.providers.base import Delta, Finished, ToolCallDelta
+
+DOCS = Path(__file__).parent.parent / "docs" / "providers.md"
+
+
+@dataclass(frozen=True)
+class Row:
+    """``ends``: ``error <code>``, ``error <code>, retryable`` or the finish_reason, with the reason where there is
+    one. ``tries``: how often the provider is asked by a worker that asks twice."""
+
+    answer: Answer
+    ends: str
+    text: str = ""
+    tries: int = 1
+    body: tuple[tuple[str, Any], ...] = ()
+    only: tuple[str, ...] = NETWORK
+
+
+TOOL = ("tools", [{"type": "function", "function": {"name": "f"}}])
+JSON = ("response_format", {"type": "json_object"})
+HALF = ("a", "b")
+
+ROWS: dict[str, Row] = {
+    "reset before a word": Row(Answer(end="refuse"), "error provider_unreachable, retryable", tries=2),
+    "HTTP 400": Row(Answer(status=400), "error provider_rejected"),
+    "HTTP 401": Row(Answer(status=401), "error provider_auth"),
+    "HTTP 403": Row(Answer(status=403), "error provider_auth"),
+    "HTTP 404": Row(Answer(status=404), "error provider_model_not_found"),
+    "HTTP 408": Row(Answer(status=408), "error provider_unavailable, retryable", tries=2),
+    "HTTP 413": Row(Answer(status=413), "error provider_rejected"),
+    "HTTP 422": Row(Answer(status=422), "error provider_rejected"),
+    "HTTP 429": Row(Answer(status=429), "error provider_rate_limited, retryable", tries=2),
+    "HTTP 500": Row(Answer(status=500), "error provider_unavailable, retryable", tries=2),
+    "HTTP 503": Row(Answer(status=503), "error provider_unavailable, retryable", tries=2),
+    "HTTP 529": Row(Answer(status=529), "error provider_unavailable, retryable", tries=2),
+    "a web page": Row(
+        Answer(raw=b"<html>\n\n<p>Welcome</p>\n</html>\n"), "error upstream_truncated, retryable", tries=2
+    ),
+    "not its protocol": Row(Answer(raw=b'event: x\ndata: {"cho\n\n{"mes\n'), "error provider_protocol"),
+    "silence": Row(Answer(deltas=(), end="hang"), "error provider_first_token_timeout, retryable", tries=2),
+    "pings only": Row(Answer(deltas=(), end="ping"), "error provider_first_token_timeout, retryable", tries=2),
+    "silence after text": Row(Answer(deltas=HALF, end="hang"), "error provider_idle_timeout, retryable", "ab"),
+    "pings after text": Row(Answer(deltas=HALF, end="ping"), "error provider_idle_timeout, retryable", "ab"),
+    "no end marker": Row(Answer(deltas=HALF, end="truncate"), "error upstream_truncated, retryable", "ab"),
+    "nothing at all": Row(Answer(raw=b""), "error upstream_truncated, retryable", tries=2),
+    "error after text": Row(Answer(deltas=HALF, end="error_in_band"), "error provider_unavailable, retryable", "ab"),
+    "error after HTTP 200": Row(
+        Answer(deltas=(), end="error_in_band"), "error provider_unavailable, retryable", tries=2
+    ),
+    "rate limit after HTTP 200": Row(
+        Answer(deltas=(), end="error_in_band", error_type="rate_limit_error"),
+        "error provider_rate_limited, retryable",
+        tries=2,
+        only=("openai", "anthropic"),
+    ),
+    "end": Row(Answer(deltas=HALF), "stop", "ab"),
+    "limit": Row(Answer(deltas=HALF, finish_reason="length"), "length", "ab"),
+    "tool calls": Row(Answer(deltas=HALF, tools=(ToolCall("c", "f"),)), "tool_calls", "ab", body=(TOOL,)),
+    "tool call that does not parse": Row(
+        Answer(deltas=HALF, tools=(ToolCall("c", "f", ("{",)),)),
+        "error tool_call_invalid, retryable",
+        "ab",
+        body=(TOOL,),
+        only=("openai", "anthropic"),
+    ),
+    "content filter": Row(
+        Answer(deltas=HALF, finish_reason="content_filter"), "content_filter", "ab", only=("openai",)
+    ),
+    "refusal": Row(
+        Answer(deltas=(), refusal=HALF, finish_reason="content_filter"),
+        "content_filter, refusal",
+        only=("openai", "anthropic"),
+    ),
+    "empty answer": Row(Answer(deltas=()), "stop, empty_answer"),
+    "not the JSON that was asked for": Row(
+        Answer(deltas=HALF), "error schema_violation, retryable", "ab", body=(JSON,)
+    ),
+}
+
+
+def told(frames: list[Frame]) -> str:
+    done = frames[-1].data
+    if done["finish_reason"] != "error":
+        return done["finish_reason"] + (f", {done['reason']}" if done["reason"] else "")
+    error = frames[-2].data
+    assert (frames[-2].event, error["code"]) == ("error", done["reason"])
+    return f"error {error['code']}" + (", retryable" if error["retryable"] else "")
+
+
+@pytest.mark.parametrize(("name", "title"), [(name, title) for title, row in ROWS.items() for name in row.only])
+async def test_each_ends_as_what_it_is(impatient: System, name: str, title: str) -> None:
+    row, model = ROWS[title], f"{name}-{title}"
+    impatient.fake.play(model, row.answer)
+    async with await impatient.stream(model, "my secret prompt", provider=name, **dict(row.body)) as connection:
+        frames = await connection.rest()
+    assert told(frames) == row.ends
+    refused = "".join(frame.data["text"] for frame in frames if frame.event == "refusal")
+    assert text_of(frames) + refused == (row.text or "".join(row.answer.refusal))
+    assert sum(call.model == model for call in impatient.fake.calls) == row.tries
+    assert sum(frame.event == "done" for frame in frames) == 1
+    assert frames[-1].data["usage"] is not None
+    # Providers echo prompts and keys in their errors.
+    assert "secret" not in json.dumps([frame.data for frame in frames])
+    status = await impatient.status(connection.stream_id)
+    assert status["text"] == text_of(frames)
+
+
+def test_the_docs_have_the_same_table() -> None:
+    documented = re.findall(
+        r"^\| (.+?) \| .* \| `(.+?)` \|$", DOCS.read_text().partition("## How an answer ends")[2], re.MULTILINE
+    )
+    assert dict(documented) == {title: row.ends for title, row in ROWS.items()}
+
+
+# --- usage
+
+
+@network
+async def test_a_cancel_says_what_it_saved(impatient: System, name: str) -> None:
+    gate = asyncio.Event()
+    impatient.fake.play(f"{name}-saved", Answer(deltas=["word "] * 10, gate=gate, gate_after=10, reasoning=["hm"]))
+    stream_id = await impatient.post(f"{name}-saved", "p" * 40, provider=name, max_tokens=100)
+    async with await impatient.read(stream_id) as connection:
+        frames: list[Frame] = []
+        while text_of(frames) != "word " * 10:
+            frames += await connection.take(1)
+        await impatient.http.post(f"{impatient.url}/chat/{stream_id}/cancel")
+        frames += await connection.rest()
+    gate.set()
+    usage = frames[-1].data["usage"]
+    # 52 characters are 13 tokens, by the rule of thumb.
+    assert usage == {"input_tokens": 10, "output_tokens": 13, "estimated": True, "tokens_saved": 87}
+    assert (await impatient.status(stream_id))["usage"] == usage
+
+
+@network
+@pytest.mark.parametrize("end", ["truncate", "error_in_band"])
+async def test_what_failed_is_estimated(impatient: System, name: str, end: Any) -> None:
+    impatient.fake.play(f"{name}-{end}-usage", Answer(deltas=["word "] * 8, end=end))
+    async with await impatient.stream(f"{name}-{end}-usage", "p" * 40, provider=name, max_tokens=50) as connection:
+        frames = await connection.rest()
+    assert frames[-1].data["usage"] == {"input_tokens": 10, "output_tokens": 10, "estimated": True}
+
+
+@network
+async def test_what_a_provider_does_not_say_is_estimated(impatient: System, name: str) -> None:
+    impatient.fake.play(f"{name}-silent", Answer(deltas=["word "] * 8, usage=None))
+    async with await impatient.stream(f"{name}-silent", "p" * 40, provider=name) as connection:
+        frames = await connection.rest()
+    assert frames[-1].data["usage"] == {"input_tokens": 10, "output_tokens": 10, "estimated": True}
+
+
+# --- however it comes
+
+TEXT = ("Zwölf ", "Boxkämpfer 🥊", "\n", "jagen\r\n\n", "Viktor\u2028", ' "quer" \x85 \\ ', "data: x\n\n")
+EVERYTHING = Answer(
+    reasoning=("Hm", "…"),
+    deltas=TEXT,
+    tools=(ToolCall("a", "f", ('{"k": "\\ud83e', '\\udd4a ü"', "}")), ToolCall("b", "g", ('{"n"', ": [1, 2]}"))),
+    usage=(5, 7),
+    comments=True,
+    unknown=True,
+)
+
+
+@network
+@pytest.mark.parametrize("crlf", [False, True])
+async def test_a_providers_bytes_may_be_cut_anywhere(fake: FakeProvider, make: Make, name: str, crlf: bool) -> None:
+    """Over a real socket: each cut is a segment and a chunk of its own; what is apart may come together too."""
+    provider = make(name)
+    answer = replace(EVERYTHING, crlf=crlf)
+    fake.play("m", answer)
+    whole = summary(await collect(provider, ask("m")))
+    assert [text for kind, text in whole if kind == "TextDelta"] == list(TEXT)
+    assert len(whole) == len(TEXT) + 2 + (4 if name == "ollama" else 4 + 5) + 1
+    cuts = [replace(answer, frame_bytes=size) for size in (1, 2)]
+    for cut in cuts + [replace(answer, cut_seed=seed) for seed in range(25)]:
+        fake.play("m", cut)
+        assert summary(await collect(provider, ask("m"))) == whole
+
+
+def summary(came: list[Delta | Finished]) -> list[tuple[str, object]]:
+    """All but ids, which are minted where a provider has none."""
+    told: list[tuple[str, object]] = []
+    for what in came:
+        match what:
+            case ToolCallDelta():
+                told.append(("fragment", (what.index, what.name, what.text)))
+            case events.ToolCall():
+                told.append(("call", (what.index, what.name, what.arguments)))
+            case Finished() | events.Json():
+                told.append(("end", what))
+            case _:
+                told.append((type(what).__name__, what.text))
+    return told
+
+
+@network
+async def test_a_line_of_ten_megabytes(fake: FakeProvider, make: Make, name: str) -> None:
+    text = "x" * 10_000_000
+    fake.play("m", Answer(deltas=[text, "y"]))
+    assert text_in(await collect(make(name), ask("m"))) == text + "y"

@@ -1,0 +1,207 @@
+"""One canonical request, and what each provider is asked for it."""
+
+from typing import Any
+
+import pytest
+
+from shared.schemas import ChatRequest
+from tests.asking import Make, ask, collect, failure, network
+from tests.fakes import Answer, FakeProvider
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "How it is outside",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "minLength": 1}, "days": {"anyOf": [{"type": "integer"}]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+BARE = {"type": "function", "function": {"name": "now"}}
+TURN: list[dict[str, Any]] = [
+    {"role": "user", "content": "Weather in Bern and Rome?"},
+    {
+        "role": "assistant",
+        "content": "Let me see.",
+        "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Bern"}'}},
+            {"id": "c2", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Rome"}'}},
+        ],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "rain"},
+    {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "sun"}]},
+]
+IMAGE: list[dict[str, Any]] = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "What is it?"},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+        ],
+    }
+]
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+BY_SCHEMA = {"type": "json_schema", "json_schema": {"name": "count", "schema": SCHEMA, "strict": True}}
+
+
+async def asked(fake: FakeProvider, make: Make, name: str, request: ChatRequest) -> dict[str, Any]:
+    fake.play(request.model, Answer(deltas=["{}"]))
+    await collect(make(name), request)
+    return fake.calls[-1].request
+
+
+# --- tools
+
+
+@pytest.mark.parametrize(
+    "choice", ["auto", "none", "required", {"type": "function", "function": {"name": "get_weather"}}]
+)
+async def test_openai_is_asked_with_the_clients_own_words(fake: FakeProvider, make: Make, choice: object) -> None:
+    body = await asked(fake, make, "openai", ask("m", messages=TURN, tools=[WEATHER, BARE], tool_choice=choice))
+    assert (body["messages"], body["tools"], body["tool_choice"]) == (TURN, [WEATHER, BARE], choice)
+
+
+@pytest.mark.parametrize(
+    ("choice", "meant"),
+    [
+        (None, None),
+        ("auto", {"type": "auto"}),
+        ("none", {"type": "none"}),
+        ("required", {"type": "any"}),
+        ({"type": "function", "function": {"name": "now"}}, {"type": "tool", "name": "now"}),
+    ],
+)
+async def test_anthropic_is_asked_in_blocks(fake: FakeProvider, make: Make, choice: object, meant: object) -> None:
+    body = await asked(fake, make, "anthropic", ask("m", messages=TURN, tools=[WEATHER, BARE], tool_choice=choice))
+    assert body["tools"] == [
+        {
+            "name": "get_weather",
+            "description": "How it is outside",
+            "input_schema": WEATHER["function"]["parameters"],  # type: ignore[index]
+        },
+        {"name": "now", "input_schema": {"type": "object", "properties": {}}},
+    ]
+    assert body.get("tool_choice") == meant
+    assert body["messages"] == [
+        TURN[0],
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "Let me see."},
+                {"type": "tool_use", "id": "c1", "name": "get_weather", "input": {"city": "Bern"}},
+                {"type": "tool_use", "id": "c2", "name": "get_weather", "input": {"city": "Rome"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": "rain"},
+                {"type": "tool_result", "tool_use_id": "c2", "content": "sun"},
+            ],
+        },
+    ]
+
+
+async def test_ollama_is_asked_by_names(fake: FakeProvider, make: Make) -> None:
+    body = await asked(fake, make, "ollama", ask("m", messages=TURN, tools=[WEATHER], tool_choice="auto"))
+    assert body["tools"] == [WEATHER]
+    assert body["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": "Let me see.",
+            "tool_calls": [
+                {"function": {"name": "get_weather", "arguments": {"city": "Bern"}}},
+                {"function": {"name": "get_weather", "arguments": {"city": "Rome"}}},
+            ],
+        },
+        {"role": "tool", "content": "rain", "tool_name": "get_weather"},
+        {"role": "tool", "content": "sun", "tool_name": "get_weather"},
+    ]
+    assert "tools" not in await asked(fake, make, "ollama", ask("m", tools=[WEATHER], tool_choice="none"))
+
+
+async def test_ollama_cannot_be_made_to_call_a_tool(make: Make) -> None:
+    error = await failure(make("ollama"), ask("m", tools=[WEATHER], tool_choice="required"))
+    assert (error.code, error.retryable) == ("provider_rejected", False)
+    assert "tool_choice" in error.message
+
+
+# --- images
+
+
+async def test_images_go_where_they_are_taken(fake: FakeProvider, make: Make) -> None:
+    assert (await asked(fake, make, "openai", ask("m", messages=IMAGE)))["messages"] == IMAGE
+    (message,) = (await asked(fake, make, "anthropic", ask("m", messages=IMAGE)))["messages"]
+    source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+    assert message["content"] == [{"type": "text", "text": "What is it?"}, {"type": "image", "source": source}]
+    (message,) = (await asked(fake, make, "ollama", ask("m", messages=IMAGE)))["messages"]
+    assert message == {"role": "user", "content": "What is it?", "images": [PIXEL]}
+
+
+@pytest.mark.parametrize("url", ["https://example.com/x.png", "data:image/png;base64,/etc/passwd!"])
+async def test_ollama_is_sent_no_address_and_no_file_name(make: Make, url: str) -> None:
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+    error = await failure(make("ollama"), ask("m", messages=messages))
+    assert error.code == "provider_rejected"
+    assert "image" in error.message
+
+
+async def test_an_address_of_an_image_is_for_the_provider_to_fetch(fake: FakeProvider, make: Make) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+    (message,) = (await asked(fake, make, "anthropic", ask("m", messages=[{"role": "user", "content": [image]}])))[
+        "messages"
+    ]
+    source = {"type": "url", "url": "https://example.com/x.png"}
+    assert message["content"] == [{"type": "image", "source": source}]
+
+
+# --- the form of the answer
+
+
+async def test_each_is_asked_for_json_in_its_own_way(fake: FakeProvider, make: Make) -> None:
+    by_schema = ask("m", response_format=BY_SCHEMA)
+    assert (await asked(fake, make, "openai", by_schema))["response_format"] == BY_SCHEMA
+    assert (await asked(fake, make, "ollama", by_schema))["format"] == SCHEMA
+    format_ = {"type": "json_schema", "schema": SCHEMA}
+    assert (await asked(fake, make, "anthropic", by_schema))["output_config"] == {"format": format_}
+
+    any_object = ask("m", response_format={"type": "json_object"})
+    assert (await asked(fake, make, "openai", any_object))["response_format"] == {"type": "json_object"}
+    assert (await asked(fake, make, "ollama", any_object))["format"] == "json"
+    body = await asked(fake, make, "anthropic", any_object)
+    assert body["tool_choice"] == {"type": "tool", "name": "json"}
+    assert [tool["name"] for tool in body["tools"]] == ["json"]
+
+
+async def test_a_schema_keeps_its_nulls(fake: FakeProvider, make: Make) -> None:
+    schema = {"type": "object", "properties": {"n": {"enum": [1, None], "default": None}}}
+    request = ask("m", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    assert (await asked(fake, make, "ollama", request))["format"] == schema
+
+
+@network
+async def test_text_is_what_they_answer_anyway(fake: FakeProvider, make: Make, name: str) -> None:
+    body = await asked(fake, make, name, ask("m", response_format={"type": "text"}))
+    assert not body.keys() & {"format", "output_config", "tools"}
+
+
+async def test_each_is_asked_to_think_in_its_own_way(fake: FakeProvider, make: Make) -> None:
+    request = ask("m", reasoning_effort="high")
+    assert (await asked(fake, make, "openai", request))["reasoning_effort"] == "high"
+    assert (await asked(fake, make, "ollama", request))["think"] == "high"
+    body = await asked(fake, make, "anthropic", request)
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
+    assert body["output_config"] == {"effort": "high"}
+    # Their thinking before a tool's result would have to be sent back, signed.
+    body = await asked(fake, make, "anthropic", ask("m", messages=TURN, reasoning_effort="high"))
+    assert not body.keys() & {"thinking", "output_config"}

@@ -222,6 +222,7 @@ class System:
             "HEADRACE_REDIS_URL": self.redis_url,
             "HEADRACE_SECRET": SECRET,
             "HEADRACE_DEMO_TOKENS_PER_S": "200",
+            "HEADRACE_BREAKER_FAILURES": "1000",  # one test's provider that fails is no other test's concern
             "OPENAI_API_KEY": "test-key-123",
             "OPENAI_BASE_URL": self.fake.openai_base_url,
             "ANTHROPIC_API_KEY": "test-key-456",

@@ -49,9 +49,7 @@ ROWS: dict[str, Row] = {
     "HTTP 500": Row(Answer(status=500), "error provider_unavailable, retryable", tries=2),
     "HTTP 503": Row(Answer(status=503), "error provider_unavailable, retryable", tries=2),
     "HTTP 529": Row(Answer(status=529), "error provider_unavailable, retryable", tries=2),
-    "a web page": Row(
-        Answer(raw=b"<html>\n\n<p>Welcome</p>\n</html>\n"), "error upstream_truncated, retryable", tries=2
-    ),
+    "a web page": Row(Answer(raw=b"<html>\n\n<p>Welcome</p>\n</html>\n"), "error provider_protocol"),
     "not its protocol": Row(Answer(raw=b'event: x\ndata: {"cho\n\n{"mes\n'), "error provider_protocol"),
     "silence": Row(Answer(deltas=(), end="hang"), "error provider_first_token_timeout, retryable", tries=2),
     "pings only": Row(Answer(deltas=(), end="ping"), "error provider_first_token_timeout, retryable", tries=2),
@@ -97,7 +95,7 @@ ROWS: dict[str, Row] = {
 def told(frames: list[Frame]) -> str:
     done = frames[-1].data
     if done["finish_reason"] != "error":
-        return done["finish_reason"] + (f", {done['reason']}" if done["reason"] else "")
+        return f"{done['finish_reason']}, {done['reason']}" if done["reason"] else str(done["finish_reason"])
     error = frames[-2].data
     assert (frames[-2].event, error["code"]) == ("error", done["reason"])
     return f"error {error['code']}" + (", retryable" if error["retryable"] else "")

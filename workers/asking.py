@@ -23,7 +23,7 @@ from workers.writer import StreamWriter
 
 logger = logging.getLogger(__name__)
 
-_backoff: Final = wait_exponential_jitter(initial=0.25, max=4, jitter=0.25)
+_backoff: Final = wait_exponential_jitter(multiplier=0.25, max=4, jitter=0.25)
 
 
 class Asking:

@@ -32,6 +32,8 @@ SETTINGS: dict[str, Any] = {
     "retry_ms": 100,
     "write_deadline_s": 5,
     "first_token_timeout_s": 4,
+    "provider_retries": 0,  # a second call tells of a worker that was lost
+    "breaker_failures": 1000,
     "between_tokens_timeout_s": 4,
     "drain_s": DRAIN_S,
 }

@@ -36,7 +36,8 @@ class Play:
             await self._connection.respond(answer.status, json.dumps(body).encode(), retry_after=answer.retry_after)
             self._call.finished = True
         elif answer.raw is not None:
-            await self._connection.respond(200, answer.raw, "text/html")
+            kind = "text/html" if answer.raw.startswith(b"<") else self._wire.content_type
+            await self._connection.respond(200, answer.raw, kind)
             self._call.finished = True
         else:
             self._connection.begin_chunks(self._wire.content_type)

@@ -58,7 +58,7 @@ def timeout_of(timeouts: Timeouts) -> httpx2.Timeout:
 
 
 def check_type(headers: Mapping[str, str]) -> None:
-    """Raises ValueError for a web page, as a proxy or a wrong address has it: it would look like an answer cut off."""
+    """Raises ValueError for a web page, of a proxy or a wrong address: it would look like an answer cut off."""
     if headers.get("content-type", "").startswith("text/html"):
         raise ValueError("a web page")
 

@@ -33,25 +33,44 @@ failed = threading.Event()
 
 
 def create_app(settings: Settings) -> FastAPI:
-    tickets = Tickets(settings)
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        client = connect(settings.redis_url)
-        lines = [Line(settings.redis_url) for _ in range(3)]
-        reading, telling, sweeping = lines
+        parts = _Parts(settings)
+        app.state.gateway = parts.state
+        try:
+            yield
+        finally:
+            await parts.aclose()
+
+    app = FastAPI(title="Headrace", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
+    app.include_router(page.router)
+    app.include_router(service.router)
+    app.include_router(chat.router)
+    app.include_router(streams.router)
+    app.mount("/page", page.PageFiles())
+    errors.install(app)
+    return app
+
+
+class _Parts:
+    """The parts of this process, put together; made within its event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = client = connect(settings.redis_url)
+        self._lines = [Line(settings.redis_url) for _ in range(3)]
+        reading, telling, sweeping = self._lines
         scripts = StreamScripts(settings)
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, reading, telling, scripts, settings, gateway_id)
         dispatch = Dispatch(client, scripts, settings)
-        app.state.gateway = GatewayState(
+        self.state = GatewayState(
             settings=settings,
             client=client,
             scripts=scripts,
             hub=hub,
             models=Models(client, settings.fallbacks),
             dispatch=dispatch,
-            tickets=tickets,
+            tickets=Tickets(settings),
         )
         sweep = Sweep(
             client,
@@ -63,28 +82,18 @@ def create_app(settings: Settings) -> FastAPI:
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
         works = (hub.follow_tails(), hub.hear_growth(), hub.keep_leases(), sweep.run(), _leave_if_unfit(client))
-        tasks = [asyncio.create_task(work) for work in works]
-        for task in tasks:
+        self._tasks = [asyncio.create_task(work) for work in works]
+        for task in self._tasks:
             task.add_done_callback(_leave_if_broken)
         settle_garbage_collector()
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await client.aclose()
-            for line in lines:
-                await line.aclose()
 
-    app = FastAPI(title="Headrace", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
-    app.include_router(page.router)
-    app.include_router(service.router)
-    app.include_router(chat.router)
-    app.include_router(streams.router)
-    app.mount("/page", page.PageFiles())
-    errors.install(app)
-    return app
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.aclose()
+        for line in self._lines:
+            await line.aclose()
 
 
 async def _leave_if_unfit(client: Client) -> None:

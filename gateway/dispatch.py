@@ -1,23 +1,19 @@
-"""Making a stream and putting its id into the queue; the only file on this side that knows arq."""
+"""Making a stream and putting its id into the queue."""
 
 import hashlib
-import time
 from dataclasses import dataclass
 
 import msgspec
-from arq.constants import job_key_prefix
-from arq.jobs import serialize_job
 
 from gateway import metrics
 from shared.broker.client import TROUBLE, Client, run
 from shared.broker.keys import idempotency_entry_key
-from shared.broker.scripts import StreamScripts, enqueue
+from shared.broker.queue import enqueue
+from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, IdempotencyConflict
 from shared.protocol.ids import idempotency_digest, new_stream_id
 from shared.schemas import ChatRequest, OnDisconnect
 from shared.settings import Settings
-
-_JOB = "generate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +83,8 @@ class Dispatch:
         }
 
     async def enqueue(self, stream_id: str) -> bool:
-        """False where the id waits already. Again does no harm: a job for a stream that is held ends quietly."""
-        now_ms = time.time_ns() // 1_000_000
-        job = serialize_job(_JOB, (stream_id,), {}, None, now_ms, serializer=msgspec.json.encode)
-        job_key = job_key_prefix + stream_id
-        call = enqueue(stream_id, job, job_key=job_key, score=now_ms, life_s=self._settings.retention_s)
-        return await run(self._client, call)
+        """As :func:`shared.broker.queue.enqueue`."""
+        return await enqueue(self._client, stream_id, life_s=self._settings.retention_s)
 
 
 def _attached(stream_id: str, known_hash: str, body_hash: str) -> Dispatched:

@@ -14,6 +14,7 @@ import uvloop
 from shared.broker.catalog import Shelf, publish
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.line import Line
+from shared.broker.queue import enqueue
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
@@ -29,7 +30,7 @@ from workers.generate import Generation
 from workers.leases import Leases
 from workers.providers.base import Provider
 from workers.providers.registry import configured_providers
-from workers.queue import StreamQueue, enqueue
+from workers.queue import StreamQueue
 
 logger = logging.getLogger(__name__)
 

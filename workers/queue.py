@@ -1,4 +1,4 @@
-"""The worker's end of the queue; the only file on this side that knows arq.
+"""The far end of the queue, where ids are taken off it. The near end is ``shared/broker/queue.py``.
 
 arq carries ids and nothing else: what a stream is and who holds it stands in its state. So an id is taken off the
 queue for good (``BZPOPMIN``: one blocking round trip, no polling, no scan over what runs elsewhere), and the sweep
@@ -7,26 +7,22 @@ puts back what was lost between here and the claim. Why not arq's own polling: d
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from arq.connections import ArqRedis
-from arq.constants import job_key_prefix
-from arq.jobs import serialize_job
 from arq.worker import Worker, func
 
-from shared.broker import scripts
-from shared.broker.client import TROUBLE, Client, run
+from shared.broker.client import TROUBLE
 from shared.broker.keys import QUEUE
 from shared.broker.pools import pool_of
+from shared.broker.queue import JOB
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-JOB = "generate"
 _BLOCK_S = 1.0
 _MOST_AT_ONCE = 16
 #: arq must not count attempts, nor kill a long answer: both are the stream's own business.
@@ -124,11 +120,3 @@ class StreamQueue(Worker):
         self._slot_freed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.warning("job of stream %s broke: %s", stream_id, type(error).__name__)
-
-
-async def enqueue(client: Client, stream_id: str, *, life_s: float) -> bool:
-    """For the sweep and for a handover. False where the stream waits in the queue already; it keeps its place."""
-    now_ms = time.time_ns() // 1_000_000
-    job = serialize_job(JOB, (stream_id,), {}, None, now_ms, serializer=msgspec.json.encode)
-    call = scripts.enqueue(stream_id, job, job_key=job_key_prefix + stream_id, score=now_ms, life_s=life_s)
-    return await run(client, call)

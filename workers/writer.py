@@ -1,8 +1,7 @@
 """One claimed stream in its worker's memory: what is written, what is on its way, what still gathers.
 
-Every event of the attempt stays here until the end, so that a Redis that forgot some can be given them again. An
-event once frozen never changes: same seq, same bytes at every re-send. Deltas gather while an append is in flight
-and become one event with the next; nothing waits for a timer.
+Every event of the attempt is kept until the end (``workers/kept.py``), so that a Redis that forgot some can be given
+them again. Deltas gather while an append is in flight and become one event with the next.
 """
 
 import asyncio
@@ -21,16 +20,13 @@ from shared.protocol.usage import Estimate
 from shared.settings import Settings
 from workers import metrics
 from workers.gathering import Gathering
+from workers.kept import KeptEvents
 from workers.providers.base import Delta
 
 logger = logging.getLogger(__name__)
 
 #: Behind the notification that there is room again, in case it is lost.
 ROOM_POLL_S = 1.0
-#: Events sent in one append; more wait for the next.
-MOST_EVENTS = 64
-
-
 #: Why a worker that leaves stops: another one takes the stream.
 HANDOVER = "handover"
 
@@ -71,16 +67,12 @@ class StreamWriter:
         self._on_stop = on_stop
         self._most_unsent = 2 * settings.max_event_bytes
         self._gathering = Gathering(settings.max_event_bytes)
-        self._events: list[bytes] = []
-        self._acknowledged = 0  # the last seq known to be in the log
-        self._highest_acknowledged = 0
-        self._unsent_bytes = 0
+        self._events = KeptEvents()
         self._restore = False
         self._full = False
         self._releasing = False
         self._release_sent = False
         self._ending: Ending | None = None
-        self._closing_events = 0
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._moved = asyncio.Event()
 
@@ -160,20 +152,18 @@ class StreamWriter:
             self._release_sent = True
             return self._scripts.release(self.holder)
         if self._restore:
-            open_events = self._events[: len(self._events) - self._closing_events]
             body_hash = self._fields["body_hash"].decode()
             fields = restorable(self._fields)
-            return self._scripts.restore(self.holder, open_events, fields=fields, body_hash=body_hash)
-        first = self._acknowledged + 1
+            return self._scripts.restore(self.holder, self._events.open, fields=fields, body_hash=body_hash)
+        first = self._events.next_seq
         if self._ending is not None:
-            return self._scripts.finish(self.holder, first, self._events[self._acknowledged :], self._ending)
+            return self._scripts.finish(self.holder, first, self._events.unsent, self._ending)
         if self._full:
             return None
-        if not self._unsent_bytes:
+        if not self._events.unsent_bytes:
             self._freeze()
-        batch = self._events[self._acknowledged : self._acknowledged + MOST_EVENTS]
-        resend = self._acknowledged < self._highest_acknowledged
-        return self._scripts.append(self.holder, first, batch, resend=resend) if batch else None
+        batch = self._events.next_batch
+        return self._scripts.append(self.holder, first, batch, resend=self._events.is_resend) if batch else None
 
     def settle(self, reply: WriteReply | BrokerUnavailable) -> None:
         """Take the answer to :meth:`next_call`."""
@@ -191,8 +181,8 @@ class StreamWriter:
         if isinstance(reply, BrokerUnavailable) or self._releasing:
             return
         if reply.code is Code.OK:
-            if reply.last_seq < self._acknowledged:  # Redis lost a suffix
-                self._acknowledge(reply.last_seq)
+            if reply.last_seq < self._events.acknowledged:  # Redis lost a suffix
+                self._events.acknowledge(reply.last_seq)
                 self._wake(self)
             self._heed(reply.signal)
         else:
@@ -207,7 +197,7 @@ class StreamWriter:
         if self.is_written and reply.code in {Code.OK, Code.MISSING, Code.BEHIND}:
             self._ended = asyncio.get_running_loop().create_future()
             if reply.code is Code.OK:
-                self._acknowledge(reply.last_seq)
+                self._events.acknowledge(reply.last_seq)
                 self._wake(self)
             else:
                 self._begin_restore()
@@ -232,7 +222,7 @@ class StreamWriter:
 
     @property
     def _backlog(self) -> int:
-        return self._unsent_bytes + self._gathering.bytes
+        return self._events.unsent_bytes + self._gathering.bytes
 
     def _begin_restore(self) -> None:
         metrics.RESTORES.inc()
@@ -243,18 +233,11 @@ class StreamWriter:
         gathered = self._gathering.take()
         if gathered and not self._events:
             gathered.insert(0, self._start)
-        for stored in gathered:
-            self._events.append(stored)
-            self._unsent_bytes += len(stored)
-
-    def _acknowledge(self, last_seq: int) -> None:
-        self._acknowledged = last_seq
-        self._highest_acknowledged = max(self._highest_acknowledged, last_seq)
-        self._unsent_bytes = sum(map(len, self._events[last_seq:]))
+        self._events.freeze(gathered)
 
     def _settle_progress(self, reply: WriteReply) -> None:
         self._restore = False
-        self._acknowledge(reply.last_seq)
+        self._events.acknowledge(reply.last_seq)
         if self._ending is not None:
             # Anything but the whole is the answer to what was in flight before the ending.
             if reply.code is Code.OK and reply.last_seq == len(self._events):
@@ -281,10 +264,8 @@ class StreamWriter:
             usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
         if not self._events and not self._is_first_output:
             # An earlier attempt's text is with the readers: only `start` can tell them that it no longer stands.
-            self._events.append(self._start)
-        closing = outcome.closing_events(usage)
-        self._events += closing
-        self._closing_events = len(closing)
+            self._events.freeze([self._start])
+        self._events.close(outcome.closing_events(usage))
         self._ending = outcome.ending(usage, only_if_unwatched=only_if_unwatched)
         self._wake(self)
 
@@ -292,8 +273,7 @@ class StreamWriter:
         return self._ending is not None and reply.epoch == self.holder.epoch and reply.last_seq == len(self._events)
 
     def _withdraw_ending(self) -> None:
-        del self._events[len(self._events) - self._closing_events :]
-        self._closing_events = 0
+        self._events.reopen()
         self._ending = None
         self._ended.set_result(Ended.WATCHED)
         self._ended = asyncio.get_running_loop().create_future()

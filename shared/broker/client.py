@@ -6,7 +6,7 @@ Trouble on the way is :class:`shared.errors.BrokerUnavailable`, whatever redis-p
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import (
@@ -67,24 +67,33 @@ class BrokerUnfit(HeadraceError):
     code = "broker_unfit"
 
 
+class Exchanger(Protocol):
+    """What scripts are sent over: a :class:`Line` of one's own, or the :class:`Client` that all share."""
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]: ...
+
+
 class Client(Redis):
-    """redis-py's asyncio client for plain commands; answers are bytes. Scripts go over ``trunk``."""
+    """redis-py's asyncio client for plain commands, whose answers are bytes; what is exchanged goes over a trunk.
+    Calls fail after ``timeout_s``; a blocking read has to end before that. Connects lazily."""
 
-    trunk: Trunk
+    def __init__(self, url: str, *, timeout_s: float, connections: int) -> None:
+        super().__init__(connection_pool=pool_of(url, timeout_s=timeout_s, connections=connections))
+        self._trunk = Trunk(Line(url, timeout_s=timeout_s))
 
-    async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        await self.trunk.aclose()
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        return await self._trunk.exchange(commands)
+
+    async def aclose(self, close_connection_pool: bool | None = True) -> None:
+        await self._trunk.aclose()
         await super().aclose(close_connection_pool)
 
 
 def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
-    """A client whose calls fail after ``timeout_s``; a blocking read has to end before that. Connects lazily."""
-    client = cast("Client", Client.from_pool(pool_of(url, timeout_s=timeout_s, connections=connections)))
-    client.trunk = Trunk(Line(url, timeout_s=timeout_s))
-    return client
+    return Client(url, timeout_s=timeout_s, connections=connections)
 
 
-async def run(client: Client | Line, call: Call[T]) -> T:
+async def run(client: Exchanger, call: Call[T]) -> T:
     """Raises :class:`BrokerUnavailable`."""
     answer = (await run_many(client, [call]))[0]
     if isinstance(answer, BrokerUnavailable):
@@ -92,7 +101,7 @@ async def run(client: Client | Line, call: Call[T]) -> T:
     return answer
 
 
-async def run_many(client: Client | Line, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
+async def run_many(client: Exchanger, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
     """All calls in one pipeline, each with an answer of its own. Raises only for errors that are ours."""
     try:
         answers = await _send(client, calls)
@@ -100,7 +109,7 @@ async def run_many(client: Client | Line, calls: Sequence[Call[T]]) -> list[T | 
         if unknown:  # a Redis that was restarted or failed over has forgotten the scripts
             again = [calls[i] for i in unknown]
             sources = {call.script.source for call in again}
-            await _exchange(client, [("SCRIPT", "LOAD", source) for source in sources])
+            await client.exchange([("SCRIPT", "LOAD", source) for source in sources])
             for i, answer in zip(unknown, await _send(client, again), strict=True):
                 answers[i] = answer
     except TROUBLE as error:
@@ -109,14 +118,10 @@ async def run_many(client: Client | Line, calls: Sequence[Call[T]]) -> list[T | 
     return [_trouble(answer) or call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
 
-async def _send(client: Client | Line, calls: Sequence[Call[T]]) -> list[Any]:
-    return await _exchange(
-        client, [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments) for call in calls]
+async def _send(client: Exchanger, calls: Sequence[Call[T]]) -> list[Any]:
+    return await client.exchange(
+        [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments) for call in calls]
     )
-
-
-async def _exchange(client: Client | Line, commands: Sequence[Command]) -> list[Any]:
-    return await (client if isinstance(client, Line) else client.trunk).exchange(commands)
 
 
 def _trouble(answer: Any) -> BrokerUnavailable | None:

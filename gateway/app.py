@@ -25,6 +25,7 @@ from shared.errors import BrokerUnavailable
 from shared.garbage import settle_garbage_collector
 from shared.metrics import SWEPT
 from shared.settings import Settings
+from shared.stopping import cancel_all
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +89,7 @@ class _Parts:
         settle_garbage_collector()
 
     async def aclose(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
         await self._client.aclose()
         for line in self._lines:
             await line.aclose()

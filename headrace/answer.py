@@ -6,13 +6,13 @@ taken; so neither a cut connection nor a gateway that restarts loses or repeats 
 
 import json
 import secrets
-import sys
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import httpx2
 
 from headrace.patience import Patience
+from headrace.pieces import Pieces, note
 from headrace.sse import ServerSentEvent, SseDecoder
 
 CANCEL_WITHIN_S = 5
@@ -33,13 +33,14 @@ class _Unavailable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """``url`` is the gateway's, without a slash at the end."""
+    """``url`` is the gateway's, without a slash at the end. ``response_format`` is None for text."""
 
     url: str
     prompt: str
     model: str
     provider: str | None
     patience_s: float
+    response_format: dict[str, object] | None = None
 
     def body(self) -> dict[str, object]:
         asked: dict[str, object] = {
@@ -47,11 +48,12 @@ class Question:
             "messages": [{"role": "user", "content": self.prompt}],
             "grace_s": min(self.patience_s, LONGEST_GRACE_S),  # the answer waits for us as long as we for it
         }
-        return asked | ({"provider": self.provider} if self.provider else {})
+        optional = {"provider": self.provider, "response_format": self.response_format}
+        return asked | {name: value for name, value in optional.items() if value}
 
 
 class Answer:
-    """Prints the answer, and nothing else, to stdout."""
+    """Prints the answer while it comes."""
 
     def __init__(self, question: Question, client: httpx2.AsyncClient) -> None:
         self._question = question
@@ -59,7 +61,7 @@ class Answer:
         self._key = secrets.token_hex(16)
         self._stream_id = ""
         self._last_event_id = ""
-        self._printed = ""  # the last piece, which tells whether the terminal's cursor stands at a line's start
+        self._pieces = Pieces(as_json=question.response_format is not None)
         self._exit_code: int | None = None
         self._patience = Patience(question.patience_s)
 
@@ -75,8 +77,6 @@ class Answer:
             else:
                 if self._exit_code is None:
                     await self._wait("the connection ended early")
-        if self._printed and not self._printed.endswith("\n") and sys.stdout.isatty():
-            _print("\n")
         return self._exit_code
 
     async def cancel(self) -> None:
@@ -133,23 +133,25 @@ class Answer:
     def _take(self, event: ServerSentEvent) -> None:
         data = json.loads(event.data)
         match event.name:
-            case "token":
-                self._printed = data["token"] or self._printed
-                _print(data["token"])
-            case "start":
-                self._stream_id = data["stream_id"]
-                if data["reset"] and self._printed:
-                    self._printed = ""
-                    note("\n[the answer was lost and begins anew]")
             case "error":
+                self._pieces.finish()
                 note(f"error: {data['code']}: {data['message']}")
                 self._exit_code = 1
             case "done":
-                self._exit_code = self._exit_code or _ending(data["finish_reason"], data.get("reason"))
+                self._pieces.finish()
+                code = _ending(data["finish_reason"], data.get("reason"))
+                self._exit_code = self._exit_code or code or (0 if self._pieces.is_whole else 1)
+            case "start":
+                self._stream_id = data["stream_id"]
+                self._pieces.take(event.name, data)
+            case _:
+                self._pieces.take(event.name, data)
 
 
 def _ending(finish_reason: str, reason: str | None) -> int:
-    if finish_reason != "stop":
+    if reason == "empty_answer":
+        note("the answer is empty")
+    elif finish_reason not in {"stop", "tool_calls"}:
         note(f"the answer ended early: {finish_reason}" + (f" ({reason})" if reason else ""))
     return 1 if finish_reason in {"cancelled", "error"} else 0
 
@@ -168,12 +170,3 @@ def _refusal(response: httpx2.Response) -> Exception:
 
 def _in_words(error: httpx2.TransportError) -> str:
     return str(error) or type(error).__name__
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

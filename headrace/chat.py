@@ -7,8 +7,9 @@ import sys
 
 import httpx2
 
-from headrace.answer import Answer, ChatFailed, Question, note
+from headrace.answer import Answer, ChatFailed, Question
 from headrace.patience import OutOfPatience
+from headrace.pieces import note
 
 #: A gateway sends a heartbeat every 15 s; silence far beyond that is a dead connection.
 TIMEOUT = httpx2.Timeout(10, read=60)

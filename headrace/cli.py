@@ -93,12 +93,19 @@ def chat(
     provider: Annotated[str | None, typer.Option(help="[default: the one that offers the model]")] = None,
     url: Annotated[str, typer.Option(help="The gateway.")] = "http://127.0.0.1:8000",
     patience: Annotated[float, typer.Option(min=0, help="Seconds to go on trying while nothing comes.")] = 60,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Ask for a JSON object, and print each value of it once it is complete.")
+    ] = False,
+    json_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same, for JSON that follows the schema in this file.")
+    ] = None,
 ) -> None:
     """Ask one question. The answer goes to stdout, everything else to stderr; Ctrl-C cancels it."""
     if not url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{url} must begin with http:// or https://", param_hint="--url")
     if provider is not None and model is None:
         raise typer.BadParameter("--provider needs --model too")
+    response_format = _response_format(as_json=as_json, schema_file=json_schema)
     from headrace.answer import Question
     from headrace.chat import chat as run
 
@@ -108,8 +115,20 @@ def chat(
         model=model or "demo",
         provider=provider if model else "demo",
         patience_s=patience,
+        response_format=response_format,
     )
     raise typer.Exit(asyncio.run(run(question)))
+
+
+def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, object] | None:
+    if schema_file is None:
+        return {"type": "json_object"} if as_json else None
+    from headrace.schema_file import SchemaFileError, read_schema
+
+    try:
+        return read_schema(schema_file)
+    except SchemaFileError as error:
+        raise typer.BadParameter(str(error), param_hint="--json-schema") from error
 
 
 def _settings(**options: str | int | None) -> Settings:

@@ -20,6 +20,7 @@ import pytest
 from headrace.sse import SseDecoder
 
 ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
 FOREIGN = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
 
 
@@ -83,7 +84,7 @@ async def listening(
 # --- a gateway that does what its script says, one answer per connection
 
 
-def event(name: str, event_id: str = "", retry: int | None = None, **data: object) -> bytes:
+def event(name: str, event_id: str = "", retry: int | None = None, /, **data: object) -> bytes:
     head = (f"id: {event_id}\n" if event_id else "") + (f"retry: {retry}\n" if retry is not None else "")
     return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
@@ -268,6 +269,131 @@ async def test_wrong_options_are_usage_errors(arguments: tuple[str, ...]) -> Non
     assert arguments[0] in ended.err
 
 
+# --- JSON, tools, refusals
+
+
+def json_event(event_id: str, path: list[str | int], value: object) -> bytes:
+    return event("json", event_id, path=path, value=value, complete=True)
+
+
+def lines(out: str) -> list[tuple[list[str | int], object]]:
+    """Every line printed, as (path, value)."""
+    told = [json.loads(line) for line in out.splitlines()]
+    assert all(list(piece) == ["path", "value"] for piece in told)
+    return [(piece["path"], piece["value"]) for piece in told]
+
+
+async def test_json_comes_as_lines_the_whole_last_and_no_text() -> None:
+    whole = {"a": [1, "zwölf"], "b": "two\nlines"}
+    answer = stream(
+        start(),
+        token("3-2", '{"a": [1, "zwölf"], "b": "two\\nlines"}'),
+        json_event("3-3", ["a", 0], 1),
+        json_event("3-4", ["a"], [1, "zwölf"]),
+        json_event("3-5", [], whole),
+        done("3-6"),
+    )
+    async with scripted(answer) as gateway:
+        ended = await ask(gateway.url, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert lines(ended.out) == [(["a", 0], 1), (["a"], [1, "zwölf"]), ([], whole)]
+    assert ended.out.splitlines()[1] == '{"path":["a"],"value":[1,"zwölf"]}'
+    assert json.loads(gateway.requests[0].body)["response_format"] == {"type": "json_object"}
+
+
+@pytest.mark.parametrize(("file", "name"), [("my recipe.v2.json", "my_recipe_v2"), ("ü" * 80, "_")])
+async def test_a_schema_is_sent_under_the_name_of_its_file(tmp_path: Path, file: str, name: str) -> None:
+    schema = {"type": "object", "properties": {"ä": {"type": "string"}}}
+    (tmp_path / file).write_text(json.dumps(schema, ensure_ascii=False))
+    async with scripted(stream(start(), json_event("3-2", [], {}), done("3-3"))) as gateway:
+        ended = await ask(gateway.url, "--json-schema", str(tmp_path / file))
+    assert ended.code == 0
+    sent = json.loads(gateway.requests[0].body)["response_format"]
+    assert sent == {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "No such file"), ("{oops", "is not JSON"), ("[1]", "no object"), ("\xff", "is not JSON")],
+)
+async def test_a_schema_that_cannot_be_read_is_a_usage_error(tmp_path: Path, content: str | None, told: str) -> None:
+    file = tmp_path / "schema.json"
+    if content is not None:
+        file.write_bytes(content.encode("latin-1"))
+    async with scripted() as gateway:
+        ended = await ask(gateway.url, "--json-schema", str(file))
+    assert (ended.code, ended.out) == (2, "")
+    assert "--json-schema" in ended.err
+    assert str(file) in ended.err
+    assert told in ended.err
+    assert gateway.requests == []
+
+
+async def test_json_that_does_not_become_whole_is_a_failure() -> None:
+    violated = event("error", "3-3", code="schema_violation", message='$.a fails "type"', retryable=True)
+    part = json_event("3-2", ["a"], 1)
+    async with scripted(stream(start(), part, violated, done("3-4", "error"))) as gateway:
+        broken = await ask(gateway.url, "--json")
+    async with scripted(stream(start(), part, done("3-3", "length"))) as gateway:
+        short = await ask(gateway.url, "--json")
+    assert (broken.code, lines(broken.out)) == (1, [(["a"], 1)])
+    assert broken.err == 'error: schema_violation: $.a fails "type"\n'
+    assert (short.code, lines(short.out)) == (1, [(["a"], 1)])
+    assert short.err == "the answer ended early: length\n"
+
+
+async def test_json_that_begins_anew_is_marked_and_lines_stay_whole() -> None:
+    lost = stream(start(), json_event("3-2", ["a"], 1), whole=False)
+    again = stream(
+        start("9-1", reset=True), json_event("9-2", ["a"], 2), json_event("9-3", [], {"a": 2}), done("9-4")
+    )
+    async with scripted(lost, again) as gateway:
+        ended = await ask(gateway.url, "--json")
+    assert ended.code == 0
+    assert lines(ended.out) == [(["a"], 1), (["a"], 2), ([], {"a": 2})]
+    assert "\n[the answer was lost and begins anew]\n" in ended.err
+    assert "\n\n" not in ended.err
+
+
+async def test_tool_calls_refusals_and_thoughts_stay_out_of_stdout() -> None:
+    answer = stream(
+        start(),
+        event("reasoning", "3-2", text="Hm.", index=0, n=1),
+        token("3-3", "Let me see."),
+        event("tool_call", "3-4", index=0, id="c", name="get_weather", arguments='{"ci', complete=False, n=1),
+        event("tool_call", "3-5", index=0, arguments='ty":\n "Bérn"}', complete=False, n=1),
+        event(
+            "tool_call",
+            "3-6",
+            index=0,
+            id="c",
+            name="get_weather",
+            arguments='{"city":\n "Bérn"}',
+            complete=True,
+            n=0,
+        ),
+        done("3-7", "tool_calls"),
+    )
+    async with scripted(answer) as gateway:
+        called = await ask(gateway.url)
+    assert (called.code, called.out) == (0, "Let me see.")
+    assert called.err == 'tool call: get_weather {"city":"Bérn"}\n'
+
+    refused = [
+        event("refusal", f"3-{n}", text=text, index=n, n=1) for n, text in enumerate(["I can", "not."], start=2)
+    ]
+    async with scripted(stream(start(), *refused, done("3-4", "content_filter", "refusal"))) as gateway:
+        ended = await ask(gateway.url)
+    assert ended.out == ""
+    assert ended.err == "refusal: I cannot.\nthe answer ended early: content_filter (refusal)\n"
+
+
+async def test_an_empty_answer_is_told() -> None:
+    async with scripted(stream(start(), done("3-2", "stop", "empty_answer"))) as gateway:
+        ended = await ask(gateway.url)
+    assert (ended.code, ended.out, ended.err) == (0, "", "the answer is empty\n")
+
+
 async def test_a_reader_that_leaves_cancels_the_answer() -> None:
     answer = stream(start(), *(token(f"3-{n}", "word " * 1000) for n in range(2, 60)), whole=False)
     async with scripted(answer, b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n") as gateway:
@@ -399,6 +525,62 @@ async def test_the_demo_answers(up: Running) -> None:
     ended = await ask(up.url)
     assert (ended.code, ended.err) == (0, "")
     assert len(ended.out.split()) > 10
+
+
+SCENES = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string"},
+        "scenes": {"type": "array", "items": {"type": "object", "properties": {"place": {"type": "string"}}}},
+    },
+    "required": ["title", "scenes"],
+}
+
+
+async def test_the_demo_answers_by_a_schema_whatever_is_cut(up: Running, tmp_path: Path) -> None:
+    schema = tmp_path / "scenes.json"
+    schema.write_text(json.dumps(SCENES))
+    async with cutting(up.url, 600, 900, 1200) as (url, proxy):
+        ended = await ask(url, "--json-schema", str(schema))
+    assert ended.code == 0, ended.err
+    assert proxy.cut == 3
+    *pieces, (path, whole) = lines(ended.out)
+    assert path == []
+    assert isinstance(whole, dict)
+    told: list[tuple[list[str | int], object]] = [(["title"], whole["title"])]
+    told += [(["scenes", at], scene) for at, scene in enumerate(whole["scenes"])]
+    assert pieces == [*told, (["scenes"], whole["scenes"])]
+    (stream_id,) = proxy.stream_ids
+    assert (await as_json(up, stream_id))["json"] == whole
+
+
+async def test_what_the_readme_says_of_json_schema(up: Running, tmp_path: Path) -> None:
+    (block,) = [b for b in re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL) if "--json-schema" in b]
+    command = block.replace(".venv/bin/headrace chat", f"'{sys.executable}' -m headrace chat --url {up.url}")
+    pipe = asyncio.subprocess.PIPE
+    shell = await asyncio.create_subprocess_shell(
+        f"set -e\n{command}", cwd=tmp_path, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    ended = await finish(shell)
+    assert (ended.code, ended.err) == (0, "")
+    assert len(lines(ended.out)) > 3
+    assert lines(ended.out)[-1][0] == []
+
+
+async def test_the_demo_answers_with_json_without_a_schema(up: Running) -> None:
+    ended = await ask(up.url, "--json")
+    assert ended.code == 0, ended.err
+    whole = lines(ended.out)[-1][1]
+    assert isinstance(whole, dict)
+    assert set(whole) == {"title", "paragraphs"}
+
+
+async def test_a_schema_that_is_none_is_told_by_the_gateway(up: Running, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "objekt"}')
+    ended = await ask(up.url, "--json-schema", str(schema))
+    assert (ended.code, ended.out) == (1, "")
+    assert "not a JSON schema" in ended.err
 
 
 async def test_what_is_cut_is_resumed_and_nothing_is_lost_or_doubled(up: Running) -> None:

@@ -6,6 +6,7 @@ import os
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -16,9 +17,11 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 
 from tests.browser import browser, browser_missing
-from tests.fakes.answer import Answer
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer, ToolCall
 from tests.system import System
 
 WORDS = [f"word{i} " for i in range(400)]
@@ -50,12 +53,52 @@ class Page:
     async def script(self, source: str) -> Any:
         return await asyncio.to_thread(self.driver.execute_script, source)
 
+    async def answer_as(self, form: str, schema: str | None = None) -> None:
+        """In the options: ``text``, ``JSON`` or ``JSON by schema``."""
+
+        def choose() -> None:
+            if not self.element("answer-as").is_displayed():
+                self.element("options").click()
+            Select(self.element("answer-as")).select_by_visible_text(form)
+            if schema is not None:
+                self.element("schema").clear()
+                self.element("schema").send_keys(schema)
+
+        await asyncio.to_thread(choose)
+
     async def ask(self, prompt: str, *, model: str) -> None:
         await self.until(lambda: self._choose(model))
         await asyncio.to_thread(lambda: self.element("prompt").send_keys(prompt, Keys.ENTER))
 
     async def raw_text(self) -> str:
         return str(await self.script("return window.headraceText ?? ''"))
+
+    async def shown(self) -> "Shown":
+        return Shown(**await self.script(_SHOWN))
+
+    async def until_shown(self, condition: Callable[["Shown"], bool]) -> "Shown":
+        async def is_met() -> bool:
+            return condition(await self.shown())
+
+        await self.until(is_met)
+        return await self.shown()
+
+    async def open_stream(self, stream_id: str) -> None:
+        """Opens a stream that was asked for elsewhere, from the list."""
+        entry = {
+            "id": stream_id,
+            "title": "Elsewhere",
+            "at": 0,
+            "state": "queued",
+            "choice": {},
+            "messages": [{"role": "user", "content": "Elsewhere"}],
+            "streamUrl": f"/chat/stream/{stream_id}",
+            "statusUrl": f"/chat/{stream_id}",
+        }
+        await self.script(f"localStorage.setItem('headrace.streams', JSON.stringify([{json.dumps(entry)}]))")
+        await self.open()
+        await self.click("history-item")
+        assert await self.until_state(*ENDED) == "done"
 
     async def figures(self) -> dict[str, int]:
         await asyncio.sleep(0.1)  # they are shown with the next frame
@@ -105,6 +148,40 @@ class Page:
             await self.open()
         return bool(chosen)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What is to be seen of the newest answer; ``calls``: each tool's name and arguments."""
+
+    tree: str
+    raw: str
+    calls: list[list[str]]
+    reasoning: str
+    refusal: str
+    footer: str
+
+    @property
+    def value(self) -> Any:
+        return json.loads(self.tree or "null")
+
+
+_SHOWN = """
+const answer = [...document.querySelectorAll(".message.assistant")].at(-1);
+const text = (selector) => {
+  const found = answer?.querySelector(selector);
+  return found?.checkVisibility() ? found.textContent : "";
+};
+const folded = (selector, inner) => text(selector) && answer.querySelector(inner).textContent;
+return {
+  tree: text(".tree"),
+  raw: folded(".raw", ".raw pre"),
+  calls: [...(answer?.querySelectorAll(".call") ?? [])].map((call) =>
+    [call.querySelector("code").textContent, call.querySelector("pre").textContent]),
+  reasoning: folded(".reasoning", ".reasoning .said"),
+  refusal: text(".refusal"),
+  footer: text("footer"),
+};
+"""
 
 _CHOOSE = """
 const select = document.querySelector('[data-testid="model"]');
@@ -406,3 +483,202 @@ async def test_a_conversation_carries_what_was_said(page: Page, system: System) 
     await page.until(lambda: _is(lambda: calls[-1].prompt == "Second"))
     said = [(m["role"], m["content"]) for m in calls[-1].request["messages"]]
     assert said == [("user", "First"), ("assistant", "One."), ("user", "Second")]
+
+
+# --- JSON, tools, reasoning, refusals
+
+SCENES = {"title": "The mill", "scenes": [{"place": "lake", "id": 12345678901234567890}, {"place": "gate"}]}
+AS_TEXT = json.dumps(SCENES)
+FIRST_SCENE = AS_TEXT.index(', {"place": "gate"')
+HALF = {"title": SCENES["title"], "scenes": SCENES["scenes"][:1]}
+
+
+async def test_json_is_shown_value_by_value_and_a_reload_shows_the_same(page: Page, system: System) -> None:
+    gate = asyncio.Event()
+    system.fake.play("scenes", Answer(deltas=[AS_TEXT[:FIRST_SCENE], AS_TEXT[FIRST_SCENE:]], gate=gate, gate_after=1))
+    await page.answer_as("JSON by schema", '{"title": "Scenes of a story", "type": "object"}')
+    await page.ask("Scenes, please", model="openai/scenes")
+    for _ in range(2):
+        half = await page.until_shown(lambda shown: bool(shown.tree))
+        assert (half.value, half.raw) == (HALF, AS_TEXT[:FIRST_SCENE])
+        await page.open()
+    gate.set()
+    assert await page.until_state(*ENDED) == "done"
+    whole = await page.shown()
+    assert whole.value == SCENES
+    assert "12345678901234567890" in whole.tree
+    assert whole.raw == await page.raw_text() == AS_TEXT
+    format_ = {"name": "Scenes_of_a_story", "schema": {"title": "Scenes of a story", "type": "object"}}
+    assert system.fake.calls[-1].request["response_format"] == {"type": "json_schema", "json_schema": format_}
+
+    await page.click("new-chat")
+    await page.click("history-item")
+    assert await page.until_state(*ENDED) == "done"
+    assert (await page.shown()).value == SCENES
+
+
+_WATCH_TREE = """
+window.trees = new Set();
+new MutationObserver(() => {
+  const tree = document.querySelector(".tree");
+  if (tree?.textContent) window.trees.add(tree.textContent);
+}).observe(document.getElementById("messages"), { childList: true, subtree: true, characterData: true });
+"""
+
+
+@pytest.mark.parametrize("form", ["JSON", "JSON by schema"])
+async def test_the_demo_answers_with_json(page: Page, form: str) -> None:
+    await page.script(_WATCH_TREE)
+    await page.answer_as(form)
+    await page.ask("Think, then tell me a story", model="demo/demo")
+    assert await page.until_state(*ENDED) == "done"
+    shown = await page.shown()
+    status = await page.status()
+    assert shown.value == status["json"] == json.loads(status["text"])
+    assert shown.reasoning == status["reasoning"] != ""
+    trees = [json.loads(tree) for tree in await page.script("return [...window.trees]")]
+    assert len(trees) >= 3  # it grew
+    assert trees[0] == {"title": shown.value["title"]}
+    assert trees[-1] == shown.value
+
+
+@pytest.mark.parametrize("schema", ["{oops", "[1]"])
+async def test_a_schema_that_is_none_is_not_sent(page: Page, system: System, schema: str) -> None:
+    system.fake.play("never", Answer())
+    await page.answer_as("JSON by schema", schema)
+    await page.ask("Hello", model="openai/never")
+    await page.until(lambda: _has_text(page, "schema-problem"))
+    assert await page.script("return document.querySelectorAll('.message').length") == 0
+    assert await page.script("return document.getElementById('prompt').value") == "Hello"
+    await page.answer_as("text")
+    assert not await page.text_of("schema-problem")
+
+
+async def _has_text(page: Page, test_id: str) -> bool:
+    return bool(await page.text_of(test_id))
+
+
+async def test_an_answer_that_is_not_the_json_asked_for_can_be_read(page: Page, system: System) -> None:
+    system.fake.play("chatty", Answer(deltas=["I would rather ", "not."]))
+    await page.answer_as("JSON")
+    await page.ask("Hello", model="openai/chatty")
+    assert await page.until_state(*ENDED) == "error"
+    assert "schema_violation" in await page.text_of("problem")
+    assert "I would rather not." in await page.text_of("answer")  # unfolded
+    await page.script("document.querySelector('.problem button').click()")  # asks for the same once more
+    await system.fake.wait_calls(2)
+    assert await page.until_state(*ENDED) == "error"
+    assert {str(call.request.get("response_format")) for call in system.fake.calls[-2:]} == {
+        "{'type': 'json_object'}"
+    }
+
+
+async def test_what_came_around_the_json_is_counted(page: Page, system: System) -> None:
+    system.fake.play("fenced", Answer(deltas=["Sure!\n```json\n", '{"a": 1}', "\n```"]))
+    await page.answer_as("JSON")
+    await page.ask("Hello", model="openai/fenced")
+    assert await page.until_state(*ENDED) == "done"
+    assert (await page.shown()).value == {"a": 1}
+    assert "Passed over 15 characters" in await page.text_of("answer")
+
+
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("a", "b")]
+HALF_CALL = ToolCall("c1", "get_weather", ('{"city": ', '"Bé'))
+
+
+async def test_a_tool_call_is_shown_while_it_comes(page: Page, system: System) -> None:
+    system.fake.play("calling", Answer(deltas=["One moment."], tools=(HALF_CALL,), end="hang"))
+    await page.ask("Weather?", model="openai/calling")
+    shown = await page.until_shown(lambda shown: shown.calls == [["get_weather", '{"city": "Bé']])
+    assert "One moment." in await page.text_of("answer")
+    await page.click("stop")
+    assert await page.until_state(*ENDED) == "cancelled"
+    assert (await page.shown()).calls == shown.calls
+
+
+async def test_whole_tool_calls_stand_apart(page: Page, system: System) -> None:
+    calls = (
+        ToolCall("c1", "get_weather", ('{"city":', '"Bérn", "id": 12345678901234567890}')),
+        ToolCall("c2", "now", ("{}",)),
+    )
+    system.fake.play("calls", Answer(deltas=(), tools=calls))
+    await page.open_stream(await system.post("calls", tools=TOOLS))
+    arguments = '{\n  "city": "Bérn",\n  "id": 12345678901234567890\n}'
+    assert (await page.shown()).calls == [["get_weather", arguments], ["now", "{}"]]
+    assert "asked for a tool" in (await page.shown()).footer
+
+
+async def test_the_demo_calls_a_tool(page: Page, system: System) -> None:
+    function = {"name": "get_weather", "parameters": {"properties": {"city": {"type": "string"}}}}
+    tools = [{"type": "function", "function": function}]
+    await page.open_stream(await system.post("demo", "Think of it", provider="demo", tools=tools))
+    shown = await page.shown()
+    assert shown.calls == [["get_weather", '{\n  "city": "lake"\n}']]
+    assert shown.reasoning
+
+
+async def test_a_refusal_is_marked_as_one(page: Page, system: System) -> None:
+    system.fake.play("prim", Answer(deltas=(), refusal=("I cannot ", "do that.")))
+    await page.ask("Hello", model="openai/prim")
+    assert await page.until_state(*ENDED) == "done"
+    shown = await page.shown()
+    assert shown.refusal == "The model refusesI cannot do that."
+    assert "the model refused" in shown.footer
+
+
+async def test_the_footer_names_who_answered(page: Page, system: System) -> None:
+    system.fake.play("gone", Answer(status=404))
+    system.fake.play("there", Answer(deltas=["Here."]))
+    await page.open_stream(await system.post("gone", fallbacks=["ollama/there"]))
+    assert (await page.shown()).footer.startswith("ollama/there · ")
+
+
+async def test_another_attempt_shows_nothing_of_the_one_before(driver: Chrome, start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, lease_s=1)
+    told = Answer(deltas=['{"a": 1, "b": 2, '], reasoning=["Hm."], refusal=["No."], tools=(HALF_CALL,), end="hang")
+    system.fake.play("lost", told, Answer(deltas=['{"c": 3}']))
+    page = Page(driver, system.url)
+    await page.open()
+    await page.answer_as("JSON")
+    await page.ask("Hello", model="openai/lost")
+    before = await page.until_shown(lambda shown: bool(shown.calls and shown.tree))
+    assert before.value == {"a": 1, "b": 2}
+    assert (before.reasoning, before.refusal) == ("Hm.", "The model refusesNo.")
+    system.workers[0].stop()
+    system.workers[0].start()
+    assert await page.until_state(*ENDED) == "done"
+    after = await page.shown()
+    assert (after.value, after.raw) == ({"c": 3}, '{"c": 3}')
+    assert (after.reasoning, after.refusal, after.calls) == ("", "", [])
+
+
+EVIL = "<img src=x onerror=alert(1)>"
+EVIL_JSON = {EVIL: EVIL, "__proto__": {"polluted": 1}, "a": {"__proto__": {"polluted": 1}, "constructor": [EVIL]}}
+
+
+async def test_hostile_json_calls_and_refusals_are_only_text(page: Page, system: System) -> None:
+    """Without the gateway's CSP, so that the page has to hold alone."""
+    await asyncio.to_thread(page.driver.execute_cdp_cmd, "Page.setBypassCSP", {"enabled": True})
+    try:
+        await page.open()
+        tools = (ToolCall("c", EVIL, (json.dumps({EVIL: EVIL}),)),)
+        system.fake.play(
+            "evil", Answer(deltas=[json.dumps(EVIL_JSON)], refusal=[EVIL], reasoning=[EVIL], tools=tools)
+        )
+        await page.answer_as("JSON")
+        await page.ask(EVIL, model="openai/evil")
+        assert await page.until_state(*ENDED) == "done"
+        await page.script("return new Promise((soon) => setTimeout(soon, 100))")  # time for an onerror
+        with pytest.raises(NoAlertPresentException):
+            await asyncio.to_thread(lambda: page.driver.switch_to.alert)
+    finally:
+        await asyncio.to_thread(page.driver.execute_cdp_cmd, "Page.setBypassCSP", {"enabled": False})
+    shown = await page.shown()
+    assert shown.value == EVIL_JSON
+    assert shown.calls == [[EVIL, json.dumps({EVIL: EVIL}, indent=2)]]
+    assert EVIL in shown.refusal
+    assert shown.reasoning == EVIL
+    found = await page.script(_INSPECT)
+    assert "IMG" not in found["tags"]
+    assert found["handlers"] == []
+    assert await page.script("return ({}).polluted ?? null") is None

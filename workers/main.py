@@ -22,6 +22,7 @@ from shared.garbage import settle_garbage_collector
 from shared.logs import configure_logging
 from shared.metrics import SWEPT
 from shared.settings import Settings
+from shared.stopping import cancel_all
 from workers import metrics
 from workers.asking import Asking
 from workers.breakers import Breakers
@@ -122,8 +123,7 @@ class _Worker:
         return 0
 
     async def close(self) -> None:
-        for task in (self._taking, *self._background, *self._queue.tasks.values()):
-            task.cancel()
+        await cancel_all([self._taking, *self._background, *self._queue.tasks.values()])
         for provider in self._providers.values():
             await provider.aclose()
         for line in self._lines:

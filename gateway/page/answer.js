@@ -1,14 +1,13 @@
 // One message of the conversation as the reader sees it: what was asked, or what is being answered.
 
+import { Aside } from "./aside.js";
+import { ToolCalls } from "./calls.js";
 import { copies } from "./copy.js";
+import { element } from "./dom.js";
+import { parse } from "./exact.js";
+import { JsonView } from "./json.js";
+import { Paced } from "./paced.js";
 import { MarkdownView } from "./render.js";
-
-export function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 export function question(text) {
   const message = element("article", "message user");
@@ -22,21 +21,24 @@ const ENDINGS = {
   cancelled: "stopped here",
   tool_calls: "asked for a tool, which this page has none of",
 };
+const REASONS = { refusal: "the model refused", empty_answer: "the model had no answer" }; // tell more than the above
 
 export class Answer {
-  constructor(onRender) {
-    this.element = element("article", "message assistant live");
-    this.reasoning = element("details", "reasoning");
-    this.thought = document.createTextNode("");
+  constructor(onRender = () => {}) {
+    this.onRender = onRender;
+    const following = new Paced(() => {}, onRender);
+    const follow = () => following.ask();
+    this.reasoning = new Aside("details", "reasoning", element("summary", "", "Reasoning"), follow);
     this.body = element("div", "body");
+    this.refusal = new Aside("div", "refusal", element("strong", "", "The model refuses"), follow);
+    this.calls = new ToolCalls(follow);
     this.problem = element("div", "problem");
-    this.footer = element("footer", "quiet");
-    const thought = element("div", "thought");
-    thought.append(this.thought);
-    this.reasoning.append(element("summary", "", "Reasoning"), thought);
-    this.reasoning.hidden = this.problem.hidden = true;
+    this.problem.hidden = true;
     this.problem.setAttribute("role", "alert");
-    this.element.append(element("h3", "hidden", "Answer"), this.reasoning, this.body, this.problem, this.footer);
+    this.footer = element("footer", "quiet");
+    this.element = element("article", "message assistant live");
+    this.element.append(element("h3", "hidden", "Answer"), this.reasoning.element, this.body, this.refusal.element);
+    this.element.append(this.calls.element, this.problem, this.footer);
     this.view = new MarkdownView(this.body, onRender);
     this.source = "";
   }
@@ -59,20 +61,29 @@ export class Answer {
     window.headraceText = this.text;
   }
 
-  think(text) {
-    this.reasoning.hidden = false;
-    this.thought.appendData(text);
+  /** From here on, and what there is already. */
+  showAsJson() {
+    if (this.view instanceof JsonView) return;
+    const { text } = this.view;
+    this.view.reset();
+    this.view = new JsonView(this.body, this.onRender);
+    if (text) this.view.append(text);
+  }
+
+  place(piece) {
+    this.showAsJson();
+    this.view.place(piece);
   }
 
   /** Another attempt answers from the start. */
   reset() {
-    this.view.reset();
-    this.thought.data = "";
-    this.reasoning.hidden = this.problem.hidden = true;
+    for (const part of [this.view, this.reasoning, this.refusal, this.calls]) part.reset();
+    this.problem.hidden = true;
     window.headraceText = "";
   }
 
   answeredBy({ provider, model }) {
+    if (!provider) return; // only its ending is left
     this.source = `${provider}/${model}`;
     this.footer.textContent = this.source;
   }
@@ -92,17 +103,22 @@ export class Answer {
   finish(done) {
     this.element.classList.remove("live");
     this.view.finish();
-    for (const block of this.body.querySelectorAll("pre")) addCopyButton(block);
+    for (const block of this.element.querySelectorAll(".body pre, .calls pre")) addCopyButton(block);
     if (!done) return;
-    const { usage } = done;
-    const ending = done.reason && done.reason !== done.finish_reason ? done.reason.replaceAll("_", " ") : "";
-    const facts = [
-      this.source,
-      [ENDINGS[done.finish_reason], ending].filter(Boolean).join(": "),
-      usage && `${usage.estimated ? "about " : ""}${usage.input_tokens} tokens in, ${usage.output_tokens} out`,
-    ];
-    this.footer.textContent = facts.filter(Boolean).join(" · ");
+    this.footer.textContent = [this.source, endingOf(done), usageOf(done)].filter(Boolean).join(" · ");
   }
+}
+
+function endingOf({ finish_reason: ending, reason }) {
+  if (REASONS[reason]) return REASONS[reason];
+  const why = reason && reason !== ending ? reason.replaceAll("_", " ") : "";
+  return [ENDINGS[ending], why].filter(Boolean).join(": ");
+}
+
+function usageOf({ usage }) {
+  if (!usage) return "";
+  const { estimated, input_tokens: asked, output_tokens: told, tokens_saved: saved } = usage;
+  return `${estimated ? "about " : ""}${asked} tokens in, ${told} out${saved ? `, ${saved} saved` : ""}`;
 }
 
 function addCopyButton(block) {
@@ -114,10 +130,20 @@ function addCopyButton(block) {
   copies(button, block);
 }
 
-/** An answer of an earlier turn, whole. */
+/** An answer of an earlier turn, whole. JSON is shown as such, whether it was asked for or not. */
 export function pastAnswer(text) {
   const answer = new Answer();
+  const value = jsonIn(text);
   answer.view.append(text);
+  if (value) answer.place({ path: [], value });
   answer.finish(null);
   return answer.element;
+}
+
+function jsonIn(text) {
+  try {
+    return /^\s*[{[]/.test(text) ? parse(text) : null;
+  } catch {
+    return null;
+  }
 }

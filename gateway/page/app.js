@@ -3,6 +3,7 @@
 import { cancelChat, deleteChat, startChat } from "./api.js";
 import { Answer, pastAnswer, question } from "./answer.js";
 import { copies } from "./copy.js";
+import { FormatChoice, isJson } from "./format.js";
 import { History, titleOf } from "./history.js";
 import { watchPage } from "./lifecycle.js";
 import { LinkPanel } from "./link.js";
@@ -16,6 +17,7 @@ const SETTLED = new Set(["done", "error", "cancelled"]);
 
 const link = new LinkPanel();
 const models = new ModelChoice(by("model"), by("model-name-field"), by("model-note"));
+const format = new FormatChoice(by("options"));
 const scroller = new Scroller(by("scroll"), by("to-end"));
 const sidebar = new Sidebar(by("sidebar"), by("menu"), by("scrim"));
 const streams = new History(by("history"), by("history-note"), { open: reopen, remove });
@@ -26,14 +28,15 @@ let turn = null; // the answer on the screen: {answer, state, entry?, reader?, w
 
 function send(prompt) {
   const choice = models.get();
-  if (!choice || (turn && !SETTLED.has(turn.state))) return false;
-  ask([...messages, { role: "user", content: prompt }], choice);
+  const form = format.get();
+  if (!choice || !form || (turn && !SETTLED.has(turn.state))) return false;
+  ask([...messages, { role: "user", content: prompt }], { ...choice, ...form });
   return true;
 }
 
-/** Queues an answer to `asked`, whose last message is the prompt, and reads it. */
+/** Queues an answer to `asked`, whose last message is the prompt, and reads it. `choice` is the rest of the request. */
 async function ask(asked, choice) {
-  const mine = begin(asked);
+  const mine = begin(asked, choice);
   try {
     const body = { ...choice, messages: asked, on_disconnect: "continue" };
     const started = await startChat(body, (why) => show(mine, "queued", `${why} (asking again)`));
@@ -58,18 +61,19 @@ async function ask(asked, choice) {
 
 /** The same stream once more, from its start. */
 function reopen(entry) {
-  const mine = begin(entry.messages);
+  const mine = begin(entry.messages, entry.choice);
   mine.entry = entry;
   sidebar.close();
   read(mine);
 }
 
 /** Shows the conversation, and an empty answer at its end. */
-function begin(asked) {
+function begin(asked, choice) {
   leave();
   messages = asked;
   by("empty").hidden = true;
   const answer = new Answer(() => scroller.follow());
+  if (isJson(choice)) answer.showAsJson();
   answer.markCurrent();
   by("messages").replaceChildren(
     ...asked.map(({ role, content }) => (role === "user" ? question(content) : pastAnswer(content))),
@@ -105,7 +109,10 @@ function read(mine) {
       show(mine, "streaming", `attempt ${attempt}: another worker answers from the start`);
     },
     token: ({ token }) => answer.append(token),
-    reasoning: ({ text }) => answer.think(text),
+    reasoning: ({ text }) => answer.reasoning.append(text),
+    refusal: ({ text }) => answer.refusal.append(text),
+    tool_call: (call) => answer.calls.take(call),
+    json: (piece) => answer.place(piece),
     error({ code, message, retryable }) {
       mine.hasFailed = true;
       answer.fail(message, code, retryable && (() => ask(entry.messages, entry.choice)));

@@ -1,6 +1,6 @@
 // This browser's recent streams: kept in localStorage, listed in the sidebar.
 
-import { element } from "./answer.js";
+import { element } from "./dom.js";
 
 const KEY = "headrace.streams";
 const MOST = 30;

@@ -1,7 +1,7 @@
 // The choice of a model. "provider/*" stands for a provider that takes any name: then a field asks for it.
 
 import { listModels } from "./api.js";
-import { element } from "./answer.js";
+import { element } from "./dom.js";
 
 const KEY = "headrace.model";
 const ANY = "/*";

@@ -1,9 +1,9 @@
 // Streaming Markdown into an element. A block that whole lines of another block follow can no longer change: it is
 // rendered once and left alone. (An unfinished line proves nothing: "#" is a heading until it becomes "#5".) Only what
-// comes after is rendered again as it grows, at most once a frame and, where one block gets so long that this is dear,
-// at most a fifth of the time.
+// comes after is rendered again as it grows.
 
 import { blocksOf, toFragment } from "./markdown.js";
+import { Paced } from "./paced.js";
 
 const LINK_DEFINITION = /^ {0,3}\[[^\]\n]+\]:/m;
 
@@ -11,15 +11,15 @@ export class MarkdownView {
   constructor(element, onRender = () => {}) {
     this.element = element;
     this.onRender = onRender;
-    this.frame = 0;
+    this.drawing = new Paced(() => this.render(), onRender);
     this.reset();
   }
 
   reset() {
+    this.drawing.cancel();
     this.text = "";
     this.open = "";
     this.linesSeen = 0; // how much of `open` was whole lines when it was last searched for finished blocks
-    this.notBefore = 0;
     this.tail = document.createElement("div");
     this.tail.className = "tail";
     this.element.replaceChildren(this.tail);
@@ -28,13 +28,12 @@ export class MarkdownView {
   append(text) {
     this.text += text;
     this.open += text.replace(/\r\n?/g, "\n");
-    this.schedule();
+    this.drawing.ask();
   }
 
   /** All of the text is there. */
   finish() {
-    cancelAnimationFrame(this.frame);
-    this.frame = 0;
+    this.drawing.cancel();
     // [text][1] may stand blocks before its [1]: https://…, which only the whole text can tell.
     if (LINK_DEFINITION.test(this.text)) {
       const whole = this.text;
@@ -43,18 +42,6 @@ export class MarkdownView {
       this.tail.replaceChildren(toFragment(blocksOf(whole)));
     } else this.render();
     this.onRender();
-  }
-
-  schedule() {
-    if (this.frame) return;
-    this.frame = requestAnimationFrame((now) => {
-      this.frame = 0;
-      if (now < this.notBefore) return this.schedule();
-      this.render();
-      const took = performance.now() - now;
-      this.notBefore = took > 4 ? now + 4 * took : 0;
-      this.onRender();
-    });
   }
 
   render() {

@@ -5,8 +5,10 @@
 // and after every close of ours, a *new* EventSource goes on from the cursor, which only its URL can carry.
 
 import { chatStatus, isPassing, pause, probe } from "./api.js";
+import { parse } from "./exact.js";
 
-const TYPES = ["queued", "start", "token", "reasoning", "done"]; // and "error", which has a namesake
+const EVENTS = ["start", "token", "reasoning", "refusal", "tool_call", "json"]; // each told under its own name
+const TYPES = [...EVENTS, "queued", "done"]; // and "error", which has a namesake
 const GONE = {
   401: "This stream's link has expired, so it cannot be read any more from here.",
   403: "This stream's link is not valid here.",
@@ -16,8 +18,8 @@ const GONE = {
 const MAX_WAIT_MS = 10_000;
 
 export class StreamReader {
-  /** `on`: state(name); queued, reset, start, token, reasoning, error, done, each with the event's data;
-   *  lost(message) when it can never be read again; counted() whenever a figure below has changed. */
+  /** `on`: state(name); queued, reset, error, done and EVENTS, each with the event's data; lost(message) when it can
+   *  never be read again; counted() whenever a figure below has changed. */
   constructor({ streamUrl, statusUrl }, on) {
     this.url = streamUrl;
     this.statusUrl = statusUrl;
@@ -75,7 +77,7 @@ export class StreamReader {
 
   received(source, event) {
     if (source !== this.source || this.ended) return;
-    const data = JSON.parse(event.data);
+    const data = event.type === "json" ? parse(event.data) : JSON.parse(event.data);
     const resets = event.type === "start" && data.reset;
     if (resets) this.seen.clear();
     this.failures = 0;

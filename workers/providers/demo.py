@@ -2,15 +2,19 @@
 
 import asyncio
 import itertools
+import json
 import re
 import time
-from collections.abc import AsyncGenerator
-from typing import Final
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, Final
 
 from shared.protocol.events import Usage
-from shared.schemas import ChatRequest
+from shared.schemas import ChatRequest, NamedToolChoice, ResponseFormat
+from shared.schemas.tools import ToolFunction
 from shared.settings import Settings
-from workers.providers.base import Delta, Finished, FinishReason, Offer, TextDelta
+from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta, ToolCallDelta
+from workers.providers.demo_json import instance_of
+from workers.providers.tool_calls import ToolCalls
 
 MODEL: Final = "demo"
 #: About 1.3 MB of text; longer answers would only meet the stream's byte limit.
@@ -48,14 +52,24 @@ Reload the page, switch off the network, or stop the gateway. When you come back
 on its stick, and the story goes on with the very next word. Ask for `500 words` to have more time for mischief.
 """
 
+#: The story's title, then its paragraphs, without Markdown.
+_TITLE, *_PARAGRAPHS = (
+    " ".join(line.removeprefix("- ") for line in block.replace("**", "").splitlines())
+    for block in STORY.partition("## ")[2].partition("### ")[0].strip().split("\n\n")
+)
+_SENTENCES: Final = [sentence.strip() for sentence in re.findall(r"[^.]+\.", " ".join(_PARAGRAPHS).replace('"', ""))]
 _NOUNS: Final = ("lake", "gate", "water", "wheel", "stone", "grain", "flour", "bread")
+THOUGHT: Final = "The reader wants me to think. I cannot, but this is how thoughts come before an answer."
 _ASKED: Final = re.compile(r"\b(\d{1,9})\s+words\b|\bcount\s+to\s+(\d{1,9})\b", re.IGNORECASE)
+_ASKED_TO_THINK: Final = re.compile(r"\bthink\b", re.IGNORECASE)
 #: A token is a word with the space before it, so that joined tokens are the text.
 _TOKEN: Final = re.compile(r"\s*\S+|\s+$")
 
+_Said = TextDelta | ReasoningDelta | ToolCallDelta
+
 
 class DemoProvider:
-    """Streams :func:`demo_text` at ``demo_tokens_per_s``."""
+    """Streams :func:`demo_deltas` at ``demo_tokens_per_s``."""
 
     name = "demo"
 
@@ -66,28 +80,44 @@ class DemoProvider:
         return Offer((MODEL,))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        text = _before_stop(demo_text(request), request.stop or [])
-        tokens = (match.group() for match in _TOKEN.finditer(text))
-        allowed = tokens if request.max_tokens is None else itertools.islice(tokens, request.max_tokens)
+        deltas = demo_deltas(request)
+        allowed = deltas if request.max_tokens is None else itertools.islice(deltas, request.max_tokens)
+        calls = ToolCalls(self.name)
         started_at = time.monotonic()
         sent = 0
-        for token in allowed:
+        for delta in allowed:
             # Each token has its time of its own, so that late ones do not delay all that follow.
             await asyncio.sleep(max(0.0, started_at + sent * self._interval_s - time.monotonic()))
-            yield [TextDelta(token)]
+            yield list(_in_order(calls, delta))
             sent += 1
-        reason: FinishReason = "stop" if next(tokens, None) is None else "length"
+        reason: FinishReason = "stop" if next(deltas, None) is None else "length"
+        if completed := list(calls.finish(reason)):
+            yield completed
         prompt = sum(len(message.text.split()) for message in request.messages)
-        yield Finished(reason, Usage(input_tokens=prompt, output_tokens=sent))
+        yield Finished(calls.reason(reason), Usage(input_tokens=prompt, output_tokens=sent))
 
     async def aclose(self) -> None:
         pass
 
 
+def demo_deltas(request: ChatRequest) -> Iterator[_Said]:
+    """The whole answer, token by token: a call of a tool that has given no result yet, else text."""
+    if _ASKED_TO_THINK.search(_question(request)):
+        yield from map(ReasoningDelta, _TOKEN.findall(THOUGHT))
+    function = _function_to_call(request)
+    if function is not None:
+        yield from _call(function, number=sum(len(message.tool_calls or ()) for message in request.messages) + 1)
+    else:
+        text = _before_stop(demo_text(request), request.stop or [])
+        yield from (TextDelta(match.group()) for match in _TOKEN.finditer(text))
+
+
 def demo_text(request: ChatRequest) -> str:
-    """The whole answer: the story, or numbered words where the last user message asks for a number of them."""
-    questions = [message.text for message in request.messages if message.role == "user"]
-    asked = _ASKED.search(questions[-1]) if questions else None
+    """The whole answer: JSON where the request wants it; else the story, or numbered words where the last user
+    message asks for a number of them."""
+    if request.response_format is not None and request.response_format.type != "text":
+        return json.dumps(_json_answer(request.response_format), ensure_ascii=False)
+    asked = _ASKED.search(_question(request))
     if asked is None:
         return STORY
     count = min(int(asked.group(1) or asked.group(2)), MAX_WORDS)
@@ -95,5 +125,37 @@ def demo_text(request: ChatRequest) -> str:
     return f"*Headrace's built-in demo, not a language model, counts to {count}:*\n\n{' '.join(words)}\n"
 
 
+def _question(request: ChatRequest) -> str:
+    return next((message.text for message in reversed(request.messages) if message.role == "user"), "")
+
+
 def _before_stop(text: str, stops: list[str]) -> str:
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+def _json_answer(wanted: ResponseFormat) -> Any:
+    if wanted.json_schema is None:
+        return {"title": _TITLE, "paragraphs": _PARAGRAPHS}
+    return instance_of(wanted.json_schema.schema_, itertools.cycle(_SENTENCES))
+
+
+def _function_to_call(request: ChatRequest) -> ToolFunction | None:
+    if not request.tools or request.tool_choice == "none" or request.messages[-1].role == "tool":
+        return None
+    choice = request.tool_choice
+    named = choice.function.name if isinstance(choice, NamedToolChoice) else request.tools[0].function.name
+    return next(tool.function for tool in request.tools if tool.function.name == named)
+
+
+def _call(function: ToolFunction, number: int) -> Iterator[ToolCallDelta]:
+    """``number``: of all calls of the conversation, so that no two have the same id."""
+    arguments = instance_of(function.parameters or {"type": "object"}, itertools.cycle(_NOUNS))
+    first, *others = _TOKEN.findall(json.dumps(arguments, ensure_ascii=False))
+    yield ToolCallDelta(0, first, f"call_demo_{number}", function.name)
+    yield from (ToolCallDelta(0, token) for token in others)
+
+
+def _in_order(calls: ToolCalls, delta: _Said) -> Iterator[Delta]:
+    if isinstance(delta, ToolCallDelta):
+        return calls.fragment(delta.index, id=delta.id, name=delta.name, arguments=delta.text)
+    return iter((delta,))

@@ -1,13 +1,13 @@
 """Values that follow a JSON schema, for the demo: the same schema, the same value.
 
-What a schema may ask of a value is followed as far as real schemas go: type, properties, items, enum, const,
-bounds, the first of anyOf or oneOf, references within the schema. Not pattern, allOf and the like: such an answer ends
-as ``schema_violation``, as a model's would.
+Followed is what schemas are mostly made of: type, properties, required, items, enum, const, bounds, references within
+the schema, and of several choices the first. What needs more (pattern, allOf, dependencies) gets a value that does
+not follow it.
 """
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 _Schema = dict[str, Any]
@@ -16,14 +16,14 @@ _Schema = dict[str, Any]
 _MOST_VALUES: Final = 1000
 _DEEPEST: Final = 32
 _LONGEST_TEXT: Final = 10_000
-#: From here on only what the schema insists on: so what may contain itself comes to an end.
+#: From this depth on there is only what the schema insists on: so what may contain itself comes to an end.
 _SPARING_FROM: Final = 4
 _ITEMS: Final = 3
-_CONTAINERS: Final = {"object", "array"}
+_INDIRECT: Final = ("$ref", "anyOf", "oneOf")
 
 
 def instance_of(schema: _Schema, texts: Iterator[str]) -> Any:
-    """``texts``: an endless supply for its strings, in the order in which they are met."""
+    """``texts``: an endless supply for its strings, used in the order in which they are met."""
     return _Maker(schema, texts).make(schema, 0)
 
 
@@ -33,67 +33,86 @@ class _Maker:
         self._texts = texts
         self._numbers = itertools.count(1)
         self._left = _MOST_VALUES
+        self._by_kind: dict[str, Callable[[_Schema, int], Any]] = {
+            "object": self._object,
+            "array": self._array,
+            "integer": self._integer,
+            "number": self._number,
+            "boolean": lambda schema, depth: True,
+            "null": lambda schema, depth: None,
+        }
 
-    def make(self, schema: Any, depth: int) -> Any:
+    def make(self, described: Any, depth: int) -> Any:
         self._left -= 1
-        schema = self._resolved(schema, depth)
+        schema = self._direct(described, depth)
         if self._left < 0 or depth > _DEEPEST:
             return None
         if "const" in schema:
             return schema["const"]
-        if schema.get("enum"):
+        if "enum" in schema:
             return schema["enum"][0]
-        match _kind_of(schema):
-            case "object":
-                return self._object(schema, depth)
-            case "array":
-                return self._array(schema, depth)
-            case "integer" | "number" as kind:
-                return _within_bounds(next(self._numbers), schema, whole=kind == "integer")
-            case "boolean":
-                return True
-            case "null":
-                return None
-            case _:
-                return self._text(schema)
+        return self._by_kind.get(_kind_of(schema), self._text)(schema, depth)
 
-    def _resolved(self, schema: Any, depth: int) -> _Schema:
+    def _direct(self, described: Any, depth: int) -> _Schema:
         """Without references and choices."""
+        schema = _as_schema(described)
         for _ in range(_DEEPEST):
-            if not isinstance(schema, dict):  # true: anything will do
-                return {}
-            choices = schema.get("anyOf") or schema.get("oneOf")
-            if "$ref" in schema:
-                schema = self._target(schema["$ref"])
-            elif choices:
-                schema = _simplest(choices) if depth >= _SPARING_FROM else choices[0]
-            else:
+            key = next((key for key in _INDIRECT if key in schema), None)
+            if key is None:
                 return schema
+            beside = {name: value for name, value in schema.items() if name != key}
+            meant = self._target(schema[key]) if key == "$ref" else _choice(schema[key], sparing=_is_sparing(depth))
+            schema = beside | _as_schema(meant)
         return {}
 
     def _target(self, reference: str) -> Any:
         target: Any = self._root
         for part in reference.removeprefix("#").split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
-            target = target.get(key) if isinstance(target, dict) else None
+            name = part.replace("~1", "/").replace("~0", "~")
+            target = target.get(name) if isinstance(target, dict) else None
         return target
 
     def _object(self, schema: _Schema, depth: int) -> dict[str, Any]:
-        properties, required = schema.get("properties", {}), schema.get("required", [])
-        names = required if depth >= _SPARING_FROM else dict.fromkeys([*properties, *required])
+        properties, names = schema.get("properties", {}), schema.get("required", [])
+        if not _is_sparing(depth):
+            names = dict.fromkeys([*properties, *names])
         return {name: self.make(properties.get(name), depth + 1) for name in names if self._left > 0}
 
     def _array(self, schema: _Schema, depth: int) -> list[Any]:
-        wanted = 0 if depth >= _SPARING_FROM else min(_ITEMS, schema.get("maxItems", _ITEMS))
-        count = max(wanted, schema.get("minItems", 0))
-        items = itertools.takewhile(lambda _: self._left > 0, itertools.repeat(schema.get("items"), count))
-        return [self.make(item, depth + 1) for item in items]
+        wanted = 0 if _is_sparing(depth) else min(_ITEMS, schema.get("maxItems", _ITEMS))
+        made: list[Any] = []
+        while len(made) < max(wanted, schema.get("minItems", 0)) and self._left > 0:
+            made.append(self.make(schema.get("items"), depth + 1))
+        return made
 
-    def _text(self, schema: _Schema) -> str:
-        text = next(self._texts)
-        least = min(schema.get("minLength", 0), _LONGEST_TEXT)
-        text += " " * bool(least) + "." * (least - len(text) - 1)
-        return text[: schema.get("maxLength")]
+    def _integer(self, schema: _Schema, depth: int) -> float:
+        least, most = _bounds(schema, step=1)
+        return min(max(next(self._numbers), _whole(least, math.ceil)), _whole(most, math.floor))
+
+    def _number(self, schema: _Schema, depth: int) -> float:
+        least, most = _bounds(schema, step=0.5)
+        return min(max(next(self._numbers), least), most)
+
+    def _text(self, schema: _Schema, depth: int) -> str:
+        least = min(int(schema.get("minLength", 0)), _LONGEST_TEXT)
+        most = int(schema.get("maxLength", _LONGEST_TEXT))
+        return next(self._texts).ljust(least, ".")[:most]
+
+
+def _as_schema(described: Any) -> _Schema:
+    """``true`` and what is not said at all stand for anything."""
+    return described if isinstance(described, dict) else {}
+
+
+def _is_sparing(depth: int) -> bool:
+    return depth >= _SPARING_FROM
+
+
+def _choice(choices: list[Any], *, sparing: bool) -> Any:
+    if not sparing:
+        return choices[0]
+    plain = (c for c in choices if "$ref" not in _as_schema(c) and _kind_of(_as_schema(c)) not in {"object", "array"})
+    return next(plain, choices[0])
 
 
 def _kind_of(schema: _Schema) -> str:
@@ -105,20 +124,12 @@ def _kind_of(schema: _Schema) -> str:
     return str(kinds)
 
 
-def _simplest(choices: list[Any]) -> Any:
-    """The first that contains nothing."""
-    plain = (c for c in choices if isinstance(c, dict) and "$ref" not in c and _kind_of(c) not in _CONTAINERS)
-    return next(plain, choices[0])
+def _bounds(schema: _Schema, *, step: float) -> tuple[float, float]:
+    """``step``: how far from a bound that is excluded."""
+    least = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + step)
+    most = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - step)
+    return least, most
 
 
-def _within_bounds(number: float, schema: _Schema, *, whole: bool) -> float:
-    step = 1 if whole else 0.5
-    least = schema.get("minimum", -math.inf)
-    most = schema.get("maximum", math.inf)
-    if "exclusiveMinimum" in schema:
-        least = max(least, schema["exclusiveMinimum"] + step)
-    if "exclusiveMaximum" in schema:
-        most = min(most, schema["exclusiveMaximum"] - step)
-    if whole:
-        least, most = _rounded(least, math.ceil), _rounded(most, math.floor)
-    return min(max(number, least), most)
+def _whole(bound: float, rounded: Callable[[float], int]) -> float:
+    return rounded(bound) if math.isfinite(bound) else bound

@@ -1,0 +1,8 @@
+// Making elements. Text becomes text nodes, never HTML.
+
+export function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}

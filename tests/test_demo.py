@@ -1,0 +1,206 @@
+"""The demo's other answers: JSON by a schema, tool calls, reasoning. (Its story is in test_providers.py.)"""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from shared.protocol import events
+from shared.protocol.events import Usage
+from shared.schemas import ChatRequest
+from shared.schemas.json_schema import violation
+from shared.settings import Settings
+from tests.asking import ask, collect, text_in
+from workers.providers.base import Delta, Finished, ReasoningDelta, ToolCallDelta
+from workers.providers.demo import STORY, THOUGHT, DemoProvider
+from workers.providers.demo_json import instance_of
+
+CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
+WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
+NOW = {"type": "function", "function": {"name": "now"}}
+
+
+def by_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+async def answer(request: ChatRequest) -> list[Delta | Finished]:
+    return await collect(DemoProvider(Settings(demo_tokens_per_s=1e6)), request)
+
+
+def ending(came: list[Delta | Finished]) -> Finished:
+    assert isinstance(came[-1], Finished)
+    return came[-1]
+
+
+# --- values that follow a schema
+
+
+def made(schema: dict[str, Any]) -> Any:
+    return instance_of(schema, itertools.cycle(["lake", "gate"]))
+
+
+RECURSIVE = {
+    "$ref": "#/$defs/node",
+    "$defs": {
+        "node": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string"},
+                "children": {"type": "array", "items": {"$ref": "#/$defs/node"}},
+                "parent": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+            },
+            "required": ["name", "children", "parent"],
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a", "b"]},
+        {"type": "array", "items": {"type": "integer"}, "minItems": 5},
+        {"type": "array", "items": True, "maxItems": 1, "minItems": 1},
+        {"type": "array", "items": {"enum": ["x", "y"]}},
+        {"type": "integer", "minimum": 7.5},
+        {"type": "integer", "exclusiveMinimum": 7, "maximum": 8},
+        {"type": "integer", "exclusiveMaximum": 0},
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"type": "number", "maximum": -3},
+        {"type": "string", "minLength": 12},
+        {"type": "string", "maxLength": 2},
+        {"type": ["string", "null"]},
+        {"type": "boolean"},
+        {"type": "null"},
+        {"const": {"deep": [1]}},
+        {"enum": [3, "three"]},
+        {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+        {"oneOf": [{"$ref": "#/definitions/a~1b"}], "definitions": {"a/b": {"type": "boolean"}}},
+        {"type": "object", "properties": {"a": {"type": "string"}}, "anyOf": [{"required": ["a"]}]},
+        {"properties": {"a": {"items": {"type": "number"}}}},
+        RECURSIVE,
+    ],
+)
+def test_values_follow_their_schema_and_are_always_the_same(schema: dict[str, Any]) -> None:
+    assert violation(schema, made(schema)) is None
+    assert json.dumps(made(schema)) == json.dumps(made(schema))
+
+
+def test_optional_members_and_items_are_there_to_be_seen() -> None:
+    schema = {"type": "array", "items": CITY}
+    assert made(schema) == [
+        {"city": "lake", "days": 1},
+        {"city": "gate", "days": 2},
+        {"city": "lake", "days": 3},
+    ]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$ref": "#/$defs/nowhere"},
+        {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+        {"type": "array", "items": {"type": "array", "minItems": 10**9}, "minItems": 10**9},
+        {"type": "object", "properties": {str(n): {"$ref": "#"} for n in range(50)}},
+        {"type": "object", "required": [str(n) for n in range(50)], "properties": {"0": {"$ref": "#"}}},
+        {"type": "string", "minLength": 10**12},
+        {"type": "array", "items": {"type": "string", "minLength": 10**9}},
+    ],
+)
+def test_whatever_a_schema_asks_for_there_is_an_end(schema: dict[str, Any]) -> None:
+    assert len(json.dumps(made(schema))) < 200_000
+
+
+# --- JSON answers
+
+
+async def test_a_json_answer_follows_its_schema_token_by_token() -> None:
+    schema = {"type": "object", "properties": {"cities": {"type": "array", "items": CITY}}, "required": ["cities"]}
+    came = await answer(ask("demo", response_format=by_schema(schema)))
+    value = json.loads(text_in(came))
+    assert violation(schema, value) is None
+    assert len(value["cities"]) > 1
+    assert ending(came).reason == "stop"
+    assert len(came) > 20
+
+
+async def test_a_json_object_without_a_schema_is_the_story() -> None:
+    value = json.loads(text_in(await answer(ask("demo", response_format={"type": "json_object"}))))
+    assert value["title"] == "The miller's gate"
+    assert len(value["paragraphs"]) > 3
+    assert value["paragraphs"][0].startswith("Above the village stood a mill")
+
+
+async def test_text_stays_the_story() -> None:
+    assert text_in(await answer(ask("demo", response_format={"type": "text"}))) == STORY
+
+
+# --- tool calls
+
+
+async def test_a_tool_is_called_with_arguments_that_follow_its_parameters() -> None:
+    came = await answer(ask("demo", "Weather, please", tools=[WEATHER, NOW]))
+    *fragments, whole, finished = came
+    assert isinstance(whole, events.ToolCall)
+    assert (whole.name, whole.complete, whole.n) == ("get_weather", True, 0)
+    assert json.loads(whole.arguments) == {"city": "lake", "days": 1}
+    assert [type(fragment) for fragment in fragments] == [ToolCallDelta] * 4
+    assert "".join(f.text for f in fragments if isinstance(f, ToolCallDelta)) == whole.arguments
+    assert finished == Finished("tool_calls", Usage(input_tokens=2, output_tokens=4))
+
+
+@pytest.mark.parametrize(
+    ("choice", "called"),
+    [
+        ("auto", ["get_weather"]),
+        ("required", ["get_weather"]),
+        ({"type": "function", "function": {"name": "now"}}, ["now"]),
+        ("none", []),
+    ],
+)
+async def test_the_choice_of_a_tool_is_followed(choice: object, called: list[str]) -> None:
+    came = await answer(ask("demo", tools=[WEATHER, NOW], tool_choice=choice))
+    assert [delta.name for delta in came if isinstance(delta, events.ToolCall)] == called
+    assert text_in(came) == ("" if called else STORY)
+
+
+async def test_a_call_can_be_answered_and_the_next_has_an_id_of_its_own() -> None:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Weather?"}]
+    ids = set()
+    for _ in range(2):
+        came = await answer(ChatRequest.model_validate({"model": "demo", "tools": [WEATHER], "messages": messages}))
+        (call,) = [delta for delta in came if isinstance(delta, events.ToolCall)]
+        ids.add(call.id)
+        function = {"name": call.name, "arguments": call.arguments}
+        messages += [
+            {"role": "assistant", "tool_calls": [{"id": call.id, "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": call.id, "content": "sun"},
+        ]
+        told = await answer(ChatRequest.model_validate({"model": "demo", "tools": [WEATHER], "messages": messages}))
+        assert text_in(told) == STORY
+        messages += [{"role": "assistant", "content": "Sun."}, {"role": "user", "content": "And tomorrow?"}]
+    assert len(ids) == 2
+
+
+async def test_a_call_that_the_limit_cuts_off_stays_incomplete() -> None:
+    came = await answer(ask("demo", tools=[WEATHER], max_tokens=3))
+    assert [type(delta) for delta in came] == [*[ToolCallDelta] * 3, Finished]
+    assert ending(came).reason == "length"
+
+
+# --- reasoning
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": [NOW]}, {"response_format": {"type": "json_object"}}])
+async def test_who_asks_it_to_think_sees_thoughts_first(fields: dict[str, Any]) -> None:
+    came = await answer(ask("demo", "Think before you speak", **fields))
+    kinds = [kind for kind, _ in itertools.groupby(came, type)]
+    assert kinds[0] is ReasoningDelta
+    assert ReasoningDelta not in kinds[1:]
+    assert "".join(delta.text for delta in came if isinstance(delta, ReasoningDelta)) == THOUGHT
+    without = await answer(ask("demo", "Do not", **fields))
+    assert [d for d in came if not isinstance(d, ReasoningDelta)][:-1] == without[:-1]

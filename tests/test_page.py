@@ -657,22 +657,11 @@ EVIL_JSON = {EVIL: EVIL, "__proto__": {"polluted": 1}, "a": {"__proto__": {"poll
 
 
 async def test_hostile_json_calls_and_refusals_are_only_text(page: Page, system: System) -> None:
-    """Without the gateway's CSP, so that the page has to hold alone."""
-    await asyncio.to_thread(page.driver.execute_cdp_cmd, "Page.setBypassCSP", {"enabled": True})
-    try:
-        await page.open()
-        tools = (ToolCall("c", EVIL, (json.dumps({EVIL: EVIL}),)),)
-        system.fake.play(
-            "evil", Answer(deltas=[json.dumps(EVIL_JSON)], refusal=[EVIL], reasoning=[EVIL], tools=tools)
-        )
-        await page.answer_as("JSON")
-        await page.ask(EVIL, model="openai/evil")
-        assert await page.until_state(*ENDED) == "done"
-        await page.script("return new Promise((soon) => setTimeout(soon, 100))")  # time for an onerror
-        with pytest.raises(NoAlertPresentException):
-            await asyncio.to_thread(lambda: page.driver.switch_to.alert)
-    finally:
-        await asyncio.to_thread(page.driver.execute_cdp_cmd, "Page.setBypassCSP", {"enabled": False})
+    tools = (ToolCall("c", EVIL, (json.dumps({EVIL: EVIL}),)),)
+    system.fake.play("evil", Answer(deltas=[json.dumps(EVIL_JSON)], refusal=[EVIL], reasoning=[EVIL], tools=tools))
+    await page.answer_as("JSON")
+    await page.ask(EVIL, model="openai/evil")
+    assert await page.until_state(*ENDED) == "done"
     shown = await page.shown()
     assert shown.value == EVIL_JSON
     assert shown.calls == [[EVIL, json.dumps({EVIL: EVIL}, indent=2)]]

@@ -118,6 +118,19 @@ async def run_many(client: Exchanger, calls: Sequence[Call[T]]) -> list[T | Brok
     return [_trouble(answer) or call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
 
+async def ask(client: Exchanger, commands: Sequence[Command]) -> list[Any]:
+    """Plain commands, their answers in order. Each must bear to be sent twice. Raises :class:`BrokerUnavailable`. To
+    cancel it is safe, which it is not for redis-py's own calls under Python 3.11: ``shared/stopping.py``."""
+    try:
+        answers = await client.exchange(commands)
+    except TROUBLE as error:
+        raise BrokerUnavailable from error
+    for answer in answers:
+        if (trouble := _trouble(answer)) is not None:
+            raise trouble
+    return answers
+
+
 async def _send(client: Exchanger, calls: Sequence[Call[T]]) -> list[Any]:
     return await client.exchange(
         [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments) for call in calls]

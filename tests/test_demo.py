@@ -102,6 +102,7 @@ def test_optional_members_and_items_are_there_to_be_seen() -> None:
     "schema",
     [
         {"$ref": "#"},
+        {"enum": []},
         {"$ref": "#/$defs/nowhere"},
         {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
         {"type": "array", "items": {"type": "array", "minItems": 10**9}, "minItems": 10**9},

@@ -30,6 +30,7 @@ function send(prompt) {
   const choice = models.get();
   const form = format.get();
   if (!choice || !form || (turn && !SETTLED.has(turn.state))) return false;
+  format.fold();
   ask([...messages, { role: "user", content: prompt }], { ...choice, ...form });
   return true;
 }

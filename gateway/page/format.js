@@ -8,6 +8,7 @@ const nameOf = ({ title }) => (typeof title === "string" && title.replace(/[^\w-
 export class FormatChoice {
   constructor(options) {
     this.options = options;
+    this.chosenNow = options.querySelector("summary span"); // to be seen when all else is folded
     this.select = options.querySelector("select");
     this.field = options.querySelector(".schema");
     this.schema = options.querySelector("textarea");
@@ -18,7 +19,9 @@ export class FormatChoice {
   }
 
   chosen() {
-    this.field.hidden = this.select.value !== "json_schema";
+    const { value, selectedOptions } = this.select;
+    this.field.hidden = value !== "json_schema";
+    this.chosenNow.textContent = value === "text" ? "" : ` · ${selectedOptions[0].textContent}`;
     this.complain("");
   }
 
@@ -29,6 +32,11 @@ export class FormatChoice {
     if (type === "json_object") return { response_format: { type } };
     const schema = this.readSchema();
     return schema && { response_format: { type, json_schema: { name: nameOf(schema), schema } } };
+  }
+
+  /** Makes room for the answer. */
+  fold() {
+    this.options.open = false;
   }
 
   readSchema() {

@@ -49,7 +49,7 @@ class _Maker:
             return None
         if "const" in schema:
             return schema["const"]
-        if "enum" in schema:
+        if schema.get("enum"):
             return schema["enum"][0]
         return self._by_kind.get(_kind_of(schema), self._text)(schema, depth)
 

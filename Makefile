@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check format bench bench-curve bench-peers bench-micro bench-queue clean
+.PHONY: help run test chaos check format bench bench-curve bench-peers bench-micro bench-queue bench-json clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ bench-micro: $(VENV)/installed-dev  ## The hot functions against a reference loo
 
 bench-queue: $(VENV)/installed-dev  ## Enqueue to job start, idle and with 300 jobs in progress elsewhere
 	@$(BIN)/python -m bench.queue_latency $(ARGS)
+
+bench-json: $(VENV)/installed-dev  ## CPU of reading a JSON answer while it comes, by size and by length of the deltas
+	@$(BIN)/python -m bench.json_curve $(ARGS)
 
 clean:  ## Forget the virtual environment and all data of `make run`
 	rm -rf $(VENV) .headrace .mypy_cache .ruff_cache .pytest_cache

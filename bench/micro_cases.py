@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from starlette.types import Message
 
+from gateway.auth.rights import LiveRights, Right
 from gateway.dialects import native
 from gateway.feed import Entry, Feed
 from gateway.sse import StreamResponse
@@ -179,7 +180,8 @@ def _response() -> Run:
         """The socket takes all."""
 
     async def run() -> None:
-        await StreamResponse(chunks(), _SETTINGS)({"type": "http"}, receive, send)
+        right = LiveRights(None).watch(Right("anonymous"))
+        await StreamResponse(chunks(), _SETTINGS, right)({"type": "http"}, receive, send)
 
     return run
 

@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway.api import chat, errors, page, service, streams
+from gateway.api import chat, errors, listing, page, service, streams
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.rights import LiveRights
 from gateway.dispatch import Dispatch
 from gateway.hub import Hub
 from gateway.models import Models
@@ -48,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(service.router)
     app.include_router(chat.router)
     app.include_router(streams.router)
+    app.include_router(listing.router)
     app.mount("/page", page.PageFiles())
     errors.install(app)
     return app
@@ -64,6 +67,8 @@ class _Parts:
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, reading, telling, scripts, settings, gateway_id)
         dispatch = Dispatch(client, scripts, settings)
+        self.authenticator = Authenticator(settings, client)
+        rights = LiveRights(self.authenticator.api_keys)
         self.state = GatewayState(
             settings=settings,
             client=client,
@@ -72,6 +77,8 @@ class _Parts:
             models=Models(client, settings.fallbacks),
             dispatch=dispatch,
             tickets=Tickets(settings),
+            authenticator=self.authenticator,
+            rights=rights,
         )
         sweep = Sweep(
             client,
@@ -82,7 +89,14 @@ class _Parts:
             put_back=dispatch.enqueue,
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
-        works = (hub.follow_tails(), hub.hear_growth(), hub.keep_leases(), sweep.run(), _leave_if_unfit(client))
+        works = (
+            hub.follow_tails(),
+            hub.hear_growth(),
+            hub.keep_leases(),
+            sweep.run(),
+            rights.run(),
+            _leave_if_unfit(client),
+        )
         self._tasks = [asyncio.create_task(work) for work in works]
         for task in self._tasks:
             task.add_done_callback(_leave_if_broken)

@@ -1,5 +1,6 @@
 """Making a stream and putting its id into the queue."""
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import msgspec
 from gateway import metrics
 from shared.broker.client import TROUBLE, Client, run
 from shared.broker.keys import idempotency_entry_key
+from shared.broker.owned import note_owned
 from shared.broker.queue import enqueue
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, IdempotencyConflict
@@ -45,7 +47,8 @@ class Dispatch:
         if digest:
             fields["idempotency"] = digest
         call = self._scripts.create(stream_id, fields=fields, body_hash=body_hash, idempotency=digest)
-        created = await run(self._client, call)
+        # Beside each other, which is one exchange with Redis.
+        created, _ = await asyncio.gather(run(self._client, call), self._note_owned(principal, stream_id))
         if created.known is not None:
             return _attached(*created.known, body_hash)
         metrics.STREAMS_CREATED.inc()
@@ -64,6 +67,9 @@ class Dispatch:
             return None
         stream_id, known_hash = entry.decode().split()
         return _attached(stream_id, known_hash, body_hash or known_hash)
+
+    async def _note_owned(self, principal: str, stream_id: str) -> None:
+        await note_owned(self._client, principal, stream_id, life_s=self._settings.retention_s)
 
     def _fields(
         self, request: ChatRequest, principal: str, on_disconnect: OnDisconnect

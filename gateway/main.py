@@ -13,10 +13,12 @@ from sse_starlette.sse import AppStatus
 from starlette.requests import ClientDisconnect
 
 from gateway.app import create_app, failed
+from gateway.auth.json_web_tokens import JsonWebTokens
+from gateway.auth.rights import RightEnded
 from gateway.sse import Stalled
 from gateway.subscription import Drained
 from shared.logs import configure_logging
-from shared.settings import Settings
+from shared.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,12 @@ def run(settings: Settings) -> None:
     except OSError as error:
         logger.critical("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
         sys.exit(1)
+    if "jwt" in settings.authentication:
+        try:
+            JsonWebTokens(settings).check()
+        except SettingsError as error:
+            logger.critical("%s", error)
+            sys.exit(1)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -76,7 +84,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether uvicorn's line tells something: a connection cut by us, or by the client in the middle of its request,
     needs no trace."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, Drained | Stalled | ClientDisconnect)
+    return not isinstance(error, Drained | Stalled | RightEnded | ClientDisconnect)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -7,11 +7,13 @@ three tasks in place of five (bench/NOTES.md).
 import asyncio
 import random
 from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from typing import Final
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
+from gateway.auth.rights import RightEnded
 from gateway.subscription import Drained
 from shared.settings import Settings
 
@@ -27,25 +29,33 @@ class Stalled(Exception):
 
 
 class StreamResponse(EventSourceResponse):
-    """``chunks``: whole frames."""
+    """``chunks``: whole frames. ``right``: what may cut them off, see ``gateway/auth/rights.py``."""
 
     def __init__(
-        self, chunks: AsyncGenerator[bytes, None], settings: Settings, headers: dict[str, str] | None = None
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        settings: Settings,
+        right: AbstractContextManager[asyncio.Future[None]],
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(chunks, headers={"Cache-Control": "no-store", **(headers or {})})
         self._chunks = chunks
         self._settings = settings
+        self._right = right
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """In a task of its own, where a chunk passes three coroutines in place of the twenty of an ASGI stack."""
         sending = asyncio.create_task(self._send_all(_Client(send, self._settings)))
         leaving = asyncio.create_task(_until_disconnect(receive))
-        try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            sending.cancel()
-            await asyncio.wait((sending,))
+        with self._right as ended:
+            try:
+                await asyncio.wait((sending, leaving, ended), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                leaving.cancel()
+                sending.cancel()
+                await asyncio.wait((sending,))
+            if ended.done():
+                raise RightEnded
         if not sending.cancelled():
             sending.result()
 

@@ -5,6 +5,9 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.principal import Principal
+from gateway.auth.rights import LiveRights
 from gateway.dispatch import Dispatch
 from gateway.hub import Hub
 from gateway.models import Models
@@ -12,9 +15,6 @@ from gateway.tickets import Tickets
 from shared.broker.client import Client
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
-
-#: Who asks, until there is authentication.
-ANONYMOUS = "anonymous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class GatewayState:
     models: Models
     dispatch: Dispatch
     tickets: Tickets
+    authenticator: Authenticator
+    rights: LiveRights
 
 
 async def gateway_state(request: Request) -> GatewayState:
@@ -33,3 +35,11 @@ async def gateway_state(request: Request) -> GatewayState:
 
 
 Gateway = Annotated[GatewayState, Depends(gateway_state)]
+
+
+async def caller(request: Request, gateway: Gateway) -> Principal:
+    return await gateway.authenticator.principal(request)
+
+
+#: Who asks. Raises :class:`Unauthenticated` before a handler begins.
+Caller = Annotated[Principal, Depends(caller)]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import jwt
 
-from shared.errors import InvalidTicket
+from shared.errors import Forbidden, InvalidTicket
 from shared.settings import Settings
 
 _ALGORITHM = "HS256"
@@ -19,16 +19,18 @@ class Tickets:
             raise ValueError("HEADRACE_SECRET is not set")
         self._secret = settings.secret.get_secret_value()
         # As long as the stream can live: every attempt to its deadline, and twice the retention around it.
-        self._life = timedelta(seconds=settings.max_attempts * settings.total_deadline_s + 2 * settings.retention_s)
+        life_s = settings.max_attempts * settings.total_deadline_s + 2 * settings.retention_s
+        self._life_s = settings.ticket_life_s or life_s
 
-    def issue(self, stream_id: str) -> tuple[str, datetime]:
+    def issue(self, stream_id: str, *, life_s: float | None = None, may_cancel: bool = False) -> tuple[str, datetime]:
         """The ticket and when it expires."""
-        expires = datetime.now(UTC) + self._life
-        claims = {"sub": stream_id, "aud": _AUDIENCE, "exp": expires}
+        expires = datetime.now(UTC) + timedelta(seconds=life_s or self._life_s)
+        claims = {"sub": stream_id, "aud": _AUDIENCE, "exp": expires, **({"cancel": True} if may_cancel else {})}
         return jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires
 
-    def check(self, ticket: str, stream_id: str) -> None:
-        """Raises :class:`InvalidTicket`."""
+    def check(self, ticket: str, stream_id: str, *, to_cancel: bool = False) -> float:
+        """When it expires, in Unix seconds. Raises :class:`InvalidTicket`, and :class:`Forbidden` where it is good
+        for reading only."""
         try:
             claims = jwt.decode(
                 ticket,
@@ -43,3 +45,6 @@ class Tickets:
             raise InvalidTicket("the ticket is not one of ours") from None
         if claims["sub"] != stream_id:
             raise InvalidTicket("the ticket is for another stream")
+        if to_cancel and claims.get("cancel") is not True:
+            raise Forbidden("the ticket is for reading only")
+        return float(claims["exp"])

@@ -33,14 +33,20 @@ class _Unavailable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """``url`` is the gateway's, without a slash at the end. ``response_format`` is None for text."""
+    """``url`` is the gateway's, without a slash at the end; ``key`` is shown to it. ``response_format`` is None for
+    text."""
 
     url: str
     prompt: str
     model: str
     provider: str | None
     patience_s: float
+    key: str | None = None
     response_format: dict[str, object] | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     def body(self) -> dict[str, object]:
         asked: dict[str, object] = {

@@ -17,7 +17,7 @@ TIMEOUT = httpx2.Timeout(10, read=60)
 
 async def chat(question: Question) -> int:
     """Prints the answer and returns the exit code: 0, 1 after an error, 130 after Ctrl-C."""
-    async with httpx2.AsyncClient(timeout=TIMEOUT) as client:
+    async with httpx2.AsyncClient(timeout=TIMEOUT, headers=question.headers) as client:
         answer = Answer(question, client)
         reading = asyncio.ensure_future(answer.read())
         loop = asyncio.get_running_loop()

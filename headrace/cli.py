@@ -9,7 +9,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from shared.settings import Settings, SettingsError, load_settings
+from headrace import keys
+from shared.settings import Settings, SettingsError, check_exposure, load_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +29,8 @@ MAKE_A_SECRET = "\n".join(
         "(`headrace up` makes and keeps one by itself.)",
     )
 )
+
+app.add_typer(keys.app, name="keys")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: HEADRACE_HOST or 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="[default: HEADRACE_PORT or 8000]")]
@@ -53,7 +56,7 @@ def up(
     ] = Path(".headrace"),
 ) -> None:
     """Everything on one machine: a broker (unless HEADRACE_REDIS_URL names one), gateways and workers."""
-    settings = _settings(host=host, port=port)
+    settings = _exposed(_settings(host=host, port=port))
     from headrace.up import Plan, UpError
     from headrace.up import up as run
 
@@ -68,7 +71,7 @@ def up(
 @app.command()
 def gateway(*, host: Host = None, port: Port = None) -> None:
     """One gateway process, for a Procfile or a container."""
-    settings = _settings(host=host, port=port)
+    settings = _exposed(_settings(host=host, port=port))
     if settings.secret is None:
         _fail(MAKE_A_SECRET, code=2)
     from gateway.main import run
@@ -92,6 +95,7 @@ def chat(
     model: Annotated[str | None, typer.Option(help="As in /v1/models.  [default: demo]")] = None,
     provider: Annotated[str | None, typer.Option(help="[default: the one that offers the model]")] = None,
     url: Annotated[str, typer.Option(help="The gateway.")] = "http://127.0.0.1:8000",
+    key: Annotated[str | None, typer.Option(envvar="HEADRACE_API_KEY", help="Of a gateway that wants one.")] = None,
     patience: Annotated[float, typer.Option(min=0, help="Seconds to go on trying while nothing comes.")] = 60,
     as_json: Annotated[
         bool, typer.Option("--json", help="Ask for a JSON object, and print each value of it once it is complete.")
@@ -115,6 +119,7 @@ def chat(
         model=model or "demo",
         provider=provider if model else "demo",
         patience_s=patience,
+        key=key,
         response_format=response_format,
     )
     raise typer.Exit(asyncio.run(run(question)))
@@ -138,6 +143,15 @@ def _settings(**options: str | int | None) -> Settings:
     except SettingsError as error:
         _fail(str(error), code=2)
     return settings.model_copy(update={name: value for name, value in options.items() if value is not None})
+
+
+def _exposed(settings: Settings) -> Settings:
+    """The same, where it may be exposed to those who can reach it."""
+    try:
+        check_exposure(settings)
+    except SettingsError as error:
+        _fail(str(error), code=2)
+    return settings
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

@@ -28,6 +28,18 @@ def prepare(path: Path) -> Path:
         raise DataDirError(f"cannot use {path} as data directory: {error.strerror}") from error
 
 
+def note_broker(data_dir: Path, url: str) -> None:
+    """For the other commands, which have to find the broker of a running ``headrace up``."""
+    (data_dir / "broker-url").write_text(url)
+
+
+def broker_url(data_dir: Path) -> str | None:
+    """None where there was no ``headrace up``."""
+    with contextlib.suppress(OSError):
+        return (data_dir / "broker-url").read_text()
+    return None
+
+
 @contextmanager
 def locked(data_dir: Path) -> Iterator[int]:
     """Holds the directory for this process and for every child that inherits the descriptor it yields."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from headrace.child import ChildSpec
-from headrace.data_dir import locked
+from headrace.data_dir import locked, note_broker
 
 OLDEST_VERSION = (7, 0)
 #: ``sun_path`` holds 104 bytes on macOS and 108 on Linux.
@@ -70,7 +70,9 @@ def embedded_broker(data_dir: Path) -> Iterator[EmbeddedBroker]:
     :class:`headrace.data_dir.DataDirError`."""
     server = find_server()
     with locked(data_dir) as lock, _socket_dir(data_dir) as socket_dir:
-        yield EmbeddedBroker(server=server, data_dir=data_dir, socket=socket_dir / "redis.sock", lock=lock)
+        broker = EmbeddedBroker(server=server, data_dir=data_dir, socket=socket_dir / "redis.sock", lock=lock)
+        note_broker(data_dir, broker.redis_url)
+        yield broker
 
 
 def find_server() -> Path:

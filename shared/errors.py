@@ -5,7 +5,9 @@ HeadraceError
 │   ├── InvalidJson             400  the body is not UTF-8 JSON
 │   ├── UnknownModel            400  no worker offers that provider or model
 │   ├── InvalidLastEventId      400  the cursor is not an event id
+│   ├── Unauthenticated         401  no credentials, or none that are good here
 │   ├── InvalidTicket           401  forged, expired, or for another stream
+│   ├── Forbidden               403  the credentials are good and do not reach so far
 │   ├── StreamNotFound          404  never existed, or is someone else's
 │   ├── IdempotencyConflict     409  the key was used with another body
 │   ├── StreamGone              410  past retention, or deleted
@@ -57,9 +59,19 @@ class InvalidLastEventId(RequestError):
     http_status = 400
 
 
+class Unauthenticated(RequestError):
+    code = "unauthenticated"
+    http_status = 401
+
+
 class InvalidTicket(RequestError):
     code = "invalid_ticket"
     http_status = 401
+
+
+class Forbidden(RequestError):
+    code = "forbidden"
+    http_status = 403
 
 
 class StreamNotFound(RequestError):

@@ -7,7 +7,9 @@ name that nobody knows, stops the start with a message that says which and why. 
 import difflib
 import os
 from dataclasses import dataclass, replace
-from typing import Annotated, Self
+from ipaddress import ip_address
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,8 +17,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from shared.broker.pools import check_url
 
 PREFIX = "HEADRACE_"
-#: Set by the supervisor for its children; not settings of a process.
-SUPERVISOR_NAMES = frozenset({"HEADRACE_DATA_DIR"})
+#: Set by the supervisor for its children, or for `headrace chat`; not settings of a process.
+SUPERVISOR_NAMES = frozenset({"HEADRACE_DATA_DIR", "HEADRACE_API_KEY"})
 
 
 class SettingsError(Exception):
@@ -25,6 +27,31 @@ class SettingsError(Exception):
 
 def _names(value: object) -> object:
     return tuple(n for n in (part.strip() for part in value.split(",")) if n) if isinstance(value, str) else value
+
+
+def _public_key(text: str) -> str:
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415  # slow to load
+
+    pem = text.replace("\\n", "\n")  # as an environment variable has it
+    try:
+        load_pem_public_key(pem.encode())
+    except ValueError:
+        raise ValueError("not a public key in PEM") from None
+    return pem
+
+
+def _jwks_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+        raise ValueError("must begin with https://, or keys could be forged on the way")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
@@ -63,6 +90,19 @@ class Settings(BaseSettings):
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
+    # --- who may come in (docs/security.md)
+    #: ``keys``, ``jwt``, both, or ``none``. Nothing said is none, and then only on loopback.
+    auth: Annotated[tuple[Literal["none", "keys", "jwt"], ...], NoDecode] = ()
+    #: One of these three for ``jwt``: HS256 by a secret, RS256 and ES256 by a public key in PEM, or by a JWKS.
+    jwt_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+    jwt_public_key: Annotated[str, AfterValidator(_public_key)] | None = None
+    jwt_jwks_url: Annotated[str, AfterValidator(_jwks_url)] | None = None
+    jwt_audience: str | None = None
+    jwt_issuer: str | None = None
+    jwt_leeway_s: Annotated[float, Field(ge=0, le=300)] = 10
+    #: Of the ticket in a ``stream_url``; as long as the stream can live where nothing is said.
+    ticket_life_s: Annotated[float, Field(ge=1)] | None = None
+
     # --- the stream (design: cap, window, lease)
     cap: Annotated[int, Field(ge=16, le=65_536)] = 1024
     window: Annotated[int, Field(ge=4, le=65_536)] = 256
@@ -89,6 +129,9 @@ class Settings(BaseSettings):
     write_deadline_s: Annotated[float, Field(ge=1)] = 30
     #: Per connection; small, so that a slow client is felt instead of buffered.
     send_buffer_bytes: Annotated[int, Field(ge=4096)] = 32 * 1024
+
+    #: Pages of these origins may ask us from a browser: https://chat.example.com, exactly.
+    cors_origins: Names
 
     # --- the worker
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -145,10 +188,17 @@ class Settings(BaseSettings):
     def tick_s(self, streams: int) -> float:
         return min(self.max_tick_s, streams * self.tick_per_stream_s)
 
+    @property
+    def authentication(self) -> frozenset[str]:
+        """The ways to show who one is; empty where nobody is asked."""
+        return frozenset(self.auth) - {"none"}
+
     @model_validator(mode="before")
     @classmethod
     def _comma_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        return {k: _names(v) if k.endswith("_models") else v for k, v in values.items()}
+        return {
+            k: _names(v) if k.endswith("_models") or k in {"auth", "cors_origins"} else v for k, v in values.items()
+        }
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -156,7 +206,27 @@ class Settings(BaseSettings):
             raise ValueError(f"WINDOW ({self.window}) must not exceed CAP ({self.cap})")
         if self.max_event_bytes > self.max_stream_bytes:
             raise ValueError("MAX_EVENT_BYTES must not exceed MAX_STREAM_BYTES")
+        if "none" in self.auth and len(self.auth) > 1:
+            raise ValueError("AUTH: none goes with nothing else")
+        if "jwt" in self.auth:
+            self._check_jwt()
         return self
+
+    def _check_jwt(self) -> None:
+        given = [key for key in (self.jwt_secret, self.jwt_public_key, self.jwt_jwks_url) if key is not None]
+        if len(given) != 1:
+            raise ValueError("AUTH has jwt: it needs one of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URL")
+        if not self.jwt_audience:
+            raise ValueError("AUTH has jwt: it needs JWT_AUDIENCE, or tokens for others would be good here")
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises :class:`SettingsError` where everybody would be let in without anyone having said so."""
+    if not settings.auth and not _is_loopback(settings.host):
+        raise SettingsError(
+            f"HEADRACE_HOST is {settings.host}, which others can reach, and HEADRACE_AUTH is not set: set it to keys,"
+            " to jwt or to both, or to none if everybody may come in"
+        )
 
 
 def load_settings() -> Settings:

@@ -2,9 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Depends, Query, Request
 
-from gateway.state import ANONYMOUS, GatewayState
+from gateway.auth.principal import Scope
+from gateway.auth.rights import Right
+from gateway.state import Gateway, GatewayState
 from shared.broker.answers import Gone, Lost, Page
 from shared.broker.client import run
 from shared.broker.scripts import MOST_EVENTS
@@ -14,25 +16,40 @@ from shared.protocol.ids import START, EventId, is_stream_id
 Ticket = Annotated[str | None, Query(description="from the `stream_url` of `POST /chat`")]
 
 
+async def may_read(request: Request, gateway: Gateway, stream_id: str, ticket: Ticket = None) -> Right:
+    """By a ticket for this stream, else by credentials."""
+    return await _right(request, gateway, stream_id, ticket, Scope.READ)
+
+
+async def may_cancel(request: Request, gateway: Gateway, stream_id: str, ticket: Ticket = None) -> Right:
+    return await _right(request, gateway, stream_id, ticket, Scope.CANCEL)
+
+
+MayRead = Annotated[Right, Depends(may_read)]
+MayCancel = Annotated[Right, Depends(may_cancel)]
+
+
 async def read_own(
-    gateway: GatewayState, stream_id: str, after: EventId = START, *, most_events: int = MOST_EVENTS
+    gateway: GatewayState, right: Right, stream_id: str, after: EventId = START, *, most_events: int = MOST_EVENTS
 ) -> Page:
-    """A page of the caller's own stream. Raises :class:`StreamNotFound` also for somebody else's, so that an id
-    cannot be probed, :class:`StreamGone` for what was the caller's own, and
+    """A page of a stream that the caller has a right to. Raises :class:`StreamNotFound` also for somebody else's, so
+    that an id cannot be probed, :class:`StreamGone` for what was the caller's own, and
     :class:`StreamRecovering` where Redis may just have lost it."""
     if not is_stream_id(stream_id):
         raise StreamNotFound
     page = await run(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
     if page is Lost.MAYBE:
         raise StreamRecovering
-    if page is None or page.principal != ANONYMOUS:
+    if page is None or right.owner not in (None, page.principal):
         raise StreamNotFound
     if isinstance(page, Gone):
         raise StreamGone
     return page
 
 
-def check_ticket(gateway: GatewayState, ticket: str | None, stream_id: str) -> None:
-    """Raises :class:`InvalidTicket` where one is given and is not good."""
+async def _right(request: Request, gateway: GatewayState, stream_id: str, ticket: str | None, scope: Scope) -> Right:
     if ticket is not None:
-        gateway.tickets.check(ticket, stream_id)
+        return Right(None, gateway.tickets.check(ticket, stream_id, to_cancel=scope is Scope.CANCEL))
+    principal = await gateway.authenticator.principal(request)
+    principal.need(scope)
+    return Right.of(principal)

@@ -9,10 +9,12 @@ from fastapi.responses import JSONResponse
 from gateway import metrics
 from gateway.api.access import read_own
 from gateway.api.body import read_body
+from gateway.auth.principal import Principal, Scope
+from gateway.auth.rights import Right
 from gateway.dialects import native
 from gateway.dispatch import Dispatched, hash_of
 from gateway.sse import StreamResponse
-from gateway.state import ANONYMOUS, Gateway, GatewayState
+from gateway.state import Caller, Gateway, GatewayState
 from gateway.subscription import Subscription
 from shared.broker.answers import Page
 from shared.errors import Draining, InvalidRequest
@@ -38,32 +40,38 @@ _BODY = {
 async def start_and_stream(
     request: Request,
     gateway: Gateway,
+    caller: Caller,
     idempotency_key: IdempotencyKey = None,
     last_event_id: LastEventId = None,
 ) -> Response:
     """200 and the stream as server-sent events. The same ``Idempotency-Key`` and body attach to the same stream,
     from ``Last-Event-ID`` where given; a cursor without a known key never generates."""
+    caller.need(Scope.CHAT)
+    right = Right.of(caller)
     cursor = parse_cursor(last_event_id)
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
-    if cursor != START and not await _is_known(gateway, idempotency_key):
-        return StreamResponse(_resume_without_key(), gateway.settings)
-    dispatched = await _dispatch(gateway, asked, idempotency_key, on_disconnect="cancel")
-    page = await _page_of(gateway, dispatched, cursor)
+    if cursor != START and not await _is_known(gateway, caller, idempotency_key):
+        return StreamResponse(_resume_without_key(), gateway.settings, gateway.rights.watch(right))
+    dispatched = await _dispatch(gateway, caller, asked, idempotency_key, on_disconnect="cancel")
+    page = await _page_of(gateway, right, dispatched, cursor)
     headers = {"X-Stream-Id": dispatched.stream_id, "Location": f"/chat/stream/{dispatched.stream_id}"}
     if page.status in TERMINAL and page.length and cursor == (page.epoch, page.length):
         # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
-        page = await read_own(gateway, dispatched.stream_id, EventId(page.epoch, page.length - 1))
+        page = await read_own(gateway, right, dispatched.stream_id, EventId(page.epoch, page.length - 1))
     subscription = Subscription(gateway.hub, dispatched.stream_id, cursor, page)
-    return StreamResponse(subscription.chunks(), gateway.settings, headers)
+    return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
 
 
 @router.post("/chat", openapi_extra=_BODY)
-async def start(request: Request, gateway: Gateway, idempotency_key: IdempotencyKey = None) -> Response:
+async def start(
+    request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
+) -> Response:
     """202 and the addresses of the stream; it goes on whether anyone reads or not."""
+    caller.need(Scope.CHAT)
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
-    dispatched = await _dispatch(gateway, asked, idempotency_key, on_disconnect="continue")
+    dispatched = await _dispatch(gateway, caller, asked, idempotency_key, on_disconnect="continue")
     if not dispatched.created:
-        await _page_of(gateway, dispatched, START)
+        await _page_of(gateway, Right.of(caller), dispatched, START)
     stream_id = dispatched.stream_id
     ticket, expires = gateway.tickets.issue(stream_id)
     body = {
@@ -76,7 +84,7 @@ async def start(request: Request, gateway: Gateway, idempotency_key: Idempotency
 
 
 async def _dispatch(
-    gateway: GatewayState, asked: ChatRequest, key: str | None, *, on_disconnect: OnDisconnect
+    gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None, *, on_disconnect: OnDisconnect
 ) -> Dispatched:
     if gateway.hub.draining:
         raise Draining
@@ -84,30 +92,30 @@ async def _dispatch(
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {_MOST_KEY_CHARACTERS} characters")
     body_hash = hash_of(asked)
     # First, so that what is on offer now does not decide over an answer that was asked for before.
-    if key is not None and (known := await gateway.dispatch.find(ANONYMOUS, key, body_hash)):
+    if key is not None and (known := await gateway.dispatch.find(caller.id, key, body_hash)):
         return known
     resolved = await gateway.models.resolve(asked)
     return await gateway.dispatch.dispatch(
         resolved,
         body_hash=body_hash,
-        principal=ANONYMOUS,
+        principal=caller.id,
         idempotency_key=key,
         on_disconnect=on_disconnect,
     )
 
 
-async def _page_of(gateway: GatewayState, dispatched: Dispatched, cursor: EventId) -> Page:
+async def _page_of(gateway: GatewayState, right: Right, dispatched: Dispatched, cursor: EventId) -> Page:
     """What the log says; a stream that was just made has nothing to ask for."""
     if dispatched.created:
-        return Page(Status.QUEUED, ANONYMOUS, 0, 0, 1, [])
-    page = await read_own(gateway, dispatched.stream_id, cursor)
+        return Page(Status.QUEUED, right.owner or "", 0, 0, 1, [])
+    page = await read_own(gateway, right, dispatched.stream_id, cursor)
     if page.status is Status.QUEUED:  # the first try may have died before its job was queued
         await gateway.dispatch.enqueue(dispatched.stream_id)
     return page
 
 
-async def _is_known(gateway: GatewayState, key: str | None) -> bool:
-    return key is not None and await gateway.dispatch.find(ANONYMOUS, key) is not None
+async def _is_known(gateway: GatewayState, caller: Principal, key: str | None) -> bool:
+    return key is not None and await gateway.dispatch.find(caller.id, key) is not None
 
 
 async def _resume_without_key() -> AsyncGenerator[bytes, None]:

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.state import Gateway
+from gateway.state import Caller, Gateway
 from shared.broker.client import check_fitness
 from shared.errors import BrokerUnavailable, Draining, NoModels
 
@@ -40,7 +40,7 @@ async def metrics() -> Response:
 
 
 @router.get("/v1/models")
-async def models(gateway: Gateway) -> dict[str, Any]:
+async def models(gateway: Gateway, _: Caller) -> dict[str, Any]:
     """What can be asked for. ``provider/*`` stands for any name, where a provider has no list."""
     catalog = await gateway.models.catalog()
     if not catalog:

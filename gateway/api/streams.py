@@ -7,13 +7,16 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Response
 
 from gateway import metrics
-from gateway.api.access import Ticket, check_ticket, read_own
+from gateway.api.access import MayCancel, MayRead, read_own
+from gateway.auth.principal import Scope
+from gateway.auth.rights import Right
 from gateway.sse import StreamResponse
-from gateway.state import Gateway, GatewayState
+from gateway.state import Caller, Gateway, GatewayState
 from gateway.subscription import Subscription
 from shared.broker.answers import Page, Refused
 from shared.broker.client import run
 from shared.broker.ending import Outcome, end_unheld, read_all
+from shared.broker.owned import forget_owned
 from shared.broker.status import read_state
 from shared.errors import Draining, StreamGone
 from shared.protocol import events
@@ -28,30 +31,29 @@ router = APIRouter()
 async def resume(
     stream_id: str,
     gateway: Gateway,
+    right: MayRead,
     last_event_id: Annotated[str | None, Header()] = None,
     query_cursor: Annotated[str | None, Query(alias="last_event_id")] = None,
-    ticket: Ticket = None,
 ) -> Response:
     """The stream from the cursor on. The header wins over the query: an EventSource repeats its old URL. 204 at
     the end, so that an EventSource stops for good."""
     if gateway.hub.draining:
         raise Draining
-    check_ticket(gateway, ticket, stream_id)
     cursor = parse_cursor(last_event_id if last_event_id is not None else query_cursor)
-    page = await read_own(gateway, stream_id, cursor)
+    page = await read_own(gateway, right, stream_id, cursor)
     if cursor != START:
         metrics.RESUMES.labels("same_epoch" if cursor.epoch == page.epoch else "reset").inc()
     if page.status in TERMINAL and cursor == (page.epoch, page.length):
         return Response(status_code=204)
     subscription = Subscription(gateway.hub, stream_id, cursor, page)
-    return StreamResponse(subscription.chunks(), gateway.settings, {"X-Stream-Id": stream_id})
+    headers = {"X-Stream-Id": stream_id}
+    return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
 
 
 @router.get("/chat/{stream_id}")
-async def status(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dict[str, Any]:
+async def status(stream_id: str, gateway: Gateway, right: MayRead) -> dict[str, Any]:
     """The answer so far as JSON. A read counts as watching for a while, so that a client may poll."""
-    check_ticket(gateway, ticket, stream_id)
-    page = await read_own(gateway, stream_id)
+    page = await read_own(gateway, right, stream_id)
     state = await read_state(gateway.client, stream_id)
     if state is None:
         raise StreamGone
@@ -85,10 +87,9 @@ async def status(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dic
 
 
 @router.post("/chat/{stream_id}/cancel", status_code=202)
-async def cancel(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dict[str, str]:
+async def cancel(stream_id: str, gateway: Gateway, right: MayCancel) -> dict[str, str]:
     """Stops the provider's call, from any gateway. Again, or after the end, it changes nothing."""
-    check_ticket(gateway, ticket, stream_id)
-    await read_own(gateway, stream_id, most_events=0)
+    await read_own(gateway, right, stream_id, most_events=0)
     metrics.CANCELS.inc()
     answer = await run(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
     if answer is Refused.UNHELD:
@@ -100,11 +101,13 @@ async def cancel(stream_id: str, gateway: Gateway, ticket: Ticket = None) -> dic
 
 
 @router.delete("/chat/{stream_id}", status_code=204)
-async def delete(stream_id: str, gateway: Gateway) -> None:
-    """Cancels a running stream and forgets the content."""
-    await read_own(gateway, stream_id, most_events=0)
+async def delete(stream_id: str, gateway: Gateway, caller: Caller) -> None:
+    """Cancels a running stream and forgets the content. By its owner alone: a ticket is not enough."""
+    caller.need(Scope.CANCEL)
+    await read_own(gateway, Right.of(caller), stream_id, most_events=0)
     if not await run(gateway.client, gateway.scripts.delete(stream_id)):
         raise StreamGone
+    await forget_owned(gateway.client, caller.id, stream_id)
 
 
 def _tool_call(call: events.ToolCall) -> dict[str, Any]:

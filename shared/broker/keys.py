@@ -12,15 +12,18 @@ hr:{bb}:index                zset    create … finish   as long as its longest 
 hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
 hr:catalog                   hash    workers           a day from the last word of any worker
 hr:sweep                     string  one process       1.5 s; who sweeps
+hr:owned:<digest>            zset    dispatch, delete  with its longest stream; ids of one principal by creation
+hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
 hr:breaker:<provider>        string  workers           30 s; stands while the provider is left alone
 hr:breaker:<provider>:failures  counter workers        a minute longer; failures in a row
 hr:queue, hr:queue:*         arq     dispatch, arq     a day
 hr:gateway:<gateway>         pub/sub append, finish    -, ids of streams whose tail has grown
 hr:worker:<worker>           pub/sub cancel, room      -
 
-``bb`` is the stream's bucket, the hash tag on Redis Cluster. No key is without an expiry; a test fixture checks.
+``bb`` is the stream's bucket, the hash tag on Redis Cluster. Only API keys may have no expiry; a test fixture checks.
 """
 
+import hashlib
 from typing import Final
 
 from shared.protocol.ids import BUCKETS, bucket_of
@@ -77,6 +80,14 @@ def gateway_channel(gateway_id: str) -> str:
 def worker_channel(worker_id: str) -> str:
     """The scripts derive the same name from the holder, ``<worker>.<random>``."""
     return f"hr:worker:{worker_id}"
+
+
+def owned_key(principal: str) -> str:
+    return f"hr:owned:{hashlib.sha256(principal.encode()).hexdigest()[:32]}"
+
+
+def api_key_key(key_id: str) -> str:
+    return f"hr:apikey:{key_id}"
 
 
 def breaker_key(provider: str) -> str:

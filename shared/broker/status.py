@@ -48,11 +48,11 @@ async def read_state(client: Client, stream_id: str) -> StreamState | None:
         model=text["model"] or "",
         attempt=int(text["attempt"] or 0),
         metadata=msgspec.json.decode(text["metadata"] or "{}"),
-        created_at=_time(text["created"]),
-        started_at=_time(text["started"]),
-        ended_at=_time(text["ended"]),
+        created_at=time_of(text["created"]),
+        started_at=time_of(text["started"]),
+        ended_at=time_of(text["ended"]),
     )
 
 
-def _time(ms: str | None) -> str | None:
+def time_of(ms: str | None) -> str | None:
     return datetime.fromtimestamp(int(ms) / 1000, UTC).isoformat(timespec="milliseconds") if ms else None

@@ -1,7 +1,7 @@
 """The body of ``POST /chat`` and ``POST /chat/stream``."""
 
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -13,6 +13,8 @@ from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
 OnDisconnect = Literal["cancel", "continue"]
 OnWorkerLost = Literal["restart", "fail"]
+
+M = TypeVar("M", bound=Model)
 
 MAX_METADATA_ENTRIES = 16
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -68,10 +70,14 @@ class ChatRequest(Model):
 
 
 def parse_chat_request(body: bytes) -> ChatRequest:
+    return parse_body(ChatRequest, body)
+
+
+def parse_body(kind: type[M], body: bytes) -> M:
     """``body`` as it came over the wire. Raises :class:`InvalidJson` or :class:`InvalidRequest`, each naming
     what is wrong without repeating what was sent."""
     try:
-        return ChatRequest.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         if problems[0]["type"] == "json_invalid":

@@ -1,0 +1,56 @@
+"""From a request to a principal."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastapi import Request
+
+from gateway.auth.api_keys import ApiKeys
+from gateway.auth.json_web_tokens import JsonWebTokens
+from gateway.auth.principal import ANONYMOUS, Principal
+from shared.broker.api_keys import PREFIX
+from shared.broker.client import Client
+from shared.errors import Forbidden, Unauthenticated
+from shared.settings import Settings
+
+#: For browsers; whoever logs the user in sets it, ``HttpOnly; Secure; SameSite=Lax``.
+COOKIE: Final = "headrace"
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Authenticator:
+    def __init__(self, settings: Settings, client: Client) -> None:
+        self._is_open = not settings.authentication
+        self._origins = frozenset(settings.cors_origins)
+        self.api_keys = ApiKeys(client) if "keys" in settings.authentication else None
+        self.tokens = JsonWebTokens(settings) if "jwt" in settings.authentication else None
+
+    async def principal(self, request: Request) -> Principal:
+        """Raises :class:`Unauthenticated`, :class:`Forbidden` and :class:`BrokerUnavailable`."""
+        if self._is_open:
+            return ANONYMOUS
+        presented = _in_headers(request)
+        if presented is None and (presented := request.cookies.get(COOKIE)):
+            self._check_origin(request)
+        if not presented:
+            raise Unauthenticated("credentials are missing: Authorization: Bearer, X-Api-Key or a cookie")
+        if self.api_keys is not None and presented.startswith(PREFIX):
+            return await self.api_keys.principal(presented)
+        if self.tokens is not None:
+            return await self.tokens.principal(presented)
+        raise Unauthenticated("the API key is not one of ours, or was revoked")
+
+    def _check_origin(self, request: Request) -> None:
+        """A browser sends its cookies along whoever's page asks; what changes something must come from our own."""
+        origin = request.headers.get("origin")
+        if request.method in _SAFE_METHODS or origin is None or origin in self._origins:
+            return
+        if urlsplit(origin).netloc != request.headers.get("host"):
+            raise Forbidden("a cookie is not taken from another site's page")
+
+
+def _in_headers(request: Request) -> str | None:
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer" and value.strip():
+        return value.strip()
+    return request.headers.get("x-api-key")

@@ -1,0 +1,38 @@
+"""A caller, and what the caller may do."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from shared.errors import Forbidden
+
+
+class Scope(StrEnum):
+    """``chat``: ask for answers. ``read``: read one's own. ``cancel``: stop them, and delete them."""
+
+    CHAT = "chat"
+    READ = "read"
+    CANCEL = "cancel"
+
+
+ALL_SCOPES: Final = frozenset(Scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """``id`` is whose streams are whose; several keys may share one. ``expires_at`` (Unix seconds) and ``key_id`` say
+    when the right ends: at a time, with a key, or never."""
+
+    id: str
+    scopes: frozenset[Scope] = ALL_SCOPES
+    expires_at: float | None = None
+    key_id: str | None = None
+
+    def need(self, scope: Scope) -> None:
+        """Raises :class:`Forbidden`."""
+        if scope not in self.scopes:
+            raise Forbidden(f"these credentials may not {scope}; they lack the scope {scope}")
+
+
+#: Where there is no authentication, everybody is the same one.
+ANONYMOUS: Final = Principal("anonymous")

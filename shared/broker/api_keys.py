@@ -1,0 +1,86 @@
+"""API keys as Redis has them: ``hr:apikey:<id>``, a JSON object with the hash of the secret and never the secret.
+
+A key is ``hr-<id>-<secret>``. The secret has 256 random bits, so a plain SHA-256 of it gives nothing away. All here
+raises :class:`BrokerUnavailable`.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from shared.broker.client import TROUBLE, Client, ask
+from shared.broker.keys import api_key_key
+from shared.broker.line import Command
+from shared.errors import BrokerUnavailable
+
+PREFIX: Final = "hr-"
+_SECRET_BYTES: Final = 32
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """``name``: whose it is; keys of one name share their streams. ``expires_at`` in Unix seconds; None for never."""
+
+    id: str
+    name: str
+    secret_hash: str
+    scopes: list[str]
+    created_at: float
+    expires_at: float | None = None
+
+    @property
+    def has_expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= time.time()
+
+    def matches(self, secret: str) -> bool:
+        return hmac.compare_digest(self.secret_hash, _hash_of(secret))
+
+
+_decoder: Final = msgspec.json.Decoder(ApiKey)
+
+
+async def create_api_key(
+    client: Client, name: str, scopes: Sequence[str], *, life_s: float | None = None
+) -> tuple[ApiKey, str]:
+    """The key, and the only sight of what its owner has to send."""
+    secret, now = secrets.token_urlsafe(_SECRET_BYTES), time.time()
+    expires_at = None if life_s is None else now + life_s
+    key = ApiKey(secrets.token_hex(6), name, _hash_of(secret), sorted(scopes), now, expires_at)
+    command: Command = ("SET", api_key_key(key.id), msgspec.json.encode(key))
+    await ask(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])
+    return key, f"{PREFIX}{key.id}-{secret}"
+
+
+async def find_api_key(client: Client, key_id: str) -> ApiKey | None:
+    (stored,) = await ask(client, [("GET", api_key_key(key_id))])
+    return None if stored is None else _decoder.decode(stored)
+
+
+async def list_api_keys(client: Client) -> list[ApiKey]:
+    """The oldest first."""
+    try:
+        names = [name async for name in client.scan_iter(match=api_key_key("*"), count=1000)]
+    except TROUBLE as error:
+        raise BrokerUnavailable from error
+    stored = (await ask(client, [("MGET", *names)]))[0] if names else []
+    return sorted((_decoder.decode(key) for key in stored if key is not None), key=lambda key: key.created_at)
+
+
+async def revoke_api_key(client: Client, key_id: str) -> bool:
+    """False: there was none. Gateways have forgotten it within seconds."""
+    (deleted,) = await ask(client, [("DEL", api_key_key(key_id))])
+    return bool(deleted)
+
+
+def split_api_key(presented: str) -> tuple[str, str] | None:
+    """(id, secret) of something that looks like a key."""
+    key_id, dash, secret = presented.removeprefix(PREFIX).partition("-")
+    return (key_id, secret) if presented.startswith(PREFIX) and dash and key_id and secret else None
+
+
+def _hash_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -45,7 +45,15 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await parts.aclose()
 
-    app = FastAPI(title="Headrace", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="Headrace",
+        version="0.1.0",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        # Their scripts come from elsewhere, and would run in the origin of the chat page.
+        docs_url=None,
+        redoc_url=None,
+    )
     app.include_router(page.router)
     app.include_router(service.router)
     app.include_router(chat.router)

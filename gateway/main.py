@@ -15,6 +15,9 @@ from starlette.requests import ClientDisconnect
 from gateway.app import create_app, failed
 from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.auth.rights import RightEnded
+from gateway.edge.cors import with_cors
+from gateway.edge.layer import Edge
+from gateway.edge.protocol import protocol
 from gateway.sse import Stalled
 from gateway.subscription import Drained
 from shared.logs import configure_logging
@@ -41,9 +44,10 @@ def run(settings: Settings) -> None:
             sys.exit(1)
     app = create_app(settings)
     config = uvicorn.Config(
-        app,
+        Edge(with_cors(app, settings.cors_origins)),
         loop="uvloop",
-        http="httptools",
+        http=protocol(settings),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,

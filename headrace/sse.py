@@ -4,8 +4,12 @@ Not httpx2's own reader, because it holds ``retry:`` back until a blank line, wh
 its last words, without one.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
+
+_MILLISECONDS: Final = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class SseDecoder:
             self._data.append(value)
         elif field == "id" and "\0" not in value:
             self._last_event_id = value
-        elif field == "retry" and value.isascii() and value.isdecimal():
+        elif field == "retry" and _MILLISECONDS.fullmatch(value):
             self.retry_ms = int(value)
         return None
 

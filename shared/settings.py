@@ -8,7 +8,7 @@ import difflib
 import os
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -47,6 +47,24 @@ def _jwks_url(url: str) -> str:
     return url
 
 
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    port = parts.port  # raises ValueError where it is none
+    if parts.scheme not in {"http", "https"} or not parts.hostname or text != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError(f"{text!r} is no origin: write it as https://chat.example.com, without a path")
+    if text != text.lower() or not text.isascii() or set(text) & set("@*\\ ") or port == _USUAL_PORTS[parts.scheme]:
+        raise ValueError(f"{text!r} is not as browsers send it: lower case, no user, no wildcard, no usual port")
+    return text
+
+
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    if "*" in origins:
+        if len(origins) > 1:
+            raise ValueError("* goes with nothing else")
+        return origins
+    return tuple(_origin(text) for text in origins)
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -54,6 +72,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+_USUAL_PORTS: Final = {"http": 80, "https": 443}
 Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
 
 
@@ -130,8 +149,11 @@ class Settings(BaseSettings):
     #: Per connection; small, so that a slow client is felt instead of buffered.
     send_buffer_bytes: Annotated[int, Field(ge=4096)] = 32 * 1024
 
-    #: Pages of these origins may ask us from a browser: https://chat.example.com, exactly.
-    cors_origins: Names
+    #: Pages of these origins may ask us from a browser: https://chat.example.com, exactly. ``*``: of any, without
+    #: credentials.
+    cors_origins: Annotated[tuple[str, ...], NoDecode, AfterValidator(_origins)] = ()
+    #: A request's head, and then its body, is whole within this time, or is refused.
+    request_deadline_s: Annotated[float, Field(ge=0.1, le=3600)] = 30
 
     # --- the worker
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100

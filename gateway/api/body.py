@@ -1,15 +1,27 @@
-"""The request body, as far as the limit."""
+"""The request body, as far as the limits."""
 
-from fastapi import Request
+import asyncio
 
+from fastapi import HTTPException, Request
+
+from gateway.state import GatewayState
 from shared.errors import BodyTooLarge
 
 
 async def read_body(request: Request, most_bytes: int) -> bytes:
-    """Raises :class:`BodyTooLarge` as soon as that is known."""
+    """Raises :class:`BodyTooLarge` as soon as that is known, and 408 where it does not come."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most_bytes:
         raise BodyTooLarge(f"the body has {int(declared)} bytes; the limit is {most_bytes}")
+    gateway: GatewayState = request.app.state.gateway
+    try:
+        async with asyncio.timeout(gateway.settings.request_deadline_s):
+            return await _read(request, most_bytes)
+    except TimeoutError:
+        raise HTTPException(408, f"the body was not here within {gateway.settings.request_deadline_s:g} s") from None
+
+
+async def _read(request: Request, most_bytes: int) -> bytes:
     body = bytearray()
     async for piece in request.stream():
         body += piece

@@ -11,7 +11,7 @@ from shared.errors import HeadraceError, Unauthenticated, Unavailable
 
 logger = logging.getLogger(__name__)
 
-_CODES = {404: "not_found", 405: "method_not_allowed"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
 
 
 def install(app: FastAPI) -> None:

@@ -4,6 +4,7 @@ References are resolved within the schema only: nothing is fetched. A pattern ca
 behind it count their steps.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any, Final
 
 import jsonschema_rs
@@ -13,11 +14,15 @@ _PATTERNS: Final = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
 
 
 _DEEPEST: Final = 64
+#: Some checks cost more than in proportion: a megabyte of ``enum`` takes seconds.
+_MOST_VALUES: Final = 10_000
 
 
 def _checked(schema: dict[str, Any]) -> dict[str, Any]:
     if _is_deeper(schema, _DEEPEST):
         raise ValueError(f"nested more than {_DEEPEST} levels deep")
+    if _size(schema) > _MOST_VALUES:
+        raise ValueError(f"has more than {_MOST_VALUES} values")
     try:
         _validator(schema)
     except jsonschema_rs.ValidationError as error:
@@ -47,8 +52,16 @@ def json_path(path: list[str | int]) -> str:
 
 
 def _is_deeper(value: object, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    inner = _members(value)
     return bool(inner) and (levels == 0 or any(_is_deeper(member, levels - 1) for member in inner))
+
+
+def _size(value: object) -> int:
+    return 1 + sum(map(_size, _members(value)))
+
+
+def _members(value: object) -> Collection[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _validator(schema: dict[str, Any]) -> jsonschema_rs.Validator:

@@ -4,6 +4,7 @@ Messages are built from our own words, the provider's name, its host, the model'
 came from upstream is ever in them: providers echo prompts and parts of keys in their errors.
 """
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from shared.errors import ProviderError
+
+_STATUS: Final = re.compile("[0-9]{3}")
+_MILLISECONDS: Final = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +167,14 @@ def _status_within(error: Exception) -> int:
     for kind in (getattr(error, "code", None), getattr(error, "type", None)):
         if isinstance(kind, str) and kind in _STATUS_BY_KIND:
             return _STATUS_BY_KIND[kind]
-        if isinstance(kind, str) and kind.isascii() and kind.isdigit():
+        if isinstance(kind, str) and _STATUS.fullmatch(kind):
             return int(kind)
     return 500
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """What a provider asks for: seconds or a date, or in the header of its own that says it finer."""
-    if (ms := headers.get("retry-after-ms", "")).isdecimal():
+    if _MILLISECONDS.fullmatch(ms := headers.get("retry-after-ms", "")):
         return int(ms) / 1000
     asked = headers.get("retry-after", "")
     try:

@@ -21,8 +21,8 @@ NO_KEY: Final = "none"
 
 Catch = tuple[type[Exception], ...]
 #: SDKs leak raw socket errors, and they build their models without validating them, so that an answer of the wrong
-#: shape shows as any of the others.
-TROUBLE: Final[Catch] = (OSError, ValueError, TypeError, AttributeError, LookupError)
+#: shape shows as any of the others; JSON that is nested without end as the last.
+TROUBLE: Final[Catch] = (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 class Exchange:

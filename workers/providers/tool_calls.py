@@ -52,7 +52,7 @@ class ToolCalls:
         if call is None or call.complete:
             return
         arguments = well_formed("".join(call.arguments)).strip() or "{}"
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, RecursionError):
             _decoder.decode(arguments)
             call.complete = True
             yield events.ToolCall(call.index, arguments, call.id, call.name, complete=True, n=0)

@@ -1,0 +1,1 @@
+"""What stands between the socket and the application: limits of a request's head, headers of every answer, CORS."""

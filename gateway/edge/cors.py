@@ -1,0 +1,47 @@
+"""Pages of other origins, as far as the operator names them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+ANY: Final = "*"
+_METHODS: Final = ("GET", "POST", "DELETE")
+#: The last ones are what OpenAI's own clients send of themselves; a preflight knows no prefixes.
+_REQUEST_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Last-Event-ID",
+    "Idempotency-Key",
+    "X-Api-Key",
+    *(
+        f"x-stainless-{name}"
+        for name in (
+            "lang",
+            "package-version",
+            "os",
+            "arch",
+            "runtime",
+            "runtime-version",
+            "retry-count",
+            "timeout",
+            "read-timeout",
+        )
+    ),
+)
+_EXPOSED: Final = ("X-Stream-Id", "Location", "Retry-After")
+
+
+def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """``app`` as it is where there are none. Credentials only for origins that are named."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=tuple(origins),
+        allow_credentials=ANY not in origins,
+        allow_methods=_METHODS,
+        allow_headers=_REQUEST_HEADERS,
+        expose_headers=_EXPOSED,
+    )

@@ -1,0 +1,75 @@
+"""The outermost layer of the application, around its handling of errors too."""
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.edge.headers import complete
+
+#: What may still come of a body that was answered before its end; it is read, so that its sender reads the answer.
+_MOST_UNREAD_BYTES: Final = 1024 * 1024
+_UNREAD_S: Final = 2.0
+
+
+class Edge:
+    """Gives every answer its header fields, and ends a connection whose request was answered with its body unread:
+    what follows might be that body or another request, and a client that waited for ``100 Continue`` may send
+    either."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(receive, send, has_body=_has_body(scope))
+        await self._app(scope, exchange.receive, exchange.send)
+
+
+class _Exchange:
+    """``send`` is no coroutine but gives the server's own: a chunk of a stream passes none more for being here."""
+
+    def __init__(self, receive: Receive, send: Send, *, has_body: bool) -> None:
+        self._receive = receive
+        self._send = send
+        self._is_unread = has_body
+        self._ends = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._is_unread = False
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            message["headers"] = complete(list(message.get("headers", ())))
+            self._ends = self._is_unread
+            if self._ends:
+                message["headers"].append((b"connection", b"close"))
+        elif self._ends and not message.get("more_body", False):
+            return self._end(message)
+        return self._send(message)
+
+    async def _end(self, message: Message) -> None:
+        """All but the closing, then the rest of the body: a socket closed with bytes unread tells the peer to throw
+        away what it was sent."""
+        self._ends = False
+        await self._send({**message, "more_body": True})
+        left = _MOST_UNREAD_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_UNREAD_S):
+                while self._is_unread and left > 0:
+                    left -= len((await self.receive()).get("body", b""))
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+        for name, value in scope["headers"]
+    )

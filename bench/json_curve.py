@@ -140,8 +140,10 @@ def _records(size: int) -> str:
 
 
 def _string(size: int) -> str:
-    words = "All of it is one long text, as in an article. "
-    return json.dumps({"note": (words * (size // len(words) + 1))[:size]})
+    """Like prose: some characters are escaped."""
+    line = 'All of it is one long text, as in an article, "quoted" here and there.\n\n'
+    length = len(json.dumps(line)) - len('""')
+    return json.dumps({"note": line * (size // length + 1)})
 
 
 _SERIES: Final = (

@@ -4,25 +4,25 @@ References are resolved within the schema only: nothing is fetched. A pattern ca
 behind it count their steps.
 """
 
-from collections.abc import Collection
 from typing import Annotated, Any, Final
 
 import jsonschema_rs
 from pydantic import AfterValidator
 
+from shared.schemas.schema_cost import MOST_VALUES, SchemaCost, depth_of
+
 _PATTERNS: Final = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
-
-
 _DEEPEST: Final = 64
-#: Some checks cost more than in proportion: a megabyte of ``enum`` takes seconds.
-_MOST_VALUES: Final = 10_000
 
 
 def _checked(schema: dict[str, Any]) -> dict[str, Any]:
-    if _is_deeper(schema, _DEEPEST):
+    if depth_of(schema) > _DEEPEST:
         raise ValueError(f"nested more than {_DEEPEST} levels deep")
-    if _size(schema) > _MOST_VALUES:
-        raise ValueError(f"has more than {_MOST_VALUES} values")
+    cost = SchemaCost(schema)
+    if cost.size > MOST_VALUES:
+        raise ValueError(f"has more than {MOST_VALUES} values, with its references written out")
+    if cost.deepest_value < 1:
+        raise ValueError("refers to itself in a circle, or in too many branches")
     try:
         _validator(schema)
     except jsonschema_rs.ValidationError as error:
@@ -40,28 +40,18 @@ JsonSchema = Annotated[dict[str, Any], AfterValidator(_checked)]
 def violation(schema: dict[str, Any], value: object) -> str | None:
     """Where ``value`` does not follow ``schema``, as ``$.items[2].price fails "type"``: the path and the keyword,
     nothing of the value. None where it does."""
-    error = next(_validator(schema).iter_errors(value), None)
-    if error is None:
+    if depth_of(value) > SchemaCost(schema).deepest_value:
+        return "$ is nested too deeply to be held against a schema that refers to itself"
+    validator = _validator(schema)
+    if validator.is_valid(value):  # an error is dear to make
         return None
+    error = next(validator.iter_errors(value))
     return f'{json_path(error.instance_path)} fails "{_kind_of(error)}"'
 
 
 def json_path(path: list[str | int]) -> str:
     """``$.items[2].price``"""
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    inner = _members(value)
-    return bool(inner) and (levels == 0 or any(_is_deeper(member, levels - 1) for member in inner))
-
-
-def _size(value: object) -> int:
-    return 1 + sum(map(_size, _members(value)))
-
-
-def _members(value: object) -> Collection[object]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _validator(schema: dict[str, Any]) -> jsonschema_rs.Validator:

@@ -52,7 +52,13 @@ def _origin(text: str) -> str:
     port = parts.port  # raises ValueError where it is none
     if parts.scheme not in {"http", "https"} or not parts.hostname or text != f"{parts.scheme}://{parts.netloc}":
         raise ValueError(f"{text!r} is no origin: write it as https://chat.example.com, without a path")
-    if text != text.lower() or not text.isascii() or set(text) & set("@*\\ ") or port == _USUAL_PORTS[parts.scheme]:
+    if (
+        text != text.lower()
+        or not text.isascii()
+        or set(text) & set("@*\\ ")
+        or text.endswith(":")
+        or port == _USUAL_PORTS[parts.scheme]
+    ):
         raise ValueError(f"{text!r} is not as browsers send it: lower case, no user, no wildcard, no usual port")
     return text
 

@@ -3,14 +3,17 @@
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from shared.errors import GenerationError
 from shared.protocol.events import Json
+from shared.schemas.json_schema import JsonSchema, violation
 from tests.asking import network
 from tests.fakes import Answer
 from tests.sse_client import Frame, text_of
@@ -71,6 +74,71 @@ def test_every_value_is_told_once_when_it_is_whole(
     assert whole.outside == sum(map(len, (before + after).split()))
 
 
+def test_of_very_many_values_only_the_first_are_told() -> None:
+    told, whole = read(json.dumps({"rows": [0] * 30_000}), [])
+    assert len(told) == 20_000
+    assert isinstance(whole, Json)
+    assert whole.value == {"rows": [0] * 30_000}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [({"type": "string"}, ' "abc" ', "abc"), ({"type": "integer"}, "42", 42), ({"type": "null"}, "null\n", None)],
+)
+def test_a_scalar_may_be_asked_for(schema: dict[str, Any], text: str, value: object) -> None:
+    told, whole = read(text, [1, 2], schema)
+    assert told == []
+    assert isinstance(whole, Json)
+    assert whole.value == value
+    assert isinstance(read("chatter", [], schema)[1], str)
+
+
+# --- schemas that would cost too much
+
+
+def chain(links: int) -> dict[str, Any]:
+    """Each definition stands for two of the next."""
+    defs: dict[str, Any] = {
+        f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}, {"$ref": f"#/$defs/d{i + 1}"}]} for i in range(links)
+    }
+    return {"$defs": defs | {f"d{links}": {"type": "string"}}, "$ref": "#/$defs/d0"}
+
+
+FORK = {"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}, "minItems": 9}]}
+TREE = {
+    "type": "object",
+    "properties": {"left": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "rest": {"items": {"$ref": "#"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        (chain(20), "has more than 10000 values, with its references written out"),
+        ({"$ref": "#"}, "refers to itself in a circle"),
+        ({"enum": list(range(20_000))}, "has more than 10000 values"),
+    ],
+)
+def test_a_schema_that_would_cost_too_much_is_refused(schema: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        TypeAdapter(JsonSchema).validate_python(schema)
+
+
+def test_a_schema_that_refers_to_itself_is_taken_as_far_as_that_is_cheap() -> None:
+    deep: Any = {"left": None}
+    for _ in range(40):
+        deep = {"left": deep}
+    for schema in (chain(8), FORK, TREE):
+        TypeAdapter(JsonSchema).validate_python(schema)
+    assert violation(TREE, deep) is None
+    assert violation(TREE, {"rest": [{"left": 3}]}) == '$.rest[0].left fails "anyOf"'
+    assert violation(FORK, [[[]]]) is None
+    nested: list[Any] = []
+    for _ in range(60):
+        nested = [nested]
+    assert "nested too deeply" in str(violation(FORK, nested))
+
+
 @repeatable
 @given(MESS, st.lists(st.integers(0, 10_000)))
 @example(["{", *["x" * 1100], "{}"], [5, 1020])
@@ -114,9 +182,17 @@ def test_what_was_told_is_whole_while_more_is_awaited() -> None:
     assert answer.take([TextDelta("}")]) == [Json(["c"], 12)]
 
 
-def test_the_cost_is_linear() -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: {"rows": [{"id": i, "name": f"naïve {i}", "price": i * 1.5} for i in range(n)]},
+        lambda n: {"text": "x" * 40 * n},
+        lambda n: {"text": 'a "quote"\n}' * 5 * n},
+        lambda n: {"rows": [1] * 20 * n},
+    ],
+)
+def test_the_cost_is_linear(make: Callable[[int], dict[str, Any]]) -> None:
     """Twice the answer, in 3-character deltas, costs about twice the CPU time; with a re-parse for each, 4 times."""
-    rows = [{"id": n, "name": f"naïve {n}", "price": n * 1.5} for n in range(8000)]
 
     def cost_s(text: str) -> float:
         begun = time.process_time()
@@ -126,7 +202,7 @@ def test_the_cost_is_linear() -> None:
         answer.finish()
         return time.process_time() - begun
 
-    half, whole = (json.dumps({"rows": rows[:n]}) for n in (4000, 8000))
+    half, whole = json.dumps(make(4000)), json.dumps(make(8000))
     ratios = sorted(cost_s(whole) / cost_s(half) for _ in range(5))
     assert ratios[0] < 3
 

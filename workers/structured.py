@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import ijson
+import msgspec
 
 from shared.errors import GenerationError
 from shared.protocol.events import Json
@@ -23,8 +24,14 @@ from workers.surrogates import ends_in_half, well_formed
 _CHATTER: Final = 1024
 _MOST_BEGINNINGS: Final = 64
 _DEEPEST: Final = 128
+#: An event for each of a million numbers would take many times their own size; after so many only the whole is told.
+_MOST_TOLD: Final = 20_000
 _OPENING: Final = {"object": "{", "array": "["}
-_CLOSING: Final = re.compile(r"[}\]]")
+_SCALARS: Final = frozenset({"string", "number", "integer", "boolean", "null"})
+#: Where text may be cut for the parser: it does not say where the whole ended, and reads an unfinished string from
+#: its beginning at every piece.
+_CUT: Final = re.compile(r'["}\]]')
+_IN_STRING: Final = re.compile(r'\\.|"', re.DOTALL)
 #: What the parser raises: for bad JSON, for a number with thousands of digits, for an exponent beyond all bounds.
 _FAULTS: Final = (ijson.JSONError, SystemError, ArithmeticError, ValueError)
 
@@ -35,20 +42,25 @@ class JsonAnswer:
     def __init__(self, schema: dict[str, Any], *, depth: int) -> None:
         self._schema = schema
         self._depth = depth
-        self._opening = re.compile(f"[{re.escape(_OPENING.get(str(schema.get('type')), '{['))}]")
+        kind = schema.get("type")
+        self._scalar: list[str] | None = [] if isinstance(kind, str) and kind in _SCALARS else None
+        self._opening = re.compile(f"[{re.escape(_OPENING.get(str(kind), '{['))}]")
         self._parser: _Parser | None = None
         self._beginnings = 0
         self._candidate = ""  # what the parser was given, as long as it may have been chatter
         self._broken = False
         self._outside = 0
-        self._held = ""  # half of a character
+        self._half = ""  # of a character
 
     def take(self, deltas: Sequence[Delta]) -> list[Json]:
         """The values that ``deltas`` completed."""
-        text = self._held + "".join([delta.text for delta in deltas if isinstance(delta, TextDelta)])
-        self._held = text[-1] if ends_in_half(text) else ""
-        text = well_formed(text.removesuffix(self._held))
+        text = self._half + "".join([delta.text for delta in deltas if isinstance(delta, TextDelta)])
+        self._half = text[-1] if ends_in_half(text) else ""
+        text = well_formed(text.removesuffix(self._half))
         told: list[Json] = []
+        if self._scalar is not None:
+            self._scalar.append(text)
+            return told
         while text and not self._broken:
             if self._parser is None:
                 text = self._find_beginning(text)
@@ -61,13 +73,21 @@ class JsonAnswer:
 
     def finish(self) -> Json:
         """All of it. Raises :class:`GenerationError`, ``schema_violation``, which names the path."""
-        parser = self._parser
-        if parser is None or not parser.is_whole:
-            raise _violation("$ is not JSON" if self._broken else "$ is no whole JSON value")
-        problem = violation(self._schema, parser.value)
+        value = self._whole()
+        problem = violation(self._schema, value)
         if problem is not None:
             raise _violation(problem)
-        return Json([], parser.value, outside=self._outside)
+        return Json([], value, outside=self._outside)
+
+    def _whole(self) -> Any:
+        if self._scalar is not None:
+            try:
+                return msgspec.json.decode("".join(self._scalar).strip())
+            except msgspec.DecodeError:
+                raise _violation("$ is not JSON") from None
+        if self._parser is None or not self._parser.is_whole:
+            raise _violation("$ is not JSON" if self._broken else "$ is no whole JSON value")
+        return self._parser.value
 
     def _find_beginning(self, text: str) -> str:
         """The text from where JSON may begin; all before it is passed over."""
@@ -86,14 +106,13 @@ class JsonAnswer:
         """What is left of the text: what follows the JSON, or what has to be looked at anew."""
         at = 0
         while at < len(text) and not parser.is_whole:
-            closing = _CLOSING.search(text, at)  # piece by piece: the parser does not say where the whole ended
-            end = closing.end() if closing else len(text)
+            end = parser.next_cut(text, at)
             room = _CHATTER - len(self._candidate)
             if room > 0:  # to the very character, so that what is chatter does not depend on how the text was cut
                 end = min(end, at + room)
                 self._candidate += text[at:end]
             try:
-                parser.feed(text[at:end], told)
+                parser.feed(text[at:end], told, at_once=room > 0)
             except _FAULTS:
                 if parser.has_told or room <= 0:
                     self._broken = True
@@ -111,15 +130,42 @@ class _Parser:
     def __init__(self, depth: int) -> None:
         self.value: Any = None
         self.is_whole = False
-        self.has_told = False
+        self.told = 0
         self._depth = depth
         self._events = ijson.sendable_list()
         self._source = ijson.basic_parse_coro(self._events)
         self._open: list[dict[str, Any] | list[Any]] = []
         self._keys: list[str] = []  # of each open container, the key that is being filled
+        self._held: list[str] = []  # of a string that is not finished
+        self._in_string = False
+        self._escaping = False  # its last character was half of an escape
 
-    def feed(self, text: str, told: list[Json]) -> None:
-        """Raises one of ``_FAULTS``."""
+    @property
+    def has_told(self) -> bool:
+        return self.told > 0
+
+    def next_cut(self, text: str, at: int) -> int:
+        """How far the next piece goes: to the end of a string; outside of one up to a quote, the quote itself, or a
+        closing bracket."""
+        if not self._in_string:
+            found = _CUT.search(text, at)
+            if found is None:
+                return len(text)
+            return found.start() if found.group() == '"' and found.start() > at else found.end()
+        at += self._escaping
+        while (found := _IN_STRING.search(text, at)) is not None:
+            at = found.end()
+            if found.group() == '"':
+                return at
+        return len(text)
+
+    def feed(self, text: str, told: list[Json], *, at_once: bool) -> None:
+        """A piece, no longer than :meth:`next_cut` says. Raises one of ``_FAULTS``."""
+        self._note_string(text)
+        if self._in_string and not at_once:
+            self._held.append(text)
+            return
+        text, self._held = "".join([*self._held, text]), []
         try:
             self._source.send(text.encode())
         except SystemError:
@@ -128,6 +174,18 @@ class _Parser:
             raise
         finally:
             self._take_events(told)
+
+    def _note_string(self, text: str) -> None:
+        """Whether we are within a string after this piece."""
+        if not self._in_string:
+            self._in_string = text == '"'
+            return
+        at = int(self._escaping)
+        self._escaping = False
+        while (found := _IN_STRING.search(text, at)) is not None:
+            at = found.end()
+            self._in_string = found.group() != '"'
+        self._escaping = self._in_string and text.endswith("\\") and at < len(text)
 
     def _take_events(self, told: list[Json]) -> None:
         events, self._events[:] = list(self._events), []
@@ -152,8 +210,8 @@ class _Parser:
         if not self._open:
             self.value, self.is_whole = value, True
             return
-        if len(self._open) <= self._depth:
-            self.has_told = True
+        if len(self._open) <= self._depth and self.told < _MOST_TOLD:
+            self.told += 1
             told.append(Json(self._path(), value))
         parent = self._open[-1]
         if isinstance(parent, list):

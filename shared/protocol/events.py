@@ -131,7 +131,8 @@ def split(stored: bytes) -> tuple[bytes, bytes]:
 
 
 def decode(stored: bytes) -> Event:
-    """Raises KeyError for a type this version does not know and msgspec.DecodeError for broken JSON."""
+    """Raises KeyError for a type this version does not know and, for broken JSON, what msgspec has: DecodeError,
+    UnicodeDecodeError, RecursionError."""
     kind, data = split(stored)
     event: Event = _decoders[kind].decode(data)
     return event

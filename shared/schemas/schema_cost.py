@@ -79,7 +79,7 @@ class SchemaCost:
         for member in _members(node):
             yield from self._nodes(member)
 
-    def _target(self, node: dict[str, Any]) -> object | None:
+    def _target(self, node: dict[str, Any]) -> Any:
         """What a reference within the schema points at; None for what has no such, or by a name."""
         pointer = node.get("$ref", node.get("$dynamicRef"))
         if not isinstance(pointer, str) or not pointer.startswith("#"):

@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 _FRESH_S = 2.0
 _MOST_NAMES = 20
+_LONGEST_NAME = 180  # with its provider before it, it still is a name
 
 
 class Models:
@@ -70,6 +71,8 @@ def _fallback(catalog: Catalog, at: int, name: str) -> str:
 def _find(catalog: Catalog, name: str, said: str | None = None) -> tuple[str, str]:
     """(provider, model). ``said``: the provider, where it was named apart. Raises :class:`UnknownModel`."""
     provider, model = (said, name.removeprefix(f"{said}/")) if said is not None else _split(catalog, name)
+    if not model or len(model) > _LONGEST_NAME:
+        raise UnknownModel(f"model: the name of a model has 1 to {_LONGEST_NAME} characters")
     shelf = catalog.get(provider)
     if shelf is None:
         raise UnknownModel(f"provider: no provider {provider!r}; there is {', '.join(catalog)}")

@@ -113,6 +113,10 @@ class _Client:
         finally:
             self._under_way -= 1
 
+    async def _send_ping(self) -> None:
+        if not self._under_way:  # an event may have begun since, and a large one goes out in pieces
+            await self.send(HEARTBEAT)
+
     def close(self) -> None:
         self._timer.cancel()
         if self._ping is not None:
@@ -125,7 +129,7 @@ class _Client:
             self._task.cancel()
             return
         if left_s <= 0:
-            self._ping = self._loop.create_task(self.send(HEARTBEAT))
+            self._ping = self._loop.create_task(self._send_ping())
             left_s = self._heartbeat_s
         self._timer = self._loop.call_later(min(left_s, self._deadline_s), self._ring)
 

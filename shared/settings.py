@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     retry_longest_wait_s: Annotated[float, Field(ge=0, le=600)] = 20
     #: Models to ask instead, as JSON: {"openai/gpt-5": ["anthropic/claude"], "ollama": ["openai/gpt-5"]}; a request
     #: that names its own, or none, is not given these.
-    fallbacks: dict[str, list[str]] = Field(default_factory=dict)
+    fallbacks: dict[str, Annotated[list[str], Field(max_length=8)]] = Field(default_factory=dict)
     #: After so many failures in a row a provider is left alone for so long, by all workers.
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     breaker_open_s: Annotated[float, Field(gt=0, le=3600)] = 30
@@ -198,6 +198,7 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
     anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
+    ollama_api_key: SecretStr | None = Field(default=None, validation_alias="OLLAMA_API_KEY")
     ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")
 
     def timeouts(self, provider: str, model: str = "") -> Timeouts:

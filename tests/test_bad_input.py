@@ -27,9 +27,12 @@ def picture(url: str) -> dict[str, object]:
     return {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
 
 
+def calls_of(arguments: str) -> list[dict[str, object]]:
+    return [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}]
+
+
 def call_of(arguments: str) -> dict[str, object]:
-    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
-    return {"role": "assistant", "tool_calls": [call]}
+    return {"role": "assistant", "tool_calls": calls_of(arguments)}
 
 
 def by_schema(schema: object) -> dict[str, object]:
@@ -43,7 +46,7 @@ def nested(depth: int) -> dict[str, Any]:
     return schema
 
 
-CALLED = call_of("{}")
+TWICE = {"role": "assistant", "tool_calls": [*calls_of("{}"), *calls_of("{}")]}
 DEEP = nested(70)
 
 
@@ -80,7 +83,7 @@ def without(field: str) -> dict[str, object]:
         (GOOD | {"tools": [TOOL], "tool_choice": "must"}, 422, "invalid_request", "tool_choice: input should be"),
         (GOOD | {"tools": [TOOL], "tool_choice": function("g")}, 422, "invalid_request", "no tool has this name"),
         (GOOD | {"messages": [RESULT]}, 422, "invalid_request", "messages.0.tool_call_id: no tool call"),
-        (GOOD | {"messages": [CALLED, RESULT, CALLED]}, 422, "invalid_request", "messages.2.tool_calls.0.id"),
+        (GOOD | {"messages": [TWICE]}, 422, "invalid_request", "messages.0.tool_calls.1.id"),
         (GOOD | {"messages": [call_of("[1]")]}, 422, "invalid_request", "arguments: not the text of a JSON object"),
         (GOOD | {"response_format": {"type": "xml"}}, 422, "invalid_request", "response_format.type"),
         (

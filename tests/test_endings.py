@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from shared.protocol import events
-from tests.asking import NETWORK, Make, ask, collect, network, text_in
+from tests.asking import NETWORK, Make, ask, collect, failure, network, text_in
 from tests.fakes import Answer, FakeProvider, ToolCall
+from tests.raw_server import answering
 from tests.sse_client import Frame, text_of
 from tests.system import System
 from workers.providers.base import Delta, Finished, ToolCallDelta
@@ -207,6 +208,34 @@ def summary(came: list[Delta | Finished]) -> list[tuple[str, object]]:
             case _:
                 told.append((type(what).__name__, what.text))
     return told
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [
+        ({"error": {"code": 400, "type": "BadRequestError"}}, "provider_rejected"),
+        ({"error": {"code": 429}}, "provider_rate_limited"),
+        ({"error": {"type": "AuthenticationError"}}, "provider_auth"),
+        ({"error": "boom"}, "provider_unavailable"),
+        ({"choices": [{"delta": {}, "finish_reason": "insufficient_system_resource"}]}, "provider_unavailable"),
+        ({"choices": [{"delta": {}, "finish_reason": "abort"}]}, "provider_unavailable"),
+    ],
+)
+async def test_what_compatible_servers_say_of_failures(make: Make, said: dict[str, Any], ends: str) -> None:
+    async with answering(b"data: " + json.dumps(said).encode() + b"\n\ndata: [DONE]\n\n") as url:
+        assert (await failure(make("openai", OPENAI_BASE_URL=url), ask("m"))).code == ends
+
+
+async def test_a_character_in_two_halves_and_two_reads_is_one(impatient: System) -> None:
+    gate = asyncio.Event()
+    impatient.fake.play("halves", Answer(deltas=["a\ud83e", "\udd4ab\ud83e"], gate=gate, gate_after=1))
+    async with await impatient.stream("halves") as connection:
+        await connection.next("token")
+        gate.set()
+        frames = await connection.rest()
+    status = await impatient.status(connection.stream_id)
+    assert status["text"] == "a🥊b\ufffd"
+    assert frames[-1].data["finish_reason"] == "stop"
 
 
 @network

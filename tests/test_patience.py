@@ -83,6 +83,14 @@ async def test_each_model_has_its_own_patience(start_system: StartSystem) -> Non
     assert text_of(endless).startswith("xxx")
 
 
+async def test_patience_for_the_first_token_is_none_for_the_next(start_system: StartSystem) -> None:
+    system = await start_system(
+        gateways=1, workers=1, provider_retries=0, first_token_timeout_s=3600, between_tokens_timeout_s=0.4
+    )
+    system.fake.play("stops", Answer(deltas=["a"], end="hang"))
+    assert error_of(await answer(system, "stops")) == ("provider_idle_timeout", True)
+
+
 # --- once more
 
 
@@ -207,6 +215,19 @@ async def test_a_provider_that_keeps_failing_is_left_alone_by_all_workers(start_
     # After a while one is let through; since it is answered, all are.
     system.fake.play("m", SPOKEN)
     await system.eventually(lambda: is_answered(system))
+
+
+async def test_one_request_does_not_shut_a_provider_out(start_system: StartSystem) -> None:
+    """However often it is asked on its behalf; and what only a provider that is well says counts for it."""
+    system = await start_system(gateways=1, workers=1, provider_retries=2, breaker_failures=2, breaker_open_s=60)
+    system.fake.play("down", DOWN)
+    system.fake.play("rejected", Answer(status=400))
+    frames = await answer(system, "down", fallbacks=["openai/down", "openai/down"])
+    assert error_of(frames)[0] == "provider_unavailable"
+    assert calls_of(system.fake, "down") == 9
+    await answer(system, "rejected")
+    await answer(system, "down")
+    assert text_of(await answer(system, "echo", prompt="hello")) == "hello"
 
 
 async def is_refused(system: System) -> bool:

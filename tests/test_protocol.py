@@ -372,9 +372,13 @@ def test_lone_surrogates_never_raise(batches: list[list[TextDelta | ReasoningDel
 @repeatable
 @given(deltas(ANY_TEXT))
 def test_halves_of_a_pair_are_joined_over_deltas(batches: list[list[TextDelta | ReasoningDelta]]) -> None:
-    for batch, taken in zip(batches, made(Gathering(8192), batches), strict=True):
-        came = [(kind, well_formed(text)) for kind, text in joined([(type(d) is TextDelta, d.text) for d in batch])]
-        assert [(type(e) is Token, text_of(e)) for e in taken] == came
+    """Also where the other half comes with a later append."""
+    gathering = Gathering(8192)
+    taken = [event for batch in made(gathering, batches) for event in batch]
+    taken += [event_of(stored) for stored in gathering.take(final=True)]
+    for kind, delta_kind in ((Token, TextDelta), (Reasoning, ReasoningDelta)):
+        came = "".join(d.text for batch in batches for d in batch if type(d) is delta_kind)
+        assert "".join(text_of(e) for e in taken if type(e) is kind) == well_formed(came)
 
 
 def well_formed(text: str) -> str:

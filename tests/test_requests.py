@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from shared.schemas import ChatRequest
-from tests.asking import Make, ask, collect, failure, network
+from tests.asking import Make, ask, collect, failure, network, text_in
 from tests.fakes import Answer, FakeProvider
+from tests.raw_server import answering
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WEATHER = {
@@ -136,6 +137,25 @@ async def test_ollama_cannot_be_made_to_call_a_tool(make: Make) -> None:
     assert "tool_choice" in error.message
 
 
+async def test_an_id_may_come_again_in_a_later_turn(fake: FakeProvider, make: Make) -> None:
+    """As with servers that count the calls of each answer from 0."""
+
+    def turn(name: str) -> list[dict[str, Any]]:
+        called = {"id": "0", "type": "function", "function": {"name": name, "arguments": ""}}
+        return [{"role": "assistant", "tool_calls": [called]}, {"role": "tool", "tool_call_id": "0", "content": name}]
+
+    body = await asked(fake, make, "ollama", ask("m", messages=[*turn("f"), *turn("g")]))
+    assert [m["tool_name"] for m in body["messages"] if m["role"] == "tool"] == ["f", "g"]
+    assert body["messages"][0]["tool_calls"] == [{"function": {"name": "f", "arguments": {}}}]
+
+
+async def test_ollamas_key_is_shown_to_it(fake: FakeProvider, make: Make) -> None:
+    await collect(make("ollama", OLLAMA_API_KEY="test-key-789"), ask("echo"))
+    assert fake.calls[-1].headers["authorization"] == "Bearer test-key-789"
+    await collect(make("ollama", OLLAMA_API_KEY=None), ask("echo"))
+    assert "authorization" not in fake.calls[-1].headers
+
+
 # --- images
 
 
@@ -181,6 +201,19 @@ async def test_each_is_asked_for_json_in_its_own_way(fake: FakeProvider, make: M
     body = await asked(fake, make, "anthropic", any_object)
     assert body["tool_choice"] == {"type": "tool", "name": "json"}
     assert [tool["name"] for tool in body["tools"]] == ["json"]
+
+
+async def test_an_empty_object_of_anthropics_is_one(make: Make) -> None:
+    """The input of a forced tool that is empty is not spelt out."""
+    started = (
+        b'data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"json"}}'
+    )
+    delta = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":""}}'
+    rest = b'data: {"type":"content_block_stop","index":0}\n\ndata: {"type":"message_stop"}\n\n'
+    async with answering(started + b"\n\n" + delta + b"\n\n" + rest) as url:
+        provider = make("anthropic", ANTHROPIC_BASE_URL=url)
+        came = await collect(provider, ask("m", response_format={"type": "json_object"}))
+    assert text_in(came) == "{}"
 
 
 async def test_a_schema_keeps_its_nulls(fake: FakeProvider, make: Make) -> None:

@@ -95,6 +95,48 @@ async def test_a_server_may_repeat_id_and_name_or_number_nothing(make: Make) -> 
         assert came[-1].reason == "tool_calls"
 
 
+def chunk_of(calls: object, finish_reason: str | None = None) -> bytes:
+    choice = {"delta": {"tool_calls": calls}, "finish_reason": finish_reason}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+def call(index: int | None, call_id: str | None, name: str | None, arguments: str) -> dict[str, object]:
+    said = {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "calls"),
+    [
+        # Whole calls, all under one number, each with an id of its own.
+        ([call(0, "a", "f", '{"x":1}'), call(0, "b", "g", "{}")], [("f", '{"x":1}'), ("g", "{}")]),
+        # Whole calls without number and id.
+        ([call(None, None, "f", '{"x":1}'), call(None, None, "f", '{"x":2}')], [("f", '{"x":1}'), ("f", '{"x":2}')]),
+        # Two calls with one id.
+        ([call(0, "a", "f", "{}"), call(1, "a", "g", "{}")], [("f", "{}"), ("g", "{}")]),
+        # The name comes late.
+        ([call(0, "a", None, '{"x"'), call(0, "a", "f", ":1}")], [("f", '{"x":1}')]),
+    ],
+)
+async def test_what_compatible_servers_make_of_calls(
+    make: Make, chunks: list[dict[str, object]], calls: list[tuple[str, str]]
+) -> None:
+    body = b"".join(chunk_of([part]) for part in chunks) + chunk_of([], "tool_calls") + b"data: [DONE]\n\n"
+    async with answering(body) as url:
+        came = await collect(make("openai", OPENAI_BASE_URL=url), ask("m"))
+    whole = [d for d in came if isinstance(d, events.ToolCall)]
+    assert [(d.name, d.arguments) for d in whole] == calls
+    assert len({d.id for d in whole}) == len(calls)
+    assert arguments_of(came) == {d.index: d.arguments for d in whole}
+
+
+async def test_ollama_may_leave_arguments_out(make: Make) -> None:
+    line = {"message": {"tool_calls": [{"function": {"name": "now", "arguments": None}}]}, "done": True}
+    async with answering(json.dumps(line).encode() + b"\n") as url:
+        came = await collect(make("ollama", OLLAMA_HOST=url), ask("m"))
+    assert [(d.name, d.arguments) for d in came if isinstance(d, events.ToolCall)] == [("now", "{}")]
+
+
 # --- through the whole system
 
 

@@ -36,23 +36,44 @@ class Asking:
         """One whole answer into ``writer``. Usage is None where the provider did not say. Raises
         :class:`ProviderError`, the last one's."""
         candidates = list(_candidates(request))
+        blamed = set[str]()  # a provider is blamed once for a request, however often it was asked
         for candidate in candidates[:-1]:
             try:
-                return await self._insist(candidate, writer)
+                return await self._insist(candidate, writer, blamed)
             except ProviderError as error:
                 if writer.has_output:
                     raise
                 metrics.FALLBACKS.inc()
                 logger.warning("stream %s: %s; trying a fallback", writer.holder.stream_id, error.code)
-        return await self._insist(candidates[-1], writer)
+        return await self._insist(candidates[-1], writer, blamed)
 
-    async def _insist(self, request: ChatRequest, writer: StreamWriter) -> tuple[Outcome, Usage | None]:
+    async def _insist(
+        self, request: ChatRequest, writer: StreamWriter, blamed: set[str]
+    ) -> tuple[Outcome, Usage | None]:
         """Ask one provider, again where that may help."""
+        provider = self._provider_of(request)
+        failure: ProviderError | None = None
+
+        async def once() -> tuple[Outcome, Usage | None]:
+            nonlocal failure
+            try:
+                await self._breakers.admit(provider.name)
+            except ProviderError as refusal:
+                raise failure or refusal from None
+            writer.asks(provider.name, request.model)
+            try:
+                return await self._read(provider, request, writer)
+            except ProviderError as error:
+                failure = error
+                await self._breakers.failed(provider.name, error, counts=provider.name not in blamed)
+                blamed.add(provider.name)
+                raise
 
         def may_help(error: BaseException) -> bool:
             if not isinstance(error, ProviderError) or not error.retryable or writer.has_output:
                 return False
-            return (error.retry_after_s or 0) <= self._settings.retry_longest_wait_s
+            patience_s = self._settings.retry_longest_wait_s
+            return error.code != "provider_circuit_open" and (error.retry_after_s or 0) <= patience_s
 
         attempts = AsyncRetrying(
             retry=retry_if_exception(may_help),
@@ -61,21 +82,14 @@ class Asking:
             before_sleep=lambda _: metrics.RETRIES.inc(),
             reraise=True,
         )
-        return await attempts(self._ask, request, writer)
+        return await attempts(once)
 
-    async def _ask(self, request: ChatRequest, writer: StreamWriter) -> tuple[Outcome, Usage | None]:
-        name = request.provider or ""
-        provider = self._providers.get(name)
+    def _provider_of(self, request: ChatRequest) -> Provider:
+        provider = self._providers.get(request.provider or "")
         if provider is None:
-            message = f"this worker has no provider {name}: set its key on every worker"
+            message = f"this worker has no provider {request.provider}: set its key on every worker"
             raise ProviderError("provider_not_configured", message)
-        await self._breakers.admit(name)
-        writer.asks(name, request.model)
-        try:
-            return await self._read(provider, request, writer)
-        except ProviderError as error:
-            await self._breakers.failed(name, error)
-            raise
+        return provider
 
     async def _read(
         self, provider: Provider, request: ChatRequest, writer: StreamWriter

@@ -23,6 +23,8 @@ _TELLING: Final = frozenset(
         "provider_first_token_timeout",
     }
 )
+#: What only a provider that is well says.
+_WELL: Final = frozenset({"provider_auth", "provider_rejected", "provider_model_not_found", "provider_rate_limited"})
 _READ_EVERY_S: Final = 1.0
 
 
@@ -51,9 +53,12 @@ class Breakers:
             message = f"{provider} failed {breaker.failures} times in a row and is left alone for a while"
             raise ProviderError("provider_circuit_open", message, retryable=True, retry_after_s=self._open_s)
 
-    async def failed(self, provider: str, error: ProviderError) -> None:
+    async def failed(self, provider: str, error: ProviderError, *, counts: bool) -> None:
+        """``counts``: it is the request's first failure there."""
         metrics.PROVIDER_FAILURES.labels(provider, error.code).inc()
-        if error.code in _TELLING:
+        if error.code in _WELL:
+            await self.succeeded(provider)
+        elif error.code in _TELLING and counts:
             with suppress(BrokerUnavailable):
                 breaker = await count_failure(self._client, provider, limit=self._limit, open_s=self._open_s)
                 self._note(provider, breaker)

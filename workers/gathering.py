@@ -7,7 +7,7 @@ from msgspec import UNSET
 from shared.protocol import events
 from shared.protocol.events import Event, encode
 from workers.providers.base import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from workers.surrogates import well_formed
+from workers.surrogates import ends_in_half, well_formed
 
 _Joined = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
 
@@ -24,6 +24,7 @@ class Gathering:
         self._max_event_bytes = max_event_bytes
         self._waiting: list[_Joined] = []
         self._whole: list[bytes] = []
+        self._halves: dict[tuple[type[_Joined], int], _Joined] = {}
         self._counted: dict[type[_Joined], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
 
     def add(self, deltas: Sequence[Delta]) -> None:
@@ -38,8 +39,9 @@ class Gathering:
                 self.bytes += len(delta.text)
                 self._waiting.append(delta)
 
-    def take(self) -> list[bytes]:
-        """The events that what waits makes, and forget it. What is whole stands after what it is made of, and after
+    def take(self, *, final: bool = False) -> list[bytes]:
+        """The events that what waits makes, and forget it. Half of a character waits for the other, unless it is
+        ``final``. What is whole stands after what it is made of, and after
         all that came with it: so it does not keep apart what can be joined."""
         waiting, whole = self._waiting, self._whole
         self._waiting, self._whole, self.bytes = [], [], 0
@@ -55,12 +57,14 @@ class Gathering:
             size += len(delta.text)
         if first is not None:
             made += self._events(first, run)
+        for kept in list(self._halves.values()) if final else ():
+            made += self._events(kept, [])
         self.made_bytes += sum(map(len, made))
         return made + whole
 
     def _events(self, first: _Joined, run: list[str]) -> list[bytes]:
         """One event, or several where a single delta is larger than an event may be; the first carries the count."""
-        text, n, size = well_formed("".join(run)), len(run), self._max_event_bytes
+        text, n, size = self._joined(first, run), len(run), self._max_event_bytes
         pieces = [text[i : i + size] for i in range(0, len(text), size)] or [""]
         counts = [n, *[0] * (len(pieces) - 1)]
         if isinstance(first, ToolCallDelta):
@@ -71,6 +75,19 @@ class Gathering:
         index = self._counted[type(first)]
         self._counted[type(first)] += n
         return [encode(make(piece, index, count)) for piece, count in zip(pieces, counts, strict=True)]
+
+    def _joined(self, first: _Joined, run: list[str]) -> str:
+        text = "".join(run)
+        if text.isascii() and not self._halves:
+            return text
+        key = (type(first), first.index if isinstance(first, ToolCallDelta) else 0)
+        if (before := self._halves.pop(key, None)) is not None:
+            text = before.text + text
+        if run and ends_in_half(text):
+            half = ToolCallDelta(first.index, text[-1]) if isinstance(first, ToolCallDelta) else type(first)(text[-1])
+            self._halves[key] = half
+            text = text[:-1]
+        return well_formed(text)
 
 
 _EVENTS: dict[type[_Joined], type[events.Token | events.Reasoning | events.Refusal]] = {

@@ -10,9 +10,9 @@ from shared.broker.answers import Claimed, Refused
 from shared.broker.client import Client, run
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.scripts import StreamScripts
-from shared.errors import GenerationError
+from shared.errors import GenerationError, RequestError
 from shared.protocol.events import Usage
-from shared.schemas import parse_chat_request
+from shared.schemas import ChatRequest, parse_chat_request
 from shared.settings import Settings
 from workers import metrics
 from workers.asking import Asking
@@ -57,8 +57,13 @@ class Generation:
         if claimed.attempt > 1:
             metrics.TAKEOVERS.inc()
         instead = self._outcome_instead(claimed)
+        try:
+            asked = parse_chat_request(claimed.fields["request"])
+        except RequestError as error:
+            logger.error("stream %s: its stored request is not valid: %s", stream_id, error.message)  # noqa: TRY400
+            instead = Outcome.failed(GenerationError("internal_error", "the stored request cannot be read"))
         if instead is None or not await end_claimed(self._client, self._scripts, stream_id, claimed, token, instead):
-            await self._generate(stream_id, claimed, token)
+            await self._generate(stream_id, asked, claimed, token)
 
     def _outcome_instead(self, claimed: Claimed) -> Outcome | None:
         """How to end a stream that must not be generated (again)."""
@@ -70,8 +75,7 @@ class Generation:
             return Outcome.failed(GenerationError("worker_lost", "the worker writing this answer was lost"))
         return None
 
-    async def _generate(self, stream_id: str, claimed: Claimed, token: str) -> None:
-        asked = parse_chat_request(claimed.fields["request"])
+    async def _generate(self, stream_id: str, asked: ChatRequest, claimed: Claimed, token: str) -> None:
         reading = Interruptible(self._settings.timeouts(asked.provider or "", asked.model).total_s)
         writer = StreamWriter(
             holder_of(stream_id, claimed, token),

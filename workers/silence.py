@@ -29,8 +29,9 @@ class Silence:
 
     async def __aenter__(self) -> Self:
         await self._scope.__aenter__()
-        self._due = self._loop.time() + self._timeouts.first_token_s
-        self._timer = self._loop.call_at(self._due, self._ring)
+        now = self._loop.time()
+        self._due = now + self._timeouts.first_token_s
+        self._timer = self._loop.call_at(min(self._due, now + self._timeouts.between_tokens_s), self._ring)
         return self
 
     async def __aexit__(

@@ -229,8 +229,8 @@ class StreamWriter:
         self._restore = True
         self._wake(self)
 
-    def _freeze(self) -> None:
-        gathered = self._gathering.take()
+    def _freeze(self, *, final: bool = False) -> None:
+        gathered = self._gathering.take(final=final)
         if gathered and not self._events:
             gathered.insert(0, self._start)
         self._events.freeze(gathered)
@@ -258,7 +258,7 @@ class StreamWriter:
             self.stop(signal)
 
     def _begin_ending(self, outcome: Outcome, usage: Usage | None, *, only_if_unwatched: bool = False) -> None:
-        self._freeze()
+        self._freeze(final=True)
         if usage is None:
             sent = self._gathering
             usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)

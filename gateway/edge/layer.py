@@ -3,15 +3,11 @@
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.edge.headers import complete
-
-#: What may still come of a body that was answered before its end; it is read, so that its sender reads the answer.
-_MOST_UNREAD_BYTES: Final = 1024 * 1024
-_UNREAD_S: Final = 2.0
+from gateway.edge.unread import MOST_UNREAD_BYTES, UNREAD_S
 
 
 class Edge:
@@ -56,13 +52,12 @@ class _Exchange:
         return self._send(message)
 
     async def _end(self, message: Message) -> None:
-        """All but the closing, then the rest of the body: a socket closed with bytes unread tells the peer to throw
-        away what it was sent."""
+        """All but the closing, then the rest of the body, see ``unread.py``."""
         self._ends = False
         await self._send({**message, "more_body": True})
-        left = _MOST_UNREAD_BYTES
+        left = MOST_UNREAD_BYTES
         with suppress(TimeoutError):
-            async with asyncio.timeout(_UNREAD_S):
+            async with asyncio.timeout(UNREAD_S):
                 while self._is_unread and left > 0:
                     left -= len((await self.receive()).get("body", b""))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,18 +1,21 @@
 """HTTP/1.1 on a connection, with the limits and refusals that the server beneath has not.
 
 The parser itself refuses what two readers could take for different requests: two lengths, a length and an encoding,
-bare line feeds, bad chunks. Left to us are requests that it lets through although they are of that kind, and heads
-without end: neither it nor the server bounds their size, their number of fields or their time.
+bare line feeds, bad chunks. Left to us are requests that it lets through although they are of that kind, fields that
+trail a body, which the server would take for fields of the head, and heads without end: neither of them bounds their
+size, their number of fields or their time.
 """
 
 import asyncio
 import json
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.edge.headers import ALWAYS, NO_STORE
+from gateway.edge.unread import MOST_UNREAD_BYTES, UNREAD_S
 from shared.settings import Settings
 
 #: Of the request line and all fields. Tokens of identity providers are the largest that is sent in earnest.
@@ -22,18 +25,26 @@ MOST_FIELDS: Final = 100
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """The answer to a request that does not reach the application."""
+
+    status: HTTPStatus
+    code: str
+    message: str
+
+
 class _Refused(Exception):
-    """``status`` and why; leaves the parser through the server, which then asks for an answer."""
+    """Leaves the parser through the server, which then asks for an answer. Made anew each time: one that is kept
+    would keep the frames, and so the connections, that it was ever raised in."""
 
-    def __init__(self, status: HTTPStatus, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
+    def __init__(self, refusal: _Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
-_NOT_HTTP: Final = _Refused(HTTPStatus.BAD_REQUEST, "bad_request", "this is not HTTP/1.1")
-_TOO_LARGE: Final = _Refused(
+_NOT_HTTP: Final = _Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "this is not HTTP/1.1")
+_TOO_LARGE: Final = _Refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "headers_too_large",
     f"the request's head has more than {MOST_HEAD_BYTES} bytes or {MOST_FIELDS} fields",
@@ -41,7 +52,7 @@ _TOO_LARGE: Final = _Refused(
 
 
 def _bad(message: str) -> _Refused:
-    return _Refused(HTTPStatus.BAD_REQUEST, "bad_request", message)
+    return _Refused(_Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message))
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -53,8 +64,11 @@ class EdgeProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._refusal = _NOT_HTTP
-        self._head_bytes = 0
+        self._in_head = False
+        self._idle_bytes = 0  # came since the last of a body, or the end of a head
+        self._left = 0
         self._deadline: asyncio.TimerHandle | None = None  # runs while a head is awaited
+        self._lingering: asyncio.TimerHandle | None = None  # runs once a request was refused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -62,31 +76,51 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._has_head()
+        if self._lingering is not None:
+            self._lingering.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering is not None:
+            self._drop(data)
+            return
         if self.cycle is not None and not self.cycle.more_body:
             self._await_head()
+        self._idle_bytes += len(data)
         super().data_received(data)
-        if self._deadline is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-                self._refuse(_TOO_LARGE)
+        if self._idle_bytes > MOST_HEAD_BYTES and self._lingering is None and not self.transport.is_closing():
+            self._refuse(_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head = True
         self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of the head alone: what trails a body is no field of the request, whoever let it through."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._idle_bytes = 0
         self._has_head()
         try:
             self._check()
-        except _Refused as refusal:
-            self._refusal = refusal
+        except _Refused as error:
+            self._refusal = error.refusal
             raise
         super().on_headers_complete()
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # the parser takes nothing more of this connection
+
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._idle_bytes = 0
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal)
@@ -107,7 +141,7 @@ class EdgeProtocol(HttpToolsProtocol):
             elif name == b"transfer-encoding":
                 encoding = value
         if size > MOST_HEAD_BYTES or len(self.headers) > MOST_FIELDS:
-            raise _TOO_LARGE
+            raise _Refused(_TOO_LARGE)
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             raise _bad("there must be one Host")
         if encoding and (version == "1.0" or encoding.lower() != b"chunked"):
@@ -120,18 +154,28 @@ class EdgeProtocol(HttpToolsProtocol):
     def _length(self) -> int:
         return next((int(value) for name, value in self.headers if name == b"content-length"), 0)
 
-    def _refuse(self, refusal: _Refused) -> None:
+    def _refuse(self, refusal: _Refusal) -> None:
         """An answer, if the next one on this connection would be to what is refused; else nothing but the end: a
         client takes what comes for the answer to its earlier request."""
+        self._has_head()
         cycle = self.cycle
-        owed = cycle is not None and not cycle.response_complete and (cycle.response_started or not cycle.more_body)
-        if not owed and not self.pipeline and not self.transport.is_closing():
+        is_idle = (cycle is None or cycle.response_complete) and not self.pipeline
+        if is_idle or (cycle is not None and not cycle.response_started and cycle.more_body and not self.pipeline):
             self.transport.write(_rendered(refusal))
-        self.transport.close()
+        if is_idle and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._left = MOST_UNREAD_BYTES
+            self._lingering = self.loop.call_later(UNREAD_S, self.transport.close)
+        else:
+            self.transport.close()
+
+    def _drop(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self.transport.close()
 
     def _await_head(self) -> None:
         if self._deadline is None:
-            self._head_bytes = 0
             self._deadline = self.loop.call_later(self.deadline_s, self._late)
 
     def _late(self) -> None:
@@ -155,7 +199,7 @@ def protocol(settings: Settings) -> type[EdgeProtocol]:
     return Protocol
 
 
-def _rendered(refusal: _Refused) -> bytes:
+def _rendered(refusal: _Refusal) -> bytes:
     error = {"code": refusal.code, "message": refusal.message, "retryable": False}
     body = json.dumps({"error": error}).encode()
     fields = [

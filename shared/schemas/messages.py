@@ -1,6 +1,5 @@
 """The messages of a conversation."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
@@ -56,6 +55,16 @@ class FunctionCall(Model):
 
     name: Name
     arguments: str
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _nothing_is_an_empty_object(cls, arguments: object) -> object:
+        return "{}" if arguments == "" else arguments
+
+    @property
+    def parsed(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = from_json(self.arguments, allow_inf_nan=False)
+        return arguments
 
     @field_validator("arguments")
     @classmethod
@@ -113,16 +122,15 @@ class Message(Model):
 
 
 def check_results(messages: list[Message]) -> None:
-    """Raises ValueError where a tool's result belongs to no call before it, or a call's id was used before."""
+    """Raises ValueError where a tool's result belongs to no call before it, or two calls of one message have one id.
+    Later messages may use an id again, as servers that only count do: a result then means the latest call."""
     calls: set[str] = set()
     for at, message in enumerate(messages):
         if message.tool_call_id is not None and message.tool_call_id not in calls:
             raise ValueError(f"messages.{at}.tool_call_id: no tool call before it has this id")
-        for n, call in _calls(message):
-            if call.id in calls:
-                raise ValueError(f"messages.{at}.tool_calls.{n}.id: an earlier call has this id")
-            calls.add(call.id)
-
-
-def _calls(message: Message) -> Iterator[tuple[int, ToolCall]]:
-    return enumerate(message.tool_calls or ())
+        mine = set[str]()
+        for n, call in enumerate(message.tool_calls or ()):
+            if call.id in mine:
+                raise ValueError(f"messages.{at}.tool_calls.{n}.id: an earlier call of this message has this id")
+            mine.add(call.id)
+        calls |= mine

@@ -1,6 +1,7 @@
 """What the three wire formats have in common."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -43,5 +44,6 @@ class Wire(Protocol):
 
 
 def dumps(value: object) -> str:
-    """Compact, and UTF-8 where JSON allows it, as the real ones send it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Compact, and UTF-8 where JSON allows it, as the real ones send it; half a character only as an escape."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)

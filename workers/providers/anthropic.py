@@ -110,6 +110,7 @@ class _Answer:
         self._exchange = exchange
         self._calls = calls
         self._by_tool = by_tool
+        self._empty_input = False
         self._reason: FinishReason = "stop"
         self._detail: str | None = None
         self._input: int | None = None
@@ -122,6 +123,9 @@ class _Answer:
                 yield from self._deltas(event.index, event.delta)
             case "content_block_start" if event.content_block is not None:
                 yield from self._begin(event.index, event.content_block)
+            case "content_block_stop" if self._empty_input:
+                self._empty_input = False
+                yield TextDelta("{}")  # an empty input is not spelt out
             case "content_block_stop":
                 yield from self._calls.complete(event.index)
             case "message_start" if event.message is not None and event.message.usage is not None:
@@ -136,6 +140,7 @@ class _Answer:
                 raise StreamedError(None, event.error.type if event.error else None)
 
     def _begin(self, index: int, block: "_Block") -> Iterator[Delta]:
+        self._empty_input = self._by_tool and block.type == "tool_use"
         if block.type == "tool_use" and not self._by_tool:
             yield from self._calls.fragment(index, id=block.id, name=block.name, arguments="")
         elif block.type == "text" and block.text:
@@ -147,6 +152,7 @@ class _Answer:
         elif delta.type == "thinking_delta" and delta.thinking:
             yield ReasoningDelta(delta.thinking)
         elif delta.type == "input_json_delta" and delta.partial_json:
+            self._empty_input = False
             if self._by_tool:
                 yield TextDelta(delta.partial_json)
             else:

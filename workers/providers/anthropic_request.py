@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, Final, Literal
-
-import msgspec
+from typing import Final, Literal
 
 from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice, Tool, ToolChoice
 
@@ -104,8 +102,7 @@ def _content(message: Message) -> str | list[Body]:
         _image(part) if isinstance(part, ImagePart) else {"type": "text", "text": part.text} for part in message.parts
     ]
     for call in message.tool_calls or ():
-        arguments: dict[str, Any] = msgspec.json.decode(call.function.arguments)
-        blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments})
+        blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": call.function.parsed})
     return blocks
 
 

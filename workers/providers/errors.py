@@ -106,11 +106,16 @@ _STATUS_BY_KIND: Final[Mapping[str, int]] = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     "insufficient_quota": 429,
+    # vLLM's and SGLang's own.
+    "BadRequestError": 400,
+    "AuthenticationError": 401,
+    "NotFoundError": 404,
+    "RateLimitError": 429,
 }
 
-#: Looked up along an exception's MRO, most specific first. By name, because the SDKs and the two generations of httpx
-#: beneath them agree on names, and because importing all of them here would cost every worker seconds. The rest
-#: (JSON that is none, models of the wrong shape) is ``_PROTOCOL``.
+#: Looked up along an exception's MRO, most specific first. By name, because the SDKs and what is beneath them agree
+#: on names, and because importing all of them here would cost every worker seconds. The rest is ``_PROTOCOL``: JSON
+#: that is none, models of the wrong shape.
 _BY_CLASS: Final[Mapping[str, _Row | None]] = {
     "TimeoutException": _CONNECT_TIMEOUT,
     "APITimeoutError": _CONNECT_TIMEOUT,
@@ -125,7 +130,6 @@ _BY_CLASS: Final[Mapping[str, _Row | None]] = {
     "OSError": _UNREACHABLE,
     "StreamedError": None,  # its kind decides
     "APIError": None,
-    "ResponseError": None,
 }
 
 
@@ -165,10 +169,11 @@ def _row_for(status: int) -> _Row:
 
 def _status_within(error: Exception) -> int:
     for kind in (getattr(error, "code", None), getattr(error, "type", None)):
-        if isinstance(kind, str) and kind in _STATUS_BY_KIND:
-            return _STATUS_BY_KIND[kind]
-        if isinstance(kind, str) and _STATUS.fullmatch(kind):
-            return int(kind)
+        said = str(kind) if isinstance(kind, str | int) else ""
+        if said in _STATUS_BY_KIND:
+            return _STATUS_BY_KIND[said]
+        if _STATUS.fullmatch(said):
+            return int(said)
     return 500
 
 

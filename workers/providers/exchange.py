@@ -58,9 +58,9 @@ def timeout_of(timeouts: Timeouts) -> httpx2.Timeout:
 
 
 def check_type(headers: Mapping[str, str]) -> None:
-    """Raises ValueError for a web page, of a proxy or a wrong address: it would look like an answer cut off."""
-    if headers.get("content-type", "").startswith("text/html"):
-        raise ValueError("a web page")
+    """Raises ValueError for what is no stream, as a web page of a proxy: it would look like an answer cut off."""
+    if headers.get("content-type", "").startswith(("text/html", "application/json")):
+        raise ValueError("not a stream")
 
 
 async def offer(configured: tuple[str, ...], ask: Callable[[], Awaitable[Iterable[str]]], catch: Catch) -> Offer:

@@ -4,6 +4,7 @@ Spoken to without its SDK, which drops what it does not know from a tool's schem
 an image should, and splits lines at U+0085 (docs/adr/0008).
 """
 
+import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
@@ -21,6 +22,7 @@ from workers.providers.exchange import SPARE_CONNECTIONS, TROUBLE, Exchange, che
 from workers.providers.framing import decode, deltas_of, lines_of
 from workers.providers.ollama_request import body_of
 from workers.providers.tool_calls import ToolCalls
+from workers.surrogates import well_formed
 
 CATCH: Final = (aiohttp.ClientError, RefusedError, StreamedError, *TROUBLE)
 _DEFAULT_PORT: Final = 11434
@@ -41,10 +43,12 @@ class OllamaProvider:
         self._upstream = Upstream(self.name, host_of(host), "OLLAMA_API_KEY", "OLLAMA_HOST")
         self._models = settings.ollama_models
         self._settings = settings
+        key = settings.ollama_api_key
         self._url = base_url(host)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=settings.concurrency + SPARE_CONNECTIONS),
             timeout=_timeout(settings.timeouts(self.name).connect_s),
+            headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else None,
             trust_env=True,  # for proxies, as the SDKs of the others do
         )
 
@@ -107,7 +111,7 @@ class _Answer:
             if message.content:
                 yield TextDelta(message.content)
             for call in message.tool_calls or ():
-                arguments = msgspec.json.encode(call.function.arguments).decode()
+                arguments = well_formed(json.dumps(call.function.arguments or {}, ensure_ascii=False))
                 yield from self._calls.fragment(self._called, id=None, name=call.function.name, arguments=arguments)
                 yield from self._calls.complete(self._called)
                 self._called += 1
@@ -119,7 +123,7 @@ class _Answer:
 
 class _Function(msgspec.Struct):
     name: str = ""
-    arguments: dict[str, Any] = msgspec.field(default_factory=dict)
+    arguments: dict[str, Any] | None = None
 
 
 class _ToolCall(msgspec.Struct):

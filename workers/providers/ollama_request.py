@@ -1,11 +1,8 @@
 """The canonical request in the words of Ollama's ``/api/chat``."""
 
-import binascii
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from shared.errors import ProviderError
 from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice
@@ -51,8 +48,12 @@ def _format(request: ChatRequest) -> str | dict[str, Any] | None:
 
 def _messages(messages: Sequence[Message]) -> list[Body]:
     """Its results of tools carry the tool's name in place of the call's id."""
-    names = {call.id: call.function.name for message in messages for call in message.tool_calls or ()}
-    return [_message(message, names) for message in messages]
+    names: dict[str, str] = {}
+    made = []
+    for message in messages:
+        made.append(_message(message, names))
+        names |= {call.id: call.function.name for call in message.tool_calls or ()}
+    return made
 
 
 def _message(message: Message, names: Mapping[str, str]) -> Body:
@@ -61,8 +62,7 @@ def _message(message: Message, names: Mapping[str, str]) -> Body:
         made["tool_name"] = names[message.tool_call_id]
     if message.tool_calls:
         made["tool_calls"] = [
-            {"function": {"name": c.function.name, "arguments": msgspec.json.decode(c.function.arguments)}}
-            for c in message.tool_calls
+            {"function": {"name": c.function.name, "arguments": c.function.parsed}} for c in message.tool_calls
         ]
     if images := [_image(part) for part in message.parts if isinstance(part, ImagePart)]:
         made["images"] = images
@@ -75,7 +75,7 @@ def _image(part: ImagePart) -> str:
         raise _cannot("fetch an image: send it as a data: URL")
     try:
         b64decode(data, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise _cannot("read an image that is not base64") from None
     return data
 

@@ -33,7 +33,10 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    "model_length": "length",
 }
+#: What DeepSeek, vLLM and SGLang say of an answer that they broke off.
+_BROKEN_OFF: Final = frozenset({"insufficient_system_resource", "abort", "error"})
 #: The canonical request has OpenAI's words for these.
 _AS_THEY_ARE: Final = {
     "model",
@@ -139,6 +142,8 @@ class _Answer:
         for choice in chunk.choices or ():
             if choice.delta is not None:
                 yield from self._deltas(choice.delta)
+            if choice.finish_reason in _BROKEN_OFF:
+                raise StreamedError(None, None)
             if choice.finish_reason:
                 reason = _FINISH.get(choice.finish_reason, "stop")
                 yield from self._calls.finish(reason)
@@ -146,6 +151,7 @@ class _Answer:
         self._usage = _usage(chunk) or self._usage
         if self._reason is not None:
             self._exchange.finished = Finished(self._reason, self._usage, self._detail)
+            self.is_whole = self._usage is not None  # some servers leave out `[DONE]` and keep the connection
 
     def _deltas(self, delta: "_Delta") -> Iterator[Delta]:
         if thinking := delta.reasoning_content or delta.reasoning:

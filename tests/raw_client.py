@@ -1,0 +1,84 @@
+"""A client that says what no client should, byte by byte."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+_PATIENCE_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        """Of an error in our form."""
+        error: dict[str, Any] = json.loads(self.body)["error"]
+        assert set(error) == {"code", "message", "retryable"}
+        return str(error["code"])
+
+
+class RawConnection:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, *pieces: bytes) -> None:
+        """Each by itself. What the other end has closed takes no more, and that is no failure."""
+        for piece in pieces:
+            try:
+                self._writer.write(piece)
+                await self._writer.drain()
+            except ConnectionError:
+                return
+
+    def end(self) -> None:
+        """Nothing more will be sent; answers are still read."""
+        self._writer.write_eof()
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """Status and fields of the next answer."""
+        async with asyncio.timeout(_PATIENCE_S):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        version, status, _ = first.split(" ", 2)
+        assert version == "HTTP/1.1"
+        fields = [line.partition(": ") for line in lines]
+        return int(status), {name.lower(): value for name, _, value in fields}
+
+    async def answer(self) -> RawAnswer:
+        """The next one, which must say its length."""
+        status, headers = await self.head()
+        async with asyncio.timeout(_PATIENCE_S):
+            body = await self._reader.readexactly(int(headers.get("content-length", "0")))
+        return RawAnswer(status, headers, body)
+
+    async def until(self, end: bytes) -> bytes:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await self._reader.readuntil(end)
+
+    async def rest(self) -> bytes:
+        """All that comes until the other end closes."""
+        came = bytearray()
+        async with asyncio.timeout(_PATIENCE_S):
+            try:
+                while piece := await self._reader.read(65536):
+                    came += piece
+            except ConnectionError:
+                pass
+        return bytes(came)
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[RawConnection]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield RawConnection(reader, writer)
+    finally:
+        writer.transport.abort()

@@ -1,0 +1,508 @@
+"""Requests that could be read in two ways, heads and bodies without end, and what browsers are told."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import gateway
+from shared.errors import InvalidRequest
+from shared.schemas import parse_chat_request
+from shared.settings import SettingsError, load_settings
+from tests.conftest import StartSystem
+from tests.fakes import Answer
+from tests.raw_client import connected
+from tests.sse_client import text_of
+from tests.system import System, ask
+
+PAGE = Path(gateway.__file__ or "").parent / "page"
+#: What an attacker would like to see taken for a request of somebody else.
+SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+CHAT = json.dumps(ask("echo", "one two")).encode()
+
+
+def post(*fields: str, body: bytes = b"", target: str = "/chat", version: str = "HTTP/1.1") -> bytes:
+    lines = [f"POST {target} {version}", *fields]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+def chunked(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+HOST = "Host: x"
+CHUNKED = "Transfer-Encoding: chunked"
+
+AMBIGUOUS = {
+    "length and encoding": post(HOST, f"Content-Length: {len(CHAT)}", CHUNKED, body=b"0\r\n\r\n"),
+    "encoding and length": post(HOST, CHUNKED, "Content-Length: 4", body=chunked(CHAT)),
+    "two lengths": post(HOST, "Content-Length: 5", "Content-Length: 6", body=b"hello"),
+    "the same length twice": post(HOST, "Content-Length: 5", "Content-Length: 5", body=b"hello"),
+    "a list of lengths": post(HOST, "Content-Length: 5, 5", body=b"hello"),
+    "a length with a sign": post(HOST, "Content-Length: +5", body=b"hello"),
+    "a negative length": post(HOST, "Content-Length: -5", body=b"hello"),
+    "a length in hex": post(HOST, "Content-Length: 0x5", body=b"hello"),
+    "a length beyond all bounds": post(HOST, "Content-Length: " + "9" * 30, body=b"hello"),
+    "a bad chunk size": post(HOST, CHUNKED, body=b"zz\r\nhello\r\n0\r\n\r\n"),
+    "a signed chunk size": post(HOST, CHUNKED, body=b"+5\r\nhello\r\n0\r\n\r\n"),
+    "a chunk size beyond all bounds": post(HOST, CHUNKED, body=b"f" * 17 + b"\r\nhello\r\n0\r\n\r\n"),
+    "a chunk size with a bare LF": post(HOST, CHUNKED, body=b"5\nhello\r\n0\r\n\r\n"),
+    "a chunk that is longer": post(HOST, CHUNKED, body=b"5\r\nhelloX\r\n0\r\n\r\n"),
+    "two encodings": post(HOST, CHUNKED, "Transfer-Encoding: identity", body=chunked(CHAT)),
+    "an encoding twice": post(HOST, CHUNKED, CHUNKED, body=chunked(CHAT)),
+    "an encoding before chunked": post(HOST, "Transfer-Encoding: gzip, chunked", body=chunked(CHAT)),
+    "an encoding after chunked": post(HOST, "Transfer-Encoding: chunked, gzip", body=chunked(CHAT)),
+    "an encoding that is none": post(HOST, "Transfer-Encoding: identity", body=CHAT),
+    "an encoding that looks like chunked": post(HOST, "Transfer-Encoding: xchunked", body=chunked(CHAT)),
+    "an encoding with a vertical tab": post(HOST, "Transfer-Encoding: \x0bchunked", body=chunked(CHAT)),
+    "a space before the colon": post(HOST, "Transfer-Encoding : chunked", body=chunked(CHAT)),
+    "an encoding with HTTP/1.0": post(HOST, CHUNKED, version="HTTP/1.0", body=chunked(CHAT)),
+    "a folded field": post(HOST, "X-A: b", " c: d"),
+    "a bare LF after the request line": b"GET /healthz HTTP/1.1\nHost: x\r\n\r\n",
+    "a bare LF after a field": b"GET /healthz HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n",
+    "a bare LF at the end": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\n",
+    "a bare CR in a field": b"GET /healthz HTTP/1.1\r\nHost: x\rX-A: b\r\n\r\n",
+    "NUL in a field": b"GET /healthz HTTP/1.1\r\nHost: x\0\r\n\r\n",
+    "no Host": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "two Hosts": b"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "HTTP/0.9": b"GET /healthz\r\n\r\n",
+    "HTTP/0.9 that says so": b"GET /healthz HTTP/0.9\r\nHost: x\r\n\r\n",
+    "HTTP/1.2": b"GET /healthz HTTP/1.2\r\nHost: x\r\n\r\n",
+    "HTTP/2.0 in clear": b"GET /healthz HTTP/2.0\r\nHost: x\r\n\r\n",
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a tunnel": b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n",
+    "a target without a path": b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target of other bytes": b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an upgrade with a body": post(
+        HOST, "Connection: Upgrade", "Upgrade: h2c", f"Content-Length: {len(CHAT)}", body=CHAT
+    ),
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 64,
+}
+
+
+@pytest.mark.parametrize("request_", AMBIGUOUS.values(), ids=AMBIGUOUS)
+async def test_what_could_be_read_in_two_ways_ends_the_connection(system: System, request_: bytes) -> None:
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(request_ + SMUGGLED)
+        answer = await connection.answer()
+        assert (answer.status, answer.code) == (400, "bad_request")
+        assert answer.headers["connection"] == "close"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        await connection.send(SMUGGLED)
+        assert await connection.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post(HOST, f"Content-Length: {len(CHAT)}", body=CHAT),
+        post(HOST, CHUNKED, body=chunked(CHAT)),
+        post(HOST, "Transfer-Encoding: Chunked", body=chunked(CHAT)),
+        post(HOST, CHUNKED, body=chunked(CHAT).replace(b"\r\n0\r\n", b"\r\n0;ext=1\r\nX-Trailer: 1\r\n", 1)),
+    ],
+)
+@pytest.mark.parametrize("byte_by_byte", [False, True])
+async def test_what_is_plain_is_followed_by_the_next(system: System, request_: bytes, byte_by_byte: bool) -> None:
+    whole = request_ + SMUGGLED + SMUGGLED
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(*(whole[at : at + 1] for at in range(len(whole))) if byte_by_byte else (whole,))
+        assert [(await connection.answer()).status for _ in range(3)] == [202, 200, 200]
+
+
+TOO_LONG = 2 * 1024 * 1024
+UNREAD = {
+    "too large by its length": (post(HOST, f"Content-Length: {TOO_LONG}"), 413),
+    "too large by its chunks": (post(HOST, CHUNKED, body=b"%x\r\n" % TOO_LONG + b" " * (TOO_LONG - 4096)), 413),
+    "nowhere": (post(HOST, "Content-Length: 100", target="/nowhere"), 404),
+    "a wrong method": (post(HOST, "Content-Length: 100", target="/healthz"), 405),
+    "where no body is read": (post(HOST, "Content-Length: 100", target="/chat/x/cancel"), 404),
+    "a bad cursor": (post(HOST, "Last-Event-ID: x", "Content-Length: 100", target="/chat/stream"), 400),
+    "awaiting leave": (post(HOST, f"Content-Length: {TOO_LONG}", "Expect: 100-continue"), 413),
+}
+
+
+@pytest.mark.parametrize(("request_", "status"), UNREAD.values(), ids=UNREAD)
+async def test_after_a_body_that_was_not_read_nothing_is_a_request(
+    system: System, request_: bytes, status: int
+) -> None:
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(request_)
+        answer = await connection.answer()
+        assert answer.status == status
+        assert answer.headers["connection"] == "close"
+        await connection.send(SMUGGLED * 3)  # the body, or requests: nobody can tell
+        connection.end()
+        assert await connection.rest() == b""
+
+
+async def test_who_sends_its_whole_body_all_the_same_reads_the_answer(system: System) -> None:
+    """A socket closed with bytes unread would tell the client's to throw the answer away."""
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(post(HOST, f"Content-Length: {TOO_LONG}"), *[b"x" * 65536] * (TOO_LONG // 65536))
+        answer = await connection.answer()
+        assert (answer.status, answer.code) == (413, "body_too_large")
+        assert await connection.rest() == b""
+
+
+async def test_who_asks_for_leave_gets_it(system: System) -> None:
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(post(HOST, f"Content-Length: {len(CHAT)}", "Expect: 100-continue"))
+        assert (await connection.answer()).status == 100
+        await connection.send(CHAT + SMUGGLED)
+        assert [(await connection.answer()).status for _ in range(2)] == [202, 200]
+
+
+@pytest.mark.parametrize(
+    "junk", [b"nonsense\r\n\r\n", b"X" * 100_000, b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"]
+)
+async def test_junk_behind_a_request_never_stands_in_its_answer(system: System, junk: bytes) -> None:
+    gate = asyncio.Event()
+    system.fake.play("until-junk", Answer(deltas=["one ", "two"], gate=gate, gate_after=1))
+    body = json.dumps(ask("until-junk")).encode()
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(post(HOST, f"Content-Length: {len(body)}", target="/chat/stream", body=body))
+        assert (await connection.head())[0] == 200
+        await connection.until(b"event: token")
+        await connection.send(junk)
+        rest = await connection.rest()
+        assert b"HTTP/1.1" not in rest
+        assert b"nonsense" not in rest
+    gate.set()
+
+
+async def test_an_upgrade_is_passed_over(system: System) -> None:
+    for protocol in ("h2c", "websocket"):
+        fields = f"Host: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nSec-WebSocket-Version: 13"
+        async with connected(system.gateways[0].port) as connection:
+            await connection.send(f"GET /healthz HTTP/1.1\r\n{fields}\r\n\r\n".encode() + SMUGGLED)
+            answer = await connection.answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert await connection.rest() == b""
+
+
+# --- limits
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        [b"GET /healthz HTTP/1.1\r\n", *[b"X-A: b\r\n"] * 101, b"Host: x\r\n\r\n"],
+        [b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: ", b"a" * 40_000, b"\r\n\r\n"],
+        [b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 40_000 + b"\r\n\r\n"],
+        [b"GET /healthz?" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"],
+        [b"GET /healthz HTTP/1.1\r\nHost: x\r\n", *[b"X-A: " + b"a" * 1000 + b"\r\n"] * 500],  # without an end
+        [b"GET /healthz?", *[b"a" * 10_000] * 50],
+    ],
+)
+async def test_a_head_has_a_limit(system: System, head: list[bytes]) -> None:
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(*head)
+        answer = await connection.answer()
+        assert (answer.status, answer.code) == (431, "headers_too_large")
+
+
+TRAILED = post(HOST, CHUNKED, body=chunked(CHAT)[:-2])
+
+
+@pytest.mark.parametrize(
+    "more", [[b"X-A: b\r\n"] * 20_000, [b"X-A: ", *[b"a" * 10_000] * 20], [b"%x;" % 5, *[b"x" * 10_000] * 20]]
+)
+async def test_what_trails_a_body_has_a_limit(system: System, more: list[bytes]) -> None:
+    whole = TRAILED if more[0].startswith(b"X") else TRAILED.removesuffix(b"0\r\n")
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(whole, *more)
+        rest = await connection.rest()
+        assert rest.count(b"HTTP/1.1 ") <= 1
+        assert b"HTTP/1.1 2" not in rest
+
+
+async def test_what_trails_a_body_is_no_field_of_the_request(system: System) -> None:
+    ids = []
+    for _ in range(2):
+        async with connected(system.gateways[0].port) as connection:
+            await connection.send(TRAILED + b"Idempotency-Key: smuggled\r\n\r\n")
+            answer = await connection.answer()
+            assert answer.status == 202
+            ids.append(json.loads(answer.body)["stream_id"])
+    assert ids[0] != ids[1]
+
+
+async def test_blank_lines_without_end_are_no_head(system: System) -> None:
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(*[b"\r\n" * 5000] * 20)
+        assert (await connection.answer()).status == 431
+
+
+async def test_a_large_head_within_the_limit_is_fine(system: System) -> None:
+    fields = "".join(f"X-{i}: {'a' * 300}\r\n" for i in range(95))
+    async with connected(system.gateways[0].port) as connection:
+        await connection.send(f"GET /healthz HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode() * 2)
+        assert [(await connection.answer()).status for _ in range(2)] == [200, 200]
+
+
+async def test_who_does_not_finish_its_request_is_not_waited_for(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, request_deadline_s=0.5)
+    gate = asyncio.Event()
+    system.fake.play("long", Answer(deltas=["one ", "two"], gate=gate, gate_after=1))
+    port = system.gateways[0].port
+    body = json.dumps(ask("long")).encode()
+    async with connected(port) as connection:
+        await connection.send(post(HOST, f"Content-Length: {len(body)}", target="/chat/stream", body=body))
+        await connection.until(b"event: token")
+        await connection.send(b"\r\n")  # old clients end a body so
+        for sent in (b"", b"GET /heal", SMUGGLED + b"\r\n"):
+            async with connected(port) as slow:
+                await slow.send(sent)
+                answers = await slow.rest()
+                assert answers.count(b"HTTP/1.1 ") == sent.count(b"\r\n\r\n")
+        async with connected(port) as slow:
+            await slow.send(post(HOST, "Content-Length: 100", body=b'{"model'))
+            answer = await slow.answer()
+            assert (answer.status, answer.code) == (408, "request_timeout")
+            slow.end()
+            assert await slow.rest() == b""
+        gate.set()  # the answer that was under way all this time goes on
+        await connection.until(b"event: done")
+
+
+DEEP = 100_000
+ONE_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":' * DEEP + "1" + "}" * DEEP}}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "names"),
+    [
+        (b'{"model":"m","messages":' + b"[" * DEEP, 400, "recursion limit"),
+        (b'{"model":"m","messages":[],"x":' + b'{"a":' * DEEP, 400, "recursion limit"),
+        (ask("m") | {"messages": [{"role": "assistant", "tool_calls": [ONE_CALL]}]}, 422, "arguments: not the text"),
+        (
+            ask("m")
+            | {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "schema": {"enum": [[1]] * 9000}},
+                }
+            },
+            422,
+            "more than 10000 values",
+        ),
+        (ask("m") | {"messages": [{"role": "user", "content": [3] * 256}] * 900}, 422, "messages.0.content.0"),
+        (ask("m") | {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 257}]}, 422, "256"),
+        (ask("m") | {"messages": [{"role": "user", "content": ""}] * 4097}, 422, "messages"),
+        (
+            b'{"model":"m","messages":[{"role":"user","content":"x"}],"max_tokens":' + b"9" * 9000 + b"}",
+            400,
+            "number",
+        ),
+    ],
+)
+async def test_a_body_has_limits_of_its_own(system: System, body: object, status: int, names: str) -> None:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = await system.http.post(f"{system.url}/chat", content=raw)
+    assert answer.status_code == status, answer.text
+    assert names in answer.json()["error"]["message"]
+
+
+def test_a_body_of_nothing_but_errors_is_told_of_in_few_words() -> None:
+    body = json.dumps(ask("m") | {"messages": [{"role": "user", "content": [3] * 256}] * 1300}).encode()
+    with pytest.raises(InvalidRequest) as refused:
+        parse_chat_request(body)
+    assert len(refused.value.message) < 1000
+
+
+# --- what browsers are told
+
+STRICT = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-cache",
+}
+
+
+@pytest.mark.parametrize("path", ["/", "/page/app.js", "/page/style.css", "/page/icon.svg"])
+async def test_the_page_may_do_nothing_but_what_it_needs(system: System, path: str) -> None:
+    answer = await system.http.get(system.url + path)
+    assert answer.status_code == 200
+    assert answer.headers.items() >= STRICT.items()
+    policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["content-security-policy"].split(";"))
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "connect-src": "'self'",
+        "img-src": "'self' data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    assert len(answer.headers.get_list("cache-control")) == 1
+
+
+def test_the_page_has_nothing_inline() -> None:
+    html = (PAGE / "index.html").read_text()
+    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", html))
+    assert not re.search(r"<style|<base|\sstyle=|\son\w+=|javascript:|https?://", html)
+
+
+async def test_no_answer_is_kept_or_guessed_at(system: System) -> None:
+    stream_id = await system.post("echo")
+    await system.ended(stream_id)
+    asked = {
+        ("GET", "/healthz"): 200,
+        ("GET", "/readyz"): 200,
+        ("GET", "/metrics"): 200,
+        ("GET", "/v1/models"): 200,
+        ("GET", f"/chat/{stream_id}"): 200,
+        ("GET", f"/chat/stream/{stream_id}"): 200,
+        ("POST", f"/chat/{stream_id}/cancel"): 202,
+        ("GET", "/nowhere"): 404,
+        ("GET", "/page/nowhere.js"): 404,
+        ("PUT", "/chat"): 405,
+        ("POST", "/chat"): 400,
+        ("DELETE", f"/chat/{stream_id}"): 204,
+    }
+    for (method, path), status in asked.items():
+        answer = await system.http.request(method, system.url + path)
+        assert answer.status_code == status, path
+        assert answer.headers.get_list("cache-control") == ["no-store"], path
+        assert answer.headers.get_list("x-content-type-options") == ["nosniff"], path
+
+
+async def test_no_page_brings_scripts_from_elsewhere(system: System) -> None:
+    for path in ("/docs", "/redoc"):
+        assert (await system.http.get(system.url + path)).status_code == 404
+    assert (await system.http.get(f"{system.url}/openapi.json")).status_code == 200
+
+
+# --- pages of other origins
+
+FRIEND = "https://chat.example.com"
+STRANGER = "https://evil.example.com"
+HEADERS = (
+    "authorization, content-type, last-event-id, idempotency-key, x-api-key, x-stainless-lang,"
+    " x-stainless-package-version, x-stainless-os, x-stainless-arch, x-stainless-runtime,"
+    " x-stainless-runtime-version, x-stainless-retry-count, x-stainless-timeout, x-stainless-read-timeout"
+)
+
+
+@pytest.fixture(scope="module")
+async def open_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    origins = f"{FRIEND}, http://localhost:5173"
+    system = System(tmp_path_factory.mktemp("cors"), gateways=1, workers=1, cors_origins=origins)
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
+def preflight(origin: str, method: str = "POST", headers: str = HEADERS) -> dict[str, str]:
+    return {
+        "Origin": origin,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": headers,
+    }
+
+
+async def test_a_named_origin_may_ask_and_read(open_system: System) -> None:
+    url = open_system.url
+    for origin in (FRIEND, "http://localhost:5173"):
+        for method in ("GET", "POST", "DELETE"):
+            told = await open_system.http.options(f"{url}/chat/stream", headers=preflight(origin, method))
+            assert told.status_code == 200
+            assert told.headers["access-control-allow-origin"] == origin
+            assert told.headers["access-control-allow-credentials"] == "true"
+            assert "Origin" in told.headers["vary"]
+    async with await open_system.stream("echo", "one two", headers={"Origin": FRIEND}) as connection:
+        assert connection.headers["access-control-allow-origin"] == FRIEND
+        assert connection.headers["access-control-allow-credentials"] == "true"
+        exposed = connection.headers["access-control-expose-headers"].split(", ")
+        assert set(exposed) == {"X-Stream-Id", "Location", "Retry-After"}
+        assert connection.headers["cache-control"] == "no-store"
+        assert text_of(await connection.rest()) == "one two"
+    refused = await open_system.http.post(f"{url}/chat", content=b"{", headers={"Origin": FRIEND})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (400, FRIEND)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [STRANGER, "null", "http://chat.example.com", f"{FRIEND}:444", f"{FRIEND}.evil.com", "https://xchat.example.com"],
+)
+async def test_others_may_not(open_system: System, origin: str) -> None:
+    told = await open_system.http.options(f"{open_system.url}/chat", headers=preflight(origin))
+    assert told.status_code == 400
+    assert "access-control-allow-origin" not in told.headers
+    answer = await open_system.http.get(f"{open_system.url}/v1/models", headers={"Origin": origin})
+    assert "access-control-allow-origin" not in answer.headers
+    assert "Origin" in answer.headers["vary"]
+
+
+@pytest.mark.parametrize(("method", "headers"), [("PUT", HEADERS), ("POST", "x-other"), ("POST", "cookie")])
+async def test_a_named_origin_may_not_ask_anything_else(open_system: System, method: str, headers: str) -> None:
+    told = await open_system.http.options(f"{open_system.url}/chat", headers=preflight(FRIEND, method, headers))
+    assert told.status_code == 400
+
+
+async def test_any_origin_comes_without_credentials(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, cors_origins="*")
+    told = await system.http.options(f"{system.url}/chat", headers=preflight(STRANGER))
+    answer = await system.http.get(f"{system.url}/v1/models", headers={"Origin": STRANGER, "Cookie": "a=b"})
+    for headers in (told.headers, answer.headers):
+        assert headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in headers
+
+
+async def test_nothing_said_is_nobody(system: System) -> None:
+    told = await system.http.options(f"{system.url}/chat", headers=preflight(FRIEND))
+    assert told.status_code == 405
+    answer = await system.http.get(f"{system.url}/v1/models", headers={"Origin": FRIEND})
+    for headers in (told.headers, answer.headers):
+        assert not [name for name in headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "chat.example.com",
+        "https://chat.example.com/",
+        "https://chat.example.com/page",
+        "https://chat.example.com?x",
+        "https://chat.example.com#x",
+        "https://user@chat.example.com",
+        "https://*.example.com",
+        "https://Chat.example.com",
+        "https://chät.example.com",
+        "https://chat.example.com:443",
+        "http://chat.example.com:80",
+        "https://chat.example.com:",
+        "https://chat.example.com:x",
+        "https://chat.example.com:99999",
+        "https://chat.example.com\\@evil.example.com",
+        "ftp://chat.example.com",
+        "https://",
+        "null",
+        "*, https://chat.example.com",
+        "https://good.example.com, bad",
+    ],
+)
+def test_a_wrong_origin_stops_the_start(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
+    monkeypatch.setenv("HEADRACE_CORS_ORIGINS", origins)
+    with pytest.raises(SettingsError, match=r"^HEADRACE_CORS_ORIGINS: "):
+        load_settings()
+
+
+def test_origins_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "HEADRACE_CORS_ORIGINS", " https://a.example.com ,http://localhost:5173, http://[::1]:80810"[:-1]
+    )
+    assert load_settings().cors_origins == (
+        "https://a.example.com",
+        "http://localhost:5173",
+        "http://[::1]:8081",
+    )

@@ -106,12 +106,16 @@ class _Client:
         """Piece by piece, where an event is large: so much a slow client can take within the write deadline."""
         self._under_way += 1
         try:
-            for at in range(0, len(chunk) or 1, _MOST_BYTES):
-                self._since = self._loop.time()
-                piece = chunk[at : at + _MOST_BYTES] if len(chunk) > _MOST_BYTES else chunk
-                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+            while len(chunk) > _MOST_BYTES:
+                await self._send_piece(chunk[:_MOST_BYTES], more=True)
+                chunk = chunk[_MOST_BYTES:]
+            await self._send_piece(chunk, more=more)
         finally:
             self._under_way -= 1
+
+    async def _send_piece(self, piece: bytes, *, more: bool) -> None:
+        self._since = self._loop.time()
+        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _send_ping(self) -> None:
         if not self._under_way:  # an event may have begun since, and a large one goes out in pieces

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from msgspec import UNSET
 
 from shared.protocol import events
-from shared.protocol.events import Event, encode
+from shared.protocol.events import encode
 from workers.providers.base import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from workers.surrogates import ends_in_half, well_formed
 
 _Joined = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
+_JOINED = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
 
 
 class Gathering:
@@ -28,34 +29,33 @@ class Gathering:
         self._counted: dict[type[_Joined], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
 
     def add(self, deltas: Sequence[Delta]) -> None:
+        self.deltas += len(deltas)
         for delta in deltas:
-            if isinstance(delta, Event):
+            if isinstance(delta, _JOINED):
+                self.bytes += len(delta.text)
+                self._waiting.append(delta)
+            else:
                 stored = encode(delta)
                 self._whole.append(stored)
                 self.bytes += len(stored)
-            else:
-                self.deltas += 1
-                self.characters += len(delta.text)
-                self.bytes += len(delta.text)
-                self._waiting.append(delta)
+                self.deltas -= 1
 
     def take(self, *, final: bool = False) -> list[bytes]:
         """The events that what waits makes, and forget it. Half of a character waits for the other, unless it is
-        ``final``. What is whole stands after what it is made of, and after
-        all that came with it: so it does not keep apart what can be joined."""
+        ``final``. What is whole stands after what it is made of, and after all that came with it: so it does not keep
+        apart what can be joined."""
         waiting, whole = self._waiting, self._whole
         self._waiting, self._whole, self.bytes = [], [], 0
         made: list[bytes] = []
-        run: list[str] = []
-        size, first = 0, None
-        for delta in waiting:
-            if first is None or not _continues(first, delta) or size + len(delta.text) > self._max_event_bytes:
-                if first is not None:
+        if waiting:
+            first, run, room = waiting[0], list[str](), self._max_event_bytes
+            for delta in waiting:
+                text = delta.text
+                room -= len(text)
+                if run and (room < 0 or not _continues(first, delta)):
                     made += self._events(first, run)
-                first, run, size = delta, [], 0
-            run.append(delta.text)
-            size += len(delta.text)
-        if first is not None:
+                    first, run, room = delta, [], self._max_event_bytes - len(text)
+                run.append(text)
             made += self._events(first, run)
         for kept in list(self._halves.values()) if final else ():
             made += self._events(kept, [])
@@ -65,16 +65,18 @@ class Gathering:
     def _events(self, first: _Joined, run: list[str]) -> list[bytes]:
         """One event, or several where a single delta is larger than an event may be; the first carries the count."""
         text, n, size = self._joined(first, run), len(run), self._max_event_bytes
-        pieces = [text[i : i + size] for i in range(0, len(text), size)] or [""]
-        counts = [n, *[0] * (len(pieces) - 1)]
+        self.characters += len(text)
         if isinstance(first, ToolCallDelta):
-            names = [(first.id or UNSET, first.name or UNSET), *[(UNSET, UNSET)] * (len(pieces) - 1)]
-            made = zip(pieces, counts, names, strict=True)
-            return [encode(events.ToolCall(first.index, piece, *said, n=count)) for piece, count, said in made]
-        make = _EVENTS[type(first)]
-        index = self._counted[type(first)]
-        self._counted[type(first)] += n
-        return [encode(make(piece, index, count)) for piece, count in zip(pieces, counts, strict=True)]
+            made = [encode(events.ToolCall(first.index, text[:size], first.id or UNSET, first.name or UNSET, n=n))]
+            rest = range(size, len(text), size)
+            return made + [encode(events.ToolCall(first.index, text[at : at + size], n=0)) for at in rest]
+        kind = type(first)
+        make, index = _EVENTS[kind], self._counted[kind]
+        self._counted[kind] = index + n
+        if len(text) <= size:
+            return [encode(make(text, index, n))]
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        return [encode(make(piece, index, 0 if at else n)) for at, piece in enumerate(pieces)]
 
     def _joined(self, first: _Joined, run: list[str]) -> str:
         text = "".join(run)

@@ -155,6 +155,7 @@ def _parse_request(body: bytes) -> None:
 @repeatable
 @given(anything(REQUEST))
 @example(REQUEST)
+@example(json.dumps({**WHOLE_REQUEST, "9" * 5000: 1}).encode())
 def test_requests_of_any_bytes(body: bytes) -> None:
     _parse_request(body)
 

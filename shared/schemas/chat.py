@@ -1,7 +1,7 @@
 """The body of ``POST /chat`` and ``POST /chat/stream``."""
 
 import json
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -17,6 +17,8 @@ OnWorkerLost = Literal["restart", "fail"]
 M = TypeVar("M", bound=Model)
 
 MAX_METADATA_ENTRIES = 16
+#: Of a field that an error message names; the name may be the client's own.
+_LONGEST_NAME: Final = 64
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
@@ -86,7 +88,7 @@ def parse_body(kind: type[M], body: bytes) -> M:
 
 
 def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    parts = [str(part) for part in location]
+    parts = [text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…" for text in map(str, location)]
     field = ".".join(part for part in parts if not part.startswith("("))
     if kind == "extra_forbidden":
         return f"{field}: unknown field"

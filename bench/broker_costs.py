@@ -20,6 +20,7 @@ from shared.broker.ending import holder_of
 from shared.broker.keys import tail_key
 from shared.broker.line import Line, pack
 from shared.broker.scripts import Call, Holder, StreamScripts
+from shared.limits import Demand, Limits
 from shared.protocol import events
 from shared.protocol.ids import EventId, new_stream_id
 from shared.settings import Settings
@@ -106,7 +107,11 @@ async def _stream(line: Line) -> Holder:
     stream_id = new_stream_id()
     fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": "cancel", "grace_ms": 60_000}
     fields |= {"body_hash": "0" * 64, "provider": "openai", "model": "gpt-some", "request": "r" * 600}
-    await run(line, _SCRIPTS.create(stream_id, fields=fields, body_hash="0" * 64, idempotency=None))
+    demand = Demand("an-account", Limits(), 0)
+    creation = _SCRIPTS.create(
+        stream_id, fields=fields, body_hash="0" * 64, idempotency=None, demand=demand, job=b"job"
+    )
+    await run(line, creation)
     claimed = await run(line, _SCRIPTS.claim(stream_id, _HOLDER))
     assert isinstance(claimed, Claimed)
     return holder_of(stream_id, claimed, _HOLDER)

@@ -12,11 +12,11 @@ import asyncio
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from gateway.dispatch import Dispatch
 from shared.broker.client import connect
-from shared.broker.scripts import StreamScripts
+from shared.broker.queue import enqueue
 from shared.protocol.ids import new_stream_id
 from shared.settings import Settings
 from tests.fakes.answer import Answer
@@ -31,13 +31,13 @@ async def queue_hops(redis_url: str, samples: int) -> list[float]:
     """Seconds from the call of `enqueue` to the first line of the job."""
     settings = Settings(redis_url=redis_url)
     client = connect(redis_url)
-    dispatch = Dispatch(client, StreamScripts(settings), settings)
+    put = partial(enqueue, client, life_s=settings.retention_s)
     started: dict[str, asyncio.Future[float]] = {}
 
     async def job(stream_id: str) -> None:
         started[stream_id].set_result(time.perf_counter())
 
-    queue = StreamQueue(settings, "bench", job, dispatch.enqueue)
+    queue = StreamQueue(settings, "bench", job, put)
     taking = asyncio.create_task(queue.main())
     hops = []
     for _ in range(samples):
@@ -45,7 +45,7 @@ async def queue_hops(redis_url: str, samples: int) -> list[float]:
         started[stream_id] = asyncio.get_running_loop().create_future()
         await asyncio.sleep(PACE_S)
         begun = time.perf_counter()
-        await dispatch.enqueue(stream_id)
+        await put(stream_id)
         hops.append(await started[stream_id] - begun)
     queue.quiet()
     await taking

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from gateway.api import chat, errors, listing, page, service, streams
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.rights import LiveRights
+from gateway.backlog import Backlog
 from gateway.dispatch import Dispatch
 from gateway.hub import Hub
 from gateway.models import Models
@@ -74,7 +75,8 @@ class _Parts:
         scripts = StreamScripts(settings)
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, reading, telling, scripts, settings, gateway_id)
-        dispatch = Dispatch(client, scripts, settings)
+        backlog = Backlog(client, settings.queue_timeout_s)
+        dispatch = Dispatch(client, scripts, settings, backlog)
         self.authenticator = Authenticator(settings, client)
         rights = LiveRights(self.authenticator.api_keys)
         self.state = GatewayState(
@@ -103,6 +105,7 @@ class _Parts:
             hub.keep_leases(),
             sweep.run(),
             rights.run(),
+            backlog.run(),
             _leave_if_unfit(client),
         )
         self._tasks = [asyncio.create_task(work) for work in works]

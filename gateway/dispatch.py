@@ -1,16 +1,18 @@
 """Making a stream and putting its id into the queue."""
 
-import asyncio
 import hashlib
 from dataclasses import dataclass
 
 import msgspec
 
 from gateway import metrics
+from gateway.admission import Admission, demand_of, refusal
+from gateway.auth.principal import Principal
+from gateway.backlog import Backlog
+from shared.broker.answers import Created, Full, Known, Limited
 from shared.broker.client import TROUBLE, Client, run
 from shared.broker.keys import idempotency_entry_key
-from shared.broker.owned import note_owned
-from shared.broker.queue import enqueue
+from shared.broker.queue import enqueue, job_of
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, IdempotencyConflict
 from shared.protocol.ids import idempotency_digest, new_stream_id
@@ -20,40 +22,57 @@ from shared.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
+    """``admission`` is None where the idempotency key already stood for this stream. ``place``: in the queue, 1 for
+    the next; 0 where that is not known."""
+
     stream_id: str
-    created: bool  # False: the idempotency key already stood for this stream
+    admission: Admission | None
+    place: int = 0
+
+    @property
+    def created(self) -> bool:
+        return self.admission is not None
 
 
 class Dispatch:
-    def __init__(self, client: Client, scripts: StreamScripts, settings: Settings) -> None:
+    def __init__(self, client: Client, scripts: StreamScripts, settings: Settings, backlog: Backlog) -> None:
         self._client = client
         self._scripts = scripts
         self._settings = settings
+        self._backlog = backlog
 
     async def dispatch(
         self,
-        request: ChatRequest,
+        asked: ChatRequest,
         *,
         body_hash: str,
-        principal: str,
+        principal: Principal,
         idempotency_key: str | None,
         on_disconnect: OnDisconnect,
     ) -> Dispatched:
-        """Make the stream, once per key, and queue it. Raises :class:`IdempotencyConflict` and
-        :class:`BrokerUnavailable`; after the latter the same call with the same key is safe."""
-        digest = idempotency_digest(principal, idempotency_key) if idempotency_key else None
+        """Make the stream, once per key, and queue it. Raises :class:`InvalidRequest`, :class:`LimitReached`,
+        :class:`QueueFull`, :class:`IdempotencyConflict` and :class:`BrokerUnavailable`; after the last the same call
+        with the same key is safe."""
+        demand = demand_of(principal, asked, self._settings)
+        self._backlog.check()
+        digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
         stream_id = new_stream_id(digest)
-        fields = self._fields(request, principal, on_disconnect) | {"body_hash": body_hash}
+        fields = self._fields(asked, principal.id, on_disconnect) | {"body_hash": body_hash}
         if digest:
             fields["idempotency"] = digest
-        call = self._scripts.create(stream_id, fields=fields, body_hash=body_hash, idempotency=digest)
-        # Beside each other, which is one exchange with Redis.
-        created, _ = await asyncio.gather(run(self._client, call), self._note_owned(principal, stream_id))
-        if created.known is not None:
-            return _attached(*created.known, body_hash)
-        metrics.STREAMS_CREATED.inc()
-        await self.enqueue(stream_id)
-        return Dispatched(stream_id, created=True)
+        call = self._scripts.create(
+            stream_id, fields=fields, body_hash=body_hash, idempotency=digest, demand=demand, job=job_of(stream_id)
+        )
+        match await run(self._client, call):
+            case Known(known_id, known_hash):
+                return _attached(known_id, known_hash, body_hash)
+            case Limited() as limited:
+                raise refusal(demand, limited)
+            case Full(waiting):
+                raise self._backlog.refusal(f"{waiting} requests wait already")
+            case Created(place, used):
+                metrics.STREAMS_CREATED.inc()
+                return Dispatched(stream_id, Admission(demand, used), place)
 
     async def find(self, principal: str, idempotency_key: str, body_hash: str | None = None) -> Dispatched | None:
         """The stream that the key stands for already. Raises :class:`IdempotencyConflict` where a body is given and
@@ -68,35 +87,32 @@ class Dispatch:
         stream_id, known_hash = entry.decode().split()
         return _attached(stream_id, known_hash, body_hash or known_hash)
 
-    async def _note_owned(self, principal: str, stream_id: str) -> None:
-        await note_owned(self._client, principal, stream_id, life_s=self._settings.retention_s)
-
     def _fields(
-        self, request: ChatRequest, principal: str, on_disconnect: OnDisconnect
+        self, asked: ChatRequest, principal: str, on_disconnect: OnDisconnect
     ) -> dict[str, str | bytes | int]:
-        grace_s = self._settings.grace_s if request.grace_s is None else request.grace_s
+        grace_s = self._settings.grace_s if asked.grace_s is None else asked.grace_s
         return {
             "principal": principal,
-            "provider": request.provider or "",
-            "model": request.model,
-            "request": request.model_dump_json(exclude_none=True),
-            "prompt_characters": request.prompt_characters,
-            "max_tokens": request.max_tokens or 0,
-            "on_disconnect": request.on_disconnect or on_disconnect,
+            "provider": asked.provider or "",
+            "model": asked.model,
+            "request": asked.model_dump_json(exclude_none=True),
+            "prompt_characters": asked.prompt_characters,
+            "max_tokens": asked.max_tokens or 0,
+            "on_disconnect": asked.on_disconnect or on_disconnect,
             "grace_ms": round(grace_s * 1000),
-            "on_worker_lost": request.on_worker_lost,
-            "metadata": msgspec.json.encode(request.metadata or {}),
+            "on_worker_lost": asked.on_worker_lost,
+            "metadata": msgspec.json.encode(asked.metadata or {}),
         }
 
     async def enqueue(self, stream_id: str) -> bool:
-        """As :func:`shared.broker.queue.enqueue`."""
+        """As :func:`shared.broker.queue.enqueue`, for a stream whose job may be lost."""
         return await enqueue(self._client, stream_id, life_s=self._settings.retention_s)
 
 
 def _attached(stream_id: str, known_hash: str, body_hash: str) -> Dispatched:
     if known_hash != body_hash:
         raise IdempotencyConflict("the Idempotency-Key was used before with another body")
-    return Dispatched(stream_id, created=False)
+    return Dispatched(stream_id, None)
 
 
 def hash_of(request: ChatRequest) -> str:

@@ -13,6 +13,7 @@ from headrace import data_dir
 from shared.broker.api_keys import create_api_key, list_api_keys, revoke_api_key
 from shared.broker.client import Client, connect
 from shared.errors import BrokerUnavailable
+from shared.limits import LIMIT_NAMES
 from shared.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
@@ -24,6 +25,7 @@ DataDir = Annotated[
     Path,
     typer.Option(envvar="HEADRACE_DATA_DIR", help="Of the `headrace up` that is meant, without HEADRACE_REDIS_URL."),
 ]
+Limit = Annotated[int | None, typer.Option(min=0, help="0 for any number.  [default: what is set for all]")]
 _HERE: Final = Path(".headrace")
 
 
@@ -35,6 +37,10 @@ def create(
     expires_in: Annotated[
         str | None, typer.Option(metavar="TIME", help="As 90d, 12h, 30m.  [default: never]")
     ] = None,
+    requests_per_minute: Limit = None,
+    tokens_per_minute: Limit = None,
+    tokens_per_day: Limit = None,
+    concurrent_streams: Limit = None,
     data_dir: DataDir = _HERE,
 ) -> None:
     """Prints the key, this once. To rotate: create another of the same name, change over, revoke the old one."""
@@ -45,9 +51,11 @@ def create(
         named = ", ".join(sorted(unknown)) if isinstance(unknown, set) else "nothing"
         raise typer.BadParameter(f"{named}: there is {', '.join(SCOPES)}", param_hint="--scopes")
     life_s = None if expires_in is None else _seconds(expires_in)
+    said = (requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams)
+    limits = {limit: n for limit, n in zip(LIMIT_NAMES, said, strict=True) if n is not None}
 
     async def work(client: Client) -> None:
-        key, presented = await create_api_key(client, name, asked, life_s=life_s)
+        key, presented = await create_api_key(client, name, asked, life_s=life_s, limits=limits)
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
 
@@ -61,7 +69,9 @@ def list_(*, data_dir: DataDir = _HERE) -> None:
     async def work(client: Client) -> None:
         for key in await list_api_keys(client):
             expires = "never expires" if key.expires_at is None else f"expires {_day(key.expires_at)}"
-            typer.echo(f"{key.id}  {key.name}  {','.join(key.scopes)}  created {_day(key.created_at)}  {expires}")
+            limits = "".join(f"  {limit}={n}" for limit, n in key.limits.items())
+            scopes = ",".join(key.scopes)
+            typer.echo(f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{limits}")
 
     _with_redis(work, data_dir)
 

@@ -12,11 +12,13 @@ HeadraceError
 │   ├── IdempotencyConflict     409  the key was used with another body
 │   ├── StreamGone              410  past retention, or deleted
 │   ├── BodyTooLarge            413
+│   ├── LimitReached            429  Retry-After says when there is room
 │   └── InvalidRequest          422  a field is unknown, missing or wrong
 ├── Unavailable             503  Retry-After is sent; nothing was lost
 │   ├── BrokerUnavailable           Redis does not answer
 │   ├── StreamRecovering            Redis lost the stream; its worker may bring it back
 │   ├── NoModels                    no worker has said what it offers
+│   ├── QueueFull                   too many wait already, or would wait for too long
 │   └── Draining                    this gateway is leaving
 └── GenerationError         ends a stream with ``error`` + ``done``; never an HTTP status of its own
     └── ProviderError           the provider refused, failed or broke off
@@ -105,13 +107,25 @@ class InvalidRequest(RequestError):
     http_status = 422
 
 
+class LimitReached(RequestError):
+    """``limit`` is one of :data:`shared.limits.LIMIT_NAMES`, ``headers`` say how much there was and is left."""
+
+    http_status = 429
+    retryable = True
+
+    def __init__(self, limit: str, message: str, headers: dict[str, str]) -> None:
+        super().__init__(message)
+        self.code = f"{limit}_exceeded"  # type: ignore[misc]  # each limit has its own
+        self.headers = headers
+
+
 class Unavailable(HeadraceError):
     """``retry_after_s`` becomes the ``Retry-After`` header."""
 
     code = "unavailable"
     http_status = 503
     retryable = True
-    retry_after_s: ClassVar[int] = 2
+    retry_after_s: int = 2
 
 
 class BrokerUnavailable(Unavailable):
@@ -133,6 +147,14 @@ class NoModels(Unavailable):
 
     def __init__(self, message: str = "no worker has said yet which models it offers") -> None:
         super().__init__(message)
+
+
+class QueueFull(Unavailable):
+    code = "queue_full"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Draining(Unavailable):

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.broker.pools import check_url
+from shared.limits import LIMIT_NAMES, Limits
 
 PREFIX = "HEADRACE_"
 #: Set by the supervisor for its children, or for `headrace chat`; not settings of a process.
@@ -128,6 +129,18 @@ class Settings(BaseSettings):
     #: Of the ticket in a ``stream_url``; as long as the stream can live where nothing is said.
     ticket_life_s: Annotated[float, Field(ge=1)] | None = None
 
+    # --- how much (docs/limits.md); 0 for no limit. Of each principal, unless its API key says otherwise.
+    requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    tokens_per_minute: Annotated[int, Field(ge=0, le=10**12)] = 0
+    tokens_per_day: Annotated[int, Field(ge=0, le=10**12)] = 0
+    concurrent_streams: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    #: Of an answer to a request without ``max_tokens``, until it is known how many there were.
+    tokens_assumed: Annotated[int, Field(ge=0, le=10_000_000)] = 1024
+    #: So many streams may wait for a worker; further requests are refused with 503.
+    queue_depth: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    #: How many streams a provider may have at once, over all workers, as JSON: {"openai": 200, "ollama": 4}.
+    provider_streams: dict[str, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default_factory=dict)
+
     # --- the stream (design: cap, window, lease)
     cap: Annotated[int, Field(ge=16, le=65_536)] = 1024
     window: Annotated[int, Field(ge=4, le=65_536)] = 256
@@ -216,6 +229,11 @@ class Settings(BaseSettings):
 
     def tick_s(self, streams: int) -> float:
         return min(self.max_tick_s, streams * self.tick_per_stream_s)
+
+    @property
+    def limits(self) -> Limits:
+        """Of a principal of whom nothing else is said."""
+        return Limits(**{name: getattr(self, name) for name in LIMIT_NAMES})
 
     @property
     def authentication(self) -> frozenset[str]:

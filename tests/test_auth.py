@@ -347,6 +347,9 @@ async def test_a_stream_is_its_owners_alone(guarded: System) -> None:
     alice, bob = token("alice"), token("bob")
     stream_id = (await start(guarded, alice, prompt="for alice"))["stream_id"]
     base = guarded.gateways[1].url
+    nowhere = f"{base}/chat/{'00' * 17}"
+    while (await guarded.http.get(nowhere, headers=bearer(bob))).status_code == 503:
+        await asyncio.sleep(0.1)  # a Redis that has just begun may have lost it
     for method, path in (
         ("GET", f"/chat/{stream_id}"),
         ("GET", f"/chat/stream/{stream_id}"),

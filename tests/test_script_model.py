@@ -38,6 +38,7 @@ from shared.broker.keys import stream_keys
 from shared.broker.line import Line
 from shared.broker.scripts import Call, Holder, Script, StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError
+from shared.limits import Demand, Limits
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
 from shared.protocol.ids import EventId, parse_cursor, parse_event_id
@@ -48,6 +49,7 @@ from workers.providers.base import ReasoningDelta, TextDelta
 from workers.writer import HANDOVER, Ended, StreamWriter
 
 T = TypeVar("T")
+DEMAND: Final = Demand("an-account", Limits(), 0)
 
 SOAK: Final = int(os.environ.get("HEADRACE_MODEL_EXAMPLES", "0"))
 MUTATIONS: Final = bool(os.environ.get("HEADRACE_MODEL_MUTATIONS"))
@@ -524,7 +526,10 @@ class Walk:
             "idempotency": DIGEST,
         }
         await self.client.flushall()
-        await run(self.client, self.scripts.create(self.stream_id, fields=fields, body_hash="ff", idempotency=DIGEST))
+        creation = self.scripts.create(
+            self.stream_id, fields=fields, body_hash="ff", idempotency=DIGEST, demand=DEMAND, job=b"job"
+        )
+        await run(self.client, creation)
         try:
             yield
         finally:
@@ -718,7 +723,7 @@ class Walk:
 
     @move(0.3, lambda self: self.redis.active)
     async def delete(self) -> None:
-        self.buried = await run(self.client, self.scripts.delete(self.stream_id))
+        self.buried = await run(self.client, self.scripts.delete(self.stream_id, "p"))
         self.deleted |= self.buried
 
     @move(0.5, lambda self: self.redis.active)

@@ -9,13 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from arq.constants import job_key_prefix
 
 from shared.broker import scripts as scripts_module
-from shared.broker.answers import Claimed, Code, Created, Due, Gone, Lost, Page, Position, Refused, WriteReply
+from shared.broker.answers import (
+    Claimed,
+    Code,
+    Created,
+    Due,
+    Full,
+    Gone,
+    Known,
+    Limited,
+    Lost,
+    Page,
+    Position,
+    Refused,
+    WriteReply,
+)
 from shared.broker.client import Client, connect, run, run_many
-from shared.broker.keys import idempotency_entry_key, stream_keys, sweep_keys, worker_channel
+from shared.broker.keys import idempotency_entry_key, job_key, stream_keys, sweep_keys, worker_channel
 from shared.broker.scripts import Call, Ending, Fields, Holder, Script, StreamScripts, enqueue
 from shared.errors import BrokerUnavailable
+from shared.limits import Demand, Limits
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.protocol.lifecycle import ACTIVE, Status
 from shared.settings import Settings
@@ -27,9 +43,10 @@ SCRIPTS = StreamScripts(SETTINGS)
 LEASE_MS, RETENTION_MS = round(SETTINGS.lease_s * 1000), round(SETTINGS.retention_s * 1000)
 DIGEST = "ab" * 32
 TOKEN = "w1.token"
-ENDING = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage": "null"})
+ANY = Demand("an-account", Limits(), 0)
+ENDING = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage": "null"}, 0)
 NOBODY_WATCHES = Ending(
-    Status.CANCELLED, {"finish_reason": "cancelled", "reason": "abandoned"}, only_if_unwatched=True
+    Status.CANCELLED, {"finish_reason": "cancelled", "reason": "abandoned"}, 0, only_if_unwatched=True
 )
 STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = range(8)
 LUA = Path(str(files("shared.broker") / "lua"))
@@ -74,10 +91,12 @@ class Stream:
         self.keys = stream_keys(self.id, self.idempotency)
 
     async def create(self, **fields: str | int) -> "Stream":
-        assert await run(self.client, self.creation(**fields)) == Created(known=None)
+        assert isinstance(await run(self.client, self.creation(fields=fields)), Created)
         return self
 
-    def creation(self, **fields: str | int) -> Call[Created]:
+    def creation(
+        self, *, demand: Demand = ANY, fields: Fields | None = None
+    ) -> Call[Created | Known | Limited | Full]:
         all_fields: Fields = {
             "principal": "p",
             "provider": "fake",
@@ -87,9 +106,11 @@ class Stream:
             "grace_ms": 0,
             "body_hash": "ff",
             **({"idempotency": DIGEST} if self.idempotency else {}),
-            **fields,
+            **(fields or {}),
         }
-        return SCRIPTS.create(self.id, fields=all_fields, body_hash="ff", idempotency=self.idempotency)
+        return SCRIPTS.create(
+            self.id, fields=all_fields, body_hash="ff", idempotency=self.idempotency, demand=demand, job=b"job"
+        )
 
     async def claim(self, token: str = TOKEN) -> Holder:
         claimed = await run(self.client, SCRIPTS.claim(self.id, token))
@@ -213,7 +234,7 @@ def test_every_script_says_what_it_takes_and_answers(name: str) -> None:
     assert first.startswith("#!lua")
     assert "-- ARGV: 1 " in header
     assert re.search("[Aa]nswers", header)
-    assert ("-- KEYS: 1 " in header) == (name in {"enqueue", "sweep"})
+    assert ("-- KEYS: 1 " in header) == (name in {"enqueue", "sweep", "unpark"})
     assert all_scripts()[name].source.startswith(first + "\n")
     assert all_scripts()[name].source.count("#!lua") == 1
 
@@ -227,11 +248,17 @@ def test_which_scripts_run_when_redis_is_full() -> None:
         *("renew", "finish", "cancel", "delete", "acknowledge", "release", "sweep"),
     }
     assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read"}
-    assert {name for name, flag in flags.items() if flag == ""} == {"create", "claim", "append", "restore", "enqueue"}
+    assert {name for name, flag in flags.items() if flag == ""} == {
+        *("create", "claim", "append", "restore", "enqueue", "unpark"),
+    }
 
 
 def test_lua_is_little() -> None:
-    assert sum(len(path.read_text().splitlines()) for path in LUA.glob("*.lua")) < 430
+    """What a stream needs, and what limits and the queue do."""
+    lines = {path.stem: len(path.read_text().splitlines()) for path in LUA.glob("*.lua")}
+    admission = sum(lines.pop(name) for name in ("_account", "_queue", "_lane", "create", "unpark"))
+    assert sum(lines.values()) < 440
+    assert admission < 230
 
 
 def test_lua_and_the_lifecycle_agree_on_what_is_active() -> None:
@@ -253,7 +280,7 @@ async def test_append_to_what_has_ended(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 2))
-    ending = Ending(Status.CANCELLED, {"finish_reason": "cancelled", "reason": "cancelled"})
+    ending = Ending(Status.CANCELLED, {"finish_reason": "cancelled", "reason": "cancelled"}, 0)
     await stream.finish(holder, 3, [DONE], ending)
     before = await stream.everything()
     closed = WriteReply(Code.CLOSED, 3, "cancelled", False, holder.epoch)
@@ -272,7 +299,7 @@ async def test_append_to_what_has_ended(client: Client) -> None:
 async def test_append_to_what_was_deleted(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
-    await run(client, SCRIPTS.delete(stream.id))
+    await run(client, SCRIPTS.delete(stream.id, "p"))
     assert await stream.append(holder, 1, some(1, 1)) == WriteReply(Code.CLOSED, 0, "deleted", False, 0)
     assert not await client.exists(*stream.keys[:READERS])
 
@@ -672,7 +699,7 @@ async def test_restore_never_reopens_what_has_ended(client: Client) -> None:
 async def test_restore_never_undoes_a_delete(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
-    await run(client, SCRIPTS.delete(stream.id))
+    await run(client, SCRIPTS.delete(stream.id, "p"))
     assert await stream.restore(holder, some(1, 5)) == WriteReply(Code.CLOSED, 0, "deleted", False, 0)
     assert not await client.exists(*stream.keys[:READERS])
 
@@ -859,7 +886,7 @@ async def test_create(client: Client) -> None:
     await lives_as_one(stream)
     other = Stream(client)
     known = await run(client, other.creation())
-    assert known == Created(known=(stream.id, "ff"))
+    assert known == Known(stream.id, "ff")
     assert not await client.exists(other.keys[STATE])
 
 
@@ -868,7 +895,7 @@ async def test_a_repeated_create_changes_nothing(client: Client) -> None:
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 1))
     before = await stream.everything()
-    assert await run(client, stream.creation()) == Created(known=None)
+    assert await run(client, stream.creation()) == Created(0, None)
     assert await stream.everything() == before
 
 
@@ -905,13 +932,13 @@ async def test_cancel(client: Client) -> None:
 
 async def test_delete(client: Client) -> None:
     stream = Stream(client)
-    assert await run(client, SCRIPTS.delete(stream.id)) is False
+    assert await run(client, SCRIPTS.delete(stream.id, "p")) is False
     await stream.create()
     holder = await stream.claim()
     await stream.acknowledge()
     await stream.append(holder, 1, some(1, 2))
     async with heard(client, "w1") as words:
-        assert await run(client, SCRIPTS.delete(stream.id)) is True
+        assert await run(client, SCRIPTS.delete(stream.id, "p")) is True
     assert words == [f"cancel {stream.id}"]
     assert await stream.read() == Gone("p", deleted=True)
     assert not await client.exists(*stream.keys[: READERS + 1])
@@ -919,7 +946,7 @@ async def test_delete(client: Client) -> None:
     assert await client.get(stream.keys[IDEMPOTENCY]) == f"{stream.id} ff".encode()  # no second generation
     lives = await stream.lives()
     assert lives[TOMBSTONE] > lives[IDEMPOTENCY] > 0
-    assert await run(client, SCRIPTS.delete(stream.id)) is False
+    assert await run(client, SCRIPTS.delete(stream.id, "p")) is False
     assert await stream.acknowledge() is None
     assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
 
@@ -990,15 +1017,14 @@ async def test_read_of_what_is_not_there(client: Client) -> None:
 
 
 async def test_enqueue(client: Client) -> None:
-    def call(score: int) -> Call[bool]:
-        return enqueue("an-id", b"job", job_key="hr:queue:job", score=score, life_s=60)
-
-    assert await run(client, call(5)) is True
-    assert await run(client, call(9)) is False
-    assert await client.zrange("hr:queue", 0, -1, withscores=True) == [(b"an-id", 5.0)]
-    assert await client.get("hr:queue:job") == b"job"
-    assert await client.zrem("hr:queue", "an-id") == 1
-    assert await run(client, call(9)) is True
+    waiting = await Stream(client).create()
+    call = enqueue("an-id", b"job", life_s=60)
+    assert await run(client, call) is True
+    assert await run(client, call) is False
+    assert [name for name, _ in await client.zpopmin("hr:queue", 2)] == [b"an-id", waiting.id.encode()]
+    assert await client.get(job_key("an-id")) == b"job"
+    assert job_key("an-id") == job_key_prefix + "an-id"
+    assert await run(client, call) is True
 
 
 async def test_sweep(client: Client) -> None:
@@ -1053,7 +1079,7 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
         SCRIPTS.append(holder, 3, some(3, 3)),
         SCRIPTS.claim(waiting.id, TOKEN),
         SCRIPTS.restore(new.holder(1), [], fields={"principal": "p"}, body_hash="ff"),
-        enqueue(waiting.id, b"job", job_key="hr:queue:job", score=1, life_s=60),
+        enqueue(waiting.id, b"job", life_s=60),
         new.creation(),
     ]
     for call in refused:
@@ -1063,13 +1089,13 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
     assert await running.acknowledge() == Position(Status.RUNNING, holder.epoch, 2)
     assert (await running.page()).events == some(1, 2)
     assert await run(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
-    assert await run(client, SCRIPTS.delete(deleted.id)) is True
+    assert await run(client, SCRIPTS.delete(deleted.id, "p")) is True
     assert (await run(client, SCRIPTS.release(holders[released.id]))).code is Code.OK
     await run(client, SCRIPTS.sweep(sweep_keys()[0], "id"))
     assert (await running.finish(holder, 3, [DONE])).code is Code.OK
     assert (await running.page()).events == [*some(1, 2), DONE]
     await client.config_set("maxmemory", "0")
-    assert await run(client, refused[-1]) == Created(known=None)
+    assert isinstance(await run(client, refused[-1]), Created)
     assert [key async for key in client.scan_iter() if await client.ttl(key) == -1] == []
     await client.aclose()
     broker.kill()
@@ -1097,7 +1123,7 @@ async def test_forgotten_scripts_are_loaded_again(client: Client) -> None:
 
 async def test_a_redis_that_is_away(client: Client, tmp_path: Path) -> None:
     away = connect(Broker(tmp_path).url)
-    calls: list[Call[Any]] = [SCRIPTS.claim("0" * 34, TOKEN), SCRIPTS.delete("0" * 34)]
+    calls: list[Call[Any]] = [SCRIPTS.claim("0" * 34, TOKEN), SCRIPTS.delete("0" * 34, "p")]
     assert [type(answer) for answer in await run_many(away, calls)] == [BrokerUnavailable] * 2
     with pytest.raises(BrokerUnavailable):
         await run(away, calls[0])

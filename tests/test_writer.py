@@ -10,6 +10,7 @@ from shared.broker.answers import Claimed, Refused
 from shared.broker.client import Client, connect, run
 from shared.broker.ending import Outcome, holder_of
 from shared.broker.scripts import StreamScripts
+from shared.limits import Demand, Limits
 from shared.protocol.events import Usage
 from shared.protocol.ids import new_stream_id
 from shared.settings import Settings
@@ -37,7 +38,10 @@ async def claimed_writer(client: Client) -> StreamWriter:
     stream_id = new_stream_id()
     fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": "continue", "grace_ms": 0}
     fields["body_hash"] = "00"
-    await run(client, SCRIPTS.create(stream_id, fields=fields, body_hash="00", idempotency=None))
+    creation = SCRIPTS.create(
+        stream_id, fields=fields, body_hash="00", idempotency=None, demand=Demand("a", Limits(), 0), job=b"job"
+    )
+    await run(client, creation)
     claimed = await run(client, SCRIPTS.claim(stream_id, TOKEN))
     assert isinstance(claimed, Claimed)
     writer = StreamWriter(

@@ -17,6 +17,7 @@ from shared.settings import Settings
 from workers import metrics
 from workers.asking import Asking
 from workers.flusher import Flusher
+from workers.lanes import Lanes
 from workers.leases import Leases
 from workers.writer import HANDOVER, Ended, StreamWriter
 
@@ -38,6 +39,7 @@ class Generation:
         asking: Asking,
         flusher: Flusher,
         leases: Leases,
+        lanes: Lanes,
     ) -> None:
         self._worker_id = worker_id
         self._settings = settings
@@ -46,6 +48,7 @@ class Generation:
         self._asking = asking
         self._flusher = flusher
         self._leases = leases
+        self._lanes = lanes
 
     async def run(self, stream_id: str) -> None:
         """From claim to end. Returns quietly where the stream is held, ended or gone: a job only carries an id."""
@@ -54,6 +57,12 @@ class Generation:
         if isinstance(claimed, Refused):
             logger.debug("stream %s not claimed: %s", stream_id, claimed)
             return
+        try:
+            await self._go_on(stream_id, claimed, token)
+        finally:
+            self._lanes.freed()
+
+    async def _go_on(self, stream_id: str, claimed: Claimed, token: str) -> None:
         if claimed.attempt > 1:
             metrics.TAKEOVERS.inc()
         instead = self._outcome_instead(claimed)

@@ -28,6 +28,7 @@ from workers.asking import Asking
 from workers.breakers import Breakers
 from workers.flusher import Flusher
 from workers.generate import Generation
+from workers.lanes import Lanes
 from workers.leases import Leases
 from workers.providers.base import Provider
 from workers.providers.registry import configured_providers
@@ -82,6 +83,7 @@ class _Worker:
         self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
         breakers = Breakers(client, self._providers, settings)
+        lanes = Lanes(client, settings)
         generation = Generation(
             worker_id=worker_id,
             settings=settings,
@@ -90,6 +92,7 @@ class _Worker:
             asking=Asking(self._providers, breakers, settings),
             flusher=flusher,
             leases=self._leases,
+            lanes=lanes,
         )
         put_back = partial(enqueue, client, life_s=settings.retention_s)
         sweep = Sweep(
@@ -104,7 +107,15 @@ class _Worker:
         self._queue = StreamQueue(settings, worker_id, generation.run, put_back)
         self._taking = asyncio.create_task(self._queue.main())
         offering = _offer(client, self._providers.values())
-        works = (flusher.run(), self._leases.renew(), self._leases.listen(), sweep.run(), breakers.run(), offering)
+        works = (
+            flusher.run(),
+            self._leases.renew(),
+            self._leases.listen(),
+            sweep.run(),
+            breakers.run(),
+            lanes.run(),
+            offering,
+        )
         self._background = [asyncio.create_task(work) for work in works]
         settle_garbage_collector()
         logger.info("worker %s serves %s, %d slots", worker_id, ", ".join(self._providers), settings.concurrency)

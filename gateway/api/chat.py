@@ -54,7 +54,7 @@ async def start_and_stream(
         return StreamResponse(_resume_without_key(), gateway.settings, gateway.rights.watch(right))
     dispatched = await _dispatch(gateway, caller, asked, idempotency_key, on_disconnect="cancel")
     page = await _page_of(gateway, right, dispatched, cursor)
-    headers = {"X-Stream-Id": dispatched.stream_id, "Location": f"/chat/stream/{dispatched.stream_id}"}
+    headers = _headers(dispatched)
     if page.status in TERMINAL and page.length and cursor == (page.epoch, page.length):
         # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
         page = await read_own(gateway, right, dispatched.stream_id, EventId(page.epoch, page.length - 1))
@@ -80,7 +80,7 @@ async def start(
         "status_url": f"/chat/{stream_id}",
         "expires_at": expires.isoformat(timespec="seconds"),
     }
-    return JSONResponse(body, 202, headers={"X-Stream-Id": stream_id, "Location": f"/chat/stream/{stream_id}"})
+    return JSONResponse(body, 202, headers=_headers(dispatched))
 
 
 async def _dispatch(
@@ -98,7 +98,7 @@ async def _dispatch(
     return await gateway.dispatch.dispatch(
         resolved,
         body_hash=body_hash,
-        principal=caller.id,
+        principal=caller,
         idempotency_key=key,
         on_disconnect=on_disconnect,
     )
@@ -112,6 +112,12 @@ async def _page_of(gateway: GatewayState, right: Right, dispatched: Dispatched, 
     if page.status is Status.QUEUED:  # the first try may have died before its job was queued
         await gateway.dispatch.enqueue(dispatched.stream_id)
     return page
+
+
+def _headers(dispatched: Dispatched) -> dict[str, str]:
+    stream_id = dispatched.stream_id
+    limits = dispatched.admission.headers if dispatched.admission else {}
+    return {"X-Stream-Id": stream_id, "Location": f"/chat/stream/{stream_id}", **limits}
 
 
 async def _is_known(gateway: GatewayState, caller: Principal, key: str | None) -> bool:

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from shared.errors import HeadraceError, Unauthenticated, Unavailable
+from shared.errors import HeadraceError, LimitReached, Unauthenticated, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ def error_response(
 async def _ours(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HeadraceError)  # noqa: S101  what it is registered for
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else {}
+    if isinstance(error, LimitReached):
+        headers = error.headers
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     return error_response(error.http_status, error.code, error.message, retryable=error.retryable, headers=headers)

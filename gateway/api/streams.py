@@ -16,7 +16,6 @@ from gateway.subscription import Subscription
 from shared.broker.answers import Page, Refused
 from shared.broker.client import run
 from shared.broker.ending import Outcome, end_unheld, read_all
-from shared.broker.owned import forget_owned
 from shared.broker.status import read_state
 from shared.errors import Draining, StreamGone
 from shared.protocol import events
@@ -105,9 +104,8 @@ async def delete(stream_id: str, gateway: Gateway, caller: Caller) -> None:
     """Cancels a running stream and forgets the content. By its owner alone: a ticket is not enough."""
     caller.need(Scope.CANCEL)
     await read_own(gateway, Right.of(caller), stream_id, most_events=0)
-    if not await run(gateway.client, gateway.scripts.delete(stream_id)):
+    if not await run(gateway.client, gateway.scripts.delete(stream_id, caller.id)):
         raise StreamGone
-    await forget_owned(gateway.client, caller.id, stream_id)
 
 
 def _tool_call(call: events.ToolCall) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class ApiKeys:
             raise Unauthenticated("the API key is not one of ours, or was revoked")
         if key.has_expired:
             raise Unauthenticated("the API key has expired")
-        return Principal(f"key:{key.name}", frozenset(map(Scope, key.scopes)), key.expires_at, key.id)
+        return Principal(f"key:{key.name}", frozenset(map(Scope, key.scopes)), key.expires_at, key.id, key.limits)
 
     async def stands(self, key_id: str) -> bool:
         """Whether the key is there still. Raises :class:`BrokerUnavailable`."""

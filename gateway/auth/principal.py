@@ -1,6 +1,7 @@
 """A caller, and what the caller may do."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -21,12 +22,13 @@ ALL_SCOPES: Final = frozenset(Scope)
 @dataclass(frozen=True, slots=True)
 class Principal:
     """``id`` is whose streams are whose; several keys may share one. ``expires_at`` (Unix seconds) and ``key_id`` say
-    when the right ends: at a time, with a key, or never."""
+    when the right ends: at a time, with a key, or never. ``limits``: those that are not as for all."""
 
     id: str
     scopes: frozenset[Scope] = ALL_SCOPES
     expires_at: float | None = None
     key_id: str | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     def need(self, scope: Scope) -> None:
         """Raises :class:`Forbidden`."""

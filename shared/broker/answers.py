@@ -38,10 +38,47 @@ class WriteReply(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
-    """``known`` is (stream id, body hash) of the stream that the idempotency key already stands for."""
+class Used:
+    """Of an account's limits. ``requests`` and ``tokens`` are of this minute; after their ``reset_s`` none are."""
 
-    known: tuple[str, str] | None
+    requests: int
+    requests_reset_s: float
+    tokens: int
+    tokens_reset_s: float
+    tokens_today: int
+    streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """``place``: in the queue, 1 for the next. ``used``: None where the account has no limits."""
+
+    place: int
+    used: Used | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The idempotency key already stands for this stream."""
+
+    stream_id: str
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """Nothing was made: ``limit`` would be broken, and not any more after ``wait_s``."""
+
+    limit: str
+    wait_s: float
+    used: Used
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Nothing was made: so many streams wait already."""
+
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +98,7 @@ class Refused(StrEnum):
     MISSING = "MISSING"
     CLOSED = "CLOSED"
     HELD = "HELD"
+    PARKED = "PARKED"
     UNHELD = "UNHELD"
 
 
@@ -120,10 +158,25 @@ def parse_write(raw: list[Any]) -> WriteReply:
     return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), raw[4])
 
 
-def parse_created(raw: list[bytes]) -> Created:
-    if raw[0] == b"KNOWN":
-        return Created(known=(raw[1].decode(), raw[2].decode()))
-    return Created(known=None)
+def parse_created(raw: list[Any]) -> Created | Known | Limited | Full:
+    match raw[0]:
+        case b"KNOWN":
+            return Known(raw[1].decode(), raw[2].decode())
+        case b"LIMITED":
+            return Limited(raw[1].decode(), raw[2] / 1000, _used(raw[3:]))
+        case b"FULL":
+            return Full(raw[1])
+        case b"EXISTS":  # said twice, since the answer was lost
+            return Created(0, None)
+    return Created(raw[1], _used(raw[2:]) if raw[2:] else None)
+
+
+def _used(raw: list[int]) -> Used:
+    return Used(raw[0], raw[1] / 1000, raw[2], raw[3] / 1000, raw[4], raw[5])
+
+
+def parse_unparked(raw: list[bytes]) -> list[str]:
+    return [stream_id.decode() for stream_id in raw[::2]]
 
 
 def parse_claim(raw: list[Any]) -> Claimed | Refused:

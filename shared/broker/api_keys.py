@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -23,7 +23,8 @@ _SECRET_BYTES: Final = 32
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """``name``: whose it is; keys of one name share their streams. ``expires_at`` in Unix seconds; None for never."""
+    """``name``: whose it is; keys of one name share their streams. ``expires_at`` in Unix seconds; None for never.
+    ``limits``: by the names of :class:`shared.limits.Limits`, those that differ from what is set for all."""
 
     id: str
     name: str
@@ -31,6 +32,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     scopes: list[str]
     created_at: float
     expires_at: float | None = None
+    limits: dict[str, int] = {}
 
     @property
     def has_expired(self) -> bool:
@@ -44,12 +46,17 @@ _decoder: Final = msgspec.json.Decoder(ApiKey)
 
 
 async def create_api_key(
-    client: Client, name: str, scopes: Sequence[str], *, life_s: float | None = None
+    client: Client,
+    name: str,
+    scopes: Sequence[str],
+    *,
+    life_s: float | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> tuple[ApiKey, str]:
     """The key, and the only sight of what its owner has to send."""
     secret, now = secrets.token_urlsafe(_SECRET_BYTES), time.time()
     expires_at = None if life_s is None else now + life_s
-    key = ApiKey(secrets.token_hex(6), name, _hash_of(secret), sorted(scopes), now, expires_at)
+    key = ApiKey(secrets.token_hex(6), name, _hash_of(secret), sorted(scopes), now, expires_at, dict(limits or {}))
     command: Command = ("SET", api_key_key(key.id), msgspec.json.encode(key))
     await ask(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])
     return key, f"{PREFIX}{key.id}-{secret}"

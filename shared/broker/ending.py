@@ -62,7 +62,14 @@ class Outcome:
         if self.error is not None:
             error = events.Error(self.error.code, self.error.message, self.error.retryable)
             fields["error"] = msgspec.json.encode(error)
-        return Ending(STATUS_AFTER[self.finish_reason], fields, only_if_unwatched)
+        return Ending(STATUS_AFTER[self.finish_reason], fields, _tokens(usage), only_if_unwatched)
+
+
+def _tokens(usage: Usage | None) -> int:
+    """As limits count: none where there was no answer, and nobody says that it cost anything."""
+    if usage is None or (usage.estimated and not usage.output_tokens):
+        return 0
+    return usage.input_tokens + usage.output_tokens
 
 
 def holder_of(stream_id: str, claimed: Claimed, token: str) -> Holder:
@@ -94,7 +101,7 @@ _OWNED_BY_SCRIPTS = frozenset(
 async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> bool:
     """End a stream that nobody holds. False where somebody holds it by now, or it has ended."""
     token = f"ending.{secrets.token_hex(8)}"
-    claimed = await run(client, scripts.claim(stream_id, token))
+    claimed = await run(client, scripts.claim(stream_id, token, to_end=True))
     if not isinstance(claimed, Claimed):
         return False
     return await end_claimed(client, scripts, stream_id, claimed, token, outcome)

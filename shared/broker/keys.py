@@ -12,23 +12,35 @@ hr:{bb}:index                zset    create … finish   as long as its longest 
 hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
 hr:catalog                   hash    workers           a day from the last word of any worker
 hr:sweep                     string  one process       1.5 s; who sweeps
-hr:owned:<digest>            zset    dispatch, delete  with its longest stream; ids of one principal by creation
+hr:owned:<account>           zset    create, delete    with its longest stream; ids of one principal by creation
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
 hr:breaker:<provider>        string  workers           30 s; stands while the provider is left alone
 hr:breaker:<provider>:failures  counter workers        a minute longer; failures in a row
-hr:queue, hr:queue:*         arq     dispatch, arq     a day
+hr:queue                     zset    create, enqueue   with its last stream; id → turn, the lowest is taken first
+arq:job:<id>                 string  create, enqueue   with the stream; arq's, as arq:* and hr:queue:* are
+hr:turns                     hash    create            with the queue; account → its last round (docs/adr/0010)
+hr:waiting                   zset    create, claim     with the queue; id → creation, of those nobody took yet
+hr:taken                     counter claim             a day; how many were ever taken
+hr:account:<account>:used    hash    create, finish    two days; r<second>, t<second>, d<day> → how many
+hr:account:<account>:streams zset    create … finish   with its longest stream; id → when it is forgotten
+hr:lane:<provider>:running   zset    claim … finish    a day; id → end of its lease, where a provider has a limit
+hr:lane:<provider>:parked    zset    claim, unpark     with its last stream; id → turn
 hr:gateway:<gateway>         pub/sub append, finish    -, ids of streams whose tail has grown
 hr:worker:<worker>           pub/sub cancel, room      -
 
 ``bb`` is the stream's bucket, the hash tag on Redis Cluster. Only API keys may have no expiry; a test fixture checks.
 """
 
-import hashlib
+from collections.abc import Sequence
 from typing import Final
 
+from shared.limits import account_of
 from shared.protocol.ids import BUCKETS, bucket_of
 
 QUEUE: Final = "hr:queue"
+TURNS: Final = "hr:turns"
+WAITING: Final = "hr:waiting"
+TAKEN: Final = "hr:taken"
 CATALOG: Final = "hr:catalog"
 SWEEP: Final = "hr:sweep"
 
@@ -51,6 +63,12 @@ def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
     if idempotency:
         keys.append(idempotency_entry_key(idempotency))
     return keys
+
+
+def stream_keys_and(stream_id: str, idempotency: str | None, more: Sequence[str]) -> list[str]:
+    """The same and ``more``, from the ninth on; a stream without an idempotency entry has its state there again."""
+    keys = stream_keys(stream_id, idempotency)
+    return [*keys, *([] if idempotency else keys[:1]), *more]
 
 
 def idempotency_entry_key(digest: str) -> str:
@@ -83,7 +101,17 @@ def worker_channel(worker_id: str) -> str:
 
 
 def owned_key(principal: str) -> str:
-    return f"hr:owned:{hashlib.sha256(principal.encode()).hexdigest()[:32]}"
+    return f"hr:owned:{account_of(principal)}"
+
+
+def job_key(stream_id: str) -> str:
+    """Where arq looks for a job."""
+    return f"arq:job:{stream_id}"
+
+
+def lane_keys(provider: str) -> list[str]:
+    """Running and parked. The scripts derive the same names, and those of accounts, from what the state says."""
+    return [f"hr:lane:{provider}:running", f"hr:lane:{provider}:parked"]
 
 
 def api_key_key(key_id: str) -> str:

@@ -1,9 +1,8 @@
-"""Whose streams there are: ``hr:owned:<digest of the principal>``, a sorted set of ids by their time of creation.
+"""Whose streams there are: ``hr:owned:<account>``, a sorted set of ids by their time of creation.
 
-It is told beside the stream's own creation, not with it: an id whose stream is gone is passed over.
+An id whose stream is gone is passed over. Beyond the newest 10,000 (create.lua) they can be read and are not listed.
 """
 
-import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,8 +12,6 @@ from shared.broker.client import Client, ask
 from shared.broker.keys import owned_key, state_key
 from shared.broker.status import time_of
 
-#: The newest of one principal; older ones can be read as long as they live, and are not listed.
-_MOST_LISTED: Final = 10_000
 #: Read beyond a page, for ids of the same millisecond and for those whose stream is gone.
 _SPARE: Final = 64
 _FIELDS: Final = ("status", "provider", "model", "finish_reason", "metadata", "created", "ended")
@@ -28,25 +25,8 @@ class Listed:
     next_page: str | None
 
 
-async def note_owned(client: Client, principal: str, stream_id: str, *, life_s: float) -> None:
-    """Raises :class:`BrokerUnavailable`, as all here do."""
-    key = owned_key(principal)
-    await ask(
-        client,
-        [
-            ("ZADD", key, time.time_ns() // 1_000_000, stream_id),
-            ("ZREMRANGEBYRANK", key, 0, -_MOST_LISTED - 1),
-            ("PEXPIRE", key, round(life_s * 1000)),
-        ],
-    )
-
-
-async def forget_owned(client: Client, principal: str, stream_id: str) -> None:
-    await ask(client, [("ZREM", owned_key(principal), stream_id)])
-
-
 async def list_owned(client: Client, principal: str, *, most: int, page: tuple[int, str] | None) -> Listed:
-    """The newest first; from after ``page``, (time, id) of the last one seen."""
+    """The newest first; from after ``page``, (time, id) of the last one seen. Raises :class:`BrokerUnavailable`."""
     top = "+inf" if page is None else page[0]
     command = ("ZRANGE", owned_key(principal), top, "-inf", "BYSCORE", "REV", "LIMIT", 0, most + _SPARE, "WITHSCORES")
     (flat,) = await ask(client, [command])

@@ -13,8 +13,32 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from shared.broker import answers
-from shared.broker.answers import Claimed, Created, Due, Gone, Lost, Page, Position, Refused, WriteReply
-from shared.broker.keys import QUEUE, stream_keys
+from shared.broker.answers import (
+    Claimed,
+    Created,
+    Due,
+    Full,
+    Gone,
+    Known,
+    Limited,
+    Lost,
+    Page,
+    Position,
+    Refused,
+    WriteReply,
+)
+from shared.broker.keys import (
+    QUEUE,
+    TAKEN,
+    TURNS,
+    WAITING,
+    job_key,
+    lane_keys,
+    owned_key,
+    stream_keys,
+    stream_keys_and,
+)
+from shared.limits import LIMIT_NAMES, Demand
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 from shared.settings import Settings
@@ -64,10 +88,12 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """``fields``: finish_reason, reason, usage, error. ``only_if_unwatched``: answer WATCHED where a reader came."""
+    """``fields``: finish_reason, reason, usage, error. ``tokens``: what it took of its account's limits.
+    ``only_if_unwatched``: answer WATCHED where a reader came."""
 
     status: Status
     fields: Fields
+    tokens: int
     only_if_unwatched: bool = False
 
 
@@ -80,14 +106,36 @@ class StreamScripts:
         self._lease = _ms(settings.lease_s)
         self._reader_lease = _ms(settings.reader_lease_s)
         self._life = (_ms(settings.retention_s), _ms(settings.tombstone_s))
+        self._queue_depth = settings.queue_depth
+        longest_s = settings.queue_timeout_s + settings.max_attempts * (settings.total_deadline_s + settings.lease_s)
+        self._longest_life = _ms(longest_s)
+        self._lanes = [item for lane in settings.provider_streams.items() for item in lane]
 
-    def create(self, stream_id: str, *, fields: Fields, body_hash: str, idempotency: str | None) -> Call[Created]:
-        """``fields`` must contain ``principal`` and ``on_disconnect``."""
-        arguments: list[Argument] = [body_hash, *self._life, self._lease, self._reader_lease, *_flat(fields)]
-        return Call(_CREATE, stream_keys(stream_id, idempotency), arguments, answers.parse_created)
+    def create(
+        self, stream_id: str, *, fields: Fields, body_hash: str, idempotency: str | None, demand: Demand, job: bytes
+    ) -> Call[Created | Known | Limited | Full]:
+        """``fields`` must contain ``principal`` and ``on_disconnect``. ``job``: what arq is to find."""
+        keys = [QUEUE, job_key(stream_id), TURNS, WAITING, owned_key(str(fields["principal"]))]
+        arguments: list[Argument] = [
+            body_hash,
+            *self._life,
+            self._lease,
+            self._reader_lease,
+            job,
+            self._queue_depth,
+            demand.account,
+            demand.tokens,
+            self._longest_life,
+            *(getattr(demand.limits, name) for name in LIMIT_NAMES),
+            *_flat(fields),
+        ]
+        return Call(_CREATE, stream_keys_and(stream_id, idempotency, keys), arguments, answers.parse_created)
 
-    def claim(self, stream_id: str, token: str) -> Call[Claimed | Refused]:
-        return Call(_CLAIM, stream_keys(stream_id), [token, self._lease], answers.parse_claim)
+    def claim(self, stream_id: str, token: str, *, to_end: bool = False) -> Call[Claimed | Refused]:
+        """``to_end``: whatever room its provider has."""
+        keys = stream_keys_and(stream_id, None, [WAITING, TAKEN])
+        lanes = [] if to_end else self._lanes
+        return Call(_CLAIM, keys, [token, self._lease, *lanes], answers.parse_claim)
 
     def append(
         self, holder: Holder, first: int, events: Sequence[bytes], *, resend: bool = False
@@ -101,7 +149,8 @@ class StreamScripts:
         """``events`` from seq ``first``; the last is ``done``."""
         fields = _flat(ending.fields)
         head: list[Argument] = [holder.epoch, holder.token, first, self._cap, *self._life, ending.status]
-        arguments: list[Argument] = [*head, int(ending.only_if_unwatched), len(fields), *fields, *events]
+        head += [int(ending.only_if_unwatched), ending.tokens]
+        arguments: list[Argument] = [*head, len(fields), *fields, *events]
         return Call(_FINISH, holder.keys, arguments, answers.parse_write)
 
     def restore(self, holder: Holder, events: Sequence[bytes], *, fields: Fields, body_hash: str) -> Call[WriteReply]:
@@ -140,9 +189,10 @@ class StreamScripts:
     def cancel(self, stream_id: str, reason: str) -> Call[Refused]:
         return Call(_CANCEL, stream_keys(stream_id), [reason], answers.parse_refused)
 
-    def delete(self, stream_id: str) -> Call[bool]:
+    def delete(self, stream_id: str, principal: str) -> Call[bool]:
         """False: there was nothing to delete."""
-        return Call(_DELETE, stream_keys(stream_id), [self._life[0] + self._life[1]], answers.parse_deleted)
+        keys = stream_keys_and(stream_id, None, [QUEUE, job_key(stream_id), WAITING, owned_key(principal)])
+        return Call(_DELETE, keys, [self._life[0] + self._life[1]], answers.parse_deleted)
 
     def read(
         self, stream_id: str, after: EventId, *, most_events: int = MOST_EVENTS, most_bytes: int = 64 * 1024
@@ -156,24 +206,30 @@ class StreamScripts:
         return Call(_SWEEP, keys, [self._lease, most, run_id], answers.parse_due)
 
 
-def enqueue(stream_id: str, job: bytes, *, job_key: str, score: int, life_s: float) -> Call[bool]:
-    """Puts a stream's id into the queue, unless it waits there already (False). ``job``: arq's own bytes."""
-    return Call(_ENQUEUE, [QUEUE, job_key], [stream_id, job, score, _ms(life_s)], bool)
+def enqueue(stream_id: str, job: bytes, *, life_s: float) -> Call[bool]:
+    """Puts a stream's id before all others into the queue, unless it waits there already (False)."""
+    return Call(_ENQUEUE, [QUEUE, job_key(stream_id)], [stream_id, job, _ms(life_s)], bool)
 
 
-_CREATE: Final = Script("create")
-_CLAIM: Final = Script("claim")
+def unpark(provider: str, most: int) -> Call[list[str]]:
+    """Streams for which their provider has room by now; they are to be queued."""
+    return Call(_UNPARK, lane_keys(provider), [most], answers.parse_unparked)
+
+
+_CREATE: Final = Script("create", after=("_stream", "_account", "_queue"))
+_CLAIM: Final = Script("claim", after=("_stream", "_lane"))
 _APPEND: Final = Script("append", after=("_append_daily", "_stream"))
-_FINISH: Final = Script("finish")
-_RESTORE: Final = Script("restore")
-_RENEW: Final = Script("renew")
-_RELEASE: Final = Script("release")
+_FINISH: Final = Script("finish", after=("_stream", "_account", "_lane"))
+_RESTORE: Final = Script("restore", after=("_stream", "_account", "_lane"))
+_RENEW: Final = Script("renew", after=("_stream", "_lane"))
+_RELEASE: Final = Script("release", after=("_stream", "_lane"))
 _ACKNOWLEDGE: Final = Script("acknowledge")
 _CANCEL: Final = Script("cancel")
-_DELETE: Final = Script("delete")
+_DELETE: Final = Script("delete", after=("_stream", "_account", "_lane"))
 _READ: Final = Script("read")
 _SWEEP: Final = Script("sweep", after=())
 _ENQUEUE: Final = Script("enqueue", after=())
+_UNPARK: Final = Script("unpark", after=())
 
 
 def _ms(seconds: float) -> int:

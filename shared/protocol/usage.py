@@ -23,11 +23,15 @@ class Estimate:
         """From a stream's state."""
         return cls(int(fields.get("prompt_characters", b"0")), int(fields.get("max_tokens", b"0")))
 
+    @property
+    def prompt_tokens(self) -> int:
+        return _tokens(self.prompt_characters)
+
     def usage(self, deltas: int, characters: int, *, cancelled: bool = False) -> Usage:
         """Of an answer of so many deltas and characters: a delta is at least a token."""
         output = max(deltas, _tokens(characters))
         saved = max(0, self.max_tokens - output) if cancelled and self.max_tokens else UNSET
-        return Usage(_tokens(self.prompt_characters), output, estimated=True, tokens_saved=saved)
+        return Usage(self.prompt_tokens, output, estimated=True, tokens_saved=saved)
 
 
 def _tokens(characters: int) -> int:

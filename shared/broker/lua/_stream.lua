@@ -1,9 +1,10 @@
 -- What every script of one stream begins with; scripts.py puts it after the script's own first line.
 -- KEYS: 1 state (hash)  2 log (list)  3 tail (stream)  4 readers (zset)  5 index (zset)  6 tombstone (string)
---       7 pulse (hash)  8 idempotency entry (string), only where the stream has one
+--       7 pulse (hash)  8 idempotency entry (string), where the stream has one; else missing, or 1 once more
 -- Times are milliseconds of Redis' own clock. A script checks everything before its first write.
 
 local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = unpack(KEYS)
+if IDEMPOTENCY == STATE then IDEMPOTENCY = nil end
 local ID = string.match(STATE, ':(%x+):state$')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

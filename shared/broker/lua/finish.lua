@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- The last append: the remaining events, `done` among them, and the terminal state in one step. No window.
 -- ARGV: 1 epoch, 2 holder, 3 seq of the first event given, 4 cap, 5 retention ms, 6 tombstone ms, 7 status,
---       8 1: only if nobody watches, 9 number of state fields and values, 10.. field, value, …, then the events
+--       8 1: only if nobody watches, 9 tokens that it took, 10 number of state fields and values,
+--       11.. field, value, …, then the events
 -- Answers as append does, or WATCHED where a reader came in the meantime (nothing is written then).
 
 local epoch, first = tonumber(ARGV[1]), tonumber(ARGV[3])
@@ -12,10 +13,12 @@ local n = log_length(s, epoch)
 if first > n + 1 then return answer('GAP', n, s) end
 if ARGV[8] == '1' and signal(s) == '' then return answer('WATCHED', n, s) end
 
-local events = 9 + tonumber(ARGV[9])
+local events = 10 + tonumber(ARGV[10])
 local last = first + #ARGV - events - 1
 write(s, epoch, n, last, events + 1 - first, tonumber(ARGV[4]))
-redis.call('HSET', STATE, 'status', ARGV[7], 'ended', now, unpack(ARGV, 10, events))
+redis.call('HSET', STATE, 'status', ARGV[7], 'ended', now, unpack(ARGV, 11, events))
+settle(tonumber(ARGV[9]))
+leave_lane(load_into(s, 'lane'))
 redis.call('HDEL', STATE, 'request', 'holder', 'lease_until', 'full')
 redis.call('ZREM', INDEX, ID)
 keep_until(now + ARGV[5], tonumber(ARGV[6]))

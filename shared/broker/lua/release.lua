@@ -7,6 +7,7 @@ local epoch = tonumber(ARGV[1])
 local s = load_for_writer()
 local refusal = refuse(s, epoch, ARGV[2])
 if refusal then return refusal end
+leave_lane(load_into(s, 'lane'))
 redis.call('HSET', STATE, 'lease_until', now, 'handed_over', 1)
 redis.call('HDEL', STATE, 'holder')
 redis.call('ZADD', INDEX, now, ID)

@@ -9,7 +9,8 @@ local refusal = refuse(s, epoch, ARGV[2])
 if refusal then return refusal end
 redis.call('HSET', STATE, 'lease_until', now + ARGV[3])
 redis.call('ZADD', INDEX, now + ARGV[3], ID)
+load_into(s, 'expires', 'lane')
+if s.lane then stay_in_lane(s.lane, now + ARGV[3]) end
 -- Six commands a stream: not at every renewal, only when a minute has gone by.
-local expires = tonumber(redis.call('HGET', STATE, 'expires'))
-if expires < now + ARGV[4] - math.min(60000, ARGV[4] / 2) then keep_until(now + ARGV[4], tonumber(ARGV[5])) end
+if tonumber(s.expires) < now + ARGV[4] - math.min(60000, ARGV[4] / 2) then keep_until(now + ARGV[4], tonumber(ARGV[5])) end
 return answer('OK', log_length(s, epoch), s)

@@ -18,6 +18,9 @@ redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', ARGV[2]
 redis.call('ZADD', INDEX, now + ARGV[3], ID)
 if IDEMPOTENCY then redis.call('SET', IDEMPOTENCY, ID .. ' ' .. ARGV[7]) end
 redis.call('SET', TOMBSTONE, 'live ' .. redis.call('HGET', STATE, 'principal'))
+load_into(s, 'account', 'lane')
+if s.account then stay_in_account(s.account, tonumber(ARGV[5])) end
+if s.lane then stay_in_lane(s.lane, now + ARGV[3]) end
 s = load_for_writer()
 write(s, epoch, 0, #ARGV - events, events, tonumber(ARGV[4]))
 keep_until(now + ARGV[5], tonumber(ARGV[6]))

@@ -1,0 +1,65 @@
+"""How many streams wait for a worker, for how long, and how fast they are taken: Redis' word, a second old."""
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from typing import Final
+
+from gateway import metrics
+from shared.broker.client import Client, ask
+from shared.broker.keys import TAKEN, WAITING
+from shared.errors import BrokerUnavailable, QueueFull
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_S: Final = 1.0
+_MEASURED_OVER_S: Final = 30
+_LONGEST_WAIT_S: Final = 60
+
+
+class Backlog:
+    """``longest_wait_s``: the queue timeout; who would wait for longer is better told at once."""
+
+    def __init__(self, client: Client, longest_wait_s: float) -> None:
+        self.waiting = 0
+        self._client = client
+        self._longest_wait_s = longest_wait_s
+        self._taken: deque[tuple[float, int]] = deque(maxlen=round(_MEASURED_OVER_S / _LOOK_EVERY_S) + 1)
+
+    def check(self) -> None:
+        """Raises :class:`QueueFull` where what waits already takes longer than anyone may wait."""
+        rate = self.drain_rate
+        if rate and self.waiting / rate > self._longest_wait_s:
+            seconds = round(self.waiting / rate)
+            raise self.refusal(f"{self.waiting} requests wait already, for which it takes about {seconds} s")
+
+    def refusal(self, message: str) -> QueueFull:
+        """To be tried again when a tenth of what waits has been taken: so not all who were refused find it full."""
+        rate = self.drain_rate
+        wait_s = math.ceil(self.waiting / 10 / rate) if rate else _LONGEST_WAIT_S / 4
+        return QueueFull(message, round(min(_LONGEST_WAIT_S, max(1, wait_s))))
+
+    @property
+    def drain_rate(self) -> float:
+        """Streams taken per second, lately; 0 where none was."""
+        if len(self._taken) <= 1:
+            return 0
+        (first_at, first), (last_at, last) = self._taken[0], self._taken[-1]
+        return max(0, last - first) / (last_at - first_at)
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                self.waiting, oldest, taken = await ask(
+                    self._client, [("ZCARD", WAITING), ("ZRANGE", WAITING, 0, 0, "WITHSCORES"), ("GET", TAKEN)]
+                )
+            except BrokerUnavailable:
+                logger.debug("the queue is out of reach")
+            else:
+                self._taken.append((time.monotonic(), int(taken or 0)))
+                metrics.QUEUE_DEPTH.set(self.waiting)
+                metrics.QUEUE_OLDEST.set(max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0)
+            await asyncio.sleep(_LOOK_EVERY_S)

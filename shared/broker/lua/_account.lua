@@ -1,0 +1,96 @@
+-- What an account uses of its limits, for the scripts in which a stream begins or ends. keys.py names the keys: they
+-- follow from the account, which only the state knows.
+-- Used is {requests of this minute, ms until none are, the same two for tokens, tokens of today, streams}.
+
+local second, today = math.floor(now / 1000), 'd' .. math.floor(now / 86400000)
+
+local function account_keys(account) return 'hr:account:' .. account .. ':used', 'hr:account:' .. account .. ':streams' end
+
+local function add(used_key, field, n)
+  redis.call('HINCRBY', used_key, field, n)
+  redis.call('PEXPIRE', used_key, 2 * 86400000)
+end
+
+-- The counts that still matter; the others are forgotten.
+local function recent_counts(used_key)
+  local counts, stale, flat = {}, {}, redis.call('HGETALL', used_key)
+  for i = 1, #flat, 2 do
+    local kind, at = string.match(flat[i], '^(%a)(%d+)$')
+    local is_stale = kind ~= 'd' and tonumber(at) <= second - 60 or kind == 'd' and flat[i] ~= today
+    if is_stale then stale[#stale + 1] = flat[i] else counts[flat[i]] = tonumber(flat[i + 1]) end
+  end
+  if #stale > 0 then redis.call('HDEL', used_key, unpack(stale)) end
+  return counts
+end
+
+-- How much is used in this minute, ms until none is, ms until `more` fit under `limit`.
+local function in_minute(counts, kind, more, limit)
+  local used, reset, wait = 0, 0, 0
+  for at = second - 59, second do
+    local n = counts[kind .. at] or 0
+    used = used + n
+    if n > 0 then reset = (at + 60) * 1000 - now end
+  end
+  local over = limit > 0 and used + more - limit or 0
+  for at = second - 59, second do
+    if over <= 0 then break end
+    over = over - (counts[kind .. at] or 0)
+    wait = (at + 60) * 1000 - now
+  end
+  return used, reset, wait
+end
+
+-- What is used, and the limit that one more stream of so many tokens would break for longest, with ms until it does
+-- not. `limits`: requests a minute, tokens a minute, tokens a day, streams; 0 for none.
+local function weigh(account, tokens, limits)
+  local used_key, streams_key = account_keys(account)
+  redis.call('ZREMRANGEBYSCORE', streams_key, '-inf', now)
+  local counts, streams = recent_counts(used_key), redis.call('ZCARD', streams_key)
+  local requests, requests_reset, requests_wait = in_minute(counts, 'r', 1, limits[1])
+  local minute, minute_reset, minute_wait = in_minute(counts, 't', tokens, limits[2])
+  local day = counts[today] or 0
+  local waits = {requests_per_minute = requests_wait, tokens_per_minute = minute_wait}
+  if limits[3] > 0 and day + tokens > limits[3] then waits.tokens_per_day = 86400000 - now % 86400000 end
+  if limits[4] > 0 and streams >= limits[4] then waits.concurrent_streams = 1000 end
+  local limit, longest = nil, 0
+  for name, wait in pairs(waits) do
+    if wait > longest then limit, longest = name, wait end
+  end
+  return {requests, requests_reset, minute, minute_reset, day, streams}, limit, longest
+end
+
+local function stay_in_account(account, life)
+  local _, streams_key = account_keys(account)
+  redis.call('ZADD', streams_key, now + life, ID)
+  redis.call('PEXPIRE', streams_key, life)
+end
+
+-- Counts the stream that is being made; it is forgotten after `life` ms at the latest. Answers what is used now.
+local function reserve(account, tokens, life, used)
+  local used_key = account_keys(account)
+  add(used_key, 'r' .. second, 1)
+  add(used_key, 't' .. second, tokens)
+  add(used_key, today, tokens)
+  stay_in_account(account, life)
+  redis.call('HSET', STATE, 'account', account, 'reserved', tokens, 'reserved_at', second)
+  local full_minute = (second + 60) * 1000 - now
+  return {used[1] + 1, full_minute, used[3] + tokens, tokens > 0 and full_minute or used[4], used[5] + tokens, used[6] + 1}
+end
+
+-- The account is done with this stream, which took `tokens`; nil: as many as were reserved. Fewer are given back where
+-- they were taken, more are taken now.
+local function settle(tokens)
+  local s = load('account', 'reserved', 'reserved_at')
+  if not s.account then return end
+  local used_key, streams_key = account_keys(s.account)
+  if redis.call('ZREM', streams_key, ID) == 0 or not tokens then return end
+  local more = tokens - s.reserved
+  if more > 0 then
+    add(used_key, 't' .. second, more)
+    add(used_key, today, more)
+  elseif more < 0 then
+    for _, field in ipairs({'t' .. s.reserved_at, 'd' .. math.floor(s.reserved_at / 86400)}) do
+      if redis.call('HEXISTS', used_key, field) == 1 then add(used_key, field, more) end
+    end
+  end
+end

@@ -103,6 +103,7 @@ class _Parts:
             hub.follow_tails(),
             hub.hear_growth(),
             hub.keep_leases(),
+            hub.follow_places(),
             sweep.run(),
             rights.run(),
             backlog.run(),

@@ -33,6 +33,7 @@ class Feed:
         self.stream_id = stream_id
         self.tail_key = tail_key(stream_id).encode()
         self.tail_cursor = b""
+        self.place: int | None = None  # in the queue, 1 for the next, 0 for unknown; None once somebody has taken it
         self.missing = False  # Redis has no state: maybe a worker will heal it
         self.compared_at: EventId | None = None  # the position at the last comparison with Redis
         self.acknowledged = START  # the lead that Redis was last told
@@ -93,6 +94,18 @@ class Feed:
             self._first += cut
             self._start = None
         self.wake()
+
+    def wait_at(self, place: int) -> int:
+        """The stream waits, at ``place`` as its reader heard; where it does as far as we know."""
+        if not self.place:
+            self.place = place
+        return self.place
+
+    def stands_at(self, place: int | None) -> None:
+        """What Redis says of a stream that waits; readers are told where it has changed."""
+        if self.place != place:
+            self.place = place
+            self.wake()
 
     def suspect(self, *, missing: bool) -> None:
         """Whether Redis has lost the stream; readers are woken to look for themselves."""

@@ -18,6 +18,7 @@ from shared.broker.answers import Gone, Lost, Page, Position
 from shared.broker.client import TROUBLE, Client, run, run_many
 from shared.broker.keys import gateway_channel
 from shared.broker.line import Command, Line, listen
+from shared.broker.queue import places_of
 from shared.broker.scripts import HEALING_MS, Call, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import START, EventId
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: How often silent streams are compared with their state, and reader leases renewed; more often for a short lease.
 COMPARE_S = 2.0
+#: How often those who wait are told that they have moved up.
+PLACES_S = 1.0
 _MOST_PER_STREAM = 256
 
 
@@ -153,6 +156,16 @@ class Hub:
             if loop.time() >= next_comparison:  # not left to the timeout: moves without a pause would starve it
                 next_comparison = loop.time() + self._compare_s
                 await self._compare()
+
+    async def follow_places(self) -> None:
+        """For ever: where those that wait stand in the queue, or among those parked for a provider."""
+        while True:
+            await asyncio.sleep(PLACES_S)
+            feeds = [feed for feed in self._feeds.values() if feed.place is not None]
+            with suppress(BrokerUnavailable):
+                places = await places_of(self._client, [feed.stream_id for feed in feeds], self._settings)
+                for feed, place in zip(feeds, places, strict=True):
+                    feed.stands_at(place)
 
     # --- inside
 

@@ -31,13 +31,14 @@ class Drained(Exception):
 
 class Subscription:
     """``cursor``: the last event the client was handed; START for everything. ``page``: what the log said of it
-    when the client was let in."""
+    when the client was let in. ``place``: in the queue, for a stream that waits; 0 where that is not known."""
 
-    def __init__(self, hub: "Hub", stream_id: str, cursor: EventId, page: Page) -> None:
+    def __init__(self, hub: "Hub", stream_id: str, cursor: EventId, page: Page, place: int = 0) -> None:
         self.stream_id = stream_id
         self.cursor = cursor
         self._hub = hub
         self._first_page: Page | None = page
+        self._place = place
         self._trouble_since: float | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -45,7 +46,8 @@ class Subscription:
         :class:`Drained` between two frames where this gateway leaves."""
         with self._hub.join(self) as feed:
             if self._first_page is not None and self._first_page.status is Status.QUEUED:
-                yield native.queued(self.stream_id)
+                self._place = feed.wait_at(self._place)
+                yield native.queued(self.stream_id, self._place)
             while True:
                 if self._hub.draining:
                     raise Drained
@@ -54,15 +56,18 @@ class Subscription:
                 run = feed.after(self.cursor) if self._first_page is None else None
                 if run is None:
                     run = await self._from_log(feed)
-                if not run.chunk:
+                if run.chunk:
+                    yield run.chunk
+                    self.cursor = run.last
+                    self._trouble_since = None
+                    self._hub.advanced(feed, run.last)
+                    if run.ended:
+                        return
+                elif feed.place is not None and feed.place != self._place:
+                    self._place = feed.place
+                    yield native.queued(self.stream_id, self._place)
+                else:
                     await self._wait(feed, version)
-                    continue
-                yield run.chunk
-                self.cursor = run.last
-                self._trouble_since = None
-                self._hub.advanced(feed, run.last)
-                if run.ended:
-                    return
 
     async def _from_log(self, feed: Feed) -> Run:
         """The next page of the log as frames; empty where there is nothing to hand out now."""

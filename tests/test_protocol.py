@@ -207,7 +207,7 @@ def test_a_reset_frame_differs_only_in_its_flag(at: EventId, start: Start) -> No
 @repeatable
 @given(TEXT, TEXT, st.booleans())
 def test_a_synthetic_frame_is_one_block_without_an_id(code: str, message: str, retryable: bool) -> None:
-    frames = native.error(code, message, retryable=retryable) + native.done(code, message) + native.queued(code)
+    frames = native.error(code, message, retryable=retryable) + native.done(code, message) + native.queued(code, 1)
     error, done, queued = blocks(frames)
     assert [block[:2] for block in (error, done, queued)] == [(None, "error"), (None, "done"), (None, "queued")]
     assert json.loads(error[2]) == {"code": code, "message": message, "retryable": retryable}

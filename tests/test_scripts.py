@@ -1,5 +1,6 @@
 """Each script against a real Redis: what it answers, what it writes, how long that lives (design §3 and §4)."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
@@ -29,6 +30,7 @@ from shared.broker.answers import (
 )
 from shared.broker.client import Client, connect, run, run_many
 from shared.broker.keys import idempotency_entry_key, job_key, stream_keys, sweep_keys, worker_channel
+from shared.broker.line import Line
 from shared.broker.scripts import Call, Ending, Fields, Holder, Script, StreamScripts, enqueue
 from shared.errors import BrokerUnavailable
 from shared.limits import Demand, Limits
@@ -1119,6 +1121,13 @@ async def test_forgotten_scripts_are_loaded_again(client: Client) -> None:
     assert isinstance(page, Page)
     assert page.events == some(1, 3)
     assert await stream.log() == some(1, 3)
+
+
+async def test_nothing_to_ask_is_no_question(client: Client, scripts_broker: Broker) -> None:
+    line = Line(scripts_broker.url)
+    async with asyncio.timeout(2):
+        assert await client.exchange([]) == await line.exchange([]) == []
+    await line.aclose()
 
 
 async def test_a_redis_that_is_away(client: Client, tmp_path: Path) -> None:

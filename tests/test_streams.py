@@ -39,7 +39,7 @@ async def test_the_wire_is_as_promised(system: System) -> None:
     async with await system.stream("echo", "hello there") as connection:
         frames = await connection.rest()
     assert connection.headers["location"] == f"/chat/stream/{connection.stream_id}"
-    assert frames[0] == Frame("queued", {"stream_id": connection.stream_id}, None, 1000)
+    assert frames[0] == Frame("queued", {"stream_id": connection.stream_id, "position": 1}, None, 1000)
     assert all(frame.retry is None for frame in frames[1:])
     epochs, seqs = zip(*(event_id.split("-") for event_id in ids(frames)), strict=True)
     assert len(set(epochs)) == 1

@@ -58,7 +58,7 @@ async def start_and_stream(
     if page.status in TERMINAL and page.length and cursor == (page.epoch, page.length):
         # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
         page = await read_own(gateway, right, dispatched.stream_id, EventId(page.epoch, page.length - 1))
-    subscription = Subscription(gateway.hub, dispatched.stream_id, cursor, page)
+    subscription = Subscription(gateway.hub, dispatched.stream_id, cursor, page, dispatched.place)
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
 
 

@@ -16,11 +16,12 @@ from gateway.subscription import Subscription
 from shared.broker.answers import Page, Refused
 from shared.broker.client import run
 from shared.broker.ending import Outcome, end_unheld, read_all
+from shared.broker.queue import places_of
 from shared.broker.status import read_state
 from shared.errors import Draining, StreamGone
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, parse_cursor
-from shared.protocol.lifecycle import ACTIVE, TERMINAL
+from shared.protocol.lifecycle import ACTIVE, TERMINAL, Status
 from shared.protocol.transcript import fold
 
 router = APIRouter()
@@ -65,6 +66,7 @@ async def status(stream_id: str, gateway: Gateway, right: MayRead) -> dict[str, 
     return {
         "stream_id": stream_id,
         "status": state.status,
+        "position": await _position(gateway, stream_id) if state.status == Status.QUEUED else None,
         "text": transcript.text,
         "reasoning": transcript.reasoning,
         "refusal": transcript.refusal,
@@ -111,6 +113,11 @@ async def delete(stream_id: str, gateway: Gateway, caller: Caller) -> None:
 def _tool_call(call: events.ToolCall) -> dict[str, Any]:
     """In the form in which `messages` take it back."""
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+async def _position(gateway: GatewayState, stream_id: str) -> int | None:
+    (place,) = await places_of(gateway.client, [stream_id], gateway.settings)
+    return place
 
 
 async def _count_as_watching(gateway: GatewayState, stream_id: str, page: Page, read: int) -> None:

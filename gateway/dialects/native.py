@@ -26,8 +26,9 @@ def bare_reset(stream_id: str) -> bytes:
     return _synthetic(b"start", msgspec.to_builtins(start))
 
 
-def queued(stream_id: str) -> bytes:
-    return _synthetic(b"queued", {"stream_id": stream_id})
+def queued(stream_id: str, place: int) -> bytes:
+    """``place``: 1 for the next; 0 where that is not known."""
+    return _synthetic(b"queued", {"stream_id": stream_id, "position": place or None})
 
 
 def error(code: str, message: str, *, retryable: bool) -> bytes:

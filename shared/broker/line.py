@@ -39,6 +39,8 @@ class Line:
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, one for each; an error that Redis answers with is one of them. Raises what ``TROUBLE`` names.
         A connection that broke since its last use is not trouble: so every command must bear to be sent twice."""
+        if not commands:
+            return []
         return await self.exchange_packed(b"".join([pack(command) for command in commands]), len(commands))
 
     async def exchange_packed(self, packed: bytes, count: int) -> list[Any]:

@@ -1,13 +1,17 @@
 """The near end of the queue: how an id gets into it. The far end is ``workers/queue.py``; only these two know arq."""
 
 import time
+from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
 from arq.jobs import serialize_job
 
 from shared.broker import scripts
-from shared.broker.client import Client, run
+from shared.broker.client import Client, ask, run
+from shared.broker.keys import QUEUE, lane_keys
+from shared.settings import Settings
 
 #: What arq calls the work that there is.
 JOB: Final = "generate"
@@ -16,6 +20,15 @@ JOB: Final = "generate"
 def job_of(stream_id: str) -> bytes:
     """As arq reads it."""
     return serialize_job(JOB, (stream_id,), {}, None, time.time_ns() // 1_000_000, serializer=msgspec.json.encode)
+
+
+async def places_of(client: Client, stream_ids: Sequence[str], settings: Settings) -> list[int | None]:
+    """Where they wait, 1 for the next: in the queue, or among those parked for their provider. None: somebody has
+    taken it. Raises :class:`BrokerUnavailable`."""
+    keys = [QUEUE, *(lane_keys(provider)[1] for provider in settings.provider_streams)]
+    ranks = iter(await ask(client, [("ZRANK", key, stream_id) for stream_id in stream_ids for key in keys]))
+    found = ([rank for rank in islice(ranks, len(keys)) if rank is not None] for _ in stream_ids)
+    return [ranks_of_one[0] + 1 if ranks_of_one else None for ranks_of_one in found]
 
 
 async def enqueue(client: Client, stream_id: str, *, life_s: float) -> bool:

@@ -20,6 +20,8 @@ class Trunk:
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """As :meth:`Line.exchange`."""
+        if not commands:
+            return []
         packed = b"".join([pack(command) for command in commands])
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append((packed, len(commands), answer))

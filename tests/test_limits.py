@@ -1,0 +1,233 @@
+"""How much one may ask for: exact, whichever gateway is asked, and given back where it was not used."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.fakes.answer import Answer
+from tests.system import System, ask
+from tests.test_auth import bearer, code_of, headrace, make_key, token
+
+TRIES = 200
+REQUESTS, STREAMS = 25, 10
+#: Of one request here: four tokens of prompt, as estimated, and 96 that it may be answered with.
+PROMPT, COST = "x" * 16, 100
+LIMITS = {"tokens_per_minute": 12 * COST, "tokens_per_day": 30 * COST}
+names = (f"user-{n}" for n in itertools.count())
+
+
+@pytest.fixture(scope="module")
+async def limited(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """Two gateways without limits but those that a key has."""
+    system = System(tmp_path_factory.mktemp("limited"), gateways=2, workers=1, auth="keys,jwt", **_JWT)
+    try:
+        system.http.headers["Authorization"] = f"Bearer {token('boot')}"
+        await system.start()
+        del system.http.headers["Authorization"]
+        yield system
+    finally:
+        await system.stop()
+
+
+_JWT: dict[str, Any] = {"jwt_secret": "a-secret-for-tests-" * 4, "jwt_audience": "headrace-tests"}
+
+
+async def key_with(system: System, **limits: int) -> str:
+    options = [word for name, n in limits.items() for word in (f"--{name.replace('_', '-')}", str(n))]
+    return await make_key(system, next(names), *options)
+
+
+async def post(
+    system: System,
+    key: str,
+    model: str = "echo",
+    *,
+    gateway: int = 0,
+    headers: dict[str, str] | None = None,
+    **body: Any,
+) -> httpx2.Response:
+    asked = ask(model, PROMPT, **{"max_tokens": COST - 4, **body})
+    url = f"{system.gateways[gateway].url}/chat"
+    return await system.http.post(url, json=asked, headers=bearer(key) | (headers or {}))
+
+
+async def post_many(system: System, key: str, model: str = "echo", *, tries: int = TRIES) -> list[httpx2.Response]:
+    """All at once, over both gateways."""
+    return await asyncio.gather(*(post(system, key, model, gateway=n % 2) for n in range(tries)))
+
+
+def counted(answers: list[httpx2.Response]) -> dict[str, int]:
+    return Counter("accepted" if a.status_code == 202 else code_of(a)[1] for a in answers)
+
+
+async def all_ended(system: System, key: str) -> None:
+    async def look() -> bool:
+        page = (await system.http.get(f"{system.url}/chat?limit=100", headers=bearer(key))).json()
+        return all(stream["ended_at"] for stream in page["streams"])
+
+    await system.eventually(look)
+
+
+async def remaining(system: System, key: str) -> int:
+    """Tokens of this minute, without the next request's own."""
+    answer = await post(system, key)
+    assert answer.status_code == 202, answer.text
+    return int(answer.headers["x-ratelimit-remaining-tokens"]) + COST
+
+
+async def test_requests_are_counted_exactly(limited: System) -> None:
+    key = await key_with(limited, requests_per_minute=REQUESTS)
+    answers = await post_many(limited, key)
+    assert counted(answers) == {"accepted": REQUESTS, "requests_per_minute_exceeded": TRIES - REQUESTS}
+    left = [int(a.headers["x-ratelimit-remaining-requests"]) for a in answers if a.status_code == 202]
+    assert sorted(left) == list(range(REQUESTS))  # each was told another number
+    refused = next(a for a in answers if a.status_code == 429)
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.json()["error"]["retryable"] is True
+    assert f"{REQUESTS} requests" in refused.json()["error"]["message"]
+    assert refused.headers["ratelimit-limit"] == refused.headers["x-ratelimit-limit-requests"] == str(REQUESTS)
+    assert refused.headers["ratelimit-remaining"] == "0"
+    assert refused.headers["ratelimit-policy"] == f"{REQUESTS};w=60"
+    assert 1 <= int(refused.headers["ratelimit-reset"]) <= 60
+
+
+async def test_streams_are_counted_exactly_and_as_long_as_they_live(limited: System) -> None:
+    gate = asyncio.Event()
+    limited.fake.play("held", Answer(gate=gate))
+    key = await key_with(limited, concurrent_streams=STREAMS)
+    answers = await post_many(limited, key, "held")
+    assert counted(answers) == {"accepted": STREAMS, "concurrent_streams_exceeded": TRIES - STREAMS}
+    assert next(a for a in answers if a.status_code == 429).headers["retry-after"] == "1"
+    ids = [a.json()["stream_id"] for a in answers if a.status_code == 202]
+    base = limited.gateways[1].url
+    for stream_id in ids[:2]:
+        await limited.http.post(f"{base}/chat/{stream_id}/cancel", headers=bearer(key))
+    await limited.http.delete(f"{base}/chat/{ids[2]}", headers=bearer(key))
+
+    async def has_room(n: int) -> bool:
+        async with limited.broker.client() as client:
+            sets = [name async for name in client.scan_iter("hr:account:*:streams")]
+            return STREAMS - n in [await client.zcard(name) for name in sets]
+
+    await limited.eventually(lambda: has_room(3))
+    assert counted(await post_many(limited, key, "held", tries=20))["accepted"] == 3
+    gate.set()
+    await all_ended(limited, key)
+    limited.fake.play("held", Answer())
+    assert counted(await post_many(limited, key, "held", tries=STREAMS))["accepted"] == STREAMS
+
+
+async def test_tokens_are_reserved_exactly_and_settled_when_it_is_known_how_many(limited: System) -> None:
+    gate = asyncio.Event()
+    limited.fake.play("thrifty", Answer(gate=gate, usage=(3, 2)))
+    key = await key_with(limited, **LIMITS)
+    answers = await post_many(limited, key, "thrifty")
+    assert counted(answers) == {"accepted": 12, "tokens_per_minute_exceeded": TRIES - 12}
+    assert "may take 100 tokens" in next(a for a in answers if a.status_code == 429).json()["error"]["message"]
+    gate.set()
+    await all_ended(limited, key)
+    assert await remaining(limited, key) == 12 * COST - 12 * 5
+
+
+async def test_tokens_beyond_what_was_reserved_are_counted_too(limited: System) -> None:
+    limited.fake.play("greedy", Answer(usage=(3, 12 * COST)))
+    key = await key_with(limited, **LIMITS)
+    await post(limited, key, "greedy")
+    await all_ended(limited, key)
+    answer = await post(limited, key)
+    assert code_of(answer) == (429, "tokens_per_minute_exceeded")
+    assert answer.headers["x-ratelimit-remaining-tokens"] == "0"
+
+
+async def test_tokens_of_an_answer_that_never_came_are_given_back(limited: System) -> None:
+    limited.fake.play("refuses", Answer(status=400))
+    key = await key_with(limited, **LIMITS)
+    for _ in range(3):
+        await post(limited, key, "refuses")
+    await all_ended(limited, key)
+    assert await remaining(limited, key) == 12 * COST
+
+
+async def test_a_budget_for_the_day(limited: System) -> None:
+    key = await key_with(limited, tokens_per_day=3 * COST)
+    limited.fake.play("whole", Answer(usage=(4, COST - 4)))
+    answers = [await post(limited, key, "whole") for _ in range(4)]
+    assert [a.status_code for a in answers] == [202, 202, 202, 429]
+    assert code_of(answers[-1]) == (429, "tokens_per_day_exceeded")
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+
+
+async def test_what_no_limit_will_ever_leave_room_for_is_told_at_once(limited: System) -> None:
+    key = await key_with(limited, **LIMITS)
+    answer = await post(limited, key, max_tokens=12 * COST)
+    assert code_of(answer) == (422, "invalid_request")
+    assert answer.json()["error"]["message"].startswith("max_tokens: this would take up to 1204 tokens")
+    long = ask("echo", "x" * 5000)
+    answer = await limited.http.post(f"{limited.url}/chat", json=long, headers=bearer(key))
+    assert code_of(answer) == (422, "invalid_request")
+    assert answer.json()["error"]["message"].startswith("messages: ")
+    # What is only assumed never makes a request impossible.
+    tight = await key_with(limited, tokens_per_minute=500)
+    answer = await limited.http.post(f"{limited.url}/chat", json=ask("echo", PROMPT), headers=bearer(tight))
+    assert answer.status_code == 202
+
+
+async def test_the_same_request_again_costs_nothing(limited: System) -> None:
+    key = await key_with(limited, requests_per_minute=1, concurrent_streams=1, tokens_per_minute=COST)
+    tries = [post(limited, key, gateway=n % 2, once="the same") for n in range(50)]
+    answers = await asyncio.gather(*tries)
+    assert {a.status_code for a in answers} == {202}
+    assert len({a.json()["stream_id"] for a in answers}) == 1
+
+
+async def test_nobody_pays_for_another_and_keys_of_one_name_share(limited: System) -> None:
+    name = next(names)
+    first = await make_key(limited, name, "--requests-per-minute", "2")
+    second = await make_key(limited, name, "--requests-per-minute", "2")
+    other = await key_with(limited, requests_per_minute=2)
+    assert [(await post(limited, key)).status_code for key in (first, second, first, other, other)] == [
+        *(202, 202, 429),
+        *(202, 202),
+    ]
+    listed = await asyncio.to_thread(headrace, limited, "keys", "list")
+    assert "requests_per_minute=2" in listed.stdout
+
+
+async def test_reading_is_never_limited(limited: System) -> None:
+    key = await key_with(limited, requests_per_minute=1, concurrent_streams=1)
+    stream_id = (await post(limited, key)).json()["stream_id"]
+    for path in (f"/chat/{stream_id}", f"/chat/stream/{stream_id}", "/chat", "/v1/models") * 3:
+        assert (await limited.http.get(limited.url + path, headers=bearer(key))).status_code == 200
+
+
+async def test_a_limit_for_all_with_a_crash_in_between(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The slots of a worker that was killed are free when its streams have ended, no sooner and no later."""
+    system = System(tmp_path_factory.mktemp("crash"), gateways=2, workers=2, concurrent_streams=3, lease_s=1)
+    try:
+        await system.start()
+        gate = asyncio.Event()
+        system.fake.play("crash", Answer(gate=gate, gate_after=2))
+        ids = [await system.post("crash") for _ in range(3)]
+        await system.fake.wait_calls(3)
+        for worker in system.workers:
+            worker.stop()
+        for gateway in system.gateways:
+            gateway.stop()
+        for process in (*system.gateways, *system.workers):
+            process.start()
+        await system.ready()
+        answer = await system.http.post(f"{system.url}/chat", json=ask("crash"))
+        assert code_of(answer) == (429, "concurrent_streams_exceeded")
+        gate.set()
+        for stream_id in ids:
+            assert (await system.ended(stream_id, timeout_s=40))["status"] == "completed"
+        answers = [await system.http.post(f"{system.url}/chat", json=ask("crash")) for _ in range(3)]
+        assert {a.status_code for a in answers} == {202}
+        assert await system.keys_without_expiry() == []
+    finally:
+        await system.stop()

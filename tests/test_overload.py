@@ -1,0 +1,205 @@
+"""More than there is room for: who waits, where, behind whom, and who is refused."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.backlog import Backlog
+from shared.broker.client import Client, connect
+from shared.broker.keys import TAKEN, WAITING
+from shared.errors import QueueFull
+from tests.broker import Broker
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer
+from tests.sse_client import SseConnection, open_sse, text_of
+from tests.system import System, ask
+from tests.test_auth import bearer, code_of, token
+
+JWT: dict[str, Any] = {"auth": "jwt", "jwt_secret": "a-secret-for-tests-" * 4, "jwt_audience": "headrace-tests"}
+BOOT = {"Authorization": f"Bearer {token('boot')}"}
+
+
+async def gated(system: System, model: str, *, running: int) -> asyncio.Event:
+    """``model`` answers once the gate is open; that many of its streams have begun."""
+    gate = asyncio.Event()
+    system.fake.play(model, Answer(deltas=("one", " two"), gate=gate))
+    before = len(system.fake.calls)
+    for _ in range(running):
+        await system.post(model)
+    await system.fake.wait_calls(before + running)
+    return gate
+
+
+async def queued(system: System, who: str, prompt: str) -> str:
+    body = ask("gated", prompt)
+    answer = await system.http.post(f"{system.url}/chat", json=body, headers=bearer(token(who)))
+    assert answer.status_code == 202, answer.text
+    stream_id: str = answer.json()["stream_id"]
+    return stream_id
+
+
+async def test_so_many_may_wait_and_not_one_more(start_system: StartSystem) -> None:
+    system = await start_system(workers=1, concurrency=2, queue_depth=7)
+    gate = await gated(system, "gated", running=2)
+    posts = [system.http.post(f"{system.gateways[n % 2].url}/chat", json=ask("gated")) for n in range(60)]
+    answers = await asyncio.gather(*posts)
+    assert Counter(a.status_code for a in answers) == {202: 7, 503: 53}
+    refused = next(a for a in answers if a.status_code == 503)
+    assert code_of(refused) == (503, "queue_full")
+    assert refused.json()["error"]["retryable"] is True
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    stream = await system.http.post(f"{system.url}/chat/stream", json=ask("gated"))
+    assert code_of(stream) == (503, "queue_full")
+
+    waiting = [a.json()["stream_id"] for a in answers if a.status_code == 202]
+    await system.http.delete(f"{system.url}/chat/{waiting[0]}")  # who goes makes room
+    assert await system.post("gated")
+    gate.set()
+    for stream_id in waiting[1:]:
+        assert (await system.ended(stream_id))["text"] == "one two"
+    assert await system.post("gated")
+
+
+async def test_one_who_queues_much_is_in_nobodys_way(start_system: StartSystem) -> None:
+    system = await start_system(workers=1, concurrency=1, credentials=BOOT, **JWT)
+    gate = await gated(system, "gated", running=1)
+    for n in range(40):
+        await queued(system, "many", f"many {n}")
+    await queued(system, "few", "few 0")
+    await queued(system, "few", "few 1")
+    await queued(system, "late", "late 0")
+    gate.set()
+    calls = await system.fake.wait_calls(44, timeout_s=60)
+    order = [call.prompt for call in calls[1:]]
+    assert {*order[:3]} == {"many 0", "few 0", "late 0"}  # everybody's first, before anybody's second
+    assert order.index("few 1") <= 5
+    assert [p for p in order if p.startswith("many")] == [f"many {n}" for n in range(40)]
+
+
+async def test_who_waits_is_told_where_and_again_when_that_changes(start_system: StartSystem) -> None:
+    system = await start_system(workers=1, concurrency=1, gateways=2)
+    gate = await gated(system, "gated", running=1)
+    waiting = [await system.post("gated", str(n)) for n in range(4)]
+    last = waiting[-1]
+    async with await system.read(last, gateway=0) as one, await system.read(last, gateway=1) as other:
+        first = [await one.next("queued"), await other.next("queued")]
+
+        async def told(connection: SseConnection) -> int:
+            return int((await connection.next("queued")).data["position"])
+
+        if None in {frame.data["position"] for frame in first}:  # asked for in the middle: known in a moment
+            first = [await one.next("queued"), await other.next("queued")]
+        assert [frame.data["position"] for frame in first] == [4, 4]
+        assert (await system.status(last))["position"] == 4
+        for gone, left in zip(waiting[:2], (3, 2), strict=True):
+            await system.http.delete(f"{system.url}/chat/{gone}")
+            assert [await told(one), await told(other)] == [left, left]
+        gate.set()
+        for connection in (one, other):
+            rest = await connection.rest()
+            assert {frame.data["position"] for frame in rest if frame.event == "queued"} <= {1}
+            assert text_of(rest) == "one two"
+    assert (await system.status(last))["position"] is None
+
+
+async def test_a_provider_has_so_many_streams_at_once(start_system: StartSystem) -> None:
+    """Over all workers; others are not kept waiting by it."""
+    system = await start_system(workers=2, concurrency=20, lease_s=1, provider_streams='{"openai": 3}')
+    gate = asyncio.Event()
+    system.fake.play("capped", Answer(deltas=("one", " two"), gate=gate))
+    ids = [await system.post("capped") for _ in range(9)]
+    await system.fake.wait_calls(3)
+    free = [await system.post("echo", "free", provider="anthropic") for _ in range(5)]
+    for stream_id in free:
+        assert (await system.ended(stream_id))["text"] == "free"
+
+    def open_now() -> int:
+        return sum(call.model == "capped" and not call.closed.is_set() for call in system.fake.calls)
+
+    async def all_parked() -> bool:
+        async with system.broker.client() as client:
+            return bool(await client.zcard("hr:lane:openai:parked") == 6)
+
+    await system.eventually(all_parked)
+    assert open_now() == 3
+    places = [(await system.status(stream_id))["position"] for stream_id in ids]
+    assert sorted(p for p in places if isinstance(p, int)) == [1, 2, 3, 4, 5, 6]
+
+    # One ends, one is cancelled while it waits, a worker dies: never more than three, and none is forgotten.
+    running = next(i for i, place in zip(ids, places, strict=True) if place is None)
+    await system.http.post(f"{system.url}/chat/{running}/cancel")
+    await system.fake.wait_calls(3 + 5 + 1)
+    parked = next(i for i, place in zip(ids, places, strict=True) if place == 6)
+    await system.http.post(f"{system.url}/chat/{parked}/cancel")
+    assert (await system.ended(parked))["status"] == "cancelled"
+    system.workers[0].stop()
+    most = 0
+
+    async def done() -> bool:
+        nonlocal most
+        most = max(most, open_now())
+        statuses = [await system.status(stream_id) for stream_id in ids]
+        if sum(status["status"] == "running" for status in statuses) == 3:
+            gate.set()
+        return all(status["ended_at"] for status in statuses)
+
+    await system.eventually(done, timeout_s=60)
+    assert most <= 3
+    ended = Counter([(await system.status(stream_id))["status"] for stream_id in ids])
+    assert ended == {"completed": 7, "cancelled": 2}
+    assert await system.keys_without_expiry() == []
+
+
+async def test_ids_in_the_queue_are_not_needed_for_it_to_go_on(start_system: StartSystem) -> None:
+    """What waits is found again where the queue itself was lost."""
+    system = await start_system(workers=1, concurrency=1, lease_s=1)
+    gate = await gated(system, "gated", running=1)
+    waiting = [await system.post("gated", str(n)) for n in range(3)]
+    async with system.broker.client() as client:
+        await client.delete("hr:queue", "hr:turns")
+    gate.set()
+    for stream_id in waiting:
+        assert (await system.ended(stream_id, timeout_s=30))["text"] == "one two"
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    broker = Broker(tmp_path)
+    await broker.start()
+    client = connect(broker.url)
+    yield client
+    await client.aclose()
+    broker.kill()
+
+
+async def test_who_would_wait_for_too_long_is_told_at_once(client: Client) -> None:
+    """A thousand wait, some ten a second are taken: that is longer than five seconds."""
+    backlog = Backlog(client, longest_wait_s=5)
+    await client.zadd(WAITING, {f"id-{n}": n for n in range(1000)})
+    backlog.check()  # of what was not measured yet nothing is said
+    looking = asyncio.create_task(backlog.run())
+    while not backlog.drain_rate:
+        await client.incr(TAKEN)
+        await asyncio.sleep(0.1)
+    with pytest.raises(QueueFull) as refused:
+        backlog.check()
+    assert "1000 requests wait already" in refused.value.message
+    assert 1 <= refused.value.retry_after_s <= 60
+    await client.delete(WAITING)
+    while backlog.waiting:
+        await asyncio.sleep(0.1)
+    backlog.check()
+    looking.cancel()
+
+
+async def test_a_stream_that_waits_is_read_by_post_too(start_system: StartSystem) -> None:
+    system = await start_system(workers=1, concurrency=1)
+    gate = await gated(system, "gated", running=1)
+    async with await open_sse("POST", f"{system.url}/chat/stream", json=ask("gated")) as connection:
+        assert (await connection.next("queued")).data["position"] == 1
+        gate.set()
+        assert text_of(await connection.rest()) == "one two"

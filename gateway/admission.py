@@ -59,8 +59,8 @@ def _headers(limits: Limits, used: Used) -> dict[str, str]:
     """As OpenAI's SDKs know them, and the one of them that is nearest to its end as an Internet draft has it
     (draft-ietf-httpapi-ratelimit-headers-07)."""
     rows = [
-        ("requests", limits.requests_per_minute, used.requests, used.requests_reset_s),
-        ("tokens", limits.tokens_per_minute, used.tokens, used.tokens_reset_s),
+        ("Requests", limits.requests_per_minute, used.requests, used.requests_reset_s),
+        ("Tokens", limits.tokens_per_minute, used.tokens, used.tokens_reset_s),
     ]
     headers, nearest = {}, (math.inf, 0, 0, 0)
     for name, limit, taken, reset_s in rows:

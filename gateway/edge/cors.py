@@ -30,7 +30,13 @@ _REQUEST_HEADERS: Final = (
         )
     ),
 )
-_EXPOSED: Final = ("X-Stream-Id", "Location", "Retry-After")
+_EXPOSED: Final = (
+    "X-Stream-Id",
+    "Location",
+    "Retry-After",
+    *(f"RateLimit-{name}" for name in ("Limit", "Remaining", "Reset", "Policy")),
+    *(f"X-RateLimit-{name}-{of}" for name in ("Limit", "Remaining", "Reset") for of in ("Requests", "Tokens")),
+)
 
 
 def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

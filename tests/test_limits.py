@@ -43,17 +43,11 @@ async def key_with(system: System, **limits: int) -> str:
 
 
 async def post(
-    system: System,
-    key: str,
-    model: str = "echo",
-    *,
-    gateway: int = 0,
-    headers: dict[str, str] | None = None,
-    **body: Any,
+    system: System, key: str, model: str = "echo", *, gateway: int = 0, once: str = "", max_tokens: int = COST - 4
 ) -> httpx2.Response:
-    asked = ask(model, PROMPT, **{"max_tokens": COST - 4, **body})
-    url = f"{system.gateways[gateway].url}/chat"
-    return await system.http.post(url, json=asked, headers=bearer(key) | (headers or {}))
+    headers = bearer(key) | ({"Idempotency-Key": once} if once else {})
+    body = ask(model, PROMPT, max_tokens=max_tokens)
+    return await system.http.post(f"{system.gateways[gateway].url}/chat", json=body, headers=headers)
 
 
 async def post_many(system: System, key: str, model: str = "echo", *, tries: int = TRIES) -> list[httpx2.Response]:
@@ -181,7 +175,7 @@ async def test_the_same_request_again_costs_nothing(limited: System) -> None:
     key = await key_with(limited, requests_per_minute=1, concurrent_streams=1, tokens_per_minute=COST)
     tries = [post(limited, key, gateway=n % 2, once="the same") for n in range(50)]
     answers = await asyncio.gather(*tries)
-    assert {a.status_code for a in answers} == {202}
+    assert {a.status_code for a in answers} == {202}, answers[0].text
     assert len({a.json()["stream_id"] for a in answers}) == 1
 
 
@@ -227,7 +221,7 @@ async def test_a_limit_for_all_with_a_crash_in_between(tmp_path_factory: pytest.
         for stream_id in ids:
             assert (await system.ended(stream_id, timeout_s=40))["status"] == "completed"
         answers = [await system.http.post(f"{system.url}/chat", json=ask("crash")) for _ in range(3)]
-        assert {a.status_code for a in answers} == {202}
+        assert {a.status_code for a in answers} == {202}, answers[0].text
         assert await system.keys_without_expiry() == []
     finally:
         await system.stop()

@@ -1,9 +1,10 @@
 """Making a stream and putting its id into the queue."""
 
-import hashlib
+import hmac
 from dataclasses import dataclass
 
 import msgspec
+from pydantic import SecretStr
 
 from gateway import metrics
 from gateway.admission import Admission, demand_of, refusal
@@ -115,6 +116,7 @@ def _attached(stream_id: str, known_hash: str, body_hash: str) -> Dispatched:
     return Dispatched(stream_id, None)
 
 
-def hash_of(request: ChatRequest) -> str:
-    """Equal for equal requests, however their JSON was written."""
-    return hashlib.sha256(request.model_dump_json(exclude_none=True).encode()).hexdigest()
+def hash_of(request: ChatRequest, secret: SecretStr | None) -> str:
+    """Equal for equal requests, however their JSON was written; to guess a request from it takes the secret."""
+    key = secret.get_secret_value().encode() if secret else b""
+    return hmac.digest(key, request.model_dump_json(exclude_none=True).encode(), "sha256").hex()

@@ -20,7 +20,8 @@ from shared.broker.keys import gateway_channel
 from shared.broker.line import Command, Line, listen
 from shared.broker.queue import places_of
 from shared.broker.scripts import HEALING_MS, Call, StreamScripts
-from shared.errors import BrokerUnavailable
+from shared.broker.sealing import is_sealed
+from shared.errors import BrokerUnavailable, ContentUnreadable
 from shared.protocol.ids import START, EventId
 from shared.settings import Settings
 
@@ -134,7 +135,7 @@ class Hub:
             grown, self._grown = self._grown, {}
             try:
                 for feed, entries in await self._read_tails([feed for feed in grown if feed.is_live]):
-                    feed.add(entries)
+                    self._add(feed, entries)
                     if len(entries) == _MOST_PER_STREAM:
                         self._grew(feed)
             except TROUBLE as error:
@@ -178,6 +179,15 @@ class Hub:
         if feed.readers:  # else there may be another feed of the stream by now
             self._grown[feed] = None
             self._something_grew.set()
+
+    def _add(self, feed: Feed, entries: list[Entry]) -> None:
+        try:
+            if any(is_sealed(stored) for _, (_, stored) in entries):
+                opened = self._scripts.sealing.open_all(feed.stream_id, (stored for _, (_, stored) in entries))
+                entries = [(at, [name, plain]) for (at, (name, _)), plain in zip(entries, opened, strict=True)]
+            feed.add(entries)
+        except ContentUnreadable:
+            feed.suspect(missing=True)  # readers look into the log, and hear there why they get nothing
 
     async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
         if not feeds:

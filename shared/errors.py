@@ -17,6 +17,7 @@ HeadraceError
 ├── Unavailable             503  Retry-After is sent; nothing was lost
 │   ├── BrokerUnavailable           Redis does not answer
 │   ├── StreamRecovering            Redis lost the stream; its worker may bring it back
+│   ├── ContentUnreadable           it is sealed under a key that this process has not
 │   ├── NoModels                    no worker has said what it offers
 │   ├── QueueFull                   too many wait already, or would wait for too long
 │   └── Draining                    this gateway is leaving
@@ -139,6 +140,13 @@ class StreamRecovering(Unavailable):
     code = "stream_recovering"
 
     def __init__(self, message: str = "Redis had trouble a moment ago; the stream may come back") -> None:
+        super().__init__(message)
+
+
+class ContentUnreadable(Unavailable):
+    code = "content_unreadable"
+
+    def __init__(self, message: str = "this gateway lacks the key that the answer is stored under") -> None:
         super().__init__(message)
 
 

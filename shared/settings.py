@@ -6,6 +6,7 @@ name that nobody knows, stops the start with a message that says which and why. 
 
 import difflib
 import os
+import re
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Annotated, Final, Literal, Self
@@ -39,6 +40,13 @@ def _public_key(text: str) -> str:
     except ValueError:
         raise ValueError("not a public key in PEM") from None
     return pem
+
+
+def _content_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    for key in keys:
+        if not re.fullmatch("[0-9a-fA-F]{64}", key.get_secret_value()):
+            raise ValueError("a key is 64 hexadecimal digits: make one with openssl rand -hex 32")
+    return keys
 
 
 def _jwks_url(url: str) -> str:
@@ -114,6 +122,9 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     #: Signs tickets; every gateway needs the same. ``headrace up`` keeps one in its data dir.
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+    #: Seal what Redis keeps of conversations: 64 hexadecimal digits each, the first for what is new, the others for
+    #: what is older. Gateways and workers need the same.
+    content_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_content_keys)] = ()
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
     # --- who may come in (docs/security.md)
@@ -244,7 +255,8 @@ class Settings(BaseSettings):
     @classmethod
     def _comma_lists(cls, values: dict[str, object]) -> dict[str, object]:
         return {
-            k: _names(v) if k.endswith("_models") or k in {"auth", "cors_origins"} else v for k, v in values.items()
+            k: _names(v) if k.endswith("_models") or k in {"auth", "cors_origins", "content_keys"} else v
+            for k, v in values.items()
         }
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ class Process:
         self.name = name
         self.log = log
         self._arguments = arguments
-        self._environment = environment
+        self.environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,7 +53,7 @@ class Process:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "headrace", *self._arguments],
-                env=dict(self._environment),
+                env=self.environment,
                 cwd=REPOSITORY,
                 stdout=log,
                 stderr=log,

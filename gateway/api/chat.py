@@ -90,7 +90,7 @@ async def _dispatch(
         raise Draining
     if key is not None and not 1 <= len(key) <= _MOST_KEY_CHARACTERS:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {_MOST_KEY_CHARACTERS} characters")
-    body_hash = hash_of(asked)
+    body_hash = hash_of(asked, gateway.settings.secret)
     # First, so that what is on offer now does not decide over an answer that was asked for before.
     if key is not None and (known := await gateway.dispatch.find(caller.id, key, body_hash)):
         return known

@@ -45,7 +45,7 @@ async def list_streams(
     after = None if page is None else parse_page(page)
     if page is not None and after is None:
         raise InvalidRequest("page: take it from `next_page`")
-    listed = await list_owned(gateway.client, caller.id, most=limit, page=after)
+    listed = await list_owned(gateway.client, gateway.scripts.sealing, caller.id, most=limit, page=after)
     return {"streams": listed.streams, "next_page": listed.next_page}
 
 

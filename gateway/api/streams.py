@@ -54,7 +54,7 @@ async def resume(
 async def status(stream_id: str, gateway: Gateway, right: MayRead) -> dict[str, Any]:
     """The answer so far as JSON. A read counts as watching for a while, so that a client may poll."""
     page = await read_own(gateway, right, stream_id)
-    state = await read_state(gateway.client, stream_id)
+    state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None:
         raise StreamGone
     # What the state tells must not be newer than the events: it may have ended between the two reads.
@@ -95,7 +95,7 @@ async def cancel(stream_id: str, gateway: Gateway, right: MayCancel) -> dict[str
     answer = await run(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
     if answer is Refused.UNHELD:
         await end_unheld(gateway.client, gateway.scripts, stream_id, Outcome.cancelled("cancelled"))
-    state = await read_state(gateway.client, stream_id)
+    state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None:
         raise StreamGone
     return {"stream_id": stream_id, "status": state.status}

@@ -3,6 +3,7 @@
 An id whose stream is gone is passed over. Beyond the newest 10,000 (create.lua) they can be read and are not listed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ import msgspec
 
 from shared.broker.client import Client, ask
 from shared.broker.keys import owned_key, state_key
+from shared.broker.sealing import Sealing
 from shared.broker.status import time_of
 
 #: Read beyond a page, for ids of the same millisecond and for those whose stream is gone.
@@ -25,8 +27,11 @@ class Listed:
     next_page: str | None
 
 
-async def list_owned(client: Client, principal: str, *, most: int, page: tuple[int, str] | None) -> Listed:
-    """The newest first; from after ``page``, (time, id) of the last one seen. Raises :class:`BrokerUnavailable`."""
+async def list_owned(
+    client: Client, sealing: Sealing, principal: str, *, most: int, page: tuple[int, str] | None
+) -> Listed:
+    """The newest first; from after ``page``, (time, id) of the last one seen. Raises :class:`BrokerUnavailable`
+    and :class:`ContentUnreadable`."""
     top = "+inf" if page is None else page[0]
     command = ("ZRANGE", owned_key(principal), top, "-inf", "BYSCORE", "REV", "LIMIT", 0, most + _SPARE, "WITHSCORES")
     (flat,) = await ask(client, [command])
@@ -36,7 +41,7 @@ async def list_owned(client: Client, principal: str, *, most: int, page: tuple[i
     streams: list[dict[str, Any]] = []
     for (created, stream_id), state in zip(found, states, strict=True):
         if state[0] is not None:
-            streams.append(_summary(stream_id, state))
+            streams.append(_summary(stream_id, sealing.texts(stream_id, _FIELDS, state)))
         if len(streams) == most:
             return Listed(streams, f"{created}-{stream_id}")
     return Listed(streams, f"{found[-1][0]}-{found[-1][1]}" if len(found) >= most else None)
@@ -48,8 +53,7 @@ def parse_page(text: str) -> tuple[int, str] | None:
     return (int(at), stream_id) if dash and at.isascii() and at.isdecimal() and len(at) < 16 else None
 
 
-def _summary(stream_id: str, state: list[bytes | None]) -> dict[str, Any]:
-    text = {name: value.decode() if value else None for name, value in zip(_FIELDS, state, strict=True)}
+def _summary(stream_id: str, text: Mapping[str, str | None]) -> dict[str, Any]:
     return {
         "stream_id": stream_id,
         "status": text["status"],

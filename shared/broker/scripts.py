@@ -5,7 +5,7 @@ Keeping calls apart from their sending lets a worker put those of all its stream
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final, Generic, TypeVar
@@ -38,6 +38,7 @@ from shared.broker.keys import (
     stream_keys,
     stream_keys_and,
 )
+from shared.broker.sealing import Sealing
 from shared.limits import LIMIT_NAMES, Demand
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
@@ -98,9 +99,11 @@ class Ending:
 
 
 class StreamScripts:
-    """The scripts with the settings they take filled in."""
+    """The scripts with the settings they take filled in. What they are given and answer is plain; what Redis is
+    sent is sealed where there is a key."""
 
     def __init__(self, settings: Settings) -> None:
+        self.sealing = Sealing([bytes.fromhex(key.get_secret_value()) for key in settings.content_keys])
         self._cap = settings.cap
         self._window = settings.window
         self._lease = _ms(settings.lease_s)
@@ -127,7 +130,7 @@ class StreamScripts:
             demand.tokens,
             self._longest_life,
             *(getattr(demand.limits, name) for name in LIMIT_NAMES),
-            *_flat(fields),
+            *_flat(self.sealing.seal_fields(stream_id, fields)),
         ]
         return Call(_CREATE, stream_keys_and(stream_id, idempotency, keys), arguments, answers.parse_created)
 
@@ -135,14 +138,22 @@ class StreamScripts:
         """``to_end``: whatever room its provider has."""
         keys = stream_keys_and(stream_id, None, [WAITING, TAKEN])
         lanes = [] if to_end else self._lanes
-        return Call(_CLAIM, keys, [token, self._lease, *lanes], answers.parse_claim)
+
+        def parse(raw: Any) -> Claimed | Refused:
+            claimed = answers.parse_claim(raw)
+            if isinstance(claimed, Claimed):
+                return replace(claimed, fields=self.sealing.open_fields(stream_id, claimed.fields))
+            return claimed
+
+        return Call(_CLAIM, keys, [token, self._lease, *lanes], parse)
 
     def append(
         self, holder: Holder, first: int, events: Sequence[bytes], *, resend: bool = False
     ) -> Call[WriteReply]:
         """``events`` from seq ``first``. A ``resend`` ignores the window."""
         window = 0 if resend else self._window
-        arguments: list[Argument] = [holder.epoch, holder.token, first, window, self._cap, *events]
+        sealed = self.sealing.seal_all(holder.stream_id, events)
+        arguments: list[Argument] = [holder.epoch, holder.token, first, window, self._cap, *sealed]
         return Call(_APPEND, holder.keys, arguments, answers.parse_write)
 
     def finish(self, holder: Holder, first: int, events: Sequence[bytes], ending: Ending) -> Call[WriteReply]:
@@ -150,12 +161,13 @@ class StreamScripts:
         fields = _flat(ending.fields)
         head: list[Argument] = [holder.epoch, holder.token, first, self._cap, *self._life, ending.status]
         head += [int(ending.only_if_unwatched), ending.tokens]
-        arguments: list[Argument] = [*head, len(fields), *fields, *events]
+        sealed = self.sealing.seal_all(holder.stream_id, events)
+        arguments: list[Argument] = [*head, len(fields), *fields, *sealed]
         return Call(_FINISH, holder.keys, arguments, answers.parse_write)
 
     def restore(self, holder: Holder, events: Sequence[bytes], *, fields: Fields, body_hash: str) -> Call[WriteReply]:
         """All ``events`` of the epoch so far, and the state's ``fields`` as they were claimed."""
-        flat = _flat(fields)
+        flat = _flat(self.sealing.seal_fields(holder.stream_id, fields))
         head: list[Argument] = [
             holder.epoch,
             holder.token,
@@ -165,7 +177,8 @@ class StreamScripts:
             body_hash,
             self._reader_lease,
         ]
-        return Call(_RESTORE, holder.keys, [*head, len(flat), *flat, *events], answers.parse_write)
+        sealed = self.sealing.seal_all(holder.stream_id, events)
+        return Call(_RESTORE, holder.keys, [*head, len(flat), *flat, *sealed], answers.parse_write)
 
     def renew(self, holder: Holder) -> Call[WriteReply]:
         arguments: list[Argument] = [holder.epoch, holder.token, self._lease, *self._life]
@@ -199,7 +212,14 @@ class StreamScripts:
     ) -> Call[Page | Gone | Lost | None]:
         """A page of the log; from the start where ``after`` is of another epoch. None: never heard of it."""
         arguments: list[Argument] = [*after, most_events, most_bytes, self._lease + HEALING_MS]
-        return Call(_READ, stream_keys(stream_id), arguments, answers.parse_page)
+
+        def parse(raw: Any) -> Page | Gone | Lost | None:
+            page = answers.parse_page(raw)
+            if isinstance(page, Page):
+                return replace(page, events=self.sealing.open_all(stream_id, page.events))
+            return page
+
+        return Call(_READ, stream_keys(stream_id), arguments, parse)
 
     def sweep(self, keys: tuple[str, str], run_id: str, *, most: int = 100) -> Call[Due]:
         """One bucket's turn: its pulse, and what is due."""

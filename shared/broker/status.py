@@ -8,6 +8,7 @@ import msgspec
 
 from shared.broker.client import TROUBLE, Client
 from shared.broker.keys import state_key
+from shared.broker.sealing import Sealing
 from shared.errors import BrokerUnavailable
 
 _FIELDS = (
@@ -31,13 +32,13 @@ class StreamState:
     ended_at: str | None
 
 
-async def read_state(client: Client, stream_id: str) -> StreamState | None:
-    """None where there is none. Raises :class:`BrokerUnavailable`."""
+async def read_state(client: Client, sealing: Sealing, stream_id: str) -> StreamState | None:
+    """None where there is none. Raises :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
     try:
         values: list[bytes | None] = await client.hmget(state_key(stream_id), list(_FIELDS))  # type: ignore[misc]
     except TROUBLE as error:
         raise BrokerUnavailable from error
-    text = {name: value.decode() if value else None for name, value in zip(_FIELDS, values, strict=True)}
+    text = sealing.texts(stream_id, _FIELDS, values)
     if text["status"] is None:
         return None
     return StreamState(

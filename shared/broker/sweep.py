@@ -15,7 +15,7 @@ from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, state_key, sweep_keys
 from shared.broker.line import Line
 from shared.broker.scripts import StreamScripts
-from shared.errors import BrokerUnavailable, GenerationError, Unavailable
+from shared.errors import BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
 from shared.protocol.lifecycle import Status
 from shared.settings import Settings
 
@@ -108,5 +108,10 @@ class Sweep:
             error = GenerationError("queue_timeout", "no worker was free in time; try again", retryable=True)
         else:
             error = GenerationError("worker_lost", "the worker writing this answer was lost")
-        if await end_unheld(self._client, self._scripts, stream_id, Outcome.failed(error)):
-            self._count(error.code)
+        try:
+            if await end_unheld(self._client, self._scripts, stream_id, Outcome.failed(error)):
+                self._count(error.code)
+        except ContentUnreadable:
+            logger.warning(
+                "stream %s cannot be ended here: HEADRACE_CONTENT_KEYS has not the key it needs", stream_id
+            )

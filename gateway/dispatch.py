@@ -15,7 +15,7 @@ from shared.broker.client import TROUBLE, Client, run
 from shared.broker.keys import idempotency_entry_key
 from shared.broker.queue import enqueue, job_of
 from shared.broker.scripts import StreamScripts
-from shared.errors import BrokerUnavailable, IdempotencyConflict
+from shared.errors import BrokerUnavailable, HeadraceError, IdempotencyConflict
 from shared.protocol.ids import idempotency_digest, new_stream_id
 from shared.schemas import ChatRequest, OnDisconnect
 from shared.settings import Settings
@@ -68,9 +68,9 @@ class Dispatch:
             case Known(known_id, known_hash):
                 return _attached(known_id, known_hash, body_hash)
             case Limited() as limited:
-                raise refusal(demand, limited)
+                raise _counted(refusal(demand, limited))
             case Full(waiting):
-                raise self._backlog.refusal(f"{waiting} requests wait already")
+                raise _counted(self._backlog.refusal(f"{waiting} requests wait already"))
             case Created(place, used):
                 metrics.STREAMS_CREATED.inc()
                 return Dispatched(stream_id, Admission(demand, used), place)
@@ -114,6 +114,11 @@ def _attached(stream_id: str, known_hash: str, body_hash: str) -> Dispatched:
     if known_hash != body_hash:
         raise IdempotencyConflict("the Idempotency-Key was used before with another body")
     return Dispatched(stream_id, None)
+
+
+def _counted(error: HeadraceError) -> HeadraceError:
+    metrics.REFUSALS.labels(error.code).inc()
+    return error
 
 
 def hash_of(request: ChatRequest, secret: SecretStr | None) -> str:

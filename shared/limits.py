@@ -19,8 +19,8 @@ class Limits:
         return any(getattr(self, name) for name in LIMIT_NAMES)
 
     def changed(self, changes: Mapping[str, int]) -> "Limits":
-        """With some of them replaced."""
-        return replace(self, **changes)
+        """With some of them replaced; a name that nobody knows (of another version) changes nothing."""
+        return replace(self, **{name: changes[name] for name in LIMIT_NAMES if name in changes})
 
     @property
     def most_tokens(self) -> int:

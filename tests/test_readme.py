@@ -4,10 +4,15 @@ import asyncio
 import json
 import os
 import re
+import sys
+import time
+from pathlib import Path
 
+import jwt
 import pytest
 
 from tests.browser import browser, browser_missing
+from tests.conftest import StartSystem
 from tests.system import REPOSITORY, System
 
 README = (REPOSITORY / "README.md").read_text()
@@ -23,13 +28,31 @@ async def shell(command: str) -> str:
 
 
 async def test_the_curl_lines(system: System) -> None:
-    first, resume = [line.replace("http://localhost:8000", system.url) for line in SHELL if "curl" in line]
+    first, resume = [line.replace("http://localhost:8000", system.url) for line in SHELL if "curl" in line][:2]
     whole = await shell(first.replace("curl -N", "curl -sN"))
     assert "event: done" in whole
     stream_id = json.loads(re.findall(r"event: queued\ndata: (.*)", whole)[0])["stream_id"]
     ids = re.findall(r"^id: (.*)$", whole, re.MULTILINE)
     rest = await shell(resume.replace("STREAM_ID", stream_id).replace("4-17", ids[9]).replace("-N", "-sN"))
     assert re.findall(r"^id: (.*)$", rest, re.MULTILINE) == ids[10:]
+
+
+async def test_from_keys_to_tokens(start_system: StartSystem) -> None:
+    """The two blocks of "Who may come in", with another system in place of `make run`."""
+    blocks = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "HEADRACE_AUTH" in block]
+    assert len(blocks) == 2
+    secret = "0f" * 32
+    settings = {"auth": "keys,jwt", "jwt_audience": "headrace", "jwt_secret": secret}
+    token = jwt.encode({"sub": "boot", "aud": "headrace", "exp": time.time() + 600}, secret)
+    system = await start_system(**settings, credentials={"Authorization": f"Bearer {token}"})
+    for block in blocks:
+        lines = [line for line in block.splitlines() if "make run" not in line]
+        script = "\n".join(lines).replace("http://localhost:8000", system.url).replace("curl -N", "curl -sN")
+        script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/").replace(
+            "$(openssl rand -hex 32)", secret
+        )
+        answer = await shell(f"export HEADRACE_REDIS_URL={system.broker.url}\n{script}")
+        assert "event: done" in answer
 
 
 async def test_the_browser_script(system: System) -> None:

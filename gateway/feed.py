@@ -1,13 +1,13 @@
 """The recent events of one live stream: what its readers on this gateway share.
 
-A contiguous run of one epoch, each event rendered once however many read it. A reader owns nothing here but its
+A contiguous run of one epoch. A reader owns nothing here but its
 cursor; one that is not covered (it is behind the run, or of another epoch) reads the log instead.
 """
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.dialects import native
+from gateway.run import Numbered, Run
 from shared.broker.keys import tail_key
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id, parse_event_id
@@ -43,9 +43,8 @@ class Feed:
         self._first = 0  # seq of the first event of the run
         self._last = 0  # seq of the last event seen
         self._next = b""  # the id that continues the run
-        self._frames: list[bytes] = []
+        self._events: list[Numbered] = []
         self._runs: dict[int, Run] = {}  # handed out since the last event came, by the seq they follow
-        self._start: bytes | None = None  # the stored `start`, while it is in the run
         self._ended = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -82,17 +81,14 @@ class Feed:
                 self._clear(epoch, seq - 1)
             self._last += 1
             self._next = format_event_id(self._epoch, self._last + 1)
-            self._frames.append(native.frame(at, stored))
-            if events.is_start(stored):
-                self._start = stored
+            self._events.append((at, stored))
             self._ended = events.is_done(stored)
         self.tail_cursor = entries[-1][0]
         self._runs.clear()
-        if len(self._frames) > 2 * RING:
-            cut = len(self._frames) - RING
-            del self._frames[:cut]
+        if len(self._events) > 2 * RING:
+            cut = len(self._events) - RING
+            del self._events[:cut]
             self._first += cut
-            self._start = None
         self.wake()
 
     def wait_at(self, place: int) -> int:
@@ -124,14 +120,14 @@ class Feed:
         finally:
             self._waiters.discard(waiter)
 
-    def after(self, cursor: EventId) -> "Run | None":
+    def after(self, cursor: EventId) -> Run | None:
         """What follows ``cursor``, maybe nothing; None where the run does not cover it."""
         if not self.tail_cursor or self.missing:
             return None
         epoch, seq = cursor
         if epoch != self._epoch:
             # A reader may have met a newer epoch in the log before the tail told us; then the log has the word.
-            if epoch > self._epoch or self._first != 1 or not self._frames:
+            if epoch > self._epoch or self._first != 1 or not self._events:
                 return None
             return self._run(0, reset=cursor != START)
         if not self._first - 1 <= seq <= self._last:
@@ -140,29 +136,23 @@ class Feed:
             run = self._runs[seq] = self._run(seq + 1 - self._first, reset=False)
         return run
 
-    def _run(self, index: int, *, reset: bool) -> "Run":
-        frames, size = [], 0
-        for frame in self._frames[index : index + RING]:
-            frames.append(frame)
-            size += len(frame)
+    def _run(self, index: int, *, reset: bool) -> Run:
+        size, until = 0, index
+        for _, stored in self._events[index : index + RING]:
+            size += len(stored)
+            until += 1
             if size >= MOST_BYTES:
                 break
-        last = EventId(self._epoch, self._first + index + len(frames) - 1)  # counted before anything synthetic
-        ended = self._ended and last.seq == self._last
-        if reset and self._start is not None:
-            frames[0] = native.reset_frame(format_event_id(self._epoch, 1), self._start)
-        elif reset:
-            frames.insert(0, native.bare_reset(self.stream_id))
-        return Run(b"".join(frames), last, ended=ended)
+        last = EventId(self._epoch, self._first + until - 1)
+        return Run(self._events[index:until], last, reset=reset, ended=self._ended and last.seq == self._last)
 
     def _clear(self, epoch: int, last: int) -> None:
         self._epoch = epoch
         self._last = last
         self._next = format_event_id(epoch, last + 1)
         self._first = last + 1
-        self._frames.clear()
+        self._events.clear()
         self._runs.clear()
-        self._start = None
         self._ended = False
 
     def wake(self) -> None:
@@ -171,14 +161,3 @@ class Feed:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-class Run:
-    """Rendered events up to ``last``; ``ended`` where `done` is among them."""
-
-    __slots__ = ("chunk", "ended", "last")
-
-    def __init__(self, chunk: bytes, last: EventId, *, ended: bool) -> None:
-        self.chunk = chunk
-        self.last = last
-        self.ended = ended

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from gateway.dialects import native
-from gateway.feed import Feed, Run
+from gateway.dialects.renderer import Renderer
+from gateway.feed import Feed
+from gateway.run import Run
 from shared.broker.answers import Gone, Lost, Page
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
@@ -33,21 +34,26 @@ class Subscription:
     """``cursor``: the last event the client was handed; START for everything. ``page``: what the log said of it
     when the client was let in. ``place``: in the queue, for a stream that waits; 0 where that is not known."""
 
-    def __init__(self, hub: "Hub", stream_id: str, cursor: EventId, page: Page, place: int = 0) -> None:
+    def __init__(
+        self, hub: "Hub", stream_id: str, cursor: EventId, page: Page, renderer: Renderer, place: int = 0
+    ) -> None:
         self.stream_id = stream_id
         self.cursor = cursor
         self._hub = hub
+        self._renderer = renderer
         self._first_page: Page | None = page
-        self._place = place
+        #: As the client heard it; None where the stream does not wait.
+        self._place = place if page.status is Status.QUEUED else None
         self._trouble_since: float | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Whole frames, to `done`. A chunk counts as delivered when the next one is asked for. Raises
         :class:`Drained` between two frames where this gateway leaves."""
         with self._hub.join(self) as feed:
-            if self._first_page is not None and self._first_page.status is Status.QUEUED:
+            if self._place is not None:
                 self._place = feed.wait_at(self._place)
-                yield native.queued(self.stream_id, self._place)
+                if frames := self._renderer.queued(self._place):
+                    yield frames
             while True:
                 if self._hub.draining:
                     raise Drained
@@ -56,21 +62,30 @@ class Subscription:
                 run = feed.after(self.cursor) if self._first_page is None else None
                 if run is None:
                     run = await self._from_log(feed)
-                if run.chunk:
-                    yield run.chunk
-                    self.cursor = run.last
-                    self._trouble_since = None
-                    self._hub.advanced(feed, run.last)
-                    if run.ended:
-                        return
-                elif feed.place is not None and feed.place != self._place:
-                    self._place = feed.place
-                    yield native.queued(self.stream_id, self._place)
-                else:
+                frames = self._renderer.render(run) if run.events else self._moved_up(feed)
+                if frames:
+                    yield frames
+                if run.events:
+                    self._advance(feed, run)
+                elif not frames:
                     await self._wait(feed, version)
+                if run.ended:
+                    return
+
+    def _moved_up(self, feed: Feed) -> bytes:
+        if self._place is None or feed.place in (None, self._place):
+            return b""
+        self._place = feed.place
+        return self._renderer.queued(feed.place)
+
+    def _advance(self, feed: Feed, run: Run) -> None:
+        self.cursor = run.last
+        self._place = None
+        self._trouble_since = None
+        self._hub.advanced(feed, run.last)
 
     async def _from_log(self, feed: Feed) -> Run:
-        """The next page of the log as frames; empty where there is nothing to hand out now."""
+        """The next page of the log; empty where there is nothing to hand out now."""
         page = await self._read()
         if not isinstance(page, Page):
             return self._without_state(page)
@@ -82,7 +97,7 @@ class Subscription:
             return await self._from_log(feed)
         self._trouble_since = None
         if page.events:
-            return self._render(page)
+            return self._run(page)
         end = EventId(page.epoch, page.length)
         self._hub.caught_up(feed, end)
         if feed.position is not None and feed.position > end:
@@ -91,11 +106,11 @@ class Subscription:
 
     def _without_state(self, gone: Gone | Lost | None) -> Run:
         if isinstance(gone, Gone) and gone.deleted:
-            return self._end(native.done("cancelled", "deleted"))
+            return self._end(events.Done("cancelled", "deleted", None))
         if not self._has_waited_long_enough():
             return self._nothing()
-        lost = native.error("stream_lost", "the stream was lost; ask again", retryable=True)
-        return self._end(lost + native.done("error", "stream_lost"))
+        lost = events.Error("stream_lost", "the stream was lost; ask again", retryable=True)
+        return self._end(lost, events.Done("error", "stream_lost", None))
 
     async def _read(self) -> Page | Gone | Lost | None:
         if self._first_page is not None:
@@ -126,19 +141,15 @@ class Subscription:
     def _is_beyond(self, page: Page) -> bool:
         return page.epoch == self.cursor.epoch != 0 and self.cursor.seq > page.length
 
-    def _render(self, page: Page) -> Run:
+    def _run(self, page: Page) -> Run:
         reset = self.cursor not in (START, EventId(page.epoch, self.cursor.seq))
-        ids = [format_event_id(page.epoch, page.first + i) for i in range(len(page.events))]
-        frames = [native.frame(at, stored) for at, stored in zip(ids, page.events, strict=True)]
-        if reset and events.is_start(page.events[0]):
-            frames[0] = native.reset_frame(ids[0], page.events[0])
-        elif reset:
-            frames.insert(0, native.bare_reset(self.stream_id))
+        numbered = [(format_event_id(page.epoch, page.first + i), stored) for i, stored in enumerate(page.events)]
         last = EventId(page.epoch, page.first + len(page.events) - 1)
-        return Run(b"".join(frames), last, ended=events.is_done(page.events[-1]))
+        return Run(numbered, last, reset=reset, ended=events.is_done(page.events[-1]))
 
-    def _end(self, frames: bytes) -> Run:
-        return Run(frames, self.cursor, ended=True)
+    def _end(self, *closing: events.Event) -> Run:
+        """An end that no stream holds."""
+        return Run([(b"", events.encode(event)) for event in closing], self.cursor, ended=True)
 
     def _nothing(self) -> Run:
-        return Run(b"", self.cursor, ended=False)
+        return Run((), self.cursor)

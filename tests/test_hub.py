@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from gateway.dialects.native import Native
 from gateway.hub import Hub
 from gateway.subscription import Subscription
 from shared.broker.answers import Page
@@ -28,9 +29,9 @@ async def test_a_feed_that_its_readers_left_is_not_read_beside_the_new_one(tmp_p
     following = asyncio.create_task(hub.follow_tails())
     try:
         stream_id = new_stream_id()
-        with hub.join(Subscription(hub, stream_id, START, PAGE)) as left:
+        with hub.join(Subscription(hub, stream_id, START, PAGE, Native(stream_id))) as left:
             hub.caught_up(left, EventId(1, 1))
-        with hub.join(Subscription(hub, stream_id, START, PAGE)) as feed:
+        with hub.join(Subscription(hub, stream_id, START, PAGE, Native(stream_id))) as feed:
             hub.caught_up(feed, EventId(1, 1))
             hub._grew(left)  # as after an XREAD that failed while its reader left
             await client.xadd(

@@ -13,6 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects import native
+from gateway.dialects.native import Native
+from gateway.run import Run
 from shared.errors import InvalidLastEventId
 from shared.protocol import events
 from shared.protocol.events import Done, Error, Event, Json, Reasoning, Refusal, Start, Token, ToolCall, Usage
@@ -199,7 +201,8 @@ def test_a_frame_is_one_block_whose_data_is_the_json(at: EventId, event: Event) 
 @repeatable
 @given(EVENT_ID, st.builds(Start, TEXT, TEXT, TEXT, COUNT))
 def test_a_reset_frame_differs_only_in_its_flag(at: EventId, start: Start) -> None:
-    ((event_id, kind, data),) = blocks(native.reset_frame(format_event_id(*at), events.encode(start)))
+    run = Run([(format_event_id(*at), events.encode(start))], at, reset=True)
+    ((event_id, kind, data),) = blocks(Native("an-id").render(run))
     assert (event_id, kind) == (str(at), "start")
     assert json.loads(data) == {**msgspec.to_builtins(start), "reset": True}
 
@@ -207,12 +210,14 @@ def test_a_reset_frame_differs_only_in_its_flag(at: EventId, start: Start) -> No
 @repeatable
 @given(TEXT, TEXT, st.booleans())
 def test_a_synthetic_frame_is_one_block_without_an_id(code: str, message: str, retryable: bool) -> None:
-    frames = native.error(code, message, retryable=retryable) + native.done(code, message) + native.queued(code, 1)
+    closing = (events.Error(code, message, retryable), events.Done(code, message, None))
+    rendered = Native(code).render(Run([(b"", events.encode(event)) for event in closing], EventId(1, 1)))
+    frames = rendered + Native(code).queued(1)
     error, done, queued = blocks(frames)
     assert [block[:2] for block in (error, done, queued)] == [(None, "error"), (None, "done"), (None, "queued")]
     assert json.loads(error[2]) == {"code": code, "message": message, "retryable": retryable}
     assert json.loads(done[2]) == {"finish_reason": code, "reason": message, "usage": None}
-    assert json.loads(queued[2]) == {"stream_id": code}
+    assert json.loads(queued[2]) == {"stream_id": code, "position": 1}
 
 
 def test_an_unknown_or_broken_event_is_told_apart() -> None:

@@ -27,6 +27,7 @@ import msgspec
 import pytest
 
 from gateway import feed as feed_module
+from gateway.dialects.native import Native
 from gateway.feed import Entry, Feed
 from gateway.hub import Hub
 from gateway.subscription import Subscription
@@ -804,7 +805,7 @@ class Walk:
         elif isinstance(page, Page) and page.status in TERMINAL and cursor == (page.epoch, page.length):
             raise AssertionError("204 for one who has not seen `done`")
         elif isinstance(page, Page):
-            viewer.subscription = SteppedSubscription(hub, self.stream_id, cursor, page)
+            viewer.subscription = SteppedSubscription(hub, self.stream_id, cursor, page, Native(self.stream_id))
             viewer.chunks = viewer.subscription.chunks()
 
     async def _take(self, viewer: Viewer, most: int) -> None:

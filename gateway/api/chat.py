@@ -11,13 +11,14 @@ from gateway.api.access import read_own
 from gateway.api.body import read_body
 from gateway.auth.principal import Principal, Scope
 from gateway.auth.rights import Right
-from gateway.dialects import native
+from gateway.dialects.native import Native, frame
 from gateway.dispatch import Dispatched, hash_of
 from gateway.sse import StreamResponse
 from gateway.state import Caller, Gateway, GatewayState
 from gateway.subscription import Subscription
 from shared.broker.answers import Page
 from shared.errors import Draining, InvalidRequest
+from shared.protocol import events
 from shared.protocol.ids import START, EventId, parse_cursor
 from shared.protocol.lifecycle import TERMINAL, Status
 from shared.schemas import ChatRequest, OnDisconnect, parse_chat_request
@@ -58,7 +59,9 @@ async def start_and_stream(
     if page.status in TERMINAL and page.length and cursor == (page.epoch, page.length):
         # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
         page = await read_own(gateway, right, dispatched.stream_id, EventId(page.epoch, page.length - 1))
-    subscription = Subscription(gateway.hub, dispatched.stream_id, cursor, page, dispatched.place)
+    subscription = Subscription(
+        gateway.hub, dispatched.stream_id, cursor, page, Native(dispatched.stream_id), dispatched.place
+    )
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
 
 
@@ -127,4 +130,8 @@ async def _is_known(gateway: GatewayState, caller: Principal, key: str | None) -
 async def _resume_without_key() -> AsyncGenerator[bytes, None]:
     metrics.RESUMES.labels("without_key").inc()
     message = "Last-Event-ID without a known Idempotency-Key: resume with GET /chat/stream/{id}"
-    yield native.error("resume_without_key", message, retryable=False) + native.done("error", "resume_without_key")
+    closing = (
+        events.Error("resume_without_key", message, retryable=False),
+        events.Done("error", "resume_without_key", None),
+    )
+    yield b"".join(frame(b"", events.encode(event)) for event in closing)

@@ -10,6 +10,7 @@ from gateway import metrics
 from gateway.api.access import MayCancel, MayRead, read_own
 from gateway.auth.principal import Scope
 from gateway.auth.rights import Right
+from gateway.dialects.native import Native
 from gateway.sse import StreamResponse
 from gateway.state import Caller, Gateway, GatewayState
 from gateway.subscription import Subscription
@@ -45,7 +46,7 @@ async def resume(
         metrics.RESUMES.labels("same_epoch" if cursor.epoch == page.epoch else "reset").inc()
     if page.status in TERMINAL and cursor == (page.epoch, page.length):
         return Response(status_code=204)
-    subscription = Subscription(gateway.hub, stream_id, cursor, page)
+    subscription = Subscription(gateway.hub, stream_id, cursor, page, Native(stream_id))
     headers = {"X-Stream-Id": stream_id}
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
 

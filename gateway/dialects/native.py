@@ -5,38 +5,43 @@ Synthetic frames carry no ``id:``, so that a client's cursor stays on what the s
 
 import msgspec
 
+from gateway.run import Run
 from shared.protocol import events
 
 
+class Native:
+    """Events of a stream are rendered once, however many clients they go to."""
+
+    def __init__(self, stream_id: str) -> None:
+        self._stream_id = stream_id
+
+    def queued(self, place: int) -> bytes:
+        return _synthetic(b"queued", {"stream_id": self._stream_id, "position": place or None})
+
+    def render(self, run: Run) -> bytes:
+        if run.native is None:
+            frames = [frame(at, stored) for at, stored in run.events]
+            if run.reset:
+                frames[:1] = self._reset(*run.events[0])
+            run.native = b"".join(frames)
+        return run.native
+
+    def _reset(self, at: bytes, stored: bytes) -> list[bytes]:
+        """The first event of a run, for a client that has to throw away what it shows. Where that is no `start`, the
+        epoch has none: it ended without output, and Redis had lost the one before."""
+        if events.is_start(stored):
+            start = msgspec.structs.replace(events.decode(stored), reset=True)
+            return [frame(at, events.encode(start))]
+        bare = events.Start(self._stream_id, model="", provider="", attempt=0, reset=True)
+        return [frame(b"", events.encode(bare)), frame(at, stored)]
+
+
 def frame(at: bytes, stored: bytes) -> bytes:
-    """``at``: the event's id."""
+    """``at``: the event's id; empty for one that no stream holds."""
     kind, _, data = stored.partition(b" ")
+    if not at:
+        return b"event: %b\ndata: %b\n\n" % (kind, data)
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (at, kind, data)
-
-
-def reset_frame(at: bytes, stored: bytes) -> bytes:
-    """A stored `start`, told to a client that has to throw away what it shows."""
-    start = events.decode(stored)
-    return frame(at, events.encode(msgspec.structs.replace(start, reset=True)))
-
-
-def bare_reset(stream_id: str) -> bytes:
-    """The same where the epoch has no `start`: it ended without output, and Redis had lost the one before."""
-    start = events.Start(stream_id, model="", provider="", attempt=0, reset=True)
-    return _synthetic(b"start", msgspec.to_builtins(start))
-
-
-def queued(stream_id: str, place: int) -> bytes:
-    """``place``: 1 for the next; 0 where that is not known."""
-    return _synthetic(b"queued", {"stream_id": stream_id, "position": place or None})
-
-
-def error(code: str, message: str, *, retryable: bool) -> bytes:
-    return _synthetic(b"error", {"code": code, "message": message, "retryable": retryable})
-
-
-def done(finish_reason: str, reason: str) -> bytes:
-    return _synthetic(b"done", {"finish_reason": finish_reason, "reason": reason, "usage": None})
 
 
 def _synthetic(kind: bytes, data: dict[str, object]) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -81,6 +82,22 @@ async def test_each_model_has_its_own_patience(start_system: StartSystem) -> Non
     assert error_of(other) == ("provider_first_token_timeout", True)
     assert error_of(endless) == ("deadline_exceeded", False)
     assert text_of(endless).startswith("xxx")
+
+
+async def test_while_a_worker_stands_still_no_provider_is_silent(start_system: StartSystem) -> None:
+    """Stopped for longer than it would wait, with tokens in its socket."""
+    system = await start_system(gateways=1, workers=1, lease_s=60, between_tokens_timeout_s=1)
+    gate = asyncio.Event()
+    system.fake.play("goes-on", Answer(deltas=("one", " two"), gate=gate, gate_after=1))
+    async with await system.stream("goes-on") as connection:
+        await connection.next("token")
+        system.workers[0].signal(signal.SIGSTOP)
+        gate.set()
+        await asyncio.sleep(2)
+        system.workers[0].signal(signal.SIGCONT)
+        rest = await connection.rest()
+    assert text_of(rest) == " two"
+    assert rest[-1].data["finish_reason"] == "stop"
 
 
 async def test_patience_for_the_first_token_is_none_for_the_next(start_system: StartSystem) -> None:

@@ -1,16 +1,20 @@
 """How long a provider may be silent: before its first token, and between two.
 
-What a provider sends to keep a connection open is silence too. While nobody reads it (its stream's window is full) no
-time passes.
+What a provider sends to keep a connection open is silence too. No time passes while nobody reads it: its stream's
+window is full, or this process stood still (it was stopped, its machine slept, something blocked its loop).
 """
 
 import asyncio
 import math
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from shared.errors import ProviderError
 from shared.settings import Timeouts
+
+
+#: A timer that rings so much later than it was set for tells of a process that stood still.
+_STOOD_STILL_S: Final = 0.25
 
 
 class Silence:
@@ -31,7 +35,7 @@ class Silence:
         await self._scope.__aenter__()
         now = self._loop.time()
         self._due = now + self._timeouts.first_token_s
-        self._timer = self._loop.call_at(min(self._due, now + self._timeouts.between_tokens_s), self._ring)
+        self._set_timer(now)
         return self
 
     async def __aexit__(
@@ -54,10 +58,16 @@ class Silence:
 
     def _ring(self) -> None:
         now = self._loop.time()
+        late_s = now - self._timer.when()
+        if late_s > _STOOD_STILL_S:
+            self._due += late_s
         if self._due <= now:
             self._scope.reschedule(now)
         else:
-            self._timer = self._loop.call_at(min(self._due, now + self._timeouts.between_tokens_s), self._ring)
+            self._set_timer(now)
+
+    def _set_timer(self, now: float) -> None:
+        self._timer = self._loop.call_at(min(self._due, now + self._timeouts.between_tokens_s), self._ring)
 
     def _error(self) -> ProviderError:
         if self._has_spoken:

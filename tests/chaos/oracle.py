@@ -8,11 +8,12 @@ from tests.chaos.history import History
 from tests.chaos.transcript import Transcript
 
 _CALL = re.compile(r"\[(\d+):")
-_BROKEN_WAY = {"upstream_truncated", "provider_unreachable", "provider_unavailable"}
+_SILENT = {"provider_first_token_timeout", "provider_idle_timeout"}
+_BROKEN_WAY = {"upstream_truncated", "provider_unreachable", "provider_unavailable", *_SILENT}
 _ANY_ERROR = {
     "truncate": {"upstream_truncated"},
     "reset": {"upstream_truncated", "provider_unreachable"},
-    "hang": {"provider_first_token_timeout", "provider_idle_timeout"},
+    "hang": _SILENT,
 }
 _BY_STATUS = {429: "provider_rate_limited", 500: "provider_unavailable"}
 

@@ -12,7 +12,6 @@ from typing import Final, Self
 from shared.errors import ProviderError
 from shared.settings import Timeouts
 
-
 #: A timer that rings so much later than it was set for tells of a process that stood still.
 _STOOD_STILL_S: Final = 0.25
 
@@ -58,7 +57,7 @@ class Silence:
 
     def _ring(self) -> None:
         now = self._loop.time()
-        late_s = now - self._timer.when()
+        late_s = now - self._rings_at
         if late_s > _STOOD_STILL_S:
             self._due += late_s
         if self._due <= now:
@@ -67,7 +66,8 @@ class Silence:
             self._set_timer(now)
 
     def _set_timer(self, now: float) -> None:
-        self._timer = self._loop.call_at(min(self._due, now + self._timeouts.between_tokens_s), self._ring)
+        self._rings_at = min(self._due, now + self._timeouts.between_tokens_s)
+        self._timer = self._loop.call_at(self._rings_at, self._ring)
 
     def _error(self) -> ProviderError:
         if self._has_spoken:

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check format bench bench-curve bench-peers bench-micro bench-queue bench-json clean
+.PHONY: help run test chaos check audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,11 +19,18 @@ test: $(VENV)/installed-dev  ## All tests, on real processes (ARGS="-k name" for
 chaos: $(VENV)/installed-dev  ## Random faults on a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-check: $(VENV)/installed-dev  ## Linter, formatter, types, import rules
+check: $(VENV)/installed-dev audit  ## Linter, formatter, types, import rules, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+audit: $(VENV)/audit/installed  ## What is known of the locked dependencies
+	@$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit requirements.lock requirements-dev.lock
+
+lock: $(VENV)/lock/installed  ## Lock the newest dependencies that pyproject.toml allows, for all platforms
+	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml -o requirements.lock
+	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml --all-extras -c requirements.lock -o requirements-dev.lock
 
 format: $(VENV)/installed-dev  ## Put the code into shape
 	$(BIN)/ruff check --fix .
@@ -54,10 +61,28 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Headrace needs Python 3.11 or newer; say make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+# What was tested is what is installed: the lock has the hash of every file. The second line adds this folder alone.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(VENV)/installed: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps -e .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(VENV)/installed-dev: pyproject.toml requirements-dev.lock | $(VENV)/bin/python
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	$(INSTALL) --no-deps -e .
 	@touch $@ $(VENV)/installed
+
+$(VENV)/audit/installed: | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
+	@touch $@
+
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-config --upgrade --quiet \
+	--custom-compile-command "make lock"
+
+$(VENV)/lock/installed: | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13'
+	@touch $@

@@ -1,0 +1,55 @@
+"""What `make audit` makes of pip-audit's words: a finding is one, and a silent network is none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system import REPOSITORY
+
+FOUND = {"name": "leaky", "version": "1.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1"]}]}
+SOUND = {"name": "sound", "version": "2.0", "vulns": []}
+SKIPPED = {"name": "unheard-of", "skip_reason": "Dependency not found"}
+
+
+def told(*dependencies: object) -> str:
+    return json.dumps({"dependencies": dependencies, "fixes": []})
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "code", "says"),
+    [
+        (told(SOUND, FOUND), "", 1, "leaky 1.0 has PYSEC-1, fixed in 1.1"),
+        (told(SOUND, FOUND, SKIPPED), "Max retries exceeded", 1, "leaky 1.0 has PYSEC-1"),
+        (told(SOUND, SKIPPED), "", 0, "0 known vulnerabilities in 1 packages; 1 others"),
+        (told(SKIPPED), "", 0, "nothing was audited"),
+        ("", "requests.exceptions.ConnectionError: Max retries exceeded", 0, "nothing was audited"),
+        ("", "ValueError: the lock cannot be read", 1, "the lock cannot be read"),
+    ],
+)
+def test_what_is_known(tmp_path: Path, stdout: str, stderr: str, code: int, says: str) -> None:
+    command = tmp_path / "pip-audit"
+    command.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.stdout.write({stdout!r})\nsys.stderr.write({stderr!r})\n"
+    )
+    command.chmod(0o755)
+    left = subprocess.run(
+        [sys.executable, ".ci/audit.py", str(command), "requirements.lock"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert left.returncode == code
+    assert says in left.stdout
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_every_locked_file_has_a_hash_and_no_origin(name: str) -> None:
+    lock = (REPOSITORY / name).read_text()
+    pinned = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
+    assert all("==" in line and line.endswith("\\") for line in pinned)
+    assert "://" not in lock

@@ -1,5 +1,7 @@
 // The gateway's HTTP calls. What cannot be done throws an ApiError with a sentence for the user.
 
+import { askForKey, credentials } from "./key.js";
+
 export class ApiError extends Error {
   constructor(message, status) {
     super(message);
@@ -18,12 +20,14 @@ async function problem(response) {
   return typeof said === "string" ? said : `the gateway answered ${response.status}`;
 }
 
-/** 0 stands for "no answer at all". */
+/** null stands for "no answer at all". Whoever is not let in is asked for a key, and then once more; a link that
+ *  carries a ticket needs none. */
 async function call(path, options = {}) {
-  try {
-    return await fetch(path, { cache: "no-store", ...options });
-  } catch {
-    return null;
+  for (;;) {
+    const headers = { ...options.headers, ...credentials() };
+    const response = await fetch(path, { cache: "no-store", ...options, headers }).catch(() => null);
+    if (response?.status !== 401 || path.includes("ticket=")) return response;
+    await askForKey(await problem(response));
   }
 }
 

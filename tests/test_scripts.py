@@ -1011,6 +1011,8 @@ async def test_read_of_what_is_not_there(client: Client) -> None:
     assert await stream.read() is None
     await be_well(stream, trouble=now_ms())
     assert await stream.read() is Lost.MAYBE
+    await be_well(stream, run_id="another")  # restarted with a file of a moment ago: no sweep has seen it yet
+    assert await stream.read() is Lost.MAYBE
     await stream.create()
     await client.delete(stream.keys[STATE])
     assert await stream.read() == Gone("p", deleted=False)

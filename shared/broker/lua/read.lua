@@ -10,7 +10,7 @@ local s = load('status', 'principal', 'log_epoch')
 if not s.status then
   local stone = redis.call('GET', TOMBSTONE)
   if stone then return {stone} end
-  return in_trouble(tonumber(ARGV[5])) and {''} or {}
+  return in_trouble(tonumber(ARGV[5]), true) and {''} or {}
 end
 local log_epoch, n = tonumber(s.log_epoch), redis.call('LLEN', LOG)
 local first = tonumber(ARGV[1]) == log_epoch and ARGV[2] + 1 or 1

@@ -8,25 +8,21 @@ from fastapi.responses import JSONResponse
 
 from gateway import metrics
 from gateway.api.access import read_own
+from gateway.api.asking import IdempotencyKey, ask, headers_of, page_of
 from gateway.api.body import read_body
 from gateway.auth.principal import Principal, Scope
 from gateway.auth.rights import Right
 from gateway.dialects.native import Native, frame
-from gateway.dispatch import Dispatched, hash_of
 from gateway.sse import StreamResponse
 from gateway.state import Caller, Gateway, GatewayState
 from gateway.subscription import Subscription
-from shared.broker.answers import Page
-from shared.errors import Draining, InvalidRequest
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, parse_cursor
-from shared.protocol.lifecycle import TERMINAL, Status
-from shared.schemas import ChatRequest, OnDisconnect, parse_chat_request
+from shared.protocol.lifecycle import TERMINAL
+from shared.schemas import ChatRequest, parse_chat_request
 
 router = APIRouter()
 
-_MOST_KEY_CHARACTERS = 255
-IdempotencyKey = Annotated[str | None, Header()]
 LastEventId = Annotated[str | None, Header()]
 
 _BODY = {
@@ -53,9 +49,9 @@ async def start_and_stream(
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     if cursor != START and not await _is_known(gateway, caller, idempotency_key):
         return StreamResponse(_resume_without_key(), gateway.settings, gateway.rights.watch(right))
-    dispatched = await _dispatch(gateway, caller, asked, idempotency_key, on_disconnect="cancel")
-    page = await _page_of(gateway, right, dispatched, cursor)
-    headers = _headers(dispatched)
+    dispatched = await ask(gateway, caller, asked, idempotency_key, on_disconnect="cancel")
+    page = await page_of(gateway, right, dispatched, cursor)
+    headers = headers_of(dispatched)
     if page.status in TERMINAL and page.length and cursor == (page.epoch, page.length):
         # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
         page = await read_own(gateway, right, dispatched.stream_id, EventId(page.epoch, page.length - 1))
@@ -72,9 +68,9 @@ async def start(
     """202 and the addresses of the stream; it goes on whether anyone reads or not."""
     caller.need(Scope.CHAT)
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
-    dispatched = await _dispatch(gateway, caller, asked, idempotency_key, on_disconnect="continue")
+    dispatched = await ask(gateway, caller, asked, idempotency_key, on_disconnect="continue")
     if not dispatched.created:
-        await _page_of(gateway, Right.of(caller), dispatched, START)
+        await page_of(gateway, Right.of(caller), dispatched, START)
     stream_id = dispatched.stream_id
     ticket, expires = gateway.tickets.issue(stream_id)
     body = {
@@ -83,44 +79,7 @@ async def start(
         "status_url": f"/chat/{stream_id}",
         "expires_at": expires.isoformat(timespec="seconds"),
     }
-    return JSONResponse(body, 202, headers=_headers(dispatched))
-
-
-async def _dispatch(
-    gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None, *, on_disconnect: OnDisconnect
-) -> Dispatched:
-    if gateway.hub.draining:
-        raise Draining
-    if key is not None and not 1 <= len(key) <= _MOST_KEY_CHARACTERS:
-        raise InvalidRequest(f"Idempotency-Key: must have 1 to {_MOST_KEY_CHARACTERS} characters")
-    body_hash = hash_of(asked, gateway.settings.secret)
-    # First, so that what is on offer now does not decide over an answer that was asked for before.
-    if key is not None and (known := await gateway.dispatch.find(caller.id, key, body_hash)):
-        return known
-    resolved = await gateway.models.resolve(asked)
-    return await gateway.dispatch.dispatch(
-        resolved,
-        body_hash=body_hash,
-        principal=caller,
-        idempotency_key=key,
-        on_disconnect=on_disconnect,
-    )
-
-
-async def _page_of(gateway: GatewayState, right: Right, dispatched: Dispatched, cursor: EventId) -> Page:
-    """What the log says; a stream that was just made has nothing to ask for."""
-    if dispatched.created:
-        return Page(Status.QUEUED, right.owner or "", 0, 0, 1, [])
-    page = await read_own(gateway, right, dispatched.stream_id, cursor)
-    if page.status is Status.QUEUED:  # the first try may have died before its job was queued
-        await gateway.dispatch.enqueue(dispatched.stream_id)
-    return page
-
-
-def _headers(dispatched: Dispatched) -> dict[str, str]:
-    stream_id = dispatched.stream_id
-    limits = dispatched.admission.headers if dispatched.admission else {}
-    return {"X-Stream-Id": stream_id, "Location": f"/chat/stream/{stream_id}", **limits}
+    return JSONResponse(body, 202, headers=headers_of(dispatched))
 
 
 async def _is_known(gateway: GatewayState, caller: Principal, key: str | None) -> bool:

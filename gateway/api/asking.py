@@ -1,0 +1,58 @@
+"""What every way of asking has in common, whichever dialect it came in."""
+
+from typing import Annotated, Final
+
+from fastapi import Header
+
+from gateway.api.access import read_own
+from gateway.auth.principal import Principal
+from gateway.auth.rights import Right
+from gateway.dispatch import Dispatched, hash_of
+from gateway.state import GatewayState
+from shared.broker.answers import Page
+from shared.errors import Draining, InvalidRequest
+from shared.protocol.ids import EventId
+from shared.protocol.lifecycle import Status
+from shared.schemas import ChatRequest, OnDisconnect
+
+_MOST_KEY_CHARACTERS: Final = 255
+IdempotencyKey = Annotated[str | None, Header()]
+
+
+async def ask(
+    gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None, *, on_disconnect: OnDisconnect
+) -> Dispatched:
+    """Make a stream, or find the one that ``key`` stands for. Raises what :meth:`Dispatch.dispatch` does,
+    :class:`Draining` and :class:`UnknownModel`."""
+    if gateway.hub.draining:
+        raise Draining
+    if key is not None and not 1 <= len(key) <= _MOST_KEY_CHARACTERS:
+        raise InvalidRequest(f"Idempotency-Key: must have 1 to {_MOST_KEY_CHARACTERS} characters")
+    body_hash = hash_of(asked, gateway.settings.secret)
+    # First, so that what is on offer now does not decide over an answer that was asked for before.
+    if key is not None and (known := await gateway.dispatch.find(caller.id, key, body_hash)):
+        return known
+    resolved = await gateway.models.resolve(asked)
+    return await gateway.dispatch.dispatch(
+        resolved,
+        body_hash=body_hash,
+        principal=caller,
+        idempotency_key=key,
+        on_disconnect=on_disconnect,
+    )
+
+
+async def page_of(gateway: GatewayState, right: Right, dispatched: Dispatched, cursor: EventId) -> Page:
+    """What the log says; a stream that was just made has nothing to ask for."""
+    if dispatched.created:
+        return Page(Status.QUEUED, right.owner or "", 0, 0, 1, [])
+    page = await read_own(gateway, right, dispatched.stream_id, cursor)
+    if page.status is Status.QUEUED:  # its job may be lost
+        await gateway.dispatch.enqueue(dispatched.stream_id)
+    return page
+
+
+def headers_of(dispatched: Dispatched) -> dict[str, str]:
+    stream_id = dispatched.stream_id
+    limits = dispatched.admission.headers if dispatched.admission else {}
+    return {"X-Stream-Id": stream_id, "Location": f"/chat/stream/{stream_id}", **limits}

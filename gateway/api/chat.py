@@ -1,14 +1,18 @@
 """Asking for an answer: ``POST /chat/stream`` (the answer at once) and ``POST /chat`` (where to find it)."""
 
 from collections.abc import AsyncGenerator
-from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway import metrics
+from gateway.api import examples
 from gateway.api.access import read_own
+from gateway.api.answers import Accepted
 from gateway.api.body import read_body
+from gateway.api.description import body_of, described_headers, event_stream
+from gateway.api.parameters import MOST_KEY_CHARACTERS, IdempotencyKey, LastEventId
+from gateway.api.problems import BODY, CALLER, STREAM, refusals
 from gateway.auth.principal import Principal, Scope
 from gateway.auth.rights import Right
 from gateway.dialects import native
@@ -24,19 +28,22 @@ from shared.schemas import ChatRequest, OnDisconnect, parse_chat_request
 
 router = APIRouter()
 
-_MOST_KEY_CHARACTERS = 255
-IdempotencyKey = Annotated[str | None, Header()]
-LastEventId = Annotated[str | None, Header()]
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": ChatRequest.model_json_schema()}},
-    }
-}
+_BODY = body_of(ChatRequest, examples.CHAT)
+_REFUSALS = (
+    *(*CALLER, *STREAM, *BODY),
+    *("unknown_model", "idempotency_conflict", "rate_limited", "queue_full", "no_models", "draining"),
+)
 
 
-@router.post("/chat/stream", openapi_extra=_BODY)
+@router.post(
+    "/chat/stream",
+    response_class=Response,
+    responses={
+        **event_stream(described_headers("X-Stream-Id", "Location", always=False)),
+        **refusals(*_REFUSALS, "invalid_last_event_id"),
+    },
+    openapi_extra=_BODY,
+)
 async def start_and_stream(
     request: Request,
     gateway: Gateway,
@@ -62,7 +69,15 @@ async def start_and_stream(
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
 
 
-@router.post("/chat", openapi_extra=_BODY)
+@router.post(
+    "/chat",
+    status_code=202,
+    responses={
+        202: {"model": Accepted, "headers": described_headers("X-Stream-Id", "Location")},
+        **refusals(*_REFUSALS),
+    },
+    openapi_extra=_BODY,
+)
 async def start(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -74,7 +89,7 @@ async def start(
         await _page_of(gateway, Right.of(caller), dispatched, START)
     stream_id = dispatched.stream_id
     ticket, expires = gateway.tickets.issue(stream_id)
-    body = {
+    body: Accepted = {
         "stream_id": stream_id,
         "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",
         "status_url": f"/chat/{stream_id}",
@@ -88,8 +103,8 @@ async def _dispatch(
 ) -> Dispatched:
     if gateway.hub.draining:
         raise Draining
-    if key is not None and not 1 <= len(key) <= _MOST_KEY_CHARACTERS:
-        raise InvalidRequest(f"Idempotency-Key: must have 1 to {_MOST_KEY_CHARACTERS} characters")
+    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+        raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
     body_hash = hash_of(asked)
     # First, so that what is on offer now does not decide over an answer that was asked for before.
     if key is not None and (known := await gateway.dispatch.find(caller.id, key, body_hash)):

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway.api import chat, errors, listing, page, service, streams
+from gateway.api import chat, description, errors, listing, page, service, streams
+from gateway.api.listing import TicketRequest
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.rights import LiveRights
 from gateway.backlog import Backlog
@@ -27,6 +28,7 @@ from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
 from shared.garbage import settle_garbage_collector
 from shared.metrics import SWEPT
+from shared.schemas import ChatRequest
 from shared.settings import Settings
 from shared.stopping import cancel_all
 
@@ -54,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Their scripts come from elsewhere, and would run in the origin of the chat page.
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(page.router)
     app.include_router(service.router)
@@ -62,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(listing.router)
     app.mount("/page", page.PageFiles())
     errors.install(app)
+    description.install(app, ChatRequest, TicketRequest, is_open=not settings.authentication)
     return app
 
 

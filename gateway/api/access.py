@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Request
 
+from gateway.api.parameters import StreamId, Ticket
 from gateway.auth.principal import Scope
 from gateway.auth.rights import Right
 from gateway.state import Gateway, GatewayState
@@ -13,15 +14,13 @@ from shared.broker.scripts import MOST_EVENTS
 from shared.errors import StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START, EventId, is_stream_id
 
-Ticket = Annotated[str | None, Query(description="from the `stream_url` of `POST /chat`")]
 
-
-async def may_read(request: Request, gateway: Gateway, stream_id: str, ticket: Ticket = None) -> Right:
+async def may_read(request: Request, gateway: Gateway, stream_id: StreamId, ticket: Ticket = None) -> Right:
     """By a ticket for this stream, else by credentials."""
     return await _right(request, gateway, stream_id, ticket, Scope.READ)
 
 
-async def may_cancel(request: Request, gateway: Gateway, stream_id: str, ticket: Ticket = None) -> Right:
+async def may_cancel(request: Request, gateway: Gateway, stream_id: StreamId, ticket: Ticket = None) -> Right:
     return await _right(request, gateway, stream_id, ticket, Scope.CANCEL)
 
 

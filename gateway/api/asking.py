@@ -1,10 +1,7 @@
 """What every way of asking has in common, whichever dialect it came in."""
 
-from typing import Annotated, Final
-
-from fastapi import Header
-
 from gateway.api.access import read_own
+from gateway.api.parameters import MOST_KEY_CHARACTERS
 from gateway.auth.principal import Principal
 from gateway.auth.rights import Right
 from gateway.dispatch import Dispatched, hash_of
@@ -15,9 +12,6 @@ from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 from shared.schemas import ChatRequest, OnDisconnect
 
-_MOST_KEY_CHARACTERS: Final = 255
-IdempotencyKey = Annotated[str | None, Header()]
-
 
 async def ask(
     gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None, *, on_disconnect: OnDisconnect
@@ -26,8 +20,8 @@ async def ask(
     :class:`Draining` and :class:`UnknownModel`."""
     if gateway.hub.draining:
         raise Draining
-    if key is not None and not 1 <= len(key) <= _MOST_KEY_CHARACTERS:
-        raise InvalidRequest(f"Idempotency-Key: must have 1 to {_MOST_KEY_CHARACTERS} characters")
+    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+        raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
     body_hash = hash_of(asked, gateway.settings.secret)
     # First, so that what is on offer now does not decide over an answer that was asked for before.
     if key is not None and (known := await gateway.dispatch.find(caller.id, key, body_hash)):

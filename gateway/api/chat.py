@@ -1,15 +1,19 @@
 """Asking for an answer: ``POST /chat/stream`` (the answer at once) and ``POST /chat`` (where to find it)."""
 
 from collections.abc import AsyncGenerator
-from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway import metrics
+from gateway.api import examples
 from gateway.api.access import read_own
-from gateway.api.asking import IdempotencyKey, ask, headers_of, page_of
+from gateway.api.answers import Accepted
+from gateway.api.asking import ask, headers_of, page_of
 from gateway.api.body import read_body
+from gateway.api.description import body_of, described_headers, event_stream
+from gateway.api.parameters import IdempotencyKey, LastEventId
+from gateway.api.problems import BODY, CALLER, LIMITS, STREAM, refusals
 from gateway.auth.principal import Principal, Scope
 from gateway.auth.rights import Right
 from gateway.dialects.native import Native, frame
@@ -23,17 +27,22 @@ from shared.schemas import ChatRequest, parse_chat_request
 
 router = APIRouter()
 
-LastEventId = Annotated[str | None, Header()]
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": ChatRequest.model_json_schema()}},
-    }
-}
+_BODY = body_of(ChatRequest, examples.CHAT)
+_REFUSALS = (
+    *(*CALLER, *STREAM, *BODY),
+    *("unknown_model", "idempotency_conflict", *LIMITS, "no_models", "draining"),
+)
 
 
-@router.post("/chat/stream", openapi_extra=_BODY)
+@router.post(
+    "/chat/stream",
+    response_class=Response,
+    responses={
+        **event_stream(described_headers("X-Stream-Id", "Location", always=False)),
+        **refusals(*_REFUSALS, "invalid_last_event_id"),
+    },
+    openapi_extra=_BODY,
+)
 async def start_and_stream(
     request: Request,
     gateway: Gateway,
@@ -61,7 +70,15 @@ async def start_and_stream(
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
 
 
-@router.post("/chat", openapi_extra=_BODY)
+@router.post(
+    "/chat",
+    status_code=202,
+    responses={
+        202: {"model": Accepted, "headers": described_headers("X-Stream-Id", "Location")},
+        **refusals(*_REFUSALS),
+    },
+    openapi_extra=_BODY,
+)
 async def start(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -73,7 +90,7 @@ async def start(
         await page_of(gateway, Right.of(caller), dispatched, START)
     stream_id = dispatched.stream_id
     ticket, expires = gateway.tickets.issue(stream_id)
-    body = {
+    body: Accepted = {
         "stream_id": stream_id,
         "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",
         "status_url": f"/chat/{stream_id}",

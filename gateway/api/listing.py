@@ -5,8 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
+from gateway.api import examples
 from gateway.api.access import read_own
+from gateway.api.answers import StreamList, TicketAnswer
 from gateway.api.body import read_body
+from gateway.api.description import body_of
+from gateway.api.parameters import StreamId
+from gateway.api.problems import BODY, CALLER, STREAM, refusals
 from gateway.auth.principal import Scope
 from gateway.auth.rights import Right
 from gateway.state import Caller, Gateway
@@ -22,23 +27,19 @@ _LONGEST_S = 90 * 24 * 3600
 
 
 class TicketRequest(Model):
-    """``life_s``: for how long; as long as the stream can live where nothing is said."""
+    """``life_s``: for how long; as long as the stream can live where nothing is said. ``may_cancel``: it may be
+    used to cancel the stream too."""
 
     life_s: Annotated[float, Field(ge=1, le=_LONGEST_S)] | None = None
     may_cancel: bool = False
 
 
-_BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": TicketRequest.model_json_schema()}}}
-}
-
-
-@router.get("/chat")
+@router.get("/chat", response_model=StreamList, responses=refusals(*CALLER, "forbidden", "invalid_request"))
 async def list_streams(
     gateway: Gateway,
     caller: Caller,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    page: Annotated[str | None, Query(max_length=64)] = None,
+    page: Annotated[str | None, Query(max_length=64, json_schema_extra={"pattern": "^[0-9]{1,15}-"})] = None,
 ) -> dict[str, Any]:
     """One's own streams, the newest first; ``next_page`` goes into ``page``."""
     caller.need(Scope.READ)
@@ -49,8 +50,13 @@ async def list_streams(
     return {"streams": listed.streams, "next_page": listed.next_page}
 
 
-@router.post("/chat/{stream_id}/tickets", status_code=201, openapi_extra=_BODY)
-async def make_ticket(request: Request, stream_id: str, gateway: Gateway, caller: Caller) -> dict[str, str]:
+@router.post(
+    "/chat/{stream_id}/tickets",
+    status_code=201,
+    responses=refusals(*CALLER, *STREAM, *BODY),
+    openapi_extra=body_of(TicketRequest, examples.TICKET),
+)
+async def make_ticket(request: Request, stream_id: StreamId, gateway: Gateway, caller: Caller) -> TicketAnswer:
     """A link with which anybody can read this one stream until it expires. By its owner alone."""
     asked = parse_body(TicketRequest, await read_body(request, _MOST_BODY_BYTES))
     caller.need(Scope.CANCEL if asked.may_cancel else Scope.READ)

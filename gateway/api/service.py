@@ -1,11 +1,13 @@
 """What operators and SDKs ask of a gateway itself: health, metrics, models."""
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from gateway.api.answers import Health, ModelCard, ModelList
+from gateway.api.problems import CALLER, refusals
 from gateway.state import Caller, Gateway
 from shared.broker.client import check_fitness
 from shared.errors import BrokerUnavailable, Draining, NoModels
@@ -16,13 +18,13 @@ _READY_WITHIN_S = 2.0
 
 
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
+async def healthz() -> Health:
     """This process serves."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
-async def readyz(gateway: Gateway) -> dict[str, str]:
+@router.get("/readyz", responses=refusals("broker_unavailable", "broker_unfit", "draining"))
+async def readyz(gateway: Gateway) -> Health:
     """Redis answers, and this gateway is not leaving. 503 otherwise."""
     if gateway.hub.draining:
         raise Draining
@@ -34,13 +36,14 @@ async def readyz(gateway: Gateway) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics() -> Response:
+    """For Prometheus."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/models")
-async def models(gateway: Gateway, _: Caller) -> dict[str, Any]:
+@router.get("/v1/models", responses=refusals(*CALLER, "no_models"))
+async def models(gateway: Gateway, _: Caller) -> ModelList:
     """What can be asked for. ``provider/*`` stands for any name, where a provider has no list."""
     catalog = await gateway.models.catalog()
     if not catalog:
@@ -50,5 +53,8 @@ async def models(gateway: Gateway, _: Caller) -> dict[str, Any]:
         for provider, shelf in catalog.items()
         for model in (*shelf.models, *(["*"] if shelf.open else []))
     ]
-    data = [{"id": f"{p}/{m}", "object": "model", "created": 0, "owned_by": p} for p, m in names]
+    data: list[ModelCard] = [
+        {"id": f"{provider}/{model}", "object": "model", "created": 0, "owned_by": provider}
+        for provider, model in names
+    ]
     return {"object": "list", "data": data}

@@ -1,13 +1,17 @@
 """Reading, stopping and forgetting a stream."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import cast
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Response
 
 from gateway import metrics
 from gateway.api.access import MayCancel, MayRead, read_own
+from gateway.api.answers import Call, CalledFunction, CancelAnswer, StreamStatus
+from gateway.api.description import described_headers, event_stream
+from gateway.api.parameters import LastEventId, QueryCursor, StreamId
+from gateway.api.problems import CALLER, STREAM, refusals
 from gateway.auth.principal import Scope
 from gateway.auth.rights import Right
 from gateway.dialects.native import Native
@@ -27,14 +31,24 @@ from shared.protocol.transcript import fold
 
 router = APIRouter()
 
+_BY_TICKET = (*CALLER, *STREAM, "invalid_ticket")
 
-@router.get("/chat/stream/{stream_id}")
+
+@router.get(
+    "/chat/stream/{stream_id}",
+    response_class=Response,
+    responses={
+        **event_stream(described_headers("X-Stream-Id")),
+        204: {"description": "The cursor is at the end of a stream that has ended."},
+        **refusals(*_BY_TICKET, "invalid_last_event_id", "draining"),
+    },
+)
 async def resume(
-    stream_id: str,
+    stream_id: StreamId,
     gateway: Gateway,
     right: MayRead,
-    last_event_id: Annotated[str | None, Header()] = None,
-    query_cursor: Annotated[str | None, Query(alias="last_event_id")] = None,
+    last_event_id: LastEventId = None,
+    query_cursor: QueryCursor = None,
 ) -> Response:
     """The stream from the cursor on. The header wins over the query: an EventSource repeats its old URL. 204 at
     the end, so that an EventSource stops for good."""
@@ -51,8 +65,8 @@ async def resume(
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
 
 
-@router.get("/chat/{stream_id}")
-async def status(stream_id: str, gateway: Gateway, right: MayRead) -> dict[str, Any]:
+@router.get("/chat/{stream_id}", responses=refusals(*_BY_TICKET))
+async def status(stream_id: StreamId, gateway: Gateway, right: MayRead) -> StreamStatus:
     """The answer so far as JSON. A read counts as watching for a while, so that a client may poll."""
     page = await read_own(gateway, right, stream_id)
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
@@ -88,8 +102,8 @@ async def status(stream_id: str, gateway: Gateway, right: MayRead) -> dict[str, 
     }
 
 
-@router.post("/chat/{stream_id}/cancel", status_code=202)
-async def cancel(stream_id: str, gateway: Gateway, right: MayCancel) -> dict[str, str]:
+@router.post("/chat/{stream_id}/cancel", status_code=202, responses=refusals(*_BY_TICKET))
+async def cancel(stream_id: StreamId, gateway: Gateway, right: MayCancel) -> CancelAnswer:
     """Stops the provider's call, from any gateway. Again, or after the end, it changes nothing."""
     await read_own(gateway, right, stream_id, most_events=0)
     metrics.CANCELS.inc()
@@ -102,8 +116,8 @@ async def cancel(stream_id: str, gateway: Gateway, right: MayCancel) -> dict[str
     return {"stream_id": stream_id, "status": state.status}
 
 
-@router.delete("/chat/{stream_id}", status_code=204)
-async def delete(stream_id: str, gateway: Gateway, caller: Caller) -> None:
+@router.delete("/chat/{stream_id}", status_code=204, responses=refusals(*CALLER, *STREAM))
+async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
     """Cancels a running stream and forgets the content. By its owner alone: a ticket is not enough."""
     caller.need(Scope.CANCEL)
     await read_own(gateway, Right.of(caller), stream_id, most_events=0)
@@ -111,9 +125,10 @@ async def delete(stream_id: str, gateway: Gateway, caller: Caller) -> None:
         raise StreamGone
 
 
-def _tool_call(call: events.ToolCall) -> dict[str, Any]:
+def _tool_call(call: events.ToolCall) -> Call:
     """In the form in which `messages` take it back."""
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    function: CalledFunction = {"name": cast(str, call.name), "arguments": call.arguments}
+    return {"id": cast(str, call.id), "type": "function", "function": function}
 
 
 async def _position(gateway: GatewayState, stream_id: str) -> int | None:

@@ -30,7 +30,7 @@ from shared.broker.line import Command, Line
 from shared.broker.pools import pool_of
 from shared.broker.scripts import Call
 from shared.broker.trunk import Trunk
-from shared.errors import BrokerUnavailable, HeadraceError
+from shared.errors import BrokerUnavailable, Unavailable
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,7 +61,7 @@ _UNWELL_WORDS: Final = (
 )
 
 
-class BrokerUnfit(HeadraceError):
+class BrokerUnfit(Unavailable):
     """This Redis answers but cannot be used; the start stops."""
 
     code = "broker_unfit"

@@ -114,8 +114,8 @@ class Done(Event, frozen=True):
     usage: Usage | None
 
 
-_TYPES: Final = (Start, Token, Reasoning, Refusal, ToolCall, Json, Error, Done)
-_BY_TYPE: Final[dict[bytes, type[Event]]] = {kind.TYPE: kind for kind in _TYPES}
+TYPES: Final = (Start, Token, Reasoning, Refusal, ToolCall, Json, Error, Done)
+_BY_TYPE: Final[dict[bytes, type[Event]]] = {kind.TYPE: kind for kind in TYPES}
 _encoder: Final = msgspec.json.Encoder()
 _decoders: Final = {name: msgspec.json.Decoder(kind) for name, kind in _BY_TYPE.items()}
 

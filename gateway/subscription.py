@@ -55,7 +55,7 @@ class Subscription:
                 if frames := self._renderer.queued(self._place):
                     yield frames
             while True:
-                if self._hub.draining:
+                if self._leaves:
                     raise Drained
                 # The first page is older than anything the feed may have told since.
                 version = feed.version if self._first_page is None else -1
@@ -71,6 +71,10 @@ class Subscription:
                     await self._wait(feed, version)
                 if run.ended:
                     return
+
+    @property
+    def _leaves(self) -> bool:
+        return self._hub.draining and self._renderer.resumable
 
     def _moved_up(self, feed: Feed) -> bytes:
         if self._place is None or feed.place in (None, self._place):
@@ -116,7 +120,7 @@ class Subscription:
         if self._first_page is not None:
             page, self._first_page = self._first_page, None
             return page
-        while not self._hub.draining:
+        while not self._leaves:
             try:
                 return await self._hub.read(self.stream_id, self.cursor)
             except BrokerUnavailable:

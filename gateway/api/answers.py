@@ -66,8 +66,8 @@ class Usage(TypedDict):
 class StreamStatus(TypedDict):
     """The answer so far. ``json`` is there once the whole of it follows the schema that was asked for,
     ``finish_reason`` and ``usage`` once it has ended, ``error`` where it failed; ``reason`` says why it ended where
-    that is not the provider's own word. ``last_event_id`` is the cursor behind all that is told here; ``position``: in
-    the queue, 1 for the next, while nobody has taken it."""
+    that is not the provider's own word. ``last_event_id`` is the cursor behind all that is told here;
+    ``position``: in the queue, 1 for the next, while nobody has taken it."""
 
     stream_id: str
     status: StatusWord

@@ -1,4 +1,4 @@
-"""Every error as ``{"error": {"code", "message", "retryable"}}``."""
+"""Every error as ``{"error": {"code", "message", "retryable"}}``, or as the dialect of the path has it."""
 
 import logging
 
@@ -7,10 +7,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from shared.errors import HeadraceError, LimitReached, Unauthenticated, Unavailable
+from gateway.dialects import openai_errors
+from shared.errors import HeadraceError, LimitReached, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
+#: Paths where OpenAI's SDKs ask.
+_OPENAI = ("/v1/chat/", "/v1/responses")
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
 
 
@@ -22,35 +25,43 @@ def install(app: FastAPI) -> None:
 
 
 def error_response(
-    status: int, code: str, message: str, *, retryable: bool = False, headers: dict[str, str] | None = None
+    path: str, status: int, code: str, message: str, *, retryable: bool = False, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    body = {"error": {"code": code, "message": message, "retryable": retryable}}
-    return JSONResponse(body, status, headers=headers)
+    """In the form of the dialect that ``path`` speaks."""
+    if not path.startswith(_OPENAI):
+        body = {"error": {"code": code, "message": message, "retryable": retryable}}
+        return JSONResponse(body, status, headers=headers)
+    status, body = openai_errors.answer(status, code, message)
+    # The SDKs repeat some statuses of themselves, whether it helps or not.
+    return JSONResponse(body, status, headers={**(headers or {}), "X-Should-Retry": str(retryable).lower()})
 
 
-async def _ours(_: Request, error: Exception) -> JSONResponse:
+async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HeadraceError)  # noqa: S101  what it is registered for
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Unavailable) else {}
+    wait_s = getattr(error, "retry_after_s", None)
+    headers = {"Retry-After": str(wait_s)} if wait_s is not None else {}
     if isinstance(error, LimitReached):
         headers = error.headers
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    return error_response(error.http_status, error.code, error.message, retryable=error.retryable, headers=headers)
+    return error_response(
+        request.url.path, error.http_status, error.code, error.message, retryable=error.retryable, headers=headers
+    )
 
 
-async def _validation(_: Request, error: Exception) -> JSONResponse:
+async def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])
-    return error_response(422, "invalid_request", problems)
+    return error_response(request.url.path, 422, "invalid_request", problems)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = _CODES.get(error.status_code, "http_error")
     headers = dict(error.headers) if error.headers else None
-    return error_response(error.status_code, code, str(error.detail), headers=headers)
+    return error_response(request.url.path, error.status_code, code, str(error.detail), headers=headers)
 
 
-async def _unexpected(_: Request, error: Exception) -> JSONResponse:
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     # Starlette logs the trace itself after this answer has been sent.
-    return error_response(500, "internal_error", "something went wrong here; it was logged")
+    return error_response(request.url.path, 500, "internal_error", "something went wrong here; it was logged")

@@ -12,6 +12,8 @@ from shared.protocol import events
 class Native:
     """Events of a stream are rendered once, however many clients they go to."""
 
+    resumable = True
+
     def __init__(self, stream_id: str) -> None:
         self._stream_id = stream_id
 

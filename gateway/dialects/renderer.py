@@ -8,6 +8,9 @@ from gateway.run import Run
 class Renderer(Protocol):
     """Whole frames, or nothing where the dialect has no word for it."""
 
+    #: Whether its clients come back when they are cut, and go on: a gateway that leaves cuts those, and no others.
+    resumable: bool
+
     def queued(self, place: int) -> bytes:
         """Nobody has begun yet; ``place`` in the queue, 1 for the next, 0 where that is not known."""
         ...

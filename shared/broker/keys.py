@@ -13,6 +13,7 @@ hr:{bb}:pulse                hash    sweep             a day; when this Redis wa
 hr:catalog                   hash    workers           a day from the last word of any worker
 hr:sweep                     string  one process       1.5 s; who sweeps
 hr:owned:<account>           zset    create, delete    with its longest stream; ids of one principal by creation
+hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request made
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
 hr:breaker:<provider>        string  workers           30 s; stands while the provider is left alone
 hr:breaker:<provider>:failures  counter workers        a minute longer; failures in a row
@@ -102,6 +103,10 @@ def worker_channel(worker_id: str) -> str:
 
 def owned_key(principal: str) -> str:
     return f"hr:owned:{account_of(principal)}"
+
+
+def recent_key(account: str, body_hash: str) -> str:
+    return f"hr:recent:{account}:{body_hash[:32]}"
 
 
 def job_key(stream_id: str) -> str:

@@ -1,9 +1,9 @@
 """The body of ``POST /chat`` and ``POST /chat/stream``."""
 
 import json
-from typing import Annotated, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
 
 from shared.errors import InvalidJson, InvalidRequest
 from shared.schemas.messages import Message, check_results
@@ -15,6 +15,7 @@ OnDisconnect = Literal["cancel", "continue"]
 OnWorkerLost = Literal["restart", "fail"]
 
 M = TypeVar("M", bound=Model)
+_any_object = TypeAdapter(dict[str, Any])
 
 MAX_METADATA_ENTRIES = 16
 #: Of a field that an error message names; the name may be the client's own.
@@ -81,10 +82,30 @@ def parse_body(kind: type[M], body: bytes) -> M:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        if problems[0]["type"] == "json_invalid":
-            raise InvalidJson(f"the body is not valid JSON: {problems[0]['msg']}") from None
-        raise InvalidRequest("; ".join(_describe(p["loc"], p["type"], p["msg"]) for p in problems[:5])) from None
+        raise _refusal(error) from None
+
+
+def parse_json_object(body: bytes) -> dict[str, Any]:
+    """The same for what is no request of ours yet."""
+    try:
+        return _any_object.validate_json(body)
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def checked(kind: type[M], asked: dict[str, Any]) -> M:
+    """The same for what was a request of another dialect."""
+    try:
+        return kind.model_validate(asked)
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: ValidationError) -> InvalidJson | InvalidRequest:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    if problems[0]["type"] == "json_invalid":
+        return InvalidJson(f"the body is not valid JSON: {problems[0]['msg']}")
+    return InvalidRequest("; ".join(_describe(p["loc"], p["type"], p["msg"]) for p in problems[:5]))
 
 
 def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -1,0 +1,306 @@
+"""OpenAI's own SDK against ``/v1/chat/completions``, whichever provider answers."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletionChunk
+from pydantic import BaseModel
+
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer, Call, ToolCall
+from tests.sse_client import text_of
+from tests.system import System
+
+WORDS = ("Hello", ", ", "wor", "ld", ".")
+TEXT = "".join(WORDS)
+PROVIDERS = ("openai", "anthropic", "ollama")
+USER: list[Any] = [{"role": "user", "content": "hi"}]
+each_provider = pytest.mark.parametrize("provider", PROVIDERS)
+
+
+@pytest.fixture
+async def client(system: System) -> AsyncIterator[AsyncOpenAI]:
+    async with client_of(system) as client:
+        yield client
+
+
+def client_of(system: System, *, gateway: int = 0, **options: Any) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{system.gateways[gateway].url}/v1", api_key="none", **{"max_retries": 0, **options})
+
+
+def calls_of(system: System, model: str) -> list[Call]:
+    return [call for call in system.fake.calls if call.model == model]
+
+
+async def chunks_of(client: AsyncOpenAI, model: str, **options: Any) -> list[ChatCompletionChunk]:
+    stream = await client.chat.completions.create(model=model, messages=USER, stream=True, **options)
+    return [chunk async for chunk in stream]
+
+
+def joined(chunks: list[ChatCompletionChunk]) -> str:
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+@each_provider
+async def test_text(system: System, client: AsyncOpenAI, provider: str) -> None:
+    system.fake.play("text", Answer(deltas=WORDS, usage=(5, 7)))
+    chunks = await chunks_of(client, f"{provider}/text", stream_options={"include_usage": True})
+    assert joined(chunks) == TEXT
+    assert [c.choices[0].delta.role for c in chunks if c.choices and c.choices[0].delta.role] == ["assistant"]
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage is not None
+    assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (5, 7)
+    assert {chunk.model for chunk in chunks} == {f"{provider}/text"}
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert all(chunk.usage is None for chunk in await chunks_of(client, f"{provider}/text"))
+
+    whole = await client.chat.completions.create(model=f"{provider}/text", messages=USER)
+    assert whole.choices[0].message.content == TEXT
+    assert whole.choices[0].finish_reason == "stop"
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == 12
+
+
+@each_provider
+async def test_parallel_tools_and_their_results(system: System, client: AsyncOpenAI, provider: str) -> None:
+    tools: list[Any] = [
+        {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("one", "two")
+    ]
+    made = [ToolCall("a", "one", ('{"x"', ": 1}")), ToolCall("b", "two", ('{"y": "', 'é"}'))]
+    system.fake.play("tools", Answer(deltas=(), tools=made), Answer(deltas=("done",)))
+    async with client.chat.completions.stream(model=f"{provider}/tools", messages=USER, tools=tools) as stream:
+        completion = await stream.get_final_completion()
+    choice = completion.choices[0]
+    assert choice.finish_reason == "tool_calls"
+    calls = choice.message.tool_calls or []
+    assert [(c.function.name, c.function.arguments.replace(" ", "")) for c in calls] == [
+        ("one", '{"x":1}'),
+        ("two", '{"y":"é"}'),
+    ]
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "ok"} for call in calls]
+    said = choice.message.model_dump(exclude={"parsed"})
+    again: list[Any] = [*USER, said, *results]
+    answer = await client.chat.completions.create(model=f"{provider}/tools", messages=again, tools=tools)
+    assert answer.choices[0].message.content == "done"
+
+
+@each_provider
+async def test_reasoning_and_a_schema(system: System, client: AsyncOpenAI, provider: str) -> None:
+    class Named(BaseModel):
+        name: str
+
+    system.fake.play("json", Answer(reasoning=("let me", " think"), deltas=('{"na', 'me": "x"}')))
+    chunks = await chunks_of(client, f"{provider}/json", reasoning_effort="low")
+    thought = "".join(getattr(c.choices[0].delta, "reasoning_content", None) or "" for c in chunks if c.choices)
+    assert thought == "let me think"
+    parsed = await client.chat.completions.parse(model=f"{provider}/json", messages=USER, response_format=Named)
+    assert parsed.choices[0].message.parsed == Named(name="x")
+
+
+async def test_a_refusal_and_a_limit(system: System, client: AsyncOpenAI) -> None:
+    system.fake.play("refuses", Answer(deltas=(), refusal=("I will", " not")))
+    answer = await client.chat.completions.create(model="openai/refuses", messages=USER)
+    assert answer.choices[0].message.refusal == "I will not"
+    system.fake.play("short", Answer(deltas=WORDS, finish_reason="length"))
+    assert (await chunks_of(client, "openai/short", max_completion_tokens=5))[-1].choices[0].finish_reason == "length"
+    assert calls_of(system, "short")[-1].request["max_tokens"] == 5
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, openai.BadRequestError),
+        (401, openai.InternalServerError),  # it is our key that is wrong, not theirs
+        (404, openai.NotFoundError),
+        (429, openai.RateLimitError),
+    ],
+)
+async def test_a_failure_before_the_first_word_has_its_status(
+    system: System, client: AsyncOpenAI, status: int, kind: type[openai.APIStatusError], stream: bool
+) -> None:
+    system.fake.play(f"fails-{status}", Answer(status=status, retry_after="3600"))
+    with pytest.raises(kind) as caught:
+        await client.chat.completions.create(model=f"openai/fails-{status}", messages=USER, stream=stream)
+    assert caught.value.code
+    should_retry = caught.value.response.headers["x-should-retry"]
+    assert should_retry == ("true" if status == 429 else "false")
+
+
+async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: System, client: AsyncOpenAI) -> None:
+    system.fake.play("breaks", Answer(deltas=WORDS[:2], end="truncate"))
+    stream = await client.chat.completions.create(model="openai/breaks", messages=USER, stream=True)
+    seen: list[ChatCompletionChunk] = []
+
+    async def read() -> None:
+        async for chunk in stream:
+            seen.append(chunk)
+
+    with pytest.raises(openai.APIError) as caught:
+        await read()
+    assert joined(seen) == "".join(WORDS[:2])
+    assert caught.value.code == "upstream_truncated"
+    with pytest.raises(openai.APIStatusError) as whole:
+        await client.chat.completions.create(model="openai/breaks", messages=USER)
+    assert whole.value.status_code == 502
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "says"),
+    [
+        ({"messages": USER}, "model", "field required"),
+        ({"model": "m", "messages": []}, "messages", "at least 1"),
+        ({"model": "m", "messages": USER, "n": 2}, "n", "only 1"),
+        ({"model": "m", "messages": USER, "logprobs": True}, "logprobs", "only False"),
+        ({"model": "m", "messages": USER, "audio": {}}, "audio", "not supported"),
+        ({"model": "m", "messages": USER, "stream": "yes"}, "stream", "must be true or false"),
+        ({"model": "m", "messages": USER, "stream": True, "stream_options": []}, "stream_options", "must be true"),
+        ({"model": "m", "messages": [{"role": "user"}]}, "messages", "content is missing"),
+    ],
+)
+async def test_bad_input_is_named_in_their_form(system: System, body: Any, param: str, says: str) -> None:
+    answer = await system.http.post(f"{system.url}/v1/chat/completions", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+    assert error["param"].startswith(param)
+    assert says in error["message"]
+    assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_an_unknown_model_is_not_found(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await client.chat.completions.create(model="nobody/has-this", messages=USER)
+    assert caught.value.code == "model_not_found"
+
+
+async def test_what_is_passed_over_is_told(client: AsyncOpenAI) -> None:
+    raw = await client.chat.completions.with_raw_response.create(model="demo/demo", messages=USER, user="u", seed=1)
+    assert raw.headers["x-headrace-ignored"] == "seed, user"
+
+
+async def test_leaving_cancels_the_providers_call(system: System, client: AsyncOpenAI) -> None:
+    gate = asyncio.Event()
+    system.fake.play("left", Answer(deltas=WORDS, gate=gate, gate_after=2))
+    stream = await client.chat.completions.create(model="openai/left", messages=USER, stream=True)
+    assert (await anext(aiter(stream))).choices
+    await stream.close()
+    await calls_of(system, "left")[-1].wait_closed()
+    assert calls_of(system, "left")[-1].closed_by_client
+
+    system.fake.play("held", Answer(first_delay_s=30))
+    waiting = asyncio.create_task(client.chat.completions.create(model="openai/held", messages=USER, stream=True))
+    while not calls_of(system, "held"):
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    await calls_of(system, "held")[-1].wait_closed()
+
+
+async def test_a_retry_of_the_sdk_is_not_paid_for_twice(start_system: StartSystem) -> None:
+    """The gateway dies while the SDK waits for the first word; its retry finds the same answer."""
+    system = await start_system(gateways=1, workers=1)
+    gate = asyncio.Event()
+    system.fake.play("once", Answer(deltas=WORDS, gate=gate))
+    async with client_of(system, max_retries=5) as client:
+        answering = asyncio.create_task(chunks_of(client, "openai/once"))
+        await system.fake.wait_calls(1)
+        system.gateways[0].stop()
+        system.gateways[0].start()
+        gate.set()
+        assert joined(await answering) == TEXT
+    assert len(calls_of(system, "once")) == 1
+
+
+async def test_the_same_words_twice_are_two_answers(system: System, client: AsyncOpenAI) -> None:
+    system.fake.play("twice", Answer(deltas=lambda number: [f"call {number}"]))
+    first, second = [joined(await chunks_of(client, "openai/twice")) for _ in range(2)]
+    assert first != second
+    keyed = [
+        joined(await chunks_of(client, "openai/twice", extra_headers={"Idempotency-Key": "the-key"}))
+        for _ in range(2)
+    ]
+    assert keyed[0] == keyed[1]
+
+
+async def test_a_stream_can_be_gone_on_with_in_the_native_way(system: System, client: AsyncOpenAI) -> None:
+    gate = asyncio.Event()
+    system.fake.play("resumed", Answer(deltas=WORDS, gate=gate, gate_after=2))
+    extra = {"on_disconnect": "continue"}
+    stream = await client.chat.completions.create(
+        model="openai/resumed", messages=USER, stream=True, extra_body=extra
+    )
+    stream_id = stream.response.headers["x-stream-id"]
+    assert (await anext(aiter(stream))).choices
+    await stream.close()
+    gate.set()
+    async with await system.read(stream_id, gateway=1) as connection:
+        assert text_of(await connection.rest()) == TEXT
+
+
+async def test_a_gateway_that_leaves_lets_them_finish(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1)
+    gate = asyncio.Event()
+    system.fake.play("drained", Answer(deltas=WORDS, gate=gate, gate_after=2))
+    async with client_of(system) as client:
+        stream = await client.chat.completions.create(model="openai/drained", messages=USER, stream=True)
+        seen = [await anext(aiter(stream))]
+        system.gateways[0].signal(signal.SIGTERM)
+
+        async def leaves() -> bool:
+            try:
+                answer = await system.http.get(f"{system.url}/readyz")
+            except httpx2.HTTPError:
+                return True
+            return answer.status_code == 503
+
+        await system.eventually(leaves)
+        gate.set()
+        seen += [chunk async for chunk in stream]
+    assert joined(seen) == TEXT
+    assert await system.gateways[0].wait() == 0
+
+
+async def test_a_lost_worker_before_the_first_word_is_not_seen_and_after_it_is_an_error(
+    start_system: StartSystem,
+) -> None:
+    system = await start_system(gateways=1, workers=1, lease_s=1)
+    gate = asyncio.Event()
+    system.fake.play("lost", Answer(deltas=WORDS, gate=gate), Answer(deltas=WORDS))
+    async with client_of(system) as client:
+        answering = asyncio.create_task(chunks_of(client, "openai/lost"))
+        await system.fake.wait_calls(1)
+        system.workers[0].stop()
+        system.workers[0].start()
+        assert joined(await answering) == TEXT
+
+        system.fake.play("lost-late", Answer(deltas=WORDS, gate=gate, gate_after=2), Answer(deltas=WORDS))
+        stream = await client.chat.completions.create(model="openai/lost-late", messages=USER, stream=True)
+        await anext(aiter(stream))
+        system.workers[0].stop()
+        system.workers[0].start()
+        with pytest.raises(openai.APIError) as caught:
+            [chunk async for chunk in stream]
+        assert caught.value.code == "worker_lost"
+
+
+async def test_limits_are_theirs_too(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, requests_per_minute=1)
+    async with client_of(system) as client:
+        raw = await client.chat.completions.with_raw_response.create(model="demo/demo", messages=USER)
+        assert raw.headers["x-ratelimit-remaining-requests"] == "0"
+        with pytest.raises(openai.RateLimitError) as caught:
+            await client.chat.completions.create(model="demo/demo", messages=USER)
+    assert caught.value.code == "requests_per_minute_exceeded"
+    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
+
+
+async def test_a_slow_answer_outlives_the_clients_patience_for_silence(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, heartbeat_s=0.2)
+    system.fake.play("slow", Answer(deltas=WORDS, delay_s=1.5))
+    async with client_of(system, timeout=1) as client:
+        assert joined(await chunks_of(client, "openai/slow")) == TEXT

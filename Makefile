@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json clean
+.PHONY: help run test chaos check audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ bench-queue: $(VENV)/installed-dev  ## Enqueue to job start, idle and with 300 j
 
 bench-json: $(VENV)/installed-dev  ## CPU of reading a JSON answer while it comes, by size and by length of the deltas
 	@$(BIN)/python -m bench.json_curve $(ARGS)
+
+bench-nginx: $(VENV)/installed-dev  ## Times between tokens through nginx beside direct ones
+	@$(BIN)/python -m bench.through_nginx $(ARGS)
 
 clean:  ## Forget the virtual environment and all data of `make run`
 	rm -rf $(VENV) .headrace .mypy_cache .ruff_cache .pytest_cache

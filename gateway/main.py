@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from gateway.app import create_app, failed
 from gateway.auth.json_web_tokens import JsonWebTokens
@@ -43,17 +44,7 @@ def run(settings: Settings) -> None:
             logger.critical("%s", error)
             sys.exit(1)
     app = create_app(settings)
-    config = uvicorn.Config(
-        Edge(with_cors(app, settings.cors_origins)),
-        loop="uvloop",
-        http=protocol(settings),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=round(settings.drain_s),
-    )
+    config = server_config(settings, Edge(with_cors(app, settings.cors_origins)))
     logger.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     # Or sse-starlette would cut the streams before we have said a word.
@@ -64,6 +55,23 @@ def run(settings: Settings) -> None:
     _Server(config, app).run(sockets=[listener])
     if failed.is_set():
         sys.exit(1)
+
+
+def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=protocol(settings),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Said even where there are none: left out, the server would believe everybody on loopback.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_graceful_shutdown=round(settings.drain_s),
+    )
 
 
 class _Server(uvicorn.Server):

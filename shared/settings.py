@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -78,6 +78,15 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
             raise ValueError("* goes with nothing else")
         return origins
     return tuple(_origin(text) for text in origins)
+
+
+def _networks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            ip_network(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no address and no network: write it as 10.0.0.5 or 10.0.0.0/24") from None
+    return texts
 
 
 def _is_loopback(host: str) -> bool:
@@ -182,6 +191,9 @@ class Settings(BaseSettings):
     #: Pages of these origins may ask us from a browser: https://chat.example.com, exactly. ``*``: of any, without
     #: credentials.
     cors_origins: Annotated[tuple[str, ...], NoDecode, AfterValidator(_origins)] = ()
+    #: Addresses or networks of reverse proxies, whose X-Forwarded-For and X-Forwarded-Proto are believed; of nobody
+    #: else are they.
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks)] = ()
     #: A request's head, and then its body, is whole within this time, or is refused.
     request_deadline_s: Annotated[float, Field(ge=0.1, le=3600)] = 30
 
@@ -255,7 +267,9 @@ class Settings(BaseSettings):
     @classmethod
     def _comma_lists(cls, values: dict[str, object]) -> dict[str, object]:
         return {
-            k: _names(v) if k.endswith("_models") or k in {"auth", "cors_origins", "content_keys"} else v
+            k: _names(v)
+            if k.endswith("_models") or k in {"auth", "cors_origins", "content_keys", "trusted_proxies"}
+            else v
             for k, v in values.items()
         }
 

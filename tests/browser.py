@@ -1,10 +1,12 @@
 """Headless Chromium for the page's tests, from Debian's packages ``chromium`` and ``chromium-driver``."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
@@ -30,6 +32,14 @@ def browser_missing() -> str | None:
     if not missing:
         return None
     return f"no {' and no '.join(missing)}; apt-get install chromium chromium-driver"
+
+
+def need_browser() -> None:
+    """Skips the test where there is none; in CI that is a failure."""
+    if missing := browser_missing():
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
 
 
 @contextmanager

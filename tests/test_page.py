@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-from tests.browser import browser, browser_missing
+from tests.browser import browser, need_browser
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, ToolCall
 from tests.system import System
@@ -263,10 +262,7 @@ class CuttingProxy:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def chromium() -> AsyncIterator[Chrome]:
-    if missing := browser_missing():
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+    need_browser()
     with ExitStack() as stack:
         driver = await asyncio.to_thread(stack.enter_context, browser())
         yield driver

@@ -23,6 +23,25 @@ class ToolCall:
     fragments: tuple[str, ...] = ("{}",)
 
 
+class Turnstile:
+    """Lets every call that it stands before send so many deltas and no more, until the test lets through others."""
+
+    def __init__(self) -> None:
+        self._allowed = 0
+        self._risen = asyncio.Condition()
+
+    async def allow(self, count: int) -> None:
+        """The first ``count`` of each call's deltas."""
+        async with self._risen:
+            self._allowed = max(self._allowed, count)
+            self._risen.notify_all()
+
+    async def passed(self, number: int) -> None:
+        """For the server: until the delta of that number, from 1, may be sent."""
+        async with self._risen:
+            await self._risen.wait_for(lambda: self._allowed >= number)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """How one model behaves. ``deltas`` are taken one by one, so an endless iterator needs no memory."""
@@ -41,6 +60,8 @@ class Answer:
     #: Waited for once ``gate_after`` deltas are out; with 0, after the headers.
     gate: asyncio.Event | None = None
     gate_after: int = 0
+    #: Passed before each delta.
+    turnstile: Turnstile | None = None
     #: One of the canonical reasons, or a word of the wire format itself; None: tool_calls after such, else stop.
     finish_reason: FinishReason | str | None = None
     #: (in, out). "counted": words of the prompt, deltas sent. None: the provider does not say.

@@ -57,6 +57,8 @@ class Play:
                 await asyncio.sleep(max(0.0, begun_at + call.sent_deltas * answer.delay_s - time.monotonic()))
             elif call.sent_deltas % BURST == 0:
                 await asyncio.sleep(0)
+            if answer.turnstile is not None:
+                await answer.turnstile.passed(call.sent_deltas + 1)
             await self._send(self._wire.text(text))
             call.count_delta()
             await self._pass_gate()

@@ -1,0 +1,70 @@
+"""What a reverse proxy says of its client is believed of the proxies that are named, and of nobody else."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx2
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from gateway.main import server_config
+from shared.settings import Settings, SettingsError, load_settings
+
+FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+
+
+async def mirror(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with what an application behind the gateway's server sees of its client."""
+    if scope["type"] == "lifespan":
+        for stage in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{stage}.complete"})
+        return
+    request = Request(scope)
+    assert request.client is not None
+    await JSONResponse([request.client.host, request.url.scheme])(scope, receive, send)
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[str]:
+    """The URL of :func:`mirror` on the gateway's own server."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(server_config(settings, mirror))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    await task
+
+
+@pytest.mark.parametrize(
+    ("trusted", "headers", "seen"),
+    [
+        ("", FORWARDED, ["127.0.0.1", "http"]),
+        ("10.0.0.0/8,192.0.2.1", FORWARDED, ["127.0.0.1", "http"]),
+        ("127.0.0.1", FORWARDED, ["203.0.113.9", "https"]),
+        ("10.0.0.1, 127.0.0.0/8", FORWARDED, ["203.0.113.9", "https"]),
+        ("127.0.0.1", {}, ["127.0.0.1", "http"]),
+        # A client may write what it likes in front of what the proxy adds.
+        ("127.0.0.1", {**FORWARDED, "X-Forwarded-For": "198.51.100.7, 203.0.113.9"}, ["203.0.113.9", "https"]),
+    ],
+)
+async def test_who_is_believed(
+    monkeypatch: pytest.MonkeyPatch, trusted: str, headers: dict[str, str], seen: list[str]
+) -> None:
+    monkeypatch.setenv("HEADRACE_TRUSTED_PROXIES", trusted)
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # the server's own variable is nobody's setting here
+    async with serving(load_settings()) as url, httpx2.AsyncClient(trust_env=False) as http:
+        assert json.loads((await http.get(url, headers=headers)).text) == seen
+
+
+@pytest.mark.parametrize("trusted", ["nginx", "*", "10.0.0.1/8", "127.0.0.1,proxy.internal"])
+def test_a_wrong_proxy_stops_the_start(monkeypatch: pytest.MonkeyPatch, trusted: str) -> None:
+    monkeypatch.setenv("HEADRACE_TRUSTED_PROXIES", trusted)
+    with pytest.raises(SettingsError, match=r"HEADRACE_TRUSTED_PROXIES: .*no address and no network"):
+        load_settings()

@@ -7,13 +7,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.dialects import openai_errors
+from gateway.dialects import anthropic_errors, openai_errors
 from shared.errors import HeadraceError, LimitReached, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
-#: Paths where OpenAI's SDKs ask.
+#: Paths where SDKs ask.
 _OPENAI = ("/v1/chat/", "/v1/responses")
+_ANTHROPIC = "/v1/messages"
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
 
 
@@ -28,10 +29,13 @@ def error_response(
     path: str, status: int, code: str, message: str, *, retryable: bool = False, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """In the form of the dialect that ``path`` speaks."""
-    if not path.startswith(_OPENAI):
+    if path.startswith(_OPENAI):
+        status, body = openai_errors.answer(status, code, message)
+    elif path.startswith(_ANTHROPIC):
+        status, body = anthropic_errors.answer(status, code, message)
+    else:
         body = {"error": {"code": code, "message": message, "retryable": retryable}}
         return JSONResponse(body, status, headers=headers)
-    status, body = openai_errors.answer(status, code, message)
     # The SDKs repeat some statuses of themselves, whether it helps or not.
     return JSONResponse(body, status, headers={**(headers or {}), "X-Should-Retry": str(retryable).lower()})
 

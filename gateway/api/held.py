@@ -2,19 +2,24 @@
 failure in its place."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from typing import Any, Protocol
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from gateway.api.access import read_own
-from gateway.api.asking import ask, page_of
-from gateway.auth.principal import Principal
+from gateway.api.asking import ask, headers_of, page_of
+from gateway.auth.principal import Principal, Scope
 from gateway.auth.rights import Right
 from gateway.dialects.failures import AnswerFailed
 from gateway.dialects.quiet import Quiet
+from gateway.dialects.renderer import Renderer
+from gateway.dialects.wish import Wish
 from gateway.dispatch import Dispatched, hash_of
+from gateway.sse import StreamResponse
 from gateway.state import GatewayState
 from gateway.subscription import Drained, Subscription
 from shared.broker.ending import read_all
@@ -32,7 +37,44 @@ GRACE_S = 2.0
 _FAILED = frozenset({Status.FAILED, Status.CANCELLED})
 
 
-async def ask_once(
+class HeldRenderer(Renderer, Protocol):
+    """``failure``: an error that came before any output."""
+
+    failure: events.Error | None
+
+
+async def respond(
+    request: Request,
+    gateway: GatewayState,
+    caller: Principal,
+    asked: ChatRequest,
+    wish: Wish,
+    key: str | None,
+    renderer_of: Callable[[str], HeldRenderer],
+    whole: Callable[[str, Transcript], dict[str, Any]],
+) -> Response:
+    """A stream by the renderer that ``renderer_of`` makes for a stream's id, or all of it by ``whole``."""
+    caller.need(Scope.CHAT)
+    right = Right.of(caller)
+    dispatched = await _ask_once(request, gateway, caller, asked, key)
+    stream_id = dispatched.stream_id
+    headers = headers_of(dispatched) | {"X-Request-Id": stream_id, "Request-Id": stream_id}
+    if wish.ignored:
+        headers["X-Headrace-Ignored"] = ", ".join(wish.ignored)
+    page = await page_of(gateway, right, dispatched, START)
+    if not wish.stream:
+        await _first_chunk(request, Subscription(gateway.hub, stream_id, START, page, Quiet(), dispatched.place))
+        return JSONResponse(whole(stream_id, await _whole_answer(gateway, stream_id)), headers=headers)
+    renderer = renderer_of(stream_id)
+    subscription = Subscription(gateway.hub, stream_id, START, page, renderer, dispatched.place)
+    first, chunks = await _first_chunk(request, subscription)
+    if renderer.failure is not None:
+        await chunks.aclose()
+        raise AnswerFailed(renderer.failure)
+    return StreamResponse(_prepended(first, chunks), gateway.settings, gateway.rights.watch(right), headers)
+
+
+async def _ask_once(
     request: Request, gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None
 ) -> Dispatched:
     """As :func:`ask`; a retry of an SDK's own is the stream that its first try made, unless that failed."""
@@ -50,9 +92,10 @@ async def ask_once(
     return dispatched
 
 
-async def first_chunk(request: Request, chunks: AsyncGenerator[bytes, None]) -> bytes:
-    """Empty where the stream ended without any. Raises :class:`Draining` where this gateway leaves meanwhile, and
-    ClientDisconnect where the client does."""
+async def _first_chunk(request: Request, subscription: Subscription) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+    """And those that follow; empty where the stream ended without any. Raises :class:`Draining` where this gateway
+    leaves meanwhile, and ClientDisconnect where the client does."""
+    chunks = subscription.chunks()
     coming = asyncio.ensure_future(anext(chunks, b""))
     leaving = asyncio.create_task(_until_disconnect(request))
     try:
@@ -66,16 +109,13 @@ async def first_chunk(request: Request, chunks: AsyncGenerator[bytes, None]) -> 
     if coming.cancelled():
         raise ClientDisconnect
     try:
-        return coming.result()
+        return coming.result(), chunks
     except Drained:
         raise Draining from None
 
 
-async def whole_answer(request: Request, gateway: GatewayState, right: Right, dispatched: Dispatched) -> Transcript:
-    """Once it has ended. Raises :class:`AnswerFailed` where it did so badly, whatever came before."""
-    page = await page_of(gateway, right, dispatched, START)
-    stream_id = dispatched.stream_id
-    await first_chunk(request, Subscription(gateway.hub, stream_id, START, page, Quiet(), dispatched.place).chunks())
+async def _whole_answer(gateway: GatewayState, stream_id: str) -> Transcript:
+    """Of a stream that has ended. Raises :class:`AnswerFailed` where it did so badly, whatever came before."""
     transcript = fold(map(events.decode, await read_all(gateway.client, gateway.scripts, stream_id)))
     if transcript.done is None:
         raise StreamGone
@@ -86,7 +126,7 @@ async def whole_answer(request: Request, gateway: GatewayState, right: Right, di
     return transcript
 
 
-async def prepended(first: bytes, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _prepended(first: bytes, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     try:
         yield first
         async for chunk in chunks:

@@ -1,8 +1,8 @@
 """OpenAI's Chat Completions as the canonical request, which has its words for most things."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.dialects.wish import Wish, flag
 from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest
 from shared.schemas.chat import checked, parse_json_object
@@ -35,15 +35,6 @@ _ONLY_AS: Final[dict[str, Any]] = {
 _OWN: Final = frozenset({"stream", "stream_options", "max_completion_tokens"})
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """How the answer is to be told. ``ignored``: fields that were passed over."""
-
-    stream: bool
-    include_usage: bool
-    ignored: tuple[str, ...]
-
-
 def parse(body: bytes) -> tuple[ChatRequest, Wish]:
     """Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the field."""
     said = {name: value for name, value in parse_json_object(body).items() if value is not None}
@@ -60,18 +51,11 @@ def parse(body: bytes) -> tuple[ChatRequest, Wish]:
     # Its clients cannot take back what they have shown: a worker that is lost in the middle ends the answer.
     asked.setdefault("on_worker_lost", "fail" if said.get("stream") else "restart")
     wish = Wish(
-        stream=_flag(said, "stream"),
-        include_usage=_flag(said.get("stream_options", {}), "include_usage", "stream_options."),
+        stream=flag(said, "stream"),
+        include_usage=flag(said.get("stream_options", {}), "include_usage", "stream_options."),
         ignored=tuple(sorted(said.keys() & _WITHOUT_EFFECT)),
     )
     return checked(ChatRequest, asked), wish
-
-
-def _flag(said: Any, name: str, within: str = "") -> bool:
-    value = said.get(name, False) if isinstance(said, dict) else None
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{within}{name}: must be true or false")
-    return value
 
 
 def _message(message: Any) -> Any:

@@ -1,0 +1,22 @@
+"""``POST /v1/messages``, for Anthropic's SDKs."""
+
+from fastapi import APIRouter, Request, Response
+
+from gateway.api.body import read_body
+from gateway.api.held import respond
+from gateway.api.parameters import IdempotencyKey
+from gateway.dialects import anthropic_request
+from gateway.dialects.anthropic_messages import MessageEvents, message
+from gateway.state import Caller, Gateway
+
+router = APIRouter()
+
+
+@router.post("/v1/messages", response_class=Response)
+async def create(
+    request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Messages as Anthropic has them, from any provider. The stream can also be read, and gone on with, at
+    ``GET /chat/stream/{id}``: its id is in ``X-Stream-Id``."""
+    asked, wish = anthropic_request.parse(await read_body(request, gateway.settings.max_body_bytes))
+    return await respond(request, gateway, caller, asked, wish, idempotency_key, MessageEvents, message)

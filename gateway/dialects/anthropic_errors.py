@@ -1,0 +1,36 @@
+"""Errors as Anthropic's SDKs read them."""
+
+from typing import Any, Final
+
+_TYPES: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "invalid_request_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+#: What the API says with another status than we do.
+_STATUSES: Final = {"unknown_model": 404, "invalid_request": 400}
+_OVERLOADED: Final = frozenset({"provider_unavailable", "provider_circuit_open", "queue_timeout"})
+
+
+def answer(status: int, code: str, message: str) -> tuple[int, dict[str, Any]]:
+    """Status and body."""
+    status = _STATUSES.get(code, status)
+    return status, body_of(_TYPES.get(status, "api_error"), message)
+
+
+def body_of(kind: str, message: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def type_of(code: str) -> str:
+    """Of an error within a stream."""
+    if code == "provider_rate_limited":
+        return "rate_limit_error"
+    return "overloaded_error" if code in _OVERLOADED else "api_error"

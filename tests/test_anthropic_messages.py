@@ -1,0 +1,194 @@
+"""Anthropic's own SDK against ``/v1/messages``, whichever provider answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anthropic
+import pytest
+from anthropic import AsyncAnthropic
+
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer, Call, ToolCall
+from tests.sse_client import text_of
+from tests.system import System
+from tests.test_auth import token
+from tests.test_overload import BOOT, JWT
+
+WORDS = ("Hello", ", ", "wor", "ld", ".")
+TEXT = "".join(WORDS)
+PROVIDERS = ("openai", "anthropic", "ollama")
+USER: list[Any] = [{"role": "user", "content": "hi"}]
+each_provider = pytest.mark.parametrize("provider", PROVIDERS)
+
+
+def client_of(system: System, **options: Any) -> AsyncAnthropic:
+    return AsyncAnthropic(**{"base_url": system.url, "api_key": "none", "max_retries": 0, **options})
+
+
+@pytest.fixture
+async def client(system: System) -> AsyncIterator[AsyncAnthropic]:
+    async with client_of(system) as client:
+        yield client
+
+
+def calls_of(system: System, model: str) -> list[Call]:
+    return [call for call in system.fake.calls if call.model == model]
+
+
+async def streamed(client: AsyncAnthropic, model: str, **options: Any) -> anthropic.types.Message:
+    async with client.messages.stream(model=model, messages=USER, max_tokens=100, **options) as stream:
+        return await stream.get_final_message()
+
+
+def said(message: anthropic.types.Message) -> str:
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+@each_provider
+async def test_text(system: System, client: AsyncAnthropic, provider: str) -> None:
+    system.fake.play("m-text", Answer(deltas=WORDS, usage=(5, 7)))
+    whole = await client.messages.create(model=f"{provider}/m-text", messages=USER, max_tokens=100)
+    for message in (await streamed(client, f"{provider}/m-text"), whole):
+        assert said(message) == TEXT
+        assert (message.stop_reason, message.model, message.role) == ("end_turn", f"{provider}/m-text", "assistant")
+        assert (message.usage.input_tokens, message.usage.output_tokens) == (5, 7)
+
+
+@each_provider
+async def test_parallel_tools_and_their_results(system: System, client: AsyncAnthropic, provider: str) -> None:
+    tools: list[Any] = [{"name": name, "input_schema": {"type": "object"}} for name in ("one", "two")]
+    made = [ToolCall("a", "one", ('{"x"', ": 1}")), ToolCall("b", "two", ('{"y": "', 'é"}'))]
+    system.fake.play("m-tools", Answer(deltas=("Let me see",), tools=made), Answer(deltas=("done",)))
+    message = await streamed(client, f"{provider}/m-tools", tools=tools)
+    assert message.stop_reason == "tool_use"
+    uses = [block for block in message.content if block.type == "tool_use"]
+    assert [(use.name, use.input) for use in uses] == [("one", {"x": 1}), ("two", {"y": "é"})]
+    assert said(message) == "Let me see"
+    results = [{"type": "tool_result", "tool_use_id": use.id, "content": "ok"} for use in uses]
+    again: list[Any] = [
+        *USER,
+        {"role": "assistant", "content": [block.model_dump() for block in message.content]},
+        {"role": "user", "content": [*results, {"type": "text", "text": "go on"}]},
+    ]
+    answer = await client.messages.create(model=f"{provider}/m-tools", messages=again, max_tokens=100, tools=tools)
+    assert said(answer) == "done"
+
+
+@each_provider
+async def test_thinking(system: System, client: AsyncAnthropic, provider: str) -> None:
+    system.fake.play("m-thinks", Answer(reasoning=("let me", " think"), deltas=WORDS))
+    options: dict[str, Any] = {"thinking": {"type": "enabled", "budget_tokens": 2048}}
+    streaming = await streamed(client, f"{provider}/m-thinks", **options)
+    whole = await client.messages.create(model=f"{provider}/m-thinks", messages=USER, max_tokens=100, **options)
+    for message in (streaming, whole):
+        assert [block.type for block in message.content] == ["thinking", "text"]
+        assert message.content[0].model_dump()["thinking"] == "let me think"
+    again: list[Any] = [*USER, {"role": "assistant", "content": whole.content}, *USER]
+    assert said(await client.messages.create(model=f"{provider}/m-thinks", messages=again, max_tokens=9)) == TEXT
+
+
+async def test_what_is_asked_reaches_the_provider(system: System, client: AsyncAnthropic) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
+    asked: dict[str, Any] = {
+        "model": "openai/echo",
+        "system": "Be brief",
+        "max_tokens": 7,
+        "stop_sequences": ["END"],
+        "tools": [{"name": "t", "description": "d", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "any"},
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "what is this?"}, image]}],
+        "extra_body": {"temperature": 0.5},
+    }
+    await client.messages.create(**asked)
+    request = calls_of(system, "echo")[-1].request
+    assert request["messages"][0] == {"role": "system", "content": "Be brief"}
+    assert request["messages"][1]["content"][1]["image_url"]["url"] == "data:image/png;base64,AA=="
+    assert [request[name] for name in ("max_tokens", "stop", "tool_choice", "temperature")] == [
+        7,
+        ["END"],
+        "required",
+        0.5,
+    ]
+    assert request["tools"][0]["function"]["name"] == "t"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, anthropic.BadRequestError),
+        (404, anthropic.NotFoundError),
+        (429, anthropic.RateLimitError),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_failure_before_the_first_word_has_its_status(
+    system: System, client: AsyncAnthropic, status: int, kind: type[anthropic.APIStatusError], stream: bool
+) -> None:
+    system.fake.play(f"m-fails-{status}", Answer(status=status, retry_after="3600"))
+    model = f"anthropic/m-fails-{status}"
+    with pytest.raises(kind):
+        await client.messages.create(model=model, messages=USER, max_tokens=9, stream=stream)
+
+
+async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: System, client: AsyncAnthropic) -> None:
+    system.fake.play("m-breaks", Answer(deltas=WORDS[:2], end="truncate"))
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        await streamed(client, "openai/m-breaks")
+    assert "broke off" in str(caught.value) or "ended" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"max_tokens": None}, "max_tokens: field required"),
+        ({"messages": "hi"}, "messages: must be a list"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role: must be user, assistant or system"),
+        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages.0.content.0.type"),
+        ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools.0.type"),
+        ({"top_k": 5}, "top_k: not supported"),
+        ({"stream": 1}, "stream: must be true or false"),
+        ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+    ],
+)
+async def test_bad_input_is_named_in_their_form(system: System, change: dict[str, Any], says: str) -> None:
+    body = {"model": "demo/demo", "max_tokens": 9, "messages": USER} | change
+    answer = await system.http.post(f"{system.url}/v1/messages", json=body)
+    assert answer.status_code == 400
+    told = answer.json()
+    assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
+    assert says in told["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_who_one_is_and_what_is_passed_over(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, credentials=BOOT, **JWT)
+    async with client_of(system) as client:
+        with pytest.raises(anthropic.AuthenticationError):
+            await client.messages.create(model="demo/demo", messages=USER, max_tokens=9)
+    async with client_of(system, api_key=token("alice")) as client:
+        raw = await client.messages.with_raw_response.create(
+            model="demo/demo", messages=USER, max_tokens=9, metadata={"user_id": "u"}
+        )
+        assert raw.headers["x-headrace-ignored"] == "metadata"
+        assert raw.headers["request-id"]
+
+
+async def test_leaving_cancels_and_a_stream_can_be_gone_on_with(system: System, client: AsyncAnthropic) -> None:
+    gate = asyncio.Event()
+    system.fake.play("m-left", Answer(deltas=WORDS, gate=gate, gate_after=2))
+    stream = await client.messages.create(model="openai/m-left", messages=USER, max_tokens=9, stream=True)
+    await anext(aiter(stream))
+    await stream.close()
+    await calls_of(system, "m-left")[-1].wait_closed()
+    assert calls_of(system, "m-left")[-1].closed_by_client
+
+    extra = {"on_disconnect": "continue"}
+    stream = await client.messages.create(
+        model="openai/m-left", messages=USER, max_tokens=9, stream=True, extra_body=extra
+    )
+    await anext(aiter(stream))
+    await stream.close()
+    gate.set()
+    async with await system.read(stream.response.headers["x-stream-id"], gateway=1) as connection:
+        assert text_of(await connection.rest()) == TEXT

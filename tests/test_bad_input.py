@@ -15,6 +15,7 @@ GOOD = ask("echo")
 
 
 TOOL = {"type": "function", "function": {"name": "f"}}
+STRICT = {"type": "function", "function": {"name": "f", "strict": "yes"}}
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "x"}
 
 
@@ -67,6 +68,11 @@ def without(field: str) -> dict[str, object]:
         (GOOD | {"messages": [{"role": "user", "content": "x", "n": 1}]}, 422, "invalid_request", "messages.0.n"),
         (GOOD | {"temperature": "hot"}, 422, "invalid_request", "temperature"),
         (GOOD | {"temperature": 9}, 422, "invalid_request", "temperature"),
+        (GOOD | {"temperature": "0.5"}, 422, "invalid_request", "temperature: input should be a valid number"),
+        (GOOD | {"temperature": True}, 422, "invalid_request", "temperature: input should be a valid number"),
+        (GOOD | {"max_tokens": "5"}, 422, "invalid_request", "max_tokens: input should be a valid integer"),
+        (GOOD | {"max_tokens": 5.5}, 422, "invalid_request", "max_tokens: input should be a valid integer"),
+        (GOOD | {"tools": [STRICT]}, 422, "invalid_request", "strict: input should be a valid boolean"),
         (GOOD | {"max_tokens": 0}, 422, "invalid_request", "max_tokens"),
         (GOOD | {"on_disconnect": "explode"}, 422, "invalid_request", "on_disconnect"),
         (GOOD | {"grace_s": -1}, 422, "invalid_request", "grace_s"),
@@ -172,6 +178,30 @@ async def test_other_errors_have_the_same_shape(system: System, method: str, pat
     answer = await system.http.request(method, system.url + path)
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"code", "message", "retryable"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/chat", "GET, POST"),
+        ("PUT", "/chat/x", "DELETE, GET"),
+        ("PUT", "/chat/x/cancel", "POST"),
+        ("GET", "/chat/stream", "POST"),  # no stream has the id `stream`
+        ("DELETE", "/chat/stream", "POST"),
+        ("PUT", "/chat/stream", "POST"),
+        ("POST", "/", "GET"),
+        ("POST", "/openapi.json", "GET, HEAD"),
+    ],
+)
+async def test_what_may_be_asked_of_a_path_is_told(system: System, method: str, path: str, allowed: str) -> None:
+    answer = await system.http.request(method, system.url + path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert ", ".join(sorted(answer.headers["allow"].split(", "))) == allowed
+
+
+async def test_a_whole_number_may_be_written_as_a_fraction(system: System) -> None:
+    stream_id = await system.post("echo", "as ever", max_tokens=5.0)
+    assert (await system.ended(stream_id))["finish_reason"] == "stop"
 
 
 async def test_a_bad_idempotency_key(system: System) -> None:

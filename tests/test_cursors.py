@@ -103,6 +103,8 @@ async def test_malformed(system: System, ended: tuple[str, list[Frame]], cursor:
     answer = await system.http.get(url, params={"last_event_id": cursor})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "invalid_last_event_id"
+    beside_a_good_one = await system.http.get(url, params={"last_event_id": cursor}, headers={"Last-Event-ID": "0"})
+    assert beside_a_good_one.status_code == 400
 
 
 async def test_the_last_id_of_an_ended_stream(system: System, ended: tuple[str, list[Frame]]) -> None:

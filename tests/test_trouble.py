@@ -118,6 +118,8 @@ async def test_a_redis_that_would_evict_answers_stops_the_start(start_system: St
     system = await start_system(gateways=1, workers=1)
     async with system.broker.client() as client:
         await client.config_set("maxmemory-policy", "allkeys-lru")
+    answer = await system.http.get(f"{system.url}/readyz")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "broker_unfit")
     for process in (system.gateways[0], system.workers[0]):
         process.stop()
         process.start()

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway import metrics
@@ -97,6 +97,12 @@ async def start(
         "expires_at": expires.isoformat(timespec="seconds"),
     }
     return JSONResponse(body, 202, headers=headers_of(dispatched))
+
+
+@router.api_route("/chat/stream", methods=["GET", "DELETE"], include_in_schema=False)
+async def not_here() -> Response:
+    """No stream has the id ``stream``: who opens an ``EventSource`` here is told what is wrong."""
+    raise HTTPException(405, "POST here; a stream is read at /chat/stream/{stream_id}", headers={"Allow": "POST"})
 
 
 async def _is_known(gateway: GatewayState, caller: Principal, key: str | None) -> bool:

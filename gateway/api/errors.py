@@ -5,6 +5,7 @@ import logging
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from gateway.dialects import anthropic_errors, openai_errors
@@ -62,8 +63,18 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = _CODES.get(error.status_code, "http_error")
-    headers = dict(error.headers) if error.headers else None
+    headers = dict(error.headers or {})
+    if "allow" in map(str.lower, headers) and (methods := _methods(request)):
+        headers = {"Allow": ", ".join(sorted(methods))}
     return error_response(request.url.path, error.status_code, code, str(error.detail), headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Those of the path that was asked for: the framework names only one route's, and a path may have several."""
+    if (asked := request.scope.get("route")) is None:
+        return set()
+    routes = [route for route in iter_route_contexts(request.app.routes) if route.path == asked.path]
+    return {method for route in routes if route.include_in_schema for method in route.methods or ()}
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -54,7 +54,8 @@ async def resume(
     the end, so that an EventSource stops for good."""
     if gateway.hub.draining:
         raise Draining
-    cursor = parse_cursor(last_event_id if last_event_id is not None else query_cursor)
+    by_header, by_query = parse_cursor(last_event_id), parse_cursor(query_cursor)  # neither may be malformed
+    cursor = by_query if last_event_id is None else by_header
     page = await read_own(gateway, right, stream_id, cursor)
     if cursor != START:
         metrics.RESUMES.labels("same_epoch" if cursor.epoch == page.epoch else "reset").inc()

@@ -77,8 +77,9 @@ class MessageEvents:
     def _grow(self, kind: str, delta: Body) -> bytes:
         begun = b""
         if self._open != kind:
-            is_text = kind == "text"
-            block = _text_block("") if is_text else {"type": "thinking", "thinking": "", "signature": ""}
+            block: Body = {"type": "thinking", "thinking": "", "signature": ""}
+            if kind == "text":
+                block = _text_block("")
             begun = self._stop() + self._start(block)
             self._open = kind
         return begun + _frame({"type": "content_block_delta", "index": self._blocks - 1, "delta": delta})

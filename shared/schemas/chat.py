@@ -3,11 +3,19 @@
 import json
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from shared.errors import InvalidJson, InvalidRequest
 from shared.schemas.messages import Message, check_results
-from shared.schemas.model import Model
+from shared.schemas.model import WHOLE, Model
 from shared.schemas.response_format import ResponseFormat
 from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
@@ -24,29 +32,49 @@ ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 StopSequence = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+_Stop = StopSequence | Annotated[list[StopSequence], Field(max_length=16)] | None
+_TOOL_CHOICE_NEEDS_TOOLS: Final[dict[str, Any]] = {
+    "if": {"required": ["tool_choice"], "properties": {"tool_choice": {"not": {"type": "null"}}}},
+    "then": {"required": ["tools"], "properties": {"tools": {"type": "array"}}},
+}
 
 
 class ChatRequest(Model):
-    """``on_disconnect`` and ``grace_s`` default per route, see ``gateway.api.chat``. ``fallbacks`` are models to ask,
-    in this order, where the one before fails without a word of an answer."""
+    """What is asked, and what is to become of the answer where something goes wrong. 422 also where a tool's result
+    belongs to no call before it, two tools have one name, or what is to be a JSON schema is none."""
+
+    # The texts below the fields are for the OpenAPI description.
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_TOOL_CHOICE_NEEDS_TOOLS)
 
     model: ModelName
+    """With ``provider`` the provider's own name; else ``openai/gpt-5``, or a name that only one provider has."""
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    """The conversation so far."""
     provider: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    """``openai``, ``anthropic``, ``ollama``, ``demo``: what ``GET /v1/models`` lists as ``owned_by``."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | None = None
     stop: Annotated[list[StopSequence], Field(max_length=16)] | None = None
+    """The answer ends before any of these."""
     tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
+    """``required``: one of them, whichever. Only with ``tools``."""
     response_format: ResponseFormat | None = None
+    """What form the answer is to have; text, where nothing is said."""
     reasoning_effort: Literal["low", "medium", "high"] | None = None
     fallbacks: Annotated[list[ModelName], Field(max_length=8)] | None = None
+    """Models to ask, in this order, where the one before fails without a word of an answer."""
     on_disconnect: OnDisconnect | None = None
+    """What is to happen when nobody has read for ``grace_s``. ``cancel`` stops and keeps what there is; it is the
+    default of ``POST /chat/stream``. ``continue`` goes on; it is the default of ``POST /chat``."""
     grace_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    """Seconds; 60 where nothing is said."""
     on_worker_lost: OnWorkerLost = "restart"
+    """``restart``: another worker begins anew, and readers are told to ``reset``. ``fail``: it ends as it is."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_ENTRIES)] | None = None
+    """The caller's own; ``GET /chat/{stream_id}`` gives it back."""
 
-    @field_validator("stop", mode="before")
+    @field_validator("stop", mode="before", json_schema_input_type=_Stop)
     @classmethod
     def _one_stop_is_a_list_of_one(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value

@@ -1,8 +1,8 @@
 """The messages of a conversation."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 from pydantic_core import from_json
 
 from shared.schemas.model import Function, Model, Name
@@ -50,11 +50,14 @@ _Content = Annotated[
 ]
 
 
+_JSON_OBJECT: Final[dict[str, Any]] = {"contentMediaType": "application/json", "contentSchema": {"type": "object"}}
+
+
 class FunctionCall(Model):
     """``arguments``: the text of a JSON object."""
 
     name: Name
-    arguments: str
+    arguments: Annotated[str, Field(json_schema_extra=_JSON_OBJECT)]
 
     @field_validator("arguments", mode="before")
     @classmethod
@@ -86,8 +89,38 @@ class ToolCall(Model):
     function: FunctionCall
 
 
+_THERE: Final = {"not": {"type": "null"}}
+#: What :meth:`Message._fits_its_role` says, for the description.
+_BY_ROLE: Final[dict[str, Any]] = {
+    "allOf": [
+        {
+            "if": {"properties": {"role": {"const": "tool"}}},
+            "then": {"required": ["tool_call_id"], "properties": {"tool_call_id": _THERE}},
+            "else": {"properties": {"tool_call_id": {"type": "null"}}},
+        },
+        {
+            "if": {
+                "properties": {"role": {"const": "assistant"}, "tool_calls": _THERE},
+                "required": ["tool_calls"],
+            },
+            "else": {
+                "required": ["content"],
+                "properties": {"content": _THERE, "tool_calls": {"type": "null"}},
+            },
+        },
+        {
+            "if": {"properties": {"role": {"const": "user"}}},
+            "else": {"properties": {"content": {"items": {"properties": {"type": {"const": "text"}}}}}},
+        },
+    ]
+}
+
+
 class Message(Model):
-    """``content`` may be left out where there are ``tool_calls``; ``tool_call_id`` says whose result a tool's is."""
+    """``content`` may be left out where there are ``tool_calls``, which only an assistant has; ``tool_call_id`` says
+    whose result a tool's is. Only a user's message has images."""
+
+    model_config = ConfigDict(json_schema_extra=_BY_ROLE)
 
     role: Role
     content: _Content | None = None

@@ -1,8 +1,8 @@
 """What form the answer is to have."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from shared.schemas.json_schema import JsonSchema
 from shared.schemas.model import Model, Name
@@ -15,7 +15,19 @@ class NamedSchema(Model):
     strict: bool | None = None
 
 
+#: What :meth:`ResponseFormat._has_its_schema` says, for the description.
+_BY_TYPE: Final[dict[str, Any]] = {
+    "if": {"properties": {"type": {"const": "json_schema"}}},
+    "then": {"required": ["json_schema"], "properties": {"json_schema": {"not": {"type": "null"}}}},
+    "else": {"properties": {"json_schema": {"type": "null"}}},
+}
+
+
 class ResponseFormat(Model):
+    """``json_schema`` belongs to the type of that name, and to no other."""
+
+    model_config = ConfigDict(json_schema_extra=_BY_TYPE)
+
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
 

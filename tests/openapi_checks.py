@@ -1,0 +1,58 @@
+"""What ``schemathesis`` is told beside its own checks; it loads this module by name, see schemathesis.toml."""
+
+import hashlib
+from typing import Any
+
+import schemathesis
+
+_KEY = "idempotency-key"
+#: What a request that fits the schema may be refused for all the same: what no schema can say.
+_BEYOND_SCHEMAS = (
+    "no tool call before it has this id",
+    "an earlier call of this message has this id",
+    "an earlier tool has this name",
+    "no tool has this name",
+    "not the text of a JSON object",
+    "not a JSON schema",
+    "fallbacks.",
+)
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
+    """A key that may be used is made to belong to its body. It is otherwise often the same one, and all there is to
+    see then is that other bodies are refused with 409."""
+    if 1 <= len(case.headers.get(_KEY, "")) <= 255:
+        case.headers[_KEY] = hashlib.sha256(repr(case.body).encode()).hexdigest()
+
+
+@schemathesis.check
+def error_code_conformance(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
+    """An error has one of the codes that the description names for this route and status. Statuses that it does not
+    name at all are for ``status_code_conformance``."""
+    described = case.operation.responses.find_by_status_code(response.status_code)
+    if described is None or response.status_code < 400:
+        return
+    codes = described.definition["content"]["application/json"]["examples"]
+    code = response.json()["error"]["code"]
+    assert code in codes, f"{response.status_code} {code}; described are {', '.join(codes)}"
+
+
+@schemathesis.check
+def only_what_schemas_cannot_say(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
+    """``positive_data_acceptance`` looks at the status alone, and 422 has to be allowed there."""
+    if response.status_code == 422 and case.meta is not None and case.meta.generation.mode.is_positive:
+        message = response.json()["error"]["message"]
+        assert any(words in message for words in _BEYOND_SCHEMAS), message
+
+
+@schemathesis.check
+def no_internal_error(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
+    """Nor may a stream end with one, whatever a worker was asked."""
+    assert b'"internal_error"' not in response.content

@@ -1,0 +1,147 @@
+"""``/openapi.json`` is true: a gateway is fuzzed by its own description, and does nothing that is not in it."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from gateway.api import examples
+from gateway.api.problems import PROBLEMS
+from gateway.auth.json_web_tokens import KeysUnreachable
+from shared.broker.client import BrokerUnfit
+from shared.errors import HeadraceError, RequestError, Unavailable
+from tests.conftest import StartSystem
+from tests.system import REPOSITORY, System
+
+JWT_SECRET = "a-secret-for-tests-" * 4
+USERS = ("alice", "bob")
+
+
+def bearer(user: str) -> dict[str, str]:
+    claims = {"sub": user, "aud": "fuzz", "exp": time.time() + 3600}
+    return {"Authorization": f"Bearer {jwt.encode(claims, JWT_SECRET, algorithm='HS256')}"}
+
+
+async def fuzz(system: System, folder: Path, users: Path, *options: str) -> tuple[int, str]:
+    """Its exit code and what it said. The folder is its own: it leaves things behind."""
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "--no-color"),
+        *("--config-file", str(REPOSITORY / "tests" / "schemathesis.toml")),
+        *("run", f"{system.url}/openapi.json", *options),
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "NO_PROXY": "*", "FUZZ_USERS": str(users)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+def operations(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in description["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+async def describe(system: System) -> dict[str, Any]:
+    description: dict[str, Any] = (await system.http.get(f"{system.url}/openapi.json")).json()
+    return description
+
+
+@pytest.mark.timeout(300)
+async def test_a_gateway_does_what_its_description_says(start_system: StartSystem, tmp_path: Path) -> None:
+    """Requests that fit it and requests that do not, alone and in chains (what ``POST`` made is read, cancelled,
+    deleted, read again), as two users and as nobody. Streams do not hold it up: each is cut after some events, as
+    ``max-stream-events`` says, and those are held against ``itemSchema``."""
+    system = await start_system(
+        gateways=1,
+        workers=1,
+        auth="jwt",
+        jwt_secret=JWT_SECRET,
+        jwt_audience="fuzz",
+        credentials=bearer("alice"),
+        demo_tokens_per_s=1000,
+        lease_s=1,
+    )
+
+    async def remembers() -> bool:
+        """Redis has just started: for a while what it does not know might come back, which is a 503."""
+        return (await system.http.get(f"{system.url}/chat/{'0' * 34}")).status_code == 404
+
+    await system.eventually(remembers)
+    users = tmp_path / "users.json"
+    headers = {user: [{"name": k, "value": v} for k, v in bearer(user).items()] for user in USERS}
+    users.write_text(json.dumps({"auth": [{"name": user, "fixedHeaders": headers[user]} for user in USERS]}))
+    code, said = await fuzz(system, tmp_path, users)
+    assert code == 0, said
+    assert f"Tested: {len(operations(await describe(system)))}\n" in said
+    made = (await system.http.get(f"{system.url}/chat", params={"limit": 100})).json()["streams"]
+    assert len(made) > 50  # or nothing but refusals was seen
+    assert all(process.alive for process in (*system.gateways, *system.workers))
+    assert not any("Traceback" in process.log.read_text() for process in (*system.gateways, *system.workers))
+
+
+def test_every_error_is_described() -> None:
+    def below(kind: type[HeadraceError]) -> list[type[HeadraceError]]:
+        return [leaf for one in kind.__subclasses__() for leaf in (below(one) or [one])]
+
+    kinds = below(RequestError) + below(Unavailable)
+    assert {KeysUnreachable, BrokerUnfit} < set(kinds)  # those that are not in shared/errors.py
+    for kind in kinds:
+        assert PROBLEMS[kind.code].status == kind.http_status
+        assert PROBLEMS[kind.code].retryable == kind.retryable
+
+
+async def test_the_description_hangs_together(system: System) -> None:
+    description = await describe(system)
+
+    def look(node: Any) -> None:
+        if isinstance(node, dict) and isinstance(reference := node.get("$ref"), str):
+            found: Any = description
+            for part in reference.removeprefix("#/").split("/"):
+                found = found[part]
+        for member in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            look(member)
+
+    look(description)
+    assert "HTTPValidationError" not in json.dumps(description)  # the framework's own, which nothing answers
+    for name, operation in operations(description).items():
+        assert operation["description"], name
+        for status, answer in operation["responses"].items():
+            if int(status) >= 400:
+                assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorBody"}
+    streams = [name for name, operation in operations(description).items() if "text/event-stream" in str(operation)]
+    assert streams == ["POST /chat/stream", "GET /chat/stream/{stream_id}"]
+    asking = operations(description)["POST /chat"]
+    assert set(asking["responses"]) >= {"202", "400", "401", "403", "408", "409", "410", "413", "422", "429", "503"}
+
+
+async def test_who_has_to_show_who_he_is(system: System) -> None:
+    """Here nobody; a ticket that is shown must be good all the same."""
+    described = operations(await describe(system))
+    assert described["POST /chat"]["security"] == [{}]
+    assert described["GET /chat/{stream_id}"]["security"] == [{}, {"ticket": []}]
+
+
+@pytest.mark.parametrize("name", examples.CHAT)
+async def test_an_example_can_be_sent_as_it_is(system: System, name: str) -> None:
+    answer = await system.http.post(f"{system.url}/chat", json=examples.CHAT[name])
+    assert answer.status_code == 202, answer.text
+    ended = await system.ended(answer.json()["stream_id"])
+    assert ended["status"] == "completed", ended

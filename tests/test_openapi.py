@@ -15,7 +15,8 @@ from gateway.api import examples
 from gateway.api.problems import PROBLEMS
 from gateway.auth.json_web_tokens import KeysUnreachable
 from shared.broker.client import BrokerUnfit
-from shared.errors import HeadraceError, RequestError, Unavailable
+from shared.errors import HeadraceError, LimitReached, RequestError, Unavailable
+from shared.limits import LIMIT_NAMES
 from tests.conftest import StartSystem
 from tests.system import REPOSITORY, System
 
@@ -103,7 +104,10 @@ def test_every_error_is_described() -> None:
 
     kinds = below(RequestError) + below(Unavailable)
     assert {KeysUnreachable, BrokerUnfit} < set(kinds)  # those that are not in shared/errors.py
-    for kind in kinds:
+    for limit in LIMIT_NAMES:
+        problem = PROBLEMS[LimitReached(limit, "", {}).code]
+        assert (problem.status, problem.retryable) == (LimitReached.http_status, LimitReached.retryable)
+    for kind in set(kinds) - {LimitReached}:
         assert PROBLEMS[kind.code].status == kind.http_status
         assert PROBLEMS[kind.code].retryable == kind.retryable
 

@@ -12,7 +12,8 @@ from gateway.state import Caller, Gateway
 router = APIRouter()
 
 
-@router.post("/v1/messages", response_class=Response)
+# Described by Anthropic, not here.
+@router.post("/v1/messages", response_class=Response, include_in_schema=False)
 async def create(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:

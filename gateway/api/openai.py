@@ -14,7 +14,8 @@ from gateway.state import Caller, Gateway
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions", response_class=Response)
+# Described by OpenAI, not here.
+@router.post("/v1/chat/completions", response_class=Response, include_in_schema=False)
 async def complete(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:

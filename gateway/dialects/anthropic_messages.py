@@ -90,7 +90,7 @@ class MessageEvents:
             return b"" if index is None else _frame({"type": "content_block_stop", "index": index})
         begun = b""
         if call.index not in self._calls:
-            block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+            block: Body = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
             begun = self._stop() + self._start(block)
             self._calls[call.index] = self._blocks - 1
         delta = {"type": "input_json_delta", "partial_json": call.arguments}

@@ -56,29 +56,29 @@ async def respond(
     """A stream by the renderer that ``renderer_of`` makes for a stream's id, or all of it by ``whole``."""
     caller.need(Scope.CHAT)
     right = Right.of(caller)
-    dispatched = await _ask_once(request, gateway, caller, asked, key)
+    dispatched = await ask_once(request, gateway, caller, asked, key)
     stream_id = dispatched.stream_id
     headers = headers_of(dispatched) | {"X-Request-Id": stream_id, "Request-Id": stream_id}
     if wish.ignored:
         headers["X-Headrace-Ignored"] = ", ".join(wish.ignored)
     page = await page_of(gateway, right, dispatched, START)
     if not wish.stream:
-        await _first_chunk(request, Subscription(gateway.hub, stream_id, START, page, Quiet(), dispatched.place))
+        await first_chunk(request, Subscription(gateway.hub, stream_id, START, page, Quiet(), dispatched.place))
         return JSONResponse(whole(stream_id, await _whole_answer(gateway, stream_id)), headers=headers)
     renderer = renderer_of(stream_id)
     subscription = Subscription(gateway.hub, stream_id, START, page, renderer, dispatched.place)
-    first, chunks = await _first_chunk(request, subscription)
+    first, chunks = await first_chunk(request, subscription)
     if renderer.failure is not None:
         await chunks.aclose()
         raise AnswerFailed(renderer.failure)
     return StreamResponse(_prepended(first, chunks), gateway.settings, gateway.rights.watch(right), headers)
 
 
-async def _ask_once(
+async def ask_once(
     request: Request, gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None
 ) -> Dispatched:
     """As :func:`ask`; a retry of an SDK's own is the stream that its first try made, unless that failed."""
-    if asked.grace_s is None:
+    if asked.grace_s is None and asked.on_disconnect != "continue":
         asked = asked.model_copy(update={"grace_s": GRACE_S})
     if key is not None:
         return await ask(gateway, caller, asked, key, on_disconnect="cancel")
@@ -92,7 +92,7 @@ async def _ask_once(
     return dispatched
 
 
-async def _first_chunk(request: Request, subscription: Subscription) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+async def first_chunk(request: Request, subscription: Subscription) -> tuple[bytes, AsyncGenerator[bytes, None]]:
     """And those that follow; empty where the stream ended without any. Raises :class:`Draining` where this gateway
     leaves meanwhile, and ClientDisconnect where the client does."""
     chunks = subscription.chunks()

@@ -1,0 +1,132 @@
+"""``/v1/responses``, for OpenAI's SDKs: streams that can be read again from any number, also in the background."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from gateway.api import held, streams
+from gateway.api.access import read_own
+from gateway.api.asking import headers_of, page_of
+from gateway.api.body import read_body
+from gateway.api.parameters import IdempotencyKey
+from gateway.auth.principal import Scope
+from gateway.auth.rights import Right
+from gateway.dialects import responses_request
+from gateway.dialects.failures import AnswerFailed
+from gateway.dialects.quiet import Quiet
+from gateway.dialects.responses import About, ResponseEvents
+from gateway.run import Run
+from gateway.sse import StreamResponse
+from gateway.state import Caller, Gateway, GatewayState
+from gateway.subscription import Subscription
+from shared.broker.answers import Page
+from shared.broker.ending import read_all
+from shared.broker.status import read_state
+from shared.errors import StreamGone, StreamNotFound
+from shared.protocol.events import Error
+from shared.protocol.ids import START, EventId
+
+router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
+
+_PREFIX = "resp_"
+
+
+def _stream_id(response_id: str) -> str:
+    if not response_id.startswith(_PREFIX):
+        raise StreamNotFound
+    return response_id.removeprefix(_PREFIX)
+
+
+StreamId = Annotated[str, Depends(_stream_id)]
+
+
+@router.post("")
+async def create(
+    request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """In the background it goes on whoever reads; else it is cancelled when its reader leaves."""
+    caller.need(Scope.CHAT)
+    asked, wish = responses_request.parse(await read_body(request, gateway.settings.max_body_bytes))
+    kept = "continue" if wish.background else "cancel"
+    asked = asked.model_copy(update={"on_disconnect": asked.on_disconnect or kept})
+    dispatched = await held.ask_once(request, gateway, caller, asked, idempotency_key)
+    stream_id, right = dispatched.stream_id, Right.of(caller)
+    headers = headers_of(dispatched) | {"X-Request-Id": stream_id}
+    if wish.ignored:
+        headers["X-Headrace-Ignored"] = ", ".join(wish.ignored)
+    about = await _about(gateway, stream_id)
+    page = await page_of(gateway, right, dispatched, START)
+    if wish.stream:
+        return _stream(gateway, right, about, page, headers=headers)
+    if not wish.background:
+        await held.first_chunk(request, Subscription(gateway.hub, stream_id, START, page, Quiet(), dispatched.place))
+    body = await _response(gateway, about)
+    if body["status"] == "failed" and not wish.background:
+        raise AnswerFailed(Error(body["error"]["code"], body["error"]["message"], retryable=False))
+    return JSONResponse(body, headers=headers)
+
+
+@router.get("/{response_id}")
+async def retrieve(
+    gateway: Gateway,
+    caller: Caller,
+    stream_id: StreamId,
+    *,
+    stream: bool = False,
+    starting_after: Annotated[int, Query(ge=-1)] = -1,
+) -> Response:
+    """As it stands, or as a stream of what comes after that number."""
+    caller.need(Scope.READ)
+    right = Right.of(caller)
+    page = await read_own(gateway, right, stream_id, START)
+    about = await _about(gateway, stream_id)
+    if stream:
+        return _stream(gateway, right, about, page, after=starting_after)
+    return JSONResponse(await _response(gateway, about))
+
+
+@router.post("/{response_id}/cancel")
+async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Response:
+    """Again, or after the end, it changes nothing."""
+    caller.need(Scope.CANCEL)
+    await streams.cancel(stream_id, gateway, Right.of(caller))
+    return JSONResponse(await _response(gateway, await _about(gateway, stream_id)))
+
+
+@router.delete("/{response_id}")
+async def delete(gateway: Gateway, caller: Caller, stream_id: StreamId) -> dict[str, Any]:
+    await streams.delete(stream_id, gateway, caller)
+    return {"id": f"{_PREFIX}{stream_id}", "object": "response", "deleted": True}
+
+
+def _stream(
+    gateway: GatewayState,
+    right: Right,
+    about: About,
+    page: Page,
+    *,
+    after: int = -1,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    renderer = ResponseEvents(about, after=after)
+    subscription = Subscription(gateway.hub, about.stream_id, START, page, renderer)
+    return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
+
+
+async def _response(gateway: GatewayState, about: About) -> dict[str, Any]:
+    """Whatever there is of it by now."""
+    stored = await read_all(gateway.client, gateway.scripts, about.stream_id)
+    renderer = ResponseEvents(about)
+    if stored:
+        renderer.render(Run([(b"0-0", event) for event in stored], EventId(0, len(stored))))
+    return renderer.response.body
+
+
+async def _about(gateway: GatewayState, stream_id: str) -> About:
+    state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
+    if state is None or state.created_at is None:
+        raise StreamGone
+    created_at = int(datetime.fromisoformat(state.created_at).timestamp())
+    return About(stream_id, f"{state.provider}/{state.model}", created_at, metadata=state.metadata)

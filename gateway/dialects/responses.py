@@ -1,0 +1,239 @@
+"""OpenAI's Responses: items that are added, grow and are done, under numbers that are the same at every replay."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from gateway.dialects.continuation import Continuation
+from gateway.run import Run
+from shared.protocol import events
+from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Token, ToolCall, Usage
+
+_INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_RESET: Final = Error("stream_reset", "the answer began anew, and this protocol cannot say so", retryable=True)
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is said of a response beside its answer. ``created_at``: Unix seconds."""
+
+    stream_id: str
+    model: str
+    created_at: int
+    background: bool = False
+    metadata: Body = field(default_factory=dict)
+
+
+class Response:
+    """The object, as it grows. ``output`` has the items in their order."""
+
+    def __init__(self, about: About) -> None:
+        self.about = about
+        self.status = "queued"
+        self.output: list[Body] = []
+        self.error: Body | None = None
+        self.incomplete: Body | None = None
+        self.usage: Body | None = None
+
+    @property
+    def body(self) -> Body:
+        about = self.about
+        return {
+            "id": f"resp_{about.stream_id}",
+            "object": "response",
+            "created_at": about.created_at,
+            "status": self.status,
+            "background": about.background,
+            "error": self.error,
+            "incomplete_details": self.incomplete,
+            "model": about.model,
+            "output": self.output,
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "metadata": about.metadata,
+            "usage": self.usage,
+        }
+
+
+class ResponseEvents:
+    """``after``: the last number that the client has had. All is rendered from the start, since a number depends on
+    what comes before it; what the client has had is left out."""
+
+    resumable = True
+
+    def __init__(self, about: About, *, after: int = -1) -> None:
+        self.response = Response(about)
+        self._after = after
+        self._next = 0
+        self._continuation = Continuation()
+        self._item: Body | None = None  # text or reasoning that grows
+        self._calls: dict[int, Body] = {}  # calls that grow
+        self._has_begun = False
+        self._is_over = False
+
+    def queued(self, place: int) -> bytes:
+        return b"".join(self._created())
+
+    def render(self, run: Run) -> bytes:
+        return b"".join([*self._created(), *self._rendered(run)])
+
+    # --- from here on each yields frames
+
+    def _created(self) -> Iterator[bytes]:
+        """Helpers want it before anything else: so it goes out before anybody has begun."""
+        if not self._has_begun:
+            self._has_begun = True
+            yield self._tell("response.created", response=self.response.body)
+            self.response.status = "in_progress"
+            yield self._tell("response.in_progress", response=self.response.body)
+
+    def _rendered(self, run: Run) -> Iterator[bytes]:
+        new = self._continuation.take(run)
+        if new is None:
+            yield from self._fail(_RESET)
+            return
+        for stored in new:
+            if not self._is_over:
+                yield from self._event(events.decode(stored))
+
+    def _event(self, event: Event) -> Iterator[bytes]:
+        match event:
+            case Token():
+                yield from self._text("output_text", "text", event.token)
+            case Refusal():
+                yield from self._text("refusal", "refusal", event.text)
+            case Reasoning():
+                yield from self._reasoning(event.text)
+            case ToolCall():
+                yield from self._call(event)
+            case Error():
+                yield from self._fail(event)
+            case Done():
+                yield from self._end(event)
+
+    def _text(self, kind: str, member: str, text: str) -> Generator[bytes, None, None]:
+        """``kind``: of the part that the text is in."""
+        if self._item is None or self._item["type"] != "message" or self._item["content"][0]["type"] != kind:
+            yield from self._close()
+            item = yield from self._add("message", "msg", role="assistant", content=[])
+            part: Body = {"type": kind, member: ""}
+            if kind == "output_text":
+                part |= {"annotations": [], "logprobs": []}
+            item["content"].append(part)
+            self._item = item
+            yield self._tell("response.content_part.added", **self._place(item), content_index=0, part=part)
+        part = self._item["content"][0]
+        part[member] += text
+        place = self._place(self._item)
+        yield self._tell(f"response.{kind}.delta", **place, content_index=0, delta=text, **_logprobs(kind))
+
+    def _reasoning(self, text: str) -> Iterator[bytes]:
+        if self._item is None or self._item["type"] != "reasoning":
+            yield from self._close()
+            item = yield from self._add("reasoning", "rs", summary=[])
+            part = {"type": "summary_text", "text": ""}
+            item["summary"].append(part)
+            self._item = item
+            yield self._tell("response.reasoning_summary_part.added", **self._place(item), summary_index=0, part=part)
+        self._item["summary"][0]["text"] += text
+        place = self._place(self._item)
+        yield self._tell("response.reasoning_summary_text.delta", **place, summary_index=0, delta=text)
+
+    def _call(self, call: ToolCall) -> Iterator[bytes]:
+        if call.complete:
+            if (item := self._calls.pop(call.index, None)) is not None:
+                place, whole = self._place(item), item["arguments"]
+                yield self._tell("response.function_call_arguments.done", **place, arguments=whole, name=item["name"])
+                yield self._done(item)
+            return
+        if call.index not in self._calls:
+            yield from self._close()
+            self._calls[call.index] = yield from self._add(
+                "function_call", "fc", call_id=call.id, name=call.name, arguments=""
+            )
+        item = self._calls[call.index]
+        item["arguments"] += call.arguments
+        yield self._tell("response.function_call_arguments.delta", **self._place(item), delta=call.arguments)
+
+    def _close(self) -> Iterator[bytes]:
+        """What grows is done: another item begins, or the answer ends."""
+        item, self._item = self._item, None
+        if item is None:
+            return
+        place = self._place(item)
+        if item["type"] == "reasoning":
+            part = item["summary"][0]
+            yield self._tell("response.reasoning_summary_text.done", **place, summary_index=0, text=part["text"])
+            yield self._tell("response.reasoning_summary_part.done", **place, summary_index=0, part=part)
+        else:
+            part = item["content"][0]
+            kind, member = part["type"], "text" if part["type"] == "output_text" else "refusal"
+            whole = {member: part[member], **_logprobs(kind)}
+            yield self._tell(f"response.{kind}.done", **place, content_index=0, **whole)
+            yield self._tell("response.content_part.done", **place, content_index=0, part=part)
+        yield self._done(item)
+
+    def _fail(self, error: Error) -> Iterator[bytes]:
+        self._is_over = True
+        yield from self._close()
+        self.response.status = "failed"
+        self.response.error = {"code": error.code, "message": error.message}
+        yield self._tell("response.failed", response=self.response.body)
+
+    def _end(self, done: Done) -> Iterator[bytes]:
+        self._is_over = True
+        yield from self._close()
+        self.response.usage = _usage(done.usage) if done.usage else None
+        if done.finish_reason == "cancelled":
+            self.response.status = "cancelled"
+            yield self._tell("response.incomplete", response=self.response.body)
+        elif reason := _INCOMPLETE.get(done.finish_reason):
+            self.response.status = "incomplete"
+            self.response.incomplete = {"reason": reason}
+            yield self._tell("response.incomplete", response=self.response.body)
+        else:
+            self.response.status = "completed"
+            yield self._tell("response.completed", response=self.response.body)
+
+    # --- inside
+
+    def _add(self, kind: str, prefix: str, **members: Any) -> Generator[bytes, None, Body]:
+        index = len(self.response.output)
+        item: Body = {"id": f"{prefix}_{self.response.about.stream_id}_{index}", "type": kind}
+        item |= {"status": "in_progress", **members}
+        self.response.output.append(item)
+        yield self._tell("response.output_item.added", output_index=index, item=item)
+        return item
+
+    def _done(self, item: Body) -> bytes:
+        item["status"] = "completed"
+        return self._tell("response.output_item.done", output_index=self.response.output.index(item), item=item)
+
+    def _place(self, item: Body) -> Body:
+        return {"item_id": item["id"], "output_index": self.response.output.index(item)}
+
+    def _tell(self, kind: str, **members: Any) -> bytes:
+        number = self._next
+        self._next += 1
+        if number <= self._after:
+            return b""
+        body = {"type": kind, "sequence_number": number, **members}
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(body))
+
+
+def _logprobs(kind: str) -> Body:
+    return {"logprobs": []} if kind == "output_text" else {}
+
+
+def _usage(usage: Usage) -> Body:
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }

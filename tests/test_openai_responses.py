@@ -1,0 +1,228 @@
+"""OpenAI's own SDK against ``/v1/responses``, whichever provider answers: streams, background, resume."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+from pydantic import BaseModel
+
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer, Call, ToolCall
+from tests.system import System
+from tests.test_openai_chat import client_of
+
+WORDS = ("Hello", ", ", "wor", "ld", ".")
+TEXT = "".join(WORDS)
+each_provider = pytest.mark.parametrize("provider", ["openai", "anthropic", "ollama"])
+
+
+def sdk(system: System, **options: Any) -> Any:
+    """Untyped: its events are a union of a hundred classes."""
+    return client_of(system, **options)
+
+
+@pytest.fixture
+async def client(system: System) -> AsyncIterator[Any]:
+    async with sdk(system) as client:
+        yield client
+
+
+def calls_of(system: System, model: str) -> list[Call]:
+    return [call for call in system.fake.calls if call.model == model]
+
+
+async def collected(stream: Any) -> list[Any]:
+    seen = [event async for event in stream]
+    numbers = [event.sequence_number for event in seen]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))  # without holes
+    return seen
+
+
+async def ask(client: Any, model: str, **options: Any) -> list[Any]:
+    return await collected(await client.responses.create(model=model, input="hi", stream=True, **options))
+
+
+def text_of(seen: list[Any]) -> str:
+    return "".join(event.delta for event in seen if event.type == "response.output_text.delta")
+
+
+def plain(seen: list[Any]) -> list[Any]:
+    return [event.model_dump() for event in seen]
+
+
+@each_provider
+async def test_text(system: System, client: Any, provider: str) -> None:
+    system.fake.play("r-text", Answer(deltas=WORDS, usage=(5, 7)))
+    seen = await ask(client, f"{provider}/r-text")
+    assert [event.type for event in seen[:2]] == ["response.created", "response.in_progress"]
+    assert text_of(seen) == TEXT
+    last = seen[-1].response
+    whole = await client.responses.create(model=f"{provider}/r-text", input="hi")
+    for response in (last, whole):
+        assert (response.status, response.output_text, response.model) == ("completed", TEXT, f"{provider}/r-text")
+        assert response.usage.total_tokens == 12
+    async with client.responses.stream(model=f"{provider}/r-text", input="hi") as stream:
+        final = await stream.get_final_response()
+    assert final.output_text == TEXT
+
+
+@each_provider
+async def test_tools_reasoning_and_a_schema(system: System, client: Any, provider: str) -> None:
+    class Named(BaseModel):
+        name: str
+
+    tools: list[Any] = [
+        {"type": "function", "name": name, "parameters": {"type": "object"}, "strict": None}
+        for name in ("one", "two")
+    ]
+    made = [ToolCall("a", "one", ('{"x"', ": 1}")), ToolCall("b", "two", ('{"y": "', 'é"}'))]
+    answer = Answer(reasoning=("let me", " think"), deltas=("I call",), tools=made)
+    system.fake.play("r-tools", answer, Answer(deltas=("done",)))
+    async with client.responses.stream(
+        model=f"{provider}/r-tools", input="hi", tools=tools, reasoning={"effort": "low"}
+    ) as stream:
+        final = await stream.get_final_response()
+    kinds = [item.type for item in final.output]
+    assert kinds == ["reasoning", "message", "function_call", "function_call"]
+    calls = [item for item in final.output if item.type == "function_call"]
+    assert [(c.name, c.arguments.replace(" ", "")) for c in calls] == [("one", '{"x":1}'), ("two", '{"y":"é"}')]
+    said: list[Any] = [item.model_dump(exclude={"parsed_arguments"}) for item in final.output]
+    results = [{"type": "function_call_output", "call_id": call.call_id, "output": "ok"} for call in calls]
+    history: list[Any] = [{"role": "user", "content": "hi"}, *said, *results]
+    again = await client.responses.create(model=f"{provider}/r-tools", input=history, tools=tools)
+    assert again.output_text == "done"
+
+    system.fake.play("r-json", Answer(deltas=('{"na', 'me": "x"}')))
+    parsed = await client.responses.parse(model=f"{provider}/r-json", input="hi", text_format=Named)
+    assert parsed.output_parsed == Named(name="x")
+
+
+async def test_every_replay_is_the_same_from_any_number(system: System, client: Any) -> None:
+    calls = [ToolCall("a", "one", ("{}",)), ToolCall("b", "two", ('{"y"', ":1}"))]
+    system.fake.play("r-all", Answer(reasoning=("hm",), deltas=WORDS, tools=calls, delay_s=0.01))
+    tools: list[Any] = [
+        {"type": "function", "name": name, "parameters": {"type": "object"}, "strict": None}
+        for name in ("one", "two")
+    ]
+    live = await ask(client, "openai/r-all", tools=tools)
+    response_id = live[0].response.id
+    async with sdk(system, gateway=1) as elsewhere:
+        for after in (-1, *range(0, len(live), 3), len(live) - 2):
+            stream = await elsewhere.responses.retrieve(response_id, stream=True, starting_after=after)
+            assert plain([event async for event in stream]) == plain(live[after + 1 :])
+        async with elsewhere.responses.stream(response_id=response_id, starting_after=3) as helper:
+            final = await helper.get_final_response()
+    assert final.output_text == TEXT
+    assert (await client.responses.retrieve(response_id)).output_text == TEXT
+
+
+async def test_in_the_background_it_goes_on_and_is_polled_cancelled_and_deleted(system: System, client: Any) -> None:
+    gate = asyncio.Event()
+    system.fake.play("r-back", Answer(deltas=WORDS, gate=gate, gate_after=2))
+    queued = await client.responses.create(model="openai/r-back", input="hi", background=True)
+    assert queued.status in {"queued", "in_progress"}
+    stream = await client.responses.create(model="openai/r-back", input="hi", background=True, stream=True)
+    seen = [await anext(aiter(stream)) for _ in range(4)]
+    await stream.close()
+    gate.set()
+    last = seen[-1].sequence_number
+    rest = await client.responses.retrieve(seen[0].response.id, stream=True, starting_after=last)
+    assert text_of(seen + [event async for event in rest]) == TEXT
+
+    async def ended() -> bool:
+        return (await client.responses.retrieve(queued.id)).status == "completed"
+
+    await system.eventually(ended)
+    system.fake.play("r-hangs", Answer(deltas=WORDS, end="hang"))
+    hanging = await client.responses.create(model="openai/r-hangs", input="hi", background=True, stream=True)
+    first = await anext(aiter(hanging))
+    while True:
+        event = await anext(aiter(hanging))
+        if event.type == "response.output_text.delta":
+            break
+    for _ in range(2):
+        await client.responses.cancel(first.response.id)
+    left = [event async for event in hanging]
+    assert (left[-1].type, left[-1].response.status) == ("response.incomplete", "cancelled")
+    assert (await client.responses.cancel(first.response.id)).status == "cancelled"
+    await client.responses.delete(first.response.id)
+    with pytest.raises(openai.APIStatusError) as gone:
+        await client.responses.retrieve(first.response.id)
+    assert gone.value.status_code == 410
+    for unknown in ("resp_" + "0" * 34, "chatcmpl-1"):
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(unknown)
+
+
+async def test_without_background_leaving_is_a_cancel(system: System, client: Any) -> None:
+    gate = asyncio.Event()
+    system.fake.play("r-left", Answer(deltas=WORDS, gate=gate, gate_after=2))
+    stream = await client.responses.create(model="openai/r-left", input="hi", stream=True)
+    while (await anext(aiter(stream))).type != "response.output_text.delta":
+        pass
+    await stream.close()
+    await calls_of(system, "r-left")[-1].wait_closed()
+
+
+async def test_how_an_answer_ends(system: System, client: Any) -> None:
+    system.fake.play("r-short", Answer(deltas=WORDS, finish_reason="length"))
+    last = (await ask(client, "openai/r-short", max_output_tokens=16))[-1]
+    assert (last.type, last.response.incomplete_details.reason) == ("response.incomplete", "max_output_tokens")
+    system.fake.play("r-refuses", Answer(deltas=(), refusal=("I will", " not")))
+    item = (await ask(client, "openai/r-refuses"))[-1].response.output[0]
+    assert item.content[0].refusal == "I will not"
+    system.fake.play("r-fails", Answer(status=400))
+    failed = (await ask(client, "openai/r-fails"))[-1]
+    assert (failed.type, failed.response.error.code) == ("response.failed", "provider_rejected")
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(model="openai/r-fails", input="hi")
+    system.fake.play("r-breaks", Answer(deltas=WORDS[:2], end="truncate"))
+    seen = await ask(client, "openai/r-breaks")
+    assert (seen[-1].type, text_of(seen)) == ("response.failed", "".join(WORDS[:2]))
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"input": 5}, "input: must be a text or a list"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type: not supported"),
+        ({"input": "hi", "previous_response_id": "resp_1"}, "previous_response_id: not supported"),
+        ({"input": "hi", "tools": [{"type": "web_search"}]}, "tools.0.type: only function"),
+        ({"input": "hi", "truncation": "auto"}, "truncation: only 'disabled'"),
+        ({"input": "hi", "background": "yes"}, "background: must be true or false"),
+    ],
+)
+async def test_bad_input_is_named_in_their_form(system: System, body: dict[str, Any], says: str) -> None:
+    answer = await system.http.post(f"{system.url}/v1/responses", json={"model": "demo/demo"} | body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert says in answer.json()["error"]["message"]
+
+
+async def test_a_lost_worker_a_killed_and_a_draining_gateway(start_system: StartSystem) -> None:
+    """The client goes on from the number it has, elsewhere, and ends up with every event once."""
+    system = await start_system(gateways=2, workers=1)
+    gates = [asyncio.Event(), asyncio.Event()]
+    words = [f"w{n} " for n in range(30)]
+    system.fake.play("r-long", *(Answer(deltas=words, gate=gate, gate_after=10) for gate in gates))
+    for number, leave in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        async with sdk(system, gateway=number) as here, sdk(system, gateway=1 - number) as there:
+            stream = await here.responses.create(model="openai/r-long", input="hi", background=True, stream=True)
+            seen: list[Any] = []
+            iterator = aiter(stream)
+            while len(text_of(seen)) < len("".join(words[:10])):
+                seen.append(await anext(iterator))
+            system.gateways[number].signal(leave)
+            with pytest.raises(Exception, match=".*"):
+                [event async for event in iterator]
+            gates[number].set()
+            response_id, last = seen[0].response.id, seen[-1].sequence_number
+            rest = await there.responses.retrieve(response_id, stream=True, starting_after=last)
+            seen += [event async for event in rest]
+        assert text_of(seen) == "".join(words)
+        assert [event.sequence_number for event in seen] == list(range(len(seen)))
+        await system.gateways[number].wait()
+        system.gateways[number].start()
+        await system.ready()

@@ -56,6 +56,7 @@ async def start_and_stream(
     caller.need(Scope.CHAT)
     right = Right.of(caller)
     cursor = parse_cursor(last_event_id)
+    _check(idempotency_key)
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     if cursor != START and not await _is_known(gateway, caller, idempotency_key):
         return StreamResponse(_resume_without_key(), gateway.settings, gateway.rights.watch(right))
@@ -83,6 +84,7 @@ async def start(
 ) -> Response:
     """202 and the addresses of the stream; it goes on whether anyone reads or not."""
     caller.need(Scope.CHAT)
+    _check(idempotency_key)
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     dispatched = await _dispatch(gateway, caller, asked, idempotency_key, on_disconnect="continue")
     if not dispatched.created:
@@ -104,13 +106,16 @@ async def not_here() -> Response:
     raise HTTPException(405, "POST here; a stream is read at /chat/stream/{stream_id}", headers={"Allow": "POST"})
 
 
+def _check(key: str | None) -> None:
+    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+        raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
+
+
 async def _dispatch(
     gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None, *, on_disconnect: OnDisconnect
 ) -> Dispatched:
     if gateway.hub.draining:
         raise Draining
-    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
-        raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
     body_hash = hash_of(asked)
     # First, so that what is on offer now does not decide over an answer that was asked for before.
     if key is not None and (known := await gateway.dispatch.find(caller.id, key, body_hash)):

@@ -5,7 +5,7 @@ from typing import Any
 
 import schemathesis
 
-_KEY = "idempotency-key"
+_KEY = "Idempotency-Key"
 #: What a request that fits the schema may be refused for all the same: what no schema can say.
 _BEYOND_SCHEMAS = (
     "no tool call before it has this id",

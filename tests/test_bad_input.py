@@ -204,8 +204,12 @@ async def test_a_whole_number_may_be_written_as_a_fraction(system: System) -> No
     assert (await system.ended(stream_id))["finish_reason"] == "stop"
 
 
-async def test_a_bad_idempotency_key(system: System) -> None:
-    answer = await system.http.post(f"{system.url}/chat", json=GOOD, headers={"Idempotency-Key": "k" * 300})
+@pytest.mark.parametrize("key", ["", "k" * 256])
+@pytest.mark.parametrize("path", ["/chat", "/chat/stream"])
+@pytest.mark.parametrize("cursor", ["0", "1-2"])
+async def test_a_bad_idempotency_key(system: System, path: str, key: str, cursor: str) -> None:
+    headers = {"Idempotency-Key": key, "Last-Event-ID": cursor}
+    answer = await system.http.post(system.url + path, json=GOOD, headers=headers)
     assert answer.status_code == 422
     assert "Idempotency-Key" in answer.json()["error"]["message"]
 

@@ -20,8 +20,6 @@ async def ask(
     :class:`Draining` and :class:`UnknownModel`."""
     if gateway.hub.draining:
         raise Draining
-    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
-        raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
     body_hash = hash_of(asked, gateway.settings.secret)
     # First, so that what is on offer now does not decide over an answer that was asked for before.
     if key is not None and (known := await gateway.dispatch.find(caller.id, key, body_hash)):
@@ -34,6 +32,12 @@ async def ask(
         idempotency_key=key,
         on_disconnect=on_disconnect,
     )
+
+
+def check_key(key: str | None) -> None:
+    """Raises :class:`InvalidRequest`."""
+    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+        raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
 
 
 async def page_of(gateway: GatewayState, right: Right, dispatched: Dispatched, cursor: EventId) -> Page:

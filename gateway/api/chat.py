@@ -9,7 +9,7 @@ from gateway import metrics
 from gateway.api import examples
 from gateway.api.access import read_own
 from gateway.api.answers import Accepted
-from gateway.api.asking import ask, headers_of, page_of
+from gateway.api.asking import ask, check_key, headers_of, page_of
 from gateway.api.body import read_body
 from gateway.api.description import body_of, described_headers, event_stream
 from gateway.api.parameters import IdempotencyKey, LastEventId
@@ -55,6 +55,7 @@ async def start_and_stream(
     caller.need(Scope.CHAT)
     right = Right.of(caller)
     cursor = parse_cursor(last_event_id)
+    check_key(idempotency_key)
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     if cursor != START and not await _is_known(gateway, caller, idempotency_key):
         return StreamResponse(_resume_without_key(), gateway.settings, gateway.rights.watch(right))
@@ -84,6 +85,7 @@ async def start(
 ) -> Response:
     """202 and the addresses of the stream; it goes on whether anyone reads or not."""
     caller.need(Scope.CHAT)
+    check_key(idempotency_key)
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     dispatched = await ask(gateway, caller, asked, idempotency_key, on_disconnect="continue")
     if not dispatched.created:

@@ -103,12 +103,12 @@ def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_
             operation["security"] = _security(operation["responses"], is_open=is_open)
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
-    components = made["components"]
-    own = set(components["schemas"]) - {"HTTPValidationError", "ValidationError"}
-    components["schemas"] = {name: components["schemas"][name] for name in own} | _schemas(bodies)
-    components["schemas"] = dict(sorted(components["schemas"].items()))
-    components["examples"] = problems.examples()
-    components["securitySchemes"] = _SECURITY
+    schemas = made["components"]["schemas"] | _schemas(bodies)
+    made["components"] = {
+        "schemas": {name: schemas[name] for name in sorted(schemas) if not name.endswith("ValidationError")},
+        "examples": problems.examples(),
+        "securitySchemes": _SECURITY,
+    }
     return made
 
 

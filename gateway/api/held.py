@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from gateway.api.access import read_own
-from gateway.api.asking import ask, headers_of, page_of
+from gateway.api.asking import ask, check_key, headers_of, page_of
 from gateway.auth.principal import Principal, Scope
 from gateway.auth.rights import Right
 from gateway.dialects.failures import AnswerFailed
@@ -78,6 +78,7 @@ async def ask_once(
     request: Request, gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None
 ) -> Dispatched:
     """As :func:`ask`; a retry of an SDK's own is the stream that its first try made, unless that failed."""
+    check_key(key)
     if asked.grace_s is None and asked.on_disconnect != "continue":
         asked = asked.model_copy(update={"grace_s": GRACE_S})
     if key is not None:

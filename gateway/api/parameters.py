@@ -12,6 +12,7 @@ StreamId = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-f]{34}$"})]
 IdempotencyKey = Annotated[
     str | None,
     Header(
+        alias="Idempotency-Key",
         description="A repeated request with the same key and body attaches to the same stream.",
         json_schema_extra={"minLength": 1, "maxLength": MOST_KEY_CHARACTERS},
     ),
@@ -19,6 +20,7 @@ IdempotencyKey = Annotated[
 LastEventId = Annotated[
     str | None,
     Header(
+        alias="Last-Event-ID",
         description="The `id` of the last event that was seen; all that follows is sent. Absent: from the start.",
         json_schema_extra={"pattern": _CURSOR},
     ),

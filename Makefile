@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
+.PHONY: help run test chaos check check-deploy format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,11 @@ check: $(VENV)/installed-dev  ## Linter, formatter, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+check-deploy: $(VENV)/installed-deploy  ## Dockerfile, docker-compose.yml and Kubernetes manifests, by linter and schemas
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/kubernetes-validate --strict --quiet --no-warn $(filter-out %-scaling.yaml,$(wildcard deploy/k8s/*.yaml))
 
 format: $(VENV)/installed-dev  ## Put the code into shape
 	$(BIN)/ruff check --fix .
@@ -64,3 +69,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-deploy: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,deploy]'
+	@touch $@ $(VENV)/installed-dev $(VENV)/installed

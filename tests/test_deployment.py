@@ -1,0 +1,235 @@
+"""The Procfile, docker-compose.yml and the Kubernetes manifests: each command line in them runs, with the environment
+that they give it, and their waiting times fit together. No containers here: what runs is what is installed."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import pytest
+import yaml
+
+from tests.deployment import (
+    COMPOSE,
+    Described,
+    Running,
+    compose_services,
+    kubernetes_objects,
+    kubernetes_pod,
+    with_addresses,
+)
+from tests.nginx import CONFIG, Nginx, need_nginx
+from tests.ports import free_port
+from tests.system import REPOSITORY, SECRET
+from workers.main import _HANDOVER_S as HANDOVER_S
+
+ASK = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
+#: Beyond what it may take, for whatever else.
+LEAVE_S = 5
+QUICK = {"HEADRACE_DEMO_TOKENS_PER_S": "500"}
+
+
+async def answer_of(url: str, headers: dict[str, str] | None = None, http: httpx2.AsyncClient | None = None) -> str:
+    """Of the demo provider, whole."""
+    async with http or httpx2.AsyncClient(trust_env=False) as client:
+        for _ in range(200):
+            answer = await client.post(f"{url}/chat/stream", json=ASK, headers=headers, timeout=30)
+            if answer.status_code != 503:  # no worker has said yet what it offers
+                break
+            await asyncio.sleep(0.1)
+    assert answer.status_code == 200, answer.text
+    assert "event: done" in answer.text
+    return "".join(json.loads(data)["token"] for data in re.findall(r"event: token\ndata: (.*)", answer.text))
+
+
+def on_port(redis: Described, port: int) -> Described:
+    """On loopback; a container has an address of its own."""
+    command = [*redis.command, "--port", str(port), "--bind", "127.0.0.1"]
+    program, *words = redis.health
+    return replace(redis, command=command, health=[program, "-p", str(port), *words])
+
+
+# --- Procfile
+
+
+async def test_the_procfile_runs(tmp_path: Path) -> None:
+    if shutil.which("redis-server") is None:
+        if os.environ.get("CI"):
+            pytest.fail("redis-server is needed")
+        pytest.skip("needs redis-server")
+    port, redis_port = free_port(), free_port()
+    settings = {
+        "PORT": str(port),
+        "REDIS_PORT": str(redis_port),
+        "HEADRACE_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+        "HEADRACE_DATA_DIR": str(tmp_path),
+        "HEADRACE_SECRET": SECRET,
+        **QUICK,
+    }
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    bin_folder = Path(sys.executable).parent
+    with (tmp_path / "honcho.log").open("wb") as log:
+        honcho = await asyncio.create_subprocess_exec(
+            *(str(bin_folder / "honcho"), "-f", str(REPOSITORY / "Procfile"), "-e", str(tmp_path / ".env"), "start"),
+            env={"PATH": f"{bin_folder}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+            stdout=log,
+            stderr=log,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx2.AsyncClient(trust_env=False) as http, asyncio.timeout(60):
+            while True:
+                try:
+                    if (await http.get(f"{url}/readyz")).status_code == 200:
+                        break
+                except httpx2.TransportError:
+                    pass
+                assert honcho.returncode is None
+                await asyncio.sleep(0.1)
+        assert await answer_of(url)
+    finally:
+        honcho.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(honcho.wait(), 30)
+    stopped = (tmp_path / "honcho.log").read_text()
+    for name in ("gateway.1", "worker.1", "redis.1"):
+        assert re.search(rf"{re.escape(name)} stopped", stopped), name
+    assert "SIGKILL" not in stopped
+
+
+# --- docker-compose.yml
+
+ENVIRONMENT = {"HEADRACE_SECRET": SECRET, "TLS_CERTIFICATE": "/certificate.pem", "TLS_KEY": "/key.pem"}
+
+
+async def test_compose_runs(tmp_path: Path) -> None:
+    """All its services on this machine, health checks too, and an answer through all of them with a key."""
+    need_nginx()
+    services = compose_services(ENVIRONMENT)
+    assert set(services) == {"nginx", "gateway-1", "gateway-2", "worker", "redis"}
+    redis_port = free_port()
+    ports = {"gateway-1": free_port(), "gateway-2": free_port()}
+    redis = {"redis://redis:6379/0": f"redis://127.0.0.1:{redis_port}/0"}
+    running = Running(tmp_path)
+    nginx: Nginx | None = None
+    try:
+        await running.start(on_port(services["redis"], redis_port))
+        for _ in range(2):
+            worker = with_addresses(services["worker"], {**redis, "9000": str(free_port())})
+            worker.environment.update(QUICK)
+            await running.start(worker)
+        for name, port in ports.items():
+            await running.start(with_addresses(services[name], {**redis, "0.0.0.0": "127.0.0.1", "8000": str(port)}))
+        await running.healthy()
+
+        gateways = (REPOSITORY / "deploy" / "compose" / "gateways.conf").read_text()
+        for address, name in (("172.30.83.11:8000", "gateway-1"), ("172.30.83.12:8000", "gateway-2")):
+            assert address in gateways
+            gateways = gateways.replace(address, f"127.0.0.1:{ports[name]}")
+        nginx = Nginx([gateways])
+        await nginx.start()
+        assert services["nginx"].command == ["nginx", "-g", "daemon off;"]  # as in tests/nginx.py
+        health = [word.replace("127.0.0.1/", f"127.0.0.1:{nginx.port}/") for word in services["nginx"].health]
+        await running.ask(health, {})
+
+        environment = with_addresses(services["gateway-1"], redis).environment
+        told = await running.ask(["headrace", "keys", "create", "somebody"], environment)
+        key = next(word for word in told.split() if word.startswith("hr-"))
+        client = httpx2.AsyncClient(trust_env=False, verify=nginx.tls)
+        assert await answer_of(nginx.url, {"Authorization": f"Bearer {key}"}, client)
+        await running.stop()
+    finally:
+        if nginx is not None:
+            nginx.stop()
+        running.kill()
+
+
+def test_compose_gives_addresses_that_nginx_and_gateways_know() -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    front = {
+        name: one["networks"]["front"]["ipv4_address"] for name, one in services.items() if "front" in one["networks"]
+    }
+    gateways = (REPOSITORY / "deploy" / "compose" / "gateways.conf").read_text()
+    asked = re.findall(r"^server ([\d.]+):8000 ", gateways, re.MULTILINE)
+    assert asked == [front["gateway-1"], front["gateway-2"]]
+    for name in ("gateway-1", "gateway-2"):
+        assert services[name]["environment"]["HEADRACE_TRUSTED_PROXIES"] == front["nginx"]
+    mounted = {volume.split(":")[-2] for volume in services["nginx"]["volumes"]}
+    files = {path.relative_to(CONFIG).as_posix() for path in CONFIG.rglob("*.conf")}
+    own = {"certificate.pem", "key.pem"}
+    assert mounted == {f"/etc/nginx/{name}" for name in files} | {f"/etc/nginx/headrace.d/{name}" for name in own}
+
+
+# --- Kubernetes
+
+
+async def test_the_manifests_run(tmp_path: Path) -> None:
+    """Redis, a gateway and a worker as their pods have them, probes too."""
+    secret = {"HEADRACE_SECRET": SECRET}
+    redis_port, port, metrics_port = free_port(), free_port(), free_port()
+    addresses = {"headrace-redis:6379": f"127.0.0.1:{redis_port}", "0.0.0.0": "127.0.0.1", "/data": str(tmp_path)}
+    running = Running(tmp_path)
+    try:
+        redis = on_port(with_addresses(kubernetes_pod("headrace-redis", secret), addresses), redis_port)
+        worker = with_addresses(kubernetes_pod("headrace-worker", secret), {**addresses, "9000": str(metrics_port)})
+        worker.environment.update(QUICK)
+        gateway = with_addresses(kubernetes_pod("headrace-gateway", secret), {**addresses, "8000": str(port)})
+        for described in (redis, worker, gateway):
+            await running.start(described)
+        await running.healthy()
+        (container,) = kubernetes_objects()["Deployment headrace-gateway"]["spec"]["template"]["spec"]["containers"]
+        async with httpx2.AsyncClient(trust_env=False) as http:
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                path = container[probe]["httpGet"]["path"]
+                assert (await http.get(f"http://127.0.0.1:{port}{path}")).status_code == 200
+        program, _ = container["lifecycle"]["preStop"]["exec"]["command"]
+        await running.ask([program, "0"], {})
+
+        told = await running.ask(["headrace", "keys", "create", "somebody"], gateway.environment)
+        headers = {"X-Api-Key": next(word for word in told.split() if word.startswith("hr-"))}
+        assert await answer_of(f"http://127.0.0.1:{port}", headers)
+        await running.stop()
+    finally:
+        running.kill()
+
+
+def test_manifests_refer_to_each_other() -> None:
+    objects = kubernetes_objects()
+    for name in ("headrace-gateway", "headrace-worker"):
+        labels = objects[f"Deployment {name}"]["spec"]["template"]["metadata"]["labels"]
+        assert objects[f"Deployment {name}"]["spec"]["selector"]["matchLabels"] == labels
+        assert objects[f"PodDisruptionBudget {name}"]["spec"]["selector"]["matchLabels"] == labels
+    gateway = objects["Deployment headrace-gateway"]["spec"]["template"]
+    assert objects["Service headrace"]["spec"]["selector"] == gateway["metadata"]["labels"]
+    assert f"Deployment {objects['ScaledObject headrace-worker']['spec']['scaleTargetRef']['name']}" in objects
+    redis = objects["StatefulSet headrace-redis"]
+    assert objects["Service headrace-redis"]["spec"]["selector"] == redis["spec"]["template"]["metadata"]["labels"]
+    address = objects["ConfigMap headrace"]["data"]["HEADRACE_REDIS_URL"]
+    assert address == "redis://headrace-redis:6379/0"
+
+
+# --- time to leave
+
+
+def test_nobody_is_killed_who_still_drains() -> None:
+    """Whoever stops a process waits longer than it takes."""
+    described = {
+        **compose_services(ENVIRONMENT),
+        **{name: kubernetes_pod(name, {}) for name in ("headrace-gateway", "headrace-worker")},
+    }
+    for name, one in described.items():
+        if one.command[0] != "headrace":
+            continue
+        drain_s = float(one.environment["HEADRACE_DRAIN_S"])
+        wait_s = 8.0 if name == "headrace-gateway" else 0.0
+        assert one.grace_s >= wait_s + drain_s + HANDOVER_S + LEAVE_S, name
+    (container,) = kubernetes_objects()["Deployment headrace-gateway"]["spec"]["template"]["spec"]["containers"]
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "8"]
+    config = (CONFIG / "nginx.conf").read_text()
+    (shutdown_s,) = re.findall(r"^worker_shutdown_timeout (\d+)s;", config, re.MULTILINE)
+    assert described["nginx"].grace_s >= float(shutdown_s) + LEAVE_S

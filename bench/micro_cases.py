@@ -146,12 +146,14 @@ def _feed(*, read: bool) -> Callable[[], Run]:
     def prepare() -> Run:
         feed = Feed(_HOLDER.stream_id)
         feed.rewind(EventId(_EPOCH, 0))
+        renderer = native.Native(_HOLDER.stream_id)
 
         async def run() -> None:
             cursor = EventId(_EPOCH, 0)
             for entries in brought:
                 feed.add(entries)
                 if read and (part := feed.after(cursor)) is not None:
+                    renderer.render(part)
                     cursor = part.last
 
         return run
@@ -193,8 +195,8 @@ CASES: Final = (
     Case("gathering_16", "worker: the same, 16 deltas an event", _gathering(16)),
     Case("writer", "worker: push, `next_call`, `settle` (gathering included)", _writer),
     Case("append", "worker: an append built, packed, its answer parsed", _appends),
-    Case("feed_add", "gateway: an entry into the feed (`Feed.add`, rendering included)", _feed(read=False)),
-    Case("feed_after", "gateway: the same, and out to one reader (`Feed.after`)", _feed(read=True)),
+    Case("feed_add", "gateway: an entry into the feed (`Feed.add`)", _feed(read=False)),
+    Case("feed_after", "gateway: the same, rendered, and out to one reader (`Feed.after`)", _feed(read=True)),
     Case("frame", "gateway: rendering alone (`native.frame`)", _renderer),
     Case("response", "gateway: a chunk through `StreamResponse`, to the server's door", _response),
 )

@@ -34,6 +34,9 @@ _EXPOSED: Final = (
     "X-Stream-Id",
     "Location",
     "Retry-After",
+    "X-Should-Retry",
+    "X-Request-Id",
+    "X-Headrace-Ignored",
     *(f"RateLimit-{name}" for name in ("Limit", "Remaining", "Reset", "Policy")),
     *(f"X-RateLimit-{name}-{of}" for name in ("Limit", "Remaining", "Reset") for of in ("Requests", "Tokens")),
 )

@@ -227,6 +227,26 @@ async def test_the_same_words_twice_are_two_answers(system: System, client: Asyn
     assert keyed[0] == keyed[1]
 
 
+async def test_a_retry_of_what_was_refused_is_no_earlier_answer(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, concurrent_streams=1)
+    system.fake.play("again", Answer(deltas=lambda number: [f"call {number}"]))
+    system.fake.play("hangs", Answer(end="hang"))
+    body = {"model": "openai/again", "messages": USER}
+
+    async def post(retry: int) -> httpx2.Response:
+        headers = {"x-stainless-retry-count": str(retry)}
+        return await system.http.post(f"{system.url}/v1/chat/completions", json=body, headers=headers)
+
+    first = (await post(0)).json()
+    hanging = await system.post("hangs")
+    assert (await post(0)).status_code == 429
+    await system.http.post(f"{system.url}/chat/{hanging}/cancel")
+    await system.ended(hanging)
+    retried = await post(1)
+    assert retried.json()["choices"][0]["message"] != first["choices"][0]["message"]
+    assert (await post(1)).json()["id"] == retried.json()["id"]
+
+
 async def test_a_stream_can_be_gone_on_with_in_the_native_way(system: System, client: AsyncOpenAI) -> None:
     gate = asyncio.Event()
     system.fake.play("resumed", Answer(deltas=WORDS, gate=gate, gate_after=2))

@@ -23,7 +23,7 @@ from gateway.sse import StreamResponse
 from gateway.state import GatewayState
 from gateway.subscription import Drained, Subscription
 from shared.broker.ending import read_all
-from shared.broker.recent import find_recent, note_recent
+from shared.broker.recent import find_recent, forget_recent, note_recent
 from shared.errors import Draining, StreamGone, StreamNotFound
 from shared.limits import account_of
 from shared.protocol import events
@@ -88,6 +88,8 @@ async def ask_once(
         known = await find_recent(gateway.client, account, body_hash)
         if known is not None and await _stands(gateway, caller, known):
             return Dispatched(known, None)
+    else:
+        await forget_recent(gateway.client, account, body_hash)
     dispatched = await ask(gateway, caller, asked, None, on_disconnect="cancel")
     await note_recent(gateway.client, account, body_hash, dispatched.stream_id)
     return dispatched

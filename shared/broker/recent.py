@@ -13,8 +13,13 @@ _REMEMBERED_MS: Final = 120_000
 
 
 async def note_recent(client: Client, account: str, body_hash: str, stream_id: str) -> None:
-    """Raises :class:`BrokerUnavailable`, as both do."""
+    """Raises :class:`BrokerUnavailable`, as all here do."""
     await ask(client, [("SET", recent_key(account, body_hash), stream_id, "PX", _REMEMBERED_MS)])
+
+
+async def forget_recent(client: Client, account: str, body_hash: str) -> None:
+    """A first try begins: what the same words made before is another answer, also for its retries."""
+    await ask(client, [("DEL", recent_key(account, body_hash))])
 
 
 async def find_recent(client: Client, account: str, body_hash: str) -> str | None:

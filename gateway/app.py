@@ -11,7 +11,19 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway.api import anthropic, chat, description, errors, listing, openai, page, responses, service, streams
+from gateway.api import (
+    anthropic,
+    chat,
+    description,
+    errors,
+    listing,
+    openai,
+    page,
+    responses,
+    service,
+    streams,
+    ui_messages,
+)
 from gateway.api.listing import TicketRequest
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.rights import LiveRights
@@ -66,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(openai.router)
     app.include_router(anthropic.router)
     app.include_router(responses.router)
+    app.include_router(ui_messages.router)
     app.mount("/page", page.PageFiles())
     errors.install(app)
     description.install(app, ChatRequest, TicketRequest, is_open=not settings.authentication)

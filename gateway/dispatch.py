@@ -1,6 +1,7 @@
 """Making a stream and putting its id into the queue."""
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -50,15 +51,16 @@ class Dispatch:
         principal: Principal,
         idempotency_key: str | None,
         on_disconnect: OnDisconnect,
+        more: Mapping[str, str],
     ) -> Dispatched:
-        """Make the stream, once per key, and queue it. Raises :class:`InvalidRequest`, :class:`LimitReached`,
-        :class:`QueueFull`, :class:`IdempotencyConflict` and :class:`BrokerUnavailable`; after the last the same call
-        with the same key is safe."""
+        """Make the stream, once per key, and queue it. ``more``: further fields of its state. Raises
+        :class:`InvalidRequest`, :class:`LimitReached`, :class:`QueueFull`, :class:`IdempotencyConflict` and
+        :class:`BrokerUnavailable`; after the last the same call with the same key is safe."""
         demand = demand_of(principal, asked, self._settings)
         self._backlog.check()
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
         stream_id = new_stream_id(digest)
-        fields = self._fields(asked, principal.id, on_disconnect) | {"body_hash": body_hash}
+        fields = self._fields(asked, principal.id, on_disconnect) | {"body_hash": body_hash, **more}
         if digest:
             fields["idempotency"] = digest
         call = self._scripts.create(

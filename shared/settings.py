@@ -161,6 +161,9 @@ class Settings(BaseSettings):
     #: How many streams a provider may have at once, over all workers, as JSON: {"openai": 200, "ollama": 4}.
     provider_streams: dict[str, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default_factory=dict)
 
+    #: What ``POST /api/chat`` asks where its body has no ``model``: ``provider/model``.
+    default_model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+
     # --- the stream (design: cap, window, lease)
     cap: Annotated[int, Field(ge=16, le=65_536)] = 1024
     window: Annotated[int, Field(ge=4, le=65_536)] = 256

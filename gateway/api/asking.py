@@ -1,5 +1,7 @@
 """What every way of asking has in common, whichever dialect it came in."""
 
+from collections.abc import Mapping
+
 from gateway.api.access import read_own
 from gateway.api.parameters import MOST_KEY_CHARACTERS
 from gateway.auth.principal import Principal
@@ -14,10 +16,16 @@ from shared.schemas import ChatRequest, OnDisconnect
 
 
 async def ask(
-    gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None, *, on_disconnect: OnDisconnect
+    gateway: GatewayState,
+    caller: Principal,
+    asked: ChatRequest,
+    key: str | None,
+    *,
+    on_disconnect: OnDisconnect,
+    more: Mapping[str, str] | None = None,
 ) -> Dispatched:
-    """Make a stream, or find the one that ``key`` stands for. Raises what :meth:`Dispatch.dispatch` does,
-    :class:`Draining` and :class:`UnknownModel`."""
+    """Make a stream, or find the one that ``key`` stands for. ``more``: what a dialect keeps with it, as fields of
+    its state. Raises what :meth:`Dispatch.dispatch` does, :class:`Draining` and :class:`UnknownModel`."""
     if gateway.hub.draining:
         raise Draining
     body_hash = hash_of(asked, gateway.settings.secret)
@@ -31,6 +39,7 @@ async def ask(
         principal=caller,
         idempotency_key=key,
         on_disconnect=on_disconnect,
+        more=more or {},
     )
 
 

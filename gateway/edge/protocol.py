@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.edge.headers import ALWAYS, NO_STORE
 from gateway.edge.unread import MOST_UNREAD_BYTES, UNREAD_S
+from gateway.edge.untaken import TRANSPORT
 from shared.settings import Settings
 
 #: Of the request line and all fields. Tokens of identity providers are the largest that is sent in earnest.
@@ -93,6 +94,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]  # beyond ASGI
         self._in_head = True
         self._await_head()
 

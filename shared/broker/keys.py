@@ -14,6 +14,7 @@ hr:catalog                   hash    workers           a day from the last word 
 hr:sweep                     string  one process       1.5 s; who sweeps
 hr:owned:<account>           zset    create, delete    with its longest stream; ids of one principal by creation
 hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request made
+hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream of an AI SDK's chat
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
 hr:breaker:<provider>        string  workers           30 s; stands while the provider is left alone
 hr:breaker:<provider>:failures  counter workers        a minute longer; failures in a row
@@ -32,6 +33,7 @@ hr:worker:<worker>           pub/sub cancel, room      -
 ``bb`` is the stream's bucket, the hash tag on Redis Cluster. Only API keys may have no expiry; a test fixture checks.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -107,6 +109,11 @@ def owned_key(principal: str) -> str:
 
 def recent_key(account: str, body_hash: str) -> str:
     return f"hr:recent:{account}:{body_hash[:32]}"
+
+
+def chat_key(account: str, chat_id: str) -> str:
+    """A chat's id is its client's own, and may be anything."""
+    return f"hr:chat:{account}:{hashlib.sha256(chat_id.encode()).hexdigest()[:32]}"
 
 
 def job_key(stream_id: str) -> str:

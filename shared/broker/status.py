@@ -55,5 +55,14 @@ async def read_state(client: Client, sealing: Sealing, stream_id: str) -> Stream
     )
 
 
+async def read_kept(client: Client, sealing: Sealing, stream_id: str, name: str) -> str | None:
+    """A field of the state that a dialect put there. Raises as above."""
+    try:
+        value: bytes | None = await client.hget(state_key(stream_id), name)  # type: ignore[misc]
+    except TROUBLE as error:
+        raise BrokerUnavailable from error
+    return sealing.texts(stream_id, (name,), (value,))[name]
+
+
 def time_of(ms: str | None) -> str | None:
     return datetime.fromtimestamp(int(ms) / 1000, UTC).isoformat(timespec="milliseconds") if ms else None

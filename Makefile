@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check check-deploy audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
+.PHONY: help run test compatibility chaos check check-deploy audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -13,8 +13,11 @@ help:  ## What there is
 run: $(VENV)/installed  ## The whole system on an embedded broker, with the chat page, on http://localhost:8000
 	@$(BIN)/headrace up $(ARGS)
 
-test: $(VENV)/installed-dev  ## All tests, on real processes (ARGS="-k name" for some)
+test: $(VENV)/installed-dev $(VENV)/installed-node  ## All tests, on real processes (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+compatibility: $(VENV)/installed-dev $(VENV)/installed-node  ## Every client against every provider; writes the table of docs/compatibility.md
+	@$(BIN)/python -m tests.conformance $(ARGS)
 
 chaos: $(VENV)/installed-dev  ## Random faults on a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
 	@$(BIN)/python -m tests.chaos $(ARGS)
@@ -81,6 +84,11 @@ $(VENV)/installed-dev: pyproject.toml requirements-dev.lock | $(VENV)/bin/python
 	$(INSTALL) --require-hashes -r requirements-dev.lock
 	$(INSTALL) --no-deps -e .
 	@touch $@ $(VENV)/installed
+
+# Node itself is one of the development dependencies.
+$(VENV)/installed-node: examples/node/package-lock.json | $(VENV)/installed-dev
+	$(BIN)/npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 $(VENV)/audit/installed: | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/audit

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Streams an answer. Kill it and start it again: it goes on behind the last event that it had.
+set -euo pipefail
+url=${HEADRACE_URL:-http://localhost:8000} saved=curl.txt
+auth="Authorization: Bearer ${HEADRACE_KEY:-none}"
+save() { echo "$@" >$saved.new && mv $saved.new $saved; }
+if [ ! -e $saved ]; then
+  body='{"model": "'${HEADRACE_MODEL:-demo/tale}'", "messages": [{"role": "user", "content": "Tell me a story."}]}'
+  answer=$(curl -sS "$url/chat" -H "$auth" -H 'Content-Type: application/json' -d "$body")
+  save "$(sed -E 's/.*"stream_id": ?"([0-9a-f]+)".*/\1/' <<<"$answer")"
+fi
+read -r stream last <$saved || true
+curl -sSN "$url/chat/stream/$stream" -H "$auth" -H "Last-Event-ID: ${last:-0}" |
+  while IFS= read -r line; do
+    case $line in
+      "id: "*) last=${line#id: } ;;
+      "event: "*) event=${line#event: } ;;
+      "data: "*) [ "$event" != token ] || echo "${line#data: }" ;;
+      "") save "$stream" "${last:-0}" ;;
+    esac
+  done
+rm $saved

@@ -1,0 +1,34 @@
+// Streams an answer with one POST. Kill it and start it again: the same Idempotency-Key is the same answer.
+import { randomUUID } from 'node:crypto';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { fetchEventSource } from '@microsoft/fetch-event-source';
+
+globalThis.window ??= globalThis; // the package is made for pages
+globalThis.document ??= { addEventListener() {}, removeEventListener() {} };
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/tale' } = process.env;
+const saved = 'fetch_event_source.json';
+const save = (state) => {
+  writeFileSync(`${saved}.new`, JSON.stringify(state));
+  renameSync(`${saved}.new`, saved); // in one step, whenever this is killed
+};
+const at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : { key: randomUUID(), last: '' };
+save(at);
+const ended = new AbortController();
+await fetchEventSource(`${HEADRACE_URL}/chat/stream`, {
+  method: 'POST',
+  headers: {
+    'Content-Type': 'application/json',
+    Authorization: `Bearer ${HEADRACE_KEY}`,
+    'Idempotency-Key': at.key, // so that none of its POSTs, at a cut or when the tab is back, is a second answer
+    'Last-Event-ID': at.last,
+  },
+  body: JSON.stringify({ model: HEADRACE_MODEL, messages: [{ role: 'user', content: 'Tell me a story.' }] }),
+  signal: ended.signal,
+  openWhenHidden: true,
+  onmessage({ event, data, id }) {
+    if (event === 'token') process.stdout.write(JSON.parse(data).token);
+    if (id) save({ ...at, last: id });
+    if (event === 'done') ended.abort(); // else it would ask again
+  },
+});
+rmSync(saved, { force: true });

@@ -1,0 +1,21 @@
+// Streams an answer in the background. Kill it and start it again: it goes on behind the last event that it had.
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import OpenAI from 'openai';
+
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/tale' } = process.env;
+const saved = 'openai_responses.json';
+const save = (state) => {
+  writeFileSync(`${saved}.new`, JSON.stringify(state));
+  renameSync(`${saved}.new`, saved); // in one step, whenever this is killed
+};
+const client = new OpenAI({ baseURL: `${HEADRACE_URL}/v1`, apiKey: HEADRACE_KEY });
+let at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : null;
+const stream = at
+  ? await client.responses.retrieve(at.id, { stream: true, starting_after: at.number })
+  : await client.responses.create({ model: HEADRACE_MODEL, input: 'Tell me a story.', stream: true, background: true });
+for await (const event of stream) {
+  if (event.type === 'response.created') at = { id: event.response.id };
+  if (event.type === 'response.output_text.delta') process.stdout.write(event.delta);
+  save({ ...at, number: event.sequence_number });
+}
+rmSync(saved);

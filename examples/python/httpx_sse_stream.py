@@ -1,0 +1,37 @@
+"""Streams an answer. Kill it and start it again: it goes on behind the last event that it had."""
+
+import json
+import os
+from pathlib import Path
+
+import httpx
+import httpx_sse
+
+saved = Path("httpx_sse_stream.json")
+
+
+def save(at: dict[str, object]) -> None:
+    saved.with_suffix(".new").write_text(json.dumps(at))
+    saved.with_suffix(".new").replace(saved)  # in one step, whenever this is killed
+
+
+headers = {"Authorization": f"Bearer {os.environ.get('HEADRACE_KEY', 'none')}"}
+with httpx.Client(
+    base_url=os.environ.get("HEADRACE_URL", "http://localhost:8000"), headers=headers, timeout=30
+) as client:
+    if saved.exists():
+        at = json.loads(saved.read_text())
+    else:
+        model = os.environ.get("HEADRACE_MODEL", "demo/tale")
+        body = {"model": model, "messages": [{"role": "user", "content": "Tell me a story."}]}
+        at = {"url": client.post("/chat", json=body).json()["stream_url"], "last": ""}
+        save(at)
+    with httpx_sse.connect_sse(client, "GET", at["url"], headers={"Last-Event-ID": at["last"]}) as source:
+        for event in source.iter_sse():
+            if event.event == "start" and event.json().get("reset"):
+                print("\n[again, from the start]")  # a worker was lost: what was printed does not stand any more
+            if event.event == "token":
+                print(event.json()["token"], end="", flush=True)
+            if event.id:
+                save({**at, "last": event.id})
+saved.unlink()

@@ -1,0 +1,1 @@
+"""Every client against every provider: one table of what was run, see ``docs/compatibility.md``."""

@@ -1,0 +1,69 @@
+"""Every script of ``examples/`` streams, is killed, is started again, and has said all of it once."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.node import NODE
+from tests.fakes.answer import Answer
+from tests.system import REPOSITORY, System
+
+FOLDER = REPOSITORY / "examples"
+SCRIPTS = sorted([*FOLDER.glob("python/*.py"), *FOLDER.glob("node/*.mjs"), *FOLDER.glob("*.sh")])
+PROGRAMS = {".py": sys.executable, ".mjs": str(NODE), ".sh": "bash"}
+BEFORE, AFTER = ("Once ", "upon "), ("a ", "time", ".")
+
+
+async def start(script: Path, system: System, folder: Path) -> Process:
+    model = f"openai/example-{script.name}"
+    environment = {**os.environ, "HEADRACE_URL": system.url, "HEADRACE_MODEL": model}
+    return await asyncio.create_subprocess_exec(
+        PROGRAMS[script.suffix],
+        script,
+        cwd=folder,
+        env=environment,
+        stdout=PIPE,
+        start_new_session=True,  # a script's own children are to be killed with it
+    )
+
+
+def said(printed: bytes, script: Path) -> str:
+    """As a reader takes it: the shell prints the events' data."""
+    text = printed.decode()
+    if script.suffix != ".sh":
+        return text
+    return "".join(line.partition('"token":"')[2].partition('"')[0] for line in text.splitlines())
+
+
+def joined(before: str, rest: str) -> str:
+    """A script that was killed before it had noted what it printed prints that again."""
+    again = next(length for length in range(len(before), -1, -1) if rest.startswith(before[len(before) - length :]))
+    return before + rest[again:]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+async def test_it_goes_on_after_a_kill(system: System, script: Path, tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    system.fake.play(f"example-{script.name}", Answer(deltas=(*BEFORE, *AFTER), gate=gate, gate_after=len(BEFORE)))
+    first = await start(script, system, tmp_path)
+    assert first.stdout is not None
+    printed = b""
+    while said(printed, script) != "".join(BEFORE):
+        piece = await first.stdout.read(1000)
+        assert piece, printed
+        printed += piece
+    os.killpg(first.pid, signal.SIGKILL)
+    await first.wait()
+
+    second = await start(script, system, tmp_path)
+    gate.set()
+    rest, _ = await second.communicate()
+    assert second.returncode == 0
+    assert joined(said(printed, script), said(rest, script).rstrip("\n")) == "".join((*BEFORE, *AFTER))
+    assert len([call for call in system.fake.calls if call.model == f"example-{script.name}"]) == 1
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".new"]

@@ -14,6 +14,7 @@ import uvloop
 from shared.broker.catalog import Shelf, publish
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.line import Line
+from shared.broker.processes import Presence
 from shared.broker.queue import enqueue
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
@@ -106,6 +107,7 @@ class _Worker:
         )
         self._queue = StreamQueue(settings, worker_id, generation.run, put_back)
         self._taking = asyncio.create_task(self._queue.main())
+        self._presence = Presence(client, worker_id, "worker", self._load)
         offering = _offer(client, self._providers.values())
         works = (
             flusher.run(),
@@ -115,6 +117,7 @@ class _Worker:
             breakers.run(),
             lanes.run(),
             offering,
+            self._presence.run(),
         )
         self._background = [asyncio.create_task(work) for work in works]
         settle_garbage_collector()
@@ -135,11 +138,16 @@ class _Worker:
 
     async def close(self) -> None:
         await cancel_all([self._taking, *self._background, *self._queue.tasks.values()])
+        await self._presence.leave()
         for provider in self._providers.values():
             await provider.aclose()
         for line in self._lines:
             await line.aclose()
         await self._client.aclose()
+
+    def _load(self) -> tuple[int, int, int, bool]:
+        """What others see of this process."""
+        return len(self._leases), self._settings.concurrency, 0, not self._queue.allow_pick_jobs
 
     async def _drain(self) -> None:
         """Take nothing new, finish what runs until the deadline, hand the rest over."""

@@ -20,14 +20,15 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 class Authenticator:
     def __init__(self, settings: Settings, client: Client) -> None:
-        self._is_open = not settings.authentication
+        #: Nobody is asked who he is.
+        self.is_open = not settings.authentication
         self._origins = frozenset(settings.cors_origins)
         self.api_keys = ApiKeys(client) if "keys" in settings.authentication else None
         self.tokens = JsonWebTokens(settings) if "jwt" in settings.authentication else None
 
     async def principal(self, request: Request) -> Principal:
         """Raises :class:`Unauthenticated`, :class:`Forbidden` and :class:`BrokerUnavailable`."""
-        if self._is_open:
+        if self.is_open:
             return ANONYMOUS
         presented = _in_headers(request)
         if presented is None and (presented := request.cookies.get(COOKIE)):

@@ -22,6 +22,7 @@ leave_lane(load_into(s, 'lane'))
 redis.call('HDEL', STATE, 'request', 'holder', 'lease_until', 'full')
 redis.call('ZREM', INDEX, ID)
 keep_until(now + ARGV[5], tonumber(ARGV[6]))
+count_ending(ARGV[7], tonumber(ARGV[9]), tonumber(ARGV[5]))
 -- Who reads live has a minute for what is left of the tail; then the log has it all, and half the memory is free again.
 redis.call('PEXPIREAT', TAIL, now + math.min(60000, ARGV[5]))
 return answer('OK', last, s)

@@ -71,6 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
         # Their scripts come from elsewhere, and would run in the origin of the chat page.
         docs_url=None,
         redoc_url=None,
+        # Its own would show whole URLs, and tickets are in those: gateway/edge/record.py has ours.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(page.router)

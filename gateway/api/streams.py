@@ -16,6 +16,7 @@ from gateway.api.problems import CALLER, STREAM, refusals
 from gateway.auth.principal import Scope
 from gateway.auth.rights import Right
 from gateway.dialects.native import Native
+from gateway.edge.record import current as request_record
 from gateway.sse import StreamResponse
 from gateway.state import Caller, Gateway, GatewayState
 from gateway.subscription import Subscription
@@ -62,7 +63,9 @@ async def resume(
         how = "same_epoch" if cursor.epoch == page.epoch else "reset"
         metrics.RESUMES.labels(how).inc()
         with suppress(BrokerUnavailable):  # a full Redis can be read all the same
-            await run(gateway.client, gateway.scripts.resumed(stream_id, how))
+            traceparent = await run(gateway.client, gateway.scripts.resumed(stream_id, how))
+            if (record := request_record()) is not None:
+                record.resumed(traceparent, how)
     if page.status in TERMINAL and cursor == (page.epoch, page.length):
         return Response(status_code=204)
     subscription = Subscription(gateway.hub, stream_id, cursor, page, Native(stream_id))

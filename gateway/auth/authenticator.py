@@ -8,6 +8,7 @@ from fastapi import Request
 from gateway.auth.api_keys import ApiKeys
 from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.auth.principal import ANONYMOUS, Principal
+from gateway.edge.record import current
 from shared.broker.api_keys import PREFIX
 from shared.broker.client import Client
 from shared.errors import Forbidden, Unauthenticated
@@ -28,6 +29,12 @@ class Authenticator:
 
     async def principal(self, request: Request) -> Principal:
         """Raises :class:`Unauthenticated`, :class:`Forbidden` and :class:`BrokerUnavailable`."""
+        principal = await self._principal(request)
+        if (record := current()) is not None:
+            record.principal = principal.id
+        return principal
+
+    async def _principal(self, request: Request) -> Principal:
         if self.is_open:
             return ANONYMOUS
         presented = _in_headers(request)

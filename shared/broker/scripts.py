@@ -202,9 +202,9 @@ class StreamScripts:
     def cancel(self, stream_id: str, reason: str) -> Call[Refused]:
         return Call(_CANCEL, stream_keys(stream_id), [reason], answers.parse_refused)
 
-    def resumed(self, stream_id: str, how: str) -> Call[int]:
-        """A reader came back. How many have by now; 0: there is no stream."""
-        return Call(_RESUMED, stream_keys(stream_id), [how], int)
+    def resumed(self, stream_id: str, how: str) -> Call[str]:
+        """A reader came back. The ``traceparent`` of the stream, '' where it has none."""
+        return Call(_RESUMED, stream_keys(stream_id), [how], bytes.decode)
 
     def delete(self, stream_id: str, principal: str) -> Call[bool]:
         """False: there was nothing to delete."""

@@ -1,9 +1,8 @@
 #!lua
 -- Notes that a reader came back, for the stream's timeline: each is counted, the first ones are told.
 -- ARGV: 1 how: `same_epoch` or `reset`
--- Answers how many there were; 0 where there is no stream.
+-- Answers the stream's traceparent; '' where it has none, or there is no stream.
 
-if redis.call('EXISTS', STATE) == 0 then return 0 end
-local n = redis.call('HINCRBY', STATE, 'resumes', 1)
-if n <= 20 then note('resume:' .. ARGV[1]) end
-return n
+if redis.call('EXISTS', STATE) == 0 then return '' end
+if redis.call('HINCRBY', STATE, 'resumes', 1) <= 20 then note('resume:' .. ARGV[1]) end
+return redis.call('HGET', STATE, 'traceparent') or ''

@@ -35,10 +35,12 @@ def configure_logging(level: str, form: Format | None = None) -> None:
 def _formatter(form: Format, *, colours: bool) -> logging.Formatter:
     # Tracebacks are plain ones: structlog's own, and rich's, would show the values of variables.
     last: list[Processor]
+    stamp = structlog.processors.TimeStamper(fmt="iso", key="time")
     if form == "json":
         last = [structlog.processors.format_exc_info, _in_order, structlog.processors.JSONRenderer(_to_json)]
     else:
         plain = structlog.dev.plain_traceback
+        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="time")
         last = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain, timestamp_key="time")]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
@@ -46,7 +48,7 @@ def _formatter(form: Format, *, colours: bool) -> logging.Formatter:
             structlog.stdlib.add_logger_name,
             structlog.stdlib.ExtraAdder(),
             _drop_nothings,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            stamp,
         ],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )

@@ -11,8 +11,9 @@ from gateway.api.answers import CancelAnswer
 from gateway.api.streams import stop
 from gateway.auth.operator import Operator
 from gateway.state import Gateway, GatewayState
-from shared.broker.overview import MINUTES
+from shared.broker.overview import MINUTES, MOST_LIVE
 from shared.broker.processes import Process
+from shared.broker.queue import places_of
 from shared.broker.status import time_of
 from shared.broker.timeline import Known, look_at
 from shared.errors import StreamNotFound
@@ -40,6 +41,7 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
         "waiting": seen.waiting,
         "oldest_waiting_s": max(0, seen.at_ms - seen.oldest_ms) / 1000 if seen.oldest_ms else 0,
         "taken_per_s": round(gateway.backlog.drain_rate, 2),
+        "streams_at_most": MOST_LIVE,
         "streams": [_row(each, seen.at_ms) for each in seen.streams],
         "ended": [_row(each, seen.at_ms) for each in seen.ended],
         "failed": [_row(each, seen.at_ms) for each in seen.failed],
@@ -56,11 +58,14 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
 
 @router.get("/streams/{stream_id}")
 async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any]:
-    """What happened to one stream, whosever it is, until its retention ends."""
+    """What happened to one stream, whosever it is, until its retention ends. ``place``: in the queue, 1 for the
+    next."""
     known, now_ms = await _find(gateway, stream_id), time.time_ns() // 1_000_000
+    (place,) = await places_of(gateway.client, [stream_id], gateway.settings)
     return {
         **_row(known, now_ms),
         "at": _time(now_ms),
+        "place": place if known.is_active else None,
         "on_disconnect": known.fields["on_disconnect"],
         "usage": known.usage,
         "error": known.error,

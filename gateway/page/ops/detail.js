@@ -79,7 +79,8 @@ export class Detail {
     const chip = by("detail-state");
     chip.textContent = state;
     chip.dataset.status = colour;
-    by("detail-note").textContent = stream.read_now ? "somebody reads it now" : stream.ended_at ? "" : "nobody reads it now";
+    const place = stream.place ? `number ${stream.place} in the queue · ` : "";
+    by("detail-note").textContent = stream.ended_at ? "" : `${place}${stream.read_now ? "somebody" : "nobody"} reads it now`;
     by("stop").hidden = Boolean(stream.ended_at) || stream.is_cancelled;
     const usage = stream.usage;
     const facts = [

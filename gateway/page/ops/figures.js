@@ -16,7 +16,7 @@ export function showFigures(place, seen) {
   const failed = sum(lately, "failed");
   place.replaceChildren(
     figure("live", "Live streams", number(seen.live), `${number(readers)} read now`),
-    figure("waiting", "Waiting", number(seen.waiting), seen.waiting ? `the oldest for ${duration(seen.oldest_waiting_s * 1000)}` : `${seen.taken_per_s} taken a second`),
+    figure("waiting", "Waiting", number(seen.waiting), seen.waiting ? `the oldest for ${duration(seen.oldest_waiting_s * 1000)}` : `${seen.taken_per_s.toFixed(1)} taken a second`),
     figure("slots", "Slots in use", slots ? `${number(busy)} / ${number(slots)}` : "no worker", `${plural(workers.length, "worker")}, ${plural(seen.gateways.length, "gateway")}`, slots === 0),
     figure("ended", "Ended in 5 min", number(ended), `${number(sum(lately, "tokens"))} tokens`),
     figure("failed", "Failed in 5 min", number(failed), ended ? `${((100 * failed) / ended).toFixed(failed && failed / ended < 0.1 ? 1 : 0)} % of all` : "nothing ended", failed > 0),

@@ -29,7 +29,7 @@ export class StreamTable {
     this.seen = seen;
     const streams = seen[this.list];
     this.title.textContent = TITLES[this.list];
-    const isPart = this.list === "streams" && streams.length < seen.live;
+    const isPart = this.list === "streams" && seen.live > seen.streams_at_most;
     this.note.textContent = isPart ? `${number(streams.length)} of ${number(seen.live)} are shown` : "";
     this.none.hidden = streams.length > 0;
     const rows = new Map(streams.map((stream) => [stream.stream_id, this.rows.get(stream.stream_id) ?? this.row(stream.stream_id)]));

@@ -32,6 +32,7 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sys
         jwt_audience=AUDIENCE,
         credentials=bearer(token("boot")),
         lease_s=1,
+        concurrency=2,
     )
     try:
         await system.start()
@@ -174,6 +175,29 @@ async def test_it_takes_a_scope_that_no_key_has_unless_it_is_named(guarded: Syst
     jwt = bearer(token("somebody", scope="admin"))
     assert (await guarded.http.post(f"{guarded.url}{paths[2][1]}", headers=jwt)).status_code == 202
     await guarded.eventually(lambda: guarded.field(stream_id, "ended"))
+
+
+async def test_who_waits_is_told_and_in_which_place(guarded: System) -> None:
+    guarded.fake.play("held", Answer(end="hang"))
+    admin = bearer(token("somebody", scope="admin"))
+    ids = [await guarded.post("held") for _ in range(2)]
+    for stream_id in ids:
+        await guarded.eventually(lambda: guarded.field(stream_id, "started"))  # noqa: B023  awaited at once
+    ids.append(await guarded.post("held"))
+    waiting = await timeline(guarded, ids[-1], admin)
+    assert (waiting["status"], waiting["place"], whats(waiting)) == ("queued", 1, ["created"])
+
+    async def is_seen() -> dict[str, Any] | None:
+        seen = await overview(guarded, admin)
+        return seen if seen["waiting"] and seen["workers"][0]["streams"] else None
+
+    seen = await guarded.eventually(is_seen)
+    assert (seen["waiting"], seen["live"], seen["workers"][0]["slots"]) == (1, 3, 2)
+    assert seen["oldest_waiting_s"] > 0
+    for stream_id in reversed(ids):
+        await guarded.http.post(f"{guarded.url}/ops/streams/{stream_id}/cancel", headers=admin)
+        await guarded.eventually(lambda: guarded.field(stream_id, "ended"))  # noqa: B023  awaited at once
+    assert whats(await timeline(guarded, ids[-1], admin)) == ["created", "cancel_asked", "ended"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ _GOOD_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 #: Asked for all the time; told at the level debug.
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics", "/ops/overview", "/page"})
 #: Where streams are made, and so where traces begin.
-_TRACED: Final = ("/chat", "/v1/")
+_TRACED: Final = ("/chat", "/v1/", "/api/chat")
 
 
 class Record:

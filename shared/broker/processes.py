@@ -19,7 +19,7 @@ from shared.broker.keys import PROCESSES, process_key
 from shared.broker.line import Command
 from shared.errors import BrokerUnavailable
 
-_TELL_EVERY_S: Final = 3.0
+_TELL_EVERY_S: Final = 2.0
 _LIFE_MS: Final = 15_000
 _MOST: Final = 500
 

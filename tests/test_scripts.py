@@ -28,9 +28,10 @@ from shared.broker.answers import (
     Refused,
     WriteReply,
 )
+from shared.broker.catalog import Shelf, publish
 from shared.broker.client import Client, connect, run, run_many
 from shared.broker.ending import restorable
-from shared.broker.keys import idempotency_entry_key, job_key, stream_keys, sweep_keys, worker_channel
+from shared.broker.keys import breaker_key, idempotency_entry_key, job_key, stream_keys, sweep_keys, worker_channel
 from shared.broker.line import Line
 from shared.broker.overview import MOST_LIVE, look_around
 from shared.broker.scripts import Call, Ending, Fields, Holder, Script, StreamScripts, enqueue
@@ -1332,6 +1333,12 @@ async def test_endings_are_counted_and_the_last_are_known(client: Client) -> Non
             counted[name] = counted.get(name, 0) + n
     assert counted == {"completed": 1, "failed": 2, "failed:provider_auth": 2, "tokens": 6}
     assert (seen.live, seen.waiting, seen.streams) == (0, 0, [])
+
+
+async def test_providers_that_are_left_alone_are_seen(client: Client) -> None:
+    await publish(client, {"openai": Shelf(("a",)), "demo": Shelf(("demo",))})
+    await client.set(breaker_key("openai"), "1", px=60_000)
+    assert (await look_around(client)).left_alone == ["openai"]
 
 
 async def test_of_those_that_wait_the_oldest_are_shown(client: Client) -> None:

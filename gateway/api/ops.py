@@ -52,6 +52,7 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
             for minute, counts in seen.minutes
         ],
         "failures": reasons,
+        "left_alone": seen.left_alone,
         "counted_over_s": MINUTES * 60,
     }
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Final
 
+from shared.broker.breaker import read_breakers
 from shared.broker.client import Client, ask
-from shared.broker.keys import ENDED, FAILED, WAITING, endings_key, sweep_keys
+from shared.broker.keys import CATALOG, ENDED, FAILED, WAITING, endings_key, sweep_keys
 from shared.broker.line import Command
 from shared.broker.processes import Process, read_processes
 from shared.broker.timeline import Known, look_at
@@ -31,7 +32,7 @@ _OF_EACH_BUCKET: Final = 8
 class Overview:
     """``live``: how many streams wait or run, of which ``streams`` are some, the newest first. ``waiting``: how many
     nobody took yet, the first of them made at ``oldest_ms``. ``minutes``: (minute since 1970, status, ``tokens`` or
-    ``failed:<reason>`` → how many), the oldest first."""
+    ``failed:<reason>`` → how many), the oldest first. ``left_alone``: providers whose breaker is open."""
 
     at_ms: int
     live: int
@@ -42,6 +43,7 @@ class Overview:
     failed: list[Known]
     processes: list[Process]
     minutes: list[tuple[int, dict[str, int]]]
+    left_alone: list[str]
 
 
 async def look_around(client: Client) -> Overview:
@@ -53,12 +55,13 @@ async def look_around(client: Client) -> Overview:
         ("ZRANGE", WAITING, 0, _MOST_WAITING - 1, "WITHSCORES"),
         ("ZRANGE", ENDED, 0, _MOST_ENDED - 1, "REV"),
         ("ZRANGE", FAILED, 0, _MOST_ENDED - 1, "REV"),
+        ("HKEYS", CATALOG),
         *(("HGETALL", endings_key(minute)) for minute in minutes),
         *(("ZCARD", index) for index in _INDEXES),
         *(("ZRANGE", index, 0, _OF_EACH_BUCKET - 1) for index in _INDEXES),
     ]
     answers = iter(await ask(client, commands))
-    waiting, longest, ended, failed = (next(answers) for _ in range(4))
+    waiting, longest, ended, failed, offered = (next(answers) for _ in range(5))
     counted = [(minute, _counts(next(answers))) for minute in minutes]
     live = sum(next(answers) for _ in _INDEXES)
     first = dict.fromkeys(each.decode() for each in longest[::2])
@@ -79,7 +82,13 @@ async def look_around(client: Client) -> Overview:
         failed=[by_id[each] for each in lately[1] if each in by_id],
         processes=await read_processes(client),
         minutes=counted,
+        left_alone=await _left_alone(client, sorted(each.decode() for each in offered)),
     )
+
+
+async def _left_alone(client: Client, providers: list[str]) -> list[str]:
+    breakers = await read_breakers(client, providers) if providers else {}
+    return [provider for provider, breaker in breakers.items() if breaker.open]
 
 
 def _in_turn(buckets: list[list[bytes]]) -> Iterator[str]:

@@ -69,16 +69,17 @@ function drawn(tag, attributes) {
   return made;
 }
 
-export function showFailures(place, failures) {
+export function showFailures(place, { failures, left_alone: leftAlone }) {
   const found = Object.entries(failures).sort((a, b) => b[1] - a[1]);
-  if (!found.length) return place.replaceChildren(element("p", "quiet", "None."));
+  const alone = leftAlone.map((provider) => element("p", "alone", `${provider} fails, and is left alone for a while`));
+  if (!found.length) return place.replaceChildren(...alone, element("p", "quiet", "None."));
   const list = element("ul", "reasons");
   for (const [reason, n] of found.slice(0, 8)) {
     const entry = element("li");
     entry.append(element("span", "", words(reason || "unknown")), element("strong", "", number(n)));
     list.append(entry);
   }
-  place.replaceChildren(list);
+  place.replaceChildren(...alone, list);
 }
 
 export function showProcesses(place, seen) {

@@ -18,7 +18,7 @@ function show(seen) {
   by("all").hidden = false;
   showFigures(by("figures"), seen);
   showChart(by("chart"), by("chart-words"), by("legend"), seen.minutes);
-  showFailures(by("failures"), seen.failures);
+  showFailures(by("failures"), seen);
   showProcesses(by("processes"), seen);
   table.show(seen);
   by("freshness").textContent = `as of ${timeOfDay(seen.at)}`;

@@ -18,6 +18,7 @@ from gateway.api import (
     errors,
     listing,
     openai,
+    ops,
     page,
     responses,
     service,
@@ -29,12 +30,14 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.rights import LiveRights
 from gateway.backlog import Backlog
 from gateway.dispatch import Dispatch
+from gateway.glance import Glance
 from gateway.hub import Hub
 from gateway.models import Models
 from gateway.state import GatewayState
 from gateway.tickets import Tickets
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.line import Line
+from shared.broker.processes import Presence
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
@@ -68,6 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
         # Their scripts come from elsewhere, and would run in the origin of the chat page.
         docs_url=None,
         redoc_url=None,
+        # Its own would show whole URLs, and tickets are in those: gateway/edge/record.py has ours.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(page.router)
@@ -79,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(anthropic.router)
     app.include_router(responses.router)
     app.include_router(ui_messages.router)
+    app.include_router(ops.router)
     app.mount("/page", page.PageFiles())
     errors.install(app)
     description.install(app, ChatRequest, TicketRequest, is_open=not settings.authentication)
@@ -109,7 +115,10 @@ class _Parts:
             tickets=Tickets(settings),
             authenticator=self.authenticator,
             rights=rights,
+            backlog=backlog,
+            glance=Glance(client),
         )
+        self._presence = Presence(client, gateway_id, "gateway", lambda: _load_of(hub))
         sweep = Sweep(
             client,
             sweeping,
@@ -127,6 +136,7 @@ class _Parts:
             sweep.run(),
             rights.run(),
             backlog.run(),
+            self._presence.run(),
             _leave_if_unfit(client),
         )
         self._tasks = [asyncio.create_task(work) for work in works]
@@ -136,9 +146,15 @@ class _Parts:
 
     async def aclose(self) -> None:
         await cancel_all(self._tasks)
+        await self._presence.leave()
         await self._client.aclose()
         for line in self._lines:
             await line.aclose()
+
+
+def _load_of(hub: Hub) -> tuple[int, int, int, bool]:
+    streams, readers = hub.load
+    return streams, 0, readers, hub.draining
 
 
 async def _leave_if_unfit(client: Client) -> None:

@@ -11,6 +11,7 @@ from gateway import metrics
 from gateway.admission import Admission, demand_of, refusal
 from gateway.auth.principal import Principal
 from gateway.backlog import Backlog
+from gateway.edge.record import current
 from shared.broker.answers import Created, Full, Known, Limited
 from shared.broker.client import TROUBLE, Client, run
 from shared.broker.keys import idempotency_entry_key
@@ -94,7 +95,11 @@ class Dispatch:
         self, asked: ChatRequest, principal: str, on_disconnect: OnDisconnect
     ) -> dict[str, str | bytes | int]:
         grace_s = self._settings.grace_s if asked.grace_s is None else asked.grace_s
+        record = current()
         return {
+            # What joins the worker's lines and spans to this request's.
+            "request_id": record.request_id if record else "",
+            "traceparent": record.span.traceparent if record else "",
             "principal": principal,
             "provider": asked.provider or "",
             "model": asked.model,

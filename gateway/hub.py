@@ -69,6 +69,11 @@ class Hub:
         for feed in self._feeds.values():
             feed.wake()
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """Streams that are read here, and by how many."""
+        return len(self._feeds), sum(len(feed.readers) for feed in self._feeds.values())
+
     # --- what subscriptions do
 
     @contextmanager

@@ -23,6 +23,7 @@ from gateway.sse import Stalled
 from gateway.subscription import Drained
 from shared.logs import configure_logging
 from shared.settings import Settings, SettingsError
+from shared.tracing import tracing_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,12 @@ _BACKLOG = 2048
 
 def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Exits with 1 where the address cannot be had, or a part of the gateway broke."""
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        tracing = tracing_of(settings, "gateway")
+    except SettingsError as error:
+        logger.critical("%s", error)
+        sys.exit(1)
     try:
         listener = _listen(settings)
     except OSError as error:
@@ -44,7 +50,7 @@ def run(settings: Settings) -> None:
             logger.critical("%s", error)
             sys.exit(1)
     app = create_app(settings)
-    config = server_config(settings, Edge(with_cors(app, settings.cors_origins)))
+    config = server_config(settings, Edge(with_cors(app, settings.cors_origins), tracing))
     logger.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     # Or sse-starlette would cut the streams before we have said a word.
@@ -53,6 +59,7 @@ def run(settings: Settings) -> None:
         # uvicorn raises them again once it has drained; leaving as told is a success, not a death by signal.
         signal.signal(number, lambda *_: None)
     _Server(config, app).run(sockets=[listener])
+    tracing.close()
     if failed.is_set():
         sys.exit(1)
 

@@ -8,7 +8,9 @@ from fastapi import Depends, Request
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.principal import Principal
 from gateway.auth.rights import LiveRights
+from gateway.backlog import Backlog
 from gateway.dispatch import Dispatch
+from gateway.glance import Glance
 from gateway.hub import Hub
 from gateway.models import Models
 from gateway.tickets import Tickets
@@ -28,6 +30,8 @@ class GatewayState:
     tickets: Tickets
     authenticator: Authenticator
     rights: LiveRights
+    backlog: Backlog
+    glance: Glance
 
 
 async def gateway_state(request: Request) -> GatewayState:

@@ -18,7 +18,8 @@ from shared.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 
-SCOPES: Final = ("chat", "read", "cancel")
+SCOPES: Final = ("chat", "read", "cancel", "admin")
+_USUAL: Final = "chat,read,cancel"
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 DataDir = Annotated[
@@ -33,7 +34,7 @@ _HERE: Final = Path(".headrace")
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is. Keys of one name share their streams.")],
     *,
-    scopes: Annotated[str, typer.Option(help="What it may do: chat, read, cancel.")] = ",".join(SCOPES),
+    scopes: Annotated[str, typer.Option(help="What it may do: chat, read, cancel, and admin for /ops.")] = _USUAL,
     expires_in: Annotated[
         str | None, typer.Option(metavar="TIME", help="As 90d, 12h, 30m.  [default: never]")
     ] = None,

@@ -97,6 +97,7 @@ def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, st
     return {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
+        "HEADRACE_LOG_FORMAT": plan.settings.log_format or ("text" if sys.stdout.isatty() else "json"),
         "HEADRACE_DRAIN_S": str(plan.drain_s),
         "HEADRACE_DATA_DIR": str(directory),
         "HEADRACE_REDIS_URL": broker.redis_url if broker else plan.settings.redis_url,

@@ -135,6 +135,12 @@ class Settings(BaseSettings):
     #: what is older. Gateways and workers need the same.
     content_keys: Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_content_keys)] = ()
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    #: ``json`` for machines, ``text`` for people; where nothing is said, text on a terminal. docs/observability.md
+    log_format: Literal["json", "text"] | None = None
+    #: Where traces go; nowhere if neither is set. OpenTelemetry reads these and its other variables by itself.
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    otlp_traces_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    otel_sdk_disabled: bool = Field(default=False, validation_alias="OTEL_SDK_DISABLED")
 
     # --- who may come in (docs/security.md)
     #: ``keys``, ``jwt``, both, or ``none``. Nothing said is none, and then only on loopback.
@@ -255,6 +261,10 @@ class Settings(BaseSettings):
 
     def tick_s(self, streams: int) -> float:
         return min(self.max_tick_s, streams * self.tick_per_stream_s)
+
+    @property
+    def has_traces(self) -> bool:
+        return not self.otel_sdk_disabled and bool(self.otlp_endpoint or self.otlp_traces_endpoint)
 
     @property
     def limits(self) -> Limits:

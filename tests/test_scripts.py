@@ -28,11 +28,14 @@ from shared.broker.answers import (
     Refused,
     WriteReply,
 )
+from shared.broker.catalog import Shelf, publish
 from shared.broker.client import Client, connect, run, run_many
 from shared.broker.ending import restorable
-from shared.broker.keys import idempotency_entry_key, job_key, stream_keys, sweep_keys, worker_channel
+from shared.broker.keys import breaker_key, idempotency_entry_key, job_key, stream_keys, sweep_keys, worker_channel
 from shared.broker.line import Line
+from shared.broker.overview import MOST_LIVE, look_around
 from shared.broker.scripts import Call, Ending, Fields, Holder, Script, StreamScripts, enqueue
+from shared.broker.timeline import look_at
 from shared.errors import BrokerUnavailable
 from shared.limits import Demand, Limits
 from shared.protocol.ids import START, EventId, new_stream_id
@@ -252,15 +255,17 @@ def test_which_scripts_run_when_redis_is_full() -> None:
     }
     assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read"}
     assert {name for name, flag in flags.items() if flag == ""} == {
-        *("create", "claim", "append", "restore", "enqueue", "unpark"),
+        *("create", "claim", "append", "restore", "enqueue", "unpark", "resumed"),
     }
 
 
 def test_lua_is_little() -> None:
-    """What a stream needs, and what limits and the queue do."""
+    """What a stream needs, what limits and the queue do, and what operators are told."""
     lines = {path.stem: len(path.read_text().splitlines()) for path in LUA.glob("*.lua")}
+    told = sum(lines.pop(name) for name in ("_endings", "resumed"))
     admission = sum(lines.pop(name) for name in ("_account", "_queue", "_lane", "create", "unpark"))
-    assert sum(lines.values()) < 440
+    assert sum(lines.values()) < 450
+    assert told < 40
     assert admission < 230
 
 
@@ -1254,3 +1259,94 @@ async def test_a_redis_that_is_away(client: Client, tmp_path: Path) -> None:
     with pytest.raises(BrokerUnavailable):
         await run(away, calls[0])
     await away.aclose()
+
+
+# --- what operators are told
+
+
+async def told(stream: Stream) -> list[tuple[str, str, int]]:
+    (known,) = await look_at(stream.client, [stream.id])
+    times = [each.at_ms for each in known.timeline()]
+    assert times == sorted(times)
+    return [(each.what, each.detail, each.attempt) for each in known.timeline()]
+
+
+async def test_the_history_of_a_stream(client: Client) -> None:
+    """Through a lost worker, a drain and a cancel; only the first append of an attempt is a first token."""
+    stream = await Stream(client).create()
+    holder = await stream.claim()
+    await stream.append(holder, 1, some(1, 1))
+    await stream.append(holder, 2, some(2, 3))
+    holder = await stream.take_over()
+    await stream.append(holder, 1, some(1, 1))
+    assert (await run(client, SCRIPTS.release(holder))).code is Code.OK
+    holder = await stream.claim("w3.token")
+    for _ in range(2):
+        await run(client, SCRIPTS.cancel(stream.id, "cancelled"))
+    ending = Ending(Status.CANCELLED, {"finish_reason": "cancelled", "reason": "cancelled"}, 0)
+    await stream.finish(holder, 1, [DONE], ending)
+    assert await told(stream) == [
+        ("created", "", 0),
+        ("claimed", "w1", 1),
+        ("first_token", "", 1),
+        ("taken_over", "w2", 2),
+        ("first_token", "", 2),
+        ("handed_over", "", 2),
+        ("taken_over", "w3", 2),
+        ("cancel_asked", "cancelled", 2),
+        ("ended", "cancelled: cancelled", 2),
+    ]
+
+
+async def test_a_history_does_not_grow_for_ever(client: Client) -> None:
+    stream = await Stream(client).create()
+    for _ in range(100):
+        await stream.take_over()
+    assert 1000 < len((await stream.state())["history"]) < 2100
+    assert (await stream.state())["attempt"] == "100"
+
+
+async def test_who_comes_back_is_counted_and_the_first_are_told(client: Client) -> None:
+    stream = Stream(client)
+    assert await run(client, SCRIPTS.resumed(stream.id, "reset")) == ""
+    assert await client.dbsize() == 0
+    await stream.create(traceparent="00-ab-cd-01")
+    for _ in range(30):
+        assert await run(client, SCRIPTS.resumed(stream.id, "reset")) == "00-ab-cd-01"
+    assert (await stream.state())["resumes"] == "30"
+    assert (await told(stream)).count(("resumed", "reset", 0)) == 20
+
+
+async def test_endings_are_counted_and_the_last_are_known(client: Client) -> None:
+    """What is deleted is forgotten, and still counted."""
+    failure = Ending(Status.FAILED, {"finish_reason": "error", "reason": "provider_auth"}, 3)
+    streams = [await Stream(client, key=False).create() for _ in range(3)]
+    for stream, ending in zip(streams, (ENDING, failure, failure), strict=True):
+        await stream.finish(await stream.claim(), 1, [DONE], ending)
+    assert await run(client, SCRIPTS.delete(streams[2].id, "p"))
+    seen = await look_around(client)
+    assert {each.stream_id for each in seen.ended} == {stream.id for stream in streams[:2]}
+    assert [each.stream_id for each in seen.failed] == [streams[1].id]
+    counted: dict[str, int] = {}
+    for _, counts in seen.minutes:
+        for name, n in counts.items():
+            counted[name] = counted.get(name, 0) + n
+    assert counted == {"completed": 1, "failed": 2, "failed:provider_auth": 2, "tokens": 6}
+    assert (seen.live, seen.waiting, seen.streams) == (0, 0, [])
+
+
+async def test_providers_that_are_left_alone_are_seen(client: Client) -> None:
+    await publish(client, {"openai": Shelf(("a",)), "demo": Shelf(("demo",))})
+    await client.set(breaker_key("openai"), "1", px=60_000)
+    assert (await look_around(client)).left_alone == ["openai"]
+
+
+async def test_of_those_that_wait_the_oldest_are_shown(client: Client) -> None:
+    streams = [await Stream(client, key=False).create() for _ in range(150)]
+    oldest, seen = streams[3:8], await look_around(client)
+    for stream in streams[:3]:  # taken: they wait no more
+        await stream.claim()
+    waiting = await look_around(client)
+    assert (seen.live, seen.waiting, len(seen.streams)) == (150, 150, MOST_LIVE)
+    assert (waiting.live, waiting.waiting) == (150, 147)
+    assert {stream.id for stream in oldest} <= {each.stream_id for each in waiting.streams}

@@ -2,8 +2,9 @@
 the first token: what a reader has seen is never taken back.
 """
 
+import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -15,6 +16,7 @@ from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers import metrics
+from workers.account import Account
 from workers.breakers import Breakers
 from workers.providers.base import Finished, Provider
 from workers.silence import Silence
@@ -32,23 +34,25 @@ class Asking:
         self._breakers = breakers
         self._settings = settings
 
-    async def answer(self, request: ChatRequest, writer: StreamWriter) -> tuple[Outcome, Usage | None]:
+    async def answer(
+        self, request: ChatRequest, writer: StreamWriter, account: Account
+    ) -> tuple[Outcome, Usage | None]:
         """One whole answer into ``writer``. Usage is None where the provider did not say. Raises
         :class:`ProviderError`, the last one's."""
         candidates = list(_candidates(request))
         blamed = set[str]()  # a provider is blamed once for a request, however often it was asked
         for candidate in candidates[:-1]:
             try:
-                return await self._insist(candidate, writer, blamed)
+                return await self._insist(candidate, writer, blamed, account)
             except ProviderError as error:
                 if writer.has_output:
                     raise
                 metrics.FALLBACKS.inc()
                 logger.warning("stream %s: %s; trying a fallback", writer.holder.stream_id, error.code)
-        return await self._insist(candidates[-1], writer, blamed)
+        return await self._insist(candidates[-1], writer, blamed, account)
 
     async def _insist(
-        self, request: ChatRequest, writer: StreamWriter, blamed: set[str]
+        self, request: ChatRequest, writer: StreamWriter, blamed: set[str], account: Account
     ) -> tuple[Outcome, Usage | None]:
         """Ask one provider, again where that may help."""
         provider = self._provider_of(request)
@@ -62,7 +66,7 @@ class Asking:
                 raise failure or refusal from None
             writer.asks(provider.name, request.model)
             try:
-                return await self._read(provider, request, writer)
+                return await self._call(provider, request, writer, account)
             except ProviderError as error:
                 failure = error
                 await self._breakers.failed(provider.name, error, counts=provider.name not in blamed)
@@ -93,8 +97,23 @@ class Asking:
             raise ProviderError("provider_rejected", f"{provider.name} cannot count the tokens of a request")
         return provider
 
+    async def _call(
+        self, provider: Provider, request: ChatRequest, writer: StreamWriter, account: Account
+    ) -> tuple[Outcome, Usage | None]:
+        with account.call(provider.name, request) as call:
+            try:
+                outcome, usage = await self._read(provider, request, writer, lambda: account.first_token(call))
+            except GenerationError as error:
+                call.fail(error.code)
+                raise
+            except asyncio.CancelledError:
+                call.set({"headrace.interrupted": True})
+                raise
+            account.answered(call, outcome.finish_reason, usage)
+            return outcome, usage
+
     async def _read(
-        self, provider: Provider, request: ChatRequest, writer: StreamWriter
+        self, provider: Provider, request: ChatRequest, writer: StreamWriter, on_first_token: Callable[[], None]
     ) -> tuple[Outcome, Usage | None]:
         format_ = None if request.only_count else request.response_format
         schema = format_.schema_to_follow if format_ is not None else None
@@ -105,6 +124,8 @@ class Asking:
                 silence.ends()
                 if not writer.has_output:
                     await self._breakers.succeeded(provider.name)
+                    if not isinstance(deltas, Finished):
+                        on_first_token()
                 if isinstance(deltas, Finished):
                     return await self._finish(deltas, as_json, writer), deltas.usage
                 await writer.push(deltas if as_json is None else [*deltas, *as_json.take(deltas)])

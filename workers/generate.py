@@ -14,7 +14,9 @@ from shared.errors import GenerationError, RequestError
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest, parse_chat_request
 from shared.settings import Settings
+from shared.tracing import Tracing
 from workers import metrics
+from workers.account import Account
 from workers.asking import Asking
 from workers.flusher import Flusher
 from workers.lanes import Lanes
@@ -40,6 +42,7 @@ class Generation:
         flusher: Flusher,
         leases: Leases,
         lanes: Lanes,
+        tracing: Tracing,
     ) -> None:
         self._worker_id = worker_id
         self._settings = settings
@@ -49,6 +52,7 @@ class Generation:
         self._flusher = flusher
         self._leases = leases
         self._lanes = lanes
+        self._tracing = tracing
 
     async def run(self, stream_id: str) -> None:
         """From claim to end. Returns quietly where the stream is held, ended or gone: a job only carries an id."""
@@ -63,6 +67,13 @@ class Generation:
             self._lanes.freed()
 
     async def _go_on(self, stream_id: str, claimed: Claimed, token: str) -> None:
+        account = Account(self._tracing, stream_id, claimed)
+        try:
+            await self._end_or_generate(stream_id, claimed, token, account)
+        finally:
+            account.close()
+
+    async def _end_or_generate(self, stream_id: str, claimed: Claimed, token: str, account: Account) -> None:
         if claimed.attempt > 1:
             metrics.TAKEOVERS.inc()
         instead = self._outcome_instead(claimed)
@@ -72,7 +83,7 @@ class Generation:
             logger.error("stream %s: its stored request is not valid: %s", stream_id, error.message)  # noqa: TRY400
             instead = Outcome.failed(GenerationError("internal_error", "the stored request cannot be read"))
         if instead is None or not await end_claimed(self._client, self._scripts, stream_id, claimed, token, instead):
-            await self._generate(stream_id, asked, claimed, token)
+            await self._generate(stream_id, asked, claimed, token, account)
 
     def _outcome_instead(self, claimed: Claimed) -> Outcome | None:
         """How to end a stream that must not be generated (again)."""
@@ -84,7 +95,9 @@ class Generation:
             return Outcome.failed(GenerationError("worker_lost", "the worker writing this answer was lost"))
         return None
 
-    async def _generate(self, stream_id: str, asked: ChatRequest, claimed: Claimed, token: str) -> None:
+    async def _generate(
+        self, stream_id: str, asked: ChatRequest, claimed: Claimed, token: str, account: Account
+    ) -> None:
         reading = Interruptible(self._settings.timeouts(asked.provider or "", asked.model).total_s)
         writer = StreamWriter(
             holder_of(stream_id, claimed, token),
@@ -97,9 +110,10 @@ class Generation:
         writer.asks(asked.provider or "", asked.model)
         with self._leases.hold(writer):
             usage: Usage | None = None
+            is_told = False
             try:
                 async with reading:
-                    outcome, usage = await self._asking.answer(asked, writer)
+                    outcome, usage = await self._asking.answer(asked, writer, account)
             except TimeoutError:
                 outcome = _outcome_of_stop(writer.stop_reason)
             except GenerationError as error:
@@ -115,11 +129,13 @@ class Generation:
                 # Better the partial answer of the attempt before than none.
                 await end_claimed(self._client, self._scripts, stream_id, claimed, token, outcome)
                 ended = Ended.WRITTEN
+                is_told = True
             else:
                 ended = await writer.finish(outcome, usage)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
             metrics.ENDINGS.labels(outcome.finish_reason).inc()
-        logger.info("stream %s epoch %d: %s %s", stream_id, claimed.epoch, outcome.finish_reason, ended.name.lower())
+        if not is_told:
+            account.ends(outcome, usage, ended.name)
 
 
 class Interruptible:

@@ -14,6 +14,7 @@ import uvloop
 from shared.broker.catalog import Shelf, publish
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.line import Line
+from shared.broker.processes import Presence
 from shared.broker.queue import enqueue
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
@@ -21,8 +22,9 @@ from shared.errors import BrokerUnavailable
 from shared.garbage import settle_garbage_collector
 from shared.logs import configure_logging
 from shared.metrics import SWEPT
-from shared.settings import Settings
+from shared.settings import Settings, SettingsError
 from shared.stopping import cancel_all
+from shared.tracing import Tracing, tracing_of
 from workers import metrics
 from workers.asking import Asking
 from workers.breakers import Breakers
@@ -43,11 +45,18 @@ _HANDOVER_S = 5.0
 
 def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT; a second one leaves at once. Exits with 1 where it cannot serve."""
-    configure_logging(settings.log_level)
-    sys.exit(uvloop.run(_serve(settings)))
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        tracing = tracing_of(settings, "worker")
+    except SettingsError as error:
+        logger.critical("%s", error)
+        sys.exit(1)
+    code = uvloop.run(_serve(settings, tracing))
+    tracing.close()
+    sys.exit(code)
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, tracing: Tracing) -> int:
     stop = _stop_on_signals()
     client = connect(settings.redis_url)
     try:
@@ -60,7 +69,7 @@ async def _serve(settings: Settings) -> int:
     except OSError as error:
         logger.critical("cannot serve metrics on port %d: %s", settings.metrics_port, error.strerror)
         return 1
-    worker = _Worker(settings, client)
+    worker = _Worker(settings, client, tracing)
     try:
         return await worker.serve(stop)
     finally:
@@ -70,7 +79,7 @@ async def _serve(settings: Settings) -> int:
 class _Worker:
     """The parts of this process, put together."""
 
-    def __init__(self, settings: Settings, client: Client) -> None:
+    def __init__(self, settings: Settings, client: Client, tracing: Tracing) -> None:
         self._settings = settings
         self._client = client
         worker_id = f"w{secrets.token_hex(4)}"
@@ -93,6 +102,7 @@ class _Worker:
             flusher=flusher,
             leases=self._leases,
             lanes=lanes,
+            tracing=tracing,
         )
         put_back = partial(enqueue, client, life_s=settings.retention_s)
         sweep = Sweep(
@@ -106,6 +116,7 @@ class _Worker:
         )
         self._queue = StreamQueue(settings, worker_id, generation.run, put_back)
         self._taking = asyncio.create_task(self._queue.main())
+        self._presence = Presence(client, worker_id, "worker", self._load)
         offering = _offer(client, self._providers.values())
         works = (
             flusher.run(),
@@ -115,6 +126,7 @@ class _Worker:
             breakers.run(),
             lanes.run(),
             offering,
+            self._presence.run(),
         )
         self._background = [asyncio.create_task(work) for work in works]
         settle_garbage_collector()
@@ -135,11 +147,16 @@ class _Worker:
 
     async def close(self) -> None:
         await cancel_all([self._taking, *self._background, *self._queue.tasks.values()])
+        await self._presence.leave()
         for provider in self._providers.values():
             await provider.aclose()
         for line in self._lines:
             await line.aclose()
         await self._client.aclose()
+
+    def _load(self) -> tuple[int, int, int, bool]:
+        """What others see of this process."""
+        return len(self._leases), self._settings.concurrency, 0, not self._queue.allow_pick_jobs
 
     async def _drain(self) -> None:
         """Take nothing new, finish what runs until the deadline, hand the rest over."""

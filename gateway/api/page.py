@@ -1,4 +1,4 @@
-"""The chat page and its files, with headers that let it run nothing but what is here."""
+"""The chat page, the page for operators and their files, with headers that let it run nothing but what is here."""
 
 from pathlib import Path
 from typing import Final
@@ -40,3 +40,9 @@ class PageFiles(StaticFiles):
 @router.get("/", include_in_schema=False)
 async def index() -> FileResponse:
     return FileResponse(_FOLDER / "index.html", headers=_HEADERS)
+
+
+@router.get("/ops", include_in_schema=False)
+async def ops() -> FileResponse:
+    """The page for operators is for everybody; what it shows is not."""
+    return FileResponse(_FOLDER / "ops" / "index.html", headers=_HEADERS)

@@ -1,6 +1,7 @@
 """Reading, stopping and forgetting a stream."""
 
 import asyncio
+from contextlib import suppress
 from typing import cast
 
 import msgspec
@@ -15,6 +16,7 @@ from gateway.api.problems import CALLER, STREAM, refusals
 from gateway.auth.principal import Scope
 from gateway.auth.rights import Right
 from gateway.dialects.native import Native
+from gateway.edge.record import current as request_record
 from gateway.sse import StreamResponse
 from gateway.state import Caller, Gateway, GatewayState
 from gateway.subscription import Subscription
@@ -23,7 +25,7 @@ from shared.broker.client import run
 from shared.broker.ending import Outcome, end_unheld, read_all
 from shared.broker.queue import places_of
 from shared.broker.status import read_state
-from shared.errors import Draining, StreamGone
+from shared.errors import BrokerUnavailable, Draining, StreamGone
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, parse_cursor
 from shared.protocol.lifecycle import ACTIVE, TERMINAL, Status
@@ -58,7 +60,12 @@ async def resume(
     cursor = by_query if last_event_id is None else by_header
     page = await read_own(gateway, right, stream_id, cursor)
     if cursor != START:
-        metrics.RESUMES.labels("same_epoch" if cursor.epoch == page.epoch else "reset").inc()
+        how = "same_epoch" if cursor.epoch == page.epoch else "reset"
+        metrics.RESUMES.labels(how).inc()
+        with suppress(BrokerUnavailable):  # a full Redis can be read all the same
+            traceparent = await run(gateway.client, gateway.scripts.resumed(stream_id, how))
+            if (record := request_record()) is not None:
+                record.resumed(traceparent, how)
     if page.status in TERMINAL and cursor == (page.epoch, page.length):
         return Response(status_code=204)
     subscription = Subscription(gateway.hub, stream_id, cursor, page, Native(stream_id))
@@ -107,14 +114,7 @@ async def status(stream_id: StreamId, gateway: Gateway, right: MayRead) -> Strea
 async def cancel(stream_id: StreamId, gateway: Gateway, right: MayCancel) -> CancelAnswer:
     """Stops the provider's call, from any gateway. Again, or after the end, it changes nothing."""
     await read_own(gateway, right, stream_id, most_events=0)
-    metrics.CANCELS.inc()
-    answer = await run(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
-    if answer is Refused.UNHELD:
-        await end_unheld(gateway.client, gateway.scripts, stream_id, Outcome.cancelled("cancelled"))
-    state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
-    if state is None:
-        raise StreamGone
-    return {"stream_id": stream_id, "status": state.status}
+    return await stop(gateway, stream_id)
 
 
 @router.delete("/chat/{stream_id}", status_code=204, responses=refusals(*CALLER, *STREAM))
@@ -124,6 +124,18 @@ async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
     await read_own(gateway, Right.of(caller), stream_id, most_events=0)
     if not await run(gateway.client, gateway.scripts.delete(stream_id, caller.id)):
         raise StreamGone
+
+
+async def stop(gateway: GatewayState, stream_id: str) -> CancelAnswer:
+    """What a cancel does, once it is known that the caller may."""
+    metrics.CANCELS.inc()
+    answer = await run(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
+    if answer is Refused.UNHELD:
+        await end_unheld(gateway.client, gateway.scripts, stream_id, Outcome.cancelled("cancelled"))
+    state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
+    if state is None:
+        raise StreamGone
+    return {"stream_id": stream_id, "status": state.status}
 
 
 def _tool_call(call: events.ToolCall) -> Call:

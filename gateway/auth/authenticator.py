@@ -8,6 +8,7 @@ from fastapi import Request
 from gateway.auth.api_keys import ApiKeys
 from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.auth.principal import ANONYMOUS, Principal
+from gateway.edge.record import current
 from shared.broker.api_keys import PREFIX
 from shared.broker.client import Client
 from shared.errors import Forbidden, Unauthenticated
@@ -20,14 +21,21 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 class Authenticator:
     def __init__(self, settings: Settings, client: Client) -> None:
-        self._is_open = not settings.authentication
+        #: Nobody is asked who he is.
+        self.is_open = not settings.authentication
         self._origins = frozenset(settings.cors_origins)
         self.api_keys = ApiKeys(client) if "keys" in settings.authentication else None
         self.tokens = JsonWebTokens(settings) if "jwt" in settings.authentication else None
 
     async def principal(self, request: Request) -> Principal:
         """Raises :class:`Unauthenticated`, :class:`Forbidden` and :class:`BrokerUnavailable`."""
-        if self._is_open:
+        principal = await self._principal(request)
+        if (record := current()) is not None:
+            record.principal = principal.id
+        return principal
+
+    async def _principal(self, request: Request) -> Principal:
+        if self.is_open:
             return ANONYMOUS
         presented = _in_headers(request)
         if presented is None and (presented := request.cookies.get(COOKIE)):

@@ -76,4 +76,4 @@ def _scopes_of(claims: dict[str, Any]) -> frozenset[Scope]:
     said = claims.get("scope")
     if not isinstance(said, str):
         return ALL_SCOPES
-    return frozenset(Scope(word) for word in said.split() if word in ALL_SCOPES)
+    return frozenset(Scope(word) for word in said.split() if word in frozenset(Scope))

@@ -9,14 +9,17 @@ from shared.errors import Forbidden
 
 
 class Scope(StrEnum):
-    """``chat``: ask for answers. ``read``: read one's own. ``cancel``: stop them, and delete them."""
+    """``chat``: ask for answers. ``read``: read one's own. ``cancel``: stop them, and delete them. ``admin``: see
+    that others' streams are there, though not what is in them, and stop them; it has to be named."""
 
     CHAT = "chat"
     READ = "read"
     CANCEL = "cancel"
+    ADMIN = "admin"
 
 
-ALL_SCOPES: Final = frozenset(Scope)
+#: Of who has not been given fewer.
+ALL_SCOPES: Final = frozenset(Scope) - {Scope.ADMIN}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,31 +7,43 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.edge.headers import complete
+from gateway.edge.record import Record, begin
 from gateway.edge.unread import MOST_UNREAD_BYTES, UNREAD_S
+from shared.tracing import Tracing
 
 
 class Edge:
-    """Gives every answer its header fields, and ends a connection whose request was answered with its body unread:
-    what follows might be that body or another request, and a client that waited for ``100 Continue`` may send
-    either."""
+    """Gives every answer its header fields, has every request told of (``record.py``), and ends a connection whose
+    request was answered with its body unread: what follows might be that body or another request, and a client that
+    waited for ``100 Continue`` may send either."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
         self._app = app
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send, has_body=_has_body(scope))
-        await self._app(scope, exchange.receive, exchange.send)
+        record = begin(scope, self._tracing)
+        exchange = _Exchange(receive, send, record, has_body=_has_body(scope))
+        cut: BaseException | None = None
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except BaseException as error:
+            cut = error
+            raise
+        finally:
+            record.tell(scope, cut)
 
 
 class _Exchange:
     """``send`` is no coroutine but gives the server's own: a chunk of a stream passes none more for being here."""
 
-    def __init__(self, receive: Receive, send: Send, *, has_body: bool) -> None:
+    def __init__(self, receive: Receive, send: Send, record: Record, *, has_body: bool) -> None:
         self._receive = receive
         self._send = send
+        self._record = record
         self._is_unread = has_body
         self._ends = False
 
@@ -43,7 +55,9 @@ class _Exchange:
 
     def send(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            message["headers"] = complete(list(message.get("headers", ())))
+            fields = list(message.get("headers", ()))
+            self._record.answered(message["status"], fields)
+            message["headers"] = complete(fields, self._record.request_id)
             self._ends = self._is_unread
             if self._ends:
                 message["headers"].append((b"connection", b"close"))

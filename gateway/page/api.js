@@ -48,6 +48,14 @@ async function insist(path, options, { tries, onWait }) {
   }
 }
 
+/** What a path answers, once: the page for operators asks again of itself. */
+export async function askOnce(path, options) {
+  const response = await call(path, options);
+  if (!response) throw new ApiError("the gateway does not answer", 0);
+  if (!response.ok) throw new ApiError(await problem(response), response.status);
+  return response.json();
+}
+
 /** ["provider/model", …] */
 export async function listModels(onWait) {
   const response = await insist("/v1/models", {}, { tries: MODEL_TRIES, onWait });

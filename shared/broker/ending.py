@@ -3,7 +3,7 @@
 import logging
 import secrets
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -101,6 +101,24 @@ _OWNED_BY_SCRIPTS = frozenset(
 )
 
 
+def ending_line(stream_id: str, claimed: Claimed, outcome: Outcome) -> dict[str, Any]:
+    """What the log has of a stream that ends, whoever ends it; of its content nothing."""
+    known = {name: claimed.fields.get(name, b"").decode() for name in _TOLD}
+    _, _, trace = known.pop("traceparent").partition("-")
+    return {
+        "stream_id": stream_id,
+        **known,
+        "trace_id": trace.partition("-")[0],
+        "attempt": claimed.attempt,
+        "epoch": claimed.epoch,
+        "finish_reason": outcome.finish_reason,
+        "reason": outcome.reason,
+    }
+
+
+_TOLD: Final = ("request_id", "principal", "provider", "model", "traceparent")
+
+
 async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> bool:
     """End a stream that nobody holds. False where somebody holds it by now, or it has ended."""
     token = f"ending.{secrets.token_hex(8)}"
@@ -124,7 +142,10 @@ async def end_claimed(
     holder = holder_of(stream_id, claimed, token)
     ending = outcome.ending(usage, only_if_unwatched=outcome.reason == ABANDONED)
     reply = await run(client, scripts.finish(holder, 1, everything, ending))
-    logger.info("stream %s ended unheld: %s %s", stream_id, outcome.reason, reply.code)
+    if reply.code is Code.OK:
+        logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
+    else:
+        logger.debug("stream %s was not ended: %s", stream_id, reply.code)
     return reply.code is not Code.WATCHED
 
 

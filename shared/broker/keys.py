@@ -27,6 +27,10 @@ hr:account:<account>:used    hash    create, finish    two days; r<second>, t<se
 hr:account:<account>:streams zset    create … finish   with its longest stream; id → when it is forgotten
 hr:lane:<provider>:running   zset    claim … finish    a day; id → end of its lease, where a provider has a limit
 hr:lane:<provider>:parked    zset    claim, unpark     with its last stream; id → turn
+hr:endings:<minute>          hash    finish            an hour; status, tokens or failed:<reason> → how many
+hr:ended, hr:failed          zset    finish            with their last stream; id → end, of the last 100 and 50
+hr:processes                 zset    each process      a minute; process → its last word, ms
+hr:process:<process>         string  that process      15 s; JSON, what it says of itself
 hr:gateway:<gateway>         pub/sub append, finish    -, ids of streams whose tail has grown
 hr:worker:<worker>           pub/sub cancel, room      -
 
@@ -46,6 +50,9 @@ WAITING: Final = "hr:waiting"
 TAKEN: Final = "hr:taken"
 CATALOG: Final = "hr:catalog"
 SWEEP: Final = "hr:sweep"
+ENDED: Final = "hr:ended"
+FAILED: Final = "hr:failed"
+PROCESSES: Final = "hr:processes"
 
 
 def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
@@ -81,6 +88,10 @@ def idempotency_entry_key(digest: str) -> str:
 
 def state_key(stream_id: str) -> str:
     return stream_keys(stream_id)[0]
+
+
+def log_key(stream_id: str) -> str:
+    return stream_keys(stream_id)[1]
 
 
 def tail_key(stream_id: str) -> str:
@@ -128,6 +139,15 @@ def lane_keys(provider: str) -> list[str]:
 
 def api_key_key(key_id: str) -> str:
     return f"hr:apikey:{key_id}"
+
+
+def endings_key(minute: int) -> str:
+    """Of a minute since 1970. The script derives the same name from Redis' clock."""
+    return f"hr:endings:{minute}"
+
+
+def process_key(process_id: str) -> str:
+    return f"hr:process:{process_id}"
 
 
 def breaker_key(provider: str) -> str:

@@ -202,6 +202,10 @@ class StreamScripts:
     def cancel(self, stream_id: str, reason: str) -> Call[Refused]:
         return Call(_CANCEL, stream_keys(stream_id), [reason], answers.parse_refused)
 
+    def resumed(self, stream_id: str, how: str) -> Call[str]:
+        """A reader came back. The ``traceparent`` of the stream, '' where it has none."""
+        return Call(_RESUMED, stream_keys(stream_id), [how], bytes.decode)
+
     def delete(self, stream_id: str, principal: str) -> Call[bool]:
         """False: there was nothing to delete."""
         keys = stream_keys_and(stream_id, None, [QUEUE, job_key(stream_id), WAITING, owned_key(principal)])
@@ -239,7 +243,7 @@ def unpark(provider: str, most: int) -> Call[list[str]]:
 _CREATE: Final = Script("create", after=("_stream", "_account", "_queue"))
 _CLAIM: Final = Script("claim", after=("_stream", "_lane"))
 _APPEND: Final = Script("append", after=("_append_daily", "_stream"))
-_FINISH: Final = Script("finish", after=("_stream", "_account", "_lane"))
+_FINISH: Final = Script("finish", after=("_stream", "_account", "_lane", "_endings"))
 _RESTORE: Final = Script("restore", after=("_stream", "_account", "_lane"))
 _RENEW: Final = Script("renew", after=("_stream", "_lane"))
 _RELEASE: Final = Script("release", after=("_stream", "_lane"))
@@ -247,6 +251,7 @@ _ACKNOWLEDGE: Final = Script("acknowledge")
 _CANCEL: Final = Script("cancel")
 _DELETE: Final = Script("delete", after=("_stream", "_account", "_lane"))
 _READ: Final = Script("read")
+_RESUMED: Final = Script("resumed")
 _SWEEP: Final = Script("sweep", after=())
 _ENQUEUE: Final = Script("enqueue", after=())
 _UNPARK: Final = Script("unpark", after=())

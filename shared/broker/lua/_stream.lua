@@ -33,6 +33,13 @@ local function deleted()
   return stone and string.sub(stone, 1, 7) == 'deleted'
 end
 
+-- What happened to the stream, for its timeline (shared/broker/timeline.py): `<ms>:<what>:<detail>`, with a space
+-- between. Nobody but operators reads it, and it ends somewhere.
+local function note(what)
+  local told = redis.call('HGET', STATE, 'history') or ''
+  if #told < 2000 then redis.call('HSET', STATE, 'history', told .. now .. ':' .. what .. ' ') end
+end
+
 -- Events of `epoch` in the log; the log of another epoch does not count.
 local function log_length(s, epoch)
   return tonumber(s.log_epoch) == epoch and redis.call('LLEN', LOG) or 0

@@ -17,6 +17,7 @@ if window > 0 and (s.on_disconnect == 'cancel' or live(s)) then
   local lead = tonumber(s.log_epoch) == epoch and s.lead or 0
   upto = math.min(last, lead + window)
 end
+if tonumber(s.log_epoch) ~= epoch and upto > n then note('output:') end
 write(s, epoch, n, upto, 6 - first, tonumber(ARGV[5]))
 if upto < last then
   redis.call('HSET', STATE, 'full', 1)

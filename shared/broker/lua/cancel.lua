@@ -6,7 +6,7 @@
 local s = load('status', 'holder', 'lease_until')
 if not s.status then return {'MISSING'} end
 if not active(s) then return {'CLOSED'} end
-redis.call('HSETNX', STATE, 'cancel', ARGV[1])
+if redis.call('HSETNX', STATE, 'cancel', ARGV[1]) == 1 then note('cancel:' .. ARGV[1]) end
 if not held(s) then return {'UNHELD'} end
 tell_holder(s, 'cancel')
 return {'HELD'}

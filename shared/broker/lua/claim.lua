@@ -46,5 +46,6 @@ redis.call('HDEL', STATE, 'handed_over')
 redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', ARGV[1], 'attempt', attempt,
   'lease_until', now + ARGV[2])
 redis.call('HSETNX', STATE, 'started', now)
+note('claim:' .. attempt .. ':' .. string.match(ARGV[1], '^[^.]*'))
 redis.call('ZADD', INDEX, now + ARGV[2], ID)
 return {'CLAIMED', epoch, attempt, log_length(s, tonumber(s.log_epoch)), signal(s), redis.call('HGETALL', STATE)}

@@ -11,6 +11,6 @@ redis.call('SET', TOMBSTONE, 'deleted ' .. s.principal, 'PX', ARGV[1])
 if active(s) then settle() end
 leave_lane(s)
 redis.call('DEL', STATE, LOG, TAIL, READERS, KEYS[10])
-for _, key in ipairs({INDEX, KEYS[9], KEYS[11], KEYS[12]}) do redis.call('ZREM', key, ID) end
+for _, key in ipairs({INDEX, KEYS[9], KEYS[11], KEYS[12], 'hr:ended', 'hr:failed'}) do redis.call('ZREM', key, ID) end
 tell_holder(s, 'cancel')
 return {'DELETED'}

@@ -10,5 +10,6 @@ if refusal then return refusal end
 leave_lane(load_into(s, 'lane'))
 redis.call('HSET', STATE, 'lease_until', now, 'handed_over', 1)
 redis.call('HDEL', STATE, 'holder')
+note('handover:')
 redis.call('ZADD', INDEX, now, ID)
 return answer('OK', log_length(s, epoch), s)

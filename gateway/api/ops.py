@@ -1,0 +1,131 @@
+"""What the page for operators shows, and the one thing it does. Nothing here is of a stream's content: ids, states,
+models, owners, counts, times and reasons.
+"""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+
+from gateway.api.answers import CancelAnswer
+from gateway.api.streams import stop
+from gateway.auth.operator import Operator
+from gateway.state import Gateway, GatewayState
+from shared.broker.overview import MINUTES, MOST_LIVE
+from shared.broker.processes import Process
+from shared.broker.queue import places_of
+from shared.broker.status import time_of
+from shared.broker.timeline import Known, look_at
+from shared.errors import StreamNotFound
+from shared.protocol.ids import is_stream_id
+from shared.protocol.lifecycle import TERMINAL
+
+router = APIRouter(prefix="/ops", include_in_schema=False)
+
+_FAILED = "failed:"
+
+
+@router.get("/overview")
+async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
+    """All there is, a second old at most. Of many streams some are shown: ``live`` says how many there are."""
+    seen = await gateway.glance.look()
+    reasons: dict[str, int] = {}
+    for _minute, counts in seen.minutes:
+        for name, n in counts.items():
+            if name.startswith(_FAILED):
+                reason = name.removeprefix(_FAILED)
+                reasons[reason] = reasons.get(reason, 0) + n
+    return {
+        "at": _time(seen.at_ms),
+        "live": seen.live,
+        "waiting": seen.waiting,
+        "oldest_waiting_s": max(0, seen.at_ms - seen.oldest_ms) / 1000 if seen.oldest_ms else 0,
+        "taken_per_s": round(gateway.backlog.drain_rate, 2),
+        "streams_at_most": MOST_LIVE,
+        "streams": [_row(each, seen.at_ms) for each in seen.streams],
+        "ended": [_row(each, seen.at_ms) for each in seen.ended],
+        "failed": [_row(each, seen.at_ms) for each in seen.failed],
+        "gateways": [_process(each) for each in seen.processes if each.kind == "gateway"],
+        "workers": [_process(each) for each in seen.processes if each.kind == "worker"],
+        "minutes": [
+            {"at": _time(minute * 60_000), **{name: counts.get(name, 0) for name in (*sorted(TERMINAL), "tokens")}}
+            for minute, counts in seen.minutes
+        ],
+        "failures": reasons,
+        "left_alone": seen.left_alone,
+        "counted_over_s": MINUTES * 60,
+    }
+
+
+@router.get("/streams/{stream_id}")
+async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any]:
+    """What happened to one stream, whosever it is, until its retention ends. ``place``: in the queue, 1 for the
+    next."""
+    known, now_ms = await _find(gateway, stream_id), time.time_ns() // 1_000_000
+    (place,) = await places_of(gateway.client, [stream_id], gateway.settings)
+    return {
+        **_row(known, now_ms),
+        "at": _time(now_ms),
+        "place": place if known.is_active else None,
+        "on_disconnect": known.fields["on_disconnect"],
+        "usage": known.usage,
+        "error": known.error,
+        "timeline": [
+            {"at": _time(each.at_ms), "what": each.what, "detail": each.detail, "attempt": each.attempt}
+            for each in known.timeline()
+        ],
+    }
+
+
+@router.post("/streams/{stream_id}/cancel", status_code=202)
+async def cancel(stream_id: str, gateway: Gateway, _: Operator) -> CancelAnswer:
+    """Stops a stream, whosever it is. Again, or after the end, it changes nothing."""
+    await _find(gateway, stream_id)
+    return await stop(gateway, stream_id)
+
+
+async def _find(gateway: GatewayState, stream_id: str) -> Known:
+    found = await look_at(gateway.client, [stream_id]) if is_stream_id(stream_id) else []
+    if not found:
+        raise StreamNotFound("there is no such stream, or its retention has ended")
+    return found[0]
+
+
+def _row(known: Known, now_ms: int) -> dict[str, Any]:
+    fields = known.fields
+    return {
+        "stream_id": known.stream_id,
+        "status": fields["status"],
+        "owner": fields["principal"],
+        "provider": fields["provider"],
+        "model": fields["model"],
+        "attempt": int(fields["attempt"] or 0),
+        "worker": known.worker,
+        "events": known.events,
+        "read_now": known.is_active and (known.at("live_until") or 0) > now_ms,
+        "resumes": int(fields["resumes"] or 0),
+        "is_cancelled": known.is_active and fields["cancel"] is not None,
+        "finish_reason": fields["finish_reason"],
+        "reason": fields["reason"],
+        "created_at": time_of(fields["created"]),
+        "started_at": time_of(fields["started"]),
+        "first_token_at": _time(known.first_token_ms()),
+        "ended_at": time_of(fields["ended"]),
+    }
+
+
+def _process(process: Process) -> dict[str, Any]:
+    return {
+        "id": process.id,
+        "host": process.host,
+        "pid": process.pid,
+        "since": _time(round(process.since * 1000)),
+        "streams": process.streams,
+        "slots": process.slots,
+        "readers": process.readers,
+        "draining": process.draining,
+    }
+
+
+def _time(ms: int | None) -> str | None:
+    return time_of(None if ms is None else str(ms))

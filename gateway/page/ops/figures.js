@@ -1,0 +1,106 @@
+// What there is in a handful of numbers, how streams ended by the minute, and what failed.
+
+import { element } from "../dom.js";
+import { duration, number, words } from "./words.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const ENDINGS = ["completed", "cancelled", "failed"];
+
+export function showFigures(place, seen) {
+  const workers = seen.workers.filter((worker) => !worker.draining);
+  const slots = workers.reduce((sum, worker) => sum + worker.slots, 0);
+  const busy = seen.workers.reduce((sum, worker) => sum + worker.streams, 0);
+  const readers = seen.gateways.reduce((sum, gateway) => sum + gateway.readers, 0);
+  const lately = seen.minutes.slice(-5);
+  const ended = sum(lately, ...ENDINGS);
+  const failed = sum(lately, "failed");
+  place.replaceChildren(
+    figure("live", "Live streams", number(seen.live), `${number(readers)} read now`),
+    figure("waiting", "Waiting", number(seen.waiting), seen.waiting ? `the oldest for ${duration(seen.oldest_waiting_s * 1000)}` : `${seen.taken_per_s.toFixed(1)} taken a second`),
+    figure("slots", "Slots in use", slots ? `${number(busy)} / ${number(slots)}` : "no worker", `${plural(workers.length, "worker")}, ${plural(seen.gateways.length, "gateway")}`, slots === 0),
+    figure("ended", "Ended in 5 min", number(ended), `${number(sum(lately, "tokens"))} tokens`),
+    figure("failed", "Failed in 5 min", number(failed), ended ? `${((100 * failed) / ended).toFixed(failed && failed / ended < 0.1 ? 1 : 0)} % of all` : "nothing ended", failed > 0),
+  );
+}
+
+const sum = (minutes, ...names) => minutes.reduce((all, minute) => all + names.reduce((n, name) => n + minute[name], 0), 0);
+const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+
+function figure(name, title, value, note, isBad = false) {
+  const made = element("div", isBad ? "figure bad" : "figure");
+  const shown = element("strong", "", value);
+  shown.dataset.testid = `figure-${name}`;
+  made.append(element("h2", "", title), shown, element("span", "quiet", note));
+  return made;
+}
+
+/** A bar for each minute, the newest at the right: completed below, then cancelled, then failed. */
+export function showChart(place, wordsPlace, legend, minutes) {
+  const width = 6;
+  const height = 60;
+  const top = Math.max(1, ...minutes.map((minute) => sum([minute], ...ENDINGS)));
+  const chart = drawn("svg", { viewBox: `0 0 ${minutes.length * width} ${height}`, preserveAspectRatio: "none" });
+  minutes.forEach((minute, at) => {
+    let y = height;
+    for (const ending of ENDINGS) {
+      const part = (minute[ending] / top) * (height - 2);
+      if (!part) continue;
+      y -= part;
+      chart.append(drawn("rect", { class: ending, x: at * width + 0.6, y, width: width - 1.2, height: part }));
+    }
+    if (y === height) chart.append(drawn("rect", { class: "nothing", x: at * width + 0.6, y: height - 0.8, width: width - 1.2, height: 0.8 }));
+  });
+  place.replaceChildren(chart);
+  const totals = ENDINGS.map((ending) => [ending, sum(minutes, ending)]);
+  legend.replaceChildren(
+    ...totals.map(([ending, n]) => {
+      const entry = element("span", "entry", `${ending} ${number(n)}`);
+      entry.dataset.status = ending;
+      return entry;
+    }),
+    element("span", "", `up to ${number(top)} a minute`),
+  );
+  wordsPlace.textContent = `In the last ${minutes.length} minutes: ${totals.map(([ending, n]) => `${n} ${ending}`).join(", ")}.`;
+}
+
+function drawn(tag, attributes) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+export function showFailures(place, { failures, left_alone: leftAlone }) {
+  const found = Object.entries(failures).sort((a, b) => b[1] - a[1]);
+  const alone = leftAlone.map((provider) => element("p", "alone", `${provider} fails, and is left alone for a while`));
+  if (!found.length) return place.replaceChildren(...alone, element("p", "quiet", "None."));
+  const list = element("ul", "reasons");
+  for (const [reason, n] of found.slice(0, 8)) {
+    const entry = element("li");
+    entry.append(element("span", "", words(reason || "unknown")), element("strong", "", number(n)));
+    list.append(entry);
+  }
+  place.replaceChildren(...alone, list);
+}
+
+export function showProcesses(place, seen) {
+  const all = [...seen.workers.map((each) => ["worker", each]), ...seen.gateways.map((each) => ["gateway", each])];
+  if (!all.length) return place.replaceChildren(element("p", "quiet", "None has said a word."));
+  place.replaceChildren(...all.map(([kind, each]) => process(kind, each, seen.at)));
+}
+
+function process(kind, each, now) {
+  const made = element("div", "process");
+  made.dataset.kind = kind;
+  const isWorker = kind === "worker";
+  const name = element("div", "name");
+  name.append(element("b", "", each.id), element("span", "quiet", `${each.host} · pid ${each.pid}`));
+  const load = isWorker ? `${number(each.streams)} of ${number(each.slots)} slots` : `${number(each.streams)} streams, ${number(each.readers)} readers`;
+  const meter = element("meter");
+  meter.max = Math.max(1, isWorker ? each.slots : Math.max(each.readers, 1));
+  meter.value = isWorker ? each.streams : 0;
+  meter.hidden = !isWorker;
+  meter.setAttribute("aria-label", load);
+  const up = each.draining ? "draining" : `up ${duration(Date.parse(now) - Date.parse(each.since))}`;
+  made.append(name, element("span", "load", load), meter, element("span", each.draining ? "draining" : "quiet", up));
+  return made;
+}

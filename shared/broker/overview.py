@@ -1,0 +1,101 @@
+"""All there is at a glance, for operators: as much as fits on a page, whatever there is.
+
+What it costs Redis does not grow with how many streams there are: a look into each bucket's index, and the states of
+those that are shown.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from typing import Final
+
+from shared.broker.breaker import read_breakers
+from shared.broker.client import Client, ask
+from shared.broker.keys import CATALOG, ENDED, FAILED, WAITING, endings_key, sweep_keys
+from shared.broker.line import Command
+from shared.broker.processes import Process, read_processes
+from shared.broker.timeline import Known, look_at
+
+#: Of streams that live, of those that wait the longest, and of those that ended or failed last.
+MOST_LIVE: Final = 100
+_MOST_WAITING: Final = 25
+_MOST_ENDED: Final = 15
+#: How far back endings are counted.
+MINUTES: Final = 30
+
+_INDEXES: Final = [index for index, _ in sweep_keys()]
+_OF_EACH_BUCKET: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """``live``: how many streams wait or run, of which ``streams`` are some, the newest first. ``waiting``: how many
+    nobody took yet, the first of them made at ``oldest_ms``. ``minutes``: (minute since 1970, status, ``tokens`` or
+    ``failed:<reason>`` → how many), the oldest first. ``left_alone``: providers whose breaker is open."""
+
+    at_ms: int
+    live: int
+    waiting: int
+    oldest_ms: int | None
+    streams: list[Known]
+    ended: list[Known]
+    failed: list[Known]
+    processes: list[Process]
+    minutes: list[tuple[int, dict[str, int]]]
+    left_alone: list[str]
+
+
+async def look_around(client: Client) -> Overview:
+    """Raises :class:`BrokerUnavailable`."""
+    at_ms = time.time_ns() // 1_000_000
+    minutes = range(at_ms // 60_000 - MINUTES + 1, at_ms // 60_000 + 1)
+    commands: list[Command] = [
+        ("ZCARD", WAITING),
+        ("ZRANGE", WAITING, 0, _MOST_WAITING - 1, "WITHSCORES"),
+        ("ZRANGE", ENDED, 0, _MOST_ENDED - 1, "REV"),
+        ("ZRANGE", FAILED, 0, _MOST_ENDED - 1, "REV"),
+        ("HKEYS", CATALOG),
+        *(("HGETALL", endings_key(minute)) for minute in minutes),
+        *(("ZCARD", index) for index in _INDEXES),
+        *(("ZRANGE", index, 0, _OF_EACH_BUCKET - 1) for index in _INDEXES),
+    ]
+    answers = iter(await ask(client, commands))
+    waiting, longest, ended, failed, offered = (next(answers) for _ in range(5))
+    counted = [(minute, _counts(next(answers))) for minute in minutes]
+    live = sum(next(answers) for _ in _INDEXES)
+    first = dict.fromkeys(each.decode() for each in longest[::2])
+    chosen = list(islice(first | dict.fromkeys(_in_turn(list(answers))), MOST_LIVE))
+    lately = [[each.decode() for each in ids] for ids in (ended, failed)]
+    known = await look_at(client, [*chosen, *lately[0], *lately[1]])
+    by_id = {each.stream_id: each for each in known}
+    return Overview(
+        at_ms=at_ms,
+        live=live,
+        waiting=waiting,
+        oldest_ms=int(longest[1]) if longest else None,
+        streams=sorted(
+            (by_id[each] for each in chosen if each in by_id and by_id[each].is_active),
+            key=lambda each: (-(each.at("created") or 0), each.stream_id),
+        ),
+        ended=[by_id[each] for each in lately[0] if each in by_id],
+        failed=[by_id[each] for each in lately[1] if each in by_id],
+        processes=await read_processes(client),
+        minutes=counted,
+        left_alone=await _left_alone(client, sorted(each.decode() for each in offered)),
+    )
+
+
+async def _left_alone(client: Client, providers: list[str]) -> list[str]:
+    breakers = await read_breakers(client, providers) if providers else {}
+    return [provider for provider, breaker in breakers.items() if breaker.open]
+
+
+def _in_turn(buckets: list[list[bytes]]) -> Iterator[str]:
+    """The first of each bucket, then the second of each: so no bucket stands before the others."""
+    for row in zip_longest(*buckets):
+        yield from (each.decode() for each in row if each is not None)
+
+
+def _counts(flat: list[bytes]) -> dict[str, int]:
+    return {name.decode(): int(n) for name, n in zip(flat[::2], flat[1::2], strict=True)}

@@ -1,0 +1,112 @@
+"""What happened to a stream when, for operators: times, counts, names and reasons, and nothing of its content.
+
+The scripts note it in the state's ``history`` (``note`` in ``_stream.lua``); creation and end have their own fields.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from shared.broker.client import Client, ask
+from shared.broker.keys import log_key, state_key
+from shared.broker.line import Command
+from shared.protocol.lifecycle import ACTIVE
+
+#: Of a state, what may be shown to who sees everybody's: neither request nor metadata.
+FIELDS: Final = (
+    *("status", "principal", "provider", "model", "attempt", "holder", "on_disconnect", "resumes", "live_until"),
+    *("created", "started", "ended", "finish_reason", "reason", "cancel", "error", "usage", "history"),
+)
+Fields = Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """``what``: created, claimed, taken_over, first_token, handed_over, resumed, cancel_asked or ended. ``detail``:
+    the worker, how it was resumed, or why it ended."""
+
+    at_ms: int
+    what: str
+    detail: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """``events``: how many the log has. ``fields``: see :data:`FIELDS`."""
+
+    stream_id: str
+    fields: Fields
+    events: int
+
+    @property
+    def is_active(self) -> bool:
+        return self.fields["status"] in ACTIVE
+
+    @property
+    def worker(self) -> str | None:
+        """Who writes it now."""
+        holder = self.fields["holder"]
+        return holder.partition(".")[0] if holder else None
+
+    @property
+    def usage(self) -> Any:
+        return msgspec.json.decode(self.fields["usage"] or "null")
+
+    @property
+    def error(self) -> Any:
+        return msgspec.json.decode(self.fields["error"] or "null")
+
+    def at(self, field: str) -> int | None:
+        """One of the state's times, in ms."""
+        value = self.fields[field]
+        return int(value) if value else None
+
+    def first_token_ms(self) -> int | None:
+        """When the first token of all attempts was there."""
+        return next((each.at_ms for each in self.timeline() if each.what == "first_token"), None)
+
+    def timeline(self) -> list[Happening]:
+        return sorted(self._happenings(), key=lambda each: each.at_ms)
+
+    def _happenings(self) -> Iterator[Happening]:
+        if (created := self.at("created")) is not None:
+            yield Happening(created, "created", "", 0)
+        attempt = 0
+        for noted in (self.fields["history"] or "").split():
+            at, what, *details = noted.split(":")
+            if what == "claim":
+                attempt = int(details[0])
+                if details[1] != "ending":  # else claimed by who only ended it
+                    yield Happening(int(at), "taken_over" if attempt > 1 else "claimed", details[1], attempt)
+            elif what in _NAMES:
+                yield Happening(int(at), _NAMES[what], ":".join(details), attempt)
+        if (ended := self.at("ended")) is not None:
+            why = (self.fields["finish_reason"], self.fields["reason"])
+            yield Happening(ended, "ended", ": ".join(word for word in why if word), attempt)
+
+
+_NAMES: Final = {
+    "output": "first_token",
+    "handover": "handed_over",
+    "resume": "resumed",
+    "cancel": "cancel_asked",
+}
+
+
+async def look_at(client: Client, stream_ids: list[str]) -> list[Known]:
+    """Those that are there, in the same order. Raises :class:`BrokerUnavailable`."""
+    if not stream_ids:
+        return []
+    commands: list[Command] = []
+    for stream_id in stream_ids:
+        commands += [("HMGET", state_key(stream_id), *FIELDS), ("LLEN", log_key(stream_id))]
+    answers = await ask(client, commands)
+    found = zip(stream_ids, answers[::2], answers[1::2], strict=True)
+    return [Known(stream_id, _texts(values), length) for stream_id, values, length in found if values[0] is not None]
+
+
+def _texts(values: list[bytes | None]) -> Fields:
+    return {name: value.decode() if value else None for name, value in zip(FIELDS, values, strict=True)}

@@ -1,0 +1,256 @@
+"""What a running system tells of itself: a trace from the request to the provider, and lines that can be joined."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.collector import Collected, Collector
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer
+from tests.system import REPOSITORY, SECRET, System, ask
+from tests.test_auth import AUDIENCE, JWT_SECRET, bearer, make_key, token
+
+#: Sent at once, so that nobody has to wait for it.
+PROMPTLY = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
+CANARIES = ("canary-prompt", "canary-answer", "canary-metadata", "canary-query", "canary-key", "canary-error")
+
+
+@pytest.fixture(scope="module")
+def collector() -> Any:
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+async def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> AsyncIterator[System]:
+    """All that can be told is: traces are on, and logs at their lowest level."""
+    system = System(
+        tmp_path_factory.mktemp("traced"),
+        gateways=1,
+        workers=1,
+        environment={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, **PROMPTLY},
+        log_level="debug",
+        lease_s=1,
+        auth="keys,jwt",
+        jwt_secret=JWT_SECRET,
+        jwt_audience=AUDIENCE,
+        credentials=bearer(token("alice")),
+        provider_retries=0,
+    )
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
+def lines(log: Path, **wanted: object) -> list[dict[str, Any]]:
+    """Those of a process that have these members."""
+    found = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in found if wanted.items() <= line.items()]
+
+
+async def line_of(system: System, log: Path, **wanted: object) -> dict[str, Any]:
+    """The one there is."""
+
+    async def is_told() -> list[dict[str, Any]]:
+        return lines(log, **wanted)
+
+    (line,) = await system.eventually(is_told)
+    return line
+
+
+async def trace_of(system: System, collector: Collector, stream_id: str, *names: str) -> dict[str, list[Collected]]:
+    """The stream's, once spans of all these names have come."""
+    trace_id = (await system.field(stream_id, "traceparent") or "").split("-")[1]
+
+    async def has_come() -> dict[str, list[Collected]] | None:
+        found = collector.of(trace_id)
+        return found if set(names) <= set(found) else None
+
+    return await system.eventually(has_come)
+
+
+# --- traces
+
+
+async def test_a_trace_leads_from_the_request_to_the_provider(traced: System, collector: Collector) -> None:
+    """Beginning with the caller's own span."""
+    traced.fake.play("told", Answer(deltas=("canary-answer ", "more"), delay_s=0.01))
+    caller = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    answer = await traced.http.post(
+        f"{traced.url}/chat", json=ask("told", "canary-prompt", max_tokens=77), headers={"traceparent": caller}
+    )
+    stream_id = answer.json()["stream_id"]
+    await traced.ended(stream_id)
+    found = await trace_of(traced, collector, stream_id, "POST /chat", "queue", "generate", "chat told")
+    (post,), (queue,), (generate,), (call,) = (
+        found[name] for name in ("POST /chat", "queue", "generate", "chat told")
+    )
+    assert (post.trace_id, post.parent_id) == ("ab" * 16, "cd" * 8)
+    assert queue.parent_id == generate.parent_id == post.span_id
+    assert call.parent_id == generate.span_id
+    assert [span.kind for span in (post, queue, generate, call)] == ["server", "internal", "consumer", "client"]
+    assert {post.service, generate.service} == {"headrace-gateway", "headrace-worker"}
+    assert post.began <= post.ended
+    assert generate.began <= call.began <= call.ended <= generate.ended
+    assert (post.attributes["http.route"], post.attributes["http.response.status_code"]) == ("/chat", 202)
+    assert {span.attributes["headrace.stream_id"] for span in (post, queue, generate)} == {stream_id}
+    told = call.attributes
+    assert told["gen_ai.operation.name"] == "chat"
+    assert (told["gen_ai.provider.name"], told["gen_ai.request.model"]) == ("openai", "told")
+    assert told["gen_ai.request.max_tokens"] == 77
+    assert told["gen_ai.response.finish_reasons"] == ["stop"]
+    usage = (await traced.status(stream_id))["usage"]
+    assert isinstance(usage, dict)
+    assert told["gen_ai.usage.input_tokens"] == usage["input_tokens"]
+    assert told["gen_ai.usage.output_tokens"] == usage["output_tokens"]
+    assert set(call.events) == {"first_token"}
+    assert "error.type" not in told
+
+
+async def test_a_failure_has_its_type(traced: System, collector: Collector) -> None:
+    traced.fake.play("fails", Answer(status=401))
+    stream_id = await traced.post("fails")
+    await traced.ended(stream_id)
+    found = await trace_of(traced, collector, stream_id, "generate", "chat fails")
+    for name in ("generate", "chat fails"):
+        assert found[name][0].attributes["error.type"] == "provider_auth"
+
+
+async def test_a_resume_and_a_takeover_belong_to_the_same_trace(traced: System, collector: Collector) -> None:
+    traced.fake.play("held", Answer(deltas=("canary-answer ",) * 3, end="hang"))
+    stream_id = await traced.post("held")
+
+    async def is_told() -> str | None:
+        status = await traced.status(stream_id)
+        return str(status["last_event_id"]) if status["text"] else None
+
+    cursor = await traced.eventually(is_told)
+    traced.workers[0].stop()
+    traced.workers[0].start()
+
+    async def is_taken_over() -> bool:
+        return (await traced.field(stream_id, "attempt")) == "2"
+
+    await traced.eventually(is_taken_over, timeout_s=40)
+    async with traced.http.stream(
+        "GET", f"{traced.url}/chat/stream/{stream_id}", headers={"Last-Event-ID": cursor}
+    ) as answer:
+        assert answer.status_code == 200
+    await traced.http.post(f"{traced.url}/chat/{stream_id}/cancel")
+    await traced.eventually(lambda: traced.field(stream_id, "ended"))
+    resumed = "GET /chat/stream/{stream_id}"
+    found = await trace_of(traced, collector, stream_id, "POST /chat", resumed, "generate")
+    assert found[resumed][0].parent_id == found["POST /chat"][0].span_id
+    assert "resume" in found[resumed][0].events
+    (taken_over,) = found["generate"]  # the one before died with its worker
+    assert taken_over.events["takeover"] == {"headrace.attempt": 2}
+
+
+@pytest.mark.parametrize("process", ["gateway", "worker"])
+def test_traces_without_what_sends_them_stop_the_start(process: str, tmp_path: Path) -> None:
+    """As it is where headrace was installed without its extra."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['opentelemetry.sdk'] = None\n")
+    environment = {
+        "PYTHONPATH": str(tmp_path),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0",
+        "HEADRACE_SECRET": SECRET,
+        "HEADRACE_PORT": "0",
+    }
+    left = subprocess.run(
+        [sys.executable, "-m", "headrace", process],
+        env=os.environ | environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert left.returncode == 1
+    assert "headrace[otel]" in left.stderr
+    assert "Traceback" not in left.stderr
+
+
+# --- logs
+
+
+async def test_a_request_and_its_stream_have_a_line_each_that_join(traced: System) -> None:
+    traced.fake.play("told", Answer(deltas=("canary-answer ", "more"), delay_s=0.01))
+    answer = await traced.http.post(
+        f"{traced.url}/chat", json=ask("told", "canary-prompt"), headers={"X-Request-Id": "my-own.id"}
+    )
+    stream_id = answer.json()["stream_id"]
+    assert answer.headers["x-request-id"] == "my-own.id"
+    await traced.ended(stream_id)
+    log, of_worker = traced.gateways[0].log, traced.workers[0].log
+    request = await line_of(traced, log, event="request", stream_id=stream_id, method="POST")
+    ended = await line_of(traced, of_worker, event="stream ended", stream_id=stream_id)
+    for line in (request, ended):
+        assert (line["request_id"], line["principal"]) == ("my-own.id", "jwt:alice")
+        assert line["level"] == "info"
+        assert line["time"].endswith("Z")
+    assert (
+        request["trace_id"] == ended["trace_id"] == (await traced.field(stream_id, "traceparent") or "").split("-")[1]
+    )
+    assert (request["path"], request["status"]) == ("/chat", 202)
+    assert (ended["provider"], ended["model"], ended["finish_reason"]) == ("openai", "told", "stop")
+    assert 0 <= ended["queued_s"] <= ended["first_token_s"] <= ended["duration_s"]
+    assert ended["output_tokens"] > 0
+
+
+async def test_a_line_has_the_paths_template_and_ids_that_cannot_forge_one(traced: System) -> None:
+    forged = {"X-Request-Id": 'x","level":"error'}
+    answer = await traced.http.get(f"{traced.url}/chat/{'0' * 34}?a=canary-query", headers=forged)
+    request_id = answer.headers["x-request-id"]
+    line = await line_of(traced, traced.gateways[0].log, event="request", request_id=request_id)
+    assert (line["path"], line["status"], line["stream_id"]) == ("/chat/{stream_id}", answer.status_code, "0" * 34)
+    answer = await traced.http.get(f"{traced.url}/canary-query/x")
+    line = await line_of(traced, traced.gateways[0].log, event="request", request_id=answer.headers["x-request-id"])
+    assert (line["status"], "path" in line) == (404, False)
+
+
+async def test_nothing_that_is_private_is_in_a_log_or_a_trace(traced: System, collector: Collector) -> None:
+    """Whatever is done with it: answered, refused, failed, resumed by a ticket, cancelled, asked with a key."""
+    key = await make_key(traced, "carol")
+    traced.fake.play("told", Answer(deltas=("canary-answer ",) * 20, delay_s=0.01))
+    traced.fake.play("fails", Answer(raw=b"data: canary-error canary-prompt\n\n"))
+    traced.fake.play("cut", Answer(deltas=("canary-answer ",) * 3, end="reset"))
+    private = {"metadata": {"m": "canary-metadata"}}
+    ids = []
+    for model in ("told", "fails", "cut"):
+        body = ask(model, "canary-prompt", **private)
+        answer = (await traced.http.post(f"{traced.url}/chat", json=body, headers=bearer(key))).json()
+        ids.append(answer["stream_id"])
+        ticket = answer["stream_url"].partition("ticket=")[2]
+        for path in (answer["stream_url"], f"{answer['status_url']}?ticket={ticket}"):
+            assert (await traced.http.get(traced.url + path)).status_code in {200, 204}
+    for content in (b'{"canary-prompt', b'{"model":"told","messages":"canary-prompt","canary-metadata":1}'):
+        assert (await traced.http.post(f"{traced.url}/chat", content=content)).status_code in {400, 422}
+    await traced.http.get(f"{traced.url}/chat", headers={"Authorization": "Bearer canary-key"})
+    for stream_id in ids:
+        await traced.eventually(lambda: traced.field(stream_id, "ended"))  # noqa: B023  awaited at once
+        await line_of(traced, traced.workers[0].log, event="stream ended", stream_id=stream_id)
+        await trace_of(traced, collector, stream_id, "POST /chat", "generate")
+    seen = "".join(path.read_text() for path in traced.folder.glob("*.log")).encode() + b"".join(collector.bodies)
+    for secret in (*CANARIES, key, key.rpartition("-")[2], JWT_SECRET, ticket):
+        assert secret.encode() not in seen, secret
+
+
+async def test_for_people_lines_are_text(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, log_format="text")
+    await system.ended(await system.post("echo", "one"))
+    await system.eventually(lambda: _has(system.workers[0].log, "stream ended"))
+    assert lines(system.workers[0].log) == []
+    assert "finish_reason=stop" in system.workers[0].log.read_text()
+
+
+async def _has(log: Path, words: str) -> bool:
+    return words in log.read_text()

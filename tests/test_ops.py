@@ -1,0 +1,318 @@
+"""The page for operators and its API: who may see it, what it shows and never shows, and what it does."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from shared.broker.overview import MOST_LIVE
+from tests.browser import browser, need_browser
+from tests.fakes.answer import Answer
+from tests.system import System
+from tests.test_auth import AUDIENCE, JWT_SECRET, bearer, make_key, token
+
+HELD = Answer(deltas=("canary-answer ",) * 5, end="hang")
+
+
+@pytest.fixture(scope="module")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    system = System(
+        tmp_path_factory.mktemp("ops"),
+        gateways=1,
+        workers=1,
+        auth="keys,jwt",
+        jwt_secret=JWT_SECRET,
+        jwt_audience=AUDIENCE,
+        credentials=bearer(token("boot")),
+        lease_s=1,
+        concurrency=2,
+    )
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
+async def overview(system: System, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    answer = await system.http.get(f"{system.url}/ops/overview", headers=headers)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def timeline(system: System, stream_id: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    answer = await system.http.get(f"{system.url}/ops/streams/{stream_id}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def whats(stream: dict[str, Any]) -> list[str]:
+    return [each["what"] for each in stream["timeline"]]
+
+
+# --- what it tells
+
+
+async def test_a_stream_is_told_of_from_its_creation_to_its_end(system: System) -> None:
+    """Who comes back and who cancels stands there too; what was asked and answered does not."""
+    system.fake.play("told", HELD)
+    stream_id = await system.post("told", "canary-prompt", metadata={"m": "canary-metadata"})
+    async with await system.read(stream_id) as reader:
+        first = await reader.next("token")
+    async with await system.read(stream_id, first.id, gateway=1):
+        pass
+    running = await timeline(system, stream_id)
+    assert whats(running) == ["created", "claimed", "first_token", "resumed"]
+    assert (running["status"], running["attempt"], running["resumes"]) == ("running", 1, 1)
+    assert (running["provider"], running["model"], running["owner"]) == ("openai", "told", "anonymous")
+
+    async def is_listed() -> bool:
+        seen = await overview(system)
+        workers = [worker["id"] for worker in seen["workers"] if worker["streams"]]
+        mine = [each for each in seen["streams"] if each["stream_id"] == stream_id]
+        return bool(mine) and mine[0]["worker"] in workers
+
+    await system.eventually(is_listed)
+    assert (await system.http.post(f"{system.url}/ops/streams/{stream_id}/cancel")).status_code == 202
+    await system.ended(stream_id)
+    ended = await timeline(system, stream_id)
+    assert whats(ended) == ["created", "claimed", "first_token", "resumed", "cancel_asked", "ended"]
+    assert ended["timeline"][-1]["detail"] == "cancelled: cancelled"
+    assert ended["events"] > 1
+    times = [each["at"] for each in ended["timeline"]]
+    assert times == sorted(times)
+
+    async def is_among_the_last() -> dict[str, Any] | None:
+        seen = await overview(system)
+        return seen if stream_id in {each["stream_id"] for each in seen["ended"]} else None
+
+    seen = await system.eventually(is_among_the_last)
+    assert sum(minute["cancelled"] for minute in seen["minutes"]) >= 1
+    assert "canary" not in json.dumps([running, ended, seen])
+
+
+async def test_a_failure_is_counted_with_its_reason(system: System) -> None:
+    system.fake.play("fails", Answer(status=401))
+    stream_id = await system.post("fails")
+    await system.ended(stream_id)
+
+    async def is_there() -> dict[str, Any] | None:
+        seen = await overview(system)
+        return next((each for each in seen["failed"] if each["stream_id"] == stream_id), None)
+
+    assert (await system.eventually(is_there))["reason"] == "provider_auth"
+    assert (await overview(system))["failures"]["provider_auth"] >= 1
+    assert (await timeline(system, stream_id))["error"]["code"] == "provider_auth"
+
+
+async def test_what_was_deleted_is_in_no_list(system: System) -> None:
+    system.fake.play("fails", Answer(status=401))
+    stream_id = await system.post("fails")
+    await system.ended(stream_id)
+    assert (await system.http.delete(f"{system.url}/chat/{stream_id}")).status_code == 204
+    assert (await system.http.get(f"{system.url}/ops/streams/{stream_id}")).status_code == 404
+
+    async def is_gone() -> bool:
+        return stream_id not in json.dumps(await overview(system))
+
+    await system.eventually(is_gone)
+
+
+async def test_of_many_streams_it_shows_some_and_counts_all(system: System) -> None:
+    system.fake.play("held", Answer(end="hang"))
+    ids = await asyncio.gather(*(system.post("held") for _ in range(MOST_LIVE + 20)))
+
+    async def are_counted() -> dict[str, Any] | None:
+        seen = await overview(system)
+        return seen if seen["live"] >= len(ids) else None
+
+    seen = await system.eventually(are_counted)
+    assert len(seen["streams"]) == MOST_LIVE
+    url = f"{system.url}/ops/streams"
+    told = await asyncio.gather(*(system.http.post(f"{url}/{stream_id}/cancel") for stream_id in ids))
+    assert {answer.status_code for answer in told} == {202}
+    await asyncio.gather(*(system.ended(stream_id) for stream_id in ids))
+
+
+# --- who may see it
+
+
+async def test_it_takes_a_scope_that_no_key_has_unless_it_is_named(guarded: System) -> None:
+    guarded.fake.play("told", HELD)
+    alice = await make_key(guarded, "alice")
+    mine = (await guarded.http.post(f"{guarded.url}/chat", json=_ask("told"), headers=bearer(alice))).json()
+    stream_id = mine["stream_id"]
+    admin = await make_key(guarded, "operator", "--scopes", "admin")
+    paths = (
+        ("GET", "/ops/overview"),
+        ("GET", f"/ops/streams/{stream_id}"),
+        ("POST", f"/ops/streams/{stream_id}/cancel"),
+    )
+    for method, path in paths:
+        for headers, status in (
+            ({"Authorization": ""}, 401),
+            (bearer(alice), 403),
+            (bearer(token("alice")), 403),
+            (bearer(token("alice", scope="chat read cancel")), 403),
+        ):
+            answer = await guarded.http.request(method, guarded.url + path, headers=headers)
+            assert answer.status_code == status, (path, headers)
+    refused = await guarded.http.get(f"{guarded.url}/ops/overview", headers=bearer(alice))
+    assert "lack the scope admin" in refused.json()["error"]["message"]
+    # An operator sees that it is there and may stop it, and cannot read it.
+    assert (await timeline(guarded, stream_id, bearer(admin)))["owner"] == "key:alice"
+    for path in (f"/chat/{stream_id}", f"/chat/stream/{stream_id}"):
+        assert (await guarded.http.get(guarded.url + path, headers=bearer(admin))).status_code == 403
+    jwt = bearer(token("somebody", scope="admin"))
+    assert (await guarded.http.post(f"{guarded.url}{paths[2][1]}", headers=jwt)).status_code == 202
+    await guarded.eventually(lambda: guarded.field(stream_id, "ended"))
+
+
+async def test_who_waits_is_told_and_in_which_place(guarded: System) -> None:
+    guarded.fake.play("held", Answer(end="hang"))
+    admin = bearer(token("somebody", scope="admin"))
+    ids = [await guarded.post("held") for _ in range(2)]
+    for stream_id in ids:
+        await guarded.eventually(lambda: guarded.field(stream_id, "started"))  # noqa: B023  awaited at once
+    ids.append(await guarded.post("held"))
+    waiting = await timeline(guarded, ids[-1], admin)
+    assert (waiting["status"], waiting["place"], whats(waiting)) == ("queued", 1, ["created"])
+
+    async def is_seen() -> dict[str, Any] | None:
+        seen = await overview(guarded, admin)
+        return seen if seen["waiting"] and seen["workers"][0]["streams"] else None
+
+    seen = await guarded.eventually(is_seen)
+    assert (seen["waiting"], seen["live"], seen["workers"][0]["slots"]) == (1, 3, 2)
+    assert seen["oldest_waiting_s"] > 0
+    for stream_id in reversed(ids):
+        await guarded.http.post(f"{guarded.url}/ops/streams/{stream_id}/cancel", headers=admin)
+        await guarded.eventually(lambda: guarded.field(stream_id, "ended"))  # noqa: B023  awaited at once
+    assert whats(await timeline(guarded, ids[-1], admin)) == ["created", "cancel_asked", "ended"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "chat.example.com"},
+        {"Host": "rebound.example.com:8000"},
+        {"X-Forwarded-For": "203.0.113.9"},
+        {"Via": "1.1 p"},
+    ],
+)
+async def test_where_nobody_is_asked_it_is_for_this_machine_alone(system: System, headers: dict[str, str]) -> None:
+    answer = await system.http.get(f"{system.url}/ops/overview", headers=headers)
+    assert answer.status_code == 403
+    assert "on the machine itself" in answer.json()["error"]["message"]
+
+
+async def test_a_lost_worker_and_who_took_over_are_told(guarded: System) -> None:
+    """Last here: its worker is another one afterwards."""
+    guarded.fake.play("told", HELD)
+    stream_id = await guarded.post("told")
+    admin = bearer(token("somebody", scope="admin"))
+
+    async def has(*whats_wanted: str) -> dict[str, Any] | None:
+        told = await timeline(guarded, stream_id, admin)
+        return told if whats(told) == ["created", *whats_wanted] else None
+
+    before = await guarded.eventually(lambda: has("claimed", "first_token"))
+    guarded.workers[0].stop()
+    guarded.workers[0].start()
+    after = await guarded.eventually(lambda: has("claimed", "first_token", "taken_over", "first_token"), timeout_s=40)
+    assert after["attempt"] == 2
+    assert after["worker"] not in {None, before["worker"]}
+    await guarded.http.post(f"{guarded.url}/ops/streams/{stream_id}/cancel", headers=admin)
+    await guarded.eventually(lambda: guarded.field(stream_id, "ended"))
+
+
+def _ask(model: str) -> dict[str, Any]:
+    return {"provider": "openai", "model": model, "messages": [{"role": "user", "content": "hi"}]}
+
+
+# --- the page, in a real browser
+
+
+class OpsPage:
+    """Selenium blocks, so everything runs in a thread."""
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+
+    async def open(self, url: str) -> None:
+        await asyncio.to_thread(self.driver.get, url)
+
+    async def text(self, selector: str) -> str:
+        """'' while it is not there."""
+        script = "const e = document.querySelector(arguments[0]); return e?.checkVisibility() ? e.textContent : ''"
+        return str(await asyncio.to_thread(self.driver.execute_script, script, selector))
+
+    async def until(self, selector: str, words: str) -> str:
+        async with asyncio.timeout(20):
+            while words not in (text := await self.text(selector)):
+                await asyncio.sleep(0.03)
+        return text
+
+    async def type(self, selector: str, *keys: str) -> None:
+        element = await asyncio.to_thread(self.driver.find_element, By.CSS_SELECTOR, selector)
+        await asyncio.to_thread(element.send_keys, *keys)
+
+
+def at(test_id: str) -> str:
+    return f'[data-testid="{test_id}"]'
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def page() -> AsyncIterator[OpsPage]:
+    need_browser()
+    with ExitStack() as stack:
+        driver = await asyncio.to_thread(stack.enter_context, browser())
+        yield OpsPage(driver)
+        await asyncio.to_thread(stack.close)
+
+
+async def test_an_operator_sees_a_stream_opens_it_and_ends_it(page: OpsPage, system: System) -> None:
+    """By the keyboard alone."""
+    system.fake.play("told", HELD)
+    stream_id = await system.post("told", "canary-prompt")
+    row = f'tr[data-id="{stream_id}"]'
+    await page.open(f"{system.url}/ops")
+    assert "openai/told" in await page.until(row, "running")
+    assert int(await page.text(at("figure-live"))) >= 1
+    await page.type(f"{row} button", Keys.ENTER)
+    assert "created and queued" in await page.until(at("timeline"), "first token")
+    await page.type(at("stop"), Keys.ENTER)
+    assert "cancel asked for" in await page.until(at("timeline"), "ended: cancelled")
+    assert await page.text(at("detail-state")) == "cancelled"
+    assert (await system.ended(stream_id))["finish_reason"] == "cancelled"
+    await page.type(at("detail"), Keys.ESCAPE)
+    assert await page.text(at("timeline")) == ""
+    await page.type(at("list-ended"), Keys.ENTER)
+    await page.until(row, "cancelled")
+    source = await asyncio.to_thread(lambda: page.driver.page_source)
+    assert "canary" not in source
+    log = await asyncio.to_thread(page.driver.get_log, "browser")
+    assert [line["message"] for line in log if line["level"] == "SEVERE"] == []
+
+
+async def test_a_key_without_the_scope_is_refused_with_a_word(page: OpsPage, guarded: System) -> None:
+    """And after it is forgotten, one that has it is taken."""
+    await page.open(f"{guarded.url}/ops")
+    await page.until("#login-title", "asks for a key")
+    await page.type(at("key"), await make_key(guarded, "alice"), Keys.ENTER)
+    await page.until(at("trouble"), "lack the scope admin")
+    assert await page.text("#all") == ""
+    await page.type(at("forget-key"), Keys.ENTER)
+    await page.until("#login-title", "asks for a key")
+    await page.type(at("key"), await make_key(guarded, "operator", "--scopes", "admin"), Keys.ENTER)
+    await page.until("#processes", "slots")
+    assert await page.text(at("trouble")) == ""

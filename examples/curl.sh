@@ -5,7 +5,7 @@ url=${HEADRACE_URL:-http://localhost:8000} saved=curl.txt
 auth="Authorization: Bearer ${HEADRACE_KEY:-none}"
 save() { echo "$@" >$saved.new && mv $saved.new $saved; }
 if [ ! -e $saved ]; then
-  body='{"model": "'${HEADRACE_MODEL:-demo/tale}'", "messages": [{"role": "user", "content": "Tell me a story."}]}'
+  body='{"model": "'${HEADRACE_MODEL:-demo/demo}'", "messages": [{"role": "user", "content": "Tell me a story."}]}'
   answer=$(curl -sS "$url/chat" -H "$auth" -H 'Content-Type: application/json' -d "$body")
   save "$(sed -E 's/.*"stream_id": ?"([0-9a-f]+)".*/\1/' <<<"$answer")"
 fi

@@ -192,3 +192,15 @@ async def test_leaving_cancels_and_a_stream_can_be_gone_on_with(system: System, 
     gate.set()
     async with await system.read(stream.response.headers["x-stream-id"], gateway=1) as connection:
         assert text_of(await connection.rest()) == TEXT
+
+
+async def test_tokens_are_counted_where_the_provider_can(system: System, client: AsyncAnthropic) -> None:
+    asked: Any = {
+        "messages": USER,
+        "system": "Be brief.",
+        "tools": [{"name": "one", "input_schema": {"type": "object"}}],
+    }
+    counted = await client.messages.count_tokens(model="anthropic/any", **asked)
+    assert counted.input_tokens == 4
+    with pytest.raises(anthropic.BadRequestError, match="cannot count"):
+        await client.messages.count_tokens(model="openai/any", **asked)

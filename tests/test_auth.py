@@ -524,3 +524,16 @@ async def test_bad_configuration_stops_the_start(
     assert done.returncode in {1, 2}
     assert names in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+async def test_chats_of_the_same_id_are_each_ones_own(guarded: System) -> None:
+    message = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "mine"}]}
+    body = {"id": "chat-1", "model": "openai/echo", "messages": [message]}
+    url = f"{guarded.url}/api/chat"
+    alice, bob = ({"Authorization": f"Bearer {token(name)}"} for name in ("alice", "bob"))
+    assert (await guarded.http.post(url, json=body)).status_code == 401
+    assert "mine" in (await guarded.http.post(url, json=body, headers=alice)).text
+    for path in ("stream", "stream?ended=true"):
+        assert (await guarded.http.get(f"{url}/chat-1/{path}", headers=bob)).status_code == 204
+    assert "mine" in (await guarded.http.get(f"{url}/chat-1/stream?ended=true", headers=alice)).text
+    assert (await guarded.http.post(f"{url}/chat-1/stop", headers=bob)).json()["stream_id"] is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -67,3 +68,11 @@ async def test_it_goes_on_after_a_kill(system: System, script: Path, tmp_path: P
     assert joined(said(printed, script), said(rest, script).rstrip("\n")) == "".join((*BEFORE, *AFTER))
     assert len([call for call in system.fake.calls if call.model == f"example-{script.name}"]) == 1
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".new"]
+
+
+def test_the_docs_show_the_scripts_that_are_run() -> None:
+    document = (REPOSITORY / "docs" / "clients.md").read_text()
+    shown = re.findall(r"<!-- (examples/\S+) -->\n```\w+\n(.*?)```\n", document, re.DOTALL)
+    assert len(shown) == 4
+    for path, snippet in shown:
+        assert snippet == (REPOSITORY / path).read_text(), path

@@ -115,11 +115,12 @@ CONVERSATION = [
     {"role": "system", "content": "Be kind."},
     {"role": "user", "content": "Bye"},
 ]
-PARAMETERS: dict[str, Any] = {"temperature": 0.5, "max_tokens": 9, "stop": ["X", "Y"]}
+PARAMETERS: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 9, "stop": ["X", "Y"]}
+PENALTIES: dict[str, Any] = {"frequency_penalty": 0.5, "presence_penalty": -0.5}
 
 
 async def test_what_openai_is_asked(fake: FakeProvider, make: Make) -> None:
-    await collect(make("openai"), ask("echo", messages=CONVERSATION, **PARAMETERS))
+    await collect(make("openai"), ask("echo", messages=CONVERSATION, **PARAMETERS, **PENALTIES))
     (call,) = fake.calls
     assert call.headers["authorization"] == f"Bearer {KEY}"
     assert call.request == {
@@ -128,6 +129,7 @@ async def test_what_openai_is_asked(fake: FakeProvider, make: Make) -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
         **PARAMETERS,
+        **PENALTIES,
     }
 
 
@@ -141,16 +143,38 @@ async def test_what_anthropic_is_asked(fake: FakeProvider, make: Make) -> None:
         "messages": [m for m in CONVERSATION if m["role"] != "system"],
         "stream": True,
         "temperature": 0.5,
+        "top_p": 0.9,
         "max_tokens": 9,
         "stop_sequences": ["X", "Y"],
     }
 
 
 async def test_what_ollama_is_asked(fake: FakeProvider, make: Make) -> None:
-    await collect(make("ollama"), ask("echo", messages=CONVERSATION, **PARAMETERS))
+    await collect(make("ollama"), ask("echo", messages=CONVERSATION, **PARAMETERS, **PENALTIES))
     asked = fake.calls[0].request
     assert asked["messages"] == CONVERSATION
-    assert asked["options"] == {"temperature": 0.5, "num_predict": 9, "stop": ["X", "Y"]}
+    assert asked["options"] == {"temperature": 0.5, "top_p": 0.9, "num_predict": 9, "stop": ["X", "Y"], **PENALTIES}
+
+
+async def test_one_call_at_most(fake: FakeProvider, make: Make) -> None:
+    tool = {"type": "function", "function": {"name": "one"}}
+    for name in ("openai", "anthropic"):
+        await collect(make(name), ask("echo", tools=[tool], parallel_tool_calls=False))
+    openai, anthropic = fake.calls
+    assert openai.request["parallel_tool_calls"] is False
+    assert anthropic.request["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("anthropic", PENALTIES),
+        ("ollama", {"parallel_tool_calls": False, "tools": [{"type": "function", "function": {"name": "one"}}]}),
+    ],
+)
+async def test_what_a_provider_cannot_do_it_refuses(make: Make, name: str, asked: dict[str, Any]) -> None:
+    with pytest.raises(ProviderError, match=name):
+        await collect(make(name), ask("echo", **asked))
 
 
 async def test_nothing_is_asked_that_the_client_did_not_ask(fake: FakeProvider, make: Make) -> None:

@@ -93,6 +93,8 @@ class Asking:
         if provider is None:
             message = f"this worker has no provider {request.provider}: set its key on every worker"
             raise ProviderError("provider_not_configured", message)
+        if request.only_count and not provider.counts_tokens:
+            raise ProviderError("provider_rejected", f"{provider.name} cannot count the tokens of a request")
         return provider
 
     async def _call(
@@ -113,7 +115,7 @@ class Asking:
     async def _read(
         self, provider: Provider, request: ChatRequest, writer: StreamWriter, on_first_token: Callable[[], None]
     ) -> tuple[Outcome, Usage | None]:
-        format_ = request.response_format
+        format_ = None if request.only_count else request.response_format
         schema = format_.schema_to_follow if format_ is not None else None
         as_json = None if schema is None else JsonAnswer(schema, depth=self._settings.json_depth)
         timeouts = self._settings.timeouts(provider.name, request.model)

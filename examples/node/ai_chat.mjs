@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { DefaultChatTransport, readUIMessageStream } from 'ai';
 
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/tale' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'ai_chat.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'nod
 import Anthropic from '@anthropic-ai/sdk';
 import { EventSource } from 'eventsource';
 
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/tale' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'anthropic_messages.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));

@@ -5,7 +5,7 @@ import { fetchEventSource } from '@microsoft/fetch-event-source';
 
 globalThis.window ??= globalThis; // the package is made for pages
 globalThis.document ??= { addEventListener() {}, removeEventListener() {} };
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/tale' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'fetch_event_source.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));

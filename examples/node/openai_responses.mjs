@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import OpenAI from 'openai';
 
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/tale' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'openai_responses.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));

@@ -19,7 +19,7 @@ def save(at: dict[str, object]) -> None:
 url, key = os.environ.get("HEADRACE_URL", "http://localhost:8000"), os.environ.get("HEADRACE_KEY", "none")
 if not saved.exists():
     raw = Anthropic(base_url=url, api_key=key).messages.with_raw_response.create(
-        model=os.environ.get("HEADRACE_MODEL", "demo/tale"),
+        model=os.environ.get("HEADRACE_MODEL", "demo/demo"),
         max_tokens=1000,
         messages=[{"role": "user", "content": "Tell me a story."}],
         stream=True,

@@ -22,7 +22,7 @@ with httpx.Client(
     if saved.exists():
         at = json.loads(saved.read_text())
     else:
-        model = os.environ.get("HEADRACE_MODEL", "demo/tale")
+        model = os.environ.get("HEADRACE_MODEL", "demo/demo")
         body = {"model": model, "messages": [{"role": "user", "content": "Tell me a story."}]}
         at = {"url": client.post("/chat", json=body).json()["stream_url"], "last": ""}
         save(at)

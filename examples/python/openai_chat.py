@@ -19,7 +19,7 @@ def save(at: dict[str, object]) -> None:
 url, key = os.environ.get("HEADRACE_URL", "http://localhost:8000"), os.environ.get("HEADRACE_KEY", "none")
 if not saved.exists():
     raw = OpenAI(base_url=f"{url}/v1", api_key=key).chat.completions.with_raw_response.create(
-        model=os.environ.get("HEADRACE_MODEL", "demo/tale"),
+        model=os.environ.get("HEADRACE_MODEL", "demo/demo"),
         messages=[{"role": "user", "content": "Tell me a story."}],
         stream=True,
         extra_body={"on_disconnect": "continue"},  # or it ends when this program does

@@ -22,7 +22,7 @@ if saved.exists():
     at = json.loads(saved.read_text())
     stream = client.responses.retrieve(at["id"], stream=True, starting_after=at["number"])
 else:
-    model = os.environ.get("HEADRACE_MODEL", "demo/tale")
+    model = os.environ.get("HEADRACE_MODEL", "demo/demo")
     stream = client.responses.create(model=model, input="Tell me a story.", stream=True, background=True)
 for event in stream:
     if event.type == "response.created":

@@ -2,7 +2,7 @@
 failure in its place."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -75,14 +75,19 @@ async def respond(
 
 
 async def ask_once(
-    request: Request, gateway: GatewayState, caller: Principal, asked: ChatRequest, key: str | None
+    request: Request,
+    gateway: GatewayState,
+    caller: Principal,
+    asked: ChatRequest,
+    key: str | None,
+    more: Mapping[str, str] | None = None,
 ) -> Dispatched:
     """As :func:`ask`; a retry of an SDK's own is the stream that its first try made, unless that failed."""
     check_key(key)
     if asked.grace_s is None and asked.on_disconnect != "continue":
         asked = asked.model_copy(update={"grace_s": GRACE_S})
     if key is not None:
-        return await ask(gateway, caller, asked, key, on_disconnect="cancel")
+        return await ask(gateway, caller, asked, key, on_disconnect="cancel", more=more)
     account, body_hash = account_of(caller.id), hash_of(asked, gateway.settings.secret)
     if _is_retry(request):
         known = await find_recent(gateway.client, account, body_hash)
@@ -90,7 +95,7 @@ async def ask_once(
             return Dispatched(known, None)
     else:
         await forget_recent(gateway.client, account, body_hash)
-    dispatched = await ask(gateway, caller, asked, None, on_disconnect="cancel")
+    dispatched = await ask(gateway, caller, asked, None, on_disconnect="cancel", more=more)
     await note_recent(gateway.client, account, body_hash, dispatched.stream_id)
     return dispatched
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -10,6 +11,7 @@ from gateway.api import held, streams
 from gateway.api.access import read_own
 from gateway.api.asking import headers_of, page_of
 from gateway.api.body import read_body
+from gateway.api.conversation import PREFIX, conversation_of, stream_id_of
 from gateway.api.parameters import IdempotencyKey
 from gateway.auth.principal import Scope
 from gateway.auth.rights import Right
@@ -23,23 +25,14 @@ from gateway.state import Caller, Gateway, GatewayState
 from gateway.subscription import Subscription
 from shared.broker.answers import Page
 from shared.broker.ending import read_all
-from shared.broker.status import read_state
-from shared.errors import StreamGone, StreamNotFound
+from shared.broker.status import read_kept, read_state
+from shared.errors import StreamGone
 from shared.protocol.events import Error
 from shared.protocol.ids import START, EventId
 
 router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
 
-_PREFIX = "resp_"
-
-
-def _stream_id(response_id: str) -> str:
-    if not response_id.startswith(_PREFIX):
-        raise StreamNotFound
-    return response_id.removeprefix(_PREFIX)
-
-
-StreamId = Annotated[str, Depends(_stream_id)]
+StreamId = Annotated[str, Depends(stream_id_of)]
 
 
 @router.post("")
@@ -48,10 +41,17 @@ async def create(
 ) -> Response:
     """In the background it goes on whoever reads; else it is cancelled when its reader leaves."""
     caller.need(Scope.CHAT)
-    asked, wish = responses_request.parse(await read_body(request, gateway.settings.max_body_bytes))
+    body = await read_body(request, gateway.settings.max_body_bytes)
+    previous = responses_request.previous_of(body)
+    earlier = await conversation_of(gateway, Right.of(caller), previous) if previous is not None else []
+    asked, wish = responses_request.parse(body, earlier)
     kept = "continue" if wish.background else "cancel"
     asked = asked.model_copy(update={"on_disconnect": asked.on_disconnect or kept})
-    dispatched = await held.ask_once(request, gateway, caller, asked, idempotency_key)
+    echoed = {"background": wish.background, "previous_response_id": previous}
+    more = {"response": msgspec.json.encode(echoed).decode()}
+    if wish.store:
+        more["follow_up"] = str(wish.instructions)
+    dispatched = await held.ask_once(request, gateway, caller, asked, idempotency_key, more)
     stream_id, right = dispatched.stream_id, Right.of(caller)
     headers = headers_of(dispatched) | {"X-Request-Id": stream_id}
     if wish.ignored:
@@ -62,10 +62,10 @@ async def create(
         return _stream(gateway, right, about, page, headers=headers)
     if not wish.background:
         await held.first_chunk(request, Subscription(gateway.hub, stream_id, START, page, Quiet(), dispatched.place))
-    body = await _response(gateway, about)
-    if body["status"] == "failed" and not wish.background:
-        raise AnswerFailed(Error(body["error"]["code"], body["error"]["message"], retryable=False))
-    return JSONResponse(body, headers=headers)
+    response = await _response(gateway, about)
+    if response["status"] == "failed" and not wish.background:
+        raise AnswerFailed(Error(response["error"]["code"], response["error"]["message"], retryable=False))
+    return JSONResponse(response, headers=headers)
 
 
 @router.get("/{response_id}")
@@ -98,7 +98,7 @@ async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Respo
 @router.delete("/{response_id}")
 async def delete(gateway: Gateway, caller: Caller, stream_id: StreamId) -> dict[str, Any]:
     await streams.delete(stream_id, gateway, caller)
-    return {"id": f"{_PREFIX}{stream_id}", "object": "response", "deleted": True}
+    return {"id": f"{PREFIX}{stream_id}", "object": "response", "deleted": True}
 
 
 def _stream(
@@ -129,4 +129,6 @@ async def _about(gateway: GatewayState, stream_id: str) -> About:
     if state is None or state.created_at is None:
         raise StreamGone
     created_at = int(datetime.fromisoformat(state.created_at).timestamp())
-    return About(stream_id, f"{state.provider}/{state.model}", created_at, metadata=state.metadata)
+    kept = await read_kept(gateway.client, gateway.scripts.sealing, stream_id, "response")
+    asked = msgspec.json.decode(kept) if kept else {}  # asked for in another dialect
+    return About(stream_id, f"{state.provider}/{state.model}", created_at, metadata=state.metadata, **asked)

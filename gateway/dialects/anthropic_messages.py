@@ -144,6 +144,11 @@ def message(stream_id: str, transcript: Transcript) -> Body:
     return made
 
 
+def counted(_: str, transcript: Transcript) -> Body:
+    """How many tokens a request has."""
+    return {"input_tokens": _usage(transcript.done.usage if transcript.done else None)["input_tokens"]}
+
+
 def _message(message_id: str, model: str) -> Body:
     return {
         "id": message_id,

@@ -11,7 +11,7 @@ from shared.schemas.chat import checked, parse_json_object
 
 _SAME: Final = frozenset(
     {
-        *("model", "max_tokens", "temperature"),
+        *("model", "max_tokens", "temperature", "top_p"),
         *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost"),
     }
 )
@@ -25,13 +25,14 @@ _EFFORTS: Final = ((4_096, "low"), (16_384, "medium"))
 Body = dict[str, Any]
 
 
-def parse(body: bytes) -> tuple[ChatRequest, Wish]:
-    """Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the field."""
+def parse(body: bytes, *, only_count: bool = False) -> tuple[ChatRequest, Wish]:
+    """``only_count``: it is the tokens that are asked for, and no answer. Raises :class:`InvalidJson` and
+    :class:`InvalidRequest`, which names the field."""
     said = {name: value for name, value in parse_json_object(body).items() if value is not None}
     for name in said:
         if name not in _SAME | _TRANSLATED | _WITHOUT_EFFECT:
             raise InvalidRequest(f"{name[:64]}: not supported")
-    if "max_tokens" not in said:
+    if "max_tokens" not in said and not only_count:
         raise InvalidRequest("max_tokens: field required")
     asked: Body = {name: value for name, value in said.items() if name in _SAME}
     asked["messages"] = [*_system(said.get("system")), *_messages(said.get("messages"))]
@@ -39,6 +40,8 @@ def parse(body: bytes) -> tuple[ChatRequest, Wish]:
         "stop": said.get("stop_sequences"),
         "tools": [_tool(at, tool) for at, tool in enumerate(_list(said, "tools"))] or None,
         "tool_choice": _tool_choice(said.get("tool_choice")) if said.get("tools") else None,
+        "only_count": only_count or None,
+        "parallel_tool_calls": _may_call_in_parallel(said.get("tool_choice")),
         "reasoning_effort": _effort(said),
         "response_format": _format(said.get("output_config")),
     }
@@ -150,6 +153,10 @@ def _tool_choice(choice: Any) -> Any:
     if kind not in _TOOL_CHOICES:
         raise InvalidRequest(f"tool_choice.type: must be {', '.join(_TOOL_CHOICES)} or tool")
     return _TOOL_CHOICES[kind]
+
+
+def _may_call_in_parallel(choice: Any) -> bool | None:
+    return False if isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True else None
 
 
 def _effort(said: Body) -> str | None:

@@ -11,6 +11,7 @@ from shared.schemas.chat import checked, parse_json_object
 _SAME: Final = frozenset(
     {
         *("model", "messages", "temperature", "max_tokens", "stop", "tools", "tool_choice", "response_format"),
+        *("top_p", "frequency_penalty", "presence_penalty", "parallel_tool_calls"),
         *("reasoning_effort", "metadata", "provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost"),
     }
 )
@@ -18,15 +19,12 @@ _SAME: Final = frozenset(
 _WITHOUT_EFFECT: Final = frozenset(
     {
         *("user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-        *("seed", "parallel_tool_calls", "verbosity"),
+        *("seed", "verbosity"),
     }
 )
 #: Taken where they say what would be so anyway.
 _ONLY_AS: Final[dict[str, Any]] = {
     "n": 1,
-    "top_p": 1,
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
     "logprobs": False,
     "top_logprobs": 0,
     "logit_bias": {},

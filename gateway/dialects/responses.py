@@ -24,6 +24,7 @@ class About:
     model: str
     created_at: int
     background: bool = False
+    previous_response_id: str | None = None
     metadata: Body = field(default_factory=dict)
 
 
@@ -47,6 +48,7 @@ class Response:
             "created_at": about.created_at,
             "status": self.status,
             "background": about.background,
+            "previous_response_id": about.previous_response_id,
             "error": self.error,
             "incomplete_details": self.incomplete,
             "model": about.model,

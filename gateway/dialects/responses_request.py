@@ -11,37 +11,50 @@ from shared.schemas.chat import checked, parse_json_object
 
 _SAME: Final = frozenset(
     {
-        *("model", "temperature", "metadata"),
+        *("model", "temperature", "top_p", "parallel_tool_calls", "metadata"),
         *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost"),
     }
 )
 _TRANSLATED: Final = frozenset(
     {
         *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning"),
-        *("stream", "background"),
+        *("stream", "background", "store", "previous_response_id"),
     }
 )
 _WITHOUT_EFFECT: Final = frozenset(
     {
-        *("store", "user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-        *("parallel_tool_calls", "include", "stream_options"),
+        *("user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
+        *("include", "stream_options"),
     }
 )
 #: Taken where they say what would be so anyway.
-_ONLY_AS: Final[dict[str, Any]] = {"top_p": 1, "truncation": "disabled", "top_logprobs": 0}
+_ONLY_AS: Final[dict[str, Any]] = {"truncation": "disabled", "top_logprobs": 0}
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseWish:
+    """``instructions``: so many messages at the beginning are this request's alone, and no later one's."""
+
     stream: bool
     background: bool
+    store: bool
+    instructions: int
     ignored: tuple[str, ...]
 
 
-def parse(body: bytes) -> tuple[ChatRequest, ResponseWish]:
-    """Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the field."""
+def previous_of(body: bytes) -> str | None:
+    """The response that the request goes on from. Raises as :func:`parse` does."""
+    previous = parse_json_object(body).get("previous_response_id")
+    if previous is not None and not isinstance(previous, str):
+        raise InvalidRequest("previous_response_id: must be a text")
+    return previous
+
+
+def parse(body: bytes, earlier: list[Body]) -> tuple[ChatRequest, ResponseWish]:
+    """``earlier``: messages before its input. Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names
+    the field."""
     said = {name: value for name, value in parse_json_object(body).items() if value is not None}
     for name, value in said.items():
         if name in _ONLY_AS and value != _ONLY_AS[name]:
@@ -50,7 +63,7 @@ def parse(body: bytes) -> tuple[ChatRequest, ResponseWish]:
             raise InvalidRequest(f"{name[:64]}: not supported")
     asked: Body = {name: value for name, value in said.items() if name in _SAME}
     instructions = [{"role": "system", "content": said["instructions"]}] if "instructions" in said else []
-    asked["messages"] = [*instructions, *_messages(said.get("input"))]
+    asked["messages"] = [*instructions, *earlier, *_messages(said.get("input"))]
     tools = said.get("tools") or None
     translated = {
         "max_tokens": said.get("max_output_tokens"),
@@ -61,7 +74,8 @@ def parse(body: bytes) -> tuple[ChatRequest, ResponseWish]:
     }
     asked |= {name: value for name, value in translated.items() if value is not None}
     ignored = tuple(sorted(said.keys() & _WITHOUT_EFFECT))
-    wish = ResponseWish(flag(said, "stream"), flag(said, "background"), ignored)
+    store = flag({"store": True, **said}, "store")
+    wish = ResponseWish(flag(said, "stream"), flag(said, "background"), store, len(instructions), ignored)
     # Its clients cannot take back what they have shown: a worker that is lost in the middle ends the answer.
     asked.setdefault("on_worker_lost", "fail" if wish.stream else "restart")
     return checked(ChatRequest, asked), wish

@@ -13,6 +13,7 @@ from shared.schemas.chat import checked, parse_json_object
 _SAME: Final = frozenset(
     {
         *("model", "provider", "temperature", "max_tokens", "stop", "tools", "tool_choice", "response_format"),
+        *("top_p", "frequency_penalty", "presence_penalty", "parallel_tool_calls"),
         *("reasoning_effort", "metadata", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost"),
     }
 )

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: The stop signal of a stream that nobody watches; only the finish script may decide it.
 ABANDONED: Final = "abandoned"
+#: Why an answer without output is none, and costs nothing: its tokens were only counted.
+COUNTED: Final = "counted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Outcome:
         if self.error is not None:
             error = events.Error(self.error.code, self.error.message, self.error.retryable)
             fields["error"] = msgspec.json.encode(error)
-        return Ending(STATUS_AFTER[self.finish_reason], fields, _tokens(usage), only_if_unwatched)
+        tokens = 0 if self.reason == COUNTED else _tokens(usage)
+        return Ending(STATUS_AFTER[self.finish_reason], fields, tokens, only_if_unwatched)
 
 
 def _tokens(usage: Usage | None) -> int:

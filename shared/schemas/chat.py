@@ -53,15 +53,23 @@ class ChatRequest(Model):
     provider: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     """``openai``, ``anthropic``, ``ollama``, ``demo``: what ``GET /v1/models`` lists as ``owned_by``."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """This and ``presence_penalty`` Anthropic has not."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | None = None
     stop: Annotated[list[StopSequence], Field(max_length=16)] | None = None
     """The answer ends before any of these."""
     tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
     """``required``: one of them, whichever. Only with ``tools``."""
+    parallel_tool_calls: bool | None = None
+    """``false``: one call at most. Ollama cannot promise that."""
     response_format: ResponseFormat | None = None
     """What form the answer is to have; text, where nothing is said."""
     reasoning_effort: Literal["low", "medium", "high"] | None = None
+    only_count: bool | None = None
+    """No answer, only how many tokens the request has: ``input_tokens`` of ``usage``. Anthropic's can say."""
     fallbacks: Annotated[list[ModelName], Field(max_length=8)] | None = None
     """Models to ask, in this order, where the one before fails without a word of an answer."""
     on_disconnect: OnDisconnect | None = None

@@ -104,6 +104,10 @@ class FakeProvider:
             await self._list(connection, request)
             return
         kind = _wire_for(request.path)
+        if request.path.endswith("/count_tokens"):
+            words = len(json.dumps(json.loads(request.body)["messages"]).split())
+            await connection.respond(200, b'{"input_tokens":%d}' % words)
+            return
         if kind is None:
             await connection.respond(404, b'{"error":"no such path"}')
             return

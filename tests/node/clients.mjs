@@ -147,17 +147,16 @@ class Chat extends AbstractChat {
 async function aiChat(ask, outcome, say) {
   let usage = null;
   const body = {
-    model: ask.model,
+    ...(ask.model ? { model: ask.model } : {}),
     ...(ask.tools ? { tools: functions(ask) } : {}),
     ...(ask.structured ? { response_format: FORMAT } : {}),
   };
-  const make = () => new Chat({
+  const chat = new Chat({
     id: ask.join ?? ask.key,
     transport: new DefaultChatTransport({ api: `${ask.base}/api/chat`, body, headers: keyed(ask), fetch: fetchOf(ask) }),
     onData: (part) => { if (part.type === 'data-usage') usage = part.data; },
     onFinish: ({ finishReason }) => { outcome.finish = finishReason ?? null; },
   });
-  const chat = make();
   const look = () => {
     const message = chat.messages.findLast(({ role }) => role === 'assistant');
     const parts = message?.parts ?? [];

@@ -6,7 +6,9 @@ from typing import Final
 import httpx2
 import msgspec
 from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHttpClient
+from anthropic.types import MessageTokensCount
 
+from shared.broker.ending import COUNTED
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
@@ -40,10 +42,15 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
 }
 
 
+#: Of a request, what the counting of its tokens takes.
+_COUNTED_BY: Final = frozenset({"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"})
+
+
 class AnthropicProvider:
     """Needs ``anthropic_api_key``, ``anthropic_base_url`` or both."""
 
     name = "anthropic"
+    counts_tokens = True
 
     def __init__(self, settings: Settings) -> None:
         base_url = settings.anthropic_base_url or DEFAULT_BASE_URL
@@ -74,6 +81,10 @@ class AnthropicProvider:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
         with Exchange(self._upstream, request.model, CATCH) as exchange:
+            if request.only_count:
+                exchange.finished = await self._count(request)
+                yield exchange.finished
+                return
             # Not `messages.create`, whose models cost more than all the rest of the way, see openai.py.
             response = await self._client.post(
                 "/v1/messages",
@@ -95,6 +106,11 @@ class AnthropicProvider:
 
     async def aclose(self) -> None:
         await self._client.close()
+
+    async def _count(self, request: ChatRequest) -> Finished:
+        body = {name: value for name, value in body_of(request).items() if name in _COUNTED_BY}
+        answer = await self._client.post("/v1/messages/count_tokens", body=body, cast_to=MessageTokensCount)
+        return Finished("stop", Usage(input_tokens=answer.input_tokens, output_tokens=0), COUNTED)
 
     async def _ask(self) -> list[str]:
         page = await self._client.models.list(limit=MODELS_PAGE)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Final, Literal
 
-from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice, Tool, ToolChoice
+from shared.errors import ProviderError
+from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice, Tool
 
 #: The API demands a limit. This one is within every model's own, and enough for most chat answers.
 DEFAULT_MAX_TOKENS: Final = 4096
@@ -21,12 +22,15 @@ Body = dict[str, object]
 
 
 def body_of(request: ChatRequest) -> Body:
+    if request.frequency_penalty or request.presence_penalty:
+        raise ProviderError("provider_rejected", "anthropic has no frequency_penalty and no presence_penalty")
     asked: dict[str, object | None] = {
         "system": "\n\n".join(m.text for m in request.messages if m.role == "system") or None,
         "stop_sequences": request.stop or None,
         "temperature": request.temperature,
+        "top_p": request.top_p,
         "tools": [_tool(tool) for tool in request.tools] if request.tools else None,
-        "tool_choice": _tool_choice(request.tool_choice),
+        "tool_choice": _tool_choice(request),
         "thinking": {"type": "adaptive", "display": "summarized"} if _may_think(request) else None,
         "output_config": _output_config(request) or None,
     }
@@ -77,11 +81,16 @@ def _tool(tool: Tool) -> Body:
     return {"name": function.name, **described, "input_schema": schema, **strict}
 
 
-def _tool_choice(choice: ToolChoice | None) -> Body | None:
+def _tool_choice(request: ChatRequest) -> Body | None:
+    choice = request.tool_choice
     if isinstance(choice, NamedToolChoice):
-        return {"type": "tool", "name": choice.function.name}
-    kinds: dict[str, Literal["auto", "none", "any"]] = {"auto": "auto", "none": "none", "required": "any"}
-    return {"type": kinds[choice]} if choice is not None else None
+        chosen: Body = {"type": "tool", "name": choice.function.name}
+    else:
+        kinds: dict[str, Literal["auto", "none", "any"]] = {"auto": "auto", "none": "none", "required": "any"}
+        chosen = {"type": kinds[choice or "auto"]}
+    if request.tools and request.parallel_tool_calls is False and choice != "none":
+        return {**chosen, "disable_parallel_tool_use": True}
+    return chosen if choice is not None else None
 
 
 def _messages(messages: Sequence[Message]) -> list[Body]:

@@ -64,7 +64,10 @@ class Offer:
 
 
 class Provider(Protocol):
+    """``counts_tokens``: answers a request that is ``only_count``."""
+
     name: str
+    counts_tokens: bool
 
     async def offer(self) -> Offer:
         """Ask the provider what it has. Never raises: a provider that cannot say is ``open``."""

@@ -72,6 +72,7 @@ class DemoProvider:
     """Streams :func:`demo_deltas` at ``demo_tokens_per_s``."""
 
     name = "demo"
+    counts_tokens = False
 
     def __init__(self, settings: Settings) -> None:
         self._interval_s = 1 / settings.demo_tokens_per_s

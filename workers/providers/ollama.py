@@ -35,6 +35,7 @@ class OllamaProvider:
     """Needs ``ollama_host``. Made within a running event loop."""
 
     name = "ollama"
+    counts_tokens = False
 
     def __init__(self, settings: Settings) -> None:
         host = settings.ollama_host

@@ -27,11 +27,20 @@ def body_of(request: ChatRequest) -> Body:
 
 
 def _options(request: ChatRequest) -> Body:
-    asked = {"temperature": request.temperature, "num_predict": request.max_tokens, "stop": request.stop}
+    asked = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "frequency_penalty": request.frequency_penalty,
+        "presence_penalty": request.presence_penalty,
+        "num_predict": request.max_tokens,
+        "stop": request.stop,
+    }
     return {name: value for name, value in asked.items() if value is not None}
 
 
 def _tools(request: ChatRequest) -> list[Body] | None:
+    if request.tools and request.parallel_tool_calls is False:
+        raise _cannot("keep a model to one call: parallel_tool_calls must not be false")
     if request.tool_choice == "required" or isinstance(request.tool_choice, NamedToolChoice):
         raise _cannot("make a model call a tool: tool_choice must be auto or none")
     if request.tools is None or request.tool_choice == "none":

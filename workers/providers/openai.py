@@ -42,6 +42,10 @@ _AS_THEY_ARE: Final = {
     "model",
     "messages",
     "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "parallel_tool_calls",
     "stop",
     "tools",
     "tool_choice",
@@ -54,6 +58,7 @@ class OpenAIProvider:
     """Needs ``openai_api_key``, ``openai_base_url`` or both."""
 
     name = "openai"
+    counts_tokens = False
 
     def __init__(self, settings: Settings) -> None:
         base_url = settings.openai_base_url or DEFAULT_BASE_URL
@@ -111,6 +116,8 @@ class OpenAIProvider:
 
     def _body(self, request: ChatRequest) -> dict[str, object]:
         asked = request.model_dump(mode="json", include=_AS_THEY_ARE, exclude_none=True)
+        if not request.tools:
+            asked.pop("parallel_tool_calls", None)
         if request.max_tokens is not None:
             asked["max_completion_tokens" if self._newer_limit else "max_tokens"] = request.max_tokens
         return {**asked, "stream": True, "stream_options": {"include_usage": True}}

@@ -18,8 +18,10 @@ local last = first + #ARGV - events - 1
 write(s, epoch, n, last, events + 1 - first, tonumber(ARGV[4]))
 redis.call('HSET', STATE, 'status', ARGV[7], 'ended', now, unpack(ARGV, 11, events))
 settle(tonumber(ARGV[9]))
-leave_lane(load_into(s, 'lane'))
-redis.call('HDEL', STATE, 'request', 'holder', 'lease_until', 'full')
+leave_lane(load_into(s, 'lane', 'follow_up'))
+redis.call('HDEL', STATE, 'holder', 'lease_until', 'full')
+-- What a later request may go on from stays with the answer.
+if not s.follow_up then redis.call('HDEL', STATE, 'request') end
 redis.call('ZREM', INDEX, ID)
 keep_until(now + ARGV[5], tonumber(ARGV[6]))
 count_ending(ARGV[7], tonumber(ARGV[9]), tonumber(ARGV[5]))

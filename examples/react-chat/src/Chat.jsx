@@ -1,0 +1,65 @@
+import { useChat } from '@ai-sdk/react';
+import { DefaultChatTransport } from 'ai';
+import { useEffect, useState } from 'react';
+
+// A gateway that restarts is away for a moment, and to ask again is safe where something is only read.
+async function patiently(url, init) {
+  for (;;) {
+    try {
+      const answer = await fetch(url, init);
+      if (init.method !== 'GET' || answer.status < 500) return answer;
+    } catch (error) {
+      if (init.method !== 'GET') throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+
+const api = `${HEADRACE_URL}/api/chat`;
+const transport = new DefaultChatTransport({
+  api,
+  body: { model: MODEL },
+  fetch: patiently,
+  // Messages are kept under Headrace's ids here, so that a replay replaces what is shown: also of an answer that ended.
+  prepareReconnectToStreamRequest: ({ id }) => ({ api: `${api}/${encodeURIComponent(id)}/stream?ended=true` }),
+});
+
+export function Chat({ chatId, kept }) {
+  const [text, setText] = useState('');
+  const { messages, sendMessage, status, error, stop, resumeStream } = useChat({
+    id: chatId,
+    messages: kept,
+    resume: kept.length > 0,
+    transport,
+    // The SDK waits until its page is shown again; this goes on at once.
+    onFinish: ({ isDisconnect }) => isDisconnect && setTimeout(resumeStream),
+  });
+  useEffect(() => { localStorage.messages = JSON.stringify(messages); }, [messages]);
+
+  const busy = status === 'submitted' || status === 'streaming';
+  const end = async () => {
+    await fetch(`${api}/${encodeURIComponent(chatId)}/stop`, { method: 'POST' }); // `stop` alone only stops reading
+    await stop();
+  };
+  const send = (event) => {
+    event.preventDefault();
+    if (!text.trim() || busy) return;
+    void sendMessage({ text });
+    setText('');
+  };
+
+  return (
+    <>
+      {messages.map((message) => (
+        <article key={message.id} className={message.role}>
+          {message.parts.map((part, at) => part.type === 'text' && <span key={at}>{part.text}</span>)}
+        </article>
+      ))}
+      {error && status === 'error' && <p role="alert">{error.message}</p>}
+      <form onSubmit={send}>
+        <input value={text} onChange={(event) => setText(event.target.value)} placeholder="Ask something" autoFocus />
+        {busy ? <button type="button" onClick={end}>Stop</button> : <button>Send</button>}
+      </form>
+    </>
+  );
+}

@@ -1,0 +1,200 @@
+"""``/api/chat``: what the matrix of clients does not show of it. The client in Node is the SDK's own."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.conformance.node import Node
+from tests.conformance.outcome import Ask, Outcome
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer, ToolCall
+from tests.system import System
+
+WORDS = ("Hello", ", ", "wor", "ld", ".")
+TEXT = "".join(WORDS)
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture(scope="session")
+async def node() -> AsyncIterator[Node]:
+    async with Node() as node:
+        yield node
+
+
+def user(text: str = "hi", **more: Any) -> dict[str, Any]:
+    return {"id": "u1", "role": "user", "parts": [{"type": "text", "text": text}], **more}
+
+
+def body(chat: str, model: str, *messages: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": chat, "model": model, "messages": messages or [user()], "trigger": "submit-message", **more}
+
+
+def chunks_of(answer: httpx2.Response) -> list[Any]:
+    """All but the last, which must be `[DONE]`."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-vercel-ai-ui-message-stream"] == "v1"
+    data = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert data.pop() == "[DONE]"
+    return [json.loads(chunk) for chunk in data]
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta")
+
+
+async def test_204_once_a_client_has_had_all_of_it_and_only_then(system: System) -> None:
+    url = f"{system.url}/api/chat"
+    assert (await system.http.get(f"{url}/u-none/stream")).status_code == 204
+    gate = asyncio.Event()
+    system.fake.play("u-heard", Answer(deltas=WORDS, gate=gate, gate_after=2))
+    async with system.http.stream("POST", url, json=body("u/heard ?", "openai/u-heard")) as answer:
+        async for line in answer.aiter_lines():
+            if "text-delta" in line:
+                break  # and leaves
+    gate.set()
+    stream_id = answer.headers["x-stream-id"]
+    await system.ended(stream_id)
+    here = f"{url}/u%2Fheard%20%3F/stream"
+    chunks = chunks_of(await system.http.get(here))  # ended meanwhile, and heard by nobody
+    assert chunks[0] == {"type": "start", "messageId": f"msg_{stream_id}"}
+    assert text_of(chunks) == TEXT
+    assert chunks[-1] == {"type": "finish", "finishReason": "stop"}
+    assert (await system.http.get(here)).status_code == 204
+    assert chunks_of(await system.http.get(f"{here}?ended=true")) == chunks
+    await system.http.delete(f"{system.url}/chat/{stream_id}")
+    assert (await system.http.get(f"{here}?ended=true")).status_code == 204
+
+
+async def test_any_number_of_pages_read_one_answer(system: System) -> None:
+    gate = asyncio.Event()
+    system.fake.play("u-pages", Answer(deltas=WORDS, gate=gate, gate_after=2))
+    url = f"{system.url}/api/chat"
+    places = [f"{gateway.url}/api/chat/u-pages/stream" for gateway in system.gateways]
+    async with AsyncExitStack() as pages:
+        asked = body("u-pages", "openai/u-pages")
+        answers = [await pages.enter_async_context(system.http.stream("POST", url, json=asked))]
+        answers += [await pages.enter_async_context(system.http.stream("GET", place)) for place in places]
+        gate.set()
+        for answer in answers:
+            await answer.aread()
+            assert text_of(chunks_of(answer)) == TEXT
+
+
+async def test_a_tools_result_goes_on_with_the_message_and_a_replay_has_all_of_it(system: System) -> None:
+    url = f"{system.url}/api/chat"
+    system.fake.play("u-tool", Answer(deltas=("Let me look.",), tools=[ToolCall("c1", "look", ('{"x": 1}',))]))
+    system.fake.play("u-found", Answer(deltas=WORDS))
+    first = chunks_of(await system.http.post(url, json=body("u-tool", "anthropic/u-tool", tools=[TOOL])))
+    (call,) = [chunk for chunk in first if chunk["type"] == "tool-input-available"]
+    assert (call["toolName"], call["input"]) == ("look", {"x": 1})
+    answered = {
+        "id": first[0]["messageId"],
+        "role": "assistant",
+        "parts": [
+            {"type": "step-start"},
+            {"type": "reasoning", "text": "hm"},
+            {"type": "text", "text": "Let me look."},
+            {"type": "tool-look", "toolCallId": call["toolCallId"], "state": "output-available", "input": {"x": 1}}
+            | {"output": {"found": True}},
+        ],
+    }
+    asked = body("u-tool", "openai/u-found", user(), answered, tools=[TOOL])
+    second = chunks_of(await system.http.post(url, json=asked))
+    assert second[0]["messageId"] == answered["id"]
+    assert text_of(second) == TEXT
+    (found,) = [call for call in system.fake.calls if call.model == "u-found"]
+    said = found.request["messages"]
+    assert [message["role"] for message in said] == ["user", "assistant", "tool"]
+    assert json.loads(said[2]["content"]) == {"found": True}
+
+    replay = chunks_of(await system.http.get(f"{url}/u-tool/stream?ended=true"))
+    assert replay[0]["messageId"] == answered["id"]
+    assert text_of(replay) == "Let me look." + TEXT
+    kinds = [chunk["type"] for chunk in replay]
+    assert kinds.count("start-step") == kinds.count("finish-step") == 2
+    (told,) = [chunk for chunk in replay if chunk["type"] == "tool-input-available"]
+    assert told["providerExecuted"], "or the page would call the tool again"
+    assert [c["output"] for c in replay if c["type"] == "tool-output-available"] == [{"found": True}]
+
+
+async def test_a_lost_worker_is_taken_back_and_not_seen_twice(start_system: StartSystem, node: Node) -> None:
+    """And the model is the one that the operator chose: the request names none."""
+    system = await start_system(gateways=1, workers=1, lease_s=1, default_model="openai/u-lost")
+    gate = asyncio.Event()
+    system.fake.play("u-lost", Answer(deltas=WORDS, gate=gate, gate_after=3), Answer(deltas=WORDS))
+    outcome, said = Outcome(), asyncio.Event()
+    ask = Ask(base=system.url, model="", key="u-lost")
+    running = asyncio.create_task(node.run("ai-chat", ask, outcome, said.set))
+    await said.wait()
+    system.workers[0].signal(signal.SIGKILL)
+    await system.workers[0].wait()
+    system.workers[0].start()
+    await running
+    assert (outcome.error, outcome.text) == (None, TEXT)
+    assert len(system.fake.calls) == 2
+
+
+async def test_a_stop_that_comes_late_leaves_the_next_answer_alone(system: System) -> None:
+    url = f"{system.url}/api/chat"
+    system.fake.play("u-stop", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=2))
+    async with system.http.stream("POST", url, json=body("u-stop", "openai/u-stop")) as answer:
+        stream_id = answer.headers["x-stream-id"]
+        for stale in ({"activeStreamId": "0" * 34}, {"assistantMessage": {"id": "msg_other"}}):
+            said = await system.http.post(f"{url}/u-stop/stop", json=stale)
+            assert said.json() == {"success": True, "stream_id": None}
+        assert (await system.status(stream_id))["ended_at"] is None
+        meant = {"activeStreamId": stream_id, "assistantMessage": {"id": f"msg_{stream_id}"}}
+        said = await system.http.post(f"{url}/u-stop/stop", json=meant)
+        assert said.json() == {"success": True, "stream_id": stream_id}
+        rest = (await answer.aread()).decode()
+    assert '{"type":"finish","finishReason":"interrupted"}' in rest
+    assert (await system.http.get(f"{url}/u-stop/stream")).status_code == 204
+    assert (await system.ended(stream_id))["finish_reason"] == "cancelled"
+    assert (await system.http.post(f"{url}/u-none/stop")).json() == {"success": True, "stream_id": None}
+
+
+async def test_images_denied_calls_and_calls_without_an_end(system: System) -> None:
+    system.fake.play("u-parts", Answer(deltas=WORDS))
+    image = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,AAAA"}
+    denied = {"type": "dynamic-tool", "toolName": "look", "toolCallId": "c1", "state": "output-denied", "input": {}}
+    open_ = {"type": "tool-look", "toolCallId": "c2", "state": "input-available", "input": {}}
+    messages = [
+        {"role": "system", "parts": [{"type": "text", "text": "Be brief."}]},
+        user(parts=[{"type": "text", "text": "see"}, image, {"type": "data-mine", "data": 1}]),
+        {"id": "a1", "role": "assistant", "parts": [{"type": "step-start"}, denied, open_]},
+        user("go on"),
+    ]
+    url = f"{system.url}/api/chat"
+    chunks_of(await system.http.post(url, json=body("u-parts", "openai/u-parts", *messages, tools=[TOOL])))
+    (call,) = [call for call in system.fake.calls if call.model == "u-parts"]
+    said = call.request["messages"]
+    assert [message["role"] for message in said] == ["system", "user", "assistant", "tool", "user"]
+    assert [part["type"] for part in said[1]["content"]] == ["text", "image_url"]
+    assert [call["id"] for call in said[2]["tool_calls"]] == ["c1"]
+    assert "denied" in said[3]["content"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"id": ""}, "id: must be a text"),
+        ({"messages": "hi"}, "messages: must be a list"),
+        ({"messages": []}, "messages: "),
+        ({"messages": [{"role": "tool", "parts": []}]}, "messages.0.role: must be"),
+        ({"messages": [{"role": "user", "content": "hi"}]}, "messages.0.parts: must be a list"),
+        ({"messages": [user(parts=[{"type": "audio"}])]}, "messages.0.parts.0.type: not supported"),
+        ({"messages": [user(parts=[{"type": "file", "mediaType": "a/b"}])]}, "parts.0.mediaType: only images"),
+        ({"model": None}, "model: field required"),
+        ({"wheels": 4}, "wheels: not supported"),
+    ],
+)
+async def test_bad_input_is_named(system: System, change: dict[str, Any], says: str) -> None:
+    answer = await system.http.post(f"{system.url}/api/chat", json=body("u-bad", "openai/any") | change)
+    assert answer.status_code == 422
+    assert says in answer.json()["error"]["message"]

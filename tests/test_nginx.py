@@ -499,6 +499,21 @@ async def test_what_is_for_those_inside_stays_there(nginx: Nginx, path: str) -> 
     assert (told.status, told.code) == (404, "not_found")
 
 
+@pytest.mark.parametrize("own", ["my-own.id", "", 'not one"', "x" * 65])
+async def test_its_line_and_the_gateways_have_one_id(behind: System, nginx: Nginx, own: str) -> None:
+    """The caller's own, where it is a plain word."""
+    asked = await curl(nginx, "/v1/models", *(("-H", f"X-Request-Id: {own}") if own else ()))
+    (request_id,) = asked.headers["x-request-id"]
+    assert (request_id == own) == (own == "my-own.id")
+
+    async def is_told() -> bool:
+        logs = [gateway.log.read_text() for gateway in behind.gateways]
+        told = [line for log in logs for line in log.splitlines() if f'"request_id":"{request_id}"' in line]
+        return len(told) == 1 == sum(line["request_id"] == request_id for line in nginx.logged())
+
+    await behind.eventually(is_told)
+
+
 async def test_in_clear_nothing_is_served(nginx: Nginx) -> None:
     page = await curl(nginx, f"http://localhost:{nginx.clear_port}/")
     assert (page.status, page.headers["location"]) == (308, ["https://chat.example.com/"])

@@ -154,6 +154,14 @@ async def test_a_resume_and_a_takeover_belong_to_the_same_trace(traced: System, 
     assert taken_over.events["takeover"] == {"headrace.attempt": 2}
 
 
+def test_what_is_off_is_not_even_loaded() -> None:
+    look = (
+        "import sys, gateway.main, workers.main; print([m for m in sys.modules if m.startswith('opentelemetry.sdk')])"
+    )
+    said = subprocess.run([sys.executable, "-c", look], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("process", ["gateway", "worker"])
 def test_traces_without_what_sends_them_stop_the_start(process: str, tmp_path: Path) -> None:
     """As it is where headrace was installed without its extra."""

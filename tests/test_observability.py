@@ -212,9 +212,11 @@ async def test_a_line_has_the_paths_template_and_ids_that_cannot_forge_one(trace
     request_id = answer.headers["x-request-id"]
     line = await line_of(traced, traced.gateways[0].log, event="request", request_id=request_id)
     assert (line["path"], line["status"], line["stream_id"]) == ("/chat/{stream_id}", answer.status_code, "0" * 34)
-    answer = await traced.http.get(f"{traced.url}/canary-query/x")
-    line = await line_of(traced, traced.gateways[0].log, event="request", request_id=answer.headers["x-request-id"])
-    assert (line["status"], "path" in line) == (404, False)
+    for path, template in (("/chat/canary-query", "/chat/{stream_id}"), ("/canary-query/x", None)):
+        answer = await traced.http.get(traced.url + path)
+        request_id = answer.headers["x-request-id"]
+        line = await line_of(traced, traced.gateways[0].log, event="request", request_id=request_id)
+        assert (line["status"], line.get("path"), "stream_id" in line) == (404, template, False)
 
 
 async def test_nothing_that_is_private_is_in_a_log_or_a_trace(traced: System, collector: Collector) -> None:

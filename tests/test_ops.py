@@ -136,7 +136,7 @@ async def test_of_many_streams_it_shows_some_and_counts_all(system: System) -> N
         return seen if seen["live"] >= len(ids) else None
 
     seen = await system.eventually(are_counted)
-    assert len(seen["streams"]) == MOST_LIVE
+    assert 0 < len(seen["streams"]) <= MOST_LIVE < seen["live"]
     url = f"{system.url}/ops/streams"
     told = await asyncio.gather(*(system.http.post(f"{url}/{stream_id}/cancel") for stream_id in ids))
     assert {answer.status_code for answer in told} == {202}

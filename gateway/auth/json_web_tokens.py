@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import jwt
 
-from gateway.auth.principal import ALL_SCOPES, Principal, Scope
+from gateway.auth.principal import ALL_SCOPES, SCOPES, Principal, Scope
 from shared.errors import Unauthenticated, Unavailable
 from shared.settings import Settings, SettingsError
 
@@ -76,4 +76,4 @@ def _scopes_of(claims: dict[str, Any]) -> frozenset[Scope]:
     said = claims.get("scope")
     if not isinstance(said, str):
         return ALL_SCOPES
-    return frozenset(Scope(word) for word in said.split() if word in frozenset(Scope))
+    return frozenset(Scope(word) for word in said.split() if word in SCOPES)

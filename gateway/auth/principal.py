@@ -18,8 +18,9 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+SCOPES: Final = frozenset(Scope)
 #: Of who has not been given fewer.
-ALL_SCOPES: Final = frozenset(Scope) - {Scope.ADMIN}
+ALL_SCOPES: Final = SCOPES - {Scope.ADMIN}
 
 
 @dataclass(frozen=True, slots=True)

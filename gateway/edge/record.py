@@ -13,6 +13,7 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from gateway.edge.headers import Field
+from shared.protocol.ids import is_stream_id
 from shared.tracing import NO_SPAN, Span, Tracing
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Record:
             "status": self._status,
             "duration_s": round(time.monotonic() - self._clock, 4),
             "principal": self.principal,
-            "stream_id": self._stream_id or scope.get("path_params", {}).get("stream_id"),
+            "stream_id": self._stream_id or _stream_id(scope),
             "trace_id": self.span.trace_id,
             "cut": type(cut).__name__ if cut is not None else None,
         }
@@ -99,6 +100,12 @@ def begin(scope: Scope, tracing: Tracing) -> Record:
 
 def current() -> Record | None:
     return _current.get()
+
+
+def _stream_id(scope: Scope) -> str | None:
+    """As it was asked for; whatever else may stand there is the caller's own word."""
+    asked: str = scope.get("path_params", {}).get("stream_id", "")
+    return asked if is_stream_id(asked) else None
 
 
 def _template(scope: Scope) -> str | None:

@@ -33,16 +33,17 @@ from gateway.dispatch import Dispatch
 from gateway.glance import Glance
 from gateway.hub import Hub
 from gateway.models import Models
+from gateway.redis_figures import keep_redis_figures
 from gateway.state import GatewayState
 from gateway.tickets import Tickets
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.line import Line
-from shared.broker.processes import Presence
+from shared.broker.processes import Load, Presence
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
 from shared.garbage import settle_garbage_collector
-from shared.metrics import SWEPT
+from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from shared.stopping import cancel_all
@@ -118,7 +119,8 @@ class _Parts:
             backlog=backlog,
             glance=Glance(client),
         )
-        self._presence = Presence(client, gateway_id, "gateway", lambda: _load_of(hub))
+        lag = LoopLag()
+        self._presence = Presence(client, gateway_id, "gateway", lambda: _load_of(hub, lag))
         sweep = Sweep(
             client,
             sweeping,
@@ -137,6 +139,8 @@ class _Parts:
             rights.run(),
             backlog.run(),
             self._presence.run(),
+            lag.run(),
+            keep_redis_figures(client),
             _leave_if_unfit(client),
         )
         self._tasks = [asyncio.create_task(work) for work in works]
@@ -152,9 +156,9 @@ class _Parts:
             await line.aclose()
 
 
-def _load_of(hub: Hub) -> tuple[int, int, int, bool]:
+def _load_of(hub: Hub, lag: LoopLag) -> Load:
     streams, readers = hub.load
-    return streams, 0, readers, hub.draining
+    return Load(streams=streams, readers=readers, lag_s=lag.worst_s, draining=hub.draining)
 
 
 async def _leave_if_unfit(client: Client) -> None:

@@ -58,7 +58,9 @@ class Backlog:
                 )
             except BrokerUnavailable:
                 logger.debug("the queue is out of reach")
+                metrics.REDIS_UP.set(0)
             else:
+                metrics.REDIS_UP.set(1)
                 self._taken.append((time.monotonic(), int(taken or 0)))
                 metrics.QUEUE_DEPTH.set(self.waiting)
                 metrics.QUEUE_OLDEST.set(max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0)

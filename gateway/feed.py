@@ -7,6 +7,7 @@ cursor; one that is not covered (it is behind the run, or of another epoch) read
 import asyncio
 from typing import TYPE_CHECKING
 
+from gateway import metrics
 from gateway.run import Numbered, Run
 from shared.broker.keys import tail_key
 from shared.protocol import events
@@ -35,6 +36,7 @@ class Feed:
         self.tail_cursor = b""
         self.place: int | None = None  # in the queue, 1 for the next, 0 for unknown; None once somebody has taken it
         self.missing = False  # Redis has no state: maybe a worker will heal it
+        self.heard_at = 0.0  # of an append that is being timed, until a reader has it
         self.compared_at: EventId | None = None  # the position at the last comparison with Redis
         self.acknowledged = START  # the lead that Redis was last told
         self.readers: set[Subscription] = set()
@@ -78,6 +80,8 @@ class Feed:
         for at, (_, stored) in entries:
             if at != self._next or self._ended:
                 epoch, seq = parse_event_id(at.decode())
+                if epoch == self._epoch and self._events:
+                    metrics.TAIL_HOLES.inc()
                 self._clear(epoch, seq - 1)
             self._last += 1
             self._next = format_event_id(self._epoch, self._last + 1)

@@ -60,6 +60,7 @@ class Hub:
         self._grown: dict[Feed, None] = {}  # those whose tails have more to give
         self._moved: dict[Feed, None] = {}  # leads that Redis should hear of before the next comparison
         self._left: dict[str, EventId] = {}
+        self._times_next = False  # one append a second is followed until a reader has it
         self._something_moved = asyncio.Event()
         self._something_grew = asyncio.Event()
 
@@ -83,6 +84,7 @@ class Hub:
         feed = self._feeds.get(stream_id)
         if feed is None:
             feed = self._feeds[stream_id] = Feed(stream_id)
+            metrics.STREAMS.inc()
         feed.readers.add(subscription)
         self._move(feed)
         metrics.SUBSCRIPTIONS.inc()
@@ -94,6 +96,7 @@ class Hub:
             feed.readers.discard(subscription)
             if not feed.readers:
                 del self._feeds[stream_id]
+                metrics.STREAMS.dec()
                 self._grown.pop(feed, None)
                 self._moved.pop(feed, None)
                 self._left[stream_id] = lead
@@ -107,6 +110,9 @@ class Hub:
 
     def advanced(self, feed: Feed, cursor: EventId) -> None:
         """A reader was handed everything up to ``cursor``."""
+        if feed.heard_at:
+            metrics.DELIVERY.observe(asyncio.get_running_loop().time() - feed.heard_at)
+            feed.heard_at = 0.0
         told = feed.acknowledged
         if cursor.epoch != told.epoch or cursor.seq - told.seq >= self._acknowledge_every:
             self._move(feed)
@@ -127,6 +133,9 @@ class Hub:
                         for stream_id in map(bytes.decode, batch) if batch else list(self._feeds):
                             if (feed := self._feeds.get(stream_id)) is not None:
                                 self._grew(feed)
+                                if self._times_next:
+                                    self._times_next = False
+                                    feed.heard_at = asyncio.get_running_loop().time()
             except TROUBLE as error:
                 refused = isinstance(error, ResponseError)  # such as a user who may not use the channel
                 logger.log(logging.WARNING if refused else logging.DEBUG, "nothing is heard of the tails: %r", error)
@@ -167,6 +176,7 @@ class Hub:
         """For ever: where those that wait stand in the queue, or among those parked for a provider."""
         while True:
             await asyncio.sleep(PLACES_S)
+            self._times_next = True
             feeds = [feed for feed in self._feeds.values() if feed.place is not None]
             with suppress(BrokerUnavailable):
                 places = await places_of(self._client, [feed.stream_id for feed in feeds], self._settings)

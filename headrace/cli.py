@@ -125,6 +125,21 @@ def chat(
     raise typer.Exit(asyncio.run(run(question)))
 
 
+@app.command()
+def top(
+    *,
+    url: Annotated[str, typer.Option(help="Any gateway.")] = "http://127.0.0.1:8000",
+    key: Annotated[
+        str | None, typer.Option(envvar="HEADRACE_API_KEY", help="With the scope admin, where a key is wanted.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print what there is now, and no more.")] = False,
+) -> None:
+    """Gateways, workers, queue and Redis, live."""
+    from headrace.top import Watch, run
+
+    raise typer.Exit(run(Watch(url.rstrip("/"), key, once)))
+
+
 def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, object] | None:
     if schema_file is None:
         return {"type": "json_object"} if as_json else None

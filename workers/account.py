@@ -1,4 +1,5 @@
-"""What is told of a stream by the worker that has it: a line in the log at its end and, where traces are on, spans.
+"""What is told of a stream by the worker that has it: a line in the log at its end, metrics and, where traces are on,
+spans.
 
 Of times, names, counts and reasons alone.
 """
@@ -12,6 +13,7 @@ from shared.broker.ending import Outcome, ending_line
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.tracing import Span, Tracing
+from workers import genai
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ class Account:
         self._stream_id = stream_id
         self._claimed = claimed
         self._first_token_s: float | None = None
+        self._asked = ("", "")
+        self._called_at = 0.0
         self._now_ms = time.time_ns() // 1_000_000
         parent = claimed.fields.get("traceparent", b"").decode()
         ids: dict[str, str | int] = {
@@ -43,6 +47,8 @@ class Account:
 
     def call(self, provider: str, request: ChatRequest) -> Span:
         """One call of a provider is about to be made; to be ended by the caller."""
+        self._asked = provider, request.model
+        self._called_at = time.monotonic()
         asked = {
             "gen_ai.request.max_tokens": request.max_tokens,
             "gen_ai.request.temperature": request.temperature,
@@ -66,6 +72,7 @@ class Account:
 
     def answered(self, call: Span, finish_reason: str, usage: Usage | None) -> None:
         """The provider is done."""
+        genai.called(*self._asked, time.monotonic() - self._called_at, usage=usage)
         call.set({"gen_ai.response.finish_reasons": [finish_reason]})
         if usage is not None:
             call.set(
@@ -74,6 +81,11 @@ class Account:
                     "gen_ai.usage.output_tokens": usage.output_tokens,
                 }
             )
+
+    def failed(self, call: Span, code: str) -> None:
+        """The provider will not be done."""
+        genai.called(*self._asked, time.monotonic() - self._called_at, error=code)
+        call.fail(code)
 
     def ends(self, outcome: Outcome, usage: Usage | None, ended: str) -> None:
         """``ended``: what became of the ending; WRITTEN, or this worker's part alone is over."""
@@ -86,6 +98,14 @@ class Account:
             "input_tokens": usage.input_tokens if usage else None,
             "output_tokens": usage.output_tokens if usage else None,
         }
+        if ended == "WRITTEN" and self._asked[0]:
+            genai.ended(
+                *self._asked,
+                line["duration_s"],
+                first_s=self._first_token_s,
+                output_tokens=line["output_tokens"],
+                error=outcome.error.code if outcome.error else "",
+            )
         logger.info("stream ended" if ended == "WRITTEN" else "stream left", extra=line)
         self._span.set({"headrace.finish_reason": outcome.finish_reason, "headrace.outcome": ended.lower()})
         if outcome.reason:

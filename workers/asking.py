@@ -104,7 +104,7 @@ class Asking:
             try:
                 outcome, usage = await self._read(provider, request, writer, lambda: account.first_token(call))
             except GenerationError as error:
-                call.fail(error.code)
+                account.failed(call, error.code)
                 raise
             except asyncio.CancelledError:
                 call.set({"headrace.interrupted": True})

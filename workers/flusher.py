@@ -9,6 +9,7 @@ from collections.abc import Callable
 from shared.broker.client import run_many
 from shared.broker.line import Line
 from shared.errors import BrokerUnavailable
+from workers import metrics
 from workers.writer import StreamWriter
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -38,7 +39,8 @@ class Flusher:
             ready = [(writer, call) for writer in waiting if (call := writer.next_call()) is not None]
             if not ready:
                 continue
-            answers = await run_many(self._line, [call for _, call in ready])
+            with metrics.APPEND.time():
+                answers = await run_many(self._line, [call for _, call in ready])
             for (writer, _), answer in zip(ready, answers, strict=True):
                 writer.settle(answer)
             if any(isinstance(answer, BrokerUnavailable) for answer in answers):

@@ -133,7 +133,7 @@ class Generation:
             else:
                 ended = await writer.finish(outcome, usage)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
-            metrics.ENDINGS.labels(outcome.finish_reason).inc()
+            metrics.ENDINGS.labels(outcome.finish_reason, outcome.reason or "").inc()
         if not is_told:
             account.ends(outcome, usage, ended.name)
 

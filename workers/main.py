@@ -14,14 +14,14 @@ import uvloop
 from shared.broker.catalog import Shelf, publish
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.line import Line
-from shared.broker.processes import Presence
+from shared.broker.processes import Load, Presence
 from shared.broker.queue import enqueue
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
 from shared.garbage import settle_garbage_collector
 from shared.logs import configure_logging
-from shared.metrics import SWEPT
+from shared.metrics import SWEPT, LoopLag
 from shared.settings import Settings, SettingsError
 from shared.stopping import cancel_all
 from shared.tracing import Tracing, tracing_of
@@ -116,6 +116,7 @@ class _Worker:
         )
         self._queue = StreamQueue(settings, worker_id, generation.run, put_back)
         self._taking = asyncio.create_task(self._queue.main())
+        self._lag = LoopLag()
         self._presence = Presence(client, worker_id, "worker", self._load)
         offering = _offer(client, self._providers.values())
         works = (
@@ -127,9 +128,11 @@ class _Worker:
             lanes.run(),
             offering,
             self._presence.run(),
+            self._lag.run(),
         )
         self._background = [asyncio.create_task(work) for work in works]
         settle_garbage_collector()
+        metrics.SLOTS.set(settings.concurrency)
         logger.info("worker %s serves %s, %d slots", worker_id, ", ".join(self._providers), settings.concurrency)
 
     async def serve(self, stop: asyncio.Event) -> int:
@@ -154,9 +157,14 @@ class _Worker:
             await line.aclose()
         await self._client.aclose()
 
-    def _load(self) -> tuple[int, int, int, bool]:
+    def _load(self) -> Load:
         """What others see of this process."""
-        return len(self._leases), self._settings.concurrency, 0, not self._queue.allow_pick_jobs
+        return Load(
+            streams=len(self._leases),
+            slots=self._settings.concurrency,
+            lag_s=self._lag.worst_s,
+            draining=not self._queue.allow_pick_jobs,
+        )
 
     async def _drain(self) -> None:
         """Take nothing new, finish what runs until the deadline, hand the rest over."""

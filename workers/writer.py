@@ -65,6 +65,7 @@ class StreamWriter:
         self._estimate = Estimate.of(claimed.fields)
         self._wake = wake
         self._on_stop = on_stop
+        self._cap = settings.cap
         self._most_unsent = 2 * settings.max_event_bytes
         self._gathering = Gathering(settings.max_event_bytes)
         self._events = KeptEvents()
@@ -262,6 +263,7 @@ class StreamWriter:
         if usage is None:
             sent = self._gathering
             usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
+            metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
         if not self._events and not self._is_first_output:
             # An earlier attempt's text is with the readers: only `start` can tell them that it no longer stands.
             self._events.freeze([self._start])
@@ -289,4 +291,5 @@ class StreamWriter:
             self._ending = replace(self._ending, only_if_unwatched=False)  # settled, should it have to be said again
         if not self._ended.done():
             self._ended.set_result(ended)
+            metrics.TRIMMED.inc(max(0, len(self._events) - self._cap))
         self.stop(ended.name.lower())

@@ -5,6 +5,7 @@ models, owners, counts, times and reasons.
 import time
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter
 
 from gateway.api.answers import CancelAnswer
@@ -53,6 +54,11 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
         ],
         "failures": reasons,
         "left_alone": seen.left_alone,
+        "redis": {
+            "used_bytes": seen.memory.used,
+            "limit_bytes": seen.memory.limit,
+            "stream_bytes": seen.memory.stream,
+        },
         "counted_over_s": MINUTES * 60,
     }
 
@@ -120,10 +126,7 @@ def _process(process: Process) -> dict[str, Any]:
         "host": process.host,
         "pid": process.pid,
         "since": _time(round(process.since * 1000)),
-        "streams": process.streams,
-        "slots": process.slots,
-        "readers": process.readers,
-        "draining": process.draining,
+        **msgspec.structs.asdict(process.load),
     }
 
 

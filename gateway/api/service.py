@@ -4,13 +4,14 @@ import asyncio
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.api.answers import Health, ModelCard, ModelList
 from gateway.api.problems import CALLER, refusals
 from gateway.state import Caller, Gateway
 from shared.broker.client import check_fitness
 from shared.errors import BrokerUnavailable, Draining, NoModels
+from shared.metrics import exposition
 
 router = APIRouter()
 
@@ -39,7 +40,7 @@ async def readyz(gateway: Gateway) -> Health:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics() -> Response:
     """For Prometheus."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models", responses=refusals(*CALLER, "no_models"))

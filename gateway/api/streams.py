@@ -58,7 +58,11 @@ async def resume(
         raise Draining
     by_header, by_query = parse_cursor(last_event_id), parse_cursor(query_cursor)  # neither may be malformed
     cursor = by_query if last_event_id is None else by_header
-    page = await read_own(gateway, right, stream_id, cursor)
+    try:
+        page = await read_own(gateway, right, stream_id, cursor)
+    except StreamGone:
+        metrics.RESUMES.labels("expired").inc()
+        raise
     if cursor != START:
         how = "same_epoch" if cursor.epoch == page.epoch else "reset"
         metrics.RESUMES.labels(how).inc()

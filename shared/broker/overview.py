@@ -14,6 +14,7 @@ from shared.broker.breaker import read_breakers
 from shared.broker.client import Client, ask
 from shared.broker.keys import CATALOG, ENDED, FAILED, WAITING, endings_key, sweep_keys
 from shared.broker.line import Command
+from shared.broker.memory import Memory, read_memory
 from shared.broker.processes import Process, read_processes
 from shared.broker.timeline import Known, look_at
 
@@ -44,6 +45,7 @@ class Overview:
     processes: list[Process]
     minutes: list[tuple[int, dict[str, int]]]
     left_alone: list[str]
+    memory: Memory
 
 
 async def look_around(client: Client) -> Overview:
@@ -57,13 +59,12 @@ async def look_around(client: Client) -> Overview:
         ("ZRANGE", FAILED, 0, _MOST_ENDED - 1, "REV"),
         ("HKEYS", CATALOG),
         *(("HGETALL", endings_key(minute)) for minute in minutes),
-        *(("ZCARD", index) for index in _INDEXES),
         *(("ZRANGE", index, 0, _OF_EACH_BUCKET - 1) for index in _INDEXES),
     ]
     answers = iter(await ask(client, commands))
     waiting, longest, ended, failed, offered = (next(answers) for _ in range(5))
     counted = [(minute, _counts(next(answers))) for minute in minutes]
-    live = sum(next(answers) for _ in _INDEXES)
+    memory = await read_memory(client)
     first = dict.fromkeys(each.decode() for each in longest[::2])
     chosen = list(islice(first | dict.fromkeys(_in_turn(list(answers))), MOST_LIVE))
     lately = [[each.decode() for each in ids] for ids in (ended, failed)]
@@ -71,7 +72,7 @@ async def look_around(client: Client) -> Overview:
     by_id = {each.stream_id: each for each in known}
     return Overview(
         at_ms=at_ms,
-        live=live,
+        live=memory.live,
         waiting=waiting,
         oldest_ms=int(longest[1]) if longest else None,
         streams=sorted(
@@ -82,6 +83,7 @@ async def look_around(client: Client) -> Overview:
         failed=[by_id[each] for each in lately[1] if each in by_id],
         processes=await read_processes(client),
         minutes=counted,
+        memory=memory,
         left_alone=await _left_alone(client, sorted(each.decode() for each in offered)),
     )
 

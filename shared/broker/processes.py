@@ -24,33 +24,40 @@ _LIFE_MS: Final = 15_000
 _MOST: Final = 500
 
 
-class Process(msgspec.Struct, frozen=True):
+class Load(msgspec.Struct, frozen=True):
     """``streams``: that a worker writes or a gateway reads. ``slots``: how many a worker may have at once;
-    ``readers``: clients of a gateway. ``since``: when it started, in Unix seconds."""
+    ``readers``: clients of a gateway. ``lag_s``: of its event loop, the worst of late."""
+
+    streams: int
+    slots: int = 0
+    readers: int = 0
+    lag_s: float = 0.0
+    draining: bool = False
+
+
+class Process(msgspec.Struct, frozen=True):
+    """``since``: when it started, in Unix seconds."""
 
     id: str
     kind: Literal["gateway", "worker"]
     host: str
     pid: int
     since: float
-    streams: int
-    slots: int = 0
-    readers: int = 0
-    draining: bool = False
+    load: Load
 
 
 _decoder: Final = msgspec.json.Decoder(Process)
 
 
 class Presence:
-    """Says that this process is there, with what ``look`` tells of it: streams, slots, readers, draining."""
+    """Says that this process is there, with what ``look`` tells of it."""
 
     def __init__(
         self,
         client: Client,
         process_id: str,
         kind: Literal["gateway", "worker"],
-        look: Callable[[], tuple[int, int, int, bool]],
+        look: Callable[[], Load],
     ) -> None:
         self._client = client
         self._id = process_id
@@ -71,17 +78,13 @@ class Presence:
             await ask(self._client, [("ZREM", PROCESSES, self._id), ("DEL", process_key(self._id))])
 
     async def _tell(self) -> None:
-        streams, slots, readers, draining = self._look()
         told = Process(
             id=self._id,
             kind=self._kind,
             host=socket.gethostname(),
             pid=os.getpid(),
             since=self._since,
-            streams=streams,
-            slots=slots,
-            readers=readers,
-            draining=draining,
+            load=self._look(),
         )
         now_ms = time.time_ns() // 1_000_000
         commands: list[Command] = [

@@ -1,0 +1,149 @@
+"""``headrace top``: gateways, workers, queue and Redis in the terminal, by ``/ops/overview`` of any gateway."""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx2
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from headrace.pieces import note
+
+_LOOK_EVERY_S: Final = 2.0
+_TIMEOUT: Final = httpx2.Timeout(10)
+_LATE_S: Final = 0.1
+Overview = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """``once``: print what there is now, and no more."""
+
+    url: str
+    key: str | None
+    once: bool
+
+
+class NotShown(Exception):
+    """Whatever is wrong, in words."""
+
+
+async def top(watch: Watch) -> int:
+    """The exit code: 0, or 1 where nothing can be shown."""
+    console = Console()
+    headers = {"Authorization": f"Bearer {watch.key}"} if watch.key else {}
+    async with httpx2.AsyncClient(timeout=_TIMEOUT, headers=headers) as client:
+        try:
+            seen = await _look(client, watch.url)
+        except NotShown as error:
+            note(f"error: {error}")
+            return 1
+        if watch.once or not console.is_terminal:
+            console.print(render(seen))
+            return 0
+        await _follow(client, watch.url, seen, console)
+        return 0
+
+
+async def _follow(client: httpx2.AsyncClient, url: str, seen: Overview, console: Console) -> None:
+    """Until Ctrl-C. A gateway that is away leaves what was seen last, and a word."""
+    leaving = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leaving.set)
+    with Live(render(seen), console=console, screen=True, auto_refresh=False) as live:
+        while not leaving.is_set():
+            trouble = ""
+            try:
+                seen = await _look(client, url)
+            except NotShown as error:
+                trouble = str(error)
+            live.update(render(seen, trouble), refresh=True)
+            try:
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await leaving.wait()
+            except TimeoutError:
+                continue
+
+
+async def _look(client: httpx2.AsyncClient, url: str) -> Overview:
+    try:
+        answer = await client.get(f"{url}/ops/overview")
+    except httpx2.HTTPError as error:
+        raise NotShown(f"{url} does not answer: {type(error).__name__}") from None
+    try:
+        body: Overview = answer.json()
+    except ValueError:
+        raise NotShown(f"{url} is no gateway of Headrace's: HTTP {answer.status_code}") from None
+    if answer.status_code != 200:
+        raise NotShown(body.get("error", {}).get("message") or f"HTTP {answer.status_code}")
+    return body
+
+
+def render(seen: Overview, trouble: str = "") -> RenderableType:
+    return Group(
+        Text(trouble or f"as of {seen['at']}", style="bold red" if trouble else "dim"),
+        _sums(seen),
+        _processes("worker", seen["workers"]),
+        _processes("gateway", seen["gateways"]),
+        *_failures(seen),
+    )
+
+
+def _sums(seen: Overview) -> Table:
+    used, slots = (sum(worker[name] for worker in seen["workers"]) for name in ("streams", "slots"))
+    redis = seen["redis"]
+    limit = f" of {_bytes(redis['limit_bytes'])}" if redis["limit_bytes"] else ""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(justify="right", style="bold")
+    table.add_column(style="dim")
+    table.add_row("live streams", str(seen["live"]), "")
+    table.add_row("waiting", str(seen["waiting"]), f"the oldest for {seen['oldest_waiting_s']:.1f} s")
+    table.add_row("taken per second", f"{seen['taken_per_s']:.1f}", "")
+    table.add_row("slots in use", f"{used}/{slots}", f"{max(0, slots - used)} free")
+    table.add_row("Redis", _bytes(redis["used_bytes"]) + limit, f"{_bytes(redis['stream_bytes'])} a stream")
+    return table
+
+
+def _processes(kind: str, processes: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", title_justify="left")
+    for name in (kind, "host"):
+        table.add_column(name)
+    for name in ("streams", "slots" if kind == "worker" else "readers", "loop lag"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for process in processes:
+        table.add_row(
+            process["id"],
+            process["host"],
+            str(process["streams"]),
+            str(process["slots" if kind == "worker" else "readers"]),
+            Text(f"{process['lag_s'] * 1000:.0f} ms", style="red" if process["lag_s"] > _LATE_S else ""),
+            "draining" if process["draining"] else "",
+        )
+    if not processes:
+        table.add_row(Text("none", style="bold red"))
+    return table
+
+
+def _failures(seen: Overview) -> list[Text]:
+    lines = [
+        Text(f"{count} failed as {reason} in {seen['counted_over_s'] // 60} minutes", style="red")
+        for reason, count in sorted(seen["failures"].items(), key=lambda each: -each[1])
+    ]
+    return lines + [Text(f"{name} is left alone: its breaker is open", style="red") for name in seen["left_alone"]]
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def run(watch: Watch) -> int:
+    return asyncio.run(top(watch))

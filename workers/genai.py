@@ -1,0 +1,77 @@
+"""Metrics under the names, labels and buckets of OpenTelemetry's conventions for generative AI.
+
+``gen_ai_server_*``: an answer as Headrace's client has it, from its request on, with the wait in the queue.
+``gen_ai_client_*``: a call of a provider as Headrace has it. A stream is counted at its end, by who ended it.
+"""
+
+from typing import Final
+
+from prometheus_client import Counter, Histogram
+
+from shared.protocol.events import Usage
+
+_NAMES: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+_SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST: Final = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+_EACH: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
+_TOKENS: Final = tuple(4**power for power in range(14))
+
+FIRST_TOKEN = Histogram(
+    "gen_ai_server_time_to_first_token_seconds", "From a request to its first token", _NAMES, buckets=_FIRST
+)
+EACH_TOKEN = Histogram(
+    "gen_ai_server_time_per_output_token_seconds", "Between tokens, after the first", _NAMES, buckets=_EACH
+)
+REQUEST = Histogram(
+    "gen_ai_server_request_duration_seconds",
+    "From a request to the end of its answer",
+    [*_NAMES, "error_type"],
+    buckets=_SECONDS,
+)
+OPERATION = Histogram(
+    "gen_ai_client_operation_duration_seconds",
+    "One call of a provider, to its end",
+    [*_NAMES, "error_type"],
+    buckets=_SECONDS,
+)
+TOKENS = Histogram(
+    "gen_ai_client_token_usage", "Tokens of one call of a provider", [*_NAMES, "gen_ai_token_type"], buckets=_TOKENS
+)
+UNTOLD_MODELS = Counter("headrace_untold_models_total", "Answers whose model has no label of its own")
+
+#: A model that many clients ask for is among the first that answer; whoever invents names fills nothing.
+_MOST_MODELS: Final = 100
+_OTHER: Final = "other"
+_models: set[tuple[str, str]] = set()
+
+
+def labels_of(provider: str, model: str, *, answered: bool) -> tuple[str, str, str]:
+    """A model has a label once it has ``answered``, and if it is among the first hundred to do so."""
+    if (provider, model) not in _models:
+        if not answered or len(_models) >= _MOST_MODELS:
+            UNTOLD_MODELS.inc()
+            return "chat", provider, _OTHER
+        _models.add((provider, model))
+    return "chat", provider, model
+
+
+def called(provider: str, model: str, seconds: float, *, usage: Usage | None = None, error: str = "") -> None:
+    """One call of a provider is over."""
+    labels = labels_of(provider, model, answered=not error)
+    OPERATION.labels(*labels, error).observe(seconds)
+    if usage is not None:
+        TOKENS.labels(*labels, "input").observe(usage.input_tokens)
+        TOKENS.labels(*labels, "output").observe(usage.output_tokens)
+
+
+def ended(
+    provider: str, model: str, seconds: float, *, first_s: float | None, output_tokens: int | None, error: str
+) -> None:
+    """A stream is over. ``first_s``: when its first token came, in seconds from its request."""
+    labels = labels_of(provider, model, answered=not error)
+    REQUEST.labels(*labels, error).observe(seconds)
+    if first_s is None:
+        return
+    FIRST_TOKEN.labels(*labels).observe(first_s)
+    if output_tokens is not None and output_tokens > 1:
+        EACH_TOKEN.labels(*labels).observe((seconds - first_s) / (output_tokens - 1))

@@ -509,7 +509,8 @@ async def test_its_line_and_the_gateways_have_one_id(behind: System, nginx: Ngin
     async def is_told() -> bool:
         logs = [gateway.log.read_text() for gateway in behind.gateways]
         told = [line for log in logs for line in log.splitlines() if f'"request_id":"{request_id}"' in line]
-        return len(told) == 1 == sum(line["request_id"] == request_id for line in nginx.logged())
+        of_nginx = [line for line in nginx.logged() if line["request_id"] == request_id]
+        return len(told) == len(of_nginx) == 1
 
     await behind.eventually(is_told)
 

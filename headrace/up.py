@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import sys
 from contextlib import ExitStack
@@ -18,6 +19,8 @@ from headrace.readiness import wait_ready
 from headrace.supervisor import Supervisor
 from shared.settings import Settings
 
+#: By which prometheus-client knows it.
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 LAST_PORT = 65_535
 #: On one's own machine, Ctrl-C should not take half a minute, unless HEADRACE_DRAIN_S says that it may.
 DRAIN_S = 8.0
@@ -96,6 +99,7 @@ def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, st
     secret = plan.settings.secret
     return {
         **os.environ,
+        **_one_metrics_page(plan, directory),
         "PYTHONUNBUFFERED": "1",
         "HEADRACE_LOG_FORMAT": plan.settings.log_format or ("text" if sys.stdout.isatty() else "json"),
         "HEADRACE_DRAIN_S": str(plan.drain_s),
@@ -103,6 +107,17 @@ def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, st
         "HEADRACE_REDIS_URL": broker.redis_url if broker else plan.settings.redis_url,
         "HEADRACE_SECRET": secret.get_secret_value() if secret else data_dir.secret(directory),
     }
+
+
+def _one_metrics_page(plan: Plan, directory: Path) -> dict[str, str]:
+    """Workers cannot all have one port: so every gateway's page tells of all processes, which keep their figures in a
+    folder. It begins empty; a process id of another life would be taken for one of this."""
+    if plan.settings.metrics_port or MULTIPROCESS_DIR in os.environ:
+        return {}
+    folder = directory / "metrics"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return {MULTIPROCESS_DIR: str(folder)}
 
 
 async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None, environment: dict[str, str]) -> int:

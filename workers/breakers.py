@@ -36,6 +36,8 @@ class Breakers:
         self._limit = settings.breaker_failures
         self._open_s = settings.breaker_open_s
         self._known = dict.fromkeys(providers, Breaker())
+        for provider in self._known:
+            metrics.BREAKER_REFUSALS.labels(provider)  # told from the start, as 0
 
     async def run(self) -> None:
         """For ever; without Redis what is known stands."""

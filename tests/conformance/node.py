@@ -13,6 +13,7 @@ from tests.conformance.outcome import Ask, Outcome, Say
 
 #: The program itself: what is on the path is a script that starts it, and would leave it behind.
 NODE = Path(ROOT_DIR) / "bin" / "node"
+_ENDED = "Node has ended: are its packages there? make .venv/installed-node installs them"
 FOLDER = Path(__file__).parent.parent / "node"
 
 
@@ -42,6 +43,9 @@ class Node:
     async def run(self, client: str, ask: Ask, outcome: Outcome, say: Say) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
+        assert self._reading is not None
+        if self._reading.done():
+            raise RuntimeError(_ENDED)
         number = next(self._numbers)
         ended: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._calls[number] = say, ended
@@ -79,4 +83,4 @@ class Node:
                 ended.set_result(heard["outcome"])
         for _, ended in self._calls.values():
             if not ended.done():
-                ended.set_exception(RuntimeError("node has ended"))
+                ended.set_exception(RuntimeError(_ENDED))

@@ -1,0 +1,202 @@
+"""What a busy system tells Prometheus, and what dashboards and alerts make of it."""
+
+import asyncio
+import json
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.fakes.answer import Answer
+from tests.prometheus import Metrics, missing_in, promtool
+from tests.system import REPOSITORY, System
+
+DEPLOY = REPOSITORY / "deploy"
+RULES = DEPLOY / "prometheus" / "alerts.yml"
+DASHBOARD = DEPLOY / "grafana" / "headrace.json"
+WORDS = [f"word{n} " for n in range(100)]
+SECRETS = ("prompt-that-nobody-tells", "word1 ")
+ANSWERS = 3
+
+
+async def metrics_of(system: System, gateway: int = 0) -> Metrics:
+    answer = await system.http.get(f"{system.gateways[gateway].url}/metrics")
+    assert answer.status_code == 200
+    for secret in SECRETS:
+        assert secret not in answer.text
+    return Metrics(answer.text)
+
+
+@pytest.fixture(scope="module")
+async def busy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """Two gateways and two workers that share a folder, after some of everything."""
+    folder = tmp_path_factory.mktemp("busy")
+    (folder / "metrics").mkdir()
+    system = System(
+        folder,
+        environment={"PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")},
+        concurrency=8,
+        cap=64,
+        window=16,
+        requests_per_minute=60,
+        lease_s=1,
+        provider_retries=1,
+        provider_connect_timeout_s=0.5,
+    )
+    try:
+        await system.start()
+        await _use(system)
+        yield system
+    finally:
+        await system.stop()
+
+
+async def _use(system: System) -> None:
+    """Answers, a resume, a cancel, a failure, a lost worker, a limit that is reached."""
+    play = system.fake.play
+    play("known", Answer(deltas=WORDS, usage=(5, len(WORDS))))
+    for _ in range(ANSWERS):
+        async with await system.stream("known", SECRETS[0]) as stream:
+            frames = await stream.rest()
+    async with await system.read(stream.stream_id, frames[3].at, gateway=1) as stream:
+        await stream.rest()
+    play("fails", Answer(status=401))
+    for _ in range(2):
+        await system.ended(await system.post("fails"))
+    play("slow", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=3))
+    cancelled = await system.post("slow", max_tokens=1000)
+    await system.eventually(lambda: system.field(cancelled, "started"))
+    await system.http.post(f"{system.url}/chat/{cancelled}/cancel")
+    await system.ended(cancelled)
+    gate = asyncio.Event()
+    play("lost", Answer(deltas=WORDS, gate=gate, gate_after=3))
+    lost = await system.post("lost")
+    await system.eventually(lambda: system.field(lost, "holder"))
+    holder = await system.field(lost, "holder")
+    assert holder is not None
+    killed = await _worker_of(system, holder.split(".")[0])
+    system.workers[killed].signal(signal.SIGKILL)
+    await system.workers[killed].wait()
+    gate.set()
+    await system.ended(lost)
+    del system.workers[killed]
+    for _ in range(60):
+        body = {"model": "openai/known", "messages": [{"role": "user", "content": "hi"}]}
+        if (await system.http.post(f"{system.url}/chat", json=body)).status_code == 429:
+            break
+
+
+async def _worker_of(system: System, worker_id: str) -> int:
+    seen = (await system.http.get(f"{system.url}/ops/overview")).json()
+    (pid,) = [worker["pid"] for worker in seen["workers"] if worker["id"] == worker_id]
+    return [worker.pid for worker in system.workers].index(pid)
+
+
+async def test_any_gateway_tells_of_all_that_share_the_folder(busy: System) -> None:
+    async def told() -> Metrics | None:
+        metrics = await metrics_of(busy, gateway=1)
+        return metrics if metrics.value("headrace_worker_slots") == 8 else None
+
+    metrics = await busy.eventually(told)  # the slots of the worker that was killed are gone
+    known: dict[str, str] = {"gen_ai_provider_name": "openai", "gen_ai_request_model": "known"}
+    assert metrics.value("gen_ai_server_request_duration_seconds_count", error_type="", **known) >= ANSWERS
+    assert metrics.value("gen_ai_server_time_to_first_token_seconds_count", **known) >= ANSWERS
+    assert metrics.value("gen_ai_server_time_per_output_token_seconds_count", **known) >= ANSWERS
+    tokens = "gen_ai_client_token_usage_sum"
+    calls = metrics.value("gen_ai_client_operation_duration_seconds_count", error_type="", **known)
+    assert metrics.value(tokens, gen_ai_token_type="output", **known) == calls * len(WORDS)
+    assert metrics.value(tokens, gen_ai_token_type="input", **known) == calls * 5
+    assert metrics.value("gen_ai_client_operation_duration_seconds_count", error_type="provider_auth") == 2
+    assert metrics.value("headrace_resumes_total", result="same_epoch") == 1
+    assert metrics.value("headrace_cancel_requests_total") == 1
+    assert metrics.value("headrace_endings_total", finish_reason="cancelled", reason="cancelled") == 1
+    assert metrics.value("headrace_tokens_saved_total") > 900
+    assert metrics.value("headrace_takeovers_total") == 1
+    assert metrics.value("headrace_refusals_total", code="requests_per_minute_exceeded") == 1
+    assert metrics.value("headrace_tail_trimmed_events_total") >= 0
+    assert metrics.value("headrace_redis_up") == 1
+    assert metrics.value("headrace_redis_memory_bytes") > 0
+    assert metrics.value("headrace_delivery_seconds_count") > 0
+    assert metrics.value("headrace_append_seconds_count") > 0
+    assert metrics.value("headrace_event_loop_lag_seconds_count") > 0
+
+
+async def test_a_model_that_never_answered_has_no_label(busy: System) -> None:
+    metrics = await metrics_of(busy)
+    assert metrics.values("gen_ai_client_operation_duration_seconds_count", "gen_ai_request_model") <= {
+        *("known", "lost", "slow", "other"),
+    }
+    assert metrics.value("gen_ai_client_operation_duration_seconds_count", gen_ai_request_model="other") >= 2
+
+
+def queries_of_dashboard() -> list[str]:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+
+async def test_every_query_of_the_dashboard_has_something_to_show(busy: System, tmp_path: Path) -> None:
+    metrics = await metrics_of(busy)
+    queries = queries_of_dashboard()
+    assert len(queries) > 30
+    missing = {query: found for query in queries if (found := missing_in(query, metrics))}
+    assert missing == {}
+    rules = [
+        {"record": f"query_{at}", "expr": query.replace("$__rate_interval", "5m")} for at, query in enumerate(queries)
+    ]
+    path = tmp_path / "queries.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", path)
+
+
+async def test_every_alert_asks_for_what_there_is(busy: System) -> None:
+    metrics = await metrics_of(busy)
+    for rule in alerts():
+        assert missing_in(rule["expr"], metrics) == [], rule["alert"]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def test_every_alert_fires_and_only_when_it_should() -> None:
+    promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
+    promtool("test", "rules", DEPLOY / "prometheus" / "alerts_test.yml")
+    tested = {
+        test["name"] for test in yaml.safe_load((DEPLOY / "prometheus" / "alerts_test.yml").read_text())["tests"]
+    }
+    assert tested == {rule["alert"] for rule in alerts()}
+
+
+def test_every_alert_has_an_entry_in_the_runbook() -> None:
+    runbook = (REPOSITORY / "docs" / "runbook.md").read_text()
+    headings = re.findall(r"^## (\w+)$", runbook, re.MULTILINE)
+    assert headings == [rule["alert"] for rule in alerts()]
+    for rule in alerts():
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
+async def test_top_shows_it_in_a_terminal(busy: System) -> None:
+    async def top(*options: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "headrace", "top", "--once", *options),
+            cwd=REPOSITORY,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        return process.returncode, said.decode()
+
+    code, said = await top("--url", busy.url)
+    assert code == 0
+    seen = (await busy.http.get(f"{busy.url}/ops/overview")).json()
+    for process in (*seen["workers"], *seen["gateways"]):
+        assert process["id"] in said
+    assert re.search(r"slots in use +\d+/\d+ ", said)
+    assert re.search(r"Redis +\d+ MB", said)
+    code, said = await top("--url", "http://127.0.0.1:1")
+    assert (code, "does not answer" in said) == (1, True)

@@ -5,13 +5,10 @@ import logging
 import secrets
 import signal
 import sys
-from collections.abc import Collection
-from contextlib import suppress
 from functools import partial
 
 import uvloop
 
-from shared.broker.catalog import Shelf, publish
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.line import Line
 from shared.broker.processes import Load, Presence
@@ -32,14 +29,12 @@ from workers.flusher import Flusher
 from workers.generate import Generation
 from workers.lanes import Lanes
 from workers.leases import Leases
-from workers.providers.base import Provider
+from workers.offering import keep_offering
 from workers.providers.registry import configured_providers
 from workers.queue import StreamQueue
 
 logger = logging.getLogger(__name__)
 
-_ASK_EVERY_S = 60.0
-_TELL_EVERY_S = 5.0
 _HANDOVER_S = 5.0
 
 
@@ -118,7 +113,7 @@ class _Worker:
         self._taking = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
         self._presence = Presence(client, worker_id, "worker", self._load)
-        offering = _offer(client, self._providers.values())
+        offering = keep_offering(client, self._providers.values())
         works = (
             flusher.run(),
             self._leases.renew(),
@@ -213,16 +208,3 @@ async def _wait_until_fit(client: Client) -> None:
             await asyncio.sleep(0.5)
         else:
             return
-
-
-async def _offer(client: Client, providers: Collection[Provider]) -> None:
-    """For ever: ask the providers what they have, and tell the gateways, also a Redis that has forgotten it. All at
-    once, so that no gateway takes a part for the whole."""
-    while True:
-        offers = await asyncio.gather(*(provider.offer() for provider in providers))
-        names = (provider.name for provider in providers)
-        catalog = {name: Shelf(offer.models, offer.open) for name, offer in zip(names, offers, strict=True)}
-        for _ in range(round(_ASK_EVERY_S / _TELL_EVERY_S)):
-            with suppress(BrokerUnavailable):
-                await publish(client, catalog)
-            await asyncio.sleep(_TELL_EVERY_S)

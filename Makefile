@@ -14,7 +14,7 @@ run: $(VENV)/installed  ## The whole system on an embedded broker, with the chat
 	@$(BIN)/headrace up $(ARGS)
 
 test: $(VENV)/installed-dev $(VENV)/installed-node  ## All tests, on real processes (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 compatibility: $(VENV)/installed-dev $(VENV)/installed-node  ## Every client against every provider; writes the table of docs/compatibility.md
 	@$(BIN)/python -m tests.conformance $(ARGS)

@@ -73,11 +73,13 @@ async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 @pytest.fixture
 async def start_system(tmp_path: Path) -> AsyncIterator[StartSystem]:
-    """Starts a system of the test's own: ``await start_system(gateways=1, workers=1, window=8)``."""
+    """Starts a system of the test's own: ``await start_system(gateways=1, workers=1, window=8)``. Of the providers it
+    has OpenAI's alone, unless the test names others."""
     started: list[System] = []
 
     async def start(**options: object) -> System:
-        system = System(tmp_path / f"system{len(started)}", **options)  # type: ignore[arg-type]
+        made: dict[str, Any] = {"providers": ("openai",), **options}
+        system = System(tmp_path / f"system{len(started)}", **made)
         started.append(system)
         system.folder.mkdir()
         await system.start()

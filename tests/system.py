@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +20,7 @@ from tests.ports import free_port
 from tests.sse_client import SseConnection, open_sse
 
 REPOSITORY = Path(__file__).parent.parent
+PROVIDERS = ("openai", "anthropic", "ollama")
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 _BOOT_S = 100  # many systems may start at once on a small machine
 T = TypeVar("T")
@@ -83,7 +84,8 @@ class Gateway(Process):
 
 class System:
     """``settings`` are environment variables without their prefix; ``environment`` has others, as they are.
-    ``credentials`` are headers of every call of :attr:`http`."""
+    ``credentials`` are headers of every call of :attr:`http`. ``providers``, and demo, are on offer: to load the SDK
+    of each takes a worker a second."""
 
     def __init__(
         self,
@@ -93,6 +95,7 @@ class System:
         workers: int = 2,
         environment: Mapping[str, str] | None = None,
         credentials: Mapping[str, str] | None = None,
+        providers: Collection[str] = PROVIDERS,
         **settings: object,
     ) -> None:
         self.folder = folder
@@ -104,6 +107,7 @@ class System:
         self._settings = {f"HEADRACE_{name.upper()}": str(value) for name, value in settings.items()}
         self._settings |= environment or {}
         self._counts = gateways, workers
+        self._providers = frozenset(providers)
         self.gateways: list[Gateway] = []
         self.workers: list[Process] = []
         self.http = httpx2.AsyncClient(timeout=20, trust_env=False, headers=dict(credentials or {}))
@@ -138,7 +142,7 @@ class System:
         await self.fake.stop()
 
     async def ready(self) -> None:
-        """Every gateway answers, and all four providers are on offer."""
+        """Every gateway answers, and all providers are on offer."""
         for gateway in self.gateways:
             await self.eventually(partial(self._offers_all, gateway.url), timeout_s=_BOOT_S)
 
@@ -216,23 +220,29 @@ class System:
             answer = await self.http.get(f"{url}/v1/models")
         except httpx2.HTTPError:
             return False
-        return answer.status_code == 200 and len({m["owned_by"] for m in answer.json()["data"]}) == 4
+        offered = {model["owned_by"] for model in answer.json()["data"]} if answer.status_code == 200 else set()
+        return offered == self._providers | {"demo"}
 
     def _environment(self, name: str) -> dict[str, str]:
         """Of the process ``name``; all have the same here."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HEADRACE_", "OPENAI_", "ANTHROPIC_"))}
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_"))
+        }
         return inherited | {
             "HEADRACE_REDIS_URL": self.redis_url,
             "HEADRACE_SECRET": SECRET,
             "HEADRACE_DEMO_TOKENS_PER_S": "200",
             "HEADRACE_BREAKER_FAILURES": "1000",  # one test's provider that fails is no other test's concern
-            "OPENAI_API_KEY": "test-key-123",
-            "OPENAI_BASE_URL": self.fake.openai_base_url,
-            "ANTHROPIC_API_KEY": "test-key-456",
-            "ANTHROPIC_BASE_URL": self.fake.anthropic_base_url,
-            "OLLAMA_HOST": self.fake.ollama_host,
+            **{name: value for each in self._providers for name, value in self._provider(each).items()},
             **self._settings,
         }
+
+    def _provider(self, name: str) -> dict[str, str]:
+        return {
+            "openai": {"OPENAI_API_KEY": "test-key-123", "OPENAI_BASE_URL": self.fake.openai_base_url},
+            "anthropic": {"ANTHROPIC_API_KEY": "test-key-456", "ANTHROPIC_BASE_URL": self.fake.anthropic_base_url},
+            "ollama": {"OLLAMA_HOST": self.fake.ollama_host},
+        }[name]
 
 
 def ask(model: str, prompt: str = "hi", **body: object) -> dict[str, object]:

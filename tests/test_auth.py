@@ -32,7 +32,7 @@ GUARDED = {"auth": "keys,jwt", "jwt_secret": JWT_SECRET, "jwt_audience": AUDIENC
 @pytest.fixture(scope="module")
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Two gateways that want keys or tokens."""
-    system = System(tmp_path_factory.mktemp("guarded"), gateways=2, workers=1, **GUARDED)  # type: ignore[arg-type]
+    system = System(tmp_path_factory.mktemp("guarded"), gateways=2, workers=1, providers=("openai",), **GUARDED)  # type: ignore[arg-type]
     try:
         system.http.headers["Authorization"] = f"Bearer {token('boot')}"
         await system.start()

@@ -24,7 +24,9 @@ names = (f"user-{n}" for n in itertools.count())
 @pytest.fixture(scope="module")
 async def limited(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Two gateways without limits but those that a key has."""
-    system = System(tmp_path_factory.mktemp("limited"), gateways=2, workers=1, auth="keys,jwt", **_JWT)
+    system = System(
+        tmp_path_factory.mktemp("limited"), gateways=2, workers=1, providers=("openai",), auth="keys,jwt", **_JWT
+    )
     try:
         system.http.headers["Authorization"] = f"Bearer {token('boot')}"
         await system.start()
@@ -201,7 +203,8 @@ async def test_reading_is_never_limited(limited: System) -> None:
 
 async def test_a_limit_for_all_with_a_crash_in_between(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The slots of a worker that was killed are free when its streams have ended, no sooner and no later."""
-    system = System(tmp_path_factory.mktemp("crash"), gateways=2, workers=2, concurrent_streams=3, lease_s=1)
+    options: dict[str, Any] = {"providers": ("openai",), "concurrent_streams": 3, "lease_s": 1}
+    system = System(tmp_path_factory.mktemp("crash"), gateways=2, workers=2, **options)
     try:
         await system.start()
         gate = asyncio.Event()

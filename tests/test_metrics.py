@@ -39,6 +39,7 @@ async def busy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System
     (folder / "metrics").mkdir()
     system = System(
         folder,
+        providers=("openai",),
         environment={"PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")},
         concurrency=8,
         cap=64,

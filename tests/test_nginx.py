@@ -30,7 +30,7 @@ async def behind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     """Two gateways and a worker of this module's own: some are killed."""
     need_nginx()
     proxies = "127.0.0.1"
-    system = System(tmp_path_factory.mktemp("behind"), workers=1, trusted_proxies=proxies)
+    system = System(tmp_path_factory.mktemp("behind"), workers=1, providers=("openai",), trusted_proxies=proxies)
     try:
         await system.start()
         yield system

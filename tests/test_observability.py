@@ -32,6 +32,7 @@ async def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
     """All that can be told is: traces are on, and logs at their lowest level."""
     system = System(
         tmp_path_factory.mktemp("traced"),
+        providers=("openai",),
         gateways=1,
         workers=1,
         environment={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, **PROMPTLY},

@@ -25,6 +25,7 @@ HELD = Answer(deltas=("canary-answer ",) * 5, end="hang")
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     system = System(
         tmp_path_factory.mktemp("ops"),
+        providers=("openai",),
         gateways=1,
         workers=1,
         auth="keys,jwt",

@@ -16,7 +16,7 @@ from tests.broker import Broker
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.sse_client import SseConnection, open_sse, text_of
-from tests.system import System, ask
+from tests.system import PROVIDERS, System, ask
 from tests.test_auth import bearer, code_of, token
 
 JWT: dict[str, Any] = {"auth": "jwt", "jwt_secret": "a-secret-for-tests-" * 4, "jwt_audience": "headrace-tests"}
@@ -108,7 +108,9 @@ async def test_who_waits_is_told_where_and_again_when_that_changes(start_system:
 
 async def test_a_provider_has_so_many_streams_at_once(start_system: StartSystem) -> None:
     """Over all workers; others are not kept waiting by it."""
-    system = await start_system(workers=2, concurrency=20, lease_s=1, provider_streams='{"openai": 3}')
+    system = await start_system(
+        workers=2, concurrency=20, lease_s=1, provider_streams='{"openai": 3}', providers=PROVIDERS
+    )
     gate = asyncio.Event()
     system.fake.play("capped", Answer(deltas=("one", " two"), gate=gate))
     ids = [await system.post("capped") for _ in range(9)]

@@ -12,7 +12,7 @@ from tests.conftest import IMPATIENT, StartSystem
 from tests.fakes import Answer, FakeProvider
 from tests.raw_server import full_listener
 from tests.sse_client import Frame, error_of, text_of
-from tests.system import System
+from tests.system import PROVIDERS, System
 
 DOWN = Answer(status=503)
 LIMITED = Answer(status=429, retry_after="0")
@@ -67,7 +67,8 @@ async def test_a_connection_that_is_not_taken(start_system: StartSystem, name: s
     with full_listener() as url:
         addresses = {"OPENAI_BASE_URL": url, "ANTHROPIC_BASE_URL": url, "OLLAMA_HOST": url}
         settings = IMPATIENT | {"first_token_timeout_s": 10}
-        system = await start_system(gateways=1, workers=1, **settings, environment=addresses)
+        addresses = {variable: url for variable, url in addresses.items() if name.upper() in variable}
+        system = await start_system(gateways=1, workers=1, providers=(name,), **settings, environment=addresses)
         assert error_of(await answer(system, "m", provider=name)) == ("provider_connect_timeout", True)
 
 
@@ -202,7 +203,9 @@ async def test_nobody_else_is_asked_once_a_token_is_out(impatient: System) -> No
 
 async def test_fallbacks_by_setting(start_system: StartSystem) -> None:
     fallbacks = {"openai/mine": ["anthropic/by-setting"], "openai": ["ollama/for-all"]}
-    system = await start_system(gateways=1, workers=1, provider_retries=0, fallbacks=json.dumps(fallbacks))
+    system = await start_system(
+        gateways=1, workers=1, provider_retries=0, fallbacks=json.dumps(fallbacks), providers=PROVIDERS
+    )
     for model in ("mine", "other"):
         system.fake.play(model, DOWN)
     for model in ("by-setting", "for-all"):
@@ -216,7 +219,9 @@ async def test_fallbacks_by_setting(start_system: StartSystem) -> None:
 
 
 async def test_a_provider_that_keeps_failing_is_left_alone_by_all_workers(start_system: StartSystem) -> None:
-    system = await start_system(gateways=1, workers=2, provider_retries=0, breaker_failures=3, breaker_open_s=2)
+    system = await start_system(
+        gateways=1, workers=2, provider_retries=0, breaker_failures=3, breaker_open_s=2, providers=PROVIDERS
+    )
     system.fake.play("m", DOWN)
     for _ in range(3):
         assert error_of(await answer(system, "m"))[0] == "provider_unavailable"

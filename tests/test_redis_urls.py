@@ -49,7 +49,7 @@ class Sentinel(Broker):
 @pytest.mark.timeout(120)
 async def test_a_failover_in_the_middle_of_answers(tmp_path: Path) -> None:
     """The master dies; its replica is promoted; every stream goes on where it was."""
-    system = System(tmp_path)
+    system = System(tmp_path, providers=("openai",))
     replica = Broker(tmp_path / "replica", "--replicaof", "127.0.0.1", str(system.broker.port))
     sentinel = Sentinel(tmp_path / "sentinel", system.broker)
     system.redis_url = f"sentinel://127.0.0.1:{sentinel.port}/main/0"
@@ -91,7 +91,7 @@ async def test_tls_and_a_user_of_its_own(tmp_path: Path) -> None:
             pytest.fail("redis-server with TLS and openssl are needed")
         pytest.skip("needs a redis-server with TLS, and openssl")
     certificate, key = await asyncio.to_thread(make_certificate, tmp_path)
-    system = System(tmp_path / "system")
+    system = System(tmp_path / "system", providers=("openai",))
     system.folder.mkdir()
     tls_port = free_port()
     system.broker = Broker(

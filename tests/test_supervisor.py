@@ -406,4 +406,4 @@ async def test_a_redis_that_is_named_is_used_instead_of_a_broker(tmp_path: Path)
         running_up(tmp_path / "up", HEADRACE_REDIS_URL=broker.redis_url) as up,
     ):
         assert set(up.pids) == {"gateway.1", "worker.1"}
-        assert [p.name for p in (tmp_path / "up").iterdir()] == ["secret"]
+        assert sorted(p.name for p in (tmp_path / "up").iterdir()) == ["metrics", "secret"]

@@ -394,7 +394,9 @@ HEADERS = (
 @pytest.fixture(scope="module")
 async def open_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     origins = f"{FRIEND}, http://localhost:5173"
-    system = System(tmp_path_factory.mktemp("cors"), gateways=1, workers=1, cors_origins=origins)
+    system = System(
+        tmp_path_factory.mktemp("cors"), gateways=1, workers=1, providers=("openai",), cors_origins=origins
+    )
     try:
         await system.start()
         yield system

@@ -33,6 +33,7 @@ class Backlog:
         rate = self.drain_rate
         if rate and self.waiting / rate > self._longest_wait_s:
             seconds = round(self.waiting / rate)
+            metrics.REFUSALS.labels(QueueFull.code).inc()
             raise self.refusal(f"{self.waiting} requests wait already, for which it takes about {seconds} s")
 
     def refusal(self, message: str) -> QueueFull:

@@ -148,10 +148,16 @@ def crew(plan: Plan, environment: dict[str, str]) -> list[ChildSpec]:
         for number, port in enumerate(plan.ports, start=1)
     ]
     workers = [
-        ChildSpec(name=f"worker.{number}", argv=(*headrace, "worker"), env=environment)
+        ChildSpec(name=f"worker.{number}", argv=(*headrace, "worker"), env=environment | _metrics_port(plan, number))
         for number in range(1, plan.workers + 1)
     ]
     return gateways + workers
+
+
+def _metrics_port(plan: Plan, number: int) -> dict[str, str]:
+    """One for each worker, from the one that is set on; none where none is set."""
+    first = plan.settings.metrics_port
+    return {"HEADRACE_METRICS_PORT": str(first + number - 1)} if first else {}
 
 
 def _module_options() -> tuple[str, ...]:

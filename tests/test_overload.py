@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from gateway.backlog import Backlog
 from shared.broker.client import Client, connect
@@ -190,6 +191,7 @@ async def test_who_would_wait_for_too_long_is_told_at_once(client: Client) -> No
     with pytest.raises(QueueFull) as refused:
         backlog.check()
     assert "1000 requests wait already" in refused.value.message
+    assert REGISTRY.get_sample_value("headrace_refusals_total", {"code": "queue_full"}) == 1
     assert 1 <= refused.value.retry_after_s <= 60
     await client.delete(WAITING)
     while backlog.waiting:

@@ -26,6 +26,7 @@ from headrace.data_dir import DataDirError
 from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker, find_server
 from headrace.greeting import greeting
 from headrace.supervisor import Supervisor
+from headrace.up import Plan, crew
 from shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -340,6 +341,12 @@ async def shell(line: str) -> str:
     out, _ = await asyncio.wait_for(process.communicate(), 50)
     assert process.returncode == 0, out
     return out.decode()
+
+
+def test_workers_do_not_fight_over_a_port_for_their_metrics(tmp_path: Path) -> None:
+    plan = Plan(settings=Settings(metrics_port=9000), gateways=1, workers=3, data_dir=tmp_path)
+    ports = [spec.env["HEADRACE_METRICS_PORT"] for spec in crew(plan, {}) if spec.name.startswith("worker")]
+    assert ports == ["9000", "9001", "9002"]
 
 
 def test_the_curl_line_is_the_promised_one() -> None:

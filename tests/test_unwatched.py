@@ -27,6 +27,14 @@ async def test_abandoned_after_its_grace(system: System) -> None:
     await call.wait_closed()
     assert call.closed_by_client
 
+    async def is_told() -> bool:
+        """In the worker's log, under the same reason."""
+        lines = [line for worker in system.workers for line in worker.log.read_text().splitlines()]
+        (ended,) = [line for line in lines if connection.stream_id in line and "stream ended" in line] or [""]
+        return '"reason":"abandoned"' in ended
+
+    await system.eventually(is_told)
+
 
 async def test_who_comes_back_within_the_grace_goes_on(system: System) -> None:
     gate = asyncio.Event()

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from shared.broker.answers import Claimed, Refused
 from shared.broker.client import Client, run
-from shared.broker.ending import Outcome, end_claimed, holder_of
+from shared.broker.ending import ABANDONED, Outcome, end_claimed, holder_of
 from shared.broker.scripts import StreamScripts
 from shared.errors import GenerationError, RequestError
 from shared.protocol.events import Usage
@@ -162,6 +162,8 @@ class Interruptible:
 
 
 def _outcome_of_stop(reason: str) -> Outcome:
+    if reason == Ended.WRITTEN.name.lower():  # while the provider was read: no other ending comes so
+        return Outcome.cancelled(ABANDONED)
     if not reason:
         return Outcome.failed(GenerationError("deadline_exceeded", "the answer took longer than the total deadline"))
     return Outcome.cancelled(reason)

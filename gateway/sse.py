@@ -106,16 +106,14 @@ class _Client:
         """Piece by piece, where an event is large: so much a slow client can take within the write deadline."""
         self._under_way += 1
         try:
-            while len(chunk) > _MOST_BYTES:
-                await self._send_piece(chunk[:_MOST_BYTES], more=True)
-                chunk = chunk[_MOST_BYTES:]
-            await self._send_piece(chunk, more=more)
+            while True:
+                piece, chunk = chunk[:_MOST_BYTES], chunk[_MOST_BYTES:]
+                self._since = self._loop.time()
+                await self._send({"type": "http.response.body", "body": piece, "more_body": more or bool(chunk)})
+                if not chunk:
+                    return
         finally:
             self._under_way -= 1
-
-    async def _send_piece(self, piece: bytes, *, more: bool) -> None:
-        self._since = self._loop.time()
-        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _send_ping(self) -> None:
         if not self._under_way:  # an event may have begun since, and a large one goes out in pieces

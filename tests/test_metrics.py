@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,11 @@ async def _use(system: System) -> None:
     play("fails", Answer(status=401))
     for _ in range(2):
         await system.ended(await system.post("fails"))
-    play("slow", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=3))
-    cancelled = await system.post("slow", max_tokens=1000)
-    await system.eventually(lambda: system.field(cancelled, "started"))
-    await system.http.post(f"{system.url}/chat/{cancelled}/cancel")
-    await system.ended(cancelled)
+    play("slow", Answer(deltas=lambda _: repeat("on "), delay_s=0.02))
+    async with await system.stream("slow", max_tokens=100_000) as stream:
+        await system.eventually(lambda: _was_delivered(system))
+        await system.http.post(f"{system.url}/chat/{stream.stream_id}/cancel")
+        await stream.rest()
     gate = asyncio.Event()
     play("lost", Answer(deltas=WORDS, gate=gate, gate_after=3))
     lost = await system.post("lost")
@@ -90,6 +91,11 @@ async def _use(system: System) -> None:
         body = {"model": "openai/known", "messages": [{"role": "user", "content": "hi"}]}
         if (await system.http.post(f"{system.url}/chat", json=body)).status_code == 429:
             break
+
+
+async def _was_delivered(system: System) -> bool:
+    """One append a second is followed to its reader, so an answer may end without one."""
+    return (await metrics_of(system)).value("headrace_delivery_seconds_count") > 0
 
 
 async def _worker_of(system: System, worker_id: str) -> int:

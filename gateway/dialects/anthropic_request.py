@@ -64,7 +64,7 @@ def _messages(messages: Any) -> Iterator[Body]:
         raise InvalidRequest("messages: must be a list")
     for at, message in enumerate(messages):
         place = f"messages.{at}"
-        if not isinstance(message, dict) or message.get("role") not in {"user", "assistant", "system"}:
+        if not isinstance(message, dict) or message.get("role") not in ("user", "assistant", "system"):
             raise InvalidRequest(f"{place}.role: must be user, assistant or system")
         if message["role"] == "system":
             yield from _system(message.get("content"))
@@ -150,9 +150,9 @@ def _tool_choice(choice: Any) -> Any:
     kind = _type(choice)
     if isinstance(choice, dict) and kind == "tool":
         return {"type": "function", "function": {"name": choice.get("name")}}
-    if kind not in _TOOL_CHOICES:
+    if (chosen := _TOOL_CHOICES.get(str(kind))) is None:
         raise InvalidRequest(f"tool_choice.type: must be {', '.join(_TOOL_CHOICES)} or tool")
-    return _TOOL_CHOICES[kind]
+    return chosen
 
 
 def _may_call_in_parallel(choice: Any) -> bool | None:
@@ -161,8 +161,8 @@ def _may_call_in_parallel(choice: Any) -> bool | None:
 
 def _effort(said: Body) -> str | None:
     config, thinking = said.get("output_config"), said.get("thinking")
-    if isinstance(config, dict) and config.get("effort") is not None:
-        return {"max": "high", "xhigh": "high"}.get(config["effort"], config["effort"])
+    if isinstance(config, dict) and (effort := config.get("effort")) is not None:
+        return "high" if effort in ("max", "xhigh") else effort
     match _type(thinking):
         case "enabled" if isinstance(thinking, dict):
             budget = thinking.get("budget_tokens")

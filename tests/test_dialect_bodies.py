@@ -1,0 +1,223 @@
+"""Every dialect's request, with each value of it in turn replaced by something odd: a clear refusal, or a request
+that every provider can be sent. Never anything else, and never a word of what was said."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from copy import deepcopy
+from typing import Any, Final
+
+import pytest
+
+from gateway.dialects import anthropic_request, openai_chat_request, responses_request, ui_message_request
+from shared.errors import InvalidJson, InvalidRequest, ProviderError
+from shared.schemas import ChatRequest, parse_chat_request
+from shared.settings import Settings
+from workers.providers import anthropic_request as to_anthropic
+from workers.providers import ollama_request as to_ollama
+from workers.providers.openai import OpenAIProvider
+
+SAID: Final = "what-was-said"
+ODD: Final[tuple[Any, ...]] = (
+    *(None, True, 0, -1, 0.5, 10**30, "", "odd", "\ud800", "\0", [], [None], [[]], ["odd"], {}, {"type": []}),
+    *({"type": "odd"}, {"odd": {}}, [{}], [{"type": {}}]),
+)
+SCHEMA: Final = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FUNCTION: Final = {"name": "weather", "description": SAID, "parameters": SCHEMA, "strict": True}
+IMAGE: Final = "data:image/png;base64,AAAA"
+ARGUMENTS: Final = json.dumps({"city": SAID})
+
+CHAT: Final = {
+    "model": "gpt-5",
+    "messages": [
+        {"role": "system", "content": SAID},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": SAID}, {"type": "image_url", "image_url": {"url": IMAGE}}],
+        },
+        {
+            "role": "assistant",
+            "content": SAID,
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": SAID},
+    ],
+    "tools": [{"type": "function", "function": FUNCTION}],
+    "tool_choice": {"type": "function", "function": {"name": "weather"}},
+    "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA, "strict": True}},
+    "reasoning_effort": "low",
+    "stop": ["END"],
+    "temperature": 1,
+    "top_p": 0.5,
+    "metadata": {"a": "b"},
+}
+COMPLETION: Final = {
+    **CHAT,
+    "max_completion_tokens": 10,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "n": 1,
+    "logit_bias": {},
+    "user": SAID,
+}
+RESPONSE: Final = {
+    "model": "gpt-5",
+    "instructions": SAID,
+    "input": [
+        {"role": "developer", "content": SAID},
+        {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": SAID},
+                {"type": "input_image", "image_url": IMAGE, "detail": "low"},
+            ],
+        },
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"role": "assistant", "content": [{"type": "output_text", "text": SAID, "annotations": []}]},
+        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": ARGUMENTS},
+        {"type": "function_call_output", "call_id": "c1", "output": SAID},
+    ],
+    "tools": [{"type": "function", **FUNCTION}],
+    "tool_choice": {"type": "function", "name": "weather"},
+    "text": {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA, "strict": True}},
+    "reasoning": {"effort": "low"},
+    "max_output_tokens": 10,
+    "stream": True,
+    "background": True,
+    "store": True,
+    "metadata": {"a": "b"},
+}
+MESSAGE: Final = {
+    "model": "claude",
+    "max_tokens": 10,
+    "system": [{"type": "text", "text": SAID, "cache_control": {"type": "ephemeral"}}],
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": SAID},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+                {"type": "image", "source": {"type": "url", "url": "https://localhost/a.png"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": SAID, "signature": "s"},
+                {"type": "text", "text": SAID},
+                {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": SAID}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": SAID}]}],
+        },
+    ],
+    "tools": [{"name": "weather", "description": SAID, "input_schema": SCHEMA, "strict": True}],
+    "tool_choice": {"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
+    "thinking": {"type": "enabled", "budget_tokens": 5000},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+    "stop_sequences": ["END"],
+    "stream": True,
+    "metadata": {"user_id": SAID},
+}
+UI_MESSAGES: Final = {
+    "id": "chat-1",
+    "model": "gpt-5",
+    "system": SAID,
+    "trigger": "submit-message",
+    "messageId": "m2",
+    "messages": [
+        {
+            "id": "m1",
+            "role": "user",
+            "parts": [{"type": "text", "text": SAID}, {"type": "file", "mediaType": "image/png", "url": IMAGE}],
+        },
+        {
+            "id": "m2",
+            "role": "assistant",
+            "parts": [
+                {"type": "step-start"},
+                {"type": "reasoning", "text": SAID},
+                {"type": "text", "text": SAID},
+                {
+                    "type": "tool-weather",
+                    "toolCallId": "c1",
+                    "state": "output-available",
+                    "input": {"city": SAID},
+                    "output": {"sky": SAID},
+                },
+                {
+                    "type": "dynamic-tool",
+                    "toolName": "weather",
+                    "toolCallId": "c2",
+                    "state": "output-error",
+                    "input": {"city": SAID},
+                    "errorText": SAID,
+                },
+            ],
+        },
+    ],
+}
+DIALECTS: Final[dict[str, tuple[Any, Callable[[bytes], Any]]]] = {
+    "chat": (CHAT, lambda body: (parse_chat_request(body),)),
+    "chat_completions": (COMPLETION, openai_chat_request.parse),
+    "responses": (RESPONSE, lambda body: responses_request.parse(body, [])),
+    "messages": (MESSAGE, anthropic_request.parse),
+    "count_tokens": (MESSAGE, lambda body: anthropic_request.parse(body, only_count=True)),
+    "ui_messages": (UI_MESSAGES, lambda body: ui_message_request.parse(body, None)),
+}
+OPENAI: Final = OpenAIProvider(Settings(openai_base_url="http://127.0.0.1:9"))
+
+
+def places(node: Any) -> Iterator[tuple[str | int, ...]]:
+    """Of every value in ``node``, itself left out."""
+    inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in inside:
+        yield (name,)
+        yield from ((name, *place) for place in places(value))
+
+
+def changed(body: Any, place: tuple[str | int, ...]) -> Iterator[Any]:
+    """The body without what is at that place, and with each odd thing in its stead."""
+    copy = deepcopy(body)
+    *way, last = place
+    holder = copy
+    for step in way:
+        holder = holder[step]
+    for odd in ODD:
+        holder[last] = odd
+        yield copy
+    del holder[last]
+    yield copy
+
+
+def send_to_every_provider(request: ChatRequest) -> None:
+    """A provider may have no words for it, and says so."""
+    for body_of in (to_anthropic.body_of, to_ollama.body_of, OPENAI._body):
+        with suppress(ProviderError):
+            json.dumps(body_of(request), ensure_ascii=False).encode()
+
+
+def refusal_of(parse: Callable[[bytes], Any], body: Any) -> str | None:
+    """None where it was taken, and can be sent."""
+    try:
+        send_to_every_provider(parse(json.dumps(body).encode())[0])
+    except (InvalidRequest, InvalidJson) as refusal:
+        return refusal.message
+    return None
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_anything_odd_is_refused_by_name_or_can_be_sent(name: str) -> None:
+    body, parse = DIALECTS[name]
+    assert refusal_of(parse, body) is None
+    for place in places(body):
+        for odd in changed(body, place):
+            try:
+                refusal = refusal_of(parse, odd)
+            except Exception as error:
+                raise AssertionError(f"{place}: {error!r}") from error
+            assert refusal != ""
+            assert SAID not in (refusal or "")

@@ -115,6 +115,19 @@ async def test_a_failure_is_counted_with_its_reason(system: System) -> None:
     assert (await timeline(system, stream_id))["error"]["code"] == "provider_auth"
 
 
+async def test_a_timeline_tells_who_failed_and_who_was_asked_instead(impatient: System) -> None:
+    impatient.fake.play("told-passes", Answer(status=503), Answer(deltas=("said",)))
+    asked_again = await impatient.post("told-passes")
+    await impatient.ended(asked_again)
+    impatient.fake.play("told-refuses", Answer(status=401))
+    asked_another = await impatient.post("told-refuses", fallbacks=["anthropic/told-passes"])
+    await impatient.ended(asked_another)
+    for stream_id, failure in (asked_again, "openai: provider_unavailable"), (asked_another, "openai: provider_auth"):
+        told = await timeline(impatient, stream_id)
+        assert whats(told) == ["created", "claimed", "provider_failed", "first_token", "ended"]
+        assert told["timeline"][2]["detail"] == failure
+
+
 async def test_what_was_deleted_is_in_no_list(system: System) -> None:
     system.fake.play("fails", Answer(status=401))
     stream_id = await system.post("fails")

@@ -139,6 +139,8 @@ async def test_a_provider_has_so_many_streams_at_once(start_system: StartSystem)
     parked = next(i for i, place in zip(ids, places, strict=True) if place == 6)
     await system.http.post(f"{system.url}/chat/{parked}/cancel")
     assert (await system.ended(parked))["status"] == "cancelled"
+    timeline = (await system.http.get(f"{system.url}/ops/streams/{parked}")).json()["timeline"]
+    assert [(each["what"], each["detail"]) for each in timeline][1] == ("parked", "openai")
     system.workers[0].stop()
     most = 0
 

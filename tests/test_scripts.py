@@ -255,14 +255,14 @@ def test_which_scripts_run_when_redis_is_full() -> None:
     }
     assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read"}
     assert {name for name, flag in flags.items() if flag == ""} == {
-        *("create", "claim", "append", "restore", "enqueue", "unpark", "resumed"),
+        *("create", "claim", "append", "restore", "enqueue", "unpark", "note"),
     }
 
 
 def test_lua_is_little() -> None:
     """What a stream needs, what limits and the queue do, and what operators are told."""
     lines = {path.stem: len(path.read_text().splitlines()) for path in LUA.glob("*.lua")}
-    told = sum(lines.pop(name) for name in ("_endings", "resumed"))
+    told = sum(lines.pop(name) for name in ("_endings", "note"))
     admission = sum(lines.pop(name) for name in ("_account", "_queue", "_lane", "create", "unpark"))
     assert sum(lines.values()) < 450
     assert told < 40

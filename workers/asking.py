@@ -5,13 +5,15 @@ the first token: what a reader has seen is never taken back.
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from shared.broker.client import Client, run
 from shared.broker.ending import Outcome
-from shared.errors import GenerationError, ProviderError
+from shared.broker.scripts import StreamScripts
+from shared.errors import BrokerUnavailable, GenerationError, ProviderError
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
@@ -29,9 +31,18 @@ _backoff: Final = wait_exponential_jitter(multiplier=0.25, max=4, jitter=0.25)
 
 
 class Asking:
-    def __init__(self, providers: Mapping[str, Provider], breakers: Breakers, settings: Settings) -> None:
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        breakers: Breakers,
+        client: Client,
+        scripts: StreamScripts,
+        settings: Settings,
+    ) -> None:
         self._providers = providers
         self._breakers = breakers
+        self._client = client
+        self._scripts = scripts
         self._settings = settings
 
     async def answer(
@@ -71,6 +82,8 @@ class Asking:
                 failure = error
                 await self._breakers.failed(provider.name, error, counts=provider.name not in blamed)
                 blamed.add(provider.name)
+                with suppress(BrokerUnavailable):  # it is only told to operators
+                    await run(self._client, self._scripts.failed(writer.holder.stream_id, provider.name, error.code))
                 raise
 
         def may_help(error: BaseException) -> bool:

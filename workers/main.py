@@ -93,7 +93,7 @@ class _Worker:
             settings=settings,
             client=client,
             scripts=scripts,
-            asking=Asking(self._providers, breakers, settings),
+            asking=Asking(self._providers, breakers, client, scripts, settings),
             flusher=flusher,
             leases=self._leases,
             lanes=lanes,

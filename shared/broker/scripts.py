@@ -204,7 +204,11 @@ class StreamScripts:
 
     def resumed(self, stream_id: str, how: str) -> Call[str]:
         """A reader came back. The ``traceparent`` of the stream, '' where it has none."""
-        return Call(_RESUMED, stream_keys(stream_id), [how], bytes.decode)
+        return Call(_NOTE, stream_keys(stream_id), ["resume", how], bytes.decode)
+
+    def failed(self, stream_id: str, provider: str, code: str) -> Call[str]:
+        """A provider failed, and another may be asked. Answers as :meth:`resumed` does."""
+        return Call(_NOTE, stream_keys(stream_id), ["failure", f"{provider}:{code}"], bytes.decode)
 
     def delete(self, stream_id: str, principal: str) -> Call[bool]:
         """False: there was nothing to delete."""
@@ -251,7 +255,7 @@ _ACKNOWLEDGE: Final = Script("acknowledge")
 _CANCEL: Final = Script("cancel")
 _DELETE: Final = Script("delete", after=("_stream", "_account", "_lane"))
 _READ: Final = Script("read")
-_RESUMED: Final = Script("resumed")
+_NOTE: Final = Script("note")
 _SWEEP: Final = Script("sweep", after=())
 _ENQUEUE: Final = Script("enqueue", after=())
 _UNPARK: Final = Script("unpark", after=())

@@ -24,8 +24,8 @@ Fields = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """``what``: created, claimed, taken_over, first_token, handed_over, resumed, cancel_asked or ended. ``detail``:
-    the worker, how it was resumed, or why it ended."""
+    """``what``: created, parked, claimed, taken_over, provider_failed, first_token, handed_over, resumed,
+    cancel_asked or ended. ``detail``: the worker, the provider, how it was resumed, or why it failed or ended."""
 
     at_ms: int
     what: str
@@ -82,13 +82,15 @@ class Known:
                 if details[1] != "ending":  # else claimed by who only ended it
                     yield Happening(int(at), "taken_over" if attempt > 1 else "claimed", details[1], attempt)
             elif what in _NAMES:
-                yield Happening(int(at), _NAMES[what], ":".join(details), attempt)
+                yield Happening(int(at), _NAMES[what], ": ".join(details), attempt)
         if (ended := self.at("ended")) is not None:
             why = (self.fields["finish_reason"], self.fields["reason"])
             yield Happening(ended, "ended", ": ".join(word for word in why if word), attempt)
 
 
 _NAMES: Final = {
+    "parked": "parked",
+    "failure": "provider_failed",
     "output": "first_token",
     "handover": "handed_over",
     "resume": "resumed",

@@ -9,8 +9,10 @@ const EVERY_MS = 1000;
 
 const WHAT = {
   created: () => "created and queued",
+  parked: ({ detail }) => `waits, since ${detail} may have no more at once`,
   claimed: ({ detail }) => `taken by ${detail}`,
   taken_over: ({ detail, attempt }) => `taken over by ${detail}, attempt ${attempt}`,
+  provider_failed: ({ detail }) => `failed: ${words(detail)}`,
   first_token: ({ attempt }) => (attempt > 1 ? `first token of attempt ${attempt}` : "first token"),
   handed_over: () => "handed over by a worker that left",
   resumed: ({ detail }) => (detail === "reset" ? "a reader came back, and began anew" : "a reader came back"),

@@ -8,7 +8,7 @@ local function park(lane, most, turn)
   local running, parked = lane_key(lane, 'running'), lane_key(lane, 'parked')
   redis.call('ZREMRANGEBYSCORE', running, '-inf', now)
   if redis.call('ZCARD', running) < most or redis.call('ZSCORE', running, ID) then return false end
-  redis.call('ZADD', parked, turn, ID)
+  if redis.call('ZADD', parked, turn, ID) == 1 then note('parked:' .. lane) end
   redis.call('PEXPIREAT', parked, redis.call('PEXPIRETIME', STATE))
   -- Workers take it out of there; the sweep only looks whether one died over it.
   redis.call('ZADD', INDEX, now + 30000, ID)

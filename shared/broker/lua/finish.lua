@@ -15,6 +15,7 @@ if ARGV[8] == '1' and signal(s) == '' then return answer('WATCHED', n, s) end
 
 local events = 10 + tonumber(ARGV[10])
 local last = first + #ARGV - events - 1
+if s.log_epoch == '0' and last > (ARGV[7] == 'failed' and 3 or 2) then note('output:') end -- not only start, error, done
 write(s, epoch, n, last, events + 1 - first, tonumber(ARGV[4]))
 redis.call('HSET', STATE, 'status', ARGV[7], 'ended', now, unpack(ARGV, 11, events))
 settle(tonumber(ARGV[9]))

@@ -2,12 +2,14 @@
 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from shared.errors import ProviderError
 from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice
 
 Body = dict[str, object]
+#: Where Ollama has another word.
+_EFFORTS: Final = {"none": False, "minimal": "low", "xhigh": "high", "max": "high"}
 
 
 def body_of(request: ChatRequest) -> Body:
@@ -16,7 +18,7 @@ def body_of(request: ChatRequest) -> Body:
         "options": _options(request) or None,
         "tools": _tools(request),
         "format": _format(request),
-        "think": request.reasoning_effort,
+        "think": _EFFORTS.get(request.reasoning_effort or "", request.reasoning_effort),
     }
     return {
         "model": request.model,

@@ -207,7 +207,8 @@ async def test_a_retry_of_the_sdk_is_not_paid_for_twice(start_system: StartSyste
     gate = asyncio.Event()
     system.fake.play("once", Answer(deltas=WORDS, gate=gate))
     async with client_of(system, max_retries=5) as client:
-        answering = asyncio.create_task(chunks_of(client, "openai/once"))
+        # Nobody reads while the gateway starts again, which may take longer than this client's usual grace.
+        answering = asyncio.create_task(chunks_of(client, "openai/once", extra_body={"grace_s": 60}))
         await system.fake.wait_calls(1)
         system.gateways[0].stop()
         system.gateways[0].start()

@@ -76,8 +76,16 @@ async def _go_through(system: System, driver: Chrome, url: str, gates: list[asyn
         await system.eventually(look)
 
     async def ask() -> None:
+        """As a person does, who presses again where the page was still busy with the answer before."""
         field = await asyncio.to_thread(driver.find_element, By.TAG_NAME, "input")
-        await asyncio.to_thread(field.send_keys, "hi", Keys.ENTER)
+        said = len(driver.find_elements(By.CSS_SELECTOR, "article.user"))
+        await asyncio.to_thread(field.send_keys, "hi")
+
+        def is_said() -> bool:
+            field.send_keys(Keys.ENTER)
+            return len(driver.find_elements(By.CSS_SELECTOR, "article.user")) > said
+
+        await system.eventually(lambda: asyncio.to_thread(is_said))
 
     so_far = "".join(WORDS[:3])
     await _in_thread(lambda: driver.get(url))

@@ -129,7 +129,7 @@ async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None,
                 await broker.wait_ready()
             for spec in crew(plan, environment):
                 supervisor.start(spec)
-            await wait_ready(plan.settings.host, plan.ports, console)
+            await wait_ready(plan.settings.host, plan.ports, environment["HEADRACE_REDIS_URL"], console)
             console.block(greeting(plan.settings))
             await asyncio.Event().wait()
     except asyncio.CancelledError:  # the first signal; by now everything has been stopped

@@ -367,6 +367,16 @@ async def test_the_curl_line_it_prints_streams_to_the_end(up: Up) -> None:
     assert events.count("done") == 1
 
 
+async def test_it_greets_where_a_key_is_wanted_and_says_how_to_get_one(tmp_path: Path) -> None:
+    data_dir = str(tmp_path)
+    async with running_up(tmp_path, HEADRACE_AUTH="keys", HEADRACE_DATA_DIR=data_dir) as up:
+        assert "headrace keys create NAME" in up.text
+        (line,) = re.findall(r"^  (curl -N .*-d .*)$", up.text, re.MULTILINE)
+        _, key, _ = await headrace("keys", "create", "alice", HEADRACE_DATA_DIR=data_dir)
+        assert "event: done" in await shell(f"KEY={key.strip()}; {line}")
+    assert '"status":401' not in up.text  # nobody asked without a key
+
+
 async def test_every_gateway_serves(up: Up) -> None:
     assert await up.ready()
     assert set(up.pids) == {"broker", "gateway.1", "gateway.2", "worker.1", "worker.2"}

@@ -198,6 +198,14 @@ async def headrace(*arguments: str, **settings: str) -> tuple[int | None, str, s
         ("HEADRACE_PROT", "1", "HEADRACE_PROT: no such setting; did you mean HEADRACE_PORT?"),
         ("HEADRACE_LEASE_S", "soon", "HEADRACE_LEASE_S: "),
         ("HEADRACE_REDIS_URL", "http://x", "HEADRACE_REDIS_URL: "),
+        ("HEADRACE_REDIS_URL", "redis://:gehe/im@x", "HEADRACE_REDIS_URL: "),
+        ("HEADRACE_REDIS_URL", "redis://x/0?colour=red", "HEADRACE_REDIS_URL: "),
+        ("HEADRACE_REDIS_URL", "sentinel://:x@gehe/im@x/m", "HEADRACE_REDIS_URL: "),
+        ("HEADRACE_FALLBACKS", "openai", "HEADRACE_FALLBACKS: "),
+        ("HEADRACE_RETENTION_S", "inf", "HEADRACE_RETENTION_S: "),
+        ("HEADRACE_TICKET_LIFE_S", "1e15", "HEADRACE_TICKET_LIFE_S: "),
+        ("HEADRACE_WRITE_DEADLINE_S", "1e7", "HEADRACE_WRITE_DEADLINE_S: "),
+        ("HEADRACE_SEND_BUFFER_BYTES", "99999999999", "HEADRACE_SEND_BUFFER_BYTES: "),
     ],
 )
 async def test_a_wrong_setting_stops_the_start(command: str, name: str, value: str, told: str) -> None:
@@ -205,6 +213,7 @@ async def test_a_wrong_setting_stops_the_start(command: str, name: str, value: s
     assert (code, out) == (2, "")
     assert err.startswith(told)
     assert "Traceback" not in err
+    assert "gehe" not in err  # a piece of a password
 
 
 async def test_a_gateway_without_a_secret_says_how_to_make_one() -> None:

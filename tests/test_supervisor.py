@@ -223,6 +223,24 @@ async def test_a_gateway_without_a_secret_says_how_to_make_one() -> None:
     assert "openssl rand -hex 32" in err
 
 
+async def test_a_worker_that_waits_for_redis_leaves_when_told(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "headrace", "worker"),
+        cwd=ROOT,
+        env=environment(HEADRACE_REDIS_URL=f"unix://{tmp_path}/none"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        assert b"waiting for Redis" in await asyncio.wait_for(process.stderr.readline(), 30)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def test_a_port_in_use_stops_the_start(tmp_path: Path) -> None:
     first = free_ports(2)
     with socket.create_server(("127.0.0.1", first + 1)):

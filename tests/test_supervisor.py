@@ -259,6 +259,14 @@ async def test_a_data_dir_in_use_stops_the_start(tmp_path: Path) -> None:
     assert err == f"{tmp_path} is in use by another headrace up (pid {os.getpid()})\n"
 
 
+@pytest.mark.parametrize("name", ["lock", "secret", "broker-url"])
+async def test_a_data_dir_that_cannot_be_used_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()  # refused to root too, as a permission is not
+    code, out, err = await headrace("up", "--port", str(free_ports(1)), "--data-dir", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert err == f"cannot use {tmp_path} as data directory: Is a directory\n"
+
+
 async def test_the_leash_ends_what_it_holds_when_the_holder_dies(tmp_path: Path) -> None:
     holder_code = (
         "import subprocess, sys, os, time\n"

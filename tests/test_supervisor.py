@@ -267,6 +267,14 @@ async def test_a_data_dir_that_cannot_be_used_is_told(tmp_path: Path, name: str)
     assert err == f"cannot use {tmp_path} as data directory: Is a directory\n"
 
 
+async def test_answers_are_for_nobody_else_in_a_data_dir_that_others_may_enter(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    async with running_up(tmp_path):
+        files = [path for path in tmp_path.rglob("*.aof") if path.is_file()]
+        assert files
+        assert [path.name for path in files if path.stat().st_mode & 0o077] == []
+
+
 async def test_the_leash_ends_what_it_holds_when_the_holder_dies(tmp_path: Path) -> None:
     holder_code = (
         "import subprocess, sys, os, time\n"

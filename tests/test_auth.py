@@ -471,6 +471,37 @@ async def test_a_cookie_is_not_taken_from_another_sites_page(guarded: System) ->
         assert answer.status_code == status, origin
 
 
+@pytest.mark.parametrize(("origins", "status"), [("", 403), ("https://friend.example", 403), ("*", 202)])
+async def test_another_sites_page_gets_nothing_of_a_gateway_that_asks_nobody(
+    start_system: StartSystem, origins: str, status: int
+) -> None:
+    """It needs no credentials, and asks without a preflight by what it says its body is."""
+    system = await start_system(gateways=1, workers=1, cors_origins=origins)
+    url, body = f"{system.url}/chat", json.dumps(ask("echo"))
+    page = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}
+    assert (await system.http.post(url, content=body, headers=page)).status_code == status
+    if origins.startswith("https"):
+        assert (await system.http.post(url, content=body, headers=page | {"Origin": origins})).status_code == 202
+    mine = await system.http.post(
+        url, content=body, headers=page | {"Origin": system.url, "Sec-Fetch-Site": "same-origin"}
+    )
+    stopped = await system.http.post(f"{system.url}/ops/streams/{mine.json()['stream_id']}/cancel", headers=page)
+    assert (mine.status_code, stopped.status_code) == (202, status)
+
+
+@pytest.mark.parametrize("said", [{}, {"auth": "none"}, {"trusted_proxies": "127.0.0.1"}])
+async def test_a_page_that_rebinds_its_name_to_loopback_gets_nothing(
+    start_system: StartSystem, said: dict[str, str]
+) -> None:
+    system = await start_system(gateways=1, workers=1, **said)
+    stream_id = (await system.http.post(f"{system.url}/chat", json=ask("echo"))).json()["stream_id"]
+    for path in ("/chat", f"/chat/{stream_id}", "/v1/models"):
+        rebound = await system.http.get(f"{system.url}{path}", headers={"Host": "evil.example:8000"})
+        assert rebound.status_code == (200 if said else 403), path
+        own = await system.http.get(f"{system.url}{path}", headers={"Host": "localhost:8000"})
+        assert own.status_code == 200
+
+
 async def test_credentials_and_tickets_stay_out_of_logs(guarded: System) -> None:
     key = await make_key(guarded, "logged")
     started = await start(guarded, key)

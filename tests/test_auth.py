@@ -245,8 +245,9 @@ async def test_a_bad_token_is_refused(guarded: System, bad: str) -> None:
     assert code_of(answer) == (401, "unauthenticated")
 
 
-async def test_a_tokens_scopes_are_heeded(guarded: System) -> None:
-    reads = token(scope="openid read profile")
+@pytest.mark.parametrize("scope", ["openid read profile", ["openid", "read", {}]])
+async def test_a_tokens_scopes_are_heeded(guarded: System, scope: object) -> None:
+    reads = token(scope=scope)
     answer = await guarded.http.post(f"{guarded.url}/chat", json=ask("echo"), headers=bearer(reads))
     assert code_of(answer) == (403, "forbidden")
     stream_id = (await start(guarded, token(scope="chat")))["stream_id"]

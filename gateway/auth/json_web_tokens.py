@@ -72,8 +72,10 @@ class JsonWebTokens:
 
 
 def _scopes_of(claims: dict[str, Any]) -> frozenset[Scope]:
-    """All, where the token says nothing of scopes; else those of ours that it names."""
+    """All, where the token says nothing of scopes; else those of ours that it names, in a text or, as some identity
+    providers have it, in a list."""
     said = claims.get("scope")
-    if not isinstance(said, str):
+    if said is None:
         return ALL_SCOPES
-    return frozenset(Scope(word) for word in said.split() if word in SCOPES)
+    words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
+    return frozenset(Scope(word) for word in words if isinstance(word, str) and word in SCOPES)

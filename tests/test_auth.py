@@ -19,6 +19,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from gateway.auth.json_web_tokens import JsonWebTokens, KeysUnreachable
+from shared.settings import Settings
 from tests.conftest import StartSystem
 from tests.fakes import Answer
 from tests.sse_client import Broken, open_sse, text_of
@@ -339,6 +341,22 @@ async def test_keys_of_a_jwks_verify(start_system: StartSystem) -> None:
             for shown in (signed(new, "new"), signed(new, "old"), signed(new, "unknown"))
         ]
     assert seen == [200, 401, 401]
+
+
+@pytest.mark.parametrize("body", ["<html>Sign in</html>", '{"keys": []}', '{"issuer": "https://id.example"}'])
+async def test_what_is_no_jwks_stops_the_start_and_later_is_no_fault_of_a_token(body: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks.json"
+        said = {"HEADRACE_AUTH": "jwt", "HEADRACE_JWT_AUDIENCE": AUDIENCE, "HEADRACE_JWT_JWKS_URL": url}
+        await test_bad_configuration_stops_the_start(said, [], "HEADRACE_JWT_JWKS_URL: ")
+        tokens = JsonWebTokens(Settings(auth=("jwt",), jwt_audience=AUDIENCE, jwt_jwks_url=url))
+        with pytest.raises(KeysUnreachable):
+            await tokens.principal(signed(ec.generate_private_key(ec.SECP256R1()), "new"))
 
 
 # --- whose a stream is

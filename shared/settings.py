@@ -75,6 +75,24 @@ def _jwks_url(url: str) -> str:
     return url
 
 
+def _server(url: str) -> str:
+    """As Ollama has it, also without a scheme."""
+    try:
+        parts = urlsplit(url if "://" in url else f"//{url}")
+        usable = bool(parts.hostname) and parts.scheme in {"", "http", "https"} and parts.port != 0
+    except ValueError:  # its words may have a piece of a password
+        usable = False
+    if not usable:
+        raise ValueError("is no address: write it as http://127.0.0.1:11434")
+    return url
+
+
+def _base_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return _server(url)
+
+
 def _origin(text: str) -> str:
     parts = urlsplit(text)
     port = parts.port  # raises ValueError where it is none
@@ -119,6 +137,7 @@ _USUAL_PORTS: Final = {"http": 80, "https": 443}
 #: Ten years; beyond some thousand there is no date to be told.
 _LONGEST_S: Final = 10 * 365 * 86_400
 Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
 T = TypeVar("T")
 Json = Annotated[T, NoDecode, BeforeValidator(_json)]
 
@@ -265,11 +284,11 @@ class Settings(BaseSettings):
 
     # --- providers, under the names their SDKs use
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
-    openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    openai_base_url: BaseUrl | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
-    anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
+    anthropic_base_url: BaseUrl | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     ollama_api_key: SecretStr | None = Field(default=None, validation_alias="OLLAMA_API_KEY")
-    ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")
+    ollama_host: Annotated[str, AfterValidator(_server)] | None = Field(default=None, validation_alias="OLLAMA_HOST")
 
     def timeouts(self, provider: str, model: str = "") -> Timeouts:
         """Those of one model: what is said of it, else of its provider, else of all."""

@@ -84,6 +84,7 @@ class Child:
             *self._spec.argv,
             env=self._spec.env,
             pass_fds=self._spec.pass_fds,
+            umask=0o077,  # answers are in what the broker writes, also in a directory that others may enter
             start_new_session=True,  # the terminal's Ctrl-C is for the supervisor, which knows the order
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

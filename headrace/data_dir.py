@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,18 +20,26 @@ class DataDirError(Exception):
     """The directory cannot be used; the message says which and why."""
 
 
-def prepare(path: Path) -> Path:
-    """The absolute path of the directory, made if need be, closed to other users."""
+@contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """What the system refuses within is the directory's fault."""
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return path.resolve(strict=True)
+        yield
     except OSError as error:
         raise DataDirError(f"cannot use {path} as data directory: {error.strerror}") from error
 
 
+def prepare(path: Path) -> Path:
+    """The absolute path of the directory, made if need be, closed to other users."""
+    with _usable(path):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path.resolve(strict=True)
+
+
 def note_broker(data_dir: Path, url: str) -> None:
     """For the other commands, which have to find the broker of a running ``headrace up``."""
-    (data_dir / "broker-url").write_text(url)
+    with _usable(data_dir):
+        (data_dir / "broker-url").write_text(url)
 
 
 def broker_url(data_dir: Path) -> str | None:
@@ -40,10 +49,21 @@ def broker_url(data_dir: Path) -> str | None:
     return None
 
 
+def empty_folder(data_dir: Path, name: str) -> Path:
+    """Of this name, whatever was in it before."""
+    folder = data_dir / name
+    shutil.rmtree(folder, ignore_errors=True)
+    with _usable(data_dir):
+        folder.mkdir(mode=0o700)
+    return folder
+
+
 @contextmanager
 def locked(data_dir: Path) -> Iterator[int]:
     """Holds the directory for this process and for every child that inherits the descriptor it yields."""
-    with (data_dir / "lock").open("a+b", buffering=0) as lock:
+    with _usable(data_dir):
+        lock = (data_dir / "lock").open("a+b", buffering=0)
+    with lock:
         _acquire(lock.fileno(), data_dir)
         os.ftruncate(lock.fileno(), 0)
         os.write(lock.fileno(), str(os.getpid()).encode())
@@ -81,11 +101,12 @@ def _is_alive(pid: str) -> bool:
 def secret(data_dir: Path) -> str:
     """The secret that signs tickets: made once, then always the same, readable by the owner only."""
     path = data_dir / "secret"
-    try:
-        return _read_secret(path)
-    except FileNotFoundError:
-        _create_secret(path)
-        return _read_secret(path)
+    with _usable(data_dir):
+        try:
+            return _read_secret(path)
+        except FileNotFoundError:
+            _create_secret(path)
+            return _read_secret(path)
 
 
 def _read_secret(path: Path) -> str:

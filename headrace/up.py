@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import socket
 import sys
 from contextlib import ExitStack
@@ -114,10 +113,7 @@ def _one_metrics_page(plan: Plan, directory: Path) -> dict[str, str]:
     folder. It begins empty; a process id of another life would be taken for one of this."""
     if plan.settings.metrics_port or MULTIPROCESS_DIR in os.environ:
         return {}
-    folder = directory / "metrics"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
-    return {MULTIPROCESS_DIR: str(folder)}
+    return {MULTIPROCESS_DIR: str(data_dir.empty_folder(directory, "metrics"))}
 
 
 async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None, environment: dict[str, str]) -> int:
@@ -129,7 +125,7 @@ async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None,
                 await broker.wait_ready()
             for spec in crew(plan, environment):
                 supervisor.start(spec)
-            await wait_ready(plan.settings.host, plan.ports, console)
+            await wait_ready(plan.settings.host, plan.ports, environment["HEADRACE_REDIS_URL"], console)
             console.block(greeting(plan.settings))
             await asyncio.Event().wait()
     except asyncio.CancelledError:  # the first signal; by now everything has been stopped

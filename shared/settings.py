@@ -5,14 +5,24 @@ name that nobody knows, stops the start with a message that says which and why. 
 """
 
 import difflib
+import json
 import os
 import re
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.broker.pools import check_url
@@ -29,6 +39,15 @@ class SettingsError(Exception):
 
 def _names(value: object) -> object:
     return tuple(n for n in (part.strip() for part in value.split(",")) if n) if isinstance(value, str) else value
+
+
+def _json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
 
 
 def _public_key(text: str) -> str:
@@ -54,6 +73,24 @@ def _jwks_url(url: str) -> str:
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
         raise ValueError("must begin with https://, or keys could be forged on the way")
     return url
+
+
+def _server(url: str) -> str:
+    """As Ollama has it, also without a scheme."""
+    try:
+        parts = urlsplit(url if "://" in url else f"//{url}")
+        usable = bool(parts.hostname) and parts.scheme in {"", "http", "https"} and parts.port != 0
+    except ValueError:  # its words may have a piece of a password
+        usable = False
+    if not usable:
+        raise ValueError("is no address: write it as http://127.0.0.1:11434")
+    return url
+
+
+def _base_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return _server(url)
 
 
 def _origin(text: str) -> str:
@@ -97,7 +134,12 @@ def _is_loopback(host: str) -> bool:
 
 
 _USUAL_PORTS: Final = {"http": 80, "https": 443}
+#: Ten years; beyond some thousand there is no date to be told.
+_LONGEST_S: Final = 10 * 365 * 86_400
 Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+T = TypeVar("T")
+Json = Annotated[T, NoDecode, BeforeValidator(_json)]
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -123,7 +165,9 @@ class TimeoutChanges(BaseModel):
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
+    )
 
     # --- where things are
     redis_url: Annotated[str, AfterValidator(check_url)] = "redis://127.0.0.1:6379/0"
@@ -153,7 +197,7 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = None
     jwt_leeway_s: Annotated[float, Field(ge=0, le=300)] = 10
     #: Of the ticket in a ``stream_url``; as long as the stream can live where nothing is said.
-    ticket_life_s: Annotated[float, Field(ge=1)] | None = None
+    ticket_life_s: Annotated[float, Field(ge=1, le=_LONGEST_S)] | None = None
 
     # --- how much (docs/limits.md); 0 for no limit. Of each principal, unless its API key says otherwise.
     requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 0
@@ -165,7 +209,7 @@ class Settings(BaseSettings):
     #: So many streams may wait for a worker; further requests are refused with 503.
     queue_depth: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     #: How many streams a provider may have at once, over all workers, as JSON: {"openai": 200, "ollama": 4}.
-    provider_streams: dict[str, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default_factory=dict)
+    provider_streams: Json[dict[str, Annotated[int, Field(ge=1, le=1_000_000)]]] = Field(default_factory=dict)
 
     #: What ``POST /api/chat`` asks where its body has no ``model``: ``provider/model``.
     default_model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
@@ -179,8 +223,8 @@ class Settings(BaseSettings):
     lease_s: Annotated[float, Field(ge=1, le=300)] = 10
     reader_lease_s: Annotated[float, Field(ge=1, le=300)] = 10
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 60
-    retention_s: Annotated[float, Field(ge=1)] = 24 * 3600
-    tombstone_s: Annotated[float, Field(ge=0)] = 7 * 24 * 3600
+    retention_s: Annotated[float, Field(ge=1, le=_LONGEST_S)] = 24 * 3600
+    tombstone_s: Annotated[float, Field(ge=0, le=_LONGEST_S)] = 7 * 24 * 3600
     #: Where a worker tells its metrics over HTTP, on the same host as a gateway's; 0 for nowhere.
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     #: How long a process that was told to leave may finish what it has.
@@ -190,12 +234,12 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     # --- the gateway
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
-    heartbeat_s: Annotated[float, Field(gt=0)] = 15
-    retry_ms: Annotated[int, Field(ge=0)] = 1000
+    heartbeat_s: Annotated[float, Field(gt=0, le=86_400)] = 15
+    retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 1000
     #: A client that takes nothing for this long is cut; it can resume.
-    write_deadline_s: Annotated[float, Field(ge=1)] = 30
+    write_deadline_s: Annotated[float, Field(ge=1, le=86_400)] = 30
     #: Per connection; small, so that a slow client is felt instead of buffered.
-    send_buffer_bytes: Annotated[int, Field(ge=4096)] = 32 * 1024
+    send_buffer_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 32 * 1024
 
     #: Pages of these origins may ask us from a browser: https://chat.example.com, exactly. ``*``: of any, without
     #: credentials.
@@ -222,14 +266,14 @@ class Settings(BaseSettings):
     between_tokens_timeout_s: Seconds = 60
     total_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 1800
     #: Others for some models, as JSON: {"openai/gpt-5": {"first_token_s": 300}, "ollama": {"connect_s": 1}}.
-    model_timeouts: dict[str, TimeoutChanges] = Field(default_factory=dict)
+    model_timeouts: Json[dict[str, TimeoutChanges]] = Field(default_factory=dict)
     #: Further tries of the same model before the first token, if a failure may pass.
     provider_retries: Annotated[int, Field(ge=0, le=10)] = 2
     #: A provider that asks to be left for longer than this is not asked again.
     retry_longest_wait_s: Annotated[float, Field(ge=0, le=600)] = 20
     #: Models to ask instead, as JSON: {"openai/gpt-5": ["anthropic/claude"], "ollama": ["openai/gpt-5"]}; a request
     #: that names its own, or none, is not given these.
-    fallbacks: dict[str, Annotated[list[str], Field(max_length=8)]] = Field(default_factory=dict)
+    fallbacks: Json[dict[str, Annotated[list[str], Field(max_length=8)]]] = Field(default_factory=dict)
     #: After so many failures in a row a provider is left alone for so long, by all workers.
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     breaker_open_s: Annotated[float, Field(gt=0, le=3600)] = 30
@@ -240,11 +284,11 @@ class Settings(BaseSettings):
 
     # --- providers, under the names their SDKs use
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
-    openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    openai_base_url: BaseUrl | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
     anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
-    anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
+    anthropic_base_url: BaseUrl | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
     ollama_api_key: SecretStr | None = Field(default=None, validation_alias="OLLAMA_API_KEY")
-    ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")
+    ollama_host: Annotated[str, AfterValidator(_server)] | None = Field(default=None, validation_alias="OLLAMA_HOST")
 
     def timeouts(self, provider: str, model: str = "") -> Timeouts:
         """Those of one model: what is said of it, else of its provider, else of all."""

@@ -36,11 +36,11 @@ class Described:
 
 
 def compose_services(environment: Mapping[str, str]) -> dict[str, Described]:
-    """With ``environment`` in place of its variables."""
+    """With ``environment`` in ``.env``: in place of its variables, and handed on to whom it gives that file."""
     services = yaml.safe_load(_VARIABLE.sub(lambda found: _value(found, environment), COMPOSE.read_text()))[
         "services"
     ]
-    return {name: _described(service) for name, service in services.items()}
+    return {name: _described(service, environment) for name, service in services.items()}
 
 
 def kubernetes_objects() -> dict[str, dict[str, Any]]:
@@ -138,8 +138,9 @@ class Running:
         return (self._folder / "processes.log").read_text()[-2000:]
 
 
-def _described(service: Mapping[str, Any]) -> Described:
-    environment = {name: str(value) for name, value in service.get("environment", {}).items()}
+def _described(service: Mapping[str, Any], env_file: Mapping[str, str]) -> Described:
+    environment = dict(env_file) if {"path": ".env", "required": False} in service.get("env_file", ()) else {}
+    environment |= {name: str(value) for name, value in service.get("environment", {}).items()}
     _, *health = service["healthcheck"]["test"]
     return Described(service["command"], environment, health, _seconds(service["stop_grace_period"]))
 

@@ -19,6 +19,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from gateway.auth.json_web_tokens import JsonWebTokens, KeysUnreachable
+from shared.settings import Settings
 from tests.conftest import StartSystem
 from tests.fakes import Answer
 from tests.sse_client import Broken, open_sse, text_of
@@ -245,8 +247,9 @@ async def test_a_bad_token_is_refused(guarded: System, bad: str) -> None:
     assert code_of(answer) == (401, "unauthenticated")
 
 
-async def test_a_tokens_scopes_are_heeded(guarded: System) -> None:
-    reads = token(scope="openid read profile")
+@pytest.mark.parametrize("scope", ["openid read profile", ["openid", "read", {}]])
+async def test_a_tokens_scopes_are_heeded(guarded: System, scope: object) -> None:
+    reads = token(scope=scope)
     answer = await guarded.http.post(f"{guarded.url}/chat", json=ask("echo"), headers=bearer(reads))
     assert code_of(answer) == (403, "forbidden")
     stream_id = (await start(guarded, token(scope="chat")))["stream_id"]
@@ -338,6 +341,22 @@ async def test_keys_of_a_jwks_verify(start_system: StartSystem) -> None:
             for shown in (signed(new, "new"), signed(new, "old"), signed(new, "unknown"))
         ]
     assert seen == [200, 401, 401]
+
+
+@pytest.mark.parametrize("body", ["<html>Sign in</html>", '{"keys": []}', '{"issuer": "https://id.example"}'])
+async def test_what_is_no_jwks_stops_the_start_and_later_is_no_fault_of_a_token(body: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks.json"
+        said = {"HEADRACE_AUTH": "jwt", "HEADRACE_JWT_AUDIENCE": AUDIENCE, "HEADRACE_JWT_JWKS_URL": url}
+        await test_bad_configuration_stops_the_start(said, [], "HEADRACE_JWT_JWKS_URL: ")
+        tokens = JsonWebTokens(Settings(auth=("jwt",), jwt_audience=AUDIENCE, jwt_jwks_url=url))
+        with pytest.raises(KeysUnreachable):
+            await tokens.principal(signed(ec.generate_private_key(ec.SECP256R1()), "new"))
 
 
 # --- whose a stream is
@@ -469,6 +488,37 @@ async def test_a_cookie_is_not_taken_from_another_sites_page(guarded: System) ->
     for origin, status in (("https://evil.example", 403), ("null", 403), (own, 202)):
         answer = await guarded.http.post(url, json=ask("echo"), headers=cookie | {"Origin": origin})
         assert answer.status_code == status, origin
+
+
+@pytest.mark.parametrize(("origins", "status"), [("", 403), ("https://friend.example", 403), ("*", 202)])
+async def test_another_sites_page_gets_nothing_of_a_gateway_that_asks_nobody(
+    start_system: StartSystem, origins: str, status: int
+) -> None:
+    """It needs no credentials, and asks without a preflight by what it says its body is."""
+    system = await start_system(gateways=1, workers=1, cors_origins=origins)
+    url, body = f"{system.url}/chat", json.dumps(ask("echo"))
+    page = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}
+    assert (await system.http.post(url, content=body, headers=page)).status_code == status
+    if origins.startswith("https"):
+        assert (await system.http.post(url, content=body, headers=page | {"Origin": origins})).status_code == 202
+    mine = await system.http.post(
+        url, content=body, headers=page | {"Origin": system.url, "Sec-Fetch-Site": "same-origin"}
+    )
+    stopped = await system.http.post(f"{system.url}/ops/streams/{mine.json()['stream_id']}/cancel", headers=page)
+    assert (mine.status_code, stopped.status_code) == (202, status)
+
+
+@pytest.mark.parametrize("said", [{}, {"auth": "none"}, {"trusted_proxies": "127.0.0.1"}])
+async def test_a_page_that_rebinds_its_name_to_loopback_gets_nothing(
+    start_system: StartSystem, said: dict[str, str]
+) -> None:
+    system = await start_system(gateways=1, workers=1, **said)
+    stream_id = (await system.http.post(f"{system.url}/chat", json=ask("echo"))).json()["stream_id"]
+    for path in ("/chat", f"/chat/{stream_id}", "/v1/models"):
+        rebound = await system.http.get(f"{system.url}{path}", headers={"Host": "evil.example:8000"})
+        assert rebound.status_code == (200 if said else 403), path
+        own = await system.http.get(f"{system.url}{path}", headers={"Host": "localhost:8000"})
+        assert own.status_code == 200
 
 
 async def test_credentials_and_tickets_stay_out_of_logs(guarded: System) -> None:

@@ -149,6 +149,17 @@ async def test_compose_runs(tmp_path: Path) -> None:
         running.kill()
 
 
+def test_compose_hands_on_each_setting_of_the_example() -> None:
+    example = (REPOSITORY / ".env.example").read_text()
+    names = re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)
+    assert "HEADRACE_CONTENT_KEYS" in names
+    own = {"HEADRACE_REDIS_URL", "HEADRACE_DRAIN_S", "HEADRACE_TRUSTED_PROXIES"}
+    services = compose_services({**ENVIRONMENT, **{name: f"the {name}" for name in names}})
+    for service in ("gateway-1", "gateway-2", "worker"):
+        given = services[service].environment
+        assert [name for name in names if given.get(name) != f"the {name}" and name not in own] == []
+
+
 def test_compose_gives_addresses_that_nginx_and_gateways_know() -> None:
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     front = {

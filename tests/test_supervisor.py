@@ -198,6 +198,17 @@ async def headrace(*arguments: str, **settings: str) -> tuple[int | None, str, s
         ("HEADRACE_PROT", "1", "HEADRACE_PROT: no such setting; did you mean HEADRACE_PORT?"),
         ("HEADRACE_LEASE_S", "soon", "HEADRACE_LEASE_S: "),
         ("HEADRACE_REDIS_URL", "http://x", "HEADRACE_REDIS_URL: "),
+        ("HEADRACE_REDIS_URL", "redis://:gehe/im@x", "HEADRACE_REDIS_URL: "),
+        ("HEADRACE_REDIS_URL", "redis://x/0?colour=red", "HEADRACE_REDIS_URL: "),
+        ("HEADRACE_REDIS_URL", "sentinel://:x@gehe/im@x/m", "HEADRACE_REDIS_URL: "),
+        ("OPENAI_BASE_URL", "localhost:8080/v1", "OPENAI_BASE_URL: "),
+        ("ANTHROPIC_BASE_URL", "http://x:gehe/im@y", "ANTHROPIC_BASE_URL: "),
+        ("OLLAMA_HOST", ":::", "OLLAMA_HOST: "),
+        ("HEADRACE_FALLBACKS", "openai", "HEADRACE_FALLBACKS: "),
+        ("HEADRACE_RETENTION_S", "inf", "HEADRACE_RETENTION_S: "),
+        ("HEADRACE_TICKET_LIFE_S", "1e15", "HEADRACE_TICKET_LIFE_S: "),
+        ("HEADRACE_WRITE_DEADLINE_S", "1e7", "HEADRACE_WRITE_DEADLINE_S: "),
+        ("HEADRACE_SEND_BUFFER_BYTES", "99999999999", "HEADRACE_SEND_BUFFER_BYTES: "),
     ],
 )
 async def test_a_wrong_setting_stops_the_start(command: str, name: str, value: str, told: str) -> None:
@@ -205,6 +216,7 @@ async def test_a_wrong_setting_stops_the_start(command: str, name: str, value: s
     assert (code, out) == (2, "")
     assert err.startswith(told)
     assert "Traceback" not in err
+    assert "gehe" not in err  # a piece of a password
 
 
 async def test_a_gateway_without_a_secret_says_how_to_make_one() -> None:
@@ -212,6 +224,24 @@ async def test_a_gateway_without_a_secret_says_how_to_make_one() -> None:
     assert code == 2
     assert err.startswith("HEADRACE_SECRET is not set")
     assert "openssl rand -hex 32" in err
+
+
+async def test_a_worker_that_waits_for_redis_leaves_when_told(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "headrace", "worker"),
+        cwd=ROOT,
+        env=environment(HEADRACE_REDIS_URL=f"unix://{tmp_path}/none"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        assert b"waiting for Redis" in await asyncio.wait_for(process.stderr.readline(), 30)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def test_a_port_in_use_stops_the_start(tmp_path: Path) -> None:
@@ -230,6 +260,22 @@ async def test_a_data_dir_in_use_stops_the_start(tmp_path: Path) -> None:
         code, out, err = await headrace("up", "--port", str(free_ports(1)), "--data-dir", str(tmp_path))
     assert (code, out) == (1, "")
     assert err == f"{tmp_path} is in use by another headrace up (pid {os.getpid()})\n"
+
+
+@pytest.mark.parametrize("name", ["lock", "secret", "broker-url"])
+async def test_a_data_dir_that_cannot_be_used_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()  # refused to root too, as a permission is not
+    code, out, err = await headrace("up", "--port", str(free_ports(1)), "--data-dir", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert err == f"cannot use {tmp_path} as data directory: Is a directory\n"
+
+
+async def test_answers_are_for_nobody_else_in_a_data_dir_that_others_may_enter(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    async with running_up(tmp_path):
+        files = [path for path in tmp_path.rglob("*.aof") if path.is_file()]
+        assert files
+        assert [path.name for path in files if path.stat().st_mode & 0o077] == []
 
 
 async def test_the_leash_ends_what_it_holds_when_the_holder_dies(tmp_path: Path) -> None:
@@ -365,6 +411,16 @@ async def test_the_curl_line_it_prints_streams_to_the_end(up: Up) -> None:
     assert events.count("token") > 10
     assert events[-1] == "done"
     assert events.count("done") == 1
+
+
+async def test_it_greets_where_a_key_is_wanted_and_says_how_to_get_one(tmp_path: Path) -> None:
+    data_dir = str(tmp_path)
+    async with running_up(tmp_path, HEADRACE_AUTH="keys", HEADRACE_DATA_DIR=data_dir) as up:
+        assert "headrace keys create NAME" in up.text
+        (line,) = re.findall(r"^  (curl -N .*-d .*)$", up.text, re.MULTILINE)
+        _, key, _ = await headrace("keys", "create", "alice", HEADRACE_DATA_DIR=data_dir)
+        assert "event: done" in await shell(f"KEY={key.strip()}; {line}")
+    assert '"status":401' not in up.text  # nobody asked without a key
 
 
 async def test_every_gateway_serves(up: Up) -> None:

@@ -33,7 +33,7 @@ def chunked(body: bytes) -> bytes:
     return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
 
 
-HOST = "Host: x"
+HOST = "Host: localhost"
 CHUNKED = "Transfer-Encoding: chunked"
 
 AMBIGUOUS = {

@@ -34,7 +34,7 @@ class TicketRequest(Model):
     may_cancel: bool = False
 
 
-@router.get("/chat", response_model=StreamList, responses=refusals(*CALLER, "forbidden", "invalid_request"))
+@router.get("/chat", response_model=StreamList, responses=refusals(*CALLER, "invalid_request"))
 async def list_streams(
     gateway: Gateway,
     caller: Caller,

@@ -21,7 +21,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "invalid_last_event_id": Problem(400, "the cursor is not an event id"),
     "unauthenticated": Problem(401, "no credentials, or none that are good here"),
     "invalid_ticket": Problem(401, "the ticket is forged, has expired, or is for another stream"),
-    "forbidden": Problem(403, "the credentials lack the scope for this, or a cookie came from another site's page"),
+    "forbidden": Problem(403, "the credentials lack the scope for this, or another site's page asks"),
     "stream_not_found": Problem(404, "there is no such stream, or it is someone else's"),
     "request_timeout": Problem(408, "the body did not come in time"),
     "idempotency_conflict": Problem(409, "the Idempotency-Key was used before with another body"),
@@ -43,9 +43,9 @@ PROBLEMS: Final[dict[str, Problem]] = {
 }
 
 #: What a route answers whose caller has to say who he is.
-CALLER: Final = ("unauthenticated", "broker_unavailable", "jwks_unreachable")
+CALLER: Final = ("unauthenticated", "forbidden", "broker_unavailable", "jwks_unreachable")
 #: What a route answers that is about a stream.
-STREAM: Final = ("forbidden", "stream_not_found", "stream_gone", "stream_recovering", "content_unreadable")
+STREAM: Final = ("stream_not_found", "stream_gone", "stream_recovering", "content_unreadable")
 #: What a route answers that makes a stream.
 LIMITS: Final = (
     *(f"{limit}_exceeded" for limit in LIMIT_NAMES),

@@ -7,7 +7,9 @@ from fastapi import Request
 
 from gateway.auth.api_keys import ApiKeys
 from gateway.auth.json_web_tokens import JsonWebTokens
+from gateway.auth.loopback import is_asked_by_its_own_name
 from gateway.auth.principal import ANONYMOUS, Principal
+from gateway.edge.cors import ANY
 from gateway.edge.record import current
 from shared.broker.api_keys import PREFIX
 from shared.broker.client import Client
@@ -23,6 +25,7 @@ class Authenticator:
     def __init__(self, settings: Settings, client: Client) -> None:
         #: Nobody is asked who he is.
         self.is_open = not settings.authentication
+        self._is_meant_for_others = bool(settings.auth or settings.trusted_proxies)
         self._origins = frozenset(settings.cors_origins)
         self.api_keys = ApiKeys(client) if "keys" in settings.authentication else None
         self.tokens = JsonWebTokens(settings) if "jwt" in settings.authentication else None
@@ -36,6 +39,7 @@ class Authenticator:
 
     async def _principal(self, request: Request) -> Principal:
         if self.is_open:
+            self._check_page(request)
             return ANONYMOUS
         presented = _in_headers(request)
         if presented is None and (presented := request.cookies.get(COOKIE)):
@@ -47,6 +51,18 @@ class Authenticator:
         if self.tokens is not None:
             return await self.tokens.principal(presented)
         raise Unauthenticated("the API key is not one of ours, or was revoked")
+
+    def _check_page(self, request: Request) -> None:
+        """Where nobody shows anything, a page of another site needs but the browser of one who may come in."""
+        if not self._is_meant_for_others and not is_asked_by_its_own_name(request):
+            raise Forbidden(
+                "nobody is asked for a key here, so this is answered on the machine itself, under a name of its own;"
+                " HEADRACE_AUTH says who else may ask"
+            )
+        if request.method in _SAFE_METHODS or request.headers.get("sec-fetch-site") != "cross-site":
+            return
+        if not self._origins & {ANY, request.headers.get("origin")}:
+            raise Forbidden("this is not for another site's page, unless HEADRACE_CORS_ORIGINS names it")
 
     def _check_origin(self, request: Request) -> None:
         """A browser sends its cookies along whoever's page asks; what changes something must come from our own."""

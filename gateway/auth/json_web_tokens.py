@@ -5,6 +5,7 @@ key RS256 and ES256 only. So neither ``alg: none`` nor a public key that is used
 """
 
 import asyncio
+import json
 from typing import Any, Final
 
 import jwt
@@ -16,6 +17,8 @@ from shared.settings import Settings, SettingsError
 _ASYMMETRIC: Final = ["RS256", "ES256"]
 _JWKS_TIMEOUT_S: Final = 5
 _JWKS_LIFE_S: Final = 300
+#: Of PyJWT, for an answer that is not JSON, or has no key.
+_NO_JWKS: Final = (json.JSONDecodeError, jwt.PyJWKSetError)
 
 
 class KeysUnreachable(Unavailable):
@@ -41,6 +44,8 @@ class JsonWebTokens:
                 self._jwks.get_signing_keys()
             except jwt.PyJWKClientError as error:
                 raise SettingsError(f"HEADRACE_JWT_JWKS_URL: {error}") from None
+            except _NO_JWKS:
+                raise SettingsError("HEADRACE_JWT_JWKS_URL: what is there is no JWKS with a usable key") from None
 
     async def principal(self, token: str) -> Principal:
         """Raises :class:`Unauthenticated`; :class:`KeysUnreachable` where the keys cannot be had now."""
@@ -65,15 +70,17 @@ class JsonWebTokens:
             return self._key
         try:
             return (await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)).key
-        except jwt.PyJWKClientConnectionError:
+        except (jwt.PyJWKClientConnectionError, *_NO_JWKS):
             raise KeysUnreachable("the keys that tokens are verified with cannot be fetched") from None
         except jwt.PyJWKClientError:
             raise Unauthenticated("the token is signed with a key that nobody here knows") from None
 
 
 def _scopes_of(claims: dict[str, Any]) -> frozenset[Scope]:
-    """All, where the token says nothing of scopes; else those of ours that it names."""
+    """All, where the token says nothing of scopes; else those of ours that it names, in a text or, as some identity
+    providers have it, in a list."""
     said = claims.get("scope")
-    if not isinstance(said, str):
+    if said is None:
         return ALL_SCOPES
-    return frozenset(Scope(word) for word in said.split() if word in SCOPES)
+    words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
+    return frozenset(Scope(word) for word in words if isinstance(word, str) and word in SCOPES)

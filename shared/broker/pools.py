@@ -22,8 +22,14 @@ def check_url(url: str) -> str:
     scheme = urlsplit(url).scheme
     if scheme not in SCHEMES:
         raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}")
-    if scheme.startswith("sentinel") and not _master_of(url)[0]:
+    if scheme.startswith("sentinel") and not urlsplit(url).path.strip("/"):
         raise ValueError("must name the master: sentinel://host:26379,host:26379/master-name")
+    try:
+        pool_of(url, timeout_s=1, connections=1).make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError):  # their words may have a piece of a password
+        raise ValueError(
+            "cannot be read: a port that is no number, an option that is none; in a password / is %2F, # %23, ? %3F"
+        ) from None
     return url
 
 

@@ -10,6 +10,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.conformance.node import Node
+from tests.conformance.outcome import Ask, Outcome
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Call, ToolCall
 from tests.system import System
@@ -190,7 +192,7 @@ async def test_how_an_answer_ends(system: System, client: Any) -> None:
     ("body", "says"),
     [
         ({"input": 5}, "input: must be a text or a list"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type: not supported"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.id: there is no such item"),
         ({"input": "hi", "previous_response_id": "resp_1"}, "previous_response_id: there is no such response"),
         ({"input": "hi", "tools": [{"type": "web_search"}]}, "tools.0.type: only function"),
         ({"input": "hi", "truncation": "auto"}, "truncation: only 'disabled'"),
@@ -271,3 +273,17 @@ async def test_what_cannot_be_gone_on_from_is_named(system: System, client: Any)
     assert running.background
     gate.set()
     assert (await client.responses.retrieve(running.id)).background
+
+
+async def test_what_was_said_may_be_named_by_the_ids_of_its_items(system: System) -> None:
+    """As `streamText` does in every step and turn after the first."""
+    looks = Answer(reasoning=("hm",), deltas=("I look. ",), tools=[ToolCall("c1", "look", ("{}",))])
+    system.fake.play("r-turns", looks, Answer(deltas=WORDS), Answer(deltas=("bye",)))
+    outcome = Outcome()
+    async with Node() as node:
+        await node.run("ai-turns", Ask(base=system.url, model="openai/r-turns"), outcome, lambda: None)
+    assert (outcome.error, outcome.text) == (None, TEXT + "bye")
+    said = calls_of(system, "r-turns")[-1].request["messages"]
+    assert [message["role"] for message in said] == ["user", "assistant", "tool", "assistant", "user"]
+    assert [part["text"] for at in (1, 3) for part in said[at]["content"]] == ["I look. ", TEXT]
+    assert said[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": "{}"}

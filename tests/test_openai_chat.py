@@ -84,7 +84,7 @@ async def test_parallel_tools_and_their_results(system: System, client: AsyncOpe
         ("two", '{"y":"é"}'),
     ]
     results = [{"role": "tool", "tool_call_id": call.id, "content": "ok"} for call in calls]
-    said = choice.message.model_dump(exclude={"parsed"})
+    said = choice.message.model_dump()
     again: list[Any] = [*USER, said, *results]
     answer = await client.chat.completions.create(model=f"{provider}/tools", messages=again, tools=tools)
     assert answer.choices[0].message.content == "done"
@@ -101,6 +101,19 @@ async def test_reasoning_and_a_schema(system: System, client: AsyncOpenAI, provi
     assert thought == "let me think"
     parsed = await client.chat.completions.parse(model=f"{provider}/json", messages=USER, response_format=Named)
     assert parsed.choices[0].message.parsed == Named(name="x")
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the SDK's own, of `parsed`
+async def test_what_was_parsed_goes_back_as_it_is(system: System, client: AsyncOpenAI) -> None:
+    class Named(BaseModel):
+        name: str
+
+    system.fake.play("again", Answer(deltas=('{"name": "x"}',)))
+    asked: Any = {"model": "openai/again", "response_format": Named}
+    first = await client.chat.completions.parse(messages=USER, **asked)
+    second = await client.chat.completions.parse(messages=[*USER, first.choices[0].message, *USER], **asked)
+    assert second.choices[0].message.parsed == Named(name="x")
+    assert calls_of(system, "again")[-1].request["messages"][1] == {"role": "assistant", "content": '{"name": "x"}'}
 
 
 async def test_a_refusal_and_a_limit(system: System, client: AsyncOpenAI) -> None:

@@ -176,8 +176,9 @@ async def test_how_an_answer_ends(system: System, client: Any) -> None:
     last = (await ask(client, "openai/r-short", max_output_tokens=16))[-1]
     assert (last.type, last.response.incomplete_details.reason) == ("response.incomplete", "max_output_tokens")
     system.fake.play("r-refuses", Answer(deltas=(), refusal=("I will", " not")))
-    item = (await ask(client, "openai/r-refuses"))[-1].response.output[0]
-    assert item.content[0].refusal == "I will not"
+    async with client.responses.stream(model="openai/r-refuses", input="hi") as stream:
+        refused = await stream.get_final_response()  # it raises where that is not completed
+    assert refused.output[0].content[0].refusal == "I will not"
     system.fake.play("r-fails", Answer(status=400))
     failed = (await ask(client, "openai/r-fails"))[-1]
     assert (failed.type, failed.response.error.code) == ("response.failed", "provider_rejected")

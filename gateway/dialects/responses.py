@@ -75,6 +75,7 @@ class ResponseEvents:
         self._item: Body | None = None  # text or reasoning that grows
         self._calls: dict[int, Body] = {}  # calls that grow
         self._has_begun = False
+        self._has_refused = False
         self._is_over = False
 
     def queued(self, place: int) -> bytes:
@@ -107,6 +108,7 @@ class ResponseEvents:
             case Token():
                 yield from self._text("output_text", "text", event.token)
             case Refusal():
+                self._has_refused = True
                 yield from self._text("refusal", "refusal", event.text)
             case Reasoning():
                 yield from self._reasoning(event.text)
@@ -193,7 +195,7 @@ class ResponseEvents:
         if done.finish_reason == "cancelled":
             self.response.status = "cancelled"
             yield self._tell("response.incomplete", response=self.response.body)
-        elif reason := _INCOMPLETE.get(done.finish_reason):
+        elif reason := self._cut_by(done):
             self.response.status = "incomplete"
             self.response.incomplete = {"reason": reason}
             yield self._tell("response.incomplete", response=self.response.body)
@@ -202,6 +204,12 @@ class ResponseEvents:
             yield self._tell("response.completed", response=self.response.body)
 
     # --- inside
+
+    def _cut_by(self, done: Done) -> str | None:
+        """Where there are words for a refusal they are the answer, and whole."""
+        if self._has_refused and done.finish_reason == "content_filter":
+            return None
+        return _INCOMPLETE.get(done.finish_reason)
 
     def _add(self, kind: str, prefix: str, **members: Any) -> Generator[bytes, None, Body]:
         index = len(self.response.output)

@@ -189,6 +189,25 @@ async def test_how_an_answer_ends(system: System, client: Any) -> None:
     assert (seen[-1].type, text_of(seen)) == ("response.failed", "".join(WORDS[:2]))
 
 
+async def test_a_failure_that_may_pass_is_told_as_one(system: System, client: Any) -> None:
+    """Without a stream the status is held until the end, and the SDK asks again by itself."""
+    system.fake.play("r-busy", Answer(status=429, retry_after="1"), Answer(status=429), Answer(deltas=WORDS))
+    answer = await client.with_options(max_retries=2).responses.create(model="openai/r-busy", input="hi")
+    assert answer.output_text == TEXT
+
+
+async def test_what_is_deleted_while_it_is_waited_for_is_no_answer(system: System, client: Any) -> None:
+    system.fake.play("r-deleted", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=2))
+    asked: dict[str, Any] = {"model": "openai/r-deleted", "input": "hi", "extra_body": {"on_worker_lost": "fail"}}
+    asked["extra_headers"] = {"Idempotency-Key": "r-deleted"}
+    waiting = asyncio.create_task(client.responses.create(**asked))
+    streamed = await client.responses.create(**asked, stream=True)  # the same one, to learn its id
+    await client.responses.delete((await anext(aiter(streamed))).response.id)
+    with pytest.raises(openai.APIStatusError) as gone:
+        await waiting
+    assert gone.value.status_code == 410
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

@@ -25,7 +25,6 @@ from gateway.subscription import Subscription
 from shared.broker.answers import Page
 from shared.broker.status import read_kept, read_state
 from shared.errors import StreamGone
-from shared.protocol.events import Error
 from shared.protocol.ids import START
 
 router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
@@ -61,10 +60,12 @@ async def create(
         return _stream(gateway, right, about, page, headers=headers)
     if not wish.background:
         await held.first_chunk(request, Subscription(gateway.hub, stream_id, START, page, Quiet(), dispatched.place))
-    response = (await replay_of(gateway, about)).response.body
-    if response["status"] == "failed" and not wish.background:
-        raise AnswerFailed(Error(response["error"]["code"], response["error"]["message"], retryable=False))
-    return JSONResponse(response, headers=headers)
+    replayed = await replay_of(gateway, about)
+    if not wish.background and replayed.failure is not None:
+        raise AnswerFailed(replayed.failure)
+    if not (wish.background or replayed.is_over):
+        raise StreamGone  # it was deleted, or lost, while it was waited for
+    return JSONResponse(replayed.response.body, headers=headers)
 
 
 @router.get("/{response_id}")

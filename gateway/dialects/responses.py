@@ -63,12 +63,14 @@ class Response:
 
 class ResponseEvents:
     """``after``: the last number that the client has had. All is rendered from the start, since a number depends on
-    what comes before it; what the client has had is left out."""
+    what comes before it; what the client has had is left out. ``failure``: what the response failed by."""
 
     resumable = True
 
     def __init__(self, about: About, *, after: int = -1) -> None:
         self.response = Response(about)
+        self.failure: Error | None = None
+        self.is_over = False
         self._after = after
         self._next = 0
         self._continuation = Continuation()
@@ -76,7 +78,6 @@ class ResponseEvents:
         self._calls: dict[int, Body] = {}  # calls that grow
         self._has_begun = False
         self._has_refused = False
-        self._is_over = False
 
     def queued(self, place: int) -> bytes:
         return b"".join(self._created())
@@ -100,7 +101,7 @@ class ResponseEvents:
             yield from self._fail(_RESET)
             return
         for stored in new:
-            if not self._is_over:
+            if not self.is_over:
                 yield from self._event(events.decode(stored))
 
     def _event(self, event: Event) -> Iterator[bytes]:
@@ -182,14 +183,15 @@ class ResponseEvents:
         yield self._done(item)
 
     def _fail(self, error: Error) -> Iterator[bytes]:
-        self._is_over = True
+        self.is_over = True
+        self.failure = error
         yield from self._close()
         self.response.status = "failed"
         self.response.error = {"code": error.code, "message": error.message}
         yield self._tell("response.failed", response=self.response.body)
 
     def _end(self, done: Done) -> Iterator[bytes]:
-        self._is_over = True
+        self.is_over = True
         yield from self._close()
         self.response.usage = _usage(done.usage) if done.usage else None
         if done.finish_reason == "cancelled":

@@ -252,6 +252,27 @@ async def test_a_lost_worker_a_killed_and_a_draining_gateway(start_system: Start
         await system.ready()
 
 
+async def test_after_a_lost_worker_no_reader_goes_on_with_another_answer(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, lease_s=1)
+    first, second = ([f"{name}{n} " for n in range(8)] for name in "ab")
+    gate = asyncio.Event()
+    system.fake.play("r-two", Answer(deltas=first, gate=gate, gate_after=4), Answer(deltas=second, delay_s=0.01))
+    async with sdk(system) as client:
+        response = await client.responses.create(model="openai/r-two", input="hi", background=True)
+        stream = await client.responses.retrieve(response.id, stream=True)
+        seen: list[Any] = []
+        while "a3 " not in text_of(seen):
+            seen.append(await anext(aiter(stream)))
+        await stream.close()
+        system.workers[0].stop()
+        system.workers[0].start()
+        await system.ended(response.id.removeprefix("resp_"))
+        rest = await client.responses.retrieve(response.id, stream=True, starting_after=seen[-1].sequence_number)
+        seen += [event async for event in rest]
+    assert text_of(seen) == "".join(first[:4])
+    assert seen[-1].response.error.code == "worker_lost"
+
+
 async def test_a_response_goes_on_from_an_earlier_one(system: System, client: Any) -> None:
     tool: Any = {"type": "function", "name": "look", "parameters": {"type": "object"}}
     system.fake.play("r-first", Answer(deltas=(), tools=[ToolCall("c1", "look", ('{"x": 1}',))]))

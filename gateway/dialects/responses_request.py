@@ -85,8 +85,9 @@ def parse(
     ignored = tuple(sorted(said.keys() & _WITHOUT_EFFECT))
     store = flag({"store": True, **said}, "store")
     wish = ResponseWish(flag(said, "stream"), flag(said, "background"), store, len(instructions), ignored)
-    # Its clients cannot take back what they have shown: a worker that is lost in the middle ends the answer.
-    asked.setdefault("on_worker_lost", "fail" if wish.stream else "restart")
+    # Its clients cannot take back what they have shown: a worker that is lost in the middle ends the answer. Nor can
+    # the number from which one in the background is read on say which attempt it belongs to.
+    asked.setdefault("on_worker_lost", "fail" if wish.stream or wish.background else "restart")
     return checked(ChatRequest, asked), wish
 
 

@@ -145,7 +145,11 @@ async def test_a_stop_that_comes_late_leaves_the_next_answer_alone(system: Syste
     system.fake.play("u-stop", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=2))
     async with system.http.stream("POST", url, json=body("u-stop", "openai/u-stop")) as answer:
         stream_id = answer.headers["x-stream-id"]
-        for stale in ({"activeStreamId": "0" * 34}, {"assistantMessage": {"id": "msg_other"}}):
+        for stale in (
+            {"activeStreamId": "0" * 34},
+            {"activeStreamId": []},
+            {"assistantMessage": {"id": "msg_other"}},
+        ):
             said = await system.http.post(f"{url}/u-stop/stop", json=stale)
             assert said.json() == {"success": True, "stream_id": None}
         assert (await system.status(stream_id))["ended_at"] is None
@@ -187,6 +191,7 @@ async def test_images_denied_calls_and_calls_without_an_end(system: System) -> N
         ({"messages": "hi"}, "messages: must be a list"),
         ({"messages": []}, "messages: "),
         ({"messages": [{"role": "tool", "parts": []}]}, "messages.0.role: must be"),
+        ({"messages": [{"role": ["user"], "parts": []}]}, "messages.0.role: must be"),
         ({"messages": [{"role": "user", "content": "hi"}]}, "messages.0.parts: must be a list"),
         ({"messages": [user(parts=[{"type": "audio"}])]}, "messages.0.parts.0.type: not supported"),
         ({"messages": [user(parts=[{"type": "file", "mediaType": "a/b"}])]}, "parts.0.mediaType: only images"),

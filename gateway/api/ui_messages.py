@@ -135,4 +135,4 @@ async def _page(gateway: GatewayState, caller: Principal, chat: Chat) -> Page | 
 def _is_meant(chat: Chat, said: dict[str, Any]) -> bool:
     message = said.get("assistantMessage")
     named = (said.get("activeStreamId"), message.get("id") if isinstance(message, dict) else None)
-    return all(name in {None, actual} for name, actual in zip(named, (chat.stream_id, chat.message_id), strict=True))
+    return all(name in (None, actual) for name, actual in zip(named, (chat.stream_id, chat.message_id), strict=True))

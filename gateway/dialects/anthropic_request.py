@@ -19,6 +19,8 @@ _TRANSLATED: Final = frozenset(
     {"messages", "system", "stop_sequences", "tools", "tool_choice", "thinking", "output_config", "stream"}
 )
 _WITHOUT_EFFECT: Final = frozenset({"metadata", "service_tier", "cache_control", "inference_geo"})
+#: No set: what a request has in such a place may be a list, which no set can be asked for.
+_ROLES: Final = ("user", "assistant", "system")
 _TOOL_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 #: A budget of thinking tokens up to which the effort is this.
 _EFFORTS: Final = ((4_096, "low"), (16_384, "medium"))
@@ -64,7 +66,7 @@ def _messages(messages: Any) -> Iterator[Body]:
         raise InvalidRequest("messages: must be a list")
     for at, message in enumerate(messages):
         place = f"messages.{at}"
-        if not isinstance(message, dict) or message.get("role") not in {"user", "assistant", "system"}:
+        if not isinstance(message, dict) or message.get("role") not in _ROLES:
             raise InvalidRequest(f"{place}.role: must be user, assistant or system")
         if message["role"] == "system":
             yield from _system(message.get("content"))
@@ -150,7 +152,7 @@ def _tool_choice(choice: Any) -> Any:
     kind = _type(choice)
     if isinstance(choice, dict) and kind == "tool":
         return {"type": "function", "function": {"name": choice.get("name")}}
-    if kind not in _TOOL_CHOICES:
+    if kind not in tuple(_TOOL_CHOICES):
         raise InvalidRequest(f"tool_choice.type: must be {', '.join(_TOOL_CHOICES)} or tool")
     return _TOOL_CHOICES[kind]
 
@@ -162,7 +164,7 @@ def _may_call_in_parallel(choice: Any) -> bool | None:
 def _effort(said: Body) -> str | None:
     config, thinking = said.get("output_config"), said.get("thinking")
     if isinstance(config, dict) and config.get("effort") is not None:
-        return {"max": "high", "xhigh": "high"}.get(config["effort"], config["effort"])
+        return "high" if config["effort"] in ("max", "xhigh") else config["effort"]
     match _type(thinking):
         case "enabled" if isinstance(thinking, dict):
             budget = thinking.get("budget_tokens")

@@ -73,7 +73,7 @@ def _id(value: Any, name: str) -> str:
 def _messages(messages: list[Any]) -> Iterator[Body]:
     for at, message in enumerate(messages):
         place = f"messages.{at}"
-        if not isinstance(message, dict) or message.get("role") not in {"system", "user", "assistant"}:
+        if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
             raise InvalidRequest(f"{place}.role: must be system, user or assistant")
         parts = _parts(place, message.get("parts"))
         if message["role"] == "assistant":

@@ -149,6 +149,9 @@ async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: Sy
         ({"top_k": 5}, "top_k: not supported"),
         ({"stream": 1}, "stream: must be true or false"),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages.0.role: must be user, assistant or system"),
+        ({"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": []}}, "tool_choice.type: must be"),
+        ({"output_config": {"effort": ["low"]}}, "reasoning_effort: input should be"),
     ],
 )
 async def test_bad_input_is_named_in_their_form(system: System, change: dict[str, Any], says: str) -> None:

@@ -587,3 +587,15 @@ async def test_chats_of_the_same_id_are_each_ones_own(guarded: System) -> None:
         assert (await guarded.http.get(f"{url}/chat-1/{path}", headers=bob)).status_code == 204
     assert "mine" in (await guarded.http.get(f"{url}/chat-1/stream?ended=true", headers=alice)).text
     assert (await guarded.http.post(f"{url}/chat-1/stop", headers=bob)).json()["stream_id"] is None
+
+
+async def test_items_of_a_response_are_named_by_its_owner_alone(guarded: System) -> None:
+    url = f"{guarded.url}/v1/responses"
+    alice, bob = bearer(token("alice")), bearer(token("bob"))
+    first = await guarded.http.post(url, json={"model": "openai/echo", "input": "mine"}, headers=alice)
+    named = [{"type": "item_reference", "id": item["id"]} for item in first.json()["output"]]
+    body = {"model": "openai/echo", "input": [*named, {"role": "user", "content": "and?"}]}
+    assert (await guarded.http.post(url, json=body, headers=alice)).status_code == 200
+    theirs = await guarded.http.post(url, json=body, headers=bob)
+    assert theirs.status_code == 400
+    assert "input.0.id: there is no such item" in theirs.json()["error"]["message"]

@@ -163,7 +163,7 @@ UI_MESSAGES: Final = {
 DIALECTS: Final[dict[str, tuple[Any, Callable[[bytes], Any]]]] = {
     "chat": (CHAT, lambda body: (parse_chat_request(body),)),
     "chat_completions": (COMPLETION, openai_chat_request.parse),
-    "responses": (RESPONSE, lambda body: responses_request.parse(body, [])),
+    "responses": (RESPONSE, lambda body: responses_request.parse(body, [], {})),
     "messages": (MESSAGE, anthropic_request.parse),
     "count_tokens": (MESSAGE, lambda body: anthropic_request.parse(body, only_count=True)),
     "ui_messages": (UI_MESSAGES, lambda body: ui_message_request.parse(body, None)),

@@ -84,7 +84,7 @@ async def test_parallel_tools_and_their_results(system: System, client: AsyncOpe
         ("two", '{"y":"é"}'),
     ]
     results = [{"role": "tool", "tool_call_id": call.id, "content": "ok"} for call in calls]
-    said = choice.message.model_dump(exclude={"parsed"})
+    said = choice.message.model_dump()
     again: list[Any] = [*USER, said, *results]
     answer = await client.chat.completions.create(model=f"{provider}/tools", messages=again, tools=tools)
     assert answer.choices[0].message.content == "done"
@@ -103,10 +103,32 @@ async def test_reasoning_and_a_schema(system: System, client: AsyncOpenAI, provi
     assert parsed.choices[0].message.parsed == Named(name="x")
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the SDK's own, of `parsed`
+async def test_what_was_parsed_goes_back_as_it_is(system: System, client: AsyncOpenAI) -> None:
+    class Named(BaseModel):
+        name: str
+
+    system.fake.play("again", Answer(deltas=('{"name": "x"}',)))
+    asked: Any = {"model": "openai/again", "response_format": Named}
+    first = await client.chat.completions.parse(messages=USER, **asked)
+    history: list[Any] = [*USER, first.choices[0].message, *USER]
+    second = await client.chat.completions.parse(messages=history, **asked)
+    assert second.choices[0].message.parsed == Named(name="x")
+    assert calls_of(system, "again")[-1].request["messages"][1] == {"role": "assistant", "content": '{"name": "x"}'}
+
+
 async def test_a_refusal_and_a_limit(system: System, client: AsyncOpenAI) -> None:
+    class Named(BaseModel):
+        name: str
+
     system.fake.play("refuses", Answer(deltas=(), refusal=("I will", " not")))
-    answer = await client.chat.completions.create(model="openai/refuses", messages=USER)
-    assert answer.choices[0].message.refusal == "I will not"
+    asked: Any = {"model": "openai/refuses", "messages": USER, "response_format": Named}
+    answer = await client.chat.completions.parse(**asked)
+    assert (answer.choices[0].message.refusal, answer.choices[0].finish_reason) == ("I will not", "stop")
+    async with client.chat.completions.stream(**asked) as stream:
+        assert (await stream.get_final_completion()).choices[0].message.refusal == "I will not"
+    system.fake.play("filtered", Answer(deltas=WORDS, finish_reason="content_filter"))
+    assert (await chunks_of(client, "openai/filtered"))[-1].choices[0].finish_reason == "content_filter"
     system.fake.play("short", Answer(deltas=WORDS, finish_reason="length"))
     assert (await chunks_of(client, "openai/short", max_completion_tokens=5))[-1].choices[0].finish_reason == "length"
     assert calls_of(system, "short")[-1].request["max_tokens"] == 5

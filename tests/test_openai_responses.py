@@ -10,6 +10,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.conformance.node import Node
+from tests.conformance.outcome import Ask, Outcome
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Call, ToolCall
 from tests.system import System
@@ -174,8 +176,9 @@ async def test_how_an_answer_ends(system: System, client: Any) -> None:
     last = (await ask(client, "openai/r-short", max_output_tokens=16))[-1]
     assert (last.type, last.response.incomplete_details.reason) == ("response.incomplete", "max_output_tokens")
     system.fake.play("r-refuses", Answer(deltas=(), refusal=("I will", " not")))
-    item = (await ask(client, "openai/r-refuses"))[-1].response.output[0]
-    assert item.content[0].refusal == "I will not"
+    async with client.responses.stream(model="openai/r-refuses", input="hi") as stream:
+        refused = await stream.get_final_response()  # it raises where that is not completed
+    assert refused.output[0].content[0].refusal == "I will not"
     system.fake.play("r-fails", Answer(status=400))
     failed = (await ask(client, "openai/r-fails"))[-1]
     assert (failed.type, failed.response.error.code) == ("response.failed", "provider_rejected")
@@ -186,11 +189,30 @@ async def test_how_an_answer_ends(system: System, client: Any) -> None:
     assert (seen[-1].type, text_of(seen)) == ("response.failed", "".join(WORDS[:2]))
 
 
+async def test_a_failure_that_may_pass_is_told_as_one(system: System, client: Any) -> None:
+    """Without a stream the status is held until the end, and the SDK asks again by itself."""
+    system.fake.play("r-busy", Answer(status=429, retry_after="1"), Answer(status=429), Answer(deltas=WORDS))
+    answer = await client.with_options(max_retries=2).responses.create(model="openai/r-busy", input="hi")
+    assert answer.output_text == TEXT
+
+
+async def test_what_is_deleted_while_it_is_waited_for_is_no_answer(system: System, client: Any) -> None:
+    system.fake.play("r-deleted", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=2))
+    asked: dict[str, Any] = {"model": "openai/r-deleted", "input": "hi", "extra_body": {"on_worker_lost": "fail"}}
+    asked["extra_headers"] = {"Idempotency-Key": "r-deleted"}
+    waiting = asyncio.create_task(client.responses.create(**asked))
+    streamed = await client.responses.create(**asked, stream=True)  # the same one, to learn its id
+    await client.responses.delete((await anext(aiter(streamed))).response.id)
+    with pytest.raises(openai.APIStatusError) as gone:
+        await waiting
+    assert gone.value.status_code == 410
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
         ({"input": 5}, "input: must be a text or a list"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type: not supported"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.id: there is no such item"),
         ({"input": "hi", "previous_response_id": "resp_1"}, "previous_response_id: there is no such response"),
         ({"input": "hi", "tools": [{"type": "web_search"}]}, "tools.0.type: only function"),
         ({"input": "hi", "truncation": "auto"}, "truncation: only 'disabled'"),
@@ -228,6 +250,27 @@ async def test_a_lost_worker_a_killed_and_a_draining_gateway(start_system: Start
         await system.gateways[number].wait()
         system.gateways[number].start()
         await system.ready()
+
+
+async def test_after_a_lost_worker_no_reader_goes_on_with_another_answer(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, lease_s=1)
+    first, second = ([f"{name}{n} " for n in range(8)] for name in "ab")
+    gate = asyncio.Event()
+    system.fake.play("r-two", Answer(deltas=first, gate=gate, gate_after=4), Answer(deltas=second, delay_s=0.01))
+    async with sdk(system) as client:
+        response = await client.responses.create(model="openai/r-two", input="hi", background=True)
+        stream = await client.responses.retrieve(response.id, stream=True)
+        seen: list[Any] = []
+        while "a3 " not in text_of(seen):
+            seen.append(await anext(aiter(stream)))
+        await stream.close()
+        system.workers[0].stop()
+        system.workers[0].start()
+        await system.ended(response.id.removeprefix("resp_"))
+        rest = await client.responses.retrieve(response.id, stream=True, starting_after=seen[-1].sequence_number)
+        seen += [event async for event in rest]
+    assert text_of(seen) == "".join(first[:4])
+    assert seen[-1].response.error.code == "worker_lost"
 
 
 async def test_a_response_goes_on_from_an_earlier_one(system: System, client: Any) -> None:
@@ -271,3 +314,17 @@ async def test_what_cannot_be_gone_on_from_is_named(system: System, client: Any)
     assert running.background
     gate.set()
     assert (await client.responses.retrieve(running.id)).background
+
+
+async def test_what_was_said_may_be_named_by_the_ids_of_its_items(system: System) -> None:
+    """As `streamText` does in every step and turn after the first."""
+    looks = Answer(reasoning=("hm",), deltas=("I look. ",), tools=[ToolCall("c1", "look", ("{}",))])
+    system.fake.play("r-turns", looks, Answer(deltas=WORDS), Answer(deltas=("bye",)))
+    outcome = Outcome()
+    async with Node() as node:
+        await node.run("ai-turns", Ask(base=system.url, model="openai/r-turns"), outcome, lambda: None)
+    assert (outcome.error, outcome.text) == (None, TEXT + "bye")
+    said = calls_of(system, "r-turns")[-1].request["messages"]
+    assert [message["role"] for message in said] == ["user", "assistant", "tool", "assistant", "user"]
+    assert [part["text"] for at in (1, 3) for part in said[at]["content"]] == ["I look. ", TEXT]
+    assert said[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": "{}"}

@@ -188,6 +188,7 @@ async def test_images_denied_calls_and_calls_without_an_end(system: System) -> N
         ({"messages": "hi"}, "messages: must be a list"),
         ({"messages": []}, "messages: "),
         ({"messages": [{"role": "tool", "parts": []}]}, "messages.0.role: must be"),
+        ({"messages": [{"role": ["user"], "parts": []}]}, "messages.0.role: must be"),
         ({"messages": [{"role": "user", "content": "hi"}]}, "messages.0.parts: must be a list"),
         ({"messages": [user(parts=[{"type": "audio"}])]}, "messages.0.parts.0.type: not supported"),
         ({"messages": [user(parts=[{"type": "file", "mediaType": "a/b"}])]}, "parts.0.mediaType: only images"),

@@ -384,10 +384,13 @@ async def test_no_page_brings_scripts_from_elsewhere(system: System) -> None:
 
 FRIEND = "https://chat.example.com"
 STRANGER = "https://evil.example.com"
+#: What the SDKs of OpenAI and Anthropic send from a browser, their helpers' (`stream`, `parse`) included.
 HEADERS = (
     "authorization, content-type, last-event-id, idempotency-key, x-api-key, x-stainless-lang,"
     " x-stainless-package-version, x-stainless-os, x-stainless-arch, x-stainless-runtime,"
-    " x-stainless-runtime-version, x-stainless-retry-count, x-stainless-timeout, x-stainless-read-timeout"
+    " x-stainless-runtime-version, x-stainless-retry-count, x-stainless-timeout, x-stainless-read-timeout,"
+    " x-stainless-helper, x-stainless-helper-method, user-agent, anthropic-version, anthropic-beta,"
+    " anthropic-dangerous-direct-browser-access"
 )
 
 

@@ -1,17 +1,22 @@
-"""What was said up to the end of an earlier response, for a request that goes on from it."""
+"""What earlier responses said, for a request that goes on from one or names their items."""
 
 import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from gateway.api.access import read_own
 from gateway.auth.rights import Right
+from gateway.dialects.responses import About, ResponseEvents
+from gateway.run import Run
 from gateway.state import GatewayState
 from shared.broker.ending import read_all
 from shared.broker.status import read_kept
 from shared.errors import InvalidRequest, StreamGone, StreamNotFound
 from shared.protocol import events
+from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
 
@@ -44,6 +49,26 @@ async def conversation_of(gateway: GatewayState, right: Right, response_id: str)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))
     asked: list[dict[str, Any]] = msgspec.json.decode(request)["messages"]
     return [*asked[int(begins) :], *_answer(transcript)]
+
+
+async def items_of(gateway: GatewayState, right: Right, item_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """By their ids, with others of the same responses. What is not there, or is somebody else's, is left out."""
+    found: dict[str, dict[str, Any]] = {}
+    for stream_id in {item_id.partition("_")[2].rpartition("_")[0] for item_id in item_ids}:
+        with suppress(StreamNotFound, StreamGone):
+            await read_own(gateway, right, stream_id, most_events=0)
+            replayed = await replay_of(gateway, About(stream_id, model="", created_at=0))
+            found |= {item["id"]: item for item in replayed.response.output}
+    return found
+
+
+async def replay_of(gateway: GatewayState, about: About) -> ResponseEvents:
+    """Whatever there is of a response by now."""
+    stored = await read_all(gateway.client, gateway.scripts, about.stream_id)
+    renderer = ResponseEvents(about)
+    if stored:
+        renderer.render(Run([(b"0-0", event) for event in stored], EventId(0, len(stored))))
+    return renderer
 
 
 def _answer(transcript: Transcript) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from gateway.api import held, streams
 from gateway.api.access import read_own
 from gateway.api.asking import headers_of, page_of
 from gateway.api.body import read_body
-from gateway.api.conversation import PREFIX, conversation_of, stream_id_of
+from gateway.api.conversation import PREFIX, conversation_of, items_of, replay_of, stream_id_of
 from gateway.api.parameters import IdempotencyKey
 from gateway.auth.principal import Scope
 from gateway.auth.rights import Right
@@ -19,16 +19,13 @@ from gateway.dialects import responses_request
 from gateway.dialects.failures import AnswerFailed
 from gateway.dialects.quiet import Quiet
 from gateway.dialects.responses import About, ResponseEvents
-from gateway.run import Run
 from gateway.sse import StreamResponse
 from gateway.state import Caller, Gateway, GatewayState
 from gateway.subscription import Subscription
 from shared.broker.answers import Page
-from shared.broker.ending import read_all
 from shared.broker.status import read_kept, read_state
 from shared.errors import StreamGone
-from shared.protocol.events import Error
-from shared.protocol.ids import START, EventId
+from shared.protocol.ids import START
 
 router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
 
@@ -44,7 +41,8 @@ async def create(
     body = await read_body(request, gateway.settings.max_body_bytes)
     previous = responses_request.previous_of(body)
     earlier = await conversation_of(gateway, Right.of(caller), previous) if previous is not None else []
-    asked, wish = responses_request.parse(body, earlier)
+    referred = await items_of(gateway, Right.of(caller), responses_request.references_of(body))
+    asked, wish = responses_request.parse(body, earlier, referred)
     kept = "continue" if wish.background else "cancel"
     asked = asked.model_copy(update={"on_disconnect": asked.on_disconnect or kept})
     echoed = {"background": wish.background, "previous_response_id": previous}
@@ -62,10 +60,12 @@ async def create(
         return _stream(gateway, right, about, page, headers=headers)
     if not wish.background:
         await held.first_chunk(request, Subscription(gateway.hub, stream_id, START, page, Quiet(), dispatched.place))
-    response = await _response(gateway, about)
-    if response["status"] == "failed" and not wish.background:
-        raise AnswerFailed(Error(response["error"]["code"], response["error"]["message"], retryable=False))
-    return JSONResponse(response, headers=headers)
+    replayed = await replay_of(gateway, about)
+    if not wish.background and replayed.failure is not None:
+        raise AnswerFailed(replayed.failure)
+    if not (wish.background or replayed.is_over):
+        raise StreamGone  # it was deleted, or lost, while it was waited for
+    return JSONResponse(replayed.response.body, headers=headers)
 
 
 @router.get("/{response_id}")
@@ -84,7 +84,7 @@ async def retrieve(
     about = await _about(gateway, stream_id)
     if stream:
         return _stream(gateway, right, about, page, after=starting_after)
-    return JSONResponse(await _response(gateway, about))
+    return JSONResponse((await replay_of(gateway, about)).response.body)
 
 
 @router.post("/{response_id}/cancel")
@@ -92,7 +92,7 @@ async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Respo
     """Again, or after the end, it changes nothing."""
     caller.need(Scope.CANCEL)
     await streams.cancel(stream_id, gateway, Right.of(caller))
-    return JSONResponse(await _response(gateway, await _about(gateway, stream_id)))
+    return JSONResponse((await replay_of(gateway, await _about(gateway, stream_id))).response.body)
 
 
 @router.delete("/{response_id}")
@@ -113,15 +113,6 @@ def _stream(
     renderer = ResponseEvents(about, after=after)
     subscription = Subscription(gateway.hub, about.stream_id, START, page, renderer)
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
-
-
-async def _response(gateway: GatewayState, about: About) -> dict[str, Any]:
-    """Whatever there is of it by now."""
-    stored = await read_all(gateway.client, gateway.scripts, about.stream_id)
-    renderer = ResponseEvents(about)
-    if stored:
-        renderer.render(Run([(b"0-0", event) for event in stored], EventId(0, len(stored))))
-    return renderer.response.body
 
 
 async def _about(gateway: GatewayState, stream_id: str) -> About:

@@ -19,6 +19,8 @@ _TRANSLATED: Final = frozenset(
     {"messages", "system", "stop_sequences", "tools", "tool_choice", "thinking", "output_config", "stream"}
 )
 _WITHOUT_EFFECT: Final = frozenset({"metadata", "service_tier", "cache_control", "inference_geo"})
+#: No set: what a request has in such a place may be a list, which no set can be asked for.
+_ROLES: Final = ("user", "assistant", "system")
 _TOOL_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 #: A budget of thinking tokens up to which the effort is this.
 _EFFORTS: Final = ((4_096, "low"), (16_384, "medium"))
@@ -64,7 +66,7 @@ def _messages(messages: Any) -> Iterator[Body]:
         raise InvalidRequest("messages: must be a list")
     for at, message in enumerate(messages):
         place = f"messages.{at}"
-        if not isinstance(message, dict) or message.get("role") not in ("user", "assistant", "system"):
+        if not isinstance(message, dict) or message.get("role") not in _ROLES:
             raise InvalidRequest(f"{place}.role: must be user, assistant or system")
         if message["role"] == "system":
             yield from _system(message.get("content"))

@@ -33,6 +33,7 @@ class ChatCompletionChunks:
         }
         self._continuation = Continuation()
         self._has_begun = False
+        self._has_refused = False
         self._named: set[int] = set()
         self._is_over = False
 
@@ -68,6 +69,7 @@ class ChatCompletionChunks:
             case Reasoning():
                 return {"reasoning_content": event.text}
             case Refusal():
+                self._has_refused = True
                 return {"refusal": event.text}
             case ToolCall(complete=False):
                 return {"tool_calls": [self._call(event)]}
@@ -97,7 +99,7 @@ class ChatCompletionChunks:
         usage = _usage(done.usage) if self._include_usage and done.usage else None
         return b"".join(
             (
-                self._chunk({}, done.finish_reason),
+                self._chunk({}, _finish_reason(done, has_refused=self._has_refused)),
                 _data({**self._frame, "choices": [], "usage": usage}) if usage else b"",
                 _DONE,
             )
@@ -122,14 +124,13 @@ def completion(stream_id: str, transcript: Transcript) -> Body:
         **({"reasoning_content": transcript.reasoning} if transcript.reasoning else {}),
         **({"tool_calls": calls} if calls else {}),
     }
+    finish_reason = _finish_reason(done, has_refused=bool(transcript.refusal)) if done else None
     return {
         "id": f"chatcmpl-{stream_id}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": f"{start.provider}/{start.model}" if start else "",
-        "choices": [
-            {"index": 0, "message": message, "logprobs": None, "finish_reason": done.finish_reason if done else None}
-        ],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}],
         "usage": _usage(done.usage) if done and done.usage else None,
     }
 
@@ -137,6 +138,12 @@ def completion(stream_id: str, transcript: Transcript) -> Body:
 def error_of(error: Error) -> Body:
     """The form of an error within a stream."""
     return {"message": error.message, "type": "server_error", "code": error.code, "param": None}
+
+
+def _finish_reason(done: Done, *, has_refused: bool) -> str:
+    """Where there are words for a refusal they are the answer: at `content_filter` the SDKs' helpers raise, and show
+    none of it."""
+    return "stop" if has_refused and done.finish_reason == "content_filter" else done.finish_reason
 
 
 def _usage(usage: Usage) -> Body:

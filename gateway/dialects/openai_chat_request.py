@@ -57,13 +57,14 @@ def parse(body: bytes) -> tuple[ChatRequest, Wish]:
 
 
 def _message(message: Any) -> Any:
-    """Without what only people read (`name`), and what comes back from an answer of ours (`annotations`)."""
+    """Without what only people read (`name`), and what comes back from an answer of ours (`annotations`) or from an
+    SDK's helper (`parsed`)."""
     if not isinstance(message, dict):
         return message
     kept = {
         name: value
         for name, value in message.items()
-        if value is not None and name not in {"name", "refusal", "annotations", "reasoning_content"}
+        if value is not None and name not in {"name", "refusal", "annotations", "reasoning_content", "parsed"}
     }
     if kept.get("role") == "developer":
         kept["role"] = "system"

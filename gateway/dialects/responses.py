@@ -63,19 +63,21 @@ class Response:
 
 class ResponseEvents:
     """``after``: the last number that the client has had. All is rendered from the start, since a number depends on
-    what comes before it; what the client has had is left out."""
+    what comes before it; what the client has had is left out. ``failure``: what the response failed by."""
 
     resumable = True
 
     def __init__(self, about: About, *, after: int = -1) -> None:
         self.response = Response(about)
+        self.failure: Error | None = None
+        self.is_over = False
         self._after = after
         self._next = 0
         self._continuation = Continuation()
         self._item: Body | None = None  # text or reasoning that grows
         self._calls: dict[int, Body] = {}  # calls that grow
         self._has_begun = False
-        self._is_over = False
+        self._has_refused = False
 
     def queued(self, place: int) -> bytes:
         return b"".join(self._created())
@@ -99,7 +101,7 @@ class ResponseEvents:
             yield from self._fail(_RESET)
             return
         for stored in new:
-            if not self._is_over:
+            if not self.is_over:
                 yield from self._event(events.decode(stored))
 
     def _event(self, event: Event) -> Iterator[bytes]:
@@ -107,6 +109,7 @@ class ResponseEvents:
             case Token():
                 yield from self._text("output_text", "text", event.token)
             case Refusal():
+                self._has_refused = True
                 yield from self._text("refusal", "refusal", event.text)
             case Reasoning():
                 yield from self._reasoning(event.text)
@@ -180,20 +183,21 @@ class ResponseEvents:
         yield self._done(item)
 
     def _fail(self, error: Error) -> Iterator[bytes]:
-        self._is_over = True
+        self.is_over = True
+        self.failure = error
         yield from self._close()
         self.response.status = "failed"
         self.response.error = {"code": error.code, "message": error.message}
         yield self._tell("response.failed", response=self.response.body)
 
     def _end(self, done: Done) -> Iterator[bytes]:
-        self._is_over = True
+        self.is_over = True
         yield from self._close()
         self.response.usage = _usage(done.usage) if done.usage else None
         if done.finish_reason == "cancelled":
             self.response.status = "cancelled"
             yield self._tell("response.incomplete", response=self.response.body)
-        elif reason := _INCOMPLETE.get(done.finish_reason):
+        elif reason := self._cut_by(done):
             self.response.status = "incomplete"
             self.response.incomplete = {"reason": reason}
             yield self._tell("response.incomplete", response=self.response.body)
@@ -202,6 +206,12 @@ class ResponseEvents:
             yield self._tell("response.completed", response=self.response.body)
 
     # --- inside
+
+    def _cut_by(self, done: Done) -> str | None:
+        """Where there are words for a refusal they are the answer, and whole."""
+        if self._has_refused and done.finish_reason == "content_filter":
+            return None
+        return _INCOMPLETE.get(done.finish_reason)
 
     def _add(self, kind: str, prefix: str, **members: Any) -> Generator[bytes, None, Body]:
         index = len(self.response.output)

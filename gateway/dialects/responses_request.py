@@ -1,6 +1,6 @@
 """OpenAI's Responses as the canonical request."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,9 +52,18 @@ def previous_of(body: bytes) -> str | None:
     return previous
 
 
-def parse(body: bytes, earlier: list[Body]) -> tuple[ChatRequest, ResponseWish]:
-    """``earlier``: messages before its input. Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names
-    the field."""
+def references_of(body: bytes) -> list[str]:
+    """Ids of items of earlier responses, which the input has in place of the items. Raises as :func:`parse` does."""
+    given = parse_json_object(body).get("input")
+    items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+    return [str(item.get("id")) for item in items if item.get("type") == "item_reference"]
+
+
+def parse(
+    body: bytes, earlier: list[Body], referred: Mapping[str, Body] | None = None
+) -> tuple[ChatRequest, ResponseWish]:
+    """``earlier``: messages before its input. ``referred``: items by their ids. Raises :class:`InvalidJson` and
+    :class:`InvalidRequest`, which names the field."""
     said = {name: value for name, value in parse_json_object(body).items() if value is not None}
     for name, value in said.items():
         if name in _ONLY_AS and value != _ONLY_AS[name]:
@@ -63,7 +72,7 @@ def parse(body: bytes, earlier: list[Body]) -> tuple[ChatRequest, ResponseWish]:
             raise InvalidRequest(f"{name[:64]}: not supported")
     asked: Body = {name: value for name, value in said.items() if name in _SAME}
     instructions = [{"role": "system", "content": said["instructions"]}] if "instructions" in said else []
-    asked["messages"] = [*instructions, *earlier, *_messages(said.get("input"))]
+    asked["messages"] = [*instructions, *earlier, *_messages(said.get("input"), referred or {})]
     tools = said.get("tools") or None
     translated = {
         "max_tokens": said.get("max_output_tokens"),
@@ -76,19 +85,20 @@ def parse(body: bytes, earlier: list[Body]) -> tuple[ChatRequest, ResponseWish]:
     ignored = tuple(sorted(said.keys() & _WITHOUT_EFFECT))
     store = flag({"store": True, **said}, "store")
     wish = ResponseWish(flag(said, "stream"), flag(said, "background"), store, len(instructions), ignored)
-    # Its clients cannot take back what they have shown: a worker that is lost in the middle ends the answer.
-    asked.setdefault("on_worker_lost", "fail" if wish.stream else "restart")
+    # Its clients cannot take back what they have shown: a worker that is lost in the middle ends the answer. Nor can
+    # the number from which one in the background is read on say which attempt it belongs to.
+    asked.setdefault("on_worker_lost", "fail" if wish.stream or wish.background else "restart")
     return checked(ChatRequest, asked), wish
 
 
-def _messages(given: Any) -> list[Body]:
+def _messages(given: Any, referred: Mapping[str, Body]) -> list[Body]:
     """One message for calls that follow each other, as the canonical form has it."""
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     if not isinstance(given, list):
         raise InvalidRequest("input: must be a text or a list")
     messages: list[Body] = []
-    for message in _items(given):
+    for message in _items(given, referred):
         before = messages[-1] if messages else {}
         if "tool_calls" in message and before.get("role") == "assistant":
             before.setdefault("tool_calls", []).extend(message["tool_calls"])
@@ -97,11 +107,15 @@ def _messages(given: Any) -> list[Body]:
     return messages
 
 
-def _items(given: list[Any]) -> Iterator[Body]:
+def _items(given: list[Any], referred: Mapping[str, Body]) -> Iterator[Body]:
     for at, item in enumerate(given):
         place = f"input.{at}"
         if not isinstance(item, dict):
             raise InvalidRequest(f"{place}: must be an object")
+        if item.get("type") == "item_reference":
+            item = referred.get(str(item.get("id")))  # noqa: PLW2901  what it stands for
+            if item is None:
+                raise InvalidRequest(f"{place}.id: there is no such item, or its retention has ended")
         match item.get("type", "message"):
             case "message":
                 role = _ROLES.get(str(item.get("role")))

@@ -8,13 +8,15 @@ from starlette.types import ASGIApp
 
 ANY: Final = "*"
 _METHODS: Final = ("GET", "POST", "DELETE")
-#: The last ones are what OpenAI's own clients send of themselves; a preflight knows no prefixes.
+#: The last ones are what OpenAI's and Anthropic's own clients send of themselves; a preflight knows no prefixes.
 _REQUEST_HEADERS: Final = (
     "Authorization",
     "Content-Type",
     "Last-Event-ID",
     "Idempotency-Key",
     "X-Api-Key",
+    "User-Agent",  # not all browsers pass over one that is set
+    *(f"anthropic-{name}" for name in ("version", "beta", "dangerous-direct-browser-access")),
     *(
         f"x-stainless-{name}"
         for name in (
@@ -27,6 +29,8 @@ _REQUEST_HEADERS: Final = (
             "retry-count",
             "timeout",
             "read-timeout",
+            "helper",
+            "helper-method",
         )
     ),
 )

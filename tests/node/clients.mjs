@@ -4,7 +4,7 @@ import Anthropic from '@anthropic-ai/sdk';
 import { zodOutputFormat } from '@anthropic-ai/sdk/helpers/zod';
 import { createOpenAI } from '@ai-sdk/openai';
 import { fetchEventSource } from '@microsoft/fetch-event-source';
-import { AbstractChat, DefaultChatTransport, Output, jsonSchema, streamText, tool } from 'ai';
+import { AbstractChat, DefaultChatTransport, Output, jsonSchema, stepCountIs, streamText, tool } from 'ai';
 import { EventSource } from 'eventsource';
 import OpenAI from 'openai';
 import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod';
@@ -221,6 +221,24 @@ const aiCore = (pick) => async (ask, outcome, say) => {
   if (ask.structured) outcome.parsed = await result.output;
 };
 
+// A conversation of two turns, as a page's backend holds it. The first needs a tool, which is run here.
+async function aiTurns(ask, outcome) {
+  const provider = createOpenAI({ baseURL: `${ask.base}/v1`, apiKey: 'none' });
+  const tools = { look: tool({ inputSchema: jsonSchema({ type: 'object' }), execute: () => 'found' }) };
+  const messages = [{ role: 'user', content: 'hi' }];
+  for (let turn = 0; turn < 2; turn++) {
+    let failure = null;
+    const result = streamText({
+      model: provider.responses(ask.model), messages, tools, stopWhen: stepCountIs(2), maxRetries: 0,
+      onError: ({ error }) => { failure = error; },
+    });
+    await result.consumeStream();
+    if (failure) throw failure;
+    outcome.text += await result.text;
+    messages.push(...await result.responseMessages, { role: 'user', content: 'and?' });
+  }
+}
+
 // Headrace's own events, for the two clients that speak no provider's language. True at the end.
 function take(type, data, outcome, say) {
   const event = JSON.parse(data);
@@ -293,6 +311,7 @@ export const CLIENTS = {
   'ai-chat': aiChat,
   'ai-openai-chat': aiCore((provider) => provider.chat),
   'ai-openai-responses': aiCore((provider) => provider.responses),
+  'ai-turns': aiTurns,
   eventsource: eventSource,
   'fetch-event-source': fetchEvents,
 };

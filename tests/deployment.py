@@ -140,7 +140,10 @@ class Running:
 
 def _described(service: Mapping[str, Any], env_file: Mapping[str, str]) -> Described:
     environment = dict(env_file) if {"path": ".env", "required": False} in service.get("env_file", ()) else {}
-    environment |= {name: str(value) for name, value in service.get("environment", {}).items()}
+    # Compose puts variables into what was read, where an empty one stays an empty text.
+    environment |= {
+        name: "" if value is None else str(value) for name, value in service.get("environment", {}).items()
+    }
     _, *health = service["healthcheck"]["test"]
     return Described(service["command"], environment, health, _seconds(service["stop_grace_period"]))
 

@@ -207,3 +207,25 @@ async def test_a_stream_that_waits_is_read_by_post_too(start_system: StartSystem
         assert (await connection.next("queued")).data["position"] == 1
         gate.set()
         assert text_of(await connection.rest()) == "one two"
+
+
+async def test_who_cancels_while_parked_is_in_nobodys_way(start_system: StartSystem) -> None:
+    system = await start_system(workers=1, concurrency=20, provider_streams='{"openai": 1}')
+    gate = await gated(system, "gated", running=1)
+    given_up = [await system.post("gated", str(n)) for n in range(12)]
+    last = await system.post("gated", "last")
+
+    async def parked(how_many: int) -> bool:
+        async with system.broker.client() as client:
+            return bool(await client.zcard("hr:lane:openai:parked") == how_many)
+
+    await system.eventually(lambda: parked(13))
+    for n, stream_id in enumerate(given_up):
+        if n % 2:
+            await system.http.post(f"{system.url}/chat/{stream_id}/cancel")
+        else:
+            await system.http.delete(f"{system.url}/chat/{stream_id}")
+    await system.eventually(lambda: parked(1))
+    assert (await system.status(last))["position"] == 1
+    gate.set()
+    assert (await system.ended(last))["text"] == "one two"

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from shared.broker.keys import state_key
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.sse_client import Frame, SseConnection, text_of
@@ -267,3 +268,21 @@ async def test_it_goes_back_in_time_twice(start_system: StartSystem) -> None:
         seen += await connection.rest()
     assert not any(frame.data.get("reset") for frame in seen)
     assert text_of(seen) == "".join(f"w{i} " for i in range(260))
+
+
+async def test_what_is_past_retention_is_not_healed(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, retention_s=1, lease_s=3)
+
+    async def is_gone(stream_id: str) -> bool:
+        async with system.broker.client() as client:
+            return not await client.exists(state_key(stream_id))
+
+    first = await system.post("echo")
+    await system.ended_unwatched(first)
+    await system.eventually(lambda: is_gone(first))
+    for _ in range(2):  # the worker renews its leases meanwhile
+        later = await system.post("echo")
+        await system.ended_unwatched(later)
+        while not await is_gone(later):
+            assert await is_gone(first)
+            await asyncio.sleep(0.02)

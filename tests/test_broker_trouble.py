@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from shared.broker.keys import state_key
+from shared.broker.keys import index_key, state_key
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.sse_client import Frame, SseConnection, text_of
@@ -286,3 +286,18 @@ async def test_what_is_past_retention_is_not_healed(start_system: StartSystem) -
         while not await is_gone(later):
             assert await is_gone(first)
             await asyncio.sleep(0.02)
+
+
+async def test_a_stream_that_vanished_is_not_looked_for_for_ever(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, lease_s=1)
+    system.workers[0].stop()
+    stream_id = await system.post("echo")
+
+    async def live(wanted: int) -> bool:
+        async with system.broker.client() as client:
+            return bool(await client.zcard(index_key(stream_id)) == wanted)
+
+    assert await live(1)
+    async with system.broker.client() as client:
+        await client.delete(state_key(stream_id))
+    await system.eventually(lambda: live(0))

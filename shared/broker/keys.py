@@ -94,6 +94,11 @@ def log_key(stream_id: str) -> str:
     return stream_keys(stream_id)[1]
 
 
+def index_key(stream_id: str) -> str:
+    """Of its bucket."""
+    return stream_keys(stream_id)[4]
+
+
 def tail_key(stream_id: str) -> str:
     return f"{_bucket_prefix(bucket_of(stream_id))}{stream_id}:tail"
 

@@ -5,6 +5,7 @@ import logging
 import secrets
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 
 import uvloop
@@ -55,7 +56,8 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
     stop = _stop_on_signals()
     client = connect(settings.redis_url)
     try:
-        await _wait_until_fit(client)
+        if not await _is_fit_before(stop, client):
+            return 0
         if settings.metrics_port:
             metrics.serve(settings.host, settings.metrics_port)
     except BrokerUnfit as error:
@@ -195,16 +197,19 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _wait_until_fit(client: Client) -> None:
-    """Raises :class:`BrokerUnfit`."""
+async def _is_fit_before(stop: asyncio.Event, client: Client) -> bool:
+    """Waits for Redis, or for ``stop`` (False). Raises :class:`BrokerUnfit`."""
     told = False
-    while True:
+    while not stop.is_set():
         try:
             await check_fitness(client)
         except BrokerUnavailable:
             if not told:
                 logger.warning("waiting for Redis")
             told = True
-            await asyncio.sleep(0.5)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await stop.wait()
         else:
-            return
+            return True
+    return False

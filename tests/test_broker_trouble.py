@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from shared.broker.keys import index_key, state_key
+from shared.broker.keys import WAITING, index_key, state_key
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.sse_client import Frame, SseConnection, text_of
@@ -301,3 +301,31 @@ async def test_a_stream_that_vanished_is_not_looked_for_for_ever(start_system: S
     async with system.broker.client() as client:
         await client.delete(state_key(stream_id))
     await system.eventually(lambda: live(0))
+
+
+async def test_what_runs_does_not_wait_in_an_older_redis(start_system: StartSystem) -> None:
+    """One that knows a stream only as waiting takes the place of the one in which a worker claimed it."""
+    system = await start_system(gateways=1, workers=1, concurrency=1, lease_s=3)
+    gates = [asyncio.Event(), asyncio.Event()]
+    for name, gate in zip(("first", "second"), gates, strict=True):
+        system.fake.play(name, Answer(deltas=("one", " two"), gate=gate))
+    await system.post("first")
+    await system.fake.wait_calls(1)
+    stream_id = await system.post("second")
+    copy = system.folder / "older"
+    await asyncio.to_thread(shutil.copytree, system.broker.folder, copy)
+    gates[0].set()
+    await system.fake.wait_calls(2)
+    system.broker.kill()
+    shutil.rmtree(system.broker.folder)
+    shutil.copytree(copy, system.broker.folder)
+    await system.broker.start()
+
+    async def is_restored() -> bool:
+        return await system.field(stream_id, "status") == "running"
+
+    await system.eventually(is_restored, timeout_s=30)
+    async with system.broker.client() as client:
+        assert not await client.zscore(WAITING, stream_id)
+    gates[1].set()
+    assert (await system.ended(stream_id))["text"] == "one two"

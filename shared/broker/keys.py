@@ -21,7 +21,7 @@ hr:breaker:<provider>:failures  counter workers        a minute longer; failures
 hr:queue                     zset    create, enqueue   with its last stream; id → turn, the lowest is taken first
 arq:job:<id>                 string  create, enqueue   until the stream's end; arq's, as arq:* and hr:queue:* are
 hr:turns                     hash    create            with the queue; account → its last round (docs/adr/0010)
-hr:waiting                   zset    create, claim     with the queue; id → creation, of those nobody took yet
+hr:waiting                   zset    create … restore  with the queue; id → creation, of those nobody took yet
 hr:taken                     counter claim             a day; how many were ever taken
 hr:account:<account>:used    hash    create, finish    two days; r<second>, t<second>, d<day> → how many
 hr:account:<account>:streams zset    create … finish   with its longest stream; id → when it is forgotten

@@ -114,7 +114,7 @@ class Dispatch:
 
     async def enqueue(self, stream_id: str) -> bool:
         """As :func:`shared.broker.queue.enqueue`, for a stream whose job may be lost."""
-        return await enqueue(self._client, stream_id, life_s=self._settings.retention_s)
+        return await enqueue(self._client, stream_id, life_s=self._settings.unended_s)
 
 
 def _attached(stream_id: str, known_hash: str, body_hash: str) -> Dispatched:

@@ -7,11 +7,12 @@ of all, which is what a machine wants whose workers cannot each have a port. Lab
 import asyncio
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 #: The client library reads it when it is first imported, and keeps its values in files there.
@@ -36,10 +37,18 @@ def registry() -> CollectorRegistry:
     folder = os.environ.get(MULTIPROCESS_DIR)
     if not folder:
         return REGISTRY
-    _forget_the_dead(Path(folder))
     shared = CollectorRegistry()
-    MultiProcessCollector(shared, folder)  # type: ignore[no-untyped-call]
+    _OfTheLiving(shared, folder)  # type: ignore[no-untyped-call]
     return shared
+
+
+class _OfTheLiving(MultiProcessCollector):
+    """Looks who lives whenever it is asked: a registry may be kept for as long as its process."""
+
+    def collect(self) -> Iterable[Metric]:
+        _forget_the_dead(Path(self._path))
+        found: Iterable[Metric] = super().collect()  # type: ignore[no-untyped-call]
+        return found
 
 
 class LoopLag:

@@ -307,6 +307,12 @@ class Settings(BaseSettings):
         return min(self.max_tick_s, streams * self.tick_per_stream_s)
 
     @property
+    def unended_s(self) -> float:
+        """For how long a stream that waits or runs is kept from the last word on it: for retention, and however short
+        that is, until the sweep has ended what nobody took."""
+        return max(self.retention_s, self.queue_timeout_s + 2 * max(30, self.lease_s))
+
+    @property
     def has_traces(self) -> bool:
         return not self.otel_sdk_disabled and bool(self.otlp_endpoint or self.otlp_traces_endpoint)
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from shared.broker.keys import WAITING, index_key, state_key
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.sse_client import Frame, SseConnection, text_of
@@ -267,3 +268,64 @@ async def test_it_goes_back_in_time_twice(start_system: StartSystem) -> None:
         seen += await connection.rest()
     assert not any(frame.data.get("reset") for frame in seen)
     assert text_of(seen) == "".join(f"w{i} " for i in range(260))
+
+
+async def test_what_is_past_retention_is_not_healed(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, retention_s=1, lease_s=3)
+
+    async def is_gone(stream_id: str) -> bool:
+        async with system.broker.client() as client:
+            return not await client.exists(state_key(stream_id))
+
+    first = await system.post("echo")
+    await system.ended_unwatched(first)
+    await system.eventually(lambda: is_gone(first))
+    for _ in range(2):  # the worker renews its leases meanwhile
+        later = await system.post("echo")
+        await system.ended_unwatched(later)
+        while not await is_gone(later):
+            assert await is_gone(first)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_stream_that_vanished_is_not_looked_for_for_ever(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, lease_s=1)
+    system.workers[0].stop()
+    stream_id = await system.post("echo")
+
+    async def live(wanted: int) -> bool:
+        async with system.broker.client() as client:
+            return bool(await client.zcard(index_key(stream_id)) == wanted)
+
+    assert await live(1)
+    async with system.broker.client() as client:
+        await client.delete(state_key(stream_id))
+    await system.eventually(lambda: live(0))
+
+
+async def test_what_runs_does_not_wait_in_an_older_redis(start_system: StartSystem) -> None:
+    """One that knows a stream only as waiting takes the place of the one in which a worker claimed it."""
+    system = await start_system(gateways=1, workers=1, concurrency=1, lease_s=3)
+    gates = [asyncio.Event(), asyncio.Event()]
+    for name, gate in zip(("first", "second"), gates, strict=True):
+        system.fake.play(name, Answer(deltas=("one", " two"), gate=gate))
+    await system.post("first")
+    await system.fake.wait_calls(1)
+    stream_id = await system.post("second")
+    copy = system.folder / "older"
+    await asyncio.to_thread(shutil.copytree, system.broker.folder, copy)
+    gates[0].set()
+    await system.fake.wait_calls(2)
+    system.broker.kill()
+    shutil.rmtree(system.broker.folder)
+    shutil.copytree(copy, system.broker.folder)
+    await system.broker.start()
+
+    async def is_restored() -> bool:
+        return await system.field(stream_id, "status") == "running"
+
+    await system.eventually(is_restored, timeout_s=30)
+    async with system.broker.client() as client:
+        assert not await client.zscore(WAITING, stream_id)
+    gates[1].set()
+    assert (await system.ended(stream_id))["text"] == "one two"

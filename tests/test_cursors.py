@@ -172,3 +172,11 @@ async def test_a_short_retention_outlasts_a_longer_answer(start_system: StartSys
         frames = await connection.rest()
     assert text_of(frames) == "".join(words)
     assert not any(frame.data.get("reset") for frame in frames)
+
+
+async def test_a_short_retention_outlasts_a_longer_wait(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, retention_s=1, lease_s=1, queue_timeout_s=3)
+    system.workers[0].stop()
+    async with await system.stream("echo") as connection:
+        frames = await connection.rest()
+    assert frames[-2].data["code"] == "queue_timeout"

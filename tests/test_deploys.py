@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
+from tests.ports import free_port
 from tests.sse_client import Broken, Frame, text_of
 from tests.system import Process, System, ask
 
@@ -130,6 +131,21 @@ async def test_a_second_signal_leaves_at_once(start_system: StartSystem) -> None
 
 
 @pytest.mark.timeout(200)
+async def test_a_worker_that_waits_for_redis_leaves_when_it_is_told(start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1)
+    nowhere = system.workers[0].environment | {"HEADRACE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    waiting = Process("waiting", ["worker"], nowhere, system.folder / "waiting.log")
+    system.workers.append(waiting)
+    waiting.start()
+
+    async def waits() -> bool:
+        return "waiting for Redis" in waiting.log.read_text()
+
+    await system.eventually(waits, timeout_s=60)
+    waiting.signal(signal.SIGTERM)
+    assert await waiting.wait(10) == 0
+
+
 async def test_a_rolling_restart_under_load_loses_nothing(start_system: StartSystem) -> None:
     """Two gateways and two workers are replaced one after the other under 200 live streams."""
     streams = 200

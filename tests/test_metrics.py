@@ -7,15 +7,19 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from itertools import repeat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 
+from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
+from tests.ports import free_port
 from tests.prometheus import Metrics, missing_in, promtool
-from tests.system import REPOSITORY, System
+from tests.system import REPOSITORY, Process, System
 
 DEPLOY = REPOSITORY / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
@@ -131,6 +135,35 @@ async def test_any_gateway_tells_of_all_that_share_the_folder(busy: System) -> N
     assert metrics.value("headrace_delivery_seconds_count") > 0
     assert metrics.value("headrace_append_seconds_count") > 0
     assert metrics.value("headrace_event_loop_lag_seconds_count") > 0
+
+
+async def test_a_worker_that_was_killed_is_not_counted_by_another(start_system: StartSystem, tmp_path: Path) -> None:
+    """On a port of the other's own, which tells of all that share the folder too."""
+    (tmp_path / "metrics").mkdir()
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
+    system = await start_system(gateways=1, workers=1, concurrency=3, environment=environment)
+    port = free_port()
+    other = Process(
+        "other",
+        ["worker"],
+        system.workers[0].environment | {"HEADRACE_METRICS_PORT": str(port)},
+        tmp_path / "other.log",
+    )
+    system.workers.append(other)
+    other.start()
+
+    async def slots() -> float | None:
+        with suppress(httpx2.HTTPError):
+            answer = await system.http.get(f"http://127.0.0.1:{port}/metrics")
+            return Metrics(answer.text).value("headrace_worker_slots")
+        return None
+
+    async def are(wanted: int) -> bool:
+        return await slots() == wanted
+
+    await system.eventually(lambda: are(6), timeout_s=60)
+    system.workers[0].stop()
+    await system.eventually(lambda: are(3))
 
 
 async def test_a_model_that_never_answered_has_no_label(busy: System) -> None:

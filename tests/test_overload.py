@@ -14,10 +14,11 @@ from shared.broker.client import Client, connect
 from shared.broker.keys import TAKEN, WAITING
 from shared.errors import QueueFull
 from tests.broker import Broker
+from tests.chaos.proxy import Proxy
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.sse_client import SseConnection, open_sse, text_of
-from tests.system import PROVIDERS, System, ask
+from tests.system import PROVIDERS, Process, System, ask
 from tests.test_auth import bearer, code_of, token
 
 JWT: dict[str, Any] = {"auth": "jwt", "jwt_secret": "a-secret-for-tests-" * 4, "jwt_audience": "headrace-tests"}
@@ -96,9 +97,10 @@ async def test_who_waits_is_told_where_and_again_when_that_changes(start_system:
             first = [await one.next("queued"), await other.next("queued")]
         assert [frame.data["position"] for frame in first] == [4, 4]
         assert (await system.status(last))["position"] == 4
-        for gone, left in zip(waiting[:2], (3, 2), strict=True):
-            await system.http.delete(f"{system.url}/chat/{gone}")
-            assert [await told(one), await told(other)] == [left, left]
+        await system.http.delete(f"{system.url}/chat/{waiting[0]}")
+        assert [await told(one), await told(other)] == [3, 3]
+        await system.http.post(f"{system.url}/chat/{waiting[1]}/cancel")
+        assert [await told(one), await told(other)] == [2, 2]
         gate.set()
         for connection in (one, other):
             rest = await connection.rest()
@@ -209,3 +211,62 @@ async def test_a_stream_that_waits_is_read_by_post_too(start_system: StartSystem
         assert (await connection.next("queued")).data["position"] == 1
         gate.set()
         assert text_of(await connection.rest()) == "one two"
+
+
+async def test_who_cancels_while_parked_is_in_nobodys_way(start_system: StartSystem) -> None:
+    system = await start_system(workers=1, concurrency=20, provider_streams='{"openai": 1}')
+    gate = await gated(system, "gated", running=1)
+    given_up = [await system.post("gated", str(n)) for n in range(12)]
+    last = await system.post("gated", "last")
+
+    async def parked(how_many: int) -> bool:
+        async with system.broker.client() as client:
+            return bool(await client.zcard("hr:lane:openai:parked") == how_many)
+
+    await system.eventually(lambda: parked(13))
+    for n, stream_id in enumerate(given_up):
+        if n % 2:
+            await system.http.post(f"{system.url}/chat/{stream_id}/cancel")
+        else:
+            await system.http.delete(f"{system.url}/chat/{stream_id}")
+    await system.eventually(lambda: parked(1))
+    assert (await system.status(last))["position"] == 1
+    gate.set()
+    assert (await system.ended(last))["text"] == "one two"
+
+
+async def test_who_is_parked_for_a_moment_is_not_forgotten(start_system: StartSystem) -> None:
+    """There is room again before the worker that parked the stream, far from Redis, has done with its job."""
+    system = await start_system(workers=1, gateways=1, concurrency=1, provider_streams='{"openai": 1}')
+    link = Proxy()
+    link.target_port = system.broker.port
+    await link.start()
+    near = system.workers[0]
+    far = near.environment | {
+        "HEADRACE_REDIS_URL": f"redis://127.0.0.1:{link.port}/0",
+        "HEADRACE_CONCURRENCY": "9",
+    }
+    system.workers.append(Process("far", ["worker"], far, system.folder / "far.log"))
+    system.workers[-1].start()
+    try:
+        await system.eventually(lambda: _workers(system, 2), timeout_s=60)
+        link.delay_s = 0.05
+        async with system.broker.client() as client:
+
+            async def is_parked() -> bool:
+                return bool(await client.zcard("hr:lane:openai:parked"))
+
+            for _ in range(8):
+                gate = await gated(system, "gated", running=1)
+                stream_id = await system.post("gated")
+                await system.eventually(is_parked)
+                gate.set()
+                assert (await system.ended(stream_id))["text"] == "one two"
+    finally:
+        await link.stop()
+
+
+async def _workers(system: System, wanted: int) -> bool:
+    async with system.broker.client() as client:
+        known: list[bytes] = await client.zrange("hr:processes", 0, -1)
+    return sum(each.startswith(b"w") for each in known) == wanted

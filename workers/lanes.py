@@ -21,7 +21,7 @@ class Lanes:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._most = settings.provider_streams
-        self._life_s = settings.retention_s
+        self._life_s = settings.unended_s
         self._freed = asyncio.Event()
 
     def freed(self) -> None:

@@ -16,7 +16,7 @@ from workers.writer import HANDOVER, StreamWriter
 
 logger = logging.getLogger(__name__)
 
-#: How long an ended stream's events are kept (design §4 rule 6).
+#: How long an ended stream's events are kept, then looked at once more (design §4 rule 6).
 LINGER_S = 10.0
 
 
@@ -28,9 +28,11 @@ class Leases:
         self._redis_url = settings.redis_url
         self._scripts = scripts
         self._interval_s = settings.lease_s / 3
+        #: With half of it to spare: Redis' clock and ours began at different moments.
+        self._healed_for_s = settings.retention_s / 2
         self._channel = worker_channel(worker_id)
         self._writers: dict[str, StreamWriter] = {}
-        self._lingering: dict[StreamWriter, float] = {}  # ended; looked at once more after this time
+        self._lingering: dict[StreamWriter, float] = {}  # ended, at this time
 
     @contextmanager
     def hold(self, writer: StreamWriter) -> Iterator[None]:
@@ -45,7 +47,7 @@ class Leases:
             if self._writers.get(stream_id) is writer:
                 del self._writers[stream_id]
         if writer.is_written:
-            self._lingering[writer] = asyncio.get_running_loop().time() + LINGER_S
+            self._lingering[writer] = asyncio.get_running_loop().time()
 
     def __len__(self) -> int:
         """Streams held."""
@@ -61,6 +63,7 @@ class Leases:
         pause_s = self._interval_s
         while True:
             await asyncio.sleep(pause_s)
+            self._forget_what_may_expire()
             writers, ended = list(self._writers.values()), dict(self._lingering)
             calls = [self._scripts.renew(writer.holder) for writer in (*writers, *ended)]
             answers = await run_many(self._line, calls) if calls else []
@@ -69,9 +72,15 @@ class Leases:
             for writer, answer in zip(writers, answers[: len(writers)], strict=True):
                 writer.settle_renewal(answer)
             now = asyncio.get_running_loop().time()
-            for (writer, until), answer in zip(ended.items(), answers[len(writers) :], strict=True):
-                if writer.check(answer) and now > until and writer.is_settled:
+            for (writer, ended_at), answer in zip(ended.items(), answers[len(writers) :], strict=True):
+                if writer.check(answer) and now > ended_at + LINGER_S and writer.is_settled:
                     self._lingering.pop(writer, None)
+
+    def _forget_what_may_expire(self) -> None:
+        """A stream past its retention is missing too, and not for us to heal."""
+        since = asyncio.get_running_loop().time() - self._healed_for_s
+        for writer in [writer for writer, ended_at in self._lingering.items() if ended_at < since]:
+            del self._lingering[writer]
 
     async def listen(self) -> None:
         """For ever: `cancel <id>` and `room <id>`, in milliseconds. What is missed stands in the state too."""

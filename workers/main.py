@@ -101,7 +101,7 @@ class _Worker:
             lanes=lanes,
             tracing=tracing,
         )
-        put_back = partial(enqueue, client, life_s=settings.retention_s)
+        put_back = partial(enqueue, client, life_s=settings.unended_s)
         sweep = Sweep(
             client,
             sweeping,

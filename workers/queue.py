@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from arq.connections import ArqRedis
+from arq.constants import retry_key_prefix
 from arq.worker import Worker, func
 
 from shared.broker.client import TROUBLE
@@ -65,6 +66,7 @@ class StreamQueue(Worker):
         )
         self._put_back = put_back
         self._slot_freed = asyncio.Event()
+        self._again = set[str]()  # taken once more while their jobs were under way here
 
     @property
     def free_slots(self) -> int:
@@ -97,6 +99,15 @@ class StreamQueue(Worker):
         while self.tasks:
             await asyncio.wait(list(self.tasks.values()))
 
+    async def finish_job(self, job_id: str, *_: Any, **__: Any) -> None:
+        """arq would take the id off the queue, and the job away: both may be there anew by now, for a stream that was
+        parked or handed over. The scripts that end a stream take them away."""
+        await self.pool.delete(retry_key_prefix + job_id)
+
+    async def finish_failed_job(self, job_id: str, *_: Any, **__: Any) -> None:
+        """The same where there was no job."""
+        await self.finish_job(job_id)
+
     async def _take(self) -> list[str]:
         """Ids to start, at least one unless a second goes by without any."""
         first = await self.pool.bzpopmin(QUEUE, timeout=_BLOCK_S)
@@ -110,13 +121,18 @@ class StreamQueue(Worker):
 
     def _start(self, stream_id: str) -> None:
         if stream_id in self.tasks:
-            return  # put back by the sweep while it runs here
+            self._again.add(stream_id)
+            return
         task = self.loop.create_task(self.run_job(stream_id, 0))
         self.tasks[stream_id] = task
         task.add_done_callback(lambda done: self._settle(stream_id, done))
 
     def _settle(self, stream_id: str, task: asyncio.Task[Any]) -> None:
         del self.tasks[stream_id]
+        if stream_id in self._again:
+            self._again.remove(stream_id)
+            if self.allow_pick_jobs and not task.cancelled():  # else the sweep finds it
+                self._start(stream_id)
         self._slot_freed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.warning("job of stream %s broke: %s", stream_id, type(error).__name__)

@@ -19,9 +19,9 @@ hr:apikey:<id>               string  the CLI           as long as the key; JSON,
 hr:breaker:<provider>        string  workers           30 s; stands while the provider is left alone
 hr:breaker:<provider>:failures  counter workers        a minute longer; failures in a row
 hr:queue                     zset    create, enqueue   with its last stream; id → turn, the lowest is taken first
-arq:job:<id>                 string  create, enqueue   with the stream; arq's, as arq:* and hr:queue:* are
+arq:job:<id>                 string  create, enqueue   until the stream's end; arq's, as arq:* and hr:queue:* are
 hr:turns                     hash    create            with the queue; account → its last round (docs/adr/0010)
-hr:waiting                   zset    create, claim     with the queue; id → creation, of those nobody took yet
+hr:waiting                   zset    create … restore  with the queue; id → creation, of those nobody took yet
 hr:taken                     counter claim             a day; how many were ever taken
 hr:account:<account>:used    hash    create, finish    two days; r<second>, t<second>, d<day> → how many
 hr:account:<account>:streams zset    create … finish   with its longest stream; id → when it is forgotten
@@ -92,6 +92,11 @@ def state_key(stream_id: str) -> str:
 
 def log_key(stream_id: str) -> str:
     return stream_keys(stream_id)[1]
+
+
+def index_key(stream_id: str) -> str:
+    """Of its bucket."""
+    return stream_keys(stream_id)[4]
 
 
 def tail_key(stream_id: str) -> str:

@@ -108,7 +108,8 @@ class StreamScripts:
         self._window = settings.window
         self._lease = _ms(settings.lease_s)
         self._reader_lease = _ms(settings.reader_lease_s)
-        self._life = (_ms(settings.retention_s), _ms(settings.tombstone_s))
+        self._life = (_ms(settings.retention_s), _ms(settings.tombstone_s))  # from the end on
+        self._unended = (_ms(settings.unended_s), _ms(settings.tombstone_s))
         self._queue_depth = settings.queue_depth
         longest_s = settings.queue_timeout_s + settings.max_attempts * (settings.total_deadline_s + settings.lease_s)
         self._longest_life = _ms(longest_s)
@@ -121,7 +122,7 @@ class StreamScripts:
         keys = [QUEUE, job_key(stream_id), TURNS, WAITING, owned_key(str(fields["principal"]))]
         arguments: list[Argument] = [
             body_hash,
-            *self._life,
+            *self._unended,
             self._lease,
             self._reader_lease,
             job,
@@ -173,7 +174,7 @@ class StreamScripts:
             holder.token,
             self._lease,
             self._cap,
-            *self._life,
+            *self._unended,
             body_hash,
             self._reader_lease,
         ]
@@ -181,7 +182,7 @@ class StreamScripts:
         return Call(_RESTORE, holder.keys, [*head, len(flat), *flat, *sealed], answers.parse_write)
 
     def renew(self, holder: Holder) -> Call[WriteReply]:
-        arguments: list[Argument] = [holder.epoch, holder.token, self._lease, *self._life]
+        arguments: list[Argument] = [holder.epoch, holder.token, self._lease, *self._unended]
         return Call(_RENEW, holder.keys, arguments, answers.parse_write)
 
     def release(self, holder: Holder) -> Call[WriteReply]:

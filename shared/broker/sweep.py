@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from shared.broker.answers import Due
 from shared.broker.client import TROUBLE, Client, run_many
 from shared.broker.ending import Outcome, end_unheld
-from shared.broker.keys import SWEEP, state_key, sweep_keys
+from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
 from shared.broker.line import Line
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
@@ -97,6 +97,9 @@ class Sweep:
             for stream_id in due.stream_ids:
                 pipe.hmget(state_key(stream_id), ["status", "created", "lease_until"])
             states = await pipe.execute()
+        for stream_id, (status, _, _) in zip(due.stream_ids, states, strict=True):
+            if status is None:  # it expired unended; should its worker restore it, that has it looked at again
+                await self._client.zrem(index_key(stream_id), stream_id)
         return [
             (stream_id, due.now_ms - max(int(created), int(lease_until or 0)), status.decode())
             for stream_id, (status, created, lease_until) in zip(due.stream_ids, states, strict=True)

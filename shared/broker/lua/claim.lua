@@ -26,6 +26,7 @@ local lane
 for i = 3, #ARGV, 2 do
   if ARGV[i] == s.provider and not s.cancel then
     lane = s.provider
+    redis.call('HSET', STATE, 'lane', lane)
     if park(lane, tonumber(ARGV[i + 1]), s.turn or 0) then return {'PARKED'} end
   end
 end
@@ -35,10 +36,7 @@ if s.status == 'queued' then
   redis.call('INCR', KEYS[10])
   redis.call('PEXPIRE', KEYS[10], 86400000)
 end
-if lane then
-  stay_in_lane(lane, now + ARGV[2])
-  redis.call('HSET', STATE, 'lane', lane)
-end
+if lane then stay_in_lane(lane, now + ARGV[2]) end
 local top_epoch = top_of_tail()
 local epoch = math.max(tonumber(s.epoch) + 1, top_epoch + 1, now - s.created)
 local attempt = s.handed_over and tonumber(s.attempt) or s.attempt + 1

@@ -24,6 +24,8 @@ redis.call('HDEL', STATE, 'holder', 'lease_until', 'full')
 -- What a later request may go on from stays with the answer.
 if not s.follow_up then redis.call('HDEL', STATE, 'request') end
 redis.call('ZREM', INDEX, ID)
+redis.call('ZREM', 'hr:queue', ID)
+redis.call('DEL', 'arq:job:' .. ID)
 keep_until(now + ARGV[5], tonumber(ARGV[6]))
 count_ending(ARGV[7], tonumber(ARGV[9]), tonumber(ARGV[5]))
 -- Who reads live has a minute for what is left of the tail; then the log has it all, and half the memory is free again.

@@ -21,6 +21,7 @@ redis.call('SET', TOMBSTONE, 'live ' .. redis.call('HGET', STATE, 'principal'))
 load_into(s, 'account', 'lane')
 if s.account then stay_in_account(s.account, tonumber(ARGV[5])) end
 if s.lane then stay_in_lane(s.lane, now + ARGV[3]) end
+redis.call('ZREM', 'hr:waiting', ID) -- an older Redis may know it as one that nobody took
 s = load_for_writer()
 write(s, epoch, 0, #ARGV - events, events, tonumber(ARGV[4]))
 keep_until(now + ARGV[5], tonumber(ARGV[6]))

@@ -33,6 +33,14 @@ MAKE_A_SECRET = "\n".join(
 app.add_typer(keys.app, name="keys")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: HEADRACE_HOST or 127.0.0.1]")]
+
+
+def _presentable(key: str | None) -> str | None:
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise typer.BadParameter("has what no key has: a line break, or a letter beyond ASCII")  # and is not repeated
+    return key
+
+
 Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="[default: HEADRACE_PORT or 8000]")]
 
 
@@ -95,7 +103,10 @@ def chat(
     model: Annotated[str | None, typer.Option(help="As in /v1/models.  [default: demo]")] = None,
     provider: Annotated[str | None, typer.Option(help="[default: the one that offers the model]")] = None,
     url: Annotated[str, typer.Option(help="The gateway.")] = "http://127.0.0.1:8000",
-    key: Annotated[str | None, typer.Option(envvar="HEADRACE_API_KEY", help="Of a gateway that wants one.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="HEADRACE_API_KEY", callback=_presentable, help="Of a gateway that wants one."),
+    ] = None,
     patience: Annotated[float, typer.Option(min=0, help="Seconds to go on trying while nothing comes.")] = 60,
     as_json: Annotated[
         bool, typer.Option("--json", help="Ask for a JSON object, and print each value of it once it is complete.")
@@ -130,7 +141,10 @@ def top(
     *,
     url: Annotated[str, typer.Option(help="Any gateway.")] = "http://127.0.0.1:8000",
     key: Annotated[
-        str | None, typer.Option(envvar="HEADRACE_API_KEY", help="With the scope admin, where a key is wanted.")
+        str | None,
+        typer.Option(
+            envvar="HEADRACE_API_KEY", callback=_presentable, help="With the scope admin, where a key is wanted."
+        ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print what there is now, and no more.")] = False,
 ) -> None:

@@ -269,6 +269,15 @@ async def test_wrong_options_are_usage_errors(arguments: tuple[str, ...]) -> Non
     assert arguments[0] in ended.err
 
 
+@pytest.mark.parametrize("command", [("chat", "Hi"), ("top",)])
+@pytest.mark.parametrize("key", ["hr-gehe\nim", "hr-gehé"])
+async def test_a_key_that_can_be_none_is_told_and_not_shown(command: tuple[str, ...], key: str) -> None:
+    ended = await finish(await headrace(*command, HEADRACE_API_KEY=key))
+    assert ended.code == 2
+    assert "HEADRACE_API_KEY" in ended.err
+    assert "geh" not in ended.err
+
+
 # --- JSON, tools, refusals
 
 

@@ -120,7 +120,7 @@ async def test_compose_runs(tmp_path: Path) -> None:
     try:
         await running.start(on_port(services["redis"], redis_port))
         for _ in range(2):
-            worker = with_addresses(services["worker"], {**redis, "9000": str(free_port())})
+            worker = with_addresses(services["worker"], {**redis, "0.0.0.0": "127.0.0.1", "9000": str(free_port())})
             worker.environment.update(QUICK)
             await running.start(worker)
         for name, port in ports.items():
@@ -158,6 +158,18 @@ def test_compose_hands_on_each_setting_of_the_example() -> None:
     for service in ("gateway-1", "gateway-2", "worker"):
         given = services[service].environment
         assert [name for name in names if given.get(name) != f"the {name}" and name not in own] == []
+
+
+def test_prometheus_reaches_what_compose_runs() -> None:
+    services = compose_services(ENVIRONMENT)
+    jobs = yaml.safe_load((REPOSITORY / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    targets = {name: str(found["port"]) for job in jobs for found in job["dns_sd_configs"] for name in found["names"]}
+    assert set(targets) == set(services) - {"nginx", "redis"}
+    for name, port in targets.items():
+        _, kind, *options = services[name].command
+        said = services[name].environment
+        of_worker = ["--host", said.get("HEADRACE_HOST"), "--port", said.get("HEADRACE_METRICS_PORT")]
+        assert (options if kind == "gateway" else of_worker) == ["--host", "0.0.0.0", "--port", port], name
 
 
 def test_compose_gives_addresses_that_nginx_and_gateways_know() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from shared.settings import PREFIX, Settings
 from tests.browser import browser, browser_missing
 from tests.conftest import StartSystem
 from tests.system import REPOSITORY, System
@@ -86,3 +87,10 @@ def test_paths_in_docs_exist() -> None:
             r"`((?:gateway|workers|shared|tests|headrace|bench)/[\w/]+\.(?:py|lua))`", page.read_text()
         ):
             assert (REPOSITORY / path).exists(), f"{page.name} names {path}"
+
+
+def test_each_setting_is_told_of() -> None:
+    pages = [REPOSITORY / "README.md", REPOSITORY / ".env.example", *(REPOSITORY / "docs").glob("*.md")]
+    told = "".join(page.read_text() for page in pages)
+    settings = [field.validation_alias or PREFIX + name.upper() for name, field in Settings.model_fields.items()]
+    assert [name for name in settings if not re.search(rf"\b{name}\b", told)] == []

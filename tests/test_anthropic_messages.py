@@ -89,6 +89,14 @@ async def test_thinking(system: System, client: AsyncAnthropic, provider: str) -
     assert said(await client.messages.create(model=f"{provider}/m-thinks", messages=again, max_tokens=9)) == TEXT
 
 
+async def test_the_effort_is_the_one_that_was_asked_for(system: System, client: AsyncAnthropic) -> None:
+    system.fake.play("m-effort", Answer(deltas=WORDS))
+    efforts: list[Any] = ["low", "medium", "high", "xhigh", "max"]
+    for effort in efforts:
+        await streamed(client, "anthropic/m-effort", output_config={"effort": effort})
+        assert calls_of(system, "m-effort")[-1].request["output_config"] == {"effort": effort}
+
+
 async def test_what_is_asked_reaches_the_provider(system: System, client: AsyncAnthropic) -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
     asked: dict[str, Any] = {

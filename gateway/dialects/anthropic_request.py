@@ -164,10 +164,10 @@ def _may_call_in_parallel(choice: Any) -> bool | None:
     return False if isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True else None
 
 
-def _effort(said: Body) -> str | None:
+def _effort(said: Body) -> Any:
     config, thinking = said.get("output_config"), said.get("thinking")
     if isinstance(config, dict) and config.get("effort") is not None:
-        return "high" if config["effort"] in ("max", "xhigh") else config["effort"]
+        return config["effort"]
     match _type(thinking):
         case "enabled" if isinstance(thinking, dict):
             budget = thinking.get("budget_tokens")

@@ -67,7 +67,8 @@ class ChatRequest(Model):
     """``false``: one call at most. Ollama cannot promise that."""
     response_format: ResponseFormat | None = None
     """What form the answer is to have; text, where nothing is said."""
-    reasoning_effort: Literal["low", "medium", "high"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """OpenAI is asked in these words, the others in the nearest that they have."""
     only_count: bool | None = None
     """No answer, only how many tokens the request has: ``input_tokens`` of ``usage``. Anthropic's can say."""
     fallbacks: Annotated[list[ModelName], Field(max_length=8)] | None = None

@@ -57,7 +57,7 @@ def _output_config(request: ChatRequest) -> Body:
     if request.response_format is not None and request.response_format.json_schema is not None:
         config["format"] = {"type": "json_schema", "schema": request.response_format.json_schema.schema_}
     if _may_think(request):
-        config["effort"] = request.reasoning_effort
+        config["effort"] = "low" if request.reasoning_effort == "minimal" else request.reasoning_effort
     return config
 
 
@@ -70,7 +70,8 @@ def _may_think(request: ChatRequest) -> bool:
         else False
     )
     follows_a_tool = request.messages[-1].role == "tool"
-    return request.reasoning_effort is not None and is_free and not follows_a_tool and not answers_by_tool(request)
+    is_wanted = request.reasoning_effort not in {None, "none"}
+    return is_wanted and is_free and not follows_a_tool and not answers_by_tool(request)
 
 
 def _tool(tool: Tool) -> Body:

@@ -2,12 +2,15 @@
 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from shared.errors import ProviderError
 from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice
 
 Body = dict[str, object]
+
+#: Its words for the efforts that it has none for.
+_THINK: Final[Mapping[str, object]] = {"none": False, "minimal": "low", "xhigh": "high", "max": "high"}
 
 
 def body_of(request: ChatRequest) -> Body:
@@ -16,7 +19,7 @@ def body_of(request: ChatRequest) -> Body:
         "options": _options(request) or None,
         "tools": _tools(request),
         "format": _format(request),
-        "think": request.reasoning_effort,
+        "think": _THINK.get(request.reasoning_effort or "", request.reasoning_effort),
     }
     return {
         "model": request.model,

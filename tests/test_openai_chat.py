@@ -155,6 +155,18 @@ async def test_a_failure_before_the_first_word_has_its_status(
     assert should_retry == ("true" if status == 429 else "false")
 
 
+async def test_a_key_stands_for_its_failure_too(system: System, client: AsyncOpenAI) -> None:
+    """So the SDK is not told to ask again: all that it would get is the same."""
+    system.fake.play("keyed", Answer(status=429, retry_after="3600"), Answer(deltas=WORDS))
+    asked: Any = {"model": "openai/keyed", "messages": USER, "extra_body": {"on_worker_lost": "fail"}}
+    asked["extra_headers"] = {"Idempotency-Key": "keyed"}
+    for stream in (True, False):
+        with pytest.raises(openai.RateLimitError) as caught:
+            await client.chat.completions.create(**asked, stream=stream)
+        assert caught.value.response.headers["x-should-retry"] == "false"
+        assert "retry-after" not in caught.value.response.headers
+
+
 async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: System, client: AsyncOpenAI) -> None:
     system.fake.play("breaks", Answer(deltas=WORDS[:2], end="truncate"))
     stream = await client.chat.completions.create(model="openai/breaks", messages=USER, stream=True)

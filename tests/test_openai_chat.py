@@ -213,6 +213,25 @@ async def test_an_unknown_model_is_not_found(client: AsyncOpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
+async def test_every_part_that_the_sdk_knows(system: System, client: AsyncOpenAI) -> None:
+    system.fake.play("parts", Answer(deltas=WORDS))
+    image = {"url": "https://example.com/x.png", "detail": "original"}
+    messages: list[Any] = [
+        {"role": "user", "content": [{"type": "text", "text": "a", "prompt_cache_breakpoint": {"mode": "explicit"}}]},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": image}]},
+    ]
+    options: Any = {"prompt_cache_options": {"ttl": "30m"}}
+    await client.chat.completions.create(model="openai/parts", messages=messages, **options)
+    (call,) = calls_of(system, "parts")
+    parts = [part for message in call.request["messages"] for part in message["content"]]
+    assert parts == [
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "no"},
+        {"type": "image_url", "image_url": image},
+    ]
+
+
 async def test_what_is_passed_over_is_told(client: AsyncOpenAI) -> None:
     raw = await client.chat.completions.with_raw_response.create(model="demo/demo", messages=USER, user="u", seed=1)
     assert raw.headers["x-headrace-ignored"] == "seed, user"

@@ -90,6 +90,21 @@ async def test_parallel_tools_and_their_results(system: System, client: AsyncOpe
     assert answer.choices[0].message.content == "done"
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+async def test_a_tool_without_parameters_has_arguments_all_the_same(
+    system: System, client: AsyncOpenAI, provider: str
+) -> None:
+    """Anthropic spells nothing out where there are none."""
+    system.fake.play("bare", Answer(deltas=(), tools=[ToolCall("a", "now", ())]))
+    model, now = f"{provider}/bare", {"name": "now"}
+    chunks = await chunks_of(client, model, tools=[{"type": "function", "function": now}])
+    calls = [call for chunk in chunks if chunk.choices for call in chunk.choices[0].delta.tool_calls or ()]
+    assert "".join(call.function.arguments or "" for call in calls if call.function) == "{}"
+    tools: list[Any] = [{"type": "function", "parameters": None, "strict": None, **now}]
+    response: Any = await client.responses.create(model=model, input="hi", tools=tools)
+    assert response.output[0].arguments == "{}"
+
+
 @each_provider
 async def test_reasoning_and_a_schema(system: System, client: AsyncOpenAI, provider: str) -> None:
     class Named(BaseModel):

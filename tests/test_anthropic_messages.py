@@ -1,6 +1,7 @@
 """Anthropic's own SDK against ``/v1/messages``, whichever provider answers."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -88,6 +89,14 @@ async def test_thinking(system: System, client: AsyncAnthropic, provider: str) -
     assert said(await client.messages.create(model=f"{provider}/m-thinks", messages=again, max_tokens=9)) == TEXT
 
 
+async def test_the_effort_is_the_one_that_was_asked_for(system: System, client: AsyncAnthropic) -> None:
+    system.fake.play("m-effort", Answer(deltas=WORDS))
+    efforts: list[Any] = ["low", "medium", "high", "xhigh", "max"]
+    for effort in efforts:
+        await streamed(client, "anthropic/m-effort", output_config={"effort": effort})
+        assert calls_of(system, "m-effort")[-1].request["output_config"] == {"effort": effort}
+
+
 async def test_what_is_asked_reaches_the_provider(system: System, client: AsyncAnthropic) -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
     asked: dict[str, Any] = {
@@ -136,6 +145,27 @@ async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: Sy
     with pytest.raises(anthropic.APIStatusError) as caught:
         await streamed(client, "openai/m-breaks")
     assert "broke off" in str(caught.value) or "ended" in str(caught.value)
+
+
+@each_provider
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_tool_runner_of_the_sdk(
+    system: System, client: AsyncAnthropic, provider: str, stream: bool
+) -> None:
+    """It would rather have its conversation kept for it, and does without."""
+
+    @anthropic.beta_async_tool
+    async def look(at: str) -> str:
+        return f"a {at}"
+
+    system.fake.play(
+        "runner", Answer(deltas=(), tools=[ToolCall("c1", "look", ('{"at": "x"}',))]), Answer(deltas=WORDS)
+    )
+    asked: Any = {"model": f"{provider}/runner", "max_tokens": 99, "messages": USER, "tools": [look]}
+    runner: Any = client.beta.messages.tool_runner(**asked, stream=stream)
+    message = await runner.until_done()
+    assert message.content[0].text == TEXT
+    assert '"a x"' in json.dumps(calls_of(system, "runner")[-1].request)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from itertools import repeat
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 

@@ -90,6 +90,21 @@ async def test_parallel_tools_and_their_results(system: System, client: AsyncOpe
     assert answer.choices[0].message.content == "done"
 
 
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+async def test_a_tool_without_parameters_has_arguments_all_the_same(
+    system: System, client: AsyncOpenAI, provider: str
+) -> None:
+    """Anthropic spells nothing out where there are none."""
+    system.fake.play("bare", Answer(deltas=(), tools=[ToolCall("a", "now", ())]))
+    model, now = f"{provider}/bare", {"name": "now"}
+    chunks = await chunks_of(client, model, tools=[{"type": "function", "function": now}])
+    calls = [call for chunk in chunks if chunk.choices for call in chunk.choices[0].delta.tool_calls or ()]
+    assert "".join(call.function.arguments or "" for call in calls if call.function) == "{}"
+    tools: list[Any] = [{"type": "function", "parameters": None, "strict": None, **now}]
+    response: Any = await client.responses.create(model=model, input="hi", tools=tools)
+    assert response.output[0].arguments == "{}"
+
+
 @each_provider
 async def test_reasoning_and_a_schema(system: System, client: AsyncOpenAI, provider: str) -> None:
     class Named(BaseModel):
@@ -155,6 +170,18 @@ async def test_a_failure_before_the_first_word_has_its_status(
     assert should_retry == ("true" if status == 429 else "false")
 
 
+async def test_a_key_stands_for_its_failure_too(system: System, client: AsyncOpenAI) -> None:
+    """So the SDK is not told to ask again: all that it would get is the same."""
+    system.fake.play("keyed", Answer(status=429, retry_after="3600"), Answer(deltas=WORDS))
+    asked: Any = {"model": "openai/keyed", "messages": USER, "extra_body": {"on_worker_lost": "fail"}}
+    asked["extra_headers"] = {"Idempotency-Key": "keyed"}
+    for stream in (True, False):
+        with pytest.raises(openai.RateLimitError) as caught:
+            await client.chat.completions.create(**asked, stream=stream)
+        assert caught.value.response.headers["x-should-retry"] == "false"
+        assert "retry-after" not in caught.value.response.headers
+
+
 async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: System, client: AsyncOpenAI) -> None:
     system.fake.play("breaks", Answer(deltas=WORDS[:2], end="truncate"))
     stream = await client.chat.completions.create(model="openai/breaks", messages=USER, stream=True)
@@ -199,6 +226,25 @@ async def test_an_unknown_model_is_not_found(client: AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         await client.chat.completions.create(model="nobody/has-this", messages=USER)
     assert caught.value.code == "model_not_found"
+
+
+async def test_every_part_that_the_sdk_knows(system: System, client: AsyncOpenAI) -> None:
+    system.fake.play("parts", Answer(deltas=WORDS))
+    image = {"url": "https://example.com/x.png", "detail": "original"}
+    messages: list[Any] = [
+        {"role": "user", "content": [{"type": "text", "text": "a", "prompt_cache_breakpoint": {"mode": "explicit"}}]},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": image}]},
+    ]
+    options: Any = {"prompt_cache_options": {"ttl": "30m"}}
+    await client.chat.completions.create(model="openai/parts", messages=messages, **options)
+    (call,) = calls_of(system, "parts")
+    parts = [part for message in call.request["messages"] for part in message["content"]]
+    assert parts == [
+        {"type": "text", "text": "a"},
+        {"type": "text", "text": "no"},
+        {"type": "image_url", "image_url": image},
+    ]
 
 
 async def test_what_is_passed_over_is_told(client: AsyncOpenAI) -> None:

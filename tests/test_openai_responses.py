@@ -103,6 +103,13 @@ async def test_tools_reasoning_and_a_schema(system: System, client: Any, provide
     assert parsed.output_parsed == Named(name="x")
 
 
+async def test_every_effort_that_the_sdk_knows(system: System, client: Any) -> None:
+    system.fake.play("r-effort", Answer(deltas=WORDS))
+    for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max"):
+        await client.responses.create(model="openai/r-effort", input="hi", reasoning={"effort": effort})
+        assert calls_of(system, "r-effort")[-1].request["reasoning_effort"] == effort
+
+
 async def test_every_replay_is_the_same_from_any_number(system: System, client: Any) -> None:
     calls = [ToolCall("a", "one", ("{}",)), ToolCall("b", "two", ('{"y"', ":1}"))]
     system.fake.play("r-all", Answer(reasoning=("hm",), deltas=WORDS, tools=calls, delay_s=0.01))

@@ -145,8 +145,8 @@ async def test_a_stop_that_comes_late_leaves_the_next_answer_alone(system: Syste
     system.fake.play("u-stop", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=2))
     async with system.http.stream("POST", url, json=body("u-stop", "openai/u-stop")) as answer:
         stream_id = answer.headers["x-stream-id"]
-        stale: dict[str, Any]
-        for stale in ({"activeStreamId": "0" * 34}, {"activeStreamId": []}, {"assistantMessage": {"id": "other"}}):
+        others: list[Any] = [{"activeStreamId": "0" * 34}, {"activeStreamId": []}, {"assistantMessage": {"id": "m"}}]
+        for stale in others:
             said = await system.http.post(f"{url}/u-stop/stop", json=stale)
             assert said.json() == {"success": True, "stream_id": None}
         assert (await system.status(stream_id))["ended_at"] is None

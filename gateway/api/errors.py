@@ -9,6 +9,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from gateway.dialects import anthropic_errors, openai_errors
+from gateway.dialects.failures import AnswerFailed
 from shared.errors import HeadraceError, LimitReached, Unauthenticated
 
 logger = logging.getLogger(__name__)
@@ -43,14 +44,16 @@ def error_response(
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HeadraceError)  # noqa: S101  what it is registered for
-    wait_s = getattr(error, "retry_after_s", None)
+    # A key stands for the answer that failed: whoever asks with it again is told of the same failure.
+    retryable = error.retryable and not (isinstance(error, AnswerFailed) and "idempotency-key" in request.headers)
+    wait_s = getattr(error, "retry_after_s", None) if retryable else None
     headers = {"Retry-After": str(wait_s)} if wait_s is not None else {}
     if isinstance(error, LimitReached):
         headers = error.headers
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     return error_response(
-        request.url.path, error.http_status, error.code, error.message, retryable=error.retryable, headers=headers
+        request.url.path, error.http_status, error.code, error.message, retryable=retryable, headers=headers
     )
 
 

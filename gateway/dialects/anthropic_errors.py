@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from shared.errors import InvalidRequest
+
 _TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -15,14 +17,23 @@ _TYPES: Final = {
     504: "timeout_error",
 }
 #: What the API says with another status than we do.
-_STATUSES: Final = {"unknown_model": 404, "invalid_request": 400}
+_STATUSES: Final = {"unknown_model": 404, "invalid_request": 400, "thread_unsupported_request": 400}
 _OVERLOADED: Final = frozenset({"provider_unavailable", "provider_circuit_open", "queue_timeout"})
+
+
+class ThreadsUnsupported(InvalidRequest):
+    """What the SDKs' tool runners begin with; told in their word for it, they send the whole history instead."""
+
+    code = "thread_unsupported_request"
 
 
 def answer(status: int, code: str, message: str) -> tuple[int, dict[str, Any]]:
     """Status and body."""
     status = _STATUSES.get(code, status)
-    return status, body_of(_TYPES.get(status, "api_error"), message)
+    body = body_of(_TYPES.get(status, "api_error"), message)
+    if code == ThreadsUnsupported.code:
+        body["error"]["details"] = {"error_code": code, "unsupported": ["thread"]}
+    return status, body
 
 
 def body_of(kind: str, message: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from gateway.dialects.anthropic_errors import ThreadsUnsupported
 from gateway.dialects.wish import Wish, flag
 from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest
@@ -31,6 +32,8 @@ def parse(body: bytes, *, only_count: bool = False) -> tuple[ChatRequest, Wish]:
     """``only_count``: it is the tokens that are asked for, and no answer. Raises :class:`InvalidJson` and
     :class:`InvalidRequest`, which names the field."""
     said = {name: value for name, value in parse_json_object(body).items() if value is not None}
+    if "thread" in said:
+        raise ThreadsUnsupported("thread: not supported, send all messages")
     for name in said:
         if name not in _SAME | _TRANSLATED | _WITHOUT_EFFECT:
             raise InvalidRequest(f"{name[:64]}: not supported")

@@ -19,7 +19,7 @@ _SAME: Final = frozenset(
 _WITHOUT_EFFECT: Final = frozenset(
     {
         *("user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-        *("seed", "verbosity"),
+        *("prompt_cache_options", "seed", "verbosity"),
     }
 )
 #: Taken where they say what would be so anyway.
@@ -68,6 +68,8 @@ def _message(message: Any) -> Any:
     }
     if kept.get("role") == "developer":
         kept["role"] = "system"
+    if isinstance(content := kept.get("content"), list):
+        kept["content"] = [_part(part) for part in content]
     if isinstance(calls := kept.get("tool_calls"), list):
         kept["tool_calls"] = [_call(call) for call in calls]
         if not calls:
@@ -75,6 +77,15 @@ def _message(message: Any) -> Any:
     if kept.get("role") == "assistant" and "content" not in kept and "tool_calls" not in kept:
         kept["content"] = message.get("refusal") or ""
     return kept
+
+
+def _part(part: Any) -> Any:
+    """Without what only a cache reads (`prompt_cache_breakpoint`)."""
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "refusal":
+        return {"type": "text", "text": part.get("refusal")}
+    return {name: value for name, value in part.items() if name != "prompt_cache_breakpoint"}
 
 
 def _call(call: Any) -> Any:

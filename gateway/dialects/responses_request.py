@@ -24,7 +24,7 @@ _TRANSLATED: Final = frozenset(
 _WITHOUT_EFFECT: Final = frozenset(
     {
         *("user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-        *("include", "stream_options"),
+        *("prompt_cache_options", "include", "stream_options"),
     }
 )
 #: Taken where they say what would be so anyway.

@@ -21,7 +21,6 @@ from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
 OnDisconnect = Literal["cancel", "continue"]
 OnWorkerLost = Literal["restart", "fail"]
-ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 M = TypeVar("M", bound=Model)
 _any_object = TypeAdapter(dict[str, Any])
@@ -68,8 +67,8 @@ class ChatRequest(Model):
     """``false``: one call at most. Ollama cannot promise that."""
     response_format: ResponseFormat | None = None
     """What form the answer is to have; text, where nothing is said."""
-    reasoning_effort: ReasoningEffort | None = None
-    """A provider that has fewer steps takes the nearest."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """OpenAI is asked in these words, the others in the nearest that they have."""
     only_count: bool | None = None
     """No answer, only how many tokens the request has: ``input_tokens`` of ``usage``. Anthropic's can say."""
     fallbacks: Annotated[list[ModelName], Field(max_length=8)] | None = None

@@ -70,12 +70,8 @@ def _may_think(request: ChatRequest) -> bool:
         else False
     )
     follows_a_tool = request.messages[-1].role == "tool"
-    return (
-        request.reasoning_effort not in {None, "none"}
-        and is_free
-        and not follows_a_tool
-        and not answers_by_tool(request)
-    )
+    is_wanted = request.reasoning_effort not in {None, "none"}
+    return is_wanted and is_free and not follows_a_tool and not answers_by_tool(request)
 
 
 def _tool(tool: Tool) -> Body:

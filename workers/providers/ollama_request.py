@@ -8,8 +8,8 @@ from shared.errors import ProviderError
 from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice
 
 Body = dict[str, object]
-#: Where Ollama has another word.
-_EFFORTS: Final = {"none": False, "minimal": "low", "xhigh": "high", "max": "high"}
+#: Its words for the efforts that it has none for.
+_THINK: Final[Mapping[str, object]] = {"none": False, "minimal": "low", "xhigh": "high", "max": "high"}
 
 
 def body_of(request: ChatRequest) -> Body:
@@ -18,7 +18,7 @@ def body_of(request: ChatRequest) -> Body:
         "options": _options(request) or None,
         "tools": _tools(request),
         "format": _format(request),
-        "think": _EFFORTS.get(request.reasoning_effort or "", request.reasoning_effort),
+        "think": _THINK.get(request.reasoning_effort or "", request.reasoning_effort),
     }
     return {
         "model": request.model,

@@ -27,6 +27,11 @@ class _Call:
     complete: bool = False
 
     @property
+    def is_blank(self) -> bool:
+        """Whether nothing was said of its arguments, as where there are none."""
+        return not "".join(self.arguments).strip()
+
+    @property
     def joined(self) -> str:
         return well_formed("".join(self.arguments)).strip() or "{}"
 
@@ -90,6 +95,8 @@ def _begins_another(call: _Call, said_id: str | None, name: str | None) -> bool:
 def _completed(call: _Call) -> Iterator[Delta]:
     if not call.complete and _is_object(call.joined):
         call.complete = True
+        if call.is_blank:  # or who joins the fragments has no JSON
+            yield ToolCallDelta(call.index, call.joined)
         yield events.ToolCall(call.index, call.joined, call.id, call.name, complete=True, n=0)
 
 

@@ -23,8 +23,7 @@ leave_lane(load_into(s, 'lane', 'follow_up'))
 redis.call('HDEL', STATE, 'holder', 'lease_until', 'full')
 -- What a later request may go on from stays with the answer.
 if not s.follow_up then redis.call('HDEL', STATE, 'request') end
-redis.call('ZREM', INDEX, ID)
-redis.call('ZREM', 'hr:queue', ID)
+for _, waits in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', waits, ID) end
 redis.call('DEL', 'arq:job:' .. ID)
 keep_until(now + ARGV[5], tonumber(ARGV[6]))
 count_ending(ARGV[7], tonumber(ARGV[9]), tonumber(ARGV[5]))

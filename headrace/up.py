@@ -110,10 +110,11 @@ def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, st
 
 def _one_metrics_page(plan: Plan, directory: Path) -> dict[str, str]:
     """Workers cannot all have one port: so every gateway's page tells of all processes, which keep their figures in a
-    folder. It begins empty; a process id of another life would be taken for one of this."""
+    folder. It begins empty; a process id of another life would be taken for one of this. It is named by the port:
+    with a Redis that is named, several may run in one directory."""
     if plan.settings.metrics_port or MULTIPROCESS_DIR in os.environ:
         return {}
-    return {MULTIPROCESS_DIR: str(data_dir.empty_folder(directory, "metrics"))}
+    return {MULTIPROCESS_DIR: str(data_dir.empty_folder(directory, f"metrics-{plan.settings.port}"))}
 
 
 async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None, environment: dict[str, str]) -> int:

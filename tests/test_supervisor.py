@@ -469,4 +469,18 @@ async def test_a_redis_that_is_named_is_used_instead_of_a_broker(tmp_path: Path)
         running_up(tmp_path / "up", HEADRACE_REDIS_URL=broker.redis_url) as up,
     ):
         assert set(up.pids) == {"gateway.1", "worker.1"}
-        assert sorted(p.name for p in (tmp_path / "up").iterdir()) == ["metrics", "secret"]
+        assert sorted(p.name for p in (tmp_path / "up").iterdir()) == [f"metrics-{up.port}", "secret"]
+
+
+async def test_two_with_one_redis_in_one_directory_keep_their_metrics(tmp_path: Path) -> None:
+    async def slots(up: Up) -> str:
+        async with httpx2.AsyncClient(trust_env=False, timeout=5) as client:
+            page = (await client.get(f"http://127.0.0.1:{up.port}/metrics")).text
+        return "".join(re.findall(r"^headrace_worker_slots (.*)$", page, re.MULTILINE))
+
+    async with running_broker(tmp_path / "other") as (broker, _):
+        url, directory = broker.redis_url, tmp_path / "up"
+        async with running_up(directory, HEADRACE_REDIS_URL=url, HEADRACE_CONCURRENCY="7") as first:
+            assert await slots(first) == "7.0"
+            async with running_up(directory, HEADRACE_REDIS_URL=url, HEADRACE_CONCURRENCY="9") as second:
+                assert (await slots(first), await slots(second)) == ("7.0", "9.0")

@@ -39,9 +39,7 @@ class Models:
         ``provider/model``: the request's, else those that the settings have for this model. ``provider/model`` and a
         bare model that only one provider has are understood. Raises :class:`UnknownModel`, :class:`NoModels` and, for
         a fallback, :class:`InvalidRequest`."""
-        catalog = await self.catalog()
-        if not catalog:
-            raise NoModels
+        catalog = await self._offered()
         provider, model = _find(catalog, request.model, request.provider)
         asked = {"provider": provider, "model": model}
         if request.fallbacks is not None:
@@ -49,6 +47,15 @@ class Models:
         else:
             fallbacks = self._by_setting(catalog, provider, f"{provider}/{model}")
         return request.model_copy(update={**asked, "fallbacks": fallbacks or None})
+
+    async def find(self, name: str) -> tuple[str, str]:
+        """Provider and model of one name. Raises :class:`UnknownModel` and :class:`NoModels`."""
+        return _find(await self._offered(), name)
+
+    async def _offered(self) -> Catalog:
+        if catalog := await self.catalog():
+            return catalog
+        raise NoModels
 
     def _by_setting(self, catalog: Catalog, provider: str, model: str) -> list[str]:
         """Those that are on offer now: what no worker has at the moment is no reason to refuse a request."""

@@ -285,6 +285,14 @@ async def test_a_retry_of_the_sdk_is_not_paid_for_twice(start_system: StartSyste
     assert len(calls_of(system, "once")) == 1
 
 
+async def test_a_model_is_found_by_its_name(system: System, client: AsyncOpenAI) -> None:
+    found = await client.models.retrieve("demo/demo")
+    assert (found.id, found.owned_by) == ("demo/demo", "demo")
+    assert found in [model async for model in client.models.list()]
+    with pytest.raises(openai.NotFoundError, match="demo has no model 'none'"):
+        await client.models.retrieve("demo/none")
+
+
 async def test_the_same_words_twice_are_two_answers(system: System, client: AsyncOpenAI) -> None:
     system.fake.play("twice", Answer(deltas=lambda number: [f"call {number}"]))
     first, second = [joined(await chunks_of(client, "openai/twice")) for _ in range(2)]

@@ -319,6 +319,11 @@ async def test_what_cannot_be_gone_on_from_is_named(system: System, client: Any)
         with pytest.raises(openai.BadRequestError, match=says):
             await client.responses.create(model="openai/r-unstored", input="hi", previous_response_id=previous)
     assert running.background
+
+    async def runs() -> bool:
+        return bool((await client.responses.retrieve(running.id)).status == "in_progress")
+
+    await system.eventually(runs)
     gate.set()
     assert (await client.responses.retrieve(running.id)).background
 

@@ -66,8 +66,8 @@ async def replay_of(gateway: GatewayState, about: About) -> ResponseEvents:
     """Whatever there is of a response by now."""
     stored = await read_all(gateway.client, gateway.scripts, about.stream_id)
     renderer = ResponseEvents(about)
-    if stored:
-        renderer.render(Run([(b"0-0", event) for event in stored], EventId(0, len(stored))))
+    if stored:  # many, perhaps, and others wait
+        await asyncio.to_thread(renderer.render, Run([(b"0-0", event) for event in stored], EventId(0, len(stored))))
     return renderer
 
 

@@ -15,7 +15,7 @@ from shared.errors import HeadraceError, LimitReached, Unauthenticated
 logger = logging.getLogger(__name__)
 
 #: Paths where SDKs ask.
-_OPENAI = ("/v1/chat/", "/v1/responses")
+_OPENAI = ("/v1/chat/", "/v1/responses", "/v1/models/")
 _ANTHROPIC = "/v1/messages"
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
 

@@ -26,6 +26,7 @@ from shared.broker.answers import Page
 from shared.broker.status import read_kept, read_state
 from shared.errors import StreamGone
 from shared.protocol.ids import START
+from shared.protocol.lifecycle import Status
 
 router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
 
@@ -84,15 +85,15 @@ async def retrieve(
     about = await _about(gateway, stream_id)
     if stream:
         return _stream(gateway, right, about, page, after=starting_after)
-    return JSONResponse((await replay_of(gateway, about)).response.body)
+    return await _as_it_stands(gateway, about, page.status)
 
 
 @router.post("/{response_id}/cancel")
 async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Response:
     """Again, or after the end, it changes nothing."""
     caller.need(Scope.CANCEL)
-    await streams.cancel(stream_id, gateway, Right.of(caller))
-    return JSONResponse((await replay_of(gateway, await _about(gateway, stream_id))).response.body)
+    cancelled = await streams.cancel(stream_id, gateway, Right.of(caller))
+    return await _as_it_stands(gateway, await _about(gateway, stream_id), cancelled["status"])
 
 
 @router.delete("/{response_id}")
@@ -113,6 +114,13 @@ def _stream(
     renderer = ResponseEvents(about, after=after)
     subscription = Subscription(gateway.hub, about.stream_id, START, page, renderer)
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
+
+
+async def _as_it_stands(gateway: GatewayState, about: About, status: str) -> Response:
+    response = (await replay_of(gateway, about)).response
+    if status == Status.RUNNING and response.status == "queued":  # its provider has not said a word yet
+        response.status = "in_progress"
+    return JSONResponse(response.body)
 
 
 async def _about(gateway: GatewayState, stream_id: str) -> About:

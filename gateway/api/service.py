@@ -49,13 +49,20 @@ async def models(gateway: Gateway, _: Caller) -> ModelList:
     catalog = await gateway.models.catalog()
     if not catalog:
         raise NoModels
-    names = [
-        (provider, model)
+    data = [
+        _card(provider, model)
         for provider, shelf in catalog.items()
         for model in (*shelf.models, *(["*"] if shelf.open else []))
     ]
-    data: list[ModelCard] = [
-        {"id": f"{provider}/{model}", "object": "model", "created": 0, "owned_by": provider}
-        for provider, model in names
-    ]
     return {"object": "list", "data": data}
+
+
+# Described by OpenAI, not here.
+@router.get("/v1/models/{name:path}", include_in_schema=False)
+async def model(gateway: Gateway, _: Caller, name: str) -> ModelCard:
+    """Whether there is one of this name."""
+    return _card(*await gateway.models.find(name))
+
+
+def _card(provider: str, model: str) -> ModelCard:
+    return {"id": f"{provider}/{model}", "object": "model", "created": 0, "owned_by": provider}

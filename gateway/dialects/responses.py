@@ -61,6 +61,25 @@ class Response:
         }
 
 
+class _Growing:
+    """An item whose text still comes: it stands at ``member`` of ``holder`` once it was gathered."""
+
+    def __init__(self, item: Body, holder: Body, member: str) -> None:
+        self.item = item
+        self._holder = holder
+        self._member = member
+        self._pieces: list[str] = []  # joined seldom: a text that grew with each would be copied with each
+
+    def grow(self, text: str) -> None:
+        self._pieces.append(text)
+
+    def gather(self) -> str:
+        """Its text so far."""
+        whole = self._holder[self._member] = "".join(self._pieces)
+        self._pieces = [whole]
+        return whole
+
+
 class ResponseEvents:
     """``after``: the last number that the client has had. All is rendered from the start, since a number depends on
     what comes before it; what the client has had is left out. ``failure``: what the response failed by."""
@@ -68,16 +87,23 @@ class ResponseEvents:
     resumable = True
 
     def __init__(self, about: About, *, after: int = -1) -> None:
-        self.response = Response(about)
         self.failure: Error | None = None
         self.is_over = False
+        self._response = Response(about)
         self._after = after
         self._next = 0
         self._continuation = Continuation()
-        self._item: Body | None = None  # text or reasoning that grows
-        self._calls: dict[int, Body] = {}  # calls that grow
+        self._open: _Growing | None = None  # text or reasoning
+        self._calls: dict[int, _Growing] = {}
         self._has_begun = False
         self._has_refused = False
+
+    @property
+    def response(self) -> Response:
+        """With all that was rendered."""
+        for growing in (*self._calls.values(), *([self._open] if self._open else ())):
+            growing.gather()
+        return self._response
 
     def queued(self, place: int) -> bytes:
         return b"".join(self._created())
@@ -91,9 +117,9 @@ class ResponseEvents:
         """Helpers want it before anything else: so it goes out before anybody has begun."""
         if not self._has_begun:
             self._has_begun = True
-            yield self._tell("response.created", response=self.response.body)
-            self.response.status = "in_progress"
-            yield self._tell("response.in_progress", response=self.response.body)
+            yield self._tell("response.created", response=self._response.body)
+            self._response.status = "in_progress"
+            yield self._tell("response.in_progress", response=self._response.body)
 
     def _rendered(self, run: Run) -> Iterator[bytes]:
         new = self._continuation.take(run)
@@ -122,62 +148,65 @@ class ResponseEvents:
 
     def _text(self, kind: str, member: str, text: str) -> Generator[bytes, None, None]:
         """``kind``: of the part that the text is in."""
-        if self._item is None or self._item["type"] != "message" or self._item["content"][0]["type"] != kind:
+        growing = self._open
+        if growing is None or growing.item["type"] != "message" or growing.item["content"][0]["type"] != kind:
             yield from self._close()
-            item = yield from self._add("message", "msg", role="assistant", content=[])
             part: Body = {"type": kind, member: ""}
             if kind == "output_text":
                 part |= {"annotations": [], "logprobs": []}
+            item = yield from self._add("message", "msg", role="assistant", content=[])
             item["content"].append(part)
-            self._item = item
+            growing = self._open = _Growing(item, part, member)
             yield self._tell("response.content_part.added", **self._place(item), content_index=0, part=part)
-        part = self._item["content"][0]
-        part[member] += text
-        place = self._place(self._item)
+        growing.grow(text)
+        place = self._place(growing.item)
         yield self._tell(f"response.{kind}.delta", **place, content_index=0, delta=text, **_logprobs(kind))
 
     def _reasoning(self, text: str) -> Iterator[bytes]:
-        if self._item is None or self._item["type"] != "reasoning":
+        growing = self._open
+        if growing is None or growing.item["type"] != "reasoning":
             yield from self._close()
-            item = yield from self._add("reasoning", "rs", summary=[])
             part = {"type": "summary_text", "text": ""}
+            item = yield from self._add("reasoning", "rs", summary=[])
             item["summary"].append(part)
-            self._item = item
+            growing = self._open = _Growing(item, part, "text")
             yield self._tell("response.reasoning_summary_part.added", **self._place(item), summary_index=0, part=part)
-        self._item["summary"][0]["text"] += text
-        place = self._place(self._item)
+        growing.grow(text)
+        place = self._place(growing.item)
         yield self._tell("response.reasoning_summary_text.delta", **place, summary_index=0, delta=text)
 
     def _call(self, call: ToolCall) -> Iterator[bytes]:
         if call.complete:
-            if (item := self._calls.pop(call.index, None)) is not None:
-                place, whole = self._place(item), item["arguments"]
+            if (growing := self._calls.pop(call.index, None)) is not None:
+                item, whole = growing.item, growing.gather()
+                place = self._place(item)
                 yield self._tell("response.function_call_arguments.done", **place, arguments=whole, name=item["name"])
                 yield self._done(item)
             return
         if call.index not in self._calls:
             yield from self._close()
-            self._calls[call.index] = yield from self._add(
-                "function_call", "fc", call_id=call.id, name=call.name, arguments=""
-            )
-        item = self._calls[call.index]
-        item["arguments"] += call.arguments
-        yield self._tell("response.function_call_arguments.delta", **self._place(item), delta=call.arguments)
+            item = yield from self._add("function_call", "fc", call_id=call.id, name=call.name, arguments="")
+            self._calls[call.index] = _Growing(item, item, "arguments")
+        growing = self._calls[call.index]
+        growing.grow(call.arguments)
+        place = self._place(growing.item)
+        yield self._tell("response.function_call_arguments.delta", **place, delta=call.arguments)
 
     def _close(self) -> Iterator[bytes]:
         """What grows is done: another item begins, or the answer ends."""
-        item, self._item = self._item, None
-        if item is None:
+        growing, self._open = self._open, None
+        if growing is None:
             return
+        item, text = growing.item, growing.gather()
         place = self._place(item)
         if item["type"] == "reasoning":
             part = item["summary"][0]
-            yield self._tell("response.reasoning_summary_text.done", **place, summary_index=0, text=part["text"])
+            yield self._tell("response.reasoning_summary_text.done", **place, summary_index=0, text=text)
             yield self._tell("response.reasoning_summary_part.done", **place, summary_index=0, part=part)
         else:
             part = item["content"][0]
             kind, member = part["type"], "text" if part["type"] == "output_text" else "refusal"
-            whole = {member: part[member], **_logprobs(kind)}
+            whole = {member: text, **_logprobs(kind)}
             yield self._tell(f"response.{kind}.done", **place, content_index=0, **whole)
             yield self._tell("response.content_part.done", **place, content_index=0, part=part)
         yield self._done(item)
@@ -186,24 +215,24 @@ class ResponseEvents:
         self.is_over = True
         self.failure = error
         yield from self._close()
-        self.response.status = "failed"
-        self.response.error = {"code": error.code, "message": error.message}
-        yield self._tell("response.failed", response=self.response.body)
+        self._response.status = "failed"
+        self._response.error = {"code": error.code, "message": error.message}
+        yield self._tell("response.failed", response=self._response.body)
 
     def _end(self, done: Done) -> Iterator[bytes]:
         self.is_over = True
         yield from self._close()
-        self.response.usage = _usage(done.usage) if done.usage else None
+        self._response.usage = _usage(done.usage) if done.usage else None
         if done.finish_reason == "cancelled":
-            self.response.status = "cancelled"
-            yield self._tell("response.incomplete", response=self.response.body)
+            self._response.status = "cancelled"
+            yield self._tell("response.incomplete", response=self._response.body)
         elif reason := self._cut_by(done):
-            self.response.status = "incomplete"
-            self.response.incomplete = {"reason": reason}
-            yield self._tell("response.incomplete", response=self.response.body)
+            self._response.status = "incomplete"
+            self._response.incomplete = {"reason": reason}
+            yield self._tell("response.incomplete", response=self._response.body)
         else:
-            self.response.status = "completed"
-            yield self._tell("response.completed", response=self.response.body)
+            self._response.status = "completed"
+            yield self._tell("response.completed", response=self._response.body)
 
     # --- inside
 
@@ -214,19 +243,19 @@ class ResponseEvents:
         return _INCOMPLETE.get(done.finish_reason)
 
     def _add(self, kind: str, prefix: str, **members: Any) -> Generator[bytes, None, Body]:
-        index = len(self.response.output)
-        item: Body = {"id": f"{prefix}_{self.response.about.stream_id}_{index}", "type": kind}
+        index = len(self._response.output)
+        item: Body = {"id": f"{prefix}_{self._response.about.stream_id}_{index}", "type": kind}
         item |= {"status": "in_progress", **members}
-        self.response.output.append(item)
+        self._response.output.append(item)
         yield self._tell("response.output_item.added", output_index=index, item=item)
         return item
 
     def _done(self, item: Body) -> bytes:
         item["status"] = "completed"
-        return self._tell("response.output_item.done", output_index=self.response.output.index(item), item=item)
+        return self._tell("response.output_item.done", output_index=self._response.output.index(item), item=item)
 
     def _place(self, item: Body) -> Body:
-        return {"item_id": item["id"], "output_index": self.response.output.index(item)}
+        return {"item_id": item["id"], "output_index": self._response.output.index(item)}
 
     def _tell(self, kind: str, **members: Any) -> bytes:
         number = self._next

@@ -12,7 +12,7 @@ from shared.errors import BrokerUnavailable
 from workers import metrics
 from workers.writer import StreamWriter
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.25
 
 
 class Flusher:

@@ -107,13 +107,13 @@ class Faults:
     # --- the broker
 
     async def _broker_restart(self, fault: Fault) -> None:
-        async with self._broker:
+        async with self._alone():
             self._rig.broker.kill()
             await asyncio.sleep(fault.lasts * LEASE_S)
             await self._rig.broker.start()
 
     async def _broker_empty(self, fault: Fault) -> None:
-        async with self._broker:
+        async with self._alone():
             self._rig.broker.kill()
             self._rig.history.lost()
             shutil.rmtree(self._rig.broker.folder / "appendonlydir")
@@ -134,7 +134,7 @@ class Faults:
         """As a fail-over to a replica that is behind: what was acknowledged inside is gone afterwards."""
         broker = self._rig.broker
         file, older = broker.folder / "appendonlydir", broker.folder / "older"
-        async with self._broker:
+        async with self._alone():
             shutil.copytree(file, older)
             yield
             broker.kill()
@@ -144,7 +144,7 @@ class Faults:
             await broker.start()
 
     async def _broker_freeze(self, fault: Fault) -> None:
-        async with self._broker:
+        async with self._alone():
             self._rig.broker.freeze()
             await asyncio.sleep(fault.lasts * LEASE_S)
             self._rig.broker.thaw()
@@ -170,8 +170,14 @@ class Faults:
                 await client.client_kill_filter(_type=kind, skipme=True)
 
     @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        async with self._broker:
+            with self._rig.history.broker_in_trouble():
+                yield
+
+    @asynccontextmanager
     async def _told_broker(self) -> AsyncIterator[Redis]:
-        async with self._broker, self._rig.broker.client() as client:
+        async with self._alone(), self._rig.broker.client() as client:
             yield client
 
     # --- wires

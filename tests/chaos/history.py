@@ -9,7 +9,7 @@ from math import inf
 
 #: Our clock is not that of the processes.
 _SLACK_S = 0.5
-#: A worker heals a broker that forgot within this, if nothing happens to it: a socket timeout of 5 s, a lease.
+#: A worker heals a broker that forgot within this, if nothing happens to either: a socket timeout of 5 s, a lease.
 _HEALED_S = 8.0
 
 
@@ -39,7 +39,9 @@ class History:
     worker_out: dict[int, list[Span]] = field(default_factory=dict)
     #: Worker → when its way to the provider, or its own clockwork, was in trouble.
     provider_trouble: dict[int, list[Span]] = field(default_factory=dict)
-    #: When the broker lost data it had acknowledged.
+    #: When the broker was away, or did not take what it was told, in order.
+    broker_trouble: list[Span] = field(default_factory=list)
+    #: When it lost data it had acknowledged.
     losses: list[float] = field(default_factory=list)
     #: Stream → its calls, in order.
     calls: dict[int, list[ProviderCall]] = field(default_factory=dict)
@@ -60,6 +62,11 @@ class History:
     @contextmanager
     def provider_in_trouble(self, worker: int) -> Iterator[None]:
         with _open_span(self.provider_trouble.setdefault(worker, [])):
+            yield
+
+    @contextmanager
+    def broker_in_trouble(self) -> Iterator[None]:
+        with _open_span(self.broker_trouble):
             yield
 
     def lost(self) -> None:
@@ -97,9 +104,12 @@ class History:
         )
 
     def _held_healthily(self, stream: int, at: float) -> bool:
+        healed = at + _HEALED_S
+        for span in self.broker_trouble:
+            if span.touches(at, healed):
+                healed = max(healed, span.end + _HEALED_S)
         return any(
-            call.begin <= at <= call.end and not self.is_excused(call, at + _HEALED_S)
-            for call in self.calls.get(stream, ())
+            call.begin <= at <= call.end and not self.is_excused(call, healed) for call in self.calls.get(stream, ())
         )
 
 

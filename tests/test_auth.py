@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from gateway.auth.json_web_tokens import JsonWebTokens, KeysUnreachable
+from gateway.auth.signing_keys import NoKeys, SigningKeys
 from shared.settings import Settings
 from tests.conftest import StartSystem
 from tests.fakes import Answer
@@ -231,6 +232,9 @@ BAD_TOKENS = {
     "nOnE": lambda: unsigned({"sub": "alice", "aud": AUDIENCE, "exp": time.time() + 600}, "nOnE"),
     "no signature": lambda: token().rpartition(".")[0] + ".",
     "changed": lambda: changed(token()),
+    "no name": lambda: token(""),
+    "a name that is no text": lambda: token("alice\x1b[2J"),
+    "a long name": lambda: token("a" * 256),
     "a ticket": lambda: jwt.encode({"sub": "x", "aud": "headrace:stream", "exp": time.time() + 9}, SECRET),
 }
 
@@ -301,23 +305,41 @@ async def start_guarded(start_system: StartSystem, key: Any, algorithm: str, **s
     )
 
 
-@asynccontextmanager
-async def jwks_server(keys: dict[str, Any]) -> AsyncIterator[str]:
-    """Serves the public halves of ``keys``, by id, as they are at the time."""
+class JwksServer:
+    """Serves the public halves of ``keys``, by id, as they are at the time. While ``is_away``, connections break."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, keys: dict[str, Any]) -> None:
+        self.keys = keys
+        self.is_away = False
+        self.asked = 0
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        if not self.is_away:
+            writer.write(self._answer())
+        writer.close()
+
+    def _answer(self) -> bytes:
         found = []
-        for key_id, key in keys.items():
+        for key_id, key in self.keys.items():
             algorithm = jwt.algorithms.ECAlgorithm
             found.append(algorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": key_id, "alg": "ES256"})
         body = json.dumps({"keys": found}).encode()
-        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        writer.close()
+        return f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks.json"
+
+@asynccontextmanager
+async def jwks_server(keys: dict[str, Any]) -> AsyncIterator[JwksServer]:
+    served = JwksServer(keys)
+    async with await asyncio.start_server(served.serve, "127.0.0.1", 0) as server:
+        served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks.json"
+        yield served
+
+
+def ec_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def signed(key: Any, key_id: str) -> str:
@@ -326,24 +348,76 @@ def signed(key: Any, key_id: str) -> str:
 
 
 async def test_keys_of_a_jwks_verify(start_system: StartSystem) -> None:
-    old, new = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    async with jwks_server({"old": old, "new": new}) as url:
+    old, new = ec_key(), ec_key()
+    async with jwks_server({"old": old, "new": new}) as served:
         system = await start_system(
             gateways=1,
             workers=1,
             auth="jwt",
             jwt_audience=AUDIENCE,
-            jwt_jwks_url=url,
+            jwt_jwks_url=served.url,
             credentials=bearer(signed(old, "old")),
         )
+        claims = {"sub": "alice", "aud": AUDIENCE, "exp": time.time() + 600}
+        of_another_kind = jwt.encode(claims, rsa_key(), algorithm="RS256", headers={"kid": "new"})
+        nameless = jwt.encode(claims, new, algorithm="ES256")
         seen = [
             (await system.http.get(f"{system.url}/v1/models", headers=bearer(shown))).status_code
-            for shown in (signed(new, "new"), signed(new, "old"), signed(new, "unknown"))
+            for shown in (signed(new, "new"), signed(new, "old"), signed(new, "unknown"), of_another_kind, nameless)
         ]
-    assert seen == [200, 401, 401]
+        assert seen == [200, 401, 401, 401, 401]
+        served.is_away = True
+        asked = [
+            system.http.get(f"{system.url}/v1/models", headers=bearer(signed(old, f"unknown-{number}")))
+            for number in range(20)
+        ]
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} <= {401, 503}
+        assert served.asked <= 3  # a flood of unknown keys is none for their server
+        answer = await system.http.get(f"{system.url}/v1/models", headers=bearer(signed(old, "old")))
+        assert answer.status_code == 200  # nor is its outage ours
 
 
-@pytest.mark.parametrize("body", ["<html>Sign in</html>", '{"keys": []}', '{"issuer": "https://id.example"}'])
+async def test_signing_keys_are_rotated_and_outlive_their_server() -> None:
+    old, new = ec_key(), ec_key()
+    async with jwks_server({"old": old}) as served:
+        keys = SigningKeys(served.url, life_s=0, pause_s=0)
+        assert await keys.find("old") is not None
+        assert await keys.find("new") is None
+        served.keys = {"new": new}
+        assert await keys.find("new") is not None
+        assert await keys.find("old") is None
+        served.is_away = True
+        asked = served.asked
+        found = await asyncio.gather(*(keys.find("new") for _ in range(20)))
+        assert None not in found
+        assert served.asked == asked + 1
+        with pytest.raises(NoKeys):
+            await keys.find("newer")
+        served.keys["newer"] = ec_key()
+        served.is_away = False
+        assert await keys.find("newer") is not None
+
+
+async def test_signing_keys_do_not_outlive_their_server_for_ever() -> None:
+    async with jwks_server({"old": ec_key()}) as served:
+        keys = SigningKeys(served.url, life_s=0, pause_s=0, kept_s=0)
+        assert await keys.find("old") is not None
+        served.is_away = True
+        with pytest.raises(NoKeys):
+            await keys.find("old")
+
+
+NO_JWKS = {
+    "a page": "<html>Sign in</html>",
+    "no keys": '{"keys": []}',
+    "no set": '{"issuer": "https://id.example"}',
+    "no object": '{"keys": [1]}',
+    "a huge number": "9" * 5000,
+    "deep": "[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("body", NO_JWKS.values(), ids=NO_JWKS)
 async def test_what_is_no_jwks_stops_the_start_and_later_is_no_fault_of_a_token(body: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -356,7 +430,7 @@ async def test_what_is_no_jwks_stops_the_start_and_later_is_no_fault_of_a_token(
         await test_bad_configuration_stops_the_start(said, [], "HEADRACE_JWT_JWKS_URL: ")
         tokens = JsonWebTokens(Settings(auth=("jwt",), jwt_audience=AUDIENCE, jwt_jwks_url=url))
         with pytest.raises(KeysUnreachable):
-            await tokens.principal(signed(ec.generate_private_key(ec.SECP256R1()), "new"))
+            await tokens.principal(signed(ec_key(), "new"))
 
 
 # --- whose a stream is

@@ -4,21 +4,18 @@ Which algorithms are taken follows from the kind of key, never from the token: a
 key RS256 and ES256 only. So neither ``alg: none`` nor a public key that is used as a secret gets in.
 """
 
-import asyncio
-import json
 from typing import Any, Final
 
 import jwt
 
 from gateway.auth.principal import ALL_SCOPES, SCOPES, Principal, Scope
+from gateway.auth.signing_keys import NoKeys, SigningKeys
 from shared.errors import Unauthenticated, Unavailable
 from shared.settings import Settings, SettingsError
 
 _ASYMMETRIC: Final = ["RS256", "ES256"]
-_JWKS_TIMEOUT_S: Final = 5
-_JWKS_LIFE_S: Final = 300
-#: Of PyJWT, for an answer that is not JSON, or has no key.
-_NO_JWKS: Final = (json.JSONDecodeError, jwt.PyJWKSetError)
+#: Of RFC 7519's StringOrURI; as long as OpenID Connect lets it be.
+_LONGEST_SUBJECT: Final = 255
 
 
 class KeysUnreachable(Unavailable):
@@ -32,20 +29,15 @@ class JsonWebTokens:
         self._leeway_s = settings.jwt_leeway_s
         self._key = settings.jwt_secret.get_secret_value() if settings.jwt_secret else settings.jwt_public_key
         self._algorithms = ["HS256"] if settings.jwt_secret else _ASYMMETRIC
-        self._jwks = None
-        if settings.jwt_jwks_url is not None:
-            # Fetched again when it is old, or when a token names a key that is not in it: so keys may rotate.
-            self._jwks = jwt.PyJWKClient(settings.jwt_jwks_url, lifespan=_JWKS_LIFE_S, timeout=_JWKS_TIMEOUT_S)
+        self._jwks = SigningKeys(settings.jwt_jwks_url) if settings.jwt_jwks_url is not None else None
 
     def check(self) -> None:
         """At the start. Raises :class:`SettingsError` where the keys cannot be had."""
         if self._jwks is not None:
             try:
-                self._jwks.get_signing_keys()
-            except jwt.PyJWKClientError as error:
+                self._jwks.fetch()
+            except NoKeys as error:
                 raise SettingsError(f"HEADRACE_JWT_JWKS_URL: {error}") from None
-            except _NO_JWKS:
-                raise SettingsError("HEADRACE_JWT_JWKS_URL: what is there is no JWKS with a usable key") from None
 
     async def principal(self, token: str) -> Principal:
         """Raises :class:`Unauthenticated`; :class:`KeysUnreachable` where the keys cannot be had now."""
@@ -61,19 +53,26 @@ class JsonWebTokens:
             )
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("the token has expired") from None
-        except (jwt.InvalidTokenError, TypeError, ValueError):
+        except (jwt.PyJWTError, TypeError, ValueError):
             raise Unauthenticated("the token is not valid here") from None
-        return Principal(f"jwt:{claims['sub']}", _scopes_of(claims), float(claims["exp"]) + self._leeway_s)
+        subject: str = claims["sub"]
+        if not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
+            raise Unauthenticated(f"the token's sub has to be 1 to {_LONGEST_SUBJECT} printable characters")
+        return Principal(f"jwt:{subject}", _scopes_of(claims), float(claims["exp"]) + self._leeway_s)
 
     async def _key_of(self, token: str) -> Any:  # a text, or a key of the cryptography library
         if self._jwks is None:
             return self._key
+        key_id = jwt.get_unverified_header(token).get("kid")
+        if not isinstance(key_id, str):
+            raise Unauthenticated("the token does not name the key that it is signed with (kid)")
         try:
-            return (await asyncio.to_thread(self._jwks.get_signing_key_from_jwt, token)).key
-        except (jwt.PyJWKClientConnectionError, *_NO_JWKS):
+            key = await self._jwks.find(key_id)
+        except NoKeys:
             raise KeysUnreachable("the keys that tokens are verified with cannot be fetched") from None
-        except jwt.PyJWKClientError:
-            raise Unauthenticated("the token is signed with a key that nobody here knows") from None
+        if key is None:
+            raise Unauthenticated("the token is signed with a key that nobody here knows")
+        return key.key
 
 
 def _scopes_of(claims: dict[str, Any]) -> frozenset[Scope]:

@@ -1074,7 +1074,7 @@ MISSING_CHECKS: Final = [
     Mutation("a held stream is not claimed", "if held(s) then", "if false then", "claim"),
     Mutation("an ended stream is not claimed", "if not active(s) then return {'CLOSED'} end", script="claim"),
     Mutation("the terminal state comes with the ending", "'status', ARGV[7], ", "", "finish"),
-    Mutation("the index forgets what ended", "redis.call('ZREM', INDEX, ID)", script="finish"),
+    Mutation("the index forgets what ended", "ipairs({INDEX, 'hr:queue'})", "ipairs({'hr:queue'})", "finish"),
     Mutation(
         "log and tail expire", "redis.call('PEXPIREAT', LOG, expires)\n    redis.call('PEXPIREAT', TAIL, expires)"
     ),
@@ -1086,6 +1086,11 @@ MISSING_CHECKS: Final = [
         "delete",
     ),
 ]
+
+
+@pytest.mark.parametrize("mutation", MISSING_CHECKS, ids=lambda mutation: mutation.name.replace(" ", "-"))
+def test_a_mutation_fits_the_scripts(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutate(monkeypatch, mutation)
 
 
 def mutate(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:

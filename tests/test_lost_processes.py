@@ -199,6 +199,22 @@ async def test_nobody_picks_it_up(start_system: StartSystem) -> None:
     assert 'headrace_swept_streams_total{reason="queue_timeout"} 1.0' in metrics
 
 
+async def test_a_cancel_outlives_the_worker_that_it_was_for(start_system: StartSystem) -> None:
+    """It stands in the state alone when the worker is gone, and no other comes."""
+    system = await start_system(gateways=1, workers=1, lease_s=1)
+    system.fake.play("cancelled", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=3))
+    async with await system.stream("cancelled") as connection:
+        await connection.next("token")
+        system.workers[0].signal(signal.SIGSTOP)
+        answer = await system.http.post(f"{system.url}/chat/{connection.stream_id}/cancel")
+        assert answer.json()["status"] == "running"
+        system.workers[0].stop()
+        frames = await connection.rest()
+    assert (frames[-1].event, frames[-1].data["finish_reason"]) == ("done", "cancelled")
+    metrics = (await system.http.get(f"{system.url}/metrics")).text
+    assert 'headrace_swept_streams_total{reason="cancelled"} 1.0' in metrics
+
+
 async def test_a_cancel_that_races_the_end(system: System) -> None:
     """Each stream has one ending, and everybody tells the same."""
     system.fake.play("race", Answer(deltas=WORDS[:5]))

@@ -119,13 +119,16 @@ def ending_line(stream_id: str, claimed: Claimed, outcome: Outcome) -> dict[str,
 _TOLD: Final = ("request_id", "principal", "provider", "model", "traceparent")
 
 
-async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> bool:
-    """End a stream that nobody holds. False where somebody holds it by now, or it has ended."""
+async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> Outcome | None:
+    """End a stream that nobody holds; as cancelled where that was asked for before. How it ended, or None where
+    somebody holds it by now, or it has ended."""
     token = f"ending.{secrets.token_hex(8)}"
     claimed = await run(client, scripts.claim(stream_id, token, to_end=True))
     if not isinstance(claimed, Claimed):
-        return False
-    return await end_claimed(client, scripts, stream_id, claimed, token, outcome)
+        return None
+    if cancel := claimed.fields.get("cancel"):
+        outcome = Outcome.cancelled(cancel.decode())
+    return outcome if await end_claimed(client, scripts, stream_id, claimed, token, outcome) else None
 
 
 async def end_claimed(

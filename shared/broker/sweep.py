@@ -1,13 +1,15 @@
 """The periodic look for streams that nobody holds and that should go on or end, and the pulse of Redis itself.
 
 Every gateway and worker is ready to sweep, so that streams end even where no worker lives; one does at a time, once a
-second. It only decides what nobody else can: a stream that waits goes back into the queue, and one that waited
-longer than the queue timeout is ended. Whoever claims a stream decides everything else.
+second. It only decides what nobody else can: a stream that waits goes back into the queue, one that waited longer
+than the queue timeout is ended, and one that was cancelled is ended at once. Whoever claims a stream decides
+everything else.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from shared.broker.answers import Due
 from shared.broker.client import TROUBLE, Client, run_many
@@ -84,37 +86,49 @@ class Sweep:
         return bool(await self._client.pexpire(SWEEP, _TURN_MS))
 
     async def _look_at(self, due: Due) -> None:
-        for stream_id, waited_ms, status in await self._waiting(due):
-            if waited_ms > self._queue_timeout_ms:
-                await self._end(stream_id, status)
-            elif await self._put_back(stream_id):
+        for waits in await self._waiting(due):
+            if waits.is_cancelled or waits.for_ms > self._queue_timeout_ms:
+                await self._end(waits)
+            elif await self._put_back(waits.stream_id):
                 self._count("queued_again")
-                logger.info("stream %s was put back into the queue", stream_id)
+                logger.info("stream %s was put back into the queue", waits.stream_id)
 
-    async def _waiting(self, due: Due) -> Sequence[tuple[str, float, str]]:
-        """(id, how long nobody has held it in ms, status) of the streams that are there."""
+    async def _waiting(self, due: Due) -> list["_Waiting"]:
+        """Those that are there."""
         async with self._client.pipeline(transaction=False) as pipe:
             for stream_id in due.stream_ids:
-                pipe.hmget(state_key(stream_id), ["status", "created", "lease_until"])
+                pipe.hmget(state_key(stream_id), ["status", "created", "lease_until", "cancel"])
             states = await pipe.execute()
-        for stream_id, (status, _, _) in zip(due.stream_ids, states, strict=True):
+        waiting = []
+        for stream_id, (status, created, lease_until, cancel) in zip(due.stream_ids, states, strict=True):
             if status is None:  # it expired unended; should its worker restore it, that has it looked at again
                 await self._client.zrem(index_key(stream_id), stream_id)
-        return [
-            (stream_id, due.now_ms - max(int(created), int(lease_until or 0)), status.decode())
-            for stream_id, (status, created, lease_until) in zip(due.stream_ids, states, strict=True)
-            if status is not None
-        ]
+            else:
+                for_ms = due.now_ms - max(int(created), int(lease_until or 0))
+                waiting.append(_Waiting(stream_id, for_ms, Status(status.decode()), is_cancelled=cancel is not None))
+        return waiting
 
-    async def _end(self, stream_id: str, status: str) -> None:
-        if status == Status.QUEUED:
+    async def _end(self, waits: "_Waiting") -> None:
+        if waits.status is Status.QUEUED:
             error = GenerationError("queue_timeout", "no worker was free in time; try again", retryable=True)
         else:
             error = GenerationError("worker_lost", "the worker writing this answer was lost")
         try:
-            if await end_unheld(self._client, self._scripts, stream_id, Outcome.failed(error)):
-                self._count(error.code)
+            outcome = await end_unheld(self._client, self._scripts, waits.stream_id, Outcome.failed(error))
         except ContentUnreadable:
             logger.warning(
-                "stream %s cannot be ended here: HEADRACE_CONTENT_KEYS has not the key it needs", stream_id
+                "stream %s cannot be ended here: HEADRACE_CONTENT_KEYS has not the key it needs", waits.stream_id
             )
+        else:
+            if outcome is not None:
+                self._count(error.code if outcome.error else "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A stream that nobody holds; ``for_ms`` since it was made or last held."""
+
+    stream_id: str
+    for_ms: int
+    status: Status
+    is_cancelled: bool

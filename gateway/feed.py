@@ -5,7 +5,7 @@ cursor; one that is not covered (it is behind the run, or of another epoch) read
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway import metrics
 from gateway.run import Numbered, Run
@@ -22,6 +22,7 @@ RING = 256
 MOST_BYTES = 64 * 1024
 
 
+_NOTHING: Final = Run((), START)
 #: As XREAD gives it: id, [field, value].
 Entry = tuple[bytes, list[bytes]]
 
@@ -125,7 +126,7 @@ class Feed:
             self._waiters.discard(waiter)
 
     def after(self, cursor: EventId) -> Run | None:
-        """What follows ``cursor``, maybe nothing; None where the run does not cover it."""
+        """What follows ``cursor``, maybe nothing, which has no ``last``; None where the run does not cover it."""
         if not self.tail_cursor or self.missing:
             return None
         epoch, seq = cursor
@@ -134,21 +135,24 @@ class Feed:
             if epoch > self._epoch or self._first != 1 or not self._events:
                 return None
             return self._run(0, reset=cursor != START)
-        if not self._first - 1 <= seq <= self._last:
+        if seq == self._last:
+            return _NOTHING
+        if not self._first - 1 <= seq < self._last:
             return None
         if (run := self._runs.get(seq)) is None:
             run = self._runs[seq] = self._run(seq + 1 - self._first, reset=False)
         return run
 
     def _run(self, index: int, *, reset: bool) -> Run:
-        size, until = 0, index
-        for _, stored in self._events[index : index + RING]:
+        following = self._events[index : index + RING]
+        size = 0
+        for count, (_, stored) in enumerate(following, 1):
             size += len(stored)
-            until += 1
             if size >= MOST_BYTES:
+                del following[count:]
                 break
-        last = EventId(self._epoch, self._first + until - 1)
-        return Run(self._events[index:until], last, reset=reset, ended=self._ended and last.seq == self._last)
+        last = EventId(self._epoch, self._first + index + len(following) - 1)
+        return Run(following, last, reset=reset, ended=self._ended and last.seq == self._last)
 
     def _clear(self, epoch: int, last: int) -> None:
         self._epoch = epoch

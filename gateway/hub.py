@@ -197,9 +197,11 @@ class Hub:
 
     def _add(self, feed: Feed, entries: list[Entry]) -> None:
         try:
-            if any(is_sealed(stored) for _, (_, stored) in entries):
-                opened = self._scripts.sealing.open_all(feed.stream_id, (stored for _, (_, stored) in entries))
-                entries = [(at, [name, plain]) for (at, (name, _)), plain in zip(entries, opened, strict=True)]
+            for _, (_, stored) in entries:
+                if is_sealed(stored):
+                    opened = self._scripts.sealing.open_all(feed.stream_id, (stored for _, (_, stored) in entries))
+                    entries = [(at, [name, plain]) for (at, (name, _)), plain in zip(entries, opened, strict=True)]
+                    break
             feed.add(entries)
         except ContentUnreadable:
             feed.suspect(missing=True)  # readers look into the log, and hear there why they get nothing

@@ -14,6 +14,7 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.rights import RightEnded
+from gateway.edge.layer import SEND_BODY
 from gateway.subscription import Drained
 from shared.settings import Settings
 
@@ -44,8 +45,10 @@ class StreamResponse(EventSourceResponse):
         self._right = right
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """In a task of its own, where a chunk passes three coroutines in place of the twenty of an ASGI stack."""
-        sending = asyncio.create_task(self._send_all(_Client(send, self._settings)))
+        """In a task of its own, and past the application's layers once the answer has begun: a chunk is handed to the
+        server by two coroutines in place of the twenty of an ASGI stack."""
+        client = _Client(send, scope.get(SEND_BODY, send), self._settings)
+        sending = asyncio.create_task(self._send_all(client))
         leaving = asyncio.create_task(_until_disconnect(receive))
         with self._right as ended:
             try:
@@ -86,9 +89,10 @@ class StreamResponse(EventSourceResponse):
 class _Client:
     """What one client is sent. One timer, set again only when it rings, sees to heartbeats and the write deadline."""
 
-    def __init__(self, send: Send, settings: Settings) -> None:
+    def __init__(self, send: Send, send_body: Send, settings: Settings) -> None:
         self.stalled = False
         self._send = send
+        self._send_body = send_body
         self._heartbeat_s = settings.heartbeat_s
         self._deadline_s = settings.write_deadline_s
         self._loop = asyncio.get_running_loop()
@@ -109,7 +113,7 @@ class _Client:
             while True:
                 piece, chunk = chunk[:_MOST_BYTES], chunk[_MOST_BYTES:]
                 self._since = self._loop.time()
-                await self._send({"type": "http.response.body", "body": piece, "more_body": more or bool(chunk)})
+                await self._send_body({"type": "http.response.body", "body": piece, "more_body": more or bool(chunk)})
                 if not chunk:
                     return
         finally:

@@ -5,7 +5,7 @@ Redis hears of is one the client may resume from.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -127,10 +127,10 @@ class Subscription:
                 await asyncio.sleep(_RETRY_S)
         raise Drained
 
-    async def _wait(self, feed: Feed, version: int) -> None:
-        if self._trouble_since is None:
-            await feed.changed_since(version)
-            return
+    def _wait(self, feed: Feed, version: int) -> Awaitable[None]:
+        return feed.changed_since(version) if self._trouble_since is None else self._wait_a_little(feed, version)
+
+    async def _wait_a_little(self, feed: Feed, version: int) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_RETRY_S):
                 await feed.changed_since(version)

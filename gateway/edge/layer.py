@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,6 +11,9 @@ from gateway.edge.headers import complete
 from gateway.edge.record import Record, begin
 from gateway.edge.unread import MOST_UNREAD_BYTES, UNREAD_S
 from shared.tracing import Tracing
+
+#: In a request's scope: the ``send`` for the body of an answer that has begun; all layers between only hand it on.
+SEND_BODY: Final = "headrace.send_body"
 
 
 class Edge:
@@ -27,6 +31,7 @@ class Edge:
             return
         record = begin(scope, self._tracing)
         exchange = _Exchange(receive, send, record, has_body=_has_body(scope))
+        scope[SEND_BODY] = exchange.send
         cut: BaseException | None = None
         try:
             await self._app(scope, exchange.receive, exchange.send)

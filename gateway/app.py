@@ -76,16 +76,12 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
     )
-    app.include_router(page.router)
-    app.include_router(service.router)
-    app.include_router(chat.router)
-    app.include_router(streams.router)
-    app.include_router(listing.router)
-    app.include_router(openai.router)
-    app.include_router(anthropic.router)
-    app.include_router(responses.router)
-    app.include_router(ui_messages.router)
-    app.include_router(ops.router)
+    for module in (
+        # They are tried in this order: what is asked for most comes first.
+        *(chat, streams, openai, anthropic, responses, ui_messages),
+        *(listing, service, ops, page),
+    ):
+        app.include_router(module.router)
     app.mount("/page", page.PageFiles())
     errors.install(app)
     description.install(app, ChatRequest, TicketRequest, is_open=not settings.authentication)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, suppress
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -60,6 +61,7 @@ class Hub:
         self._grown: dict[Feed, None] = {}  # those whose tails have more to give
         self._moved: dict[Feed, None] = {}  # leads that Redis should hear of before the next comparison
         self._left: dict[str, EventId] = {}
+        self._returns: list[tuple[str, str]] = []
         self._times_next = False  # one append a second is followed until a reader has it
         self._something_moved = asyncio.Event()
         self._something_grew = asyncio.Event()
@@ -116,6 +118,11 @@ class Hub:
         told = feed.acknowledged
         if cursor.epoch != told.epoch or cursor.seq - told.seq >= self._acknowledge_every:
             self._move(feed)
+
+    def came_back(self, stream_id: str, how: str) -> None:
+        """A reader has; its stream's timeline is to say so, if Redis can be told."""
+        self._returns.append((stream_id, how))
+        self._something_moved.set()
 
     async def read(self, stream_id: str, after: EventId) -> Page | Gone | Lost | None:
         """A page of the log. Raises :class:`BrokerUnavailable`."""
@@ -220,13 +227,15 @@ class Hub:
     async def _tell_moves(self) -> None:
         moved, self._moved = self._moved, {}
         left, self._left = self._left, {}
+        returns, self._returns = self._returns, []
         feeds = [feed for feed in moved if feed.readers]
-        calls = [self._acknowledgement(feed) for feed in feeds]
+        calls: list[Call[Any]] = [self._acknowledgement(feed) for feed in feeds]
         calls += [
             self._scripts.leave(stream_id, self._gateway_id, lead)
             for stream_id, lead in left.items()
             if stream_id not in self._feeds
         ]
+        calls += [self._scripts.resumed(stream_id, how) for stream_id, how in returns]
         if calls:
             answers = await run_many(self._telling, calls)  # what fails is told again with the next comparison
             for feed, answer in zip(feeds, answers, strict=False):

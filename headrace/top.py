@@ -74,12 +74,17 @@ async def _look(client: httpx2.AsyncClient, url: str) -> Overview:
     except httpx2.HTTPError as error:
         raise NotShown(f"{url} does not answer: {type(error).__name__}") from None
     try:
-        body: Overview = answer.json()
+        body = answer.json()
     except ValueError:
-        raise NotShown(f"{url} is no gateway of Headrace's: HTTP {answer.status_code}") from None
-    if answer.status_code != 200:
-        raise NotShown(body.get("error", {}).get("message") or f"HTTP {answer.status_code}")
-    return body
+        body = None
+    match body:
+        case {"workers": _, "gateways": _, "redis": _} if answer.status_code == 200:
+            seen: Overview = body
+            return seen
+        case {"error": {"message": str(message)}}:
+            raise NotShown(message)
+        case _:
+            raise NotShown(f"{url} is no gateway of Headrace's: HTTP {answer.status_code}")
 
 
 def render(seen: Overview, trouble: str = "") -> RenderableType:

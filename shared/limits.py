@@ -20,6 +20,8 @@ class Limits:
 
     def changed(self, changes: Mapping[str, int]) -> "Limits":
         """With some of them replaced; a name that nobody knows (of another version) changes nothing."""
+        if not changes:
+            return self
         return replace(self, **{name: changes[name] for name in LIMIT_NAMES if name in changes})
 
     @property

@@ -278,6 +278,16 @@ async def test_a_key_that_can_be_none_is_told_and_not_shown(command: tuple[str, 
     assert "geh" not in ended.err
 
 
+@pytest.mark.parametrize("body", [b"[1]", b'{"error": "no"}', b'{"workers": []}', b"null", b"<html>"])
+@pytest.mark.parametrize("status", [b"200 OK", b"404 Not Found"])
+async def test_top_of_what_is_no_gateway(status: bytes, body: bytes) -> None:
+    answer = b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+    async with scripted(answer) as other:
+        ended = await finish(await headrace("top", "--once", "--url", other.url))
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == f"error: {other.url} is no gateway of Headrace's: HTTP {status[:3].decode()}\n"
+
+
 # --- JSON, tools, refusals
 
 

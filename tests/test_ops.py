@@ -71,7 +71,12 @@ async def test_a_stream_is_told_of_from_its_creation_to_its_end(system: System) 
         first = await reader.next("token")
     async with await system.read(stream_id, first.id, gateway=1):
         pass
-    running = await timeline(system, stream_id)
+
+    async def is_told() -> dict[str, Any] | None:
+        told = await timeline(system, stream_id)
+        return told if whats(told)[-1] == "resumed" else None
+
+    running = await system.eventually(is_told)
     assert whats(running) == ["created", "claimed", "first_token", "resumed"]
     assert (running["status"], running["attempt"], running["resumes"]) == ("running", 1, 1)
     assert (running["provider"], running["model"], running["owner"]) == ("openai", "told", "anonymous")

@@ -66,15 +66,22 @@ async def resume(
     if cursor != START:
         how = "same_epoch" if cursor.epoch == page.epoch else "reset"
         metrics.RESUMES.labels(how).inc()
-        with suppress(BrokerUnavailable):  # a full Redis can be read all the same
-            traceparent = await run(gateway.client, gateway.scripts.resumed(stream_id, how))
-            if (record := request_record()) is not None:
-                record.resumed(traceparent, how)
+        await _tell_of_resume(gateway, stream_id, how)
     if page.status in TERMINAL and cursor == (page.epoch, page.length):
         return Response(status_code=204)
     subscription = Subscription(gateway.hub, stream_id, cursor, page, Native(stream_id))
     headers = {"X-Stream-Id": stream_id}
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
+
+
+async def _tell_of_resume(gateway: GatewayState, stream_id: str, how: str) -> None:
+    """At once where the request is traced, since its span belongs into the trace of the stream; else some time."""
+    record = request_record()
+    if record is None or not record.can_be_traced:
+        gateway.hub.came_back(stream_id, how)
+        return
+    with suppress(BrokerUnavailable):  # a full Redis can be read all the same
+        record.resumed(await run(gateway.client, gateway.scripts.resumed(stream_id, how)), how)
 
 
 @router.get("/chat/{stream_id}", responses=refusals(*_BY_TICKET))

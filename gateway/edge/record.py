@@ -45,11 +45,14 @@ class Record:
         if tracing.is_on and self._method == "POST" and scope["path"].startswith(_TRACED):
             self._start_span(headers.get(b"traceparent", b"").decode("latin-1"))
 
+    @property
+    def can_be_traced(self) -> bool:
+        return self._tracing.is_on
+
     def resumed(self, traceparent: str, how: str) -> None:
-        """A reader came back to a stream: its trace goes on with this request."""
-        if self._tracing.is_on:
-            self._start_span(traceparent)
-            self.span.event("resume", {"headrace.resume": how})
+        """A reader came back to a stream: its trace goes on with this request, which :attr:`can_be_traced`."""
+        self._start_span(traceparent)
+        self.span.event("resume", {"headrace.resume": how})
 
     def answered(self, status: int, fields: list[Field]) -> None:
         self._status = status

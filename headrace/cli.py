@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from headrace import keys
+from shared.garbage import hold_garbage_collector
 from shared.settings import Settings, SettingsError, check_exposure, load_settings
 
 app = typer.Typer(
@@ -82,6 +83,7 @@ def gateway(*, host: Host = None, port: Port = None) -> None:
     settings = _exposed(_settings(host=host, port=port))
     if settings.secret is None:
         _fail(MAKE_A_SECRET, code=2)
+    hold_garbage_collector()
     from gateway.main import run
 
     run(settings)
@@ -91,6 +93,7 @@ def gateway(*, host: Host = None, port: Port = None) -> None:
 def worker() -> None:
     """One worker process, for a Procfile or a container."""
     settings = _settings()
+    hold_garbage_collector()
     from workers.main import run
 
     run(settings)

@@ -8,8 +8,14 @@ from typing import Final
 _YOUNG: Final = 50_000
 
 
+def hold_garbage_collector() -> None:
+    """To be called before everything is imported: nothing of that is garbage, and to look costs a start its tenth."""
+    gc.disable()
+
+
 def settle_garbage_collector() -> None:
     """To be called once everything is imported: what is there stays, and is not looked at again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, 20, 50)
+    gc.enable()

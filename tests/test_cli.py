@@ -18,6 +18,7 @@ import httpx2
 import pytest
 
 from headrace.sse import SseDecoder
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -448,12 +449,6 @@ class Running:
     def pid(self, name: str) -> int:
         """Of the latest start."""
         return int(re.findall(rf"\| {name} has pid (\d+)", self.log.read_text())[-1])
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until(condition: Callable[[], bool], what: str, within_s: float = 30) -> None:

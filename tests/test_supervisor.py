@@ -1,7 +1,6 @@
 """``headrace up`` and its parts, with real processes: the broker, the data directory, the supervisor's promises."""
 
 import asyncio
-import contextlib
 import io
 import os
 import re
@@ -28,6 +27,7 @@ from headrace.greeting import greeting
 from headrace.supervisor import Supervisor
 from headrace.up import Plan, crew
 from shared.settings import Settings
+from tests.ports import free_port, free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 FOREIGN = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
@@ -50,16 +50,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` neighbouring ports that nobody listens on."""
-    for first in range(20_000 + os.getpid() % 10_000, 60_000, count):
-        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
-    raise AssertionError("no ports")
 
 
 # --- the embedded broker
@@ -257,7 +247,7 @@ async def test_a_port_in_use_stops_the_start(tmp_path: Path) -> None:
 
 async def test_a_data_dir_in_use_stops_the_start(tmp_path: Path) -> None:
     with data_dirs.locked(tmp_path):
-        code, out, err = await headrace("up", "--port", str(free_ports(1)), "--data-dir", str(tmp_path))
+        code, out, err = await headrace("up", "--port", str(free_port()), "--data-dir", str(tmp_path))
     assert (code, out) == (1, "")
     assert err == f"{tmp_path} is in use by another headrace up (pid {os.getpid()})\n"
 
@@ -265,7 +255,7 @@ async def test_a_data_dir_in_use_stops_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["lock", "secret", "broker-url"])
 async def test_a_data_dir_that_cannot_be_used_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()  # refused to root too, as a permission is not
-    code, out, err = await headrace("up", "--port", str(free_ports(1)), "--data-dir", str(tmp_path))
+    code, out, err = await headrace("up", "--port", str(free_port()), "--data-dir", str(tmp_path))
     assert (code, out) == (1, "")
     assert err == f"cannot use {tmp_path} as data directory: Is a directory\n"
 

@@ -6,4 +6,4 @@ A socket that is closed with bytes unread tells the peer to throw away what it w
 from typing import Final
 
 MOST_UNREAD_BYTES: Final = 1024 * 1024
-UNREAD_S: Final = 2.0
+UNREAD_S: Final = 5.0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.chaos.link import Way
 from tests.conformance.bench import TEXT, WORDS, Cell, a_bad_network
 from tests.conformance.outcome import Client
 from tests.fakes.answer import Answer, ToolCall
@@ -115,12 +116,15 @@ async def refused_for_now(cell: Cell) -> None:
 
 
 async def paid_once(cell: Cell) -> None:
-    """The connection breaks before a word came; the request is sent again or, where there was a 200, gone on with."""
+    """The connection breaks before a word came; the request is sent again or, where there was a 200, gone on with.
+    Who can do neither after a 200 has not heard of it."""
     gate = asyncio.Event()
     cell.play(Answer(deltas=WORDS, gate=gate))
     async with a_bad_network(cell.system) as (proxy, base):
+        proxy.silent = Way.TO_CLIENT if cell.client.resumes == "not" else None
         running = asyncio.create_task(cell.run(cell.ask(base=base, max_retries=2, resume=not cell.client.held)))
         await cell.call()
+        proxy.silent = None
         proxy.reset()
         gate.set()
         outcome = await running

@@ -1,6 +1,7 @@
 """Signed, expiring rights to read one stream, carried in its URL, so that a browser's EventSource needs no header."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import jwt
 
@@ -22,15 +23,21 @@ class Tickets:
         life_s = settings.max_attempts * settings.total_deadline_s + 2 * settings.retention_s
         self._life_s = settings.ticket_life_s or life_s
 
-    def issue(self, stream_id: str, *, life_s: float | None = None, may_cancel: bool = False) -> tuple[str, datetime]:
-        """The ticket and when it expires."""
+    def issue(
+        self, stream_id: str, *, life_s: float | None = None, may_cancel: bool = False, key_id: str | None = None
+    ) -> tuple[str, datetime]:
+        """The ticket and when it expires. ``key_id``: of the API key with which it ends."""
         expires = datetime.now(UTC) + timedelta(seconds=life_s or self._life_s)
-        claims = {"sub": stream_id, "aud": _AUDIENCE, "exp": expires, **({"cancel": True} if may_cancel else {})}
+        claims: dict[str, Any] = {"sub": stream_id, "aud": _AUDIENCE, "exp": expires}
+        if may_cancel:
+            claims["cancel"] = True
+        if key_id is not None:
+            claims["key"] = key_id
         return jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires
 
-    def check(self, ticket: str, stream_id: str, *, to_cancel: bool = False) -> float:
-        """When it expires, in Unix seconds. Raises :class:`InvalidTicket`, and :class:`Forbidden` where it is good
-        for reading only."""
+    def check(self, ticket: str, stream_id: str, *, to_cancel: bool = False) -> tuple[float, str | None]:
+        """When it expires, in Unix seconds, and the id of the key with which it ends. Raises :class:`InvalidTicket`,
+        and :class:`Forbidden` where it is good for reading only."""
         try:
             claims = jwt.decode(
                 ticket,
@@ -47,4 +54,4 @@ class Tickets:
             raise InvalidTicket("the ticket is for another stream")
         if to_cancel and claims.get("cancel") is not True:
             raise Forbidden("the ticket is for reading only")
-        return float(claims["exp"])
+        return float(claims["exp"]), claims.get("key")

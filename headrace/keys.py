@@ -44,7 +44,8 @@ def create(
     concurrent_streams: Limit = None,
     data_dir: DataDir = _HERE,
 ) -> None:
-    """Prints the key, this once. To rotate: create another of the same name, change over, revoke the old one."""
+    """Prints the key, this once. To rotate: create another of the same name, change over, revoke the old one.
+    The links of `POST /chat/{id}/tickets` end with the key that made them."""
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
         raise typer.BadParameter("1 to 64 letters, digits, and . _ @ -", param_hint="NAME")
     asked = [scope.strip() for scope in scopes.split(",") if scope.strip()]
@@ -83,7 +84,7 @@ def revoke(
     *,
     data_dir: DataDir = _HERE,
 ) -> None:
-    """Gateways refuse the key within seconds, and cut the connections that were made with it."""
+    """Within seconds gateways refuse the key and the links that it made, and cut the connections by either."""
 
     async def work(client: Client) -> None:
         if not await revoke_api_key(client, key_id):

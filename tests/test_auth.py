@@ -540,6 +540,28 @@ async def test_a_ticket_reads_one_stream_and_no_more(guarded: System) -> None:
     assert code_of(delete) == (401, "unauthenticated")
 
 
+async def test_a_link_ends_with_the_key_that_made_it(guarded: System) -> None:
+    gate = asyncio.Event()
+    guarded.fake.play("linked", Answer(deltas=["a", "b"], gate=gate, gate_after=1))
+    first, second = await make_key(guarded, "linked"), await make_key(guarded, "linked", "--scopes", "read")
+    started = await start(guarded, first, "linked")
+    links = f"{guarded.url}/chat/{started['stream_id']}/tickets"
+    asked = await guarded.http.post(links, json={"life_s": 90 * 24 * 3600}, headers=bearer(second))
+    link = guarded.gateways[1].url + asked.json()["stream_url"]
+    async with (
+        await open_sse("GET", link) as by_link,
+        await open_sse("GET", guarded.url + started["stream_url"]) as by_stream_url,
+    ):
+        await by_link.next("token")
+        for key in (first, second):
+            assert (await asyncio.to_thread(headrace, guarded, "keys", "revoke", key.split("-")[1])).returncode == 0
+        with pytest.raises(Broken):
+            await by_link.next("done")
+        assert code_of(await guarded.http.get(link)) == (401, "invalid_ticket")
+        gate.set()
+        assert text_of(await by_stream_url.rest()) == "ab"
+
+
 async def test_a_connection_ends_with_its_ticket(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, ticket_life_s=2)
     system.fake.play("held", Answer(deltas=["a"], end="hang"))

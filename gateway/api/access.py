@@ -11,7 +11,7 @@ from gateway.state import Gateway, GatewayState
 from shared.broker.answers import Gone, Lost, Page
 from shared.broker.client import run
 from shared.broker.scripts import MOST_EVENTS
-from shared.errors import StreamGone, StreamNotFound, StreamRecovering
+from shared.errors import InvalidTicket, StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START, EventId, is_stream_id
 
 
@@ -48,7 +48,11 @@ async def read_own(
 
 async def _right(request: Request, gateway: GatewayState, stream_id: str, ticket: str | None, scope: Scope) -> Right:
     if ticket is not None:
-        return Right(None, gateway.tickets.check(ticket, stream_id, to_cancel=scope is Scope.CANCEL))
+        expires_at, key_id = gateway.tickets.check(ticket, stream_id, to_cancel=scope is Scope.CANCEL)
+        api_keys = gateway.authenticator.api_keys
+        if api_keys is not None and key_id is not None and await api_keys.was_revoked(key_id):
+            raise InvalidTicket("the key that made the ticket was revoked")
+        return Right(None, expires_at, key_id)
     principal = await gateway.authenticator.principal(request)
     principal.need(scope)
     return Right.of(principal)

@@ -15,6 +15,7 @@ from gateway.api.problems import BODY, CALLER, STREAM, refusals
 from gateway.auth.principal import Scope
 from gateway.auth.rights import Right
 from gateway.state import Caller, Gateway
+from shared.broker.api_keys import REVOKED_KNOWN_S
 from shared.broker.owned import list_owned, parse_page
 from shared.errors import InvalidRequest
 from shared.schemas.chat import parse_body
@@ -23,14 +24,13 @@ from shared.schemas.model import Model
 router = APIRouter()
 
 _MOST_BODY_BYTES = 4096
-_LONGEST_S = 90 * 24 * 3600
 
 
 class TicketRequest(Model):
     """``life_s``: for how long; as long as the stream can live where nothing is said. ``may_cancel``: it may be
     used to cancel the stream too."""
 
-    life_s: Annotated[float, Field(ge=1, le=_LONGEST_S)] | None = None
+    life_s: Annotated[float, Field(ge=1, le=REVOKED_KNOWN_S)] | None = None
     may_cancel: bool = False
 
 
@@ -57,11 +57,14 @@ async def list_streams(
     openapi_extra=body_of(TicketRequest, examples.TICKET),
 )
 async def make_ticket(request: Request, stream_id: StreamId, gateway: Gateway, caller: Caller) -> TicketAnswer:
-    """A link with which anybody can read this one stream until it expires. By its owner alone."""
+    """A link with which anybody can read this one stream until it expires, or the API key that made it is revoked. By
+    its owner alone."""
     asked = parse_body(TicketRequest, await read_body(request, _MOST_BODY_BYTES))
     caller.need(Scope.CANCEL if asked.may_cancel else Scope.READ)
     await read_own(gateway, Right.of(caller), stream_id, most_events=0)
-    ticket, expires = gateway.tickets.issue(stream_id, life_s=asked.life_s, may_cancel=asked.may_cancel)
+    ticket, expires = gateway.tickets.issue(
+        stream_id, life_s=asked.life_s, may_cancel=asked.may_cancel, key_id=caller.key_id
+    )
     return {
         "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",
         "status_url": f"/chat/{stream_id}?ticket={ticket}",

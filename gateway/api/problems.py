@@ -20,7 +20,9 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "unknown_model": Problem(400, "no worker offers that provider or model"),
     "invalid_last_event_id": Problem(400, "the cursor is not an event id"),
     "unauthenticated": Problem(401, "no credentials, or none that are good here"),
-    "invalid_ticket": Problem(401, "the ticket is forged, has expired, or is for another stream"),
+    "invalid_ticket": Problem(
+        401, "the ticket is forged, has expired, is of a revoked key, or is for another stream"
+    ),
     "forbidden": Problem(403, "the credentials lack the scope for this, or another site's page asks"),
     "stream_not_found": Problem(404, "there is no such stream, or it is someone else's"),
     "request_timeout": Problem(408, "the body did not come in time"),

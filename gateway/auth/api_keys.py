@@ -1,10 +1,11 @@
 """API keys: looked up in Redis, remembered for a moment."""
 
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
 
 from gateway.auth.principal import Principal, Scope
-from shared.broker.api_keys import ApiKey, find_api_key, split_api_key
+from shared.broker.api_keys import find_api_key, split_api_key, was_revoked
 from shared.broker.client import Client
 from shared.errors import Unauthenticated
 
@@ -12,33 +13,51 @@ from shared.errors import Unauthenticated
 _FRESH_S: Final = 2.0
 _MOST_REMEMBERED: Final = 10_000
 
+Found = TypeVar("Found")
+
 
 class ApiKeys:
+    """All of it raises :class:`BrokerUnavailable`."""
+
     def __init__(self, client: Client) -> None:
-        self._client = client
-        self._remembered: dict[str, tuple[float, ApiKey | None]] = {}
+        self._keys = _Remembered(client, find_api_key)
+        self._revoked = _Remembered(client, was_revoked)
 
     async def principal(self, presented: str) -> Principal:
-        """Raises :class:`Unauthenticated`, the same for whatever is wrong, and :class:`BrokerUnavailable`."""
+        """Raises :class:`Unauthenticated`, the same for whatever is wrong."""
         parts = split_api_key(presented)
-        key = await self._find(parts[0]) if parts is not None else None
+        key = await self._keys.look_up(parts[0]) if parts is not None else None
         if parts is None or key is None or not key.matches(parts[1]):
             raise Unauthenticated("the API key is not one of ours, or was revoked")
         if key.has_expired:
             raise Unauthenticated("the API key has expired")
         return Principal(f"key:{key.name}", frozenset(map(Scope, key.scopes)), key.expires_at, key.id, key.limits)
 
-    async def stands(self, key_id: str) -> bool:
-        """Whether the key is there still. Raises :class:`BrokerUnavailable`."""
-        return await self._find(key_id) is not None
+    async def was_revoked(self, key_id: str) -> bool:
+        revoked = await self._revoked.look_up(key_id)
+        if revoked:
+            self._keys.forget(key_id)
+        return revoked
 
-    async def _find(self, key_id: str) -> ApiKey | None:
+
+class _Remembered(Generic[Found]):
+    """What was found of a key, for a moment."""
+
+    def __init__(self, client: Client, find: Callable[[Client, str], Awaitable[Found]]) -> None:
+        self._client = client
+        self._find = find
+        self._found: dict[str, tuple[float, Found]] = {}
+
+    async def look_up(self, key_id: str) -> Found:
         now = time.monotonic()
-        found = self._remembered.get(key_id)
-        if found is not None and now - found[0] < _FRESH_S:
-            return found[1]
-        key = await find_api_key(self._client, key_id)
-        if len(self._remembered) >= _MOST_REMEMBERED:
-            self._remembered.clear()  # whoever tries that many ids is not worth a better way
-        self._remembered[key_id] = (now, key)
-        return key
+        known = self._found.get(key_id)
+        if known is not None and now - known[0] < _FRESH_S:
+            return known[1]
+        found = await self._find(self._client, key_id)
+        if len(self._found) >= _MOST_REMEMBERED:
+            self._found.clear()  # whoever tries that many ids is not worth a better way
+        self._found[key_id] = (now, found)
+        return found
+
+    def forget(self, key_id: str) -> None:
+        self._found.pop(key_id, None)

@@ -19,7 +19,8 @@ _LOOK_EVERY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """To one stream. ``owner`` is None where a ticket was shown, which is good whoever's the stream is."""
+    """To one stream. ``owner`` is None where a ticket was shown, which is good whoever's the stream is. ``key_id``:
+    of the key that was shown, or that made the ticket."""
 
     owner: str | None
     expires_at: float | None = None
@@ -51,7 +52,7 @@ class LiveRights:
             self._watched.pop(ended, None)
 
     async def run(self) -> None:
-        """For ever. While Redis does not answer, keys are taken to stand."""
+        """For ever. While Redis does not answer, nothing is revoked."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             revoked = await self._revoked({right.key_id for right in self._watched.values() if right.key_id})
@@ -67,7 +68,7 @@ class LiveRights:
         revoked = set()
         try:
             for key_id in key_ids:
-                if not await self._api_keys.stands(key_id):
+                if await self._api_keys.was_revoked(key_id):
                     revoked.add(key_id)
         except BrokerUnavailable:
             logger.debug("keys cannot be looked up")

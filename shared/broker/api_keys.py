@@ -14,11 +14,13 @@ from typing import Final
 import msgspec
 
 from shared.broker.client import TROUBLE, Client, ask
-from shared.broker.keys import api_key_key
+from shared.broker.keys import api_key_key, revoked_key
 from shared.broker.line import Command
 from shared.errors import BrokerUnavailable
 
 PREFIX: Final = "hr-"
+#: So long it is known that a key was revoked; what is made with a key may not last longer.
+REVOKED_KNOWN_S: Final = 90 * 24 * 3600
 _SECRET_BYTES: Final = 32
 
 
@@ -79,8 +81,15 @@ async def list_api_keys(client: Client) -> list[ApiKey]:
 
 async def revoke_api_key(client: Client, key_id: str) -> bool:
     """False: there was none. Gateways have forgotten it within seconds."""
-    (deleted,) = await ask(client, [("DEL", api_key_key(key_id))])
+    note: Command = ("SET", revoked_key(key_id), "1", "EX", REVOKED_KNOWN_S)
+    _, deleted = await ask(client, [note, ("DEL", api_key_key(key_id))])
     return bool(deleted)
+
+
+async def was_revoked(client: Client, key_id: str) -> bool:
+    """Another thing than not to be there: a Redis that lost its data has revoked nothing."""
+    (noted,) = await ask(client, [("EXISTS", revoked_key(key_id))])
+    return bool(noted)
 
 
 def split_api_key(presented: str) -> tuple[str, str] | None:

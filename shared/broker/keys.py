@@ -16,6 +16,7 @@ hr:owned:<account>           zset    create, delete    with its longest stream; 
 hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request made
 hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream of an AI SDK's chat
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
+hr:revoked:<id>              string  the CLI           90 days, as long as any link that the key made
 hr:breaker:<provider>        string  workers           30 s; stands while the provider is left alone
 hr:breaker:<provider>:failures  counter workers        a minute longer; failures in a row
 hr:queue                     zset    create, enqueue   with its last stream; id → turn, the lowest is taken first
@@ -144,6 +145,10 @@ def lane_keys(provider: str) -> list[str]:
 
 def api_key_key(key_id: str) -> str:
     return f"hr:apikey:{key_id}"
+
+
+def revoked_key(key_id: str) -> str:
+    return f"hr:revoked:{key_id}"
 
 
 def endings_key(minute: int) -> str:

@@ -9,7 +9,8 @@ _YOUNG: Final = 50_000
 
 
 def hold_garbage_collector() -> None:
-    """To be called before everything is imported: nothing of that is garbage, and to look costs a start its tenth."""
+    """To be called before everything is imported: nothing of that is garbage, and to look costs a fifth of a
+    start. Until :func:`settle_garbage_collector`, which may not be long."""
     gc.disable()
 
 

@@ -1,8 +1,13 @@
 """Processes leave when they are told to, whatever their tasks are in the middle of."""
 
 import asyncio
+import gc
 
+from shared.broker.client import connect
+from shared.garbage import hold_garbage_collector
 from shared.stopping import cancel_all
+from tests.ports import free_port
+from workers.main import is_fit_before
 
 
 async def test_a_task_that_swallows_a_cancellation_is_told_again() -> None:
@@ -28,3 +33,22 @@ async def test_a_task_that_swallows_a_cancellation_is_told_again() -> None:
     assert swallowed == 2
     assert all(task.done() for task in tasks)
     assert isinstance(tasks[1].exception(), ValueError)
+
+
+async def test_a_worker_that_waits_for_redis_keeps_its_memory_and_leaves_when_told() -> None:
+    """Each attempt fails with an exception that refers to itself, and garbage is not looked for in a start."""
+    client = connect(f"redis://127.0.0.1:{free_port()}/0")
+    stop, thresholds = asyncio.Event(), gc.get_threshold()
+    hold_garbage_collector()
+    try:
+        waiting = asyncio.create_task(is_fit_before(stop, client))
+        async with asyncio.timeout(20):
+            while not gc.isenabled():
+                await asyncio.sleep(0.01)
+        stop.set()
+        assert not await waiting
+    finally:
+        gc.enable()
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        await client.aclose()

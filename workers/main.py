@@ -56,7 +56,7 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
     stop = _stop_on_signals()
     client = connect(settings.redis_url)
     try:
-        if not await _is_fit_before(stop, client):
+        if not await is_fit_before(stop, client):
             return 0
         if settings.metrics_port:
             metrics.serve(settings.host, settings.metrics_port)
@@ -197,7 +197,7 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _is_fit_before(stop: asyncio.Event, client: Client) -> bool:
+async def is_fit_before(stop: asyncio.Event, client: Client) -> bool:
     """Waits for Redis. False where it was told to leave meanwhile. Raises :class:`BrokerUnfit`."""
     told = False
     while not stop.is_set():
@@ -206,6 +206,7 @@ async def _is_fit_before(stop: asyncio.Event, client: Client) -> bool:
         except BrokerUnavailable:
             if not told:
                 logger.warning("waiting for Redis")
+                settle_garbage_collector()  # it may take hours
             told = True
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.5)

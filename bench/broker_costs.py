@@ -14,15 +14,15 @@ import uvloop
 
 from bench.cpu import cpu_s
 from bench.table import aligned
-from shared.broker.answers import Claimed
 from shared.broker.client import Client, connect, run, run_many
 from shared.broker.ending import holder_of
 from shared.broker.keys import tail_key
-from shared.broker.line import Line, pack
+from shared.broker.pipeline_connection import PipelineConnection, pack
+from shared.broker.replies import Claimed
 from shared.broker.scripts import Call, Holder, StreamScripts
-from shared.limits import Demand, Limits
 from shared.protocol import events
 from shared.protocol.ids import EventId, new_stream_id
+from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
 
@@ -55,7 +55,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         broker = Broker(Path(folder))
         await broker.start()
-        client, line = connect(broker.url), Line(broker.url)
+        client, line = connect(broker.url), PipelineConnection(broker.url)
         try:
             await _measure(client, line, Costs((await client.info("server"))["process_id"]))
         finally:
@@ -64,7 +64,7 @@ async def main() -> None:
             broker.kill()
 
 
-async def _measure(client: Client, line: Line, costs: Costs) -> None:
+async def _measure(client: Client, line: PipelineConnection, costs: Costs) -> None:
     empty = await _used_bytes(client)
     holders = [await _stream(line) for _ in range(_STREAMS)]
     start = events.encode(events.Start(holders[0].stream_id, "gpt-some", "openai", 1))
@@ -103,7 +103,7 @@ async def _measure(client: Client, line: Line, costs: Costs) -> None:
     print(f"bytes a token in log and tail, one an event: {(told - begun) / _STREAMS / (written - 1):.0f}")
 
 
-async def _stream(line: Line) -> Holder:
+async def _stream(line: PipelineConnection) -> Holder:
     stream_id = new_stream_id()
     fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": "cancel", "grace_ms": 60_000}
     fields |= {"body_hash": "0" * 64, "provider": "openai", "model": "gpt-some", "request": "r" * 600}

@@ -1,6 +1,6 @@
 """CPU of reading a JSON answer while it comes, by its size: ``python -m bench.json_curve`` (or ``make bench-json``).
 
-``workers/structured.py`` is given all of a JSON text in small deltas, and asked for the checked whole. Two kinds of
+``workers/writing/structured_output.py`` is given all of a JSON text in small deltas, and asked for the checked whole. Two kinds of
 text, since parsers differ in what they look at twice: many small records, and one long string. Beside it the records
 parsed anew at each delta, from their beginning, by jiter, which takes JSON that is not whole; and one ``json.loads``.
 Leaves ``json.md``, ``json.svg`` and ``json.json`` in ``bench/results/``.
@@ -23,7 +23,7 @@ from bench.report import FOLDER, head
 from bench.table import NOTHING, aligned
 from shared.garbage import settle_garbage_collector
 from workers.providers.base import TextDelta
-from workers.structured import JsonAnswer
+from workers.writing.structured_output import JsonAnswer
 
 _KB: Final = 1000
 _SIZES: Final = (62_500, 125_000, 250_000, 500_000, 1_000_000, 2_000_000)

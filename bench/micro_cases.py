@@ -10,25 +10,25 @@ from typing import Any, Final
 
 from starlette.types import Message
 
-from gateway.auth.rights import LiveRights, Right
+from gateway.auth.grants import Grant, LiveGrants
 from gateway.dialects import native
-from gateway.feed import Entry, Feed
-from gateway.sse import StreamResponse
-from shared.broker.answers import Claimed
+from gateway.live.feed import Entry, Feed
+from gateway.live.sse import StreamResponse
 from shared.broker.client import run_many
-from shared.broker.line import Line
+from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.replies import Claimed
 from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol import events
 from shared.protocol.ids import EventId, format_event_id
 from shared.settings import Settings
-from workers.gathering import Gathering
 from workers.providers.base import TextDelta
 from workers.providers.errors import Upstream
-from workers.providers.exchange import Exchange
 from workers.providers.framing import data_of
+from workers.providers.http_calls import ProviderCall
 from workers.providers.openai import _Answer
 from workers.providers.tool_calls import ToolCalls
-from workers.writer import StreamWriter
+from workers.writing.coalescer import Coalescer
+from workers.writing.writer import StreamWriter
 
 Run = Callable[[], Awaitable[None]]
 
@@ -69,7 +69,7 @@ def _provider_events() -> Run:
 
 
 def _provider_chunks() -> Run:
-    answer = _Answer(Exchange(Upstream("openai", "localhost", "", ""), "gpt-some", ()), ToolCalls("openai"))
+    answer = _Answer(ProviderCall(Upstream("openai", "localhost", "", ""), "gpt-some", ()), ToolCalls("openai"))
 
     async def run() -> None:
         for _ in range(TOKENS):
@@ -82,7 +82,7 @@ def _gathering(together: int) -> Callable[[], Run]:
     """``together`` deltas in each event."""
 
     def prepare() -> Run:
-        gathering = Gathering(_SETTINGS.max_event_bytes)
+        gathering = Coalescer(_SETTINGS.max_event_bytes)
 
         async def run() -> None:
             for _ in range(TOKENS // together):
@@ -128,7 +128,7 @@ def _appends() -> Run:
     return run
 
 
-class _Canned(Line):
+class _Canned(PipelineConnection):
     """Packs as ever, and answers every command alike without sending it."""
 
     def __init__(self, answer: Any) -> None:
@@ -182,7 +182,7 @@ def _response() -> Run:
         """The socket takes all."""
 
     async def run() -> None:
-        right = LiveRights(None).watch(Right("anonymous"))
+        right = LiveGrants(None).watch(Grant("anonymous"))
         await StreamResponse(chunks(), _SETTINGS, right)({"type": "http"}, receive, send)
 
     return run

@@ -21,7 +21,7 @@ from shared.protocol.ids import new_stream_id
 from shared.settings import Settings
 from tests.fakes.answer import Answer
 from tests.system import System
-from workers.queue import StreamQueue
+from workers.jobs.queue import StreamQueue
 
 BUSY = 300
 PACE_S = 0.02

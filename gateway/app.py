@@ -11,42 +11,34 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway.api import (
-    anthropic,
-    chat,
-    description,
-    errors,
-    listing,
-    openai,
-    ops,
-    page,
-    responses,
-    service,
-    streams,
-    ui_messages,
-)
+from gateway.api import ai_sdk as ui_messages
+from gateway.api import anthropic, chat, errors, listing, ops, service, streams
+from gateway.api import openai_chat as openai
+from gateway.api import openai_responses as responses
+from gateway.api import openapi as description
+from gateway.api import web_pages as page
 from gateway.api.listing import TicketRequest
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.rights import LiveRights
-from gateway.backlog import Backlog
-from gateway.dispatch import Dispatch
+from gateway.auth.grants import LiveGrants
+from gateway.auth.tickets import Tickets
 from gateway.glance import Glance
-from gateway.hub import Hub
-from gateway.models import Models
-from gateway.redis_figures import keep_redis_figures
+from gateway.intake.backlog import Backlog
+from gateway.intake.dispatch import Dispatch
+from gateway.intake.models import Models
+from gateway.live.hub import Hub
+from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
-from gateway.tickets import Tickets
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
-from shared.broker.line import Line
+from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
+from shared.cancellation import cancel_all
 from shared.errors import BrokerUnavailable
 from shared.garbage import settle_garbage_collector
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
 from shared.settings import Settings
-from shared.stopping import cancel_all
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Their scripts come from elsewhere, and would run in the origin of the chat page.
         docs_url=None,
         redoc_url=None,
-        # Its own would show whole URLs, and tickets are in those: gateway/edge/record.py has ours.
+        # Its own would show whole URLs, and tickets are in those: gateway/edge/request_log.py has ours.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
     )
@@ -93,7 +85,7 @@ class _Parts:
 
     def __init__(self, settings: Settings) -> None:
         self._client = client = connect(settings.redis_url)
-        self._lines = [Line(settings.redis_url) for _ in range(3)]
+        self._lines = [PipelineConnection(settings.redis_url) for _ in range(3)]
         reading, telling, sweeping = self._lines
         scripts = StreamScripts(settings)
         gateway_id = f"g{secrets.token_hex(4)}"
@@ -101,7 +93,7 @@ class _Parts:
         backlog = Backlog(client, settings.queue_timeout_s)
         dispatch = Dispatch(client, scripts, settings, backlog)
         self.authenticator = Authenticator(settings, client)
-        rights = LiveRights(self.authenticator.api_keys)
+        rights = LiveGrants(self.authenticator.api_keys)
         self.state = GatewayState(
             settings=settings,
             client=client,
@@ -123,20 +115,20 @@ class _Parts:
             scripts,
             settings,
             own_id=gateway_id,
-            put_back=dispatch.enqueue,
+            requeue=dispatch.enqueue,
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
         works = (
             hub.follow_tails(),
-            hub.hear_growth(),
+            hub.listen_for_growth(),
             hub.keep_leases(),
-            hub.follow_places(),
+            hub.follow_queue_positions(),
             sweep.run(),
             rights.run(),
             backlog.run(),
             self._presence.run(),
             lag.run(),
-            keep_redis_figures(client),
+            update_redis_metrics(client),
             _leave_if_unfit(client),
         )
         self._tasks = [asyncio.create_task(work) for work in works]

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from shared.broker.client import Client
-from shared.broker.overview import Overview, look_around
+from shared.broker.overview import Overview, read_overview
 
 _FRESH_S: Final = 1.0
 
@@ -20,5 +20,5 @@ class Glance:
         async with self._looking:
             now = asyncio.get_running_loop().time()
             if self._seen is None or now - self._seen[0] > _FRESH_S:
-                self._seen = now, await look_around(self._client)
+                self._seen = now, await read_overview(self._client)
             return self._seen[1]

@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from gateway.app import create_app, failed
+from gateway.auth.grants import GrantEnded
 from gateway.auth.json_web_tokens import JsonWebTokens
-from gateway.auth.rights import RightEnded
 from gateway.edge.cors import with_cors
-from gateway.edge.layer import Edge
+from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
-from gateway.sse import Stalled
-from gateway.subscription import Drained
+from gateway.live.sse import Stalled
+from gateway.live.subscription import Drained
 from shared.logs import configure_logging
 from shared.settings import Settings, SettingsError
 from shared.tracing import tracing_of
@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
             logger.critical("%s", error)
             sys.exit(1)
     app = create_app(settings)
-    config = server_config(settings, Edge(with_cors(app, settings.cors_origins), tracing))
+    config = server_config(settings, EdgeMiddleware(with_cors(app, settings.cors_origins), tracing))
     logger.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     # Or sse-starlette would cut the streams before we have said a word.
@@ -103,7 +103,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether uvicorn's line tells something: a connection cut by us, or by the client in the middle of its request,
     needs no trace."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, Drained | Stalled | RightEnded | ClientDisconnect)
+    return not isinstance(error, Drained | Stalled | GrantEnded | ClientDisconnect)
 
 
 def _listen(settings: Settings) -> socket.socket:

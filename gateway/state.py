@@ -6,14 +6,14 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from gateway.auth.authenticator import Authenticator
+from gateway.auth.grants import LiveGrants
 from gateway.auth.principal import Principal
-from gateway.auth.rights import LiveRights
-from gateway.backlog import Backlog
-from gateway.dispatch import Dispatch
+from gateway.auth.tickets import Tickets
 from gateway.glance import Glance
-from gateway.hub import Hub
-from gateway.models import Models
-from gateway.tickets import Tickets
+from gateway.intake.backlog import Backlog
+from gateway.intake.dispatch import Dispatch
+from gateway.intake.models import Models
+from gateway.live.hub import Hub
 from shared.broker.client import Client
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
@@ -29,7 +29,7 @@ class GatewayState:
     dispatch: Dispatch
     tickets: Tickets
     authenticator: Authenticator
-    rights: LiveRights
+    rights: LiveGrants
     backlog: Backlog
     glance: Glance
 

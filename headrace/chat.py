@@ -7,9 +7,9 @@ import sys
 
 import httpx2
 
-from headrace.answer import Answer, ChatFailed, Question
-from headrace.patience import OutOfPatience
-from headrace.pieces import note
+from headrace.backoff import BackoffExpired
+from headrace.printer import note
+from headrace.resuming_reader import Answer, ChatFailed, Question
 
 #: A gateway sends a heartbeat every 15 s; silence far beyond that is a dead connection.
 TIMEOUT = httpx2.Timeout(10, read=60)
@@ -24,7 +24,7 @@ async def chat(question: Question) -> int:
         loop.add_signal_handler(signal.SIGINT, reading.cancel)
         try:
             return await reading
-        except (ChatFailed, OutOfPatience) as error:
+        except (ChatFailed, BackoffExpired) as error:
             note(f"error: {error}")
             return 1
         except asyncio.CancelledError:

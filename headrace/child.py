@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headrace.console import Console
 
-LEASH = Path(__file__).with_name("leash.py")
+DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 5.0
 #: Who lived this long is healthy: its next death is answered fast again.
@@ -78,7 +78,7 @@ class Child:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     async def _start(self) -> asyncio.subprocess.Process:
-        leash = (sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), str(int(self._spec.if_orphaned)))
+        leash = (sys.executable, "-I", "-S", str(DIE_WITH_PARENT), str(os.getpid()), str(int(self._spec.if_orphaned)))
         return await asyncio.create_subprocess_exec(
             *leash,
             *self._spec.argv,

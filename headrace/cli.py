@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from headrace import keys
+from headrace import api_keys as keys
 from shared.garbage import hold_garbage_collector
 from shared.settings import Settings, SettingsError, check_exposure, load_settings
 
@@ -124,8 +124,8 @@ def chat(
     if provider is not None and model is None:
         raise typer.BadParameter("--provider needs --model too")
     response_format = _response_format(as_json=as_json, schema_file=json_schema)
-    from headrace.answer import Question
     from headrace.chat import chat as run
+    from headrace.resuming_reader import Question
 
     question = Question(
         url=url.rstrip("/"),

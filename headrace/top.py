@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from headrace.pieces import note
+from headrace.printer import note
 
 _LOOK_EVERY_S: Final = 2.0
 _TIMEOUT: Final = httpx2.Timeout(10)

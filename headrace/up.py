@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace import data_dir
+from headrace.banner import greeting
 from headrace.child import ChildSpec
 from headrace.console import Console
 from headrace.data_dir import DataDirError
 from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker
-from headrace.greeting import greeting
 from headrace.readiness import wait_ready
 from headrace.supervisor import Supervisor
 from shared.settings import Settings

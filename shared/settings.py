@@ -25,8 +25,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.broker.pools import check_url
-from shared.limits import LIMIT_NAMES, Limits
+from shared.broker.connection_pool import check_url
+from shared.rate_limits import LIMIT_NAMES, Limits
 
 PREFIX = "HEADRACE_"
 #: Set by the supervisor for its children, or for `headrace chat`; not settings of a process.

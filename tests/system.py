@@ -69,7 +69,7 @@ class Process:
         return await asyncio.wait_for(asyncio.to_thread(self._process.wait), timeout_s)
 
     def stop(self) -> None:
-        """However it is: stopped ones cannot heed a SIGTERM."""
+        """However it is: stopped ones cannot handle a SIGTERM."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from headrace.sse import SseDecoder
+from headrace.sse_decoder import SseDecoder
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,10 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.dialects import anthropic_request, openai_chat_request, responses_request, ui_message_request
+from gateway.dialects.ai_sdk import request as ui_message_request
+from gateway.dialects.anthropic import request as anthropic_request
+from gateway.dialects.openai_chat import request as openai_chat_request
+from gateway.dialects.openai_responses import request as responses_request
 from shared.errors import InvalidJson, InvalidRequest, ProviderError
 from shared.schemas import ChatRequest, parse_chat_request
 from shared.settings import Settings

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.tickets import Tickets
-from headrace.sse import ServerSentEvent, SseDecoder
+from gateway.auth.tickets import Tickets
+from headrace.sse_decoder import ServerSentEvent, SseDecoder
 from shared.errors import (
     GenerationError,
     InvalidJson,
@@ -31,11 +31,11 @@ from shared.settings import Settings
 from workers.providers import anthropic, ollama, openai
 from workers.providers.base import TextDelta
 from workers.providers.errors import StreamedError, Upstream, provider_error, retry_after_s
-from workers.providers.exchange import TROUBLE, Exchange
 from workers.providers.framing import Answer, data_of, deltas_of, lines_of
+from workers.providers.http_calls import NETWORK_ERRORS, ProviderCall
 from workers.providers.tool_calls import ToolCalls
-from workers.structured import JsonAnswer
-from workers.surrogates import well_formed
+from workers.writing.structured_output import JsonAnswer
+from workers.writing.surrogates import well_formed
 
 #: The same examples every time.
 repeatable = settings(
@@ -260,12 +260,12 @@ PIECES = {
         b'{"error":"x"}',
     ],
 }
-DOCUMENTED: tuple[type[Exception], ...] = (*TROUBLE, StreamedError, ProviderError)
+DOCUMENTED: tuple[type[Exception], ...] = (*NETWORK_ERRORS, StreamedError, ProviderError)
 UPSTREAM = Upstream("x", "host", "KEY", "URL")
 
 
-def _answer(name: str) -> tuple[Answer, Exchange]:
-    exchange = Exchange(UPSTREAM, "m", (*TROUBLE, StreamedError))
+def _answer(name: str) -> tuple[Answer, ProviderCall]:
+    exchange = ProviderCall(UPSTREAM, "m", (*NETWORK_ERRORS, StreamedError))
     calls = ToolCalls(name)
     answers: dict[str, Callable[[], Answer]] = {
         "openai": lambda: openai._Answer(exchange, calls),

@@ -4,19 +4,19 @@ import asyncio
 from pathlib import Path
 
 from gateway.dialects.native import Native
-from gateway.hub import Hub
-from gateway.subscription import Subscription
-from shared.broker.answers import Page
+from gateway.live.hub import Hub
+from gateway.live.subscription import Subscription
 from shared.broker.client import connect
 from shared.broker.keys import stream_keys
-from shared.broker.line import Line
+from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.replies import LogPage
 from shared.broker.scripts import StreamScripts
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.protocol.lifecycle import Status
 from shared.settings import Settings
 from tests.broker import Broker
 
-PAGE = Page(Status.RUNNING, "p", 1, 1, 1, [])
+PAGE = LogPage(Status.RUNNING, "p", 1, 1, 1, [])
 
 
 async def test_a_feed_that_its_readers_left_is_not_read_beside_the_new_one(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ async def test_a_feed_that_its_readers_left_is_not_read_beside_the_new_one(tmp_p
     broker = Broker(tmp_path / "broker")
     await broker.start()
     settings = Settings(redis_url=broker.url)
-    client, reading, telling = connect(broker.url), Line(broker.url), Line(broker.url)
+    client, reading, telling = connect(broker.url), PipelineConnection(broker.url), PipelineConnection(broker.url)
     hub = Hub(client, reading, telling, StreamScripts(settings), settings, "g1")
     following = asyncio.create_task(hub.follow_tails())
     try:

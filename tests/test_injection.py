@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.sse import SseDecoder
+from headrace.sse_decoder import SseDecoder
 from tests.asking import network
 from tests.fakes import Answer, ToolCall
 from tests.sse_client import Frame, SseConnection, text_of

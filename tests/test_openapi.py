@@ -12,12 +12,12 @@ import jwt
 import pytest
 
 from gateway.api import examples
-from gateway.api.problems import PROBLEMS
+from gateway.api.error_catalog import PROBLEMS
 from gateway.auth.json_web_tokens import KeysUnreachable
-from gateway.dialects.anthropic_errors import ThreadsUnsupported
+from gateway.dialects.anthropic.errors import ThreadsUnsupported
 from shared.broker.client import BrokerUnfit
 from shared.errors import HeadraceError, LimitReached, RequestError, Unavailable
-from shared.limits import LIMIT_NAMES
+from shared.rate_limits import LIMIT_NAMES
 from tests.conftest import StartSystem
 from tests.system import REPOSITORY, System
 

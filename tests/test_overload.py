@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway.backlog import Backlog
+from gateway.intake.backlog import Backlog
 from shared.broker.client import Client, connect
 from shared.broker.keys import TAKEN, WAITING
 from shared.errors import QueueFull

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.dialects import native
 from gateway.dialects.native import Native
-from gateway.run import Run
+from gateway.live.batch import Batch
 from shared.errors import InvalidLastEventId
 from shared.protocol import events
 from shared.protocol.events import Done, Error, Event, Json, Reasoning, Refusal, Start, Token, ToolCall, Usage
@@ -32,9 +32,9 @@ from shared.protocol.ids import (
 from shared.protocol.lifecycle import ACTIVE, STATUS_AFTER, TERMINAL, TRANSITIONS, Status, Step
 from shared.protocol.transcript import Transcript, fold
 from shared.protocol.usage import Estimate
-from workers.gathering import Gathering
 from workers.providers.base import ReasoningDelta, TextDelta
 from workers.providers.framing import data_of
+from workers.writing.coalescer import Coalescer
 
 #: The same examples every time.
 repeatable = settings(derandomize=True, deadline=None, max_examples=150, database=None)
@@ -201,7 +201,7 @@ def test_a_frame_is_one_block_whose_data_is_the_json(at: EventId, event: Event) 
 @repeatable
 @given(EVENT_ID, st.builds(Start, TEXT, TEXT, TEXT, COUNT))
 def test_a_reset_frame_differs_only_in_its_flag(at: EventId, start: Start) -> None:
-    run = Run([(format_event_id(*at), events.encode(start))], at, reset=True)
+    run = Batch([(format_event_id(*at), events.encode(start))], at, reset=True)
     ((event_id, kind, data),) = blocks(Native("an-id").render(run))
     assert (event_id, kind) == (str(at), "start")
     assert json.loads(data) == {**msgspec.to_builtins(start), "reset": True}
@@ -211,7 +211,7 @@ def test_a_reset_frame_differs_only_in_its_flag(at: EventId, start: Start) -> No
 @given(TEXT, TEXT, st.booleans())
 def test_a_synthetic_frame_is_one_block_without_an_id(code: str, message: str, retryable: bool) -> None:
     closing = (events.Error(code, message, retryable), events.Done(code, message, None))
-    rendered = Native(code).render(Run([(b"", events.encode(event)) for event in closing], EventId(1, 1)))
+    rendered = Native(code).render(Batch([(b"", events.encode(event)) for event in closing], EventId(1, 1)))
     frames = rendered + Native(code).queued(1)
     error, done, queued = blocks(frames)
     assert [block[:2] for block in (error, done, queued)] == [(None, "error"), (None, "done"), (None, "queued")]
@@ -298,7 +298,7 @@ def deltas(text: st.SearchStrategy[str]) -> st.SearchStrategy[list[list[TextDelt
     return st.lists(st.lists(one, max_size=8), max_size=6)
 
 
-def made(gathering: Gathering, batches: list[list[TextDelta | ReasoningDelta]]) -> list[list[Token | Reasoning]]:
+def made(gathering: Coalescer, batches: list[list[TextDelta | ReasoningDelta]]) -> list[list[Token | Reasoning]]:
     taken = []
     for batch in batches:
         for delta in batch:
@@ -326,7 +326,7 @@ def index_of(event: Token | Reasoning) -> int:
 @repeatable
 @given(deltas(TEXT), st.integers(1, 60))
 def test_gathered_text_is_the_text_that_came(batches: list[list[TextDelta | ReasoningDelta]], limit: int) -> None:
-    for batch, taken in zip(batches, made(Gathering(limit), batches), strict=True):
+    for batch, taken in zip(batches, made(Coalescer(limit), batches), strict=True):
         came = [(type(d) is TextDelta, d.text) for d in batch]
         gave = [(type(e) is Token, text_of(e)) for e in taken]
         # In order, also where the two kinds alternate.
@@ -341,7 +341,7 @@ def joined(pieces: list[tuple[bool, str]]) -> list[tuple[bool, str]]:
 @repeatable
 @given(deltas(TEXT), st.integers(1, 60))
 def test_deltas_are_counted_once(batches: list[list[TextDelta | ReasoningDelta]], limit: int) -> None:
-    gathering = Gathering(limit)
+    gathering = Coalescer(limit)
     taken = [event for batch in made(gathering, batches) for event in batch]
     came = [delta for batch in batches for delta in batch]
     assert gathering.deltas == len(came)
@@ -359,7 +359,7 @@ def test_deltas_are_counted_once(batches: list[list[TextDelta | ReasoningDelta]]
 @repeatable
 @given(st.lists(TEXT, min_size=1, max_size=8))
 def test_one_append_makes_one_event_of_one_kind(texts: list[str]) -> None:
-    ((event,),) = made(Gathering(8192), [[TextDelta(text) for text in texts]])
+    ((event,),) = made(Coalescer(8192), [[TextDelta(text) for text in texts]])
     assert event == Token("".join(texts), 0, len(texts))
 
 
@@ -369,7 +369,7 @@ ANY_TEXT = st.text(st.characters(codec=None, categories=["Cs"]) | st.sampled_fro
 @repeatable
 @given(deltas(ANY_TEXT), st.integers(1, 60))
 def test_lone_surrogates_never_raise(batches: list[list[TextDelta | ReasoningDelta]], limit: int) -> None:
-    for taken in made(Gathering(limit), batches):
+    for taken in made(Coalescer(limit), batches):
         for event in taken:
             text_of(event).encode()
 
@@ -378,7 +378,7 @@ def test_lone_surrogates_never_raise(batches: list[list[TextDelta | ReasoningDel
 @given(deltas(ANY_TEXT))
 def test_halves_of_a_pair_are_joined_over_deltas(batches: list[list[TextDelta | ReasoningDelta]]) -> None:
     """Also where the other half comes with a later append."""
-    gathering = Gathering(8192)
+    gathering = Coalescer(8192)
     taken = [event for batch in made(gathering, batches) for event in batch]
     taken += [event_of(stored) for stored in gathering.take(final=True)]
     for kind, delta_kind in ((Token, TextDelta), (Reasoning, ReasoningDelta)):
@@ -395,7 +395,7 @@ def well_formed(text: str) -> str:
 
 
 def test_a_pair_split_over_two_deltas() -> None:
-    ((event,),) = made(Gathering(8192), [[TextDelta("a\ud83e"), TextDelta("\udd4ab")]])
+    ((event,),) = made(Coalescer(8192), [[TextDelta("a\ud83e"), TextDelta("\udd4ab")]])
     assert event == Token("a\U0001f94ab", 0, 2)
 
 

@@ -13,7 +13,7 @@ from shared.protocol.events import Usage
 from tests.asking import KEY, PROMPT, Make, ask, collect, failure, network, settings_for, text_in
 from tests.fakes import Answer, FakeProvider
 from tests.raw_server import answering
-from workers.providers import exchange
+from workers.providers import http_calls as exchange
 from workers.providers.anthropic_request import DEFAULT_MAX_TOKENS
 from workers.providers.base import Delta, Finished, Offer, ReasoningDelta, TextDelta
 from workers.providers.demo import STORY, DemoProvider, demo_text

@@ -15,8 +15,8 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.broker.client import TROUBLE, connect
-from shared.broker.pools import check_url, pool_of
+from shared.broker.client import REDIS_ERRORS, connect
+from shared.broker.connection_pool import check_url, pool_of
 from tests.broker import Broker
 from tests.fakes.answer import Answer
 from tests.ports import free_port
@@ -157,7 +157,7 @@ def test_a_redis_that_resets_every_connection() -> None:
     async def ask_often(port: int) -> None:
         client = connect(f"redis://127.0.0.1:{port}/0")
         for _ in range(1000):
-            with pytest.raises(TROUBLE):
+            with pytest.raises(REDIS_ERRORS):
                 await client.ping()
         await client.aclose()
 

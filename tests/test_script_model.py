@@ -26,28 +26,28 @@ from typing import Any, Final, TypeVar
 import msgspec
 import pytest
 
-from gateway import feed as feed_module
 from gateway.dialects.native import Native
-from gateway.feed import Entry, Feed
-from gateway.hub import Hub
-from gateway.subscription import Subscription
+from gateway.live import feed as feed_module
+from gateway.live.feed import Entry, Feed
+from gateway.live.hub import Hub
+from gateway.live.subscription import Subscription
 from shared.broker import scripts as scripts_module
-from shared.broker.answers import Claimed, Code, Gone, Lost, Page, Refused, WriteReply
 from shared.broker.client import Client, connect, run
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.keys import stream_keys
-from shared.broker.line import Line
+from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.replies import Claimed, Code, Gone, LogPage, Lost, Refused, WriteReply
 from shared.broker.scripts import Call, Holder, Script, StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError
-from shared.limits import Demand, Limits
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
 from shared.protocol.ids import EventId, parse_cursor, parse_event_id
 from shared.protocol.lifecycle import TERMINAL, Status
+from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
 from workers.providers.base import ReasoningDelta, TextDelta
-from workers.writer import HANDOVER, Ended, StreamWriter
+from workers.writing.writer import HANDOVER, Ended, StreamWriter
 
 T = TypeVar("T")
 DEMAND: Final = Demand("an-account", Limits(), 0)
@@ -92,7 +92,7 @@ class Bench:
         self.broker = Broker(folder)
         self.run(self.broker.start())
         self.client = connect(self.broker.url)
-        self.line = Line(self.broker.url)
+        self.line = PipelineConnection(self.broker.url)
         self.run_id: str = self.run(self.client.info("server"))["run_id"]
         self.numbers = itertools.count(1)
 
@@ -134,7 +134,7 @@ class SteppedHub(Hub):
             feed.rewind(at)
         super().caught_up(feed, at)
 
-    async def read(self, stream_id: str, after: EventId) -> Page | Gone | Lost | None:
+    async def read(self, stream_id: str, after: EventId) -> LogPage | Gone | Lost | None:
         """With small pages."""
         return await run(self._client, self._scripts.read(stream_id, after, most_events=2))
 
@@ -625,7 +625,7 @@ class Walk:
                 self._finish(worker, Outcome.cancelled(worker.writer.stop_reason))
 
     def _finish(self, worker: Worker, outcome: Outcome) -> None:
-        """As ``workers.generate`` does: without output, better the partial answer of the attempt before."""
+        """As ``workers.jobs.generate`` does: without output, better the partial answer of the attempt before."""
         assert worker.writer is not None
         assert worker.claim is not None
         if worker.claim[0].readable and not worker.writer.has_output and outcome.finish_reason != "stop":
@@ -682,7 +682,7 @@ class Walk:
         await self._renew(self.remembered[pick % len(self.remembered)], fate, for_good=for_good)
 
     async def _renew(self, writer: StreamWriter, fate: str, *, for_good: bool = False) -> None:
-        """As ``workers.leases`` does. ``for_good``: an ended stream's events were kept for long enough."""
+        """As ``workers.writing.leases`` does. ``for_good``: an ended stream's events were kept for long enough."""
         reply = await self._faulty(self.scripts.renew(writer.holder), writer.holder, fate)
         for worker in self.workers:
             if writer is worker.writer:
@@ -802,9 +802,9 @@ class Walk:
         if isinstance(page, Gone):
             assert self.deleted
             viewer.ending = "deleted"
-        elif isinstance(page, Page) and page.status in TERMINAL and cursor == (page.epoch, page.length):
+        elif isinstance(page, LogPage) and page.status in TERMINAL and cursor == (page.epoch, page.length):
             raise AssertionError("204 for one who has not seen `done`")
-        elif isinstance(page, Page):
+        elif isinstance(page, LogPage):
             viewer.subscription = SteppedSubscription(hub, self.stream_id, cursor, page, Native(self.stream_id))
             viewer.chunks = viewer.subscription.chunks()
 

@@ -13,7 +13,13 @@ import pytest
 from arq.constants import job_key_prefix
 
 from shared.broker import scripts as scripts_module
-from shared.broker.answers import (
+from shared.broker.catalog import ProviderModels, publish
+from shared.broker.client import Client, connect, run, run_many
+from shared.broker.ending import restorable
+from shared.broker.keys import breaker_key, idempotency_entry_key, job_key, stream_keys, sweep_keys, worker_channel
+from shared.broker.overview import MOST_LIVE, read_overview
+from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.replies import (
     Claimed,
     Code,
     Created,
@@ -22,24 +28,18 @@ from shared.broker.answers import (
     Gone,
     Known,
     Limited,
+    LogPage,
+    LogPosition,
     Lost,
-    Page,
-    Position,
     Refused,
     WriteReply,
 )
-from shared.broker.catalog import Shelf, publish
-from shared.broker.client import Client, connect, run, run_many
-from shared.broker.ending import restorable
-from shared.broker.keys import breaker_key, idempotency_entry_key, job_key, stream_keys, sweep_keys, worker_channel
-from shared.broker.line import Line
-from shared.broker.overview import MOST_LIVE, look_around
 from shared.broker.scripts import Call, Ending, Fields, Holder, Script, StreamScripts, enqueue
-from shared.broker.timeline import look_at
+from shared.broker.timeline import read_timeline
 from shared.errors import BrokerUnavailable
-from shared.limits import Demand, Limits
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.protocol.lifecycle import ACTIVE, Status
+from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
 
@@ -151,15 +151,15 @@ class Stream:
         }
         return await run(self.client, SCRIPTS.restore(holder, events, fields=fields, body_hash="ff"))
 
-    async def read(self, after: EventId = START, **limits: int) -> Page | Gone | Lost | None:
+    async def read(self, after: EventId = START, **limits: int) -> LogPage | Gone | Lost | None:
         return await run(self.client, SCRIPTS.read(self.id, after, **limits))
 
-    async def page(self, after: EventId = START, **limits: int) -> Page:
+    async def page(self, after: EventId = START, **limits: int) -> LogPage:
         page = await self.read(after, **limits)
-        assert isinstance(page, Page)
+        assert isinstance(page, LogPage)
         return page
 
-    async def acknowledge(self, lead: EventId = START, gateway: str = "g1") -> Position | None:
+    async def acknowledge(self, lead: EventId = START, gateway: str = "g1") -> LogPosition | None:
         return await run(self.client, SCRIPTS.acknowledge(self.id, gateway, lead))
 
     # --- past the scripts
@@ -263,7 +263,7 @@ def test_lua_is_little() -> None:
     """What a stream needs, what limits and the queue do, and what operators are told."""
     lines = {path.stem: len(path.read_text().splitlines()) for path in LUA.glob("*.lua")}
     told = sum(lines.pop(name) for name in ("_endings", "note"))
-    admission = sum(lines.pop(name) for name in ("_account", "_queue", "_lane", "create", "unpark"))
+    admission = sum(lines.pop(name) for name in ("_rate_limits", "_queue", "_provider_limit", "create", "unpark"))
     assert sum(lines.values()) < 450
     assert told < 40
     assert admission < 230
@@ -964,24 +964,24 @@ async def test_acknowledge(client: Client) -> None:
     assert await stream.acknowledge() is None
     assert await client.dbsize() == 0
     await stream.create()
-    assert await stream.acknowledge() == Position(Status.QUEUED, 0, 0)
+    assert await stream.acknowledge() == LogPosition(Status.QUEUED, 0, 0)
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 2))
-    assert await stream.acknowledge() == Position(Status.RUNNING, holder.epoch, 2)
+    assert await stream.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2)
     await lives_as_one(stream)
     await stream.finish(holder, 3, [DONE])
     before = await stream.everything()
-    assert await stream.acknowledge(EventId(holder.epoch, 3)) == Position(Status.COMPLETED, holder.epoch, 3)
+    assert await stream.acknowledge(EventId(holder.epoch, 3)) == LogPosition(Status.COMPLETED, holder.epoch, 3)
     assert await stream.everything() == before
 
 
 async def test_read(client: Client) -> None:
     stream = await Stream(client).create()
-    assert await stream.read() == Page(Status.QUEUED, "p", 0, 0, 1, [])
+    assert await stream.read() == LogPage(Status.QUEUED, "p", 0, 0, 1, [])
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 9))
     epoch = holder.epoch
-    assert await stream.read() == Page(Status.RUNNING, "p", epoch, 9, 1, some(1, 9))
+    assert await stream.read() == LogPage(Status.RUNNING, "p", epoch, 9, 1, some(1, 9))
     assert (await stream.page(EventId(epoch, 4))).events == some(5, 9)
     assert (await stream.page(EventId(epoch + 1, 4))).events == some(1, 9)
     for seq in (9, 10, 10**14):
@@ -1210,7 +1210,7 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
         with pytest.raises(BrokerUnavailable):
             await run(client, call)
     assert (await run(client, SCRIPTS.renew(holder))).code is Code.OK
-    assert await running.acknowledge() == Position(Status.RUNNING, holder.epoch, 2)
+    assert await running.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2)
     assert (await running.page()).events == some(1, 2)
     assert await run(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
     assert await run(client, SCRIPTS.delete(deleted.id, "p")) is True
@@ -1240,13 +1240,13 @@ async def test_forgotten_scripts_are_loaded_again(client: Client) -> None:
     answers = await run_many(client, calls)
     first, second, renewed, page = answers
     assert [reply.last_seq for reply in (first, second, renewed) if isinstance(reply, WriteReply)] == [2, 3, 3]
-    assert isinstance(page, Page)
+    assert isinstance(page, LogPage)
     assert page.events == some(1, 3)
     assert await stream.log() == some(1, 3)
 
 
 async def test_nothing_to_ask_is_no_question(client: Client, scripts_broker: Broker) -> None:
-    line = Line(scripts_broker.url)
+    line = PipelineConnection(scripts_broker.url)
     async with asyncio.timeout(2):
         assert await client.exchange([]) == await line.exchange([]) == []
     await line.aclose()
@@ -1265,7 +1265,7 @@ async def test_a_redis_that_is_away(client: Client, tmp_path: Path) -> None:
 
 
 async def told(stream: Stream) -> list[tuple[str, str, int]]:
-    (known,) = await look_at(stream.client, [stream.id])
+    (known,) = await read_timeline(stream.client, [stream.id])
     times = [each.at_ms for each in known.timeline()]
     assert times == sorted(times)
     return [(each.what, each.detail, each.attempt) for each in known.timeline()]
@@ -1324,7 +1324,7 @@ async def test_endings_are_counted_and_the_last_are_known(client: Client) -> Non
     for stream, ending in zip(streams, (ENDING, failure, failure), strict=True):
         await stream.finish(await stream.claim(), 1, [DONE], ending)
     assert await run(client, SCRIPTS.delete(streams[2].id, "p"))
-    seen = await look_around(client)
+    seen = await read_overview(client)
     assert {each.stream_id for each in seen.ended} == {stream.id for stream in streams[:2]}
     assert [each.stream_id for each in seen.failed] == [streams[1].id]
     counted: dict[str, int] = {}
@@ -1336,17 +1336,17 @@ async def test_endings_are_counted_and_the_last_are_known(client: Client) -> Non
 
 
 async def test_providers_that_are_left_alone_are_seen(client: Client) -> None:
-    await publish(client, {"openai": Shelf(("a",)), "demo": Shelf(("demo",))})
+    await publish(client, {"openai": ProviderModels(("a",)), "demo": ProviderModels(("demo",))})
     await client.set(breaker_key("openai"), "1", px=60_000)
-    assert (await look_around(client)).left_alone == ["openai"]
+    assert (await read_overview(client)).left_alone == ["openai"]
 
 
 async def test_of_those_that_wait_the_oldest_are_shown(client: Client) -> None:
     streams = [await Stream(client, key=False).create() for _ in range(150)]
-    oldest, seen = streams[3:8], await look_around(client)
+    oldest, seen = streams[3:8], await read_overview(client)
     for stream in streams[:3]:  # taken: they wait no more
         await stream.claim()
-    waiting = await look_around(client)
+    waiting = await read_overview(client)
     assert (seen.live, seen.waiting, len(seen.streams)) == (150, 150, MOST_LIVE)
     assert (waiting.live, waiting.waiting) == (150, 147)
     assert {stream.id for stream in oldest} <= {each.stream_id for each in waiting.streams}

@@ -4,8 +4,8 @@ import asyncio
 import gc
 
 from shared.broker.client import connect
+from shared.cancellation import cancel_all
 from shared.garbage import hold_garbage_collector
-from shared.stopping import cancel_all
 from tests.ports import free_port
 from workers.main import is_fit_before
 

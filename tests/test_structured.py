@@ -19,7 +19,7 @@ from tests.fakes import Answer
 from tests.sse_client import Frame, text_of
 from tests.system import System
 from workers.providers.base import ReasoningDelta, TextDelta
-from workers.structured import JsonAnswer
+from workers.writing.structured_output import JsonAnswer
 
 OBJECT: dict[str, Any] = {"type": "object"}
 VALUE = st.recursive(

@@ -19,11 +19,11 @@ import pytest
 from redis.asyncio import Redis
 
 from headrace import data_dir as data_dirs
-from headrace.child import LEASH
+from headrace.banner import greeting
+from headrace.child import DIE_WITH_PARENT
 from headrace.console import Console
 from headrace.data_dir import DataDirError
 from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker, find_server
-from headrace.greeting import greeting
 from headrace.supervisor import Supervisor
 from headrace.up import Plan, crew
 from shared.settings import Settings
@@ -276,7 +276,7 @@ async def test_the_leash_ends_what_it_holds_when_the_holder_dies(tmp_path: Path)
         "time.sleep(60)\n"
     )
     holder = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", holder_code, str(LEASH)), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", holder_code, str(DIE_WITH_PARENT)), stdout=asyncio.subprocess.PIPE
     )
     assert holder.stdout is not None
     child = int(await holder.stdout.readline())

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from shared.broker.answers import Claimed, Refused
 from shared.broker.client import Client, connect, run
 from shared.broker.ending import Outcome, holder_of
+from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
-from shared.limits import Demand, Limits
 from shared.protocol.events import Usage
 from shared.protocol.ids import new_stream_id
+from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
-from workers.generate import Interruptible
+from workers.jobs.generate import CancelScope
 from workers.providers.base import TextDelta
-from workers.writer import Ended, StreamWriter
+from workers.writing.writer import Ended, StreamWriter
 
 SETTINGS = Settings()
 SCRIPTS = StreamScripts(SETTINGS)
@@ -116,7 +116,7 @@ async def test_an_ending_that_was_deleted_meanwhile_is_let_go(client: Client) ->
 
 
 async def test_an_interruption_after_the_deadline_does_nothing() -> None:
-    scope = Interruptible(0)
+    scope = CancelScope(0)
 
     async def closes_slowly() -> None:
         async with scope:

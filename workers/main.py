@@ -11,28 +11,28 @@ from functools import partial
 import uvloop
 
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
-from shared.broker.line import Line
+from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.queue import enqueue
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
+from shared.cancellation import cancel_all
 from shared.errors import BrokerUnavailable
 from shared.garbage import settle_garbage_collector
 from shared.logs import configure_logging
 from shared.metrics import SWEPT, LoopLag
 from shared.settings import Settings, SettingsError
-from shared.stopping import cancel_all
 from shared.tracing import Tracing, tracing_of
 from workers import metrics
-from workers.asking import Asking
-from workers.breakers import Breakers
-from workers.flusher import Flusher
-from workers.generate import Generation
-from workers.lanes import Lanes
-from workers.leases import Leases
-from workers.offering import keep_offering
+from workers.jobs.attempts import ProviderAttempts
+from workers.jobs.generate import Generation
+from workers.jobs.provider_limits import ProviderLimits
+from workers.jobs.queue import StreamQueue
+from workers.providers.circuit_breakers import Breakers
+from workers.providers.model_publisher import publish_models
 from workers.providers.registry import configured_providers
-from workers.queue import StreamQueue
+from workers.writing.flusher import Flusher
+from workers.writing.leases import Leases
 
 logger = logging.getLogger(__name__)
 
@@ -83,39 +83,39 @@ class _Worker:
         scripts = StreamScripts(settings)
         self._providers = configured_providers(settings)
         # A renewal that gets no answer must be tried again before the lease is over.
-        writing, sweeping = Line(settings.redis_url), Line(settings.redis_url)
-        renewing = Line(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
+        writing, sweeping = PipelineConnection(settings.redis_url), PipelineConnection(settings.redis_url)
+        renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
         self._lines = [writing, renewing, sweeping]
         self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
         breakers = Breakers(client, self._providers, settings)
-        lanes = Lanes(client, settings)
+        lanes = ProviderLimits(client, settings)
         generation = Generation(
             worker_id=worker_id,
             settings=settings,
             client=client,
             scripts=scripts,
-            asking=Asking(self._providers, breakers, client, scripts, settings),
+            asking=ProviderAttempts(self._providers, breakers, client, scripts, settings),
             flusher=flusher,
             leases=self._leases,
             lanes=lanes,
             tracing=tracing,
         )
-        put_back = partial(enqueue, client, life_s=settings.unended_s)
+        requeue = partial(enqueue, client, life_s=settings.unended_s)
         sweep = Sweep(
             client,
             sweeping,
             scripts,
             settings,
             own_id=worker_id,
-            put_back=put_back,
+            requeue=requeue,
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
-        self._queue = StreamQueue(settings, worker_id, generation.run, put_back)
+        self._queue = StreamQueue(settings, worker_id, generation.run, requeue)
         self._taking = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
         self._presence = Presence(client, worker_id, "worker", self._load)
-        offering = keep_offering(client, self._providers.values())
+        offering = publish_models(client, self._providers.values())
         works = (
             flusher.run(),
             self._leases.renew(),
@@ -187,13 +187,13 @@ def _stop_on_signals() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def heed() -> None:
+    def handle() -> None:
         stop.set()
         for number in (signal.SIGTERM, signal.SIGINT):  # a second one is not ours to catch
             loop.remove_signal_handler(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, heed)
+        loop.add_signal_handler(number, handle)
     return stop
 
 

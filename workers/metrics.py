@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from shared.broker.answers import Code
+from shared.broker.replies import Code
 from shared.metrics import registry
 
 _ANSWERS = Counter("headrace_append_answers_total", "Answers of the scripts that write streams", ["code"])

@@ -5,10 +5,10 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 
 from gateway.api.body import read_body
-from gateway.api.held import respond
+from gateway.api.deferred import respond
 from gateway.api.parameters import IdempotencyKey
-from gateway.dialects import anthropic_request
-from gateway.dialects.anthropic_messages import MessageEvents, counted, message
+from gateway.dialects.anthropic import request as anthropic_request
+from gateway.dialects.anthropic.stream import MessageEvents, counted, message
 from gateway.state import Caller, Gateway
 
 router = APIRouter()

@@ -8,18 +8,18 @@ from fastapi.responses import JSONResponse
 from gateway import metrics
 from gateway.api import examples
 from gateway.api.access import read_own
-from gateway.api.answers import Accepted
-from gateway.api.asking import ask, check_key, headers_of, page_of
 from gateway.api.body import read_body
-from gateway.api.description import body_of, described_headers, event_stream
+from gateway.api.error_catalog import BODY, CALLER, LIMITS, STREAM, refusals
+from gateway.api.openapi import body_of, described_headers, event_stream
 from gateway.api.parameters import IdempotencyKey, LastEventId
-from gateway.api.problems import BODY, CALLER, LIMITS, STREAM, refusals
+from gateway.api.response_models import Accepted
+from gateway.auth.grants import Grant
 from gateway.auth.principal import Principal, Scope
-from gateway.auth.rights import Right
 from gateway.dialects.native import Native, frame
-from gateway.sse import StreamResponse
+from gateway.intake.submit import ask, check_key, headers_of, page_of
+from gateway.live.sse import StreamResponse
+from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
-from gateway.subscription import Subscription
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, parse_cursor
 from shared.protocol.lifecycle import TERMINAL
@@ -53,7 +53,7 @@ async def start_and_stream(
     """200 and the stream as server-sent events. The same ``Idempotency-Key`` and body attach to the same stream,
     from ``Last-Event-ID`` where given; a cursor without a known key never generates."""
     caller.need(Scope.CHAT)
-    right = Right.of(caller)
+    right = Grant.of(caller)
     cursor = parse_cursor(last_event_id)
     check_key(idempotency_key)
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
@@ -89,7 +89,7 @@ async def start(
     asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     dispatched = await ask(gateway, caller, asked, idempotency_key, on_disconnect="continue")
     if not dispatched.created:
-        await page_of(gateway, Right.of(caller), dispatched, START)
+        await page_of(gateway, Grant.of(caller), dispatched, START)
     stream_id = dispatched.stream_id
     ticket, expires = gateway.tickets.issue(stream_id)
     body: Accepted = {

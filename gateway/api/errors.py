@@ -8,8 +8,9 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
-from gateway.dialects import anthropic_errors, openai_errors
-from gateway.dialects.failures import AnswerFailed
+from gateway.dialects.anthropic import errors as anthropic_errors
+from gateway.dialects.openai_chat import errors as openai_errors
+from gateway.dialects.status_codes import GenerationFailed
 from shared.errors import HeadraceError, LimitReached, Unauthenticated
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def error_response(
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HeadraceError)  # noqa: S101  what it is registered for
     # A key stands for the answer that failed: whoever asks with it again is told of the same failure.
-    retryable = error.retryable and not (isinstance(error, AnswerFailed) and "idempotency-key" in request.headers)
+    retryable = error.retryable and not (isinstance(error, GenerationFailed) and "idempotency-key" in request.headers)
     wait_s = getattr(error, "retry_after_s", None) if retryable else None
     headers = {"Retry-After": str(wait_s)} if wait_s is not None else {}
     if isinstance(error, LimitReached):

@@ -7,16 +7,16 @@ from pydantic import Field
 
 from gateway.api import examples
 from gateway.api.access import read_own
-from gateway.api.answers import StreamList, TicketAnswer
 from gateway.api.body import read_body
-from gateway.api.description import body_of
+from gateway.api.error_catalog import BODY, CALLER, STREAM, refusals
+from gateway.api.openapi import body_of
 from gateway.api.parameters import StreamId
-from gateway.api.problems import BODY, CALLER, STREAM, refusals
+from gateway.api.response_models import StreamList, TicketAnswer
+from gateway.auth.grants import Grant
 from gateway.auth.principal import Scope
-from gateway.auth.rights import Right
 from gateway.state import Caller, Gateway
 from shared.broker.api_keys import REVOKED_KNOWN_S
-from shared.broker.owned import list_owned, parse_page
+from shared.broker.stream_index import list_principal_streams, parse_page
 from shared.errors import InvalidRequest
 from shared.schemas.chat import parse_body
 from shared.schemas.model import Model
@@ -46,7 +46,7 @@ async def list_streams(
     after = None if page is None else parse_page(page)
     if page is not None and after is None:
         raise InvalidRequest("page: take it from `next_page`")
-    listed = await list_owned(gateway.client, gateway.scripts.sealing, caller.id, most=limit, page=after)
+    listed = await list_principal_streams(gateway.client, gateway.scripts.sealing, caller.id, most=limit, page=after)
     return {"streams": listed.streams, "next_page": listed.next_page}
 
 
@@ -61,7 +61,7 @@ async def make_ticket(request: Request, stream_id: StreamId, gateway: Gateway, c
     its owner alone."""
     asked = parse_body(TicketRequest, await read_body(request, _MOST_BODY_BYTES))
     caller.need(Scope.CANCEL if asked.may_cancel else Scope.READ)
-    await read_own(gateway, Right.of(caller), stream_id, most_events=0)
+    await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
     ticket, expires = gateway.tickets.issue(
         stream_id, life_s=asked.life_s, may_cancel=asked.may_cancel, key_id=caller.key_id
     )

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter
 
-from gateway.api.answers import CancelAnswer
+from gateway.api.response_models import CancelAnswer
 from gateway.api.streams import stop
 from gateway.auth.operator import Operator
 from gateway.state import Gateway, GatewayState
 from shared.broker.overview import MINUTES, MOST_LIVE
 from shared.broker.processes import Process
-from shared.broker.queue import places_of
+from shared.broker.queue import queue_positions
 from shared.broker.status import time_of
-from shared.broker.timeline import Known, look_at
+from shared.broker.timeline import StreamTimeline, read_timeline
 from shared.errors import StreamNotFound
 from shared.protocol.ids import is_stream_id
 from shared.protocol.lifecycle import TERMINAL
@@ -68,7 +68,7 @@ async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any
     """What happened to one stream, whosever it is, until its retention ends. ``place``: in the queue, 1 for the
     next."""
     known, now_ms = await _find(gateway, stream_id), time.time_ns() // 1_000_000
-    (place,) = await places_of(gateway.client, [stream_id], gateway.settings)
+    (place,) = await queue_positions(gateway.client, [stream_id], gateway.settings)
     return {
         **_row(known, now_ms),
         "at": _time(now_ms),
@@ -90,14 +90,14 @@ async def cancel(stream_id: str, gateway: Gateway, _: Operator) -> CancelAnswer:
     return await stop(gateway, stream_id)
 
 
-async def _find(gateway: GatewayState, stream_id: str) -> Known:
-    found = await look_at(gateway.client, [stream_id]) if is_stream_id(stream_id) else []
+async def _find(gateway: GatewayState, stream_id: str) -> StreamTimeline:
+    found = await read_timeline(gateway.client, [stream_id]) if is_stream_id(stream_id) else []
     if not found:
         raise StreamNotFound("there is no such stream, or its retention has ended")
     return found[0]
 
 
-def _row(known: Known, now_ms: int) -> dict[str, Any]:
+def _row(known: StreamTimeline, now_ms: int) -> dict[str, Any]:
     fields = known.fields
     return {
         "stream_id": known.stream_id,

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway.api.answers import Health, ModelCard, ModelList
-from gateway.api.problems import CALLER, refusals
+from gateway.api.error_catalog import CALLER, refusals
+from gateway.api.response_models import Health, ModelCard, ModelList
 from gateway.state import Caller, Gateway
 from shared.broker.client import check_fitness
 from shared.errors import BrokerUnavailable, Draining, NoModels

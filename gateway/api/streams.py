@@ -9,21 +9,21 @@ from fastapi import APIRouter, Response
 
 from gateway import metrics
 from gateway.api.access import MayCancel, MayRead, read_own
-from gateway.api.answers import Call, CalledFunction, CancelAnswer, StreamStatus
-from gateway.api.description import described_headers, event_stream
+from gateway.api.error_catalog import CALLER, STREAM, refusals
+from gateway.api.openapi import described_headers, event_stream
 from gateway.api.parameters import LastEventId, QueryCursor, StreamId
-from gateway.api.problems import CALLER, STREAM, refusals
+from gateway.api.response_models import Call, CalledFunction, CancelAnswer, StreamStatus
+from gateway.auth.grants import Grant
 from gateway.auth.principal import Scope
-from gateway.auth.rights import Right
 from gateway.dialects.native import Native
-from gateway.edge.record import current as request_record
-from gateway.sse import StreamResponse
+from gateway.edge.request_log import current as request_record
+from gateway.live.sse import StreamResponse
+from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
-from gateway.subscription import Subscription
-from shared.broker.answers import Page, Refused
 from shared.broker.client import run
 from shared.broker.ending import Outcome, end_unheld, read_all
-from shared.broker.queue import places_of
+from shared.broker.queue import queue_positions
+from shared.broker.replies import LogPage, Refused
 from shared.broker.status import read_state
 from shared.errors import BrokerUnavailable, Draining, StreamGone
 from shared.protocol import events
@@ -132,7 +132,7 @@ async def cancel(stream_id: StreamId, gateway: Gateway, right: MayCancel) -> Can
 async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
     """Cancels a running stream and forgets the content. By its owner alone: a ticket is not enough."""
     caller.need(Scope.CANCEL)
-    await read_own(gateway, Right.of(caller), stream_id, most_events=0)
+    await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
     if not await run(gateway.client, gateway.scripts.delete(stream_id, caller.id)):
         raise StreamGone
 
@@ -156,10 +156,10 @@ def _tool_call(call: events.ToolCall) -> Call:
 
 
 async def _position(gateway: GatewayState, stream_id: str) -> int | None:
-    (place,) = await places_of(gateway.client, [stream_id], gateway.settings)
+    (place,) = await queue_positions(gateway.client, [stream_id], gateway.settings)
     return place
 
 
-async def _count_as_watching(gateway: GatewayState, stream_id: str, page: Page, read: int) -> None:
+async def _count_as_watching(gateway: GatewayState, stream_id: str, page: LogPage, read: int) -> None:
     call = gateway.scripts.acknowledge(stream_id, "", EventId(page.epoch, read))
     await run(gateway.client, call)

@@ -10,7 +10,7 @@ from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.auth.loopback import is_asked_by_its_own_name
 from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.edge.cors import ANY
-from gateway.edge.record import current
+from gateway.edge.request_log import current
 from shared.broker.api_keys import PREFIX
 from shared.broker.client import Client
 from shared.errors import Forbidden, Unauthenticated

@@ -5,7 +5,7 @@ Synthetic frames carry no ``id:``, so that a client's cursor stays on what the s
 
 import msgspec
 
-from gateway.run import Run
+from gateway.live.batch import Batch
 from shared.protocol import events
 
 
@@ -20,7 +20,7 @@ class Native:
     def queued(self, place: int) -> bytes:
         return _synthetic(b"queued", {"stream_id": self._stream_id, "position": place or None})
 
-    def render(self, run: Run) -> bytes:
+    def render(self, run: Batch) -> bytes:
         if run.native is None:
             frames = [frame(at, stored) for at, stored in run.events]
             if run.reset:

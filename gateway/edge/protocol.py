@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.edge.acked import TRANSPORT
 from gateway.edge.headers import ALWAYS, NO_STORE
-from gateway.edge.unread import MOST_UNREAD_BYTES, UNREAD_S
-from gateway.edge.untaken import TRANSPORT
+from gateway.edge.lingering_close import MOST_UNREAD_BYTES, UNREAD_S
 from shared.settings import Settings
 
 #: Of the request line and all fields. Tokens of identity providers are the largest that is sent in earnest.

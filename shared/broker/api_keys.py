@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from shared.broker.client import TROUBLE, Client, ask
+from shared.broker.client import REDIS_ERRORS, Client, ask
 from shared.broker.keys import api_key_key, revoked_key
-from shared.broker.line import Command
+from shared.broker.pipeline_connection import Command
 from shared.errors import BrokerUnavailable
 
 PREFIX: Final = "hr-"
@@ -73,7 +73,7 @@ async def list_api_keys(client: Client) -> list[ApiKey]:
     """The oldest first."""
     try:
         names = [name async for name in client.scan_iter(match=api_key_key("*"), count=1000)]
-    except TROUBLE as error:
+    except REDIS_ERRORS as error:
         raise BrokerUnavailable from error
     stored = (await ask(client, [("MGET", *names)]))[0] if names else []
     return sorted((_decoder.decode(key) for key in stored if key is not None), key=lambda key: key.created_at)

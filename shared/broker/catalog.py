@@ -6,7 +6,7 @@ to the provider too.
 
 import msgspec
 
-from shared.broker.client import TROUBLE, Client
+from shared.broker.client import REDIS_ERRORS, Client
 from shared.broker.keys import CATALOG
 from shared.errors import BrokerUnavailable
 
@@ -14,7 +14,7 @@ from shared.errors import BrokerUnavailable
 _LIFE_S = 24 * 3600
 
 
-class Shelf(msgspec.Struct, frozen=True):
+class ProviderModels(msgspec.Struct, frozen=True):
     """One provider's models, by the provider's own names."""
 
     models: tuple[str, ...]
@@ -24,8 +24,8 @@ class Shelf(msgspec.Struct, frozen=True):
         return self.open or model in self.models
 
 
-Catalog = dict[str, Shelf]
-_decoder = msgspec.json.Decoder(Shelf)
+Catalog = dict[str, ProviderModels]
+_decoder = msgspec.json.Decoder(ProviderModels)
 
 
 async def publish(client: Client, catalog: Catalog) -> None:
@@ -36,7 +36,7 @@ async def publish(client: Client, catalog: Catalog) -> None:
             pipe.hset(CATALOG, mapping=shelves)
             pipe.expire(CATALOG, _LIFE_S)
             await pipe.execute()
-    except TROUBLE as error:
+    except REDIS_ERRORS as error:
         raise BrokerUnavailable from error
 
 
@@ -44,6 +44,6 @@ async def read_catalog(client: Client) -> Catalog:
     """Raises :class:`BrokerUnavailable`."""
     try:
         stored: dict[bytes, bytes] = await client.hgetall(CATALOG)  # type: ignore[misc]  # redis-py's own union
-    except TROUBLE as error:
+    except REDIS_ERRORS as error:
         raise BrokerUnavailable from error
     return {name.decode(): _decoder.decode(shelf) for name, shelf in sorted(stored.items())}

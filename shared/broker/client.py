@@ -26,10 +26,10 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from shared.broker.line import Command, Line
-from shared.broker.pools import pool_of
+from shared.broker.connection_pool import pool_of
+from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.scripts import Call
-from shared.broker.trunk import Trunk
+from shared.broker.shared_connection import SharedConnection
 from shared.errors import BrokerUnavailable, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 #: What a plain command may raise: Redis is away, starting, failing over, full, busy or unwell. Nothing that is known
 #: to be our own fault comes this way: that would be an error inside a script, see `run_many`.
-TROUBLE: Final = (RedisError, OSError)
+REDIS_ERRORS: Final = (RedisError, OSError)
 #: The same as answers to a script. NoScriptError: twice in a row, since it was restarted again in between.
 _UNWELL: Final = (
     RedisConnectionError,
@@ -67,8 +67,8 @@ class BrokerUnfit(Unavailable):
     code = "broker_unfit"
 
 
-class Exchanger(Protocol):
-    """What scripts are sent over: a :class:`Line` of one's own, or the :class:`Client` that all share."""
+class RedisConnection(Protocol):
+    """A connection to send scripts over: a task's own :class:`PipelineConnection`, or the shared :class:`Client`."""
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]: ...
 
@@ -79,7 +79,7 @@ class Client(Redis):
 
     def __init__(self, url: str, *, timeout_s: float, connections: int) -> None:
         super().__init__(connection_pool=pool_of(url, timeout_s=timeout_s, connections=connections))
-        self._trunk = Trunk(Line(url, timeout_s=timeout_s))
+        self._trunk = SharedConnection(PipelineConnection(url, timeout_s=timeout_s))
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         return await self._trunk.exchange(commands)
@@ -93,7 +93,7 @@ def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
     return Client(url, timeout_s=timeout_s, connections=connections)
 
 
-async def run(client: Exchanger, call: Call[T]) -> T:
+async def run(client: RedisConnection, call: Call[T]) -> T:
     """Raises :class:`BrokerUnavailable`."""
     answer = (await run_many(client, [call]))[0]
     if isinstance(answer, BrokerUnavailable):
@@ -101,7 +101,7 @@ async def run(client: Exchanger, call: Call[T]) -> T:
     return answer
 
 
-async def run_many(client: Exchanger, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
+async def run_many(client: RedisConnection, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
     """All calls in one pipeline, each with an answer of its own. Raises only for errors that are ours."""
     try:
         answers = await _send(client, calls)
@@ -112,18 +112,18 @@ async def run_many(client: Exchanger, calls: Sequence[Call[T]]) -> list[T | Brok
             await client.exchange([("SCRIPT", "LOAD", source) for source in sources])
             for i, answer in zip(unknown, await _send(client, again), strict=True):
                 answers[i] = answer
-    except TROUBLE as error:
+    except REDIS_ERRORS as error:
         logger.debug("broker trouble: %s", type(error).__name__)
         return [BrokerUnavailable() for _ in calls]
     return [_trouble(answer) or call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
 
-async def ask(client: Exchanger, commands: Sequence[Command]) -> list[Any]:
+async def ask(client: RedisConnection, commands: Sequence[Command]) -> list[Any]:
     """Plain commands, their answers in order. Each must bear to be sent twice. Raises :class:`BrokerUnavailable`. To
-    cancel it is safe, which it is not for redis-py's own calls under Python 3.11: ``shared/stopping.py``."""
+    cancel it is safe, which it is not for redis-py's own calls under Python 3.11: ``shared/cancellation.py``."""
     try:
         answers = await client.exchange(commands)
-    except TROUBLE as error:
+    except REDIS_ERRORS as error:
         raise BrokerUnavailable from error
     for answer in answers:
         if (trouble := _trouble(answer)) is not None:
@@ -131,7 +131,7 @@ async def ask(client: Exchanger, commands: Sequence[Command]) -> list[Any]:
     return answers
 
 
-async def _send(client: Exchanger, calls: Sequence[Call[T]]) -> list[Any]:
+async def _send(client: RedisConnection, calls: Sequence[Call[T]]) -> list[Any]:
     return await client.exchange(
         [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments) for call in calls]
     )
@@ -150,7 +150,7 @@ async def check_fitness(client: Client) -> None:
     :class:`BrokerUnavailable`."""
     try:
         info: dict[str, Any] = await client.info()
-    except TROUBLE as error:
+    except REDIS_ERRORS as error:
         raise BrokerUnavailable from error
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
     if int(version.split(".", maxsplit=1)[0]) < 7:

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.broker.answers import Claimed, Code, Page
 from shared.broker.client import Client, run
+from shared.broker.replies import Claimed, Code, LogPage
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import GenerationError
 from shared.protocol import events
@@ -157,7 +157,7 @@ async def read_all(client: Client, scripts: StreamScripts, stream_id: str) -> li
     cursor, stored = START, list[bytes]()
     while True:
         page = await run(client, scripts.read(stream_id, cursor, most_bytes=1024 * 1024))
-        if not isinstance(page, Page):
+        if not isinstance(page, LogPage):
             return []
         if page.epoch != cursor.epoch:
             stored.clear()

@@ -42,8 +42,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from shared.limits import account_of
 from shared.protocol.ids import BUCKETS, bucket_of
+from shared.rate_limits import account_of
 
 QUEUE: Final = "hr:queue"
 TURNS: Final = "hr:turns"

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Final
 
-from shared.broker.breaker import read_breakers
+from shared.broker.circuit_breaker import read_breakers
 from shared.broker.client import Client, ask
 from shared.broker.keys import CATALOG, ENDED, FAILED, WAITING, endings_key, sweep_keys
-from shared.broker.line import Command
-from shared.broker.memory import Memory, read_memory
+from shared.broker.memory_stats import Memory, read_memory
+from shared.broker.pipeline_connection import Command
 from shared.broker.processes import Process, read_processes
-from shared.broker.timeline import Known, look_at
+from shared.broker.timeline import StreamTimeline, read_timeline
 
 #: Of streams that live, of those that wait the longest, and of those that ended or failed last.
 MOST_LIVE: Final = 100
@@ -39,16 +39,16 @@ class Overview:
     live: int
     waiting: int
     oldest_ms: int | None
-    streams: list[Known]
-    ended: list[Known]
-    failed: list[Known]
+    streams: list[StreamTimeline]
+    ended: list[StreamTimeline]
+    failed: list[StreamTimeline]
     processes: list[Process]
     minutes: list[tuple[int, dict[str, int]]]
     left_alone: list[str]
     memory: Memory
 
 
-async def look_around(client: Client) -> Overview:
+async def read_overview(client: Client) -> Overview:
     """Raises :class:`BrokerUnavailable`."""
     at_ms = time.time_ns() // 1_000_000
     minutes = range(at_ms // 60_000 - MINUTES + 1, at_ms // 60_000 + 1)
@@ -68,7 +68,7 @@ async def look_around(client: Client) -> Overview:
     first = dict.fromkeys(each.decode() for each in longest[::2])
     chosen = list(islice(first | dict.fromkeys(_in_turn(list(answers))), MOST_LIVE))
     lately = [[each.decode() for each in ids] for ids in (ended, failed)]
-    known = await look_at(client, [*chosen, *lately[0], *lately[1]])
+    known = await read_timeline(client, [*chosen, *lately[0], *lately[1]])
     by_id = {each.stream_id: each for each in known}
     return Overview(
         at_ms=at_ms,

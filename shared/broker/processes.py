@@ -16,7 +16,7 @@ import msgspec
 
 from shared.broker.client import Client, ask
 from shared.broker.keys import PROCESSES, process_key
-from shared.broker.line import Command
+from shared.broker.pipeline_connection import Command
 from shared.errors import BrokerUnavailable
 
 _TELL_EVERY_S: Final = 2.0

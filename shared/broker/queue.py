@@ -1,4 +1,4 @@
-"""The near end of the queue: how an id gets into it. The far end is ``workers/queue.py``; only these two know arq."""
+"""The queue's producer. Its consumer is ``workers/jobs/queue.py``; no other module imports arq."""
 
 import time
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def job_of(stream_id: str) -> bytes:
     return serialize_job(JOB, (stream_id,), {}, None, time.time_ns() // 1_000_000, serializer=msgspec.json.encode)
 
 
-async def places_of(client: Client, stream_ids: Sequence[str], settings: Settings) -> list[int | None]:
+async def queue_positions(client: Client, stream_ids: Sequence[str], settings: Settings) -> list[int | None]:
     """Where they wait, 1 for the next: in the queue, or among those parked for their provider. None: somebody has
     taken it. Raises :class:`BrokerUnavailable`."""
     keys = [QUEUE, *(lane_keys(provider)[1] for provider in settings.provider_streams)]

@@ -12,21 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from shared.broker import answers
-from shared.broker.answers import (
-    Claimed,
-    Created,
-    Due,
-    Full,
-    Gone,
-    Known,
-    Limited,
-    Lost,
-    Page,
-    Position,
-    Refused,
-    WriteReply,
-)
+from shared.broker import replies as answers
 from shared.broker.keys import (
     QUEUE,
     TAKEN,
@@ -38,10 +24,24 @@ from shared.broker.keys import (
     stream_keys,
     stream_keys_and,
 )
+from shared.broker.replies import (
+    Claimed,
+    Created,
+    Due,
+    Full,
+    Gone,
+    Known,
+    Limited,
+    LogPage,
+    LogPosition,
+    Lost,
+    Refused,
+    WriteReply,
+)
 from shared.broker.sealing import Sealing
-from shared.limits import LIMIT_NAMES, Demand
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
+from shared.rate_limits import LIMIT_NAMES, Demand
 from shared.settings import Settings
 
 T_co = TypeVar("T_co", covariant=True)
@@ -189,15 +189,15 @@ class StreamScripts:
         """Hand the stream over to whoever claims it next, without a lease wait."""
         return Call(_RELEASE, holder.keys, [holder.epoch, holder.token], answers.parse_write)
 
-    def acknowledge(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[Position | None]:
+    def acknowledge(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[LogPosition | None]:
         """Readers are there, the leading one at ``lead``. None: there is no state."""
         arguments: list[Argument] = [gateway_id, self._reader_lease, *lead, self._window]
-        return Call(_ACKNOWLEDGE, stream_keys(stream_id), arguments, answers.parse_position)
+        return Call(_ACKNOWLEDGE, stream_keys(stream_id), arguments, answers.parse_log_position)
 
-    def leave(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[Position | None]:
+    def leave(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[LogPosition | None]:
         """The last reader of this gateway has left, at ``lead``."""
         return Call(
-            _ACKNOWLEDGE, stream_keys(stream_id), [gateway_id, 0, *lead, self._window], answers.parse_position
+            _ACKNOWLEDGE, stream_keys(stream_id), [gateway_id, 0, *lead, self._window], answers.parse_log_position
         )
 
     def cancel(self, stream_id: str, reason: str) -> Call[Refused]:
@@ -218,13 +218,13 @@ class StreamScripts:
 
     def read(
         self, stream_id: str, after: EventId, *, most_events: int = MOST_EVENTS, most_bytes: int = 64 * 1024
-    ) -> Call[Page | Gone | Lost | None]:
+    ) -> Call[LogPage | Gone | Lost | None]:
         """A page of the log; from the start where ``after`` is of another epoch. None: never heard of it."""
         arguments: list[Argument] = [*after, most_events, most_bytes, self._lease + HEALING_MS]
 
-        def parse(raw: Any) -> Page | Gone | Lost | None:
+        def parse(raw: Any) -> LogPage | Gone | Lost | None:
             page = answers.parse_page(raw)
-            if isinstance(page, Page):
+            if isinstance(page, LogPage):
                 return replace(page, events=self.sealing.open_all(stream_id, page.events))
             return page
 
@@ -245,16 +245,16 @@ def unpark(provider: str, most: int) -> Call[list[str]]:
     return Call(_UNPARK, lane_keys(provider), [most], answers.parse_unparked)
 
 
-_CREATE: Final = Script("create", after=("_stream", "_account", "_queue"))
-_CLAIM: Final = Script("claim", after=("_stream", "_lane"))
-_APPEND: Final = Script("append", after=("_append_daily", "_stream"))
-_FINISH: Final = Script("finish", after=("_stream", "_account", "_lane", "_endings"))
-_RESTORE: Final = Script("restore", after=("_stream", "_account", "_lane"))
-_RENEW: Final = Script("renew", after=("_stream", "_lane"))
-_RELEASE: Final = Script("release", after=("_stream", "_lane"))
+_CREATE: Final = Script("create", after=("_stream", "_rate_limits", "_queue"))
+_CLAIM: Final = Script("claim", after=("_stream", "_provider_limit"))
+_APPEND: Final = Script("append", after=("_append_fast", "_stream"))
+_FINISH: Final = Script("finish", after=("_stream", "_rate_limits", "_provider_limit", "_endings"))
+_RESTORE: Final = Script("restore", after=("_stream", "_rate_limits", "_provider_limit"))
+_RENEW: Final = Script("renew", after=("_stream", "_provider_limit"))
+_RELEASE: Final = Script("release", after=("_stream", "_provider_limit"))
 _ACKNOWLEDGE: Final = Script("acknowledge")
 _CANCEL: Final = Script("cancel")
-_DELETE: Final = Script("delete", after=("_stream", "_account", "_lane"))
+_DELETE: Final = Script("delete", after=("_stream", "_rate_limits", "_provider_limit"))
 _READ: Final = Script("read")
 _NOTE: Final = Script("note")
 _SWEEP: Final = Script("sweep", after=())

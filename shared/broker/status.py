@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from shared.broker.client import TROUBLE, Client
+from shared.broker.client import REDIS_ERRORS, Client
 from shared.broker.keys import state_key
 from shared.broker.sealing import Sealing
 from shared.errors import BrokerUnavailable
@@ -36,7 +36,7 @@ async def read_state(client: Client, sealing: Sealing, stream_id: str) -> Stream
     """None where there is none. Raises :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
     try:
         values: list[bytes | None] = await client.hmget(state_key(stream_id), list(_FIELDS))  # type: ignore[misc]
-    except TROUBLE as error:
+    except REDIS_ERRORS as error:
         raise BrokerUnavailable from error
     text = sealing.texts(stream_id, _FIELDS, values)
     if text["status"] is None:
@@ -59,7 +59,7 @@ async def read_kept(client: Client, sealing: Sealing, stream_id: str, name: str)
     """A field of the state that a dialect put there. Raises as above."""
     try:
         value: bytes | None = await client.hget(state_key(stream_id), name)  # type: ignore[misc]
-    except TROUBLE as error:
+    except REDIS_ERRORS as error:
         raise BrokerUnavailable from error
     return sealing.texts(stream_id, (name,), (value,))[name]
 

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shared.broker.answers import Due
-from shared.broker.client import TROUBLE, Client, run_many
+from shared.broker.client import REDIS_ERRORS, Client, run_many
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
-from shared.broker.line import Line
+from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.replies import Due
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
 from shared.protocol.lifecycle import Status
@@ -28,22 +28,22 @@ _TRY_EVERY_S = 0.25
 _TURN_MS = 1500
 _EVERY_S = 1.0
 
-PutBack = Callable[[str], Awaitable[bool]]
+Requeue = Callable[[str], Awaitable[bool]]
 
 
 class Sweep:
-    """``line`` is used for nothing but the rounds. ``put_back`` queues a stream's id; False where it waits already.
+    """``line`` is used for nothing but the rounds. ``requeue`` queues a stream's id; False where it waits already.
     ``count`` is told each thing done."""
 
     def __init__(
         self,
         client: Client,
-        line: Line,
+        line: PipelineConnection,
         scripts: StreamScripts,
         settings: Settings,
         *,
         own_id: str,
-        put_back: PutBack,
+        requeue: Requeue,
         count: Callable[[str], None],
     ) -> None:
         self._client = client
@@ -51,7 +51,7 @@ class Sweep:
         self._scripts = scripts
         self._queue_timeout_ms = settings.queue_timeout_s * 1000
         self._own_id = own_id.encode()
-        self._put_back = put_back
+        self._put_back = requeue
         self._count = count
         self._keys = sweep_keys()
 
@@ -65,7 +65,7 @@ class Sweep:
                 if await self._is_my_turn() and loop.time() >= next_sweep:
                     next_sweep = loop.time() + _EVERY_S
                     await self.sweep()
-            except (*TROUBLE, Unavailable) as error:
+            except (*REDIS_ERRORS, Unavailable) as error:
                 logger.debug("no sweep: %s", type(error).__name__)
 
     async def sweep(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from shared.broker.client import Client, ask
 from shared.broker.keys import log_key, state_key
-from shared.broker.line import Command
+from shared.broker.pipeline_connection import Command
 from shared.protocol.lifecycle import ACTIVE
 
 #: Of a state, what may be shown to who sees everybody's: neither request nor metadata.
@@ -23,7 +23,7 @@ Fields = Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class TimelineEntry:
     """``what``: created, parked, claimed, taken_over, provider_failed, first_token, handed_over, resumed,
     cancel_asked or ended. ``detail``: the worker, the provider, how it was resumed, or why it failed or ended."""
 
@@ -34,7 +34,7 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StreamTimeline:
     """``events``: how many the log has. ``fields``: see :data:`FIELDS`."""
 
     stream_id: str
@@ -68,24 +68,24 @@ class Known:
         """When the first token of all attempts was there."""
         return next((each.at_ms for each in self.timeline() if each.what == "first_token"), None)
 
-    def timeline(self) -> list[Happening]:
+    def timeline(self) -> list[TimelineEntry]:
         return sorted(self._happenings(), key=lambda each: each.at_ms)
 
-    def _happenings(self) -> Iterator[Happening]:
+    def _happenings(self) -> Iterator[TimelineEntry]:
         if (created := self.at("created")) is not None:
-            yield Happening(created, "created", "", 0)
+            yield TimelineEntry(created, "created", "", 0)
         attempt = 0
         for noted in (self.fields["history"] or "").split():
             at, what, *details = noted.split(":")
             if what == "claim":
                 attempt = int(details[0])
                 if details[1] != "ending":  # else claimed by who only ended it
-                    yield Happening(int(at), "taken_over" if attempt > 1 else "claimed", details[1], attempt)
+                    yield TimelineEntry(int(at), "taken_over" if attempt > 1 else "claimed", details[1], attempt)
             elif what in _NAMES:
-                yield Happening(int(at), _NAMES[what], ": ".join(details), attempt)
+                yield TimelineEntry(int(at), _NAMES[what], ": ".join(details), attempt)
         if (ended := self.at("ended")) is not None:
             why = (self.fields["finish_reason"], self.fields["reason"])
-            yield Happening(ended, "ended", ": ".join(word for word in why if word), attempt)
+            yield TimelineEntry(ended, "ended", ": ".join(word for word in why if word), attempt)
 
 
 _NAMES: Final = {
@@ -98,7 +98,7 @@ _NAMES: Final = {
 }
 
 
-async def look_at(client: Client, stream_ids: list[str]) -> list[Known]:
+async def read_timeline(client: Client, stream_ids: list[str]) -> list[StreamTimeline]:
     """Those that are there, in the same order. Raises :class:`BrokerUnavailable`."""
     if not stream_ids:
         return []
@@ -107,7 +107,11 @@ async def look_at(client: Client, stream_ids: list[str]) -> list[Known]:
         commands += [("HMGET", state_key(stream_id), *FIELDS), ("LLEN", log_key(stream_id))]
     answers = await ask(client, commands)
     found = zip(stream_ids, answers[::2], answers[1::2], strict=True)
-    return [Known(stream_id, _texts(values), length) for stream_id, values, length in found if values[0] is not None]
+    return [
+        StreamTimeline(stream_id, _texts(values), length)
+        for stream_id, values, length in found
+        if values[0] is not None
+    ]
 
 
 def _texts(values: list[bytes | None]) -> Fields:

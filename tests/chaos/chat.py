@@ -73,7 +73,7 @@ class Chat:
             tasks.create_task(self._stop(record.stream_id))
             for reader in (first, *others):
                 tasks.create_task(reader.read(record.stream_id))
-        answer = await self._insist("GET", f"/chat/{record.stream_id}")
+        answer = await self._try_provider("GET", f"/chat/{record.stream_id}")
         record.final = answer.status_code, answer.json(), time.monotonic()
 
     # --- asking, with one Idempotency-Key
@@ -138,13 +138,13 @@ class Chat:
         if plan.cancel_s is not None:
             await asyncio.sleep(plan.cancel_s)
             self.record.cancelled = True
-            await self._insist("POST", f"/chat/{stream_id}/cancel")
+            await self._try_provider("POST", f"/chat/{stream_id}/cancel")
         if plan.delete_s is not None:
             await asyncio.sleep(plan.delete_s)
             self.record.deleted = True
-            await self._insist("DELETE", f"/chat/{stream_id}")
+            await self._try_provider("DELETE", f"/chat/{stream_id}")
 
-    async def _insist(self, method: str, path: str) -> httpx2.Response:
+    async def _try_provider(self, method: str, path: str) -> httpx2.Response:
         """Until it is answered, whatever the answer but 503."""
         while True:
             answer = await self._try(method, path)

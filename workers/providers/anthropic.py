@@ -15,20 +15,20 @@ from shared.settings import Settings
 from workers.providers.anthropic_request import answers_by_tool, body_of
 from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta
 from workers.providers.errors import StreamedError, Upstream, host_of
-from workers.providers.exchange import (
+from workers.providers.framing import data_of, decode, deltas_of
+from workers.providers.http_calls import (
+    NETWORK_ERRORS,
     NO_KEY,
     SPARE_CONNECTIONS,
-    TROUBLE,
-    Exchange,
+    ProviderCall,
     check_type,
     offer,
     timeout_of,
 )
-from workers.providers.framing import data_of, decode, deltas_of
 from workers.providers.tool_calls import ToolCalls
 
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
-CATCH: Final = (AnthropicError, httpx2.HTTPError, StreamedError, *TROUBLE)
+CATCH: Final = (AnthropicError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
 
 #: The largest page that the list of models comes in.
 MODELS_PAGE: Final = 1000
@@ -80,7 +80,7 @@ class AnthropicProvider:
         return await offer(self._models, self._ask, CATCH)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        with Exchange(self._upstream, request.model, CATCH) as exchange:
+        with ProviderCall(self._upstream, request.model, CATCH) as exchange:
             if request.only_count:
                 exchange.finished = await self._count(request)
                 yield exchange.finished
@@ -121,7 +121,7 @@ class _Answer:
     """One answer's events, by their ``type``; unknown ones are passed over, as Anthropic asks its clients to.
     ``by_tool``: the input of the one tool is the answer's text."""
 
-    def __init__(self, exchange: Exchange, calls: ToolCalls, *, by_tool: bool) -> None:
+    def __init__(self, exchange: ProviderCall, calls: ToolCalls, *, by_tool: bool) -> None:
         self.is_whole = False
         self._exchange = exchange
         self._calls = calls

@@ -16,11 +16,11 @@ import msgspec
 from shared.errors import ProviderError
 from workers.providers.base import Delta
 from workers.providers.errors import StreamedError
-from workers.providers.exchange import TROUBLE
+from workers.providers.http_calls import NETWORK_ERRORS
 
 #: A body read to its end leaves its connection for the next request; a server that does not end it is not waited for.
 _DRAIN_S: Final = 0.1
-_FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, ProviderError, *TROUBLE)
+_FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, ProviderError, *NETWORK_ERRORS)
 _PREFIX: Final = b"data:"
 #: One event or line; what is longer is no answer.
 _MOST_BYTES: Final = 64 * 1024 * 1024
@@ -102,7 +102,7 @@ async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """Raises ValueError. Half of a surrogate pair, which some servers send at the end of a delta, is let through:
-    ``workers/surrogates.py`` joins the halves."""
+    ``workers/writing/surrogates.py`` joins the halves."""
     try:
         return decoder.decode(data)
     except msgspec.DecodeError:

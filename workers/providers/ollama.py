@@ -18,13 +18,13 @@ from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta
 from workers.providers.errors import RefusedError, StreamedError, Upstream, host_of
-from workers.providers.exchange import SPARE_CONNECTIONS, TROUBLE, Exchange, check_type, offer
 from workers.providers.framing import decode, deltas_of, lines_of
+from workers.providers.http_calls import NETWORK_ERRORS, SPARE_CONNECTIONS, ProviderCall, check_type, offer
 from workers.providers.ollama_request import body_of
 from workers.providers.tool_calls import ToolCalls
-from workers.surrogates import well_formed
+from workers.writing.surrogates import well_formed
 
-CATCH: Final = (aiohttp.ClientError, RefusedError, StreamedError, *TROUBLE)
+CATCH: Final = (aiohttp.ClientError, RefusedError, StreamedError, *NETWORK_ERRORS)
 _DEFAULT_PORT: Final = 11434
 
 #: A word not listed here still means that the answer is complete: stop.
@@ -57,7 +57,7 @@ class OllamaProvider:
         return await offer(self._models, self._ask, CATCH)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        with Exchange(self._upstream, request.model, CATCH) as exchange:
+        with ProviderCall(self._upstream, request.model, CATCH) as exchange:
             answer = _Answer(exchange, ToolCalls(self.name))
             async with self._post(request) as response:
                 _check(response)
@@ -96,7 +96,7 @@ def base_url(host: str) -> str:
 class _Answer:
     """One answer's lines. Its calls come whole, and without an id."""
 
-    def __init__(self, exchange: Exchange, calls: ToolCalls) -> None:
+    def __init__(self, exchange: ProviderCall, calls: ToolCalls) -> None:
         self.is_whole = False
         self._exchange = exchange
         self._calls = calls

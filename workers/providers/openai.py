@@ -12,20 +12,20 @@ from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, RefusalDelta, TextDelta
 from workers.providers.errors import StreamedError, Upstream, host_of
-from workers.providers.exchange import (
+from workers.providers.framing import data_of, decode, deltas_of
+from workers.providers.http_calls import (
+    NETWORK_ERRORS,
     NO_KEY,
     SPARE_CONNECTIONS,
-    TROUBLE,
-    Exchange,
+    ProviderCall,
     check_type,
     offer,
     timeout_of,
 )
-from workers.providers.framing import data_of, decode, deltas_of
 from workers.providers.tool_calls import ToolCalls
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
-CATCH: Final = (OpenAIError, httpx2.HTTPError, StreamedError, *TROUBLE)
+CATCH: Final = (OpenAIError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
 
 #: A word not listed here, from whatever server, still means that the answer is complete: stop.
 _FINISH: Final[Mapping[str, FinishReason]] = {
@@ -89,7 +89,7 @@ class OpenAIProvider:
         return await offer(self._models, self._ask, CATCH)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        with Exchange(self._upstream, request.model, CATCH) as exchange:
+        with ProviderCall(self._upstream, request.model, CATCH) as exchange:
             # Not `chat.completions.create`: building its models costs 80 µs a chunk, more than all the rest of the
             # way from provider to reader. This is the same request, its chunks read by us.
             response = await self._client.post(
@@ -130,7 +130,7 @@ class OpenAIProvider:
 class _Answer:
     """One answer's chunks. Usage comes after the reason, or in the same chunk, or never: so the end is awaited."""
 
-    def __init__(self, exchange: Exchange, calls: ToolCalls) -> None:
+    def __init__(self, exchange: ProviderCall, calls: ToolCalls) -> None:
         self.is_whole = False
         self._exchange = exchange
         self._calls = calls

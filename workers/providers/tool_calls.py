@@ -10,7 +10,7 @@ import msgspec
 from shared.errors import ProviderError
 from shared.protocol import events
 from workers.providers.base import Delta, FinishReason, ToolCallDelta
-from workers.surrogates import well_formed
+from workers.writing.surrogates import well_formed
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
 

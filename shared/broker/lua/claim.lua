@@ -2,7 +2,7 @@
 -- Takes a stream that nobody holds, under an epoch that never was and never will be again (design §4 rule 1).
 -- Writes no event: the older epoch stays readable until the first append of this one.
 -- KEYS: 9 waiting (zset, see _queue.lua), 10 taken (counter, from which gateways know how fast the queue drains)
--- ARGV: 1 holder, 2 lease ms, 3.. provider, how many of its streams may run at once, … (_lane.lua)
+-- ARGV: 1 holder, 2 lease ms, 3.. provider, how many of its streams may run at once, … (_provider_limit.lua)
 -- Answers {'MISSING'}, {'CLOSED'}, {'HELD'}: by a worker, or by nobody until those who held streams when Redis had its
 -- trouble were heard; {'PARKED'}: its provider has all it may have; or {'CLAIMED', epoch, attempt, events readable,
 -- stop signal, {field, value, …}}.

@@ -1,0 +1,166 @@
+"""The UI message stream of Vercel's AI SDK: parts that start, grow and end, within a step of a message.
+
+It can take back a step (`reset-step`), so a worker that is lost is no error here. Its clients cannot say what they
+have had: they are told all again, from `start` on, which empties the message that they show.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from gateway.live.batch import Batch
+from shared.protocol import events
+from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall
+
+#: The end, which is the caller's to send.
+DONE: Final = b"data: [DONE]\n\n"
+_FINISH_REASONS: Final = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool-calls",
+    "content_filter": "content-filter",
+    "cancelled": "interrupted",
+    "error": "error",
+}
+Body = dict[str, Any]
+
+
+class UiMessageChunks:
+    """``message_id``: the same for every replay, or a page would show the answer twice. ``shown``: the parts that
+    the message had before this answer, for a client that is told all again."""
+
+    resumable = False  # it comes back when its page becomes visible, or not at all
+
+    def __init__(self, message_id: str, shown: list[Body] | None = None) -> None:
+        self._message_id = message_id
+        self._shown = shown or []
+        self._has_begun = False
+        self._in_step = False
+        self._parts = 0
+        self._open: str | None = None  # text or reasoning, the part that grows
+        self._called: dict[int, str] = {}  # ids of calls by their index
+
+    def queued(self, place: int) -> bytes:
+        frames = list(self._begin())
+        if place:
+            frames.append(_chunk("data-queued", data={"position": place}, transient=True))
+        return b"".join(frames)
+
+    def render(self, run: Batch) -> bytes:
+        return b"".join([*self._begin(), *self._again(run), *self._rendered(run)])
+
+    # --- from here on each yields frames
+
+    def _begin(self) -> Iterator[bytes]:
+        if not self._has_begun:
+            self._has_begun = True
+            yield _chunk("start", messageId=self._message_id)
+            yield from self._tell_shown()
+
+    def _tell_shown(self) -> Iterator[bytes]:
+        for part in self._shown:
+            match str(part.get("type")):
+                case "step-start":
+                    yield from self._finish_step()
+                    yield from self._start_step()
+                case "text" | "reasoning" as kind:
+                    yield from self._grow(kind, str(part.get("text", "")))
+                    yield from self._close()
+                case kind if kind.startswith("tool-") or kind == "dynamic-tool":
+                    yield from _told_call(part, kind)
+                case kind if kind.startswith(("data-", "source-")) or kind == "file":
+                    yield msgspec.json.encode(part).join((b"data: ", b"\n\n"))
+        yield from self._finish_step()
+
+    def _again(self, run: Batch) -> Iterator[bytes]:
+        """What was told of this step does not stand any more."""
+        if run.reset and self._in_step:
+            self._open = None
+            self._called.clear()
+            yield _chunk("reset-step")
+
+    def _rendered(self, run: Batch) -> Iterator[bytes]:
+        for _, stored in run.events:
+            yield from self._event(events.decode(stored))
+
+    def _event(self, event: Event) -> Iterator[bytes]:
+        match event:
+            case Start():
+                yield from self._start_step()
+            case Token():
+                yield from self._grow("text", event.token)
+            case Refusal():
+                yield from self._grow("text", event.text)
+            case Reasoning():
+                yield from self._grow("reasoning", event.text)
+            case ToolCall():
+                yield from self._call(event)
+            case Error():
+                yield from self._close()
+                yield _chunk("error", errorText=event.message)
+            case Done():
+                yield from self._end(event)
+
+    def _start_step(self) -> Iterator[bytes]:
+        if not self._in_step:
+            self._in_step = True
+            yield _chunk("start-step")
+
+    def _finish_step(self) -> Iterator[bytes]:
+        yield from self._close()
+        if self._in_step:
+            self._in_step = False
+            yield _chunk("finish-step")
+
+    def _grow(self, kind: str, text: str) -> Iterator[bytes]:
+        yield from self._start_step()
+        if self._open != kind:
+            yield from self._close()
+            self._open = kind
+            self._parts += 1
+            yield _chunk(f"{kind}-start", id=str(self._parts))
+        yield _chunk(f"{kind}-delta", id=str(self._parts), delta=text)
+
+    def _close(self) -> Iterator[bytes]:
+        if self._open is not None:
+            yield _chunk(f"{self._open}-end", id=str(self._parts))
+            self._open = None
+
+    def _call(self, call: ToolCall) -> Iterator[bytes]:
+        if call.complete:
+            arguments = msgspec.json.decode(call.arguments)
+            yield _chunk("tool-input-available", toolCallId=call.id, toolName=call.name, input=arguments)
+            return
+        if call.index not in self._called:
+            self._called[call.index] = str(call.id)
+            yield from self._close()
+            yield _chunk("tool-input-start", toolCallId=call.id, toolName=call.name)
+        yield _chunk("tool-input-delta", toolCallId=self._called[call.index], inputTextDelta=call.arguments)
+
+    def _end(self, done: Done) -> Iterator[bytes]:
+        yield from self._finish_step()
+        if done.usage is not None:
+            usage = {"inputTokens": done.usage.input_tokens, "outputTokens": done.usage.output_tokens}
+            yield _chunk("data-usage", data=usage)
+        if done.finish_reason != "error":  # of which an `error` has told
+            yield _chunk("finish", finishReason=_FINISH_REASONS.get(done.finish_reason, "other"))
+
+
+def _told_call(part: Body, kind: str) -> Iterator[bytes]:
+    """As one that has been seen to: else the page would call the tool again."""
+    call_id, name = part.get("toolCallId"), part.get("toolName") or kind.removeprefix("tool-")
+    about: Body = {"toolCallId": call_id, "providerExecuted": True}
+    if kind == "dynamic-tool":
+        about["dynamic"] = True
+    match part.get("state"):
+        case "output-available":
+            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **about)
+            yield _chunk("tool-output-available", output=part.get("output"), **about)
+        case "output-error":
+            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **about)
+            yield _chunk("tool-output-error", errorText=str(part.get("errorText")), **about)
+
+
+def _chunk(kind: str, **members: Any) -> bytes:
+    return b"data: %b\n\n" % msgspec.json.encode({"type": kind, **members})

@@ -1,0 +1,280 @@
+"""OpenAI's Responses: items that are added, grow and are done, under numbers that are the same at every replay."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from gateway.dialects.replay_filter import ReplayFilter
+from gateway.live.batch import Batch
+from shared.protocol import events
+from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Token, ToolCall, Usage
+
+_INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_RESET: Final = Error("stream_reset", "the answer began anew, and this protocol cannot say so", retryable=True)
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is said of a response beside its answer. ``created_at``: Unix seconds."""
+
+    stream_id: str
+    model: str
+    created_at: int
+    background: bool = False
+    previous_response_id: str | None = None
+    metadata: Body = field(default_factory=dict)
+
+
+class Response:
+    """The object, as it grows. ``output`` has the items in their order."""
+
+    def __init__(self, about: About) -> None:
+        self.about = about
+        self.status = "queued"
+        self.output: list[Body] = []
+        self.error: Body | None = None
+        self.incomplete: Body | None = None
+        self.usage: Body | None = None
+
+    @property
+    def body(self) -> Body:
+        about = self.about
+        return {
+            "id": f"resp_{about.stream_id}",
+            "object": "response",
+            "created_at": about.created_at,
+            "status": self.status,
+            "background": about.background,
+            "previous_response_id": about.previous_response_id,
+            "error": self.error,
+            "incomplete_details": self.incomplete,
+            "model": about.model,
+            "output": self.output,
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "metadata": about.metadata,
+            "usage": self.usage,
+        }
+
+
+class _Growing:
+    """An item whose text still comes: it stands at ``member`` of ``holder`` once it was gathered."""
+
+    def __init__(self, item: Body, holder: Body, member: str) -> None:
+        self.item = item
+        self._holder = holder
+        self._member = member
+        self._pieces: list[str] = []  # joined seldom: a text that grew with each would be copied with each
+
+    def grow(self, text: str) -> None:
+        self._pieces.append(text)
+
+    def gather(self) -> str:
+        """Its text so far."""
+        whole = self._holder[self._member] = "".join(self._pieces)
+        self._pieces = [whole]
+        return whole
+
+
+class ResponseEvents:
+    """``after``: the last number that the client has had. All is rendered from the start, since a number depends on
+    what comes before it; what the client has had is left out. ``failure``: what the response failed by."""
+
+    resumable = True
+
+    def __init__(self, about: About, *, after: int = -1) -> None:
+        self.failure: Error | None = None
+        self.is_over = False
+        self._response = Response(about)
+        self._after = after
+        self._next = 0
+        self._continuation = ReplayFilter()
+        self._open: _Growing | None = None  # text or reasoning
+        self._calls: dict[int, _Growing] = {}
+        self._has_begun = False
+        self._has_refused = False
+
+    @property
+    def response(self) -> Response:
+        """With all that was rendered."""
+        for growing in (*self._calls.values(), *([self._open] if self._open else ())):
+            growing.gather()
+        return self._response
+
+    def queued(self, place: int) -> bytes:
+        return b"".join(self._created())
+
+    def render(self, run: Batch) -> bytes:
+        return b"".join([*self._created(), *self._rendered(run)])
+
+    # --- from here on each yields frames
+
+    def _created(self) -> Iterator[bytes]:
+        """Helpers want it before anything else: so it goes out before anybody has begun."""
+        if not self._has_begun:
+            self._has_begun = True
+            yield self._tell("response.created", response=self._response.body)
+            self._response.status = "in_progress"
+            yield self._tell("response.in_progress", response=self._response.body)
+
+    def _rendered(self, run: Batch) -> Iterator[bytes]:
+        new = self._continuation.take(run)
+        if new is None:
+            yield from self._fail(_RESET)
+            return
+        for stored in new:
+            if not self.is_over:
+                yield from self._event(events.decode(stored))
+
+    def _event(self, event: Event) -> Iterator[bytes]:
+        match event:
+            case Token():
+                yield from self._text("output_text", "text", event.token)
+            case Refusal():
+                self._has_refused = True
+                yield from self._text("refusal", "refusal", event.text)
+            case Reasoning():
+                yield from self._reasoning(event.text)
+            case ToolCall():
+                yield from self._call(event)
+            case Error():
+                yield from self._fail(event)
+            case Done():
+                yield from self._end(event)
+
+    def _text(self, kind: str, member: str, text: str) -> Generator[bytes, None, None]:
+        """``kind``: of the part that the text is in."""
+        growing = self._open
+        if growing is None or growing.item["type"] != "message" or growing.item["content"][0]["type"] != kind:
+            yield from self._close()
+            part: Body = {"type": kind, member: ""}
+            if kind == "output_text":
+                part |= {"annotations": [], "logprobs": []}
+            item = yield from self._add("message", "msg", role="assistant", content=[])
+            item["content"].append(part)
+            growing = self._open = _Growing(item, part, member)
+            yield self._tell("response.content_part.added", **self._place(item), content_index=0, part=part)
+        growing.grow(text)
+        place = self._place(growing.item)
+        yield self._tell(f"response.{kind}.delta", **place, content_index=0, delta=text, **_logprobs(kind))
+
+    def _reasoning(self, text: str) -> Iterator[bytes]:
+        growing = self._open
+        if growing is None or growing.item["type"] != "reasoning":
+            yield from self._close()
+            part = {"type": "summary_text", "text": ""}
+            item = yield from self._add("reasoning", "rs", summary=[])
+            item["summary"].append(part)
+            growing = self._open = _Growing(item, part, "text")
+            yield self._tell("response.reasoning_summary_part.added", **self._place(item), summary_index=0, part=part)
+        growing.grow(text)
+        place = self._place(growing.item)
+        yield self._tell("response.reasoning_summary_text.delta", **place, summary_index=0, delta=text)
+
+    def _call(self, call: ToolCall) -> Iterator[bytes]:
+        if call.complete:
+            if (growing := self._calls.pop(call.index, None)) is not None:
+                item, whole = growing.item, growing.gather()
+                place = self._place(item)
+                yield self._tell("response.function_call_arguments.done", **place, arguments=whole, name=item["name"])
+                yield self._done(item)
+            return
+        if call.index not in self._calls:
+            yield from self._close()
+            item = yield from self._add("function_call", "fc", call_id=call.id, name=call.name, arguments="")
+            self._calls[call.index] = _Growing(item, item, "arguments")
+        growing = self._calls[call.index]
+        growing.grow(call.arguments)
+        place = self._place(growing.item)
+        yield self._tell("response.function_call_arguments.delta", **place, delta=call.arguments)
+
+    def _close(self) -> Iterator[bytes]:
+        """What grows is done: another item begins, or the answer ends."""
+        growing, self._open = self._open, None
+        if growing is None:
+            return
+        item, text = growing.item, growing.gather()
+        place = self._place(item)
+        if item["type"] == "reasoning":
+            part = item["summary"][0]
+            yield self._tell("response.reasoning_summary_text.done", **place, summary_index=0, text=text)
+            yield self._tell("response.reasoning_summary_part.done", **place, summary_index=0, part=part)
+        else:
+            part = item["content"][0]
+            kind, member = part["type"], "text" if part["type"] == "output_text" else "refusal"
+            whole = {member: text, **_logprobs(kind)}
+            yield self._tell(f"response.{kind}.done", **place, content_index=0, **whole)
+            yield self._tell("response.content_part.done", **place, content_index=0, part=part)
+        yield self._done(item)
+
+    def _fail(self, error: Error) -> Iterator[bytes]:
+        self.is_over = True
+        self.failure = error
+        yield from self._close()
+        self._response.status = "failed"
+        self._response.error = {"code": error.code, "message": error.message}
+        yield self._tell("response.failed", response=self._response.body)
+
+    def _end(self, done: Done) -> Iterator[bytes]:
+        self.is_over = True
+        yield from self._close()
+        self._response.usage = _usage(done.usage) if done.usage else None
+        if done.finish_reason == "cancelled":
+            self._response.status = "cancelled"
+            yield self._tell("response.incomplete", response=self._response.body)
+        elif reason := self._cut_by(done):
+            self._response.status = "incomplete"
+            self._response.incomplete = {"reason": reason}
+            yield self._tell("response.incomplete", response=self._response.body)
+        else:
+            self._response.status = "completed"
+            yield self._tell("response.completed", response=self._response.body)
+
+    # --- inside
+
+    def _cut_by(self, done: Done) -> str | None:
+        """Where there are words for a refusal they are the answer, and whole."""
+        if self._has_refused and done.finish_reason == "content_filter":
+            return None
+        return _INCOMPLETE.get(done.finish_reason)
+
+    def _add(self, kind: str, prefix: str, **members: Any) -> Generator[bytes, None, Body]:
+        index = len(self._response.output)
+        item: Body = {"id": f"{prefix}_{self._response.about.stream_id}_{index}", "type": kind}
+        item |= {"status": "in_progress", **members}
+        self._response.output.append(item)
+        yield self._tell("response.output_item.added", output_index=index, item=item)
+        return item
+
+    def _done(self, item: Body) -> bytes:
+        item["status"] = "completed"
+        return self._tell("response.output_item.done", output_index=self._response.output.index(item), item=item)
+
+    def _place(self, item: Body) -> Body:
+        return {"item_id": item["id"], "output_index": self._response.output.index(item)}
+
+    def _tell(self, kind: str, **members: Any) -> bytes:
+        number = self._next
+        self._next += 1
+        if number <= self._after:
+            return b""
+        body = {"type": kind, "sequence_number": number, **members}
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(body))
+
+
+def _logprobs(kind: str) -> Body:
+    return {"logprobs": []} if kind == "output_text" else {}
+
+
+def _usage(usage: Usage) -> Body:
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }

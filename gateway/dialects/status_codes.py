@@ -1,0 +1,36 @@
+"""What an answer that failed before its first word is as an HTTP status, for dialects that have one for it."""
+
+from typing import Final
+
+from shared.errors import HeadraceError
+from shared.protocol.events import Error
+
+#: By the beginning of the code; 502 for whatever else a provider did, 500 for what we did.
+_STATUSES: Final = {
+    "provider_rate_limited": 429,
+    "provider_model_not_found": 404,
+    "provider_rejected": 400,
+    "provider_unavailable": 503,
+    "provider_circuit_open": 503,
+    "provider_connect_timeout": 504,
+    "provider_first_token_timeout": 504,
+    "provider_idle_timeout": 504,
+    "deadline_exceeded": 504,
+    "queue_timeout": 503,
+    "worker_lost": 503,
+    "stream_lost": 503,
+    "internal_error": 500,
+    "cancelled": 409,
+}
+_RETRY_AFTER_S: Final = 1
+
+
+class GenerationFailed(HeadraceError):
+    """Nothing was answered. ``retry_after_s`` is None where it would not help to ask again."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error.message)
+        self.code = error.code  # type: ignore[misc]  # as the stream has it
+        self.http_status = _STATUSES.get(error.code, 502)  # type: ignore[misc]
+        self.retryable = error.retryable  # type: ignore[misc]
+        self.retry_after_s = _RETRY_AFTER_S if error.retryable else None

@@ -1,0 +1,117 @@
+"""What is told of one request: a line in the log and, where traces are on, a span.
+
+Neither has a query (tickets are in it), a header or a body: the path is the route's template.
+"""
+
+import logging
+import re
+import secrets
+import time
+from contextvars import ContextVar
+from typing import Any, Final
+
+from starlette.types import Scope
+
+from gateway.edge.headers import Field
+from shared.protocol.ids import is_stream_id
+from shared.tracing import NO_SPAN, Span, Tracing
+
+logger = logging.getLogger(__name__)
+
+_GOOD_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+#: Asked for all the time; told at the level debug.
+_QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics", "/ops/overview", "/page"})
+#: Where streams are made, and so where traces begin.
+_TRACED: Final = ("/chat", "/v1/", "/api/chat")
+
+
+class RequestLog:
+    """``request_id``: the caller's own ``X-Request-Id`` where it is a plain word, else ours. ``principal``: who
+    asked, once that is known. ``span`` is that of the request; the caller's ``traceparent`` is its parent."""
+
+    def __init__(self, scope: Scope, tracing: Tracing) -> None:
+        headers = dict(scope["headers"])
+        asked_id = headers.get(b"x-request-id", b"")
+        good = _GOOD_ID.fullmatch(asked_id)
+        self.request_id = asked_id.decode() if good else secrets.token_hex(8)
+        self.principal: str | None = None
+        self.span: Span = NO_SPAN
+        self._tracing = tracing
+        self._method: str = scope["method"]
+        self._status: int | None = None
+        self._stream_id: str | None = None
+        self._began_ms = time.time_ns() // 1_000_000
+        self._clock = time.monotonic()
+        if tracing.is_on and self._method == "POST" and scope["path"].startswith(_TRACED):
+            self._start_span(headers.get(b"traceparent", b"").decode("latin-1"))
+
+    @property
+    def can_be_traced(self) -> bool:
+        return self._tracing.is_on
+
+    def resumed(self, traceparent: str, how: str) -> None:
+        """A reader came back to a stream: its trace goes on with this request, which :attr:`can_be_traced`."""
+        self._start_span(traceparent)
+        self.span.event("resume", {"headrace.resume": how})
+
+    def answered(self, status: int, fields: list[Field]) -> None:
+        self._status = status
+        self._stream_id = next((value.decode() for name, value in fields if name == b"x-stream-id"), None)
+
+    def tell(self, scope: Scope, cut: BaseException | None) -> None:
+        """When all of it is over. ``cut``: what ended it before its end."""
+        path = _template(scope)
+        line: dict[str, Any] = {
+            "request_id": self.request_id,
+            "method": self._method,
+            "path": path,
+            "status": self._status,
+            "duration_s": round(time.monotonic() - self._clock, 4),
+            "principal": self.principal,
+            "stream_id": self._stream_id or _stream_id(scope),
+            "trace_id": self.span.trace_id,
+            "cut": type(cut).__name__ if cut is not None else None,
+        }
+        logger.log(logging.DEBUG if path in _QUIET else logging.INFO, "request", extra=line)
+        if self.span is not NO_SPAN:
+            self._end_span(line)
+
+    def _start_span(self, parent: str) -> None:
+        attributes = {"http.request.method": self._method, "headrace.request_id": self.request_id}
+        self.span = self._tracing.start(
+            self._method, "server", parent=parent, attributes=attributes, began_ms=self._began_ms
+        )
+
+    def _end_span(self, line: dict[str, Any]) -> None:
+        self.span.rename(f"{self._method} {line['path']}" if line["path"] else self._method)
+        told = {"http.route": "path", "http.response.status_code": "status", "headrace.stream_id": "stream_id"}
+        self.span.set({name: line[key] for name, key in told.items() if line[key]})
+        if self._status is None or self._status >= 500:
+            self.span.fail(str(self._status or line["cut"]))
+        self.span.end()
+
+
+_current: ContextVar[RequestLog | None] = ContextVar("record", default=None)
+
+
+def begin(scope: Scope, tracing: Tracing) -> RequestLog:
+    """Of the request that this task is there for."""
+    record = RequestLog(scope, tracing)
+    _current.set(record)
+    return record
+
+
+def current() -> RequestLog | None:
+    return _current.get()
+
+
+def _stream_id(scope: Scope) -> str | None:
+    """As it was asked for; whatever else may stand there is the caller's own word."""
+    asked: str = scope.get("path_params", {}).get("stream_id", "")
+    return asked if is_stream_id(asked) else None
+
+
+def _template(scope: Scope) -> str | None:
+    """None for what no route is there for."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return path or ("/page" if scope["path"].startswith("/page/") else None)

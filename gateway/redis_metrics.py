@@ -1,0 +1,30 @@
+"""What Redis holds, for ``/metrics``."""
+
+import asyncio
+import logging
+from typing import Final
+
+from gateway import metrics
+from shared.broker.client import Client
+from shared.broker.memory_stats import read_memory
+from shared.errors import BrokerUnavailable
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY_S: Final = 10.0
+
+
+async def update_redis_metrics(client: Client) -> None:
+    """For ever."""
+    while True:
+        try:
+            memory = await read_memory(client)
+        except BrokerUnavailable:
+            logger.debug("Redis says nothing of its memory")
+        else:
+            metrics.REDIS_MEMORY.set(memory.used)
+            metrics.REDIS_MEMORY_LIMIT.set(memory.limit)
+            metrics.LIVE_STREAMS.set(memory.live)
+            if memory.stream:
+                metrics.STREAM_BYTES.set(memory.stream)
+        await asyncio.sleep(_LOOK_EVERY_S)

@@ -1,0 +1,169 @@
+"""The job: claim a stream, read its provider, write what comes, end it."""
+
+import asyncio
+import logging
+import secrets
+import traceback
+from types import TracebackType
+
+from shared.broker.client import Client, run
+from shared.broker.ending import ABANDONED, Outcome, end_claimed, holder_of
+from shared.broker.replies import Claimed, Refused
+from shared.broker.scripts import StreamScripts
+from shared.errors import GenerationError, RequestError
+from shared.protocol.events import Usage
+from shared.schemas import ChatRequest, parse_chat_request
+from shared.settings import Settings
+from shared.tracing import Tracing
+from workers import metrics
+from workers.jobs.attempts import ProviderAttempts
+from workers.jobs.generation_log import GenerationLog
+from workers.jobs.provider_limits import ProviderLimits
+from workers.writing.flusher import Flusher
+from workers.writing.leases import Leases
+from workers.writing.writer import HANDOVER, Ended, StreamWriter
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_OUTPUT = frozenset({"error", "cancelled"})
+
+
+class Generation:
+    """What every job of a worker shares."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        settings: Settings,
+        client: Client,
+        scripts: StreamScripts,
+        asking: ProviderAttempts,
+        flusher: Flusher,
+        leases: Leases,
+        lanes: ProviderLimits,
+        tracing: Tracing,
+    ) -> None:
+        self._worker_id = worker_id
+        self._settings = settings
+        self._client = client
+        self._scripts = scripts
+        self._asking = asking
+        self._flusher = flusher
+        self._leases = leases
+        self._lanes = lanes
+        self._tracing = tracing
+
+    async def run(self, stream_id: str) -> None:
+        """From claim to end. Returns quietly where the stream is held, ended or gone: a job only carries an id."""
+        token = f"{self._worker_id}.{secrets.token_hex(8)}"
+        claimed = await run(self._client, self._scripts.claim(stream_id, token))
+        if isinstance(claimed, Refused):
+            logger.debug("stream %s not claimed: %s", stream_id, claimed)
+            return
+        try:
+            await self._go_on(stream_id, claimed, token)
+        finally:
+            self._lanes.freed()
+
+    async def _go_on(self, stream_id: str, claimed: Claimed, token: str) -> None:
+        account = GenerationLog(self._tracing, stream_id, claimed)
+        try:
+            await self._end_or_generate(stream_id, claimed, token, account)
+        finally:
+            account.close()
+
+    async def _end_or_generate(self, stream_id: str, claimed: Claimed, token: str, account: GenerationLog) -> None:
+        if claimed.attempt > 1:
+            metrics.TAKEOVERS.inc()
+        instead = self._outcome_instead(claimed)
+        try:
+            asked = parse_chat_request(claimed.fields["request"])
+        except RequestError as error:
+            logger.error("stream %s: its stored request is not valid: %s", stream_id, error.message)  # noqa: TRY400
+            instead = Outcome.failed(GenerationError("internal_error", "the stored request cannot be read"))
+        if instead is None or not await end_claimed(self._client, self._scripts, stream_id, claimed, token, instead):
+            await self._generate(stream_id, asked, claimed, token, account)
+
+    def _outcome_instead(self, claimed: Claimed) -> Outcome | None:
+        """How to end a stream that must not be generated (again)."""
+        if claimed.signal:
+            return Outcome.cancelled(claimed.signal)
+        no_more = claimed.attempt > self._settings.max_attempts
+        forbidden = claimed.readable > 0 and claimed.fields["on_worker_lost"] == b"fail"
+        if no_more or forbidden:
+            return Outcome.failed(GenerationError("worker_lost", "the worker writing this answer was lost"))
+        return None
+
+    async def _generate(
+        self, stream_id: str, asked: ChatRequest, claimed: Claimed, token: str, account: GenerationLog
+    ) -> None:
+        reading = CancelScope(self._settings.timeouts(asked.provider or "", asked.model).total_s)
+        writer = StreamWriter(
+            holder_of(stream_id, claimed, token),
+            claimed,
+            settings=self._settings,
+            scripts=self._scripts,
+            wake=self._flusher.wake,
+            on_stop=reading.interrupt,
+        )
+        writer.asks(asked.provider or "", asked.model)
+        with self._leases.hold(writer):
+            usage: Usage | None = None
+            is_told = False
+            try:
+                async with reading:
+                    outcome, usage = await self._asking.answer(asked, writer, account)
+            except TimeoutError:
+                outcome = _outcome_of_stop(writer.stop_reason)
+            except GenerationError as error:
+                outcome = Outcome.failed(error)
+            except Exception as error:  # noqa: BLE001  a fault of ours must still end the stream
+                # The message is left out: it may quote what the provider sent.
+                trace = "".join(traceback.format_tb(error.__traceback__))
+                logger.error("stream %s: %s in\n%s", stream_id, type(error).__name__, trace)  # noqa: TRY400
+                outcome = Outcome.failed(GenerationError("internal_error", "the worker failed"))
+            if writer.stop_reason == HANDOVER:
+                ended = await writer.hand_over()
+            elif claimed.readable and not writer.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
+                # Better the partial answer of the attempt before than none.
+                await end_claimed(self._client, self._scripts, stream_id, claimed, token, outcome)
+                ended = Ended.WRITTEN
+                is_told = True
+            else:
+                ended = await writer.finish(outcome, usage)
+        if ended is not Ended.HANDED_OVER:  # the next sweep queues it
+            metrics.ENDINGS.labels(outcome.finish_reason, outcome.reason or "").inc()
+        if not is_told:
+            account.ends(outcome, usage, ended.name)
+
+
+class CancelScope:
+    """A scope with a deadline, left by TimeoutError when the deadline passes or somebody interrupts it. An
+    interruption that comes too late does nothing."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._scope = asyncio.timeout(deadline_s)
+        self._open = False
+
+    async def __aenter__(self) -> None:
+        await self._scope.__aenter__()
+        self._open = True
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+        await self._scope.__aexit__(kind, error, trace)
+
+    def interrupt(self) -> None:
+        if self._open and not self._scope.expired():
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+
+def _outcome_of_stop(reason: str) -> Outcome:
+    if reason == Ended.WRITTEN.name.lower():  # while the provider was read: no other ending comes so
+        return Outcome.cancelled(ABANDONED)
+    if not reason:
+        return Outcome.failed(GenerationError("deadline_exceeded", "the answer took longer than the total deadline"))
+    return Outcome.cancelled(reason)

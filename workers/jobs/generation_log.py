@@ -1,0 +1,128 @@
+"""What is told of a stream by the worker that has it: a line in the log at its end, metrics and, where traces are on,
+spans.
+
+Of times, names, counts and reasons alone.
+"""
+
+import logging
+import time
+from typing import Any, Final
+
+from shared.broker.ending import Outcome, ending_line
+from shared.broker.replies import Claimed
+from shared.protocol.events import Usage
+from shared.schemas import ChatRequest
+from shared.tracing import Span, Tracing
+from workers.jobs import genai_metrics as genai
+
+logger = logging.getLogger(__name__)
+
+_OPERATION: Final = {"gen_ai.operation.name": "chat"}
+
+
+class GenerationLog:
+    """Of one claim of one stream. A trace has a span for the wait in the queue, one for the claim, and within that
+    one for each call of a provider."""
+
+    def __init__(self, tracing: Tracing, stream_id: str, claimed: Claimed) -> None:
+        self._tracing = tracing
+        self._stream_id = stream_id
+        self._claimed = claimed
+        self._first_token_s: float | None = None
+        self._asked = ("", "")
+        self._called_at = 0.0
+        self._now_ms = time.time_ns() // 1_000_000
+        parent = claimed.fields.get("traceparent", b"").decode()
+        ids: dict[str, str | int] = {
+            "headrace.stream_id": stream_id,
+            "headrace.request_id": claimed.fields.get("request_id", b"").decode(),
+            "headrace.attempt": claimed.attempt,
+        }
+        if claimed.attempt == 1 and parent:
+            created_ms = int(claimed.fields["created"])
+            tracing.start("queue", parent=parent, attributes=ids, began_ms=created_ms).end(self._now_ms)
+        self._span = tracing.start("generate", "consumer", parent=parent, attributes=ids, began_ms=self._now_ms)
+        if claimed.attempt > 1:
+            self._span.event("takeover", {"headrace.attempt": claimed.attempt})
+
+    def call(self, provider: str, request: ChatRequest) -> Span:
+        """One call of a provider is about to be made; to be ended by the caller."""
+        self._asked = provider, request.model
+        self._called_at = time.monotonic()
+        asked = {
+            "gen_ai.request.max_tokens": request.max_tokens,
+            "gen_ai.request.temperature": request.temperature,
+            "gen_ai.output.type": "json" if _wants_json(request) else "text",
+        }
+        return self._tracing.start(
+            f"chat {request.model}",
+            "client",
+            parent=self._span.traceparent,
+            attributes={
+                **_OPERATION,
+                "gen_ai.provider.name": provider,
+                "gen_ai.request.model": request.model,
+                **{name: value for name, value in asked.items() if value is not None},
+            },
+        )
+
+    def first_token(self, call: Span) -> None:
+        self._first_token_s = self._since_creation_s()
+        call.event("first_token")
+
+    def answered(self, call: Span, finish_reason: str, usage: Usage | None) -> None:
+        """The provider is done."""
+        genai.called(*self._asked, time.monotonic() - self._called_at, usage=usage)
+        call.set({"gen_ai.response.finish_reasons": [finish_reason]})
+        if usage is not None:
+            call.set(
+                {
+                    "gen_ai.usage.input_tokens": usage.input_tokens,
+                    "gen_ai.usage.output_tokens": usage.output_tokens,
+                }
+            )
+
+    def failed(self, call: Span, code: str) -> None:
+        """The provider will not be done."""
+        genai.called(*self._asked, time.monotonic() - self._called_at, error=code)
+        call.fail(code)
+
+    def ends(self, outcome: Outcome, usage: Usage | None, ended: str) -> None:
+        """``ended``: what became of the ending; WRITTEN, or this worker's part alone is over."""
+        line: dict[str, Any] = {
+            **ending_line(self._stream_id, self._claimed, outcome),
+            "outcome": None if ended == "WRITTEN" else ended.lower(),
+            "duration_s": self._since_creation_s(),
+            "queued_s": _seconds(self._now_ms - int(self._claimed.fields["created"])),
+            "first_token_s": self._first_token_s,
+            "input_tokens": usage.input_tokens if usage else None,
+            "output_tokens": usage.output_tokens if usage else None,
+        }
+        if ended == "WRITTEN" and self._asked[0]:
+            genai.ended(
+                *self._asked,
+                line["duration_s"],
+                first_s=self._first_token_s,
+                output_tokens=line["output_tokens"],
+                error=outcome.error.code if outcome.error else "",
+            )
+        logger.info("stream ended" if ended == "WRITTEN" else "stream left", extra=line)
+        self._span.set({"headrace.finish_reason": outcome.finish_reason, "headrace.outcome": ended.lower()})
+        if outcome.reason:
+            self._span.set({"headrace.reason": outcome.reason})
+        if outcome.error is not None:
+            self._span.fail(outcome.error.code)
+
+    def close(self) -> None:
+        self._span.end()
+
+    def _since_creation_s(self) -> float:
+        return _seconds(time.time_ns() // 1_000_000 - int(self._claimed.fields["created"]))
+
+
+def _wants_json(request: ChatRequest) -> bool:
+    return request.response_format is not None and request.response_format.type != "text"
+
+
+def _seconds(ms: int) -> float:
+    return max(0, ms) / 1000

@@ -1,0 +1,105 @@
+"""Deltas that wait for the next append, joined into as few events as their kinds and the size limit allow."""
+
+from collections.abc import Sequence
+
+from msgspec import UNSET
+
+from shared.protocol import events
+from shared.protocol.events import encode
+from workers.providers.base import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from workers.writing.surrogates import ends_in_half, well_formed
+
+_Joined = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
+_JOINED = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
+
+
+class Coalescer:
+    """``deltas`` and ``characters`` count all that ever came of the provider, ``made_bytes`` the events made of it;
+    ``bytes`` is about what waits now."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self.deltas = 0
+        self.characters = 0
+        self.made_bytes = 0
+        self.bytes = 0
+        self._max_event_bytes = max_event_bytes
+        self._waiting: list[_Joined] = []
+        self._whole: list[bytes] = []
+        self._halves: dict[tuple[type[_Joined], int], _Joined] = {}
+        self._counted: dict[type[_Joined], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
+
+    def add(self, deltas: Sequence[Delta]) -> None:
+        self.deltas += len(deltas)
+        for delta in deltas:
+            if isinstance(delta, _JOINED):
+                self.bytes += len(delta.text)
+                self._waiting.append(delta)
+            else:
+                stored = encode(delta)
+                self._whole.append(stored)
+                self.bytes += len(stored)
+                self.deltas -= 1
+
+    def take(self, *, final: bool = False) -> list[bytes]:
+        """The events that what waits makes, and forget it. Half of a character waits for the other, unless it is
+        ``final``. What is whole stands after what it is made of, and after all that came with it: so it does not keep
+        apart what can be joined."""
+        waiting, whole = self._waiting, self._whole
+        self._waiting, self._whole, self.bytes = [], [], 0
+        made: list[bytes] = []
+        if waiting:
+            first, run, room = waiting[0], list[str](), self._max_event_bytes
+            for delta in waiting:
+                text = delta.text
+                room -= len(text)
+                if run and (room < 0 or not _continues(first, delta)):
+                    made += self._events(first, run)
+                    first, run, room = delta, [], self._max_event_bytes - len(text)
+                run.append(text)
+            made += self._events(first, run)
+        for kept in list(self._halves.values()) if final else ():
+            made += self._events(kept, [])
+        self.made_bytes += sum(map(len, made))
+        return made + whole
+
+    def _events(self, first: _Joined, run: list[str]) -> list[bytes]:
+        """One event, or several where a single delta is larger than an event may be; the first carries the count."""
+        text, n, size = self._joined(first, run), len(run), self._max_event_bytes
+        self.characters += len(text)
+        if isinstance(first, ToolCallDelta):
+            made = [encode(events.ToolCall(first.index, text[:size], first.id or UNSET, first.name or UNSET, n=n))]
+            rest = range(size, len(text), size)
+            return made + [encode(events.ToolCall(first.index, text[at : at + size], n=0)) for at in rest]
+        kind = type(first)
+        make, index = _EVENTS[kind], self._counted[kind]
+        self._counted[kind] = index + n
+        if len(text) <= size:
+            return [encode(make(text, index, n))]
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        return [encode(make(piece, index, 0 if at else n)) for at, piece in enumerate(pieces)]
+
+    def _joined(self, first: _Joined, run: list[str]) -> str:
+        text = "".join(run)
+        if text.isascii() and not self._halves:
+            return text
+        key = (type(first), first.index if isinstance(first, ToolCallDelta) else 0)
+        if (before := self._halves.pop(key, None)) is not None:
+            text = before.text + text
+        if run and ends_in_half(text):
+            half = ToolCallDelta(first.index, text[-1]) if isinstance(first, ToolCallDelta) else type(first)(text[-1])
+            self._halves[key] = half
+            text = text[:-1]
+        return well_formed(text)
+
+
+_EVENTS: dict[type[_Joined], type[events.Token | events.Reasoning | events.Refusal]] = {
+    TextDelta: events.Token,
+    ReasoningDelta: events.Reasoning,
+    RefusalDelta: events.Refusal,
+}
+
+
+def _continues(first: _Joined, delta: _Joined) -> bool:
+    if type(first) is not type(delta):
+        return False
+    return not isinstance(delta, ToolCallDelta) or (isinstance(first, ToolCallDelta) and first.index == delta.index)

@@ -14,7 +14,7 @@ import uvloop
 
 from bench.cpu import cpu_s
 from bench.table import aligned
-from shared.broker.client import Client, connect, run, run_many
+from shared.broker.client import Client, connect, run_script, run_scripts
 from shared.broker.ending import holder_of
 from shared.broker.keys import tail_key
 from shared.broker.pipeline_connection import PipelineConnection, pack
@@ -68,8 +68,8 @@ async def _measure(client: Client, line: PipelineConnection, costs: Costs) -> No
     empty = await _used_bytes(client)
     holders = [await _stream(line) for _ in range(_STREAMS)]
     start = events.encode(events.Start(holders[0].stream_id, "gpt-some", "openai", 1))
-    await run_many(line, [_SCRIPTS.append(holder, 1, [start]) for holder in holders])
-    await run_many(line, _acknowledgements(holders))
+    await run_scripts(line, [_SCRIPTS.append(holder, 1, [start]) for holder in holders])
+    await run_scripts(line, _acknowledgements(holders))
     begun = await _used_bytes(client)
 
     written = 1
@@ -78,10 +78,10 @@ async def _measure(client: Client, line: PipelineConnection, costs: Costs) -> No
         nonlocal written
         written += 1
         stored = events.encode(events.Token(" token", written, 1))
-        await run_many(line, [_SCRIPTS.append(holder, written, [stored]) for holder in holders])
+        await run_scripts(line, [_SCRIPTS.append(holder, written, [stored]) for holder in holders])
 
     for _ in range(_TOKENS // _ROUNDS):
-        await run_many(line, _acknowledgements(holders, written))
+        await run_scripts(line, _acknowledgements(holders, written))
         await costs.measure("append, one event, one gateway told", _STREAMS, append)
     told = await _used_bytes(client)
 
@@ -92,9 +92,9 @@ async def _measure(client: Client, line: PipelineConnection, costs: Costs) -> No
     await costs.measure("a tail in an XREAD of a hundred", _STREAMS, lambda: line.exchange_packed(together, 1))
     await costs.measure("a tail in an XREAD of its own", _STREAMS, lambda: line.exchange_packed(apart, _STREAMS))
     renewals = [_SCRIPTS.renew(holder) for holder in holders]
-    await costs.measure("renewal of a lease", _STREAMS, lambda: run_many(line, renewals))
+    await costs.measure("renewal of a lease", _STREAMS, lambda: run_scripts(line, renewals))
     leads = _acknowledgements(holders, written)
-    await costs.measure("acknowledgement", _STREAMS, lambda: run_many(line, leads))
+    await costs.measure("acknowledgement", _STREAMS, lambda: run_scripts(line, leads))
     ping = pack(("PING",))
     await costs.measure("an exchange beside its commands", 1, lambda: line.exchange_packed(ping, 1), rounds=3000)
 
@@ -111,8 +111,8 @@ async def _stream(line: PipelineConnection) -> Holder:
     creation = _SCRIPTS.create(
         stream_id, fields=fields, body_hash="0" * 64, idempotency=None, demand=demand, job=b"job"
     )
-    await run(line, creation)
-    claimed = await run(line, _SCRIPTS.claim(stream_id, _HOLDER))
+    await run_script(line, creation)
+    claimed = await run_script(line, _SCRIPTS.claim(stream_id, _HOLDER))
     assert isinstance(claimed, Claimed)
     return holder_of(stream_id, claimed, _HOLDER)
 

@@ -14,7 +14,7 @@ from gateway.auth.grants import Grant, LiveGrants
 from gateway.dialects import native
 from gateway.live.feed import Entry, Feed
 from gateway.live.sse import StreamResponse
-from shared.broker.client import run_many
+from shared.broker.client import run_scripts
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Claimed
 from shared.broker.scripts import Holder, StreamScripts
@@ -123,7 +123,7 @@ def _appends() -> Run:
     async def run() -> None:
         for first in range(0, TOKENS, together):
             seqs = range(first + 1, first + 1 + together)
-            await run_many(line, [_SCRIPTS.append(_HOLDER, seq, _STORED[seq - 1 : seq]) for seq in seqs])
+            await run_scripts(line, [_SCRIPTS.append(_HOLDER, seq, _STORED[seq - 1 : seq]) for seq in seqs])
 
     return run
 

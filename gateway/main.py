@@ -24,6 +24,7 @@ from gateway.live.subscription import Drained
 from shared.logs import configure_logging
 from shared.settings import Settings, SettingsError
 from shared.tracing import tracing_of
+from shared.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def run(settings: Settings) -> None:
             sys.exit(1)
     app = create_app(settings)
     config = server_config(settings, EdgeMiddleware(with_cors(app, settings.cors_origins), tracing))
-    logger.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])
+    port = listener.getsockname()[1]
+    logger.info("listening on http://%s:%d", settings.host, port, extra={"version": VERSION})
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     # Or sse-starlette would cut the streams before we have said a word.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]

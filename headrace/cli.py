@@ -12,6 +12,7 @@ import typer
 from headrace import api_keys as keys
 from shared.garbage import hold_garbage_collector
 from shared.settings import Settings, SettingsError, check_exposure, load_settings
+from shared.version import VERSION
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,8 +46,19 @@ def _presentable(key: str | None) -> str | None:
 Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="[default: HEADRACE_PORT or 8000]")]
 
 
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headrace {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    *,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """A resumable streaming gateway for LLM chat."""
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):

@@ -12,13 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Metric, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from shared.version import VERSION
 
 #: The client library reads it when it is first imported, and keeps its values in files there.
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 _LOOK_EVERY_S: Final = 0.5
 
+BUILD_INFO = Gauge("headrace_build_info", "1, labelled with the version", ["version"], multiprocess_mode="livemax")
+BUILD_INFO.labels(VERSION).set(1)
 SWEPT = Counter("headrace_swept_streams_total", "What the sweep did, by this process", ["reason"])
 LOOP_LAG = Histogram(
     "headrace_event_loop_lag_seconds",

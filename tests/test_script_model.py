@@ -32,7 +32,7 @@ from gateway.live.feed import Entry, Feed
 from gateway.live.hub import Hub
 from gateway.live.subscription import Subscription
 from shared.broker import scripts as scripts_module
-from shared.broker.client import Client, connect, run
+from shared.broker.client import Client, connect, run_script
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.keys import stream_keys
 from shared.broker.pipeline_connection import PipelineConnection
@@ -136,7 +136,7 @@ class SteppedHub(Hub):
 
     async def read(self, stream_id: str, after: EventId) -> LogPage | Gone | Lost | None:
         """With small pages."""
-        return await run(self._client, self._scripts.read(stream_id, after, most_events=2))
+        return await run_script(self._client, self._scripts.read(stream_id, after, most_events=2))
 
     async def tell(self, *words: str) -> None:
         for word in words:
@@ -455,7 +455,7 @@ class Walk:
     async def _send(self, call: Call[T], holder: Holder | None) -> T:
         """What a writer sends; who is refused changes nothing."""
         before = await self._look()
-        reply = await run(self.client, call)
+        reply = await run_script(self.client, call)
         if holder is not None and isinstance(reply, WriteReply):
             refusal = before.refusal(holder)
             if call.script.name == "restore":  # what heals is let in just where others are not
@@ -530,7 +530,7 @@ class Walk:
         creation = self.scripts.create(
             self.stream_id, fields=fields, body_hash="ff", idempotency=DIGEST, demand=DEMAND, job=b"job"
         )
-        await run(self.client, creation)
+        await run_script(self.client, creation)
         try:
             yield
         finally:
@@ -715,7 +715,7 @@ class Walk:
 
     @move(0.3, lambda self: self.redis.active, heard=(True, False))
     async def cancel(self, *, heard: bool) -> None:
-        told = await run(self.client, self.scripts.cancel(self.stream_id, "cancelled"))
+        told = await run_script(self.client, self.scripts.cancel(self.stream_id, "cancelled"))
         if told is Refused.HELD and heard:
             holder = (await self._look()).state[b"holder"].decode()
             for worker in self.workers:
@@ -724,7 +724,7 @@ class Walk:
 
     @move(0.3, lambda self: self.redis.active)
     async def delete(self) -> None:
-        self.buried = await run(self.client, self.scripts.delete(self.stream_id, "p"))
+        self.buried = await run_script(self.client, self.scripts.delete(self.stream_id, "p"))
         self.deleted |= self.buried
 
     @move(0.5, lambda self: self.redis.active)

@@ -14,7 +14,7 @@ from arq.constants import job_key_prefix
 
 from shared.broker import scripts as scripts_module
 from shared.broker.catalog import ProviderModels, publish
-from shared.broker.client import Client, connect, run, run_many
+from shared.broker.client import Client, connect, run_script, run_scripts
 from shared.broker.ending import restorable
 from shared.broker.keys import breaker_key, idempotency_entry_key, job_key, stream_keys, sweep_keys, worker_channel
 from shared.broker.overview import MOST_LIVE, read_overview
@@ -97,7 +97,7 @@ class Stream:
         self.keys = stream_keys(self.id, self.idempotency)
 
     async def create(self, **fields: str | int) -> "Stream":
-        assert isinstance(await run(self.client, self.creation(fields=fields)), Created)
+        assert isinstance(await run_script(self.client, self.creation(fields=fields)), Created)
         return self
 
     def creation(
@@ -119,7 +119,7 @@ class Stream:
         )
 
     async def claim(self, token: str = TOKEN) -> Holder:
-        claimed = await run(self.client, SCRIPTS.claim(self.id, token))
+        claimed = await run_script(self.client, SCRIPTS.claim(self.id, token))
         assert isinstance(claimed, Claimed)
         return self.holder(claimed.epoch, token)
 
@@ -133,10 +133,10 @@ class Stream:
         return Holder(self.id, epoch, token, self.idempotency)
 
     async def append(self, holder: Holder, first: int, events: list[bytes], *, resend: bool = False) -> WriteReply:
-        return await run(self.client, SCRIPTS.append(holder, first, events, resend=resend))
+        return await run_script(self.client, SCRIPTS.append(holder, first, events, resend=resend))
 
     async def finish(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:
-        return await run(self.client, SCRIPTS.finish(holder, first, events, ending))
+        return await run_script(self.client, SCRIPTS.finish(holder, first, events, ending))
 
     async def restore(self, holder: Holder, events: list[bytes]) -> WriteReply:
         """With the fields that a worker keeps."""
@@ -149,10 +149,10 @@ class Stream:
             "attempt": 1,
             "body_hash": "ff",
         }
-        return await run(self.client, SCRIPTS.restore(holder, events, fields=fields, body_hash="ff"))
+        return await run_script(self.client, SCRIPTS.restore(holder, events, fields=fields, body_hash="ff"))
 
     async def read(self, after: EventId = START, **limits: int) -> LogPage | Gone | Lost | None:
-        return await run(self.client, SCRIPTS.read(self.id, after, **limits))
+        return await run_script(self.client, SCRIPTS.read(self.id, after, **limits))
 
     async def page(self, after: EventId = START, **limits: int) -> LogPage:
         page = await self.read(after, **limits)
@@ -160,7 +160,7 @@ class Stream:
         return page
 
     async def acknowledge(self, lead: EventId = START, gateway: str = "g1") -> LogPosition | None:
-        return await run(self.client, SCRIPTS.acknowledge(self.id, gateway, lead))
+        return await run_script(self.client, SCRIPTS.acknowledge(self.id, gateway, lead))
 
     # --- past the scripts
 
@@ -300,14 +300,14 @@ async def test_append_to_what_has_ended(client: Client) -> None:
     ]:
         assert await stream.append(stream.holder(epoch, token), first, [DONE]) == closed
     assert await stream.finish(holder, 3, [DONE]) == closed
-    assert await run(client, SCRIPTS.renew(holder)) == closed
+    assert await run_script(client, SCRIPTS.renew(holder)) == closed
     assert await stream.everything() == before
 
 
 async def test_append_to_what_was_deleted(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
-    await run(client, SCRIPTS.delete(stream.id, "p"))
+    await run_script(client, SCRIPTS.delete(stream.id, "p"))
     assert await stream.append(holder, 1, some(1, 1)) == WriteReply(Code.CLOSED, 0, "deleted", False, 0)
     assert not await client.exists(*stream.keys[:READERS])
 
@@ -414,9 +414,9 @@ async def test_every_answer_carries_cancel_and_watched(client: Client) -> None:
     holder = await stream.claim()
     assert not (await stream.append(holder, 1, some(1, 1))).watched
     await stream.acknowledge()
-    assert (await run(client, SCRIPTS.renew(holder))).watched
-    await run(client, SCRIPTS.cancel(stream.id, "cancelled"))
-    for reply in (await stream.append(holder, 2, some(2, 2)), await run(client, SCRIPTS.renew(holder))):
+    assert (await run_script(client, SCRIPTS.renew(holder))).watched
+    await run_script(client, SCRIPTS.cancel(stream.id, "cancelled"))
+    for reply in (await stream.append(holder, 2, some(2, 2)), await run_script(client, SCRIPTS.renew(holder))):
         assert (reply.code, reply.signal, reply.watched) == (Code.OK, "cancelled", True)
 
 
@@ -510,7 +510,7 @@ async def test_the_last_reader_leaving_makes_room(client: Client) -> None:
     await stream.acknowledge()
     await stream.append(holder, 1, some(1, 9))
     async with heard(client, "w1") as words:
-        await run(client, SCRIPTS.leave(stream.id, "g1", START))
+        await run_script(client, SCRIPTS.leave(stream.id, "g1", START))
     assert words == [f"room {stream.id}"]
     assert (await stream.append(holder, 5, some(5, 9))).code is Code.OK
 
@@ -523,12 +523,12 @@ async def test_who_is_watched(client: Client) -> None:
     holder = await stream.claim()
     await stream.acknowledge(gateway="g1")
     await stream.acknowledge(gateway="g2")
-    await run(client, SCRIPTS.leave(stream.id, "g1", START))
-    assert (await run(client, SCRIPTS.renew(holder))).watched
-    await run(client, SCRIPTS.leave(stream.id, "g2", START))
-    assert not (await run(client, SCRIPTS.renew(holder))).watched
+    await run_script(client, SCRIPTS.leave(stream.id, "g1", START))
+    assert (await run_script(client, SCRIPTS.renew(holder))).watched
+    await run_script(client, SCRIPTS.leave(stream.id, "g2", START))
+    assert not (await run_script(client, SCRIPTS.renew(holder))).watched
     await stream.acknowledge(gateway="")
-    assert (await run(client, SCRIPTS.renew(holder))).watched
+    assert (await run_script(client, SCRIPTS.renew(holder))).watched
 
 
 @pytest.mark.parametrize(
@@ -546,11 +546,11 @@ async def test_who_is_abandoned(
     stream = await Stream(client).create(on_disconnect=on_disconnect, grace_ms=grace_ms)
     holder = await stream.claim()
     await be_well(stream, **({"trouble": now_ms() + 60_000} if pulse else {}))
-    assert (await run(client, SCRIPTS.renew(holder))).signal == ""  # whoever asked counts as a reader at first
+    assert (await run_script(client, SCRIPTS.renew(holder))).signal == ""  # whoever asked counts as a reader at first
     await stream.set(live_until=0, created=now_ms() - 1000)
-    assert (await run(client, SCRIPTS.renew(holder))).signal == signal
+    assert (await run_script(client, SCRIPTS.renew(holder))).signal == signal
     await stream.acknowledge()
-    assert (await run(client, SCRIPTS.renew(holder))).signal == ""
+    assert (await run_script(client, SCRIPTS.renew(holder))).signal == ""
 
 
 # --- finish
@@ -707,7 +707,7 @@ async def test_restore_never_reopens_what_has_ended(client: Client) -> None:
 async def test_restore_never_undoes_a_delete(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
-    await run(client, SCRIPTS.delete(stream.id, "p"))
+    await run_script(client, SCRIPTS.delete(stream.id, "p"))
     assert await stream.restore(holder, some(1, 5)) == WriteReply(Code.CLOSED, 0, "deleted", False, 0)
     assert not await client.exists(*stream.keys[:READERS])
 
@@ -718,7 +718,7 @@ async def test_what_was_restored_waits_for_its_readers(client: Client) -> None:
     holder = stream.holder(7)
     assert (await stream.restore(holder, some(1, 2))).signal == ""
     await be_well(stream)
-    assert (await run(client, SCRIPTS.renew(holder))).signal == ""
+    assert (await run_script(client, SCRIPTS.renew(holder))).signal == ""
     assert (await stream.finish(holder, 3, [DONE], NOBODY_WATCHES)).code is Code.WATCHED
 
 
@@ -729,17 +729,17 @@ async def test_claim_of_nothing_and_of_what_has_ended(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
     await stream.finish(holder, 1, [DONE])
-    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.CLOSED
+    assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.CLOSED
     await client.delete(stream.keys[STATE])
     await client.zadd(stream.keys[INDEX], {stream.id: 1, "another": 1})
     await client.expire(stream.keys[INDEX], 60)
-    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
+    assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
     assert await stream.next_look() is None  # the sweep need not look again
 
 
 async def test_claim(client: Client) -> None:
     stream = await Stream(client).create()
-    claimed = await run(client, SCRIPTS.claim(stream.id, TOKEN))
+    claimed = await run_script(client, SCRIPTS.claim(stream.id, TOKEN))
     assert isinstance(claimed, Claimed)
     assert (claimed.attempt, claimed.readable, claimed.signal) == (1, 0, "")
     assert claimed.fields["request"] == b'{"messages":[]}'
@@ -749,16 +749,16 @@ async def test_claim(client: Client) -> None:
     assert now_ms() + LEASE_MS - 5000 < int(state["lease_until"]) <= now_ms() + LEASE_MS + 1000
     assert await stream.next_look() == int(state["lease_until"])
     await be_well(stream)
-    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.HELD
+    assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.HELD
     assert await stream.state() == state
 
 
 async def test_a_claim_may_be_said_twice(client: Client) -> None:
     """A connection that broke before the answer came: the second one must not be refused for the first."""
     stream = await Stream(client).create()
-    first = await run(client, SCRIPTS.claim(stream.id, TOKEN))
+    first = await run_script(client, SCRIPTS.claim(stream.id, TOKEN))
     before = await stream.everything()
-    assert await run(client, SCRIPTS.claim(stream.id, TOKEN)) == first
+    assert await run_script(client, SCRIPTS.claim(stream.id, TOKEN)) == first
     assert await stream.everything() == before
 
 
@@ -769,7 +769,7 @@ async def test_a_claim_writes_no_event(client: Client) -> None:
     await stream.append(old, 1, some(1, 2, "old"))
     await stream.set(lease_until=0)
     await be_well(stream)
-    claimed = await run(client, SCRIPTS.claim(stream.id, "w2.x"))
+    claimed = await run_script(client, SCRIPTS.claim(stream.id, "w2.x"))
     assert isinstance(claimed, Claimed)
     assert (claimed.attempt, claimed.readable) == (2, 2)
     page = await stream.page(EventId(old.epoch, 1))
@@ -813,11 +813,11 @@ async def test_nothing_is_taken_over_after_a_trouble(client: Client, pulse: dict
     await stream.set(lease_until=0)
     if pulse is not None:
         await be_well(stream, **{name: now_ms() if value == 1 else value for name, value in pulse.items()})
-    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.HELD
+    assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.HELD
     assert (await stream.state())["epoch"] == str(holder.epoch)
     await waiting.claim()
-    await run(client, SCRIPTS.release(holder))
-    assert isinstance(await run(client, SCRIPTS.claim(stream.id, "w2.x")), Claimed)
+    await run_script(client, SCRIPTS.release(holder))
+    assert isinstance(await run_script(client, SCRIPTS.claim(stream.id, "w2.x")), Claimed)
 
 
 async def test_a_trouble_is_over_after_a_lease(client: Client) -> None:
@@ -825,7 +825,7 @@ async def test_a_trouble_is_over_after_a_lease(client: Client) -> None:
     await stream.claim()
     await stream.set(lease_until=0)
     await be_well(stream, trouble=now_ms() - LEASE_MS - 1000)
-    assert isinstance(await run(client, SCRIPTS.claim(stream.id, "w2.x")), Claimed)
+    assert isinstance(await run_script(client, SCRIPTS.claim(stream.id, "w2.x")), Claimed)
 
 
 async def test_release(client: Client) -> None:
@@ -833,16 +833,16 @@ async def test_release(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 2))
-    reply = await run(client, SCRIPTS.release(holder))
+    reply = await run_script(client, SCRIPTS.release(holder))
     assert (reply.code, reply.last_seq) == (Code.OK, 2)
     assert (await stream.next_look() or 0) <= now_ms() + 1000
-    for late in (await stream.append(holder, 3, some(3, 3)), await run(client, SCRIPTS.renew(holder))):
+    for late in (await stream.append(holder, 3, some(3, 3)), await run_script(client, SCRIPTS.renew(holder))):
         assert late.code is Code.SUPERSEDED
-    claimed = await run(client, SCRIPTS.claim(stream.id, "w2.x"))
+    claimed = await run_script(client, SCRIPTS.claim(stream.id, "w2.x"))
     assert isinstance(claimed, Claimed)
     assert (claimed.attempt, claimed.readable) == (1, 2)
     assert claimed.epoch > holder.epoch
-    assert (await run(client, SCRIPTS.release(holder))).code is Code.SUPERSEDED
+    assert (await run_script(client, SCRIPTS.release(holder))).code is Code.SUPERSEDED
     again = await stream.take_over("w3.x")
     assert (await stream.state())["attempt"] == "2"
     assert again.epoch > claimed.epoch
@@ -856,15 +856,15 @@ async def test_renew(client: Client) -> None:
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 2))
     await stream.set(lease_until=0)
-    assert (await run(client, SCRIPTS.renew(holder))).last_seq == 2
+    assert (await run_script(client, SCRIPTS.renew(holder))).last_seq == 2
     state = await stream.state()
     assert now_ms() + LEASE_MS - 5000 < int(state["lease_until"])
     assert await stream.next_look() == int(state["lease_until"])
     old = await stream.lives()
-    await run(client, SCRIPTS.renew(holder))
+    await run_script(client, SCRIPTS.renew(holder))
     assert await stream.lives() == old  # not each time
     await stream.set(expires=old[STATE] - 61_000)
-    await run(client, SCRIPTS.renew(holder))
+    await run_script(client, SCRIPTS.renew(holder))
     await lives_as_one(stream)
     assert (await stream.lives())[STATE] > old[STATE]
 
@@ -874,10 +874,10 @@ async def test_renew_of_what_is_not_held(client: Client) -> None:
     old = await stream.claim()
     new = await stream.take_over()
     before = await stream.everything()
-    assert (await run(client, SCRIPTS.renew(old))).code is Code.SUPERSEDED
-    assert (await run(client, SCRIPTS.renew(stream.holder(new.epoch + 1)))).code is Code.BEHIND
+    assert (await run_script(client, SCRIPTS.renew(old))).code is Code.SUPERSEDED
+    assert (await run_script(client, SCRIPTS.renew(stream.holder(new.epoch + 1)))).code is Code.BEHIND
     assert await stream.everything() == before
-    assert (await run(client, SCRIPTS.renew(Stream(client).holder(1)))).code is Code.MISSING
+    assert (await run_script(client, SCRIPTS.renew(Stream(client).holder(1)))).code is Code.MISSING
 
 
 # --- what gateways ask
@@ -893,7 +893,7 @@ async def test_create(client: Client) -> None:
     assert now_ms() < (await stream.next_look() or 0) <= now_ms() + LEASE_MS + 1000
     await lives_as_one(stream)
     other = Stream(client)
-    known = await run(client, other.creation())
+    known = await run_script(client, other.creation())
     assert known == Known(stream.id, "ff")
     assert not await client.exists(other.keys[STATE])
 
@@ -903,7 +903,7 @@ async def test_a_repeated_create_changes_nothing(client: Client) -> None:
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 1))
     before = await stream.everything()
-    assert await run(client, stream.creation()) == Created(0, None)
+    assert await run_script(client, stream.creation()) == Created(0, None)
     assert await stream.everything() == before
 
 
@@ -921,32 +921,32 @@ async def test_the_index_lives_as_long_as_its_longest(client: Client) -> None:
 
 async def test_cancel(client: Client) -> None:
     stream = Stream(client)
-    assert await run(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.MISSING
+    assert await run_script(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.MISSING
     await stream.create()
-    assert await run(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.UNHELD
-    claimed = await run(client, SCRIPTS.claim(stream.id, TOKEN))
+    assert await run_script(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.UNHELD
+    claimed = await run_script(client, SCRIPTS.claim(stream.id, TOKEN))
     assert isinstance(claimed, Claimed)
     assert claimed.signal == "cancelled"
     async with heard(client, "w1") as words:
-        assert await run(client, SCRIPTS.cancel(stream.id, "another reason")) is Refused.HELD
+        assert await run_script(client, SCRIPTS.cancel(stream.id, "another reason")) is Refused.HELD
     assert words == [f"cancel {stream.id}"]
     holder = stream.holder(claimed.epoch)
-    assert (await run(client, SCRIPTS.renew(holder))).signal == "cancelled"  # the first reason stands
+    assert (await run_script(client, SCRIPTS.renew(holder))).signal == "cancelled"  # the first reason stands
     await stream.set(lease_until=0)
-    assert await run(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.UNHELD
+    assert await run_script(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.UNHELD
     await stream.finish(holder, 1, [DONE])
-    assert await run(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.CLOSED
+    assert await run_script(client, SCRIPTS.cancel(stream.id, "cancelled")) is Refused.CLOSED
 
 
 async def test_delete(client: Client) -> None:
     stream = Stream(client)
-    assert await run(client, SCRIPTS.delete(stream.id, "p")) is False
+    assert await run_script(client, SCRIPTS.delete(stream.id, "p")) is False
     await stream.create()
     holder = await stream.claim()
     await stream.acknowledge()
     await stream.append(holder, 1, some(1, 2))
     async with heard(client, "w1") as words:
-        assert await run(client, SCRIPTS.delete(stream.id, "p")) is True
+        assert await run_script(client, SCRIPTS.delete(stream.id, "p")) is True
     assert words == [f"cancel {stream.id}"]
     assert await stream.read() == Gone("p", deleted=True)
     assert not await client.exists(*stream.keys[: READERS + 1])
@@ -954,9 +954,9 @@ async def test_delete(client: Client) -> None:
     assert await client.get(stream.keys[IDEMPOTENCY]) == f"{stream.id} ff".encode()  # no second generation
     lives = await stream.lives()
     assert lives[TOMBSTONE] > lives[IDEMPOTENCY] > 0
-    assert await run(client, SCRIPTS.delete(stream.id, "p")) is False
+    assert await run_script(client, SCRIPTS.delete(stream.id, "p")) is False
     assert await stream.acknowledge() is None
-    assert await run(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
+    assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
 
 
 async def test_acknowledge(client: Client) -> None:
@@ -1059,7 +1059,7 @@ async def test_a_limit_says_when_there_is_room(
     client: Client, counts: dict[str, int], some: dict[str, int], limit: str, about_s: int
 ) -> None:
     await used(client, **counts)
-    answer = await run(client, Stream(client).creation(demand=limits(**some)))
+    answer = await run_script(client, Stream(client).creation(demand=limits(**some)))
     assert isinstance(answer, Limited)
     assert answer.limit == limit
     assert about_s - 2 < answer.wait_s <= about_s
@@ -1067,7 +1067,9 @@ async def test_a_limit_says_when_there_is_room(
 
 async def test_a_minute_is_this_second_and_the_59_before_it(client: Client) -> None:
     second = await used(client, r60=5, r59=1, t60=50, t300=7)
-    answer = await run(client, Stream(client).creation(demand=limits(requests_per_minute=3, tokens_per_minute=30)))
+    answer = await run_script(
+        client, Stream(client).creation(demand=limits(requests_per_minute=3, tokens_per_minute=30))
+    )
     assert isinstance(answer, Created)
     assert answer.used is not None
     assert (answer.used.requests, answer.used.tokens, answer.used.streams) in {(2, 10, 1), (1, 10, 1)}
@@ -1086,28 +1088,30 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
     used_key = "hr:account:account:used"
     ended, deleted = [Stream(client, key=False) for _ in range(2)]
     for stream in (ended, deleted):
-        assert isinstance(await run(client, stream.creation(demand=demand)), Created)
+        assert isinstance(await run_script(client, stream.creation(demand=demand)), Created)
     assert await taken() == (2, 20)
-    refused = await run(client, Stream(client, key=False).creation(demand=demand))
+    refused = await run_script(client, Stream(client, key=False).creation(demand=demand))
     assert isinstance(refused, Limited)
     assert (refused.limit, refused.wait_s) == ("concurrent_streams", 1)
 
-    claimed = await run(client, SCRIPTS.claim(ended.id, TOKEN))
+    claimed = await run_script(client, SCRIPTS.claim(ended.id, TOKEN))
     assert isinstance(claimed, Claimed)
     holder = ended.holder(claimed.epoch)
     await ended.append(holder, 1, some(1, 2))
     await client.delete("hr:account:account:streams", *ended.keys[:7])
     fields = restorable(claimed.fields)
-    assert (await run(client, SCRIPTS.restore(holder, some(1, 2), fields=fields, body_hash="ff"))).code is Code.OK
+    assert (
+        await run_script(client, SCRIPTS.restore(holder, some(1, 2), fields=fields, body_hash="ff"))
+    ).code is Code.OK
     assert await taken() == (1, 20)
     ending = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage": "null"}, 4)
     for _ in range(2):
-        await run(client, SCRIPTS.finish(holder, 3, [DONE], ending))
+        await run_script(client, SCRIPTS.finish(holder, 3, [DONE], ending))
     assert await taken() == (0, 14)
 
     await client.zadd("hr:account:account:streams", {deleted.id: now_ms() + 60_000})
     for _ in range(2):
-        await run(client, SCRIPTS.delete(deleted.id, "p"))
+        await run_script(client, SCRIPTS.delete(deleted.id, "p"))
     assert await taken() == (0, 14)  # of what was deleted nobody knows how much it took
 
 
@@ -1118,7 +1122,7 @@ async def test_turns_go_round(client: Client) -> None:
     async def put(name: str) -> None:
         stream = Stream(client, key=False)
         ids[stream.id] = name
-        assert isinstance(await run(client, stream.creation(demand=Demand(name[0], Limits(), 0))), Created)
+        assert isinstance(await run_script(client, stream.creation(demand=Demand(name[0], Limits(), 0))), Created)
 
     async def take(n: int) -> list[str]:
         return [ids[stream_id.decode()] for stream_id, _ in await client.zpopmin("hr:queue", n)]
@@ -1143,12 +1147,12 @@ async def test_turns_go_round(client: Client) -> None:
 async def test_enqueue(client: Client) -> None:
     waiting = await Stream(client).create()
     call = enqueue("an-id", b"job", life_s=60)
-    assert await run(client, call) is True
-    assert await run(client, call) is False
+    assert await run_script(client, call) is True
+    assert await run_script(client, call) is False
     assert [name for name, _ in await client.zpopmin("hr:queue", 2)] == [b"an-id", waiting.id.encode()]
     assert await client.get(job_key("an-id")) == b"job"
     assert job_key("an-id") == job_key_prefix + "an-id"
-    assert await run(client, call) is True
+    assert await run_script(client, call) is True
 
 
 async def test_sweep(client: Client) -> None:
@@ -1158,7 +1162,7 @@ async def test_sweep(client: Client) -> None:
     run_id = (await client.info("server"))["run_id"]
 
     async def sweep(run_id: str = run_id) -> Due:
-        return await run(client, SCRIPTS.sweep(bucket, run_id))
+        return await run_script(client, SCRIPTS.sweep(bucket, run_id))
 
     async def trouble() -> str | None:
         value: bytes | None = await client.hget(stream.keys[PULSE], "trouble")  # type: ignore[misc]
@@ -1208,18 +1212,18 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
     ]
     for call in refused:
         with pytest.raises(BrokerUnavailable):
-            await run(client, call)
-    assert (await run(client, SCRIPTS.renew(holder))).code is Code.OK
+            await run_script(client, call)
+    assert (await run_script(client, SCRIPTS.renew(holder))).code is Code.OK
     assert await running.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2)
     assert (await running.page()).events == some(1, 2)
-    assert await run(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
-    assert await run(client, SCRIPTS.delete(deleted.id, "p")) is True
-    assert (await run(client, SCRIPTS.release(holders[released.id]))).code is Code.OK
-    await run(client, SCRIPTS.sweep(sweep_keys()[0], "id"))
+    assert await run_script(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
+    assert await run_script(client, SCRIPTS.delete(deleted.id, "p")) is True
+    assert (await run_script(client, SCRIPTS.release(holders[released.id]))).code is Code.OK
+    await run_script(client, SCRIPTS.sweep(sweep_keys()[0], "id"))
     assert (await running.finish(holder, 3, [DONE])).code is Code.OK
     assert (await running.page()).events == [*some(1, 2), DONE]
     await client.config_set("maxmemory", "0")
-    assert isinstance(await run(client, refused[-1]), Created)
+    assert isinstance(await run_script(client, refused[-1]), Created)
     assert [key async for key in client.scan_iter() if await client.ttl(key) == -1] == []
     await client.aclose()
     broker.kill()
@@ -1237,7 +1241,7 @@ async def test_forgotten_scripts_are_loaded_again(client: Client) -> None:
         SCRIPTS.renew(holder),
         SCRIPTS.read(stream.id, START),
     ]
-    answers = await run_many(client, calls)
+    answers = await run_scripts(client, calls)
     first, second, renewed, page = answers
     assert [reply.last_seq for reply in (first, second, renewed) if isinstance(reply, WriteReply)] == [2, 3, 3]
     assert isinstance(page, LogPage)
@@ -1255,9 +1259,9 @@ async def test_nothing_to_ask_is_no_question(client: Client, scripts_broker: Bro
 async def test_a_redis_that_is_away(client: Client, tmp_path: Path) -> None:
     away = connect(Broker(tmp_path).url)
     calls: list[Call[Any]] = [SCRIPTS.claim("0" * 34, TOKEN), SCRIPTS.delete("0" * 34, "p")]
-    assert [type(answer) for answer in await run_many(away, calls)] == [BrokerUnavailable] * 2
+    assert [type(answer) for answer in await run_scripts(away, calls)] == [BrokerUnavailable] * 2
     with pytest.raises(BrokerUnavailable):
-        await run(away, calls[0])
+        await run_script(away, calls[0])
     await away.aclose()
 
 
@@ -1279,10 +1283,10 @@ async def test_the_history_of_a_stream(client: Client) -> None:
     await stream.append(holder, 2, some(2, 3))
     holder = await stream.take_over()
     await stream.append(holder, 1, some(1, 1))
-    assert (await run(client, SCRIPTS.release(holder))).code is Code.OK
+    assert (await run_script(client, SCRIPTS.release(holder))).code is Code.OK
     holder = await stream.claim("w3.token")
     for _ in range(2):
-        await run(client, SCRIPTS.cancel(stream.id, "cancelled"))
+        await run_script(client, SCRIPTS.cancel(stream.id, "cancelled"))
     ending = Ending(Status.CANCELLED, {"finish_reason": "cancelled", "reason": "cancelled"}, 0)
     await stream.finish(holder, 1, [DONE], ending)
     assert await told(stream) == [
@@ -1308,11 +1312,11 @@ async def test_a_history_does_not_grow_for_ever(client: Client) -> None:
 
 async def test_who_comes_back_is_counted_and_the_first_are_told(client: Client) -> None:
     stream = Stream(client)
-    assert await run(client, SCRIPTS.resumed(stream.id, "reset")) == ""
+    assert await run_script(client, SCRIPTS.resumed(stream.id, "reset")) == ""
     assert await client.dbsize() == 0
     await stream.create(traceparent="00-ab-cd-01")
     for _ in range(30):
-        assert await run(client, SCRIPTS.resumed(stream.id, "reset")) == "00-ab-cd-01"
+        assert await run_script(client, SCRIPTS.resumed(stream.id, "reset")) == "00-ab-cd-01"
     assert (await stream.state())["resumes"] == "30"
     assert (await told(stream)).count(("resumed", "reset", 0)) == 20
 
@@ -1323,7 +1327,7 @@ async def test_endings_are_counted_and_the_last_are_known(client: Client) -> Non
     streams = [await Stream(client, key=False).create() for _ in range(3)]
     for stream, ending in zip(streams, (ENDING, failure, failure), strict=True):
         await stream.finish(await stream.claim(), 1, [DONE], ending)
-    assert await run(client, SCRIPTS.delete(streams[2].id, "p"))
+    assert await run_script(client, SCRIPTS.delete(streams[2].id, "p"))
     seen = await read_overview(client)
     assert {each.stream_id for each in seen.ended} == {stream.id for stream in streams[:2]}
     assert [each.stream_id for each in seen.failed] == [streams[1].id]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.broker.client import Client, connect, run
+from shared.broker.client import Client, connect, run_script
 from shared.broker.ending import Outcome, holder_of
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
@@ -41,8 +41,8 @@ async def claimed_writer(client: Client) -> StreamWriter:
     creation = SCRIPTS.create(
         stream_id, fields=fields, body_hash="00", idempotency=None, demand=Demand("a", Limits(), 0), job=b"job"
     )
-    await run(client, creation)
-    claimed = await run(client, SCRIPTS.claim(stream_id, TOKEN))
+    await run_script(client, creation)
+    claimed = await run_script(client, SCRIPTS.claim(stream_id, TOKEN))
     assert isinstance(claimed, Claimed)
     writer = StreamWriter(
         holder_of(stream_id, claimed, TOKEN),
@@ -59,7 +59,7 @@ async def claimed_writer(client: Client) -> StreamWriter:
 async def step(client: Client, writer: StreamWriter) -> None:
     call = writer.next_call()
     assert call is not None
-    writer.settle(await run(client, call))
+    writer.settle(await run_script(client, call))
 
 
 async def test_a_handover_while_an_append_is_in_flight(client: Client) -> None:
@@ -70,12 +70,12 @@ async def test_a_handover_while_an_append_is_in_flight(client: Client) -> None:
     assert in_flight is not None
     handing_over = asyncio.create_task(writer.hand_over())
     await asyncio.sleep(0)
-    writer.settle(await run(client, in_flight))
+    writer.settle(await run_script(client, in_flight))
     assert not writer.is_settled
-    assert isinstance(await run(client, SCRIPTS.claim(writer.holder.stream_id, "w2.x")), Refused)
+    assert isinstance(await run_script(client, SCRIPTS.claim(writer.holder.stream_id, "w2.x")), Refused)
     await step(client, writer)
     assert await handing_over is Ended.HANDED_OVER
-    taken = await run(client, SCRIPTS.claim(writer.holder.stream_id, "w2.x"))
+    taken = await run_script(client, SCRIPTS.claim(writer.holder.stream_id, "w2.x"))
     assert isinstance(taken, Claimed)
     assert (taken.attempt, taken.readable) == (1, 2)
 
@@ -88,7 +88,7 @@ async def test_an_ending_is_said_again_and_then_let_go(client: Client) -> None:
     await step(client, writer)
     assert await ending is Ended.WRITTEN
     await client.flushall()
-    assert writer.check(await run(client, SCRIPTS.renew(writer.holder)))
+    assert writer.check(await run_script(client, SCRIPTS.renew(writer.holder)))
     assert not writer.is_settled
     await step(client, writer)  # restores
     await step(client, writer)  # ends
@@ -103,9 +103,9 @@ async def test_an_ending_that_was_deleted_meanwhile_is_let_go(client: Client) ->
     await asyncio.sleep(0)
     await step(client, writer)
     await ending
-    lost = await run(client, SCRIPTS.renew(writer.holder))
+    lost = await run_script(client, SCRIPTS.renew(writer.holder))
     await client.delete(writer.holder.keys[0])
-    missing = await run(client, SCRIPTS.renew(writer.holder))
+    missing = await run_script(client, SCRIPTS.renew(writer.holder))
     assert lost.code == "CLOSED"
     assert writer.check(missing)
     await client.set(writer.holder.keys[5], "deleted p", px=10_000)

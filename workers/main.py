@@ -23,6 +23,7 @@ from shared.logs import configure_logging
 from shared.metrics import SWEPT, LoopLag
 from shared.settings import Settings, SettingsError
 from shared.tracing import Tracing, tracing_of
+from shared.version import VERSION
 from workers import metrics
 from workers.jobs.attempts import ProviderAttempts
 from workers.jobs.generate import Generation
@@ -130,7 +131,15 @@ class _Worker:
         self._background = [asyncio.create_task(work) for work in works]
         settle_garbage_collector()
         metrics.SLOTS.set(settings.concurrency)
-        logger.info("worker %s serves %s, %d slots", worker_id, ", ".join(self._providers), settings.concurrency)
+        logger.info(
+            "worker started",
+            extra={
+                "worker": worker_id,
+                "version": VERSION,
+                "providers": ", ".join(self._providers),
+                "slots": settings.concurrency,
+            },
+        )
 
     async def serve(self, stop: asyncio.Event) -> int:
         """Until ``stop``, and then the drain. 1 where a part broke: rather leave, and be restarted."""

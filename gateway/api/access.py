@@ -8,7 +8,7 @@ from gateway.api.parameters import StreamId, Ticket
 from gateway.auth.grants import Grant
 from gateway.auth.principal import Scope
 from gateway.state import Gateway, GatewayState
-from shared.broker.client import run
+from shared.broker.client import run_script
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.broker.scripts import MOST_EVENTS
 from shared.errors import InvalidTicket, StreamGone, StreamNotFound, StreamRecovering
@@ -36,7 +36,7 @@ async def read_own(
     :class:`StreamRecovering` where Redis may just have lost it."""
     if not is_stream_id(stream_id):
         raise StreamNotFound
-    page = await run(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
+    page = await run_script(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
     if page is Lost.MAYBE:
         raise StreamRecovering
     if page is None or right.owner not in (None, page.principal):

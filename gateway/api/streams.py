@@ -20,7 +20,7 @@ from gateway.edge.request_log import current as request_record
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
-from shared.broker.client import run
+from shared.broker.client import run_script
 from shared.broker.ending import Outcome, end_unheld, read_all
 from shared.broker.queue import queue_positions
 from shared.broker.replies import LogPage, Refused
@@ -81,7 +81,7 @@ async def _tell_of_resume(gateway: GatewayState, stream_id: str, how: str) -> No
         gateway.hub.came_back(stream_id, how)
         return
     with suppress(BrokerUnavailable):  # a full Redis can be read all the same
-        record.resumed(await run(gateway.client, gateway.scripts.resumed(stream_id, how)), how)
+        record.resumed(await run_script(gateway.client, gateway.scripts.resumed(stream_id, how)), how)
 
 
 @router.get("/chat/{stream_id}", responses=refusals(*_BY_TICKET))
@@ -133,14 +133,14 @@ async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
     """Cancels a running stream and forgets the content. By its owner alone: a ticket is not enough."""
     caller.need(Scope.CANCEL)
     await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
-    if not await run(gateway.client, gateway.scripts.delete(stream_id, caller.id)):
+    if not await run_script(gateway.client, gateway.scripts.delete(stream_id, caller.id)):
         raise StreamGone
 
 
 async def stop(gateway: GatewayState, stream_id: str) -> CancelAnswer:
     """What a cancel does, once it is known that the caller may."""
     metrics.CANCELS.inc()
-    answer = await run(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
+    answer = await run_script(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
     if answer is Refused.UNHELD:
         await end_unheld(gateway.client, gateway.scripts, stream_id, Outcome.cancelled("cancelled"))
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
@@ -162,4 +162,4 @@ async def _position(gateway: GatewayState, stream_id: str) -> int | None:
 
 async def _count_as_watching(gateway: GatewayState, stream_id: str, page: LogPage, read: int) -> None:
     call = gateway.scripts.acknowledge(stream_id, "", EventId(page.epoch, read))
-    await run(gateway.client, call)
+    await run_script(gateway.client, call)

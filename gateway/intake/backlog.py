@@ -8,7 +8,7 @@ from collections import deque
 from typing import Final
 
 from gateway import metrics
-from shared.broker.client import Client, ask
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import TAKEN, WAITING
 from shared.errors import BrokerUnavailable, QueueFull
 
@@ -54,7 +54,7 @@ class Backlog:
         """For ever."""
         while True:
             try:
-                self.waiting, oldest, taken = await ask(
+                self.waiting, oldest, taken = await run_commands(
                     self._client, [("ZCARD", WAITING), ("ZRANGE", WAITING, 0, 0, "WITHSCORES"), ("GET", TAKEN)]
                 )
             except BrokerUnavailable:

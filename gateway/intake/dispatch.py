@@ -12,7 +12,7 @@ from gateway.auth.principal import Principal
 from gateway.edge.request_log import current
 from gateway.intake.admission import Admission, demand_of, refusal
 from gateway.intake.backlog import Backlog
-from shared.broker.client import REDIS_ERRORS, Client, run
+from shared.broker.client import REDIS_ERRORS, Client, run_script
 from shared.broker.keys import idempotency_entry_key
 from shared.broker.queue import enqueue, job_of
 from shared.broker.replies import Created, Full, Known, Limited
@@ -67,7 +67,7 @@ class Dispatch:
         call = self._scripts.create(
             stream_id, fields=fields, body_hash=body_hash, idempotency=digest, demand=demand, job=job_of(stream_id)
         )
-        match await run(self._client, call):
+        match await run_script(self._client, call):
             case Known(known_id, known_hash):
                 return _attached(known_id, known_hash, body_hash)
             case Limited() as limited:

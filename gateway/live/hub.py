@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from gateway import metrics
 from gateway.live.feed import Entry, Feed
 from gateway.live.subscription import Subscription
-from shared.broker.client import REDIS_ERRORS, Client, run, run_many
+from shared.broker.client import REDIS_ERRORS, Client, run_script, run_scripts
 from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import Command, PipelineConnection, listen
 from shared.broker.queue import queue_positions
@@ -126,7 +126,7 @@ class Hub:
 
     async def read(self, stream_id: str, after: EventId) -> LogPage | Gone | Lost | None:
         """A page of the log. Raises :class:`BrokerUnavailable`."""
-        return await run(self._client, self._scripts.read(stream_id, after))
+        return await run_script(self._client, self._scripts.read(stream_id, after))
 
     # --- the tasks
 
@@ -237,7 +237,7 @@ class Hub:
         ]
         calls += [self._scripts.resumed(stream_id, how) for stream_id, how in returns]
         if calls:
-            answers = await run_many(self._telling, calls)  # what fails is told again with the next comparison
+            answers = await run_scripts(self._telling, calls)  # what fails is told again with the next comparison
             for feed, answer in zip(feeds, answers, strict=False):
                 # Before the first word that we read the stream, nobody told us of its growth.
                 if isinstance(answer, LogPosition) and feed.position not in (None, answer.at):
@@ -247,7 +247,7 @@ class Hub:
         """Renew every reader lease, and see whether a silent stream has gone on without us."""
         feeds = list(self._feeds.values())
         before = [feed.position if feed.position == feed.compared_at else None for feed in feeds]
-        answers = await run_many(self._telling, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
+        answers = await run_scripts(self._telling, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
         for feed, position, answer in zip(feeds, before, answers, strict=True):
             if isinstance(answer, BrokerUnavailable):
                 continue

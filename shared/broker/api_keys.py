@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from shared.broker.client import REDIS_ERRORS, Client, ask
+from shared.broker.client import REDIS_ERRORS, Client, run_commands
 from shared.broker.keys import api_key_key, revoked_key
 from shared.broker.pipeline_connection import Command
 from shared.errors import BrokerUnavailable
@@ -60,12 +60,12 @@ async def create_api_key(
     expires_at = None if life_s is None else now + life_s
     key = ApiKey(secrets.token_hex(6), name, _hash_of(secret), sorted(scopes), now, expires_at, dict(limits or {}))
     command: Command = ("SET", api_key_key(key.id), msgspec.json.encode(key))
-    await ask(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])
+    await run_commands(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])
     return key, f"{PREFIX}{key.id}-{secret}"
 
 
 async def find_api_key(client: Client, key_id: str) -> ApiKey | None:
-    (stored,) = await ask(client, [("GET", api_key_key(key_id))])
+    (stored,) = await run_commands(client, [("GET", api_key_key(key_id))])
     return None if stored is None else _decoder.decode(stored)
 
 
@@ -75,20 +75,20 @@ async def list_api_keys(client: Client) -> list[ApiKey]:
         names = [name async for name in client.scan_iter(match=api_key_key("*"), count=1000)]
     except REDIS_ERRORS as error:
         raise BrokerUnavailable from error
-    stored = (await ask(client, [("MGET", *names)]))[0] if names else []
+    stored = (await run_commands(client, [("MGET", *names)]))[0] if names else []
     return sorted((_decoder.decode(key) for key in stored if key is not None), key=lambda key: key.created_at)
 
 
 async def revoke_api_key(client: Client, key_id: str) -> bool:
     """False: there was none. Gateways have forgotten it within seconds."""
     note: Command = ("SET", revoked_key(key_id), "1", "EX", REVOKED_KNOWN_S)
-    _, deleted = await ask(client, [note, ("DEL", api_key_key(key_id))])
+    _, deleted = await run_commands(client, [note, ("DEL", api_key_key(key_id))])
     return bool(deleted)
 
 
 async def was_revoked(client: Client, key_id: str) -> bool:
     """Another thing than not to be there: a Redis that lost its data has revoked nothing."""
-    (noted,) = await ask(client, [("EXISTS", revoked_key(key_id))])
+    (noted,) = await run_commands(client, [("EXISTS", revoked_key(key_id))])
     return bool(noted)
 
 

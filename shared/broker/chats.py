@@ -4,7 +4,7 @@
 
 from dataclasses import dataclass
 
-from shared.broker.client import Client, ask
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import chat_key
 
 
@@ -21,11 +21,11 @@ async def note_chat(client: Client, account: str, chat_id: str, chat: Chat, *, l
     """Raises :class:`BrokerUnavailable`, as all here do."""
     key = chat_key(account, chat_id)
     fields = ("stream", chat.stream_id, "message", chat.message_id)
-    await ask(client, [("HSET", key, *fields), ("PEXPIRE", key, round(life_s * 1000))])
+    await run_commands(client, [("HSET", key, *fields), ("PEXPIRE", key, round(life_s * 1000))])
 
 
 async def find_chat(client: Client, account: str, chat_id: str) -> Chat | None:
-    (found,) = await ask(client, [("HMGET", chat_key(account, chat_id), "stream", "message", "heard")])
+    (found,) = await run_commands(client, [("HMGET", chat_key(account, chat_id), "stream", "message", "heard")])
     stream_id, message_id, heard = found
     if stream_id is None or message_id is None:
         return None
@@ -35,4 +35,4 @@ async def find_chat(client: Client, account: str, chat_id: str) -> Chat | None:
 async def note_heard(client: Client, account: str, chat_id: str, stream_id: str, *, life_s: float) -> None:
     """Says which stream was heard, so that it does not matter whether the chat has another by now."""
     key = chat_key(account, chat_id)
-    await ask(client, [("HSET", key, "heard", stream_id), ("PEXPIRE", key, round(life_s * 1000))])
+    await run_commands(client, [("HSET", key, "heard", stream_id), ("PEXPIRE", key, round(life_s * 1000))])

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: What a plain command may raise: Redis is away, starting, failing over, full, busy or unwell. Nothing that is known
-#: to be our own fault comes this way: that would be an error inside a script, see `run_many`.
+#: to be our own fault comes this way: that would be an error inside a script, see `run_scripts`.
 REDIS_ERRORS: Final = (RedisError, OSError)
 #: The same as answers to a script. NoScriptError: twice in a row, since it was restarted again in between.
 _UNWELL: Final = (
@@ -93,15 +93,15 @@ def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
     return Client(url, timeout_s=timeout_s, connections=connections)
 
 
-async def run(client: RedisConnection, call: Call[T]) -> T:
+async def run_script(client: RedisConnection, call: Call[T]) -> T:
     """Raises :class:`BrokerUnavailable`."""
-    answer = (await run_many(client, [call]))[0]
+    answer = (await run_scripts(client, [call]))[0]
     if isinstance(answer, BrokerUnavailable):
         raise answer
     return answer
 
 
-async def run_many(client: RedisConnection, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
+async def run_scripts(client: RedisConnection, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
     """All calls in one pipeline, each with an answer of its own. Raises only for errors that are ours."""
     try:
         answers = await _send(client, calls)
@@ -118,7 +118,7 @@ async def run_many(client: RedisConnection, calls: Sequence[Call[T]]) -> list[T 
     return [_trouble(answer) or call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
 
 
-async def ask(client: RedisConnection, commands: Sequence[Command]) -> list[Any]:
+async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> list[Any]:
     """Plain commands, their answers in order. Each must bear to be sent twice. Raises :class:`BrokerUnavailable`. To
     cancel it is safe, which it is not for redis-py's own calls under Python 3.11: ``shared/cancellation.py``."""
     try:

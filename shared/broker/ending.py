@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.broker.client import Client, run
+from shared.broker.client import Client, run_script
 from shared.broker.replies import Claimed, Code, LogPage
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import GenerationError
@@ -123,7 +123,7 @@ async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, out
     """End a stream that nobody holds; as cancelled where that was asked for before. How it ended, or None where
     somebody holds it by now, or it has ended."""
     token = f"ending.{secrets.token_hex(8)}"
-    claimed = await run(client, scripts.claim(stream_id, token, to_end=True))
+    claimed = await run_script(client, scripts.claim(stream_id, token, to_end=True))
     if not isinstance(claimed, Claimed):
         return None
     if cancel := claimed.fields.get("cancel"):
@@ -144,7 +144,7 @@ async def end_claimed(
     everything = partial + outcome.closing_events(usage)
     holder = holder_of(stream_id, claimed, token)
     ending = outcome.ending(usage, only_if_unwatched=outcome.reason == ABANDONED)
-    reply = await run(client, scripts.finish(holder, 1, everything, ending))
+    reply = await run_script(client, scripts.finish(holder, 1, everything, ending))
     if reply.code is Code.OK:
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
     else:
@@ -156,7 +156,7 @@ async def read_all(client: Client, scripts: StreamScripts, stream_id: str) -> li
     """Every event of the readable epoch, as of one epoch; empty where there is nothing."""
     cursor, stored = START, list[bytes]()
     while True:
-        page = await run(client, scripts.read(stream_id, cursor, most_bytes=1024 * 1024))
+        page = await run_script(client, scripts.read(stream_id, cursor, most_bytes=1024 * 1024))
         if not isinstance(page, LogPage):
             return []
         if page.epoch != cursor.epoch:

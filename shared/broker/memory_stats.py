@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from shared.broker.client import Client, ask
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import stream_keys, sweep_keys
 
 _INDEXES = [index for index, _ in sweep_keys()]
@@ -23,7 +23,7 @@ class Memory:
 
 async def read_memory(client: Client) -> Memory:
     """Costs Redis the same however many streams there are. Raises :class:`BrokerUnavailable`."""
-    answers: list[Any] = await ask(
+    answers: list[Any] = await run_commands(
         client,
         [
             ("INFO", "memory"),
@@ -36,7 +36,7 @@ async def read_memory(client: Client) -> Memory:
         info = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
     some = [each.decode() for each in ids if each is not None][:_LOOKED_AT]
     keys = [key for stream_id in some for key in stream_keys(stream_id)[:3]]
-    sizes = await ask(client, [("MEMORY", "USAGE", key, "SAMPLES", 16) for key in keys]) if keys else []
+    sizes = await run_commands(client, [("MEMORY", "USAGE", key, "SAMPLES", 16) for key in keys]) if keys else []
     return Memory(
         used=int(info["used_memory"]),
         limit=int(info["maxmemory"]),

@@ -11,7 +11,7 @@ from itertools import islice, zip_longest
 from typing import Final
 
 from shared.broker.circuit_breaker import read_breakers
-from shared.broker.client import Client, ask
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import CATALOG, ENDED, FAILED, WAITING, endings_key, sweep_keys
 from shared.broker.memory_stats import Memory, read_memory
 from shared.broker.pipeline_connection import Command
@@ -61,7 +61,7 @@ async def read_overview(client: Client) -> Overview:
         *(("HGETALL", endings_key(minute)) for minute in minutes),
         *(("ZRANGE", index, 0, _OF_EACH_BUCKET - 1) for index in _INDEXES),
     ]
-    answers = iter(await ask(client, commands))
+    answers = iter(await run_commands(client, commands))
     waiting, longest, ended, failed, offered = (next(answers) for _ in range(5))
     counted = [(minute, _counts(next(answers))) for minute in minutes]
     memory = await read_memory(client)

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from shared.broker.client import Client, ask
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import PROCESSES, process_key
 from shared.broker.pipeline_connection import Command
 from shared.errors import BrokerUnavailable
@@ -75,7 +75,7 @@ class Presence:
     async def leave(self) -> None:
         """Be forgotten at once. What is not heard is forgotten by itself."""
         with suppress(BrokerUnavailable):
-            await ask(self._client, [("ZREM", PROCESSES, self._id), ("DEL", process_key(self._id))])
+            await run_commands(self._client, [("ZREM", PROCESSES, self._id), ("DEL", process_key(self._id))])
 
     async def _tell(self) -> None:
         told = Process(
@@ -93,14 +93,14 @@ class Presence:
             ("ZREMRANGEBYSCORE", PROCESSES, "-inf", now_ms - 4 * _LIFE_MS),
             ("PEXPIRE", PROCESSES, 4 * _LIFE_MS),
         ]
-        await ask(self._client, commands)
+        await run_commands(self._client, commands)
 
 
 async def read_processes(client: Client) -> list[Process]:
     """Gateways and then workers, the oldest first. Raises :class:`BrokerUnavailable`."""
-    (ids,) = await ask(client, [("ZRANGE", PROCESSES, 0, _MOST - 1)])
+    (ids,) = await run_commands(client, [("ZRANGE", PROCESSES, 0, _MOST - 1)])
     if not ids:
         return []
-    (told,) = await ask(client, [("MGET", *(process_key(each.decode()) for each in ids))])
+    (told,) = await run_commands(client, [("MGET", *(process_key(each.decode()) for each in ids))])
     found = [_decoder.decode(each) for each in told if each is not None]
     return sorted(found, key=lambda process: (process.kind, process.since, process.id))

@@ -6,7 +6,7 @@ that would tell it from a new one with the same words.
 
 from typing import Final
 
-from shared.broker.client import Client, ask
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import recent_key
 
 _REMEMBERED_MS: Final = 120_000
@@ -14,15 +14,15 @@ _REMEMBERED_MS: Final = 120_000
 
 async def remember_request(client: Client, account: str, body_hash: str, stream_id: str) -> None:
     """Raises :class:`BrokerUnavailable`, as all here do."""
-    await ask(client, [("SET", recent_key(account, body_hash), stream_id, "PX", _REMEMBERED_MS)])
+    await run_commands(client, [("SET", recent_key(account, body_hash), stream_id, "PX", _REMEMBERED_MS)])
 
 
 async def forget_request(client: Client, account: str, body_hash: str) -> None:
     """A first try begins: what the same words made before is another answer, also for its retries."""
-    await ask(client, [("DEL", recent_key(account, body_hash))])
+    await run_commands(client, [("DEL", recent_key(account, body_hash))])
 
 
 async def find_request(client: Client, account: str, body_hash: str) -> str | None:
     """The latest."""
-    (found,) = await ask(client, [("GET", recent_key(account, body_hash))])
+    (found,) = await run_commands(client, [("GET", recent_key(account, body_hash))])
     return None if found is None else found.decode()

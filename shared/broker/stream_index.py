@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.broker.client import Client, ask
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import owned_key, state_key
 from shared.broker.sealing import Sealing
 from shared.broker.status import time_of
@@ -34,10 +34,14 @@ async def list_principal_streams(
     and :class:`ContentUnreadable`."""
     top = "+inf" if page is None else page[0]
     command = ("ZRANGE", owned_key(principal), top, "-inf", "BYSCORE", "REV", "LIMIT", 0, most + _SPARE, "WITHSCORES")
-    (flat,) = await ask(client, [command])
+    (flat,) = await run_commands(client, [command])
     found = [(int(score), name.decode()) for name, score in zip(flat[::2], flat[1::2], strict=True)]
     found = [entry for entry in found if page is None or entry < page]
-    states = await ask(client, [("HMGET", state_key(stream_id), *_FIELDS) for _, stream_id in found]) if found else []
+    states = (
+        await run_commands(client, [("HMGET", state_key(stream_id), *_FIELDS) for _, stream_id in found])
+        if found
+        else []
+    )
     streams: list[dict[str, Any]] = []
     for (created, stream_id), state in zip(found, states, strict=True):
         if state[0] is not None:

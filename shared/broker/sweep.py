@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shared.broker.client import REDIS_ERRORS, Client, run_many
+from shared.broker.client import REDIS_ERRORS, Client, run_scripts
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
 from shared.broker.pipeline_connection import PipelineConnection
@@ -72,7 +72,7 @@ class Sweep:
         """All buckets once."""
         run_id = (await self._client.info("server"))["run_id"]
         calls = [self._scripts.sweep(keys, run_id) for keys in self._keys]
-        for due in await run_many(self._line, calls):
+        for due in await run_scripts(self._line, calls):
             if isinstance(due, BrokerUnavailable):
                 raise due
             if due.stream_ids:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.broker.client import Client, ask
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import log_key, state_key
 from shared.broker.pipeline_connection import Command
 from shared.protocol.lifecycle import ACTIVE
@@ -105,7 +105,7 @@ async def read_timeline(client: Client, stream_ids: list[str]) -> list[StreamTim
     commands: list[Command] = []
     for stream_id in stream_ids:
         commands += [("HMGET", state_key(stream_id), *FIELDS), ("LLEN", log_key(stream_id))]
-    answers = await ask(client, commands)
+    answers = await run_commands(client, commands)
     found = zip(stream_ids, answers[::2], answers[1::2], strict=True)
     return [
         StreamTimeline(stream_id, _texts(values), length)

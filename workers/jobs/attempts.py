@@ -10,7 +10,7 @@ from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from shared.broker.client import Client, run
+from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError, ProviderError
@@ -83,7 +83,9 @@ class ProviderAttempts:
                 await self._breakers.failed(provider.name, error, counts=provider.name not in counted)
                 counted.add(provider.name)
                 with suppress(BrokerUnavailable):  # it is only told to operators
-                    await run(self._client, self._scripts.failed(writer.holder.stream_id, provider.name, error.code))
+                    await run_script(
+                        self._client, self._scripts.failed(writer.holder.stream_id, provider.name, error.code)
+                    )
                 raise
 
         def may_help(error: BaseException) -> bool:

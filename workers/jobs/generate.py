@@ -6,7 +6,7 @@ import secrets
 import traceback
 from types import TracebackType
 
-from shared.broker.client import Client, run
+from shared.broker.client import Client, run_script
 from shared.broker.ending import ABANDONED, Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
@@ -57,7 +57,7 @@ class Generation:
     async def run(self, stream_id: str) -> None:
         """From claim to end. Returns quietly where the stream is held, ended or gone: a job only carries an id."""
         token = f"{self._worker_id}.{secrets.token_hex(8)}"
-        claimed = await run(self._client, self._scripts.claim(stream_id, token))
+        claimed = await run_script(self._client, self._scripts.claim(stream_id, token))
         if isinstance(claimed, Refused):
             logger.debug("stream %s not claimed: %s", stream_id, claimed)
             return

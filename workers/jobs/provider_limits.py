@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from shared.broker import scripts
-from shared.broker.client import Client, run
+from shared.broker.client import Client, run_script
 from shared.broker.queue import enqueue
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
@@ -42,5 +42,5 @@ class ProviderLimits:
 
     async def _unpark(self) -> None:
         for provider, most in self._most.items():
-            for stream_id in await run(self._client, scripts.unpark(provider, most)):
+            for stream_id in await run_script(self._client, scripts.unpark(provider, most)):
                 await enqueue(self._client, stream_id, life_s=self._life_s)

@@ -6,7 +6,7 @@ At low load an append leaves at once; at high load a tick makes them fewer and l
 import asyncio
 from collections.abc import Callable
 
-from shared.broker.client import run_many
+from shared.broker.client import run_scripts
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.errors import BrokerUnavailable
 from workers import metrics
@@ -40,7 +40,7 @@ class Flusher:
             if not ready:
                 continue
             with metrics.APPEND.time():
-                answers = await run_many(self._line, [call for _, call in ready])
+                answers = await run_scripts(self._line, [call for _, call in ready])
             for (writer, _), answer in zip(ready, answers, strict=True):
                 writer.settle(answer)
             if any(isinstance(answer, BrokerUnavailable) for answer in answers):

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 
-from shared.broker.client import REDIS_ERRORS, run_many
+from shared.broker.client import REDIS_ERRORS, run_scripts
 from shared.broker.keys import worker_channel
 from shared.broker.pipeline_connection import PipelineConnection, listen
 from shared.broker.scripts import StreamScripts
@@ -66,7 +66,7 @@ class Leases:
             self._forget_what_may_expire()
             writers, ended = list(self._writers.values()), dict(self._lingering)
             calls = [self._scripts.renew(writer.holder) for writer in (*writers, *ended)]
-            answers = await run_many(self._line, calls) if calls else []
+            answers = await run_scripts(self._line, calls) if calls else []
             unanswered = any(isinstance(answer, BrokerUnavailable) for answer in answers)
             pause_s = self._interval_s / 10 if unanswered else self._interval_s
             for writer, answer in zip(writers, answers[: len(writers)], strict=True):

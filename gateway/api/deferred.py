@@ -21,7 +21,7 @@ from gateway.live.renderer import NullRenderer, Renderer
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Drained, Subscription
 from gateway.state import GatewayState
-from shared.broker.ending import read_all
+from shared.broker.log import read_log
 from shared.broker.retry_dedupe import find_request, forget_request, remember_request
 from shared.errors import Draining, StreamGone, StreamNotFound
 from shared.protocol import events
@@ -125,7 +125,7 @@ async def first_chunk(request: Request, subscription: Subscription) -> tuple[byt
 
 async def _whole_answer(gateway: GatewayState, stream_id: str) -> Transcript:
     """Of a stream that has ended. Raises :class:`GenerationFailed` where it did so badly, whatever came before."""
-    transcript = fold(map(events.decode, await read_all(gateway.client, gateway.scripts, stream_id)))
+    transcript = fold(map(events.decode, await read_log(gateway.client, gateway.scripts, stream_id)))
     if transcript.done is None:
         raise StreamGone
     if transcript.error is not None:

@@ -12,7 +12,7 @@ from gateway.auth.grants import Grant
 from gateway.dialects.openai_responses.stream import About, ResponseEvents
 from gateway.live.batch import Batch
 from gateway.state import GatewayState
-from shared.broker.ending import read_all
+from shared.broker.log import read_log
 from shared.broker.status import read_kept
 from shared.errors import InvalidRequest, StreamGone, StreamNotFound
 from shared.protocol import events
@@ -45,7 +45,7 @@ async def conversation_of(gateway: GatewayState, right: Grant, response_id: str)
         raise InvalidRequest(_NOT_HERE)
     if page.status not in TERMINAL:
         raise InvalidRequest("previous_response_id: that response has not ended yet")
-    stored = await read_all(gateway.client, gateway.scripts, stream_id)
+    stored = await read_log(gateway.client, gateway.scripts, stream_id)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))
     asked: list[dict[str, Any]] = msgspec.json.decode(request)["messages"]
     return [*asked[int(begins) :], *_answer(transcript)]
@@ -64,7 +64,7 @@ async def items_of(gateway: GatewayState, right: Grant, item_ids: Iterable[str])
 
 async def replay_of(gateway: GatewayState, about: About) -> ResponseEvents:
     """Whatever there is of a response by now."""
-    stored = await read_all(gateway.client, gateway.scripts, about.stream_id)
+    stored = await read_log(gateway.client, gateway.scripts, about.stream_id)
     renderer = ResponseEvents(about)
     if stored:  # many, perhaps, and others wait
         await asyncio.to_thread(

@@ -21,7 +21,8 @@ from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
 from shared.broker.client import run_script
-from shared.broker.ending import Outcome, end_unheld, read_all
+from shared.broker.ending import Outcome, end_unheld
+from shared.broker.log import read_log
 from shared.broker.queue import queue_positions
 from shared.broker.replies import LogPage, Refused
 from shared.broker.status import read_state
@@ -93,7 +94,7 @@ async def status(stream_id: StreamId, gateway: Gateway, right: MayRead) -> Strea
         raise StreamGone
     # What the state tells must not be newer than the events: it may have ended between the two reads.
     as_one = page.complete and page.status == state.status
-    stored = page.events if as_one else await read_all(gateway.client, gateway.scripts, stream_id)
+    stored = page.events if as_one else await read_log(gateway.client, gateway.scripts, stream_id)
     if page.status in ACTIVE:
         await _count_as_watching(gateway, stream_id, page, len(stored))
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))  # megabytes, at worst

@@ -8,12 +8,12 @@ from typing import Any, Final
 import msgspec
 
 from shared.broker.client import Client, run_script
-from shared.broker.replies import Claimed, Code, LogPage
+from shared.broker.log import read_log
+from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import GenerationError
 from shared.protocol import events
 from shared.protocol.events import Usage
-from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import STATUS_AFTER
 from shared.protocol.transcript import fold
 from shared.protocol.usage import Estimate
@@ -137,7 +137,7 @@ async def end_claimed(
     """End a stream that was claimed only to be ended: its partial answer is copied under the fresh epoch together
     with the closing events, in one script (design §4 rule 4). False where an abandoned stream has a reader again:
     the claim then stands, and the stream is to go on."""
-    partial = await read_all(client, scripts, stream_id)
+    partial = await read_log(client, scripts, stream_id)
     sent = fold(events.decode(stored) for stored in partial)
     estimate = Estimate.of(claimed.fields)
     usage = estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
@@ -150,18 +150,3 @@ async def end_claimed(
     else:
         logger.debug("stream %s was not ended: %s", stream_id, reply.code)
     return reply.code is not Code.WATCHED
-
-
-async def read_all(client: Client, scripts: StreamScripts, stream_id: str) -> list[bytes]:
-    """Every event of the readable epoch, as of one epoch; empty where there is nothing."""
-    cursor, stored = START, list[bytes]()
-    while True:
-        page = await run_script(client, scripts.read(stream_id, cursor, most_bytes=1024 * 1024))
-        if not isinstance(page, LogPage):
-            return []
-        if page.epoch != cursor.epoch:
-            stored.clear()
-        stored += page.events
-        if page.complete:
-            return stored
-        cursor = EventId(page.epoch, len(stored))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.metadata
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import httpx2
 import pytest
 
 from headrace.sse_decoder import SseDecoder
+from shared.version import VERSION
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -436,6 +438,12 @@ def test_the_decoder_takes_a_retry_without_a_blank_line_and_drops_half_an_event(
     assert decoder.retry_ms == 7
     assert list(decoder.feed(b"id: 1-4\ndata: half\nretry: 123\nretry: soon\n")) == []
     assert decoder.retry_ms == 123
+
+
+async def test_the_version_is_printed_and_is_that_of_the_package() -> None:
+    ended = await finish(await headrace("--version"))
+    assert (ended.code, ended.out, ended.err) == (0, f"headrace {VERSION}\n", "")
+    assert importlib.metadata.version("headrace") == VERSION
 
 
 # --- the real thing

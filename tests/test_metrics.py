@@ -15,6 +15,7 @@ import httpx2
 import pytest
 import yaml
 
+from shared.version import VERSION
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.ports import free_port
@@ -135,6 +136,7 @@ async def test_any_gateway_tells_of_all_that_share_the_folder(busy: System) -> N
     assert metrics.value("headrace_delivery_seconds_count") > 0
     assert metrics.value("headrace_append_seconds_count") > 0
     assert metrics.value("headrace_event_loop_lag_seconds_count") > 0
+    assert metrics.value("headrace_build_info", version=VERSION) == 1
 
 
 async def test_a_worker_that_was_killed_is_not_counted_by_another(start_system: StartSystem, tmp_path: Path) -> None:

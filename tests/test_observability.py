@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shared.version import VERSION
 from tests.collector import Collected, Collector
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
@@ -213,6 +214,12 @@ async def test_a_request_and_its_stream_have_a_line_each_that_join(traced: Syste
     assert (ended["provider"], ended["model"], ended["finish_reason"]) == ("openai", "told", "stop")
     assert 0 <= ended["queued_s"] <= ended["first_token_s"] <= ended["duration_s"]
     assert ended["output_tokens"] > 0
+
+
+async def test_a_start_line_has_the_version(traced: System) -> None:
+    for process in (*traced.gateways, *traced.workers):
+        (line,) = lines(process.log, version=VERSION)
+        assert line["level"] == "info"
 
 
 async def test_a_line_has_the_paths_template_and_ids_that_cannot_forge_one(traced: System) -> None:

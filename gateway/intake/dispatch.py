@@ -1,4 +1,4 @@
-"""Making a stream and putting its id into the queue."""
+"""Creates a stream and queues its job."""
 
 import hmac
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from pydantic import SecretStr
 
 from gateway import metrics
 from gateway.auth.principal import Principal
-from gateway.edge.request_log import current
+from gateway.edge.request_log import current_request_log
 from gateway.intake.admission import Admission, demand_of, refusal
 from gateway.intake.backlog import Backlog
-from shared.broker.client import REDIS_ERRORS, Client, run_script
+from shared.broker.client import Client, run_commands, run_script
 from shared.broker.keys import idempotency_entry_key
 from shared.broker.queue import enqueue, job_of
 from shared.broker.replies import Created, Full, Known, Limited
 from shared.broker.scripts import StreamScripts
-from shared.errors import BrokerUnavailable, HeadraceError, IdempotencyConflict
+from shared.errors import HeadraceError, IdempotencyConflict
 from shared.protocol.ids import idempotency_digest, new_stream_id
 from shared.schemas import ChatRequest, OnDisconnect
 from shared.settings import Settings
@@ -25,12 +25,12 @@ from shared.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """``admission`` is None where the idempotency key already stood for this stream. ``place``: in the queue, 1 for
-    the next; 0 where that is not known."""
+    """``admission``: None if the idempotency key already belonged to this stream. ``queue_position``: 1 is next, 0 is
+    unknown."""
 
     stream_id: str
     admission: Admission | None
-    place: int = 0
+    queue_position: int = 0
 
     @property
     def created(self) -> bool:
@@ -46,22 +46,22 @@ class Dispatch:
 
     async def dispatch(
         self,
-        asked: ChatRequest,
+        chat_request: ChatRequest,
         *,
         body_hash: str,
         principal: Principal,
         idempotency_key: str | None,
         on_disconnect: OnDisconnect,
-        more: Mapping[str, str],
+        extra_fields: Mapping[str, str],
     ) -> Dispatched:
-        """Make the stream, once per key, and queue it. ``more``: further fields of its state. Raises
+        """Create the stream, once per key, and queue it. ``extra_fields``: further fields of its state. Raises
         :class:`InvalidRequest`, :class:`LimitReached`, :class:`QueueFull`, :class:`IdempotencyConflict` and
-        :class:`BrokerUnavailable`; after the last the same call with the same key is safe."""
-        demand = demand_of(principal, asked, self._settings)
+        :class:`BrokerUnavailable`; after the last, the same call with the same key is safe."""
+        demand = demand_of(principal, chat_request, self._settings)
         self._backlog.check()
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
         stream_id = new_stream_id(digest)
-        fields = self._fields(asked, principal.id, on_disconnect) | {"body_hash": body_hash, **more}
+        fields = self._fields(chat_request, principal.id, on_disconnect) | {"body_hash": body_hash, **extra_fields}
         if digest:
             fields["idempotency"] = digest
         call = self._scripts.create(
@@ -73,53 +73,50 @@ class Dispatch:
             case Limited() as limited:
                 raise _counted(refusal(demand, limited))
             case Full(waiting):
-                raise _counted(self._backlog.refusal(f"{waiting} requests wait already"))
-            case Created(place, used):
+                raise _counted(self._backlog.refusal(f"the queue is full: {waiting} requests wait"))
+            case Created(queue_position, used):
                 metrics.STREAMS_CREATED.inc()
-                return Dispatched(stream_id, Admission(demand, used), place)
+                return Dispatched(stream_id, Admission(demand, used), queue_position)
 
     async def find(self, principal: str, idempotency_key: str, body_hash: str | None = None) -> Dispatched | None:
-        """The stream that the key stands for already. Raises :class:`IdempotencyConflict` where a body is given and
-        is another, and :class:`BrokerUnavailable`."""
-        try:
-            key = idempotency_entry_key(idempotency_digest(principal, idempotency_key))
-            entry: bytes | None = await self._client.get(key)
-        except REDIS_ERRORS as error:
-            raise BrokerUnavailable from error
+        """Return the stream that the key already belongs to. Raises :class:`IdempotencyConflict` if a body is given
+        and differs, and :class:`BrokerUnavailable`."""
+        key = idempotency_entry_key(idempotency_digest(principal, idempotency_key))
+        (entry,) = await run_commands(self._client, [("GET", key)])
         if entry is None:
             return None
         stream_id, known_hash = entry.decode().split()
         return _attached(stream_id, known_hash, body_hash or known_hash)
 
     def _fields(
-        self, asked: ChatRequest, principal: str, on_disconnect: OnDisconnect
+        self, chat_request: ChatRequest, principal: str, on_disconnect: OnDisconnect
     ) -> dict[str, str | bytes | int]:
-        grace_s = self._settings.grace_s if asked.grace_s is None else asked.grace_s
-        record = current()
+        grace_s = self._settings.grace_s if chat_request.grace_s is None else chat_request.grace_s
+        request_log = current_request_log()
         return {
-            # What joins the worker's lines and spans to this request's.
-            "request_id": record.request_id if record else "",
-            "traceparent": record.span.traceparent if record else "",
+            # They join the worker's log lines and spans to those of this request.
+            "request_id": request_log.request_id if request_log else "",
+            "traceparent": request_log.span.traceparent if request_log else "",
             "principal": principal,
-            "provider": asked.provider or "",
-            "model": asked.model,
-            "request": asked.model_dump_json(exclude_none=True),
-            "prompt_characters": asked.prompt_characters,
-            "max_tokens": asked.max_tokens or 0,
-            "on_disconnect": asked.on_disconnect or on_disconnect,
+            "provider": chat_request.provider or "",
+            "model": chat_request.model,
+            "request": chat_request.model_dump_json(exclude_none=True),
+            "prompt_characters": chat_request.prompt_characters,
+            "max_tokens": chat_request.max_tokens or 0,
+            "on_disconnect": chat_request.on_disconnect or on_disconnect,
             "grace_ms": round(grace_s * 1000),
-            "on_worker_lost": asked.on_worker_lost,
-            "metadata": msgspec.json.encode(asked.metadata or {}),
+            "on_worker_lost": chat_request.on_worker_lost,
+            "metadata": msgspec.json.encode(chat_request.metadata or {}),
         }
 
     async def enqueue(self, stream_id: str) -> bool:
-        """As :func:`shared.broker.queue.enqueue`, for a stream whose job may be lost."""
+        """Queue a stream again in case its job was lost; see :func:`shared.broker.queue.enqueue`."""
         return await enqueue(self._client, stream_id, life_s=self._settings.unended_s)
 
 
 def _attached(stream_id: str, known_hash: str, body_hash: str) -> Dispatched:
     if known_hash != body_hash:
-        raise IdempotencyConflict("the Idempotency-Key was used before with another body")
+        raise IdempotencyConflict("Idempotency-Key: already used with another body; use a new key")
     return Dispatched(stream_id, None)
 
 
@@ -129,6 +126,7 @@ def _counted(error: HeadraceError) -> HeadraceError:
 
 
 def hash_of(request: ChatRequest, secret: SecretStr | None) -> str:
-    """Equal for equal requests, however their JSON was written; to guess a request from it takes the secret."""
+    """Return a hash that is equal for equal requests, however their JSON was written. Guessing a request from it
+    requires the secret."""
     key = secret.get_secret_value().encode() if secret else b""
     return hmac.digest(key, request.model_dump_json(exclude_none=True).encode(), "sha256").hex()

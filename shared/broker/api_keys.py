@@ -13,10 +13,9 @@ from typing import Final
 
 import msgspec
 
-from shared.broker.client import REDIS_ERRORS, Client, run_commands
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import api_key_key, revoked_key
 from shared.broker.pipeline_connection import Command
-from shared.errors import BrokerUnavailable
 
 PREFIX: Final = "hr-"
 #: So long it is known that a key was revoked; what is made with a key may not last longer.
@@ -71,10 +70,12 @@ async def find_api_key(client: Client, key_id: str) -> ApiKey | None:
 
 async def list_api_keys(client: Client) -> list[ApiKey]:
     """The oldest first."""
-    try:
-        names = [name async for name in client.scan_iter(match=api_key_key("*"), count=1000)]
-    except REDIS_ERRORS as error:
-        raise BrokerUnavailable from error
+    cursor, names = b"0", dict[bytes, None]()  # SCAN may return a name twice
+    while True:
+        ((cursor, found),) = await run_commands(client, [("SCAN", cursor, "MATCH", api_key_key("*"), "COUNT", 1000)])
+        names |= dict.fromkeys(found)
+        if cursor == b"0":
+            break
     stored = (await run_commands(client, [("MGET", *names)]))[0] if names else []
     return sorted((_decoder.decode(key) for key in stored if key is not None), key=lambda key: key.created_at)
 

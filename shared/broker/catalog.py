@@ -6,9 +6,8 @@ to the provider too.
 
 import msgspec
 
-from shared.broker.client import REDIS_ERRORS, Client
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import CATALOG
-from shared.errors import BrokerUnavailable
 
 #: Outlives a fleet of workers that is away for a while; requests then wait in the queue.
 _LIFE_S = 24 * 3600
@@ -30,20 +29,14 @@ _decoder = msgspec.json.Decoder(ProviderModels)
 
 async def publish(client: Client, catalog: Catalog) -> None:
     """What one worker offers. Raises :class:`BrokerUnavailable`."""
-    shelves = {name: msgspec.json.encode(shelf).decode() for name, shelf in catalog.items()}
-    try:
-        async with client.pipeline(transaction=True) as pipe:
-            pipe.hset(CATALOG, mapping=shelves)
-            pipe.expire(CATALOG, _LIFE_S)
-            await pipe.execute()
-    except REDIS_ERRORS as error:
-        raise BrokerUnavailable from error
+    if not catalog:
+        return
+    fields = [item for name, offered in catalog.items() for item in (name, msgspec.json.encode(offered))]
+    await run_commands(client, [("HSET", CATALOG, *fields), ("EXPIRE", CATALOG, _LIFE_S)])
 
 
 async def read_catalog(client: Client) -> Catalog:
     """Raises :class:`BrokerUnavailable`."""
-    try:
-        stored: dict[bytes, bytes] = await client.hgetall(CATALOG)  # type: ignore[misc]  # redis-py's own union
-    except REDIS_ERRORS as error:
-        raise BrokerUnavailable from error
-    return {name.decode(): _decoder.decode(shelf) for name, shelf in sorted(stored.items())}
+    (flat,) = await run_commands(client, [("HGETALL", CATALOG)])
+    stored = sorted(zip(flat[::2], flat[1::2], strict=True))
+    return {name.decode(): _decoder.decode(offered) for name, offered in stored}

@@ -131,6 +131,11 @@ async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> 
     return answers
 
 
+def parse_info(reply: bytes) -> dict[str, str]:
+    """Parse the reply of ``INFO``."""
+    return dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
+
+
 async def _send(client: RedisConnection, calls: Sequence[Call[T]]) -> list[Any]:
     return await client.exchange(
         [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments) for call in calls]
@@ -148,11 +153,8 @@ def _trouble(answer: Any) -> BrokerUnavailable | None:
 async def check_fitness(client: Client) -> None:
     """Raises :class:`BrokerUnfit` for a Redis that is too old or would evict keys, and
     :class:`BrokerUnavailable`."""
-    try:
-        info: dict[str, Any] = await client.info()
-    except REDIS_ERRORS as error:
-        raise BrokerUnavailable from error
-    version = str(info.get("valkey_version") or info.get("redis_version", "0"))
+    info = parse_info((await run_commands(client, [("INFO",)]))[0])
+    version = info.get("valkey_version") or info.get("redis_version", "0")
     if int(version.split(".", maxsplit=1)[0]) < 7:
         raise BrokerUnfit(f"Redis {version} is too old: Headrace needs Redis 7 or Valkey")
     policy = info.get("maxmemory_policy", "noeviction")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from shared.broker.client import Client, run_commands
+from shared.broker.client import Client, parse_info, run_commands
 from shared.broker.keys import stream_keys, sweep_keys
 
 _INDEXES = [index for index, _ in sweep_keys()]
@@ -31,9 +31,7 @@ async def read_memory(client: Client) -> Memory:
             *(("ZRANDMEMBER", index) for index in _INDEXES),
         ],
     )
-    info, counts, ids = answers[0], answers[1 : len(_INDEXES) + 1], answers[len(_INDEXES) + 1 :]
-    if isinstance(info, bytes):
-        info = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    info, counts, ids = parse_info(answers[0]), answers[1 : len(_INDEXES) + 1], answers[len(_INDEXES) + 1 :]
     some = [each.decode() for each in ids if each is not None][:_LOOKED_AT]
     keys = [key for stream_id in some for key in stream_keys(stream_id)[:3]]
     sizes = await run_commands(client, [("MEMORY", "USAGE", key, "SAMPLES", 16) for key in keys]) if keys else []

@@ -6,10 +6,9 @@ from typing import Any
 
 import msgspec
 
-from shared.broker.client import REDIS_ERRORS, Client
+from shared.broker.client import Client, run_commands
 from shared.broker.keys import state_key
 from shared.broker.sealing import Sealing
-from shared.errors import BrokerUnavailable
 
 _FIELDS = (
     "status", "finish_reason", "reason", "provider", "model", "attempt", "metadata", "created", "started", "ended",
@@ -34,10 +33,7 @@ class StreamState:
 
 async def read_state(client: Client, sealing: Sealing, stream_id: str) -> StreamState | None:
     """None where there is none. Raises :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
-    try:
-        values: list[bytes | None] = await client.hmget(state_key(stream_id), list(_FIELDS))  # type: ignore[misc]
-    except REDIS_ERRORS as error:
-        raise BrokerUnavailable from error
+    (values,) = await run_commands(client, [("HMGET", state_key(stream_id), *_FIELDS)])
     text = sealing.texts(stream_id, _FIELDS, values)
     if text["status"] is None:
         return None
@@ -57,10 +53,7 @@ async def read_state(client: Client, sealing: Sealing, stream_id: str) -> Stream
 
 async def read_kept(client: Client, sealing: Sealing, stream_id: str, name: str) -> str | None:
     """A field of the state that a dialect put there. Raises as above."""
-    try:
-        value: bytes | None = await client.hget(state_key(stream_id), name)  # type: ignore[misc]
-    except REDIS_ERRORS as error:
-        raise BrokerUnavailable from error
+    (value,) = await run_commands(client, [("HGET", state_key(stream_id), name)])
     return sealing.texts(stream_id, (name,), (value,))[name]
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shared.broker.client import REDIS_ERRORS, Client, run_scripts
+from shared.broker.client import REDIS_ERRORS, Client, parse_info, run_commands, run_scripts
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
 from shared.broker.pipeline_connection import PipelineConnection
@@ -70,7 +70,7 @@ class Sweep:
 
     async def sweep(self) -> None:
         """All buckets once."""
-        run_id = (await self._client.info("server"))["run_id"]
+        run_id = parse_info((await run_commands(self._client, [("INFO", "server")]))[0])["run_id"]
         calls = [self._scripts.sweep(keys, run_id) for keys in self._keys]
         for due in await run_scripts(self._line, calls):
             if isinstance(due, BrokerUnavailable):
@@ -79,11 +79,15 @@ class Sweep:
                 await self._look_at(due)
 
     async def _is_my_turn(self) -> bool:
-        if await self._client.set(SWEEP, self._own_id, nx=True, px=_TURN_MS):
+        took, sweeper = await run_commands(
+            self._client, [("SET", SWEEP, self._own_id, "NX", "PX", _TURN_MS), ("GET", SWEEP)]
+        )
+        if took is not None:
             return True
-        if await self._client.get(SWEEP) != self._own_id:
+        if sweeper != self._own_id:
             return False
-        return bool(await self._client.pexpire(SWEEP, _TURN_MS))
+        (extended,) = await run_commands(self._client, [("PEXPIRE", SWEEP, _TURN_MS)])
+        return bool(extended)
 
     async def _look_at(self, due: Due) -> None:
         for waits in await self._waiting(due):
@@ -95,14 +99,12 @@ class Sweep:
 
     async def _waiting(self, due: Due) -> list["_Waiting"]:
         """Those that are there."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for stream_id in due.stream_ids:
-                pipe.hmget(state_key(stream_id), ["status", "created", "lease_until", "cancel"])
-            states = await pipe.execute()
+        fields = ("status", "created", "lease_until", "cancel")
+        states = await run_commands(self._client, [("HMGET", state_key(each), *fields) for each in due.stream_ids])
         waiting = []
         for stream_id, (status, created, lease_until, cancel) in zip(due.stream_ids, states, strict=True):
             if status is None:  # it expired unended; should its worker restore it, that has it looked at again
-                await self._client.zrem(index_key(stream_id), stream_id)
+                await run_commands(self._client, [("ZREM", index_key(stream_id), stream_id)])
             else:
                 for_ms = due.now_ms - max(int(created), int(lease_until or 0))
                 waiting.append(_Waiting(stream_id, for_ms, Status(status.decode()), is_cancelled=cancel is not None))

@@ -33,12 +33,12 @@ async def test_a_feed_that_its_readers_left_is_not_read_beside_the_new_one(tmp_p
             hub.caught_up(left, EventId(1, 1))
         with hub.join(Subscription(hub, stream_id, START, PAGE, Native(stream_id))) as feed:
             hub.caught_up(feed, EventId(1, 1))
-            hub._grew(left)  # as after an XREAD that failed while its reader left
+            hub._mark_unread(left)  # as after an XREAD that failed while its reader left
             await client.xadd(
                 stream_keys(stream_id)[2], {"e": b'token {"token":"x","token_index":0,"n":1}'}, id="1-2"
             )
             version = feed.version
-            hub._grew(feed)
+            hub._mark_unread(feed)
             async with asyncio.timeout(10):
                 while feed.position != EventId(1, 2):
                     await feed.changed_since(version)

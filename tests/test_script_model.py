@@ -125,7 +125,7 @@ class SteppedHub(Hub):
         self.lost_after_s = LOST_AFTER_S
         self._words: asyncio.Queue[str] = asyncio.Queue()
         self._waits = False
-        self._something_grew.set()
+        self._has_unread.set()
         self._follower = bench.loop.create_task(self.follow_tails())
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
@@ -149,7 +149,7 @@ class SteppedHub(Hub):
 
     async def compare(self) -> None:
         await self._compare()
-        await self._tell_moves()
+        await self._send_pending()
 
     async def close(self) -> None:
         self._follower.cancel()
@@ -162,13 +162,13 @@ class SteppedHub(Hub):
         while True:
             self._waits = True
             word = await self._words.get()
-            self._something_grew.set()  # so that its loop comes back here
+            self._has_unread.set()  # so that its loop comes back here
             live = {feed.tail_key: feed for feed in self._feeds.values() if feed.position is not None}
             if word == "wake":  # the list of tails is made anew
                 return []
             if word == "fetch" and live:
                 cursors = [feed.tail_cursor for feed in live.values()]
-                (answer,) = await self._reading.exchange([("XREAD", "COUNT", 2, "STREAMS", *live, *cursors)])
+                (answer,) = await self._tails.exchange([("XREAD", "COUNT", 2, "STREAMS", *live, *cursors)])
                 fetched = [(live[key], entries) for key, entries in answer or []]
             if word == "deliver":
                 return fetched

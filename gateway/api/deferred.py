@@ -18,7 +18,7 @@ from gateway.dialects.status_codes import GenerationFailed
 from gateway.intake.dispatch import Dispatched, hash_of
 from gateway.intake.submit import ask, check_key, headers_of, page_of
 from gateway.live.renderer import NullRenderer, Renderer
-from gateway.live.sse import StreamResponse
+from gateway.live.sse import StreamResponse, wait_for_disconnect
 from gateway.live.subscription import Drained, Subscription
 from gateway.state import GatewayState
 from shared.broker.log import read_log
@@ -106,7 +106,7 @@ async def first_chunk(request: Request, subscription: Subscription) -> tuple[byt
     leaves meanwhile, and ClientDisconnect where the client does."""
     chunks = subscription.chunks()
     coming = asyncio.ensure_future(anext(chunks, b""))
-    leaving = asyncio.create_task(_until_disconnect(request))
+    leaving = asyncio.create_task(wait_for_disconnect(request.receive))
     try:
         await asyncio.wait((coming, leaving), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -154,8 +154,3 @@ async def _stands(gateway: GatewayState, caller: Principal, stream_id: str) -> b
         page = await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
         return page.status not in _FAILED
     return False
-
-
-async def _until_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

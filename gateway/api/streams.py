@@ -79,7 +79,7 @@ async def _tell_of_resume(gateway: GatewayState, stream_id: str, how: str) -> No
     """At once where the request is traced, since its span belongs into the trace of the stream; else some time."""
     record = request_record()
     if record is None or not record.can_be_traced:
-        gateway.hub.came_back(stream_id, how)
+        gateway.hub.record_resume(stream_id, how)
         return
     with suppress(BrokerUnavailable):  # a full Redis can be read all the same
         record.resumed(await run_script(gateway.client, gateway.scripts.resumed(stream_id, how)), how)

@@ -1,21 +1,25 @@
-"""A piece of a stream on its way to a client."""
+"""Batch of consecutive events of one stream, on its way to clients."""
 
 from collections.abc import Sequence
 
 from shared.protocol.ids import EventId
 
-#: An event's id as it is sent, and the event as it is stored. What never stood in a stream has the id ``b""``.
-Numbered = tuple[bytes, bytes]
+#: An event's id as clients receive it, and the event as Redis stores it. The id is ``b""`` for an event that no
+#: stream contains.
+StoredEvent = tuple[bytes, bytes]
 
 
 class Batch:
-    """Events that follow each other, up to ``last``. ``reset``: who has shown something of the stream has to throw it
-    away first. ``ended``: `done` is among them. ``native``: as rendered for the first who asked, for all others."""
+    """Consecutive events up to and including ``last``.
+
+    ``reset``: a client must discard the part of the stream that it shows. ``ended``: the last event is `done`.
+    ``native``: cached frames of the native dialect, shared by all clients that receive this batch.
+    """
 
     __slots__ = ("ended", "events", "last", "native", "reset")
 
     def __init__(
-        self, events: Sequence[Numbered], last: EventId, *, reset: bool = False, ended: bool = False
+        self, events: Sequence[StoredEvent], last: EventId, *, reset: bool = False, ended: bool = False
     ) -> None:
         self.events = events
         self.last = last

@@ -1,83 +1,88 @@
-"""The recent events of one live stream: what its readers on this gateway share.
+"""Recent events of one live stream, shared by all its readers on this gateway.
 
-A contiguous run of one epoch. A reader owns nothing here but its
-cursor; one that is not covered (it is behind the run, or of another epoch) reads the log instead.
+A feed holds consecutive events of one epoch. A reader owns only its cursor. If the feed does not cover that cursor
+(it is older than the first event here, or of another epoch), the reader reads the log instead.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from gateway import metrics
-from gateway.live.batch import Batch, Numbered
+from gateway.live.batch import Batch, StoredEvent
 from shared.broker.keys import tail_key
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id, parse_event_id
 
-if TYPE_CHECKING:
-    from gateway.live.subscription import Subscription
-
-#: Events kept; the run is cut back to this when it is twice as long.
+#: Number of events kept; a feed is cut back to this when it holds twice as many.
 RING = 256
-#: One write to a client is not much larger, so that a slow one can take it within the write deadline.
-MOST_BYTES = 64 * 1024
+#: Limit of one write to a client, so that a slow client can take it within the write deadline. The event that reaches
+#: the limit is still included.
+MAX_BATCH_BYTES = 64 * 1024
 
 
-_NOTHING: Final = Batch((), START)
-#: As XREAD gives it: id, [field, value].
+_EMPTY: Final = Batch((), START)
+#: An entry as XREAD returns it: id, [field, value].
 Entry = tuple[bytes, list[bytes]]
 
 
+class Reader(Protocol):
+    """Reader of a feed. ``cursor``: the last event that was handed to its client."""
+
+    stream_id: str
+    cursor: EventId
+
+
 class Feed:
-    """``tail_key`` and ``tail_cursor``: what to XREAD, after which id. Nothing is read until a reader that has caught
-    up says where to begin."""
+    """``tail_key`` and ``tail_cursor`` are the arguments of XREAD. The tail is not read until a reader that has
+    caught up with the log provides the first cursor."""
 
     def __init__(self, stream_id: str) -> None:
         self.stream_id = stream_id
         self.tail_key = tail_key(stream_id).encode()
         self.tail_cursor = b""
-        self.place: int | None = None  # in the queue, 1 for the next, 0 for unknown; None once somebody has taken it
-        self.missing = False  # Redis has no state: maybe a worker will heal it
-        self.heard_at = 0.0  # of an append that is being timed, until a reader has it
-        self.compared_at: EventId | None = None  # the position at the last comparison with Redis
-        self.acknowledged = START  # the lead that Redis was last told
-        self.readers: set[Subscription] = set()
+        self.queue_position: int | None = None  # 1 is next, 0 is unknown; None once a worker has claimed the stream
+        self.missing = False  # Redis has no state of the stream; a worker may restore it
+        self.notified_at = 0.0  # when an append that is being timed was announced; 0 if none is
+        self.compared_at: EventId | None = None  # position at the last comparison with Redis
+        self.acknowledged = START  # the lead as last reported to Redis
+        self.readers: set[Reader] = set()
         self.version = 0
         self._epoch = 0
-        self._first = 0  # seq of the first event of the run
+        self._first = 0  # seq of the first event held
         self._last = 0  # seq of the last event seen
-        self._next = b""  # the id that continues the run
-        self._events: list[Numbered] = []
-        self._runs: dict[int, Batch] = {}  # handed out since the last event came, by the seq they follow
+        self._next = b""  # id of the event that continues the feed
+        self._events: list[StoredEvent] = []
+        self._batches: dict[int, Batch] = {}  # handed out since the last event came, by the seq they follow
         self._ended = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._loop = asyncio.get_running_loop()
 
     @property
     def position(self) -> EventId | None:
-        """The last event seen."""
+        """Id of the last event seen."""
         return EventId(self._epoch, self._last) if self.tail_cursor else None
 
     @property
     def is_live(self) -> bool:
-        """Somebody reads it, and from the tail."""
+        """True if the feed has readers and reads from the tail."""
         return bool(self.tail_cursor and self.readers)
 
     @property
     def lead(self) -> EventId:
-        """The cursor of the reader that is farthest, of those in the readable epoch."""
+        """Cursor of the leading reader, among readers in the readable epoch."""
         cursors = [reader.cursor for reader in self.readers]
         if self.tail_cursor:
             cursors = [cursor for cursor in cursors if cursor.epoch == self._epoch]
         return max(cursors, default=START)
 
     def rewind(self, at: EventId) -> None:
-        """Forget the run, if any, and read the tail from ``at`` on. Readers elsewhere find their way by the log."""
+        """Discard all events and read the tail from ``at`` on. Readers at other cursors continue from the log."""
         self.tail_cursor = format_event_id(*at)
         self._clear(at.epoch, at.seq)
         self.wake()
 
     def add(self, entries: list[Entry]) -> None:
-        """What an XREAD gave. A hole (the tail was trimmed) or a new epoch begins the run anew."""
+        """Append the entries of an XREAD. A hole (the tail was trimmed) or a new epoch discards earlier events."""
         for at, (_, stored) in entries:
             if at != self._next or self._ended:
                 epoch, seq = parse_event_id(at.decode())
@@ -89,33 +94,35 @@ class Feed:
             self._events.append((at, stored))
             self._ended = events.is_done(stored)
         self.tail_cursor = entries[-1][0]
-        self._runs.clear()
+        self._batches.clear()
         if len(self._events) > 2 * RING:
             cut = len(self._events) - RING
             del self._events[:cut]
             self._first += cut
         self.wake()
 
-    def wait_at(self, place: int) -> int:
-        """The stream waits, at ``place`` as its reader heard; where it does as far as we know."""
-        if not self.place:
-            self.place = place
-        return self.place
+    def join_queue(self, queue_position: int) -> int:
+        """Record that the stream waits for a worker. Return the best known queue position: the feed's own if there is
+        one, else ``queue_position``."""
+        if not self.queue_position:
+            self.queue_position = queue_position
+        return self.queue_position
 
-    def stands_at(self, place: int | None) -> None:
-        """What Redis says of a stream that waits; readers are told where it has changed."""
-        if self.place != place:
-            self.place = place
+    def set_queue_position(self, queue_position: int | None) -> None:
+        """Set the queue position that Redis reports; wake readers if it has changed."""
+        if self.queue_position != queue_position:
+            self.queue_position = queue_position
             self.wake()
 
-    def suspect(self, *, missing: bool) -> None:
-        """Whether Redis has lost the stream; readers are woken to look for themselves."""
+    def set_missing(self, *, missing: bool) -> None:
+        """Record if Redis has lost the stream. Readers wake and check the log themselves."""
         if self.missing != missing:
             self.missing = missing
             self.wake()
 
     async def changed_since(self, version: int) -> None:
-        """Until ``version`` is another than it was; taken before looking, it misses nothing."""
+        """Wait until the feed's version differs from ``version``. Read ``version`` before inspecting the feed, so
+        that no wake-up is lost."""
         if self.version != version:
             return
         waiter = self._loop.create_future()
@@ -126,29 +133,30 @@ class Feed:
             self._waiters.discard(waiter)
 
     def after(self, cursor: EventId) -> Batch | None:
-        """What follows ``cursor``, maybe nothing, which has no ``last``; None where the run does not cover it."""
+        """Return the events that follow ``cursor``. None: the feed does not cover the cursor. A batch without events
+        means that there is nothing new yet; its ``last`` has no meaning."""
         if not self.tail_cursor or self.missing:
             return None
         epoch, seq = cursor
         if epoch != self._epoch:
-            # A reader may have met a newer epoch in the log before the tail told us; then the log has the word.
+            # A reader may meet a newer epoch in the log before the tail delivers it; then the log is authoritative.
             if epoch > self._epoch or self._first != 1 or not self._events:
                 return None
-            return self._run(0, reset=cursor != START)
+            return self._batch(0, reset=cursor != START)
         if seq == self._last:
-            return _NOTHING
+            return _EMPTY
         if not self._first - 1 <= seq < self._last:
             return None
-        if (run := self._runs.get(seq)) is None:
-            run = self._runs[seq] = self._run(seq + 1 - self._first, reset=False)
-        return run
+        if (batch := self._batches.get(seq)) is None:
+            batch = self._batches[seq] = self._batch(seq + 1 - self._first, reset=False)
+        return batch
 
-    def _run(self, index: int, *, reset: bool) -> Batch:
+    def _batch(self, index: int, *, reset: bool) -> Batch:
         following = self._events[index : index + RING]
         size = 0
         for count, (_, stored) in enumerate(following, 1):
             size += len(stored)
-            if size >= MOST_BYTES:
+            if size >= MAX_BATCH_BYTES:
                 del following[count:]
                 break
         last = EventId(self._epoch, self._first + index + len(following) - 1)
@@ -160,11 +168,11 @@ class Feed:
         self._next = format_event_id(epoch, last + 1)
         self._first = last + 1
         self._events.clear()
-        self._runs.clear()
+        self._batches.clear()
         self._ended = False
 
     def wake(self) -> None:
-        """Let every reader look again."""
+        """Wake every reader so that it inspects the feed again."""
         self.version += 1
         for waiter in self._waiters:
             if not waiter.done():

@@ -1,7 +1,7 @@
-"""A gateway process's one reader of Redis, serving all its subscriptions.
+"""Single reader of Redis in a gateway process, shared by all its subscriptions.
 
-One task blocks on all live tails at once; one keeps the reader leases, tells Redis how far the leading readers are
-and compares streams that are silent with what Redis says of them. A thousand viewers of one stream cost one read.
+One task reads all live tails with one command. Another renews reader leases, acknowledges the leading readers'
+cursors and compares silent streams with their state in Redis. A thousand viewers of one stream cost one read.
 """
 
 import asyncio
@@ -13,8 +13,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from gateway import metrics
-from gateway.live.feed import Entry, Feed
-from gateway.live.subscription import Subscription
+from gateway.live.feed import Entry, Feed, Reader
 from shared.broker.client import REDIS_ERRORS, Client, run_script, run_scripts
 from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import Command, PipelineConnection, listen
@@ -28,21 +27,24 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: How often silent streams are compared with their state, and reader leases renewed; more often for a short lease.
+#: Interval at which silent streams are compared with their state and reader leases renewed; less for a short lease.
 COMPARE_S = 2.0
-#: How often those who wait are told that they have moved up.
+#: Interval at which clients that wait receive their new queue position.
 QUEUE_POSITIONS_S = 1.0
-_MOST_PER_STREAM = 256
+#: Delay before the next try after Redis has failed.
+_RETRY_S = 0.2
+_MAX_EVENTS_PER_STREAM = 256
 
 
 class Hub:
-    """``reading`` is used for the tails, ``telling`` for what is said of readers, ``client`` for the rest."""
+    """``tails`` is the connection for XREAD, ``reports`` the connection for acknowledgements, ``client`` serves the
+    remaining calls."""
 
     def __init__(
         self,
         client: Client,
-        reading: PipelineConnection,
-        telling: PipelineConnection,
+        tails: PipelineConnection,
+        reports: PipelineConnection,
         scripts: StreamScripts,
         settings: Settings,
         gateway_id: str,
@@ -50,157 +52,157 @@ class Hub:
         self.lost_after_s = settings.lease_s + HEALING_MS / 1000
         self.draining = False
         self._client = client
-        self._reading = reading
-        self._telling = telling
+        self._tails = tails
+        self._reports = reports
         self._scripts = scripts
         self._gateway_id = gateway_id
         self._compare_s = min(COMPARE_S, settings.reader_lease_s / 3)
         self._settings = settings
         self._acknowledge_every = max(1, settings.window // 4)
         self._feeds: dict[str, Feed] = {}
-        self._grown: dict[Feed, None] = {}  # those whose tails have more to give
-        self._moved: dict[Feed, None] = {}  # leads that Redis should hear of before the next comparison
-        self._left: dict[str, EventId] = {}
-        self._returns: list[tuple[str, str]] = []
-        self._times_next = False  # one append a second is followed until a reader has it
-        self._something_moved = asyncio.Event()
-        self._something_grew = asyncio.Event()
+        self._unread: dict[Feed, None] = {}  # feeds whose tails have more events
+        self._pending_acks: dict[Feed, None] = {}  # feeds whose leads Redis needs before the next comparison
+        self._pending_leaves: dict[str, EventId] = {}
+        self._pending_resumes: list[tuple[str, str]] = []
+        self._times_next_append = False  # one append a second is timed until a reader has received it
+        self._has_pending = asyncio.Event()
+        self._has_unread = asyncio.Event()
 
     def drain(self) -> None:
-        """Tell every subscription to leave; no new ones come."""
+        """Make every subscription leave. The caller admits no new ones."""
         self.draining = True
         for feed in self._feeds.values():
             feed.wake()
 
     @property
     def load(self) -> tuple[int, int]:
-        """Streams that are read here, and by how many."""
+        """Number of streams that are read here, and of their readers."""
         return len(self._feeds), sum(len(feed.readers) for feed in self._feeds.values())
 
-    # --- what subscriptions do
+    # --- calls from subscriptions
 
     @contextmanager
-    def join(self, subscription: Subscription) -> Iterator[Feed]:
-        """Be counted as a reader of the stream while inside."""
-        stream_id = subscription.stream_id
+    def join(self, reader: Reader) -> Iterator[Feed]:
+        """Count ``reader`` as a reader of its stream while the context is open."""
+        stream_id = reader.stream_id
         feed = self._feeds.get(stream_id)
         if feed is None:
             feed = self._feeds[stream_id] = Feed(stream_id)
             metrics.STREAMS.inc()
-        feed.readers.add(subscription)
-        self._move(feed)
+        feed.readers.add(reader)
+        self._acknowledge_soon(feed)
         metrics.SUBSCRIPTIONS.inc()
         try:
             yield feed
         finally:
             metrics.SUBSCRIPTIONS.dec()
             lead = feed.lead
-            feed.readers.discard(subscription)
+            feed.readers.discard(reader)
             if not feed.readers:
                 del self._feeds[stream_id]
                 metrics.STREAMS.dec()
-                self._grown.pop(feed, None)
-                self._moved.pop(feed, None)
-                self._left[stream_id] = lead
-                self._something_moved.set()
+                self._unread.pop(feed, None)
+                self._pending_acks.pop(feed, None)
+                self._pending_leaves[stream_id] = lead
+                self._has_pending.set()
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
-        """A reader has all of the log; read the tail from there."""
+        """Read the feed's tail from ``at`` on: a reader has received the whole log."""
         if feed.position is None:
             feed.rewind(at)
-            self._grew(feed)
+            self._mark_unread(feed)
 
     def advanced(self, feed: Feed, cursor: EventId) -> None:
-        """A reader was handed everything up to ``cursor``."""
-        if feed.heard_at:
-            metrics.DELIVERY.observe(asyncio.get_running_loop().time() - feed.heard_at)
-            feed.heard_at = 0.0
-        told = feed.acknowledged
-        if cursor.epoch != told.epoch or cursor.seq - told.seq >= self._acknowledge_every:
-            self._move(feed)
+        """Note that a reader has delivered everything up to ``cursor``."""
+        if feed.notified_at:
+            metrics.DELIVERY.observe(asyncio.get_running_loop().time() - feed.notified_at)
+            feed.notified_at = 0.0
+        acknowledged = feed.acknowledged
+        if cursor.epoch != acknowledged.epoch or cursor.seq - acknowledged.seq >= self._acknowledge_every:
+            self._acknowledge_soon(feed)
 
-    def came_back(self, stream_id: str, how: str) -> None:
-        """A reader has; its stream's timeline is to say so, if Redis can be told."""
-        self._returns.append((stream_id, how))
-        self._something_moved.set()
+    def record_resume(self, stream_id: str, how: str) -> None:
+        """Add a resume to the stream's timeline with the next report. Lost if Redis is unavailable."""
+        self._pending_resumes.append((stream_id, how))
+        self._has_pending.set()
 
     async def read(self, stream_id: str, after: EventId) -> LogPage | Gone | Lost | None:
-        """A page of the log. Raises :class:`BrokerUnavailable`."""
+        """Read a page of the log. Raises :class:`BrokerUnavailable`."""
         return await run_script(self._client, self._scripts.read(stream_id, after))
 
-    # --- the tasks
+    # --- tasks
 
     async def listen_for_growth(self) -> None:
-        """For ever: whose tails have grown, as the scripts that write them say."""
+        """Run until cancelled: receive the notifications that scripts publish when they append to a tail."""
         while True:
             try:
                 async with aclosing(listen(self._settings.redis_url, gateway_channel(self._gateway_id))) as batches:
                     async for batch in batches:
-                        # The empty one: from now on nothing is missed; of what was before, nobody knows.
+                        # An empty batch: the subscription begins. Earlier notifications may have been lost.
                         for stream_id in map(bytes.decode, batch) if batch else list(self._feeds):
                             if (feed := self._feeds.get(stream_id)) is not None:
-                                self._grew(feed)
-                                if self._times_next:
-                                    self._times_next = False
-                                    feed.heard_at = asyncio.get_running_loop().time()
+                                self._mark_unread(feed)
+                                if self._times_next_append:
+                                    self._times_next_append = False
+                                    feed.notified_at = asyncio.get_running_loop().time()
             except REDIS_ERRORS as error:
-                refused = isinstance(error, ResponseError)  # such as a user who may not use the channel
-                logger.log(logging.WARNING if refused else logging.DEBUG, "nothing is heard of the tails: %r", error)
-                await asyncio.sleep(0.2)
+                refused = isinstance(error, ResponseError)  # such as a Redis user without access to the channel
+                logger.log(logging.WARNING if refused else logging.DEBUG, "tail notifications unavailable: %r", error)
+                await asyncio.sleep(_RETRY_S)
 
     async def follow_tails(self) -> None:
-        """For ever: one XREAD over all tails that have grown."""
+        """Run until cancelled: read every tail that has grown, with one XREAD."""
         while True:
-            await self._something_grew.wait()
-            self._something_grew.clear()
-            grown, self._grown = self._grown, {}
+            await self._has_unread.wait()
+            self._has_unread.clear()
+            unread, self._unread = self._unread, {}
             try:
-                for feed, entries in await self._read_tails([feed for feed in grown if feed.is_live]):
+                for feed, entries in await self._read_tails([feed for feed in unread if feed.is_live]):
                     self._add(feed, entries)
-                    if len(entries) == _MOST_PER_STREAM:
-                        self._grew(feed)
+                    if len(entries) == _MAX_EVENTS_PER_STREAM:
+                        self._mark_unread(feed)
             except REDIS_ERRORS as error:
-                logger.debug("the tails are out of reach: %s", type(error).__name__)
-                await asyncio.sleep(0.2)
-                for feed in grown:
-                    self._grew(feed)
+                logger.debug("tails unavailable: %s", type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+                for feed in unread:
+                    self._mark_unread(feed)
 
     async def keep_leases(self) -> None:
-        """For ever: reader leases and leads to Redis, positions back."""
+        """Run until cancelled: renew reader leases, acknowledge leads and fetch log positions."""
         loop = asyncio.get_running_loop()
         next_comparison = loop.time() + self._compare_s
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(next_comparison):
-                    await self._something_moved.wait()
-            self._something_moved.clear()
-            await self._tell_moves()
-            if loop.time() >= next_comparison:  # not left to the timeout: moves without a pause would starve it
+                    await self._has_pending.wait()
+            self._has_pending.clear()
+            await self._send_pending()
+            if loop.time() >= next_comparison:  # the timeout alone would never fire if reports came without a pause
                 next_comparison = loop.time() + self._compare_s
                 await self._compare()
 
     async def follow_queue_positions(self) -> None:
-        """For ever: where those that wait stand in the queue, or among those parked for a provider."""
+        """Run until cancelled: update the positions of streams in the queue and of streams parked for a provider."""
         while True:
             await asyncio.sleep(QUEUE_POSITIONS_S)
-            self._times_next = True
-            feeds = [feed for feed in self._feeds.values() if feed.place is not None]
+            self._times_next_append = True
+            feeds = [feed for feed in self._feeds.values() if feed.queue_position is not None]
             with suppress(BrokerUnavailable):
-                places = await queue_positions(self._client, [feed.stream_id for feed in feeds], self._settings)
-                for feed, place in zip(feeds, places, strict=True):
-                    feed.stands_at(place)
+                positions = await queue_positions(self._client, [feed.stream_id for feed in feeds], self._settings)
+                for feed, position in zip(feeds, positions, strict=True):
+                    feed.set_queue_position(position)
 
-    # --- inside
+    # --- internal
 
-    def _move(self, feed: Feed) -> None:
+    def _acknowledge_soon(self, feed: Feed) -> None:
         feed.acknowledged = feed.lead
-        self._moved[feed] = None
-        self._something_moved.set()
+        self._pending_acks[feed] = None
+        self._has_pending.set()
 
-    def _grew(self, feed: Feed) -> None:
-        if feed.readers:  # else there may be another feed of the stream by now
-            self._grown[feed] = None
-            self._something_grew.set()
+    def _mark_unread(self, feed: Feed) -> None:
+        if feed.readers:  # without readers it may have been replaced by another feed of the same stream
+            self._unread[feed] = None
+            self._has_unread.set()
 
     def _add(self, feed: Feed, entries: list[Entry]) -> None:
         try:
@@ -211,56 +213,57 @@ class Hub:
                     break
             feed.add(entries)
         except ContentUnreadable:
-            feed.suspect(missing=True)  # readers look into the log, and hear there why they get nothing
+            feed.set_missing(missing=True)  # readers turn to the log, which raises the error for their clients
 
     async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
         if not feeds:
             return []
         keys = {feed.tail_key: feed for feed in feeds}
         cursors = [feed.tail_cursor for feed in feeds]
-        command: Command = ("XREAD", "COUNT", _MOST_PER_STREAM, "STREAMS", *keys, *cursors)
-        (answer,) = await self._reading.exchange([command])
-        if isinstance(answer, Exception):
-            raise answer
-        return [(keys[key], entries) for key, entries in answer or []]
+        command: Command = ("XREAD", "COUNT", _MAX_EVENTS_PER_STREAM, "STREAMS", *keys, *cursors)
+        (reply,) = await self._tails.exchange([command])
+        if isinstance(reply, Exception):
+            raise reply
+        return [(keys[key], entries) for key, entries in reply or []]
 
-    async def _tell_moves(self) -> None:
-        moved, self._moved = self._moved, {}
-        left, self._left = self._left, {}
-        returns, self._returns = self._returns, []
-        feeds = [feed for feed in moved if feed.readers]
+    async def _send_pending(self) -> None:
+        acks, self._pending_acks = self._pending_acks, {}
+        leaves, self._pending_leaves = self._pending_leaves, {}
+        resumes, self._pending_resumes = self._pending_resumes, []
+        feeds = [feed for feed in acks if feed.readers]
         calls: list[Call[Any]] = [self._acknowledgement(feed) for feed in feeds]
         calls += [
             self._scripts.leave(stream_id, self._gateway_id, lead)
-            for stream_id, lead in left.items()
+            for stream_id, lead in leaves.items()
             if stream_id not in self._feeds
         ]
-        calls += [self._scripts.resumed(stream_id, how) for stream_id, how in returns]
+        calls += [self._scripts.resumed(stream_id, how) for stream_id, how in resumes]
         if calls:
-            answers = await run_scripts(self._telling, calls)  # what fails is told again with the next comparison
-            for feed, answer in zip(feeds, answers, strict=False):
-                # Before the first word that we read the stream, nobody told us of its growth.
-                if isinstance(answer, LogPosition) and feed.position not in (None, answer.at):
-                    self._grew(feed)
+            replies = await run_scripts(self._reports, calls)  # the next comparison repeats a failed acknowledgement
+            for feed, reply in zip(feeds, replies, strict=False):
+                # Scripts notify only gateways that have a reader lease: appends before the first one went unnoticed.
+                if isinstance(reply, LogPosition) and feed.position not in (None, reply.at):
+                    self._mark_unread(feed)
 
     async def _compare(self) -> None:
-        """Renew every reader lease, and see whether a silent stream has gone on without us."""
+        """Renew every reader lease, and check silent streams for events that this gateway has missed."""
         feeds = list(self._feeds.values())
         before = [feed.position if feed.position == feed.compared_at else None for feed in feeds]
-        answers = await run_scripts(self._telling, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
-        for feed, position, answer in zip(feeds, before, answers, strict=True):
-            if isinstance(answer, BrokerUnavailable):
+        replies = await run_scripts(self._reports, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
+        for feed, position, reply in zip(feeds, before, replies, strict=True):
+            if isinstance(reply, BrokerUnavailable):
                 continue
-            feed.suspect(missing=answer is None)
-            if answer is not None and feed.position not in (None, answer.at):
-                self._grew(feed)  # nobody may have told us
+            feed.set_missing(missing=reply is None)
+            if reply is not None and feed.position not in (None, reply.at):
+                self._mark_unread(feed)  # the notification may have been lost
             feed.compared_at = feed.position
-            if answer is not None and position is not None and feed.position == position:
-                self._catch_up_silent(feed, answer)
+            if reply is not None and position is not None and feed.position == position:
+                self._catch_up_silent(feed, reply)
 
     def _catch_up_silent(self, feed: Feed, redis: LogPosition) -> None:
-        """An XREAD whose cursor is ahead of the tail stays silent for ever. Silent means: since the last comparison.
-        What is merely on its way then does no harm: readers take it from the log."""
+        """Rewind a feed whose cursor is ahead of the tail: its XREAD would never return anything. A feed is silent if
+        it has not moved since the last comparison. Events that are merely in transit do no harm: readers take them
+        from the log."""
         if redis.at not in (feed.position, START):
             feed.rewind(redis.at)
 

@@ -1,7 +1,7 @@
-"""A subscription as an HTTP response. Knows sockets and heartbeats, no event.
+"""HTTP response with server-sent events: sockets, heartbeats and deadlines. Independent of the events' content.
 
-sse-starlette says what a response of server-sent events is; the sending is ours: it costs a third, and an idle client
-three tasks in place of five (bench/NOTES.md).
+sse-starlette defines the media type and headers of such a response. Sending is implemented here: it costs a third of
+sse-starlette's, and an idle client needs three tasks instead of five (bench/NOTES.md).
 """
 
 import asyncio
@@ -20,37 +20,38 @@ from shared.settings import Settings
 
 #: One newline: after ids, a blank line makes several clients dispatch an empty event (measured, docs/protocol.md).
 HEARTBEAT: Final = b": ping\n"
-#: Clients of a gateway that drains come back within this time.
-_SPREAD_MS: Final = 2000
-_MOST_BYTES: Final = 128 * 1024
+#: Clients of a gateway that drains reconnect at random moments within this time.
+_RECONNECT_SPREAD_MS: Final = 2000
+_MAX_WRITE_BYTES: Final = 128 * 1024
 
 
 class Stalled(Exception):
-    """The client took nothing for the write deadline. Raised through the server, which then cuts the connection."""
+    """The client accepted no data within the write deadline. Propagates to the server, which then closes the
+    connection."""
 
 
 class StreamResponse(EventSourceResponse):
-    """``chunks``: whole frames. ``right``: what may cut them off, see ``gateway/auth/grants.py``."""
+    """``chunks``: whole frames. ``grant``: a future that ends the response early, see ``gateway/auth/grants.py``."""
 
     def __init__(
         self,
         chunks: AsyncGenerator[bytes, None],
         settings: Settings,
-        right: AbstractContextManager[asyncio.Future[None]],
+        grant: AbstractContextManager[asyncio.Future[None]],
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(chunks, headers={"Cache-Control": "no-store", **(headers or {})})
         self._chunks = chunks
         self._settings = settings
-        self._right = right
+        self._grant = grant
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """In a task of its own, and past the application's layers once the answer has begun: a chunk is handed to the
-        server by two coroutines in place of the twenty of an ASGI stack."""
+        """Send the response in a task of its own. Once it has begun, chunks bypass the application's middleware: two
+        coroutines hand a chunk to the server, instead of the twenty of an ASGI stack."""
         client = _Client(send, scope.get(SEND_BODY, send), self._settings)
         sending = asyncio.create_task(self._send_all(client))
-        leaving = asyncio.create_task(_until_disconnect(receive))
-        with self._right as ended:
+        leaving = asyncio.create_task(wait_for_disconnect(receive))
+        with self._grant as ended:
             try:
                 await asyncio.wait((sending, leaving, ended), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -63,9 +64,10 @@ class StreamResponse(EventSourceResponse):
             sending.result()
 
     async def _send_all(self, client: "_Client") -> None:
-        """``retry:`` stands inside the first block: some clients take a block of its own for an event. A drain ends
-        with another one, so that not all come back at once; what is raised then keeps the body from ending properly,
-        after which fetch-based clients would believe that all is well (measured)."""
+        """Send all chunks. ``retry:`` is part of the first block, because some clients take a block of its own for an
+        event. A drain ends with another ``retry:``, so that clients do not reconnect all at once. It then raises,
+        which leaves the body incomplete: fetch-based clients take a complete body for the end of the stream
+        (measured)."""
         retry_ms = self._settings.retry_ms
         prefix = b"retry: %d\n" % retry_ms
         try:
@@ -75,7 +77,7 @@ class StreamResponse(EventSourceResponse):
                 prefix = b""
             await client.send(b"", more=False)
         except Drained:
-            await client.send(b"retry: %d\n" % random.randint(retry_ms, retry_ms + _SPREAD_MS))  # noqa: S311  no secret
+            await client.send(b"retry: %d\n" % random.randint(retry_ms, retry_ms + _RECONNECT_SPREAD_MS))  # noqa: S311  no secret
             raise
         except asyncio.CancelledError:
             if client.stalled:
@@ -87,7 +89,8 @@ class StreamResponse(EventSourceResponse):
 
 
 class _Client:
-    """What one client is sent. One timer, set again only when it rings, sees to heartbeats and the write deadline."""
+    """Connection to one client. A single timer, set again only when it fires, serves heartbeats and the write
+    deadline."""
 
     def __init__(self, send: Send, send_body: Send, settings: Settings) -> None:
         self.stalled = False
@@ -97,30 +100,32 @@ class _Client:
         self._deadline_s = settings.write_deadline_s
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._since = self._loop.time()  # when the last send began
-        self._under_way = 0
+        self._last_write_at = self._loop.time()  # when the last write began
+        self._active_sends = 0
         self._ping: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(min(self._heartbeat_s, self._deadline_s), self._ring)
+        self._timer = self._loop.call_later(min(self._heartbeat_s, self._deadline_s), self._on_timer)
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._task = asyncio.current_task()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, chunk: bytes, *, more: bool = True) -> None:
-        """Piece by piece, where an event is large: so much a slow client can take within the write deadline."""
-        self._under_way += 1
+        """Send a chunk, in pieces if it is large: a slow client can take one piece within the write deadline."""
+        self._active_sends += 1
         try:
             while True:
-                piece, chunk = chunk[:_MOST_BYTES], chunk[_MOST_BYTES:]
-                self._since = self._loop.time()
+                piece, chunk = chunk[:_MAX_WRITE_BYTES], chunk[_MAX_WRITE_BYTES:]
+                self._last_write_at = self._loop.time()
                 await self._send_body({"type": "http.response.body", "body": piece, "more_body": more or bool(chunk)})
                 if not chunk:
                     return
         finally:
-            self._under_way -= 1
+            self._active_sends -= 1
 
     async def _send_ping(self) -> None:
-        if not self._under_way:  # an event may have begun since, and a large one goes out in pieces
+        if (
+            not self._active_sends
+        ):  # an event may have begun meanwhile; a heartbeat between its pieces would corrupt it
             await self.send(HEARTBEAT)
 
     def close(self) -> None:
@@ -128,18 +133,21 @@ class _Client:
         if self._ping is not None:
             self._ping.cancel()
 
-    def _ring(self) -> None:
-        left_s = self._since + (self._deadline_s if self._under_way else self._heartbeat_s) - self._loop.time()
-        if left_s <= 0 and self._under_way and self._task is not None:
+    def _on_timer(self) -> None:
+        left_s = (
+            self._last_write_at + (self._deadline_s if self._active_sends else self._heartbeat_s) - self._loop.time()
+        )
+        if left_s <= 0 and self._active_sends and self._task is not None:
             self.stalled = True
             self._task.cancel()
             return
         if left_s <= 0:
             self._ping = self._loop.create_task(self._send_ping())
             left_s = self._heartbeat_s
-        self._timer = self._loop.call_later(min(left_s, self._deadline_s), self._ring)
+        self._timer = self._loop.call_later(min(left_s, self._deadline_s), self._on_timer)
 
 
-async def _until_disconnect(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Wait until the client closes the connection. Discards what remains of the request's body."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,16 +1,16 @@
-"""One client's way through a stream: catch-up from the log, then live from the hub, without gap or duplicate.
+"""Delivery of one stream to one client: catch-up from the log, then live from the hub, without gap or duplicate.
 
-The cursor is all it has. It moves only when the client's socket has taken what was handed out, so a cursor that
-Redis hears of is one the client may resume from.
+A subscription's only state is its cursor. The cursor moves once the client's socket has accepted the events, so the
+client may resume from any cursor that is reported to Redis.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from contextlib import AbstractContextManager, suppress
+from typing import Final, Protocol
 
 from gateway.live.batch import Batch
-from gateway.live.feed import Feed
+from gateway.live.feed import Feed, Reader
 from gateway.live.renderer import Renderer
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.errors import BrokerUnavailable
@@ -18,142 +18,192 @@ from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id
 from shared.protocol.lifecycle import TERMINAL, Status
 
-if TYPE_CHECKING:
-    from gateway.live.hub import Hub
-
-#: A cursor of no epoch: what follows is everything, told with ``reset``.
+#: A cursor of no epoch: the whole stream follows, marked with ``reset``.
 RESET: Final = EventId(0, 1)
 _RETRY_S = 0.5
 
 
 class Drained(Exception):
-    """This gateway leaves. Not an answer: it closes a live connection so that its client reconnects."""
+    """This gateway drains. Closes a live connection so that its client reconnects elsewhere; not an HTTP error."""
+
+
+class StreamSource(Protocol):
+    """Source of a subscription's events; the hub is one.
+
+    ``draining``: clients that can resume must leave. ``lost_after_s``: time after which a stream without state counts
+    as lost, because a living worker would have restored it.
+    """
+
+    draining: bool
+    lost_after_s: float
+
+    def join(self, reader: Reader) -> AbstractContextManager[Feed]:
+        """Count ``reader`` as a reader of its stream while the context is open."""
+        ...
+
+    async def read(self, stream_id: str, after: EventId) -> LogPage | Gone | Lost | None:
+        """Read a page of the log. Raises :class:`BrokerUnavailable`."""
+        ...
+
+    def caught_up(self, feed: Feed, at: EventId) -> None:
+        """Report that a reader has the whole log, up to ``at``."""
+        ...
+
+    def advanced(self, feed: Feed, cursor: EventId) -> None:
+        """Report that a reader has delivered everything up to ``cursor``."""
+        ...
 
 
 class Subscription:
-    """``cursor``: the last event the client was handed; START for everything. ``page``: what the log said of it
-    when the client was let in. ``place``: in the queue, for a stream that waits; 0 where that is not known."""
+    """``cursor``: the last event handed to the client; START requests the whole stream. ``log_page``: the page of the
+    log read when the client was admitted. ``queue_position``: position of a stream that waits; 0 is unknown."""
 
     def __init__(
-        self, hub: "Hub", stream_id: str, cursor: EventId, page: LogPage, renderer: Renderer, place: int = 0
+        self,
+        source: StreamSource,
+        stream_id: str,
+        cursor: EventId,
+        log_page: LogPage,
+        renderer: Renderer,
+        queue_position: int = 0,
     ) -> None:
         self.stream_id = stream_id
         self.cursor = cursor
-        self._hub = hub
+        self._source = source
         self._renderer = renderer
-        self._first_page: LogPage | None = page
-        #: As the client heard it; None where the stream does not wait.
-        self._place = place if page.status is Status.QUEUED else None
-        self._trouble_since: float | None = None
+        self._first_page: LogPage | None = log_page
+        #: The position last sent to the client; None if the stream does not wait.
+        self._queue_position = queue_position if log_page.status is Status.QUEUED else None
+        #: When the log was first found incomplete or missing; None while it is sound.
+        self._outage_since: float | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Whole frames, to `done`. A chunk counts as delivered when the next one is asked for. Raises
-        :class:`Drained` between two frames where this gateway leaves."""
-        with self._hub.join(self) as feed:
-            if self._place is not None:
-                self._place = feed.wait_at(self._place)
-                if frames := self._renderer.queued(self._place):
+        """Yield whole frames, up to `done`. A chunk counts as delivered when the next one is requested. Raises
+        :class:`Drained` between two frames if this gateway drains."""
+        with self._source.join(self) as feed:
+            if frames := self._join_queue(feed):
+                yield frames
+            if self._must_leave:
+                raise Drained
+            # First the page that was read at admission: it is older than anything the feed has received since.
+            batch = await self._from_log(feed)
+            if batch.events:
+                if frames := self._renderer.render(batch):
                     yield frames
-            while True:
-                if self._leaves:
+                self._advance(feed, batch)
+            while not batch.ended:
+                if self._must_leave:
                     raise Drained
-                # The first page is older than anything the feed may have told since.
-                version = feed.version if self._first_page is None else -1
-                run = feed.after(self.cursor) if self._first_page is None else None
-                if run is None:
-                    run = await self._from_log(feed)
-                frames = self._renderer.render(run) if run.events else self._moved_up(feed)
-                if frames:
+                version = feed.version
+                following = feed.after(self.cursor)
+                batch = await self._from_log(feed) if following is None else following
+                if batch.events:
+                    if frames := self._renderer.render(batch):
+                        yield frames
+                    self._advance(feed, batch)
+                elif frames := self._moved_up(feed):
                     yield frames
-                if run.events:
-                    self._advance(feed, run)
-                elif not frames:
+                else:
                     await self._wait(feed, version)
-                if run.ended:
-                    return
 
     @property
-    def _leaves(self) -> bool:
-        return self._hub.draining and self._renderer.resumable
+    def _must_leave(self) -> bool:
+        return self._source.draining and self._renderer.resumable
+
+    def _join_queue(self, feed: Feed) -> bytes:
+        """Return frames with the queue position, if the stream waits."""
+        if self._queue_position is None:
+            return b""
+        self._queue_position = feed.join_queue(self._queue_position)
+        return self._renderer.queued(self._queue_position)
 
     def _moved_up(self, feed: Feed) -> bytes:
-        if self._place is None or feed.place in (None, self._place):
+        """Return frames with the new queue position, if it has changed."""
+        if self._queue_position is None or feed.queue_position in (None, self._queue_position):
             return b""
-        self._place = feed.place
-        return self._renderer.queued(feed.place)
+        self._queue_position = feed.queue_position
+        return self._renderer.queued(feed.queue_position)
 
-    def _advance(self, feed: Feed, run: Batch) -> None:
-        self.cursor = run.last
-        self._place = None
-        self._trouble_since = None
-        self._hub.advanced(feed, run.last)
+    def _advance(self, feed: Feed, batch: Batch) -> None:
+        self.cursor = batch.last
+        self._queue_position = None
+        self._outage_since = None
+        self._source.advanced(feed, batch.last)
 
     async def _from_log(self, feed: Feed) -> Batch:
-        """The next page of the log; empty where there is nothing to hand out now."""
+        """Return the next page of the log as a batch, empty if there is nothing to hand out now."""
         page = await self._read()
         if not isinstance(page, LogPage):
             return self._without_state(page)
         if self._is_beyond(page):
-            # Redis lost the end of the log; the worker that holds it in memory writes it again.
-            if page.status not in TERMINAL and not self._has_waited_long_enough():
-                return self._nothing()
+            # Redis lost the end of the log; the worker that still has it in memory writes it again.
+            if page.status not in TERMINAL:
+                self._begin_outage()
+                if not self._is_overdue:
+                    return self._empty()
             self.cursor = RESET
             return await self._from_log(feed)
-        self._trouble_since = None
+        self._outage_since = None
         if page.events:
-            return self._run(page)
+            return self._batch_of(page)
         end = EventId(page.epoch, page.length)
-        self._hub.caught_up(feed, end)
+        self._source.caught_up(feed, end)
         if feed.position is not None and feed.position > end:
-            self._has_waited_long_enough()  # the log has lost what the tail told: look again, though nobody wakes us
-        return self._nothing()
+            self._begin_outage()  # the log has lost events that the tail delivered: poll, since nothing may wake us
+        return self._empty()
 
     def _without_state(self, gone: Gone | Lost | None) -> Batch:
         if isinstance(gone, Gone) and gone.deleted:
-            return self._end(events.Done("cancelled", "deleted", None))
-        if not self._has_waited_long_enough():
-            return self._nothing()
-        lost = events.Error("stream_lost", "the stream was lost; ask again", retryable=True)
-        return self._end(lost, events.Done("error", "stream_lost", None))
+            return self._closing(events.Done("cancelled", "deleted", None))
+        self._begin_outage()
+        if not self._is_overdue:
+            return self._empty()
+        lost = events.Error("stream_lost", "the stream was lost; send the request again", retryable=True)
+        return self._closing(lost, events.Done("error", "stream_lost", None))
 
     async def _read(self) -> LogPage | Gone | Lost | None:
         if self._first_page is not None:
             page, self._first_page = self._first_page, None
             return page
-        while not self._leaves:
+        while not self._must_leave:
             try:
-                return await self._hub.read(self.stream_id, self.cursor)
+                return await self._source.read(self.stream_id, self.cursor)
             except BrokerUnavailable:
                 await asyncio.sleep(_RETRY_S)
         raise Drained
 
     def _wait(self, feed: Feed, version: int) -> Awaitable[None]:
-        return feed.changed_since(version) if self._trouble_since is None else self._wait_a_little(feed, version)
+        return feed.changed_since(version) if self._outage_since is None else self._wait_briefly(feed, version)
 
-    async def _wait_a_little(self, feed: Feed, version: int) -> None:
+    async def _wait_briefly(self, feed: Feed, version: int) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_RETRY_S):
                 await feed.changed_since(version)
 
-    def _has_waited_long_enough(self) -> bool:
-        """A living worker would have healed the stream by now (design §4 rule 5)."""
-        now = asyncio.get_running_loop().time()
-        if self._trouble_since is None:
-            self._trouble_since = now
-        return now - self._trouble_since >= self._hub.lost_after_s
+    def _begin_outage(self) -> None:
+        if self._outage_since is None:
+            self._outage_since = asyncio.get_running_loop().time()
+
+    @property
+    def _is_overdue(self) -> bool:
+        """True if the outage has lasted so long that a living worker would have restored the stream."""
+        if self._outage_since is None:
+            return False
+        return asyncio.get_running_loop().time() - self._outage_since >= self._source.lost_after_s
 
     def _is_beyond(self, page: LogPage) -> bool:
+        """True if the cursor is of the log's epoch, but after its end."""
         return page.epoch == self.cursor.epoch != 0 and self.cursor.seq > page.length
 
-    def _run(self, page: LogPage) -> Batch:
+    def _batch_of(self, page: LogPage) -> Batch:
         reset = self.cursor not in (START, EventId(page.epoch, self.cursor.seq))
         numbered = [(format_event_id(page.epoch, page.first + i), stored) for i, stored in enumerate(page.events)]
         last = EventId(page.epoch, page.first + len(page.events) - 1)
         return Batch(numbered, last, reset=reset, ended=events.is_done(page.events[-1]))
 
-    def _end(self, *closing: events.Event) -> Batch:
-        """An end that no stream holds."""
+    def _closing(self, *closing: events.Event) -> Batch:
+        """Return a final batch of events that no stream contains."""
         return Batch([(b"", events.encode(event)) for event in closing], self.cursor, ended=True)
 
-    def _nothing(self) -> Batch:
+    def _empty(self) -> Batch:
         return Batch((), self.cursor)

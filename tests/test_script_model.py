@@ -613,7 +613,7 @@ class Walk:
             wake=wake,
             on_stop=lambda: None,
         )
-        made.asks("fake", str(uid))
+        made.set_model("fake", str(uid))
         return made
 
     def _heed_stop(self, worker: Worker) -> None:
@@ -1019,25 +1019,25 @@ class Mutation:
 MISSING_CHECKS: Final = [
     Mutation(
         "an ended stream refuses",
-        "if not active(s) then return {'CLOSED',",
-        "if false then return {'CLOSED',",
+        "if not active(s) then\n    return {'CLOSED',",
+        "if false then\n    return {'CLOSED',",
     ),
     Mutation("a higher epoch supersedes", "current > epoch or "),
     Mutation("another holder supersedes", " or (current == epoch and s.holder ~= holder)"),
-    Mutation("a lower epoch is behind", "if current < epoch then return answer('BEHIND', 0, s) end"),
+    Mutation("a lower epoch is behind", "if current < epoch then return reply('BEHIND', 0, s) end"),
     Mutation("a deleted stream refuses", "if deleted() then return {'CLOSED', 0, 'deleted', 0, 0} end"),
-    Mutation("no gap in append", "if first > n + 1 then return answer('GAP', n, s) end", script="append"),
-    Mutation("no gap in finish", "if first > n + 1 then return answer('GAP', n, s) end", script="finish"),
+    Mutation("no gap in append", "if first_seq > n + 1 then return reply('GAP', n, s) end", script="append"),
+    Mutation("no gap in finish", "if first_seq > n + 1 then return reply('GAP', n, s) end", script="finish"),
     Mutation(
         "logged events are skipped by append",
         "write(s, epoch, n, upto, 6",
-        "write(s, epoch, first - 1, upto, 6",
+        "write(s, epoch, first_seq - 1, upto, 6",
         "append",
     ),
     Mutation(
         "logged events are skipped by finish",
         "write(s, epoch, n, last,",
-        "write(s, epoch, first - 1, last,",
+        "write(s, epoch, first_seq - 1, last,",
         "finish",
     ),
     Mutation(
@@ -1047,10 +1047,10 @@ MISSING_CHECKS: Final = [
     ),
     Mutation("a new epoch empties the log", "redis.call('DEL', LOG)\n"),
     Mutation("the tail is capped", "if redis.call('XLEN', TAIL) > cap then", "if false then"),
-    Mutation("every day: by this holder", "s[1] == ARGV[2] and ", script="append"),
-    Mutation("every day: where the log ends", " and n + 1 == tonumber(ARGV[3])", script="append"),
+    Mutation("every day: by this holder", "s[1] == holder and ", script="append"),
+    Mutation("every day: where the log ends", " and n + 1 == tonumber(first_seq)", script="append"),
     Mutation(
-        "every day: within the cap", "and redis.call('XLEN', KEYS[3]) + count <= tonumber(ARGV[5])", script="append"
+        "every day: within the cap", "and redis.call('XLEN', KEYS[3]) + count <= tonumber(cap)", script="append"
     ),
     Mutation(
         "no restore of an ended stream",
@@ -1066,22 +1066,22 @@ MISSING_CHECKS: Final = [
     ),
     Mutation(
         "no restore over the same epoch",
-        "if not refusal then return answer('GAP', log_length(s, epoch), s) end",
+        "if not refusal then return reply('GAP', log_length(s, epoch), s) end",
         script="restore",
     ),
     Mutation("an epoch above the state's", "tonumber(s.epoch) + 1, ", script="claim"),
     Mutation("an epoch above the clock's", ", now - s.created)", ")", "claim"),
     Mutation("a held stream is not claimed", "if held(s) then", "if false then", "claim"),
     Mutation("an ended stream is not claimed", "if not active(s) then return {'CLOSED'} end", script="claim"),
-    Mutation("the terminal state comes with the ending", "'status', ARGV[7], ", "", "finish"),
+    Mutation("the terminal state comes with the ending", "'status', status, ", "", "finish"),
     Mutation("the index forgets what ended", "ipairs({INDEX, 'hr:queue'})", "ipairs({'hr:queue'})", "finish"),
     Mutation(
         "log and tail expire", "redis.call('PEXPIREAT', LOG, expires)\n    redis.call('PEXPIREAT', TAIL, expires)"
     ),
-    Mutation("a restored stream expires", "keep_until(now + ARGV[5], tonumber(ARGV[6]))", script="restore"),
+    Mutation("a restored stream expires", "keep_until(now + retention_ms, tonumber(tombstone_ms))", script="restore"),
     Mutation(
         "a tombstone stays",
-        "redis.call('SET', TOMBSTONE, 'deleted ' .. s.principal, 'PX', ARGV[1])",
+        "redis.call('SET', TOMBSTONE, 'deleted ' .. s.principal, 'PX', tombstone_ms)",
         "redis.call('DEL', TOMBSTONE)",
         "delete",
     ),

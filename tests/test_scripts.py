@@ -33,8 +33,9 @@ from shared.broker.replies import (
     Lost,
     Refused,
     WriteReply,
+    parse_write,
 )
-from shared.broker.scripts import Call, Ending, Fields, Holder, Script, StreamScripts, enqueue
+from shared.broker.scripts import STREAM_KEYS, Call, Ending, Fields, Holder, Script, StreamScripts, enqueue
 from shared.broker.timeline import read_timeline
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import START, EventId, new_stream_id
@@ -234,15 +235,80 @@ def test_every_file_is_a_script() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in LUA.glob("[a-z]*.lua")))
-def test_every_script_says_what_it_takes_and_answers(name: str) -> None:
-    first, *lines = (LUA / f"{name}.lua").read_text().splitlines()
-    header = "\n".join(line for line in lines if line.startswith("--"))
+def test_a_script_and_its_declaration_agree(name: str) -> None:
+    """The header of the file, the names its code uses and the declaration in scripts.py are the same."""
+    script, text = all_scripts()[name], (LUA / f"{name}.lua").read_text()
+    first, *lines = text.splitlines()
     assert first.startswith("#!lua")
-    assert "-- ARGV: 1 " in header
-    assert re.search("[Aa]nswers", header)
-    assert ("-- KEYS: 1 " in header) == (name in {"enqueue", "sweep", "unpark"})
-    assert all_scripts()[name].source.startswith(first + "\n")
-    assert all_scripts()[name].source.count("#!lua") == 1
+    assert script.source.startswith(first + "\n")
+    assert script.source.count("#!lua") == 1
+    assert re.search(r"^-- .*\b[Rr]epl(y|ies)", text, re.M), "no word on the reply"
+    keys = named_in(lines, "KEYS")
+    if keys[0] == "1-8 stream":
+        keys[:1] = [f"{i} {key}" for i, key in enumerate(STREAM_KEYS, 1)]
+    assert keys == [f"{i} {key}" for i, key in enumerate(script.keys, 1)]
+    fixed = [arg for arg in script.args if not arg.endswith("…")]
+    tails = [*script.args[len(fixed) :]]
+    numbered = [f"{i} {arg}" for i, arg in enumerate([*fixed, *tails[:1]], 1)]
+    assert named_in(lines, "ARGV") == [*numbered, *tails[1:]]
+    assert local_names(script.source, "ARGV", 1, len(fixed)) == fixed
+    assert not re.search(r"KEYS\[\d", re.sub(r"local [A-Z_]+ = KEYS\[\d+\]\n", "", text)), "a key without a name"
+    assert not re.search(r"ARGV\[\d", re.sub(r"local \w+ = ARGV\[1\]\n", "", text)), "an argument without a name"
+
+
+def test_the_keys_of_lua_are_those_of_the_declarations() -> None:
+    assert [
+        name.lower() for name in re.findall(r"^local (.*) = unpack\(KEYS\)$", source("_stream"), re.M)[0].split(", ")
+    ] == [*STREAM_KEYS]
+    for script in all_scripts().values():
+        after = len(script.keys) - len(script.own_keys)
+        for names, begin, end in re.findall(
+            r"^local ([A-Z_, ]+) = unpack\(KEYS, (\d+), (\d+)\)$", script.source, re.M
+        ):
+            of_declaration = script.own_keys[int(begin) - after - 1 : int(end) - after]
+            assert tuple(name.lower() for name in names.split(", ")) == of_declaration, script.name
+        for name, at in re.findall(r"^local ([A-Z_]+) = KEYS\[(\d+)\]$", script.source, re.M):
+            assert script.own_keys[int(at) - after - 1] == name.lower(), script.name
+
+
+def test_a_call_takes_just_the_declared_arguments() -> None:
+    script = all_scripts()["release"]
+    assert script.call([], bool, holder="w1.x", epoch=7).arguments == [7, "w1.x"]
+    for arguments in ({"epoch": 7}, {"epoch": 7, "holder": "w1.x", "cap": 1}):
+        with pytest.raises(TypeError):
+            script.call([], bool, **arguments)
+    with pytest.raises(KeyError):
+        script.call([], bool, epoch=7, token="w1.x")
+
+
+def test_the_positional_append_is_as_declared() -> None:
+    holder = Holder(new_stream_id(), 7, "w1.x", None)
+    values = {"epoch": 7, "holder": "w1.x", "first_seq": 3, "window": WINDOW, "cap": CAP, "events": [b"a", b"b"]}
+    call = all_scripts()["append"].call(holder.keys, parse_write, **values)
+    assert SCRIPTS.append(holder, 3, [b"a", b"b"]) == call
+
+
+def source(name: str) -> str:
+    return (LUA / f"{name}.lua").read_text()
+
+
+def named_in(lines: list[str], what: str) -> list[str]:
+    """The items of a header's list: `1 epoch`, `6 events…`; remarks in parentheses are left out."""
+    begin = next(i for i, line in enumerate(lines) if line.startswith(f"-- {what}: "))
+    end = next(i for i in range(begin + 1, len(lines)) if not lines[i].startswith("--  "))
+    text = " ".join(line.removeprefix("--").strip() for line in lines[begin:end]).removeprefix(f"{what}: ")
+    while (plain := re.sub(r"\s*\([^()]*\)", "", text)) != text:
+        text = plain
+    return text.split(", ")
+
+
+def local_names(source: str, what: str, begin: int, end: int) -> list[str]:
+    """The names that the code gives to these arguments."""
+    if end == 1 and (match := re.search(rf"^local (\w+) = {what}\[1\]$", source, re.M)):
+        return [match[1]]
+    match = re.search(rf"^local ([a-z_,\s]+?) =\s+unpack\({what}, {begin}, {end}\)$", source, re.M)
+    assert match is not None, f"no unpack({what}, {begin}, {end})"
+    return re.split(r",\s+", match[1])
 
 
 def test_which_scripts_run_when_redis_is_full() -> None:
@@ -260,13 +326,16 @@ def test_which_scripts_run_when_redis_is_full() -> None:
 
 
 def test_lua_is_little() -> None:
-    """What a stream needs, what limits and the queue do, and what operators are told."""
-    lines = {path.stem: len(path.read_text().splitlines()) for path in LUA.glob("*.lua")}
-    told = sum(lines.pop(name) for name in ("_endings", "note"))
+    """Lines of code: for streams, for limits and the queue, and for operators."""
+    lines = {
+        path.stem: sum(bool(line) and not line.startswith("--") for line in path.read_text().splitlines())
+        for path in LUA.glob("*.lua")
+    }
+    operators = sum(lines.pop(name) for name in ("_endings", "note"))
     admission = sum(lines.pop(name) for name in ("_rate_limits", "_queue", "_provider_limit", "create", "unpark"))
-    assert sum(lines.values()) < 450
-    assert told < 40
-    assert admission < 230
+    assert sum(lines.values()) < 360
+    assert operators < 30
+    assert admission < 180
 
 
 def test_lua_and_the_lifecycle_agree_on_what_is_active() -> None:
@@ -1312,11 +1381,11 @@ async def test_a_history_does_not_grow_for_ever(client: Client) -> None:
 
 async def test_who_comes_back_is_counted_and_the_first_are_told(client: Client) -> None:
     stream = Stream(client)
-    assert await run_script(client, SCRIPTS.resumed(stream.id, "reset")) == ""
+    assert await run_script(client, SCRIPTS.note_resume(stream.id, "reset")) == ""
     assert await client.dbsize() == 0
     await stream.create(traceparent="00-ab-cd-01")
     for _ in range(30):
-        assert await run_script(client, SCRIPTS.resumed(stream.id, "reset")) == "00-ab-cd-01"
+        assert await run_script(client, SCRIPTS.note_resume(stream.id, "reset")) == "00-ab-cd-01"
     assert (await stream.state())["resumes"] == "30"
     assert (await told(stream)).count(("resumed", "reset", 0)) == 20
 
@@ -1342,7 +1411,7 @@ async def test_endings_are_counted_and_the_last_are_known(client: Client) -> Non
 async def test_providers_that_are_left_alone_are_seen(client: Client) -> None:
     await publish(client, {"openai": ProviderModels(("a",)), "demo": ProviderModels(("demo",))})
     await client.set(breaker_key("openai"), "1", px=60_000)
-    assert (await read_overview(client)).left_alone == ["openai"]
+    assert (await read_overview(client)).open_breakers == ["openai"]
 
 
 async def test_of_those_that_wait_the_oldest_are_shown(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""``/api/chat``, for ``useChat`` of Vercel's AI SDK: it knows its chat's id and no stream's."""
+"""``/api/chat`` for ``useChat`` of Vercel's AI SDK, which names its chat's id and never a stream's."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
@@ -15,14 +15,14 @@ from gateway.auth.grants import Grant
 from gateway.auth.principal import Principal, Scope
 from gateway.dialects.ai_sdk import request as ui_message_request
 from gateway.dialects.ai_sdk.stream import DONE, UiMessageChunks
-from gateway.edge.acked import was_taken
+from gateway.edge.acked import was_acked
 from gateway.intake.submit import ask, check_key, headers_of, page_of
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
-from shared.broker.chats import Chat, find_chat, note_chat, note_heard
+from shared.broker.chats import Chat, find_chat, note_chat, note_received
 from shared.broker.replies import LogPage
-from shared.broker.status import read_kept
+from shared.broker.status import read_field
 from shared.errors import BrokerUnavailable, Draining, StreamGone, StreamNotFound
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import TERMINAL
@@ -45,48 +45,51 @@ ChatId = Annotated[str, Depends(_chat_id)]
 async def send(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """The answer to the last message. It goes on whoever reads: ``stop()`` of the SDK only stops reading."""
+    """Stream the answer to the last message. It continues without readers: the SDK's ``stop()`` only stops
+    reading."""
     caller.need(Scope.CHAT)
     check_key(idempotency_key)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    asked, wish = ui_message_request.parse(body, gateway.settings.default_model)
-    more = {"shown": msgspec.json.encode(wish.shown).decode()} if wish.shown else None
-    dispatched = await ask(gateway, caller, asked, idempotency_key, on_disconnect="continue", more=more)
-    stream_id = dispatched.stream_id
-    chat = Chat(stream_id, wish.message_id or f"msg_{stream_id}")
-    account, life_s = account_of(caller.id), gateway.settings.retention_s
-    await note_chat(gateway.client, account, wish.chat_id, chat, life_s=life_s)
-    page = await page_of(gateway, Grant.of(caller), dispatched, START)
-    subscription = Subscription(
-        gateway.hub, stream_id, START, page, UiMessageChunks(chat.message_id), dispatched.place
+    chat_request, options = ui_message_request.parse(body, gateway.settings.default_model)
+    extra_fields = {"shown": msgspec.json.encode(options.shown).decode()} if options.shown else None
+    dispatched = await ask(
+        gateway, caller, chat_request, idempotency_key, on_disconnect="continue", extra_fields=extra_fields
     )
-    return _stream(request, gateway, caller, wish.chat_id, subscription, headers_of(dispatched))
+    stream_id = dispatched.stream_id
+    chat = Chat(stream_id, options.message_id or f"msg_{stream_id}")
+    account, life_s = account_of(caller.id), gateway.settings.retention_s
+    await note_chat(gateway.client, account, options.chat_id, chat, life_s=life_s)
+    log_page = await page_of(gateway, Grant.of(caller), dispatched, START)
+    subscription = Subscription(
+        gateway.hub, stream_id, START, log_page, UiMessageChunks(chat.message_id), dispatched.queue_position
+    )
+    return _stream(request, gateway, caller, options.chat_id, subscription, headers_of(dispatched))
 
 
 @router.get("/{chat_id:path}/stream")
 async def resume(
     request: Request, gateway: Gateway, caller: Caller, chat_id: ChatId, *, ended: bool = False
 ) -> Response:
-    """All of the latest answer, while it is made and until a client has had it to the end; 204 else. ``ended``: also
-    one that was had."""
+    """Stream the whole latest answer, while it is generated and until a client has received its end; 204 otherwise.
+    ``ended``: also an answer that was received before."""
     caller.need(Scope.READ)
     if gateway.hub.draining:
         raise Draining
     chat = await find_chat(gateway.client, account_of(caller.id), chat_id)
-    if chat is None or (page := await _page(gateway, caller, chat)) is None:
+    if chat is None or (log_page := await _log_page(gateway, caller, chat)) is None:
         return Response(status_code=204)
-    if page.status in TERMINAL and chat.heard and not ended:
+    if log_page.status in TERMINAL and chat.received and not ended:
         return Response(status_code=204)
-    shown = await read_kept(gateway.client, gateway.scripts.sealing, chat.stream_id, "shown")
+    shown = await read_field(gateway.client, gateway.scripts.sealing, chat.stream_id, "shown")
     renderer = UiMessageChunks(chat.message_id, msgspec.json.decode(shown) if shown else None)
-    subscription = Subscription(gateway.hub, chat.stream_id, START, page, renderer)
+    subscription = Subscription(gateway.hub, chat.stream_id, START, log_page, renderer)
     return _stream(request, gateway, caller, chat_id, subscription, {"X-Stream-Id": chat.stream_id})
 
 
 @router.post("/{chat_id:path}/stop")
 async def stop(request: Request, gateway: Gateway, caller: Caller, chat_id: ChatId) -> dict[str, Any]:
-    """Ends the answer that is made now, and keeps what there is. Where the body says which is meant, by
-    ``activeStreamId`` or by ``assistantMessage``, another is left alone: a click may come late."""
+    """Stop the current answer and keep its text so far. If the body names another one by ``activeStreamId`` or
+    ``assistantMessage``, do nothing: a click may come late."""
     caller.need(Scope.CANCEL)
     body = await read_body(request, gateway.settings.max_body_bytes)
     chat = await find_chat(gateway.client, account_of(caller.id), chat_id)
@@ -95,7 +98,7 @@ async def stop(request: Request, gateway: Gateway, caller: Caller, chat_id: Chat
     with suppress(StreamNotFound, StreamGone):
         await streams.cancel(chat.stream_id, gateway, Grant.of(caller))
         life_s = gateway.settings.retention_s
-        await note_heard(gateway.client, account_of(caller.id), chat_id, chat.stream_id, life_s=life_s)
+        await note_received(gateway.client, account_of(caller.id), chat_id, chat.stream_id, life_s=life_s)
     return {"success": True, "stream_id": chat.stream_id}
 
 
@@ -107,32 +110,32 @@ def _stream(
     subscription: Subscription,
     headers: dict[str, str],
 ) -> Response:
-    chunks = _to_the_end(request, gateway, caller, chat_id, subscription)
-    watched = gateway.rights.watch(Grant.of(caller))
+    chunks = _until_end(request, gateway, caller, chat_id, subscription)
+    watched = gateway.live_grants.watch(Grant.of(caller))
     return StreamResponse(chunks, gateway.settings, watched, headers | _HEADERS)
 
 
-async def _to_the_end(
+async def _until_end(
     request: Request, gateway: GatewayState, caller: Principal, chat_id: str, subscription: Subscription
 ) -> AsyncGenerator[bytes, None]:
-    """The last word is said once the rest is where it belongs, so that who has heard it is answered 204."""
+    """Send the final chunk only after noting that the client has the rest, so that its next resume gets 204."""
     async with aclosing(subscription.chunks()) as chunks:
         async for chunk in chunks:
             yield chunk
-    if await was_taken(request.scope):
-        with suppress(BrokerUnavailable):  # then it is told again
+    if await was_acked(request.scope):
+        with suppress(BrokerUnavailable):  # then the client gets the answer once more
             account, life_s = account_of(caller.id), gateway.settings.retention_s
-            await note_heard(gateway.client, account, chat_id, subscription.stream_id, life_s=life_s)
+            await note_received(gateway.client, account, chat_id, subscription.stream_id, life_s=life_s)
     yield DONE
 
 
-async def _page(gateway: GatewayState, caller: Principal, chat: Chat) -> LogPage | None:
+async def _log_page(gateway: GatewayState, caller: Principal, chat: Chat) -> LogPage | None:
     with suppress(StreamNotFound, StreamGone):
         return await read_own(gateway, Grant.of(caller), chat.stream_id, START)
     return None
 
 
-def _is_meant(chat: Chat, said: dict[str, Any]) -> bool:
-    message = said.get("assistantMessage")
-    named = (said.get("activeStreamId"), message.get("id") if isinstance(message, dict) else None)
+def _is_meant(chat: Chat, body: dict[str, Any]) -> bool:
+    message = body.get("assistantMessage")
+    named = (body.get("activeStreamId"), message.get("id") if isinstance(message, dict) else None)
     return all(name in (None, actual) for name, actual in zip(named, (chat.stream_id, chat.message_id), strict=True))

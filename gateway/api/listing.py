@@ -15,7 +15,7 @@ from gateway.api.response_models import StreamList, TicketAnswer
 from gateway.auth.grants import Grant
 from gateway.auth.principal import Scope
 from gateway.state import Caller, Gateway
-from shared.broker.api_keys import REVOKED_KNOWN_S
+from shared.broker.api_keys import REVOCATION_KEPT_S
 from shared.broker.stream_index import list_principal_streams, parse_page
 from shared.errors import InvalidRequest
 from shared.schemas.chat import parse_body
@@ -30,7 +30,7 @@ class TicketRequest(Model):
     """``life_s``: for how long; as long as the stream can live where nothing is said. ``may_cancel``: it may be
     used to cancel the stream too."""
 
-    life_s: Annotated[float, Field(ge=1, le=REVOKED_KNOWN_S)] | None = None
+    life_s: Annotated[float, Field(ge=1, le=REVOCATION_KEPT_S)] | None = None
     may_cancel: bool = False
 
 

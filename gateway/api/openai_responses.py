@@ -1,4 +1,4 @@
-"""``/v1/responses``, for OpenAI's SDKs: streams that can be read again from any number, also in the background."""
+"""``/v1/responses`` for OpenAI's SDKs: streams that can be read again from any number, also in the background."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from gateway.api.previous_responses import PREFIX, conversation_of, items_of, re
 from gateway.auth.grants import Grant
 from gateway.auth.principal import Scope
 from gateway.dialects.openai_responses import request as responses_request
-from gateway.dialects.openai_responses.stream import About, ResponseEvents
+from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
 from gateway.dialects.status_codes import GenerationFailed
 from gateway.intake.submit import headers_of, page_of
 from gateway.live.renderer import NullRenderer
@@ -24,7 +24,7 @@ from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
 from shared.broker.replies import LogPage
-from shared.broker.status import read_kept, read_state
+from shared.broker.status import read_field, read_state
 from shared.errors import StreamGone
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import Status
@@ -38,37 +38,38 @@ StreamId = Annotated[str, Depends(stream_id_of)]
 async def create(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """In the background it goes on whoever reads; else it is cancelled when its reader leaves."""
+    """Create a response. In the background it continues without readers; otherwise it is cancelled when its reader
+    leaves."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
     previous = responses_request.previous_of(body)
     earlier = await conversation_of(gateway, Grant.of(caller), previous) if previous is not None else []
     referred = await items_of(gateway, Grant.of(caller), responses_request.references_of(body))
-    asked, wish = responses_request.parse(body, earlier, referred)
-    kept = "continue" if wish.background else "cancel"
-    asked = asked.model_copy(update={"on_disconnect": asked.on_disconnect or kept})
-    echoed = {"background": wish.background, "previous_response_id": previous}
-    more = {"response": msgspec.json.encode(echoed).decode()}
-    if wish.store:
-        more["follow_up"] = str(wish.instructions)
-    dispatched = await held.ask_once(request, gateway, caller, asked, idempotency_key, more)
-    stream_id, right = dispatched.stream_id, Grant.of(caller)
+    chat_request, options = responses_request.parse(body, earlier, referred)
+    on_disconnect = "continue" if options.background else "cancel"
+    chat_request = chat_request.model_copy(update={"on_disconnect": chat_request.on_disconnect or on_disconnect})
+    echoed = {"background": options.background, "previous_response_id": previous}
+    extra_fields = {"response": msgspec.json.encode(echoed).decode()}
+    if options.store:
+        extra_fields["follow_up"] = str(options.instructions)
+    dispatched = await held.ask_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
+    stream_id, grant = dispatched.stream_id, Grant.of(caller)
     headers = headers_of(dispatched) | {"X-Request-Id": stream_id}
-    if wish.ignored:
-        headers["X-Headrace-Ignored"] = ", ".join(wish.ignored)
+    if options.ignored:
+        headers["X-Headrace-Ignored"] = ", ".join(options.ignored)
     about = await _about(gateway, stream_id)
-    page = await page_of(gateway, right, dispatched, START)
-    if wish.stream:
-        return _stream(gateway, right, about, page, headers=headers)
-    if not wish.background:
+    log_page = await page_of(gateway, grant, dispatched, START)
+    if options.stream:
+        return _stream(gateway, grant, about, log_page, headers=headers)
+    if not options.background:
         await held.first_chunk(
-            request, Subscription(gateway.hub, stream_id, START, page, NullRenderer(), dispatched.place)
+            request, Subscription(gateway.hub, stream_id, START, log_page, NullRenderer(), dispatched.queue_position)
         )
     replayed = await replay_of(gateway, about)
-    if not wish.background and replayed.failure is not None:
+    if not options.background and replayed.failure is not None:
         raise GenerationFailed(replayed.failure)
-    if not (wish.background or replayed.is_over):
-        raise StreamGone  # it was deleted, or lost, while it was waited for
+    if not (options.background or replayed.is_over):
+        raise StreamGone  # deleted or lost meanwhile
     return JSONResponse(replayed.response.body, headers=headers)
 
 
@@ -81,22 +82,22 @@ async def retrieve(
     stream: bool = False,
     starting_after: Annotated[int, Query(ge=-1)] = -1,
 ) -> Response:
-    """As it stands, or as a stream of what comes after that number."""
+    """Return the response so far, or a stream of the events after ``starting_after``."""
     caller.need(Scope.READ)
-    right = Grant.of(caller)
-    page = await read_own(gateway, right, stream_id, START)
+    grant = Grant.of(caller)
+    log_page = await read_own(gateway, grant, stream_id, START)
     about = await _about(gateway, stream_id)
     if stream:
-        return _stream(gateway, right, about, page, after=starting_after)
-    return await _as_it_stands(gateway, about, page.status)
+        return _stream(gateway, grant, about, log_page, after=starting_after)
+    return await _current_response(gateway, about, log_page.status)
 
 
 @router.post("/{response_id}/cancel")
 async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Response:
-    """Again, or after the end, it changes nothing."""
+    """Cancel the response. Repeated, or after the end, it has no effect."""
     caller.need(Scope.CANCEL)
     cancelled = await streams.cancel(stream_id, gateway, Grant.of(caller))
-    return await _as_it_stands(gateway, await _about(gateway, stream_id), cancelled["status"])
+    return await _current_response(gateway, await _about(gateway, stream_id), cancelled["status"])
 
 
 @router.delete("/{response_id}")
@@ -107,30 +108,30 @@ async def delete(gateway: Gateway, caller: Caller, stream_id: StreamId) -> dict[
 
 def _stream(
     gateway: GatewayState,
-    right: Grant,
-    about: About,
-    page: LogPage,
+    grant: Grant,
+    about: ResponseInfo,
+    log_page: LogPage,
     *,
     after: int = -1,
     headers: dict[str, str] | None = None,
 ) -> Response:
     renderer = ResponseEvents(about, after=after)
-    subscription = Subscription(gateway.hub, about.stream_id, START, page, renderer)
-    return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
+    subscription = Subscription(gateway.hub, about.stream_id, START, log_page, renderer)
+    return StreamResponse(subscription.chunks(), gateway.settings, gateway.live_grants.watch(grant), headers)
 
 
-async def _as_it_stands(gateway: GatewayState, about: About, status: str) -> Response:
+async def _current_response(gateway: GatewayState, about: ResponseInfo, status: str) -> Response:
     response = (await replay_of(gateway, about)).response
-    if status == Status.RUNNING and response.status == "queued":  # its provider has not said a word yet
+    if status == Status.RUNNING and response.status == "queued":  # its provider has sent nothing yet
         response.status = "in_progress"
     return JSONResponse(response.body)
 
 
-async def _about(gateway: GatewayState, stream_id: str) -> About:
+async def _about(gateway: GatewayState, stream_id: str) -> ResponseInfo:
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None or state.created_at is None:
         raise StreamGone
     created_at = int(datetime.fromisoformat(state.created_at).timestamp())
-    kept = await read_kept(gateway.client, gateway.scripts.sealing, stream_id, "response")
-    asked = msgspec.json.decode(kept) if kept else {}  # asked for in another dialect
-    return About(stream_id, f"{state.provider}/{state.model}", created_at, metadata=state.metadata, **asked)
+    stored = await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response")
+    echoed = msgspec.json.decode(stored) if stored else {}  # empty for requests of another dialect
+    return ResponseInfo(stream_id, f"{state.provider}/{state.model}", created_at, metadata=state.metadata, **echoed)

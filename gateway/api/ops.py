@@ -1,5 +1,5 @@
-"""What the page for operators shows, and the one thing it does. Nothing here is of a stream's content: ids, states,
-models, owners, counts, times and reasons.
+"""Data and the cancel action of the operators' page. No content of any stream: ids, states, models, owners, counts,
+times and reasons.
 """
 
 import time
@@ -28,7 +28,7 @@ _FAILED = "failed:"
 
 @router.get("/overview")
 async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
-    """All there is, a second old at most. Of many streams some are shown: ``live`` says how many there are."""
+    """Return the overview, at most one second old. It lists a selection of the streams; ``live`` is their number."""
     seen = await gateway.glance.look()
     reasons: dict[str, int] = {}
     for _minute, counts in seen.minutes:
@@ -53,7 +53,7 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
             for minute, counts in seen.minutes
         ],
         "failures": reasons,
-        "left_alone": seen.left_alone,
+        "left_alone": seen.open_breakers,
         "redis": {
             "used_bytes": seen.memory.used,
             "limit_bytes": seen.memory.limit,
@@ -65,14 +65,14 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
 
 @router.get("/streams/{stream_id}")
 async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any]:
-    """What happened to one stream, whosever it is, until its retention ends. ``place``: in the queue, 1 for the
+    """Return the history of one stream of any owner, until its retention ends. ``place``: its queue position, 1 is
     next."""
     known, now_ms = await _find(gateway, stream_id), time.time_ns() // 1_000_000
-    (place,) = await queue_positions(gateway.client, [stream_id], gateway.settings)
+    (queue_position,) = await queue_positions(gateway.client, [stream_id], gateway.settings)
     return {
         **_row(known, now_ms),
         "at": _time(now_ms),
-        "place": place if known.is_active else None,
+        "place": queue_position if known.is_active else None,
         "on_disconnect": known.fields["on_disconnect"],
         "usage": known.usage,
         "error": known.error,
@@ -85,7 +85,7 @@ async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any
 
 @router.post("/streams/{stream_id}/cancel", status_code=202)
 async def cancel(stream_id: str, gateway: Gateway, _: Operator) -> CancelAnswer:
-    """Stops a stream, whosever it is. Again, or after the end, it changes nothing."""
+    """Stop a stream of any owner. Repeated, or after the end, it has no effect."""
     await _find(gateway, stream_id)
     return await stop(gateway, stream_id)
 
@@ -93,7 +93,7 @@ async def cancel(stream_id: str, gateway: Gateway, _: Operator) -> CancelAnswer:
 async def _find(gateway: GatewayState, stream_id: str) -> StreamTimeline:
     found = await read_timeline(gateway.client, [stream_id]) if is_stream_id(stream_id) else []
     if not found:
-        raise StreamNotFound("there is no such stream, or its retention has ended")
+        raise StreamNotFound("no such stream, or its retention has ended")
     return found[0]
 
 

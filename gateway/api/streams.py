@@ -1,4 +1,4 @@
-"""Reading, stopping and forgetting a stream."""
+"""Routes of one stream: read, resume, cancel, delete."""
 
 import asyncio
 from contextlib import suppress
@@ -12,11 +12,12 @@ from gateway.api.access import MayCancel, MayRead, read_own
 from gateway.api.error_catalog import CALLER, STREAM, refusals
 from gateway.api.openapi import described_headers, event_stream
 from gateway.api.parameters import LastEventId, QueryCursor, StreamId
-from gateway.api.response_models import Call, CalledFunction, CancelAnswer, StreamStatus
+from gateway.api.response_models import Call, CancelAnswer, StreamStatus
 from gateway.auth.grants import Grant
 from gateway.auth.principal import Scope
 from gateway.dialects.native import Native
-from gateway.edge.request_log import current as request_record
+from gateway.dialects.tool_call import tool_call
+from gateway.edge.request_log import current_request_log
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
@@ -49,59 +50,60 @@ _BY_TICKET = (*CALLER, *STREAM, "invalid_ticket")
 async def resume(
     stream_id: StreamId,
     gateway: Gateway,
-    right: MayRead,
+    grant: MayRead,
     last_event_id: LastEventId = None,
     query_cursor: QueryCursor = None,
 ) -> Response:
-    """The stream from the cursor on. The header wins over the query: an EventSource repeats its old URL. 204 at
-    the end, so that an EventSource stops for good."""
+    """Stream the events after the cursor. The header wins over the query: an EventSource repeats its old URL. Respond
+    204 at the end, so that an EventSource stops for good."""
     if gateway.hub.draining:
         raise Draining
     by_header, by_query = parse_cursor(last_event_id), parse_cursor(query_cursor)  # neither may be malformed
     cursor = by_query if last_event_id is None else by_header
     try:
-        page = await read_own(gateway, right, stream_id, cursor)
+        log_page = await read_own(gateway, grant, stream_id, cursor)
     except StreamGone:
         metrics.RESUMES.labels("expired").inc()
         raise
     if cursor != START:
-        how = "same_epoch" if cursor.epoch == page.epoch else "reset"
+        how = "same_epoch" if cursor.epoch == log_page.epoch else "reset"
         metrics.RESUMES.labels(how).inc()
-        await _tell_of_resume(gateway, stream_id, how)
-    if page.status in TERMINAL and cursor == (page.epoch, page.length):
+        await _report_resume(gateway, stream_id, how)
+    if log_page.status in TERMINAL and cursor == (log_page.epoch, log_page.length):
         return Response(status_code=204)
-    subscription = Subscription(gateway.hub, stream_id, cursor, page, Native(stream_id))
+    subscription = Subscription(gateway.hub, stream_id, cursor, log_page, Native(stream_id))
     headers = {"X-Stream-Id": stream_id}
-    return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
+    return StreamResponse(subscription.chunks(), gateway.settings, gateway.live_grants.watch(grant), headers)
 
 
-async def _tell_of_resume(gateway: GatewayState, stream_id: str, how: str) -> None:
-    """At once where the request is traced, since its span belongs into the trace of the stream; else some time."""
-    record = request_record()
-    if record is None or not record.can_be_traced:
+async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> None:
+    """Report the resume to Redis: at once if the request is traced, since its span joins the stream's trace; else
+    later."""
+    request_log = current_request_log()
+    if request_log is None or not request_log.can_be_traced:
         gateway.hub.record_resume(stream_id, how)
         return
     with suppress(BrokerUnavailable):  # a full Redis can be read all the same
-        record.resumed(await run_script(gateway.client, gateway.scripts.resumed(stream_id, how)), how)
+        request_log.resumed(await run_script(gateway.client, gateway.scripts.note_resume(stream_id, how)), how)
 
 
 @router.get("/chat/{stream_id}", responses=refusals(*_BY_TICKET))
-async def status(stream_id: StreamId, gateway: Gateway, right: MayRead) -> StreamStatus:
-    """The answer so far as JSON. A read counts as watching for a while, so that a client may poll."""
-    page = await read_own(gateway, right, stream_id)
+async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> StreamStatus:
+    """Return the answer so far as JSON. A read counts as watching for a while, so a client may poll."""
+    log_page = await read_own(gateway, grant, stream_id)
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None:
         raise StreamGone
-    # What the state tells must not be newer than the events: it may have ended between the two reads.
-    as_one = page.complete and page.status == state.status
-    stored = page.events if as_one else await read_log(gateway.client, gateway.scripts, stream_id)
-    if page.status in ACTIVE:
-        await _count_as_watching(gateway, stream_id, page, len(stored))
+    # The state must not be newer than the events: the stream may have ended between the two reads.
+    is_consistent = log_page.complete and log_page.status == state.status
+    stored = log_page.events if is_consistent else await read_log(gateway.client, gateway.scripts, stream_id)
+    if log_page.status in ACTIVE:
+        await _count_as_watching(gateway, stream_id, log_page, len(stored))
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))  # megabytes, at worst
     return {
         "stream_id": stream_id,
         "status": state.status,
-        "position": await _position(gateway, stream_id) if state.status == Status.QUEUED else None,
+        "position": await _queue_position(gateway, stream_id) if state.status == Status.QUEUED else None,
         "text": transcript.text,
         "reasoning": transcript.reasoning,
         "refusal": transcript.refusal,
@@ -115,7 +117,7 @@ async def status(stream_id: StreamId, gateway: Gateway, right: MayRead) -> Strea
         "provider": transcript.start.provider if transcript.start else state.provider,
         "attempt": state.attempt,
         "metadata": state.metadata,
-        "last_event_id": str(EventId(page.epoch, len(stored))) if stored else None,
+        "last_event_id": str(EventId(log_page.epoch, len(stored))) if stored else None,
         "created_at": state.created_at,
         "started_at": state.started_at,
         "ended_at": state.ended_at,
@@ -123,15 +125,15 @@ async def status(stream_id: StreamId, gateway: Gateway, right: MayRead) -> Strea
 
 
 @router.post("/chat/{stream_id}/cancel", status_code=202, responses=refusals(*_BY_TICKET))
-async def cancel(stream_id: StreamId, gateway: Gateway, right: MayCancel) -> CancelAnswer:
-    """Stops the provider's call, from any gateway. Again, or after the end, it changes nothing."""
-    await read_own(gateway, right, stream_id, most_events=0)
+async def cancel(stream_id: StreamId, gateway: Gateway, grant: MayCancel) -> CancelAnswer:
+    """Stop the provider's call, from any gateway. Repeated, or after the end, it has no effect."""
+    await read_own(gateway, grant, stream_id, most_events=0)
     return await stop(gateway, stream_id)
 
 
 @router.delete("/chat/{stream_id}", status_code=204, responses=refusals(*CALLER, *STREAM))
 async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
-    """Cancels a running stream and forgets the content. By its owner alone: a ticket is not enough."""
+    """Cancel a running stream and delete its content. Only the owner may; a ticket is not enough."""
     caller.need(Scope.CANCEL)
     await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
     if not await run_script(gateway.client, gateway.scripts.delete(stream_id, caller.id)):
@@ -139,10 +141,10 @@ async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
 
 
 async def stop(gateway: GatewayState, stream_id: str) -> CancelAnswer:
-    """What a cancel does, once it is known that the caller may."""
+    """Cancel a stream; the caller must be authorised already."""
     metrics.CANCELS.inc()
-    answer = await run_script(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
-    if answer is Refused.UNHELD:
+    reply = await run_script(gateway.client, gateway.scripts.cancel(stream_id, "cancelled"))
+    if reply is Refused.UNHELD:
         await end_unheld(gateway.client, gateway.scripts, stream_id, Outcome.cancelled("cancelled"))
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None:
@@ -151,16 +153,15 @@ async def stop(gateway: GatewayState, stream_id: str) -> CancelAnswer:
 
 
 def _tool_call(call: events.ToolCall) -> Call:
-    """In the form in which `messages` take it back."""
-    function: CalledFunction = {"name": cast(str, call.name), "arguments": call.arguments}
-    return {"id": cast(str, call.id), "type": "function", "function": function}
+    """Return the call in the format that `messages` accept."""
+    return cast(Call, tool_call(call.id, call.name, call.arguments))
 
 
-async def _position(gateway: GatewayState, stream_id: str) -> int | None:
-    (place,) = await queue_positions(gateway.client, [stream_id], gateway.settings)
-    return place
+async def _queue_position(gateway: GatewayState, stream_id: str) -> int | None:
+    (queue_position,) = await queue_positions(gateway.client, [stream_id], gateway.settings)
+    return queue_position
 
 
-async def _count_as_watching(gateway: GatewayState, stream_id: str, page: LogPage, read: int) -> None:
-    call = gateway.scripts.acknowledge(stream_id, "", EventId(page.epoch, read))
+async def _count_as_watching(gateway: GatewayState, stream_id: str, log_page: LogPage, read: int) -> None:
+    call = gateway.scripts.acknowledge(stream_id, "", EventId(log_page.epoch, read))
     await run_script(gateway.client, call)

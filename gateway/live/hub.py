@@ -60,8 +60,8 @@ class Hub:
         self._settings = settings
         self._acknowledge_every = max(1, settings.window // 4)
         self._feeds: dict[str, Feed] = {}
-        self._unread: dict[Feed, None] = {}  # feeds whose tails have more events
-        self._pending_acks: dict[Feed, None] = {}  # feeds whose leads Redis needs before the next comparison
+        self._unread: dict[Feed, None] = {}  # feeds with unread events in their tails
+        self._pending_acks: dict[Feed, None] = {}  # feeds to acknowledge before the next comparison
         self._pending_leaves: dict[str, EventId] = {}
         self._pending_resumes: list[tuple[str, str]] = []
         self._times_next_append = False  # one append a second is timed until a reader has received it
@@ -237,7 +237,7 @@ class Hub:
             for stream_id, lead in leaves.items()
             if stream_id not in self._feeds
         ]
-        calls += [self._scripts.resumed(stream_id, how) for stream_id, how in resumes]
+        calls += [self._scripts.note_resume(stream_id, how) for stream_id, how in resumes]
         if calls:
             replies = await run_scripts(self._reports, calls)  # the next comparison repeats a failed acknowledgement
             for feed, reply in zip(feeds, replies, strict=False):
@@ -261,7 +261,7 @@ class Hub:
                 self._catch_up_silent(feed, reply)
 
     def _catch_up_silent(self, feed: Feed, redis: LogPosition) -> None:
-        """Rewind a feed whose cursor is ahead of the tail: its XREAD would never return anything. A feed is silent if
+        """Rewind a feed with a cursor ahead of the tail: its XREAD would never return anything. A feed is silent if
         it has not moved since the last comparison. Events that are merely in transit do no harm: readers take them
         from the log."""
         if redis.at not in (feed.position, START):

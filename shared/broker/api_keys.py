@@ -1,7 +1,7 @@
-"""API keys as Redis has them: ``hr:apikey:<id>``, a JSON object with the hash of the secret and never the secret.
+"""API keys in Redis: ``hr:apikey:<id>``, a JSON object with the hash of the secret and never the secret.
 
-A key is ``hr-<id>-<secret>``. The secret has 256 random bits, so a plain SHA-256 of it gives nothing away. All here
-raises :class:`BrokerUnavailable`.
+A key is ``hr-<id>-<secret>``. The secret has 256 random bits, so a plain SHA-256 of it reveals nothing. Every
+function that takes a client raises :class:`BrokerUnavailable`.
 """
 
 import hashlib
@@ -18,14 +18,15 @@ from shared.broker.keys import api_key_key, revoked_key
 from shared.broker.pipeline_connection import Command
 
 PREFIX: Final = "hr-"
-#: So long it is known that a key was revoked; what is made with a key may not last longer.
-REVOKED_KNOWN_S: Final = 90 * 24 * 3600
+#: How long a revocation is kept. Tickets made with a key may not live longer.
+REVOCATION_KEPT_S: Final = 90 * 24 * 3600
 _SECRET_BYTES: Final = 32
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """``name``: whose it is; keys of one name share their streams. ``expires_at`` in Unix seconds; None for never.
-    ``limits``: by the names of :class:`shared.limits.Limits`, those that differ from what is set for all."""
+    """One API key. ``name`` is its owner's; keys of one name share their streams. ``expires_at`` is in Unix seconds;
+    None means never. ``limits``: those that differ from the server-wide ones, by the names of
+    :class:`shared.rate_limits.Limits`."""
 
     id: str
     name: str
@@ -54,7 +55,7 @@ async def create_api_key(
     life_s: float | None = None,
     limits: Mapping[str, int] | None = None,
 ) -> tuple[ApiKey, str]:
-    """The key, and the only sight of what its owner has to send."""
+    """Create a key. Return it and the text that its owner sends, which cannot be read again."""
     secret, now = secrets.token_urlsafe(_SECRET_BYTES), time.time()
     expires_at = None if life_s is None else now + life_s
     key = ApiKey(secrets.token_hex(6), name, _hash_of(secret), sorted(scopes), now, expires_at, dict(limits or {}))
@@ -69,7 +70,7 @@ async def find_api_key(client: Client, key_id: str) -> ApiKey | None:
 
 
 async def list_api_keys(client: Client) -> list[ApiKey]:
-    """The oldest first."""
+    """Return all keys, the oldest first."""
     cursor, names = b"0", dict[bytes, None]()  # SCAN may return a name twice
     while True:
         ((cursor, found),) = await run_commands(client, [("SCAN", cursor, "MATCH", api_key_key("*"), "COUNT", 1000)])
@@ -81,20 +82,20 @@ async def list_api_keys(client: Client) -> list[ApiKey]:
 
 
 async def revoke_api_key(client: Client, key_id: str) -> bool:
-    """False: there was none. Gateways have forgotten it within seconds."""
-    note: Command = ("SET", revoked_key(key_id), "1", "EX", REVOKED_KNOWN_S)
+    """Revoke a key; gateways follow within seconds. Return False if there was none."""
+    note: Command = ("SET", revoked_key(key_id), "1", "EX", REVOCATION_KEPT_S)
     _, deleted = await run_commands(client, [note, ("DEL", api_key_key(key_id))])
     return bool(deleted)
 
 
 async def was_revoked(client: Client, key_id: str) -> bool:
-    """Another thing than not to be there: a Redis that lost its data has revoked nothing."""
+    """Return True if the key was revoked. A missing key may also mean that Redis lost its data."""
     (noted,) = await run_commands(client, [("EXISTS", revoked_key(key_id))])
     return bool(noted)
 
 
 def split_api_key(presented: str) -> tuple[str, str] | None:
-    """(id, secret) of something that looks like a key."""
+    """Split a presented key into (id, secret); None if it has not the form of a key."""
     key_id, dash, secret = presented.removeprefix(PREFIX).partition("-")
     return (key_id, secret) if presented.startswith(PREFIX) and dash and key_id and secret else None
 

@@ -1,7 +1,7 @@
-"""What can be asked for: told by the workers, which hold the provider keys, read by the gateways.
+"""The model catalog: published by the workers, which hold the provider keys, and read by the gateways.
 
-``hr:catalog`` is a hash, provider → JSON ``{"models": […], "open": bool}``. ``open``: any other name is passed on
-to the provider too.
+``hr:catalog`` is a hash, provider → JSON ``{"models": […], "open": bool}``. ``open``: any other name is passed on to
+the provider too.
 """
 
 import msgspec
@@ -9,12 +9,12 @@ import msgspec
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import CATALOG
 
-#: Outlives a fleet of workers that is away for a while; requests then wait in the queue.
+#: The catalog outlives an outage of all workers; requests then wait in the queue.
 _LIFE_S = 24 * 3600
 
 
 class ProviderModels(msgspec.Struct, frozen=True):
-    """One provider's models, by the provider's own names."""
+    """One provider's models, under the provider's names."""
 
     models: tuple[str, ...]
     open: bool = False
@@ -28,7 +28,7 @@ _decoder = msgspec.json.Decoder(ProviderModels)
 
 
 async def publish(client: Client, catalog: Catalog) -> None:
-    """What one worker offers. Raises :class:`BrokerUnavailable`."""
+    """Publish one worker's models, all in one command. Raises :class:`BrokerUnavailable`."""
     if not catalog:
         return
     fields = [item for name, offered in catalog.items() for item in (name, msgspec.json.encode(offered))]
@@ -36,7 +36,7 @@ async def publish(client: Client, catalog: Catalog) -> None:
 
 
 async def read_catalog(client: Client) -> Catalog:
-    """Raises :class:`BrokerUnavailable`."""
+    """Return the models of all providers. Raises :class:`BrokerUnavailable`."""
     (flat,) = await run_commands(client, [("HGETALL", CATALOG)])
     stored = sorted(zip(flat[::2], flat[1::2], strict=True))
     return {name.decode(): _decoder.decode(offered) for name, offered in stored}

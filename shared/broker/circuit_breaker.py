@@ -1,17 +1,19 @@
-"""The circuit breakers that all workers share: what Redis knows of a provider's failures.
+"""The circuit breakers, one per provider, that all workers share through Redis.
 
-``hr:breaker:<provider>`` stands while the provider is left alone; ``…:failures`` counts its failures in a row. Where
-only the second is left, one request may try before all others do. All here raises :class:`BrokerUnavailable`.
+``hr:breaker:<provider>`` exists while the breaker is open; ``…:failures`` counts failures in a row. If only the
+second exists, the breaker is half-open: one request probes the provider before all others. Every function here raises
+:class:`BrokerUnavailable`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import breaker_failures_key, breaker_key
 
-#: How long after the last failure the count is kept, beyond the time for which the provider is left alone.
-_REMEMBERED_MS = 60_000
+#: How long the count is kept after the breaker has closed.
+_COUNT_KEPT_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,29 +23,31 @@ class Breaker:
 
 
 async def read_breakers(client: Client, providers: Sequence[str]) -> dict[str, Breaker]:
+    """Return the breaker of each provider."""
     keys = [key for name in providers for key in (breaker_key(name), breaker_failures_key(name))]
     (values,) = await run_commands(client, [("MGET", *keys)])
     pairs = zip(values[::2], values[1::2], strict=True)
     return {
-        name: Breaker(stands is not None, int(failures or 0))
-        for name, (stands, failures) in zip(providers, pairs, strict=True)
+        name: Breaker(is_open is not None, int(failures or 0))
+        for name, (is_open, failures) in zip(providers, pairs, strict=True)
     }
 
 
 async def count_failure(client: Client, provider: str, *, limit: int, open_s: float) -> Breaker:
-    """One more; from the ``limit``-th on the provider is left alone for ``open_s``."""
+    """Count one more failure; from the ``limit``-th on, open the breaker for ``open_s``."""
     key, open_ms = breaker_failures_key(provider), round(open_s * 1000)
-    failures, _ = await run_commands(client, [("INCR", key), ("PEXPIRE", key, open_ms + _REMEMBERED_MS)])
+    failures, _ = await run_commands(client, [("INCR", key), ("PEXPIRE", key, open_ms + _COUNT_KEPT_MS)])
     if failures >= limit:
         await run_commands(client, [("SET", breaker_key(provider), 1, "PX", open_ms)])
     return Breaker(failures >= limit, failures)
 
 
-async def try_first(client: Client, provider: str, *, open_s: float) -> bool:
-    """Whether the caller is the one who tries; for all others the provider is left alone until it has an answer."""
-    (answer,) = await run_commands(client, [("SET", breaker_key(provider), 1, "PX", round(open_s * 1000), "NX")])
-    return answer is not None
+async def take_probe(client: Client, provider: str, *, open_s: float) -> bool:
+    """Return True if the caller is to probe the provider; for all others the breaker stays open meanwhile."""
+    (reply,) = await run_commands(client, [("SET", breaker_key(provider), 1, "PX", round(open_s * 1000), "NX")])
+    return reply is not None
 
 
-async def forget_failures(client: Client, provider: str) -> None:
+async def close_breaker(client: Client, provider: str) -> None:
+    """Close the breaker and forget the provider's failures."""
     await run_commands(client, [("DEL", breaker_key(provider), breaker_failures_key(provider))])

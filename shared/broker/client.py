@@ -1,7 +1,7 @@
-"""Connections to Redis, and the sending of calls.
+"""Connections to Redis, and the three ways to use them: run_script, run_scripts and run_commands.
 
-Trouble on the way is :class:`shared.errors.BrokerUnavailable`, whatever redis-py calls it: every call of
-``scripts`` may be sent again after it.
+All three raise or return :class:`shared.errors.BrokerUnavailable` if Redis fails; every call may be repeated after
+it.
 """
 
 import logging
@@ -35,11 +35,11 @@ from shared.errors import BrokerUnavailable, Unavailable
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: What a plain command may raise: Redis is away, starting, failing over, full, busy or unwell. Nothing that is known
-#: to be our own fault comes this way: that would be an error inside a script, see `run_scripts`.
+#: Exceptions of redis-py and the network: Redis is away, starting, failing over, full or busy. Only this package and
+#: the loops that listen or take from the queue catch them; others get BrokerUnavailable.
 REDIS_ERRORS: Final = (RedisError, OSError)
-#: The same as answers to a script. NoScriptError: twice in a row, since it was restarted again in between.
-_UNWELL: Final = (
+#: Error replies that mean the same. NoScriptError: the scripts were lost twice, by another restart in between.
+_OUTAGE_ERRORS: Final = (
     RedisConnectionError,
     RedisTimeoutError,
     OutOfMemoryError,
@@ -49,8 +49,8 @@ _UNWELL: Final = (
     MasterDownError,
     NoScriptError,
 )
-#: redis-py has no class for these, or not where it reads them.
-_UNWELL_WORDS: Final = (
+#: Prefixes of error replies for which redis-py has no class, or does not use it.
+_OUTAGE_PREFIXES: Final = (
     "MISCONF",
     "NOREPLICAS",
     "UNBLOCKED",
@@ -62,73 +62,78 @@ _UNWELL_WORDS: Final = (
 
 
 class BrokerUnfit(Unavailable):
-    """This Redis answers but cannot be used; the start stops."""
+    """Redis answers but must not be used; the process exits."""
 
     code = "broker_unfit"
 
 
 class RedisConnection(Protocol):
-    """A connection to send scripts over: a task's own :class:`PipelineConnection`, or the shared :class:`Client`."""
+    """A connection: a task's own :class:`PipelineConnection`, or the shared :class:`Client`."""
 
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]: ...
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands; see :meth:`PipelineConnection.exchange`."""
 
 
 class Client(Redis):
-    """redis-py's asyncio client for plain commands, whose answers are bytes; what is exchanged goes over a trunk.
-    Calls fail after ``timeout_s``; a blocking read has to end before that. Connects lazily."""
+    """redis-py's asyncio client, with :meth:`exchange` over one shared connection. Replies are bytes. Calls fail
+    after ``timeout_s``; a blocking read must end before that. Connects lazily."""
 
     def __init__(self, url: str, *, timeout_s: float, connections: int) -> None:
         super().__init__(connection_pool=pool_of(url, timeout_s=timeout_s, connections=connections))
-        self._trunk = SharedConnection(PipelineConnection(url, timeout_s=timeout_s))
+        self._shared = SharedConnection(PipelineConnection(url, timeout_s=timeout_s))
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        return await self._trunk.exchange(commands)
+        """Send commands; see :meth:`PipelineConnection.exchange`."""
+        return await self._shared.exchange(commands)
 
     async def aclose(self, close_connection_pool: bool | None = True) -> None:
-        await self._trunk.aclose()
+        await self._shared.aclose()
         await super().aclose(close_connection_pool)
 
 
 def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
+    """Make a client; it connects with its first call."""
     return Client(url, timeout_s=timeout_s, connections=connections)
 
 
 async def run_script(client: RedisConnection, call: Call[T]) -> T:
-    """Raises :class:`BrokerUnavailable`."""
-    answer = (await run_scripts(client, [call]))[0]
-    if isinstance(answer, BrokerUnavailable):
-        raise answer
-    return answer
+    """Run one script. Raises :class:`BrokerUnavailable`."""
+    reply = (await run_scripts(client, [call]))[0]
+    if isinstance(reply, BrokerUnavailable):
+        raise reply
+    return reply
 
 
 async def run_scripts(client: RedisConnection, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
-    """All calls in one pipeline, each with an answer of its own. Raises only for errors that are ours."""
+    """Run scripts in one pipeline; each has its own reply. Raises only for an error inside a script, which is a
+    bug."""
     try:
-        answers = await _send(client, calls)
-        unknown = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if unknown:  # a Redis that was restarted or failed over has forgotten the scripts
+        replies = await _send(client, calls)
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:  # a restart or a failover has lost the scripts
             again = [calls[i] for i in unknown]
             sources = {call.script.source for call in again}
             await client.exchange([("SCRIPT", "LOAD", source) for source in sources])
-            for i, answer in zip(unknown, await _send(client, again), strict=True):
-                answers[i] = answer
+            for i, reply in zip(unknown, await _send(client, again), strict=True):
+                replies[i] = reply
     except REDIS_ERRORS as error:
-        logger.debug("broker trouble: %s", type(error).__name__)
+        logger.debug("Redis unavailable: %s", type(error).__name__)
         return [BrokerUnavailable() for _ in calls]
-    return [_trouble(answer) or call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
+    return [_outage(reply) or call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
 
 
 async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> list[Any]:
-    """Plain commands, their answers in order. Each must bear to be sent twice. Raises :class:`BrokerUnavailable`. To
-    cancel it is safe, which it is not for redis-py's own calls under Python 3.11: ``shared/cancellation.py``."""
+    """Run plain commands in one pipeline and return their replies. Each command must be safe to send twice. Raises
+    :class:`BrokerUnavailable`. Unlike redis-py's own calls under Python 3.11 it can be cancelled safely; see
+    ``shared/cancellation.py``."""
     try:
-        answers = await client.exchange(commands)
+        replies = await client.exchange(commands)
     except REDIS_ERRORS as error:
         raise BrokerUnavailable from error
-    for answer in answers:
-        if (trouble := _trouble(answer)) is not None:
-            raise trouble
-    return answers
+    for reply in replies:
+        if (outage := _outage(reply)) is not None:
+            raise outage
+    return replies
 
 
 def parse_info(reply: bytes) -> dict[str, str]:
@@ -142,21 +147,23 @@ async def _send(client: RedisConnection, calls: Sequence[Call[T]]) -> list[Any]:
     )
 
 
-def _trouble(answer: Any) -> BrokerUnavailable | None:
-    if isinstance(answer, _UNWELL) or (isinstance(answer, ResponseError) and str(answer).startswith(_UNWELL_WORDS)):
+def _outage(reply: Any) -> BrokerUnavailable | None:
+    """Return the outage that an error reply means, if any. Raises other error replies: they are bugs."""
+    if isinstance(reply, _OUTAGE_ERRORS) or (
+        isinstance(reply, ResponseError) and str(reply).startswith(_OUTAGE_PREFIXES)
+    ):
         return BrokerUnavailable()
-    if isinstance(answer, RedisError):
-        raise answer
+    if isinstance(reply, RedisError):
+        raise reply
     return None
 
 
 async def check_fitness(client: Client) -> None:
-    """Raises :class:`BrokerUnfit` for a Redis that is too old or would evict keys, and
-    :class:`BrokerUnavailable`."""
+    """Raises :class:`BrokerUnfit` if Redis is too old or would evict keys, and :class:`BrokerUnavailable`."""
     info = parse_info((await run_commands(client, [("INFO",)]))[0])
     version = info.get("valkey_version") or info.get("redis_version", "0")
     if int(version.split(".", maxsplit=1)[0]) < 7:
-        raise BrokerUnfit(f"Redis {version} is too old: Headrace needs Redis 7 or Valkey")
+        raise BrokerUnfit(f"Redis {version} is too old: use Redis 7 or later, or Valkey")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise BrokerUnfit(

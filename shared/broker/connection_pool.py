@@ -1,8 +1,8 @@
-"""From a Redis URL to a pool of connections.
+"""Makes a pool of connections from a Redis URL.
 
-``redis://``, ``rediss://`` (TLS) and ``unix://`` with users, passwords and options as redis-py reads them, and
-``sentinel://[user:password@]host[:port],host[:port],…/master-name[/db]`` (``sentinels://`` with TLS), where the
-sentinels say who the master is, and again after each failover.
+``redis://``, ``rediss://`` (TLS) and ``unix://`` take users, passwords and options as redis-py does. In
+``sentinel://[user:password@]host[:port],host[:port],…/master-name[/db]`` (``sentinels://`` with TLS) the sentinels
+name the master, again after each failover.
 """
 
 from typing import Any, Final
@@ -18,7 +18,7 @@ _SENTINEL_TIMEOUT_S: Final = 1.0
 
 
 def check_url(url: str) -> str:
-    """The URL itself. Raises ValueError for one that cannot be used."""
+    """Return the URL. Raises ValueError if it cannot be used."""
     scheme = urlsplit(url).scheme
     if scheme not in SCHEMES:
         raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}")
@@ -26,29 +26,29 @@ def check_url(url: str) -> str:
         raise ValueError("must name the master: sentinel://host:26379,host:26379/master-name")
     try:
         pool_of(url, timeout_s=1, connections=1).make_connection()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError):  # their words may have a piece of a password
+    except (ValueError, TypeError):  # redis-py's message may contain a piece of the password
         raise ValueError(
-            "cannot be read: a port that is no number, an option that is none; in a password / is %2F, # %23, ? %3F"
+            "is invalid: check the port and the options; in a password, write / as %2F, # as %23, ? as %3F"
         ) from None
     return url
 
 
 def pool_of(url: str, *, timeout_s: float | None, connections: int) -> ConnectionPool:
-    """A pool whose calls fail after ``timeout_s``, if any. Who asks for more than ``connections`` at once waits as
-    long; behind sentinels there is no such limit."""
+    """Make a pool whose calls fail after ``timeout_s``, if any. A caller waits as long for one of ``connections``;
+    behind sentinels there is no such limit."""
     options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s or 2, 2)}
     if urlsplit(url).scheme.startswith("sentinel"):
         pool = _sentinel_pool(url, options)
     else:
         pool = BlockingConnectionPool.from_url(url, max_connections=connections, timeout=timeout_s, **options)
     made = pool.connection_class
-    pool.connection_class = type(f"Checked{made.__name__}", (_Checked, made), {})
+    pool.connection_class = type(f"Checked{made.__name__}", (_CheckedWrites, made), {})
     return pool
 
 
-class _Checked:
-    """uvloop raises RuntimeError for a write to a connection that its peer has just reset, and redis-py does not
-    expect that; to everybody else it is a connection that broke."""
+class _CheckedWrites:
+    """Turns uvloop's RuntimeError for a write to a connection that the peer has just reset into a connection error,
+    which redis-py expects."""
 
     async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
         try:
@@ -67,7 +67,7 @@ def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
         options |= {"ssl": True, **dict(parse_qsl(parts.query))}
     return SentinelConnectionPool(
         name,
-        # One that hangs is passed over.
+        # A sentinel that hangs is skipped.
         Sentinel(sentinels, sentinel_kwargs=options | {"socket_timeout": _SENTINEL_TIMEOUT_S}),  # type: ignore[no-untyped-call]
         db=db,
         username=unquote(user) or None,

@@ -1,4 +1,4 @@
-"""How a stream ends: the closing events, the state that goes with them, and the ending of one nobody holds."""
+"""Endings of streams: the closing events and the final state, and the ending of a stream without a holder."""
 
 import logging
 import secrets
@@ -21,15 +21,15 @@ from shared.protocol.usage import Estimate
 logger = logging.getLogger(__name__)
 
 
-#: The stop signal of a stream that nobody watches; only the finish script may decide it.
+#: The stop signal of a stream without readers; only the finish script may decide it.
 ABANDONED: Final = "abandoned"
-#: Why an answer without output is none, and costs nothing: its tokens were only counted.
+#: The reason of an ending without an answer and without cost: only the tokens of the request were counted.
 COUNTED: Final = "counted"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Why a stream ends. ``reason`` is None where ``finish_reason`` is the provider's own word."""
+    """Reason of a stream's end. ``reason`` is None if ``finish_reason`` comes from the provider."""
 
     finish_reason: str
     reason: str | None = None
@@ -48,7 +48,7 @@ class Outcome:
         return self.finish_reason == "cancelled"
 
     def closing_events(self, usage: Usage | None) -> list[bytes]:
-        """``error`` where there is one, then ``done``."""
+        """Return ``error`` if there is one, then ``done``."""
         closing: list[events.Event] = []
         if self.error is not None:
             closing.append(events.Error(self.error.code, self.error.message, self.error.retryable))
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def _tokens(usage: Usage | None) -> int:
-    """As limits count: none where there was no answer, and nobody says that it cost anything."""
+    """Return the tokens to charge against limits: 0 if there was no output and the provider reported no usage."""
     if usage is None or (usage.estimated and not usage.output_tokens):
         return 0
     return usage.input_tokens + usage.output_tokens
@@ -80,11 +80,11 @@ def holder_of(stream_id: str, claimed: Claimed, token: str) -> Holder:
 
 
 def restorable(fields: dict[str, bytes]) -> Fields:
-    """The fields of a claimed state that a worker can vouch for; the others are the script's own."""
-    return {name: value for name, value in fields.items() if name not in _OWNED_BY_SCRIPTS}
+    """Return the fields of a claimed state that a worker can write again; the scripts set the others."""
+    return {name: value for name, value in fields.items() if name not in _SET_BY_SCRIPTS}
 
 
-_OWNED_BY_SCRIPTS = frozenset(
+_SET_BY_SCRIPTS = frozenset(
     {
         "status",
         "epoch",
@@ -102,12 +102,12 @@ _OWNED_BY_SCRIPTS = frozenset(
 
 
 def ending_line(stream_id: str, claimed: Claimed, outcome: Outcome) -> dict[str, Any]:
-    """What the log has of a stream that ends, whoever ends it; of its content nothing."""
-    known = {name: claimed.fields.get(name, b"").decode() for name in _TOLD}
-    _, _, trace = known.pop("traceparent").partition("-")
+    """Return the fields of the log line about a stream's end. They contain nothing of the content."""
+    logged = {name: claimed.fields.get(name, b"").decode() for name in _LOGGED_FIELDS}
+    _, _, trace = logged.pop("traceparent").partition("-")
     return {
         "stream_id": stream_id,
-        **known,
+        **logged,
         "trace_id": trace.partition("-")[0],
         "attempt": claimed.attempt,
         "epoch": claimed.epoch,
@@ -116,12 +116,12 @@ def ending_line(stream_id: str, claimed: Claimed, outcome: Outcome) -> dict[str,
     }
 
 
-_TOLD: Final = ("request_id", "principal", "provider", "model", "traceparent")
+_LOGGED_FIELDS: Final = ("request_id", "principal", "provider", "model", "traceparent")
 
 
 async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> Outcome | None:
-    """End a stream that nobody holds; as cancelled where that was asked for before. How it ended, or None where
-    somebody holds it by now, or it has ended."""
+    """End a stream that no worker holds; as cancelled if a cancel is pending. Return the outcome, or None if a worker
+    holds the stream by now or it has ended."""
     token = f"ending.{secrets.token_hex(8)}"
     claimed = await run_script(client, scripts.claim(stream_id, token, to_end=True))
     if not isinstance(claimed, Claimed):
@@ -135,8 +135,8 @@ async def end_claimed(
     client: Client, scripts: StreamScripts, stream_id: str, claimed: Claimed, token: str, outcome: Outcome
 ) -> bool:
     """End a stream that was claimed only to be ended: its partial answer is copied under the fresh epoch together
-    with the closing events, in one script (design §4 rule 4). False where an abandoned stream has a reader again:
-    the claim then stands, and the stream is to go on."""
+    with the closing events, in one script (design §4 rule 4). Return False if an abandoned stream has a reader again;
+    the claim then stands, and the caller continues the stream."""
     partial = await read_log(client, scripts, stream_id)
     sent = fold(events.decode(stored) for stored in partial)
     estimate = Estimate.of(claimed.fields)

@@ -1,4 +1,4 @@
-"""Every Redis key, with its type, who writes it and how long it lives.
+"""Every Redis key, with its type, its writers and its lifetime.
 
 key                          type    written by        lives
 ---------------------------  ------  ----------------  -----------------------------------------------
@@ -10,32 +10,33 @@ hr:{bb}:idem:<digest>        string  create, restore   with the stream; "<id> <b
 hr:{bb}:<id>:tombstone       string  create, delete    longer than the stream; "live|deleted <principal>"
 hr:{bb}:index                zset    create … finish   as long as its longest stream; id → next look, ms
 hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
-hr:catalog                   hash    workers           a day from the last word of any worker
-hr:sweep                     string  one process       1.5 s; who sweeps
+hr:catalog                   hash    workers           a day from the last publication by any worker
+hr:sweep                     string  one process       1.5 s; the process that sweeps
 hr:owned:<account>           zset    create, delete    with its longest stream; ids of one principal by creation
-hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request made
+hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request created
 hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream of an AI SDK's chat
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
-hr:revoked:<id>              string  the CLI           90 days, as long as any link that the key made
-hr:breaker:<provider>        string  workers           30 s; stands while the provider is left alone
-hr:breaker:<provider>:failures  counter workers        a minute longer; failures in a row
+hr:revoked:<id>              string  the CLI           90 days, as long as any ticket made with the key
+hr:breaker:<provider>        string  workers           30 s; exists while the breaker is open
+hr:breaker:<provider>:failures  counter workers        a minute longer; consecutive failures
 hr:queue                     zset    create, enqueue   with its last stream; id → turn, the lowest is taken first
 arq:job:<id>                 string  create, enqueue   until the stream's end; arq's, as arq:* and hr:queue:* are
 hr:turns                     hash    create            with the queue; account → its last round (docs/adr/0010)
-hr:waiting                   zset    create … restore  with the queue; id → creation, of those nobody took yet
-hr:taken                     counter claim             a day; how many were ever taken
-hr:account:<account>:used    hash    create, finish    two days; r<second>, t<second>, d<day> → how many
+hr:waiting                   zset    create … restore  with the queue; id → creation, of streams not taken yet
+hr:taken                     counter claim             a day; number of streams taken
+hr:account:<account>:used    hash    create, finish    two days; r<second>, t<second>, d<day> → count
 hr:account:<account>:streams zset    create … finish   with its longest stream; id → when it is forgotten
 hr:lane:<provider>:running   zset    claim … finish    a day; id → end of its lease, where a provider has a limit
 hr:lane:<provider>:parked    zset    claim, unpark     with its last stream; id → turn
-hr:endings:<minute>          hash    finish            an hour; status, tokens or failed:<reason> → how many
+hr:endings:<minute>          hash    finish            an hour; status, tokens or failed:<reason> → count
 hr:ended, hr:failed          zset    finish            with their last stream; id → end, of the last 100 and 50
-hr:processes                 zset    each process      a minute; process → its last word, ms
-hr:process:<process>         string  that process      15 s; JSON, what it says of itself
+hr:processes                 zset    each process      a minute; process → its last report, ms
+hr:process:<process>         string  that process      15 s; JSON, its report
 hr:gateway:<gateway>         pub/sub append, finish    -, ids of streams whose tail has grown
 hr:worker:<worker>           pub/sub cancel, room      -
 
-``bb`` is the stream's bucket, the hash tag on Redis Cluster. Only API keys may have no expiry; a test fixture checks.
+``bb`` is the stream's bucket, its hash tag on Redis Cluster. Only API keys may lack an expiry; a test fixture checks
+it.
 """
 
 import hashlib
@@ -57,9 +58,8 @@ PROCESSES: Final = "hr:processes"
 
 
 def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
-    """The keys of one stream in the order in which every script takes them: state, log, tail, readers, index,
-    tombstone, pulse and, where it was asked for with a key, its idempotency entry (``idempotency``: the digest).
-    """
+    """Return the keys of one stream in the order of ``scripts.STREAM_KEYS``. The last, the idempotency entry, exists
+    only if the stream was requested with a key; ``idempotency`` is its digest."""
     prefix = _bucket_prefix(bucket_of(stream_id))
     stream = prefix + stream_id
     keys = [
@@ -77,13 +77,14 @@ def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
 
 
 def stream_keys_and(stream_id: str, idempotency: str | None, more: Sequence[str]) -> list[str]:
-    """The same and ``more``, from the ninth on; a stream without an idempotency entry has its state there again."""
+    """Return the keys of one stream and then ``more``, from the ninth on. If the stream has no idempotency entry, the
+    eighth is its state again."""
     keys = stream_keys(stream_id, idempotency)
     return [*keys, *([] if idempotency else keys[:1]), *more]
 
 
 def idempotency_entry_key(digest: str) -> str:
-    """In the bucket of the stream it stands for, whose id is made from the digest."""
+    """Return the key in the bucket of its stream, which takes its bucket from the digest."""
     return f"{_bucket_prefix(digest[:2])}idem:{digest}"
 
 
@@ -96,7 +97,7 @@ def log_key(stream_id: str) -> str:
 
 
 def index_key(stream_id: str) -> str:
-    """Of its bucket."""
+    """Return the index of the stream's bucket."""
     return stream_keys(stream_id)[4]
 
 
@@ -105,41 +106,41 @@ def tail_key(stream_id: str) -> str:
 
 
 def sweep_keys() -> list[tuple[str, str]]:
-    """Index and pulse of every bucket."""
+    """Return index and pulse of every bucket."""
     prefixes = [_bucket_prefix(f"{bucket:02x}") for bucket in range(BUCKETS)]
     return [(f"{prefix}index", f"{prefix}pulse") for prefix in prefixes]
 
 
 def gateway_channel(gateway_id: str) -> str:
-    """The scripts derive the same name from the gateways that said they read the stream."""
+    """Return the channel of a gateway. The scripts derive the same name from the stream's readers."""
     return f"hr:gateway:{gateway_id}"
 
 
 def worker_channel(worker_id: str) -> str:
-    """The scripts derive the same name from the holder, ``<worker>.<random>``."""
+    """Return the channel of a worker. The scripts derive the same name from the holder, ``<worker>.<random>``."""
     return f"hr:worker:{worker_id}"
 
 
-def owned_key(principal: str) -> str:
+def principal_streams_key(principal: str) -> str:
     return f"hr:owned:{account_of(principal)}"
 
 
-def recent_key(account: str, body_hash: str) -> str:
+def retry_key(account: str, body_hash: str) -> str:
     return f"hr:recent:{account}:{body_hash[:32]}"
 
 
 def chat_key(account: str, chat_id: str) -> str:
-    """A chat's id is its client's own, and may be anything."""
+    """Return the key of a chat. The client chooses the chat's id freely, so it is hashed."""
     return f"hr:chat:{account}:{hashlib.sha256(chat_id.encode()).hexdigest()[:32]}"
 
 
 def job_key(stream_id: str) -> str:
-    """Where arq looks for a job."""
+    """Return the key under which arq looks for a job."""
     return f"arq:job:{stream_id}"
 
 
-def lane_keys(provider: str) -> list[str]:
-    """Running and parked. The scripts derive the same names, and those of accounts, from what the state says."""
+def provider_limit_keys(provider: str) -> list[str]:
+    """Return the keys of running and of parked streams. The scripts derive the same names from the state."""
     return [f"hr:lane:{provider}:running", f"hr:lane:{provider}:parked"]
 
 
@@ -152,7 +153,7 @@ def revoked_key(key_id: str) -> str:
 
 
 def endings_key(minute: int) -> str:
-    """Of a minute since 1970. The script derives the same name from Redis' clock."""
+    """Return the key for a minute since 1970. The script derives the same name from Redis' clock."""
     return f"hr:endings:{minute}"
 
 

@@ -1,4 +1,4 @@
-"""What Redis holds: in all, and for a stream."""
+"""Redis' use of memory: in all, and per stream."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,13 +7,13 @@ from shared.broker.client import Client, parse_info, run_commands
 from shared.broker.keys import stream_keys, sweep_keys
 
 _INDEXES = [index for index, _ in sweep_keys()]
-_LOOKED_AT = 4
+_SAMPLED_STREAMS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """``limit``: 0 for none. ``live``: how many streams wait or run. ``stream``: bytes of one, the mean of some of
-    these; 0 where there is none."""
+    """``used`` and ``limit`` in bytes, ``limit`` 0 if there is none. ``live``: number of active streams. ``stream``:
+    mean bytes of a sample of these; 0 if there is none."""
 
     used: int
     limit: int
@@ -22,8 +22,9 @@ class Memory:
 
 
 async def read_memory(client: Client) -> Memory:
-    """Costs Redis the same however many streams there are. Raises :class:`BrokerUnavailable`."""
-    answers: list[Any] = await run_commands(
+    """Sample the memory; the cost for Redis does not depend on the number of streams. Raises
+    :class:`BrokerUnavailable`."""
+    replies: list[Any] = await run_commands(
         client,
         [
             ("INFO", "memory"),
@@ -31,13 +32,13 @@ async def read_memory(client: Client) -> Memory:
             *(("ZRANDMEMBER", index) for index in _INDEXES),
         ],
     )
-    info, counts, ids = parse_info(answers[0]), answers[1 : len(_INDEXES) + 1], answers[len(_INDEXES) + 1 :]
-    some = [each.decode() for each in ids if each is not None][:_LOOKED_AT]
-    keys = [key for stream_id in some for key in stream_keys(stream_id)[:3]]
+    info, counts, ids = parse_info(replies[0]), replies[1 : len(_INDEXES) + 1], replies[len(_INDEXES) + 1 :]
+    sample = [each.decode() for each in ids if each is not None][:_SAMPLED_STREAMS]
+    keys = [key for stream_id in sample for key in stream_keys(stream_id)[:3]]
     sizes = await run_commands(client, [("MEMORY", "USAGE", key, "SAMPLES", 16) for key in keys]) if keys else []
     return Memory(
         used=int(info["used_memory"]),
         limit=int(info["maxmemory"]),
         live=sum(counts),
-        stream=round(sum(size or 0 for size in sizes) / len(some)) if some else 0,
+        stream=round(sum(size or 0 for size in sizes) / len(sample)) if sample else 0,
     )

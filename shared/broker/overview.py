@@ -1,7 +1,7 @@
-"""All there is at a glance, for operators: as much as fits on a page, whatever there is.
+"""An overview of all streams and processes for operators, limited to a page.
 
-What it costs Redis does not grow with how many streams there are: a look into each bucket's index, and the states of
-those that are shown.
+Its cost for Redis does not grow with the number of streams: it reads a part of each bucket's index, and the states of
+the streams that are shown.
 """
 
 import time
@@ -18,22 +18,22 @@ from shared.broker.pipeline_connection import Command
 from shared.broker.processes import Process, read_processes
 from shared.broker.timeline import StreamTimeline, read_timeline
 
-#: Of streams that live, of those that wait the longest, and of those that ended or failed last.
+#: Most streams shown: active ones, those that have waited longest, and those that ended or failed last.
 MOST_LIVE: Final = 100
 _MOST_WAITING: Final = 25
 _MOST_ENDED: Final = 15
-#: How far back endings are counted.
+#: Minutes for which endings are counted.
 MINUTES: Final = 30
 
 _INDEXES: Final = [index for index, _ in sweep_keys()]
-_OF_EACH_BUCKET: Final = 8
+_PER_BUCKET: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """``live``: how many streams wait or run, of which ``streams`` are some, the newest first. ``waiting``: how many
-    nobody took yet, the first of them made at ``oldest_ms``. ``minutes``: (minute since 1970, status, ``tokens`` or
-    ``failed:<reason>`` → how many), the oldest first. ``left_alone``: providers whose breaker is open."""
+    """``live``: number of active streams, of which ``streams`` is a part, the newest first. ``waiting``: number of
+    streams that no worker has taken yet, the first of them created at ``oldest_ms``. ``minutes``: (minute since 1970,
+    status, ``tokens`` or ``failed:<reason>`` → count), the oldest first. ``open_breakers``: providers."""
 
     at_ms: int
     live: int
@@ -44,12 +44,12 @@ class Overview:
     failed: list[StreamTimeline]
     processes: list[Process]
     minutes: list[tuple[int, dict[str, int]]]
-    left_alone: list[str]
+    open_breakers: list[str]
     memory: Memory
 
 
 async def read_overview(client: Client) -> Overview:
-    """Raises :class:`BrokerUnavailable`."""
+    """Read everything in three pipelines and a few calls. Raises :class:`BrokerUnavailable`."""
     at_ms = time.time_ns() // 1_000_000
     minutes = range(at_ms // 60_000 - MINUTES + 1, at_ms // 60_000 + 1)
     commands: list[Command] = [
@@ -59,42 +59,42 @@ async def read_overview(client: Client) -> Overview:
         ("ZRANGE", FAILED, 0, _MOST_ENDED - 1, "REV"),
         ("HKEYS", CATALOG),
         *(("HGETALL", endings_key(minute)) for minute in minutes),
-        *(("ZRANGE", index, 0, _OF_EACH_BUCKET - 1) for index in _INDEXES),
+        *(("ZRANGE", index, 0, _PER_BUCKET - 1) for index in _INDEXES),
     ]
-    answers = iter(await run_commands(client, commands))
-    waiting, longest, ended, failed, offered = (next(answers) for _ in range(5))
-    counted = [(minute, _counts(next(answers))) for minute in minutes]
+    replies = iter(await run_commands(client, commands))
+    waiting, oldest, ended, failed, providers = (next(replies) for _ in range(5))
+    counted = [(minute, _counts(next(replies))) for minute in minutes]
     memory = await read_memory(client)
-    first = dict.fromkeys(each.decode() for each in longest[::2])
-    chosen = list(islice(first | dict.fromkeys(_in_turn(list(answers))), MOST_LIVE))
-    lately = [[each.decode() for each in ids] for ids in (ended, failed)]
-    known = await read_timeline(client, [*chosen, *lately[0], *lately[1]])
-    by_id = {each.stream_id: each for each in known}
+    first = dict.fromkeys(each.decode() for each in oldest[::2])
+    chosen = list(islice(first | dict.fromkeys(_round_robin(list(replies))), MOST_LIVE))
+    latest = [[each.decode() for each in ids] for ids in (ended, failed)]
+    timelines = await read_timeline(client, [*chosen, *latest[0], *latest[1]])
+    by_id = {each.stream_id: each for each in timelines}
     return Overview(
         at_ms=at_ms,
         live=memory.live,
         waiting=waiting,
-        oldest_ms=int(longest[1]) if longest else None,
+        oldest_ms=int(oldest[1]) if oldest else None,
         streams=sorted(
             (by_id[each] for each in chosen if each in by_id and by_id[each].is_active),
             key=lambda each: (-(each.at("created") or 0), each.stream_id),
         ),
-        ended=[by_id[each] for each in lately[0] if each in by_id],
-        failed=[by_id[each] for each in lately[1] if each in by_id],
+        ended=[by_id[each] for each in latest[0] if each in by_id],
+        failed=[by_id[each] for each in latest[1] if each in by_id],
         processes=await read_processes(client),
         minutes=counted,
         memory=memory,
-        left_alone=await _left_alone(client, sorted(each.decode() for each in offered)),
+        open_breakers=await _open_breakers(client, sorted(each.decode() for each in providers)),
     )
 
 
-async def _left_alone(client: Client, providers: list[str]) -> list[str]:
+async def _open_breakers(client: Client, providers: list[str]) -> list[str]:
     breakers = await read_breakers(client, providers) if providers else {}
     return [provider for provider, breaker in breakers.items() if breaker.open]
 
 
-def _in_turn(buckets: list[list[bytes]]) -> Iterator[str]:
-    """The first of each bucket, then the second of each: so no bucket stands before the others."""
+def _round_robin(buckets: list[list[bytes]]) -> Iterator[str]:
+    """The first of each bucket, then the second of each, so that no bucket is preferred."""
     for row in zip_longest(*buckets):
         yield from (each.decode() for each in row if each is not None)
 

@@ -1,7 +1,7 @@
-"""A connection of one's own, for a task that talks to Redis all the time.
+"""A dedicated connection for a task that uses Redis all the time.
 
-redis-py makes it and logs in; what is said over it is packed and read here, a whole pipeline at a time under one
-deadline. A checkout from a pool, and a timer for every reply, cost more than the commands (bench/NOTES.md).
+redis-py connects and logs in; commands are packed and replies read here, a whole pipeline at a time under one
+deadline. A checkout from a pool, and a timer for every reply, would cost more than the commands (bench/NOTES.md).
 """
 
 import asyncio
@@ -18,18 +18,18 @@ from shared.broker.connection_pool import pool_of
 Command = tuple[str | int | float | bytes | memoryview, ...]
 
 _READ_BYTES: Final = 256 * 1024
-#: A channel that is silent for this long is asked whether it lives.
-_SILENT_S: Final = 2.0
+#: Idle time after which a subscription sends a PING.
+_PING_AFTER_S: Final = 2.0
 
 
 def pack(command: Command) -> bytes:
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # a slip of its stub
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub is wrong
     return packed
 
 
 class PipelineConnection:
-    """Connects at the first exchange, and again after trouble. For one task at a time. ``timeout_s``: for connecting
-    and for an exchange."""
+    """A connection for one task at a time. It connects at the first exchange, and again after an error. ``timeout_s``
+    limits connecting and each exchange."""
 
     def __init__(self, url: str, *, timeout_s: float = 5) -> None:
         self._pool = pool_of(url, timeout_s=None, connections=1)
@@ -45,7 +45,7 @@ class PipelineConnection:
         return await self.exchange_packed(b"".join([pack(command) for command in commands]), len(commands))
 
     async def exchange_packed(self, packed: bytes, count: int) -> list[Any]:
-        """The same for ``count`` commands that the caller has packed."""
+        """Send ``count`` commands that the caller has packed; otherwise as :meth:`exchange`."""
         if self._wire is not None:
             try:
                 return await self._exchange(packed, count)
@@ -65,13 +65,13 @@ class PipelineConnection:
                     self._wire = await _connected(self._pool)
                 wire = self._wire
                 await wire.send(packed)
-                answers = await wire.read()
-                while len(answers) < count:
-                    answers += await wire.read()
-        except BaseException:  # whatever it is, half of an exchange may be on its way
+                replies = await wire.read()
+                while len(replies) < count:
+                    replies += await wire.read()
+        except BaseException:  # also a cancellation: half of an exchange may be under way
             await self._drop()
             raise
-        return answers
+        return replies
 
     async def _drop(self, *, wait: bool = False) -> None:
         wire, self._wire = self._wire, None
@@ -80,32 +80,32 @@ class PipelineConnection:
 
 
 async def listen(url: str, channel: str, *, timeout_s: float = 5) -> AsyncGenerator[list[bytes], None]:
-    """What is published to ``channel``, in lists of what came together; the first one, empty, says that nothing is
-    missed from now on. Ends by raising what ``REDIS_ERRORS`` names."""
+    """Yield the messages published to ``channel``, in lists of those that arrived together. The first list is empty:
+    from then on no message is missed. Ends by raising one of ``REDIS_ERRORS``."""
     pool = pool_of(url, timeout_s=None, connections=1)
     wire: _Wire | None = None
     try:
         async with asyncio.timeout(timeout_s):
             wire = await _connected(pool)
             await wire.send(pack(("SUBSCRIBE", channel)))
-        asked = False
+        pinged = False
         while True:
             try:
-                async with asyncio.timeout(timeout_s if asked else _SILENT_S):
-                    came = await wire.read()
+                async with asyncio.timeout(timeout_s if pinged else _PING_AFTER_S):
+                    replies = await wire.read()
             except TimeoutError:
-                if asked:
+                if pinged:
                     raise
-                asked = True
+                pinged = True
                 await wire.send(pack(("PING",)))
             else:
-                asked = False
-                for answer in came:
-                    if isinstance(answer, Exception):
-                        raise answer
-                if came[0][0] == b"subscribe":
+                pinged = False
+                for reply in replies:
+                    if isinstance(reply, Exception):
+                        raise reply
+                if replies[0][0] == b"subscribe":
                     yield []
-                if messages := [answer[2] for answer in came if answer[0] == b"message"]:
+                if messages := [reply[2] for reply in replies if reply[0] == b"message"]:
                     yield messages
     finally:
         if wire is not None:
@@ -114,7 +114,8 @@ async def listen(url: str, channel: str, *, timeout_s: float = 5) -> AsyncGenera
 
 
 class _Wire:
-    """One connection that redis-py has made and logged in, its streams in our hands."""
+    """One connection that redis-py has made and logged in. It uses three private attributes of redis-py's connection,
+    which is why pyproject.toml pins redis to one minor version."""
 
     def __init__(self, pool: ConnectionPool, connection: Any) -> None:
         self._pool = pool
@@ -127,26 +128,26 @@ class _Wire:
         try:
             self._writer.write(packed)
             await self._writer.drain()
-        except RuntimeError as error:  # uvloop's word for a connection that its peer has just reset
+        except RuntimeError as error:  # uvloop raises it if the peer has just reset the connection
             raise RedisConnectionError(str(error)) from error
 
     async def read(self) -> list[Any]:
-        """All answers that have come; waits for one."""
-        answers: list[Any] = []
-        while not answers:
+        """Return all replies that have arrived; wait for at least one."""
+        replies: list[Any] = []
+        while not replies:
             data = await self._reader.read(_READ_BYTES)
             if not data:
                 raise RedisConnectionError("Redis closed the connection")
             self._parser.feed(data)
-            while (answer := self._parser.gets()) is not False:  # RESP2 has no booleans
-                # LOADING and its like: nothing that follows holds. READONLY: this is no master any more.
-                if isinstance(answer, RedisConnectionError | ReadOnlyError):
-                    raise answer
-                answers.append(answer)
-        return answers
+            while (reply := self._parser.gets()) is not False:  # RESP2 has no booleans
+                # LOADING and similar: no later reply can be trusted. READONLY: this is no longer the master.
+                if isinstance(reply, RedisConnectionError | ReadOnlyError):
+                    raise reply
+                replies.append(reply)
+        return replies
 
     async def close(self, *, wait: bool = False) -> None:
-        """``wait`` until it is closed, which a broken one may take its time for."""
+        """Close the connection. ``wait`` for it, which can take long if the connection is broken."""
         await self._connection.disconnect(nowait=not wait)
         await self._pool.release(self._connection)
 

@@ -1,7 +1,7 @@
-"""Which gateways and workers there are: each says so every few seconds, for operators to see. Nothing depends on it.
+"""The list of running gateways and workers, for operators. Each reports every few seconds; nothing depends on it.
 
-``hr:processes`` is a sorted set of them by their last word, ``hr:process:<id>`` what each says of itself; one that
-says nothing more is forgotten.
+``hr:processes`` is a sorted set of process ids by the time of their last report, ``hr:process:<id>`` the report. A
+process that stops reporting is forgotten.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from shared.broker.keys import PROCESSES, process_key
 from shared.broker.pipeline_connection import Command
 from shared.errors import BrokerUnavailable
 
-_TELL_EVERY_S: Final = 2.0
+_REPORT_EVERY_S: Final = 2.0
 _LIFE_MS: Final = 15_000
 _MOST: Final = 500
 
 
 class Load(msgspec.Struct, frozen=True):
-    """``streams``: that a worker writes or a gateway reads. ``slots``: how many a worker may have at once;
-    ``readers``: clients of a gateway. ``lag_s``: of its event loop, the worst of late."""
+    """``streams``: streams that a worker writes or a gateway reads. ``slots``: most streams a worker writes at once.
+    ``readers``: clients of a gateway. ``lag_s``: recent worst lag of the event loop."""
 
     streams: int
     slots: int = 0
@@ -36,7 +36,7 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True):
-    """``since``: when it started, in Unix seconds."""
+    """One process' report. ``since``: time of its start, in Unix seconds."""
 
     id: str
     kind: Literal["gateway", "worker"]
@@ -50,45 +50,45 @@ _decoder: Final = msgspec.json.Decoder(Process)
 
 
 class Presence:
-    """Says that this process is there, with what ``look`` tells of it."""
+    """Reports that this process is running, with the load that ``read_load`` returns."""
 
     def __init__(
         self,
         client: Client,
         process_id: str,
         kind: Literal["gateway", "worker"],
-        look: Callable[[], Load],
+        read_load: Callable[[], Load],
     ) -> None:
         self._client = client
         self._id = process_id
         self._kind = kind
-        self._look = look
+        self._read_load = read_load
         self._since = time.time()
 
     async def run(self) -> None:
-        """For ever."""
+        """Run until cancelled: report at a fixed interval."""
         while True:
             with suppress(BrokerUnavailable):
-                await self._tell()
-            await asyncio.sleep(_TELL_EVERY_S)
+                await self._report()
+            await asyncio.sleep(_REPORT_EVERY_S)
 
     async def leave(self) -> None:
-        """Be forgotten at once. What is not heard is forgotten by itself."""
+        """Withdraw the report. If Redis does not answer, the report expires by itself."""
         with suppress(BrokerUnavailable):
             await run_commands(self._client, [("ZREM", PROCESSES, self._id), ("DEL", process_key(self._id))])
 
-    async def _tell(self) -> None:
-        told = Process(
+    async def _report(self) -> None:
+        report = Process(
             id=self._id,
             kind=self._kind,
             host=socket.gethostname(),
             pid=os.getpid(),
             since=self._since,
-            load=self._look(),
+            load=self._read_load(),
         )
         now_ms = time.time_ns() // 1_000_000
         commands: list[Command] = [
-            ("SET", process_key(self._id), msgspec.json.encode(told), "PX", _LIFE_MS),
+            ("SET", process_key(self._id), msgspec.json.encode(report), "PX", _LIFE_MS),
             ("ZADD", PROCESSES, now_ms, self._id),
             ("ZREMRANGEBYSCORE", PROCESSES, "-inf", now_ms - 4 * _LIFE_MS),
             ("PEXPIRE", PROCESSES, 4 * _LIFE_MS),
@@ -97,10 +97,10 @@ class Presence:
 
 
 async def read_processes(client: Client) -> list[Process]:
-    """Gateways and then workers, the oldest first. Raises :class:`BrokerUnavailable`."""
+    """Return gateways and then workers, the oldest first. Raises :class:`BrokerUnavailable`."""
     (ids,) = await run_commands(client, [("ZRANGE", PROCESSES, 0, _MOST - 1)])
     if not ids:
         return []
-    (told,) = await run_commands(client, [("MGET", *(process_key(each.decode()) for each in ids))])
-    found = [_decoder.decode(each) for each in told if each is not None]
+    (reports,) = await run_commands(client, [("MGET", *(process_key(each.decode()) for each in ids))])
+    found = [_decoder.decode(each) for each in reports if each is not None]
     return sorted(found, key=lambda process: (process.kind, process.since, process.id))

@@ -10,28 +10,28 @@ from arq.jobs import serialize_job
 
 from shared.broker import scripts
 from shared.broker.client import Client, run_commands, run_script
-from shared.broker.keys import QUEUE, lane_keys
+from shared.broker.keys import QUEUE, provider_limit_keys
 from shared.settings import Settings
 
-#: What arq calls the work that there is.
+#: arq's name of the only kind of job.
 JOB: Final = "generate"
 
 
 def job_of(stream_id: str) -> bytes:
-    """As arq reads it."""
+    """Serialize a stream's job in arq's format."""
     return serialize_job(JOB, (stream_id,), {}, None, time.time_ns() // 1_000_000, serializer=msgspec.json.encode)
 
 
 async def queue_positions(client: Client, stream_ids: Sequence[str], settings: Settings) -> list[int | None]:
-    """Where they wait, 1 for the next: in the queue, or among those parked for their provider. None: somebody has
-    taken it. Raises :class:`BrokerUnavailable`."""
-    keys = [QUEUE, *(lane_keys(provider)[1] for provider in settings.provider_streams)]
+    """Return each stream's position, 1 for the next, in the queue or among those parked for their provider; None if
+    a worker has taken it. Raises :class:`BrokerUnavailable`."""
+    keys = [QUEUE, *(provider_limit_keys(provider)[1] for provider in settings.provider_streams)]
     ranks = iter(await run_commands(client, [("ZRANK", key, stream_id) for stream_id in stream_ids for key in keys]))
     found = ([rank for rank in islice(ranks, len(keys)) if rank is not None] for _ in stream_ids)
     return [ranks_of_one[0] + 1 if ranks_of_one else None for ranks_of_one in found]
 
 
 async def enqueue(client: Client, stream_id: str, *, life_s: float) -> bool:
-    """Queue a stream that lost its job. False where the id waits already; it keeps its place. Again does no harm: a
-    job for a stream that is held ends quietly. Raises :class:`BrokerUnavailable`."""
+    """Queue a stream that lost its job. Return False if it is queued already; it keeps its position. Repeating is
+    safe: a job for a stream that is held ends without effect. Raises :class:`BrokerUnavailable`."""
     return await run_script(client, scripts.enqueue(stream_id, job_of(stream_id), life_s=life_s))

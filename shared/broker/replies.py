@@ -1,4 +1,4 @@
-"""What the scripts answer, and how Redis puts it."""
+"""Replies of the scripts, and their parsing."""
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
@@ -11,7 +11,7 @@ from shared.protocol.lifecycle import Status
 
 
 class Code(StrEnum):
-    """The answers of the scripts that workers call, design §3."""
+    """Codes in the replies to a writer (design §3)."""
 
     OK = "OK"
     FULL = "FULL"
@@ -27,8 +27,8 @@ _CODES: Final = {code.encode(): code for code in Code}
 
 
 class WriteReply(msgspec.Struct, frozen=True):
-    """``last_seq``: the last event in the log. ``signal``: why to stop, '' if not; with CLOSED, how it ended.
-    ``epoch``: the state's."""
+    """Reply to a writer. ``last_seq``: the last event in the log. ``signal``: reason to stop, '' to go on; with
+    CLOSED, the reason of the ending. ``epoch``: the state's."""
 
     code: Code
     last_seq: int
@@ -39,7 +39,7 @@ class WriteReply(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Of an account's limits. ``requests`` and ``tokens`` are of this minute; after their ``reset_s`` none are."""
+    """Use of an account's limits. ``requests`` and ``tokens`` are of this minute, and 0 after their ``reset_s``."""
 
     requests: int
     requests_reset_s: float
@@ -51,15 +51,15 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """``place``: in the queue, 1 for the next. ``used``: None where the account has no limits."""
+    """The stream was created. ``queue_position`` is 1 for the next. ``used``: None if the account has no limits."""
 
-    place: int
+    queue_position: int
     used: Used | None
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The idempotency key already stands for this stream."""
+    """The idempotency key already belongs to this stream."""
 
     stream_id: str
     body_hash: str
@@ -67,7 +67,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """Nothing was made: ``limit`` would be broken, and not any more after ``wait_s``."""
+    """Nothing was created: the request would exceed ``limit``, and would not after ``wait_s``."""
 
     limit: str
     wait_s: float
@@ -76,14 +76,15 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Nothing was made: so many streams wait already."""
+    """Nothing was created: the queue is full with this number of streams."""
 
     waiting: int
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """``readable``: events in the log, of whichever epoch. ``fields``: the whole state."""
+    """The stream was claimed. ``readable``: number of events in the log, of any epoch. ``fields``: the whole
+    state."""
 
     epoch: int
     attempt: int
@@ -93,7 +94,7 @@ class Claimed:
 
 
 class Refused(StrEnum):
-    """Why a claim or a cancel did nothing."""
+    """Reasons for which a claim or a cancel changed nothing."""
 
     MISSING = "MISSING"
     CLOSED = "CLOSED"
@@ -104,7 +105,7 @@ class Refused(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LogPosition:
-    """Where a stream's log stands."""
+    """The status of a stream and the length of its log."""
 
     status: Status
     epoch: int
@@ -118,7 +119,7 @@ class LogPosition:
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """Events ``first``, ``first + 1``, … of ``epoch``, out of ``length`` in the log."""
+    """A page of the log: events ``first``, ``first + 1``, … of ``epoch``, out of ``length`` in the log."""
 
     status: Status
     principal: str
@@ -134,21 +135,21 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The content is no more; ``deleted`` tells a delete from an end of retention."""
+    """The stream's content is gone; ``deleted`` distinguishes a delete from the end of retention."""
 
     principal: str
     deleted: bool
 
 
 class Lost(Enum):
-    """There is no state, but Redis had trouble so lately that a worker may still bring it back."""
+    """There is no state, but after a recent outage of Redis a worker may still restore it."""
 
     MAYBE = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Streams of one bucket to look at, as of ``now_ms`` by Redis' clock."""
+    """Streams of one bucket that the sweep must examine, at ``now_ms`` by Redis' clock."""
 
     now_ms: int
     stream_ids: list[str]
@@ -166,7 +167,7 @@ def parse_created(raw: list[Any]) -> Created | Known | Limited | Full:
             return Limited(raw[1].decode(), raw[2] / 1000, _used(raw[3:]))
         case b"FULL":
             return Full(raw[1])
-        case b"EXISTS":  # said twice, since the answer was lost
+        case b"EXISTS":  # a repeated call, because the first reply was lost
             return Created(0, None)
     return Created(raw[1], _used(raw[2:]) if raw[2:] else None)
 

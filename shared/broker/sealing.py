@@ -1,8 +1,9 @@
-"""What Redis keeps of a conversation, encrypted there: requests, metadata and every event.
+"""Encryption of the content in Redis: requests, metadata and every event.
 
-AES-256-GCM by a key of the stream's own, derived from the first of ``HEADRACE_CONTENT_KEYS`` and the stream's id:
-what belongs to one stream opens in no other. Sealed is: 1, the id of the key (4 bytes), a nonce (12), the ciphertext.
-What begins otherwise was stored without a key and is read as it is: keys can be introduced while streams live.
+The cipher is AES-256-GCM with a key per stream, derived from the first of ``HEADRACE_CONTENT_KEYS`` and the stream's
+id, so that content of one stream opens in no other. The sealed format is: byte 1, the id of the key (4 bytes), a
+nonce (12), the ciphertext. A value with another first byte was stored without a key and is read unchanged, so keys
+can be introduced while streams live.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ _HEAD_BYTES: Final = len(_MARK) + _ID_BYTES
 
 
 class Sealing:
-    """``keys``: the first seals, all open. Without any, nothing is changed."""
+    """Seals and opens content. The first of ``keys`` seals, all of them open; without keys, content is unchanged."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = {_id_of(key): key for key in keys}
@@ -40,7 +41,7 @@ class Sealing:
         return b"".join((_MARK, self._newest, nonce, sealed))
 
     def open(self, stream_id: str, stored: bytes) -> bytes:
-        """Raises :class:`ContentUnreadable` where the key is not here, or the bytes are not what was sealed."""
+        """Open a stored value. Raises :class:`ContentUnreadable` if its key is missing or the bytes were changed."""
         if not is_sealed(stored):
             return stored
         key = self._keys.get(stored[len(_MARK) : _HEAD_BYTES])
@@ -61,7 +62,7 @@ class Sealing:
         return [self.open(stream_id, each) for each in stored]
 
     def seal_fields(self, stream_id: str, fields: Mapping[str, str | bytes | int]) -> dict[str, str | bytes | int]:
-        """A stream's state, whose contents are sealed."""
+        """Return a stream's state with its content sealed."""
         sealed = dict(fields)
         for name in _SEALED_FIELDS & fields.keys():
             value = fields[name]
@@ -69,7 +70,8 @@ class Sealing:
         return sealed
 
     def open_fields(self, stream_id: str, fields: Mapping[str, bytes]) -> dict[str, bytes]:
-        """The other way round. What cannot be opened stays as it is: a stream must be ended all the same."""
+        """Return a stream's state with its content opened. A field that cannot be opened stays sealed, since the
+        stream must still be ended."""
         opened = dict(fields)
         for name in _SEALED_FIELDS & fields.keys():
             with suppress(ContentUnreadable):
@@ -77,7 +79,7 @@ class Sealing:
         return opened
 
     def texts(self, stream_id: str, names: Sequence[str], values: Sequence[bytes | None]) -> dict[str, str | None]:
-        """Some fields of a state, opened. Raises :class:`ContentUnreadable`."""
+        """Return some fields of a state, opened. Raises :class:`ContentUnreadable`."""
         return {
             name: self.open(stream_id, value).decode() if value else None
             for name, value in zip(names, values, strict=True)
@@ -90,7 +92,7 @@ def is_sealed(stored: bytes) -> bool:
 
 @lru_cache(maxsize=4096)
 def _cipher(key: bytes, stream_id: str) -> "AESGCM":
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  slow to load, and seldom needed
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  slow to load and rarely needed
 
     return AESGCM(hmac.digest(key, b"headrace stream " + stream_id.encode(), hashlib.sha256))
 

@@ -1,4 +1,4 @@
-"""What the state says of a stream, for the JSON view."""
+"""Reads a stream's state, for the JSON view."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Times are ISO 8601 in UTC; None for what has not happened."""
+    """A stream's state. Times are ISO 8601 in UTC; None if the event has not happened."""
 
     status: str
     finish_reason: str | None
@@ -32,7 +32,7 @@ class StreamState:
 
 
 async def read_state(client: Client, sealing: Sealing, stream_id: str) -> StreamState | None:
-    """None where there is none. Raises :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
+    """Return the state; None if there is none. Raises :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
     (values,) = await run_commands(client, [("HMGET", state_key(stream_id), *_FIELDS)])
     text = sealing.texts(stream_id, _FIELDS, values)
     if text["status"] is None:
@@ -51,11 +51,12 @@ async def read_state(client: Client, sealing: Sealing, stream_id: str) -> Stream
     )
 
 
-async def read_kept(client: Client, sealing: Sealing, stream_id: str, name: str) -> str | None:
-    """A field of the state that a dialect put there. Raises as above."""
+async def read_field(client: Client, sealing: Sealing, stream_id: str, name: str) -> str | None:
+    """Return a field that a dialect stored in the state. Raises as :func:`read_state` does."""
     (value,) = await run_commands(client, [("HGET", state_key(stream_id), name)])
     return sealing.texts(stream_id, (name,), (value,))[name]
 
 
 def time_of(ms: str | None) -> str | None:
+    """Format one of the state's times."""
     return datetime.fromtimestamp(int(ms) / 1000, UTC).isoformat(timespec="milliseconds") if ms else None

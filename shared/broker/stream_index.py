@@ -1,6 +1,7 @@
-"""Whose streams there are: ``hr:owned:<account>``, a sorted set of ids by their time of creation.
+"""Index of each principal's streams: ``hr:owned:<account>``, a sorted set of ids by their time of creation.
 
-An id whose stream is gone is passed over. Beyond the newest 10,000 (create.lua) they can be read and are not listed.
+Ids of streams that are gone are skipped. Streams beyond the newest 10,000 (create.lua) can be read but are not
+listed.
 """
 
 from collections.abc import Mapping
@@ -10,18 +11,18 @@ from typing import Any, Final
 import msgspec
 
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import owned_key, state_key
+from shared.broker.keys import principal_streams_key, state_key
 from shared.broker.sealing import Sealing
 from shared.broker.status import time_of
 
-#: Read beyond a page, for ids of the same millisecond and for those whose stream is gone.
+#: Ids read beyond a page: some have the millisecond of the page's end, and some streams are gone.
 _SPARE: Final = 64
 _FIELDS: Final = ("status", "provider", "model", "finish_reason", "metadata", "created", "ended")
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """``next_page`` is where to go on; None at the end."""
+    """One page of a list. ``next_page`` is its end's position; None if it is the last page."""
 
     streams: list[dict[str, Any]]
     next_page: str | None
@@ -30,10 +31,21 @@ class Listed:
 async def list_principal_streams(
     client: Client, sealing: Sealing, principal: str, *, most: int, page: tuple[int, str] | None
 ) -> Listed:
-    """The newest first; from after ``page``, (time, id) of the last one seen. Raises :class:`BrokerUnavailable`
-    and :class:`ContentUnreadable`."""
+    """List a principal's streams, the newest first, from after ``page``: (time, id) of the last one seen. Raises
+    :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
     top = "+inf" if page is None else page[0]
-    command = ("ZRANGE", owned_key(principal), top, "-inf", "BYSCORE", "REV", "LIMIT", 0, most + _SPARE, "WITHSCORES")
+    command = (
+        "ZRANGE",
+        principal_streams_key(principal),
+        top,
+        "-inf",
+        "BYSCORE",
+        "REV",
+        "LIMIT",
+        0,
+        most + _SPARE,
+        "WITHSCORES",
+    )
     (flat,) = await run_commands(client, [command])
     found = [(int(score), name.decode()) for name, score in zip(flat[::2], flat[1::2], strict=True)]
     found = [entry for entry in found if page is None or entry < page]
@@ -52,7 +64,7 @@ async def list_principal_streams(
 
 
 def parse_page(text: str) -> tuple[int, str] | None:
-    """None for what is no ``next_page`` of ours."""
+    """Parse a ``next_page``; None if it is invalid."""
     at, dash, stream_id = text.partition("-")
     return (int(at), stream_id) if dash and at.isascii() and at.isdecimal() and len(at) < 16 else None
 

@@ -1,9 +1,8 @@
-"""The periodic look for streams that nobody holds and that should go on or end, and the pulse of Redis itself.
+"""Periodic sweep: re-queues or ends streams without a live lease, and records the pulse of Redis.
 
-Every gateway and worker is ready to sweep, so that streams end even where no worker lives; one does at a time, once a
-second. It only decides what nobody else can: a stream that waits goes back into the queue, one that waited longer
-than the queue timeout is ended, and one that was cancelled is ended at once. Whoever claims a stream decides
-everything else.
+Every gateway and worker is ready to sweep, so that streams end even if no worker runs; one of them does, once a
+second. A stream that waits goes back into the queue, one that waited longer than the queue timeout is ended, and one
+that was cancelled is ended at once. The process that claims a stream decides everything else.
 """
 
 import asyncio
@@ -23,7 +22,7 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: A sweeper that dies is replaced before its pulse is taken for a Redis in trouble (2 s, `in_trouble`).
+#: A sweeper that dies is replaced before its missing pulse counts as an outage (2 s, `is_recovering` in _stream.lua).
 _TRY_EVERY_S = 0.25
 _TURN_MS = 1500
 _EVERY_S = 1.0
@@ -32,13 +31,13 @@ Requeue = Callable[[str], Awaitable[bool]]
 
 
 class Sweep:
-    """``line`` is used for nothing but the rounds. ``requeue`` queues a stream's id; False where it waits already.
-    ``count`` is told each thing done."""
+    """Sweeps whenever it is this process' turn. ``connection`` serves only the sweep's scripts. ``requeue`` queues a
+    stream's id and returns False if it is queued already. ``count`` is called with the name of each action."""
 
     def __init__(
         self,
         client: Client,
-        line: PipelineConnection,
+        connection: PipelineConnection,
         scripts: StreamScripts,
         settings: Settings,
         *,
@@ -47,16 +46,16 @@ class Sweep:
         count: Callable[[str], None],
     ) -> None:
         self._client = client
-        self._line = line
+        self._connection = connection
         self._scripts = scripts
         self._queue_timeout_ms = settings.queue_timeout_s * 1000
         self._own_id = own_id.encode()
-        self._put_back = requeue
+        self._requeue = requeue
         self._count = count
         self._keys = sweep_keys()
 
     async def run(self) -> None:
-        """For ever."""
+        """Run until cancelled: sweep once a second while it is this process' turn."""
         loop = asyncio.get_running_loop()
         next_sweep = loop.time()
         while True:
@@ -66,17 +65,17 @@ class Sweep:
                     next_sweep = loop.time() + _EVERY_S
                     await self.sweep()
             except (*REDIS_ERRORS, Unavailable) as error:
-                logger.debug("no sweep: %s", type(error).__name__)
+                logger.debug("sweep failed: %s", type(error).__name__)
 
     async def sweep(self) -> None:
-        """All buckets once."""
+        """Sweep all buckets once."""
         run_id = parse_info((await run_commands(self._client, [("INFO", "server")]))[0])["run_id"]
         calls = [self._scripts.sweep(keys, run_id) for keys in self._keys]
-        for due in await run_scripts(self._line, calls):
+        for due in await run_scripts(self._connection, calls):
             if isinstance(due, BrokerUnavailable):
                 raise due
             if due.stream_ids:
-                await self._look_at(due)
+                await self._examine(due)
 
     async def _is_my_turn(self) -> bool:
         took, sweeper = await run_commands(
@@ -89,37 +88,37 @@ class Sweep:
         (extended,) = await run_commands(self._client, [("PEXPIRE", SWEEP, _TURN_MS)])
         return bool(extended)
 
-    async def _look_at(self, due: Due) -> None:
-        for waits in await self._waiting(due):
-            if waits.is_cancelled or waits.for_ms > self._queue_timeout_ms:
-                await self._end(waits)
-            elif await self._put_back(waits.stream_id):
+    async def _examine(self, due: Due) -> None:
+        for stream in await self._waiting(due):
+            if stream.is_cancelled or stream.for_ms > self._queue_timeout_ms:
+                await self._end(stream)
+            elif await self._requeue(stream.stream_id):
                 self._count("queued_again")
-                logger.info("stream %s was put back into the queue", waits.stream_id)
+                logger.info("stream requeued", extra={"stream_id": stream.stream_id})
 
     async def _waiting(self, due: Due) -> list["_Waiting"]:
-        """Those that are there."""
+        """Return those of the due streams that exist."""
         fields = ("status", "created", "lease_until", "cancel")
         states = await run_commands(self._client, [("HMGET", state_key(each), *fields) for each in due.stream_ids])
         waiting = []
         for stream_id, (status, created, lease_until, cancel) in zip(due.stream_ids, states, strict=True):
-            if status is None:  # it expired unended; should its worker restore it, that has it looked at again
+            if status is None:  # it expired unended; if its worker restores it, the index has it again
                 await run_commands(self._client, [("ZREM", index_key(stream_id), stream_id)])
             else:
                 for_ms = due.now_ms - max(int(created), int(lease_until or 0))
                 waiting.append(_Waiting(stream_id, for_ms, Status(status.decode()), is_cancelled=cancel is not None))
         return waiting
 
-    async def _end(self, waits: "_Waiting") -> None:
-        if waits.status is Status.QUEUED:
+    async def _end(self, stream: "_Waiting") -> None:
+        if stream.status is Status.QUEUED:
             error = GenerationError("queue_timeout", "no worker was free in time; try again", retryable=True)
         else:
             error = GenerationError("worker_lost", "the worker writing this answer was lost")
         try:
-            outcome = await end_unheld(self._client, self._scripts, waits.stream_id, Outcome.failed(error))
+            outcome = await end_unheld(self._client, self._scripts, stream.stream_id, Outcome.failed(error))
         except ContentUnreadable:
             logger.warning(
-                "stream %s cannot be ended here: HEADRACE_CONTENT_KEYS has not the key it needs", waits.stream_id
+                "stream cannot be ended: HEADRACE_CONTENT_KEYS lacks its key", extra={"stream_id": stream.stream_id}
             )
         else:
             if outcome is not None:
@@ -128,7 +127,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A stream that nobody holds; ``for_ms`` since it was made or last held."""
+    """A stream without a holder; ``for_ms`` since it was created or last held."""
 
     stream_id: str
     for_ms: int

@@ -1,6 +1,7 @@
-"""What happened to a stream when, for operators: times, counts, names and reasons, and nothing of its content.
+"""Timelines of streams for operators: times, counts, names and reasons, and nothing of the content.
 
-The scripts note it in the state's ``history`` (``note`` in ``_stream.lua``); creation and end have their own fields.
+The scripts add entries to the state's ``history`` (``note`` in ``_stream.lua``); creation and end have their own
+fields.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from shared.broker.keys import log_key, state_key
 from shared.broker.pipeline_connection import Command
 from shared.protocol.lifecycle import ACTIVE
 
-#: Of a state, what may be shown to who sees everybody's: neither request nor metadata.
+#: The fields of a state that operators may see: neither request nor metadata.
 FIELDS: Final = (
     *("status", "principal", "provider", "model", "attempt", "holder", "on_disconnect", "resumes", "live_until"),
     *("created", "started", "ended", "finish_reason", "reason", "cancel", "error", "usage", "history"),
@@ -35,7 +36,7 @@ class TimelineEntry:
 
 @dataclass(frozen=True, slots=True)
 class StreamTimeline:
-    """``events``: how many the log has. ``fields``: see :data:`FIELDS`."""
+    """``events``: number of events in the log. ``fields``: see :data:`FIELDS`."""
 
     stream_id: str
     fields: Fields
@@ -47,7 +48,7 @@ class StreamTimeline:
 
     @property
     def worker(self) -> str | None:
-        """Who writes it now."""
+        """The worker that writes it now."""
         holder = self.fields["holder"]
         return holder.partition(".")[0] if holder else None
 
@@ -60,32 +61,33 @@ class StreamTimeline:
         return msgspec.json.decode(self.fields["error"] or "null")
 
     def at(self, field: str) -> int | None:
-        """One of the state's times, in ms."""
+        """Return one of the state's times, in ms."""
         value = self.fields[field]
         return int(value) if value else None
 
     def first_token_ms(self) -> int | None:
-        """When the first token of all attempts was there."""
+        """Return the time of the first token of any attempt."""
         return next((each.at_ms for each in self.timeline() if each.what == "first_token"), None)
 
     def timeline(self) -> list[TimelineEntry]:
-        return sorted(self._happenings(), key=lambda each: each.at_ms)
+        """Return all entries in the order of their times."""
+        return sorted(self._entries(), key=lambda each: each.at_ms)
 
-    def _happenings(self) -> Iterator[TimelineEntry]:
+    def _entries(self) -> Iterator[TimelineEntry]:
         if (created := self.at("created")) is not None:
             yield TimelineEntry(created, "created", "", 0)
         attempt = 0
-        for noted in (self.fields["history"] or "").split():
-            at, what, *details = noted.split(":")
+        for entry in (self.fields["history"] or "").split():
+            at, what, *details = entry.split(":")
             if what == "claim":
                 attempt = int(details[0])
-                if details[1] != "ending":  # else claimed by who only ended it
+                if details[1] != "ending":  # a claim that only ended the stream
                     yield TimelineEntry(int(at), "taken_over" if attempt > 1 else "claimed", details[1], attempt)
             elif what in _NAMES:
                 yield TimelineEntry(int(at), _NAMES[what], ": ".join(details), attempt)
         if (ended := self.at("ended")) is not None:
-            why = (self.fields["finish_reason"], self.fields["reason"])
-            yield TimelineEntry(ended, "ended", ": ".join(word for word in why if word), attempt)
+            reasons = (self.fields["finish_reason"], self.fields["reason"])
+            yield TimelineEntry(ended, "ended", ": ".join(reason for reason in reasons if reason), attempt)
 
 
 _NAMES: Final = {
@@ -99,14 +101,14 @@ _NAMES: Final = {
 
 
 async def read_timeline(client: Client, stream_ids: list[str]) -> list[StreamTimeline]:
-    """Those that are there, in the same order. Raises :class:`BrokerUnavailable`."""
+    """Return the timelines of those streams that exist, in the same order. Raises :class:`BrokerUnavailable`."""
     if not stream_ids:
         return []
     commands: list[Command] = []
     for stream_id in stream_ids:
         commands += [("HMGET", state_key(stream_id), *FIELDS), ("LLEN", log_key(stream_id))]
-    answers = await run_commands(client, commands)
-    found = zip(stream_ids, answers[::2], answers[1::2], strict=True)
+    replies = await run_commands(client, commands)
+    found = zip(stream_ids, replies[::2], replies[1::2], strict=True)
     return [
         StreamTimeline(stream_id, _texts(values), length)
         for stream_id, values, length in found

@@ -1,8 +1,8 @@
-"""The typed facts a stream consists of, and their bytes.
+"""Events of a stream, and their stored bytes.
 
-An event is stored as ``<type> <json>``, e.g. ``token {"token":"The","token_index":0,"n":1}``. The JSON is exactly
-what the native dialect sends as ``data:``, so the hot path renders without decoding. JSON escapes every control
-character, which is what keeps a token from breaking out of its SSE line.
+An event is stored as ``<type> <json>``, e.g. ``token {"token":"The","token_index":0,"n":1}``. The JSON is also the
+``data:`` of the native dialect, so the hot path renders without decoding. JSON escapes every control character, so no
+token can break out of its SSE line.
 """
 
 from typing import Any, ClassVar, Final
@@ -16,8 +16,8 @@ START: Final = b"start"
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens in and out. ``estimated`` where the provider did not say. ``tokens_saved``: what a cancel left of a
-    ``max_tokens`` that was asked for."""
+    """Input and output tokens. ``estimated``: the provider reported none. ``tokens_saved``: the part of the requested
+    ``max_tokens`` that a cancel left unused."""
 
     input_tokens: int
     output_tokens: int
@@ -26,7 +26,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What all events share: the name that is stored and sent."""
+    """Base of all events: the type's name, as stored and sent."""
 
     TYPE: ClassVar[bytes]
 
@@ -44,7 +44,7 @@ class Start(Event, frozen=True):
 
 
 class Token(Event, frozen=True):
-    """``token_index`` is the ordinal of the first delta in it, ``n`` how many deltas were joined."""
+    """Text of the answer. ``token_index`` is the ordinal of its first delta, ``n`` the number of deltas joined."""
 
     TYPE = b"token"
     token: str
@@ -62,7 +62,7 @@ class Reasoning(Event, frozen=True):
 
 
 class Refusal(Event, frozen=True):
-    """What a model says in place of an answer that it will not give."""
+    """Text of a model that refuses to answer."""
 
     TYPE = b"refusal"
     text: str
@@ -71,9 +71,9 @@ class Refusal(Event, frozen=True):
 
 
 class ToolCall(Event, frozen=True):
-    """A fragment of a call's ``arguments``, ``n`` deltas joined; ``id`` and ``name`` come with the first of them.
-    Once the call is ``complete``, all of it again in one event, whose ``arguments`` are the text of a JSON object.
-    ``index`` tells parallel calls apart: 0, 1, 2 …"""
+    """A fragment of a call's ``arguments``, ``n`` deltas joined; the first has ``id`` and ``name``. When the call is
+    ``complete``, one more event has all of it; its ``arguments`` are the text of a JSON object. ``index`` numbers
+    parallel calls: 0, 1, 2 …"""
 
     TYPE = b"tool_call"
     index: int
@@ -85,8 +85,8 @@ class ToolCall(Event, frozen=True):
 
 
 class Json(Event, frozen=True):
-    """A value of a JSON answer that is whole, and where it stands: keys and indices from the top. The last one has
-    the path ``[]`` and all of it; ``outside`` counts the characters of the answer that were none of the JSON's."""
+    """A complete value of a JSON answer and its path: keys and indices from the top. The last event has the path
+    ``[]`` and the whole value; ``outside`` counts the characters of the answer outside the JSON."""
 
     TYPE = b"json"
     path: list[str | int]
@@ -96,7 +96,7 @@ class Json(Event, frozen=True):
 
 
 class Error(Event, frozen=True):
-    """Comes before ``done`` on failure."""
+    """A failure; it comes before ``done``."""
 
     TYPE = b"error"
     code: str
@@ -105,8 +105,8 @@ class Error(Event, frozen=True):
 
 
 class Done(Event, frozen=True):
-    """Always last. ``finish_reason``: stop, length, tool_calls, content_filter, cancelled or error; ``reason``
-    says why where that is not the provider's own word."""
+    """The last event. ``finish_reason``: stop, length, tool_calls, content_filter, cancelled or error; ``reason``
+    explains it if it does not come from the provider."""
 
     TYPE = b"done"
     finish_reason: str
@@ -125,14 +125,14 @@ def encode(event: Event) -> bytes:
 
 
 def split(stored: bytes) -> tuple[bytes, bytes]:
-    """(type, JSON) of stored bytes, undecoded."""
+    """Split stored bytes into (type, JSON), without decoding."""
     kind, _, data = stored.partition(b" ")
     return kind, data
 
 
 def decode(stored: bytes) -> Event:
-    """Raises KeyError for a type this version does not know and, for broken JSON, what msgspec has: DecodeError,
-    UnicodeDecodeError, RecursionError."""
+    """Decode stored bytes. Raises KeyError for a type of a later version and, for invalid JSON, msgspec's
+    DecodeError, UnicodeDecodeError or RecursionError."""
     kind, data = split(stored)
     event: Event = _decoders[kind].decode(data)
     return event

@@ -32,7 +32,7 @@ START: Final = EventId(0, 0)
 
 
 def new_stream_id(idempotency_digest: str | None = None) -> str:
-    """A fresh id. With a digest, its bucket is the digest's, so that one script can write both."""
+    """Return a new id. With a digest, it has the digest's bucket, so that one script can write both."""
     bucket = idempotency_digest[:2] if idempotency_digest else secrets.token_hex(1)
     return bucket + secrets.token_hex(16)
 
@@ -42,12 +42,12 @@ def is_stream_id(text: str) -> bool:
 
 
 def bucket_of(stream_id: str) -> str:
-    """Two hex digits."""
+    """Return the bucket, two hex digits."""
     return stream_id[:2]
 
 
 def idempotency_digest(principal: str, key: str) -> str:
-    """Hex; stands for (principal, key), so that neither is stored."""
+    """Hash (principal, key), so that neither is stored."""
     return hashlib.sha256(f"{principal}\x00{key}".encode()).hexdigest()
 
 
@@ -56,7 +56,8 @@ def format_event_id(epoch: int, seq: int) -> bytes:
 
 
 def parse_cursor(text: str | None) -> EventId:
-    """Raises :class:`InvalidLastEventId`. Absent, empty, ``0``, ``0-0`` and ``-1`` mean the start."""
+    """Parse a client's cursor. Absent, empty, ``0``, ``0-0`` and ``-1`` mean the start. Raises
+    :class:`InvalidLastEventId`."""
     if text is None or text in _FROM_THE_START:
         return START
     return parse_event_id(text)

@@ -1,4 +1,4 @@
-"""What a run of events adds up to: the JSON view of a stream, and what to estimate its usage from."""
+"""Folds events into a transcript, for the JSON view of a stream and the estimate of its usage."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ from shared.protocol.events import Done, Error, Event, Json, Reasoning, Refusal,
 
 @dataclass(slots=True)
 class Transcript:
-    """Folded events of one epoch, in order. ``deltas`` and ``characters`` count what the provider sent, reasoning
-    and tool calls included; ``tool_calls`` and ``json`` have what is whole."""
+    """Folded events of one epoch, in order. ``deltas`` and ``characters`` count the provider's output, reasoning and
+    tool calls included; ``tool_calls`` and ``json`` hold only complete values."""
 
     start: Start | None = None
     deltas: int = 0

@@ -1,4 +1,4 @@
-"""What an answer cost, where the provider did not say, or could not any more."""
+"""Estimates the usage of an answer if the provider did not report it."""
 
 import math
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ _CHARACTERS_PER_TOKEN = 4  # the usual rule of thumb for English
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is known of a request beforehand. ``max_tokens`` is 0 where none was asked for."""
+    """The facts about a request from which usage is estimated. ``max_tokens`` is 0 if the request set none."""
 
     prompt_characters: int
     max_tokens: int
 
     @classmethod
     def of(cls, fields: Mapping[str, bytes]) -> "Estimate":
-        """From a stream's state."""
+        """Read the facts from a stream's state."""
         return cls(int(fields.get("prompt_characters", b"0")), int(fields.get("max_tokens", b"0")))
 
     @property
@@ -28,7 +28,7 @@ class Estimate:
         return _tokens(self.prompt_characters)
 
     def usage(self, deltas: int, characters: int, *, cancelled: bool = False) -> Usage:
-        """Of an answer of so many deltas and characters: a delta is at least a token."""
+        """Estimate the usage of an answer of so many deltas and characters: a delta is at least one token."""
         output = max(deltas, _tokens(characters))
         saved = max(0, self.max_tokens - output) if cancelled and self.max_tokens else UNSET
         return Usage(self.prompt_tokens, output, estimated=True, tokens_saved=saved)

@@ -1,14 +1,17 @@
--- The append of every day, put before the rest of append.lua at half its cost: the holder (a token of one claim, gone
--- from the state with the end) goes on where the log ends, with a live reader in reach and room in the tail. Whatever
--- is otherwise falls through: append.lua has the word.
+-- Fast path for the common append, at half the cost of append.lua, which follows it in the same script. It applies if
+-- the caller holds the lease and goes on where the log ends, a live reader is within the window, and the tail has room.
+-- The holder is a token of one claim and leaves the state with the end, so it stands for the status and the epoch too.
+-- Every other case falls through to append.lua.
+-- KEYS and ARGV: see append.lua.
 do
+  local epoch, holder, first_seq, window, cap = unpack(ARGV, 1, 5)
   local s = redis.call('HMGET', KEYS[1], 'holder', 'log_epoch', 'cancel', 'lead', 'live_until', 'gateways')
-  local clock, epoch, n, count = redis.call('TIME'), ARGV[1], redis.call('LLEN', KEYS[2]), #ARGV - 5
-  if s[1] == ARGV[2] and s[2] == epoch and not s[3]
-      and n > 0 and n + 1 == tonumber(ARGV[3]) and n + count <= s[4] + ARGV[4]
+  local clock, n, count = redis.call('TIME'), redis.call('LLEN', KEYS[2]), #ARGV - 5
+  if s[1] == holder and s[2] == epoch and not s[3]
+      and n > 0 and n + 1 == tonumber(first_seq) and n + count <= s[4] + window
       and clock[1] * 1000 + clock[2] / 1000 < tonumber(s[5])
-      and redis.call('XLEN', KEYS[3]) + count <= tonumber(ARGV[5])
-      -- Refused where the tail has outlived the log, of which append.lua knows more.
+      and redis.call('XLEN', KEYS[3]) + count <= tonumber(cap)
+      -- XADD fails if the tail has outlived the log; append.lua handles that.
       and type(redis.pcall('XADD', KEYS[3], epoch .. '-' .. n + 1, 'e', ARGV[6])) == 'string' then
     redis.call('RPUSH', KEYS[2], ARGV[6])
     for i = 2, count do

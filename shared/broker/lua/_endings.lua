@@ -1,19 +1,19 @@
--- How streams end, for operators: counted by the minute, and the last ones by name. keys.py has the keys.
+-- Statistics of endings for operators: counts per minute, and the ids of the latest ones. keys.py describes the keys.
 
-local function remember(key, most, life)
+local function keep_latest(key, most, life_ms)
   redis.call('ZADD', key, now, ID)
   redis.call('ZREMRANGEBYRANK', key, 0, -most - 1)
-  redis.call('PEXPIRE', key, life)
+  redis.call('PEXPIRE', key, life_ms)
 end
 
-local function count_ending(status, tokens, life)
+local function count_ending(status, tokens, life_ms)
   local minute = 'hr:endings:' .. math.floor(now / 60000)
   redis.call('HINCRBY', minute, status, 1)
   redis.call('HINCRBY', minute, 'tokens', tokens)
-  remember('hr:ended', 100, life)
+  keep_latest('hr:ended', 100, life_ms)
   if status == 'failed' then
     redis.call('HINCRBY', minute, 'failed:' .. (redis.call('HGET', STATE, 'reason') or ''), 1)
-    remember('hr:failed', 50, life)
+    keep_latest('hr:failed', 50, life_ms)
   end
   redis.call('PEXPIRE', minute, 3600000)
 end

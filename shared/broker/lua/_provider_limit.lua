@@ -1,27 +1,27 @@
--- A provider may have so many streams at once, over all workers. A lane is one that has such a limit.
+-- Per-provider concurrency limits over all workers. The state's field `lane` names the provider if it has a limit.
 -- hr:lane:<provider>:running (zset): id → end of its lease, ms. hr:lane:<provider>:parked (zset): id → turn.
 
-local function lane_key(lane, which) return 'hr:lane:' .. lane .. ':' .. which end
+local function provider_key(provider, kind) return 'hr:lane:' .. provider .. ':' .. kind end
 
--- Whether there is no room for this stream; it is then parked until a worker sees that there is (unpark.lua).
-local function park(lane, most, turn)
-  local running, parked = lane_key(lane, 'running'), lane_key(lane, 'parked')
+-- Parks the stream and returns true if the provider is at its limit. unpark.lua releases it when a slot frees.
+local function park(provider, limit, turn)
+  local running, parked = provider_key(provider, 'running'), provider_key(provider, 'parked')
   redis.call('ZREMRANGEBYSCORE', running, '-inf', now)
-  if redis.call('ZCARD', running) < most or redis.call('ZSCORE', running, ID) then return false end
-  if redis.call('ZADD', parked, turn, ID) == 1 then note('parked:' .. lane) end
+  if redis.call('ZCARD', running) < limit or redis.call('ZSCORE', running, ID) then return false end
+  if redis.call('ZADD', parked, turn, ID) == 1 then note('parked:' .. provider) end
   redis.call('PEXPIREAT', parked, redis.call('PEXPIRETIME', STATE))
-  -- Workers take it out of there; the sweep only looks whether one died over it.
+  -- Workers unpark it; the sweep looks again only in case one of them died while doing so.
   redis.call('ZADD', INDEX, now + 30000, ID)
   return true
 end
 
-local function stay_in_lane(lane, until_ms)
-  redis.call('ZADD', lane_key(lane, 'running'), until_ms, ID)
-  redis.call('PEXPIREAT', lane_key(lane, 'running'), until_ms + 86400000)
+local function hold_provider_slot(provider, until_ms)
+  redis.call('ZADD', provider_key(provider, 'running'), until_ms, ID)
+  redis.call('PEXPIREAT', provider_key(provider, 'running'), until_ms + 86400000)
 end
 
-local function leave_lane(s)
+local function free_provider_slot(s)
   if not s.lane then return end
-  redis.call('ZREM', lane_key(s.lane, 'running'), ID)
-  redis.call('ZREM', lane_key(s.lane, 'parked'), ID)
+  redis.call('ZREM', provider_key(s.lane, 'running'), ID)
+  redis.call('ZREM', provider_key(s.lane, 'parked'), ID)
 end

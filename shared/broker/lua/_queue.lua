@@ -1,9 +1,9 @@
--- The queue that create.lua adds to, and its fairness: everybody has one turn a round. Who asks again comes a round
--- later; who has nothing waiting comes in the round that is being taken now (docs/adr/0010).
--- KEYS: 9 queue (zset: id → turn, the lowest is taken first), 10 job (string, arq's bytes), 11 turns (hash: account →
---       its last round), 12 waiting (zset: id → when it was created, ms)
+-- The queue that create.lua adds to, and its fairness: each account has one turn a round. An account that already had
+-- its turn comes a round later; one with nothing waiting joins the round that is being taken now (docs/adr/0010).
+-- queue (zset): id → turn, the lowest is taken first. job (string): arq's bytes. turns (hash): account → its last
+-- round. waiting (zset): id → time of creation, ms.
 
-local QUEUE, JOB, TURNS, WAITING = unpack(KEYS, 9)
+local QUEUE, JOB, TURNS, WAITING = unpack(KEYS, 9, 12)
 
 -- A turn is round × 2^32 + the second: within a round the oldest goes first.
 local function next_turn(account)
@@ -15,19 +15,19 @@ local function next_turn(account)
   return string.format('%.0f', round * 4294967296 + math.floor(now / 1000) % 4294967296)
 end
 
--- Those that nobody has taken yet; what is older than a stream's keys has vanished with them.
-local function count_waiting(life)
-  redis.call('ZREMRANGEBYSCORE', WAITING, '-inf', now - life)
+-- Counts streams that no worker has taken yet. Entries older than a stream's keys belong to streams that expired.
+local function count_waiting(life_ms)
+  redis.call('ZREMRANGEBYSCORE', WAITING, '-inf', now - life_ms)
   return redis.call('ZCARD', WAITING)
 end
 
--- Answers the place in the queue, 1 for the next. All keys live for `life` ms.
-local function enqueue(account, job, life)
+-- Returns the queue position, 1 for the next. All keys live for `life_ms`.
+local function enqueue(account, job, life_ms)
   local turn = next_turn(account)
   redis.call('HSET', STATE, 'turn', turn)
   redis.call('ZADD', QUEUE, turn, ID)
   redis.call('ZADD', WAITING, now, ID)
-  redis.call('SET', JOB, job, 'PX', life)
-  for _, key in ipairs({QUEUE, TURNS, WAITING}) do redis.call('PEXPIRE', key, life) end
+  redis.call('SET', JOB, job, 'PX', life_ms)
+  for _, key in ipairs({QUEUE, TURNS, WAITING}) do redis.call('PEXPIRE', key, life_ms) end
   return redis.call('ZRANK', QUEUE, ID) + 1
 end

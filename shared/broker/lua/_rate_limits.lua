@@ -1,17 +1,19 @@
--- What an account uses of its limits, for the scripts in which a stream begins or ends. keys.py names the keys: they
--- follow from the account, which only the state knows.
--- Used is {requests of this minute, ms until none are, the same two for tokens, tokens of today, streams}.
+-- Counters of an account's rate limits, for the scripts in which a stream begins or ends. keys.py describes the keys;
+-- they are derived from the account, which is stored in the state.
+-- `used` is {requests this minute, ms until they are 0, tokens this minute, ms until they are 0, tokens today, streams}.
 
 local second, today = math.floor(now / 1000), 'd' .. math.floor(now / 86400000)
 
-local function account_keys(account) return 'hr:account:' .. account .. ':used', 'hr:account:' .. account .. ':streams' end
+local function account_keys(account)
+  return 'hr:account:' .. account .. ':used', 'hr:account:' .. account .. ':streams'
+end
 
 local function add(used_key, field, n)
   redis.call('HINCRBY', used_key, field, n)
   redis.call('PEXPIRE', used_key, 2 * 86400000)
 end
 
--- The counts that still matter; the others are forgotten.
+-- Returns the counts that still matter and deletes the others.
 local function recent_counts(used_key)
   local counts, stale, flat = {}, {}, redis.call('HGETALL', used_key)
   for i = 1, #flat, 2 do
@@ -23,7 +25,7 @@ local function recent_counts(used_key)
   return counts
 end
 
--- How much is used in this minute, ms until none is, ms until `more` fit under `limit`.
+-- Returns the use of this minute, ms until it is 0, and ms until `more` fit under `limit`.
 local function in_minute(counts, kind, more, limit)
   local used, reset, wait = 0, 0, 0
   for at = second - 59, second do
@@ -40,9 +42,9 @@ local function in_minute(counts, kind, more, limit)
   return used, reset, wait
 end
 
--- What is used, and the limit that one more stream of so many tokens would break for longest, with ms until it does
--- not. `limits`: requests a minute, tokens a minute, tokens a day, streams; 0 for none.
-local function weigh(account, tokens, limits)
+-- Returns `used`, and the limit that one more stream of `tokens` would exceed for longest, with ms until it would not.
+-- `limits`: requests a minute, tokens a minute, tokens a day, streams; 0 means unlimited.
+local function check_limits(account, tokens, limits)
   local used_key, streams_key = account_keys(account)
   redis.call('ZREMRANGEBYSCORE', streams_key, '-inf', now)
   local counts, streams = recent_counts(used_key), redis.call('ZCARD', streams_key)
@@ -59,26 +61,27 @@ local function weigh(account, tokens, limits)
   return {requests, requests_reset, minute, minute_reset, day, streams}, limit, longest
 end
 
-local function stay_in_account(account, life)
+local function hold_account_slot(account, life_ms)
   local _, streams_key = account_keys(account)
-  redis.call('ZADD', streams_key, now + life, ID)
-  redis.call('PEXPIRE', streams_key, life)
+  redis.call('ZADD', streams_key, now + life_ms, ID)
+  redis.call('PEXPIRE', streams_key, life_ms)
 end
 
--- Counts the stream that is being made; it is forgotten after `life` ms at the latest. Answers what is used now.
-local function reserve(account, tokens, life, used)
+-- Counts a new stream, for `life_ms` at most. Returns `used` with it.
+local function reserve(account, tokens, life_ms, used)
   local used_key = account_keys(account)
   add(used_key, 'r' .. second, 1)
   add(used_key, 't' .. second, tokens)
   add(used_key, today, tokens)
-  stay_in_account(account, life)
+  hold_account_slot(account, life_ms)
   redis.call('HSET', STATE, 'account', account, 'reserved', tokens, 'reserved_at', second)
   local full_minute = (second + 60) * 1000 - now
-  return {used[1] + 1, full_minute, used[3] + tokens, tokens > 0 and full_minute or used[4], used[5] + tokens, used[6] + 1}
+  local tokens_reset = tokens > 0 and full_minute or used[4]
+  return {used[1] + 1, full_minute, used[3] + tokens, tokens_reset, used[5] + tokens, used[6] + 1}
 end
 
--- The account is done with this stream, which took `tokens`; nil: as many as were reserved. Fewer are given back where
--- they were taken, more are taken now.
+-- Frees the account's slot and corrects its reservation to `tokens`; nil means as many as were reserved. A surplus is
+-- returned to the minute and day it was reserved in; a deficit is charged now.
 local function settle(tokens)
   local s = load('account', 'reserved', 'reserved_at')
   if not s.account then return end

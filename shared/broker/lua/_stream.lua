@@ -1,6 +1,6 @@
--- What every script of one stream begins with; scripts.py puts it after the script's own first line.
--- KEYS: 1 state (hash)  2 log (list)  3 tail (stream)  4 readers (zset)  5 index (zset)  6 tombstone (string)
---       7 pulse (hash)  8 idempotency entry (string), where the stream has one; else missing, or 1 once more
+-- The common start of every script of one stream; scripts.py puts it after the script's first line.
+-- KEYS: 1 state (hash), 2 log (list), 3 tail (stream), 4 readers (zset), 5 index (zset), 6 tombstone (string),
+--       7 pulse (hash), 8 idempotency (string; missing or equal to 1 if the stream has no idempotency entry)
 -- Times are milliseconds of Redis' own clock. A script checks everything before its first write.
 
 local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = unpack(KEYS)
@@ -9,7 +9,7 @@ local ID = string.match(STATE, ':(%x+):state$')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
--- Adds the named fields of the state to `s`; a missing one is false.
+-- Adds the named fields of the state to `s`; a missing field is false.
 local function load_into(s, ...)
   local values = redis.call('HMGET', STATE, ...)
   for i, name in ipairs({...}) do s[name] = values[i] end
@@ -18,8 +18,8 @@ end
 
 local function load(...) return load_into({}, ...) end
 
--- What every append needs. Each field more costs as much as an append of several events would: the rest is loaded
--- where it is asked for.
+-- The fields that every append needs. Each further field would cost as much as an append of several events, so the
+-- others are loaded only where they are used.
 local function load_for_writer()
   return load('status', 'epoch', 'holder', 'log_epoch', 'lead', 'cancel', 'on_disconnect', 'live_until')
 end
@@ -33,59 +33,63 @@ local function deleted()
   return stone and string.sub(stone, 1, 7) == 'deleted'
 end
 
--- What happened to the stream, for its timeline (shared/broker/timeline.py): `<ms>:<what>:<detail>`, with a space
--- between. Nobody but operators reads it, and it ends somewhere.
-local function note(what)
-  local told = redis.call('HGET', STATE, 'history') or ''
-  if #told < 2000 then redis.call('HSET', STATE, 'history', told .. now .. ':' .. what .. ' ') end
+-- Adds to the stream's timeline (shared/broker/timeline.py), which is for operators and limited in size. Entries are
+-- `<ms>:<event>:<detail>`, separated by spaces.
+local function note(entry)
+  local history = redis.call('HGET', STATE, 'history') or ''
+  if #history < 2000 then redis.call('HSET', STATE, 'history', history .. now .. ':' .. entry .. ' ') end
 end
 
--- Events of `epoch` in the log; the log of another epoch does not count.
+-- Number of events of `epoch` in the log; 0 if the log is of another epoch.
 local function log_length(s, epoch)
   return tonumber(s.log_epoch) == epoch and redis.call('LLEN', LOG) or 0
 end
 
--- Whether a live reader is there; a status poll is none.
-local function live(s) return now < tonumber(s.live_until) end
+-- True while a live reader is connected; a status poll does not count.
+local function has_live_reader(s) return now < tonumber(s.live_until) end
 
-local function watched(s) return live(s) or now < tonumber(redis.call('HGET', STATE, 'polled_until')) end
-
--- Whether this Redis was away, frozen, emptied or replaced within the last `ms`: the sweep's pulse then stopped, or
--- its word of trouble is young (design §4 rule 7). The run id is asked for only by who needs to be sure.
-local function in_trouble(ms, ask_run_id)
-  local at, trouble, run_id = unpack(redis.call('HMGET', PULSE, 'at', 'trouble', 'run_id'))
-  if not at or now - at > 2000 or (trouble and now < trouble + ms) then return true end
-  return ask_run_id and run_id ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local function is_watched(s)
+  return has_live_reader(s) or now < tonumber(redis.call('HGET', STATE, 'polled_until'))
 end
 
--- Why the writer should stop: '' where it should not. After a trouble every gateway gets time to say who reads.
-local function signal(s)
+-- True if Redis was away, frozen, emptied or replaced within the last `ms`: the sweep's pulse has stopped, or the
+-- outage it recorded is recent (design §4 rule 7). INFO is costly; `check_run_id` only where certainty is needed.
+local function is_recovering(ms, check_run_id)
+  local at, outage, run_id = unpack(redis.call('HMGET', PULSE, 'at', 'trouble', 'run_id'))
+  if not at or now - at > 2000 or (outage and now < outage + ms) then return true end
+  return check_run_id and run_id ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+-- Reason for the writer to stop; '' if it should go on. After an outage every gateway gets time to report its readers.
+local function stop_signal(s)
   if s.cancel then return s.cancel end
-  if s.on_disconnect ~= 'cancel' or live(s) then return '' end
+  if s.on_disconnect ~= 'cancel' or has_live_reader(s) then return '' end
   load_into(s, 'polled_until', 'created', 'grace_ms')
   local unwatched_since = math.max(tonumber(s.live_until), tonumber(s.polled_until), tonumber(s.created))
-  return now > unwatched_since + s.grace_ms and not in_trouble(5000) and 'abandoned' or ''
+  return now > unwatched_since + s.grace_ms and not is_recovering(5000) and 'abandoned' or ''
 end
 
--- Answer to a writer: code, last seq in the log, stop signal, watched, epoch of the state.
-local function answer(code, n, s)
-  return {code, n, signal(s), watched(s) and 1 or 0, tonumber(s.epoch)}
+-- Reply to a writer: code, last seq in the log, stop signal, 1 if watched, epoch of the state.
+local function reply(code, n, s)
+  return {code, n, stop_signal(s), is_watched(s) and 1 or 0, tonumber(s.epoch)}
 end
 
--- The answer to whoever may not write as (epoch, holder), else nil. This is the fence.
+-- The fence: the reply for a caller that may not write as (epoch, holder); nil if it may.
 local function refuse(s, epoch, holder)
   if not s.status then
     if deleted() then return {'CLOSED', 0, 'deleted', 0, 0} end
     return {'MISSING', 0, '', 0, 0}
   end
   local current = tonumber(s.epoch)
-  if not active(s) then return {'CLOSED', redis.call('LLEN', LOG), redis.call('HGET', STATE, 'reason') or '', 0, current} end
-  if current > epoch or (current == epoch and s.holder ~= holder) then return answer('SUPERSEDED', 0, s) end
-  if current < epoch then return answer('BEHIND', 0, s) end
+  if not active(s) then
+    return {'CLOSED', redis.call('LLEN', LOG), redis.call('HGET', STATE, 'reason') or '', 0, current}
+  end
+  if current > epoch or (current == epoch and s.holder ~= holder) then return reply('SUPERSEDED', 0, s) end
+  if current < epoch then return reply('BEHIND', 0, s) end
 end
 
--- Tells those who read the stream that its tail has grown.
-local function tell_gateways()
+-- Notifies the gateways that read the stream that its tail has grown.
+local function notify_gateways()
   for gateway in string.gmatch(redis.call('HGET', STATE, 'gateways') or '', '%S+') do
     redis.call('PUBLISH', 'hr:gateway:' .. gateway, ID)
   end
@@ -99,7 +103,7 @@ local function top_of_tail()
 end
 
 -- Writes the events n+1 .. upto of `epoch` to log and tail. Event q is ARGV[base + q].
--- The first write of an epoch empties the log; the tail is added to only above its top.
+-- The first write of an epoch empties the log. Only entries above the tail's top are added to the tail.
 local function write(s, epoch, n, upto, base, cap)
   if tonumber(s.log_epoch) ~= epoch then
     redis.call('DEL', LOG)
@@ -115,8 +119,8 @@ local function write(s, epoch, n, upto, base, cap)
       redis.call('XADD', TAIL, epoch .. '-' .. q, 'e', ARGV[base + q])
     end
   end
-  tell_gateways()
-  -- To trim one entry costs more than to add one: so it goes beyond what it must.
+  notify_gateways()
+  -- Trimming one entry costs more than adding one, so trim well below the cap.
   if redis.call('XLEN', TAIL) > cap then
     redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap - math.min(64, math.floor(cap / 4)))
   end
@@ -127,7 +131,8 @@ local function write(s, epoch, n, upto, base, cap)
   end
 end
 
--- All keys of the stream end at the same instant; the tombstone outlives them; the index lives as long as its longest.
+-- Sets the expiry of all the stream's keys to the same instant. The tombstone outlives them, and the index lives as
+-- long as its longest-lived stream.
 local function keep_until(at, tombstone_ms)
   redis.call('HSET', STATE, 'expires', at)
   for _, key in ipairs({STATE, LOG, TAIL, READERS, IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
@@ -136,8 +141,8 @@ local function keep_until(at, tombstone_ms)
   redis.call('PEXPIREAT', INDEX, at, 'GT')
 end
 
--- Tells the worker that holds the stream; the state says the same to one that does not hear it.
-local function tell_holder(s, message)
+-- Notifies the worker that holds the stream. The state carries the same, so a lost message does no harm.
+local function notify_holder(s, message)
   if s.holder then
     redis.call('PUBLISH', 'hr:worker:' .. string.match(s.holder, '^[^.]*'), message .. ' ' .. ID)
   end

@@ -1,33 +1,36 @@
 #!lua flags=allow-oom
--- A gateway's word on its readers: that they are there (the reader lease), and how far the leading one is.
--- ARGV: 1 gateway id, or '' for a read of the JSON status, 2 reader lease ms (0: the last reader has left),
---       3 epoch, 4 seq of the leading cursor, 5 window in events
--- Answers {status, epoch of the log, events in the log} or {} where there is no state.
+-- Records a gateway's readers: the reader lease, and the cursor of the leading one.
+-- KEYS: 1-8 stream
+-- ARGV: 1 gateway ('' for a poll of the JSON status), 2 reader_lease_ms (0: the last reader has left),
+--       3 epoch, 4 seq (of the leading cursor), 5 window (in events)
+-- Replies {status, epoch of the log, events in the log}, or {} if there is no state.
 
+local gateway, reader_lease_ms, epoch, seq, window = unpack(ARGV, 1, 5)
 local s = load('status', 'holder', 'log_epoch', 'lead', 'full')
 if not s.status then return {} end
 local log_epoch, n = tonumber(s.log_epoch), redis.call('LLEN', LOG)
 if not active(s) then return {s.status, log_epoch, n} end
 
-local lease = tonumber(ARGV[2])
-if ARGV[1] == '' then
-  redis.call('HSET', STATE, 'polled_until', now + lease)
+local lease_ms = tonumber(reader_lease_ms)
+if gateway == '' then
+  redis.call('HSET', STATE, 'polled_until', now + lease_ms)
 else
   redis.call('ZREMRANGEBYSCORE', READERS, '-inf', now)
-  if lease > 0 then redis.call('ZADD', READERS, now + lease, ARGV[1]) else redis.call('ZREM', READERS, ARGV[1]) end
+  if lease_ms > 0 then redis.call('ZADD', READERS, now + lease_ms, gateway) else redis.call('ZREM', READERS, gateway) end
   local latest = redis.call('ZREVRANGE', READERS, 0, 0, 'WITHSCORES')[2]
-  redis.call('HSET', STATE, 'live_until', latest or now, 'gateways', table.concat(redis.call('ZRANGE', READERS, 0, -1), ' '))
+  local gateways = table.concat(redis.call('ZRANGE', READERS, 0, -1), ' ')
+  redis.call('HSET', STATE, 'live_until', latest or now, 'gateways', gateways)
   redis.call('PEXPIREAT', READERS, redis.call('PEXPIRETIME', STATE))
 end
 
--- A client may claim to have read what was never written; that must not open the window.
-local lead, cursor = tonumber(s.lead), math.min(tonumber(ARGV[4]), n)
-if tonumber(ARGV[3]) == log_epoch and cursor > lead then
+-- A client may send a cursor beyond the log; that must not open the window.
+local lead, cursor = tonumber(s.lead), math.min(tonumber(seq), n)
+if tonumber(epoch) == log_epoch and cursor > lead then
   lead = cursor
   redis.call('HSET', STATE, 'lead', lead)
 end
-if s.full and (lead + ARGV[5] > n or lease == 0) then
+if s.full and (lead + window > n or lease_ms == 0) then
   redis.call('HDEL', STATE, 'full')
-  tell_holder(s, 'room')
+  notify_holder(s, 'room')
 end
 return {s.status, log_epoch, n}

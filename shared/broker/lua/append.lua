@@ -1,26 +1,29 @@
 #!lua
--- Adds events to log and tail, as far as the window allows. Events the log already has are skipped.
--- ARGV: 1 epoch, 2 holder, 3 seq of the first event given, 4 window in events (0: none, for a re-send), 5 cap, 6.. events
--- Answers, in this order of checks: MISSING, CLOSED, SUPERSEDED, BEHIND, GAP n, then OK n or FULL n.
+-- Adds events to log and tail, as far as the window allows. Events that are already in the log are skipped.
+-- KEYS: 1-8 stream
+-- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 window (in events; 0: none, for a resend),
+--       5 cap, 6 events…
+-- Replies, in this order of checks: MISSING, CLOSED, SUPERSEDED, BEHIND, GAP n, then OK n or FULL n.
 
-local epoch, first = tonumber(ARGV[1]), tonumber(ARGV[3])
+local epoch, holder, first_seq, window, cap = unpack(ARGV, 1, 5)
+epoch, first_seq, window = tonumber(epoch), tonumber(first_seq), tonumber(window)
 local s = load_for_writer()
-local refusal = refuse(s, epoch, ARGV[2])
+local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
 local n = log_length(s, epoch)
-if first > n + 1 then return answer('GAP', n, s) end
+if first_seq > n + 1 then return reply('GAP', n, s) end
 
-local last = first + #ARGV - 6
-local upto, window = last, tonumber(ARGV[4])
--- Who goes on unwatched has no window while no live reader is there.
-if window > 0 and (s.on_disconnect == 'cancel' or live(s)) then
+local last = first_seq + #ARGV - 6
+local upto = last
+-- A stream that continues without readers has no window while no live reader is connected.
+if window > 0 and (s.on_disconnect == 'cancel' or has_live_reader(s)) then
   local lead = tonumber(s.log_epoch) == epoch and s.lead or 0
   upto = math.min(last, lead + window)
 end
 if tonumber(s.log_epoch) ~= epoch and upto > n then note('output:') end
-write(s, epoch, n, upto, 6 - first, tonumber(ARGV[5]))
+write(s, epoch, n, upto, 6 - first_seq, tonumber(cap))
 if upto < last then
   redis.call('HSET', STATE, 'full', 1)
-  return answer('FULL', math.max(n, upto), s)
+  return reply('FULL', math.max(n, upto), s)
 end
-return answer('OK', math.max(n, upto), s)
+return reply('OK', math.max(n, upto), s)

@@ -1,13 +1,18 @@
 #!lua
--- Makes a stream and queues it, in one step: so limits are exact, and nothing of it is there without the rest.
--- KEYS: 9-12 see _queue.lua, 13 owned (zset: id → when it was created, ms)
--- ARGV: 1 body hash, 2 retention ms, 3 tombstone ms, 4 ms until the sweep looks for its job, 5 reader lease ms, 6 job,
---       7 how many may wait, 8 account, 9 tokens to reserve, 10 ms after which an account forgets a stream at the latest,
---       11-14 limits: requests a minute, tokens a minute, tokens a day, streams; 0 for none,
---       15.. field, value, … (`principal` and `on_disconnect` must be among them)
--- Answers {'CREATED', place in the queue, used…}, {'KNOWN', id, body hash} where the idempotency key was used before,
--- {'LIMITED', which limit, ms until there is room, used…}, {'FULL', how many wait} or {'EXISTS'}.
+-- Creates a stream and queues it, in one step: limits are exact, and no part of it exists without the rest.
+-- KEYS: 1-8 stream, 9 queue, 10 job, 11 turns, 12 waiting (9-12: see _queue.lua),
+--       13 principal_streams (zset: id → time of creation, ms)
+-- ARGV: 1 body_hash, 2 retention_ms, 3 tombstone_ms, 4 look_after_ms (until the sweep looks for its job),
+--       5 reader_lease_ms, 6 job, 7 queue_depth, 8 account, 9 tokens (to reserve),
+--       10 longest_life_ms (after which its account forgets the stream),
+--       11 requests_per_minute, 12 tokens_per_minute, 13 tokens_per_day, 14 concurrent_streams (limits; 0: unlimited),
+--       15 fields… (field, value, …; `principal` and `on_disconnect` must be among them)
+-- Replies {'CREATED', queue position, used…}, {'KNOWN', id, body hash} if the idempotency key was used before,
+-- {'LIMITED', limit, ms until there is room, used…}, {'FULL', streams waiting} or {'EXISTS'}.
 
+local body_hash, retention_ms, tombstone_ms, look_after_ms, reader_lease_ms, job, queue_depth, account, tokens,
+  longest_life_ms, requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams = unpack(ARGV, 1, 14)
+local PRINCIPAL_STREAMS = KEYS[13]
 if IDEMPOTENCY then
   local known = redis.call('GET', IDEMPOTENCY)
   if known then
@@ -17,29 +22,32 @@ if IDEMPOTENCY then
 end
 if redis.call('EXISTS', STATE) == 1 then return {'EXISTS'} end
 
-local account, tokens, limits, limited, used = ARGV[8], tonumber(ARGV[9]), {}, false, {}
-for i = 1, 4 do
-  limits[i] = tonumber(ARGV[10 + i])
+tokens = tonumber(tokens)
+local limits, limited, used = {requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams}, false, {}
+for i, limit in ipairs(limits) do
+  limits[i] = tonumber(limit)
   limited = limited or limits[i] > 0
 end
 if limited then
   local limit, wait
-  used, limit, wait = weigh(account, tokens, limits)
+  used, limit, wait = check_limits(account, tokens, limits)
   if limit then return {'LIMITED', limit, wait, unpack(used)} end
 end
-local waiting = count_waiting(ARGV[2])
-if waiting >= tonumber(ARGV[7]) then return {'FULL', waiting} end
+local waiting = count_waiting(retention_ms)
+if waiting >= tonumber(queue_depth) then return {'FULL', waiting} end
 
 redis.call('HSET', STATE, 'status', 'queued', 'epoch', 0, 'log_epoch', 0, 'lead', 0, 'attempt', 0, 'live_until', 0,
   'polled_until', 0, 'created', now, unpack(ARGV, 15))
--- Who asks is taken for a reader until a gateway says more; a stream that nobody can abandon needs none.
-if redis.call('HGET', STATE, 'on_disconnect') == 'cancel' then redis.call('HSET', STATE, 'live_until', now + ARGV[5]) end
-redis.call('ZADD', INDEX, now + ARGV[4], ID)
-if IDEMPOTENCY then redis.call('SET', IDEMPOTENCY, ID .. ' ' .. ARGV[1]) end
+-- The client counts as a reader until a gateway reports its readers; only a stream that can be abandoned needs one.
+if redis.call('HGET', STATE, 'on_disconnect') == 'cancel' then
+  redis.call('HSET', STATE, 'live_until', now + reader_lease_ms)
+end
+redis.call('ZADD', INDEX, now + look_after_ms, ID)
+if IDEMPOTENCY then redis.call('SET', IDEMPOTENCY, ID .. ' ' .. body_hash) end
 redis.call('SET', TOMBSTONE, 'live ' .. redis.call('HGET', STATE, 'principal'))
-keep_until(now + ARGV[2], tonumber(ARGV[3]))
-redis.call('ZADD', KEYS[13], now, ID)
-redis.call('ZREMRANGEBYRANK', KEYS[13], 0, -10001)
-redis.call('PEXPIRE', KEYS[13], ARGV[2])
-if limited then used = reserve(account, tokens, tonumber(ARGV[10]), used) end
-return {'CREATED', enqueue(account, ARGV[6], ARGV[2]), unpack(used)}
+keep_until(now + retention_ms, tonumber(tombstone_ms))
+redis.call('ZADD', PRINCIPAL_STREAMS, now, ID)
+redis.call('ZREMRANGEBYRANK', PRINCIPAL_STREAMS, 0, -10001)
+redis.call('PEXPIRE', PRINCIPAL_STREAMS, retention_ms)
+if limited then used = reserve(account, tokens, tonumber(longest_life_ms), used) end
+return {'CREATED', enqueue(account, job, retention_ms), unpack(used)}

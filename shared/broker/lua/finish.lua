@@ -1,32 +1,36 @@
 #!lua flags=allow-oom
--- The last append: the remaining events, `done` among them, and the terminal state in one step. No window.
--- ARGV: 1 epoch, 2 holder, 3 seq of the first event given, 4 cap, 5 retention ms, 6 tombstone ms, 7 status,
---       8 1: only if nobody watches, 9 tokens that it took, 10 number of state fields and values,
---       11.. field, value, …, then the events
--- Answers as append does, or WATCHED where a reader came in the meantime (nothing is written then).
+-- The last append: the remaining events, `done` among them, and the terminal state in one step. It ignores the window.
+-- KEYS: 1-8 stream
+-- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 cap, 5 retention_ms, 6 tombstone_ms,
+--       7 status, 8 only_if_unwatched (1 or 0), 9 tokens (used), 10 field_items (number of items in fields),
+--       11 fields… (field, value, …), events…
+-- Replies as append does, or WATCHED if `only_if_unwatched` and a reader came; nothing is written then.
 
-local epoch, first = tonumber(ARGV[1]), tonumber(ARGV[3])
+local epoch, holder, first_seq, cap, retention_ms, tombstone_ms, status, only_if_unwatched, tokens, field_items =
+  unpack(ARGV, 1, 10)
+epoch, first_seq = tonumber(epoch), tonumber(first_seq)
 local s = load_for_writer()
-local refusal = refuse(s, epoch, ARGV[2])
+local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
 local n = log_length(s, epoch)
-if first > n + 1 then return answer('GAP', n, s) end
-if ARGV[8] == '1' and signal(s) == '' then return answer('WATCHED', n, s) end
+if first_seq > n + 1 then return reply('GAP', n, s) end
+if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED', n, s) end
 
-local events = 10 + tonumber(ARGV[10])
-local last = first + #ARGV - events - 1
-if s.log_epoch == '0' and last > (ARGV[7] == 'failed' and 3 or 2) then note('output:') end -- not only start, error, done
-write(s, epoch, n, last, events + 1 - first, tonumber(ARGV[4]))
-redis.call('HSET', STATE, 'status', ARGV[7], 'ended', now, unpack(ARGV, 11, events))
-settle(tonumber(ARGV[9]))
-leave_lane(load_into(s, 'lane', 'follow_up'))
+local before_events = 10 + field_items
+local last = first_seq + #ARGV - before_events - 1
+-- Without output there are only the events start, error and done.
+if s.log_epoch == '0' and last > (status == 'failed' and 3 or 2) then note('output:') end
+write(s, epoch, n, last, before_events + 1 - first_seq, tonumber(cap))
+redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 11, before_events))
+settle(tonumber(tokens))
+free_provider_slot(load_into(s, 'lane', 'follow_up'))
 redis.call('HDEL', STATE, 'holder', 'lease_until', 'full')
--- What a later request may go on from stays with the answer.
+-- A stream that a later request may continue keeps its request.
 if not s.follow_up then redis.call('HDEL', STATE, 'request') end
-for _, waits in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', waits, ID) end
+for _, key in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', key, ID) end
 redis.call('DEL', 'arq:job:' .. ID)
-keep_until(now + ARGV[5], tonumber(ARGV[6]))
-count_ending(ARGV[7], tonumber(ARGV[9]), tonumber(ARGV[5]))
--- Who reads live has a minute for what is left of the tail; then the log has it all, and half the memory is free again.
-redis.call('PEXPIREAT', TAIL, now + math.min(60000, ARGV[5]))
-return answer('OK', last, s)
+keep_until(now + retention_ms, tonumber(tombstone_ms))
+count_ending(status, tonumber(tokens), tonumber(retention_ms))
+-- Live readers have a minute for the rest of the tail; then only the log remains, and half the memory is free again.
+redis.call('PEXPIREAT', TAIL, now + math.min(60000, retention_ms))
+return reply('OK', last, s)

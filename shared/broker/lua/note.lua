@@ -1,8 +1,11 @@
 #!lua
--- Notes for the stream's timeline that a reader came back or a provider failed. Resumes are counted, the first ones told.
--- ARGV: 1 `resume` or `failure`, 2 `same_epoch` or `reset`; or the provider and the error's code
--- Answers the stream's traceparent; '' where it has none, or there is no stream.
+-- Adds to the stream's timeline that a reader resumed or a provider failed. All resumes are counted, but only the first
+-- 20 are added.
+-- KEYS: 1-8 stream
+-- ARGV: 1 event (`resume` or `failure`), 2 detail (`same_epoch` or `reset`; or the provider and the error code)
+-- Replies the stream's traceparent; '' if it has none, or there is no stream.
 
+local event, detail = unpack(ARGV, 1, 2)
 if redis.call('EXISTS', STATE) == 0 then return '' end
-if ARGV[1] == 'failure' or redis.call('HINCRBY', STATE, 'resumes', 1) <= 20 then note(ARGV[1] .. ':' .. ARGV[2]) end
+if event == 'failure' or redis.call('HINCRBY', STATE, 'resumes', 1) <= 20 then note(event .. ':' .. detail) end
 return redis.call('HGET', STATE, 'traceparent') or ''

@@ -1,15 +1,17 @@
 #!lua flags=allow-oom
--- Gives a stream up before its end, so that another worker takes it at once. It is not an attempt that failed.
+-- Hands a stream over before its end, so that another worker takes it at once. It does not count as a failed attempt.
+-- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder
--- Answers as append does; OK n where it was given up.
+-- Replies as append does; OK n if it was handed over.
 
-local epoch = tonumber(ARGV[1])
+local epoch, holder = unpack(ARGV, 1, 2)
+epoch = tonumber(epoch)
 local s = load_for_writer()
-local refusal = refuse(s, epoch, ARGV[2])
+local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
-leave_lane(load_into(s, 'lane'))
+free_provider_slot(load_into(s, 'lane'))
 redis.call('HSET', STATE, 'lease_until', now, 'handed_over', 1)
 redis.call('HDEL', STATE, 'holder')
 note('handover:')
 redis.call('ZADD', INDEX, now, ID)
-return answer('OK', log_length(s, epoch), s)
+return reply('OK', log_length(s, epoch), s)

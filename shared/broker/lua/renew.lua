@@ -1,16 +1,20 @@
 #!lua flags=allow-oom
--- Prolongs a worker's lease, and the life of the stream's keys with it.
--- ARGV: 1 epoch, 2 holder, 3 lease ms, 4 retention ms, 5 tombstone ms
--- Answers as append does; OK n where the lease was prolonged.
+-- Extends a worker's lease, and with it the life of the stream's keys.
+-- KEYS: 1-8 stream
+-- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 retention_ms, 5 tombstone_ms
+-- Replies as append does; OK n if the lease was extended.
 
-local epoch = tonumber(ARGV[1])
+local epoch, holder, lease_ms, retention_ms, tombstone_ms = unpack(ARGV, 1, 5)
+epoch = tonumber(epoch)
 local s = load_for_writer()
-local refusal = refuse(s, epoch, ARGV[2])
+local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
-redis.call('HSET', STATE, 'lease_until', now + ARGV[3])
-redis.call('ZADD', INDEX, now + ARGV[3], ID)
+redis.call('HSET', STATE, 'lease_until', now + lease_ms)
+redis.call('ZADD', INDEX, now + lease_ms, ID)
 load_into(s, 'expires', 'lane')
-if s.lane then stay_in_lane(s.lane, now + ARGV[3]) end
--- Six commands a stream: not at every renewal, only when a minute has gone by.
-if tonumber(s.expires) < now + ARGV[4] - math.min(60000, ARGV[4] / 2) then keep_until(now + ARGV[4], tonumber(ARGV[5])) end
-return answer('OK', log_length(s, epoch), s)
+if s.lane then hold_provider_slot(s.lane, now + lease_ms) end
+-- keep_until costs six commands, so it runs at most once a minute and not at every renewal.
+if tonumber(s.expires) < now + retention_ms - math.min(60000, retention_ms / 2) then
+  keep_until(now + retention_ms, tonumber(tombstone_ms))
+end
+return reply('OK', log_length(s, epoch), s)

@@ -1,11 +1,13 @@
 #!lua
--- Takes streams out of a lane's parking place, as many as the lane has room for, the lowest turn first.
+-- Takes as many parked streams as their provider has free slots, the lowest turn first.
 -- KEYS: 1 running (zset: id → end of its lease, ms), 2 parked (zset: id → turn)
--- ARGV: 1 how many may run at once
--- Answers {id, turn, …}. Who asked queues them; the sweep does it for one that died in between.
+-- ARGV: 1 limit (streams that may run at once)
+-- Replies {id, turn, …}. The caller queues them; if it dies in between, the sweep does.
 
+local RUNNING, PARKED = unpack(KEYS, 1, 2)
+local limit = ARGV[1]
 local clock = redis.call('TIME')
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', clock[1] * 1000 + math.floor(clock[2] / 1000))
-local room = ARGV[1] - redis.call('ZCARD', KEYS[1])
-if room <= 0 then return {} end
-return redis.call('ZPOPMIN', KEYS[2], room)
+redis.call('ZREMRANGEBYSCORE', RUNNING, '-inf', clock[1] * 1000 + math.floor(clock[2] / 1000))
+local free = limit - redis.call('ZCARD', RUNNING)
+if free <= 0 then return {} end
+return redis.call('ZPOPMIN', PARKED, free)

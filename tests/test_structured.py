@@ -150,12 +150,12 @@ def test_cuts_change_nothing_even_in_a_mess(parts: list[str], cuts: list[int]) -
 @pytest.mark.parametrize(
     ("text", "schema", "problem"),
     [
-        ("I cannot do that.", OBJECT, "$ is no whole JSON value"),
-        ('{"a": 1', OBJECT, "$ is no whole JSON value"),
+        ("I cannot do that.", OBJECT, "$ is an incomplete JSON value"),
+        ('{"a": 1', OBJECT, "$ is an incomplete JSON value"),
         ('{"a": 1, b}', OBJECT, "$ is not JSON"),
         ('{"a": 1, "b": ' + "9" * 5000 + "}", OBJECT, "$ is not JSON"),
         ('{"a": 1, "b": 1e999}', OBJECT, "$ is not JSON"),
-        ("[1]", OBJECT, "$ is no whole JSON value"),
+        ("[1]", OBJECT, "$ is an incomplete JSON value"),
         ("{" * 100_000, OBJECT, "$ is not JSON"),
         ("[" * 100_000, {"type": "array"}, "$ is not JSON"),
         ('{"a":1}', {"type": "object", "required": ["b"]}, '$ fails "required"'),
@@ -192,7 +192,8 @@ def test_what_was_told_is_whole_while_more_is_awaited() -> None:
     ],
 )
 def test_the_cost_is_linear(make: Callable[[int], dict[str, Any]]) -> None:
-    """Twice the answer, in 3-character deltas, costs about twice the CPU time; with a re-parse for each, 4 times."""
+    """Four times the answer, in 3-character deltas, costs about four times the CPU time; a re-parse for each delta
+    would cost 16 times. The limit lies in between, so that a busy machine does not matter."""
 
     def cost_s(text: str) -> float:
         begun = time.process_time()
@@ -202,9 +203,9 @@ def test_the_cost_is_linear(make: Callable[[int], dict[str, Any]]) -> None:
         answer.finish()
         return time.process_time() - begun
 
-    half, whole = json.dumps(make(4000)), json.dumps(make(8000))
-    ratios = sorted(cost_s(whole) / cost_s(half) for _ in range(5))
-    assert ratios[0] < 3
+    quarter, whole = json.dumps(make(2000)), json.dumps(make(8000))
+    ratios = sorted(cost_s(whole) / cost_s(quarter) for _ in range(5))
+    assert ratios[0] < 8
 
 
 # --- through the whole system

@@ -173,7 +173,7 @@ async def test_a_rolling_restart_under_load_loses_nothing(start_system: StartSys
 
 async def holder(system: System, stream_id: str) -> Process:
     name = (await system.field(stream_id, "holder") or "").split(".")[0]
-    return next(worker for worker in system.workers if f"worker {name}" in worker.log.read_text())
+    return next(worker for worker in system.workers if f'"worker":"{name}"' in worker.log.read_text())
 
 
 async def _read_to_the_end(system: System, key: str, gateway: int) -> list[Frame]:

@@ -24,7 +24,7 @@ def text_of_call(number: int) -> str:
 
 async def holder(system: System, stream_id: str) -> Process:
     name = (await system.field(stream_id, "holder") or "").split(".")[0]
-    return next(worker for worker in system.workers if f"worker {name}" in worker.log.read_text())
+    return next(worker for worker in system.workers if f'"worker":"{name}"' in worker.log.read_text())
 
 
 async def redis_says(system: System, stream_id: str) -> dict[bytes, bytes]:
@@ -58,7 +58,7 @@ async def test_a_zombie_writes_nothing(start_system: StartSystem, paused_after: 
     await first_call.wait_closed()
 
     async def woken() -> bool:
-        return "no longer ours" in zombie.log.read_text()
+        return "stream lost" in zombie.log.read_text()
 
     await system.eventually(woken)
     assert await redis_says(system, connection.stream_id) == before

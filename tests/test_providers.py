@@ -13,9 +13,9 @@ from shared.protocol.events import Usage
 from tests.asking import KEY, PROMPT, Make, ask, collect, failure, network, settings_for, text_in
 from tests.fakes import Answer, FakeProvider
 from tests.raw_server import answering
-from workers.providers import http_calls as exchange
+from workers.providers import http_calls
 from workers.providers.anthropic_request import DEFAULT_MAX_TOKENS
-from workers.providers.base import Delta, Finished, Offer, ReasoningDelta, TextDelta
+from workers.providers.base import Delta, Finished, ModelList, ReasoningDelta, TextDelta
 from workers.providers.demo import STORY, DemoProvider, demo_text
 from workers.providers.errors import Upstream, host_of, provider_error
 from workers.providers.registry import configured_providers
@@ -487,13 +487,13 @@ async def vanish_with_nonsense(port: int) -> None:
 @network
 async def test_offer_is_what_the_provider_lists(fake: FakeProvider, make: Make, name: str) -> None:
     fake.models = ("b", "a")
-    assert await make(name).offer() == Offer(("b", "a"))
+    assert await make(name).list_models() == ModelList(("b", "a"))
 
 
 @network
 async def test_offer_is_what_the_operator_says_without_asking(fake: FakeProvider, make: Make, name: str) -> None:
     fake.models = ("b", "a")
-    assert await make(name, **{f"{name}_models": "c, d"}).offer() == Offer(("c", "d"))
+    assert await make(name, **{f"{name}_models": "c, d"}).list_models() == ModelList(("c", "d"))
 
 
 @network
@@ -508,16 +508,16 @@ async def test_offer_is_open_where_the_provider_cannot_say(
         case "status":
             fake.list_status = 404
         case "silent":
-            monkeypatch.setattr(exchange, "OFFER_TIMEOUT_S", 0.1)
+            monkeypatch.setattr(http_calls, "LIST_TIMEOUT_S", 0.1)
             fake.list_gate = asyncio.Event()
         case "down":
             await fake.stop()
-    assert await provider.offer() == Offer((), open=True)
+    assert await provider.list_models() == ModelList((), open=True)
 
 
 async def test_cancelling_an_offer_cancels_it(fake: FakeProvider, make: Make) -> None:
     fake.list_gate = asyncio.Event()
-    asking = asyncio.create_task(make("openai").offer())
+    asking = asyncio.create_task(make("openai").list_models())
     await asyncio.sleep(0.05)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -566,7 +566,7 @@ async def test_the_demo_tells_one_story_whatever_it_is_asked(fake: FakeProvider)
     assert text_in(first) == STORY
     assert "not a language model" in STORY
     assert first[-1] == Finished("stop", Usage(input_tokens=2, output_tokens=len(first) - 1))
-    assert await demo(fake).offer() == Offer(("demo",))
+    assert await demo(fake).list_models() == ModelList(("demo",))
 
 
 @pytest.mark.parametrize("prompt", ["Give me 500 words.", "please count to 500"])

@@ -7,7 +7,7 @@ from shared.broker.client import connect
 from shared.cancellation import cancel_all
 from shared.garbage import hold_garbage_collector
 from tests.ports import free_port
-from workers.main import is_fit_before
+from workers.main import wait_until_fit
 
 
 async def test_a_task_that_swallows_a_cancellation_is_told_again() -> None:
@@ -41,7 +41,7 @@ async def test_a_worker_that_waits_for_redis_keeps_its_memory_and_leaves_when_to
     stop, thresholds = asyncio.Event(), gc.get_threshold()
     hold_garbage_collector()
     try:
-        waiting = asyncio.create_task(is_fit_before(stop, client))
+        waiting = asyncio.create_task(wait_until_fit(stop, client))
         async with asyncio.timeout(20):
             while not gc.isenabled():
                 await asyncio.sleep(0.01)

@@ -135,7 +135,7 @@ async def test_a_worker_that_dies_is_replaced(start_system: StartSystem) -> None
     async with await system.stream("dies") as connection:
         first = await connection.next("token")
         name = (await system.field(connection.stream_id, "holder") or "").split(".")[0]
-        holder = next(w for w in system.workers if f"worker {name}" in w.log.read_text())
+        holder = next(w for w in system.workers if f'"worker":"{name}"' in w.log.read_text())
         holder.stop()
         gate.set()
         frames = await connection.rest()

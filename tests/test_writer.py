@@ -52,7 +52,7 @@ async def claimed_writer(client: Client) -> StreamWriter:
         wake=lambda writer: None,
         on_stop=lambda: None,
     )
-    writer.asks("p", "m")
+    writer.set_model("p", "m")
     return writer
 
 

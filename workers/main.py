@@ -1,4 +1,4 @@
-"""One worker process: start, serve, drain, leave."""
+"""One worker process, from start through drain to exit."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ _HANDOVER_S = 5.0
 
 
 def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT; a second one leaves at once. Exits with 1 where it cannot serve."""
+    """Run until SIGTERM or SIGINT; a second signal ends the process at once. Exits with 1 if it cannot serve."""
     configure_logging(settings.log_level, settings.log_format)
     try:
         tracing = tracing_of(settings, "worker")
@@ -57,7 +57,7 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
     stop = _stop_on_signals()
     client = connect(settings.redis_url)
     try:
-        if not await is_fit_before(stop, client):
+        if not await wait_until_fit(stop, client):
             return 0
         if settings.metrics_port:
             metrics.serve(settings.host, settings.metrics_port)
@@ -65,7 +65,10 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
         logger.critical("%s", error.message)
         return 1
     except OSError as error:
-        logger.critical("cannot serve metrics on port %d: %s", settings.metrics_port, error.strerror)
+        logger.critical(
+            "cannot serve metrics: set HEADRACE_METRICS_PORT to a free port",
+            extra={"port": settings.metrics_port, "error": error.strerror},
+        )
         return 1
     worker = _Worker(settings, client, tracing)
     try:
@@ -75,7 +78,7 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
 
 
 class _Worker:
-    """The parts of this process, put together."""
+    """All parts of this process, wired together."""
 
     def __init__(self, settings: Settings, client: Client, tracing: Tracing) -> None:
         self._settings = settings
@@ -83,23 +86,23 @@ class _Worker:
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
         self._providers = configured_providers(settings)
-        # A renewal that gets no answer must be tried again before the lease is over.
+        # An unanswered renewal must be retried before the lease expires.
         writing, sweeping = PipelineConnection(settings.redis_url), PipelineConnection(settings.redis_url)
         renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
-        self._lines = [writing, renewing, sweeping]
+        self._connections = [writing, renewing, sweeping]
         self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
         breakers = Breakers(client, self._providers, settings)
-        lanes = ProviderLimits(client, settings)
+        provider_limits = ProviderLimits(client, settings)
         generation = Generation(
             worker_id=worker_id,
             settings=settings,
             client=client,
             scripts=scripts,
-            asking=ProviderAttempts(self._providers, breakers, client, scripts, settings),
+            attempts=ProviderAttempts(self._providers, breakers, client, scripts, settings),
             flusher=flusher,
             leases=self._leases,
-            lanes=lanes,
+            provider_limits=provider_limits,
             tracing=tracing,
         )
         requeue = partial(enqueue, client, life_s=settings.unended_s)
@@ -113,22 +116,22 @@ class _Worker:
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
         self._queue = StreamQueue(settings, worker_id, generation.run, requeue)
-        self._taking = asyncio.create_task(self._queue.main())
+        self._taker = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
         self._presence = Presence(client, worker_id, "worker", self._load)
-        offering = publish_models(client, self._providers.values())
-        works = (
+        publishing = publish_models(client, self._providers.values())
+        coroutines = (
             flusher.run(),
             self._leases.renew(),
             self._leases.listen(),
             sweep.run(),
             breakers.run(),
-            lanes.run(),
-            offering,
+            provider_limits.run(),
+            publishing,
             self._presence.run(),
             self._lag.run(),
         )
-        self._background = [asyncio.create_task(work) for work in works]
+        self._background = [asyncio.create_task(coroutine) for coroutine in coroutines]
         settle_garbage_collector()
         metrics.SLOTS.set(settings.concurrency)
         logger.info(
@@ -142,29 +145,30 @@ class _Worker:
         )
 
     async def serve(self, stop: asyncio.Event) -> int:
-        """Until ``stop``, and then the drain. 1 where a part broke: rather leave, and be restarted."""
-        tasks = [self._taking, *self._background]
+        """Run until ``stop``, then drain. Returns 1 if a background task failed: a restart is safer than half a
+        worker."""
+        tasks = [self._taker, *self._background]
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         for task in tasks:
             if task.done():
-                logger.critical("a part of this worker broke", exc_info=task.exception())
+                logger.critical("background task failed", exc_info=task.exception())
                 return 1
         await self._drain()
         return 0
 
     async def close(self) -> None:
-        await cancel_all([self._taking, *self._background, *self._queue.tasks.values()])
+        await cancel_all([self._taker, *self._background, *self._queue.tasks.values()])
         await self._presence.leave()
         for provider in self._providers.values():
             await provider.aclose()
-        for line in self._lines:
-            await line.aclose()
+        for connection in self._connections:
+            await connection.aclose()
         await self._client.aclose()
 
     def _load(self) -> Load:
-        """What others see of this process."""
+        """Return the load that this process publishes."""
         return Load(
             streams=len(self._leases),
             slots=self._settings.concurrency,
@@ -173,19 +177,19 @@ class _Worker:
         )
 
     async def _drain(self) -> None:
-        """Take nothing new, finish what runs until the deadline, hand the rest over."""
+        """Take no new work, let running streams finish until the deadline, then hand over the rest."""
         self._queue.quiet()
-        logger.info("draining: %d streams have %g s", len(self._queue.tasks), self._settings.drain_s)
+        logger.info("draining", extra={"streams": len(self._queue.tasks), "drain_s": self._settings.drain_s})
         if not await self._is_empty_within(self._settings.drain_s):
-            logger.info("handing over %d streams", len(self._queue.tasks))
+            logger.info("handing over streams", extra={"streams": len(self._queue.tasks)})
             self._leases.hand_over()
             if not await self._is_empty_within(_HANDOVER_S):
-                logger.warning("%d streams are left to their leases", len(self._queue.tasks))
+                logger.warning("streams not handed over in time", extra={"streams": len(self._queue.tasks)})
 
     async def _is_empty_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.shield(self._taking)
+                await asyncio.shield(self._taker)
                 await self._queue.drained()
         except TimeoutError:
             return False
@@ -198,7 +202,7 @@ def _stop_on_signals() -> asyncio.Event:
 
     def handle() -> None:
         stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):  # a second one is not ours to catch
+        for number in (signal.SIGTERM, signal.SIGINT):  # a second signal has its default effect
             loop.remove_signal_handler(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -206,17 +210,17 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def is_fit_before(stop: asyncio.Event, client: Client) -> bool:
-    """Waits for Redis. False where it was told to leave meanwhile. Raises :class:`BrokerUnfit`."""
-    told = False
+async def wait_until_fit(stop: asyncio.Event, client: Client) -> bool:
+    """Wait for Redis. Returns False if ``stop`` was set first. Raises :class:`BrokerUnfit`."""
+    is_logged = False
     while not stop.is_set():
         try:
             await check_fitness(client)
         except BrokerUnavailable:
-            if not told:
+            if not is_logged:
                 logger.warning("waiting for Redis")
-                settle_garbage_collector()  # it may take hours
-            told = True
+                settle_garbage_collector()  # the wait may take hours
+            is_logged = True
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.5)
         else:

@@ -1,37 +1,41 @@
-"""A worker's Prometheus metrics, served where ``HEADRACE_METRICS_PORT`` says. Label sets are bounded."""
+"""Prometheus metrics of a worker, served on ``HEADRACE_METRICS_PORT``. Label sets are bounded."""
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from shared.broker.replies import Code
 from shared.metrics import registry
 
-_ANSWERS = Counter("headrace_append_answers_total", "Answers of the scripts that write streams", ["code"])
-#: Looked up once: an answer comes with every append.
-APPEND_ANSWERS = {code: _ANSWERS.labels(code) for code in Code}
+_REPLIES = Counter("headrace_append_answers_total", "Replies of the scripts that write streams", ["code"])
+#: Looked up once: every append has a reply.
+APPEND_REPLIES = {code: _REPLIES.labels(code) for code in Code}
 APPEND = Histogram(
     "headrace_append_seconds",
-    "One pipeline of appends, all streams of a worker together, from leaving to Redis' answer",
+    "Round trip of one pipeline of appends, for all streams of a worker",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-TRIMMED = Counter("headrace_tail_trimmed_events_total", "Events that are in the log and no more in the tail")
-TAKEOVERS = Counter("headrace_takeovers_total", "Streams claimed that another worker had begun")
-RESTORES = Counter("headrace_restores_total", "Streams written again into a Redis that had lost them")
-ENDINGS = Counter("headrace_endings_total", "Streams that ended here", ["finish_reason", "reason"])
-TOKENS_SAVED = Counter("headrace_tokens_saved_total", "Tokens that cancelled answers left of their max_tokens")
+TRIMMED = Counter("headrace_tail_trimmed_events_total", "Events in the log that have left the tail")
+TAKEOVERS = Counter("headrace_takeovers_total", "Streams claimed after another worker had started them")
+RESTORES = Counter("headrace_restores_total", "Streams rewritten after Redis had lost them")
+ENDINGS = Counter("headrace_endings_total", "Streams ended by this worker", ["finish_reason", "reason"])
+TOKENS_SAVED = Counter(
+    "headrace_tokens_saved_total", "Tokens of max_tokens not generated because the answer was cancelled"
+)
 STREAMS = Gauge("headrace_worker_streams", "Streams this worker holds", multiprocess_mode="livesum")
-SLOTS = Gauge("headrace_worker_slots", "Streams this worker may hold at once", multiprocess_mode="livesum")
-RETRIES = Counter("headrace_provider_retries_total", "Requests put to the same provider again")
-FALLBACKS = Counter("headrace_fallbacks_total", "Requests put to another model, for their own failed")
-PROVIDER_FAILURES = Counter("headrace_provider_failures_total", "Answers that failed", ["provider", "code"])
+SLOTS = Gauge("headrace_worker_slots", "Streams this worker can hold at once", multiprocess_mode="livesum")
+RETRIES = Counter("headrace_provider_retries_total", "Retries of a request at the same provider")
+FALLBACKS = Counter("headrace_fallbacks_total", "Requests sent to a fallback model")
+PROVIDER_FAILURES = Counter("headrace_provider_failures_total", "Failed calls of a provider", ["provider", "code"])
 BREAKER_OPEN = Gauge(
     "headrace_breaker_open",
-    "1 while all workers leave the provider alone",
+    "1 while the circuit breaker of the provider is open",
     ["provider"],
     multiprocess_mode="livemax",
 )
-BREAKER_REFUSALS = Counter("headrace_breaker_refusals_total", "Requests that were not put to it", ["provider"])
+BREAKER_REFUSALS = Counter(
+    "headrace_breaker_refusals_total", "Requests refused by an open circuit breaker", ["provider"]
+)
 
 
 def serve(host: str, port: int) -> None:
-    """Raises OSError where the address cannot be had."""
+    """Start the metrics server. Raises OSError if the address is not available."""
     start_http_server(port, host, registry())

@@ -1,7 +1,8 @@
-"""Metrics under the names, labels and buckets of OpenTelemetry's conventions for generative AI.
+"""Metrics with the names, labels and buckets of OpenTelemetry's conventions for generative AI.
 
-``gen_ai_server_*``: an answer as Headrace's client has it, from its request on, with the wait in the queue.
-``gen_ai_client_*``: a call of a provider as Headrace has it. A stream is counted at its end, by who ended it.
+``gen_ai_server_*`` measure an answer from the view of Headrace's client: from its request, with the wait in the
+queue. ``gen_ai_client_*`` measure one call of a provider. A stream is counted at its end, by the process that
+ended it.
 """
 
 from typing import Final
@@ -17,46 +18,52 @@ _EACH: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1
 _TOKENS: Final = tuple(4**power for power in range(14))
 
 FIRST_TOKEN = Histogram(
-    "gen_ai_server_time_to_first_token_seconds", "From a request to its first token", _NAMES, buckets=_FIRST
+    "gen_ai_server_time_to_first_token_seconds", "Time from a request to its first token", _NAMES, buckets=_FIRST
 )
 EACH_TOKEN = Histogram(
-    "gen_ai_server_time_per_output_token_seconds", "Between tokens, after the first", _NAMES, buckets=_EACH
+    "gen_ai_server_time_per_output_token_seconds",
+    "Time between output tokens, after the first",
+    _NAMES,
+    buckets=_EACH,
 )
 REQUEST = Histogram(
     "gen_ai_server_request_duration_seconds",
-    "From a request to the end of its answer",
+    "Time from a request to the end of its answer",
     [*_NAMES, "error_type"],
     buckets=_SECONDS,
 )
 OPERATION = Histogram(
     "gen_ai_client_operation_duration_seconds",
-    "One call of a provider, to its end",
+    "Duration of one call of a provider",
     [*_NAMES, "error_type"],
     buckets=_SECONDS,
 )
 TOKENS = Histogram(
     "gen_ai_client_token_usage", "Tokens of one call of a provider", [*_NAMES, "gen_ai_token_type"], buckets=_TOKENS
 )
-UNTOLD_MODELS = Counter("headrace_untold_models_total", "Answers whose model has no label of its own")
+UNLABELLED_MODELS = Counter(
+    "headrace_untold_models_total", "Answers counted under the label other instead of their model"
+)
 
-#: A model that many clients ask for is among the first that answer; whoever invents names fills nothing.
-_MOST_MODELS: Final = 100
+#: Popular models are among the first that answer. Invented names do not answer, so they fill no labels.
+_MAX_MODELS: Final = 100
 _OTHER: Final = "other"
 _models: set[tuple[str, str]] = set()
 
 
 def labels_of(provider: str, model: str, *, answered: bool) -> tuple[str, str, str]:
-    """A model has a label once it has ``answered``, and if it is among the first hundred to do so."""
+    """Return the label values. A model has its own label once it has ``answered``, if it is among the first
+    hundred."""
     if (provider, model) not in _models:
-        if not answered or len(_models) >= _MOST_MODELS:
-            UNTOLD_MODELS.inc()
+        if not answered or len(_models) >= _MAX_MODELS:
+            UNLABELLED_MODELS.inc()
             return "chat", provider, _OTHER
         _models.add((provider, model))
     return "chat", provider, model
 
 
 def called(provider: str, model: str, seconds: float, *, usage: Usage | None = None, error: str = "") -> None:
-    """One call of a provider is over."""
+    """Observe one finished call of a provider."""
     labels = labels_of(provider, model, answered=not error)
     OPERATION.labels(*labels, error).observe(seconds)
     if usage is not None:
@@ -67,7 +74,7 @@ def called(provider: str, model: str, seconds: float, *, usage: Usage | None = N
 def ended(
     provider: str, model: str, seconds: float, *, first_s: float | None, output_tokens: int | None, error: str
 ) -> None:
-    """A stream is over. ``first_s``: when its first token came, in seconds from its request."""
+    """Observe one finished stream. ``first_s``: seconds from its request to its first token."""
     labels = labels_of(provider, model, answered=not error)
     REQUEST.labels(*labels, error).observe(seconds)
     if first_s is None:

@@ -1,4 +1,4 @@
-"""The job: claim a stream, read its provider, write what comes, end it."""
+"""The job of a worker: claim a stream, write its provider's answer, end the stream."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ _WITHOUT_OUTPUT = frozenset({"error", "cancelled"})
 
 
 class Generation:
-    """What every job of a worker shares."""
+    """Dependencies shared by all jobs of a worker."""
 
     def __init__(
         self,
@@ -38,55 +38,60 @@ class Generation:
         settings: Settings,
         client: Client,
         scripts: StreamScripts,
-        asking: ProviderAttempts,
+        attempts: ProviderAttempts,
         flusher: Flusher,
         leases: Leases,
-        lanes: ProviderLimits,
+        provider_limits: ProviderLimits,
         tracing: Tracing,
     ) -> None:
         self._worker_id = worker_id
         self._settings = settings
         self._client = client
         self._scripts = scripts
-        self._asking = asking
+        self._attempts = attempts
         self._flusher = flusher
         self._leases = leases
-        self._lanes = lanes
+        self._provider_limits = provider_limits
         self._tracing = tracing
 
     async def run(self, stream_id: str) -> None:
-        """From claim to end. Returns quietly where the stream is held, ended or gone: a job only carries an id."""
+        """Process one stream from claim to end. Does nothing if the stream is held, ended or gone: a job carries only
+        an id."""
         token = f"{self._worker_id}.{secrets.token_hex(8)}"
         claimed = await run_script(self._client, self._scripts.claim(stream_id, token))
         if isinstance(claimed, Refused):
-            logger.debug("stream %s not claimed: %s", stream_id, claimed)
+            logger.debug("stream not claimed", extra={"stream_id": stream_id, "reason": claimed})
             return
         try:
             await self._go_on(stream_id, claimed, token)
         finally:
-            self._lanes.freed()
+            self._provider_limits.slot_freed()
 
     async def _go_on(self, stream_id: str, claimed: Claimed, token: str) -> None:
-        account = GenerationLog(self._tracing, stream_id, claimed)
+        log = GenerationLog(self._tracing, stream_id, claimed)
         try:
-            await self._end_or_generate(stream_id, claimed, token, account)
+            await self._end_or_generate(stream_id, claimed, token, log)
         finally:
-            account.close()
+            log.close()
 
-    async def _end_or_generate(self, stream_id: str, claimed: Claimed, token: str, account: GenerationLog) -> None:
+    async def _end_or_generate(self, stream_id: str, claimed: Claimed, token: str, log: GenerationLog) -> None:
         if claimed.attempt > 1:
             metrics.TAKEOVERS.inc()
         instead = self._outcome_instead(claimed)
         try:
-            asked = parse_chat_request(claimed.fields["request"])
+            chat_request = parse_chat_request(claimed.fields["request"])
         except RequestError as error:
-            logger.error("stream %s: its stored request is not valid: %s", stream_id, error.message)  # noqa: TRY400
-            instead = Outcome.failed(GenerationError("internal_error", "the stored request cannot be read"))
+            logger.error(  # noqa: TRY400
+                "stored request invalid", extra={"stream_id": stream_id, "error": error.message}
+            )
+            instead = Outcome.failed(
+                GenerationError("internal_error", "the stored request is invalid; send it again")
+            )
         if instead is None or not await end_claimed(self._client, self._scripts, stream_id, claimed, token, instead):
-            await self._generate(stream_id, asked, claimed, token, account)
+            await self._generate(stream_id, chat_request, claimed, token, log)
 
     def _outcome_instead(self, claimed: Claimed) -> Outcome | None:
-        """How to end a stream that must not be generated (again)."""
+        """Return the outcome of a stream that must not be generated (again)."""
         if claimed.signal:
             return Outcome.cancelled(claimed.signal)
         no_more = claimed.attempt > self._settings.max_attempts
@@ -96,9 +101,9 @@ class Generation:
         return None
 
     async def _generate(
-        self, stream_id: str, asked: ChatRequest, claimed: Claimed, token: str, account: GenerationLog
+        self, stream_id: str, chat_request: ChatRequest, claimed: Claimed, token: str, log: GenerationLog
     ) -> None:
-        reading = CancelScope(self._settings.timeouts(asked.provider or "", asked.model).total_s)
+        reading = CancelScope(self._settings.timeouts(chat_request.provider or "", chat_request.model).total_s)
         writer = StreamWriter(
             holder_of(stream_id, claimed, token),
             claimed,
@@ -107,40 +112,43 @@ class Generation:
             wake=self._flusher.wake,
             on_stop=reading.interrupt,
         )
-        writer.asks(asked.provider or "", asked.model)
+        writer.set_model(chat_request.provider or "", chat_request.model)
         with self._leases.hold(writer):
             usage: Usage | None = None
-            is_told = False
+            is_logged = False
             try:
                 async with reading:
-                    outcome, usage = await self._asking.answer(asked, writer, account)
+                    outcome, usage = await self._attempts.answer(chat_request, writer, log)
             except TimeoutError:
                 outcome = _outcome_of_stop(writer.stop_reason)
             except GenerationError as error:
                 outcome = Outcome.failed(error)
-            except Exception as error:  # noqa: BLE001  a fault of ours must still end the stream
+            except Exception as error:  # noqa: BLE001  a bug of ours must still end the stream
                 # The message is left out: it may quote what the provider sent.
                 trace = "".join(traceback.format_tb(error.__traceback__))
-                logger.error("stream %s: %s in\n%s", stream_id, type(error).__name__, trace)  # noqa: TRY400
-                outcome = Outcome.failed(GenerationError("internal_error", "the worker failed"))
+                logger.error(  # noqa: TRY400
+                    "generation failed",
+                    extra={"stream_id": stream_id, "error": type(error).__name__, "exception": trace},
+                )
+                outcome = Outcome.failed(GenerationError("internal_error", "internal error; try again"))
             if writer.stop_reason == HANDOVER:
                 ended = await writer.hand_over()
             elif claimed.readable and not writer.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
-                # Better the partial answer of the attempt before than none.
+                # Keep the partial answer of the previous attempt rather than end with none.
                 await end_claimed(self._client, self._scripts, stream_id, claimed, token, outcome)
                 ended = Ended.WRITTEN
-                is_told = True
+                is_logged = True
             else:
                 ended = await writer.finish(outcome, usage)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
             metrics.ENDINGS.labels(outcome.finish_reason, outcome.reason or "").inc()
-        if not is_told:
-            account.ends(outcome, usage, ended.name)
+        if not is_logged:
+            log.ended(outcome, usage, ended.name)
 
 
 class CancelScope:
-    """A scope with a deadline, left by TimeoutError when the deadline passes or somebody interrupts it. An
-    interruption that comes too late does nothing."""
+    """A scope that raises TimeoutError when its deadline passes or :meth:`interrupt` is called inside it. A late
+    interruption does nothing."""
 
     def __init__(self, deadline_s: float) -> None:
         self._scope = asyncio.timeout(deadline_s)

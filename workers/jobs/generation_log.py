@@ -1,7 +1,6 @@
-"""What is told of a stream by the worker that has it: a line in the log at its end, metrics and, where traces are on,
-spans.
+"""Log line, metrics and, if tracing is on, spans for one generation.
 
-Of times, names, counts and reasons alone.
+They carry times, names, counts and reasons, never content.
 """
 
 import logging
@@ -21,15 +20,15 @@ _OPERATION: Final = {"gen_ai.operation.name": "chat"}
 
 
 class GenerationLog:
-    """Of one claim of one stream. A trace has a span for the wait in the queue, one for the claim, and within that
-    one for each call of a provider."""
+    """Log of one claim of one stream. A trace has a span for the wait in the queue, one for the claim, and within the
+    latter one for each call of a provider."""
 
     def __init__(self, tracing: Tracing, stream_id: str, claimed: Claimed) -> None:
         self._tracing = tracing
         self._stream_id = stream_id
         self._claimed = claimed
         self._first_token_s: float | None = None
-        self._asked = ("", "")
+        self._provider_and_model = ("", "")
         self._called_at = 0.0
         self._now_ms = time.time_ns() // 1_000_000
         parent = claimed.fields.get("traceparent", b"").decode()
@@ -46,10 +45,10 @@ class GenerationLog:
             self._span.event("takeover", {"headrace.attempt": claimed.attempt})
 
     def call(self, provider: str, request: ChatRequest) -> Span:
-        """One call of a provider is about to be made; to be ended by the caller."""
-        self._asked = provider, request.model
+        """Start the span of one call of a provider. The caller ends it."""
+        self._provider_and_model = provider, request.model
         self._called_at = time.monotonic()
-        asked = {
+        options = {
             "gen_ai.request.max_tokens": request.max_tokens,
             "gen_ai.request.temperature": request.temperature,
             "gen_ai.output.type": "json" if _wants_json(request) else "text",
@@ -62,7 +61,7 @@ class GenerationLog:
                 **_OPERATION,
                 "gen_ai.provider.name": provider,
                 "gen_ai.request.model": request.model,
-                **{name: value for name, value in asked.items() if value is not None},
+                **{name: value for name, value in options.items() if value is not None},
             },
         )
 
@@ -71,8 +70,8 @@ class GenerationLog:
         call.event("first_token")
 
     def answered(self, call: Span, finish_reason: str, usage: Usage | None) -> None:
-        """The provider is done."""
-        genai.called(*self._asked, time.monotonic() - self._called_at, usage=usage)
+        """Record a call that succeeded."""
+        genai.called(*self._provider_and_model, time.monotonic() - self._called_at, usage=usage)
         call.set({"gen_ai.response.finish_reasons": [finish_reason]})
         if usage is not None:
             call.set(
@@ -83,12 +82,12 @@ class GenerationLog:
             )
 
     def failed(self, call: Span, code: str) -> None:
-        """The provider will not be done."""
-        genai.called(*self._asked, time.monotonic() - self._called_at, error=code)
+        """Record a call that failed."""
+        genai.called(*self._provider_and_model, time.monotonic() - self._called_at, error=code)
         call.fail(code)
 
-    def ends(self, outcome: Outcome, usage: Usage | None, ended: str) -> None:
-        """``ended``: what became of the ending; WRITTEN, or this worker's part alone is over."""
+    def ended(self, outcome: Outcome, usage: Usage | None, ended: str) -> None:
+        """Record the end of this claim. Unless ``ended`` is WRITTEN, the stream goes on elsewhere or is gone."""
         line: dict[str, Any] = {
             **ending_line(self._stream_id, self._claimed, outcome),
             "outcome": None if ended == "WRITTEN" else ended.lower(),
@@ -98,9 +97,9 @@ class GenerationLog:
             "input_tokens": usage.input_tokens if usage else None,
             "output_tokens": usage.output_tokens if usage else None,
         }
-        if ended == "WRITTEN" and self._asked[0]:
+        if ended == "WRITTEN" and self._provider_and_model[0]:
             genai.ended(
-                *self._asked,
+                *self._provider_and_model,
                 line["duration_s"],
                 first_s=self._first_token_s,
                 output_tokens=line["output_tokens"],

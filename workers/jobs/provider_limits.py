@@ -1,4 +1,4 @@
-"""Room at providers that may have only so many streams at once: who was parked for want of it is queued again."""
+"""Per-provider concurrency limits: re-queues parked streams when a slot frees."""
 
 import asyncio
 import logging
@@ -13,34 +13,34 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Room may come from elsewhere: from a worker that died, or whose last word was lost.
-_LOOK_EVERY_S: Final = 1.0
+#: A slot can also free elsewhere: a worker died, or its notification was lost.
+_POLL_S: Final = 1.0
 
 
 class ProviderLimits:
     def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
-        self._most = settings.provider_streams
+        self._limits = settings.provider_streams
         self._life_s = settings.unended_s
-        self._freed = asyncio.Event()
+        self._slot_freed = asyncio.Event()
 
-    def freed(self) -> None:
-        """A stream of this worker has ended."""
-        self._freed.set()
+    def slot_freed(self) -> None:
+        """Note that a stream of this worker has ended."""
+        self._slot_freed.set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Run until cancelled: re-queue parked streams after each freed slot, and every second."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._freed.wait()
-            self._freed.clear()
+                async with asyncio.timeout(_POLL_S):
+                    await self._slot_freed.wait()
+            self._slot_freed.clear()
             try:
                 await self._unpark()
             except BrokerUnavailable:
-                logger.debug("nothing is unparked: Redis is out of reach")
+                logger.debug("parked streams not re-queued: Redis unavailable")
 
     async def _unpark(self) -> None:
-        for provider, most in self._most.items():
-            for stream_id in await run_script(self._client, scripts.unpark(provider, most)):
+        for provider, limit in self._limits.items():
+            for stream_id in await run_script(self._client, scripts.unpark(provider, limit)):
                 await enqueue(self._client, stream_id, life_s=self._life_s)

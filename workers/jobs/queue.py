@@ -1,8 +1,8 @@
-"""The far end of the queue, where ids are taken off it. The near end is ``shared/broker/queue.py``.
+"""Consumer side of the queue. The producer side is ``shared/broker/queue.py``.
 
-arq carries ids and nothing else: what a stream is and who holds it stands in its state. So an id is taken off the
-queue for good (``BZPOPMIN``: one blocking round trip, no polling, no scan over what runs elsewhere), and the sweep
-puts back what was lost between here and the claim. Why not arq's own polling: docs/adr/0002.
+arq carries only ids; a stream's data and holder are in its state. So an id is removed from the queue at once
+(``BZPOPMIN``: one blocking round trip, no polling, no scan over jobs that run elsewhere), and the sweep re-queues
+ids that were lost between here and the claim. docs/adr/0002 says why arq's own polling is not used.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from shared.settings import Settings
 logger = logging.getLogger(__name__)
 
 _BLOCK_S = 1.0
-_MOST_AT_ONCE = 16
-#: arq must not count attempts, nor kill a long answer: both are the stream's own business.
+_MAX_BATCH = 16
+#: arq must not count attempts or kill long answers: the stream's state and deadline do that.
 _NO_LIMIT = 1_000_000
 
 
 class StreamQueue(Worker):
-    """An arq worker that takes ids the moment they come. ``generate`` is called with a stream id; ``requeue`` with
-    one that came too late."""
+    """An arq worker that takes ids without polling. ``generate`` is called with each stream id; ``requeue`` with an
+    id that arrived after :meth:`quiet`."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class StreamQueue(Worker):
             job_deserializer=msgspec.json.decode,
             log_results=False,
         )
-        self._put_back = requeue
+        self._requeue = requeue
         self._slot_freed = asyncio.Event()
-        self._again = set[str]()  # taken once more while their jobs were under way here
+        self._repeated = set[str]()  # ids taken a second time while their jobs still ran here
 
     @property
     def free_slots(self) -> int:
@@ -83,45 +83,45 @@ class StreamQueue(Worker):
                 for stream_id in await self._take():
                     if self.allow_pick_jobs:
                         self._start(stream_id)
-                    else:  # told to leave while the read was blocked
-                        await self._put_back(stream_id)
+                    else:  # quiet() was called while the read was blocked
+                        await self._requeue(stream_id)
             except (*REDIS_ERRORS, BrokerUnavailable) as error:
-                logger.debug("the queue is out of reach: %s", type(error).__name__)
+                logger.debug("queue unavailable", extra={"error": type(error).__name__})
                 await asyncio.sleep(0.2)
 
     def quiet(self) -> None:
-        """Take nothing new. :meth:`main` returns within a second."""
+        """Take no new work. :meth:`main` returns within a second."""
         self.allow_pick_jobs = False
         self._slot_freed.set()
 
     async def drained(self) -> None:
-        """Wait until nothing runs."""
+        """Wait until no job runs."""
         while self.tasks:
             await asyncio.wait(list(self.tasks.values()))
 
     async def finish_job(self, job_id: str, *_: Any, **__: Any) -> None:
-        """arq would take the id off the queue, and the job away: both may be there anew by now, for a stream that was
-        parked or handed over. The scripts that end a stream take them away."""
+        """Delete arq's retry counter alone. arq would also remove the id and the job, but a stream that was parked or
+        handed over may have new ones by now. The scripts that end a stream remove them."""
         await self.pool.delete(retry_key_prefix + job_id)
 
     async def finish_failed_job(self, job_id: str, *_: Any, **__: Any) -> None:
-        """The same where there was no job."""
+        """Do the same if there was no job."""
         await self.finish_job(job_id)
 
     async def _take(self) -> list[str]:
-        """Ids to start, at least one unless a second goes by without any."""
+        """Return ids to start, or none after one second without any."""
         first = await self.pool.bzpopmin(QUEUE, timeout=_BLOCK_S)
         if first is None:
             return []
         taken = [first[1].decode()]
-        more = min(self.free_slots, _MOST_AT_ONCE) - 1
+        more = min(self.free_slots, _MAX_BATCH) - 1
         if more > 0:
             taken += [member.decode() for member, _ in await self.pool.zpopmin(QUEUE, more)]
         return taken
 
     def _start(self, stream_id: str) -> None:
         if stream_id in self.tasks:
-            self._again.add(stream_id)
+            self._repeated.add(stream_id)
             return
         task = self.loop.create_task(self.run_job(stream_id, 0))
         self.tasks[stream_id] = task
@@ -129,10 +129,10 @@ class StreamQueue(Worker):
 
     def _settle(self, stream_id: str, task: asyncio.Task[Any]) -> None:
         del self.tasks[stream_id]
-        if stream_id in self._again:
-            self._again.remove(stream_id)
-            if self.allow_pick_jobs and not task.cancelled():  # else the sweep finds it
+        if stream_id in self._repeated:
+            self._repeated.remove(stream_id)
+            if self.allow_pick_jobs and not task.cancelled():  # otherwise the sweep finds it
                 self._start(stream_id)
         self._slot_freed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("job of stream %s broke: %s", stream_id, type(error).__name__)
+            logger.warning("job failed", extra={"stream_id": stream_id, "error": type(error).__name__})

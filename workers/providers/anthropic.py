@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, and servers that speak it."""
+"""Anthropic's Messages API, and servers with a compatible API."""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Final
@@ -13,7 +13,7 @@ from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers.providers.anthropic_request import answers_by_tool, body_of
-from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta
+from workers.providers.base import Delta, Finished, FinishReason, ModelList, ReasoningDelta, TextDelta
 from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.framing import data_of, decode, deltas_of
 from workers.providers.http_calls import (
@@ -22,7 +22,7 @@ from workers.providers.http_calls import (
     SPARE_CONNECTIONS,
     ProviderCall,
     check_type,
-    offer,
+    list_models,
     timeout_of,
 )
 from workers.providers.tool_calls import ToolCalls
@@ -30,24 +30,24 @@ from workers.providers.tool_calls import ToolCalls
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
 CATCH: Final = (AnthropicError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
 
-#: The largest page that the list of models comes in.
+#: The largest page of models that the API returns.
 MODELS_PAGE: Final = 1000
 
-#: A word not listed here still means that the answer is complete: stop.
+#: Any other stop reason still means a complete answer: stop.
 _FINISH: Final[Mapping[str, FinishReason]] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-
-
-#: Of a request, what the counting of its tokens takes.
-_COUNTED_BY: Final = frozenset({"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"})
+#: Fields of a request that the token counting endpoint accepts.
+_COUNTED_FIELDS: Final = frozenset(
+    {"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"}
+)
 
 
 class AnthropicProvider:
-    """Needs ``anthropic_api_key``, ``anthropic_base_url`` or both."""
+    """Provider ``anthropic``. Requires ``anthropic_api_key``, ``anthropic_base_url`` or both."""
 
     name = "anthropic"
     counts_tokens = True
@@ -60,12 +60,12 @@ class AnthropicProvider:
         self._settings = settings
         timeout = timeout_of(settings.timeouts(self.name))
         self._client = AsyncAnthropic(
-            # Given twice: where the HTTP client's equals its own default, the SDK takes 600 s of its own instead.
+            # Set twice: if the HTTP client's timeout equals its default, the SDK uses its own 600 s.
             timeout=timeout,
             api_key=key.get_secret_value() if key else NO_KEY,
             base_url=base_url,
             max_retries=0,
-            # Else three environment variables decide whether prompts go into traces.
+            # Otherwise three environment variables decide whether prompts appear in traces.
             open_telemetry=False,
             http_client=DefaultAioHttpClient(
                 timeout=timeout,
@@ -76,16 +76,16 @@ class AnthropicProvider:
             ),
         )
 
-    async def offer(self) -> Offer:
-        return await offer(self._models, self._ask, CATCH)
+    async def list_models(self) -> ModelList:
+        return await list_models(self._models, self._fetch_models, CATCH)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        with ProviderCall(self._upstream, request.model, CATCH) as exchange:
+        with ProviderCall(self._upstream, request.model, CATCH) as call:
             if request.only_count:
-                exchange.finished = await self._count(request)
-                yield exchange.finished
+                call.finished = await self._count(request)
+                yield call.finished
                 return
-            # Not `messages.create`, whose models cost more than all the rest of the way, see openai.py.
+            # Not `messages.create`: its models cost more than everything else on the hot path, see openai.py.
             response = await self._client.post(
                 "/v1/messages",
                 body=body_of(request),
@@ -94,37 +94,37 @@ class AnthropicProvider:
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
-            exchange.started = True
-            # Closing the response is what closes the connection; leaving the loop alone does not.
+            call.started = True
+            # Leaving the loop does not close the connection; closing the response does.
             async with response:
                 check_type(response.response.headers)
-                answer = _Answer(exchange, ToolCalls(self.name), by_tool=answers_by_tool(request))
+                answer = _Answer(call, ToolCalls(self.name), by_tool=answers_by_tool(request))
                 async for deltas in deltas_of(response.response.aiter_bytes(), data_of, answer):
                     yield deltas
-        if exchange.finished is not None:
-            yield exchange.finished
+        if call.finished is not None:
+            yield call.finished
 
     async def aclose(self) -> None:
         await self._client.close()
 
     async def _count(self, request: ChatRequest) -> Finished:
-        body = {name: value for name, value in body_of(request).items() if name in _COUNTED_BY}
-        answer = await self._client.post("/v1/messages/count_tokens", body=body, cast_to=MessageTokensCount)
-        return Finished("stop", Usage(input_tokens=answer.input_tokens, output_tokens=0), COUNTED)
+        body = {name: value for name, value in body_of(request).items() if name in _COUNTED_FIELDS}
+        counted = await self._client.post("/v1/messages/count_tokens", body=body, cast_to=MessageTokensCount)
+        return Finished("stop", Usage(input_tokens=counted.input_tokens, output_tokens=0), COUNTED)
 
-    async def _ask(self) -> list[str]:
+    async def _fetch_models(self) -> list[str]:
         page = await self._client.models.list(limit=MODELS_PAGE)
         return [model.id for model in page.data]
 
 
 class _Answer:
-    """One answer's events, by their ``type``; unknown ones are passed over, as Anthropic asks its clients to.
-    ``by_tool``: the input of the one tool is the answer's text."""
+    """Parser of one answer's events. Unknown types are ignored, as Anthropic requires of clients. ``by_tool``: the
+    input of the only tool is the answer's text."""
 
-    def __init__(self, exchange: ProviderCall, calls: ToolCalls, *, by_tool: bool) -> None:
+    def __init__(self, call: ProviderCall, tool_calls: ToolCalls, *, by_tool: bool) -> None:
         self.is_whole = False
-        self._exchange = exchange
-        self._calls = calls
+        self._call = call
+        self._tool_calls = tool_calls
         self._by_tool = by_tool
         self._empty_input = False
         self._reason: FinishReason = "stop"
@@ -141,24 +141,24 @@ class _Answer:
                 yield from self._begin(event.index, event.content_block)
             case "content_block_stop" if self._empty_input:
                 self._empty_input = False
-                yield TextDelta("{}")  # an empty input is not spelt out
+                yield TextDelta("{}")  # no delta is sent for an empty input
             case "content_block_stop":
-                yield from self._calls.complete(event.index)
+                yield from self._tool_calls.complete(event.index)
             case "message_start" if event.message is not None and event.message.usage is not None:
                 self._input = event.message.usage.input_tokens
             case "message_delta":
                 self._note_end(event)
             case "message_stop":
                 self.is_whole = True
-                yield from self._calls.finish(self._reason)
-                self._exchange.finished = Finished(self._calls.reason(self._reason), self._usage, self._detail)
+                yield from self._tool_calls.finish(self._reason)
+                self._call.finished = Finished(self._tool_calls.reason(self._reason), self._usage, self._detail)
             case "error":
                 raise StreamedError(None, event.error.type if event.error else None)
 
     def _begin(self, index: int, block: "_Block") -> Iterator[Delta]:
         self._empty_input = self._by_tool and block.type == "tool_use"
         if block.type == "tool_use" and not self._by_tool:
-            yield from self._calls.fragment(index, id=block.id, name=block.name, arguments="")
+            yield from self._tool_calls.fragment(index, id=block.id, name=block.name, arguments="")
         elif block.type == "text" and block.text:
             yield TextDelta(block.text)
 
@@ -172,15 +172,15 @@ class _Answer:
             if self._by_tool:
                 yield TextDelta(delta.partial_json)
             else:
-                yield from self._calls.fragment(index, id=None, name=None, arguments=delta.partial_json)
+                yield from self._tool_calls.fragment(index, id=None, name=None, arguments=delta.partial_json)
 
     def _note_end(self, event: "_Event") -> None:
         if event.delta is not None:
-            said = event.delta.stop_reason or ""
-            self._reason = "stop" if said == "tool_use" and self._by_tool else _FINISH.get(said, "stop")
-            self._detail = "refusal" if said == "refusal" else None
+            reason = event.delta.stop_reason or ""
+            self._reason = "stop" if reason == "tool_use" and self._by_tool else _FINISH.get(reason, "stop")
+            self._detail = "refusal" if reason == "refusal" else None
         if event.usage is not None:
-            # Cumulative, so it replaces what the start said.
+            # Cumulative, so it replaces the counts of message_start.
             self._input = self._input if event.usage.input_tokens is None else event.usage.input_tokens
             self._output = event.usage.output_tokens
 

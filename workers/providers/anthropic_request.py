@@ -1,4 +1,4 @@
-"""The canonical request in Anthropic's words."""
+"""Converts the canonical request to Anthropic's."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -7,10 +7,10 @@ from typing import Final, Literal
 from shared.errors import ProviderError
 from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice, Tool
 
-#: The API demands a limit. This one is within every model's own, and enough for most chat answers.
+#: The API requires a limit. This one is within every model's own and enough for most chat answers.
 DEFAULT_MAX_TOKENS: Final = 4096
-#: What `json_object` is there: a tool that the model must call, whose input is the answer. Their own structured
-#: output wants a schema that names every member.
+#: Stand-in for `json_object`: a forced tool whose input is the answer. The API's structured output requires a schema
+#: that names every member.
 JSON_TOOL: Final = "json"
 _JSON_TOOL: Final = {
     "name": JSON_TOOL,
@@ -23,8 +23,10 @@ Body = dict[str, object]
 
 def body_of(request: ChatRequest) -> Body:
     if request.frequency_penalty or request.presence_penalty:
-        raise ProviderError("provider_rejected", "anthropic has no frequency_penalty and no presence_penalty")
-    asked: dict[str, object | None] = {
+        raise ProviderError(
+            "provider_rejected", "anthropic: frequency_penalty and presence_penalty are not supported; omit them"
+        )
+    optional: dict[str, object | None] = {
         "system": "\n\n".join(m.text for m in request.messages if m.role == "system") or None,
         "stop_sequences": request.stop or None,
         "temperature": request.temperature,
@@ -35,20 +37,20 @@ def body_of(request: ChatRequest) -> Body:
         "output_config": _output_config(request) or None,
     }
     if answers_by_tool(request):
-        asked["tools"] = [_JSON_TOOL]
-        asked["tool_choice"] = {"type": "tool", "name": JSON_TOOL}
+        optional["tools"] = [_JSON_TOOL]
+        optional["tool_choice"] = {"type": "tool", "name": JSON_TOOL}
     return {
         "model": request.model,
         "messages": _messages([m for m in request.messages if m.role != "system"]),
         "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
         "stream": True,
-        **{name: value for name, value in asked.items() if value is not None},
+        **{name: value for name, value in optional.items() if value is not None},
     }
 
 
 def answers_by_tool(request: ChatRequest) -> bool:
-    """Whether the JSON comes as the input of :data:`JSON_TOOL`. Not beside the client's own tools, which a forced
-    one would shut out: there the model is trusted to do as it was told."""
+    """Return True if the JSON is requested as the input of :data:`JSON_TOOL`. A forced tool would exclude the
+    client's own tools; with those, only the prompt asks for JSON."""
     return request.response_format is not None and request.response_format.type == "json_object" and not request.tools
 
 
@@ -62,8 +64,8 @@ def _output_config(request: ChatRequest) -> Body:
 
 
 def _may_think(request: ChatRequest) -> bool:
-    """After a tool's result the thinking before it would have to be sent back, signed, and we do not keep it. Nor do
-    they think where a tool is forced."""
+    """Return True if thinking can be enabled. After a tool's result the API requires the signed thinking before it,
+    which is not stored. With a forced tool there is no thinking."""
     is_free = (
         request.tool_choice in {None, "auto", "none"}
         if not isinstance(request.tool_choice, NamedToolChoice)
@@ -76,10 +78,10 @@ def _may_think(request: ChatRequest) -> bool:
 
 def _tool(tool: Tool) -> Body:
     function = tool.function
-    described: Body = {"description": function.description} if function.description else {}
+    description: Body = {"description": function.description} if function.description else {}
     strict: Body = {"strict": function.strict} if function.strict is not None else {}
     schema = function.parameters or {"type": "object", "properties": {}}
-    return {"name": function.name, **described, "input_schema": schema, **strict}
+    return {"name": function.name, **description, "input_schema": schema, **strict}
 
 
 def _tool_choice(request: ChatRequest) -> Body | None:
@@ -95,7 +97,7 @@ def _tool_choice(request: ChatRequest) -> Body | None:
 
 
 def _messages(messages: Sequence[Message]) -> list[Body]:
-    """The results of parallel calls go together into one message, as they are asked for."""
+    """Convert the messages. The API requires the results of parallel calls in one message."""
     made: list[Body] = []
     for role, group in groupby(messages, lambda message: message.role):
         if role == "tool":

@@ -1,9 +1,9 @@
-"""What a provider is: one method that turns a request into canonical deltas.
+"""Interface of a provider: one method that turns a request into canonical deltas.
 
-A provider yields any number of :data:`Delta`, in lists of what came together, and then exactly one
-:class:`Finished`. Ending without it means that the upstream broke off; the caller turns that into
-``upstream_truncated``. Everything that goes wrong is raised as :class:`shared.errors.ProviderError`; no SDK's own
-exception leaves this package. Closing the iterator closes the provider's connection.
+A provider yields lists of :data:`Delta`, one list per read, and then exactly one :class:`Finished`. An end without
+it means that the upstream closed the connection early; the caller turns that into ``upstream_truncated``. All
+failures are raised as :class:`shared.errors.ProviderError`; no SDK's own exception leaves this package. Closing the
+iterator closes the provider's connection.
 """
 
 from collections.abc import AsyncGenerator
@@ -40,14 +40,14 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     name: str | None = None
 
 
-#: A whole ``ToolCall`` or ``Json`` stands after the deltas it is made of.
+#: A complete ``ToolCall`` or ``Json`` follows the deltas that it is made of.
 Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | events.ToolCall | events.Json
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """``usage`` is None where the provider did not say; the caller then estimates. ``detail`` says more than
-    ``reason`` can, as ``refusal`` does."""
+    """End of an answer. ``usage`` is None if the provider reported none; the caller then estimates it. ``detail``
+    qualifies ``reason``, for example ``refusal``."""
 
     reason: FinishReason
     usage: Usage | None
@@ -55,27 +55,27 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """The models a provider can be asked for. ``open`` means that any other name is passed on too, because the
-    provider could not be asked for a list."""
+class ModelList:
+    """Models of one provider. ``open`` means that every other name is passed on too, because the provider returned no
+    list."""
 
     models: tuple[str, ...]
     open: bool = False
 
 
 class Provider(Protocol):
-    """``counts_tokens``: answers a request that is ``only_count``."""
+    """One configured provider. ``counts_tokens``: it supports requests with ``only_count``."""
 
     name: str
     counts_tokens: bool
 
-    async def offer(self) -> Offer:
-        """Ask the provider what it has. Never raises: a provider that cannot say is ``open``."""
+    async def list_models(self) -> ModelList:
+        """Ask the provider for its models. Never raises: a provider without a list is ``open``."""
         ...
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        """An async generator over one answer; no list is empty. ``request.model`` is the provider's own name. It
-        waits for as long as the provider is silent: the caller has the patience."""
+        """Return an async generator over one answer; no list is empty. ``request.model`` is the provider's own name.
+        The caller applies the idle timeouts."""
         ...
 
     async def aclose(self) -> None:

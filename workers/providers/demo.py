@@ -1,4 +1,4 @@
-"""The built-in provider: no key, no network, the same answer every time."""
+"""Built-in provider without key and network: it always gives the same answer."""
 
 import asyncio
 import itertools
@@ -12,12 +12,12 @@ from shared.protocol.events import Usage
 from shared.schemas import ChatRequest, NamedToolChoice, ResponseFormat
 from shared.schemas.tools import ToolFunction
 from shared.settings import Settings
-from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta, ToolCallDelta
+from workers.providers.base import Delta, Finished, FinishReason, ModelList, ReasoningDelta, TextDelta, ToolCallDelta
 from workers.providers.demo_json import instance_of
 from workers.providers.tool_calls import ToolCalls
 
 MODEL: Final = "demo"
-#: About 1.3 MB of text; longer answers would only meet the stream's byte limit.
+#: About 1.3 MB of text; longer answers would only reach the stream's byte limit.
 MAX_WORDS: Final = 100_000
 
 STORY: Final = """\
@@ -52,7 +52,7 @@ Reload the page, switch off the network, or stop the gateway. When you come back
 on its stick, and the story goes on with the very next word. Ask for `500 words` to have more time for mischief.
 """
 
-#: The story's title, then its paragraphs, without Markdown.
+#: The story's title and paragraphs without Markdown.
 _TITLE, *_PARAGRAPHS = (
     " ".join(line.removeprefix("- ") for line in block.replace("**", "").splitlines())
     for block in STORY.partition("## ")[2].partition("### ")[0].strip().split("\n\n")
@@ -60,16 +60,16 @@ _TITLE, *_PARAGRAPHS = (
 _SENTENCES: Final = [sentence.strip() for sentence in re.findall(r"[^.]+\.", " ".join(_PARAGRAPHS).replace('"', ""))]
 _NOUNS: Final = ("lake", "gate", "water", "wheel", "stone", "grain", "flour", "bread")
 THOUGHT: Final = "The reader wants me to think. I cannot, but this is how thoughts come before an answer."
-_ASKED: Final = re.compile(r"\b(\d{1,9})\s+words\b|\bcount\s+to\s+(\d{1,9})\b", re.IGNORECASE)
-_ASKED_TO_THINK: Final = re.compile(r"\bthink\b", re.IGNORECASE)
-#: A token is a word with the space before it, so that joined tokens are the text.
+_COUNT: Final = re.compile(r"\b(\d{1,9})\s+words\b|\bcount\s+to\s+(\d{1,9})\b", re.IGNORECASE)
+_THINK: Final = re.compile(r"\bthink\b", re.IGNORECASE)
+#: A token is a word with the space before it, so that the joined tokens are the text.
 _TOKEN: Final = re.compile(r"\s*\S+|\s+$")
 
-_Said = TextDelta | ReasoningDelta | ToolCallDelta
+_DemoDelta = TextDelta | ReasoningDelta | ToolCallDelta
 
 
 class DemoProvider:
-    """Streams :func:`demo_deltas` at ``demo_tokens_per_s``."""
+    """Provider ``demo``: streams :func:`demo_deltas` at ``demo_tokens_per_s``."""
 
     name = "demo"
     counts_tokens = False
@@ -77,8 +77,8 @@ class DemoProvider:
     def __init__(self, settings: Settings) -> None:
         self._interval_s = 1 / settings.demo_tokens_per_s
 
-    async def offer(self) -> Offer:
-        return Offer((MODEL,))
+    async def list_models(self) -> ModelList:
+        return ModelList((MODEL,))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
         deltas = demo_deltas(request)
@@ -87,7 +87,7 @@ class DemoProvider:
         started_at = time.monotonic()
         sent = 0
         for delta in allowed:
-            # Each token has its time of its own, so that late ones do not delay all that follow.
+            # Each token has its own due time, so that a late one does not delay all that follow.
             await asyncio.sleep(max(0.0, started_at + sent * self._interval_s - time.monotonic()))
             yield list(_in_order(calls, delta))
             sent += 1
@@ -101,9 +101,9 @@ class DemoProvider:
         pass
 
 
-def demo_deltas(request: ChatRequest) -> Iterator[_Said]:
-    """The whole answer, token by token: a call of a tool that has given no result yet, else text."""
-    if _ASKED_TO_THINK.search(_question(request)):
+def demo_deltas(request: ChatRequest) -> Iterator[_DemoDelta]:
+    """Yield the whole answer, token by token: a tool call unless the last message is a tool's result, else text."""
+    if _THINK.search(_question(request)):
         yield from map(ReasoningDelta, _TOKEN.findall(THOUGHT))
     function = _function_to_call(request)
     if function is not None:
@@ -114,14 +114,14 @@ def demo_deltas(request: ChatRequest) -> Iterator[_Said]:
 
 
 def demo_text(request: ChatRequest) -> str:
-    """The whole answer: JSON where the request wants it; else the story, or numbered words where the last user
-    message asks for a number of them."""
+    """Return the whole answer: JSON if requested; else numbered words if the last user message asks for a number of
+    words; else the story."""
     if request.response_format is not None and request.response_format.type != "text":
         return json.dumps(_json_answer(request.response_format), ensure_ascii=False)
-    asked = _ASKED.search(_question(request))
-    if asked is None:
+    wanted = _COUNT.search(_question(request))
+    if wanted is None:
         return STORY
-    count = min(int(asked.group(1) or asked.group(2)), MAX_WORDS)
+    count = min(int(wanted.group(1) or wanted.group(2)), MAX_WORDS)
     words = (f"{noun}-{n}" for n, noun in zip(range(1, count + 1), itertools.cycle(_NOUNS), strict=False))
     return f"*Headrace's built-in demo, not a language model, counts to {count}:*\n\n{' '.join(words)}\n"
 
@@ -149,14 +149,14 @@ def _function_to_call(request: ChatRequest) -> ToolFunction | None:
 
 
 def _call(function: ToolFunction, number: int) -> Iterator[ToolCallDelta]:
-    """``number``: of all calls of the conversation, so that no two have the same id."""
+    """Yield one tool call. ``number`` counts the calls of the conversation, so that no two ids are equal."""
     arguments = instance_of(function.parameters or {"type": "object"}, itertools.cycle(_NOUNS))
     first, *others = _TOKEN.findall(json.dumps(arguments, ensure_ascii=False))
     yield ToolCallDelta(0, first, f"call_demo_{number}", function.name)
     yield from (ToolCallDelta(0, token) for token in others)
 
 
-def _in_order(calls: ToolCalls, delta: _Said) -> Iterator[Delta]:
+def _in_order(calls: ToolCalls, delta: _DemoDelta) -> Iterator[Delta]:
     if isinstance(delta, ToolCallDelta):
         return calls.fragment(delta.index, id=delta.id, name=delta.name, arguments=delta.text)
     return iter((delta,))

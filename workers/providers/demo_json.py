@@ -1,8 +1,7 @@
-"""Values that follow a JSON schema, for the demo: the same schema, the same value.
+"""Deterministic values for a JSON schema, for the demo provider.
 
-Followed is what schemas are mostly made of: type, properties, required, items, enum, const, bounds, references within
-the schema, and of several choices the first. What needs more (pattern, allOf, dependencies) gets a value that does
-not follow it.
+Supported keywords: type, properties, required, items, enum, const, bounds, references within the schema, and the
+first of several choices. Other keywords (pattern, allOf, dependencies) are ignored: the value may violate them.
 """
 
 import itertools
@@ -12,27 +11,29 @@ from typing import Any, Final
 
 _Schema = dict[str, Any]
 
-#: A schema may ask for more than there is memory, or for itself without an end.
-_MOST_VALUES: Final = 1000
-_DEEPEST: Final = 32
-_LONGEST_TEXT: Final = 10_000
-#: From this depth on there is only what the schema insists on: so what may contain itself comes to an end.
+#: A schema may require more values than fit into memory, or may contain itself.
+_MAX_VALUES: Final = 1000
+_MAX_DEPTH: Final = 32
+_MAX_TEXT: Final = 10_000
+#: From this depth on only required values are made, so that a recursive schema comes to an end.
 _SPARING_FROM: Final = 4
 _ITEMS: Final = 3
 _INDIRECT: Final = ("$ref", "anyOf", "oneOf")
 
 
 def instance_of(schema: _Schema, texts: Iterator[str]) -> Any:
-    """``texts``: an endless supply for its strings, used in the order in which they are met."""
+    """Return a value for ``schema``. ``texts``: an endless supply of strings, used in order."""
     return _Maker(schema, texts).make(schema, 0)
 
 
 class _Maker:
+    """Builds one value, with limits on its size and depth."""
+
     def __init__(self, root: _Schema, texts: Iterator[str]) -> None:
         self._root = root
         self._texts = texts
         self._numbers = itertools.count(1)
-        self._left = _MOST_VALUES
+        self._left = _MAX_VALUES
         self._by_kind: dict[str, Callable[[_Schema, int], Any]] = {
             "object": self._object,
             "array": self._array,
@@ -42,10 +43,10 @@ class _Maker:
             "null": lambda schema, depth: None,
         }
 
-    def make(self, described: Any, depth: int) -> Any:
+    def make(self, raw: Any, depth: int) -> Any:
         self._left -= 1
-        schema = self._direct(described, depth)
-        if self._left < 0 or depth > _DEEPEST:
+        schema = self._resolve(raw, depth)
+        if self._left < 0 or depth > _MAX_DEPTH:
             return None
         if "const" in schema:
             return schema["const"]
@@ -53,16 +54,16 @@ class _Maker:
             return schema["enum"][0]
         return self._by_kind.get(_kind_of(schema), self._text)(schema, depth)
 
-    def _direct(self, described: Any, depth: int) -> _Schema:
-        """Without references and choices."""
-        schema = _as_schema(described)
-        for _ in range(_DEEPEST):
+    def _resolve(self, raw: Any, depth: int) -> _Schema:
+        """Follow $ref, anyOf and oneOf until a plain schema."""
+        schema = _as_schema(raw)
+        for _ in range(_MAX_DEPTH):
             key = next((key for key in _INDIRECT if key in schema), None)
             if key is None:
                 return schema
-            beside = {name: value for name, value in schema.items() if name != key}
-            meant = self._target(schema[key]) if key == "$ref" else _choice(schema[key], sparing=_is_sparing(depth))
-            schema = beside | _as_schema(meant)
+            others = {name: value for name, value in schema.items() if name != key}
+            chosen = self._target(schema[key]) if key == "$ref" else _choice(schema[key], sparing=_is_sparing(depth))
+            schema = others | _as_schema(chosen)
         return {}
 
     def _target(self, reference: str) -> Any:
@@ -94,14 +95,14 @@ class _Maker:
         return min(max(next(self._numbers), least), most)
 
     def _text(self, schema: _Schema, depth: int) -> str:
-        least = min(int(schema.get("minLength", 0)), _LONGEST_TEXT)
-        most = int(schema.get("maxLength", _LONGEST_TEXT))
+        least = min(int(schema.get("minLength", 0)), _MAX_TEXT)
+        most = int(schema.get("maxLength", _MAX_TEXT))
         return next(self._texts).ljust(least, ".")[:most]
 
 
-def _as_schema(described: Any) -> _Schema:
-    """``true`` and what is not said at all stand for anything."""
-    return described if isinstance(described, dict) else {}
+def _as_schema(raw: Any) -> _Schema:
+    """Return ``raw`` if it is a schema. ``true`` and a missing schema allow any value."""
+    return raw if isinstance(raw, dict) else {}
 
 
 def _is_sparing(depth: int) -> bool:
@@ -125,7 +126,7 @@ def _kind_of(schema: _Schema) -> str:
 
 
 def _bounds(schema: _Schema, *, step: float) -> tuple[float, float]:
-    """``step``: how far from a bound that is excluded."""
+    """Return the bounds. ``step``: the distance from an exclusive bound."""
     least = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + step)
     most = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - step)
     return least, most

@@ -1,6 +1,6 @@
-"""How providers cut their answers into pieces, as server-sent events or as lines, taken off the body read by read.
+"""Splits response bodies into server-sent events or lines, read by read.
 
-The SDKs would do it, one event at a time and for 15 µs each; a read often brings several (bench/NOTES.md).
+The SDKs do the same one event at a time, for 15 µs each; a read often brings several events (bench/NOTES.md).
 """
 
 import asyncio
@@ -18,40 +18,40 @@ from workers.providers.base import Delta
 from workers.providers.errors import StreamedError
 from workers.providers.http_calls import NETWORK_ERRORS
 
-#: A body read to its end leaves its connection for the next request; a server that does not end it is not waited for.
+#: A body read to its end frees its connection for the next request. A server that does not end it is abandoned.
 _DRAIN_S: Final = 0.1
 _FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, ProviderError, *NETWORK_ERRORS)
 _PREFIX: Final = b"data:"
-#: One event or line; what is longer is no answer.
-_MOST_BYTES: Final = 64 * 1024 * 1024
+#: Limit of one event or line.
+_MAX_BYTES: Final = 64 * 1024 * 1024
 
 T = TypeVar("T")
-#: Gives what each read completed; no list is empty.
-Cut = Callable[[AsyncIterable[bytes]], AsyncGenerator[list[bytes], None]]
+#: Yields the pieces that each read completed; no list is empty.
+Splitter = Callable[[AsyncIterable[bytes]], AsyncGenerator[list[bytes], None]]
 
 
 class Answer(Protocol):
-    """Understands one provider's pieces. ``is_whole``: its own end marker has come."""
+    """Parser of one provider's pieces. ``is_whole``: the provider's end marker has arrived."""
 
     is_whole: bool
 
     def take(self, data: bytes) -> Iterable[Delta]: ...
 
 
-async def deltas_of(body: AsyncIterator[bytes], cut: Cut, answer: Answer) -> AsyncGenerator[list[Delta], None]:
-    """The deltas that each read brought. Raises what ``answer.take`` raises, after the deltas before it."""
-    async for pieces in cut(body):
+async def deltas_of(body: AsyncIterator[bytes], split: Splitter, answer: Answer) -> AsyncGenerator[list[Delta], None]:
+    """Yield the deltas of each read. Errors of ``answer.take`` are raised after the deltas before them."""
+    async for pieces in split(body):
         deltas: list[Delta] = []
-        fault: Exception | None = None
+        failure: Exception | None = None
         try:
             for piece in pieces:
                 deltas += answer.take(piece)
         except _FAULTS as error:
-            fault = error
+            failure = error
         if deltas:
             yield deltas
-        if fault is not None:
-            raise fault
+        if failure is not None:
+            raise failure
         if answer.is_whole:
             break
     with suppress(TimeoutError, httpx2.HTTPError, aiohttp.ClientError):
@@ -61,7 +61,7 @@ async def deltas_of(body: AsyncIterator[bytes], cut: Cut, answer: Answer) -> Asy
 
 
 async def lines_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Lines, without blank ones; what stands after the last line break is one too."""
+    """Yield the lines that are not blank; the text after the last line break is a line too."""
     rest = bytearray()
     async for read in body:
         rest += read
@@ -76,14 +76,15 @@ async def lines_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], No
 
 
 async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """The ``data`` of the events that each read completed; other fields and comments are dropped. Lines end with LF
-    or CRLF. What stands after the last blank line counts as an event too. Linear also for one event in many reads."""
+    """Yield the ``data`` of the events that each read completed, without other fields and comments. Lines end with LF
+    or CRLF. The text after the last blank line is an event too. The cost is linear, even for one event in many
+    reads."""
     rest = bytearray()
-    held = b""  # a CR whose LF may be in the next read
+    pending_cr = b""  # a CR whose LF may come with the next read
     async for read in body:
-        if held or b"\r" in read:
-            text = held + read
-            held = b"\r" if text.endswith(b"\r") else b""
+        if pending_cr or b"\r" in read:
+            text = pending_cr + read
+            pending_cr = b"\r" if text.endswith(b"\r") else b""
             read = text.removesuffix(b"\r").replace(b"\r\n", b"\n")  # noqa: PLW2901
         if rest:
             searched = len(rest) - 1
@@ -101,8 +102,8 @@ async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
-    """Raises ValueError. Half of a surrogate pair, which some servers send at the end of a delta, is let through:
-    ``workers/writing/surrogates.py`` joins the halves."""
+    """Decode one piece. Raises ValueError. Accepts half of a surrogate pair, which some servers send at the end of a
+    delta: ``workers/writing/surrogates.py`` joins the halves."""
     try:
         return decoder.decode(data)
     except msgspec.DecodeError:
@@ -110,8 +111,8 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
 
 
 def _check_size(rest: bytearray) -> None:
-    if len(rest) > _MOST_BYTES:
-        raise ValueError("one piece of an answer is too large")
+    if len(rest) > _MAX_BYTES:
+        raise ValueError("a piece of the answer is too large")
 
 
 def _data(block: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What every network provider does alike: turn trouble into ProviderError, and ask for a list of models."""
+"""Code shared by all network providers: maps failures to ProviderError and fetches the list of models."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -7,29 +7,29 @@ from typing import Final, Self
 
 import httpx2
 
-from shared.settings import Timeouts
-from workers.providers.base import Finished, Offer
+from shared.setting_types import Timeouts
+from workers.providers.base import Finished, ModelList
 from workers.providers.errors import Upstream, provider_error
 
-#: Waiting for a free connection in our own pool, which is sized so that it never happens.
+#: Timeout for a free connection of our own pool, which is large enough that nothing waits.
 _POOL_TIMEOUT_S: Final = 5.0
-OFFER_TIMEOUT_S: Final = 3.0
-#: Connections beyond the streams themselves, for lists of models and for sockets still closing.
+LIST_TIMEOUT_S: Final = 3.0
+#: Connections beyond one per stream, for lists of models and for sockets that are still closing.
 SPARE_CONNECTIONS: Final = 16
-#: For servers that want no key: SDKs refuse to go without, or would look for one elsewhere.
+#: Key for servers that need none: without one, an SDK refuses to run or takes another from the environment.
 NO_KEY: Final = "none"
 
 Catch = tuple[type[Exception], ...]
-#: SDKs leak raw socket errors, and they build their models without validating them, so that an answer of the wrong
-#: shape shows as any of the others; JSON that is nested without end as the last.
+#: SDKs leak raw socket errors, and they build their models without validation, so that an answer of the wrong shape
+#: shows as any of the other errors; endlessly nested JSON shows as the last.
 NETWORK_ERRORS: Final[Catch] = (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 class ProviderCall:
-    """One request and its answer, as a context manager around both.
+    """Context manager around one request and its answer.
 
-    Exceptions in ``catch`` leave it as ProviderError, without their cause: that may echo prompt and key. Once
-    ``finished`` is set the answer is whole, and trouble with what remains of the response is nobody's concern.
+    It turns exceptions in ``catch`` into ProviderError, without their cause: that may echo prompt and key. Once
+    ``finished`` is set the answer is complete, and errors in the rest of the response are ignored.
     """
 
     def __init__(self, upstream: Upstream, model: str, catch: Catch) -> None:
@@ -53,23 +53,25 @@ class ProviderCall:
 
 
 def timeout_of(timeouts: Timeouts) -> httpx2.Timeout:
-    """Only for what happens before the answer: its silences are watched by ``workers/providers/idle_timeout.py``."""
+    """Return the timeouts before the answer. ``workers/providers/idle_timeout.py`` applies those within it."""
     return httpx2.Timeout(None, connect=timeouts.connect_s, pool=_POOL_TIMEOUT_S)
 
 
 def check_type(headers: Mapping[str, str]) -> None:
-    """Raises ValueError for what is no stream, as a web page of a proxy: it would look like an answer cut off."""
+    """Raise ValueError unless the response is a stream: a proxy's web page would look like a truncated answer."""
     if headers.get("content-type", "").startswith(("text/html", "application/json")):
         raise ValueError("not a stream")
 
 
-async def offer(configured: tuple[str, ...], ask: Callable[[], Awaitable[Iterable[str]]], catch: Catch) -> Offer:
-    """What the operator ``configured``; else what the provider says when asked; else anything."""
+async def list_models(
+    configured: tuple[str, ...], fetch: Callable[[], Awaitable[Iterable[str]]], catch: Catch
+) -> ModelList:
+    """Return the ``configured`` models, else the provider's own list, else an open list."""
     if configured:
-        return Offer(configured)
+        return ModelList(configured)
     try:
-        async with asyncio.timeout(OFFER_TIMEOUT_S):
-            models = tuple(await ask())
+        async with asyncio.timeout(LIST_TIMEOUT_S):
+            models = tuple(await fetch())
     except catch:
         models = ()
-    return Offer(models, open=not models)
+    return ModelList(models, open=not models)

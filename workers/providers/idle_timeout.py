@@ -1,7 +1,7 @@
-"""How long a provider may be silent: before its first token, and between two.
+"""Idle timeouts of a provider: before its first token and between tokens.
 
-What a provider sends to keep a connection open is silence too. No time passes while nobody reads it: its stream's
-window is full, or this process stood still (it was stopped, its machine slept, something blocked its loop).
+Keep-alive messages of a provider do not count as tokens. No time passes while this worker does not read: the
+stream's window is full, or the process stood still (it was stopped, its machine slept, its event loop was blocked).
 """
 
 import asyncio
@@ -10,16 +10,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from shared.errors import ProviderError
-from shared.settings import Timeouts
+from shared.setting_types import Timeouts
 
-#: A timer that rings so much later than it was set for tells of a process that stood still.
+#: A timer that fires later than this shows that the process stood still.
 _STOOD_STILL_S: Final = 0.25
 
 
 class IdleTimeout:
-    """A scope around one call of a provider, left by :class:`ProviderError` where it is silent for too long.
+    """A scope around one call of a provider. Raises :class:`ProviderError` when a timeout passes.
 
-    One timer, set again only when it rings: a token costs no more than a look at the clock.
+    The only timer is set again when it fires, so that a token costs no more than reading the clock.
     """
 
     def __init__(self, name: str, timeouts: Timeouts) -> None:
@@ -27,7 +27,7 @@ class IdleTimeout:
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._scope = asyncio.timeout(None)
-        self._has_spoken = False
+        self._has_output = False
         self._due = math.inf
 
     async def __aenter__(self) -> Self:
@@ -46,18 +46,18 @@ class IdleTimeout:
         except TimeoutError:
             raise self._error() from None
 
-    def ends(self) -> None:
-        """It has said something, which is now being taken."""
-        self._has_spoken = True
+    def pause(self) -> None:
+        """Stop the clock: something has arrived and is being processed."""
+        self._has_output = True
         self._due = math.inf
 
-    def begins(self) -> None:
-        """What it said is taken; the next is awaited."""
+    def resume(self) -> None:
+        """Start the clock: the next token is awaited."""
         self._due = self._loop.time() + self._timeouts.between_tokens_s
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         now = self._loop.time()
-        late_s = now - self._rings_at
+        late_s = now - self._timer_at
         if late_s > _STOOD_STILL_S:
             self._due += late_s
         if self._due <= now:
@@ -66,12 +66,12 @@ class IdleTimeout:
             self._set_timer(now)
 
     def _set_timer(self, now: float) -> None:
-        self._rings_at = min(self._due, now + self._timeouts.between_tokens_s)
-        self._timer = self._loop.call_at(self._rings_at, self._ring)
+        self._timer_at = min(self._due, now + self._timeouts.between_tokens_s)
+        self._timer = self._loop.call_at(self._timer_at, self._on_timer)
 
     def _error(self) -> ProviderError:
-        if self._has_spoken:
+        if self._has_output:
             code, waited_s = "provider_idle_timeout", self._timeouts.between_tokens_s
         else:
             code, waited_s = "provider_first_token_timeout", self._timeouts.first_token_s
-        return ProviderError(code, f"{self._name} sent nothing for {waited_s:g} s", retryable=True)
+        return ProviderError(code, f"{self._name}: no output for {waited_s:g} s; try again", retryable=True)

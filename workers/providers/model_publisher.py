@@ -1,4 +1,4 @@
-"""What this worker's providers have to offer, for gateways to know."""
+"""Publishes the models of this worker's providers to the gateways."""
 
 import asyncio
 from collections.abc import Collection
@@ -10,18 +10,20 @@ from shared.broker.client import Client
 from shared.errors import BrokerUnavailable
 from workers.providers.base import Provider
 
-_ASK_EVERY_S: Final = 60.0
-_TELL_EVERY_S: Final = 5.0
+_LIST_EVERY_S: Final = 60.0
+_PUBLISH_EVERY_S: Final = 5.0
 
 
 async def publish_models(client: Client, providers: Collection[Provider]) -> None:
-    """For ever: ask the providers what they have, and tell the gateways, also a Redis that has forgotten it. All at
-    once, so that no gateway takes a part for the whole."""
+    """Run until cancelled: list the models every minute and publish them every 5 s, also after Redis lost them. All
+    providers are published together, so that no gateway sees an incomplete list."""
     while True:
-        offers = await asyncio.gather(*(provider.offer() for provider in providers))
+        lists = await asyncio.gather(*(provider.list_models() for provider in providers))
         names = (provider.name for provider in providers)
-        catalog = {name: ProviderModels(offer.models, offer.open) for name, offer in zip(names, offers, strict=True)}
-        for _ in range(round(_ASK_EVERY_S / _TELL_EVERY_S)):
+        catalog = {
+            name: ProviderModels(listed.models, listed.open) for name, listed in zip(names, lists, strict=True)
+        }
+        for _ in range(round(_LIST_EVERY_S / _PUBLISH_EVERY_S)):
             with suppress(BrokerUnavailable):
                 await publish(client, catalog)
-            await asyncio.sleep(_TELL_EVERY_S)
+            await asyncio.sleep(_PUBLISH_EVERY_S)

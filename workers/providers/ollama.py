@@ -1,7 +1,7 @@
-"""Ollama's own ``/api/chat``: unlike its OpenAI-compatible door, it takes Ollama's options.
+"""Ollama's own ``/api/chat``, which takes Ollama's options; its OpenAI-compatible API does not.
 
-Spoken to without its SDK, which drops what it does not know from a tool's schema, reads files whose names stand where
-an image should, and splits lines at U+0085 (docs/adr/0008).
+This module does not use Ollama's SDK: that drops unknown keywords of a tool's schema, reads local files named in an
+image field, and splits lines at U+0085 (docs/adr/0008).
 """
 
 import json
@@ -16,10 +16,10 @@ import msgspec
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
-from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, TextDelta
+from workers.providers.base import Delta, Finished, FinishReason, ModelList, ReasoningDelta, TextDelta
 from workers.providers.errors import RefusedError, StreamedError, Upstream, host_of
 from workers.providers.framing import decode, deltas_of, lines_of
-from workers.providers.http_calls import NETWORK_ERRORS, SPARE_CONNECTIONS, ProviderCall, check_type, offer
+from workers.providers.http_calls import NETWORK_ERRORS, SPARE_CONNECTIONS, ProviderCall, check_type, list_models
 from workers.providers.ollama_request import body_of
 from workers.providers.tool_calls import ToolCalls
 from workers.writing.surrogates import well_formed
@@ -27,12 +27,12 @@ from workers.writing.surrogates import well_formed
 CATCH: Final = (aiohttp.ClientError, RefusedError, StreamedError, *NETWORK_ERRORS)
 _DEFAULT_PORT: Final = 11434
 
-#: A word not listed here still means that the answer is complete: stop.
+#: Any other done reason still means a complete answer: stop.
 _FINISH: Final[Mapping[str, FinishReason]] = {"length": "length"}
 
 
 class OllamaProvider:
-    """Needs ``ollama_host``. Made within a running event loop."""
+    """Provider ``ollama``. Requires ``ollama_host`` and a running event loop."""
 
     name = "ollama"
     counts_tokens = False
@@ -40,7 +40,7 @@ class OllamaProvider:
     def __init__(self, settings: Settings) -> None:
         host = settings.ollama_host
         if host is None:
-            raise ValueError("OllamaProvider needs ollama_host")
+            raise ValueError("OllamaProvider: requires ollama_host")
         self._upstream = Upstream(self.name, host_of(host), "OLLAMA_API_KEY", "OLLAMA_HOST")
         self._models = settings.ollama_models
         self._settings = settings
@@ -50,23 +50,23 @@ class OllamaProvider:
             connector=aiohttp.TCPConnector(limit=settings.concurrency + SPARE_CONNECTIONS),
             timeout=_timeout(settings.timeouts(self.name).connect_s),
             headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else None,
-            trust_env=True,  # for proxies, as the SDKs of the others do
+            trust_env=True,  # for proxies, as the other providers' SDKs do
         )
 
-    async def offer(self) -> Offer:
-        return await offer(self._models, self._ask, CATCH)
+    async def list_models(self) -> ModelList:
+        return await list_models(self._models, self._fetch_models, CATCH)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        with ProviderCall(self._upstream, request.model, CATCH) as exchange:
-            answer = _Answer(exchange, ToolCalls(self.name))
+        with ProviderCall(self._upstream, request.model, CATCH) as call:
+            answer = _Answer(call, ToolCalls(self.name))
             async with self._post(request) as response:
                 _check(response)
                 check_type(response.headers)
-                exchange.started = True
+                call.started = True
                 async for deltas in deltas_of(response.content.iter_any(), lines_of, answer):
                     yield deltas
-        if exchange.finished is not None:
-            yield exchange.finished
+        if call.finished is not None:
+            yield call.finished
 
     async def aclose(self) -> None:
         await self._session.close()
@@ -77,7 +77,7 @@ class OllamaProvider:
         headers = {"Content-Type": "application/json"}
         return self._session.post(f"{self._url}/api/chat", data=body, headers=headers, timeout=_timeout(connect_s))
 
-    async def _ask(self) -> list[str]:
+    async def _fetch_models(self) -> list[str]:
         async with self._session.get(f"{self._url}/api/tags") as response:
             _check(response)
             listed = msgspec.json.decode(await response.read(), type=_Models)
@@ -85,7 +85,7 @@ class OllamaProvider:
 
 
 def base_url(host: str) -> str:
-    """``OLLAMA_HOST`` as Ollama itself reads it: the scheme and the port may be left out."""
+    """Return the base URL for ``OLLAMA_HOST``. As in Ollama itself, scheme and port are optional."""
     parts = urlsplit(host if "://" in host else f"http://{host}")
     port = parts.port or {"https": 443}.get(parts.scheme, 80 if "://" in host else _DEFAULT_PORT)
     login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
@@ -94,13 +94,13 @@ def base_url(host: str) -> str:
 
 
 class _Answer:
-    """One answer's lines. Its calls come whole, and without an id."""
+    """Parser of one answer's lines. Tool calls arrive complete and without an id."""
 
-    def __init__(self, exchange: ProviderCall, calls: ToolCalls) -> None:
+    def __init__(self, call: ProviderCall, tool_calls: ToolCalls) -> None:
         self.is_whole = False
-        self._exchange = exchange
-        self._calls = calls
-        self._called = 0
+        self._call = call
+        self._tool_calls = tool_calls
+        self._call_count = 0
 
     def take(self, line: bytes) -> Iterator[Delta]:
         part = decode(_decoder, line)
@@ -111,15 +111,18 @@ class _Answer:
                 yield ReasoningDelta(message.thinking)
             if message.content:
                 yield TextDelta(message.content)
-            for call in message.tool_calls or ():
-                arguments = well_formed(json.dumps(call.function.arguments or {}, ensure_ascii=False))
-                yield from self._calls.fragment(self._called, id=None, name=call.function.name, arguments=arguments)
-                yield from self._calls.complete(self._called)
-                self._called += 1
+            for tool_call in message.tool_calls or ():
+                function = tool_call.function
+                arguments = well_formed(json.dumps(function.arguments or {}, ensure_ascii=False))
+                yield from self._tool_calls.fragment(
+                    self._call_count, id=None, name=function.name, arguments=arguments
+                )
+                yield from self._tool_calls.complete(self._call_count)
+                self._call_count += 1
         if part.done:
             self.is_whole = True
             reason = _FINISH.get(part.done_reason or "", "stop")
-            self._exchange.finished = Finished(self._calls.reason(reason), _usage(part))
+            self._call.finished = Finished(self._tool_calls.reason(reason), _usage(part))
 
 
 class _Function(msgspec.Struct):
@@ -160,7 +163,7 @@ _decoder: Final = msgspec.json.Decoder(_Part)
 def _usage(part: _Part) -> Usage | None:
     if part.eval_count is None:
         return None
-    # Ollama leaves the prompt's count out when all of the prompt was in its cache.
+    # Ollama omits the prompt's count if the whole prompt was in its cache.
     return Usage(input_tokens=part.prompt_eval_count or 0, output_tokens=part.eval_count)
 
 

@@ -1,4 +1,4 @@
-"""The canonical request in the words of Ollama's ``/api/chat``."""
+"""Converts the canonical request to that of Ollama's ``/api/chat``."""
 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from shared.errors import ProviderError
 from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice
 
 Body = dict[str, object]
-#: Its words for the efforts that it has none for.
+#: Nearest value for each effort that Ollama does not have.
 _THINK: Final[Mapping[str, object]] = {"none": False, "minimal": "low", "xhigh": "high", "max": "high"}
 
 
 def body_of(request: ChatRequest) -> Body:
-    """Raises :class:`ProviderError` for what Ollama has no words for."""
-    asked: dict[str, object | None] = {
+    """Return the body. Raises :class:`ProviderError` for features that Ollama does not have."""
+    optional: dict[str, object | None] = {
         "options": _options(request) or None,
         "tools": _tools(request),
         "format": _format(request),
@@ -24,12 +24,12 @@ def body_of(request: ChatRequest) -> Body:
         "model": request.model,
         "messages": _messages(request.messages),
         "stream": True,
-        **{name: value for name, value in asked.items() if value is not None},
+        **{name: value for name, value in optional.items() if value is not None},
     }
 
 
 def _options(request: ChatRequest) -> Body:
-    asked = {
+    options = {
         "temperature": request.temperature,
         "top_p": request.top_p,
         "frequency_penalty": request.frequency_penalty,
@@ -37,28 +37,28 @@ def _options(request: ChatRequest) -> Body:
         "num_predict": request.max_tokens,
         "stop": request.stop,
     }
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _tools(request: ChatRequest) -> list[Body] | None:
     if request.tools and request.parallel_tool_calls is False:
-        raise _cannot("keep a model to one call: parallel_tool_calls must not be false")
+        raise _unsupported("parallel_tool_calls: false is not supported; omit it")
     if request.tool_choice == "required" or isinstance(request.tool_choice, NamedToolChoice):
-        raise _cannot("make a model call a tool: tool_choice must be auto or none")
+        raise _unsupported("tool_choice: only auto and none are supported")
     if request.tools is None or request.tool_choice == "none":
         return None
     return [tool.model_dump(mode="json", exclude_none=True) for tool in request.tools]
 
 
 def _format(request: ChatRequest) -> str | dict[str, Any] | None:
-    asked = request.response_format
-    if asked is None or asked.type == "text":
+    wanted = request.response_format
+    if wanted is None or wanted.type == "text":
         return None
-    return "json" if asked.json_schema is None else asked.json_schema.schema_
+    return "json" if wanted.json_schema is None else wanted.json_schema.schema_
 
 
 def _messages(messages: Sequence[Message]) -> list[Body]:
-    """Its results of tools carry the tool's name in place of the call's id."""
+    """Convert the messages. Tool results name the tool instead of the call's id."""
     names: dict[str, str] = {}
     made = []
     for message in messages:
@@ -83,13 +83,13 @@ def _message(message: Message, names: Mapping[str, str]) -> Body:
 def _image(part: ImagePart) -> str:
     head, _, data = part.image_url.url.partition(";base64,")
     if not head.startswith("data:"):
-        raise _cannot("fetch an image: send it as a data: URL")
+        raise _unsupported("image_url: only data: URLs are supported")
     try:
         b64decode(data, validate=True)
     except ValueError:
-        raise _cannot("read an image that is not base64") from None
+        raise _unsupported("image_url: the image is not valid base64") from None
     return data
 
 
-def _cannot(what: str) -> ProviderError:
-    return ProviderError("provider_rejected", f"ollama cannot {what}")
+def _unsupported(problem: str) -> ProviderError:
+    return ProviderError("provider_rejected", f"ollama: {problem}")

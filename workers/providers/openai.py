@@ -1,4 +1,4 @@
-"""OpenAI, and every server that speaks its Chat Completions."""
+"""OpenAI, and every server with a compatible Chat Completions API."""
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Final
@@ -10,7 +10,7 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, OpenAIError
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
-from workers.providers.base import Delta, Finished, FinishReason, Offer, ReasoningDelta, RefusalDelta, TextDelta
+from workers.providers.base import Delta, Finished, FinishReason, ModelList, ReasoningDelta, RefusalDelta, TextDelta
 from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.framing import data_of, decode, deltas_of
 from workers.providers.http_calls import (
@@ -19,7 +19,7 @@ from workers.providers.http_calls import (
     SPARE_CONNECTIONS,
     ProviderCall,
     check_type,
-    offer,
+    list_models,
     timeout_of,
 )
 from workers.providers.tool_calls import ToolCalls
@@ -27,7 +27,7 @@ from workers.providers.tool_calls import ToolCalls
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 CATCH: Final = (OpenAIError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
 
-#: A word not listed here, from whatever server, still means that the answer is complete: stop.
+#: Any other finish reason, from any server, still means a complete answer: stop.
 _FINISH: Final[Mapping[str, FinishReason]] = {
     "length": "length",
     "tool_calls": "tool_calls",
@@ -35,10 +35,10 @@ _FINISH: Final[Mapping[str, FinishReason]] = {
     "content_filter": "content_filter",
     "model_length": "length",
 }
-#: What DeepSeek, vLLM and SGLang say of an answer that they broke off.
+#: Finish reasons of DeepSeek, vLLM and SGLang for answers that they aborted.
 _BROKEN_OFF: Final = frozenset({"insufficient_system_resource", "abort", "error"})
-#: The canonical request has OpenAI's words for these.
-_AS_THEY_ARE: Final = {
+#: Fields that have the same name and meaning in the canonical request.
+_UNCHANGED: Final = {
     "model",
     "messages",
     "temperature",
@@ -55,7 +55,7 @@ _AS_THEY_ARE: Final = {
 
 
 class OpenAIProvider:
-    """Needs ``openai_api_key``, ``openai_base_url`` or both."""
+    """Provider ``openai``. Requires ``openai_api_key``, ``openai_base_url`` or both."""
 
     name = "openai"
     counts_tokens = False
@@ -65,13 +65,13 @@ class OpenAIProvider:
         key = settings.openai_api_key
         self._upstream = Upstream(self.name, host_of(base_url), "OPENAI_API_KEY", "OPENAI_BASE_URL")
         self._models = settings.openai_models
-        # OpenAI's reasoning models refuse `max_tokens`; other servers know only that and may ignore, silently, the
+        # OpenAI's reasoning models refuse `max_tokens`; other servers may support only that and silently ignore the
         # newer `max_completion_tokens`.
         self._newer_limit = base_url.rstrip("/") == DEFAULT_BASE_URL
         self._settings = settings
         timeout = timeout_of(settings.timeouts(self.name))
         self._client = AsyncOpenAI(
-            # Given twice: where the HTTP client's equals its own default, the SDK takes 600 s of its own instead.
+            # Set twice: if the HTTP client's timeout equals its default, the SDK uses its own 600 s.
             timeout=timeout,
             api_key=key.get_secret_value() if key else NO_KEY,
             base_url=base_url,
@@ -85,13 +85,13 @@ class OpenAIProvider:
             ),
         )
 
-    async def offer(self) -> Offer:
-        return await offer(self._models, self._ask, CATCH)
+    async def list_models(self) -> ModelList:
+        return await list_models(self._models, self._fetch_models, CATCH)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        with ProviderCall(self._upstream, request.model, CATCH) as exchange:
-            # Not `chat.completions.create`: building its models costs 80 µs a chunk, more than all the rest of the
-            # way from provider to reader. This is the same request, its chunks read by us.
+        with ProviderCall(self._upstream, request.model, CATCH) as call:
+            # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between provider
+            # and reader. This is the same request, but framing.py reads the chunks.
             response = await self._client.post(
                 "/chat/completions",
                 body=self._body(request),
@@ -100,40 +100,41 @@ class OpenAIProvider:
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
-            exchange.started = True
-            # Closing the response is what closes the connection; leaving the loop alone does not.
+            call.started = True
+            # Leaving the loop does not close the connection; closing the response does.
             async with response:
                 check_type(response.response.headers)
                 async for deltas in deltas_of(
-                    response.response.aiter_bytes(), data_of, _Answer(exchange, ToolCalls(self.name))
+                    response.response.aiter_bytes(), data_of, _Answer(call, ToolCalls(self.name))
                 ):
                     yield deltas
-        if exchange.finished is not None:
-            yield exchange.finished
+        if call.finished is not None:
+            yield call.finished
 
     async def aclose(self) -> None:
         await self._client.close()
 
     def _body(self, request: ChatRequest) -> dict[str, object]:
-        asked = request.model_dump(mode="json", include=_AS_THEY_ARE, exclude_none=True)
+        body = request.model_dump(mode="json", include=_UNCHANGED, exclude_none=True)
         if not request.tools:
-            asked.pop("parallel_tool_calls", None)
+            body.pop("parallel_tool_calls", None)
         if request.max_tokens is not None:
-            asked["max_completion_tokens" if self._newer_limit else "max_tokens"] = request.max_tokens
-        return {**asked, "stream": True, "stream_options": {"include_usage": True}}
+            body["max_completion_tokens" if self._newer_limit else "max_tokens"] = request.max_tokens
+        return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
-    async def _ask(self) -> list[str]:
+    async def _fetch_models(self) -> list[str]:
         page = await self._client.models.list()
         return [model.id for model in page.data]
 
 
 class _Answer:
-    """One answer's chunks. Usage comes after the reason, or in the same chunk, or never: so the end is awaited."""
+    """Parser of one answer's chunks. Usage may follow the finish reason, come with it or be missing, so the parser
+    reads to the end."""
 
-    def __init__(self, exchange: ProviderCall, calls: ToolCalls) -> None:
+    def __init__(self, call: ProviderCall, tool_calls: ToolCalls) -> None:
         self.is_whole = False
-        self._exchange = exchange
-        self._calls = calls
+        self._call = call
+        self._tool_calls = tool_calls
         self._reason: FinishReason | None = None
         self._detail: str | None = None
         self._usage: Usage | None = None
@@ -153,12 +154,12 @@ class _Answer:
                 raise StreamedError(None, None)
             if choice.finish_reason:
                 reason = _FINISH.get(choice.finish_reason, "stop")
-                yield from self._calls.finish(reason)
-                self._reason = "content_filter" if self._detail else self._calls.reason(reason)
+                yield from self._tool_calls.finish(reason)
+                self._reason = "content_filter" if self._detail else self._tool_calls.reason(reason)
         self._usage = _usage(chunk) or self._usage
         if self._reason is not None:
-            self._exchange.finished = Finished(self._reason, self._usage, self._detail)
-            self.is_whole = self._usage is not None  # some servers leave out `[DONE]` and keep the connection
+            self._call.finished = Finished(self._reason, self._usage, self._detail)
+            self.is_whole = self._usage is not None  # some servers omit `[DONE]` and keep the connection open
 
     def _deltas(self, delta: "_Delta") -> Iterator[Delta]:
         if thinking := delta.reasoning_content or delta.reasoning:
@@ -168,11 +169,13 @@ class _Answer:
         if delta.refusal:
             self._detail = "refusal"
             yield RefusalDelta(delta.refusal)
-        for at, call in enumerate(delta.tool_calls or ()):
-            function = call.function or _Function()
-            # Some servers number nothing; what they send at one place is one call.
-            key = at if call.index is None else call.index
-            yield from self._calls.fragment(key, id=call.id, name=function.name, arguments=function.arguments or "")
+        for position, tool_call in enumerate(delta.tool_calls or ()):
+            function = tool_call.function or _Function()
+            # Some servers send no index: the position then identifies the call.
+            key = position if tool_call.index is None else tool_call.index
+            yield from self._tool_calls.fragment(
+                key, id=tool_call.id, name=function.name, arguments=function.arguments or ""
+            )
 
 
 class _Function(msgspec.Struct):
@@ -189,7 +192,7 @@ class _ToolCall(msgspec.Struct):
 class _Delta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
-    # No official field: DeepSeek and its followers use the first name, vLLM and OpenRouter the second.
+    # Not in OpenAI's API: DeepSeek and compatible servers use the first name, vLLM and OpenRouter the second.
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[_ToolCall] | None = None

@@ -1,4 +1,4 @@
-"""Which providers this process has, as its settings say."""
+"""Builds the providers that the settings configure."""
 
 from shared.settings import Settings
 from workers.providers.base import Provider
@@ -6,9 +6,9 @@ from workers.providers.demo import DemoProvider
 
 
 def configured_providers(settings: Settings) -> dict[str, Provider]:
-    """By name: ``demo`` always, the others where the environment has their key or address.
+    """Return the providers by name: ``demo`` always, each other one if its key or address is set.
 
-    SDKs are imported here, not at the top: each costs over half a second, and memory.
+    The SDKs are imported here, not at the top: each costs more than half a second, and memory.
     """
     providers: list[Provider] = [DemoProvider(settings)]
     if settings.openai_api_key or settings.openai_base_url:

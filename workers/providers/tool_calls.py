@@ -1,4 +1,4 @@
-"""The tool calls of one answer, put into order: the same for all providers, whatever each makes of them."""
+"""Normalises the tool calls of one answer, in the same way for all providers."""
 
 import secrets
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ _decoder = msgspec.json.Decoder(dict[str, Any])
 
 @dataclass(slots=True)
 class _Call:
-    """``said_id``: what the provider called it, if anything."""
+    """One tool call. ``provider_id``: the id that the provider gave it, if any."""
 
     index: int
     id: str
     name: str
-    said_id: str | None
+    provider_id: str | None
     arguments: list[str] = field(default_factory=list)
     complete: bool = False
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing was said of its arguments, as where there are none."""
+        """True if no arguments arrived: the function has none."""
         return not "".join(self.arguments).strip()
 
     @property
@@ -37,8 +37,8 @@ class _Call:
 
 
 class ToolCalls:
-    """Numbers the calls 0, 1, 2 … as they begin, mints ids where a provider has none or repeats one, lets id and name
-    through once and says each call whole when it is complete. ``upstream`` is the provider's name, for errors."""
+    """Assembles tool calls: numbers them 0, 1, 2 …, makes ids if the provider has none or repeats one, emits id and
+    name once, and emits each call whole when it is complete. ``upstream`` is the provider's name, for errors."""
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
@@ -47,7 +47,7 @@ class ToolCalls:
         self._nameless: dict[int, str] = {}
 
     def fragment(self, key: int, *, id: str | None, name: str | None, arguments: str) -> Iterator[Delta]:
-        """``key``: the provider's own number of the call, or of the block that it is."""
+        """Add a fragment. ``key``: the provider's index of the call or of its block."""
         call = self._open.get(key)
         if call is not None and not _begins_another(call, id, name):
             if arguments:
@@ -64,38 +64,40 @@ class ToolCalls:
             self._nameless[key] = self._nameless.get(key, "") + arguments
 
     def complete(self, key: int) -> Iterator[Delta]:
-        """No more will come of this call. One whose arguments are no JSON object stays incomplete."""
+        """Mark the end of a call. It stays incomplete if its arguments are not a JSON object."""
         if (call := self._open.get(key)) is not None:
             yield from _completed(call)
 
     def finish(self, reason: FinishReason) -> Iterator[Delta]:
-        """The answer has ended. Raises :class:`ProviderError` where a call is incomplete and nothing cut it off."""
+        """Mark the end of the answer. Raises :class:`ProviderError` if a call is incomplete although the answer was
+        not cut off."""
         if self._nameless:
-            raise ProviderError("provider_protocol", f"{self._upstream} called a tool without saying which")
+            raise ProviderError("provider_protocol", f"{self._upstream}: the model called a tool without a name")
         for call in self._all:
             yield from _completed(call)
             if not call.complete and reason in {"stop", "tool_calls"}:
-                problem = f"{self._upstream} called the tool {call.name} with arguments that are no JSON object"
+                problem = f"{self._upstream}: the model called {call.name} with arguments that are not a JSON object"
                 raise ProviderError("tool_call_invalid", problem, retryable=True)
 
-    def reason(self, said: FinishReason) -> FinishReason:
-        """Some providers say `stop` after a call too."""
-        return "tool_calls" if self._all and said == "stop" else said
+    def reason(self, reported: FinishReason) -> FinishReason:
+        """Correct the finish reason: some providers report `stop` after a call."""
+        return "tool_calls" if self._all and reported == "stop" else reported
 
 
-def _begins_another(call: _Call, said_id: str | None, name: str | None) -> bool:
-    """Some servers give all parallel calls one number, each with an id of its own, or send them whole without any."""
+def _begins_another(call: _Call, provider_id: str | None, name: str | None) -> bool:
+    """Return True if the fragment starts another call. Some servers use one index for all parallel calls, each with
+    its own id, or send complete calls without ids."""
     if not name:
         return False
-    if said_id or call.said_id:
-        return bool(said_id) and said_id != call.said_id
+    if provider_id or call.provider_id:
+        return bool(provider_id) and provider_id != call.provider_id
     return any(call.arguments) and call.arguments[-1].endswith("}") and _is_object(call.joined)
 
 
 def _completed(call: _Call) -> Iterator[Delta]:
     if not call.complete and _is_object(call.joined):
         call.complete = True
-        if call.is_blank:  # or who joins the fragments has no JSON
+        if call.is_blank:  # otherwise the joined fragments would not be JSON
             yield ToolCallDelta(call.index, call.joined)
         yield events.ToolCall(call.index, call.joined, call.id, call.name, complete=True, n=0)
 

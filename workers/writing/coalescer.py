@@ -1,4 +1,4 @@
-"""Deltas that wait for the next append, joined into as few events as their kinds and the size limit allow."""
+"""Coalesces the deltas that wait for the next append into as few events as their kinds and the size limit allow."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from shared.protocol.events import encode
 from workers.providers.base import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from workers.writing.surrogates import ends_in_half, well_formed
 
-_Joined = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
-_JOINED = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
+_Joinable = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
+_JOINABLE = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
 
 
 class Coalescer:
-    """``deltas`` and ``characters`` count all that ever came of the provider, ``made_bytes`` the events made of it;
-    ``bytes`` is about what waits now."""
+    """Buffer of deltas. ``deltas`` and ``characters`` count everything received from the provider, ``made_bytes`` the
+    events made of it; ``bytes`` is the approximate size of the deltas waiting now."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self.deltas = 0
@@ -23,29 +23,29 @@ class Coalescer:
         self.made_bytes = 0
         self.bytes = 0
         self._max_event_bytes = max_event_bytes
-        self._waiting: list[_Joined] = []
-        self._whole: list[bytes] = []
-        self._halves: dict[tuple[type[_Joined], int], _Joined] = {}
-        self._counted: dict[type[_Joined], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
+        self._waiting: list[_Joinable] = []
+        self._whole_events: list[bytes] = []
+        self._halves: dict[tuple[type[_Joinable], int], _Joinable] = {}
+        self._counted: dict[type[_Joinable], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
 
     def add(self, deltas: Sequence[Delta]) -> None:
         self.deltas += len(deltas)
         for delta in deltas:
-            if isinstance(delta, _JOINED):
+            if isinstance(delta, _JOINABLE):
                 self.bytes += len(delta.text)
                 self._waiting.append(delta)
             else:
                 stored = encode(delta)
-                self._whole.append(stored)
+                self._whole_events.append(stored)
                 self.bytes += len(stored)
                 self.deltas -= 1
 
     def take(self, *, final: bool = False) -> list[bytes]:
-        """The events that what waits makes, and forget it. Half of a character waits for the other, unless it is
-        ``final``. What is whole stands after what it is made of, and after all that came with it: so it does not keep
-        apart what can be joined."""
-        waiting, whole = self._waiting, self._whole
-        self._waiting, self._whole, self.bytes = [], [], 0
+        """Return the waiting deltas as events and clear the buffer. Half of a surrogate pair waits for the other one
+        unless ``final``. Whole events follow all deltas that arrived with them, so they do not split joinable
+        runs."""
+        waiting, whole_events = self._waiting, self._whole_events
+        self._waiting, self._whole_events, self.bytes = [], [], 0
         made: list[bytes] = []
         if waiting:
             first, run, room = waiting[0], list[str](), self._max_event_bytes
@@ -57,13 +57,13 @@ class Coalescer:
                     first, run, room = delta, [], self._max_event_bytes - len(text)
                 run.append(text)
             made += self._events(first, run)
-        for kept in list(self._halves.values()) if final else ():
-            made += self._events(kept, [])
+        for half in list(self._halves.values()) if final else ():
+            made += self._events(half, [])
         self.made_bytes += sum(map(len, made))
-        return made + whole
+        return made + whole_events
 
-    def _events(self, first: _Joined, run: list[str]) -> list[bytes]:
-        """One event, or several where a single delta is larger than an event may be; the first carries the count."""
+    def _events(self, first: _Joinable, run: list[str]) -> list[bytes]:
+        """Return one event, or several if a single delta exceeds the size limit. The first carries the count."""
         text, n, size = self._joined(first, run), len(run), self._max_event_bytes
         self.characters += len(text)
         if isinstance(first, ToolCallDelta):
@@ -78,7 +78,7 @@ class Coalescer:
         pieces = [text[at : at + size] for at in range(0, len(text), size)]
         return [encode(make(piece, index, 0 if at else n)) for at, piece in enumerate(pieces)]
 
-    def _joined(self, first: _Joined, run: list[str]) -> str:
+    def _joined(self, first: _Joinable, run: list[str]) -> str:
         text = "".join(run)
         if text.isascii() and not self._halves:
             return text
@@ -92,14 +92,14 @@ class Coalescer:
         return well_formed(text)
 
 
-_EVENTS: dict[type[_Joined], type[events.Token | events.Reasoning | events.Refusal]] = {
+_EVENTS: dict[type[_Joinable], type[events.Token | events.Reasoning | events.Refusal]] = {
     TextDelta: events.Token,
     ReasoningDelta: events.Reasoning,
     RefusalDelta: events.Refusal,
 }
 
 
-def _continues(first: _Joined, delta: _Joined) -> bool:
+def _continues(first: _Joinable, delta: _Joinable) -> bool:
     if type(first) is not type(delta):
         return False
     return not isinstance(delta, ToolCallDelta) or (isinstance(first, ToolCallDelta) and first.index == delta.index)

@@ -1,6 +1,6 @@
-"""One pipeline for all streams of a worker: what is ready goes out together, and while it is away the next gathers.
+"""One Redis pipeline for all streams of a worker. Ready calls are sent together; further deltas coalesce meanwhile.
 
-At low load an append leaves at once; at high load a tick makes them fewer and larger.
+At low load an append is sent at once; at high load a tick makes appends fewer and larger.
 """
 
 import asyncio
@@ -16,20 +16,21 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.25
 
 
 class Flusher:
-    """``tick_s``: how long to gather before each pipeline, as of now."""
+    """Sender of the writers' calls. ``tick_s`` returns how long to coalesce before the next pipeline."""
 
-    def __init__(self, line: PipelineConnection, tick_s: Callable[[], float]) -> None:
-        self._line = line
+    def __init__(self, connection: PipelineConnection, tick_s: Callable[[], float]) -> None:
+        self._connection = connection
         self._tick_s = tick_s
-        self._waiting: dict[StreamWriter, None] = {}  # a set that keeps its order
+        self._waiting: dict[StreamWriter, None] = {}  # an ordered set
         self._woken = asyncio.Event()
 
     def wake(self, writer: StreamWriter) -> None:
-        """``writer`` has something to send."""
+        """Put ``writer`` into the next pipeline."""
         self._waiting[writer] = None
         self._woken.set()
 
     async def run(self) -> None:
+        """Run until cancelled: send one pipeline after another, with backoff while Redis is unavailable."""
         pause_s = _FIRST_PAUSE_S
         while True:
             await self._woken.wait()
@@ -40,10 +41,10 @@ class Flusher:
             if not ready:
                 continue
             with metrics.APPEND.time():
-                answers = await run_scripts(self._line, [call for _, call in ready])
-            for (writer, _), answer in zip(ready, answers, strict=True):
-                writer.settle(answer)
-            if any(isinstance(answer, BrokerUnavailable) for answer in answers):
+                replies = await run_scripts(self._connection, [call for _, call in ready])
+            for (writer, _), reply in zip(ready, replies, strict=True):
+                writer.settle(reply)
+            if any(isinstance(reply, BrokerUnavailable) for reply in replies):
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:

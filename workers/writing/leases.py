@@ -1,4 +1,4 @@
-"""The streams a worker holds: their leases, renewed together, and the words that reach them from outside."""
+"""Leases of the streams that a worker holds, renewed together, and control messages for these streams."""
 
 import asyncio
 import logging
@@ -16,27 +16,29 @@ from workers.writing.writer import HANDOVER, StreamWriter
 
 logger = logging.getLogger(__name__)
 
-#: How long an ended stream's events are kept, then looked at once more (design §4 rule 6).
+#: How long an ended stream's events are kept before its final check (design §4 rule 6).
 LINGER_S = 10.0
 
 
 class Leases:
-    """``line`` is used for nothing but renewals."""
+    """Held streams by id. ``connection`` is used for renewals alone."""
 
-    def __init__(self, line: PipelineConnection, scripts: StreamScripts, settings: Settings, worker_id: str) -> None:
-        self._line = line
+    def __init__(
+        self, connection: PipelineConnection, scripts: StreamScripts, settings: Settings, worker_id: str
+    ) -> None:
+        self._connection = connection
         self._redis_url = settings.redis_url
         self._scripts = scripts
         self._interval_s = settings.lease_s / 3
-        #: With half of it to spare: Redis' clock and ours began at different moments.
+        #: Half of the retention is a safety margin: Redis counts it from an earlier moment than this process.
         self._healed_for_s = settings.retention_s / 2
         self._channel = worker_channel(worker_id)
         self._writers: dict[str, StreamWriter] = {}
-        self._lingering: dict[StreamWriter, float] = {}  # ended, at this time
+        self._lingering: dict[StreamWriter, float] = {}  # by the time of their end
 
     @contextmanager
     def hold(self, writer: StreamWriter) -> Iterator[None]:
-        """Renew the writer's lease while inside, and keep its events for a while after."""
+        """Renew the writer's lease inside the scope, and keep its events for a while after it."""
         stream_id = writer.holder.stream_id
         self._writers[stream_id] = writer
         metrics.STREAMS.inc()
@@ -50,40 +52,41 @@ class Leases:
             self._lingering[writer] = asyncio.get_running_loop().time()
 
     def __len__(self) -> int:
-        """Streams held."""
+        """Return the number of streams held."""
         return len(self._writers)
 
     def hand_over(self) -> None:
-        """Stop every stream, for others to take."""
+        """Stop every stream, so that other workers take them."""
         for writer in list(self._writers.values()):
             writer.stop(HANDOVER)
 
     async def renew(self) -> None:
-        """For ever, three times in each lease, all streams in one pipeline; sooner where nobody answered."""
+        """Run until cancelled: renew all leases in one pipeline, three times per lease, sooner after a failure."""
         pause_s = self._interval_s
         while True:
             await asyncio.sleep(pause_s)
-            self._forget_what_may_expire()
+            self._forget_expiring()
             writers, ended = list(self._writers.values()), dict(self._lingering)
             calls = [self._scripts.renew(writer.holder) for writer in (*writers, *ended)]
-            answers = await run_scripts(self._line, calls) if calls else []
-            unanswered = any(isinstance(answer, BrokerUnavailable) for answer in answers)
-            pause_s = self._interval_s / 10 if unanswered else self._interval_s
-            for writer, answer in zip(writers, answers[: len(writers)], strict=True):
-                writer.settle_renewal(answer)
+            replies = await run_scripts(self._connection, calls) if calls else []
+            is_unanswered = any(isinstance(reply, BrokerUnavailable) for reply in replies)
+            pause_s = self._interval_s / 10 if is_unanswered else self._interval_s
+            for writer, reply in zip(writers, replies[: len(writers)], strict=True):
+                writer.settle_renewal(reply)
             now = asyncio.get_running_loop().time()
-            for (writer, ended_at), answer in zip(ended.items(), answers[len(writers) :], strict=True):
-                if writer.check(answer) and now > ended_at + LINGER_S and writer.is_settled:
+            for (writer, ended_at), reply in zip(ended.items(), replies[len(writers) :], strict=True):
+                if writer.check(reply) and now > ended_at + LINGER_S and writer.is_settled:
                     self._lingering.pop(writer, None)
 
-    def _forget_what_may_expire(self) -> None:
-        """A stream past its retention is missing too, and not for us to heal."""
+    def _forget_expiring(self) -> None:
+        """Drop ended streams before their retention ends: an expired stream is missing too, and stays so."""
         since = asyncio.get_running_loop().time() - self._healed_for_s
         for writer in [writer for writer, ended_at in self._lingering.items() if ended_at < since]:
             del self._lingering[writer]
 
     async def listen(self) -> None:
-        """For ever: `cancel <id>` and `room <id>`, in milliseconds. What is missed stands in the state too."""
+        """Run until cancelled: handle `cancel <id>` and `room <id>` within milliseconds. A lost message does no harm:
+        the state carries the same facts."""
         while True:
             try:
                 async with aclosing(listen(self._redis_url, self._channel)) as batches:
@@ -91,15 +94,15 @@ class Leases:
                         for message in batch:
                             self._handle(message.decode())
             except REDIS_ERRORS as error:
-                logger.debug("the control channel broke: %s", type(error).__name__)
+                logger.debug("control channel lost", extra={"error": type(error).__name__})
                 await asyncio.sleep(0.2)
 
     def _handle(self, message: str) -> None:
-        word, _, stream_id = message.partition(" ")
+        command, _, stream_id = message.partition(" ")
         writer = self._writers.get(stream_id)
         if writer is None:
             return
-        if word == "cancel":
+        if command == "cancel":
             writer.stop("cancelled")
-        elif word == "room":
+        elif command == "room":
             writer.room()

@@ -1,16 +1,17 @@
-"""Every event of one attempt, kept until the end, and how far the log has them.
+"""All events of one attempt, kept until the end, and the position up to which the log has them.
 
-An event once frozen never changes: same seq, same bytes at every re-send.
+A frozen event never changes: it has the same seq and the same bytes at every re-send.
 """
 
 from collections.abc import Sequence
 
-#: Events sent in one append; more wait for the next.
-MOST_EVENTS = 64
+#: Further events wait for the next append.
+MAX_EVENTS_PER_APPEND = 64
 
 
 class SendBuffer:
-    """``acknowledged``: the last seq known to be in the log. ``unsent_bytes``: of those after it."""
+    """Events and their positions. ``acknowledged``: the last seq known to be in the log. ``unsent_bytes``: the size
+    of the events after it."""
 
     def __init__(self) -> None:
         self.acknowledged = 0
@@ -24,17 +25,17 @@ class SendBuffer:
 
     @property
     def next_seq(self) -> int:
-        """Of the first that the log does not have."""
+        """The seq of the first event that the log does not have."""
         return self.acknowledged + 1
 
     @property
     def is_resend(self) -> bool:
-        """Whether the log had what comes next before."""
+        """True if the log once had the next event and lost it."""
         return self.acknowledged < self._highest_acknowledged
 
     @property
     def open(self) -> list[bytes]:
-        """All but the closing ones."""
+        """All events except the closing ones."""
         return self._all[: len(self._all) - self._closing]
 
     @property
@@ -43,24 +44,24 @@ class SendBuffer:
 
     @property
     def next_batch(self) -> list[bytes]:
-        return self._all[self.acknowledged : self.acknowledged + MOST_EVENTS]
+        return self._all[self.acknowledged : self.acknowledged + MAX_EVENTS_PER_APPEND]
 
     def freeze(self, stored: Sequence[bytes]) -> None:
         self._all += stored
         self.unsent_bytes += sum(map(len, stored))
 
     def acknowledge(self, last_seq: int) -> None:
-        """The log ends at ``last_seq``, which may be less than it was."""
+        """Set the end of the log to ``last_seq``, which may be lower than before."""
         self.acknowledged = last_seq
         self._highest_acknowledged = max(self._highest_acknowledged, last_seq)
         self.unsent_bytes = sum(map(len, self._all[last_seq:]))
 
     def close(self, closing: Sequence[bytes]) -> None:
-        """Append the closing events, `done` the last."""
+        """Append the closing events. `done` is the last."""
         self._all += closing
         self._closing = len(closing)
 
     def reopen(self) -> None:
-        """Withdraw them."""
+        """Withdraw the closing events."""
         del self._all[len(self._all) - self._closing :]
         self._closing = 0

@@ -1,8 +1,8 @@
-"""Halves of characters: JSON from a provider may hold them, each in a delta of its own; UTF-8 cannot."""
+"""Surrogate halves. JSON from a provider can contain them, even in separate deltas; UTF-8 cannot."""
 
 
 def well_formed(text: str) -> str:
-    """Halves of a surrogate pair joined, lone ones replaced."""
+    """Join the halves of surrogate pairs and replace lone ones."""
     if text.isascii():
         return text
     try:
@@ -13,5 +13,5 @@ def well_formed(text: str) -> str:
 
 
 def ends_in_half(text: str) -> bool:
-    """Whether what comes next may be the other half of the last character."""
+    """Return True if the last character is the first half of a surrogate pair."""
     return "\ud800" <= text[-1:] <= "\udbff"

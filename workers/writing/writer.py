@@ -1,6 +1,7 @@
-"""One claimed stream in its worker's memory: what is written, what is on its way, what still gathers.
+"""Writer of one claimed stream: coalesces deltas, appends them to the log and ends the stream.
 
-Every event of the attempt stays in the send buffer until the end, so that events that Redis has lost can be sent again. Deltas gather while an append is in flight and become one event with the next.
+Every event of the attempt stays in the send buffer until the end, so that events that Redis has lost can be sent
+again. Deltas coalesce while an append is in flight and become one event with the next.
 """
 
 import asyncio
@@ -24,24 +25,25 @@ from workers.writing.send_buffer import SendBuffer
 
 logger = logging.getLogger(__name__)
 
-#: Behind the notification that there is room again, in case it is lost.
+#: Poll interval behind the notification of room in the window, in case that is lost.
 ROOM_POLL_S = 1.0
-#: Why a worker that leaves stops: another one takes the stream.
+#: Stop reason of a worker that drains: another one takes the stream.
 HANDOVER = "handover"
 
 
 class Ended(Enum):
-    """What became of an ending."""
+    """How the writing of a stream ended."""
 
     WRITTEN = auto()
-    WATCHED = auto()  # a reader came; go on
-    HANDED_OVER = auto()  # given up, for another worker to take
-    LOST = auto()  # the stream is somebody else's, deleted or ended
+    WATCHED = auto()  # an abandoned stream has a reader again: go on
+    HANDED_OVER = auto()  # released, for another worker to take
+    LOST = auto()  # another worker holds the stream, or it was deleted or ended
 
 
 class StreamWriter:
-    """To be told by :meth:`asks` who is asked, before any output. ``wake`` puts this writer into the flusher's next
-    pipeline. ``on_stop`` is called once, when reading the provider must end; ``stop_reason`` says why.
+    """One stream's writer. :meth:`set_model` must be called before any output. ``wake`` puts this writer into the
+    flusher's next pipeline. ``on_stop`` is called once, when reading the provider must end; ``stop_reason`` has the
+    reason.
     """
 
     def __init__(
@@ -65,8 +67,8 @@ class StreamWriter:
         self._wake = wake
         self._on_stop = on_stop
         self._cap = settings.cap
-        self._most_unsent = 2 * settings.max_event_bytes
-        self._gathering = Coalescer(settings.max_event_bytes)
+        self._max_unsent_bytes = 2 * settings.max_event_bytes
+        self._coalescer = Coalescer(settings.max_event_bytes)
         self._events = SendBuffer()
         self._restore = False
         self._full = False
@@ -74,48 +76,48 @@ class StreamWriter:
         self._release_sent = False
         self._ending: Ending | None = None
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        self._moved = asyncio.Event()
+        self._progress = asyncio.Event()
 
     @property
     def has_output(self) -> bool:
-        """Whether the provider has sent anything."""
-        return self._gathering.deltas > 0
+        """True once the provider has sent a delta."""
+        return self._coalescer.deltas > 0
 
     @property
     def is_written(self) -> bool:
-        """The ending stands in Redis, as far as we know."""
+        """True if the ending is in Redis, as far as this worker can tell."""
         return self._ended.done() and self._ended.result() is Ended.WRITTEN
 
     @property
     def is_settled(self) -> bool:
-        """Nothing more is to be said to Redis."""
+        """True if there is nothing left to send."""
         return self._ended.done()
 
     @property
     def bytes(self) -> int:
-        """Of the events that were made of what the provider sent, so far."""
-        return self._gathering.made_bytes
+        """Size of the events made of the provider's deltas so far."""
+        return self._coalescer.made_bytes
 
-    # --- what the generation does
+    # --- called by the job
 
-    def asks(self, provider: str, model: str) -> None:
-        """Who is being asked, for `start`, which is written with the first output."""
+    def set_model(self, provider: str, model: str) -> None:
+        """Set the provider and model of `start`, which is written with the first output."""
         self._start = events.encode(events.Start(self.holder.stream_id, model, provider, self._attempt))
 
     async def push(self, deltas: Sequence[Delta]) -> None:
-        """Take what came; returns at once unless the window or the broker holds us, so that the caller stops
-        reading its provider."""
-        self._gathering.add(deltas)
+        """Add ``deltas``. Returns at once unless the unsent bytes exceed their limit; then it waits, so that the
+        caller stops reading its provider."""
+        self._coalescer.add(deltas)
         self._wake(self)
-        while self._backlog > self._most_unsent and not self.stop_reason:
-            self._moved.clear()
-            await self._moved.wait()
+        while self._unsent_bytes > self._max_unsent_bytes and not self.stop_reason:
+            self._progress.clear()
+            await self._progress.wait()
 
     async def finish(self, outcome: Outcome, usage: Usage | None) -> Ended:
-        """Write what is left, the closing events and the terminal state; outlasts any trouble of the broker. Usage
-        that the provider did not say is estimated. WRITTEN also where the stream had just been ended as abandoned.
+        """Write the remaining events, the closing events and the terminal state; retries through any outage of Redis.
+        If the provider reported no usage, it is estimated. WRITTEN also if the stream was just ended as abandoned.
         """
-        while self._ending is not None:  # as abandoned, in flight
+        while self._ending is not None:  # an abandoned ending is in flight
             if (ended := await self._ended) is not Ended.WATCHED:
                 return ended
         if not self._ended.done():
@@ -123,29 +125,29 @@ class StreamWriter:
         return await self._ended
 
     async def hand_over(self) -> Ended:
-        """Give the stream up as it stands. HANDED_OVER, or whatever ended it meanwhile."""
+        """Release the stream as it is. Returns HANDED_OVER, or the result that came first."""
         self._releasing = True
         self._wake(self)
         return await self._ended
 
-    # --- what others tell it
+    # --- called on notifications
 
     def stop(self, reason: str) -> None:
         if not self.stop_reason:
             self.stop_reason = reason
-            self._moved.set()
+            self._progress.set()
             self._on_stop()
 
     def room(self) -> None:
-        """The window may have room again."""
+        """Try again to append: the window may have room."""
         if self._full:
             self._full = False
             self._wake(self)
 
-    # --- what the flusher does
+    # --- called by the flusher and for renewals
 
     def next_call(self) -> Call[WriteReply] | None:
-        """What to send now, if anything. Only one is in flight at a time."""
+        """Return the next call, if there is one. Only one is in flight at a time."""
         if self._ended.done():
             return None
         if self._releasing and self._ending is None:
@@ -166,18 +168,19 @@ class StreamWriter:
         return self._scripts.append(self.holder, first, batch, resend=self._events.is_resend) if batch else None
 
     def settle(self, reply: WriteReply | BrokerUnavailable) -> None:
-        """Take the answer to :meth:`next_call`."""
+        """Handle the reply to :meth:`next_call`."""
         if isinstance(reply, BrokerUnavailable):
             self._wake(self)
             return
-        metrics.APPEND_ANSWERS[reply.code].inc()
+        metrics.APPEND_REPLIES[reply.code].inc()
         if self._release_sent:
             self._close(Ended.HANDED_OVER if reply.code is Code.OK else Ended.LOST)
         else:
             self._settle_write(reply)
 
     def settle_renewal(self, reply: WriteReply | BrokerUnavailable) -> None:
-        """Take the answer to a renewal of the lease. It says what an append would, for a provider that is silent."""
+        """Handle the reply to a renewal of the lease, which reports the same as an append's while the provider is
+        silent."""
         if isinstance(reply, BrokerUnavailable) or self._releasing:
             return
         if reply.code is Code.OK:
@@ -186,12 +189,12 @@ class StreamWriter:
                 self._wake(self)
             self._handle(reply.signal)
         else:
-            metrics.APPEND_ANSWERS[reply.code].inc()
+            metrics.APPEND_REPLIES[reply.code].inc()
             self._settle_write(reply)
 
     def check(self, reply: WriteReply | BrokerUnavailable) -> bool:
-        """Take the answer to a renewal after the end. False where nobody answered. A Redis that has forgotten the
-        ending, or the stream, is told once more (design §4 rule 6)."""
+        """Handle the reply to a renewal after the end. Returns False if Redis did not answer. If Redis has lost the
+        ending or the stream, it is written again (design §4 rule 6)."""
         if isinstance(reply, BrokerUnavailable):
             return False
         if self.is_written and reply.code in {Code.OK, Code.MISSING, Code.BEHIND}:
@@ -203,7 +206,7 @@ class StreamWriter:
                 self._begin_restore()
         return True
 
-    # --- inside
+    # --- internal
 
     def _settle_write(self, reply: WriteReply) -> None:
         match reply.code:
@@ -218,11 +221,11 @@ class StreamWriter:
             case Code.CLOSED | Code.SUPERSEDED:
                 self._lose(reply)
         self._handle(reply.signal)
-        self._moved.set()
+        self._progress.set()
 
     @property
-    def _backlog(self) -> int:
-        return self._events.unsent_bytes + self._gathering.bytes
+    def _unsent_bytes(self) -> int:
+        return self._events.unsent_bytes + self._coalescer.bytes
 
     def _begin_restore(self) -> None:
         metrics.RESTORES.inc()
@@ -230,16 +233,16 @@ class StreamWriter:
         self._wake(self)
 
     def _freeze(self, *, final: bool = False) -> None:
-        gathered = self._gathering.take(final=final)
-        if gathered and not self._events:
-            gathered.insert(0, self._start)
-        self._events.freeze(gathered)
+        coalesced = self._coalescer.take(final=final)
+        if coalesced and not self._events:
+            coalesced.insert(0, self._start)
+        self._events.freeze(coalesced)
 
     def _settle_progress(self, reply: WriteReply) -> None:
         self._restore = False
         self._events.acknowledge(reply.last_seq)
         if self._ending is not None:
-            # Anything but the whole is the answer to what was in flight before the ending.
+            # Any other reply belongs to a call that was in flight before the ending.
             if reply.code is Code.OK and reply.last_seq == len(self._events):
                 self._close(Ended.WRITTEN)
             else:
@@ -247,7 +250,7 @@ class StreamWriter:
         elif reply.code is Code.FULL:
             self._full = True
             asyncio.get_running_loop().call_later(ROOM_POLL_S, self.room)
-        elif self._backlog:
+        elif self._unsent_bytes:
             self._wake(self)
 
     def _handle(self, signal: str) -> None:
@@ -260,11 +263,11 @@ class StreamWriter:
     def _begin_ending(self, outcome: Outcome, usage: Usage | None, *, only_if_unwatched: bool = False) -> None:
         self._freeze(final=True)
         if usage is None:
-            sent = self._gathering
+            sent = self._coalescer
             usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
             metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
         if not self._events and not self._is_first_output:
-            # An earlier attempt's text is with the readers: only `start` can tell them that it no longer stands.
+            # Readers have an earlier attempt's text: only `start` makes them discard it.
             self._events.freeze([self._start])
         self._events.close(outcome.closing_events(usage))
         self._ending = outcome.ending(usage, only_if_unwatched=only_if_unwatched)
@@ -282,12 +285,15 @@ class StreamWriter:
 
     def _lose(self, reply: WriteReply) -> None:
         stream_id, epoch = self.holder.stream_id, self.holder.epoch
-        logger.warning("stream %s epoch %d is no longer ours: %s %s", stream_id, epoch, reply.code, reply.signal)
+        logger.warning(
+            "stream lost",
+            extra={"stream_id": stream_id, "epoch": epoch, "code": reply.code, "signal": reply.signal},
+        )
         self._close(Ended.LOST)
 
     def _close(self, ended: Ended) -> None:
         if self._ending is not None:
-            self._ending = replace(self._ending, only_if_unwatched=False)  # settled, should it have to be said again
+            self._ending = replace(self._ending, only_if_unwatched=False)  # final, if it must be written again
         if not self._ended.done():
             self._ended.set_result(ended)
             metrics.TRIMMED.inc(max(0, len(self._events) - self._cap))

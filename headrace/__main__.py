@@ -1,4 +1,4 @@
-"""``python -m headrace``: how the supervisor starts its children."""
+"""Runs the command line as ``python -m headrace``; the supervisor starts its children this way."""
 
 from headrace.cli import app
 

@@ -1,4 +1,4 @@
-"""``headrace keys``: the API keys that gateways with ``HEADRACE_AUTH=keys`` let in. Kept in Redis, known at once."""
+"""The command ``headrace keys``: API keys for gateways with ``HEADRACE_AUTH=keys``, stored in Redis."""
 
 import asyncio
 import re
@@ -9,34 +9,40 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
+from gateway.auth.principal import ALL_SCOPES, Scope
 from headrace import data_dir
 from shared.broker.api_keys import create_api_key, list_api_keys, revoke_api_key
 from shared.broker.client import Client, connect
+from shared.environment import load_settings
 from shared.errors import BrokerUnavailable
 from shared.rate_limits import LIMIT_NAMES
-from shared.settings import Settings, SettingsError, load_settings
+from shared.settings import Settings, SettingsError
 
-app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 
-SCOPES: Final = ("chat", "read", "cancel", "admin")
-_USUAL: Final = "chat,read,cancel"
+_DEFAULT_SCOPES: Final = ",".join(scope for scope in Scope if scope in ALL_SCOPES)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 DataDir = Annotated[
     Path,
-    typer.Option(envvar="HEADRACE_DATA_DIR", help="Of the `headrace up` that is meant, without HEADRACE_REDIS_URL."),
+    typer.Option(
+        envvar="HEADRACE_DATA_DIR",
+        help="Data directory of the running `headrace up`; used if HEADRACE_REDIS_URL is unset.",
+    ),
 ]
-Limit = Annotated[int | None, typer.Option(min=0, help="0 for any number.  [default: what is set for all]")]
+Limit = Annotated[int | None, typer.Option(min=0, help="0 = unlimited.  [default: the server-wide limit]")]
 _HERE: Final = Path(".headrace")
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is. Keys of one name share their streams.")],
+    name: Annotated[str, typer.Argument(help="Owner of the key. Keys of one owner share their streams.")],
     *,
-    scopes: Annotated[str, typer.Option(help="What it may do: chat, read, cancel, and admin for /ops.")] = _USUAL,
+    scopes: Annotated[
+        str, typer.Option(help="Permissions: chat, read, cancel, and admin for /ops.")
+    ] = _DEFAULT_SCOPES,
     expires_in: Annotated[
-        str | None, typer.Option(metavar="TIME", help="As 90d, 12h, 30m.  [default: never]")
+        str | None, typer.Option(metavar="TIME", help="Such as 90d, 12h or 30m.  [default: never]")
     ] = None,
     requests_per_minute: Limit = None,
     tokens_per_minute: Limit = None,
@@ -44,20 +50,25 @@ def create(
     concurrent_streams: Limit = None,
     data_dir: DataDir = _HERE,
 ) -> None:
-    """Prints the key, this once. To rotate: create another of the same name, change over, revoke the old one.
-    The links of `POST /chat/{id}/tickets` end with the key that made them."""
+    """Create a key and print it. It is never shown again.
+
+    To rotate a key: create another of the same name, switch the clients over, and revoke the old one. Links of
+    `POST /chat/{id}/tickets` end with the key that made them.
+    """
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
-        raise typer.BadParameter("1 to 64 letters, digits, and . _ @ -", param_hint="NAME")
-    asked = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    if unknown := set(asked) - set(SCOPES) or not asked:
-        named = ", ".join(sorted(unknown)) if isinstance(unknown, set) else "nothing"
-        raise typer.BadParameter(f"{named}: there is {', '.join(SCOPES)}", param_hint="--scopes")
+        raise typer.BadParameter("use 1 to 64 letters, digits, and . _ @ -", param_hint="NAME")
+    granted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    if unknown := sorted(set(granted) - set(Scope)):
+        problem = f"unknown scope {', '.join(unknown)}; use {', '.join(Scope)}"
+        raise typer.BadParameter(problem, param_hint="--scopes")
+    if not granted:
+        raise typer.BadParameter(f"no scope; use {', '.join(Scope)}", param_hint="--scopes")
     life_s = None if expires_in is None else _seconds(expires_in)
-    said = (requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams)
-    limits = {limit: n for limit, n in zip(LIMIT_NAMES, said, strict=True) if n is not None}
+    given = (requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams)
+    limits = {limit: n for limit, n in zip(LIMIT_NAMES, given, strict=True) if n is not None}
 
     async def work(client: Client) -> None:
-        key, presented = await create_api_key(client, name, asked, life_s=life_s, limits=limits)
+        key, presented = await create_api_key(client, name, granted, life_s=life_s, limits=limits)
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
 
@@ -66,7 +77,7 @@ def create(
 
 @app.command(name="list")
 def list_(*, data_dir: DataDir = _HERE) -> None:
-    """The keys that there are, without their secrets."""
+    """List the keys, without their secrets."""
 
     async def work(client: Client) -> None:
         for key in await list_api_keys(client):
@@ -80,15 +91,17 @@ def list_(*, data_dir: DataDir = _HERE) -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it; not the key.")],
+    key_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the key, from `headrace keys list`; not the key itself.")
+    ],
     *,
     data_dir: DataDir = _HERE,
 ) -> None:
-    """Within seconds gateways refuse the key and the links that it made, and cut the connections by either."""
+    """Revoke a key. Within seconds, gateways refuse it and its links, and close their connections."""
 
     async def work(client: Client) -> None:
         if not await revoke_api_key(client, key_id):
-            _fail(f"there is no key {key_id}")
+            _fail(f"key {key_id}: not found; see `headrace keys list`")
 
     _with_redis(work, data_dir)
 
@@ -104,7 +117,7 @@ def _with_redis(work: Callable[[Client], Awaitable[None]], directory: Path) -> N
         try:
             await work(client)
         except BrokerUnavailable:
-            _fail("Redis does not answer: set HEADRACE_REDIS_URL, or say --data-dir of the `headrace up` that runs")
+            _fail("Redis: no response; set HEADRACE_REDIS_URL, or --data-dir of the running `headrace up`")
         finally:
             await client.aclose()
 
@@ -121,7 +134,7 @@ def _settings() -> Settings:
 def _seconds(text: str) -> float:
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if match is None:
-        raise typer.BadParameter("a number with s, m, h or d, as 90d", param_hint="--expires-in")
+        raise typer.BadParameter("use a number with s, m, h or d, such as 90d", param_hint="--expires-in")
     return int(match[1]) * _SECONDS[match[2]]
 
 

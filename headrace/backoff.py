@@ -1,4 +1,4 @@
-"""How long and how often to try again."""
+"""Exponential backoff with a total timeout."""
 
 import asyncio
 import random
@@ -8,34 +8,34 @@ LONGEST_DELAY_S = 5.0
 
 
 class BackoffExpired(Exception):
-    """Nothing came for too long; the message tells how long and the last problem."""
+    """Retries failed for too long; the message has the duration and the last problem."""
 
 
 class Backoff:
-    """``delay_s`` is the pause before the first new try, as the server wishes; after it, each is twice the last."""
+    """Delays between retries: first ``delay_s``, which a server may set, then each twice the last."""
 
     def __init__(self, total_s: float) -> None:
         self.delay_s = 1.0
         self._total_s = total_s
         self._failures = 0
-        self._out_at = 0.0
+        self._expires_at = 0.0
 
     @property
     def is_fresh(self) -> bool:
         return self._failures == 0
 
-    def renew(self) -> None:
-        """Something came."""
+    def reset(self) -> None:
+        """Start again with the shortest delay and the whole timeout, after progress."""
         self._failures = 0
 
     async def wait(self, problem: str, at_least_s: float | None = None) -> None:
-        """Until the next try. Raises :class:`BackoffExpired` when there has been a last one."""
+        """Wait until the next retry. Raises :class:`BackoffExpired` if the timeout is over."""
         now = time.monotonic()
         if self.is_fresh:
-            self._out_at = now + self._total_s
-        if now >= self._out_at:
+            self._expires_at = now + self._total_s
+        if now >= self._expires_at:
             raise BackoffExpired(f"gave up after {self._total_s:g} s: {problem}")
-        await asyncio.sleep(min(max(self._delay(), at_least_s or 0), self._out_at - now))
+        await asyncio.sleep(min(max(self._delay(), at_least_s or 0), self._expires_at - now))
         self._failures += 1
 
     def _delay(self) -> float:

@@ -1,19 +1,19 @@
-"""What ``headrace up`` says when everything runs: how to use it, ready to be copied."""
+"""The instructions that ``headrace up`` prints once everything runs, ready to copy."""
 
 import ipaddress
 
 from headrace.readiness import for_url
 from shared.settings import Settings
 
-#: Shown as it stands in the README; the port follows the settings.
+#: The same command as in the README, except for the port.
 CURL = (
     'curl -N {base}/chat/stream {key}-H "Content-Type: application/json" '
     """-d '{{"provider":"demo","model":"demo","messages":[{{"role":"user","content":"Tell me a story"}}]}}'"""
 )
 
 
-def greeting(settings: Settings) -> str:
-    base = f"http://{_shown(settings.host)}:{settings.port}"
+def banner(settings: Settings) -> str:
+    base = f"http://{_display_host(settings.host)}:{settings.port}"
     chat = "headrace chat" if settings.port == 8000 else f"headrace chat --url {base}"
     key = '-H "Authorization: Bearer $KEY" ' if settings.authentication else ""
     return "\n".join(
@@ -22,24 +22,24 @@ def greeting(settings: Settings) -> str:
             "",
             f"  {CURL.format(base=base, key=key)}",
             "",
-            "Interrupted? Every line `id:` is a place to go on from; the stream's id is in the header X-Stream-Id:",
+            "Interrupted? Resume after any line `id:`; the stream's id is in the header X-Stream-Id:",
             "",
             f'  curl -N {base}/chat/stream/STREAM_ID {key}-H "Last-Event-ID: LAST_ID"',
             "",
-            f'In the terminal, resuming by itself:  {chat} "Tell me a story"',
-            *_who_may_ask(settings),
+            f'In the terminal, with automatic resume:  {chat} "Tell me a story"',
+            *_credentials(settings),
             f"Providers: {', '.join(_providers(settings))}",
         )
     )
 
 
-def _who_may_ask(settings: Settings) -> list[str]:
-    ways = {"keys": "a key (KEY=$(headrace keys create NAME))", "jwt": f"a token for {settings.jwt_audience}"}
-    asked = [words for way, words in ways.items() if way in settings.authentication]
-    return [f"Who asks shows {' or '.join(asked)}; headrace chat takes it from HEADRACE_API_KEY"] if asked else []
+def _credentials(settings: Settings) -> list[str]:
+    methods = {"keys": "a key (KEY=$(headrace keys create NAME))", "jwt": f"a token for {settings.jwt_audience}"}
+    enabled = [text for method, text in methods.items() if method in settings.authentication]
+    return [f"Requests need {' or '.join(enabled)}; headrace chat reads HEADRACE_API_KEY"] if enabled else []
 
 
-def _shown(host: str) -> str:
+def _display_host(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

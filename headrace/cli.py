@@ -1,4 +1,4 @@
-"""The commands. Each imports what it needs when it runs, so that ``--help`` is fast."""
+"""The commands. Each imports its own modules when it runs, so that ``--help`` is fast."""
 # ruff: noqa: PLC0415
 
 import asyncio
@@ -9,9 +9,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from headrace import api_keys as keys
+from headrace import api_keys
+from shared.environment import load_settings
 from shared.garbage import hold_garbage_collector
-from shared.settings import Settings, SettingsError, check_exposure, load_settings
+from shared.settings import Settings, SettingsError, check_exposure
 from shared.version import VERSION
 
 app = typer.Typer(
@@ -20,30 +21,29 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,  # a traceback with local variables shows keys and prompts
 )
+app.add_typer(api_keys.app, name="keys")
 
-MAKE_A_SECRET = "\n".join(
+NO_SECRET = "\n".join(
     (
-        "HEADRACE_SECRET is not set. It signs tickets, and every gateway needs the same one, of at least 32",
-        "characters. Make one with",
+        "HEADRACE_SECRET: not set; set it to the same value for all gateways, at least 32 characters. Make one with",
         "  openssl rand -hex 32",
         "or",
         '  python3 -c "import secrets; print(secrets.token_hex(32))"',
-        "(`headrace up` makes and keeps one by itself.)",
+        "It signs tickets. (`headrace up` creates and keeps one itself.)",
     )
 )
 
-app.add_typer(keys.app, name="keys")
 
-Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: HEADRACE_HOST or 127.0.0.1]")]
-
-
-def _presentable(key: str | None) -> str | None:
-    if key is not None and not (key.isascii() and key.isprintable()):
-        raise typer.BadParameter("has what no key has: a line break, or a letter beyond ASCII")  # and is not repeated
+def _check_key(key: str | None) -> str | None:
+    if key is not None and not (key.isascii() and key.isprintable()):  # the message must not repeat it
+        raise typer.BadParameter("API keys are printable ASCII; check it for line breaks and other characters")
     return key
 
 
-Port = Annotated[int | None, typer.Option(min=0, max=65_535, help="[default: HEADRACE_PORT or 8000]")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: HEADRACE_HOST or 127.0.0.1]")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65_535, help="Port to listen on.  [default: HEADRACE_PORT or 8000]")
+]
 
 
 def _print_version(*, wanted: bool) -> None:
@@ -62,7 +62,7 @@ def main(
     """A resumable streaming gateway for LLM chat."""
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
-            output.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to stop
+            output.reconfigure(errors="replace")  # a terminal without some letters is no reason to stop
 
 
 @app.command()
@@ -70,14 +70,17 @@ def up(
     *,
     host: Host = None,
     port: Port = None,
-    gateways: Annotated[int, typer.Option(min=1, help="Gateway i listens on PORT + i, from 0.")] = 1,
-    workers: Annotated[int, typer.Option(min=1)] = 1,
+    gateways: Annotated[
+        int, typer.Option(min=1, help="Number of gateways; they listen on PORT, PORT + 1 and so on.")
+    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 1,
     data_dir: Annotated[
-        Path, typer.Option(envvar="HEADRACE_DATA_DIR", help="Where the broker keeps streams, and the secret.")
+        Path, typer.Option(envvar="HEADRACE_DATA_DIR", help="Directory for the broker's data and the secret.")
     ] = Path(".headrace"),
 ) -> None:
-    """Everything on one machine: a broker (unless HEADRACE_REDIS_URL names one), gateways and workers."""
-    settings = _exposed(_settings(host=host, port=port))
+    """Run broker, gateways and workers on this machine. A broker is started unless HEADRACE_REDIS_URL is set."""
+    settings = _load(host=host, port=port)
+    _stop_if(_exposure_problem(settings))
     from headrace.up import Plan, UpError
     from headrace.up import up as run
 
@@ -91,10 +94,9 @@ def up(
 
 @app.command()
 def gateway(*, host: Host = None, port: Port = None) -> None:
-    """One gateway process, for a Procfile or a container."""
-    settings = _exposed(_settings(host=host, port=port))
-    if settings.secret is None:
-        _fail(MAKE_A_SECRET, code=2)
+    """Run one gateway process. For a Procfile or a container."""
+    settings = _load(host=host, port=port)
+    _stop_if(NO_SECRET if settings.secret is None else "", _exposure_problem(settings))
     hold_garbage_collector()
     from gateway.main import run
 
@@ -103,8 +105,8 @@ def gateway(*, host: Host = None, port: Port = None) -> None:
 
 @app.command()
 def worker() -> None:
-    """One worker process, for a Procfile or a container."""
-    settings = _settings()
+    """Run one worker process. For a Procfile or a container."""
+    settings = _load()
     hold_garbage_collector()
     from workers.main import run
 
@@ -115,22 +117,25 @@ def worker() -> None:
 def chat(
     prompt: Annotated[str, typer.Argument(help='The question; "-" reads it from stdin.')],
     *,
-    model: Annotated[str | None, typer.Option(help="As in /v1/models.  [default: demo]")] = None,
-    provider: Annotated[str | None, typer.Option(help="[default: the one that offers the model]")] = None,
-    url: Annotated[str, typer.Option(help="The gateway.")] = "http://127.0.0.1:8000",
+    model: Annotated[str | None, typer.Option(help="A model of /v1/models.  [default: demo]")] = None,
+    provider: Annotated[str | None, typer.Option(help="[default: the provider that has the model]")] = None,
+    url: Annotated[str, typer.Option(help="URL of the gateway.")] = "http://127.0.0.1:8000",
     key: Annotated[
         str | None,
-        typer.Option(envvar="HEADRACE_API_KEY", callback=_presentable, help="Of a gateway that wants one."),
+        typer.Option(envvar="HEADRACE_API_KEY", callback=_check_key, help="API key, if the gateway requires one."),
     ] = None,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds to go on trying while nothing comes.")] = 60,
+    retry_timeout: Annotated[
+        float,
+        typer.Option("--retry-timeout", "--patience", min=0, help="Give up after this many seconds without data."),
+    ] = 60,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Ask for a JSON object, and print each value of it once it is complete.")
+        bool, typer.Option("--json", help="Request a JSON object and print each value as it completes.")
     ] = False,
     json_schema: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same, for JSON that follows the schema in this file.")
+        Path | None, typer.Option(metavar="FILE", help="Like --json, with the JSON schema in this file.")
     ] = None,
 ) -> None:
-    """Ask one question. The answer goes to stdout, everything else to stderr; Ctrl-C cancels it."""
+    """Ask one question and print the answer. The answer goes to stdout, everything else to stderr; Ctrl-C cancels."""
     if not url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{url} must begin with http:// or https://", param_hint="--url")
     if provider is not None and model is None:
@@ -144,7 +149,7 @@ def chat(
         prompt=sys.stdin.read() if prompt == "-" else prompt,
         model=model or "demo",
         provider=provider if model else "demo",
-        patience_s=patience,
+        retry_timeout_s=retry_timeout,
         key=key,
         response_format=response_format,
     )
@@ -154,16 +159,18 @@ def chat(
 @app.command()
 def top(
     *,
-    url: Annotated[str, typer.Option(help="Any gateway.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="URL of any gateway.")] = "http://127.0.0.1:8000",
     key: Annotated[
         str | None,
         typer.Option(
-            envvar="HEADRACE_API_KEY", callback=_presentable, help="With the scope admin, where a key is wanted."
+            envvar="HEADRACE_API_KEY",
+            callback=_check_key,
+            help="API key with the scope admin, if the gateway requires one.",
         ),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print what there is now, and no more.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the current state and exit.")] = False,
 ) -> None:
-    """Gateways, workers, queue and Redis, live."""
+    """Show gateways, workers, queue and Redis, live."""
     from headrace.top import Watch, run
 
     raise typer.Exit(run(Watch(url.rstrip("/"), key, once)))
@@ -180,8 +187,8 @@ def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, ob
         raise typer.BadParameter(str(error), param_hint="--json-schema") from error
 
 
-def _settings(**options: str | int | None) -> Settings:
-    """From the environment, overridden by the options that were given."""
+def _load(**options: str | int | None) -> Settings:
+    """Load the settings; command line options override the environment."""
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -189,13 +196,17 @@ def _settings(**options: str | int | None) -> Settings:
     return settings.model_copy(update={name: value for name, value in options.items() if value is not None})
 
 
-def _exposed(settings: Settings) -> Settings:
-    """The same, where it may be exposed to those who can reach it."""
+def _exposure_problem(settings: Settings) -> str:
     try:
         check_exposure(settings)
     except SettingsError as error:
-        _fail(str(error), code=2)
-    return settings
+        return str(error)
+    return ""
+
+
+def _stop_if(*problems: str) -> None:
+    if any(problems):
+        _fail("\n".join(filter(None, problems)), code=2)
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

@@ -1,25 +1,25 @@
-"""What the supervisor shows: its children's lines, each under a name, and its own notes."""
+"""Output of the supervisor: its children's lines, each under a name, and its own notes."""
 
 import os
 from typing import TextIO
 
-#: Cyan, green, magenta, yellow, blue, and the bright ones of these; never red, which means trouble.
+#: Cyan, green, magenta, yellow, blue, and the bright ones of these; never red, which means an error.
 COLOURS = (36, 32, 35, 33, 34, 96, 92, 95, 93, 94)
 OWN_NAME = "headrace"
-USUAL_WIDTH = len("gateway.1")
+MIN_WIDTH = len("gateway.1")
 
 
 class Console:
-    """Writes whole lines. A reader that goes away (``headrace up | head``) silences it and stops nothing."""
+    """Writer of whole lines. If its reader exits (``headrace up | head``), it falls silent and stops nothing."""
 
     def __init__(self, out: TextIO) -> None:
         self._out: TextIO | None = out
         self._coloured = out.isatty() and "NO_COLOR" not in os.environ
         self._names: list[str] = []
-        self._width = USUAL_WIDTH
+        self._width = MIN_WIDTH
 
     def add_name(self, name: str) -> None:
-        """Gives it a colour and makes room for it."""
+        """Assign a colour to the name and widen the column for it."""
         self._names.append(name)
         self._width = max(self._width, len(name))
 
@@ -30,7 +30,7 @@ class Console:
         self.line(OWN_NAME, text)
 
     def block(self, text: str) -> None:
-        """Text without names at its lines, so that it can be copied."""
+        """Write text without names before its lines, so that it can be copied."""
         self._write(f"\n{text}\n\n")
 
     def _prefix(self, name: str) -> str:

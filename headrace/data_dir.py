@@ -1,4 +1,4 @@
-"""The directory of one ``headrace up``: its lock and its secret. The broker's files live there too."""
+"""Data directory of one ``headrace up``: its lock, its secret, and the broker's files."""
 
 import contextlib
 import fcntl
@@ -12,45 +12,45 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SECRET_BYTES = 32
-#: After a kill the last holder is still writing out its file.
-WAIT_FOR_THE_DYING_S = 5.0
+#: A killed broker may still be writing out its file.
+LOCK_TIMEOUT_S = 5.0
 
 
 class DataDirError(Exception):
-    """The directory cannot be used; the message says which and why."""
+    """The directory is unusable; the message has its path and the reason."""
 
 
 @contextmanager
 def _usable(path: Path) -> Iterator[None]:
-    """What the system refuses within is the directory's fault."""
+    """Convert every OSError into :class:`DataDirError`."""
     try:
         yield
     except OSError as error:
-        raise DataDirError(f"cannot use {path} as data directory: {error.strerror}") from error
+        raise DataDirError(f"data directory {path}: {error.strerror}; choose another with --data-dir") from error
 
 
 def prepare(path: Path) -> Path:
-    """The absolute path of the directory, made if need be, closed to other users."""
+    """Create the directory if needed, closed to other users. Return its absolute path."""
     with _usable(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return path.resolve(strict=True)
 
 
 def note_broker(data_dir: Path, url: str) -> None:
-    """For the other commands, which have to find the broker of a running ``headrace up``."""
+    """Store the broker's URL for other commands, which must find the broker of a running ``headrace up``."""
     with _usable(data_dir):
         (data_dir / "broker-url").write_text(url)
 
 
 def broker_url(data_dir: Path) -> str | None:
-    """None where there was no ``headrace up``."""
+    """Return the URL of the last ``headrace up``, or None if there was none."""
     with contextlib.suppress(OSError):
         return (data_dir / "broker-url").read_text()
     return None
 
 
 def empty_folder(data_dir: Path, name: str) -> Path:
-    """Of this name, whatever was in it before."""
+    """Create a folder, or empty an existing one."""
     folder = data_dir / name
     shutil.rmtree(folder, ignore_errors=True)
     with _usable(data_dir):
@@ -60,7 +60,7 @@ def empty_folder(data_dir: Path, name: str) -> Path:
 
 @contextmanager
 def locked(data_dir: Path) -> Iterator[int]:
-    """Holds the directory for this process and for every child that inherits the descriptor it yields."""
+    """Lock the directory for this process and for every child that inherits the yielded descriptor."""
     with _usable(data_dir):
         lock = (data_dir / "lock").open("a+b", buffering=0)
     with lock:
@@ -71,17 +71,21 @@ def locked(data_dir: Path) -> Iterator[int]:
 
 
 def _acquire(lock: int, data_dir: Path) -> None:
-    deadline = time.monotonic() + WAIT_FOR_THE_DYING_S
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 32, 0).decode(errors="replace")
             if _is_alive(holder):
-                raise DataDirError(f"{data_dir} is in use by another headrace up (pid {holder})") from None
+                raise DataDirError(
+                    f"data directory {data_dir}: in use by another headrace up (pid {holder}); stop it, or choose"
+                    " another with --data-dir"
+                ) from None
             if time.monotonic() > deadline:
                 raise DataDirError(
-                    f"{data_dir} is in use by what a killed headrace up (pid {holder or 'unknown'}) left behind"
+                    f"data directory {data_dir}: in use by the broker of a killed headrace up (pid"
+                    f" {holder or 'unknown'}); stop that broker"
                 ) from None
         time.sleep(0.05)
 
@@ -99,7 +103,7 @@ def _is_alive(pid: str) -> bool:
 
 
 def secret(data_dir: Path) -> str:
-    """The secret that signs tickets: made once, then always the same, readable by the owner only."""
+    """Return the secret that signs tickets. It is created once and is readable only by its owner."""
     path = data_dir / "secret"
     with _usable(data_dir):
         try:
@@ -112,12 +116,12 @@ def secret(data_dir: Path) -> str:
 def _read_secret(path: Path) -> str:
     found = path.read_text(encoding="ascii", errors="replace").strip()
     if len(found) < SECRET_BYTES:
-        raise DataDirError(f"{path} does not hold a secret; delete it and a new one is made")
+        raise DataDirError(f"{path}: contains no secret; delete the file, and a new one is created")
     return found
 
 
 def _create_secret(path: Path) -> None:
-    """Whole or not at all, and never over another: of two processes, both read what the first one wrote."""
+    """Create the file atomically, without replacing an existing one: two processes at once get the same secret."""
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".secret-")  # mode 0600, O_EXCL
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:

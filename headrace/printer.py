@@ -1,4 +1,4 @@
-"""What of an answer is printed as it comes, and where."""
+"""Prints an answer as it arrives."""
 
 import json
 import sys
@@ -6,15 +6,17 @@ from typing import Any
 
 
 class AnswerPrinter:
-    """To stdout goes the answer and nothing else: its text, or, ``as_json``, each of its values on a line of its own
-    once it is whole, the whole answer last. To stderr go tool calls and what a model says in place of an answer.
-    Reasoning is left out."""
+    """Printer of one answer.
+
+    stdout gets only the answer: its text, or with ``as_json`` each value on its own line once it is complete, the
+    whole answer last. stderr gets tool calls and refusals. Reasoning is not printed.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
-        self.is_whole = not as_json  # a text always is: nobody can tell what it lacks
+        self.is_complete = not as_json  # text has no mark of completeness
         self._as_json = as_json
         self._has_shown = False
-        self._text = ""  # the last of it, which tells whether the terminal's cursor stands at a line's start
+        self._text = ""  # the last piece, to see if the cursor is at the start of a line
         self._refusal = ""
 
     def take(self, name: str, data: dict[str, Any]) -> None:
@@ -23,7 +25,7 @@ class AnswerPrinter:
                 self._text = data["token"] or self._text
                 self._print(data["token"])
             case "json" if self._as_json:
-                self.is_whole = data["path"] == []
+                self.is_complete = data["path"] == []
                 self._print(_compact({"path": data["path"], "value": data["value"]}) + "\n")
             case "tool_call" if data["complete"]:
                 self._has_shown = True
@@ -31,19 +33,19 @@ class AnswerPrinter:
             case "refusal":
                 self._refusal += data["text"]
             case "start" if data["reset"]:
-                self._begin_anew()
+                self._restart()
 
     def finish(self) -> None:
-        """There will be no more. May be said twice."""
+        """End the line, and print a refusal. A second call does nothing."""
         if self._text and not self._text.endswith("\n") and sys.stdout.isatty():
             self._print("\n")
         if self._refusal:
             note(f"refusal: {self._refusal}")
         self._text = self._refusal = ""
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         if self._has_shown:
-            note(("\n" if self._text else "") + "[the answer was lost and begins anew]")
+            note(("\n" if self._text else "") + "[the answer was lost; it restarts from the beginning]")
         self._has_shown = False
         self._text = self._refusal = ""
 
@@ -54,6 +56,7 @@ class AnswerPrinter:
 
 
 def note(text: str) -> None:
+    """Print to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Asks the gateways over loopback whether they can serve, and Redis what workers offer."""
+"""Readiness of ``headrace up``: polls the gateways, and Redis for the models of the workers."""
 
 import asyncio
 import ipaddress
@@ -12,31 +12,35 @@ from shared.broker.catalog import read_catalog
 from shared.broker.client import Client, connect
 from shared.errors import BrokerUnavailable
 
-SAY_SO_AFTER_S = 60.0
+REPORT_AFTER_S = 60.0
 POLL_S = 0.1
 
 
 async def wait_ready(host: str, ports: Iterable[int], redis_url: str, console: Console) -> None:
-    """Until every gateway's ``/readyz`` answers 200 and a model is offered. What is still missing after
-    :data:`SAY_SO_AFTER_S` is told, once; the wait goes on, since the supervisor goes on trying too."""
+    """Wait until every gateway's ``/readyz`` returns 200 and a model is available.
+
+    After :data:`REPORT_AFTER_S` the missing parts are reported once. The wait continues, because the supervisor also
+    continues to restart them.
+    """
     bases = [f"http://{_reachable(host)}:{port}" for port in ports]
     loop = asyncio.get_running_loop()
-    deadline: float | None = loop.time() + SAY_SO_AFTER_S
+    deadline: float | None = loop.time() + REPORT_AFTER_S
     broker = connect(redis_url)
     async with httpx2.AsyncClient(trust_env=False, timeout=2) as client, aclosing(broker):
         while missing := await _missing(client, broker, bases):
             if deadline is not None and loop.time() > deadline:
-                console.note(f"not ready after {SAY_SO_AFTER_S:.0f} s: {'; '.join(missing)}")
+                console.note(f"not ready after {REPORT_AFTER_S:.0f} s: {'; '.join(missing)}")
                 deadline = None
             await asyncio.sleep(POLL_S)
 
 
 def for_url(host: str) -> str:
+    """Return the host as URLs have it: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def _reachable(host: str) -> str:
-    """A wildcard address is for listening; it is reached over loopback."""
+    """Return the host for a URL; loopback for a wildcard address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -47,11 +51,11 @@ def _reachable(host: str) -> str:
 
 
 async def _missing(client: httpx2.AsyncClient, broker: Client, bases: list[str]) -> list[str]:
-    """What is not ready, in words; models are asked for when the gateways are there."""
+    """List the parts that are not ready; models are checked once the gateways are ready."""
     answers = await asyncio.gather(*(_problem(client, base) for base in bases))
-    missing = [f"{base} {problem}" for base, problem in zip(bases, answers, strict=True) if problem]
-    if not missing and not await _is_something_offered(broker):
-        missing = ["no worker offers a model"]
+    missing = [f"{base}: {problem}" for base, problem in zip(bases, answers, strict=True) if problem]
+    if not missing and not await _has_model(broker):
+        missing = ["no worker has a model"]
     return missing
 
 
@@ -59,14 +63,14 @@ async def _problem(client: httpx2.AsyncClient, base: str) -> str | None:
     try:
         answer = await client.get(f"{base}/readyz")
     except httpx2.HTTPError:
-        return "does not answer"
-    return None if answer.status_code == 200 else f"says {answer.status_code} {answer.text[:200]}".strip()
+        return "no response"
+    return None if answer.status_code == 200 else f"HTTP {answer.status_code} {answer.text[:200]}".strip()
 
 
-async def _is_something_offered(broker: Client) -> bool:
-    """Redis is asked: a gateway with ``HEADRACE_AUTH`` tells only those who show who they are."""
+async def _has_model(broker: Client) -> bool:
+    """Look in Redis, because a gateway with ``HEADRACE_AUTH`` lists models only for authenticated callers."""
     try:
         catalog = await read_catalog(broker)
     except BrokerUnavailable:
         return False
-    return any(shelf.open or shelf.models for shelf in catalog.values())
+    return any(provider.open or provider.models for provider in catalog.values())

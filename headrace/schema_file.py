@@ -1,4 +1,4 @@
-"""The JSON schema of ``headrace chat --json-schema``."""
+"""Reads the JSON schema of ``headrace chat --json-schema``."""
 
 import json
 import re
@@ -8,19 +8,18 @@ LONGEST_NAME = 64
 
 
 class SchemaFileError(Exception):
-    """The file is of no use; the message says why."""
+    """The file is unusable; the message has the reason."""
 
 
 def read_schema(path: Path) -> dict[str, object]:
-    """The ``response_format`` that asks for an answer by the schema in this file. Whether it is a schema indeed, the
-    gateway will say."""
+    """Return the ``response_format`` with the schema in this file. The gateway validates the schema."""
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SchemaFileError(f"{path}: {error.strerror}") from error
     except ValueError as error:
-        raise SchemaFileError(f"{path} is not JSON: {error}") from error
+        raise SchemaFileError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(schema, dict):
-        raise SchemaFileError(f"{path} is not a JSON schema: it holds no object")
+        raise SchemaFileError(f"{path}: not a JSON object; a JSON schema is one")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem)[:LONGEST_NAME] or "answer"
     return {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}

@@ -1,7 +1,7 @@
-"""Server-sent events, bytes to events, without I/O.
+"""Decoder of server-sent events, from bytes to events, without I/O.
 
-Not httpx2's own reader, because it holds ``retry:`` back until a blank line, while a draining gateway sends it as
-its last words, without one.
+httpx2's reader does not fit: it defers ``retry:`` until a blank line, but a draining gateway sends ``retry:`` last,
+without a blank line.
 """
 
 import re
@@ -14,7 +14,7 @@ _MILLISECONDS: Final = re.compile("[0-9]{1,9}")
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """``last_event_id`` is what to resume from once this event has been taken."""
+    """One event. ``last_event_id`` is the id to resume from after this event."""
 
     name: str
     data: str
@@ -22,7 +22,7 @@ class ServerSentEvent:
 
 
 class SseDecoder:
-    """One per connection. Lines end with LF or CRLF. An event without its blank line never happened."""
+    """Decoder of one connection. Lines end with LF or CRLF. An event without its final blank line is dropped."""
 
     def __init__(self, last_event_id: str = "") -> None:
         self.retry_ms: int | None = None
@@ -32,6 +32,7 @@ class SseDecoder:
         self._rest = bytearray()
 
     def feed(self, received: bytes) -> Iterator[ServerSentEvent]:
+        """Yield the events that ``received`` completes."""
         self._rest += received
         *lines, rest = self._rest.split(b"\n")
         self._rest = rest

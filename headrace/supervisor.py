@@ -1,8 +1,8 @@
-"""Keeps a set of children alive and stops them in order.
+"""Keeps a set of children running and stops them in order.
 
-The first SIGINT, SIGTERM or SIGHUP cancels the task that entered the supervisor; on the way out everything is
-stopped: first all but the broker (SIGTERM, SIGKILL after ``stop_within_s``), then the broker in the same way, so
-that nothing writes to it any more and its file is whole. The second signal kills everything at once.
+The first SIGINT, SIGTERM or SIGHUP cancels the task that entered the supervisor. Its exit stops everything: first
+all but the broker (SIGTERM, SIGKILL after ``stop_within_s``), then the broker in the same way, so that its file is
+complete. The second signal kills everything at once.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Supervisor:
-    """``async with Supervisor(console) as supervisor``: what was started inside is gone after the block."""
+    """Context manager that stops its children at the end of its block."""
 
     def __init__(self, console: Console, *, stop_within_s: float = STOP_WITHIN_S) -> None:
         self.killed = False
         self._console = console
         self._stop_within_s = stop_within_s
-        self._first_out: dict[Child, asyncio.Task[None]] = {}
-        self._last_out: dict[Child, asyncio.Task[None]] = {}
+        self._first_to_stop: dict[Child, asyncio.Task[None]] = {}
+        self._last_to_stop: dict[Child, asyncio.Task[None]] = {}
         self._owner: asyncio.Task[object] | None = None
 
     async def __aenter__(self) -> Self:
@@ -38,20 +38,21 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._owner = None  # from here on a signal means: at once
-        if self._first_out or self._last_out:
+        self._owner = None  # from here on, a signal kills
+        if self._first_to_stop or self._last_to_stop:
             self._console.note("stopping (Ctrl-C again kills)")
-        await self._stop(self._first_out)
-        await self._stop(self._last_out)
+        await self._stop(self._first_to_stop)
+        await self._stop(self._last_to_stop)
         for number in SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
 
     def start(self, spec: ChildSpec) -> None:
-        self._start(spec, self._first_out)
+        """Start a child."""
+        self._start(spec, self._first_to_stop)
 
     def start_broker(self, spec: ChildSpec) -> None:
-        """Like :meth:`start`, but it is stopped after everything else is gone."""
-        self._start(spec, self._last_out)
+        """Start a child that is stopped after all others have ended."""
+        self._start(spec, self._last_to_stop)
 
     def _start(self, spec: ChildSpec, group: dict[Child, asyncio.Task[None]]) -> None:
         child = Child(spec, self._console)
@@ -64,7 +65,7 @@ class Supervisor:
             return
         self.killed = True
         self._console.note("killing everything")
-        for child in (*self._first_out, *self._last_out):
+        for child in (*self._first_to_stop, *self._last_to_stop):
             child.kill()
 
     async def _stop(self, group: dict[Child, asyncio.Task[None]]) -> None:
@@ -78,5 +79,5 @@ class Supervisor:
 
     def _kill(self, children: Sequence[Child]) -> None:
         for child in children:
-            self._console.note(f"{child.name} did not stop within {self._stop_within_s:g} s and is killed")
+            self._console.note(f"{child.name} did not stop within {self._stop_within_s:g} s; killing it")
             child.kill()

@@ -1,4 +1,4 @@
-"""``headrace top``: gateways, workers, queue and Redis in the terminal, by ``/ops/overview`` of any gateway."""
+"""The command ``headrace top``: gateways, workers, queue and Redis, from ``/ops/overview`` of any gateway."""
 
 import asyncio
 import signal
@@ -13,33 +13,33 @@ from rich.text import Text
 
 from headrace.printer import note
 
-_LOOK_EVERY_S: Final = 2.0
+_REFRESH_S: Final = 2.0
 _TIMEOUT: Final = httpx2.Timeout(10)
-_LATE_S: Final = 0.1
+_HIGH_LAG_S: Final = 0.1
 Overview = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """``once``: print what there is now, and no more."""
+    """Options of the command. ``once``: print the current state and exit."""
 
     url: str
     key: str | None
     once: bool
 
 
-class NotShown(Exception):
-    """Whatever is wrong, in words."""
+class OverviewUnavailable(Exception):
+    """The gateway returned no overview; the message has the reason."""
 
 
 async def top(watch: Watch) -> int:
-    """The exit code: 0, or 1 where nothing can be shown."""
+    """Show the overview. Return the exit code: 0, or 1 without an overview."""
     console = Console()
     headers = {"Authorization": f"Bearer {watch.key}"} if watch.key else {}
     async with httpx2.AsyncClient(timeout=_TIMEOUT, headers=headers) as client:
         try:
-            seen = await _look(client, watch.url)
-        except NotShown as error:
+            seen = await _fetch(client, watch.url)
+        except OverviewUnavailable as error:
             note(f"error: {error}")
             return 1
         if watch.once or not console.is_terminal:
@@ -50,29 +50,29 @@ async def top(watch: Watch) -> int:
 
 
 async def _follow(client: httpx2.AsyncClient, url: str, seen: Overview, console: Console) -> None:
-    """Until Ctrl-C. A gateway that is away leaves what was seen last, and a word."""
-    leaving = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, leaving.set)
+    """Refresh until Ctrl-C. While the gateway is unavailable, show the last overview with the problem."""
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopping.set)
     with Live(render(seen), console=console, screen=True, auto_refresh=False) as live:
-        while not leaving.is_set():
-            trouble = ""
+        while not stopping.is_set():
+            problem = ""
             try:
-                seen = await _look(client, url)
-            except NotShown as error:
-                trouble = str(error)
-            live.update(render(seen, trouble), refresh=True)
+                seen = await _fetch(client, url)
+            except OverviewUnavailable as error:
+                problem = str(error)
+            live.update(render(seen, problem), refresh=True)
             try:
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await leaving.wait()
+                async with asyncio.timeout(_REFRESH_S):
+                    await stopping.wait()
             except TimeoutError:
                 continue
 
 
-async def _look(client: httpx2.AsyncClient, url: str) -> Overview:
+async def _fetch(client: httpx2.AsyncClient, url: str) -> Overview:
     try:
         answer = await client.get(f"{url}/ops/overview")
     except httpx2.HTTPError as error:
-        raise NotShown(f"{url} does not answer: {type(error).__name__}") from None
+        raise OverviewUnavailable(f"{url}: no response ({type(error).__name__}); check --url") from None
     try:
         body = answer.json()
     except ValueError:
@@ -82,22 +82,23 @@ async def _look(client: httpx2.AsyncClient, url: str) -> Overview:
             seen: Overview = body
             return seen
         case {"error": {"message": str(message)}}:
-            raise NotShown(message)
+            raise OverviewUnavailable(message)
         case _:
-            raise NotShown(f"{url} is no gateway of Headrace's: HTTP {answer.status_code}")
+            raise OverviewUnavailable(f"{url}: not a Headrace gateway (HTTP {answer.status_code}); check --url")
 
 
-def render(seen: Overview, trouble: str = "") -> RenderableType:
+def render(seen: Overview, problem: str = "") -> RenderableType:
+    """Lay out one overview."""
     return Group(
-        Text(trouble or f"as of {seen['at']}", style="bold red" if trouble else "dim"),
-        _sums(seen),
+        Text(problem or f"as of {seen['at']}", style="bold red" if problem else "dim"),
+        _totals(seen),
         _processes("worker", seen["workers"]),
         _processes("gateway", seen["gateways"]),
         *_failures(seen),
     )
 
 
-def _sums(seen: Overview) -> Table:
+def _totals(seen: Overview) -> Table:
     used, slots = (sum(worker[name] for worker in seen["workers"]) for name in ("streams", "slots"))
     redis = seen["redis"]
     limit = f" of {_bytes(redis['limit_bytes'])}" if redis["limit_bytes"] else ""
@@ -106,8 +107,8 @@ def _sums(seen: Overview) -> Table:
     table.add_column(justify="right", style="bold")
     table.add_column(style="dim")
     table.add_row("live streams", str(seen["live"]), "")
-    table.add_row("waiting", str(seen["waiting"]), f"the oldest for {seen['oldest_waiting_s']:.1f} s")
-    table.add_row("taken per second", f"{seen['taken_per_s']:.1f}", "")
+    table.add_row("waiting", str(seen["waiting"]), f"oldest: {seen['oldest_waiting_s']:.1f} s")
+    table.add_row("claimed per second", f"{seen['taken_per_s']:.1f}", "")
     table.add_row("slots in use", f"{used}/{slots}", f"{max(0, slots - used)} free")
     table.add_row("Redis", _bytes(redis["used_bytes"]) + limit, f"{_bytes(redis['stream_bytes'])} a stream")
     return table
@@ -126,7 +127,7 @@ def _processes(kind: str, processes: list[dict[str, Any]]) -> Table:
             process["host"],
             str(process["streams"]),
             str(process["slots" if kind == "worker" else "readers"]),
-            Text(f"{process['lag_s'] * 1000:.0f} ms", style="red" if process["lag_s"] > _LATE_S else ""),
+            Text(f"{process['lag_s'] * 1000:.0f} ms", style="red" if process["lag_s"] > _HIGH_LAG_S else ""),
             "draining" if process["draining"] else "",
         )
     if not processes:
@@ -136,10 +137,10 @@ def _processes(kind: str, processes: list[dict[str, Any]]) -> Table:
 
 def _failures(seen: Overview) -> list[Text]:
     lines = [
-        Text(f"{count} failed as {reason} in {seen['counted_over_s'] // 60} minutes", style="red")
+        Text(f"{count} failed with {reason} in {seen['counted_over_s'] // 60} minutes", style="red")
         for reason, count in sorted(seen["failures"].items(), key=lambda each: -each[1])
     ]
-    return lines + [Text(f"{name} is left alone: its breaker is open", style="red") for name in seen["left_alone"]]
+    return lines + [Text(f"{name}: circuit breaker open", style="red") for name in seen["left_alone"]]
 
 
 def _bytes(count: float) -> str:
@@ -151,4 +152,5 @@ def _bytes(count: float) -> str:
 
 
 def run(watch: Watch) -> int:
+    """Run the command. Return the exit code."""
     return asyncio.run(top(watch))

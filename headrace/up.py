@@ -1,4 +1,4 @@
-"""``headrace up``: broker, gateways and workers on one machine, under one supervisor."""
+"""The command ``headrace up``: broker, gateways and workers on one machine, under one supervisor."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace import data_dir
-from headrace.banner import greeting
+from headrace.banner import banner
 from headrace.child import ChildSpec
 from headrace.console import Console
 from headrace.data_dir import DataDirError
@@ -18,22 +18,22 @@ from headrace.readiness import wait_ready
 from headrace.supervisor import Supervisor
 from shared.settings import Settings
 
-#: By which prometheus-client knows it.
+#: The variable of prometheus-client, which is not imported here because that is slow.
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 LAST_PORT = 65_535
-#: On one's own machine, Ctrl-C should not take half a minute, unless HEADRACE_DRAIN_S says that it may.
+#: Default drain. On one's own machine, Ctrl-C should not take half a minute.
 DRAIN_S = 8.0
 #: From the end of the drain to SIGKILL.
-LEAVE_WITHIN_S = 2.0
+EXIT_WITHIN_S = 2.0
 
 
 class UpError(Exception):
-    """It cannot start; the message says why. Nothing runs."""
+    """The start failed and nothing runs; the message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Gateway i of ``gateways`` (from 0) listens on ``settings.port`` + i."""
+    """Options of the command. Gateway i of ``gateways`` (from 0) listens on ``settings.port`` + i."""
 
     settings: Settings
     gateways: int
@@ -50,13 +50,15 @@ class Plan:
 
 
 async def up(plan: Plan) -> int:
-    """Runs until a signal stops it. Returns the exit code: 0, or 130 where a second signal cut the stop short.
-    Raises :class:`UpError` with nothing left running."""
+    """Run until a signal. Return the exit code: 0, or 130 if a second signal killed everything.
+
+    Raises :class:`UpError` with nothing left running.
+    """
     check_ports(plan)
     console = Console(sys.stdout)
     try:
-        with ExitStack() as held:
-            broker = prepare_broker(plan, held)
+        with ExitStack() as resources:
+            broker = prepare_broker(plan, resources)
             environment = child_environment(plan, broker)
             return await supervise(plan, console, broker, environment)
     except (DataDirError, BrokerError) as error:
@@ -64,8 +66,10 @@ async def up(plan: Plan) -> int:
 
 
 def check_ports(plan: Plan) -> None:
+    """Raise :class:`UpError` if a port is unavailable."""
     if plan.settings.port == 0 or plan.ports[-1] > LAST_PORT:
-        raise UpError(f"port {plan.settings.port}: up needs {plan.gateways} fixed port(s), from --port on")
+        last = LAST_PORT - plan.gateways + 1
+        raise UpError(f"--port {plan.settings.port}: not a port for {plan.gateways} gateway(s); use 1 to {last}")
     for port in plan.ports:
         _check_port(plan.settings.host, port)
 
@@ -74,7 +78,7 @@ def _check_port(host: str, port: int) -> None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise UpError(f"host {host}: {error.strerror}") from error
+        raise UpError(f"--host {host}: {error.strerror}; use an address of this machine") from error
     for family, kind, protocol, _, address in found:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -82,23 +86,24 @@ def _check_port(host: str, port: int) -> None:
                 probe.bind(address)
             except OSError as error:
                 reason = (error.strerror or str(error)).lower()
-                raise UpError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from error
+                raise UpError(f"{host} port {port}: {reason}; choose another with --port") from error
 
 
-def prepare_broker(plan: Plan, held: ExitStack) -> EmbeddedBroker | None:
-    """None where HEADRACE_REDIS_URL names a server that runs already."""
+def prepare_broker(plan: Plan, resources: ExitStack) -> EmbeddedBroker | None:
+    """Prepare the embedded broker. Return None if HEADRACE_REDIS_URL is set."""
     directory = data_dir.prepare(plan.data_dir)
     if "redis_url" in plan.settings.model_fields_set:
         return None
-    return held.enter_context(embedded_broker(directory))
+    return resources.enter_context(embedded_broker(directory))
 
 
 def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, str]:
+    """Return the environment of gateways and workers."""
     directory = data_dir.prepare(plan.data_dir)
     secret = plan.settings.secret
     return {
         **os.environ,
-        **_one_metrics_page(plan, directory),
+        **_shared_metrics(plan, directory),
         "PYTHONUNBUFFERED": "1",
         "HEADRACE_LOG_FORMAT": plan.settings.log_format or ("text" if sys.stdout.isatty() else "json"),
         "HEADRACE_DRAIN_S": str(plan.drain_s),
@@ -108,33 +113,37 @@ def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, st
     }
 
 
-def _one_metrics_page(plan: Plan, directory: Path) -> dict[str, str]:
-    """Workers cannot all have one port: so every gateway's page tells of all processes, which keep their figures in a
-    folder. It begins empty; a process id of another life would be taken for one of this. It is named by the port:
-    with a Redis that is named, several may run in one directory."""
+def _shared_metrics(plan: Plan, directory: Path) -> dict[str, str]:
+    """Return the setting for metrics in a shared folder, so that each gateway's page has the sum of all processes.
+
+    Workers cannot all have the same port. The folder starts empty, because process ids of an earlier run could match
+    new ones. Its name has the port, because with HEADRACE_REDIS_URL several ``headrace up`` may share a directory.
+    """
     if plan.settings.metrics_port or MULTIPROCESS_DIR in os.environ:
         return {}
     return {MULTIPROCESS_DIR: str(data_dir.empty_folder(directory, f"metrics-{plan.settings.port}"))}
 
 
 async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None, environment: dict[str, str]) -> int:
-    supervisor = Supervisor(console, stop_within_s=plan.drain_s + LEAVE_WITHIN_S)
+    """Run all children until a signal. Return the exit code."""
+    supervisor = Supervisor(console, stop_within_s=plan.drain_s + EXIT_WITHIN_S)
     try:
         async with supervisor:
             if broker is not None:
                 supervisor.start_broker(broker.spec())
                 await broker.wait_ready()
-            for spec in crew(plan, environment):
+            for spec in child_specs(plan, environment):
                 supervisor.start(spec)
             await wait_ready(plan.settings.host, plan.ports, environment["HEADRACE_REDIS_URL"], console)
-            console.block(greeting(plan.settings))
+            console.block(banner(plan.settings))
             await asyncio.Event().wait()
     except asyncio.CancelledError:  # the first signal; by now everything has been stopped
         return 130 if supervisor.killed else 0
     raise AssertionError("unreachable")
 
 
-def crew(plan: Plan, environment: dict[str, str]) -> list[ChildSpec]:
+def child_specs(plan: Plan, environment: dict[str, str]) -> list[ChildSpec]:
+    """Return the commands of all gateways and workers."""
     headrace = (sys.executable, *_module_options(), "-m", "headrace")
     gateways = [
         ChildSpec(
@@ -152,11 +161,11 @@ def crew(plan: Plan, environment: dict[str, str]) -> list[ChildSpec]:
 
 
 def _metrics_port(plan: Plan, number: int) -> dict[str, str]:
-    """One for each worker, from the one that is set on; none where none is set."""
+    """Return the port setting of a worker: consecutive ports from the configured one on, or none."""
     first = plan.settings.metrics_port
     return {"HEADRACE_METRICS_PORT": str(first + number - 1)} if first else {}
 
 
 def _module_options() -> tuple[str, ...]:
-    """``-P``, so that a ``shared/`` in the user's directory is not taken for ours; except in our own checkout."""
+    """Return ``-P``, so that a ``shared/`` in the user's directory is not imported; nothing in our own checkout."""
     return () if Path.cwd() == Path(__file__).resolve().parent.parent else ("-P",)

@@ -211,13 +211,14 @@ async def test_a_gateway_that_is_unavailable_is_asked_again() -> None:
     async with scripted(busy, page, stream(start(), done("3-2"))) as gateway:
         ended = await ask(gateway.url)
     assert ended.code == 0
-    assert "draining: leaving; trying again" in ended.err
+    assert "draining: leaving; retrying" in ended.err
 
 
-async def test_patience_ends() -> None:
+@pytest.mark.parametrize("option", ["--retry-timeout", "--patience"])
+async def test_retries_end(option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    ended = await ask(f"http://127.0.0.1:{port}", "--patience", "0.3")
+    ended = await ask(f"http://127.0.0.1:{port}", option, "0.3")
     assert (ended.code, ended.out) == (1, "")
     assert "error: gave up after 0.3 s: " in ended.err
     assert "Traceback" not in ended.err
@@ -229,7 +230,7 @@ async def test_a_reset_is_marked_and_the_answer_starts_anew() -> None:
     async with scripted(lost, again) as gateway:
         ended = await ask(gateway.url)
     assert (ended.code, ended.out) == (0, "half an ansa whole answer")
-    assert "[the answer was lost and begins anew]" in ended.err
+    assert "[the answer was lost; it restarts from the beginning]" in ended.err
 
 
 async def test_an_error_event_is_told_on_stderr() -> None:
@@ -245,7 +246,7 @@ async def test_an_error_event_is_told_on_stderr() -> None:
     [
         (refusal(400, "unknown_model", "no worker offers x", retryable=False), "unknown_model: no worker offers x"),
         (b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnope", "HTTP 404"),
-        (b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi", "not answer like"),
+        (b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi", "not a Headrace gateway"),
     ],
 )
 async def test_a_refusal_is_told_on_stderr_and_not_repeated(answer: bytes, told: str) -> None:
@@ -265,7 +266,9 @@ async def test_an_early_end_is_told() -> None:
     assert (cancel.code, cancel.err) == (1, "the answer ended early: cancelled (abandoned)\n")
 
 
-@pytest.mark.parametrize("arguments", [("--url", "localhost:8000"), ("--provider", "openai"), ("--patience", "-1")])
+@pytest.mark.parametrize(
+    "arguments", [("--url", "localhost:8000"), ("--provider", "openai"), ("--retry-timeout", "-1")]
+)
 async def test_wrong_options_are_usage_errors(arguments: tuple[str, ...]) -> None:
     ended = await finish(await headrace("chat", "Hi", *arguments))
     assert ended.code == 2
@@ -288,7 +291,7 @@ async def test_top_of_what_is_no_gateway(status: bytes, body: bytes) -> None:
     async with scripted(answer) as other:
         ended = await finish(await headrace("top", "--once", "--url", other.url))
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err == f"error: {other.url} is no gateway of Headrace's: HTTP {status[:3].decode()}\n"
+    assert ended.err == f"error: {other.url}: not a Headrace gateway (HTTP {status[:3].decode()}); check --url\n"
 
 
 # --- JSON, tools, refusals
@@ -336,7 +339,7 @@ async def test_a_schema_is_sent_under_the_name_of_its_file(tmp_path: Path, file:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(None, "No such file"), ("{oops", "is not JSON"), ("[1]", "no object"), ("\xff", "is not JSON")],
+    [(None, "No such file"), ("{oops", "not valid JSON"), ("[1]", "not a JSON object"), ("\xff", "not valid JSON")],
 )
 async def test_a_schema_that_cannot_be_read_is_a_usage_error(tmp_path: Path, content: str | None, told: str) -> None:
     file = tmp_path / "schema.json"
@@ -373,7 +376,7 @@ async def test_json_that_begins_anew_is_marked_and_lines_stay_whole() -> None:
         ended = await ask(gateway.url, "--json")
     assert ended.code == 0
     assert lines(ended.out) == [(["a"], 1), (["a"], 2), ([], {"a": 2})]
-    assert "\n[the answer was lost and begins anew]\n" in ended.err
+    assert "\n[the answer was lost; it restarts from the beginning]\n" in ended.err
     assert "\n\n" not in ended.err
 
 
@@ -613,7 +616,7 @@ async def test_what_is_cut_is_resumed_and_nothing_is_lost_or_doubled(up: Running
     assert len(proxy.stream_ids) == 1
     found = await as_json(up, proxy.stream_ids.pop())
     assert ended.out == found["text"]
-    assert ended.err.count("trying again") >= 5
+    assert ended.err.count("retrying") >= 5
 
 
 @pytest.mark.parametrize("name", ["gateway.1", "broker"])

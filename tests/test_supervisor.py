@@ -19,13 +19,13 @@ import pytest
 from redis.asyncio import Redis
 
 from headrace import data_dir as data_dirs
-from headrace.banner import greeting
+from headrace.banner import banner
 from headrace.child import DIE_WITH_PARENT
 from headrace.console import Console
 from headrace.data_dir import DataDirError
 from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker, find_server
 from headrace.supervisor import Supervisor
-from headrace.up import Plan, crew
+from headrace.up import Plan, child_specs
 from shared.settings import Settings
 from tests.ports import free_port, free_ports
 
@@ -156,13 +156,13 @@ async def test_the_secret_is_made_once_and_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["secret"]
     (tmp_path / "secret").write_text("")
-    with pytest.raises(DataDirError, match="does not hold a secret"):
+    with pytest.raises(DataDirError, match="contains no secret"):
         data_dirs.secret(tmp_path)
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataDirError, match=r"cannot use .*: Not a directory"):
+    with pytest.raises(DataDirError, match=r"data directory .*: Not a directory"):
         data_dirs.prepare(tmp_path / "file" / "sub")
 
 
@@ -185,7 +185,7 @@ async def headrace(*arguments: str, **settings: str) -> tuple[int | None, str, s
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("HEADRACE_PROT", "1", "HEADRACE_PROT: no such setting; did you mean HEADRACE_PORT?"),
+        ("HEADRACE_PROT", "1", "HEADRACE_PROT: unknown setting; did you mean HEADRACE_PORT?"),
         ("HEADRACE_LEASE_S", "soon", "HEADRACE_LEASE_S: "),
         ("HEADRACE_REDIS_URL", "http://x", "HEADRACE_REDIS_URL: "),
         ("HEADRACE_REDIS_URL", "redis://:gehe/im@x", "HEADRACE_REDIS_URL: "),
@@ -212,7 +212,7 @@ async def test_a_wrong_setting_stops_the_start(command: str, name: str, value: s
 async def test_a_gateway_without_a_secret_says_how_to_make_one() -> None:
     code, _, err = await headrace("gateway")
     assert code == 2
-    assert err.startswith("HEADRACE_SECRET is not set")
+    assert err.startswith("HEADRACE_SECRET: not set")
     assert "openssl rand -hex 32" in err
 
 
@@ -249,7 +249,8 @@ async def test_a_data_dir_in_use_stops_the_start(tmp_path: Path) -> None:
     with data_dirs.locked(tmp_path):
         code, out, err = await headrace("up", "--port", str(free_port()), "--data-dir", str(tmp_path))
     assert (code, out) == (1, "")
-    assert err == f"{tmp_path} is in use by another headrace up (pid {os.getpid()})\n"
+    assert f"{tmp_path}: in use by another headrace up (pid {os.getpid()}); " in err
+    assert err.endswith("--data-dir\n")
 
 
 @pytest.mark.parametrize("name", ["lock", "secret", "broker-url"])
@@ -257,7 +258,7 @@ async def test_a_data_dir_that_cannot_be_used_is_told(tmp_path: Path, name: str)
     (tmp_path / name).mkdir()  # refused to root too, as a permission is not
     code, out, err = await headrace("up", "--port", str(free_port()), "--data-dir", str(tmp_path))
     assert (code, out) == (1, "")
-    assert err == f"cannot use {tmp_path} as data directory: Is a directory\n"
+    assert err == f"data directory {tmp_path}: Is a directory; choose another with --data-dir\n"
 
 
 async def test_answers_are_for_nobody_else_in_a_data_dir_that_others_may_enter(tmp_path: Path) -> None:
@@ -307,7 +308,7 @@ class Up:
                 self.every_pid.add(int(match[2]))
 
     @property
-    def is_greeting(self) -> bool:
+    def is_ready(self) -> bool:
         assert self.process.returncode is None, self.text
         return "Providers: demo" in self.text
 
@@ -349,7 +350,7 @@ async def running_up(data_dir: Path, *, gateways: int = 1, workers: int = 1, **s
     up = Up(process, port, range(port, port + gateways))
     listening = asyncio.create_task(up.listen())
     try:
-        await until(lambda: up.is_greeting, "everything is ready")
+        await until(lambda: up.is_ready, "everything is ready")
         yield up
     finally:
         if process.returncode is None:
@@ -381,7 +382,7 @@ async def shell(line: str) -> str:
 
 def test_workers_do_not_fight_over_a_port_for_their_metrics(tmp_path: Path) -> None:
     plan = Plan(settings=Settings(metrics_port=9000), gateways=1, workers=3, data_dir=tmp_path)
-    ports = [spec.env["HEADRACE_METRICS_PORT"] for spec in crew(plan, {}) if spec.name.startswith("worker")]
+    ports = [spec.env["HEADRACE_METRICS_PORT"] for spec in child_specs(plan, {}) if spec.name.startswith("worker")]
     assert ports == ["9000", "9001", "9002"]
 
 
@@ -390,7 +391,7 @@ def test_the_curl_line_is_the_promised_one() -> None:
         'curl -N http://localhost:8000/chat/stream -H "Content-Type: application/json" -d '
         '\'{"provider":"demo","model":"demo","messages":[{"role":"user","content":"Tell me a story"}]}\''
     )
-    assert f"  {promised}\n" in greeting(Settings())
+    assert f"  {promised}\n" in banner(Settings())
 
 
 async def test_the_curl_line_it_prints_streams_to_the_end(up: Up) -> None:

@@ -1,4 +1,4 @@
-"""The composition root: what a gateway consists of, and how it is put together."""
+"""The composition root: the parts of a gateway, and how they are put together."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Set when this process leaves because it cannot go on; it then exits with 1.
+#: Set when this process stops because it cannot continue; it then exits with 1.
 failed = threading.Event()
 
 
@@ -61,15 +61,15 @@ def create_app(settings: Settings) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
         redirect_slashes=False,
-        # Their scripts come from elsewhere, and would run in the origin of the chat page.
+        # Their scripts come from another origin and would run in the origin of the chat page.
         docs_url=None,
         redoc_url=None,
-        # Its own would show whole URLs, and tickets are in those: gateway/edge/request_log.py has ours.
+        # FastAPI's own telemetry would show whole URLs, which contain tickets: gateway/edge/request_log.py has ours.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
     )
     for module in (
-        # They are tried in this order: what is asked for most comes first.
+        # Routes are matched in this order: the most requested ones come first.
         *(chat, streams, openai, anthropic, responses, ui_messages),
         *(listing, service, ops, page),
     ):
@@ -85,15 +85,15 @@ class _Parts:
 
     def __init__(self, settings: Settings) -> None:
         self._client = client = connect(settings.redis_url)
-        self._lines = [PipelineConnection(settings.redis_url) for _ in range(3)]
-        reading, telling, sweeping = self._lines
+        self._connections = [PipelineConnection(settings.redis_url) for _ in range(3)]
+        for_reads, for_leases, for_sweep = self._connections
         scripts = StreamScripts(settings)
         gateway_id = f"g{secrets.token_hex(4)}"
-        hub = Hub(client, reading, telling, scripts, settings, gateway_id)
+        hub = Hub(client, for_reads, for_leases, scripts, settings, gateway_id)
         backlog = Backlog(client, settings.queue_timeout_s)
         dispatch = Dispatch(client, scripts, settings, backlog)
         self.authenticator = Authenticator(settings, client)
-        rights = LiveGrants(self.authenticator.api_keys)
+        live_grants = LiveGrants(self.authenticator.api_keys)
         self.state = GatewayState(
             settings=settings,
             client=client,
@@ -103,7 +103,7 @@ class _Parts:
             dispatch=dispatch,
             tickets=Tickets(settings),
             authenticator=self.authenticator,
-            rights=rights,
+            live_grants=live_grants,
             backlog=backlog,
             glance=Glance(client),
         )
@@ -111,27 +111,27 @@ class _Parts:
         self._presence = Presence(client, gateway_id, "gateway", lambda: _load_of(hub, lag))
         sweep = Sweep(
             client,
-            sweeping,
+            for_sweep,
             scripts,
             settings,
             own_id=gateway_id,
             requeue=dispatch.enqueue,
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
-        works = (
+        loops = (
             hub.follow_tails(),
             hub.listen_for_growth(),
             hub.keep_leases(),
             hub.follow_queue_positions(),
             sweep.run(),
-            rights.run(),
+            live_grants.run(),
             backlog.run(),
             self._presence.run(),
             lag.run(),
             update_redis_metrics(client),
             _leave_if_unfit(client),
         )
-        self._tasks = [asyncio.create_task(work) for work in works]
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
         for task in self._tasks:
             task.add_done_callback(_leave_if_broken)
         settle_garbage_collector()
@@ -140,8 +140,8 @@ class _Parts:
         await cancel_all(self._tasks)
         await self._presence.leave()
         await self._client.aclose()
-        for line in self._lines:
-            await line.aclose()
+        for connection in self._connections:
+            await connection.aclose()
 
 
 def _load_of(hub: Hub, lag: LoopLag) -> Load:
@@ -150,7 +150,7 @@ def _load_of(hub: Hub, lag: LoopLag) -> Load:
 
 
 async def _leave_if_unfit(client: Client) -> None:
-    """A Redis that would drop answers stops the start; one that is away is waited for, with 503 meanwhile."""
+    """Stop the process if Redis could lose answers. If Redis is away, wait for it; requests get 503 meanwhile."""
     while True:
         try:
             await check_fitness(client)
@@ -161,13 +161,14 @@ async def _leave_if_unfit(client: Client) -> None:
 
 
 def _leave_if_broken(task: asyncio.Task[None]) -> None:
-    """Without its tasks a gateway would answer and never deliver: rather leave, and be restarted."""
+    """Stop the process when a background task fails: without it, the gateway would accept requests and never
+    deliver."""
     error = None if task.cancelled() else task.exception()
     if error is None:
         return
     if isinstance(error, BrokerUnfit):
         logger.critical("%s", error.message)
     else:
-        logger.critical("a task of the hub broke", exc_info=error)
+        logger.critical("background task failed", exc_info=error)
     failed.set()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -32,7 +32,7 @@ _BACKLOG = 2048
 
 
 def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT. Exits with 1 where the address cannot be had, or a part of the gateway broke."""
+    """Serve until SIGTERM or SIGINT. Exit with 1 if the address is unavailable or a part of the gateway failed."""
     configure_logging(settings.log_level, settings.log_format)
     try:
         tracing = tracing_of(settings, "gateway")
@@ -54,11 +54,11 @@ def run(settings: Settings) -> None:
     config = server_config(settings, EdgeMiddleware(with_cors(app, settings.cors_origins), tracing))
     port = listener.getsockname()[1]
     logger.info("listening on http://%s:%d", settings.host, port, extra={"version": VERSION})
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
-    # Or sse-starlette would cut the streams before we have said a word.
+    logging.getLogger("uvicorn.error").addFilter(_needs_trace)
+    # Otherwise sse-starlette would cut the streams before the hub has drained them.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises them again once it has drained; leaving as told is a success, not a death by signal.
+        # uvicorn raises them again once it has drained; a requested shutdown is a success, not a death by signal.
         signal.signal(number, lambda *_: None)
     _Server(config, app).run(sockets=[listener])
     tracing.close()
@@ -76,7 +76,7 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        # Said even where there are none: left out, the server would believe everybody on loopback.
+        # Passed even if empty: without it, the server would trust every peer on loopback.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=round(settings.drain_s),
@@ -84,7 +84,8 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """The first signal drains: unready, nothing new, live streams sent elsewhere. The second leaves at once."""
+    """Uvicorn server that drains on the first signal (not ready, no new work, live streams sent elsewhere) and leaves
+    at once on the second."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
@@ -101,23 +102,25 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether uvicorn's line tells something: a connection cut by us, or by the client in the middle of its request,
-    needs no trace."""
+def _needs_trace(record: logging.LogRecord) -> bool:
+    """Return False for connections cut by us, or by the client in the middle of its request: they need no trace."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, Drained | Stalled | GrantEnded | ClientDisconnect)
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Accepted connections inherit the options. A small send buffer makes a slow client felt here instead of
-    swallowing megabytes; the user timeout makes the kernel drop a peer that takes nothing for that long, which
-    closing alone would not (the socket would wait to flush)."""
+    """Open the listening socket; accepted connections inherit its options.
+
+    A small send buffer makes a slow client felt here, instead of megabytes in the kernel. The user timeout makes the
+    kernel drop a peer that takes nothing for that long; closing alone would not, because the socket would wait to
+    flush.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # Not left to the event loop: asyncio's own sets it only where the socket was made with proto=IPPROTO_TCP.
+    # asyncio sets it itself only for sockets that were made with proto=IPPROTO_TCP.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         timeout_ms = round(settings.write_deadline_s * 1000)

@@ -1,4 +1,4 @@
-"""What Redis holds, for ``/metrics``."""
+"""Memory use and stream counts of Redis, for ``/metrics``."""
 
 import asyncio
 import logging
@@ -11,20 +11,20 @@ from shared.errors import BrokerUnavailable
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S: Final = 10.0
+_READ_EVERY_S: Final = 10.0
 
 
 async def update_redis_metrics(client: Client) -> None:
-    """For ever."""
+    """Run until cancelled: read the figures from Redis every 10 seconds."""
     while True:
         try:
             memory = await read_memory(client)
         except BrokerUnavailable:
-            logger.debug("Redis says nothing of its memory")
+            logger.debug("Redis memory statistics unavailable")
         else:
             metrics.REDIS_MEMORY.set(memory.used)
             metrics.REDIS_MEMORY_LIMIT.set(memory.limit)
             metrics.LIVE_STREAMS.set(memory.live)
             if memory.stream:
                 metrics.STREAM_BYTES.set(memory.stream)
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(_READ_EVERY_S)

@@ -1,4 +1,4 @@
-"""What every request handler of this process shares; made once, in ``app.lifespan``."""
+"""State that all request handlers of this process share; made once, in ``app.lifespan``."""
 
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -29,7 +29,7 @@ class GatewayState:
     dispatch: Dispatch
     tickets: Tickets
     authenticator: Authenticator
-    rights: LiveGrants
+    live_grants: LiveGrants
     backlog: Backlog
     glance: Glance
 
@@ -45,5 +45,5 @@ async def caller(request: Request, gateway: Gateway) -> Principal:
     return await gateway.authenticator.principal(request)
 
 
-#: Who asks. Raises :class:`Unauthenticated` before a handler begins.
+#: The authenticated caller. Raises :class:`Unauthenticated` before a handler begins.
 Caller = Annotated[Principal, Depends(caller)]

@@ -124,7 +124,7 @@ async def test_tokens_are_reserved_exactly_and_settled_when_it_is_known_how_many
     key = await key_with(limited, **LIMITS)
     answers = await post_many(limited, key, "thrifty")
     assert counted(answers) == {"accepted": 12, "tokens_per_minute_exceeded": TRIES - 12}
-    assert "may take 100 tokens" in next(a for a in answers if a.status_code == 429).json()["error"]["message"]
+    assert "requires up to 100 tokens" in next(a for a in answers if a.status_code == 429).json()["error"]["message"]
     gate.set()
     await all_ended(limited, key)
     assert await remaining(limited, key) == 12 * COST - 12 * 5
@@ -162,7 +162,7 @@ async def test_what_no_limit_will_ever_leave_room_for_is_told_at_once(limited: S
     key = await key_with(limited, **LIMITS)
     answer = await post(limited, key, max_tokens=12 * COST)
     assert code_of(answer) == (422, "invalid_request")
-    assert answer.json()["error"]["message"].startswith("max_tokens: this would take up to 1204 tokens")
+    assert answer.json()["error"]["message"].startswith("max_tokens: requires up to 1204 tokens")
     long = ask("echo", "x" * 5000)
     answer = await limited.http.post(f"{limited.url}/chat", json=long, headers=bearer(key))
     assert code_of(answer) == (422, "invalid_request")

@@ -289,7 +289,7 @@ async def test_a_model_is_found_by_its_name(system: System, client: AsyncOpenAI)
     found = await client.models.retrieve("demo/demo")
     assert (found.id, found.owned_by) == ("demo/demo", "demo")
     assert found in [model async for model in client.models.list()]
-    with pytest.raises(openai.NotFoundError, match="demo has no model 'none'"):
+    with pytest.raises(openai.NotFoundError, match="unknown model 'none' of provider demo"):
         await client.models.retrieve("demo/none")
 
 

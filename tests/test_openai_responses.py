@@ -218,9 +218,9 @@ async def test_what_is_deleted_while_it_is_waited_for_is_no_answer(system: Syste
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"input": 5}, "input: must be a text or a list"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.id: there is no such item"),
-        ({"input": "hi", "previous_response_id": "resp_1"}, "previous_response_id: there is no such response"),
+        ({"input": 5}, "input: must be a string or a list"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.id: no such item"),
+        ({"input": "hi", "previous_response_id": "resp_1"}, "previous_response_id: no such response"),
         ({"input": "hi", "tools": [{"type": "web_search"}]}, "tools.0.type: only function"),
         ({"input": "hi", "truncation": "auto"}, "truncation: only 'disabled'"),
         ({"input": "hi", "background": "yes"}, "background: must be true or false"),

@@ -574,7 +574,7 @@ async def test_what_came_around_the_json_is_counted(page: Page, system: System) 
     await page.ask("Hello", model="openai/fenced")
     assert await page.until_state(*ENDED) == "done"
     assert (await page.shown()).value == {"a": 1}
-    assert "Passed over 15 characters" in await page.text_of("answer")
+    assert "Ignored 15 characters" in await page.text_of("answer")
 
 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("a", "b")]
@@ -600,7 +600,7 @@ async def test_whole_tool_calls_stand_apart(page: Page, system: System) -> None:
     await page.open_stream(await system.post("calls", tools=TOOLS))
     arguments = '{\n  "city": "Bérn",\n  "id": 12345678901234567890\n}'
     assert (await page.shown()).calls == [["get_weather", arguments], ["now", "{}"]]
-    assert "asked for a tool" in (await page.shown()).footer
+    assert "requested a tool call" in (await page.shown()).footer
 
 
 async def test_the_demo_calls_a_tool(page: Page, system: System) -> None:
@@ -687,7 +687,7 @@ async def test_a_gateway_that_asks_for_a_key(driver: Chrome, start_system: Start
     await asyncio.to_thread(driver.get, page.url)
     await page.until(lambda: is_asked(""))
     await give("hr-000000000000-wrong")
-    await page.until(lambda: is_asked("is not one of ours"))
+    await page.until(lambda: is_asked("is unknown or was revoked"))
     await give(key)
     await page.until(page._models_are_there)
     system.fake.play("told", BRIEF)
@@ -709,7 +709,7 @@ async def test_a_gateway_that_asks_for_a_key(driver: Chrome, start_system: Start
 
     await page.until(is_refused)
     await page.ask("And more", model="openai/told")
-    await page.until(lambda: is_asked("is not one of ours"))
+    await page.until(lambda: is_asked("is unknown or was revoked"))
     await give(next_key)
     assert await page.until_state(*ENDED) == "done"
 

@@ -1,4 +1,4 @@
-"""Who may touch a stream, and what it is to them: 404, 410 or the stream."""
+"""Authorises access to a stream; raises 404 or 410."""
 
 from typing import Annotated
 
@@ -16,12 +16,12 @@ from shared.protocol.ids import START, EventId, is_stream_id
 
 
 async def may_read(request: Request, gateway: Gateway, stream_id: StreamId, ticket: Ticket = None) -> Grant:
-    """By a ticket for this stream, else by credentials."""
-    return await _right(request, gateway, stream_id, ticket, Scope.READ)
+    """Authorise reading, by a ticket for this stream or else by credentials."""
+    return await _grant(request, gateway, stream_id, ticket, Scope.READ)
 
 
 async def may_cancel(request: Request, gateway: Gateway, stream_id: StreamId, ticket: Ticket = None) -> Grant:
-    return await _right(request, gateway, stream_id, ticket, Scope.CANCEL)
+    return await _grant(request, gateway, stream_id, ticket, Scope.CANCEL)
 
 
 MayRead = Annotated[Grant, Depends(may_read)]
@@ -29,29 +29,29 @@ MayCancel = Annotated[Grant, Depends(may_cancel)]
 
 
 async def read_own(
-    gateway: GatewayState, right: Grant, stream_id: str, after: EventId = START, *, most_events: int = MOST_EVENTS
+    gateway: GatewayState, grant: Grant, stream_id: str, after: EventId = START, *, most_events: int = MOST_EVENTS
 ) -> LogPage:
-    """A page of a stream that the caller has a right to. Raises :class:`StreamNotFound` also for somebody else's, so
-    that an id cannot be probed, :class:`StreamGone` for what was the caller's own, and
-    :class:`StreamRecovering` where Redis may just have lost it."""
+    """Read a page of the log of a stream that the grant covers. Raises :class:`StreamNotFound` also for streams of
+    others, so that ids cannot be probed, :class:`StreamGone` for the caller's own past stream, and
+    :class:`StreamRecovering` if Redis may have lost it a moment ago."""
     if not is_stream_id(stream_id):
         raise StreamNotFound
-    page = await run_script(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
-    if page is Lost.MAYBE:
+    log_page = await run_script(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
+    if log_page is Lost.MAYBE:
         raise StreamRecovering
-    if page is None or right.owner not in (None, page.principal):
+    if log_page is None or grant.owner not in (None, log_page.principal):
         raise StreamNotFound
-    if isinstance(page, Gone):
+    if isinstance(log_page, Gone):
         raise StreamGone
-    return page
+    return log_page
 
 
-async def _right(request: Request, gateway: GatewayState, stream_id: str, ticket: str | None, scope: Scope) -> Grant:
+async def _grant(request: Request, gateway: GatewayState, stream_id: str, ticket: str | None, scope: Scope) -> Grant:
     if ticket is not None:
         expires_at, key_id = gateway.tickets.check(ticket, stream_id, to_cancel=scope is Scope.CANCEL)
         api_keys = gateway.authenticator.api_keys
         if api_keys is not None and key_id is not None and await api_keys.was_revoked(key_id):
-            raise InvalidTicket("the key that made the ticket was revoked")
+            raise InvalidTicket("the API key that made the ticket was revoked")
         return Grant(None, expires_at, key_id)
     principal = await gateway.authenticator.principal(request)
     principal.need(scope)

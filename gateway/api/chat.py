@@ -1,4 +1,4 @@
-"""Asking for an answer: ``POST /chat/stream`` (the answer at once) and ``POST /chat`` (where to find it)."""
+"""Creates streams: ``POST /chat/stream`` (responds with the stream) and ``POST /chat`` (responds with its URLs)."""
 
 from collections.abc import AsyncGenerator
 
@@ -50,25 +50,25 @@ async def start_and_stream(
     idempotency_key: IdempotencyKey = None,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """200 and the stream as server-sent events. The same ``Idempotency-Key`` and body attach to the same stream,
-    from ``Last-Event-ID`` where given; a cursor without a known key never generates."""
+    """Create a stream and send it as server-sent events. The same ``Idempotency-Key`` and body attach to the same
+    stream, from ``Last-Event-ID`` if given; a cursor without a known key never starts a generation."""
     caller.need(Scope.CHAT)
-    right = Grant.of(caller)
+    grant = Grant.of(caller)
     cursor = parse_cursor(last_event_id)
     check_key(idempotency_key)
-    asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
+    chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     if cursor != START and not await _is_known(gateway, caller, idempotency_key):
-        return StreamResponse(_resume_without_key(), gateway.settings, gateway.rights.watch(right))
-    dispatched = await ask(gateway, caller, asked, idempotency_key, on_disconnect="cancel")
-    page = await page_of(gateway, right, dispatched, cursor)
+        return StreamResponse(_resume_without_key(), gateway.settings, gateway.live_grants.watch(grant))
+    dispatched = await ask(gateway, caller, chat_request, idempotency_key, on_disconnect="cancel")
+    log_page = await page_of(gateway, grant, dispatched, cursor)
     headers = headers_of(dispatched)
-    if page.status in TERMINAL and page.length and cursor == (page.epoch, page.length):
+    if log_page.status in TERMINAL and log_page.length and cursor == (log_page.epoch, log_page.length):
         # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
-        page = await read_own(gateway, right, dispatched.stream_id, EventId(page.epoch, page.length - 1))
+        log_page = await read_own(gateway, grant, dispatched.stream_id, EventId(log_page.epoch, log_page.length - 1))
     subscription = Subscription(
-        gateway.hub, dispatched.stream_id, cursor, page, Native(dispatched.stream_id), dispatched.place
+        gateway.hub, dispatched.stream_id, cursor, log_page, Native(dispatched.stream_id), dispatched.queue_position
     )
-    return StreamResponse(subscription.chunks(), gateway.settings, gateway.rights.watch(right), headers)
+    return StreamResponse(subscription.chunks(), gateway.settings, gateway.live_grants.watch(grant), headers)
 
 
 @router.post(
@@ -83,11 +83,11 @@ async def start_and_stream(
 async def start(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """202 and the addresses of the stream; it goes on whether anyone reads or not."""
+    """Create a stream and respond 202 with its URLs; it continues with or without readers."""
     caller.need(Scope.CHAT)
     check_key(idempotency_key)
-    asked = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
-    dispatched = await ask(gateway, caller, asked, idempotency_key, on_disconnect="continue")
+    chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
+    dispatched = await ask(gateway, caller, chat_request, idempotency_key, on_disconnect="continue")
     if not dispatched.created:
         await page_of(gateway, Grant.of(caller), dispatched, START)
     stream_id = dispatched.stream_id
@@ -103,8 +103,10 @@ async def start(
 
 @router.api_route("/chat/stream", methods=["GET", "DELETE"], include_in_schema=False)
 async def not_here() -> Response:
-    """No stream has the id ``stream``: who opens an ``EventSource`` here is told what is wrong."""
-    raise HTTPException(405, "POST here; a stream is read at /chat/stream/{stream_id}", headers={"Allow": "POST"})
+    """Explain the mistake to a client that opens an ``EventSource`` here: no stream has the id ``stream``."""
+    raise HTTPException(
+        405, "use POST to create a stream; read a stream at /chat/stream/{stream_id}", headers={"Allow": "POST"}
+    )
 
 
 async def _is_known(gateway: GatewayState, caller: Principal, key: str | None) -> bool:
@@ -113,7 +115,7 @@ async def _is_known(gateway: GatewayState, caller: Principal, key: str | None) -
 
 async def _resume_without_key() -> AsyncGenerator[bytes, None]:
     metrics.RESUMES.labels("without_key").inc()
-    message = "Last-Event-ID without a known Idempotency-Key: resume with GET /chat/stream/{id}"
+    message = "Last-Event-ID: no stream known for this Idempotency-Key; resume with GET /chat/stream/{id}"
     closing = (
         events.Error("resume_without_key", message, retryable=False),
         events.Done("error", "resume_without_key", None),

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from gateway.api.access import read_own
 from gateway.auth.grants import Grant
 from gateway.auth.principal import Principal, Scope
+from gateway.dialects.append_only import CANCELLED
 from gateway.dialects.options import ResponseOptions
 from gateway.dialects.status_codes import GenerationFailed
 from gateway.intake.dispatch import Dispatched, hash_of
@@ -63,16 +64,16 @@ async def respond(
     page = await page_of(gateway, right, dispatched, START)
     if not wish.stream:
         await first_chunk(
-            request, Subscription(gateway.hub, stream_id, START, page, NullRenderer(), dispatched.place)
+            request, Subscription(gateway.hub, stream_id, START, page, NullRenderer(), dispatched.queue_position)
         )
         return JSONResponse(whole(stream_id, await _whole_answer(gateway, stream_id)), headers=headers)
     renderer = renderer_of(stream_id)
-    subscription = Subscription(gateway.hub, stream_id, START, page, renderer, dispatched.place)
+    subscription = Subscription(gateway.hub, stream_id, START, page, renderer, dispatched.queue_position)
     first, chunks = await first_chunk(request, subscription)
     if renderer.failure is not None:
         await chunks.aclose()
         raise GenerationFailed(renderer.failure)
-    return StreamResponse(_prepended(first, chunks), gateway.settings, gateway.rights.watch(right), headers)
+    return StreamResponse(_prepended(first, chunks), gateway.settings, gateway.live_grants.watch(right), headers)
 
 
 async def ask_once(
@@ -81,14 +82,14 @@ async def ask_once(
     caller: Principal,
     asked: ChatRequest,
     key: str | None,
-    more: Mapping[str, str] | None = None,
+    extra_fields: Mapping[str, str] | None = None,
 ) -> Dispatched:
     """As :func:`ask`; a retry of an SDK's own is the stream that its first try made, unless that failed."""
     check_key(key)
     if asked.grace_s is None and asked.on_disconnect != "continue":
         asked = asked.model_copy(update={"grace_s": GRACE_S})
     if key is not None:
-        return await ask(gateway, caller, asked, key, on_disconnect="cancel", more=more)
+        return await ask(gateway, caller, asked, key, on_disconnect="cancel", extra_fields=extra_fields)
     account, body_hash = account_of(caller.id), hash_of(asked, gateway.settings.secret)
     if _is_retry(request):
         known = await find_request(gateway.client, account, body_hash)
@@ -96,7 +97,7 @@ async def ask_once(
             return Dispatched(known, None)
     else:
         await forget_request(gateway.client, account, body_hash)
-    dispatched = await ask(gateway, caller, asked, None, on_disconnect="cancel", more=more)
+    dispatched = await ask(gateway, caller, asked, None, on_disconnect="cancel", extra_fields=extra_fields)
     await remember_request(gateway.client, account, body_hash, dispatched.stream_id)
     return dispatched
 
@@ -131,7 +132,7 @@ async def _whole_answer(gateway: GatewayState, stream_id: str) -> Transcript:
     if transcript.error is not None:
         raise GenerationFailed(transcript.error)
     if transcript.done.finish_reason == "cancelled":
-        raise GenerationFailed(events.Error("cancelled", "the answer was cancelled", retryable=False))
+        raise GenerationFailed(CANCELLED)
     return transcript
 
 

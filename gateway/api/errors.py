@@ -1,4 +1,4 @@
-"""Every error as ``{"error": {"code", "message", "retryable"}}``, or as the dialect of the path has it."""
+"""Renders every error as ``{"error": {"code", "message", "retryable"}}``, or in the format of the path's dialect."""
 
 import logging
 
@@ -15,7 +15,7 @@ from shared.errors import HeadraceError, LimitReached, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
-#: Paths where SDKs ask.
+#: Paths of the SDKs.
 _OPENAI = ("/v1/chat/", "/v1/responses", "/v1/models/")
 _ANTHROPIC = "/v1/messages"
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
@@ -31,7 +31,7 @@ def install(app: FastAPI) -> None:
 def error_response(
     path: str, status: int, code: str, message: str, *, retryable: bool = False, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """In the form of the dialect that ``path`` speaks."""
+    """Build the response in the format of the dialect that belongs to ``path``."""
     if path.startswith(_OPENAI):
         status, body = openai_errors.answer(status, code, message)
     elif path.startswith(_ANTHROPIC):
@@ -39,13 +39,13 @@ def error_response(
     else:
         body = {"error": {"code": code, "message": message, "retryable": retryable}}
         return JSONResponse(body, status, headers=headers)
-    # The SDKs repeat some statuses of themselves, whether it helps or not.
+    # The SDKs retry some statuses by default, whether it helps or not.
     return JSONResponse(body, status, headers={**(headers or {}), "X-Should-Retry": str(retryable).lower()})
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HeadraceError)  # noqa: S101  what it is registered for
-    # A key stands for the answer that failed: whoever asks with it again is told of the same failure.
+    assert isinstance(error, HeadraceError)  # noqa: S101
+    # A key belongs to the failed answer: a retry with the same key would get the same failure.
     retryable = error.retryable and not (isinstance(error, GenerationFailed) and "idempotency-key" in request.headers)
     wait_s = getattr(error, "retry_after_s", None) if retryable else None
     headers = {"Retry-After": str(wait_s)} if wait_s is not None else {}
@@ -74,13 +74,14 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods(request: Request) -> set[str]:
-    """Those of the path that was asked for: the framework names only one route's, and a path may have several."""
-    if (asked := request.scope.get("route")) is None:
+    """Return the methods of the requested path: the framework names those of one route, and a path may have
+    several."""
+    if (requested := request.scope.get("route")) is None:
         return set()
-    routes = [route for route in iter_route_contexts(request.app.routes) if route.path == asked.path]
+    routes = [route for route in iter_route_contexts(request.app.routes) if route.path == requested.path]
     return {method for route in routes if route.include_in_schema for method in route.methods or ()}
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    # Starlette logs the trace itself after this answer has been sent.
-    return error_response(request.url.path, 500, "internal_error", "something went wrong here; it was logged")
+    # Starlette logs the traceback itself after this response.
+    return error_response(request.url.path, 500, "internal_error", "internal error; the server logged it")

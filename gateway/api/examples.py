@@ -1,4 +1,4 @@
-"""Requests as the description shows them. The demo answers every one, so that each can be sent as it is."""
+"""Example requests of the OpenAPI description. The demo provider answers every one, so each can be sent unchanged."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``, for OpenAI's SDKs and all that speak like them."""
+"""``POST /v1/chat/completions``, for OpenAI's SDKs and compatible clients."""
 
 from functools import partial
 
@@ -19,8 +19,8 @@ router = APIRouter()
 async def complete(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Chat Completions as OpenAI has them, from any provider. The stream can also be read, and gone on with, at
-    ``GET /chat/stream/{id}``: its id is in ``X-Stream-Id``."""
-    asked, wish = openai_chat_request.parse(await read_body(request, gateway.settings.max_body_bytes))
-    renderer = partial(ChatCompletionChunks, include_usage=wish.include_usage)
-    return await respond(request, gateway, caller, asked, wish, idempotency_key, renderer, completion)
+    """OpenAI's Chat Completions, from any provider. The stream can also be read and resumed at
+    ``GET /chat/stream/{id}``; its id is in ``X-Stream-Id``."""
+    chat_request, options = openai_chat_request.parse(await read_body(request, gateway.settings.max_body_bytes))
+    renderer = partial(ChatCompletionChunks, include_usage=options.include_usage)
+    return await respond(request, gateway, caller, chat_request, options, idempotency_key, renderer, completion)

@@ -1,7 +1,7 @@
-"""The OpenAPI description at ``/openapi.json``: what routes have in common, and how the whole is put together.
+"""The OpenAPI description at ``/openapi.json``: the parts that routes share, and how it is assembled.
 
-A route names its own statuses; the shapes come from the types that requests are parsed with and answers are made of.
-Version 3.2 is the first that can say what the events of a stream are (``itemSchema``).
+A route names its own statuses. The schemas come from the types that requests are parsed with and responses are made
+of. Version 3.2 is the first that can describe the events of a stream (``itemSchema``).
 """
 
 from collections.abc import Mapping
@@ -25,23 +25,25 @@ _ABOUT: Final = """\
 A resumable streaming gateway for LLM chat. An answer belongs to a stream, not to a connection: any number of clients
 can read it, from any point, as often as they like, until its retention ends.
 
-`POST /chat/stream` answers with the stream itself; `POST /chat` says where it is, for an `EventSource`. A connection
-that broke goes on at `GET /chat/stream/{stream_id}` with the last `id` that was seen as `Last-Event-ID`: no event is
-missed, none comes twice. An `Idempotency-Key` makes a repeated `POST` attach to the same answer.
+`POST /chat/stream` responds with the stream itself; `POST /chat` responds with its URLs, for an `EventSource`. To
+resume after a lost connection, send the last `id` as `Last-Event-ID` to `GET /chat/stream/{stream_id}`: no event is
+lost or repeated. A repeated `POST` with the same `Idempotency-Key` attaches to the same answer.
 
-Every error over HTTP has one body, `ErrorBody`. Beside those named with each route there are 400 `bad_request` and
-431 `headers_too_large`, for what is no plain HTTP/1.1 or has too large a head, and 405 `method_not_allowed`."""
+Every HTTP error has the same body, `ErrorBody`. In addition to the errors listed with each route there are 400
+`bad_request` and 431 `headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405
+`method_not_allowed`."""
 
 _EVENTS: Final = """\
-The events of the stream: what there is at once, the rest as it comes. `start` says who answers; with `"reset": true`,
-what was shown so far is to be thrown away. Then `token`, and where they were asked for `reasoning`, `tool_call` and
-`json`; `refusal` is what a model says in place of an answer that it will not give. `error` comes before `done` on
-failure, and `done` is always last: a connection that ends without it has broken, and is to be resumed.
+The events of the stream: first those that exist already, then new ones as they are generated. `start` names
+provider and model; with `"reset": true`, discard all text shown so far. Then follow `token` and, if requested,
+`reasoning`, `tool_call` and `json`; `refusal` is the text of a model that declines to answer. `error` comes before
+`done` if the stream failed. `done` is always last: a connection that ends without it was interrupted and should be
+resumed.
 
-Each `id` is a cursor. `queued`, and an `error` or `done` that the gateway says for itself, have none. A line `: ping`
-is a heartbeat."""
+Each `id` is a cursor. `queued`, and an `error` or `done` from the gateway itself, have none. A line `: ping` is a
+heartbeat."""
 
-_HEADERS: Final = {"X-Stream-Id": "the stream's id", "Location": "where to read the stream"}
+_HEADERS: Final = {"X-Stream-Id": "the stream's id", "Location": "URL of the stream"}
 _TICKET: Final = "from the `stream_url` of `POST /chat` or from `POST /chat/{stream_id}/tickets`; reads one stream"
 _SECURITY: Final[dict[str, Any]] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an API key, or a JWT"},
@@ -50,12 +52,12 @@ _SECURITY: Final[dict[str, Any]] = {
         "type": "apiKey",
         "in": "cookie",
         "name": COOKIE,
-        "description": "for browsers; what changes something must come from the own origin or an allowed one",
+        "description": "for browsers; requests that change something must come from our own or an allowed origin",
     },
     "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": _TICKET},
 }
-#: The errors that tell what a route asks its caller for.
-_ASKS_FOR: Final = {"unauthenticated": ("bearer", "api_key", "cookie"), "invalid_ticket": ("ticket",)}
+#: Error codes of a route that imply its security schemes.
+_SCHEMES_BY_CODE: Final = {"unauthenticated": ("bearer", "api_key", "cookie"), "invalid_ticket": ("ticket",)}
 
 
 def described_headers(*names: str, always: bool = True) -> dict[str, Any]:
@@ -63,13 +65,13 @@ def described_headers(*names: str, always: bool = True) -> dict[str, Any]:
 
 
 def event_stream(headers: dict[str, Any]) -> Responses:
-    """200 and the stream."""
+    """Describe a 200 response with the stream."""
     frames = {"itemSchema": _reference("Frame")}
     return {200: {"description": _EVENTS, "headers": headers, "content": {"text/event-stream": frames}}}
 
 
 def body_of(kind: type[BaseModel], examples: Mapping[str, object]) -> dict[str, Any]:
-    """For ``openapi_extra=`` of a route that parses its body itself."""
+    """Return ``openapi_extra=`` of a route that parses its body itself."""
     content = {
         "schema": _reference(kind.__name__),
         "examples": {name: {"value": value} for name, value in examples.items()},
@@ -78,7 +80,8 @@ def body_of(kind: type[BaseModel], examples: Mapping[str, object]) -> dict[str, 
 
 
 def install(app: FastAPI, *bodies: type[BaseModel], is_open: bool) -> None:
-    """``bodies``: what :func:`body_of` was asked for. ``is_open``: whether callers may come without credentials."""
+    """Install the description. ``bodies``: the models used with :func:`body_of`. ``is_open``: True if authentication
+    is disabled."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -92,14 +95,14 @@ def install(app: FastAPI, *bodies: type[BaseModel], is_open: bool) -> None:
             app.openapi_schema = _completed(made, bodies, is_open=is_open)
         return app.openapi_schema
 
-    app.openapi = describe  # type: ignore[method-assign]  # as its documentation has it
+    app.openapi = describe  # type: ignore[method-assign]  # as FastAPI's documentation recommends
 
 
 def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_open: bool) -> dict[str, Any]:
     for path in made["paths"].values():
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
-                del operation["responses"]["422"]  # the framework's, where a route has any parameter
+                del operation["responses"]["422"]  # added by the framework to every route with a parameter
             operation["security"] = _security(operation["responses"], is_open=is_open)
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
@@ -113,20 +116,20 @@ def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_
 
 
 def _security(responses: dict[str, Any], *, is_open: bool) -> list[dict[str, list[str]]]:
-    """Any one of them is enough; an empty one stands for none at all."""
-    codes = [code for answer in responses.values() for code in _codes(answer)]
-    asked = [name for code, names in _ASKS_FOR.items() if code in codes for name in names]
+    """Return alternatives, any one of which suffices; an empty one means no credentials."""
+    codes = [code for response in responses.values() for code in _codes(response)]
+    schemes = [name for code, names in _SCHEMES_BY_CODE.items() if code in codes for name in names]
     if is_open:
-        return [{}] + [{name: []} for name in asked if name == "ticket"]
-    return [{name: []} for name in asked]
+        return [{}] + [{name: []} for name in schemes if name == "ticket"]
+    return [{name: []} for name in schemes]
 
 
-def _codes(answer: dict[str, Any]) -> list[str]:
-    return list(answer.get("content", {}).get("application/json", {}).get("examples", ()))
+def _codes(response: dict[str, Any]) -> list[str]:
+    return list(response.get("content", {}).get("application/json", {}).get("examples", ()))
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter can be left out; null cannot be sent."""
+    """Remove the null type: a parameter can be left out, but null cannot be sent."""
     first, *others = schema.get("anyOf", ({},))
     if others != [{"type": "null"}]:
         return schema
@@ -134,7 +137,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
-    """What FastAPI does not see, since the handlers parse and render it themselves."""
+    """Return the schemas that FastAPI cannot see, because the handlers parse and render them themselves."""
     kinds: list[Any] = [(kind, "validation", TypeAdapter(kind)) for kind in (*bodies, ErrorBody, Usage)]
     _, made = TypeAdapter.json_schemas(kinds, ref_template=_REFERENCE)
     frames = [_frame("queued", {"type": "object", "properties": {"stream_id": {"type": "string"}}})]
@@ -147,7 +150,7 @@ def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
 
 
 def _event(kind: type[events.Event]) -> dict[str, Any]:
-    """The schema of an event's ``data``, which has every member that is not left unset."""
+    """Return the schema of an event's ``data``; every member without the default UNSET is required."""
     _, components = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
     fields = msgspec.structs.fields(kind)
     always = [field.encode_name for field in fields if field.default is not msgspec.UNSET]
@@ -157,7 +160,11 @@ def _event(kind: type[events.Event]) -> dict[str, Any]:
 def _frame(event: str, data: dict[str, Any]) -> dict[str, Any]:
     properties = {
         "event": {"const": event},
-        "id": {"type": "string", "pattern": "^[0-9]{1,15}-[0-9]{1,15}$", "description": "the cursor behind it"},
+        "id": {
+            "type": "string",
+            "pattern": "^[0-9]{1,15}-[0-9]{1,15}$",
+            "description": "the cursor after this event",
+        },
         "retry": {"type": "integer", "description": "milliseconds; in the first event of a connection"},
         "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
     }

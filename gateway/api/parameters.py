@@ -1,11 +1,11 @@
-"""Parameters of requests, and what the description says of them. The handlers check them: each error has its code."""
+"""Request parameters with their descriptions. The handlers check them, because each error has its own code."""
 
 from typing import Annotated, Final
 
 from fastapi import Header, Path, Query
 
 MOST_KEY_CHARACTERS: Final = 255
-#: Also what is no event's id and means the start.
+#: Also the values that are no event id and mean the start.
 _CURSOR: Final = "^(|0|-1|[0-9]{1,15}-[0-9]{1,15})$"
 
 StreamId = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-f]{34}$"})]
@@ -21,7 +21,7 @@ LastEventId = Annotated[
     str | None,
     Header(
         alias="Last-Event-ID",
-        description="The `id` of the last event that was seen; all that follows is sent. Absent: from the start.",
+        description="The `id` of the last event received; all later ones are sent. Absent: from the start.",
         json_schema_extra={"pattern": _CURSOR},
     ),
 ]
@@ -29,9 +29,9 @@ QueryCursor = Annotated[
     str | None,
     Query(
         alias="last_event_id",
-        description="The same for who cannot send a header. The header wins: an `EventSource` repeats its old URL.",
+        description="For clients that cannot send the header, which wins: an `EventSource` repeats its old URL.",
         json_schema_extra={"pattern": _CURSOR},
     ),
 ]
-#: Described as a way to show who one is, not as a parameter.
+#: Described as a security scheme, not as a parameter.
 Ticket = Annotated[str | None, Query(include_in_schema=False)]

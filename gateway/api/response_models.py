@@ -1,7 +1,7 @@
-"""What the JSON routes answer. The handlers' types are the description's schemas, so that neither drifts.
+"""Response bodies of the JSON routes. The handlers' return types are the description's schemas, so neither drifts.
 
-Words from a fixed list are plain strings here and listed in the schema alone: an answer that a newer worker ended is
-no reason to fail.
+Values from a fixed list are plain strings here and an enum in the schema alone: a value from a newer worker must not
+fail the response.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
@@ -17,7 +17,8 @@ FinishReason = Annotated[str, Field(json_schema_extra={"enum": [*STATUS_AFTER]})
 
 
 class Failure(TypedDict):
-    """``code`` is stable and for machines, ``message`` for people; ``retryable``: the same may succeed later."""
+    """``code`` is stable and for machines, ``message`` is for people. ``retryable``: the same request may succeed
+    later."""
 
     code: str
     message: str
@@ -31,7 +32,7 @@ class ErrorBody(TypedDict):
 
 
 class Accepted(TypedDict):
-    """``stream_url`` carries a ticket, so that an ``EventSource`` needs no header; good until ``expires_at``."""
+    """``stream_url`` contains a ticket, so that an ``EventSource`` needs no header; valid until ``expires_at``."""
 
     stream_id: str
     stream_url: str
@@ -40,14 +41,14 @@ class Accepted(TypedDict):
 
 
 class CalledFunction(TypedDict):
-    """``arguments``: the text of a JSON object."""
+    """``arguments``: a JSON object as text."""
 
     name: str
     arguments: str
 
 
 class Call(TypedDict):
-    """A call of a tool, in the form in which ``messages`` take it back."""
+    """A tool call, in the format that ``messages`` accept."""
 
     id: str
     type: Literal["function"]
@@ -55,7 +56,8 @@ class Call(TypedDict):
 
 
 class Usage(TypedDict):
-    """In tokens. ``estimated``: the provider did not say. ``tokens_saved``: what a cancel left of ``max_tokens``."""
+    """Token counts. ``estimated``: the provider reported none. ``tokens_saved``: the part of ``max_tokens`` that a
+    cancel left unused."""
 
     input_tokens: int
     output_tokens: int
@@ -64,10 +66,10 @@ class Usage(TypedDict):
 
 
 class StreamStatus(TypedDict):
-    """The answer so far. ``json`` is there once the whole of it follows the schema that was asked for,
-    ``finish_reason`` and ``usage`` once it has ended, ``error`` where it failed; ``reason`` says why it ended where
-    that is not the provider's own word. ``last_event_id`` is the cursor behind all that is told here;
-    ``position``: in the queue, 1 for the next, while nobody has taken it."""
+    """The answer so far. ``json`` is set once it is complete and matches the requested schema, ``finish_reason`` and
+    ``usage`` once the stream has ended, ``error`` if it failed. ``reason``: why it ended, if not by the provider's
+    own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
+    1 is next, until a worker takes the stream."""
 
     stream_id: str
     status: StatusWord
@@ -110,14 +112,14 @@ class StreamList(TypedDict):
 
 
 class CancelAnswer(TypedDict):
-    """``status`` may still be ``running``: the worker is told, and ends the stream within moments."""
+    """``status`` may still be ``running``: the worker is notified and ends the stream within moments."""
 
     stream_id: str
     status: StatusWord
 
 
 class TicketAnswer(TypedDict):
-    """Both URLs carry the ticket."""
+    """Both URLs contain the ticket."""
 
     stream_url: str
     status_url: str
@@ -129,7 +131,7 @@ class Health(TypedDict):
 
 
 class ModelCard(TypedDict):
-    """``id`` is ``provider/model``; ``provider/*`` stands for any name, where a provider has no list."""
+    """``id`` is ``provider/model``; ``provider/*`` means any name, for a provider without a list."""
 
     id: str
     object: Literal["model"]

@@ -1,4 +1,4 @@
-"""What operators and SDKs ask of a gateway itself: health, metrics, models."""
+"""Routes of the gateway itself: health, metrics, models."""
 
 import asyncio
 
@@ -20,13 +20,13 @@ _READY_WITHIN_S = 2.0
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """This process serves."""
+    """Respond 200: this process is running."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", responses=refusals("broker_unavailable", "broker_unfit", "draining"))
 async def readyz(gateway: Gateway) -> Health:
-    """Redis answers, and this gateway is not leaving. 503 otherwise."""
+    """Respond 200 if Redis is available and this gateway is not draining, else 503."""
     if gateway.hub.draining:
         raise Draining
     try:
@@ -39,20 +39,20 @@ async def readyz(gateway: Gateway) -> Health:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics() -> Response:
-    """For Prometheus."""
+    """Return the metrics in Prometheus' text format."""
     return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models", responses=refusals(*CALLER, "no_models"))
 async def models(gateway: Gateway, _: Caller) -> ModelList:
-    """What can be asked for. ``provider/*`` stands for any name, where a provider has no list."""
+    """List the available models. ``provider/*`` means any name, for a provider without a list."""
     catalog = await gateway.models.catalog()
     if not catalog:
         raise NoModels
     data = [
         _card(provider, model)
-        for provider, shelf in catalog.items()
-        for model in (*shelf.models, *(["*"] if shelf.open else []))
+        for provider, offer in catalog.items()
+        for model in (*offer.models, *(["*"] if offer.open else []))
     ]
     return {"object": "list", "data": data}
 
@@ -60,7 +60,7 @@ async def models(gateway: Gateway, _: Caller) -> ModelList:
 # Described by OpenAI, not here.
 @router.get("/v1/models/{name:path}", include_in_schema=False)
 async def model(gateway: Gateway, _: Caller, name: str) -> ModelCard:
-    """Whether there is one of this name."""
+    """Return the model of this name; 404 if it does not exist."""
     return _card(*await gateway.models.find(name))
 
 

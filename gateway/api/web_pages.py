@@ -1,4 +1,4 @@
-"""The chat page, the page for operators and their files, with headers that let it run nothing but what is here."""
+"""The chat page, the operators' page and their files, with headers that allow no scripts but their own."""
 
 from pathlib import Path
 from typing import Final
@@ -21,8 +21,8 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",  # tickets are in URLs
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",  # frame-ancestors, for browsers that do not know it
-    # Asked for again each time (304 where nothing changed), so that an upgrade never mixes old and new modules.
+    "X-Frame-Options": "DENY",  # frame-ancestors, for browsers without support for it
+    # Revalidated on each use (304 if unchanged), so that an upgrade never mixes old and new modules.
     "Cache-Control": "no-cache",
 }
 
@@ -44,5 +44,5 @@ async def index() -> FileResponse:
 
 @router.get("/ops", include_in_schema=False)
 async def ops() -> FileResponse:
-    """The page for operators is for everybody; what it shows is not."""
+    """Serve the operators' page; the page is public, its data is not."""
     return FileResponse(_FOLDER / "ops" / "index.html", headers=_HEADERS)

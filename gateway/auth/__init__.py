@@ -1,1 +1,1 @@
-"""Who asks, and what that gives a right to."""
+"""Authentication of callers and their grants."""

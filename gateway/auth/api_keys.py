@@ -1,4 +1,4 @@
-"""API keys: looked up in Redis, remembered for a moment."""
+"""API keys: looked up in Redis, cached briefly."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ from shared.broker.api_keys import find_api_key, split_api_key, was_revoked
 from shared.broker.client import Client
 from shared.errors import Unauthenticated
 
-#: So soon a revoked key is refused, and a new one known where it was asked for before.
+#: Delay until a revoked key is refused, and until a new key works if it was tried before.
 _FRESH_S: Final = 2.0
 _MOST_REMEMBERED: Final = 10_000
 
@@ -17,18 +17,19 @@ Found = TypeVar("Found")
 
 
 class ApiKeys:
-    """All of it raises :class:`BrokerUnavailable`."""
+    """Lookups of API keys. Every method raises :class:`BrokerUnavailable`."""
 
     def __init__(self, client: Client) -> None:
         self._keys = _Remembered(client, find_api_key)
         self._revoked = _Remembered(client, was_revoked)
 
     async def principal(self, presented: str) -> Principal:
-        """Raises :class:`Unauthenticated`, the same for whatever is wrong."""
+        """Return the key's principal. Raises :class:`Unauthenticated`, with one message for unknown and wrong
+        keys."""
         parts = split_api_key(presented)
         key = await self._keys.look_up(parts[0]) if parts is not None else None
         if parts is None or key is None or not key.matches(parts[1]):
-            raise Unauthenticated("the API key is not one of ours, or was revoked")
+            raise Unauthenticated("the API key is unknown or was revoked")
         if key.has_expired:
             raise Unauthenticated("the API key has expired")
         return Principal(f"key:{key.name}", frozenset(map(Scope, key.scopes)), key.expires_at, key.id, key.limits)
@@ -41,7 +42,7 @@ class ApiKeys:
 
 
 class _Remembered(Generic[Found]):
-    """What was found of a key, for a moment."""
+    """Results of a lookup, kept for a moment."""
 
     def __init__(self, client: Client, find: Callable[[Client, str], Awaitable[Found]]) -> None:
         self._client = client
@@ -55,7 +56,7 @@ class _Remembered(Generic[Found]):
             return known[1]
         found = await self._find(self._client, key_id)
         if len(self._found) >= _MOST_REMEMBERED:
-            self._found.clear()  # whoever tries that many ids is not worth a better way
+            self._found.clear()  # so many unknown ids are an attack: a simple bound is enough
         self._found[key_id] = (now, found)
         return found
 

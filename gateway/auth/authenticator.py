@@ -1,4 +1,4 @@
-"""From a request to a principal."""
+"""Authenticates a request: from its credentials to a principal."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -7,54 +7,54 @@ from fastapi import Request
 
 from gateway.auth.api_keys import ApiKeys
 from gateway.auth.json_web_tokens import JsonWebTokens
-from gateway.auth.loopback import is_asked_by_its_own_name
+from gateway.auth.loopback import is_addressed_by_loopback_name
 from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.edge.cors import ANY
-from gateway.edge.request_log import current
+from gateway.edge.request_log import current_request_log
 from shared.broker.api_keys import PREFIX
 from shared.broker.client import Client
 from shared.errors import Forbidden, Unauthenticated
 from shared.settings import Settings
 
-#: For browsers; whoever logs the user in sets it, ``HttpOnly; Secure; SameSite=Lax``.
+#: For browsers. The application that logs the user in sets it, ``HttpOnly; Secure; SameSite=Lax``.
 COOKIE: Final = "headrace"
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Authenticator:
     def __init__(self, settings: Settings, client: Client) -> None:
-        #: Nobody is asked who he is.
+        #: True if authentication is disabled.
         self.is_open = not settings.authentication
-        self._is_meant_for_others = bool(settings.auth or settings.trusted_proxies)
+        self._accepts_remote_clients = bool(settings.auth or settings.trusted_proxies)
         self._origins = frozenset(settings.cors_origins)
         self.api_keys = ApiKeys(client) if "keys" in settings.authentication else None
         self.tokens = JsonWebTokens(settings) if "jwt" in settings.authentication else None
 
     async def principal(self, request: Request) -> Principal:
-        """Raises :class:`Unauthenticated`, :class:`Forbidden` and :class:`BrokerUnavailable`."""
+        """Return the caller. Raises :class:`Unauthenticated`, :class:`Forbidden` and :class:`BrokerUnavailable`."""
         principal = await self._principal(request)
-        if (record := current()) is not None:
-            record.principal = principal.id
+        if (request_log := current_request_log()) is not None:
+            request_log.principal = principal.id
         return principal
 
     async def _principal(self, request: Request) -> Principal:
         if self.is_open:
-            self._check_page(request)
+            self._check_unauthenticated_page(request)
             return ANONYMOUS
         presented = _in_headers(request)
         if presented is None and (presented := request.cookies.get(COOKIE)):
             self._check_origin(request)
         if not presented:
-            raise Unauthenticated("credentials are missing: Authorization: Bearer, X-Api-Key or a cookie")
+            raise Unauthenticated("credentials are missing; send Authorization: Bearer, X-Api-Key or the cookie")
         if self.api_keys is not None and presented.startswith(PREFIX):
             return await self.api_keys.principal(presented)
         if self.tokens is not None:
             return await self.tokens.principal(presented)
-        raise Unauthenticated("the API key is not one of ours, or was revoked")
+        raise Unauthenticated("the API key is unknown or was revoked")
 
-    def _check_page(self, request: Request) -> None:
-        """Where nobody shows anything, a page of another site needs but the browser of one who may come in."""
-        if not self._is_meant_for_others and not is_asked_by_its_own_name(request):
+    def _check_unauthenticated_page(self, request: Request) -> None:
+        """Without credentials, a page of another site would only need the browser of an admitted user."""
+        if not self._accepts_remote_clients and not is_addressed_by_loopback_name(request):
             raise Forbidden(
                 "nobody is asked for a key here, so this is answered on the machine itself, under a name of its own;"
                 " HEADRACE_AUTH says who else may ask"
@@ -65,12 +65,13 @@ class Authenticator:
             raise Forbidden("this is not for another site's page, unless HEADRACE_CORS_ORIGINS names it")
 
     def _check_origin(self, request: Request) -> None:
-        """A browser sends its cookies along whoever's page asks; what changes something must come from our own."""
+        """Require requests that change something to come from our own origin or an allowed one: a browser sends its
+        cookies with requests of any page."""
         origin = request.headers.get("origin")
         if request.method in _SAFE_METHODS or origin is None or origin in self._origins:
             return
         if urlsplit(origin).netloc != request.headers.get("host"):
-            raise Forbidden("a cookie is not taken from another site's page")
+            raise Forbidden("cookies are not accepted from another site's page")
 
 
 def _in_headers(request: Request) -> str | None:

@@ -1,4 +1,4 @@
-"""The right of a live connection, which may end before the connection does: with a ticket, a token or a key."""
+"""Grants of live connections. A grant may end before its connection does: with a ticket, a token or a key."""
 
 import asyncio
 import logging
@@ -14,13 +14,13 @@ from shared.errors import BrokerUnavailable
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S: Final = 1.0
+_CHECK_EVERY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """To one stream. ``owner`` is None where a ticket was shown, which is good whoever's the stream is. ``key_id``:
-    of the key that was shown, or that made the ticket."""
+    """Access to one stream. ``owner``: None for a ticket, which grants access to its stream whoever owns it.
+    ``key_id``: the API key that was sent, or that made the ticket."""
 
     owner: str | None
     expires_at: float | None = None
@@ -32,34 +32,37 @@ class Grant:
 
 
 class GrantEnded(Exception):
-    """Not an answer: it cuts a live connection, whose client then is told 401 when it comes back."""
+    """The grant of a live connection ended: the connection is cut, and its client gets 401 when it reconnects."""
 
 
 class LiveGrants:
+    """Grants of all live connections. Notifies a connection when its grant ends."""
+
     def __init__(self, api_keys: ApiKeys | None) -> None:
         self._api_keys = api_keys
         self._watched: dict[asyncio.Future[None], Grant] = {}
 
     @contextmanager
-    def watch(self, right: Grant) -> Iterator[asyncio.Future[None]]:
-        """The future is done when the right has ended."""
+    def watch(self, grant: Grant) -> Iterator[asyncio.Future[None]]:
+        """Watch a grant; the future is done when the grant has ended."""
         ended = asyncio.get_running_loop().create_future()
-        if right.expires_at is not None or right.key_id is not None:
-            self._watched[ended] = right
+        if grant.expires_at is not None or grant.key_id is not None:
+            self._watched[ended] = grant
         try:
             yield ended
         finally:
             self._watched.pop(ended, None)
 
     async def run(self) -> None:
-        """For ever. While Redis does not answer, nothing is revoked."""
+        """Run until cancelled: end the grants of expired tickets and tokens and of revoked keys. During a Redis
+        outage, nothing is revoked."""
         while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            revoked = await self._revoked({right.key_id for right in self._watched.values() if right.key_id})
+            await asyncio.sleep(_CHECK_EVERY_S)
+            revoked = await self._revoked({grant.key_id for grant in self._watched.values() if grant.key_id})
             now = time.time()
-            for ended, right in list(self._watched.items()):
-                has_expired = right.expires_at is not None and right.expires_at <= now
-                if (has_expired or right.key_id in revoked) and not ended.done():
+            for ended, grant in list(self._watched.items()):
+                has_expired = grant.expires_at is not None and grant.expires_at <= now
+                if (has_expired or grant.key_id in revoked) and not ended.done():
                     ended.set_result(None)
 
     async def _revoked(self, key_ids: set[str]) -> set[str]:
@@ -71,5 +74,5 @@ class LiveGrants:
                 if await self._api_keys.was_revoked(key_id):
                     revoked.add(key_id)
         except BrokerUnavailable:
-            logger.debug("keys cannot be looked up")
+            logger.debug("API key lookup failed")
         return revoked

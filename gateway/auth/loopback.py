@@ -1,5 +1,7 @@
-"""Whether it is this machine that is asked: by a name of its own, as neither a proxy hands on nor a page of another
-site has its browser send, whatever that page's name resolves to (DNS rebinding).
+"""Checks whether a request is addressed to this machine, by a loopback name.
+
+A proxy does not forward such a name, and the page of another site cannot make its browser send one, even if the
+page's own name resolves to a loopback address (DNS rebinding).
 """
 
 from functools import lru_cache
@@ -16,14 +18,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def is_asked_by_its_own_name(request: Request) -> bool:
-    return _is_own(request.headers.get("host", ""))
+def is_addressed_by_loopback_name(request: Request) -> bool:
+    return _is_loopback_name(request.headers.get("host", ""))
 
 
 @lru_cache(maxsize=64)
-def _is_own(host_and_port: str) -> bool:
+def _is_loopback_name(host_and_port: str) -> bool:
     try:
-        asked = urlsplit(f"//{host_and_port}").hostname or ""
-    except ValueError:  # brackets that hold no address
+        hostname = urlsplit(f"//{host_and_port}").hostname or ""
+    except ValueError:  # brackets without an address
         return False
-    return is_loopback(asked)
+    return is_loopback(hostname)

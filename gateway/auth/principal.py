@@ -1,4 +1,4 @@
-"""A caller, and what the caller may do."""
+"""The principal: an authenticated caller with its scopes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ from shared.errors import Forbidden
 
 
 class Scope(StrEnum):
-    """``chat``: ask for answers. ``read``: read one's own. ``cancel``: stop them, and delete them. ``admin``: see
-    that others' streams are there, though not what is in them, and stop them; it has to be named."""
+    """``chat``: create streams. ``read``: read one's own. ``cancel``: stop and delete them. ``admin``: see metadata
+    of all streams, without their content, and stop them; never granted by default."""
 
     CHAT = "chat"
     READ = "read"
@@ -19,14 +19,14 @@ class Scope(StrEnum):
 
 
 SCOPES: Final = frozenset(Scope)
-#: Of who has not been given fewer.
+#: The default scopes.
 ALL_SCOPES: Final = SCOPES - {Scope.ADMIN}
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """``id`` is whose streams are whose; several keys may share one. ``expires_at`` (Unix seconds) and ``key_id`` say
-    when the right ends: at a time, with a key, or never. ``limits``: those that are not as for all."""
+    """``id``: the owner of streams; several keys may share one. ``expires_at`` (Unix seconds) and ``key_id`` limit
+    the grant: it ends at that time or with that key, or never. ``limits``: overrides of the server-wide ones."""
 
     id: str
     scopes: frozenset[Scope] = ALL_SCOPES
@@ -35,10 +35,10 @@ class Principal:
     limits: Mapping[str, int] = field(default_factory=dict)
 
     def need(self, scope: Scope) -> None:
-        """Raises :class:`Forbidden`."""
+        """Raise :class:`Forbidden` if the scope is missing."""
         if scope not in self.scopes:
-            raise Forbidden(f"these credentials may not {scope}; they lack the scope {scope}")
+            raise Forbidden(f"these credentials lack the scope {scope}")
 
 
-#: Where there is no authentication, everybody is the same one.
+#: The principal of every request if authentication is disabled.
 ANONYMOUS: Final = Principal("anonymous")

@@ -1,1 +1,1 @@
-"""What stands between the socket and the application: limits of a request's head, headers of every answer, CORS."""
+"""The layer between the socket and the application: limits of a request's head, default headers, CORS, logging."""

@@ -1,4 +1,7 @@
-"""Whether a client's machine has what was written to it: a socket takes words for one that is long gone."""
+"""Checks whether the peer has ACKed everything we wrote.
+
+A successful write proves nothing: the kernel accepts bytes for a peer that is long gone.
+"""
 
 import asyncio
 import fcntl
@@ -8,25 +11,26 @@ from typing import Final
 
 from starlette.types import Scope
 
-#: How a request's scope names the transport beneath it.
+#: Key of the transport in a request's scope.
 TRANSPORT: Final = "headrace.transport"
-_LOOK_EVERY_S: Final = 0.02
-_PATIENCE_S: Final = 2.0
+_POLL_EVERY_S: Final = 0.02
+_TIMEOUT_S: Final = 2.0
 
 
-async def was_taken(scope: Scope) -> bool:
-    """All of it, within two seconds. A proxy in between answers for itself."""
+async def was_acked(scope: Scope) -> bool:
+    """Wait up to two seconds until the peer has ACKed everything; return False if it has not. A proxy in between ACKs
+    for itself."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + _PATIENCE_S
-    while _untaken_bytes(scope[TRANSPORT]):
+    until = loop.time() + _TIMEOUT_S
+    while _unacked_bytes(scope[TRANSPORT]):
         if loop.time() > until:
             return False
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(_POLL_EVERY_S)
     return True
 
 
-def _untaken_bytes(transport: asyncio.Transport) -> int:
-    """Written and not acknowledged; as far as a system can tell that."""
+def _unacked_bytes(transport: asyncio.Transport) -> int:
+    """Return the number of bytes written and not yet ACKed, as far as the system reports it."""
     socket = transport.get_extra_info("socket")
     if transport.is_closing() or socket is None:
         return 1

@@ -1,4 +1,4 @@
-"""Pages of other origins, as far as the operator names them."""
+"""CORS: access for pages of other origins, as far as the operator names them."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,14 +8,14 @@ from starlette.types import ASGIApp
 
 ANY: Final = "*"
 _METHODS: Final = ("GET", "POST", "DELETE")
-#: The last ones are what OpenAI's and Anthropic's own clients send of themselves; a preflight knows no prefixes.
+#: The last ones are sent by OpenAI's and Anthropic's own clients. A preflight cannot list prefixes.
 _REQUEST_HEADERS: Final = (
     "Authorization",
     "Content-Type",
     "Last-Event-ID",
     "Idempotency-Key",
     "X-Api-Key",
-    "User-Agent",  # not all browsers pass over one that is set
+    "User-Agent",  # some browsers include it in the preflight if a page sets it
     *(f"anthropic-{name}" for name in ("version", "beta", "dangerous-direct-browser-access")),
     *(
         f"x-stainless-{name}"
@@ -47,7 +47,7 @@ _EXPOSED: Final = (
 
 
 def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """``app`` as it is where there are none. Credentials only for origins that are named."""
+    """Wrap ``app``; without origins, return it unchanged. Credentials are allowed only for origins that are named."""
     if not origins:
         return app
     return CORSMiddleware(

@@ -1,9 +1,9 @@
-"""What is still read of a client that was answered before it had said all.
+"""Limits for a lingering close: how much unread request body to drain, and for how long.
 
-A socket that is closed with bytes unread tells the peer to throw away what it was sent, the answer too.
+Closing a socket with unread bytes resets the connection, and the peer then discards the response as well.
 """
 
 from typing import Final
 
-MOST_UNREAD_BYTES: Final = 1024 * 1024
-UNREAD_S: Final = 5.0
+MOST_LINGER_BYTES: Final = 1024 * 1024
+LINGER_S: Final = 5.0

@@ -1,4 +1,4 @@
-"""The outermost layer of the application, around its handling of errors too."""
+"""The outermost ASGI layer, around the application's error handling too."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -7,19 +7,20 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.edge.headers import complete
-from gateway.edge.lingering_close import MOST_UNREAD_BYTES, UNREAD_S
-from gateway.edge.request_log import RequestLog, begin
+from gateway.edge.headers import with_defaults
+from gateway.edge.lingering_close import LINGER_S, MOST_LINGER_BYTES
+from gateway.edge.request_log import RequestLog, begin_request_log
 from shared.tracing import Tracing
 
-#: In a request's scope: the ``send`` for the body of an answer that has begun; all layers between only hand it on.
+#: Key in a request's scope: the ``send`` for the body of a response that has begun. All layers between only pass it
+#: on.
 SEND_BODY: Final = "headrace.send_body"
 
 
 class EdgeMiddleware:
-    """Gives every answer its header fields, has every request told of (``record.py``), and ends a connection whose
-    request was answered with its body unread: what follows might be that body or another request, and a client that
-    waited for ``100 Continue`` may send either."""
+    """Adds the default header fields, logs every request (``request_log.py``), and closes a connection whose request
+    was answered with its body unread: the next bytes might be that body or another request, and a client that waited
+    for ``100 Continue`` may send either."""
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
         self._app = app
@@ -29,8 +30,8 @@ class EdgeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = begin(scope, self._tracing)
-        exchange = _Exchange(receive, send, record, has_body=_has_body(scope))
+        request_log = begin_request_log(scope, self._tracing)
+        exchange = _Exchange(receive, send, request_log, has_body=_has_body(scope))
         scope[SEND_BODY] = exchange.send
         cut: BaseException | None = None
         try:
@@ -39,45 +40,46 @@ class EdgeMiddleware:
             cut = error
             raise
         finally:
-            record.tell(scope, cut)
+            request_log.write(scope, cut)
 
 
 class _Exchange:
-    """``send`` is no coroutine but gives the server's own: a chunk of a stream passes none more for being here."""
+    """One request and its response. ``send`` is no coroutine itself but returns the server's own, so that a chunk of
+    a stream passes no extra coroutine."""
 
-    def __init__(self, receive: Receive, send: Send, record: RequestLog, *, has_body: bool) -> None:
+    def __init__(self, receive: Receive, send: Send, request_log: RequestLog, *, has_body: bool) -> None:
         self._receive = receive
         self._send = send
-        self._record = record
-        self._is_unread = has_body
-        self._ends = False
+        self._request_log = request_log
+        self._body_is_unread = has_body
+        self._must_close = False
 
     async def receive(self) -> Message:
         message = await self._receive()
         if not message.get("more_body", False):
-            self._is_unread = False
+            self._body_is_unread = False
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             fields = list(message.get("headers", ()))
-            self._record.answered(message["status"], fields)
-            message["headers"] = complete(fields, self._record.request_id)
-            self._ends = self._is_unread
-            if self._ends:
+            self._request_log.responded(message["status"], fields)
+            message["headers"] = with_defaults(fields, self._request_log.request_id)
+            self._must_close = self._body_is_unread
+            if self._must_close:
                 message["headers"].append((b"connection", b"close"))
-        elif self._ends and not message.get("more_body", False):
+        elif self._must_close and not message.get("more_body", False):
             return self._end(message)
         return self._send(message)
 
     async def _end(self, message: Message) -> None:
-        """All but the closing, then the rest of the body, see ``unread.py``."""
-        self._ends = False
+        """Send the last chunk, drain the unread body (see ``lingering_close.py``), then end the response."""
+        self._must_close = False
         await self._send({**message, "more_body": True})
-        left = MOST_UNREAD_BYTES
+        left = MOST_LINGER_BYTES
         with suppress(TimeoutError):
-            async with asyncio.timeout(UNREAD_S):
-                while self._is_unread and left > 0:
+            async with asyncio.timeout(LINGER_S):
+                while self._body_is_unread and left > 0:
                     left -= len((await self.receive()).get("body", b""))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -1,9 +1,9 @@
-"""HTTP/1.1 on a connection, with the limits and refusals that the server beneath has not.
+"""HTTP/1.1 on a connection, with limits and refusals that the server underneath lacks.
 
-The parser itself refuses what two readers could take for different requests: two lengths, a length and an encoding,
-bare line feeds, bad chunks. Left to us are requests that it lets through although they are of that kind, fields that
-trail a body, which the server would take for fields of the head, and heads without end: neither of them bounds their
-size, their number of fields or their time.
+The parser itself refuses requests that two readers could interpret differently: two lengths, a length and an
+encoding, bare line feeds, bad chunks. Three things are left to this module: ambiguous requests that the parser
+accepts, trailer fields after a body (the server would take them for header fields), and endless heads (neither
+parser nor server bounds their size, their number of fields or their time).
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.edge.acked import TRANSPORT
 from gateway.edge.headers import ALWAYS, NO_STORE
-from gateway.edge.lingering_close import MOST_UNREAD_BYTES, UNREAD_S
+from gateway.edge.lingering_close import LINGER_S, MOST_LINGER_BYTES
 from shared.settings import Settings
 
-#: Of the request line and all fields. Tokens of identity providers are the largest that is sent in earnest.
+#: Limit for the request line plus all fields. Tokens of identity providers are the largest legitimate fields.
 MOST_HEAD_BYTES: Final = 32 * 1024
 MOST_FIELDS: Final = 100
 
@@ -28,7 +28,7 @@ _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """The answer to a request that does not reach the application."""
+    """The response to a request that does not reach the application."""
 
     status: HTTPStatus
     code: str
@@ -36,7 +36,7 @@ class _Refusal:
 
 
 class _Refused(Exception):
-    """Leaves the parser through the server, which then asks for an answer. Made anew each time: one that is kept
+    """Leaves the parser through the server, which then requests a response. Made anew each time: a shared instance
     would keep the frames, and so the connections, that it was ever raised in."""
 
     def __init__(self, refusal: _Refusal) -> None:
@@ -44,11 +44,11 @@ class _Refused(Exception):
         self.refusal = refusal
 
 
-_NOT_HTTP: Final = _Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "this is not HTTP/1.1")
+_NOT_HTTP: Final = _Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "the request is not valid HTTP/1.1")
 _TOO_LARGE: Final = _Refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "headers_too_large",
-    f"the request's head has more than {MOST_HEAD_BYTES} bytes or {MOST_FIELDS} fields",
+    f"the request's headers exceed {MOST_HEAD_BYTES} bytes or {MOST_FIELDS} fields; send fewer or shorter headers",
 )
 
 
@@ -57,26 +57,26 @@ def _bad(message: str) -> _Refused:
 
 
 class EdgeProtocol(HttpToolsProtocol):
-    """One connection. Whatever is refused here ends it, so that nothing that follows is taken for a request."""
+    """One connection. Every refusal ends it, so that nothing after it is taken for a request."""
 
-    #: A head that is not whole after this never will be.
+    #: A head must be complete within this time.
     deadline_s: ClassVar[float] = 30
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._refusal = _NOT_HTTP
         self._in_head = False
-        self._idle_bytes = 0  # came since the last of a body, or the end of a head
-        self._left = 0
-        self._deadline: asyncio.TimerHandle | None = None  # runs while a head is awaited
+        self._idle_bytes = 0  # received since the last body byte, or the end of a head
+        self._linger_bytes_left = 0
+        self._head_timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
         self._lingering: asyncio.TimerHandle | None = None  # runs once a request was refused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._has_head()
+        self._stop_head_timer()
         if self._lingering is not None:
             self._lingering.cancel()
         super().connection_lost(exc)
@@ -86,7 +86,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._drop(data)
             return
         if self.cycle is not None and not self.cycle.more_body:
-            self._await_head()
+            self._start_head_timer()
         self._idle_bytes += len(data)
         super().data_received(data)
         if self._idle_bytes > MOST_HEAD_BYTES and self._lingering is None and not self.transport.is_closing():
@@ -96,17 +96,17 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope[TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]  # beyond ASGI
         self._in_head = True
-        self._await_head()
+        self._start_head_timer()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Of the head alone: what trails a body is no field of the request, whoever let it through."""
+        """Pass on fields of the head alone: trailers after a body are not header fields of the request."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._idle_bytes = 0
-        self._has_head()
+        self._stop_head_timer()
         try:
             self._check()
         except _Refused as error:
@@ -114,7 +114,7 @@ class EdgeProtocol(HttpToolsProtocol):
             raise
         super().on_headers_complete()
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser takes nothing more of this connection
+            self.cycle.keep_alive = False  # the parser accepts nothing more on this connection
 
     def on_body(self, body: bytes) -> None:
         self._idle_bytes = 0
@@ -128,13 +128,13 @@ class EdgeProtocol(HttpToolsProtocol):
         self._refuse(self._refusal)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """No news: it is ignored, as the standard has it, and the log is not the client's to fill."""
+        """Log nothing: the standard lets a server ignore it, and a client must not be able to fill the log."""
 
     def _check(self) -> None:
-        """Raises :class:`_Refused`."""
+        """Raise :class:`_Refused` for a head over the limits, or one that proxies interpret differently."""
         version = self.parser.get_http_version()
         if version not in _VERSIONS:
-            raise _bad("only HTTP/1.1 and HTTP/1.0 are spoken here")
+            raise _bad("only HTTP/1.1 and HTTP/1.0 are supported")
         size, hosts, encoding = len(self.url), 0, b""
         for name, value in self.headers:
             size += len(name) + len(value) + 4
@@ -145,55 +145,55 @@ class EdgeProtocol(HttpToolsProtocol):
         if size > MOST_HEAD_BYTES or len(self.headers) > MOST_FIELDS:
             raise _Refused(_TOO_LARGE)
         if hosts > 1 or (hosts == 0 and version == "1.1"):
-            raise _bad("there must be one Host")
+            raise _bad("Host: must be sent exactly once")
         if encoding and (version == "1.0" or encoding.lower() != b"chunked"):
-            # Proxies differ in what they make of these.
-            raise _bad("the only Transfer-Encoding is chunked, with HTTP/1.1")
+            # Proxies interpret these differently.
+            raise _bad("Transfer-Encoding: only chunked is supported, with HTTP/1.1")
         if self.parser.should_upgrade() and (encoding or self._length() > 0):
-            # The parser would drop the body, and the answer be one to an empty request.
-            raise _bad("there is no other protocol to upgrade to; leave Upgrade out")
+            # The parser would drop the body, and the application would see an empty request.
+            raise _bad("Upgrade: not supported; leave it out")
 
     def _length(self) -> int:
         return next((int(value) for name, value in self.headers if name == b"content-length"), 0)
 
     def _refuse(self, refusal: _Refusal) -> None:
-        """An answer, if the next one on this connection would be to what is refused; else nothing but the end: a
-        client takes what comes for the answer to its earlier request."""
-        self._has_head()
+        """Respond only if the next response on this connection would be to the refused request; otherwise just close:
+        a client would take the response for that to its earlier request."""
+        self._stop_head_timer()
         cycle = self.cycle
         is_idle = (cycle is None or cycle.response_complete) and not self.pipeline
         if is_idle or (cycle is not None and not cycle.response_started and cycle.more_body and not self.pipeline):
             self.transport.write(_rendered(refusal))
         if is_idle and self.transport.can_write_eof():
             self.transport.write_eof()
-            self._left = MOST_UNREAD_BYTES
-            self._lingering = self.loop.call_later(UNREAD_S, self.transport.close)
+            self._linger_bytes_left = MOST_LINGER_BYTES
+            self._lingering = self.loop.call_later(LINGER_S, self.transport.close)
         else:
             self.transport.close()
 
     def _drop(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
+        self._linger_bytes_left -= len(data)
+        if self._linger_bytes_left < 0:
             self.transport.close()
 
-    def _await_head(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(self.deadline_s, self._late)
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.deadline_s, self._on_head_timeout)
 
-    def _late(self) -> None:
-        """What trickles in behind a request whose answer is under way is no reason to cut that."""
-        self._deadline = None
+    def _on_head_timeout(self) -> None:
+        """Close the connection, unless a response is under way: late bytes behind it are no reason to cut it."""
+        self._head_timer = None
         if not self.pipeline and (self.cycle is None or self.cycle.response_complete):
             self.transport.close()
 
-    def _has_head(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 def protocol(settings: Settings) -> type[EdgeProtocol]:
-    """What the server makes of each connection."""
+    """Return the class that the server instantiates for each connection."""
 
     class Protocol(EdgeProtocol):
         deadline_s = settings.request_deadline_s

@@ -1,6 +1,6 @@
-"""What is told of one request: a line in the log and, where traces are on, a span.
+"""Log line and, if tracing is on, span of one request.
 
-Neither has a query (tickets are in it), a header or a body: the path is the route's template.
+Neither contains a query (tickets are in it), a header or a body. The path is the route's template.
 """
 
 import logging
@@ -19,21 +19,21 @@ from shared.tracing import NO_SPAN, Span, Tracing
 logger = logging.getLogger(__name__)
 
 _GOOD_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-#: Asked for all the time; told at the level debug.
+#: Requested all the time; logged at level debug.
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics", "/ops/overview", "/page"})
-#: Where streams are made, and so where traces begin.
+#: Paths that create streams, and so start traces.
 _TRACED: Final = ("/chat", "/v1/", "/api/chat")
 
 
 class RequestLog:
-    """``request_id``: the caller's own ``X-Request-Id`` where it is a plain word, else ours. ``principal``: who
-    asked, once that is known. ``span`` is that of the request; the caller's ``traceparent`` is its parent."""
+    """``request_id``: the caller's own ``X-Request-Id`` if it is a plain word, else ours. ``principal``: the caller,
+    once authenticated. ``span``: the request's; the caller's ``traceparent`` is its parent."""
 
     def __init__(self, scope: Scope, tracing: Tracing) -> None:
         headers = dict(scope["headers"])
-        asked_id = headers.get(b"x-request-id", b"")
-        good = _GOOD_ID.fullmatch(asked_id)
-        self.request_id = asked_id.decode() if good else secrets.token_hex(8)
+        sent_id = headers.get(b"x-request-id", b"")
+        is_plain = _GOOD_ID.fullmatch(sent_id)
+        self.request_id = sent_id.decode() if is_plain else secrets.token_hex(8)
         self.principal: str | None = None
         self.span: Span = NO_SPAN
         self._tracing = tracing
@@ -50,16 +50,16 @@ class RequestLog:
         return self._tracing.is_on
 
     def resumed(self, traceparent: str, how: str) -> None:
-        """A reader came back to a stream: its trace goes on with this request, which :attr:`can_be_traced`."""
+        """Continue the stream's trace with this request, because a reader resumed. Requires :attr:`can_be_traced`."""
         self._start_span(traceparent)
         self.span.event("resume", {"headrace.resume": how})
 
-    def answered(self, status: int, fields: list[Field]) -> None:
+    def responded(self, status: int, fields: list[Field]) -> None:
         self._status = status
         self._stream_id = next((value.decode() for name, value in fields if name == b"x-stream-id"), None)
 
-    def tell(self, scope: Scope, cut: BaseException | None) -> None:
-        """When all of it is over. ``cut``: what ended it before its end."""
+    def write(self, scope: Scope, cut: BaseException | None) -> None:
+        """Write the line once the request is over. ``cut``: the exception that ended it early."""
         path = _template(scope)
         line: dict[str, Any] = {
             "request_id": self.request_id,
@@ -84,34 +84,34 @@ class RequestLog:
 
     def _end_span(self, line: dict[str, Any]) -> None:
         self.span.rename(f"{self._method} {line['path']}" if line["path"] else self._method)
-        told = {"http.route": "path", "http.response.status_code": "status", "headrace.stream_id": "stream_id"}
-        self.span.set({name: line[key] for name, key in told.items() if line[key]})
+        attributes = {"http.route": "path", "http.response.status_code": "status", "headrace.stream_id": "stream_id"}
+        self.span.set({name: line[key] for name, key in attributes.items() if line[key]})
         if self._status is None or self._status >= 500:
             self.span.fail(str(self._status or line["cut"]))
         self.span.end()
 
 
-_current: ContextVar[RequestLog | None] = ContextVar("record", default=None)
+_current: ContextVar[RequestLog | None] = ContextVar("request_log", default=None)
 
 
-def begin(scope: Scope, tracing: Tracing) -> RequestLog:
-    """Of the request that this task is there for."""
-    record = RequestLog(scope, tracing)
-    _current.set(record)
-    return record
+def begin_request_log(scope: Scope, tracing: Tracing) -> RequestLog:
+    """Start the log of the request that this task handles."""
+    request_log = RequestLog(scope, tracing)
+    _current.set(request_log)
+    return request_log
 
 
-def current() -> RequestLog | None:
+def current_request_log() -> RequestLog | None:
     return _current.get()
 
 
 def _stream_id(scope: Scope) -> str | None:
-    """As it was asked for; whatever else may stand there is the caller's own word."""
-    asked: str = scope.get("path_params", {}).get("stream_id", "")
-    return asked if is_stream_id(asked) else None
+    """Return the stream id in the path, if it is one; anything else there is the caller's text."""
+    in_path: str = scope.get("path_params", {}).get("stream_id", "")
+    return in_path if is_stream_id(in_path) else None
 
 
 def _template(scope: Scope) -> str | None:
-    """None for what no route is there for."""
+    """Return the route's template; None if no route matches."""
     path: str | None = getattr(scope.get("route"), "path", None)
     return path or ("/page" if scope["path"].startswith("/page/") else None)

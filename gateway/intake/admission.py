@@ -1,4 +1,4 @@
-"""What a request takes of its principal's limits, and how that is told. create.lua counts (docs/limits.md)."""
+"""Rate limits of a request: its demand, the refusal and the headers. create.lua counts (docs/limits.md)."""
 
 import math
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from shared.settings import Settings
 
 _LONGEST_WAIT_S: Final = 60
 _MESSAGES: Final = {
-    "requests_per_minute": "there were {limit} requests within this minute, which is the limit",
-    "tokens_per_minute": "this request may take {asked} tokens; of {limit} in a minute {used} are taken",
-    "tokens_per_day": "this request may take {asked} tokens; of {limit} on a day (UTC) {used} are taken",
-    "concurrent_streams": "{limit} streams run or wait at once, which is the limit",
+    "requests_per_minute": "limit of {limit} requests per minute reached",
+    "tokens_per_minute": "requires up to {demand} tokens; {used} of {limit} tokens per minute are used",
+    "tokens_per_day": "requires up to {demand} tokens; {used} of {limit} tokens per day (UTC) are used",
+    "concurrent_streams": "limit of {limit} concurrent streams reached",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """``used`` is None where there are no limits."""
+    """An admitted request. ``used``: None if there are no limits."""
 
     demand: Demand
     used: Used | None
@@ -33,22 +33,22 @@ class Admission:
         return {} if self.used is None else _headers(self.demand.limits, self.used)
 
 
-def demand_of(principal: Principal, asked: ChatRequest, settings: Settings) -> Demand:
-    """Raises :class:`InvalidRequest` for one that no limit will ever leave room for."""
+def demand_of(principal: Principal, chat_request: ChatRequest, settings: Settings) -> Demand:
+    """Return the demand. Raises :class:`InvalidRequest` for a request that no limit will ever leave room for."""
     limits = settings.limits.changed(principal.limits)
-    sent = Estimate(asked.prompt_characters, 0).prompt_tokens
-    tokens = sent + (settings.tokens_assumed if asked.max_tokens is None else asked.max_tokens)
+    prompt_tokens = Estimate(chat_request.prompt_characters, 0).prompt_tokens
+    tokens = prompt_tokens + (settings.tokens_assumed if chat_request.max_tokens is None else chat_request.max_tokens)
     most = limits.most_tokens
-    if most and sent + (asked.max_tokens or 0) > most:
-        field = "messages" if sent > most else "max_tokens"
-        raise InvalidRequest(f"{field}: this would take up to {tokens} tokens; the limit of its owner is {most}")
+    if most and prompt_tokens + (chat_request.max_tokens or 0) > most:
+        field = "messages" if prompt_tokens > most else "max_tokens"
+        raise InvalidRequest(f"{field}: requires up to {tokens} tokens, above your limit of {most}")
     return Demand(account_of(principal.id), limits, min(tokens, most) if most else tokens)
 
 
 def refusal(demand: Demand, limited: Limited) -> LimitReached:
     used = {"tokens_per_minute": limited.used.tokens, "tokens_per_day": limited.used.tokens_today}
     message = _MESSAGES[limited.limit].format(
-        limit=getattr(demand.limits, limited.limit), asked=demand.tokens, used=used.get(limited.limit)
+        limit=getattr(demand.limits, limited.limit), demand=demand.tokens, used=used.get(limited.limit)
     )
     headers = _headers(demand.limits, limited.used)
     headers["Retry-After"] = str(min(_LONGEST_WAIT_S, max(1, math.ceil(limited.wait_s))))
@@ -56,8 +56,8 @@ def refusal(demand: Demand, limited: Limited) -> LimitReached:
 
 
 def _headers(limits: Limits, used: Used) -> dict[str, str]:
-    """As OpenAI's SDKs know them, and the one of them that is nearest to its end as an Internet draft has it
-    (draft-ietf-httpapi-ratelimit-headers-07)."""
+    """Return the headers that OpenAI's SDKs read, and those of an Internet draft for the limit that is nearest to
+    exhaustion (draft-ietf-httpapi-ratelimit-headers-07)."""
     rows = [
         ("Requests", limits.requests_per_minute, used.requests, used.requests_reset_s),
         ("Tokens", limits.tokens_per_minute, used.tokens, used.tokens_reset_s),

@@ -1,4 +1,4 @@
-"""How many streams wait for a worker, for how long, and how fast they are taken: Redis' word, a second old."""
+"""Statistics of the queue: its length, its wait and its drain rate, read from Redis every second."""
 
 import asyncio
 import logging
@@ -14,55 +14,56 @@ from shared.errors import BrokerUnavailable, QueueFull
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S: Final = 1.0
+_READ_EVERY_S: Final = 1.0
 _MEASURED_OVER_S: Final = 30
 _LONGEST_WAIT_S: Final = 60
 
 
 class Backlog:
-    """``longest_wait_s``: the queue timeout; who would wait for longer is better told at once."""
+    """``longest_wait_s``: the queue timeout. A request that would wait longer is refused at once."""
 
     def __init__(self, client: Client, longest_wait_s: float) -> None:
         self.waiting = 0
         self._client = client
         self._longest_wait_s = longest_wait_s
-        self._taken: deque[tuple[float, int]] = deque(maxlen=round(_MEASURED_OVER_S / _LOOK_EVERY_S) + 1)
+        self._taken: deque[tuple[float, int]] = deque(maxlen=round(_MEASURED_OVER_S / _READ_EVERY_S) + 1)
 
     def check(self) -> None:
-        """Raises :class:`QueueFull` where what waits already takes longer than anyone may wait."""
+        """Raise :class:`QueueFull` if the streams that wait already take longer than the queue timeout."""
         rate = self.drain_rate
         if rate and self.waiting / rate > self._longest_wait_s:
             seconds = round(self.waiting / rate)
             metrics.REFUSALS.labels(QueueFull.code).inc()
-            raise self.refusal(f"{self.waiting} requests wait already, for which it takes about {seconds} s")
+            raise self.refusal(f"the queue is full: {self.waiting} requests wait, about {seconds} s")
 
     def refusal(self, message: str) -> QueueFull:
-        """To be tried again when a tenth of what waits has been taken: so not all who were refused find it full."""
+        """Suggest a retry once a tenth of the queue has been taken, so that retries do not all come to a full
+        queue."""
         rate = self.drain_rate
         wait_s = math.ceil(self.waiting / 10 / rate) if rate else _LONGEST_WAIT_S / 4
         return QueueFull(message, round(min(_LONGEST_WAIT_S, max(1, wait_s))))
 
     @property
     def drain_rate(self) -> float:
-        """Streams taken per second, lately; 0 where none was."""
+        """Streams taken per second over the last 30 s; 0 if none."""
         if len(self._taken) <= 1:
             return 0
         (first_at, first), (last_at, last) = self._taken[0], self._taken[-1]
         return max(0, last - first) / (last_at - first_at)
 
     async def run(self) -> None:
-        """For ever."""
+        """Run until cancelled: read the queue's statistics and export them as metrics."""
         while True:
             try:
                 self.waiting, oldest, taken = await run_commands(
                     self._client, [("ZCARD", WAITING), ("ZRANGE", WAITING, 0, 0, "WITHSCORES"), ("GET", TAKEN)]
                 )
             except BrokerUnavailable:
-                logger.debug("the queue is out of reach")
+                logger.debug("queue statistics unavailable")
                 metrics.REDIS_UP.set(0)
             else:
                 metrics.REDIS_UP.set(1)
                 self._taken.append((time.monotonic(), int(taken or 0)))
                 metrics.QUEUE_DEPTH.set(self.waiting)
                 metrics.QUEUE_OLDEST.set(max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0)
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_READ_EVERY_S)

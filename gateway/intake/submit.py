@@ -22,7 +22,7 @@ async def ask(
     key: str | None,
     *,
     on_disconnect: OnDisconnect,
-    more: Mapping[str, str] | None = None,
+    extra_fields: Mapping[str, str] | None = None,
 ) -> Dispatched:
     """Make a stream, or find the one that ``key`` stands for. ``more``: what a dialect keeps with it, as fields of
     its state. Raises what :meth:`Dispatch.dispatch` does, :class:`Draining` and :class:`UnknownModel`."""
@@ -39,7 +39,7 @@ async def ask(
         principal=caller,
         idempotency_key=key,
         on_disconnect=on_disconnect,
-        more=more or {},
+        extra_fields=extra_fields or {},
     )
 
 
@@ -49,11 +49,11 @@ def check_key(key: str | None) -> None:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
 
 
-async def page_of(gateway: GatewayState, right: Grant, dispatched: Dispatched, cursor: EventId) -> LogPage:
+async def page_of(gateway: GatewayState, grant: Grant, dispatched: Dispatched, cursor: EventId) -> LogPage:
     """What the log says; a stream that was just made has nothing to ask for."""
     if dispatched.created:
-        return LogPage(Status.QUEUED, right.owner or "", 0, 0, 1, [])
-    page = await read_own(gateway, right, dispatched.stream_id, cursor)
+        return LogPage(Status.QUEUED, grant.owner or "", 0, 0, 1, [])
+    page = await read_own(gateway, grant, dispatched.stream_id, cursor)
     if page.status is Status.QUEUED:  # its job may be lost
         await gateway.dispatch.enqueue(dispatched.stream_id)
     return page

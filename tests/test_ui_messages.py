@@ -184,7 +184,7 @@ async def test_images_denied_calls_and_calls_without_an_end(system: System) -> N
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"id": ""}, "id: must be a text"),
+        ({"id": ""}, "id: must be a string"),
         ({"messages": "hi"}, "messages: must be a list"),
         ({"messages": []}, "messages: "),
         ({"messages": [{"role": "tool", "parts": []}]}, "messages.0.role: must be"),

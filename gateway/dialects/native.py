@@ -1,6 +1,6 @@
-"""The native dialect, design §5: an event is ``id``, ``event`` and the stored JSON as ``data``.
+"""Native dialect: an event is ``id``, ``event`` and the stored JSON as ``data`` (docs/protocol.md).
 
-Synthetic frames carry no ``id:``, so that a client's cursor stays on what the stream really holds.
+Synthetic frames carry no ``id:``, so that a client's cursor stays at an event that the stream really contains.
 """
 
 import msgspec
@@ -10,27 +10,27 @@ from shared.protocol import events
 
 
 class Native:
-    """Events of a stream are rendered once, however many clients they go to."""
+    """Renderer of the native dialect. A batch is rendered once for all its clients."""
 
     resumable = True
 
     def __init__(self, stream_id: str) -> None:
         self._stream_id = stream_id
 
-    def queued(self, place: int) -> bytes:
-        return _synthetic(b"queued", {"stream_id": self._stream_id, "position": place or None})
+    def queued(self, queue_position: int) -> bytes:
+        return _synthetic(b"queued", {"stream_id": self._stream_id, "position": queue_position or None})
 
-    def render(self, run: Batch) -> bytes:
-        if run.native is None:
-            frames = [frame(at, stored) for at, stored in run.events]
-            if run.reset:
-                frames[:1] = self._reset(*run.events[0])
-            run.native = b"".join(frames)
-        return run.native
+    def render(self, batch: Batch) -> bytes:
+        if batch.native is None:
+            frames = [frame(at, stored) for at, stored in batch.events]
+            if batch.reset:
+                frames[:1] = self._reset(*batch.events[0])
+            batch.native = b"".join(frames)
+        return batch.native
 
     def _reset(self, at: bytes, stored: bytes) -> list[bytes]:
-        """The first event of a run, for a client that has to throw away what it shows. Where that is no `start`, the
-        epoch has none: it ended without output, and Redis had lost the one before."""
+        """Return frames of a batch's first event, for a client that must discard the part it shows. If that event is
+        not `start`, its epoch has no `start`: it ended without output, and Redis had lost the epoch before."""
         if events.is_start(stored):
             start = msgspec.structs.replace(events.decode(stored), reset=True)
             return [frame(at, events.encode(start))]
@@ -39,7 +39,7 @@ class Native:
 
 
 def frame(at: bytes, stored: bytes) -> bytes:
-    """``at``: the event's id; empty for one that no stream holds."""
+    """Return the frame of a stored event. ``at``: the event's id; empty for an event that no stream contains."""
     kind, _, data = stored.partition(b" ")
     if not at:
         return b"event: %b\ndata: %b\n\n" % (kind, data)

@@ -1,4 +1,4 @@
-"""How an answer is to be told, as far as a dialect's request says so."""
+"""Response options, parsed from a dialect's request."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,16 +8,17 @@ from shared.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class ResponseOptions:
-    """``ignored``: fields that were passed over."""
+    """``ignored``: names of accepted fields that have no effect."""
 
     stream: bool
     ignored: tuple[str, ...] = ()
     include_usage: bool = False
 
 
-def flag(said: Any, name: str, within: str = "") -> bool:
-    """False where nothing is said. Raises :class:`InvalidRequest`."""
-    value = said.get(name, False) if isinstance(said, dict) else None
+def flag(raw: Any, name: str, within: str = "") -> bool:
+    """Return a boolean field, False by default. ``within``: path of ``raw`` in the request, with a final dot. Raises
+    :class:`InvalidRequest`."""
+    value = raw.get(name, False) if isinstance(raw, dict) else None
     if not isinstance(value, bool):
         raise InvalidRequest(f"{within}{name}: must be true or false")
     return value

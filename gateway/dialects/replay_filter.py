@@ -1,8 +1,7 @@
-"""For dialects that cannot take anything back: what a client has not had yet, also over a new epoch.
+"""Filter for dialects that cannot take anything back: drops replayed events, also across a new epoch.
 
-Whoever ends a stream that it does not hold copies the answer so far into an epoch of its own (design §4 rule 4). To
-readers that is a reset, after which the same events come again. They are recognised by a running digest, so that
-nothing has to be kept.
+A process that ends a stream without holding its lease copies the answer so far into an epoch of its own. Readers see
+that as a reset, followed by the same events. The filter recognises them by a running digest, so it stores no events.
 """
 
 import hashlib
@@ -13,29 +12,31 @@ from shared.protocol import events
 
 class ReplayFilter:
     def __init__(self) -> None:
-        self._digest = hashlib.blake2b()
+        self._digest = hashlib.blake2b()  # of the events that the client has
         self._count = 0
-        self._repeated = hashlib.blake2b()
-        self._to_repeat = 0
+        self._replayed = hashlib.blake2b()  # of the events that came again after the last reset
+        self._to_replay = 0
 
-    def take(self, run: Batch) -> list[bytes] | None:
-        """The events of ``run`` that are new to the client; None where what it has had does not stand any more."""
-        if run.reset:
-            self._repeated, self._to_repeat = hashlib.blake2b(), self._count
+    def take(self, batch: Batch) -> list[bytes] | None:
+        """Return the events of ``batch`` that are new to the client. None: events that the client has received are no
+        longer part of the stream."""
+        if batch.reset:
+            self._replayed, self._to_replay = hashlib.blake2b(), self._count
         new = []
-        for at, stored in run.events:
-            if not self._to_repeat or not at:
+        for at, stored in batch.events:
+            if not self._to_replay or not at:
                 self._digest.update(stored)
                 self._count += 1
                 new.append(stored)
-            elif not self._repeats(stored):
+            elif not self._is_replay(stored):
                 return None
         return new
 
-    def _repeats(self, stored: bytes) -> bool:
-        """Whether, as far as that can be told, the client has had this event before."""
-        self._repeated.update(stored)
-        self._to_repeat -= 1
-        if self._to_repeat:
+    def _is_replay(self, stored: bytes) -> bool:
+        """Return False if ``stored`` proves that the client received different events. The last replayed event
+        compares the digests."""
+        self._replayed.update(stored)
+        self._to_replay -= 1
+        if self._to_replay:
             return not events.is_done(stored)
-        return self._repeated.digest() == self._digest.digest()
+        return self._replayed.digest() == self._digest.digest()

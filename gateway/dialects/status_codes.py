@@ -1,11 +1,11 @@
-"""What an answer that failed before its first word is as an HTTP status, for dialects that have one for it."""
+"""HTTP statuses of generation errors that occur before any output, for dialects that report them by status."""
 
 from typing import Final
 
 from shared.errors import HeadraceError
 from shared.protocol.events import Error
 
-#: By the beginning of the code; 502 for whatever else a provider did, 500 for what we did.
+#: Statuses by error code. Other codes are provider errors and get 502; errors of our own get 500.
 _STATUSES: Final = {
     "provider_rate_limited": 429,
     "provider_model_not_found": 404,
@@ -26,11 +26,11 @@ _RETRY_AFTER_S: Final = 1
 
 
 class GenerationFailed(HeadraceError):
-    """Nothing was answered. ``retry_after_s`` is None where it would not help to ask again."""
+    """A generation failed without output. ``retry_after_s``: None if a retry would not help."""
 
     def __init__(self, error: Error) -> None:
         super().__init__(error.message)
-        self.code = error.code  # type: ignore[misc]  # as the stream has it
+        self.code = error.code  # type: ignore[misc]  # the stream's code, instead of one per class
         self.http_status = _STATUSES.get(error.code, 502)  # type: ignore[misc]
         self.retryable = error.retryable  # type: ignore[misc]
         self.retry_after_s = _RETRY_AFTER_S if error.retryable else None

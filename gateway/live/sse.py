@@ -148,6 +148,6 @@ class _Client:
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
-    """Wait until the client closes the connection. Discards what remains of the request's body."""
+    """Wait until the client closes the connection. Discards the rest of the request's body."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,7 +1,7 @@
-"""The UI message stream of Vercel's AI SDK: parts that start, grow and end, within a step of a message.
+"""UI message stream of Vercel's AI SDK: parts that start, grow and end, within a step of a message.
 
-It can take back a step (`reset-step`), so a worker that is lost is no error here. Its clients cannot say what they
-have had: they are told all again, from `start` on, which empties the message that they show.
+The protocol can take back a step (`reset-step`), so the loss of a worker is not an error here. Clients cannot send a
+cursor: a replay begins with `start`, which empties the message that they show.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from gateway.live.batch import Batch
 from shared.protocol import events
 from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall
 
-#: The end, which is the caller's to send.
+#: Final chunk; the caller sends it.
 DONE: Final = b"data: [DONE]\n\n"
 _FINISH_REASONS: Final = {
     "stop": "stop",
@@ -27,10 +27,10 @@ Body = dict[str, Any]
 
 
 class UiMessageChunks:
-    """``message_id``: the same for every replay, or a page would show the answer twice. ``shown``: the parts that
-    the message had before this answer, for a client that is told all again."""
+    """``message_id``: the same for every replay; otherwise a page would show the answer twice. ``shown``: the parts
+    that the message had before this answer, for a replay."""
 
-    resumable = False  # it comes back when its page becomes visible, or not at all
+    resumable = False  # the SDK reconnects when its page becomes visible, or not at all
 
     def __init__(self, message_id: str, shown: list[Body] | None = None) -> None:
         self._message_id = message_id
@@ -38,27 +38,27 @@ class UiMessageChunks:
         self._has_begun = False
         self._in_step = False
         self._parts = 0
-        self._open: str | None = None  # text or reasoning, the part that grows
-        self._called: dict[int, str] = {}  # ids of calls by their index
+        self._open: str | None = None  # kind of the part that grows: text or reasoning
+        self._call_ids: dict[int, str] = {}  # by call index
 
-    def queued(self, place: int) -> bytes:
+    def queued(self, queue_position: int) -> bytes:
         frames = list(self._begin())
-        if place:
-            frames.append(_chunk("data-queued", data={"position": place}, transient=True))
+        if queue_position:
+            frames.append(_chunk("data-queued", data={"position": queue_position}, transient=True))
         return b"".join(frames)
 
-    def render(self, run: Batch) -> bytes:
-        return b"".join([*self._begin(), *self._again(run), *self._rendered(run)])
+    def render(self, batch: Batch) -> bytes:
+        return b"".join([*self._begin(), *self._reset(batch), *self._rendered(batch)])
 
-    # --- from here on each yields frames
+    # --- generators of frames
 
     def _begin(self) -> Iterator[bytes]:
         if not self._has_begun:
             self._has_begun = True
             yield _chunk("start", messageId=self._message_id)
-            yield from self._tell_shown()
+            yield from self._replay_shown()
 
-    def _tell_shown(self) -> Iterator[bytes]:
+    def _replay_shown(self) -> Iterator[bytes]:
         for part in self._shown:
             match str(part.get("type")):
                 case "step-start":
@@ -68,20 +68,20 @@ class UiMessageChunks:
                     yield from self._grow(kind, str(part.get("text", "")))
                     yield from self._close()
                 case kind if kind.startswith("tool-") or kind == "dynamic-tool":
-                    yield from _told_call(part, kind)
+                    yield from _past_call(part, kind)
                 case kind if kind.startswith(("data-", "source-")) or kind == "file":
                     yield msgspec.json.encode(part).join((b"data: ", b"\n\n"))
         yield from self._finish_step()
 
-    def _again(self, run: Batch) -> Iterator[bytes]:
-        """What was told of this step does not stand any more."""
-        if run.reset and self._in_step:
+    def _reset(self, batch: Batch) -> Iterator[bytes]:
+        """Take back the current step, if the batch resets the stream."""
+        if batch.reset and self._in_step:
             self._open = None
-            self._called.clear()
+            self._call_ids.clear()
             yield _chunk("reset-step")
 
-    def _rendered(self, run: Batch) -> Iterator[bytes]:
-        for _, stored in run.events:
+    def _rendered(self, batch: Batch) -> Iterator[bytes]:
+        for _, stored in batch.events:
             yield from self._event(events.decode(stored))
 
     def _event(self, event: Event) -> Iterator[bytes]:
@@ -132,34 +132,34 @@ class UiMessageChunks:
             arguments = msgspec.json.decode(call.arguments)
             yield _chunk("tool-input-available", toolCallId=call.id, toolName=call.name, input=arguments)
             return
-        if call.index not in self._called:
-            self._called[call.index] = str(call.id)
+        if call.index not in self._call_ids:
+            self._call_ids[call.index] = str(call.id)
             yield from self._close()
             yield _chunk("tool-input-start", toolCallId=call.id, toolName=call.name)
-        yield _chunk("tool-input-delta", toolCallId=self._called[call.index], inputTextDelta=call.arguments)
+        yield _chunk("tool-input-delta", toolCallId=self._call_ids[call.index], inputTextDelta=call.arguments)
 
     def _end(self, done: Done) -> Iterator[bytes]:
         yield from self._finish_step()
         if done.usage is not None:
             usage = {"inputTokens": done.usage.input_tokens, "outputTokens": done.usage.output_tokens}
             yield _chunk("data-usage", data=usage)
-        if done.finish_reason != "error":  # of which an `error` has told
+        if done.finish_reason != "error":  # an `error` event has already reported that
             yield _chunk("finish", finishReason=_FINISH_REASONS.get(done.finish_reason, "other"))
 
 
-def _told_call(part: Body, kind: str) -> Iterator[bytes]:
-    """As one that has been seen to: else the page would call the tool again."""
+def _past_call(part: Body, kind: str) -> Iterator[bytes]:
+    """Yield a tool call of an earlier answer, marked as executed; otherwise the page would call the tool again."""
     call_id, name = part.get("toolCallId"), part.get("toolName") or kind.removeprefix("tool-")
-    about: Body = {"toolCallId": call_id, "providerExecuted": True}
+    common: Body = {"toolCallId": call_id, "providerExecuted": True}
     if kind == "dynamic-tool":
-        about["dynamic"] = True
+        common["dynamic"] = True
     match part.get("state"):
         case "output-available":
-            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **about)
-            yield _chunk("tool-output-available", output=part.get("output"), **about)
+            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **common)
+            yield _chunk("tool-output-available", output=part.get("output"), **common)
         case "output-error":
-            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **about)
-            yield _chunk("tool-output-error", errorText=str(part.get("errorText")), **about)
+            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **common)
+            yield _chunk("tool-output-error", errorText=str(part.get("errorText")), **common)
 
 
 def _chunk(kind: str, **members: Any) -> bytes:

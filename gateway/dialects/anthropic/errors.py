@@ -1,4 +1,4 @@
-"""Errors as Anthropic's SDKs read them."""
+"""Error responses in the format of Anthropic's SDKs."""
 
 from typing import Any, Final
 
@@ -16,19 +16,20 @@ _TYPES: Final = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-#: What the API says with another status than we do.
+#: Errors with a different status in Anthropic's API, by our code.
 _STATUSES: Final = {"unknown_model": 404, "invalid_request": 400, "thread_unsupported_request": 400}
 _OVERLOADED: Final = frozenset({"provider_unavailable", "provider_circuit_open", "queue_timeout"})
 
 
 class ThreadsUnsupported(InvalidRequest):
-    """What the SDKs' tool runners begin with; told in their word for it, they send the whole history instead."""
+    """A request for a server-side thread. The SDKs' tool runners try one first; on this code they send the whole
+    history instead."""
 
     code = "thread_unsupported_request"
 
 
 def answer(status: int, code: str, message: str) -> tuple[int, dict[str, Any]]:
-    """Status and body."""
+    """Return status and body."""
     status = _STATUSES.get(code, status)
     body = body_of(_TYPES.get(status, "api_error"), message)
     if code == ThreadsUnsupported.code:
@@ -41,7 +42,7 @@ def body_of(kind: str, message: str) -> dict[str, Any]:
 
 
 def type_of(code: str) -> str:
-    """Of an error within a stream."""
+    """Return the type of an error within a stream."""
     if code == "provider_rate_limited":
         return "rate_limit_error"
     return "overloaded_error" if code in _OVERLOADED else "api_error"

@@ -1,4 +1,4 @@
-"""Anthropic's Messages as the canonical request."""
+"""Parser of Anthropic's Messages requests."""
 
 import json
 from collections.abc import Iterator
@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from gateway.dialects.anthropic.errors import ThreadsUnsupported
 from gateway.dialects.options import ResponseOptions, flag
+from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest
 from shared.schemas.chat import checked, parse_json_object
 
-_SAME: Final = frozenset(
+_UNCHANGED: Final = frozenset(
     {
         *("model", "max_tokens", "temperature", "top_p"),
         *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost"),
@@ -20,41 +21,41 @@ _TRANSLATED: Final = frozenset(
     {"messages", "system", "stop_sequences", "tools", "tool_choice", "thinking", "output_config", "stream"}
 )
 _WITHOUT_EFFECT: Final = frozenset({"metadata", "service_tier", "cache_control", "inference_geo"})
-#: No set: what a request has in such a place may be a list, which no set can be asked for.
+#: A tuple, not a set: a request may have a list here, and lists are not hashable.
 _ROLES: Final = ("user", "assistant", "system")
 _TOOL_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
-#: A budget of thinking tokens up to which the effort is this.
+#: Largest budget of thinking tokens for each reasoning effort; `high` above.
 _EFFORTS: Final = ((4_096, "low"), (16_384, "medium"))
 Body = dict[str, Any]
 
 
 def parse(body: bytes, *, only_count: bool = False) -> tuple[ChatRequest, ResponseOptions]:
-    """``only_count``: it is the tokens that are asked for, and no answer. Raises :class:`InvalidJson` and
-    :class:`InvalidRequest`, which names the field."""
-    said = {name: value for name, value in parse_json_object(body).items() if value is not None}
-    if "thread" in said:
-        raise ThreadsUnsupported("thread: not supported, send all messages")
-    for name in said:
-        if name not in _SAME | _TRANSLATED | _WITHOUT_EFFECT:
-            raise InvalidRequest(f"{name[:64]}: not supported")
-    if "max_tokens" not in said and not only_count:
+    """Return the canonical request and the response options. ``only_count``: the request asks for its number of
+    tokens, not for an answer. Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the field."""
+    raw = {name: value for name, value in parse_json_object(body).items() if value is not None}
+    if "thread" in raw:
+        raise ThreadsUnsupported("thread: not supported; send all messages")
+    for name in raw:
+        if name not in _UNCHANGED | _TRANSLATED | _WITHOUT_EFFECT:
+            raise InvalidRequest(f"{name[:64]}: not supported; remove the field")
+    if "max_tokens" not in raw and not only_count:
         raise InvalidRequest("max_tokens: field required")
-    asked: Body = {name: value for name, value in said.items() if name in _SAME}
-    asked["messages"] = [*_system(said.get("system")), *_messages(said.get("messages"))]
+    fields: Body = {name: value for name, value in raw.items() if name in _UNCHANGED}
+    fields["messages"] = [*_system(raw.get("system")), *_messages(raw.get("messages"))]
     translated = {
-        "stop": said.get("stop_sequences"),
-        "tools": [_tool(at, tool) for at, tool in enumerate(_list(said, "tools"))] or None,
-        "tool_choice": _tool_choice(said.get("tool_choice")) if said.get("tools") else None,
+        "stop": raw.get("stop_sequences"),
+        "tools": [_tool(at, tool) for at, tool in enumerate(_list(raw, "tools"))] or None,
+        "tool_choice": _tool_choice(raw.get("tool_choice")) if raw.get("tools") else None,
         "only_count": only_count or None,
-        "parallel_tool_calls": _may_call_in_parallel(said.get("tool_choice")),
-        "reasoning_effort": _effort(said),
-        "response_format": _format(said.get("output_config")),
+        "parallel_tool_calls": _may_call_in_parallel(raw.get("tool_choice")),
+        "reasoning_effort": _effort(raw),
+        "response_format": _format(raw.get("output_config")),
     }
-    asked |= {name: value for name, value in translated.items() if value is not None}
-    stream = flag(said, "stream")
-    # Its clients cannot take back what they have shown: a worker that is lost in the middle ends the answer.
-    asked.setdefault("on_worker_lost", "fail" if stream else "restart")
-    return checked(ChatRequest, asked), ResponseOptions(stream, tuple(sorted(said.keys() & _WITHOUT_EFFECT)))
+    fields |= {name: value for name, value in translated.items() if value is not None}
+    stream = flag(raw, "stream")
+    # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer.
+    fields.setdefault("on_worker_lost", "fail" if stream else "restart")
+    return checked(ChatRequest, fields), ResponseOptions(stream, tuple(sorted(raw.keys() & _WITHOUT_EFFECT)))
 
 
 def _system(system: Any) -> list[Body]:
@@ -68,78 +69,82 @@ def _messages(messages: Any) -> Iterator[Body]:
     if not isinstance(messages, list):
         raise InvalidRequest("messages: must be a list")
     for at, message in enumerate(messages):
-        place = f"messages.{at}"
+        path = f"messages.{at}"
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise InvalidRequest(f"{place}.role: must be user, assistant or system")
+            raise InvalidRequest(f"{path}.role: must be user, assistant or system")
         if message["role"] == "system":
             yield from _system(message.get("content"))
         elif not isinstance(message.get("content"), list):
             yield {"role": message["role"], "content": message.get("content")}
         elif message["role"] == "user":
-            yield from _of_user(place, message["content"])
+            yield from _user_messages(path, message["content"])
         else:
-            yield _of_assistant(place, message["content"])
+            yield _assistant_message(path, message["content"])
 
 
-def _of_user(place: str, blocks: list[Any]) -> Iterator[Body]:
-    """Results of tools are messages of their own, before what else the user says."""
+def _user_messages(path: str, blocks: list[Any]) -> Iterator[Body]:
+    """Yield the tool results as messages of their own, then one message with the remaining blocks."""
     parts: list[Body] = []
     for at, block in enumerate(blocks):
-        where = f"{place}.content.{at}"
+        block_path = f"{path}.content.{at}"
         match _type(block):
             case "tool_result":
-                yield {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": _result(where, block)}
+                yield {
+                    "role": "tool",
+                    "tool_call_id": block.get("tool_use_id"),
+                    "content": _result(block_path, block),
+                }
             case "image":
-                parts.append({"type": "image_url", "image_url": {"url": _image(where, block.get("source"))}})
+                parts.append({"type": "image_url", "image_url": {"url": _image(block_path, block.get("source"))}})
             case _:
-                parts.append(_text(where, block))
+                parts.append(_text(block_path, block))
     if parts:
         yield {"role": "user", "content": parts}
 
 
-def _of_assistant(place: str, blocks: list[Any]) -> Body:
-    """Thinking is left out: it would have to be signed, and we keep no signatures."""
+def _assistant_message(path: str, blocks: list[Any]) -> Body:
+    """Return an assistant message. Thinking is left out: it would need a signature, and none is stored."""
     calls, parts = [], []
     for at, block in enumerate(blocks):
         match _type(block):
             case "tool_use":
-                function = {"name": block.get("name"), "arguments": json.dumps(block.get("input", {}))}
-                calls.append({"id": block.get("id"), "type": "function", "function": function})
+                arguments = json.dumps(block.get("input", {}))
+                calls.append(tool_call(block.get("id"), block.get("name"), arguments))
             case "thinking" | "redacted_thinking":
                 pass
             case _:
-                parts.append(_text(f"{place}.content.{at}", block))
+                parts.append(_text(f"{path}.content.{at}", block))
     message: Body = {"role": "assistant"}
     if parts or not calls:
         message["content"] = parts or ""
     return message | ({"tool_calls": calls} if calls else {})
 
 
-def _result(where: str, block: Body) -> Any:
+def _result(path: str, block: Body) -> Any:
     content = block.get("content", "")
     if isinstance(content, list):
-        return [_text(f"{where}.content.{at}", part) for at, part in enumerate(content)] or ""
+        return [_text(f"{path}.content.{at}", part) for at, part in enumerate(content)] or ""
     return content
 
 
-def _text(where: str, block: Any) -> Body:
+def _text(path: str, block: Any) -> Body:
     if _type(block) != "text":
-        raise InvalidRequest(f"{where}.type: not supported here")
+        raise InvalidRequest(f"{path}.type: not supported here; use text")
     return {"type": "text", "text": block.get("text")}
 
 
-def _image(where: str, source: Any) -> str:
+def _image(path: str, source: Any) -> str:
     match _type(source):
         case "base64":
             return f"data:{source.get('media_type')};base64,{source.get('data')}"
         case "url":
             return str(source.get("url"))
-    raise InvalidRequest(f"{where}.source.type: must be base64 or url")
+    raise InvalidRequest(f"{path}.source.type: must be base64 or url")
 
 
 def _tool(at: int, tool: Any) -> Body:
     if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
-        raise InvalidRequest(f"tools.{at}.type: tools of the provider's own are not supported")
+        raise InvalidRequest(f"tools.{at}.type: provider-defined tools are not supported; define a custom tool")
     function = {
         "name": tool.get("name"),
         "description": tool.get("description"),
@@ -164,8 +169,8 @@ def _may_call_in_parallel(choice: Any) -> bool | None:
     return False if isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True else None
 
 
-def _effort(said: Body) -> Any:
-    config, thinking = said.get("output_config"), said.get("thinking")
+def _effort(raw: Body) -> Any:
+    config, thinking = raw.get("output_config"), raw.get("thinking")
     if isinstance(config, dict) and config.get("effort") is not None:
         return config["effort"]
     match _type(thinking):
@@ -173,23 +178,23 @@ def _effort(said: Body) -> Any:
             budget = thinking.get("budget_tokens")
             if not isinstance(budget, int):
                 raise InvalidRequest("thinking.budget_tokens: must be an integer")
-            return next((effort for most, effort in _EFFORTS if budget <= most), "high")
+            return next((effort for limit, effort in _EFFORTS if budget <= limit), "high")
         case "adaptive":
             return "medium"
     return None
 
 
 def _format(config: Any) -> Body | None:
-    form = config.get("format") if isinstance(config, dict) else None
-    if form is None:
+    output_format = config.get("format") if isinstance(config, dict) else None
+    if output_format is None:
         return None
-    if _type(form) != "json_schema":
+    if _type(output_format) != "json_schema":
         raise InvalidRequest("output_config.format.type: must be json_schema")
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.get("schema")}}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": output_format.get("schema")}}
 
 
-def _list(said: Body, name: str) -> list[Any]:
-    value = said.get(name, [])
+def _list(raw: Body, name: str) -> list[Any]:
+    value = raw.get(name, [])
     if not isinstance(value, list):
         raise InvalidRequest(f"{name}: must be a list")
     return value

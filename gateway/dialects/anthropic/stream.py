@@ -1,4 +1,4 @@
-"""Anthropic's Messages: blocks that begin, grow and stop, or one message."""
+"""Anthropic's Messages responses: content blocks that start, grow and stop, or one message."""
 
 import json
 from typing import Any, Final
@@ -6,9 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dialects.anthropic import errors as anthropic_errors
-from gateway.dialects.replay_filter import ReplayFilter
-from gateway.live.batch import Batch
-from shared.protocol import events
+from gateway.dialects.append_only import CANCELLED, AppendOnlyRenderer
 from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall, Usage
 from shared.protocol.transcript import Transcript
 
@@ -21,34 +19,18 @@ _STOP_REASONS: Final = {
 Body = dict[str, Any]
 
 
-class MessageEvents:
-    """As :class:`ChatCompletionChunks`. Text and thinking stop where another kind begins; each call has a block of
-    its own, open until the call is whole, so that parallel ones may grow in turn."""
-
-    resumable = False
+class MessageEvents(AppendOnlyRenderer):
+    """Renderer of a streamed response. A block of text or thinking stops when a block of another kind starts. Each
+    tool call has its own block, open until the call is complete, so that parallel calls may grow in turn."""
 
     def __init__(self, stream_id: str) -> None:
-        self.failure: Error | None = None
+        super().__init__()
         self._id = f"msg_{stream_id}"
-        self._continuation = ReplayFilter()
-        self._has_begun = False
-        self._is_over = False
         self._blocks = 0
-        self._open: str | None = None  # the kind of block that text goes into now, which is the last one
-        self._calls: dict[int, int] = {}  # blocks of those that are not whole yet
-
-    def queued(self, place: int) -> bytes:
-        return b""
-
-    def render(self, run: Batch) -> bytes:
-        new = self._continuation.take(run)
-        if new is None:
-            return self._fail(Error("stream_reset", "the answer began anew, and this protocol cannot say so", True))
-        return b"".join(self._event(events.decode(stored)) for stored in new)
+        self._open: str | None = None  # kind of the last block, if it is open for text
+        self._calls: dict[int, int] = {}  # block indexes of incomplete tool calls, by call index
 
     def _event(self, event: Event) -> bytes:
-        if self._is_over:
-            return b""
         match event:
             case Start():
                 return self._begin(event)
@@ -75,26 +57,26 @@ class MessageEvents:
         return _frame({"type": "message_start", "message": _message(self._id, f"{start.provider}/{start.model}")})
 
     def _grow(self, kind: str, delta: Body) -> bytes:
-        begun = b""
+        started = b""
         if self._open != kind:
             block: Body = {"type": "thinking", "thinking": "", "signature": ""}
             if kind == "text":
                 block = _text_block("")
-            begun = self._stop() + self._start(block)
+            started = self._stop() + self._start(block)
             self._open = kind
-        return begun + _frame({"type": "content_block_delta", "index": self._blocks - 1, "delta": delta})
+        return started + _frame({"type": "content_block_delta", "index": self._blocks - 1, "delta": delta})
 
     def _call(self, call: ToolCall) -> bytes:
         if call.complete:
             index = self._calls.pop(call.index, None)
             return b"" if index is None else _frame({"type": "content_block_stop", "index": index})
-        begun = b""
+        started = b""
         if call.index not in self._calls:
             block: Body = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
-            begun = self._stop() + self._start(block)
+            started = self._stop() + self._start(block)
             self._calls[call.index] = self._blocks - 1
         delta = {"type": "input_json_delta", "partial_json": call.arguments}
-        return begun + _frame({"type": "content_block_delta", "index": self._calls[call.index], "delta": delta})
+        return started + _frame({"type": "content_block_delta", "index": self._calls[call.index], "delta": delta})
 
     def _start(self, block: Body) -> bytes:
         self._blocks += 1
@@ -106,18 +88,12 @@ class MessageEvents:
         self._open = None
         return _frame({"type": "content_block_stop", "index": self._blocks - 1})
 
-    def _fail(self, error: Error) -> bytes:
-        if self._is_over:
-            return b""
-        self._is_over = True
-        if not self._has_begun:
-            self.failure = error
-            return b""
+    def _error(self, error: Error) -> bytes:
         return _frame(anthropic_errors.body_of(anthropic_errors.type_of(error.code), error.message))
 
     def _end(self, done: Done) -> bytes:
         if done.finish_reason not in _STOP_REASONS:
-            return self._fail(Error("cancelled", "the answer was cancelled", retryable=False))
+            return self._fail(CANCELLED)
         self._is_over = True
         delta = {"stop_reason": _STOP_REASONS[done.finish_reason], "stop_sequence": None}
         return (
@@ -128,24 +104,24 @@ class MessageEvents:
 
 
 def message(stream_id: str, transcript: Transcript) -> Body:
-    """The whole answer as one message."""
+    """Return the whole answer as one message."""
     start, done = transcript.start, transcript.done
-    made = _message(f"msg_{stream_id}", f"{start.provider}/{start.model}" if start else "")
+    body = _message(f"msg_{stream_id}", f"{start.provider}/{start.model}" if start else "")
     if transcript.reasoning:
-        made["content"].append({"type": "thinking", "thinking": transcript.reasoning, "signature": ""})
+        body["content"].append({"type": "thinking", "thinking": transcript.reasoning, "signature": ""})
     if text := transcript.text or transcript.refusal:
-        made["content"].append(_text_block(text))
+        body["content"].append(_text_block(text))
     for call in transcript.tool_calls:
-        made["content"].append(
+        body["content"].append(
             {"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)}
         )
-    made["stop_reason"] = _STOP_REASONS.get(done.finish_reason) if done else None
-    made["usage"] = _usage(done.usage if done else None)
-    return made
+    body["stop_reason"] = _STOP_REASONS.get(done.finish_reason) if done else None
+    body["usage"] = _usage(done.usage if done else None)
+    return body
 
 
-def counted(_: str, transcript: Transcript) -> Body:
-    """How many tokens a request has."""
+def token_count(_: str, transcript: Transcript) -> Body:
+    """Return the number of tokens in a request."""
     return {"input_tokens": _usage(transcript.done.usage if transcript.done else None)["input_tokens"]}
 
 
@@ -158,7 +134,7 @@ def _message(message_id: str, model: str) -> Body:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": _usage(None),  # told at the end
+        "usage": _usage(None),  # reported at the end
     }
 
 

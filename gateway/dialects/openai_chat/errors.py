@@ -1,4 +1,4 @@
-"""Errors as OpenAI's SDKs read them."""
+"""Error responses in the format of OpenAI's SDKs."""
 
 from http import HTTPStatus
 from typing import Any, Final
@@ -10,7 +10,7 @@ _TYPES: Final = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
-#: What the API says with another status or word than ours.
+#: Errors with a different status or code in OpenAI's API, by our code.
 _THEIRS: Final = {
     "unknown_model": (404, "model_not_found"),
     "provider_model_not_found": (404, "model_not_found"),
@@ -19,7 +19,7 @@ _THEIRS: Final = {
 
 
 def answer(status: int, code: str, message: str) -> tuple[int, dict[str, Any]]:
-    """Status and body. ``param`` is the field that the message begins with, where it names one."""
+    """Return status and body. ``param`` is the field that the message names at its beginning, if any."""
     status, code = _THEIRS.get(code, (status, code))
     kind = _TYPES.get(
         status, "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"

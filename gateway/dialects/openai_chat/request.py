@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions as the canonical request, which has its words for most things."""
+"""Parser of OpenAI's Chat Completions requests. The canonical request uses the same names for most fields."""
 
 from typing import Any, Final
 
@@ -7,22 +7,22 @@ from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest
 from shared.schemas.chat import checked, parse_json_object
 
-#: What both have, and what a request may say beyond the API (`extra_body` of the SDKs).
-_SAME: Final = frozenset(
+#: Fields of both formats, and fields that a request may add to the API's (`extra_body` of the SDKs).
+_UNCHANGED: Final = frozenset(
     {
         *("model", "messages", "temperature", "max_tokens", "stop", "tools", "tool_choice", "response_format"),
         *("top_p", "frequency_penalty", "presence_penalty", "parallel_tool_calls"),
         *("reasoning_effort", "metadata", "provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost"),
     }
 )
-#: Nothing of the answer's text depends on them; they are named in the header `X-Headrace-Ignored`.
+#: Accepted fields that do not affect the answer's text; the header `X-Headrace-Ignored` lists them.
 _WITHOUT_EFFECT: Final = frozenset(
     {
         *("user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
         *("prompt_cache_options", "seed", "verbosity"),
     }
 )
-#: Taken where they say what would be so anyway.
+#: Fields that are accepted only with the value that applies anyway.
 _ONLY_AS: Final[dict[str, Any]] = {
     "n": 1,
     "logprobs": False,
@@ -30,35 +30,36 @@ _ONLY_AS: Final[dict[str, Any]] = {
     "logit_bias": {},
     "modalities": ["text"],
 }
-_OWN: Final = frozenset({"stream", "stream_options", "max_completion_tokens"})
+_TRANSLATED: Final = frozenset({"stream", "stream_options", "max_completion_tokens"})
 
 
 def parse(body: bytes) -> tuple[ChatRequest, ResponseOptions]:
-    """Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the field."""
-    said = {name: value for name, value in parse_json_object(body).items() if value is not None}
-    for name, value in said.items():
+    """Return the canonical request and the response options. Raises :class:`InvalidJson` and
+    :class:`InvalidRequest`, which names the field."""
+    raw = {name: value for name, value in parse_json_object(body).items() if value is not None}
+    for name, value in raw.items():
         if name in _ONLY_AS and value != _ONLY_AS[name]:
-            raise InvalidRequest(f"{name}: only {_ONLY_AS[name]!r} is supported")
-        if name not in _SAME | _WITHOUT_EFFECT | _OWN | _ONLY_AS.keys():
-            raise InvalidRequest(f"{name[:64]}: not supported")
-    asked = {name: value for name, value in said.items() if name in _SAME}
-    if "max_completion_tokens" in said:
-        asked["max_tokens"] = said["max_completion_tokens"]
-    if isinstance(asked.get("messages"), list):
-        asked["messages"] = [_message(message) for message in asked["messages"]]
-    # Its clients cannot take back what they have shown: a worker that is lost in the middle ends the answer.
-    asked.setdefault("on_worker_lost", "fail" if said.get("stream") else "restart")
-    wish = ResponseOptions(
-        stream=flag(said, "stream"),
-        include_usage=flag(said.get("stream_options", {}), "include_usage", "stream_options."),
-        ignored=tuple(sorted(said.keys() & _WITHOUT_EFFECT)),
+            raise InvalidRequest(f"{name}: only {_ONLY_AS[name]!r} is supported; omit the field")
+        if name not in _UNCHANGED | _WITHOUT_EFFECT | _TRANSLATED | _ONLY_AS.keys():
+            raise InvalidRequest(f"{name[:64]}: not supported; remove the field")
+    fields = {name: value for name, value in raw.items() if name in _UNCHANGED}
+    if "max_completion_tokens" in raw:
+        fields["max_tokens"] = raw["max_completion_tokens"]
+    if isinstance(fields.get("messages"), list):
+        fields["messages"] = [_message(message) for message in fields["messages"]]
+    # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer.
+    fields.setdefault("on_worker_lost", "fail" if raw.get("stream") else "restart")
+    options = ResponseOptions(
+        stream=flag(raw, "stream"),
+        include_usage=flag(raw.get("stream_options", {}), "include_usage", "stream_options."),
+        ignored=tuple(sorted(raw.keys() & _WITHOUT_EFFECT)),
     )
-    return checked(ChatRequest, asked), wish
+    return checked(ChatRequest, fields), options
 
 
 def _message(message: Any) -> Any:
-    """Without what only people read (`name`), and what comes back from an answer of ours (`annotations`) or from an
-    SDK's helper (`parsed`)."""
+    """Return a message without the fields that models do not read (`name`), that repeat a response of ours
+    (`annotations`), or that an SDK's helper has added (`parsed`)."""
     if not isinstance(message, dict):
         return message
     kept = {
@@ -80,7 +81,7 @@ def _message(message: Any) -> Any:
 
 
 def _part(part: Any) -> Any:
-    """Without what only a cache reads (`prompt_cache_breakpoint`)."""
+    """Return a content part without the field for caches (`prompt_cache_breakpoint`)."""
     if not isinstance(part, dict):
         return part
     if part.get("type") == "refusal":
@@ -89,7 +90,7 @@ def _part(part: Any) -> Any:
 
 
 def _call(call: Any) -> Any:
-    """Without what an SDK's own helpers add (`index`, `parsed_arguments`)."""
+    """Return a tool call without the fields that an SDK's helpers add (`index`, `parsed_arguments`)."""
     if not isinstance(call, dict) or not isinstance(call.get("function"), dict):
         return call
     function = {name: value for name, value in call["function"].items() if name != "parsed_arguments"}

@@ -1,13 +1,12 @@
-"""OpenAI's Chat Completions: chunks that end with `[DONE]`, or one object."""
+"""OpenAI's Chat Completions responses: chunks that end with `[DONE]`, or one object."""
 
 import time
 from typing import Any, Final
 
 import msgspec
 
-from gateway.dialects.replay_filter import ReplayFilter
-from gateway.live.batch import Batch
-from shared.protocol import events
+from gateway.dialects.append_only import CANCELLED, AppendOnlyRenderer
+from gateway.dialects.tool_call import tool_call
 from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall, Usage
 from shared.protocol.transcript import Transcript
 
@@ -16,14 +15,11 @@ _FAILED: Final = frozenset({"error", "cancelled"})
 Body = dict[str, Any]
 
 
-class ChatCompletionChunks:
-    """Its clients read from the start and cannot resume, nor take anything back. ``failure``: an error that came
-    before any output, of which nothing was rendered."""
-
-    resumable = False
+class ChatCompletionChunks(AppendOnlyRenderer):
+    """Renderer of a streamed response."""
 
     def __init__(self, stream_id: str, *, include_usage: bool) -> None:
-        self.failure: Error | None = None
+        super().__init__()
         self._include_usage = include_usage
         self._frame: Body = {
             "id": f"chatcmpl-{stream_id}",
@@ -31,24 +27,10 @@ class ChatCompletionChunks:
             "created": int(time.time()),
             "model": "",
         }
-        self._continuation = ReplayFilter()
-        self._has_begun = False
         self._has_refused = False
-        self._named: set[int] = set()
-        self._is_over = False
-
-    def queued(self, place: int) -> bytes:
-        return b""
-
-    def render(self, run: Batch) -> bytes:
-        new = self._continuation.take(run)
-        if new is None:
-            return self._fail(Error("stream_reset", "the answer began anew, and this protocol cannot say so", True))
-        return b"".join(self._event(events.decode(stored)) for stored in new)
+        self._named: set[int] = set()  # indexes of tool calls that were sent with id and name
 
     def _event(self, event: Event) -> bytes:
-        if self._is_over:
-            return b""
         match event:
             case Error():
                 return self._fail(event)
@@ -76,7 +58,7 @@ class ChatCompletionChunks:
         return None
 
     def _call(self, call: ToolCall) -> Body:
-        """Id and name once: the SDKs join what they get."""
+        """Return a fragment of a tool call. Id and name are sent once, because SDKs concatenate repeated fields."""
         fragment: Body = {"index": call.index, "function": {"arguments": call.arguments}}
         if call.index not in self._named:
             self._named.add(call.index)
@@ -84,18 +66,13 @@ class ChatCompletionChunks:
             fragment["function"] = {"name": call.name, "arguments": call.arguments}
         return fragment
 
-    def _fail(self, error: Error) -> bytes:
-        if self._is_over:
-            return b""
-        self._is_over = True
-        if not self._has_begun:
-            self.failure = error
-            return b""
-        return _data({"error": error_of(error)})
+    def _error(self, error: Error) -> bytes:
+        body = {"message": error.message, "type": "server_error", "code": error.code, "param": None}
+        return _data({"error": body})
 
     def _end(self, done: Done) -> bytes:
         if done.finish_reason in _FAILED:
-            return self._fail(Error("cancelled", "the answer was cancelled", retryable=False))
+            return self._fail(CANCELLED)
         usage = _usage(done.usage) if self._include_usage and done.usage else None
         return b"".join(
             (
@@ -111,12 +88,9 @@ class ChatCompletionChunks:
 
 
 def completion(stream_id: str, transcript: Transcript) -> Body:
-    """The whole answer as one object."""
+    """Return the whole answer as one object."""
     start, done = transcript.start, transcript.done
-    calls = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in transcript.tool_calls
-    ]
+    calls = [tool_call(call.id, call.name, call.arguments) for call in transcript.tool_calls]
     message: Body = {
         "role": "assistant",
         "content": transcript.text or (None if calls or transcript.refusal else ""),
@@ -135,14 +109,8 @@ def completion(stream_id: str, transcript: Transcript) -> Body:
     }
 
 
-def error_of(error: Error) -> Body:
-    """The form of an error within a stream."""
-    return {"message": error.message, "type": "server_error", "code": error.code, "param": None}
-
-
 def _finish_reason(done: Done, *, has_refused: bool) -> str:
-    """Where there are words for a refusal they are the answer: at `content_filter` the SDKs' helpers raise, and show
-    none of it."""
+    """Return `stop` for a refusal with text: with `content_filter` the SDKs' helpers raise and discard the text."""
     return "stop" if has_refused and done.finish_reason == "content_filter" else done.finish_reason
 
 

@@ -1,15 +1,16 @@
-"""OpenAI's Responses as the canonical request."""
+"""Parser of OpenAI's Responses requests."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.dialects.options import flag
+from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest
 from shared.schemas.chat import checked, parse_json_object
 
-_SAME: Final = frozenset(
+_UNCHANGED: Final = frozenset(
     {
         *("model", "temperature", "top_p", "parallel_tool_calls", "metadata"),
         *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost"),
@@ -27,7 +28,7 @@ _WITHOUT_EFFECT: Final = frozenset(
         *("prompt_cache_options", "include", "stream_options"),
     }
 )
-#: Taken where they say what would be so anyway.
+#: Fields that are accepted only with the value that applies anyway.
 _ONLY_AS: Final[dict[str, Any]] = {"truncation": "disabled", "top_logprobs": 0}
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 Body = dict[str, Any]
@@ -35,7 +36,8 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ResponsesOptions:
-    """``instructions``: so many messages at the beginning are this request's alone, and no later one's."""
+    """``instructions``: number of messages at the beginning that apply to this request only; a follow-up request does
+    not inherit them."""
 
     stream: bool
     background: bool
@@ -45,60 +47,61 @@ class ResponsesOptions:
 
 
 def previous_of(body: bytes) -> str | None:
-    """The response that the request goes on from. Raises as :func:`parse` does."""
+    """Return the id of the response that the request continues. Raises like :func:`parse`."""
     previous = parse_json_object(body).get("previous_response_id")
     if previous is not None and not isinstance(previous, str):
-        raise InvalidRequest("previous_response_id: must be a text")
+        raise InvalidRequest("previous_response_id: must be a string")
     return previous
 
 
 def references_of(body: bytes) -> list[str]:
-    """Ids of items of earlier responses, which the input has in place of the items. Raises as :func:`parse` does."""
-    given = parse_json_object(body).get("input")
-    items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+    """Return the ids of earlier responses' items that the input refers to. Raises like :func:`parse`."""
+    raw_input = parse_json_object(body).get("input")
+    items = [item for item in raw_input if isinstance(item, dict)] if isinstance(raw_input, list) else []
     return [str(item.get("id")) for item in items if item.get("type") == "item_reference"]
 
 
 def parse(
     body: bytes, earlier: list[Body], referred: Mapping[str, Body] | None = None
 ) -> tuple[ChatRequest, ResponsesOptions]:
-    """``earlier``: messages before its input. ``referred``: items by their ids. Raises :class:`InvalidJson` and
-    :class:`InvalidRequest`, which names the field."""
-    said = {name: value for name, value in parse_json_object(body).items() if value is not None}
-    for name, value in said.items():
+    """Return the canonical request and the response options. ``earlier``: messages before the input. ``referred``:
+    items of earlier responses, by id. Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the
+    field."""
+    raw = {name: value for name, value in parse_json_object(body).items() if value is not None}
+    for name, value in raw.items():
         if name in _ONLY_AS and value != _ONLY_AS[name]:
-            raise InvalidRequest(f"{name}: only {_ONLY_AS[name]!r} is supported")
-        if name not in _SAME | _TRANSLATED | _WITHOUT_EFFECT | _ONLY_AS.keys():
-            raise InvalidRequest(f"{name[:64]}: not supported")
-    asked: Body = {name: value for name, value in said.items() if name in _SAME}
-    instructions = [{"role": "system", "content": said["instructions"]}] if "instructions" in said else []
-    asked["messages"] = [*instructions, *earlier, *_messages(said.get("input"), referred or {})]
-    tools = said.get("tools") or None
+            raise InvalidRequest(f"{name}: only {_ONLY_AS[name]!r} is supported; omit the field")
+        if name not in _UNCHANGED | _TRANSLATED | _WITHOUT_EFFECT | _ONLY_AS.keys():
+            raise InvalidRequest(f"{name[:64]}: not supported; remove the field")
+    fields: Body = {name: value for name, value in raw.items() if name in _UNCHANGED}
+    instructions = [{"role": "system", "content": raw["instructions"]}] if "instructions" in raw else []
+    fields["messages"] = [*instructions, *earlier, *_messages(raw.get("input"), referred or {})]
+    tools = raw.get("tools") or None
     translated = {
-        "max_tokens": said.get("max_output_tokens"),
+        "max_tokens": raw.get("max_output_tokens"),
         "tools": [_tool(at, tool) for at, tool in enumerate(tools)] if isinstance(tools, list) else tools,
-        "tool_choice": _tool_choice(said.get("tool_choice")) if tools else None,
-        "reasoning_effort": _member(said, "reasoning", "effort"),
-        "response_format": _format(_member(said, "text", "format")),
+        "tool_choice": _tool_choice(raw.get("tool_choice")) if tools else None,
+        "reasoning_effort": _member(raw, "reasoning", "effort"),
+        "response_format": _format(_member(raw, "text", "format")),
     }
-    asked |= {name: value for name, value in translated.items() if value is not None}
-    ignored = tuple(sorted(said.keys() & _WITHOUT_EFFECT))
-    store = flag({"store": True, **said}, "store")
-    wish = ResponsesOptions(flag(said, "stream"), flag(said, "background"), store, len(instructions), ignored)
-    # Its clients cannot take back what they have shown: a worker that is lost in the middle ends the answer. Nor can
-    # the number from which one in the background is read on say which attempt it belongs to.
-    asked.setdefault("on_worker_lost", "fail" if wish.stream or wish.background else "restart")
-    return checked(ChatRequest, asked), wish
+    fields |= {name: value for name, value in translated.items() if value is not None}
+    ignored = tuple(sorted(raw.keys() & _WITHOUT_EFFECT))
+    store = flag({"store": True, **raw}, "store")
+    options = ResponsesOptions(flag(raw, "stream"), flag(raw, "background"), store, len(instructions), ignored)
+    # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer. The
+    # same holds in the background: the number from which a client reads on does not identify the attempt.
+    fields.setdefault("on_worker_lost", "fail" if options.stream or options.background else "restart")
+    return checked(ChatRequest, fields), options
 
 
-def _messages(given: Any, referred: Mapping[str, Body]) -> list[Body]:
-    """One message for calls that follow each other, as the canonical form has it."""
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}]
-    if not isinstance(given, list):
-        raise InvalidRequest("input: must be a text or a list")
+def _messages(raw_input: Any, referred: Mapping[str, Body]) -> list[Body]:
+    """Return the input as canonical messages. Consecutive calls belong to one message."""
+    if isinstance(raw_input, str):
+        return [{"role": "user", "content": raw_input}]
+    if not isinstance(raw_input, list):
+        raise InvalidRequest("input: must be a string or a list")
     messages: list[Body] = []
-    for message in _items(given, referred):
+    for message in _items(raw_input, referred):
         before = messages[-1] if messages else {}
         if "tool_calls" in message and before.get("role") == "assistant":
             before.setdefault("tool_calls", []).extend(message["tool_calls"])
@@ -107,41 +110,40 @@ def _messages(given: Any, referred: Mapping[str, Body]) -> list[Body]:
     return messages
 
 
-def _items(given: list[Any], referred: Mapping[str, Body]) -> Iterator[Body]:
-    for at, item in enumerate(given):
-        place = f"input.{at}"
+def _items(raw_items: list[Any], referred: Mapping[str, Body]) -> Iterator[Body]:
+    for at, item in enumerate(raw_items):
+        path = f"input.{at}"
         if not isinstance(item, dict):
-            raise InvalidRequest(f"{place}: must be an object")
+            raise InvalidRequest(f"{path}: must be an object")
         if item.get("type") == "item_reference":
-            item = referred.get(str(item.get("id")))  # noqa: PLW2901  what it stands for
+            item = referred.get(str(item.get("id")))  # noqa: PLW2901  the item that the reference names
             if item is None:
-                raise InvalidRequest(f"{place}.id: there is no such item, or its retention has ended")
+                raise InvalidRequest(f"{path}.id: no such item, or its retention has ended; send the item itself")
         match item.get("type", "message"):
             case "message":
                 role = _ROLES.get(str(item.get("role")))
                 if role is None:
-                    raise InvalidRequest(f"{place}.role: must be {', '.join(_ROLES)}")
-                yield {"role": role, "content": _content(place, item.get("content"))}
+                    raise InvalidRequest(f"{path}.role: must be {', '.join(_ROLES)}")
+                yield {"role": role, "content": _content(path, item.get("content"))}
             case "function_call":
-                function = {"name": item.get("name"), "arguments": item.get("arguments")}
-                call = {"id": item.get("call_id"), "type": "function", "function": function}
+                call = tool_call(item.get("call_id"), item.get("name"), item.get("arguments"))
                 yield {"role": "assistant", "tool_calls": [call]}
             case "function_call_output":
-                content = _content(place, item.get("output"))
+                content = _content(path, item.get("output"))
                 yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": content}
             case "reasoning":
-                pass  # would have to be the provider's own, encrypted
+                pass  # only the provider's own, encrypted items could be passed on
             case _:
-                raise InvalidRequest(f"{place}.type: not supported")
+                raise InvalidRequest(f"{path}.type: not supported; remove it")
 
 
-def _content(place: str, content: Any) -> Any:
+def _content(path: str, content: Any) -> Any:
     if not isinstance(content, list):
         return content
-    return [_part(f"{place}.content.{at}", part) for at, part in enumerate(content)]
+    return [_part(f"{path}.content.{at}", part) for at, part in enumerate(content)]
 
 
-def _part(place: str, part: Any) -> Body:
+def _part(path: str, part: Any) -> Body:
     match part.get("type") if isinstance(part, dict) else None:
         case "input_text" | "output_text" | "text":
             return {"type": "text", "text": part.get("text")}
@@ -150,12 +152,12 @@ def _part(place: str, part: Any) -> Body:
         case "input_image" if part.get("image_url") is not None:
             detail = {"detail": part["detail"]} if part.get("detail") else {}
             return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
-    raise InvalidRequest(f"{place}.type: not supported")
+    raise InvalidRequest(f"{path}.type: not supported; remove it")
 
 
 def _tool(at: int, tool: Any) -> Body:
     if not isinstance(tool, dict) or tool.get("type") != "function":
-        raise InvalidRequest(f"tools.{at}.type: only function is supported")
+        raise InvalidRequest(f"tools.{at}.type: only function is supported; define a function tool")
     function = {
         name: value
         for name in ("name", "description", "parameters", "strict")
@@ -179,8 +181,8 @@ def _format(form: Any) -> Any:
     return form
 
 
-def _member(said: Body, name: str, member: str) -> Any:
-    value = said.get(name)
+def _member(raw: Body, name: str, member: str) -> Any:
+    value = raw.get(name)
     if value is not None and not isinstance(value, dict):
         raise InvalidRequest(f"{name}: must be an object")
     return value.get(member) if value else None

@@ -1,4 +1,4 @@
-"""OpenAI's Responses: items that are added, grow and are done, under numbers that are the same at every replay."""
+"""OpenAI's Responses: items that are added, grow and are done. Sequence numbers are equal in every replay."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -6,19 +6,19 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.dialects.append_only import STREAM_RESET
 from gateway.dialects.replay_filter import ReplayFilter
 from gateway.live.batch import Batch
 from shared.protocol import events
 from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Token, ToolCall, Usage
 
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_RESET: Final = Error("stream_reset", "the answer began anew, and this protocol cannot say so", retryable=True)
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What is said of a response beside its answer. ``created_at``: Unix seconds."""
+class ResponseInfo:
+    """Attributes of a response other than its answer. ``created_at``: Unix seconds."""
 
     stream_id: str
     model: str
@@ -29,10 +29,10 @@ class About:
 
 
 class Response:
-    """The object, as it grows. ``output`` has the items in their order."""
+    """Response object under construction. ``output``: the items in order."""
 
-    def __init__(self, about: About) -> None:
-        self.about = about
+    def __init__(self, info: ResponseInfo) -> None:
+        self.info = info
         self.status = "queued"
         self.output: list[Body] = []
         self.error: Body | None = None
@@ -41,58 +41,62 @@ class Response:
 
     @property
     def body(self) -> Body:
-        about = self.about
+        info = self.info
         return {
-            "id": f"resp_{about.stream_id}",
+            "id": f"resp_{info.stream_id}",
             "object": "response",
-            "created_at": about.created_at,
+            "created_at": info.created_at,
             "status": self.status,
-            "background": about.background,
-            "previous_response_id": about.previous_response_id,
+            "background": info.background,
+            "previous_response_id": info.previous_response_id,
             "error": self.error,
             "incomplete_details": self.incomplete,
-            "model": about.model,
+            "model": info.model,
             "output": self.output,
             "parallel_tool_calls": True,
             "tool_choice": "auto",
             "tools": [],
-            "metadata": about.metadata,
+            "metadata": info.metadata,
             "usage": self.usage,
         }
 
 
 class _Growing:
-    """An item whose text still comes: it stands at ``member`` of ``holder`` once it was gathered."""
+    """Item that still receives text. :meth:`join` stores the text at ``member`` of ``holder``."""
 
     def __init__(self, item: Body, holder: Body, member: str) -> None:
         self.item = item
         self._holder = holder
         self._member = member
-        self._pieces: list[str] = []  # joined seldom: a text that grew with each would be copied with each
+        self._pieces: list[str] = []  # joined rarely: adding each piece to a string would copy the string each time
 
     def grow(self, text: str) -> None:
         self._pieces.append(text)
 
-    def gather(self) -> str:
-        """Its text so far."""
+    def join(self) -> str:
+        """Store and return the text so far."""
         whole = self._holder[self._member] = "".join(self._pieces)
         self._pieces = [whole]
         return whole
 
 
 class ResponseEvents:
-    """``after``: the last number that the client has had. All is rendered from the start, since a number depends on
-    what comes before it; what the client has had is left out. ``failure``: what the response failed by."""
+    """Renderer of a streamed response.
+
+    ``after``: the last sequence number that the client has received. Rendering always begins at the start, since a
+    number depends on the events before it; frames up to ``after`` are dropped. ``failure``: the error by which the
+    response failed.
+    """
 
     resumable = True
 
-    def __init__(self, about: About, *, after: int = -1) -> None:
+    def __init__(self, info: ResponseInfo, *, after: int = -1) -> None:
         self.failure: Error | None = None
         self.is_over = False
-        self._response = Response(about)
+        self._response = Response(info)
         self._after = after
         self._next = 0
-        self._continuation = ReplayFilter()
+        self._filter = ReplayFilter()
         self._open: _Growing | None = None  # text or reasoning
         self._calls: dict[int, _Growing] = {}
         self._has_begun = False
@@ -100,31 +104,32 @@ class ResponseEvents:
 
     @property
     def response(self) -> Response:
-        """With all that was rendered."""
+        """Response object with everything rendered so far."""
         for growing in (*self._calls.values(), *([self._open] if self._open else ())):
-            growing.gather()
+            growing.join()
         return self._response
 
-    def queued(self, place: int) -> bytes:
+    def queued(self, queue_position: int) -> bytes:
         return b"".join(self._created())
 
-    def render(self, run: Batch) -> bytes:
-        return b"".join([*self._created(), *self._rendered(run)])
+    def render(self, batch: Batch) -> bytes:
+        return b"".join([*self._created(), *self._rendered(batch)])
 
-    # --- from here on each yields frames
+    # --- generators of frames
 
     def _created(self) -> Iterator[bytes]:
-        """Helpers want it before anything else: so it goes out before anybody has begun."""
+        """Yield the first frames. The SDK's helpers require them before any other, so they go out before a worker
+        begins."""
         if not self._has_begun:
             self._has_begun = True
-            yield self._tell("response.created", response=self._response.body)
+            yield self._frame("response.created", response=self._response.body)
             self._response.status = "in_progress"
-            yield self._tell("response.in_progress", response=self._response.body)
+            yield self._frame("response.in_progress", response=self._response.body)
 
-    def _rendered(self, run: Batch) -> Iterator[bytes]:
-        new = self._continuation.take(run)
+    def _rendered(self, batch: Batch) -> Iterator[bytes]:
+        new = self._filter.take(batch)
         if new is None:
-            yield from self._fail(_RESET)
+            yield from self._fail(STREAM_RESET)
             return
         for stored in new:
             if not self.is_over:
@@ -147,7 +152,7 @@ class ResponseEvents:
                 yield from self._end(event)
 
     def _text(self, kind: str, member: str, text: str) -> Generator[bytes, None, None]:
-        """``kind``: of the part that the text is in."""
+        """Yield a text delta. ``kind``: type of the part that contains the text."""
         growing = self._open
         if growing is None or growing.item["type"] != "message" or growing.item["content"][0]["type"] != kind:
             yield from self._close()
@@ -157,10 +162,10 @@ class ResponseEvents:
             item = yield from self._add("message", "msg", role="assistant", content=[])
             item["content"].append(part)
             growing = self._open = _Growing(item, part, member)
-            yield self._tell("response.content_part.added", **self._place(item), content_index=0, part=part)
+            yield self._frame("response.content_part.added", **self._location(item), content_index=0, part=part)
         growing.grow(text)
-        place = self._place(growing.item)
-        yield self._tell(f"response.{kind}.delta", **place, content_index=0, delta=text, **_logprobs(kind))
+        location = self._location(growing.item)
+        yield self._frame(f"response.{kind}.delta", **location, content_index=0, delta=text, **_logprobs(kind))
 
     def _reasoning(self, text: str) -> Iterator[bytes]:
         growing = self._open
@@ -170,17 +175,21 @@ class ResponseEvents:
             item = yield from self._add("reasoning", "rs", summary=[])
             item["summary"].append(part)
             growing = self._open = _Growing(item, part, "text")
-            yield self._tell("response.reasoning_summary_part.added", **self._place(item), summary_index=0, part=part)
+            yield self._frame(
+                "response.reasoning_summary_part.added", **self._location(item), summary_index=0, part=part
+            )
         growing.grow(text)
-        place = self._place(growing.item)
-        yield self._tell("response.reasoning_summary_text.delta", **place, summary_index=0, delta=text)
+        location = self._location(growing.item)
+        yield self._frame("response.reasoning_summary_text.delta", **location, summary_index=0, delta=text)
 
     def _call(self, call: ToolCall) -> Iterator[bytes]:
         if call.complete:
             if (growing := self._calls.pop(call.index, None)) is not None:
-                item, whole = growing.item, growing.gather()
-                place = self._place(item)
-                yield self._tell("response.function_call_arguments.done", **place, arguments=whole, name=item["name"])
+                item, whole = growing.item, growing.join()
+                location = self._location(item)
+                yield self._frame(
+                    "response.function_call_arguments.done", **location, arguments=whole, name=item["name"]
+                )
                 yield self._done(item)
             return
         if call.index not in self._calls:
@@ -189,26 +198,26 @@ class ResponseEvents:
             self._calls[call.index] = _Growing(item, item, "arguments")
         growing = self._calls[call.index]
         growing.grow(call.arguments)
-        place = self._place(growing.item)
-        yield self._tell("response.function_call_arguments.delta", **place, delta=call.arguments)
+        location = self._location(growing.item)
+        yield self._frame("response.function_call_arguments.delta", **location, delta=call.arguments)
 
     def _close(self) -> Iterator[bytes]:
-        """What grows is done: another item begins, or the answer ends."""
+        """Finish the growing item: another one begins, or the answer ends."""
         growing, self._open = self._open, None
         if growing is None:
             return
-        item, text = growing.item, growing.gather()
-        place = self._place(item)
+        item, text = growing.item, growing.join()
+        location = self._location(item)
         if item["type"] == "reasoning":
             part = item["summary"][0]
-            yield self._tell("response.reasoning_summary_text.done", **place, summary_index=0, text=text)
-            yield self._tell("response.reasoning_summary_part.done", **place, summary_index=0, part=part)
+            yield self._frame("response.reasoning_summary_text.done", **location, summary_index=0, text=text)
+            yield self._frame("response.reasoning_summary_part.done", **location, summary_index=0, part=part)
         else:
             part = item["content"][0]
             kind, member = part["type"], "text" if part["type"] == "output_text" else "refusal"
             whole = {member: text, **_logprobs(kind)}
-            yield self._tell(f"response.{kind}.done", **place, content_index=0, **whole)
-            yield self._tell("response.content_part.done", **place, content_index=0, part=part)
+            yield self._frame(f"response.{kind}.done", **location, content_index=0, **whole)
+            yield self._frame("response.content_part.done", **location, content_index=0, part=part)
         yield self._done(item)
 
     def _fail(self, error: Error) -> Iterator[bytes]:
@@ -217,7 +226,7 @@ class ResponseEvents:
         yield from self._close()
         self._response.status = "failed"
         self._response.error = {"code": error.code, "message": error.message}
-        yield self._tell("response.failed", response=self._response.body)
+        yield self._frame("response.failed", response=self._response.body)
 
     def _end(self, done: Done) -> Iterator[bytes]:
         self.is_over = True
@@ -225,39 +234,39 @@ class ResponseEvents:
         self._response.usage = _usage(done.usage) if done.usage else None
         if done.finish_reason == "cancelled":
             self._response.status = "cancelled"
-            yield self._tell("response.incomplete", response=self._response.body)
-        elif reason := self._cut_by(done):
+            yield self._frame("response.incomplete", response=self._response.body)
+        elif reason := self._incomplete_reason(done):
             self._response.status = "incomplete"
             self._response.incomplete = {"reason": reason}
-            yield self._tell("response.incomplete", response=self._response.body)
+            yield self._frame("response.incomplete", response=self._response.body)
         else:
             self._response.status = "completed"
-            yield self._tell("response.completed", response=self._response.body)
+            yield self._frame("response.completed", response=self._response.body)
 
-    # --- inside
+    # --- internal
 
-    def _cut_by(self, done: Done) -> str | None:
-        """Where there are words for a refusal they are the answer, and whole."""
+    def _incomplete_reason(self, done: Done) -> str | None:
+        """Return None for a complete answer. A refusal with text is complete."""
         if self._has_refused and done.finish_reason == "content_filter":
             return None
         return _INCOMPLETE.get(done.finish_reason)
 
     def _add(self, kind: str, prefix: str, **members: Any) -> Generator[bytes, None, Body]:
         index = len(self._response.output)
-        item: Body = {"id": f"{prefix}_{self._response.about.stream_id}_{index}", "type": kind}
+        item: Body = {"id": f"{prefix}_{self._response.info.stream_id}_{index}", "type": kind}
         item |= {"status": "in_progress", **members}
         self._response.output.append(item)
-        yield self._tell("response.output_item.added", output_index=index, item=item)
+        yield self._frame("response.output_item.added", output_index=index, item=item)
         return item
 
     def _done(self, item: Body) -> bytes:
         item["status"] = "completed"
-        return self._tell("response.output_item.done", output_index=self._response.output.index(item), item=item)
+        return self._frame("response.output_item.done", output_index=self._response.output.index(item), item=item)
 
-    def _place(self, item: Body) -> Body:
+    def _location(self, item: Body) -> Body:
         return {"item_id": item["id"], "output_index": self._response.output.index(item)}
 
-    def _tell(self, kind: str, **members: Any) -> bytes:
+    def _frame(self, kind: str, **members: Any) -> bytes:
         number = self._next
         self._next += 1
         if number <= self._after:

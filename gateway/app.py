@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from gateway.api import ai_sdk as ui_messages
-from gateway.api import anthropic, chat, errors, listing, ops, service, streams
+from gateway.api import anthropic, chat, errors, listing, ops, service, streams, tickets
 from gateway.api import openai_chat as openai
 from gateway.api import openai_responses as responses
 from gateway.api import openapi as description
 from gateway.api import web_pages as page
-from gateway.api.listing import TicketRequest
+from gateway.api.tickets import TicketRequest
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import LiveGrants
 from gateway.auth.tickets import Tickets
@@ -71,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (
         # Routes are matched in this order: the most requested ones come first.
         *(chat, streams, openai, anthropic, responses, ui_messages),
-        *(listing, service, ops, page),
+        *(listing, tickets, service, ops, page),
     ):
         app.include_router(module.router)
     app.mount("/page", page.PageFiles())

@@ -1,0 +1,54 @@
+"""Tickets: links that let others read one stream."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+
+from gateway.api import examples
+from gateway.api.access import read_own
+from gateway.api.body import read_body
+from gateway.api.error_catalog import BODY, CALLER, STREAM, refusals
+from gateway.api.openapi import body_of
+from gateway.api.parameters import StreamId
+from gateway.api.response_models import TicketAnswer
+from gateway.auth.grants import Grant
+from gateway.auth.principal import Scope
+from gateway.state import Caller, Gateway
+from shared.broker.api_keys import REVOCATION_KEPT_S
+from shared.schemas.chat import parse_body
+from shared.schemas.model import Model
+
+router = APIRouter()
+
+_MOST_BODY_BYTES = 4096
+
+
+class TicketRequest(Model):
+    """``life_s``: validity; by default as long as the stream can live. ``may_cancel``: the ticket also allows to
+    cancel the stream."""
+
+    life_s: Annotated[float, Field(ge=1, le=REVOCATION_KEPT_S)] | None = None
+    may_cancel: bool = False
+
+
+@router.post(
+    "/chat/{stream_id}/tickets",
+    status_code=201,
+    responses=refusals(*CALLER, *STREAM, *BODY),
+    openapi_extra=body_of(TicketRequest, examples.TICKET),
+)
+async def make_ticket(request: Request, stream_id: StreamId, gateway: Gateway, caller: Caller) -> TicketAnswer:
+    """Create a link that allows anyone to read this one stream, until it expires or the API key that made it is
+    revoked. Only the stream's owner may."""
+    ticket_request = parse_body(TicketRequest, await read_body(request, _MOST_BODY_BYTES))
+    caller.need(Scope.CANCEL if ticket_request.may_cancel else Scope.READ)
+    await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
+    ticket, expires = gateway.tickets.issue(
+        stream_id, life_s=ticket_request.life_s, may_cancel=ticket_request.may_cancel, key_id=caller.key_id
+    )
+    return {
+        "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",
+        "status_url": f"/chat/{stream_id}?ticket={ticket}",
+        "expires_at": expires.isoformat(timespec="seconds"),
+    }

@@ -21,7 +21,7 @@ from gateway.api.tickets import TicketRequest
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import LiveGrants
 from gateway.auth.tickets import Tickets
-from gateway.glance import Glance
+from gateway.cache import ExpiringCache
 from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
@@ -29,6 +29,7 @@ from gateway.live.hub import Hub
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
+from shared.broker.overview import read_overview
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.scripts import StreamScripts
@@ -41,6 +42,9 @@ from shared.schemas import ChatRequest
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+#: Operators' pages poll the overview; Redis is read once a second at most, however many pages are open.
+_OVERVIEW_FRESH_S = 1.0
 
 #: Set when this process stops because it cannot continue; it then exits with 1.
 failed = threading.Event()
@@ -84,7 +88,7 @@ class _Parts:
     """The parts of this process, put together; made within its event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self._client = client = connect(settings.redis_url)
+        self._client = client = connect(settings.redis_url, serves=True)
         self._connections = [PipelineConnection(settings.redis_url) for _ in range(3)]
         for_reads, for_leases, for_sweep = self._connections
         scripts = StreamScripts(settings)
@@ -105,7 +109,7 @@ class _Parts:
             authenticator=self.authenticator,
             live_grants=live_grants,
             backlog=backlog,
-            glance=Glance(client),
+            overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
         )
         lag = LoopLag()
         self._presence = Presence(client, gateway_id, "gateway", lambda: _load_of(hub, lag))

@@ -9,12 +9,13 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import LiveGrants
 from gateway.auth.principal import Principal
 from gateway.auth.tickets import Tickets
-from gateway.glance import Glance
+from gateway.cache import ExpiringCache
 from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.live.hub import Hub
 from shared.broker.client import Client
+from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
 
@@ -31,7 +32,7 @@ class GatewayState:
     authenticator: Authenticator
     live_grants: LiveGrants
     backlog: Backlog
-    glance: Glance
+    overview: ExpiringCache[None, Overview]
 
 
 async def gateway_state(request: Request) -> GatewayState:

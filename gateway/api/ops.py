@@ -29,7 +29,7 @@ _FAILED = "failed:"
 @router.get("/overview")
 async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
     """Return the overview, at most one second old. It lists a selection of the streams; ``live`` is their number."""
-    seen = await gateway.glance.look()
+    seen = await gateway.overview.get(None)
     reasons: dict[str, int] = {}
     for _minute, counts in seen.minutes:
         for name, n in counts.items():

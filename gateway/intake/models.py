@@ -1,9 +1,9 @@
 """Resolves a model name to a provider and a model that the workers offer."""
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
+from gateway.cache import ExpiringCache
 from shared.broker.catalog import Catalog, read_catalog
 from shared.broker.client import Client
 from shared.errors import InvalidRequest, NoModels, UnknownModel
@@ -22,17 +22,20 @@ class Models:
     def __init__(self, client: Client, fallbacks: Mapping[str, Sequence[str]]) -> None:
         self._client = client
         self._fallbacks = fallbacks
-        self._catalog: Catalog = {}
-        self._read_at = float("-inf")
+        self._last: Catalog = {}
+        self._catalogs: ExpiringCache[None, Catalog] = ExpiringCache(self._read, fresh_s=_FRESH_S)
 
     async def catalog(self) -> Catalog:
-        """Raises :class:`BrokerUnavailable`."""
-        now = asyncio.get_running_loop().time()
-        if now - self._read_at > _FRESH_S or not self._catalog:
-            # A flushed Redis gets the catalog again within seconds; until then, the last one stays valid.
-            self._catalog = await read_catalog(self._client) or self._catalog
-            self._read_at = now
-        return self._catalog
+        """Return the catalog. Raises :class:`BrokerUnavailable`."""
+        catalog = await self._catalogs.get(None)
+        if not catalog:
+            self._catalogs.forget(None)  # a worker that is starting publishes its models at any moment
+        return catalog
+
+    async def _read(self, _: None) -> Catalog:
+        """Read the catalog. A flushed Redis gets it again within seconds; until then, the last one stays valid."""
+        self._last = await read_catalog(self._client) or self._last
+        return self._last
 
     async def resolve(self, request: ChatRequest) -> ChatRequest:
         """Return the request with ``provider`` set, ``model`` as that provider's own name, and ``fallbacks`` as

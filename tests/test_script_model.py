@@ -47,7 +47,7 @@ from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
 from workers.providers.base import ReasoningDelta, TextDelta
-from workers.writing.writer import HANDOVER, Ended, StreamWriter
+from workers.writing.writer import Ended, StopReason, StreamWriter
 
 T = TypeVar("T")
 DEMAND: Final = Demand("an-account", Limits(), 0)
@@ -619,7 +619,7 @@ class Walk:
     def _heed_stop(self, worker: Worker) -> None:
         """The job leaves its provider, and ends the stream or hands it over."""
         if worker.writer is not None and worker.writer.stop_reason and worker.job is None:
-            if worker.writer.stop_reason == HANDOVER:
+            if worker.writer.stop_reason is StopReason.HANDOVER:
                 worker.job = self.bench.loop.create_task(worker.writer.hand_over())
             else:
                 self._finish(worker, Outcome.cancelled(worker.writer.stop_reason))
@@ -662,7 +662,7 @@ class Walk:
         elif how == "fail":
             self._finish(worker, Outcome.failed(GenerationError("provider_unavailable", "it failed")))
         elif worker.writer is not None:
-            worker.writer.stop(HANDOVER)
+            worker.writer.stop(StopReason.HANDOVER)
 
     @move(6, lambda self: any(writer in self.woken for writer in self.remembered), pick=PICK, fate=FATE)
     async def flush(self, *, pick: int, fate: str) -> None:
@@ -720,7 +720,7 @@ class Walk:
             holder = (await self._look()).state[b"holder"].decode()
             for worker in self.workers:
                 if worker.writer is not None and holder.startswith(f"{worker.name}."):
-                    worker.writer.stop("cancelled")
+                    worker.writer.stop(StopReason.CANCELLED)
 
     @move(0.3, lambda self: self.redis.active)
     async def delete(self) -> None:

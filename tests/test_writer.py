@@ -15,9 +15,9 @@ from shared.protocol.ids import new_stream_id
 from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
-from workers.jobs.generate import CancelScope
+from workers.jobs.generate import CancelScope, DeadlineExceeded, Interrupted
 from workers.providers.base import TextDelta
-from workers.writing.writer import Ended, StreamWriter
+from workers.writing.writer import Ended, StopReason, StreamWriter
 
 SETTINGS = Settings()
 SCRIPTS = StreamScripts(SETTINGS)
@@ -34,9 +34,9 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     broker.kill()
 
 
-async def claimed_writer(client: Client) -> StreamWriter:
+async def claimed_writer(client: Client, on_disconnect: str = "continue") -> StreamWriter:
     stream_id = new_stream_id()
-    fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": "continue", "grace_ms": 0}
+    fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": on_disconnect, "grace_ms": 0}
     fields["body_hash"] = "00"
     creation = SCRIPTS.create(
         stream_id, fields=fields, body_hash="00", idempotency=None, demand=Demand("a", Limits(), 0), job=b"job"
@@ -60,6 +60,10 @@ async def step(client: Client, writer: StreamWriter) -> None:
     call = writer.next_call()
     assert call is not None
     writer.settle(await run_script(client, call))
+
+
+async def set_fields(client: Client, key: str, **fields: str | int) -> None:
+    await client.hset(key, mapping=fields)  # type: ignore[misc]
 
 
 async def test_a_handover_while_an_append_is_in_flight(client: Client) -> None:
@@ -115,6 +119,32 @@ async def test_an_ending_that_was_deleted_meanwhile_is_let_go(client: Client) ->
     assert not await client.exists(writer.holder.keys[0])
 
 
+async def test_an_abandoned_stream_stops_with_that_reason(client: Client) -> None:
+    writer = await claimed_writer(client, on_disconnect="cancel")
+    await writer.push([TextDelta("x")])
+    await step(client, writer)
+    await set_fields(client, writer.holder.keys[0], live_until=0, polled_until=0, created=0)
+    await set_fields(client, writer.holder.keys[6], at=10**15)
+    writer.settle_renewal(await run_script(client, SCRIPTS.renew(writer.holder)))
+    assert not writer.stop_reason  # the finish script decides
+    await step(client, writer)
+    assert writer.is_written
+    assert writer.stop_reason == "abandoned"
+    assert await writer.finish(Outcome.cancelled(StopReason.ABANDONED), None) is Ended.WRITTEN
+
+
+async def test_a_stream_that_another_worker_took_is_lost(client: Client) -> None:
+    writer = await claimed_writer(client)
+    await set_fields(client, writer.holder.keys[0], holder="w2.x")
+    writer.settle_renewal(await run_script(client, SCRIPTS.renew(writer.holder)))
+    assert writer.stop_reason is StopReason.LOST
+    assert await writer.finish(Outcome.cancelled(StopReason.LOST), None) is Ended.LOST
+
+
+def test_a_reason_of_a_newer_gateway_cancels() -> None:
+    assert StopReason("something new") is StopReason.CANCELLED
+
+
 async def test_an_interruption_after_the_deadline_does_nothing() -> None:
     scope = CancelScope(0)
 
@@ -125,6 +155,20 @@ async def test_an_interruption_after_the_deadline_does_nothing() -> None:
             finally:
                 scope.interrupt()
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(DeadlineExceeded):
         await closes_slowly()
     scope.interrupt()
+
+
+async def test_an_interruption_is_no_deadline() -> None:
+    scope = CancelScope(60)
+    asyncio.get_running_loop().call_soon(scope.interrupt)
+    with pytest.raises(Interrupted):
+        async with scope:
+            await asyncio.sleep(60)
+
+
+async def test_a_timeout_within_a_scope_is_not_its_deadline() -> None:
+    with pytest.raises(TimeoutError):
+        async with CancelScope(60):
+            raise TimeoutError

@@ -22,7 +22,8 @@ from shared.garbage import settle_garbage_collector
 from shared.logs import configure_logging
 from shared.metrics import SWEPT, LoopLag
 from shared.settings import Settings, SettingsError
-from shared.tracing import Tracing, tracing_of
+from shared.tracing import Tracing
+from shared.tracing_setup import configure_tracing
 from shared.version import VERSION
 from workers import metrics
 from workers.jobs.attempts import ProviderAttempts
@@ -44,7 +45,7 @@ def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; a second signal ends the process at once. Exits with 1 if it cannot serve."""
     configure_logging(settings.log_level, settings.log_format)
     try:
-        tracing = tracing_of(settings, "worker")
+        tracing = configure_tracing(settings, "worker")
     except SettingsError as error:
         logger.critical("%s", error)
         sys.exit(1)
@@ -55,7 +56,7 @@ def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings, tracing: Tracing) -> int:
     stop = _stop_on_signals()
-    client = connect(settings.redis_url)
+    client = connect(settings.redis_url, serves=True)
     try:
         if not await wait_until_fit(stop, client):
             return 0
@@ -153,7 +154,11 @@ class _Worker:
         stopping.cancel()
         for task in tasks:
             if task.done():
-                logger.critical("background task failed", exc_info=task.exception())
+                error = task.exception()
+                if isinstance(error, BrokerUnfit):
+                    logger.critical("%s", error.message)
+                else:
+                    logger.critical("background task failed", exc_info=error)
                 return 1
         await self._drain()
         return 0

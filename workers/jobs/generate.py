@@ -7,7 +7,7 @@ import traceback
 from types import TracebackType
 
 from shared.broker.client import Client, run_script
-from shared.broker.ending import ABANDONED, Outcome, end_claimed, holder_of
+from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
 from shared.errors import GenerationError, RequestError
@@ -21,7 +21,7 @@ from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
-from workers.writing.writer import HANDOVER, Ended, StreamWriter
+from workers.writing.writer import Ended, StopReason, StreamWriter
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +119,12 @@ class Generation:
             try:
                 async with reading:
                     outcome, usage = await self._attempts.answer(chat_request, writer, log)
-            except TimeoutError:
-                outcome = _outcome_of_stop(writer.stop_reason)
+            except Interrupted:
+                outcome = Outcome.cancelled(writer.stop_reason or StopReason.CANCELLED)
+            except DeadlineExceeded:
+                outcome = Outcome.failed(
+                    GenerationError("deadline_exceeded", "the answer took longer than the total deadline")
+                )
             except GenerationError as error:
                 outcome = Outcome.failed(error)
             except Exception as error:  # noqa: BLE001  a bug of ours must still end the stream
@@ -131,7 +135,7 @@ class Generation:
                     extra={"stream_id": stream_id, "error": type(error).__name__, "exception": trace},
                 )
                 outcome = Outcome.failed(GenerationError("internal_error", "internal error; try again"))
-            if writer.stop_reason == HANDOVER:
+            if writer.stop_reason is StopReason.HANDOVER:
                 ended = await writer.hand_over()
             elif claimed.readable and not writer.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
                 # Keep the partial answer of the previous attempt rather than end with none.
@@ -143,16 +147,24 @@ class Generation:
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
             metrics.ENDINGS.labels(outcome.finish_reason, outcome.reason or "").inc()
         if not is_logged:
-            log.ended(outcome, usage, ended.name)
+            log.ended(outcome, usage, ended)
+
+
+class DeadlineExceeded(Exception):
+    """The deadline of a :class:`CancelScope` has passed."""
+
+
+class Interrupted(Exception):
+    """:meth:`CancelScope.interrupt` was called."""
 
 
 class CancelScope:
-    """A scope that raises TimeoutError when its deadline passes or :meth:`interrupt` is called inside it. A late
-    interruption does nothing."""
+    """A scope that ends with :class:`DeadlineExceeded` or :class:`Interrupted`. A late interruption does nothing."""
 
     def __init__(self, deadline_s: float) -> None:
         self._scope = asyncio.timeout(deadline_s)
         self._open = False
+        self._interrupted = False
 
     async def __aenter__(self) -> None:
         await self._scope.__aenter__()
@@ -162,16 +174,12 @@ class CancelScope:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open = False
-        await self._scope.__aexit__(kind, error, trace)
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise (Interrupted if self._interrupted else DeadlineExceeded) from None
 
     def interrupt(self) -> None:
         if self._open and not self._scope.expired():
+            self._interrupted = True
             self._scope.reschedule(asyncio.get_running_loop().time())
-
-
-def _outcome_of_stop(reason: str) -> Outcome:
-    if reason == Ended.WRITTEN.name.lower():  # while the provider was read: no other ending comes so
-        return Outcome.cancelled(ABANDONED)
-    if not reason:
-        return Outcome.failed(GenerationError("deadline_exceeded", "the answer took longer than the total deadline"))
-    return Outcome.cancelled(reason)

@@ -13,6 +13,7 @@ from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.tracing import Span, Tracing
 from workers.jobs import genai_metrics as genai
+from workers.writing.writer import Ended
 
 logger = logging.getLogger(__name__)
 
@@ -86,18 +87,18 @@ class GenerationLog:
         genai.called(*self._provider_and_model, time.monotonic() - self._called_at, error=code)
         call.fail(code)
 
-    def ended(self, outcome: Outcome, usage: Usage | None, ended: str) -> None:
+    def ended(self, outcome: Outcome, usage: Usage | None, ended: Ended) -> None:
         """Record the end of this claim. Unless ``ended`` is WRITTEN, the stream goes on elsewhere or is gone."""
         line: dict[str, Any] = {
             **ending_line(self._stream_id, self._claimed, outcome),
-            "outcome": None if ended == "WRITTEN" else ended.lower(),
+            "outcome": None if ended is Ended.WRITTEN else ended.value,
             "duration_s": self._since_creation_s(),
             "queued_s": _seconds(self._now_ms - int(self._claimed.fields["created"])),
             "first_token_s": self._first_token_s,
             "input_tokens": usage.input_tokens if usage else None,
             "output_tokens": usage.output_tokens if usage else None,
         }
-        if ended == "WRITTEN" and self._provider_and_model[0]:
+        if ended is Ended.WRITTEN and self._provider_and_model[0]:
             genai.ended(
                 *self._provider_and_model,
                 line["duration_s"],
@@ -105,8 +106,8 @@ class GenerationLog:
                 output_tokens=line["output_tokens"],
                 error=outcome.error.code if outcome.error else "",
             )
-        logger.info("stream ended" if ended == "WRITTEN" else "stream left", extra=line)
-        self._span.set({"headrace.finish_reason": outcome.finish_reason, "headrace.outcome": ended.lower()})
+        logger.info("stream ended" if ended is Ended.WRITTEN else "stream left", extra=line)
+        self._span.set({"headrace.finish_reason": outcome.finish_reason, "headrace.outcome": ended.value})
         if outcome.reason:
             self._span.set({"headrace.reason": outcome.reason})
         if outcome.error is not None:

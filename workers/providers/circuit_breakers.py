@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from shared.broker.circuit_breaker import Breaker, count_failure, close_breaker, read_breakers, take_probe
+from shared.broker.circuit_breaker import Breaker, close_breaker, count_failure, read_breakers, take_probe
 from shared.broker.client import Client
 from shared.errors import BrokerUnavailable, ProviderError
 from shared.settings import Settings

@@ -12,7 +12,7 @@ from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 from workers import metrics
-from workers.writing.writer import HANDOVER, StreamWriter
+from workers.writing.writer import StopReason, StreamWriter
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Leases:
     def hand_over(self) -> None:
         """Stop every stream, so that other workers take them."""
         for writer in list(self._writers.values()):
-            writer.stop(HANDOVER)
+            writer.stop(StopReason.HANDOVER)
 
     async def renew(self) -> None:
         """Run until cancelled: renew all leases in one pipeline, three times per lease, sooner after a failure."""
@@ -103,6 +103,6 @@ class Leases:
         if writer is None:
             return
         if command == "cancel":
-            writer.stop("cancelled")
+            writer.stop(StopReason.CANCELLED)
         elif command == "room":
             writer.room()

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from enum import Enum, auto
+from enum import StrEnum
 
 from shared.broker.ending import ABANDONED, Outcome, restorable
 from shared.broker.replies import Claimed, Code, WriteReply
@@ -27,17 +27,28 @@ logger = logging.getLogger(__name__)
 
 #: Poll interval behind the notification of room in the window, in case that is lost.
 ROOM_POLL_S = 1.0
-#: Stop reason of a worker that drains: another one takes the stream.
-HANDOVER = "handover"
 
 
-class Ended(Enum):
+class StopReason(StrEnum):
+    """Why reading the provider stopped before its answer was complete."""
+
+    CANCELLED = "cancelled"  # a client asked for it
+    ABANDONED = ABANDONED  # no reader for too long; the ending is written already
+    HANDOVER = "handover"  # this worker drains: another one takes the stream
+    LOST = "lost"  # as Ended.LOST
+
+    @classmethod
+    def _missing_(cls, value: object) -> "StopReason":
+        return cls.CANCELLED  # a reason that a newer gateway gave
+
+
+class Ended(StrEnum):
     """How the writing of a stream ended."""
 
-    WRITTEN = auto()
-    WATCHED = auto()  # an abandoned stream has a reader again: go on
-    HANDED_OVER = auto()  # released, for another worker to take
-    LOST = auto()  # another worker holds the stream, or it was deleted or ended
+    WRITTEN = "written"
+    WATCHED = "watched"  # an abandoned stream has a reader again: go on
+    HANDED_OVER = "handed_over"  # released, for another worker to take
+    LOST = "lost"  # another worker holds the stream, or it was deleted or ended
 
 
 class StreamWriter:
@@ -57,7 +68,7 @@ class StreamWriter:
         on_stop: Callable[[], None],
     ) -> None:
         self.holder = holder
-        self.stop_reason = ""
+        self.stop_reason: StopReason | None = None
         self._fields = claimed.fields
         self._is_first_output = claimed.readable == 0
         self._attempt = claimed.attempt
@@ -109,7 +120,7 @@ class StreamWriter:
         caller stops reading its provider."""
         self._coalescer.add(deltas)
         self._wake(self)
-        while self._unsent_bytes > self._max_unsent_bytes and not self.stop_reason:
+        while self._unsent_bytes > self._max_unsent_bytes and self.stop_reason is None:
             self._progress.clear()
             await self._progress.wait()
 
@@ -132,8 +143,9 @@ class StreamWriter:
 
     # --- called on notifications
 
-    def stop(self, reason: str) -> None:
-        if not self.stop_reason:
+    def stop(self, reason: StopReason) -> None:
+        """End the reading of the provider. Only the first call has an effect."""
+        if self.stop_reason is None:
             self.stop_reason = reason
             self._progress.set()
             self._on_stop()
@@ -220,7 +232,8 @@ class StreamWriter:
                 self._close(Ended.WRITTEN)
             case Code.CLOSED | Code.SUPERSEDED:
                 self._lose(reply)
-        self._handle(reply.signal)
+        if reply.code is not Code.CLOSED:  # then the signal is how the stream ended
+            self._handle(reply.signal)
         self._progress.set()
 
     @property
@@ -258,7 +271,7 @@ class StreamWriter:
             if self._ending is None and not self._ended.done():
                 self._begin_ending(Outcome.cancelled(ABANDONED), None, only_if_unwatched=True)
         elif signal:
-            self.stop(signal)
+            self.stop(StopReason(signal))
 
     def _begin_ending(self, outcome: Outcome, usage: Usage | None, *, only_if_unwatched: bool = False) -> None:
         self._freeze(final=True)
@@ -292,9 +305,14 @@ class StreamWriter:
         self._close(Ended.LOST)
 
     def _close(self, ended: Ended) -> None:
+        was_abandoned = False
         if self._ending is not None:
+            was_abandoned = self._ending.only_if_unwatched
             self._ending = replace(self._ending, only_if_unwatched=False)  # final, if it must be written again
         if not self._ended.done():
             self._ended.set_result(ended)
             metrics.TRIMMED.inc(max(0, len(self._events) - self._cap))
-        self.stop(ended.name.lower())
+        if ended is Ended.LOST:
+            self.stop(StopReason.LOST)
+        elif was_abandoned:
+            self.stop(StopReason.ABANDONED)

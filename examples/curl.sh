@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Streams an answer. Kill it and start it again: it goes on behind the last event that it had.
+# Streams an answer. Kill it and start it again: it continues after the last event that it saved.
 set -euo pipefail
 url=${HEADRACE_URL:-http://localhost:8000} saved=curl.txt
 auth="Authorization: Bearer ${HEADRACE_KEY:-none}"

@@ -1,9 +1,10 @@
-"""What the README says to paste is pasted, as it stands."""
+"""Runs the commands of the README as pasted, with only the gateway's address replaced."""
 
 import asyncio
 import json
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,8 +18,21 @@ from tests.conftest import StartSystem
 from tests.system import REPOSITORY, System
 
 README = (REPOSITORY / "README.md").read_text()
-SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+BLOCKS: list[str] = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 SCRIPT = re.findall(r"```js\n(.*?)```", README, re.DOTALL)[0]
+
+
+def block_with(text: str) -> str:
+    (block,) = [block for block in BLOCKS if text in block]
+    return block
+
+
+def first_curl() -> str:
+    return next(line for block in BLOCKS for line in block.splitlines() if line.startswith("curl"))
+
+
+def on(system: System, commands: str) -> str:
+    return commands.replace("http://localhost:8000", system.url)
 
 
 async def shell(command: str, folder: Path = REPOSITORY) -> str:
@@ -28,19 +42,54 @@ async def shell(command: str, folder: Path = REPOSITORY) -> str:
     return output.decode()
 
 
-async def test_the_curl_lines(system: System) -> None:
-    first, resume = [line.replace("http://localhost:8000", system.url) for line in SHELL if "curl" in line][:2]
-    whole = await shell(first.replace("curl -N", "curl -sN"))
-    assert "event: done" in whole
-    stream_id = json.loads(re.findall(r"event: queued\ndata: (.*)", whole)[0])["stream_id"]
-    ids = re.findall(r"^id: (.*)$", whole, re.MULTILINE)
-    rest = await shell(resume.replace("STREAM_ID", stream_id).replace("4-17", ids[9]).replace("-N", "-sN"))
-    assert re.findall(r"^id: (.*)$", rest, re.MULTILINE) == ids[10:]
+def ids_of_complete_events(text: str) -> list[str]:
+    """Ids of the events in ``text``; a last event that was cut before its blank line does not count."""
+    events = text.split("\n\n")[:-1]
+    return [line.removeprefix("id: ") for event in events for line in event.splitlines() if line.startswith("id: ")]
+
+
+async def test_the_first_example_streams_to_the_end(system: System) -> None:
+    assert "event: done" in await shell(on(system, first_curl()))
+
+
+async def test_a_follow_up_question_is_answered(system: System) -> None:
+    block = block_with('"role":"assistant"')
+    assert "event: done" in await shell(on(system, block))
+
+
+async def test_the_resume_example_continues_right_after_the_last_saved_event(
+    start_system: StartSystem, tmp_path: Path
+) -> None:
+    # Slower than the shared system, so that the cut falls in the middle of the answer.
+    system = await start_system(gateways=1, workers=1, providers=(), demo_tokens_per_s=60)
+    save, resume = block_with("| tee answer.sse"), block_with("$STREAM")
+    saved = tmp_path / "answer.sse"
+    process = await asyncio.create_subprocess_shell(
+        on(system, save), stdout=asyncio.subprocess.PIPE, cwd=tmp_path, start_new_session=True
+    )
+
+    async def has_some() -> bool:
+        return saved.exists() and len(ids_of_complete_events(saved.read_text())) >= 10
+
+    await system.eventually(has_some)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C in a terminal
+    await process.communicate()
+    before = ids_of_complete_events(saved.read_text())
+    assert "event: done" not in saved.read_text()
+
+    output = await shell(on(system, resume), tmp_path)
+    rest = ids_of_complete_events(output)
+    stream_id = json.loads(re.findall(r"event: queued\ndata: (.*)", saved.read_text())[0])["stream_id"]
+    async with await system.read(stream_id) as connection:
+        whole = [frame.id for frame in await connection.rest() if frame.id]
+    assert rest[0] == whole[len(before)]
+    assert before + rest == whole
+    assert "event: done" in output
 
 
 async def test_from_keys_to_tokens(start_system: StartSystem, tmp_path: Path) -> None:
-    """The two blocks of "Who may come in", with another system in place of `make run`."""
-    blocks = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "HEADRACE_AUTH" in block]
+    """Runs the two blocks of "Authentication" against a system that replaces `make run`."""
+    blocks = [block for block in BLOCKS if "HEADRACE_AUTH" in block]
     assert len(blocks) == 2
     secret = "0f" * 32
     settings = {"auth": "keys,jwt", "jwt_audience": "headrace", "jwt_secret": secret}
@@ -48,7 +97,7 @@ async def test_from_keys_to_tokens(start_system: StartSystem, tmp_path: Path) ->
     system = await start_system(**settings, credentials={"Authorization": f"Bearer {token}"})
     for block in blocks:
         lines = [line for line in block.splitlines() if "make run" not in line]
-        script = "\n".join(lines).replace("http://localhost:8000", system.url).replace("curl -N", "curl -sN")
+        script = on(system, "\n".join(lines)).replace("curl -N", "curl -sN")
         script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
         script = script.replace("openssl rand -hex 32", f"echo {secret}")
         answer = await shell(f"export HEADRACE_REDIS_URL={system.broker.url}\n{script}", tmp_path)
@@ -68,8 +117,8 @@ async def test_the_browser_script(system: System) -> None:
             driver.execute_script(f"(async () => {{ {page}\n{SCRIPT}\n{ended} }})();")
             driver.set_script_timeout(30)
             text: str = driver.execute_async_script(
-                "const tell = arguments[0];"
-                "const look = () => window.readmeText ? tell(window.readmeText) : setTimeout(look, 20); look();"
+                "const resolve = arguments[0];"
+                "const poll = () => window.readmeText ? resolve(window.readmeText) : setTimeout(poll, 20); poll();"
             )
             return text
 
@@ -80,7 +129,7 @@ async def test_the_browser_script(system: System) -> None:
 
 
 def test_paths_in_docs_exist() -> None:
-    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+    for page in (*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
         for path in re.findall(
@@ -89,8 +138,8 @@ def test_paths_in_docs_exist() -> None:
             assert (REPOSITORY / path).exists(), f"{page.name} names {path}"
 
 
-def test_each_setting_is_told_of() -> None:
+def test_each_setting_is_documented() -> None:
     pages = [REPOSITORY / "README.md", REPOSITORY / ".env.example", *(REPOSITORY / "docs").glob("*.md")]
-    told = "".join(page.read_text() for page in pages)
+    documented = "".join(page.read_text() for page in pages)
     settings = [field.validation_alias or PREFIX + name.upper() for name, field in Settings.model_fields.items()]
-    assert [name for name in settings if not re.search(rf"\b{name}\b", told)] == []
+    assert [name for name in settings if not re.search(rf"\b{name}\b", documented)] == []

@@ -1,4 +1,4 @@
-// A chat of the AI SDK, as `useChat` has it. Kill it and start it again: the chat's id is all that it needs.
+// Streams an answer as the AI SDK's `useChat` does. Kill it and start it again: it needs only the chat's id.
 import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { DefaultChatTransport, readUIMessageStream } from 'ai';
@@ -7,7 +7,7 @@ const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_
 const saved = 'ai_chat.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
-  renameSync(`${saved}.new`, saved); // in one step, whenever this is killed
+  renameSync(`${saved}.new`, saved); // atomic: a kill leaves a complete file
 };
 const transport = new DefaultChatTransport({
   api: `${HEADRACE_URL}/api/chat`,
@@ -19,7 +19,7 @@ const chatId = at?.chatId ?? randomUUID();
 if (!at) save({ chatId, shown: 0 });
 const messages = [{ id: '1', role: 'user', parts: [{ type: 'text', text: 'Tell me a story.' }] }];
 const stream = at
-  ? await transport.reconnectToStream({ chatId }) // all of it again, from the start
+  ? await transport.reconnectToStream({ chatId }) // replays the whole answer
   : await transport.sendMessages({ chatId, messages, trigger: 'submit-message' });
 let shown = at?.shown ?? 0;
 for await (const { parts } of readUIMessageStream({ stream })) {

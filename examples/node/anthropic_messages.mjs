@@ -1,4 +1,4 @@
-// Streams a message. Kill it and start it again: what this API cannot go on with, Headrace's own can.
+// Streams a message. Kill it and start it again: Headrace's own API reads the rest.
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import Anthropic from '@anthropic-ai/sdk';
 import { EventSource } from 'eventsource';
@@ -7,7 +7,7 @@ const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_
 const saved = 'anthropic_messages.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
-  renameSync(`${saved}.new`, saved); // in one step, whenever this is killed
+  renameSync(`${saved}.new`, saved); // atomic: a kill leaves a complete file
 };
 const at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : null;
 let said = '';

@@ -1,15 +1,15 @@
-// Streams an answer with one POST. Kill it and start it again: the same Idempotency-Key is the same answer.
+// Streams an answer with one POST. Kill it and start it again: the same Idempotency-Key attaches to the same answer.
 import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { fetchEventSource } from '@microsoft/fetch-event-source';
 
-globalThis.window ??= globalThis; // the package is made for pages
+globalThis.window ??= globalThis; // the package expects a browser
 globalThis.document ??= { addEventListener() {}, removeEventListener() {} };
 const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'fetch_event_source.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
-  renameSync(`${saved}.new`, saved); // in one step, whenever this is killed
+  renameSync(`${saved}.new`, saved); // atomic: a kill leaves a complete file
 };
 const at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : { key: randomUUID(), last: '' };
 save(at);
@@ -19,7 +19,7 @@ await fetchEventSource(`${HEADRACE_URL}/chat/stream`, {
   headers: {
     'Content-Type': 'application/json',
     Authorization: `Bearer ${HEADRACE_KEY}`,
-    'Idempotency-Key': at.key, // so that none of its POSTs, at a cut or when the tab is back, is a second answer
+    'Idempotency-Key': at.key, // every repeated POST attaches to the same answer
     'Last-Event-ID': at.last,
   },
   body: JSON.stringify({ model: HEADRACE_MODEL, messages: [{ role: 'user', content: 'Tell me a story.' }] }),
@@ -28,7 +28,7 @@ await fetchEventSource(`${HEADRACE_URL}/chat/stream`, {
   onmessage({ event, data, id }) {
     if (event === 'token') process.stdout.write(JSON.parse(data).token);
     if (id) save({ ...at, last: id });
-    if (event === 'done') ended.abort(); // else it would ask again
+    if (event === 'done') ended.abort(); // otherwise it sends the request again
   },
 });
 rmSync(saved, { force: true });

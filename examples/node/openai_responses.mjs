@@ -1,4 +1,4 @@
-// Streams an answer in the background. Kill it and start it again: it goes on behind the last event that it had.
+// Streams an answer in the background. Kill it and start it again: it continues after the last saved event.
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import OpenAI from 'openai';
 
@@ -6,7 +6,7 @@ const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_
 const saved = 'openai_responses.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
-  renameSync(`${saved}.new`, saved); // in one step, whenever this is killed
+  renameSync(`${saved}.new`, saved); // atomic: a kill leaves a complete file
 };
 const client = new OpenAI({ baseURL: `${HEADRACE_URL}/v1`, apiKey: HEADRACE_KEY });
 let at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : null;

@@ -1,4 +1,4 @@
-"""Streams a message. Kill it and start it again: what this API cannot go on with, Headrace's own can."""
+"""Streams a message. Kill it and start it again: Headrace's own API reads the rest."""
 
 import json
 import os
@@ -13,7 +13,7 @@ saved = Path("anthropic_messages.json")
 
 def save(at: dict[str, object]) -> None:
     saved.with_suffix(".new").write_text(json.dumps(at))
-    saved.with_suffix(".new").replace(saved)  # in one step, whenever this is killed
+    saved.with_suffix(".new").replace(saved)  # atomic: a kill leaves a complete file
 
 
 url, key = os.environ.get("HEADRACE_URL", "http://localhost:8000"), os.environ.get("HEADRACE_KEY", "none")
@@ -23,7 +23,7 @@ if not saved.exists():
         max_tokens=1000,
         messages=[{"role": "user", "content": "Tell me a story."}],
         stream=True,
-        extra_body={"on_disconnect": "continue"},  # or it ends when this program does
+        extra_body={"on_disconnect": "continue"},  # otherwise it ends with this program
     )
     said = ""
     save({"id": raw.headers["x-stream-id"], "said": 0})

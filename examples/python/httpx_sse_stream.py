@@ -1,4 +1,4 @@
-"""Streams an answer. Kill it and start it again: it goes on behind the last event that it had."""
+"""Streams an answer. Kill it and start it again: it continues after the last event that it saved."""
 
 import json
 import os
@@ -12,7 +12,7 @@ saved = Path("httpx_sse_stream.json")
 
 def save(at: dict[str, object]) -> None:
     saved.with_suffix(".new").write_text(json.dumps(at))
-    saved.with_suffix(".new").replace(saved)  # in one step, whenever this is killed
+    saved.with_suffix(".new").replace(saved)  # atomic: a kill leaves a complete file
 
 
 headers = {"Authorization": f"Bearer {os.environ.get('HEADRACE_KEY', 'none')}"}
@@ -29,7 +29,7 @@ with httpx.Client(
     with httpx_sse.connect_sse(client, "GET", at["url"], headers={"Last-Event-ID": at["last"]}) as source:
         for event in source.iter_sse():
             if event.event == "start" and event.json().get("reset"):
-                print("\n[again, from the start]")  # a worker was lost: what was printed does not stand any more
+                print("\n[again, from the start]")  # a worker was lost: discard the text so far
             if event.event == "token":
                 print(event.json()["token"], end="", flush=True)
             if event.id:

@@ -1,4 +1,4 @@
-"""Streams an answer in the background. Kill it and start it again: it goes on behind the last event that it had."""
+"""Streams an answer in the background. Kill it and start it again: it continues after the last saved event."""
 
 import json
 import os
@@ -11,7 +11,7 @@ saved = Path("openai_responses.json")
 
 def save(at: dict[str, object]) -> None:
     saved.with_suffix(".new").write_text(json.dumps(at))
-    saved.with_suffix(".new").replace(saved)  # in one step, whenever this is killed
+    saved.with_suffix(".new").replace(saved)  # atomic: a kill leaves a complete file
 
 
 client = OpenAI(

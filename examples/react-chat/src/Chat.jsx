@@ -2,7 +2,7 @@ import { useChat } from '@ai-sdk/react';
 import { DefaultChatTransport } from 'ai';
 import { useEffect, useState } from 'react';
 
-// A gateway that restarts is away for a moment, and to ask again is safe where something is only read.
+// Retries reads: a restarting gateway is unavailable for a moment, and a repeated GET is safe.
 async function patiently(url, init) {
   for (;;) {
     try {
@@ -20,7 +20,7 @@ const transport = new DefaultChatTransport({
   api,
   body: { model: MODEL },
   fetch: patiently,
-  // Messages are kept under Headrace's ids here, so that a replay replaces what is shown: also of an answer that ended.
+  // This page keeps messages under Headrace's ids, so that a replay replaces the message, also after its end.
   prepareReconnectToStreamRequest: ({ id }) => ({ api: `${api}/${encodeURIComponent(id)}/stream?ended=true` }),
 });
 
@@ -31,7 +31,7 @@ export function Chat({ chatId, kept }) {
     messages: kept,
     resume: kept.length > 0,
     transport,
-    // The SDK waits until its page is shown again; this goes on at once.
+    // The SDK waits until its page becomes visible again; this resumes at once.
     onFinish: ({ isDisconnect }) => isDisconnect && setTimeout(resumeStream),
   });
   useEffect(() => { localStorage.messages = JSON.stringify(messages); }, [messages]);

@@ -1,7 +1,7 @@
 import { createRoot } from 'react-dom/client';
 import { Chat } from './Chat.jsx';
 
-// What an application would have from its own storage: the chat's id, and its messages under the ids they were given.
+// A real application keeps the chat's id, and its messages under their ids, in its own storage.
 const chatId = (localStorage.chatId ??= crypto.randomUUID());
 const messages = JSON.parse(localStorage.messages ?? '[]');
 

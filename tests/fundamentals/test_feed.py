@@ -1,0 +1,169 @@
+"""A feed serves all readers of one stream from memory: each gets exactly the events after its cursor, or is sent to
+the log if the feed no longer has them."""
+
+import asyncio
+from dataclasses import dataclass
+
+from gateway.live.feed import MAX_BATCH_BYTES, RING, Entry, Feed
+from shared.protocol import events
+from shared.protocol.ids import START, EventId, format_event_id
+
+EPOCH = 7
+BEGIN = EventId(EPOCH, 0)
+DONE = events.encode(events.Done("stop", None, None))
+
+
+@dataclass(eq=False)
+class Cursor:
+    """A reader that stays at its cursor."""
+
+    cursor: EventId
+    stream_id: str = "s"
+
+
+def entries(first: int, last: int, *, epoch: int = EPOCH, text: str = "x") -> list[Entry]:
+    """Tokens ``first`` to ``last``, as XREAD returns them."""
+    return [
+        (format_event_id(epoch, seq), [b"e", events.encode(events.Token(text, seq))])
+        for seq in range(first, last + 1)
+    ]
+
+
+def feed_with(last: int) -> Feed:
+    """A feed that has read events 1 to ``last``."""
+    feed = Feed("s")
+    feed.rewind(BEGIN)
+    if last:
+        feed.add(entries(1, last))
+    return feed
+
+
+def ids_after(feed: Feed, cursor: EventId) -> list[bytes] | None:
+    batch = feed.after(cursor)
+    return None if batch is None else [at for at, _ in batch.events]
+
+
+def ids(first: int, last: int, epoch: int = EPOCH) -> list[bytes]:
+    return [format_event_id(epoch, seq) for seq in range(first, last + 1)]
+
+
+async def test_a_reader_gets_the_events_after_its_cursor() -> None:
+    feed = feed_with(5)
+    assert ids_after(feed, EventId(EPOCH, 2)) == ids(3, 5)
+    batch = feed.after(EventId(EPOCH, 2))
+    assert batch is not None
+    assert (batch.last, batch.reset, batch.ended) == (EventId(EPOCH, 5), False, False)
+
+
+async def test_a_reader_at_the_end_gets_nothing_and_stays_with_the_feed() -> None:
+    assert ids_after(feed_with(5), EventId(EPOCH, 5)) == []
+
+
+async def test_readers_at_the_same_cursor_share_one_batch_until_the_next_event() -> None:
+    feed = feed_with(5)
+    cursor = EventId(EPOCH, 2)
+    shared = feed.after(cursor)
+    assert feed.after(cursor) is shared
+    feed.add(entries(6, 6))
+    assert ids_after(feed, cursor) == ids(3, 6)
+
+
+async def test_a_feed_that_has_not_begun_to_read_covers_no_cursor() -> None:
+    feed = Feed("s")
+    assert feed.position is None
+    assert feed.after(START) is None
+    assert feed.after(EventId(EPOCH, 1)) is None
+
+
+async def test_a_reader_that_is_too_far_behind_reads_the_log() -> None:
+    feed = feed_with(2 * RING + 1)
+    assert ids_after(feed, EventId(EPOCH, RING)) is None
+    assert ids_after(feed, EventId(EPOCH, RING + 1)) == ids(RING + 2, 2 * RING + 1)
+
+
+async def test_a_reader_ahead_of_the_feed_reads_the_log() -> None:
+    assert ids_after(feed_with(5), EventId(EPOCH, 6)) is None
+
+
+async def test_a_trimmed_tail_leaves_a_hole_that_only_the_log_can_fill() -> None:
+    feed = feed_with(3)
+    feed.add(entries(9, 10))
+    assert ids_after(feed, EventId(EPOCH, 3)) is None
+    assert ids_after(feed, EventId(EPOCH, 8)) == ids(9, 10)
+
+
+async def test_a_newer_epoch_resets_readers_that_have_shown_an_older_one() -> None:
+    feed = feed_with(3)
+    feed.add(entries(1, 2, epoch=EPOCH + 1))
+    behind, fresh = feed.after(EventId(EPOCH, 3)), feed.after(START)
+    assert behind is not None
+    assert fresh is not None
+    assert (behind.reset, fresh.reset) == (True, False)
+    assert [at for at, _ in behind.events] == ids(1, 2, EPOCH + 1)
+
+
+async def test_a_reader_of_a_newer_epoch_than_the_feed_reads_the_log() -> None:
+    assert ids_after(feed_with(3), EventId(EPOCH + 1, 1)) is None
+
+
+async def test_a_batch_is_limited_in_bytes_and_the_next_one_continues() -> None:
+    feed = feed_with(0)
+    feed.add(entries(1, 5, text="x" * (MAX_BATCH_BYTES // 2)))
+    assert ids_after(feed, BEGIN) == ids(1, 2)
+    assert ids_after(feed, EventId(EPOCH, 2)) == ids(3, 4)
+    assert ids_after(feed, EventId(EPOCH, 4)) == ids(5, 5)
+
+
+async def test_only_the_batch_with_done_is_the_last() -> None:
+    feed = feed_with(0)
+    feed.add([*entries(1, 2, text="x" * MAX_BATCH_BYTES), (format_event_id(EPOCH, 3), [b"e", DONE])])
+    ended = []
+    for seq in range(3):
+        batch = feed.after(EventId(EPOCH, seq))
+        assert batch is not None
+        ended.append(batch.ended)
+    assert ended == [False, False, True]
+
+
+async def test_a_stream_that_redis_has_lost_is_read_from_the_log() -> None:
+    feed = feed_with(3)
+    feed.set_missing(missing=True)
+    assert feed.after(EventId(EPOCH, 1)) is None
+    feed.set_missing(missing=False)
+    assert ids_after(feed, EventId(EPOCH, 1)) == ids(2, 3)
+
+
+async def test_every_waiting_reader_wakes_on_a_change() -> None:
+    feed = feed_with(1)
+    waiting = [asyncio.create_task(feed.changed_since(feed.version)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    feed.add(entries(2, 2))
+    async with asyncio.timeout(1):
+        await asyncio.gather(*waiting)
+
+
+async def test_a_change_between_inspecting_and_waiting_is_not_missed() -> None:
+    feed = feed_with(1)
+    version = feed.version
+    feed.add(entries(2, 2))
+    async with asyncio.timeout(1):
+        await feed.changed_since(version)
+
+
+async def test_the_lead_is_the_farthest_cursor_in_the_readable_epoch() -> None:
+    feed = feed_with(5)
+    assert feed.lead == START
+    feed.readers |= {Cursor(EventId(EPOCH, 2)), Cursor(EventId(EPOCH, 4)), Cursor(EventId(EPOCH + 1, 9))}
+    assert feed.lead == EventId(EPOCH, 4)
+
+
+async def test_a_change_of_the_queue_position_wakes_readers() -> None:
+    feed = Feed("s")
+    assert feed.join_queue(3) == 3
+    version = feed.version
+    feed.set_queue_position(3)
+    assert feed.version == version
+    feed.set_queue_position(2)
+    assert feed.version != version
+    assert feed.join_queue(5) == 2  # the feed's own position is newer than a reader's

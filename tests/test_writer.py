@@ -8,7 +8,7 @@ import pytest
 
 from shared.broker.client import Client, connect, run_script
 from shared.broker.ending import Outcome, holder_of
-from shared.broker.replies import Claimed, Refused
+from shared.broker.replies import Claimed, Code, Refused, WriteReply
 from shared.broker.scripts import StreamScripts
 from shared.protocol.events import Usage
 from shared.protocol.ids import new_stream_id
@@ -82,6 +82,62 @@ async def test_a_handover_while_an_append_is_in_flight(client: Client) -> None:
     taken = await run_script(client, SCRIPTS.claim(writer.holder.stream_id, "w2.x"))
     assert isinstance(taken, Claimed)
     assert (taken.attempt, taken.readable) == (1, 2)
+
+
+def reply_of(writer: StreamWriter, code: Code, *, last_seq: int = 0, signal: str = "") -> WriteReply:
+    return WriteReply(code, last_seq, signal, True, writer.holder.epoch)
+
+
+async def test_a_full_window_stops_appends_until_it_has_room(client: Client) -> None:
+    writer = await claimed_writer(client)
+    await writer.push([TextDelta("x")])
+    assert writer.next_call() is not None
+    writer.settle(reply_of(writer, Code.FULL))
+    await writer.push([TextDelta("y")])
+    assert writer.next_call() is None
+    writer.room()
+    await step(client, writer)
+
+
+async def test_a_full_window_does_not_stop_an_ending(client: Client) -> None:
+    writer = await claimed_writer(client)
+    await writer.push([TextDelta("x")])
+    assert writer.next_call() is not None
+    writer.settle(reply_of(writer, Code.FULL))
+    ending = asyncio.create_task(writer.finish(Outcome("stop"), Usage(1, 1)))
+    await asyncio.sleep(0)
+    await step(client, writer)
+    assert await ending is Ended.WRITTEN
+
+
+async def test_a_restore_comes_before_an_ending(client: Client) -> None:
+    writer = await claimed_writer(client)
+    await writer.push([TextDelta("x")])
+    await step(client, writer)
+    await client.flushall()
+    writer.settle_renewal(await run_script(client, SCRIPTS.renew(writer.holder)))
+    ending = asyncio.create_task(writer.finish(Outcome("stop"), Usage(1, 1)))
+    await asyncio.sleep(0)
+    call = writer.next_call()
+    assert call is not None
+    assert call.script.name == "restore"
+    writer.settle(await run_script(client, call))
+    await step(client, writer)
+    assert await ending is Ended.WRITTEN
+
+
+async def test_a_handover_goes_on_when_an_abandoned_stream_has_a_reader_again(client: Client) -> None:
+    writer = await claimed_writer(client)
+    await writer.push([TextDelta("x")])
+    await step(client, writer)
+    writer.settle_renewal(reply_of(writer, Code.OK, last_seq=2, signal="abandoned"))
+    handing_over = asyncio.create_task(writer.hand_over())
+    await asyncio.sleep(0)
+    assert writer.next_call() is not None
+    writer.settle(reply_of(writer, Code.WATCHED, last_seq=2))
+    await asyncio.sleep(0)
+    await step(client, writer)
+    assert await handing_over is Ended.HANDED_OVER
 
 
 async def test_an_ending_is_said_again_and_then_let_go(client: Client) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 from shared.broker.ending import ABANDONED, Outcome, restorable
 from shared.broker.replies import Claimed, Code, WriteReply
@@ -51,6 +51,31 @@ class Ended(StrEnum):
     LOST = "lost"  # another worker holds the stream, or it was deleted or ended
 
 
+class Phase(Enum):
+    """State of a writer. :meth:`StreamWriter.next_call` maps it to the next call.
+
+    ========= ======= ==================================================================================
+    phase     sends   leaves it
+    ========= ======= ==================================================================================
+    WRITING   append  on a FULL reply; on an ending; on a handover; to RESTORING if Redis lost events
+    FULL      -       to WRITING on a notification of room, or after ``ROOM_POLL_S``; otherwise as WRITING
+    RESTORING restore to ENDING if there is an ending, else to WRITING
+    ENDING    finish  to CLOSED; to WRITING if an abandoned stream has a reader again
+    RELEASING release to RELEASED when the release is sent
+    RELEASED  release to CLOSED on its reply; without a reply it is sent again
+    CLOSED    -       to ENDING or RESTORING if Redis lost the ending or the stream
+    ========= ======= ==================================================================================
+    """
+
+    WRITING = auto()
+    FULL = auto()
+    RESTORING = auto()
+    ENDING = auto()
+    RELEASING = auto()  # a call may be in flight: the next reply belongs to it
+    RELEASED = auto()
+    CLOSED = auto()
+
+
 class StreamWriter:
     """One stream's writer. :meth:`set_model` must be called before any output. ``wake`` puts this writer into the
     flusher's next pipeline. ``on_stop`` is called once, when reading the provider must end; ``stop_reason`` has the
@@ -81,10 +106,7 @@ class StreamWriter:
         self._max_unsent_bytes = 2 * settings.max_event_bytes
         self._coalescer = Coalescer(settings.max_event_bytes)
         self._events = SendBuffer()
-        self._restore = False
-        self._full = False
-        self._releasing = False
-        self._release_sent = False
+        self._phase = Phase.WRITING
         self._ending: Ending | None = None
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Event()
@@ -97,12 +119,12 @@ class StreamWriter:
     @property
     def is_written(self) -> bool:
         """True if the ending is in Redis, as far as this worker can tell."""
-        return self._ended.done() and self._ended.result() is Ended.WRITTEN
+        return self._phase is Phase.CLOSED and self._ended.result() is Ended.WRITTEN
 
     @property
     def is_settled(self) -> bool:
         """True if there is nothing left to send."""
-        return self._ended.done()
+        return self._phase is Phase.CLOSED
 
     @property
     def bytes(self) -> int:
@@ -131,15 +153,18 @@ class StreamWriter:
         while self._ending is not None:  # an abandoned ending is in flight
             if (ended := await self._ended) is not Ended.WATCHED:
                 return ended
-        if not self._ended.done():
+        if self._phase is not Phase.CLOSED:
             self._begin_ending(outcome, usage)
         return await self._ended
 
     async def hand_over(self) -> Ended:
         """Release the stream as it is. Returns HANDED_OVER, or the result that came first."""
-        self._releasing = True
-        self._wake(self)
-        return await self._ended
+        while True:
+            if self._ending is None and self._phase is not Phase.CLOSED:
+                self._phase = Phase.RELEASING
+                self._wake(self)
+            if (ended := await self._ended) is not Ended.WATCHED:
+                return ended
 
     # --- called on notifications
 
@@ -152,32 +177,28 @@ class StreamWriter:
 
     def room(self) -> None:
         """Try again to append: the window may have room."""
-        if self._full:
-            self._full = False
+        if self._phase is Phase.FULL:
+            self._phase = Phase.WRITING
             self._wake(self)
 
     # --- called by the flusher and for renewals
 
     def next_call(self) -> Call[WriteReply] | None:
         """Return the next call, if there is one. Only one is in flight at a time."""
-        if self._ended.done():
-            return None
-        if self._releasing and self._ending is None:
-            self._release_sent = True
-            return self._scripts.release(self.holder)
-        if self._restore:
-            body_hash = self._fields["body_hash"].decode()
-            fields = restorable(self._fields)
-            return self._scripts.restore(self.holder, self._events.open, fields=fields, body_hash=body_hash)
-        first = self._events.next_seq
-        if self._ending is not None:
-            return self._scripts.finish(self.holder, first, self._events.unsent, self._ending)
-        if self._full:
-            return None
-        if not self._events.unsent_bytes:
-            self._freeze()
-        batch = self._events.next_batch
-        return self._scripts.append(self.holder, first, batch, resend=self._events.is_resend) if batch else None
+        match self._phase:
+            case Phase.WRITING:
+                return self._append()
+            case Phase.RESTORING:
+                body_hash = self._fields["body_hash"].decode()
+                fields = restorable(self._fields)
+                return self._scripts.restore(self.holder, self._events.open, fields=fields, body_hash=body_hash)
+            case Phase.ENDING if self._ending is not None:
+                return self._scripts.finish(self.holder, self._events.next_seq, self._events.unsent, self._ending)
+            case Phase.RELEASING | Phase.RELEASED:
+                self._phase = Phase.RELEASED
+                return self._scripts.release(self.holder)
+            case _:
+                return None
 
     def settle(self, reply: WriteReply | BrokerUnavailable) -> None:
         """Handle the reply to :meth:`next_call`."""
@@ -185,15 +206,19 @@ class StreamWriter:
             self._wake(self)
             return
         metrics.APPEND_REPLIES[reply.code].inc()
-        if self._release_sent:
-            self._close(Ended.HANDED_OVER if reply.code is Code.OK else Ended.LOST)
-        else:
-            self._settle_write(reply)
+        match self._phase:
+            case Phase.CLOSED:  # by the reply to a renewal, which came first
+                pass
+            case Phase.RELEASED:
+                self._close(Ended.HANDED_OVER if reply.code is Code.OK else Ended.LOST)
+            case _:
+                self._settle_write(reply)
 
     def settle_renewal(self, reply: WriteReply | BrokerUnavailable) -> None:
         """Handle the reply to a renewal of the lease, which reports the same as an append's while the provider is
         silent."""
-        if isinstance(reply, BrokerUnavailable) or self._releasing:
+        is_over = self._phase in {Phase.RELEASING, Phase.RELEASED, Phase.CLOSED}
+        if is_over or isinstance(reply, BrokerUnavailable):
             return
         if reply.code is Code.OK:
             if reply.last_seq < self._events.acknowledged:  # Redis lost a suffix
@@ -211,6 +236,7 @@ class StreamWriter:
             return False
         if self.is_written and reply.code in {Code.OK, Code.MISSING, Code.BEHIND}:
             self._ended = asyncio.get_running_loop().create_future()
+            self._phase = Phase.ENDING
             if reply.code is Code.OK:
                 self._events.acknowledge(reply.last_seq)
                 self._wake(self)
@@ -241,9 +267,17 @@ class StreamWriter:
         return self._events.unsent_bytes + self._coalescer.bytes
 
     def _begin_restore(self) -> None:
-        metrics.RESTORES.inc()
-        self._restore = True
-        self._wake(self)
+        if self._phase is not Phase.RELEASING:
+            metrics.RESTORES.inc()
+            self._phase = Phase.RESTORING
+            self._wake(self)
+
+    def _append(self) -> Call[WriteReply] | None:
+        if not self._events.unsent_bytes:
+            self._freeze()
+        if not (batch := self._events.next_batch):
+            return None
+        return self._scripts.append(self.holder, self._events.next_seq, batch, resend=self._events.is_resend)
 
     def _freeze(self, *, final: bool = False) -> None:
         coalesced = self._coalescer.take(final=final)
@@ -252,23 +286,27 @@ class StreamWriter:
         self._events.freeze(coalesced)
 
     def _settle_progress(self, reply: WriteReply) -> None:
-        self._restore = False
         self._events.acknowledge(reply.last_seq)
+        if self._phase is Phase.RELEASING:
+            return
         if self._ending is not None:
+            self._phase = Phase.ENDING
             # Any other reply belongs to a call that was in flight before the ending.
             if reply.code is Code.OK and reply.last_seq == len(self._events):
                 self._close(Ended.WRITTEN)
             else:
                 self._wake(self)
         elif reply.code is Code.FULL:
-            self._full = True
+            self._phase = Phase.FULL
             asyncio.get_running_loop().call_later(ROOM_POLL_S, self.room)
-        elif self._unsent_bytes:
-            self._wake(self)
+        else:
+            self._phase = Phase.WRITING
+            if self._unsent_bytes:
+                self._wake(self)
 
     def _handle(self, signal: str) -> None:
         if signal == ABANDONED:
-            if self._ending is None and not self._ended.done():
+            if self._ending is None and self._phase is not Phase.CLOSED:
                 self._begin_ending(Outcome.cancelled(ABANDONED), None, only_if_unwatched=True)
         elif signal:
             self.stop(StopReason(signal))
@@ -284,6 +322,8 @@ class StreamWriter:
             self._events.freeze([self._start])
         self._events.close(outcome.closing_events(usage))
         self._ending = outcome.ending(usage, only_if_unwatched=only_if_unwatched)
+        if self._phase is not Phase.RESTORING:
+            self._phase = Phase.ENDING
         self._wake(self)
 
     def _is_own_ending(self, reply: WriteReply) -> bool:
@@ -292,6 +332,8 @@ class StreamWriter:
     def _withdraw_ending(self) -> None:
         self._events.reopen()
         self._ending = None
+        if self._phase is Phase.ENDING:
+            self._phase = Phase.WRITING
         self._ended.set_result(Ended.WATCHED)
         self._ended = asyncio.get_running_loop().create_future()
         self._wake(self)
@@ -309,7 +351,8 @@ class StreamWriter:
         if self._ending is not None:
             was_abandoned = self._ending.only_if_unwatched
             self._ending = replace(self._ending, only_if_unwatched=False)  # final, if it must be written again
-        if not self._ended.done():
+        if self._phase is not Phase.CLOSED:
+            self._phase = Phase.CLOSED
             self._ended.set_result(ended)
             metrics.TRIMMED.inc(max(0, len(self._events) - self._cap))
         if ended is Ended.LOST:

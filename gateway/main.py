@@ -23,7 +23,7 @@ from gateway.live.sse import Stalled
 from gateway.live.subscription import Drained
 from shared.logs import configure_logging
 from shared.settings import Settings, SettingsError
-from shared.tracing import tracing_of
+from shared.tracing_setup import configure_tracing
 from shared.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Exit with 1 if the address is unavailable or a part of the gateway failed."""
     configure_logging(settings.log_level, settings.log_format)
     try:
-        tracing = tracing_of(settings, "gateway")
+        tracing = configure_tracing(settings, "gateway")
     except SettingsError as error:
         logger.critical("%s", error)
         sys.exit(1)

@@ -1,7 +1,7 @@
-"""Spans that are sent to an OpenTelemetry collector, by OTLP over HTTP.
+"""Tracing that sends spans to an OpenTelemetry collector, with OTLP over HTTP.
 
-The standard ``OTEL_*`` variables say where to and how much of it. The providers here are our own and not the global
-ones, with which libraries would send spans of theirs: one shows whole URLs, and tickets are in those.
+The standard ``OTEL_*`` variables set the address and the sampling. The provider here is not the global one, with
+which libraries would send their own spans: some contain whole URLs, and URLs contain tickets.
 """
 
 import os
@@ -24,8 +24,8 @@ try:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as error:
     raise SettingsError(
-        "OTEL_EXPORTER_OTLP_ENDPOINT is set, and what sends traces is not installed: pip install 'headrace[otel]'"
-        f" ({error.name} is missing)"
+        f"OTEL_EXPORTER_OTLP_ENDPOINT: traces need {error.name}, which is not installed; run pip install"
+        " 'headrace[otel]' or unset it"
     ) from None
 
 _KINDS: Final = {
@@ -64,6 +64,8 @@ class _OtlpSpan(Span):
 
 
 class OtlpTracing(Tracing):
+    """Tracing with its own exporter."""
+
     is_on = True
 
     def __init__(self, process: str) -> None:
@@ -86,7 +88,7 @@ class OtlpTracing(Tracing):
         attributes: Attributes | None = None,
         began_ms: int | None = None,
     ) -> Span:
-        # A context of its own each time: nothing is inherited from whatever task this happens to run in.
+        # A new context each time, so that nothing is inherited from the current task.
         context = _propagator.extract({"traceparent": parent}, Context())
         began = None if began_ms is None else began_ms * 1_000_000
         return _OtlpSpan(
@@ -94,7 +96,7 @@ class OtlpTracing(Tracing):
         )
 
     def close(self, within_s: float = 3) -> None:
-        # In a thread that ends with the process: a collector that is away is tried for longer than anybody waits.
+        # In a daemon thread: the exporter retries an unavailable collector for longer than a shutdown may take.
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(within_s)

@@ -63,7 +63,7 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
         if settings.metrics_port:
             metrics.serve(settings.host, settings.metrics_port)
     except BrokerUnfit as error:
-        logger.critical("%s", error.message)
+        logger.critical("%s", error.detail)
         return 1
     except OSError as error:
         logger.critical(
@@ -156,7 +156,7 @@ class _Worker:
             if task.done():
                 error = task.exception()
                 if isinstance(error, BrokerUnfit):
-                    logger.critical("%s", error.message)
+                    logger.critical("%s", error.detail)
                 else:
                     logger.critical("background task failed", exc_info=error)
                 return 1

@@ -1,7 +1,7 @@
-"""Logging for every process: one line each, to stderr, of ids, names, counts and times.
+"""Logging of every process: one line per event, to stderr, with ids, names, counts and times.
 
-Whoever logs uses ``logging``, with ``extra=`` for what a machine is to find again; structlog makes the lines, ours
-and those of libraries alike: JSON for machines, or words for people (docs/observability.md).
+Modules use ``logging``, with a constant message and ``extra=`` for fields. structlog formats all lines, including
+those of libraries: as JSON for machines or as text for people (docs/observability.md).
 """
 
 import logging
@@ -18,26 +18,29 @@ _FIRST: Final = ("time", "level", "logger", "event")
 
 
 def configure_logging(level: str, form: Format | None = None) -> None:
-    """``level`` for our own lines; libraries speak up only when something is wrong. ``form``: where nothing is said,
-    text on a terminal and JSON elsewhere."""
+    """Configure the root logger.
+
+    ``level`` is for our own lines; libraries log from WARNING on. ``form`` is by default text on a terminal and JSON
+    elsewhere.
+    """
     is_terminal = sys.stderr.isatty()
     handler = logging.StreamHandler()
     handler.setFormatter(_formatter(form or ("text" if is_terminal else "json"), colours=is_terminal))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for package in ("gateway", "workers", "shared", "headrace"):
         logging.getLogger(package).setLevel(level.upper())
-    # It logs what a job raises, message and all; workers.queue says which job broke without it.
+    # arq logs the message of a job's exception, which may be private; workers/jobs/queue.py logs the job without it.
     logging.getLogger("arq").setLevel(logging.CRITICAL)
-    # A collector that is away gets a line for each batch that is given up, not for each try.
+    # An unavailable collector gets a line for each batch that is dropped, not for each retry.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
 
 
 def _formatter(form: Format, *, colours: bool) -> logging.Formatter:
-    # Tracebacks are plain ones: structlog's own, and rich's, would show the values of variables.
+    # Tracebacks are plain: those of structlog and rich would show the values of variables.
     last: list[Processor]
     stamp = structlog.processors.TimeStamper(fmt="iso", key="time")
     if form == "json":
-        last = [structlog.processors.format_exc_info, _in_order, structlog.processors.JSONRenderer(_to_json)]
+        last = [structlog.processors.format_exc_info, _sort_first_fields, structlog.processors.JSONRenderer(_to_json)]
     else:
         plain = structlog.dev.plain_traceback
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="time")
@@ -47,18 +50,18 @@ def _formatter(form: Format, *, colours: bool) -> logging.Formatter:
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.stdlib.ExtraAdder(),
-            _drop_nothings,
+            _drop_empty_fields,
             stamp,
         ],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
 
 
-def _drop_nothings(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+def _drop_empty_fields(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     return {name: value for name, value in line.items() if value is not None and value != ""}
 
 
-def _in_order(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+def _sort_first_fields(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     return {**{name: line.pop(name) for name in _FIRST if name in line}, **line}
 
 

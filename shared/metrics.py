@@ -1,7 +1,7 @@
-"""The Prometheus metrics that gateways and workers have in common, and how a process tells its own.
+"""Prometheus metrics that gateways and workers share, and their exposition.
 
-Every process has an endpoint of its own. Where several share ``PROMETHEUS_MULTIPROC_DIR``, any of them tells the sum
-of all, which is what a machine wants whose workers cannot each have a port. Label sets are bounded.
+Every process has its own endpoint. If several share ``PROMETHEUS_MULTIPROC_DIR``, each endpoint has the sum of all,
+so that workers on one machine need no port each. Label sets are bounded.
 """
 
 import asyncio
@@ -17,71 +17,73 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from shared.version import VERSION
 
-#: The client library reads it when it is first imported, and keeps its values in files there.
+#: prometheus-client reads this variable at its first import, and stores its values in that directory.
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
-_LOOK_EVERY_S: Final = 0.5
+_CHECK_INTERVAL_S: Final = 0.5
 
 BUILD_INFO = Gauge("headrace_build_info", "1, labelled with the version", ["version"], multiprocess_mode="livemax")
 BUILD_INFO.labels(VERSION).set(1)
-SWEPT = Counter("headrace_swept_streams_total", "What the sweep did, by this process", ["reason"])
+SWEPT = Counter(
+    "headrace_swept_streams_total", "Streams that the sweep of this process re-queued or ended", ["reason"]
+)
 LOOP_LAG = Histogram(
     "headrace_event_loop_lag_seconds",
-    "By how much a timer of this process was late: what every token waits at worst",
+    "Lateness of a timer of this process: the longest wait that it adds to a token",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 
 
 def exposition() -> bytes:
-    """In Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     return generate_latest(registry())
 
 
 def registry() -> CollectorRegistry:
-    """What to tell: of this process, or of all that share a folder."""
+    """Return the registry to expose: of this process, or of all that share a folder."""
     folder = os.environ.get(MULTIPROCESS_DIR)
     if not folder:
         return REGISTRY
     shared = CollectorRegistry()
-    _OfTheLiving(shared, folder)  # type: ignore[no-untyped-call]
+    _LiveProcessCollector(shared, folder)  # type: ignore[no-untyped-call]
     return shared
 
 
-class _OfTheLiving(MultiProcessCollector):
-    """Looks who lives whenever it is asked: a registry may be kept for as long as its process."""
+class _LiveProcessCollector(MultiProcessCollector):
+    """Collector that drops gauges of ended processes at each collection, since a registry may be long-lived."""
 
     def collect(self) -> Iterable[Metric]:
-        _forget_the_dead(Path(self._path))
+        _drop_ended_processes(Path(self._path))
         found: Iterable[Metric] = super().collect()  # type: ignore[no-untyped-call]
         return found
 
 
 class LoopLag:
-    """``worst_s``: in the last while."""
+    """Event loop lag. ``worst_s`` is the recent maximum, which decays by a fifth at each check."""
 
     def __init__(self) -> None:
         self.worst_s = 0.0
 
     async def run(self) -> None:
-        """For ever."""
+        """Run until cancelled: measure the lag."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _LOOK_EVERY_S
-            await asyncio.sleep(_LOOK_EVERY_S)
+            due = loop.time() + _CHECK_INTERVAL_S
+            await asyncio.sleep(_CHECK_INTERVAL_S)
             lag_s = max(0.0, loop.time() - due)
             LOOP_LAG.observe(lag_s)
             self.worst_s = max(lag_s, self.worst_s * 0.8)
 
 
-def _forget_the_dead(folder: Path) -> None:
-    """Gauges of a process that was killed would be counted for ever; its counters stay, as they must."""
+def _drop_ended_processes(folder: Path) -> None:
+    """Delete gauges of killed processes, which would be counted without end. Counters must remain."""
     for path in folder.glob("gauge_live*.db"):
         process = re.search(r"_(\d+)\.db$", path.name)
-        if process and not _lives(int(process[1])):
+        if process and not _is_running(int(process[1])):
             with suppress(FileNotFoundError):
                 path.unlink()
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""How much one account may ask for. An account is what limits are counted for: one principal's, whichever gateway."""
+"""Rate limits, and the demand of one request. An account is the usage of one principal over all gateways."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """0 is no limit. A minute is this second and the 59 before it; a day is one of UTC."""
+    """Limits of one account; 0 = unlimited. A minute is this second and the 59 before it; a day is a UTC day."""
 
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
@@ -19,24 +19,24 @@ class Limits:
         return any(getattr(self, name) for name in LIMIT_NAMES)
 
     def changed(self, changes: Mapping[str, int]) -> "Limits":
-        """With some of them replaced; a name that nobody knows (of another version) changes nothing."""
+        """Return a copy with some limits replaced. Unknown names, perhaps of another version, are ignored."""
         if not changes:
             return self
         return replace(self, **{name: changes[name] for name in LIMIT_NAMES if name in changes})
 
     @property
     def most_tokens(self) -> int:
-        """That one request can ever be given; 0 for any number."""
+        """Largest number of tokens that one request can ever get; 0 = unlimited."""
         return min((n for n in (self.tokens_per_minute, self.tokens_per_day) if n), default=0)
 
 
-#: In the order in which the script of creation takes them.
+#: In the order of the arguments of create.lua.
 LIMIT_NAMES: Final = tuple(field.name for field in fields(Limits))
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one request takes of its account's limits: itself, a stream, and ``tokens`` until it is known how many."""
+    """Demand of one request: itself, a stream, and ``tokens``, which are reserved until the real usage is known."""
 
     account: str
     limits: Limits
@@ -44,5 +44,5 @@ class Demand:
 
 
 def account_of(principal: str) -> str:
-    """As keys name it: a principal may be anything, and is nobody's business."""
+    """Return the account's name in keys: a hash, since principals may have any characters and are private."""
     return hashlib.sha256(principal.encode()).hexdigest()[:32]

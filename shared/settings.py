@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     otel_sdk_disabled: bool = Field(default=False, validation_alias="OTEL_SDK_DISABLED")
 
     # --- authentication (docs/security.md)
-    #: ``keys``, ``jwt``, both, or ``none``. The default is none, and then only on loopback.
+    #: ``keys``, ``jwt``, both, or ``none``. By default no authentication, but only on loopback.
     auth: Annotated[tuple[Literal["none", "keys", "jwt"], ...], NoDecode] = ()
     #: ``jwt`` needs exactly one of these three: a secret (HS256), a public key in PEM (RS256, ES256), or a JWKS.
     jwt_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     model_timeouts: Json[dict[str, TimeoutChanges]] = Field(default_factory=dict)
     #: Retries of the same model before the first token, after a retryable failure.
     provider_retries: Annotated[int, Field(ge=0, le=10)] = 2
-    #: A provider whose Retry-After is longer than this is not retried.
+    #: Longest Retry-After of a provider that is still retried.
     retry_longest_wait_s: Annotated[float, Field(ge=0, le=600)] = 20
     #: Fallback models, as JSON: {"openai/gpt-5": ["anthropic/claude"], "ollama": ["openai/gpt-5"]}. A request that
     #: has ``fallbacks``, even an empty list, does not get these.
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     #: Consecutive failures that open a provider's circuit breaker, for all workers, and how long it stays open.
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     breaker_open_s: Annotated[float, Field(gt=0, le=3600)] = 30
-    #: Models of providers whose servers cannot list them.
+    #: Models to offer if the provider cannot list its models.
     openai_models: Names
     anthropic_models: Names
     ollama_models: Names

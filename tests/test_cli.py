@@ -1,4 +1,4 @@
-"""``headrace chat`` as a process: against a gateway that misbehaves by script, and against the real one."""
+"""``headrace chat`` as a process: against a gateway that misbehaves by script, and against a real one."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ async def ask(url: str, *options: str, prompt: str = "Tell me a story", stdin: s
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]],
 ) -> AsyncIterator[str]:
-    """Yields the URL; leaves no connection behind."""
+    """Yield the URL, and close every connection at the end."""
     connections: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,7 +84,7 @@ async def listening(
         await server.wait_closed()
 
 
-# --- a gateway that does what its script says, one answer per connection
+# --- a scripted gateway, one answer per connection
 
 
 def event(name: str, event_id: str = "", retry: int | None = None, /, **data: object) -> bytes:
@@ -105,7 +105,7 @@ def done(event_id: str, finish_reason: str = "stop", reason: str | None = None) 
 
 
 def stream(*pieces: bytes, whole: bool = True) -> bytes:
-    """A chunked SSE answer; not ``whole``: without the terminating chunk, as from a cut connection."""
+    """Return a chunked SSE answer; without ``whole`` its last chunk is missing, as after a broken connection."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-stream-id: s1\r\n"
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces)
     return head + b"transfer-encoding: chunked\r\n\r\n" + chunks + (b"0\r\n\r\n" if whole else b"")
@@ -126,7 +126,7 @@ class Request:
 
 @dataclass
 class ScriptedGateway:
-    """Answers the nth connection with the nth answer and closes."""
+    """Gateway that sends the nth answer on the nth connection and closes it."""
 
     answers: list[bytes]
     url: str = ""
@@ -205,7 +205,7 @@ async def test_a_cut_before_any_header_repeats_the_post_with_the_same_key() -> N
     assert len({r.body for r in gateway.requests}) == 1
 
 
-async def test_a_gateway_that_is_unavailable_is_asked_again() -> None:
+async def test_an_unavailable_gateway_is_retried() -> None:
     busy = refusal(503, "draining", "leaving", retryable=True, headers="retry-after: 0\r\n")
     page = b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nno"
     async with scripted(busy, page, stream(start(), done("3-2"))) as gateway:
@@ -224,7 +224,7 @@ async def test_retries_end(option: str) -> None:
     assert "Traceback" not in ended.err
 
 
-async def test_a_reset_is_marked_and_the_answer_starts_anew() -> None:
+async def test_a_reset_is_marked_and_the_answer_restarts() -> None:
     lost = stream(start(), token("3-2", "half an ans"), whole=False)
     again = stream(start("9-1", reset=True), token("9-2", "a whole answer"), done("9-3"))
     async with scripted(lost, again) as gateway:
@@ -233,7 +233,7 @@ async def test_a_reset_is_marked_and_the_answer_starts_anew() -> None:
     assert "[the answer was lost; it restarts from the beginning]" in ended.err
 
 
-async def test_an_error_event_is_told_on_stderr() -> None:
+async def test_an_error_event_is_printed_to_stderr() -> None:
     error = event("error", "3-3", code="provider_auth", message="the key is wrong", retryable=False)
     async with scripted(stream(start(), token("3-2", "x"), error, done("3-4", "error"))) as gateway:
         ended = await ask(gateway.url)
@@ -242,22 +242,22 @@ async def test_an_error_event_is_told_on_stderr() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         (refusal(400, "unknown_model", "no worker offers x", retryable=False), "unknown_model: no worker offers x"),
         (b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnope", "HTTP 404"),
         (b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi", "not a Headrace gateway"),
     ],
 )
-async def test_a_refusal_is_told_on_stderr_and_not_repeated(answer: bytes, told: str) -> None:
+async def test_a_refusal_is_printed_to_stderr_and_not_retried(answer: bytes, message: str) -> None:
     async with scripted(answer) as gateway:
         ended = await ask(gateway.url)
     assert (ended.code, ended.out) == (1, "")
-    assert told in ended.err
+    assert message in ended.err
     assert len(gateway.requests) == 1
 
 
-async def test_an_early_end_is_told() -> None:
+async def test_an_early_end_is_reported() -> None:
     async with scripted(stream(start(), done("3-2", "length"))) as cut_short:
         length = await ask(cut_short.url)
     async with scripted(stream(start(), done("3-2", "cancelled", "abandoned"))) as cancelled:
@@ -277,7 +277,7 @@ async def test_wrong_options_are_usage_errors(arguments: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize("command", [("chat", "Hi"), ("top",)])
 @pytest.mark.parametrize("key", ["hr-gehe\nim", "hr-gehé"])
-async def test_a_key_that_can_be_none_is_told_and_not_shown(command: tuple[str, ...], key: str) -> None:
+async def test_an_invalid_key_is_reported_and_not_shown(command: tuple[str, ...], key: str) -> None:
     ended = await finish(await headrace(*command, HEADRACE_API_KEY=key))
     assert ended.code == 2
     assert "HEADRACE_API_KEY" in ended.err
@@ -286,7 +286,7 @@ async def test_a_key_that_can_be_none_is_told_and_not_shown(command: tuple[str, 
 
 @pytest.mark.parametrize("body", [b"[1]", b'{"error": "no"}', b'{"workers": []}', b"null", b"<html>"])
 @pytest.mark.parametrize("status", [b"200 OK", b"404 Not Found"])
-async def test_top_of_what_is_no_gateway(status: bytes, body: bytes) -> None:
+async def test_top_of_something_that_is_not_a_gateway(status: bytes, body: bytes) -> None:
     answer = b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
     async with scripted(answer) as other:
         ended = await finish(await headrace("top", "--once", "--url", other.url))
@@ -302,10 +302,10 @@ def json_event(event_id: str, path: list[str | int], value: object) -> bytes:
 
 
 def lines(out: str) -> list[tuple[list[str | int], object]]:
-    """Every line printed, as (path, value)."""
-    told = [json.loads(line) for line in out.splitlines()]
-    assert all(list(piece) == ["path", "value"] for piece in told)
-    return [(piece["path"], piece["value"]) for piece in told]
+    """Return every printed line as (path, value)."""
+    printed = [json.loads(line) for line in out.splitlines()]
+    assert all(list(value) == ["path", "value"] for value in printed)
+    return [(value["path"], value["value"]) for value in printed]
 
 
 async def test_json_comes_as_lines_the_whole_last_and_no_text() -> None:
@@ -338,10 +338,12 @@ async def test_a_schema_is_sent_under_the_name_of_its_file(tmp_path: Path, file:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(None, "No such file"), ("{oops", "not valid JSON"), ("[1]", "not a JSON object"), ("\xff", "not valid JSON")],
 )
-async def test_a_schema_that_cannot_be_read_is_a_usage_error(tmp_path: Path, content: str | None, told: str) -> None:
+async def test_a_schema_that_cannot_be_read_is_a_usage_error(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
     file = tmp_path / "schema.json"
     if content is not None:
         file.write_bytes(content.encode("latin-1"))
@@ -350,11 +352,11 @@ async def test_a_schema_that_cannot_be_read_is_a_usage_error(tmp_path: Path, con
     assert (ended.code, ended.out) == (2, "")
     assert "--json-schema" in ended.err
     assert str(file) in ended.err
-    assert told in ended.err
+    assert message in ended.err
     assert gateway.requests == []
 
 
-async def test_json_that_does_not_become_whole_is_a_failure() -> None:
+async def test_incomplete_json_is_a_failure() -> None:
     violated = event("error", "3-3", code="schema_violation", message='$.a fails "type"', retryable=True)
     part = json_event("3-2", ["a"], 1)
     async with scripted(stream(start(), part, violated, done("3-4", "error"))) as gateway:
@@ -367,7 +369,7 @@ async def test_json_that_does_not_become_whole_is_a_failure() -> None:
     assert short.err == "the answer ended early: length\n"
 
 
-async def test_json_that_begins_anew_is_marked_and_lines_stay_whole() -> None:
+async def test_json_that_restarts_is_marked_and_lines_stay_whole() -> None:
     lost = stream(start(), json_event("3-2", ["a"], 1), whole=False)
     again = stream(
         start("9-1", reset=True), json_event("9-2", ["a"], 2), json_event("9-3", [], {"a": 2}), done("9-4")
@@ -413,13 +415,13 @@ async def test_tool_calls_refusals_and_thoughts_stay_out_of_stdout() -> None:
     assert ended.err == "refusal: I cannot.\nthe answer ended early: content_filter (refusal)\n"
 
 
-async def test_an_empty_answer_is_told() -> None:
+async def test_an_empty_answer_is_reported() -> None:
     async with scripted(stream(start(), done("3-2", "stop", "empty_answer"))) as gateway:
         ended = await ask(gateway.url)
     assert (ended.code, ended.out, ended.err) == (0, "", "the answer is empty\n")
 
 
-async def test_a_reader_that_leaves_cancels_the_answer() -> None:
+async def test_a_closed_pipe_cancels_the_answer() -> None:
     answer = stream(start(), *(token(f"3-{n}", "word " * 1000) for n in range(2, 60)), whole=False)
     async with scripted(answer, b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n") as gateway:
         line = f"'{sys.executable}' -m headrace chat Hi --url {gateway.url} | head -c 3"
@@ -449,7 +451,7 @@ async def test_the_version_is_printed_and_is_that_of_the_package() -> None:
     assert importlib.metadata.version("headrace") == VERSION
 
 
-# --- the real thing
+# --- against a real system
 
 
 @dataclass
@@ -458,14 +460,14 @@ class Running:
     log: Path
 
     def pid(self, name: str) -> int:
-        """Of the latest start."""
+        """Return the process id of the latest start."""
         return int(re.findall(rf"\| {name} has pid (\d+)", self.log.read_text())[-1])
 
 
-async def until(condition: Callable[[], bool], what: str, within_s: float = 30) -> None:
+async def until(condition: Callable[[], bool], state: str, within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
+        assert time.monotonic() < deadline, f"never: {state}"
         await asyncio.sleep(0.02)
 
 
@@ -494,8 +496,7 @@ async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]
 
 
 class CuttingProxy:
-    """Hands on to the gateway; breaks the nth connection after as many bytes of its answer as the nth number
-    says, further ones not at all."""
+    """Proxy that breaks the nth connection after as many bytes of the answer as the nth number of ``cuts``."""
 
     def __init__(self, target: str, cuts: Iterator[int]) -> None:
         self.stream_ids: set[str] = set()
@@ -562,7 +563,7 @@ SCENES = {
 }
 
 
-async def test_the_demo_answers_by_a_schema_whatever_is_cut(up: Running, tmp_path: Path) -> None:
+async def test_the_demo_answers_by_a_schema_over_broken_connections(up: Running, tmp_path: Path) -> None:
     schema = tmp_path / "scenes.json"
     schema.write_text(json.dumps(SCENES))
     async with cutting(up.url, 600, 900, 1200) as (url, proxy):
@@ -572,14 +573,14 @@ async def test_the_demo_answers_by_a_schema_whatever_is_cut(up: Running, tmp_pat
     *pieces, (path, whole) = lines(ended.out)
     assert path == []
     assert isinstance(whole, dict)
-    told: list[tuple[list[str | int], object]] = [(["title"], whole["title"])]
-    told += [(["scenes", at], scene) for at, scene in enumerate(whole["scenes"])]
-    assert pieces == [*told, (["scenes"], whole["scenes"])]
+    printed: list[tuple[list[str | int], object]] = [(["title"], whole["title"])]
+    printed += [(["scenes", at], scene) for at, scene in enumerate(whole["scenes"])]
+    assert pieces == [*printed, (["scenes"], whole["scenes"])]
     (stream_id,) = proxy.stream_ids
     assert (await as_json(up, stream_id))["json"] == whole
 
 
-async def test_what_the_readme_says_of_json_schema(up: Running, tmp_path: Path) -> None:
+async def test_the_readmes_example_of_json_schema(up: Running, tmp_path: Path) -> None:
     (block,) = [b for b in re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL) if "--json-schema" in b]
     command = block.replace(".venv/bin/headrace chat", f"'{sys.executable}' -m headrace chat --url {up.url}")
     pipe = asyncio.subprocess.PIPE
@@ -600,7 +601,7 @@ async def test_the_demo_answers_with_json_without_a_schema(up: Running) -> None:
     assert set(whole) == {"title", "paragraphs"}
 
 
-async def test_a_schema_that_is_none_is_told_by_the_gateway(up: Running, tmp_path: Path) -> None:
+async def test_an_invalid_schema_is_refused_by_the_gateway(up: Running, tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text('{"type": "objekt"}')
     ended = await ask(up.url, "--json-schema", str(schema))
@@ -608,7 +609,7 @@ async def test_a_schema_that_is_none_is_told_by_the_gateway(up: Running, tmp_pat
     assert "not a JSON schema" in ended.err
 
 
-async def test_what_is_cut_is_resumed_and_nothing_is_lost_or_doubled(up: Running) -> None:
+async def test_broken_connections_lose_and_double_nothing(up: Running) -> None:
     async with cutting(up.url, 30, 700, 0, 900, 1500, 450) as (url, proxy):
         ended = await ask(url)
     assert ended.code == 0, ended.err
@@ -620,7 +621,7 @@ async def test_what_is_cut_is_resumed_and_nothing_is_lost_or_doubled(up: Running
 
 
 @pytest.mark.parametrize("name", ["gateway.1", "broker"])
-async def test_a_kill_under_way_loses_and_doubles_nothing(up: Running, name: str) -> None:
+async def test_a_killed_process_loses_and_doubles_nothing(up: Running, name: str) -> None:
     async with cutting(up.url) as (url, proxy):
         process = await headrace("chat", "Tell me a story", "--url", url)
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What a running system tells of itself: a trace from the request to the provider, and lines that can be joined."""
+"""Traces lead from the request to the provider; log lines can be joined by their ids; neither has private content."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.fakes.answer import Answer
 from tests.system import REPOSITORY, SECRET, System, ask
 from tests.test_auth import AUDIENCE, JWT_SECRET, bearer, make_key, token
 
-#: Sent at once, so that nobody has to wait for it.
+#: Spans are sent at once, so that tests need not wait for them.
 PROMPTLY = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
 CANARIES = ("canary-prompt", "canary-answer", "canary-metadata", "canary-query", "canary-key", "canary-error")
 
@@ -30,7 +30,7 @@ def collector() -> Any:
 
 @pytest.fixture(scope="module")
 async def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> AsyncIterator[System]:
-    """All that can be told is: traces are on, and logs at their lowest level."""
+    """A system with traces, and with logs at their lowest level."""
     system = System(
         tmp_path_factory.mktemp("traced"),
         providers=("openai",),
@@ -53,47 +53,47 @@ async def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
 
 
 def lines(log: Path, **wanted: object) -> list[dict[str, Any]]:
-    """Those of a process that have these members."""
+    """Return the lines of a process that have these fields."""
     found = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     return [line for line in found if wanted.items() <= line.items()]
 
 
 async def line_of(system: System, log: Path, **wanted: object) -> dict[str, Any]:
-    """The one there is."""
+    """Wait for the only line with these fields."""
 
-    async def is_told() -> list[dict[str, Any]]:
+    async def found() -> list[dict[str, Any]]:
         return lines(log, **wanted)
 
-    (line,) = await system.eventually(is_told)
+    (line,) = await system.eventually(found)
     return line
 
 
 async def trace_of(system: System, collector: Collector, stream_id: str, *names: str) -> dict[str, list[Collected]]:
-    """The stream's, once spans of all these names have come."""
+    """Wait for the stream's trace to contain spans of all these names."""
     trace_id = (await system.field(stream_id, "traceparent") or "").split("-")[1]
 
-    async def has_come() -> dict[str, list[Collected]] | None:
+    async def is_complete() -> dict[str, list[Collected]] | None:
         found = collector.of(trace_id)
         return found if set(names) <= set(found) else None
 
-    return await system.eventually(has_come)
+    return await system.eventually(is_complete)
 
 
 # --- traces
 
 
 async def test_a_trace_leads_from_the_request_to_the_provider(traced: System, collector: Collector) -> None:
-    """Beginning with the caller's own span."""
-    traced.fake.play("told", Answer(deltas=("canary-answer ", "more"), delay_s=0.01))
+    """The trace begins with the caller's own span."""
+    traced.fake.play("echoes", Answer(deltas=("canary-answer ", "more"), delay_s=0.01))
     caller = f"00-{'ab' * 16}-{'cd' * 8}-01"
     answer = await traced.http.post(
-        f"{traced.url}/chat", json=ask("told", "canary-prompt", max_tokens=77), headers={"traceparent": caller}
+        f"{traced.url}/chat", json=ask("echoes", "canary-prompt", max_tokens=77), headers={"traceparent": caller}
     )
     stream_id = answer.json()["stream_id"]
     await traced.ended(stream_id)
-    found = await trace_of(traced, collector, stream_id, "POST /chat", "queue", "generate", "chat told")
+    found = await trace_of(traced, collector, stream_id, "POST /chat", "queue", "generate", "chat echoes")
     (post,), (queue,), (generate,), (call,) = (
-        found[name] for name in ("POST /chat", "queue", "generate", "chat told")
+        found[name] for name in ("POST /chat", "queue", "generate", "chat echoes")
     )
     assert (post.trace_id, post.parent_id) == ("ab" * 16, "cd" * 8)
     assert queue.parent_id == generate.parent_id == post.span_id
@@ -104,17 +104,17 @@ async def test_a_trace_leads_from_the_request_to_the_provider(traced: System, co
     assert generate.began <= call.began <= call.ended <= generate.ended
     assert (post.attributes["http.route"], post.attributes["http.response.status_code"]) == ("/chat", 202)
     assert {span.attributes["headrace.stream_id"] for span in (post, queue, generate)} == {stream_id}
-    told = call.attributes
-    assert told["gen_ai.operation.name"] == "chat"
-    assert (told["gen_ai.provider.name"], told["gen_ai.request.model"]) == ("openai", "told")
-    assert told["gen_ai.request.max_tokens"] == 77
-    assert told["gen_ai.response.finish_reasons"] == ["stop"]
+    attributes = call.attributes
+    assert attributes["gen_ai.operation.name"] == "chat"
+    assert (attributes["gen_ai.provider.name"], attributes["gen_ai.request.model"]) == ("openai", "echoes")
+    assert attributes["gen_ai.request.max_tokens"] == 77
+    assert attributes["gen_ai.response.finish_reasons"] == ["stop"]
     usage = (await traced.status(stream_id))["usage"]
     assert isinstance(usage, dict)
-    assert told["gen_ai.usage.input_tokens"] == usage["input_tokens"]
-    assert told["gen_ai.usage.output_tokens"] == usage["output_tokens"]
+    assert attributes["gen_ai.usage.input_tokens"] == usage["input_tokens"]
+    assert attributes["gen_ai.usage.output_tokens"] == usage["output_tokens"]
     assert set(call.events) == {"first_token"}
-    assert "error.type" not in told
+    assert "error.type" not in attributes
 
 
 async def test_a_failure_has_its_type(traced: System, collector: Collector) -> None:
@@ -127,14 +127,14 @@ async def test_a_failure_has_its_type(traced: System, collector: Collector) -> N
 
 
 async def test_a_resume_and_a_takeover_belong_to_the_same_trace(traced: System, collector: Collector) -> None:
-    traced.fake.play("held", Answer(deltas=("canary-answer ",) * 3, end="hang"))
-    stream_id = await traced.post("held")
+    traced.fake.play("hangs", Answer(deltas=("canary-answer ",) * 3, end="hang"))
+    stream_id = await traced.post("hangs")
 
-    async def is_told() -> str | None:
+    async def has_text() -> str | None:
         status = await traced.status(stream_id)
         return str(status["last_event_id"]) if status["text"] else None
 
-    cursor = await traced.eventually(is_told)
+    cursor = await traced.eventually(has_text)
     traced.workers[0].stop()
     traced.workers[0].start()
 
@@ -152,21 +152,21 @@ async def test_a_resume_and_a_takeover_belong_to_the_same_trace(traced: System, 
     found = await trace_of(traced, collector, stream_id, "POST /chat", resumed, "generate")
     assert found[resumed][0].parent_id == found["POST /chat"][0].span_id
     assert "resume" in found[resumed][0].events
-    (taken_over,) = found["generate"]  # the one before died with its worker
+    (taken_over,) = found["generate"]  # the earlier one died with its worker
     assert taken_over.events["takeover"] == {"headrace.attempt": 2}
 
 
-def test_what_is_off_is_not_even_loaded() -> None:
+def test_disabled_tracing_does_not_load_opentelemetry() -> None:
     look = (
         "import sys, gateway.main, workers.main; print([m for m in sys.modules if m.startswith('opentelemetry.sdk')])"
     )
-    said = subprocess.run([sys.executable, "-c", look], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert said.stdout == "[]\n"
+    loaded = subprocess.run([sys.executable, "-c", look], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("process", ["gateway", "worker"])
-def test_traces_without_what_sends_them_stop_the_start(process: str, tmp_path: Path) -> None:
-    """As it is where headrace was installed without its extra."""
+def test_traces_without_opentelemetry_stop_the_start(process: str, tmp_path: Path) -> None:
+    """Simulates an installation without the extra otel."""
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['opentelemetry.sdk'] = None\n")
     environment = {
         "PYTHONPATH": str(tmp_path),
@@ -192,10 +192,10 @@ def test_traces_without_what_sends_them_stop_the_start(process: str, tmp_path: P
 # --- logs
 
 
-async def test_a_request_and_its_stream_have_a_line_each_that_join(traced: System) -> None:
-    traced.fake.play("told", Answer(deltas=("canary-answer ", "more"), delay_s=0.01))
+async def test_the_lines_of_a_request_and_of_its_stream_share_ids(traced: System) -> None:
+    traced.fake.play("echoes", Answer(deltas=("canary-answer ", "more"), delay_s=0.01))
     answer = await traced.http.post(
-        f"{traced.url}/chat", json=ask("told", "canary-prompt"), headers={"X-Request-Id": "my-own.id"}
+        f"{traced.url}/chat", json=ask("echoes", "canary-prompt"), headers={"X-Request-Id": "my-own.id"}
     )
     stream_id = answer.json()["stream_id"]
     assert answer.headers["x-request-id"] == "my-own.id"
@@ -211,18 +211,18 @@ async def test_a_request_and_its_stream_have_a_line_each_that_join(traced: Syste
         request["trace_id"] == ended["trace_id"] == (await traced.field(stream_id, "traceparent") or "").split("-")[1]
     )
     assert (request["path"], request["status"]) == ("/chat", 202)
-    assert (ended["provider"], ended["model"], ended["finish_reason"]) == ("openai", "told", "stop")
+    assert (ended["provider"], ended["model"], ended["finish_reason"]) == ("openai", "echoes", "stop")
     assert 0 <= ended["queued_s"] <= ended["first_token_s"] <= ended["duration_s"]
     assert ended["output_tokens"] > 0
 
 
 async def test_a_start_line_has_the_version(traced: System) -> None:
     for process in (*traced.gateways, *traced.workers):
-        (line,) = lines(process.log, version=VERSION)
-        assert line["level"] == "info"
+        started = lines(process.log, version=VERSION)
+        assert {line["level"] for line in started} == {"info"}
 
 
-async def test_a_line_has_the_paths_template_and_ids_that_cannot_forge_one(traced: System) -> None:
+async def test_a_line_has_the_paths_template_and_request_ids_cannot_forge_lines(traced: System) -> None:
     forged = {"X-Request-Id": 'x","level":"error'}
     answer = await traced.http.get(f"{traced.url}/chat/{'0' * 34}?a=canary-query", headers=forged)
     request_id = answer.headers["x-request-id"]
@@ -235,22 +235,22 @@ async def test_a_line_has_the_paths_template_and_ids_that_cannot_forge_one(trace
         assert (line["status"], line.get("path"), "stream_id" in line) == (404, template, False)
 
 
-async def test_nothing_that_is_private_is_in_a_log_or_a_trace(traced: System, collector: Collector) -> None:
-    """Whatever is done with it: answered, refused, failed, resumed by a ticket, cancelled, asked with a key."""
+async def test_no_log_and_no_trace_has_private_content(traced: System, collector: Collector) -> None:
+    """Holds for requests that are answered, refused, failed, resumed by a ticket, cancelled, or have a key."""
     key = await make_key(traced, "carol")
-    traced.fake.play("told", Answer(deltas=("canary-answer ",) * 20, delay_s=0.01))
+    traced.fake.play("echoes", Answer(deltas=("canary-answer ",) * 20, delay_s=0.01))
     traced.fake.play("fails", Answer(raw=b"data: canary-error canary-prompt\n\n"))
     traced.fake.play("cut", Answer(deltas=("canary-answer ",) * 3, end="reset"))
     private = {"metadata": {"m": "canary-metadata"}}
     ids = []
-    for model in ("told", "fails", "cut"):
+    for model in ("echoes", "fails", "cut"):
         body = ask(model, "canary-prompt", **private)
         answer = (await traced.http.post(f"{traced.url}/chat", json=body, headers=bearer(key))).json()
         ids.append(answer["stream_id"])
         ticket = answer["stream_url"].partition("ticket=")[2]
         for path in (answer["stream_url"], f"{answer['status_url']}?ticket={ticket}"):
             assert (await traced.http.get(traced.url + path)).status_code in {200, 204}
-    for content in (b'{"canary-prompt', b'{"model":"told","messages":"canary-prompt","canary-metadata":1}'):
+    for content in (b'{"canary-prompt', b'{"model":"echoes","messages":"canary-prompt","canary-metadata":1}'):
         assert (await traced.http.post(f"{traced.url}/chat", content=content)).status_code in {400, 422}
     await traced.http.get(f"{traced.url}/chat", headers={"Authorization": "Bearer canary-key"})
     for stream_id in ids:
@@ -262,7 +262,7 @@ async def test_nothing_that_is_private_is_in_a_log_or_a_trace(traced: System, co
         assert secret.encode() not in seen, secret
 
 
-async def test_for_people_lines_are_text(start_system: StartSystem) -> None:
+async def test_lines_are_text_with_log_format_text(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, log_format="text")
     await system.ended(await system.post("echo", "one"))
     await system.eventually(lambda: _has(system.workers[0].log, "stream ended"))

@@ -1,4 +1,4 @@
-"""One canonical request, and what each provider is asked for it."""
+"""Conversion of one canonical request to each provider's format."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ SCHEMA = {
 BY_SCHEMA = {"type": "json_schema", "json_schema": {"name": "count", "schema": SCHEMA, "strict": True}}
 
 
-async def asked(fake: FakeProvider, make: Make, name: str, request: ChatRequest) -> dict[str, Any]:
+async def sent(fake: FakeProvider, make: Make, name: str, request: ChatRequest) -> dict[str, Any]:
     fake.play(request.model, Answer(deltas=["{}"]))
     await collect(make(name), request)
     return fake.calls[-1].request
@@ -67,8 +67,8 @@ async def asked(fake: FakeProvider, make: Make, name: str, request: ChatRequest)
 @pytest.mark.parametrize(
     "choice", ["auto", "none", "required", {"type": "function", "function": {"name": "get_weather"}}]
 )
-async def test_openai_is_asked_with_the_clients_own_words(fake: FakeProvider, make: Make, choice: object) -> None:
-    body = await asked(fake, make, "openai", ask("m", messages=TURN, tools=[WEATHER, BARE], tool_choice=choice))
+async def test_openai_gets_the_clients_own_fields(fake: FakeProvider, make: Make, choice: object) -> None:
+    body = await sent(fake, make, "openai", ask("m", messages=TURN, tools=[WEATHER, BARE], tool_choice=choice))
     assert (body["messages"], body["tools"], body["tool_choice"]) == (TURN, [WEATHER, BARE], choice)
 
 
@@ -82,8 +82,8 @@ async def test_openai_is_asked_with_the_clients_own_words(fake: FakeProvider, ma
         ({"type": "function", "function": {"name": "now"}}, {"type": "tool", "name": "now"}),
     ],
 )
-async def test_anthropic_is_asked_in_blocks(fake: FakeProvider, make: Make, choice: object, meant: object) -> None:
-    body = await asked(fake, make, "anthropic", ask("m", messages=TURN, tools=[WEATHER, BARE], tool_choice=choice))
+async def test_anthropic_gets_blocks(fake: FakeProvider, make: Make, choice: object, meant: object) -> None:
+    body = await sent(fake, make, "anthropic", ask("m", messages=TURN, tools=[WEATHER, BARE], tool_choice=choice))
     assert body["tools"] == [
         {
             "name": "get_weather",
@@ -113,8 +113,8 @@ async def test_anthropic_is_asked_in_blocks(fake: FakeProvider, make: Make, choi
     ]
 
 
-async def test_ollama_is_asked_by_names(fake: FakeProvider, make: Make) -> None:
-    body = await asked(fake, make, "ollama", ask("m", messages=TURN, tools=[WEATHER], tool_choice="auto"))
+async def test_ollama_gets_names_instead_of_ids(fake: FakeProvider, make: Make) -> None:
+    body = await sent(fake, make, "ollama", ask("m", messages=TURN, tools=[WEATHER], tool_choice="auto"))
     assert body["tools"] == [WEATHER]
     assert body["messages"][1:] == [
         {
@@ -128,28 +128,28 @@ async def test_ollama_is_asked_by_names(fake: FakeProvider, make: Make) -> None:
         {"role": "tool", "content": "rain", "tool_name": "get_weather"},
         {"role": "tool", "content": "sun", "tool_name": "get_weather"},
     ]
-    assert "tools" not in await asked(fake, make, "ollama", ask("m", tools=[WEATHER], tool_choice="none"))
+    assert "tools" not in await sent(fake, make, "ollama", ask("m", tools=[WEATHER], tool_choice="none"))
 
 
-async def test_ollama_cannot_be_made_to_call_a_tool(make: Make) -> None:
+async def test_ollama_rejects_a_required_tool_call(make: Make) -> None:
     error = await failure(make("ollama"), ask("m", tools=[WEATHER], tool_choice="required"))
     assert (error.code, error.retryable) == ("provider_rejected", False)
     assert "tool_choice" in error.message
 
 
 async def test_an_id_may_come_again_in_a_later_turn(fake: FakeProvider, make: Make) -> None:
-    """As with servers that count the calls of each answer from 0."""
+    """Some servers count the calls of each answer from 0."""
 
     def turn(name: str) -> list[dict[str, Any]]:
         called = {"id": "0", "type": "function", "function": {"name": name, "arguments": ""}}
         return [{"role": "assistant", "tool_calls": [called]}, {"role": "tool", "tool_call_id": "0", "content": name}]
 
-    body = await asked(fake, make, "ollama", ask("m", messages=[*turn("f"), *turn("g")]))
+    body = await sent(fake, make, "ollama", ask("m", messages=[*turn("f"), *turn("g")]))
     assert [m["tool_name"] for m in body["messages"] if m["role"] == "tool"] == ["f", "g"]
     assert body["messages"][0]["tool_calls"] == [{"function": {"name": "f", "arguments": {}}}]
 
 
-async def test_ollamas_key_is_shown_to_it(fake: FakeProvider, make: Make) -> None:
+async def test_ollama_gets_its_key(fake: FakeProvider, make: Make) -> None:
     await collect(make("ollama", OLLAMA_API_KEY="test-key-789"), ask("echo"))
     assert fake.calls[-1].headers["authorization"] == "Bearer test-key-789"
     await collect(make("ollama", OLLAMA_API_KEY=None), ask("echo"))
@@ -159,26 +159,26 @@ async def test_ollamas_key_is_shown_to_it(fake: FakeProvider, make: Make) -> Non
 # --- images
 
 
-async def test_images_go_where_they_are_taken(fake: FakeProvider, make: Make) -> None:
-    assert (await asked(fake, make, "openai", ask("m", messages=IMAGE)))["messages"] == IMAGE
-    (message,) = (await asked(fake, make, "anthropic", ask("m", messages=IMAGE)))["messages"]
+async def test_images_are_sent_in_each_providers_form(fake: FakeProvider, make: Make) -> None:
+    assert (await sent(fake, make, "openai", ask("m", messages=IMAGE)))["messages"] == IMAGE
+    (message,) = (await sent(fake, make, "anthropic", ask("m", messages=IMAGE)))["messages"]
     source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
     assert message["content"] == [{"type": "text", "text": "What is it?"}, {"type": "image", "source": source}]
-    (message,) = (await asked(fake, make, "ollama", ask("m", messages=IMAGE)))["messages"]
+    (message,) = (await sent(fake, make, "ollama", ask("m", messages=IMAGE)))["messages"]
     assert message == {"role": "user", "content": "What is it?", "images": [PIXEL]}
 
 
 @pytest.mark.parametrize("url", ["https://example.com/x.png", "data:image/png;base64,/etc/passwd!"])
-async def test_ollama_is_sent_no_address_and_no_file_name(make: Make, url: str) -> None:
+async def test_ollama_gets_no_image_address_and_no_file_name(make: Make, url: str) -> None:
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
     error = await failure(make("ollama"), ask("m", messages=messages))
     assert error.code == "provider_rejected"
     assert "image" in error.message
 
 
-async def test_an_address_of_an_image_is_for_the_provider_to_fetch(fake: FakeProvider, make: Make) -> None:
+async def test_an_image_address_is_passed_to_the_provider(fake: FakeProvider, make: Make) -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
-    (message,) = (await asked(fake, make, "anthropic", ask("m", messages=[{"role": "user", "content": [image]}])))[
+    (message,) = (await sent(fake, make, "anthropic", ask("m", messages=[{"role": "user", "content": [image]}])))[
         "messages"
     ]
     source = {"type": "url", "url": "https://example.com/x.png"}
@@ -188,23 +188,23 @@ async def test_an_address_of_an_image_is_for_the_provider_to_fetch(fake: FakePro
 # --- the form of the answer
 
 
-async def test_each_is_asked_for_json_in_its_own_way(fake: FakeProvider, make: Make) -> None:
+async def test_json_is_requested_in_each_providers_form(fake: FakeProvider, make: Make) -> None:
     by_schema = ask("m", response_format=BY_SCHEMA)
-    assert (await asked(fake, make, "openai", by_schema))["response_format"] == BY_SCHEMA
-    assert (await asked(fake, make, "ollama", by_schema))["format"] == SCHEMA
+    assert (await sent(fake, make, "openai", by_schema))["response_format"] == BY_SCHEMA
+    assert (await sent(fake, make, "ollama", by_schema))["format"] == SCHEMA
     format_ = {"type": "json_schema", "schema": SCHEMA}
-    assert (await asked(fake, make, "anthropic", by_schema))["output_config"] == {"format": format_}
+    assert (await sent(fake, make, "anthropic", by_schema))["output_config"] == {"format": format_}
 
     any_object = ask("m", response_format={"type": "json_object"})
-    assert (await asked(fake, make, "openai", any_object))["response_format"] == {"type": "json_object"}
-    assert (await asked(fake, make, "ollama", any_object))["format"] == "json"
-    body = await asked(fake, make, "anthropic", any_object)
+    assert (await sent(fake, make, "openai", any_object))["response_format"] == {"type": "json_object"}
+    assert (await sent(fake, make, "ollama", any_object))["format"] == "json"
+    body = await sent(fake, make, "anthropic", any_object)
     assert body["tool_choice"] == {"type": "tool", "name": "json"}
     assert [tool["name"] for tool in body["tools"]] == ["json"]
 
 
-async def test_an_empty_object_of_anthropics_is_one(make: Make) -> None:
-    """The input of a forced tool that is empty is not spelt out."""
+async def test_an_empty_object_of_anthropic_is_complete(make: Make) -> None:
+    """Anthropic does not spell out the empty input of a forced tool."""
     started = (
         b'data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"json"}}'
     )
@@ -219,32 +219,32 @@ async def test_an_empty_object_of_anthropics_is_one(make: Make) -> None:
 async def test_a_schema_keeps_its_nulls(fake: FakeProvider, make: Make) -> None:
     schema = {"type": "object", "properties": {"n": {"enum": [1, None], "default": None}}}
     request = ask("m", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
-    assert (await asked(fake, make, "ollama", request))["format"] == schema
+    assert (await sent(fake, make, "ollama", request))["format"] == schema
 
 
 @network
-async def test_text_is_what_they_answer_anyway(fake: FakeProvider, make: Make, name: str) -> None:
-    body = await asked(fake, make, name, ask("m", response_format={"type": "text"}))
+async def test_text_needs_no_format(fake: FakeProvider, make: Make, name: str) -> None:
+    body = await sent(fake, make, name, ask("m", response_format={"type": "text"}))
     assert not body.keys() & {"format", "output_config", "tools"}
 
 
-async def test_each_is_asked_to_think_in_its_own_way(fake: FakeProvider, make: Make) -> None:
+async def test_reasoning_effort_is_sent_in_each_providers_form(fake: FakeProvider, make: Make) -> None:
     request = ask("m", reasoning_effort="high")
-    assert (await asked(fake, make, "openai", request))["reasoning_effort"] == "high"
-    assert (await asked(fake, make, "ollama", request))["think"] == "high"
-    body = await asked(fake, make, "anthropic", request)
+    assert (await sent(fake, make, "openai", request))["reasoning_effort"] == "high"
+    assert (await sent(fake, make, "ollama", request))["think"] == "high"
+    body = await sent(fake, make, "anthropic", request)
     assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
     assert body["output_config"] == {"effort": "high"}
-    for said, openai, ollama, anthropic in (
+    for effort, openai, ollama, anthropic in (
         ("none", "none", False, None),
         ("minimal", "minimal", "low", {"effort": "low"}),
         ("xhigh", "xhigh", "high", {"effort": "xhigh"}),
         ("max", "max", "high", {"effort": "max"}),
     ):
-        request = ask("m", reasoning_effort=said)
-        assert (await asked(fake, make, "openai", request))["reasoning_effort"] == openai
-        assert (await asked(fake, make, "ollama", request))["think"] == ollama
-        assert (await asked(fake, make, "anthropic", request)).get("output_config") == anthropic
-    # Their thinking before a tool's result would have to be sent back, signed.
-    body = await asked(fake, make, "anthropic", ask("m", messages=TURN, reasoning_effort="high"))
+        request = ask("m", reasoning_effort=effort)
+        assert (await sent(fake, make, "openai", request))["reasoning_effort"] == openai
+        assert (await sent(fake, make, "ollama", request))["think"] == ollama
+        assert (await sent(fake, make, "anthropic", request)).get("output_config") == anthropic
+    # Anthropic requires its signed thinking back before a tool's result, so thinking stays off here.
+    body = await sent(fake, make, "anthropic", ask("m", messages=TURN, reasoning_effort="high"))
     assert not body.keys() & {"thinking", "output_config"}

@@ -1,4 +1,4 @@
-"""Processes leave when they are told to, whatever their tasks are in the middle of."""
+"""Processes stop on request, in any state of their tasks."""
 
 import asyncio
 import gc
@@ -10,8 +10,8 @@ from tests.ports import free_port
 from workers.main import wait_until_fit
 
 
-async def test_a_task_that_swallows_a_cancellation_is_told_again() -> None:
-    """As redis-py's sending does under Python 3.11, once in some hundred times: a gateway then never left."""
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    """redis-py's sending does so under Python 3.11, once in some hundred times; the gateway then never ended."""
     swallowed = 0
 
     async def stubborn() -> None:
@@ -35,8 +35,8 @@ async def test_a_task_that_swallows_a_cancellation_is_told_again() -> None:
     assert isinstance(tasks[1].exception(), ValueError)
 
 
-async def test_a_worker_that_waits_for_redis_keeps_its_memory_and_leaves_when_told() -> None:
-    """Each attempt fails with an exception that refers to itself, and garbage is not looked for in a start."""
+async def test_a_worker_that_waits_for_redis_uses_constant_memory_and_stops_on_request() -> None:
+    """Each attempt fails with an exception that refers to itself, and the collector is off during a start."""
     client = connect(f"redis://127.0.0.1:{free_port()}/0")
     stop, thresholds = asyncio.Event(), gc.get_threshold()
     hold_garbage_collector()

@@ -1,4 +1,4 @@
-"""``headrace up`` and its parts, with real processes: the broker, the data directory, the supervisor's promises."""
+"""``headrace up`` and its parts, with real processes: broker, data directory, supervisor."""
 
 import asyncio
 import io
@@ -37,15 +37,15 @@ def environment(**settings: str) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)} | settings
 
 
-async def until(condition: Callable[[], bool], what: str, within_s: float = 30) -> None:
+async def until(condition: Callable[[], bool], state: str, within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
+        assert time.monotonic() < deadline, f"never: {state}"
         await asyncio.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:
-    """A zombie has ended, whether or not anybody has asked for its exit code."""
+    """Return whether the process runs; a zombie has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -118,7 +118,7 @@ async def test_another_server_reads_what_the_first_one_wrote(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("name", ["d" * 120, "with space", "50%", "ü"])
-async def test_a_name_that_is_no_socket_path_still_serves(tmp_path: Path, name: str) -> None:
+async def test_a_directory_unfit_for_a_socket_path_still_serves(tmp_path: Path, name: str) -> None:
     async with running_broker(tmp_path / name) as (broker, redis):
         assert await redis.ping()
         assert broker.socket.parent != tmp_path / name
@@ -127,7 +127,7 @@ async def test_a_name_that_is_no_socket_path_still_serves(tmp_path: Path, name: 
     assert not broker.socket.parent.exists()
 
 
-def test_a_server_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_too_old_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, version in (("valkey-server", "v=6.2.14"), ("redis-server", "no version")):
         (tmp_path / name).write_text(f"#!/bin/sh\necho 'Redis server {version} sha=0'\n")
         (tmp_path / name).chmod(0o755)
@@ -149,7 +149,7 @@ def test_a_locked_directory_is_refused_and_free_afterwards(tmp_path: Path) -> No
         pass
 
 
-async def test_the_secret_is_made_once_and_is_private(tmp_path: Path) -> None:
+async def test_the_secret_is_created_once_and_is_private(tmp_path: Path) -> None:
     found = await asyncio.gather(*(asyncio.to_thread(data_dirs.secret, tmp_path) for _ in range(8)))
     assert len(set(found)) == 1
     assert re.fullmatch("[0-9a-f]{64}", found[0])
@@ -160,7 +160,7 @@ async def test_the_secret_is_made_once_and_is_private(tmp_path: Path) -> None:
         data_dirs.secret(tmp_path)
 
 
-def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataDirError, match=r"data directory .*: Not a directory"):
         data_dirs.prepare(tmp_path / "file" / "sub")
@@ -183,7 +183,7 @@ async def headrace(*arguments: str, **settings: str) -> tuple[int | None, str, s
 
 @pytest.mark.parametrize("command", ["up", "gateway", "worker"])
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("HEADRACE_PROT", "1", "HEADRACE_PROT: unknown setting; did you mean HEADRACE_PORT?"),
         ("HEADRACE_LEASE_S", "soon", "HEADRACE_LEASE_S: "),
@@ -201,22 +201,22 @@ async def headrace(*arguments: str, **settings: str) -> tuple[int | None, str, s
         ("HEADRACE_SEND_BUFFER_BYTES", "99999999999", "HEADRACE_SEND_BUFFER_BYTES: "),
     ],
 )
-async def test_a_wrong_setting_stops_the_start(command: str, name: str, value: str, told: str) -> None:
+async def test_a_wrong_setting_stops_the_start(command: str, name: str, value: str, message: str) -> None:
     code, out, err = await headrace(command, **{name: value})
     assert (code, out) == (2, "")
-    assert err.startswith(told)
+    assert err.startswith(message)
     assert "Traceback" not in err
     assert "gehe" not in err  # a piece of a password
 
 
-async def test_a_gateway_without_a_secret_says_how_to_make_one() -> None:
+async def test_a_gateway_without_a_secret_explains_how_to_make_one() -> None:
     code, _, err = await headrace("gateway")
     assert code == 2
     assert err.startswith("HEADRACE_SECRET: not set")
     assert "openssl rand -hex 32" in err
 
 
-async def test_a_worker_that_waits_for_redis_leaves_when_told(tmp_path: Path) -> None:
+async def test_a_worker_that_waits_for_redis_stops_on_sigterm(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "headrace", "worker"),
         cwd=ROOT,
@@ -254,14 +254,14 @@ async def test_a_data_dir_in_use_stops_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["lock", "secret", "broker-url"])
-async def test_a_data_dir_that_cannot_be_used_is_told(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir()  # refused to root too, as a permission is not
+async def test_an_unusable_data_dir_is_reported(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()  # fails for root too, unlike a permission
     code, out, err = await headrace("up", "--port", str(free_port()), "--data-dir", str(tmp_path))
     assert (code, out) == (1, "")
     assert err == f"data directory {tmp_path}: Is a directory; choose another with --data-dir\n"
 
 
-async def test_answers_are_for_nobody_else_in_a_data_dir_that_others_may_enter(tmp_path: Path) -> None:
+async def test_answers_are_private_in_a_data_dir_open_to_others(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     async with running_up(tmp_path):
         files = [path for path in tmp_path.rglob("*.aof") if path.is_file()]
@@ -269,22 +269,22 @@ async def test_answers_are_for_nobody_else_in_a_data_dir_that_others_may_enter(t
         assert [path.name for path in files if path.stat().st_mode & 0o077] == []
 
 
-async def test_the_leash_ends_what_it_holds_when_the_holder_dies(tmp_path: Path) -> None:
-    holder_code = (
+async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
+    parent_code = (
         "import subprocess, sys, os, time\n"
         "child = subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), '9', '/bin/sleep', '60'])\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    holder = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", holder_code, str(DIE_WITH_PARENT)), stdout=asyncio.subprocess.PIPE
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", parent_code, str(DIE_WITH_PARENT)), stdout=asyncio.subprocess.PIPE
     )
-    assert holder.stdout is not None
-    child = int(await holder.stdout.readline())
+    assert parent.stdout is not None
+    child = int(await parent.stdout.readline())
     await until(lambda: "sleep" in Path(f"/proc/{child}/cmdline").read_text(), "sleep runs")
-    holder.kill()
-    await until(lambda: not is_running(child), "the child died with its holder", 5)
-    await holder.wait()
+    parent.kill()
+    await until(lambda: not is_running(child), "the child died with its parent", 5)
+    await parent.wait()
 
 
 # --- everything together
@@ -316,7 +316,7 @@ class Up:
         return {pid for pid in self.every_pid if is_running(pid)}
 
     async def ready(self) -> bool:
-        """All gateways can serve and a worker offers the demo."""
+        """Return whether all gateways are ready and a worker offers the demo."""
         async with httpx2.AsyncClient(trust_env=False, timeout=5) as client:
             try:
                 answers = [await client.get(f"http://127.0.0.1:{port}/readyz") for port in self.ports]
@@ -386,12 +386,12 @@ def test_workers_do_not_fight_over_a_port_for_their_metrics(tmp_path: Path) -> N
     assert ports == ["9000", "9001", "9002"]
 
 
-def test_the_curl_line_is_the_promised_one() -> None:
-    promised = (
+def test_the_curl_line_is_that_of_the_readme() -> None:
+    documented = (
         'curl -N http://localhost:8000/chat/stream -H "Content-Type: application/json" -d '
         '\'{"provider":"demo","model":"demo","messages":[{"role":"user","content":"Tell me a story"}]}\''
     )
-    assert f"  {promised}\n" in banner(Settings())
+    assert f"  {documented}\n" in banner(Settings())
 
 
 async def test_the_curl_line_it_prints_streams_to_the_end(up: Up) -> None:
@@ -404,14 +404,14 @@ async def test_the_curl_line_it_prints_streams_to_the_end(up: Up) -> None:
     assert events.count("done") == 1
 
 
-async def test_it_greets_where_a_key_is_wanted_and_says_how_to_get_one(tmp_path: Path) -> None:
+async def test_the_banner_explains_keys_if_one_is_required(tmp_path: Path) -> None:
     data_dir = str(tmp_path)
     async with running_up(tmp_path, HEADRACE_AUTH="keys", HEADRACE_DATA_DIR=data_dir) as up:
         assert "headrace keys create NAME" in up.text
         (line,) = re.findall(r"^  (curl -N .*-d .*)$", up.text, re.MULTILINE)
         _, key, _ = await headrace("keys", "create", "alice", HEADRACE_DATA_DIR=data_dir)
         assert "event: done" in await shell(f"KEY={key.strip()}; {line}")
-    assert '"status":401' not in up.text  # nobody asked without a key
+    assert '"status":401' not in up.text  # readiness was checked without a request that lacks a key
 
 
 async def test_every_gateway_serves(up: Up) -> None:
@@ -420,7 +420,7 @@ async def test_every_gateway_serves(up: Up) -> None:
 
 
 @pytest.mark.parametrize("name", ["worker.1", "gateway.2", "broker"])
-async def test_what_is_killed_comes_back(up: Up, name: str) -> None:
+async def test_a_killed_process_is_restarted(up: Up, name: str) -> None:
     await up.killed_and_back(name)
 
 
@@ -436,7 +436,7 @@ async def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals)
 
 async def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
     async with running_up(tmp_path) as up:
-        os.kill(up.pids["worker.1"], signal.SIGSTOP)  # deaf to SIGTERM
+        os.kill(up.pids["worker.1"], signal.SIGSTOP)  # cannot handle SIGTERM
         up.process.send_signal(signal.SIGINT)
         await until(lambda: "stopping" in up.text, "stopping")
         up.process.send_signal(signal.SIGINT)
@@ -454,7 +454,7 @@ async def test_nothing_survives_a_killed_supervisor(tmp_path: Path) -> None:
         assert await again.ready()
 
 
-async def test_a_redis_that_is_named_is_used_instead_of_a_broker(tmp_path: Path) -> None:
+async def test_a_configured_redis_replaces_the_broker(tmp_path: Path) -> None:
     async with (
         running_broker(tmp_path / "other") as (broker, _),
         running_up(tmp_path / "up", HEADRACE_REDIS_URL=broker.redis_url) as up,
@@ -463,7 +463,7 @@ async def test_a_redis_that_is_named_is_used_instead_of_a_broker(tmp_path: Path)
         assert sorted(p.name for p in (tmp_path / "up").iterdir()) == [f"metrics-{up.port}", "secret"]
 
 
-async def test_two_with_one_redis_in_one_directory_keep_their_metrics(tmp_path: Path) -> None:
+async def test_two_in_one_directory_keep_separate_metrics(tmp_path: Path) -> None:
     async def slots(up: Up) -> str:
         async with httpx2.AsyncClient(trust_env=False, timeout=5) as client:
             page = (await client.get(f"http://127.0.0.1:{up.port}/metrics")).text

@@ -9,18 +9,18 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from gateway.auth.principal import ALL_SCOPES, Scope
 from headrace import data_dir
 from shared.broker.api_keys import create_api_key, list_api_keys, revoke_api_key
 from shared.broker.client import Client, connect
 from shared.environment import load_settings
 from shared.errors import BrokerUnavailable
 from shared.rate_limits import LIMIT_NAMES
+from shared.scopes import DEFAULT_SCOPES, Scope
 from shared.settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 
-_DEFAULT_SCOPES: Final = ",".join(scope for scope in Scope if scope in ALL_SCOPES)
+_DEFAULT_SCOPES: Final = ",".join(scope for scope in Scope if scope in DEFAULT_SCOPES)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 DataDir = Annotated[

@@ -6,13 +6,13 @@ from fastapi import Depends, Request
 
 from gateway.api.parameters import StreamId, Ticket
 from gateway.auth.grants import Grant
-from gateway.auth.principal import Scope
 from gateway.state import Gateway, GatewayState
 from shared.broker.client import run_script
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.broker.scripts import MOST_EVENTS
 from shared.errors import InvalidTicket, StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START, EventId, is_stream_id
+from shared.scopes import Scope
 
 
 async def may_read(request: Request, gateway: Gateway, stream_id: StreamId, ticket: Ticket = None) -> Grant:

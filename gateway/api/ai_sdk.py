@@ -12,7 +12,7 @@ from gateway.api.access import read_own
 from gateway.api.body import read_body
 from gateway.api.parameters import IdempotencyKey
 from gateway.auth.grants import Grant
-from gateway.auth.principal import Principal, Scope
+from gateway.auth.principal import Principal
 from gateway.dialects.ai_sdk import request as ui_message_request
 from gateway.dialects.ai_sdk.stream import DONE, UiMessageChunks
 from gateway.edge.acked import was_acked
@@ -28,6 +28,7 @@ from shared.protocol.ids import START
 from shared.protocol.lifecycle import TERMINAL
 from shared.rate_limits import account_of
 from shared.schemas.chat import parse_json_object
+from shared.scopes import Scope
 
 router = APIRouter(prefix="/api/chat", include_in_schema=False)  # described by Vercel, not here
 

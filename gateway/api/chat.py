@@ -14,7 +14,7 @@ from gateway.api.openapi import body_of, described_headers, event_stream
 from gateway.api.parameters import IdempotencyKey, LastEventId
 from gateway.api.response_models import Accepted
 from gateway.auth.grants import Grant
-from gateway.auth.principal import Principal, Scope
+from gateway.auth.principal import Principal
 from gateway.dialects.native import Native, frame
 from gateway.intake.submit import ask, check_key, headers_of, page_of
 from gateway.live.sse import StreamResponse
@@ -24,6 +24,7 @@ from shared.protocol import events
 from shared.protocol.ids import START, EventId, parse_cursor
 from shared.protocol.lifecycle import TERMINAL
 from shared.schemas import ChatRequest, parse_chat_request
+from shared.scopes import Scope
 
 router = APIRouter()
 

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway.api.access import read_own
 from gateway.auth.grants import Grant
-from gateway.auth.principal import Principal, Scope
+from gateway.auth.principal import Principal
 from gateway.dialects.append_only import CANCELLED
 from gateway.dialects.options import ResponseOptions
 from gateway.dialects.status_codes import GenerationFailed
@@ -31,6 +31,7 @@ from shared.protocol.lifecycle import Status
 from shared.protocol.transcript import Transcript, fold
 from shared.rate_limits import account_of
 from shared.schemas import ChatRequest
+from shared.scopes import Scope
 
 #: Leaving is the only cancel that these clients know; so long one may be away.
 GRACE_S = 2.0

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query
 
 from gateway.api.error_catalog import CALLER, refusals
 from gateway.api.response_models import StreamList
-from gateway.auth.principal import Scope
 from gateway.state import Caller, Gateway
 from shared.broker.stream_index import list_principal_streams, parse_page
 from shared.errors import InvalidRequest
+from shared.scopes import Scope
 
 router = APIRouter()
 

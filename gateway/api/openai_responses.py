@@ -14,7 +14,6 @@ from gateway.api.body import read_body
 from gateway.api.parameters import IdempotencyKey
 from gateway.api.previous_responses import PREFIX, conversation_of, items_of, replay_of, stream_id_of
 from gateway.auth.grants import Grant
-from gateway.auth.principal import Scope
 from gateway.dialects.openai_responses import request as responses_request
 from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
 from gateway.dialects.status_codes import GenerationFailed
@@ -28,6 +27,7 @@ from shared.broker.status import read_field, read_state
 from shared.errors import StreamGone
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import Status
+from shared.scopes import Scope
 
 router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
 

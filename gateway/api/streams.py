@@ -14,7 +14,6 @@ from gateway.api.openapi import described_headers, event_stream
 from gateway.api.parameters import LastEventId, QueryCursor, StreamId
 from gateway.api.response_models import Call, CancelAnswer, StreamStatus
 from gateway.auth.grants import Grant
-from gateway.auth.principal import Scope
 from gateway.dialects.native import Native
 from gateway.dialects.tool_call import tool_call
 from gateway.edge.request_log import current_request_log
@@ -32,6 +31,7 @@ from shared.protocol import events
 from shared.protocol.ids import START, EventId, parse_cursor
 from shared.protocol.lifecycle import ACTIVE, TERMINAL, Status
 from shared.protocol.transcript import fold
+from shared.scopes import Scope
 
 router = APIRouter()
 

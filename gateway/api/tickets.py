@@ -13,11 +13,11 @@ from gateway.api.openapi import body_of
 from gateway.api.parameters import StreamId
 from gateway.api.response_models import TicketAnswer
 from gateway.auth.grants import Grant
-from gateway.auth.principal import Scope
 from gateway.state import Caller, Gateway
 from shared.broker.api_keys import REVOCATION_KEPT_S
 from shared.schemas.chat import parse_body
 from shared.schemas.model import Model
+from shared.scopes import Scope
 
 router = APIRouter()
 

@@ -3,11 +3,12 @@
 from functools import partial
 from typing import Final
 
-from gateway.auth.principal import Principal, Scope
+from gateway.auth.principal import Principal
 from gateway.cache import ExpiringCache
 from shared.broker.api_keys import find_api_key, split_api_key, was_revoked
 from shared.broker.client import Client
 from shared.errors import Unauthenticated
+from shared.scopes import Scope
 
 #: Delay until a revoked key is refused, and until a new key works if it was tried before.
 _FRESH_S: Final = 2.0

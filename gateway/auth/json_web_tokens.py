@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import jwt
 
-from gateway.auth.principal import ALL_SCOPES, SCOPES, Principal, Scope
+from gateway.auth.principal import Principal
 from gateway.auth.signing_keys import SigningKeys, SigningKeysUnavailable
 from shared.errors import Unauthenticated, Unavailable
+from shared.scopes import DEFAULT_SCOPES, Scope
 from shared.settings import Settings, SettingsError
 
 _ASYMMETRIC: Final = ["RS256", "ES256"]
@@ -81,6 +82,6 @@ def _scopes_of(claims: dict[str, Any]) -> frozenset[Scope]:
     some identity providers send it, as a list."""
     claim = claims.get("scope")
     if claim is None:
-        return ALL_SCOPES
+        return DEFAULT_SCOPES
     words = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
-    return frozenset(Scope(word) for word in words if isinstance(word, str) and word in SCOPES)
+    return frozenset(Scope(word) for word in words if isinstance(word, str) and word in set(Scope))

@@ -9,9 +9,10 @@ from typing import Annotated, Final
 from fastapi import Depends, Request
 
 from gateway.auth.loopback import is_addressed_by_loopback_name, is_loopback
-from gateway.auth.principal import Principal, Scope
+from gateway.auth.principal import Principal
 from gateway.state import Gateway
 from shared.errors import Forbidden
+from shared.scopes import Scope
 
 _PROXY_HEADERS: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
 

@@ -2,25 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
 from shared.errors import Forbidden
-
-
-class Scope(StrEnum):
-    """``chat``: create streams. ``read``: read one's own. ``cancel``: stop and delete them. ``admin``: see metadata
-    of all streams, without their content, and stop them; never granted by default."""
-
-    CHAT = "chat"
-    READ = "read"
-    CANCEL = "cancel"
-    ADMIN = "admin"
-
-
-SCOPES: Final = frozenset(Scope)
-#: The default scopes.
-ALL_SCOPES: Final = SCOPES - {Scope.ADMIN}
+from shared.scopes import DEFAULT_SCOPES, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +14,7 @@ class Principal:
     the grant: it ends at that time or with that key, or never. ``limits``: overrides of the server-wide ones."""
 
     id: str
-    scopes: frozenset[Scope] = ALL_SCOPES
+    scopes: frozenset[Scope] = DEFAULT_SCOPES
     expires_at: float | None = None
     key_id: str | None = None
     limits: Mapping[str, int] = field(default_factory=dict)

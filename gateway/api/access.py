@@ -1,4 +1,4 @@
-"""Authorises access to a stream; raises 404 or 410."""
+"""Dependencies of routes that authorise access to a stream, by a ticket or by credentials."""
 
 from typing import Annotated
 
@@ -7,11 +7,7 @@ from fastapi import Depends, Request
 from gateway.api.parameters import StreamId, Ticket
 from gateway.auth.grants import Grant
 from gateway.state import Gateway, GatewayState
-from shared.broker.client import run_script
-from shared.broker.replies import Gone, LogPage, Lost
-from shared.broker.scripts import MOST_EVENTS
-from shared.errors import InvalidTicket, StreamGone, StreamNotFound, StreamRecovering
-from shared.protocol.ids import START, EventId, is_stream_id
+from shared.errors import InvalidTicket
 from shared.scopes import Scope
 
 
@@ -26,24 +22,6 @@ async def may_cancel(request: Request, gateway: Gateway, stream_id: StreamId, ti
 
 MayRead = Annotated[Grant, Depends(may_read)]
 MayCancel = Annotated[Grant, Depends(may_cancel)]
-
-
-async def read_own(
-    gateway: GatewayState, grant: Grant, stream_id: str, after: EventId = START, *, most_events: int = MOST_EVENTS
-) -> LogPage:
-    """Read a page of the log of a stream that the grant covers. Raises :class:`StreamNotFound` also for streams of
-    others, so that ids cannot be probed, :class:`StreamGone` for the caller's own past stream, and
-    :class:`StreamRecovering` if Redis may have lost it a moment ago."""
-    if not is_stream_id(stream_id):
-        raise StreamNotFound
-    log_page = await run_script(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
-    if log_page is Lost.MAYBE:
-        raise StreamRecovering
-    if log_page is None or grant.owner not in (None, log_page.principal):
-        raise StreamNotFound
-    if isinstance(log_page, Gone):
-        raise StreamGone
-    return log_page
 
 
 async def _grant(request: Request, gateway: GatewayState, stream_id: str, ticket: str | None, scope: Scope) -> Grant:

@@ -8,15 +8,15 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.api import streams
-from gateway.api.access import read_own
 from gateway.api.body import read_body
 from gateway.api.parameters import IdempotencyKey
 from gateway.auth.grants import Grant
+from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
 from gateway.dialects.ai_sdk import request as ui_message_request
 from gateway.dialects.ai_sdk.stream import DONE, UiMessageChunks
 from gateway.edge.acked import was_acked
-from gateway.intake.submit import ask, check_key, headers_of, page_of
+from gateway.intake.submit import submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
@@ -49,22 +49,25 @@ async def send(
     """Stream the answer to the last message. It continues without readers: the SDK's ``stop()`` only stops
     reading."""
     caller.need(Scope.CHAT)
-    check_key(idempotency_key)
     body = await read_body(request, gateway.settings.max_body_bytes)
     chat_request, options = ui_message_request.parse(body, gateway.settings.default_model)
     extra_fields = {"shown": msgspec.json.encode(options.shown).decode()} if options.shown else None
-    dispatched = await ask(
+    submission = await submit(
         gateway, caller, chat_request, idempotency_key, on_disconnect="continue", extra_fields=extra_fields
     )
-    stream_id = dispatched.stream_id
+    stream_id = submission.stream_id
     chat = Chat(stream_id, options.message_id or f"msg_{stream_id}")
     account, life_s = account_of(caller.id), gateway.settings.retention_s
     await note_chat(gateway.client, account, options.chat_id, chat, life_s=life_s)
-    log_page = await page_of(gateway, Grant.of(caller), dispatched, START)
     subscription = Subscription(
-        gateway.hub, stream_id, START, log_page, UiMessageChunks(chat.message_id), dispatched.queue_position
+        gateway.hub,
+        stream_id,
+        START,
+        submission.log_page,
+        UiMessageChunks(chat.message_id),
+        submission.queue_position,
     )
-    return _stream(request, gateway, caller, options.chat_id, subscription, headers_of(dispatched))
+    return _stream(request, gateway, caller, options.chat_id, subscription, submission.headers)
 
 
 @router.get("/{chat_id:path}/stream")

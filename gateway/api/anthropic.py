@@ -22,7 +22,16 @@ async def create(
     """Anthropic's Messages, from any provider. The stream can also be read and resumed at ``GET /chat/stream/{id}``;
     its id is in ``X-Stream-Id``."""
     chat_request, options = anthropic_request.parse(await read_body(request, gateway.settings.max_body_bytes))
-    return await respond(request, gateway, caller, chat_request, options, idempotency_key, MessageEvents, message)
+    return await respond(
+        request,
+        gateway,
+        caller,
+        chat_request,
+        options=options,
+        key=idempotency_key,
+        renderer_of=MessageEvents,
+        body_of=message,
+    )
 
 
 @router.post("/v1/messages/count_tokens", response_class=Response, include_in_schema=False)
@@ -32,5 +41,12 @@ async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Re
     body = await read_body(request, gateway.settings.max_body_bytes)
     chat_request, options = anthropic_request.parse(body, only_count=True)
     return await respond(
-        request, gateway, caller, chat_request, replace(options, stream=False), None, MessageEvents, token_count
+        request,
+        gateway,
+        caller,
+        chat_request,
+        options=replace(options, stream=False),
+        key=None,
+        renderer_of=MessageEvents,
+        body_of=token_count,
     )

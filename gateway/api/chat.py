@@ -7,21 +7,20 @@ from fastapi.responses import JSONResponse
 
 from gateway import metrics
 from gateway.api import examples
-from gateway.api.access import read_own
 from gateway.api.body import read_body
 from gateway.api.error_catalog import BODY, CALLER, LIMITS, STREAM, refusals
 from gateway.api.openapi import body_of, described_headers, event_stream
 from gateway.api.parameters import IdempotencyKey, LastEventId
 from gateway.api.response_models import Accepted
 from gateway.auth.grants import Grant
-from gateway.auth.principal import Principal
+from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native, frame
-from gateway.intake.submit import ask, check_key, headers_of, page_of
+from gateway.intake.submit import CursorWithoutStream, submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
-from gateway.state import Caller, Gateway, GatewayState
+from gateway.state import Caller, Gateway
 from shared.protocol import events
-from shared.protocol.ids import START, EventId, parse_cursor
+from shared.protocol.ids import EventId, parse_cursor
 from shared.protocol.lifecycle import TERMINAL
 from shared.schemas import ChatRequest, parse_chat_request
 from shared.scopes import Scope
@@ -56,20 +55,22 @@ async def start_and_stream(
     caller.need(Scope.CHAT)
     grant = Grant.of(caller)
     cursor = parse_cursor(last_event_id)
-    check_key(idempotency_key)
     chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
-    if cursor != START and not await _is_known(gateway, caller, idempotency_key):
-        return StreamResponse(_resume_without_key(), gateway.settings, gateway.live_grants.watch(grant))
-    dispatched = await ask(gateway, caller, chat_request, idempotency_key, on_disconnect="cancel")
-    log_page = await page_of(gateway, grant, dispatched, cursor)
-    headers = headers_of(dispatched)
+    watched = gateway.live_grants.watch(grant)
+    try:
+        submission = await submit(
+            gateway, caller, chat_request, idempotency_key, on_disconnect="cancel", cursor=cursor
+        )
+    except CursorWithoutStream:
+        return StreamResponse(_resume_without_key(), gateway.settings, watched)
+    stream_id, log_page = submission.stream_id, submission.log_page
     if log_page.status in TERMINAL and log_page.length and cursor == (log_page.epoch, log_page.length):
         # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
-        log_page = await read_own(gateway, grant, dispatched.stream_id, EventId(log_page.epoch, log_page.length - 1))
+        log_page = await read_own(gateway, grant, stream_id, EventId(log_page.epoch, log_page.length - 1))
     subscription = Subscription(
-        gateway.hub, dispatched.stream_id, cursor, log_page, Native(dispatched.stream_id), dispatched.queue_position
+        gateway.hub, stream_id, cursor, log_page, Native(stream_id), submission.queue_position
     )
-    return StreamResponse(subscription.chunks(), gateway.settings, gateway.live_grants.watch(grant), headers)
+    return StreamResponse(subscription.chunks(), gateway.settings, watched, submission.headers)
 
 
 @router.post(
@@ -86,12 +87,9 @@ async def start(
 ) -> Response:
     """Create a stream and respond 202 with its URLs; it continues with or without readers."""
     caller.need(Scope.CHAT)
-    check_key(idempotency_key)
     chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
-    dispatched = await ask(gateway, caller, chat_request, idempotency_key, on_disconnect="continue")
-    if not dispatched.created:
-        await page_of(gateway, Grant.of(caller), dispatched, START)
-    stream_id = dispatched.stream_id
+    submission = await submit(gateway, caller, chat_request, idempotency_key, on_disconnect="continue")
+    stream_id = submission.stream_id
     ticket, expires = gateway.tickets.issue(stream_id)
     body: Accepted = {
         "stream_id": stream_id,
@@ -99,7 +97,7 @@ async def start(
         "status_url": f"/chat/{stream_id}",
         "expires_at": expires.isoformat(timespec="seconds"),
     }
-    return JSONResponse(body, 202, headers=headers_of(dispatched))
+    return JSONResponse(body, 202, headers=submission.headers)
 
 
 @router.api_route("/chat/stream", methods=["GET", "DELETE"], include_in_schema=False)
@@ -108,10 +106,6 @@ async def not_here() -> Response:
     raise HTTPException(
         405, "use POST to create a stream; read a stream at /chat/stream/{stream_id}", headers={"Allow": "POST"}
     )
-
-
-async def _is_known(gateway: GatewayState, caller: Principal, key: str | None) -> bool:
-    return key is not None and await gateway.dispatch.find(caller.id, key) is not None
 
 
 async def _resume_without_key() -> AsyncGenerator[bytes, None]:

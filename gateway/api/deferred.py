@@ -1,45 +1,41 @@
-"""Answers for clients that take the HTTP status for the outcome: it is held back until there is a first word, or a
-failure in its place."""
+"""Deferred responses, for clients that take the HTTP status for the outcome: the status is sent with the first
+output, or with the failure before it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from gateway.api.access import read_own
 from gateway.auth.grants import Grant
 from gateway.auth.principal import Principal
 from gateway.dialects.append_only import CANCELLED
 from gateway.dialects.options import ResponseOptions
 from gateway.dialects.status_codes import GenerationFailed
-from gateway.intake.dispatch import Dispatched, hash_of
-from gateway.intake.submit import ask, check_key, headers_of, page_of
+from gateway.intake.submit import Submission, submit, submit_without_key
 from gateway.live.renderer import NullRenderer, Renderer
 from gateway.live.sse import StreamResponse, wait_for_disconnect
 from gateway.live.subscription import Drained, Subscription
 from gateway.state import GatewayState
 from shared.broker.log import read_log
-from shared.broker.retry_dedupe import find_request, forget_request, remember_request
-from shared.errors import Draining, StreamGone, StreamNotFound
+from shared.errors import Draining, StreamGone
 from shared.protocol import events
 from shared.protocol.ids import START
-from shared.protocol.lifecycle import Status
 from shared.protocol.transcript import Transcript, fold
-from shared.rate_limits import account_of
 from shared.schemas import ChatRequest
 from shared.scopes import Scope
 
-#: Leaving is the only cancel that these clients know; so long one may be away.
+#: These clients cancel only by disconnecting; a stream survives this long without its client.
 GRACE_S = 2.0
-_FAILED = frozenset({Status.FAILED, Status.CANCELLED})
+
+Result = TypeVar("Result")
 
 
 class DeferredRenderer(Renderer, Protocol):
-    """``failure``: an error that came before any output."""
+    """``failure``: an error before any output."""
 
     failure: events.Error | None
 
@@ -48,85 +44,102 @@ async def respond(
     request: Request,
     gateway: GatewayState,
     caller: Principal,
-    asked: ChatRequest,
-    wish: ResponseOptions,
+    chat_request: ChatRequest,
+    *,
+    options: ResponseOptions,
     key: str | None,
     renderer_of: Callable[[str], DeferredRenderer],
-    whole: Callable[[str, Transcript], dict[str, Any]],
+    body_of: Callable[[str, Transcript], dict[str, Any]],
 ) -> Response:
-    """A stream by the renderer that ``renderer_of`` makes for a stream's id, or all of it by ``whole``."""
+    """Respond with a stream, rendered by the result of ``renderer_of`` for the stream's id, or with the whole answer
+    as JSON, built by ``body_of``."""
     caller.need(Scope.CHAT)
-    right = Grant.of(caller)
-    dispatched = await ask_once(request, gateway, caller, asked, key)
-    stream_id = dispatched.stream_id
-    headers = headers_of(dispatched) | {"X-Request-Id": stream_id, "Request-Id": stream_id}
-    if wish.ignored:
-        headers["X-Headrace-Ignored"] = ", ".join(wish.ignored)
-    page = await page_of(gateway, right, dispatched, START)
-    if not wish.stream:
-        await first_chunk(
-            request, Subscription(gateway.hub, stream_id, START, page, NullRenderer(), dispatched.queue_position)
-        )
-        return JSONResponse(whole(stream_id, await _whole_answer(gateway, stream_id)), headers=headers)
+    submission = await submit_once(request, gateway, caller, chat_request, key)
+    stream_id = submission.stream_id
+    headers = submission.headers | {"X-Request-Id": stream_id, "Request-Id": stream_id}
+    if options.ignored:
+        headers["X-Headrace-Ignored"] = ", ".join(options.ignored)
+    if not options.stream:
+        await wait_until_ended(request, gateway, submission)
+        return JSONResponse(body_of(stream_id, await _whole_answer(gateway, stream_id)), headers=headers)
     renderer = renderer_of(stream_id)
-    subscription = Subscription(gateway.hub, stream_id, START, page, renderer, dispatched.queue_position)
-    first, chunks = await first_chunk(request, subscription)
+    first, chunks = await _first_chunk(request, _subscribe(gateway, submission, renderer))
     if renderer.failure is not None:
         await chunks.aclose()
         raise GenerationFailed(renderer.failure)
-    return StreamResponse(_prepended(first, chunks), gateway.settings, gateway.live_grants.watch(right), headers)
+    grant = gateway.live_grants.watch(Grant.of(caller))
+    return StreamResponse(_prepended(first, chunks), gateway.settings, grant, headers)
 
 
-async def ask_once(
+async def submit_once(
     request: Request,
     gateway: GatewayState,
     caller: Principal,
-    asked: ChatRequest,
+    chat_request: ChatRequest,
     key: str | None,
     extra_fields: Mapping[str, str] | None = None,
-) -> Dispatched:
-    """As :func:`ask`; a retry of an SDK's own is the stream that its first try made, unless that failed."""
-    check_key(key)
-    if asked.grace_s is None and asked.on_disconnect != "continue":
-        asked = asked.model_copy(update={"grace_s": GRACE_S})
+) -> Submission:
+    """Submit the request. Without a key, an automatic retry of an SDK attaches to the stream of the first try."""
+    if chat_request.grace_s is None and chat_request.on_disconnect != "continue":
+        chat_request = chat_request.model_copy(update={"grace_s": GRACE_S})
     if key is not None:
-        return await ask(gateway, caller, asked, key, on_disconnect="cancel", extra_fields=extra_fields)
-    account, body_hash = account_of(caller.id), hash_of(asked, gateway.settings.secret)
-    if _is_retry(request):
-        known = await find_request(gateway.client, account, body_hash)
-        if known is not None and await _stands(gateway, caller, known):
-            return Dispatched(known, None)
-    else:
-        await forget_request(gateway.client, account, body_hash)
-    dispatched = await ask(gateway, caller, asked, None, on_disconnect="cancel", extra_fields=extra_fields)
-    await remember_request(gateway.client, account, body_hash, dispatched.stream_id)
-    return dispatched
+        return await submit(gateway, caller, chat_request, key, on_disconnect="cancel", extra_fields=extra_fields)
+    return await submit_without_key(
+        gateway,
+        caller,
+        chat_request,
+        is_retry=_is_retry(request),
+        on_disconnect="cancel",
+        extra_fields=extra_fields,
+    )
 
 
-async def first_chunk(request: Request, subscription: Subscription) -> tuple[bytes, AsyncGenerator[bytes, None]]:
-    """And those that follow; empty where the stream ended without any. Raises :class:`Draining` where this gateway
-    leaves meanwhile, and ClientDisconnect where the client does."""
+async def wait_until_ended(request: Request, gateway: GatewayState, submission: Submission) -> None:
+    """Wait for the end of the stream as one of its readers. Raises :class:`Draining` and ClientDisconnect."""
+    async with aclosing(_subscribe(gateway, submission, NullRenderer()).chunks()) as chunks:
+        await _unless_disconnected(request, anext(chunks, None))  # a NullRenderer renders no chunk before the end
+
+
+def _subscribe(gateway: GatewayState, submission: Submission, renderer: Renderer) -> Subscription:
+    return Subscription(
+        gateway.hub, submission.stream_id, START, submission.log_page, renderer, submission.queue_position
+    )
+
+
+async def _first_chunk(request: Request, subscription: Subscription) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+    """Wait for the first chunk; return it with the generator of the others. It is empty if the stream ended without
+    any. Raises :class:`Draining` and ClientDisconnect."""
     chunks = subscription.chunks()
-    coming = asyncio.ensure_future(anext(chunks, b""))
+    try:
+        return await _unless_disconnected(request, anext(chunks, b"")), chunks
+    except BaseException:
+        await chunks.aclose()
+        raise
+
+
+async def _unless_disconnected(request: Request, waiting: Awaitable[Result]) -> Result:
+    """Await ``waiting``, but cancel it if the client disconnects. Raises :class:`Draining` if this gateway drains
+    meanwhile, and ClientDisconnect."""
+    result = asyncio.ensure_future(waiting)
     leaving = asyncio.create_task(wait_for_disconnect(request.receive))
     try:
-        await asyncio.wait((coming, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((result, leaving), return_when=asyncio.FIRST_COMPLETED)
     finally:
         leaving.cancel()
-        if not coming.done():
-            coming.cancel()
-            await asyncio.wait((coming,))
-            await chunks.aclose()
-    if coming.cancelled():
+        if not result.done():
+            result.cancel()
+            await asyncio.wait((result,))
+    if result.cancelled():
         raise ClientDisconnect
     try:
-        return coming.result(), chunks
+        return result.result()
     except Drained:
         raise Draining from None
 
 
 async def _whole_answer(gateway: GatewayState, stream_id: str) -> Transcript:
-    """Of a stream that has ended. Raises :class:`GenerationFailed` where it did so badly, whatever came before."""
+    """Read the answer of a stream that has ended. Raises :class:`GenerationFailed` if it failed, even after
+    output."""
     transcript = fold(map(events.decode, await read_log(gateway.client, gateway.scripts, stream_id)))
     if transcript.done is None:
         raise StreamGone
@@ -149,10 +162,3 @@ async def _prepended(first: bytes, chunks: AsyncGenerator[bytes, None]) -> Async
 def _is_retry(request: Request) -> bool:
     count = request.headers.get("x-stainless-retry-count", "")
     return count.isdecimal() and count.isascii() and int(count[:4]) > 0
-
-
-async def _stands(gateway: GatewayState, caller: Principal, stream_id: str) -> bool:
-    with suppress(StreamNotFound, StreamGone):
-        page = await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
-        return page.status not in _FAILED
-    return False

@@ -22,5 +22,13 @@ async def complete(
     """OpenAI's Chat Completions, from any provider. The stream can also be read and resumed at
     ``GET /chat/stream/{id}``; its id is in ``X-Stream-Id``."""
     chat_request, options = openai_chat_request.parse(await read_body(request, gateway.settings.max_body_bytes))
-    renderer = partial(ChatCompletionChunks, include_usage=options.include_usage)
-    return await respond(request, gateway, caller, chat_request, options, idempotency_key, renderer, completion)
+    return await respond(
+        request,
+        gateway,
+        caller,
+        chat_request,
+        options=options,
+        key=idempotency_key,
+        renderer_of=partial(ChatCompletionChunks, include_usage=options.include_usage),
+        body_of=completion,
+    )

@@ -7,18 +7,16 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from gateway.api import deferred as held
 from gateway.api import streams
-from gateway.api.access import read_own
 from gateway.api.body import read_body
+from gateway.api.deferred import submit_once, wait_until_ended
 from gateway.api.parameters import IdempotencyKey
 from gateway.api.previous_responses import PREFIX, conversation_of, items_of, replay_of, stream_id_of
 from gateway.auth.grants import Grant
+from gateway.auth.ownership import read_own
 from gateway.dialects.openai_responses import request as responses_request
 from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
 from gateway.dialects.status_codes import GenerationFailed
-from gateway.intake.submit import headers_of, page_of
-from gateway.live.renderer import NullRenderer
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
@@ -52,19 +50,15 @@ async def create(
     extra_fields = {"response": msgspec.json.encode(echoed).decode()}
     if options.store:
         extra_fields["follow_up"] = str(options.instructions)
-    dispatched = await held.ask_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
-    stream_id, grant = dispatched.stream_id, Grant.of(caller)
-    headers = headers_of(dispatched) | {"X-Request-Id": stream_id}
+    submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
+    headers = submission.headers | {"X-Request-Id": submission.stream_id}
     if options.ignored:
         headers["X-Headrace-Ignored"] = ", ".join(options.ignored)
-    about = await _about(gateway, stream_id)
-    log_page = await page_of(gateway, grant, dispatched, START)
+    about = await _about(gateway, submission.stream_id)
     if options.stream:
-        return _stream(gateway, grant, about, log_page, headers=headers)
+        return _stream(gateway, Grant.of(caller), about, submission.log_page, headers=headers)
     if not options.background:
-        await held.first_chunk(
-            request, Subscription(gateway.hub, stream_id, START, log_page, NullRenderer(), dispatched.queue_position)
-        )
+        await wait_until_ended(request, gateway, submission)
     replayed = await replay_of(gateway, about)
     if not options.background and replayed.failure is not None:
         raise GenerationFailed(replayed.failure)

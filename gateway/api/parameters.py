@@ -4,7 +4,8 @@ from typing import Annotated, Final
 
 from fastapi import Header, Path, Query
 
-MOST_KEY_CHARACTERS: Final = 255
+from gateway.intake.submit import MOST_KEY_CHARACTERS
+
 #: Also the values that are no event id and mean the start.
 _CURSOR: Final = "^(|0|-1|[0-9]{1,15}-[0-9]{1,15})$"
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.api.access import read_own
 from gateway.auth.grants import Grant
+from gateway.auth.ownership import read_own
 from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
 from gateway.dialects.tool_call import tool_call
 from gateway.live.batch import Batch

@@ -8,12 +8,13 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from gateway import metrics
-from gateway.api.access import MayCancel, MayRead, read_own
+from gateway.api.access import MayCancel, MayRead
 from gateway.api.error_catalog import CALLER, STREAM, refusals
 from gateway.api.openapi import described_headers, event_stream
 from gateway.api.parameters import LastEventId, QueryCursor, StreamId
 from gateway.api.response_models import Call, CancelAnswer, StreamStatus
 from gateway.auth.grants import Grant
+from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native
 from gateway.dialects.tool_call import tool_call
 from gateway.edge.request_log import current_request_log

@@ -6,13 +6,13 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from gateway.api import examples
-from gateway.api.access import read_own
 from gateway.api.body import read_body
 from gateway.api.error_catalog import BODY, CALLER, STREAM, refusals
 from gateway.api.openapi import body_of
 from gateway.api.parameters import StreamId
 from gateway.api.response_models import TicketAnswer
 from gateway.auth.grants import Grant
+from gateway.auth.ownership import read_own
 from gateway.state import Caller, Gateway
 from shared.broker.api_keys import REVOCATION_KEPT_S
 from shared.schemas.chat import parse_body

@@ -1,11 +1,9 @@
 """Creates a stream and queues its job."""
 
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
-from pydantic import SecretStr
 
 from gateway import metrics
 from gateway.auth.principal import Principal
@@ -25,19 +23,17 @@ from shared.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """``admission``: None if the idempotency key already belonged to this stream. ``queue_position``: 1 is next, 0 is
-    unknown."""
+    """A queued stream. ``admission``: None if the idempotency key already belonged to this stream.
+    ``queue_position``: 1 is next, 0 is unknown."""
 
     stream_id: str
     admission: Admission | None
     queue_position: int = 0
 
-    @property
-    def created(self) -> bool:
-        return self.admission is not None
-
 
 class Dispatch:
+    """Creates streams in Redis, within the limits of their principals and of the queue."""
+
     def __init__(self, client: Client, scripts: StreamScripts, settings: Settings, backlog: Backlog) -> None:
         self._client = client
         self._scripts = scripts
@@ -69,24 +65,26 @@ class Dispatch:
         )
         match await run_script(self._client, call):
             case Known(known_id, known_hash):
-                return _attached(known_id, known_hash, body_hash)
+                _check_same_body(known_hash, body_hash)
+                return Dispatched(known_id, None)
             case Limited() as limited:
                 raise _counted(refusal(demand, limited))
             case Full(waiting):
-                raise _counted(self._backlog.refusal(f"the queue is full: {waiting} requests wait"))
+                raise _counted(self._backlog.refusal(f"the queue is full: {waiting} requests wait; try again later"))
             case Created(queue_position, used):
                 metrics.STREAMS_CREATED.inc()
                 return Dispatched(stream_id, Admission(demand, used), queue_position)
 
-    async def find(self, principal: str, idempotency_key: str, body_hash: str | None = None) -> Dispatched | None:
-        """Return the stream that the key already belongs to. Raises :class:`IdempotencyConflict` if a body is given
-        and differs, and :class:`BrokerUnavailable`."""
+    async def find(self, principal: str, idempotency_key: str, body_hash: str) -> str | None:
+        """Return the id of the stream that the key belongs to, if any. Raises :class:`IdempotencyConflict` if its
+        body differs, and :class:`BrokerUnavailable`."""
         key = idempotency_entry_key(idempotency_digest(principal, idempotency_key))
         (entry,) = await run_commands(self._client, [("GET", key)])
         if entry is None:
             return None
         stream_id, known_hash = entry.decode().split()
-        return _attached(stream_id, known_hash, body_hash or known_hash)
+        _check_same_body(known_hash, body_hash)
+        return str(stream_id)
 
     def _fields(
         self, chat_request: ChatRequest, principal: str, on_disconnect: OnDisconnect
@@ -114,19 +112,11 @@ class Dispatch:
         return await enqueue(self._client, stream_id, life_s=self._settings.unended_s)
 
 
-def _attached(stream_id: str, known_hash: str, body_hash: str) -> Dispatched:
+def _check_same_body(known_hash: str, body_hash: str) -> None:
     if known_hash != body_hash:
         raise IdempotencyConflict("Idempotency-Key: already used with another body; use a new key")
-    return Dispatched(stream_id, None)
 
 
 def _counted(error: HeadraceError) -> HeadraceError:
     metrics.REFUSALS.labels(error.code).inc()
     return error
-
-
-def hash_of(request: ChatRequest, secret: SecretStr | None) -> str:
-    """Return a hash that is equal for equal requests, however their JSON was written. Guessing a request from it
-    requires the secret."""
-    key = secret.get_secret_value().encode() if secret else b""
-    return hmac.digest(key, request.model_dump_json(exclude_none=True).encode(), "sha256").hex()

@@ -1,65 +1,125 @@
-"""What every way of asking has in common, whichever dialect it came in."""
+"""Submits a chat request, independent of its dialect: attaches to an existing stream or creates and queues a new
+one."""
 
+import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
-from gateway.api.access import read_own
-from gateway.api.parameters import MOST_KEY_CHARACTERS
+from pydantic import SecretStr
+
 from gateway.auth.grants import Grant
+from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
-from gateway.intake.dispatch import Dispatched, hash_of
 from gateway.state import GatewayState
 from shared.broker.replies import LogPage
-from shared.errors import Draining, InvalidRequest
-from shared.protocol.ids import EventId
+from shared.broker.retry_dedupe import find_request, forget_request, remember_request
+from shared.errors import Draining, InvalidRequest, StreamGone, StreamNotFound
+from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
+from shared.rate_limits import account_of
 from shared.schemas import ChatRequest, OnDisconnect
 
+MOST_KEY_CHARACTERS: Final = 255
+_FAILED: Final = frozenset({Status.FAILED, Status.CANCELLED})
 
-async def ask(
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The stream of a request. ``created``: False if the request attached to an existing stream. ``queue_position``:
+    1 is next, 0 is unknown. ``log_page``: the events after the cursor. ``headers``: of the response."""
+
+    stream_id: str
+    created: bool
+    queue_position: int
+    log_page: LogPage
+    headers: dict[str, str]
+
+
+class CursorWithoutStream(Exception):
+    """A request has a cursor, but no key of an existing stream. Nothing is generated: the client wanted to resume."""
+
+
+async def submit(
     gateway: GatewayState,
     caller: Principal,
-    asked: ChatRequest,
+    chat_request: ChatRequest,
     key: str | None,
     *,
     on_disconnect: OnDisconnect,
+    cursor: EventId = START,
     extra_fields: Mapping[str, str] | None = None,
-) -> Dispatched:
-    """Make a stream, or find the one that ``key`` stands for. ``more``: what a dialect keeps with it, as fields of
-    its state. Raises what :meth:`Dispatch.dispatch` does, :class:`Draining` and :class:`UnknownModel`."""
+) -> Submission:
+    """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect``: the default for requests that
+    set none. ``extra_fields``: a dialect's own fields of the stream's state. Raises :class:`Draining`,
+    :class:`CursorWithoutStream`, :class:`UnknownModel`, and the errors of :meth:`Dispatch.dispatch` and
+    :func:`read_own`."""
+    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+        raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
     if gateway.hub.draining:
         raise Draining
-    body_hash = hash_of(asked, gateway.settings.secret)
-    # First, so that what is on offer now does not decide over an answer that was asked for before.
-    if key is not None and (known := await gateway.dispatch.find(caller.id, key, body_hash)):
-        return known
-    resolved = await gateway.models.resolve(asked)
-    return await gateway.dispatch.dispatch(
-        resolved,
+    body_hash = _hash_of(chat_request, gateway.settings.secret)
+    # Before the model is resolved: the stream of an earlier request does not depend on the models on offer now.
+    if key is not None and (stream_id := await gateway.dispatch.find(caller.id, key, body_hash)) is not None:
+        return await _attach(gateway, caller, stream_id, cursor)
+    if cursor != START:
+        raise CursorWithoutStream
+    dispatched = await gateway.dispatch.dispatch(
+        await gateway.models.resolve(chat_request),
         body_hash=body_hash,
         principal=caller,
         idempotency_key=key,
         on_disconnect=on_disconnect,
         extra_fields=extra_fields or {},
     )
+    if dispatched.admission is None:
+        return await _attach(gateway, caller, dispatched.stream_id, cursor)
+    headers = _headers_of(dispatched.stream_id) | dispatched.admission.headers
+    log_page = LogPage(Status.QUEUED, caller.id, epoch=0, length=0, first=1, events=[])
+    return Submission(dispatched.stream_id, True, dispatched.queue_position, log_page, headers)
 
 
-def check_key(key: str | None) -> None:
-    """Raises :class:`InvalidRequest`."""
-    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
-        raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
+async def submit_without_key(
+    gateway: GatewayState,
+    caller: Principal,
+    chat_request: ChatRequest,
+    *,
+    is_retry: bool,
+    on_disconnect: OnDisconnect,
+    extra_fields: Mapping[str, str] | None = None,
+) -> Submission:
+    """Create a stream; a retry of the same request attaches to the stream of the first try, unless that failed."""
+    account, body_hash = account_of(caller.id), _hash_of(chat_request, gateway.settings.secret)
+    if not is_retry:
+        await forget_request(gateway.client, account, body_hash)
+    elif (stream_id := await find_request(gateway.client, account, body_hash)) is not None:
+        try:
+            submission = await _attach(gateway, caller, stream_id, START)
+        except (StreamNotFound, StreamGone):
+            pass
+        else:
+            if submission.log_page.status not in _FAILED:
+                return submission
+    submission = await submit(
+        gateway, caller, chat_request, None, on_disconnect=on_disconnect, extra_fields=extra_fields
+    )
+    await remember_request(gateway.client, account, body_hash, submission.stream_id)
+    return submission
 
 
-async def page_of(gateway: GatewayState, grant: Grant, dispatched: Dispatched, cursor: EventId) -> LogPage:
-    """What the log says; a stream that was just made has nothing to ask for."""
-    if dispatched.created:
-        return LogPage(Status.QUEUED, grant.owner or "", 0, 0, 1, [])
-    page = await read_own(gateway, grant, dispatched.stream_id, cursor)
-    if page.status is Status.QUEUED:  # its job may be lost
-        await gateway.dispatch.enqueue(dispatched.stream_id)
-    return page
+async def _attach(gateway: GatewayState, caller: Principal, stream_id: str, cursor: EventId) -> Submission:
+    log_page = await read_own(gateway, Grant.of(caller), stream_id, cursor)
+    if log_page.status is Status.QUEUED:  # its job may be lost
+        await gateway.dispatch.enqueue(stream_id)
+    return Submission(stream_id, False, 0, log_page, _headers_of(stream_id))
 
 
-def headers_of(dispatched: Dispatched) -> dict[str, str]:
-    stream_id = dispatched.stream_id
-    limits = dispatched.admission.headers if dispatched.admission else {}
-    return {"X-Stream-Id": stream_id, "Location": f"/chat/stream/{stream_id}", **limits}
+def _headers_of(stream_id: str) -> dict[str, str]:
+    return {"X-Stream-Id": stream_id, "Location": f"/chat/stream/{stream_id}"}
+
+
+def _hash_of(chat_request: ChatRequest, secret: SecretStr | None) -> str:
+    """Return a hash that is equal for equal requests, however their JSON was written. Guessing a request from it
+    requires the secret."""
+    key = secret.get_secret_value().encode() if secret else b""
+    return hmac.digest(key, chat_request.model_dump_json(exclude_none=True).encode(), "sha256").hex()

@@ -1,0 +1,27 @@
+"""Reads of a stream on behalf of a caller, limited to the caller's own streams."""
+
+from gateway.auth.grants import Grant
+from gateway.state import GatewayState
+from shared.broker.client import run_script
+from shared.broker.replies import Gone, LogPage, Lost
+from shared.broker.scripts import MOST_EVENTS
+from shared.errors import StreamGone, StreamNotFound, StreamRecovering
+from shared.protocol.ids import START, EventId, is_stream_id
+
+
+async def read_own(
+    gateway: GatewayState, grant: Grant, stream_id: str, after: EventId = START, *, most_events: int = MOST_EVENTS
+) -> LogPage:
+    """Read a page of the log of a stream that the grant covers. Raises :class:`StreamNotFound` also for streams of
+    others, so that ids cannot be probed, :class:`StreamGone` for the caller's own past stream, and
+    :class:`StreamRecovering` if Redis may have lost it a moment ago."""
+    if not is_stream_id(stream_id):
+        raise StreamNotFound
+    log_page = await run_script(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
+    if log_page is Lost.MAYBE:
+        raise StreamRecovering
+    if log_page is None or grant.owner not in (None, log_page.principal):
+        raise StreamNotFound
+    if isinstance(log_page, Gone):
+        raise StreamGone
+    return log_page

@@ -171,7 +171,7 @@ def _leave_if_broken(task: asyncio.Task[None]) -> None:
     if error is None:
         return
     if isinstance(error, BrokerUnfit):
-        logger.critical("%s", error.message)
+        logger.critical("%s", error.detail)
     else:
         logger.critical("background task failed", exc_info=error)
     failed.set()

@@ -1,45 +1,53 @@
-"""Every error a user can meet, in one tree.
+"""All errors that a user can meet, in one tree. ``when`` of each class describes it.
 
 HeadraceError
-├── RequestError            the caller can mend it; answered before anything is queued
-│   ├── InvalidJson             400  the body is not UTF-8 JSON
-│   ├── UnknownModel            400  no worker offers that provider or model
-│   ├── InvalidLastEventId      400  the cursor is not an event id
-│   ├── Unauthenticated         401  no credentials, or none that are good here
-│   ├── InvalidTicket           401  forged, expired, or for another stream
-│   ├── Forbidden               403  the credentials are good and do not reach so far
-│   ├── StreamNotFound          404  never existed, or is someone else's
-│   ├── IdempotencyConflict     409  the key was used with another body
-│   ├── StreamGone              410  past retention, or deleted
+├── RequestError            the caller can correct it; raised before anything is queued
+│   ├── InvalidJson             400
+│   ├── UnknownModel            400
+│   ├── InvalidLastEventId      400
+│   ├── Unauthenticated         401
+│   ├── InvalidTicket           401
+│   ├── Forbidden               403
+│   ├── StreamNotFound          404
+│   ├── IdempotencyConflict     409
+│   ├── StreamGone              410
 │   ├── BodyTooLarge            413
-│   ├── LimitReached            429  Retry-After says when there is room
-│   └── InvalidRequest          422  a field is unknown, missing or wrong
-├── Unavailable             503  Retry-After is sent; nothing was lost
-│   ├── BrokerUnavailable           Redis does not answer
-│   ├── StreamRecovering            Redis lost the stream; its worker may bring it back
-│   ├── ContentUnreadable           it is sealed under a key that this process has not
-│   ├── NoModels                    no worker has said what it offers
-│   ├── QueueFull                   too many wait already, or would wait for too long
-│   └── Draining                    this gateway is leaving
-└── GenerationError         ends a stream with ``error`` + ``done``; never an HTTP status of its own
-    └── ProviderError           the provider refused, failed or broke off
+│   ├── LimitReached            429  with Retry-After
+│   └── InvalidRequest          422
+├── Unavailable             503  with Retry-After; nothing was lost
+│   ├── BrokerUnavailable
+│   ├── StreamRecovering
+│   ├── ContentUnreadable
+│   ├── NoModels
+│   ├── QueueFull
+│   └── Draining
+└── GenerationError         ends a stream with ``error`` + ``done``; has no HTTP status of its own
+    └── ProviderError           the provider refused, failed or disconnected
 
-Messages name what is wrong and never carry a prompt, an answer or a key.
+``message`` is for clients: it names the problem and a remedy, and contains no prompt, answer, key, address or
+setting. ``detail`` is for operators and only logged: it has the cause and the setting.
 """
 
 from typing import ClassVar
 
 
 class HeadraceError(Exception):
-    """``code`` is stable and for machines, ``retryable`` says whether the same call may succeed later."""
+    """``code`` is stable and for machines. ``retryable``: the same call may succeed later."""
 
-    code: ClassVar[str] = "internal_error"
-    http_status: ClassVar[int] = 500
-    retryable: ClassVar[bool] = False
+    code: str = "internal_error"
+    http_status: int = 500
+    retryable: bool = False
+    message: str = "internal error"
+    detail: str = ""
+    #: Description in the API reference.
+    when: ClassVar[str]
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
+        if message is not None:
+            self.message = message
+        if detail is not None:
+            self.detail = detail
+        super().__init__(self.message)
 
 
 class RequestError(HeadraceError):
@@ -50,74 +58,87 @@ class RequestError(HeadraceError):
 class InvalidJson(RequestError):
     code = "invalid_json"
     http_status = 400
+    when = "the body is not UTF-8 JSON"
 
 
 class UnknownModel(RequestError):
     code = "unknown_model"
     http_status = 400
+    when = "the provider or model is not available"
 
 
 class InvalidLastEventId(RequestError):
     code = "invalid_last_event_id"
     http_status = 400
+    when = "the cursor is not an event id"
 
 
 class Unauthenticated(RequestError):
     code = "unauthenticated"
     http_status = 401
+    when = "credentials are missing or invalid"
 
 
 class InvalidTicket(RequestError):
     code = "invalid_ticket"
     http_status = 401
+    when = "the ticket is forged, has expired, was made by a revoked key, or is for another stream"
 
 
 class Forbidden(RequestError):
     code = "forbidden"
     http_status = 403
+    when = "the credentials lack the scope, or the request comes from another site's page"
 
 
 class StreamNotFound(RequestError):
     code = "stream_not_found"
     http_status = 404
-
-    def __init__(self, message: str = "there is no such stream") -> None:
-        super().__init__(message)
+    message = "no such stream"
+    when = "the stream does not exist, or belongs to another owner"
 
 
 class IdempotencyConflict(RequestError):
     code = "idempotency_conflict"
     http_status = 409
+    when = "the Idempotency-Key was used before with another body"
 
 
 class StreamGone(RequestError):
     code = "stream_gone"
     http_status = 410
-
-    def __init__(self, message: str = "the stream was deleted or its retention has ended") -> None:
-        super().__init__(message)
+    message = "the stream was deleted, or its retention has ended"
+    when = "the stream was deleted, or its retention has ended"
 
 
 class BodyTooLarge(RequestError):
     code = "body_too_large"
     http_status = 413
+    when = "the body exceeds the size limit"
 
 
 class InvalidRequest(RequestError):
     code = "invalid_request"
     http_status = 422
+    when = "a field or parameter is unknown, missing or invalid; the message names it"
 
 
 class LimitReached(RequestError):
-    """``limit`` is one of :data:`shared.limits.LIMIT_NAMES`, ``headers`` say how much there was and is left."""
+    """``limit`` is one of :data:`shared.rate_limits.LIMIT_NAMES`. ``headers`` contain the limit and the rest of
+    it."""
 
     http_status = 429
     retryable = True
+    when = "the rate limit or concurrency limit of this name is reached"
 
     def __init__(self, limit: str, message: str, headers: dict[str, str]) -> None:
         super().__init__(message)
-        self.code = f"{limit}_exceeded"  # type: ignore[misc]  # each limit has its own
+        self.code = self.code_of(limit)
         self.headers = headers
+
+    @staticmethod
+    def code_of(limit: str) -> str:
+        return f"{limit}_exceeded"
 
 
 class Unavailable(HeadraceError):
@@ -131,34 +152,34 @@ class Unavailable(HeadraceError):
 
 class BrokerUnavailable(Unavailable):
     code = "broker_unavailable"
-
-    def __init__(self, message: str = "Redis does not answer; try again shortly") -> None:
-        super().__init__(message)
+    message = "storage is temporarily unavailable; try again shortly"
+    detail = "Redis does not answer, see HEADRACE_REDIS_URL"
+    when = "storage is temporarily unavailable"
 
 
 class StreamRecovering(Unavailable):
     code = "stream_recovering"
-
-    def __init__(self, message: str = "Redis had trouble a moment ago; the stream may come back") -> None:
-        super().__init__(message)
+    message = "the stream is temporarily unavailable and may be recovered; try again shortly"
+    when = "the stream is temporarily unavailable after an outage and may be recovered"
 
 
 class ContentUnreadable(Unavailable):
     code = "content_unreadable"
-
-    def __init__(self, message: str = "this gateway lacks the key that the answer is stored under") -> None:
-        super().__init__(message)
+    message = "the answer cannot be read at the moment; try again shortly"
+    detail = "HEADRACE_CONTENT_KEYS of this process lacks the key of a stored stream"
+    when = "the answer cannot be decrypted at the moment"
 
 
 class NoModels(Unavailable):
     code = "no_models"
-
-    def __init__(self, message: str = "no worker has said yet which models it offers") -> None:
-        super().__init__(message)
+    message = "no models are available at the moment; try again shortly"
+    detail = "no worker has published its models: start a worker with at least one provider"
+    when = "no models are available at the moment"
 
 
 class QueueFull(Unavailable):
     code = "queue_full"
+    when = "too many requests wait already"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -167,29 +188,42 @@ class QueueFull(Unavailable):
 
 class Draining(Unavailable):
     code = "draining"
-
-    def __init__(self, message: str = "this gateway is shutting down; try again") -> None:
-        super().__init__(message)
+    message = "this server is shutting down; try again"
+    when = "this server is shutting down; others are available"
 
 
 class GenerationError(HeadraceError):
-    """Ends one stream. The instance carries its code, since the set is open to providers."""
+    """Ends one stream. Each instance has its own code, because providers add codes. ``provider_code`` and ``param``:
+    the provider's own error code and the field that it names."""
 
-    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
-        super().__init__(message)
-        self.code = code  # type: ignore[misc]  # a per-instance code is the point of this branch
-        self.retryable = retryable  # type: ignore[misc]
+    provider_code: str | None = None
+    param: str | None = None
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False, detail: str | None = None) -> None:
+        super().__init__(message, detail=detail)
+        self.code = code
+        self.retryable = retryable
 
 
 class ProviderError(GenerationError):
-    """``retry_after_s``: what the provider asked for. Codes: ``provider_auth`` ``provider_model_not_found``
+    """``retry_after_s``: the wait that the provider requested. Codes: ``provider_auth`` ``provider_model_not_found``
     ``provider_rejected`` ``provider_rate_limited`` ``provider_unavailable`` ``provider_unreachable``
     ``provider_connect_timeout`` ``provider_first_token_timeout`` ``provider_idle_timeout`` ``provider_protocol``
     ``provider_not_configured`` ``provider_circuit_open`` ``tool_call_invalid`` ``upstream_truncated``.
     """
 
     def __init__(
-        self, code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after_s: float | None = None,
+        detail: str | None = None,
+        provider_code: str | None = None,
+        param: str | None = None,
     ) -> None:
-        super().__init__(code, message, retryable=retryable)
+        super().__init__(code, message, retryable=retryable, detail=detail)
         self.retry_after_s = retry_after_s
+        self.provider_code = provider_code
+        self.param = param

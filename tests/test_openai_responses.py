@@ -314,7 +314,7 @@ async def test_what_cannot_be_gone_on_from_is_named(system: System, client: Any)
         (unstored.id, "not stored"),
         ("resp_00", "no such response"),
         ("nothing", "no such response"),
-        (running.id, "not ended"),
+        (running.id, "still in progress"),
     ]:
         with pytest.raises(openai.BadRequestError, match=says):
             await client.responses.create(model="openai/r-unstored", input="hi", previous_response_id=previous)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,11 +13,11 @@ import jwt
 import pytest
 
 from gateway.api import examples
-from gateway.api.error_catalog import PROBLEMS
+from gateway.api.error_catalog import ERRORS
 from gateway.auth.json_web_tokens import KeysUnreachable
 from gateway.dialects.anthropic.errors import ThreadsUnsupported
 from shared.broker.client import BrokerUnfit
-from shared.errors import HeadraceError, LimitReached, RequestError, Unavailable
+from shared.errors import HeadraceError, LimitReached, QueueFull, RequestError, Unavailable
 from shared.rate_limits import LIMIT_NAMES
 from tests.conftest import StartSystem
 from tests.system import REPOSITORY, System
@@ -105,12 +106,20 @@ def test_every_error_is_described() -> None:
 
     kinds = below(RequestError) | below(Unavailable)
     assert {KeysUnreachable, BrokerUnfit, ThreadsUnsupported} < kinds  # those that are not in shared/errors.py
-    for limit in LIMIT_NAMES:
-        problem = PROBLEMS[LimitReached(limit, "", {}).code]
-        assert (problem.status, problem.retryable) == (LimitReached.http_status, LimitReached.retryable)
-    for kind in kinds - {RequestError, Unavailable, LimitReached, ThreadsUnsupported}:  # the last is of one dialect
-        assert PROBLEMS[kind.code].status == kind.http_status
-        assert PROBLEMS[kind.code].retryable == kind.retryable
+    limits = {LimitReached(limit, "", {}).code for limit in LIMIT_NAMES}
+    codes = {kind.code for kind in kinds - {Unavailable, LimitReached, ThreadsUnsupported}}  # the last: one dialect's
+    assert set(ERRORS) == codes | limits | {"request_timeout"}
+    assert all(
+        ERRORS[code] == (429, f"the limit {code.removesuffix('_exceeded')} is reached", True) for code in limits
+    )
+    assert ERRORS["queue_full"] == (503, QueueFull.when, True)
+
+
+def test_no_message_or_description_for_clients_names_our_operation() -> None:
+    """Addresses, settings and parts of the installation are for operators, in ``detail``."""
+    kinds: list[type[HeadraceError]] = [BrokerUnfit, KeysUnreachable, *Unavailable.__subclasses__()]
+    texts = [*(info.when for info in ERRORS.values()), *(kind.message for kind in kinds)]
+    assert not [text for text in texts if re.search(r"HEADRACE_|Redis|[Ww]orker|gateway|/", text)]
 
 
 async def test_the_description_hangs_together(system: System) -> None:

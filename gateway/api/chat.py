@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from gateway import metrics
 from gateway.api import examples
 from gateway.api.body import read_body
-from gateway.api.error_catalog import BODY, CALLER, LIMITS, STREAM, refusals
+from gateway.api.error_catalog import BODY, CALLER, LIMITS, STREAM, error_responses
 from gateway.api.openapi import body_of, described_headers, event_stream
 from gateway.api.parameters import IdempotencyKey, LastEventId
 from gateway.api.response_models import Accepted
@@ -39,7 +39,7 @@ _REFUSALS = (
     response_class=Response,
     responses={
         **event_stream(described_headers("X-Stream-Id", "Location", always=False)),
-        **refusals(*_REFUSALS, "invalid_last_event_id"),
+        **error_responses(*_REFUSALS, "invalid_last_event_id"),
     },
     openapi_extra=_BODY,
 )
@@ -78,7 +78,7 @@ async def start_and_stream(
     status_code=202,
     responses={
         202: {"model": Accepted, "headers": described_headers("X-Stream-Id", "Location")},
-        **refusals(*_REFUSALS),
+        **error_responses(*_REFUSALS),
     },
     openapi_extra=_BODY,
 )

@@ -1,76 +1,67 @@
-"""Every error that an HTTP answer may carry, for the description of the API: status, when, and whether to try again.
+"""All errors that an HTTP response may contain, for the API description: generated from the error classes."""
 
-``tests/test_openapi.py`` holds it against ``shared/errors.py`` and against what a gateway really answers.
-"""
-
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
+from gateway.auth.json_web_tokens import KeysUnreachable
+from shared.broker.client import BrokerUnfit
+from shared.errors import HeadraceError, LimitReached, RequestError, Unavailable
 from shared.rate_limits import LIMIT_NAMES
 
 
-class Problem(NamedTuple):
+class ErrorInfo(NamedTuple):
     status: int
     when: str
     retryable: bool = False
 
 
-PROBLEMS: Final[dict[str, Problem]] = {
-    "invalid_json": Problem(400, "the body is not UTF-8 JSON"),
-    "unknown_model": Problem(400, "no worker offers that provider or model"),
-    "invalid_last_event_id": Problem(400, "the cursor is not an event id"),
-    "unauthenticated": Problem(401, "no credentials, or none that are good here"),
-    "invalid_ticket": Problem(
-        401, "the ticket is forged, has expired, is of a revoked key, or is for another stream"
-    ),
-    "forbidden": Problem(403, "the credentials lack the scope for this, or another site's page asks"),
-    "stream_not_found": Problem(404, "there is no such stream, or it is someone else's"),
-    "request_timeout": Problem(408, "the body did not come in time"),
-    "idempotency_conflict": Problem(409, "the Idempotency-Key was used before with another body"),
-    "stream_gone": Problem(410, "the stream was deleted, or its retention has ended"),
-    "body_too_large": Problem(413, "the body is larger than HEADRACE_MAX_BODY_BYTES"),
-    "invalid_request": Problem(422, "a field or parameter is unknown, missing or wrong; the message names it"),
-    "requests_per_minute_exceeded": Problem(429, "so many requests were there within this minute", retryable=True),
-    "tokens_per_minute_exceeded": Problem(429, "so many tokens are taken within this minute", retryable=True),
-    "tokens_per_day_exceeded": Problem(429, "so many tokens are taken today (UTC)", retryable=True),
-    "concurrent_streams_exceeded": Problem(429, "so many streams run or wait at once", retryable=True),
-    "broker_unavailable": Problem(503, "Redis does not answer", retryable=True),
-    "broker_unfit": Problem(503, "Redis is too old, or would evict answers", retryable=True),
-    "content_unreadable": Problem(503, "this gateway lacks the key that the answer is stored under", retryable=True),
-    "draining": Problem(503, "this gateway is leaving; others are there", retryable=True),
-    "jwks_unreachable": Problem(503, "the keys that tokens are verified with cannot be fetched", retryable=True),
-    "no_models": Problem(503, "no worker has said yet what it offers", retryable=True),
-    "queue_full": Problem(503, "too many requests wait already", retryable=True),
-    "stream_recovering": Problem(503, "Redis just lost the stream; its worker may bring it back", retryable=True),
-}
+def _described(kind: type[HeadraceError]) -> Iterator[type[HeadraceError]]:
+    """Yield the subclasses with a description of their own."""
+    for subclass in kind.__subclasses__():
+        if "when" in vars(subclass):
+            yield subclass
+        yield from _described(subclass)
 
-#: What a route answers whose caller has to say who he is.
+
+def _catalog() -> dict[str, ErrorInfo]:
+    # Defined outside shared/errors.py: named here, so that they are subclasses by now.
+    kinds: set[type[HeadraceError]] = {KeysUnreachable, BrokerUnfit}
+    kinds |= {*_described(RequestError), *_described(Unavailable)} - {LimitReached}
+    found = {kind.code: ErrorInfo(kind.http_status, kind.when, kind.retryable) for kind in kinds}
+    for limit in LIMIT_NAMES:
+        when = f"the limit {limit} is reached"
+        found[LimitReached.code_of(limit)] = ErrorInfo(LimitReached.http_status, when, LimitReached.retryable)
+    found["request_timeout"] = ErrorInfo(408, "the body was not received in time")  # raised by gateway/api/body.py
+    return dict(sorted(found.items(), key=lambda item: (item[1].status, item[0])))
+
+
+ERRORS: Final = _catalog()
+
+#: Errors of a route that authenticates its caller.
 CALLER: Final = ("unauthenticated", "forbidden", "broker_unavailable", "jwks_unreachable")
-#: What a route answers that is about a stream.
+#: Errors of a route for one stream.
 STREAM: Final = ("stream_not_found", "stream_gone", "stream_recovering", "content_unreadable")
-#: What a route answers that makes a stream.
-LIMITS: Final = (
-    *(f"{limit}_exceeded" for limit in LIMIT_NAMES),
-    "queue_full",
-)
-#: What a route answers that takes a body.
+#: Errors of a route that creates a stream.
+LIMITS: Final = (*map(LimitReached.code_of, LIMIT_NAMES), "queue_full")
+#: Errors of a route with a body.
 BODY: Final = ("invalid_json", "request_timeout", "body_too_large", "invalid_request")
 
 Responses = dict[int | str, dict[str, Any]]
 
 
-def refusals(*codes: str) -> Responses:
-    """For ``responses=`` of a route: one for each status, with its codes as examples."""
+def error_responses(*codes: str) -> Responses:
+    """Return ``responses=`` of a route: one for each status, with its codes as examples."""
     found: Responses = {}
-    for status in sorted({PROBLEMS[code].status for code in codes}):
-        mine = sorted(code for code in codes if PROBLEMS[code].status == status)
+    for status in sorted({ERRORS[code].status for code in codes}):
+        of_status = sorted(code for code in codes if ERRORS[code].status == status)
         found[status] = {
-            "description": "; ".join(f"`{code}`: {PROBLEMS[code].when}" for code in mine),
+            "description": "; ".join(f"`{code}`: {ERRORS[code].when}" for code in of_status),
             "headers": _headers(status),
             "content": {
                 "application/json": {
                     "schema": {"$ref": "#/components/schemas/ErrorBody"},
-                    "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in mine},
+                    "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in of_status},
                 }
             },
         }
@@ -78,19 +69,19 @@ def refusals(*codes: str) -> Responses:
 
 
 def examples() -> dict[str, Any]:
-    """The components that :func:`refusals` refers to."""
+    """Return the components that :func:`error_responses` refers to."""
     return {
         code: {
-            "summary": f"{problem.status} {HTTPStatus(problem.status).phrase}",
-            "value": {"error": {"code": code, "message": problem.when, "retryable": problem.retryable}},
+            "summary": f"{error.status} {HTTPStatus(error.status).phrase}",
+            "value": {"error": {"code": code, "message": error.when, "retryable": error.retryable}},
         }
-        for code, problem in PROBLEMS.items()
+        for code, error in ERRORS.items()
     }
 
 
 def _headers(status: int) -> dict[str, Any]:
     if status == HTTPStatus.UNAUTHORIZED:
-        return {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "not where a ticket was refused"}}
+        return {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "absent for an invalid ticket"}}
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         return {"Retry-After": {"schema": {"type": "integer"}, "required": True, "description": "seconds"}}
     return {}

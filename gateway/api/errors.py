@@ -1,6 +1,7 @@
 """Renders every error as ``{"error": {"code", "message", "retryable"}}``, or in the format of the path's dialect."""
 
 import logging
+import time
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +15,10 @@ from gateway.dialects.status_codes import GenerationFailed
 from shared.errors import HeadraceError, LimitReached, Unauthenticated
 
 logger = logging.getLogger(__name__)
+
+#: An error's detail is logged at most this often: every request may meet the same error.
+_DETAIL_INTERVAL_S = 60.0
+_next_detail_at: dict[tuple[str, str], float] = {}
 
 #: Paths of the SDKs.
 _OPENAI = ("/v1/chat/", "/v1/responses", "/v1/models/")
@@ -45,6 +50,7 @@ def error_response(
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HeadraceError)  # noqa: S101
+    _log_detail(error)
     # A key belongs to the failed answer: a retry with the same key would get the same failure.
     retryable = error.retryable and not (isinstance(error, GenerationFailed) and "idempotency-key" in request.headers)
     wait_s = getattr(error, "retry_after_s", None) if retryable else None
@@ -56,6 +62,15 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     return error_response(
         request.url.path, error.http_status, error.code, error.message, retryable=retryable, headers=headers
     )
+
+
+def _log_detail(error: HeadraceError) -> None:
+    """Log the operator's side of an error, which the response does not show."""
+    now, key = time.monotonic(), (error.code, error.detail)
+    if error.detail and now >= _next_detail_at.get(key, now):
+        _next_detail_at[key] = now + _DETAIL_INTERVAL_S
+        cause = repr(error.__cause__) if error.__cause__ is not None else None
+        logger.warning("request refused", extra={"code": error.code, "detail": error.detail, "cause": cause})
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from gateway.api.error_catalog import CALLER, refusals
+from gateway.api.error_catalog import CALLER, error_responses
 from gateway.api.response_models import StreamList
 from gateway.state import Caller, Gateway
 from shared.broker.stream_index import list_principal_streams, parse_page
@@ -14,7 +14,7 @@ from shared.scopes import Scope
 router = APIRouter()
 
 
-@router.get("/chat", response_model=StreamList, responses=refusals(*CALLER, "invalid_request"))
+@router.get("/chat", response_model=StreamList, responses=error_responses(*CALLER, "invalid_request"))
 async def list_streams(
     gateway: Gateway,
     caller: Caller,

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 
-from gateway.api import error_catalog as problems
+from gateway.api import error_catalog
 from gateway.api.error_catalog import Responses
 from gateway.api.response_models import ErrorBody, Usage
 from gateway.auth.authenticator import COOKIE
@@ -109,7 +109,7 @@ def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_
     schemas = made["components"]["schemas"] | _schemas(bodies)
     made["components"] = {
         "schemas": {name: schemas[name] for name in sorted(schemas) if not name.endswith("ValidationError")},
-        "examples": problems.examples(),
+        "examples": error_catalog.examples(),
         "securitySchemes": _SECURITY,
     }
     return made

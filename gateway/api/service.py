@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway.api.error_catalog import CALLER, refusals
+from gateway.api.error_catalog import CALLER, error_responses
 from gateway.api.response_models import Health, ModelCard, ModelList
 from gateway.state import Caller, Gateway
 from shared.broker.client import check_fitness
@@ -24,7 +24,7 @@ async def healthz() -> Health:
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses=refusals("broker_unavailable", "broker_unfit", "draining"))
+@router.get("/readyz", responses=error_responses("broker_unavailable", "broker_unfit", "draining"))
 async def readyz(gateway: Gateway) -> Health:
     """Respond 200 if Redis is available and this gateway is not draining, else 503."""
     if gateway.hub.draining:
@@ -43,7 +43,7 @@ async def metrics() -> Response:
     return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/models", responses=refusals(*CALLER, "no_models"))
+@router.get("/v1/models", responses=error_responses(*CALLER, "no_models"))
 async def models(gateway: Gateway, _: Caller) -> ModelList:
     """List the available models. ``provider/*`` means any name, for a provider without a list."""
     catalog = await gateway.models.catalog()

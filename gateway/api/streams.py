@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 
 from gateway import metrics
 from gateway.api.access import MayCancel, MayRead
-from gateway.api.error_catalog import CALLER, STREAM, refusals
+from gateway.api.error_catalog import CALLER, STREAM, error_responses
 from gateway.api.openapi import described_headers, event_stream
 from gateway.api.parameters import LastEventId, QueryCursor, StreamId
 from gateway.api.response_models import Call, CancelAnswer, StreamStatus
@@ -45,7 +45,7 @@ _BY_TICKET = (*CALLER, *STREAM, "invalid_ticket")
     responses={
         **event_stream(described_headers("X-Stream-Id")),
         204: {"description": "The cursor is at the end of a stream that has ended."},
-        **refusals(*_BY_TICKET, "invalid_last_event_id", "draining"),
+        **error_responses(*_BY_TICKET, "invalid_last_event_id", "draining"),
     },
 )
 async def resume(
@@ -88,7 +88,7 @@ async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> Non
         request_log.resumed(await run_script(gateway.client, gateway.scripts.note_resume(stream_id, how)), how)
 
 
-@router.get("/chat/{stream_id}", responses=refusals(*_BY_TICKET))
+@router.get("/chat/{stream_id}", responses=error_responses(*_BY_TICKET))
 async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> StreamStatus:
     """Return the answer so far as JSON. A read counts as watching for a while, so a client may poll."""
     log_page = await read_own(gateway, grant, stream_id)
@@ -125,14 +125,14 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
     }
 
 
-@router.post("/chat/{stream_id}/cancel", status_code=202, responses=refusals(*_BY_TICKET))
+@router.post("/chat/{stream_id}/cancel", status_code=202, responses=error_responses(*_BY_TICKET))
 async def cancel(stream_id: StreamId, gateway: Gateway, grant: MayCancel) -> CancelAnswer:
     """Stop the provider's call, from any gateway. Repeated, or after the end, it has no effect."""
     await read_own(gateway, grant, stream_id, most_events=0)
     return await stop(gateway, stream_id)
 
 
-@router.delete("/chat/{stream_id}", status_code=204, responses=refusals(*CALLER, *STREAM))
+@router.delete("/chat/{stream_id}", status_code=204, responses=error_responses(*CALLER, *STREAM))
 async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
     """Cancel a running stream and delete its content. Only the owner may; a ticket is not enough."""
     caller.need(Scope.CANCEL)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from gateway.api import examples
 from gateway.api.body import read_body
-from gateway.api.error_catalog import BODY, CALLER, STREAM, refusals
+from gateway.api.error_catalog import BODY, CALLER, STREAM, error_responses
 from gateway.api.openapi import body_of
 from gateway.api.parameters import StreamId
 from gateway.api.response_models import TicketAnswer
@@ -35,7 +35,7 @@ class TicketRequest(Model):
 @router.post(
     "/chat/{stream_id}/tickets",
     status_code=201,
-    responses=refusals(*CALLER, *STREAM, *BODY),
+    responses=error_responses(*CALLER, *STREAM, *BODY),
     openapi_extra=body_of(TicketRequest, examples.TICKET),
 )
 async def make_ticket(request: Request, stream_id: StreamId, gateway: Gateway, caller: Caller) -> TicketAnswer:

@@ -56,13 +56,16 @@ class Authenticator:
         """Without credentials, a page of another site would only need the browser of an admitted user."""
         if not self._accepts_remote_clients and not is_addressed_by_loopback_name(request):
             raise Forbidden(
-                "nobody is asked for a key here, so this is answered on the machine itself, under a name of its own;"
-                " HEADRACE_AUTH says who else may ask"
+                "authentication is disabled, so requests are only accepted from the same machine, by a loopback name",
+                detail="HEADRACE_AUTH is unset; set it to accept other clients, or other host names",
             )
         if request.method in _SAFE_METHODS or request.headers.get("sec-fetch-site") != "cross-site":
             return
         if not self._origins & {ANY, request.headers.get("origin")}:
-            raise Forbidden("this is not for another site's page, unless HEADRACE_CORS_ORIGINS names it")
+            raise Forbidden(
+                "requests from another site's page are not accepted",
+                detail="HEADRACE_CORS_ORIGINS does not list the page's origin",
+            )
 
     def _check_origin(self, request: Request) -> None:
         """Require requests that change something to come from our own origin or an allowed one: a browser sends its
@@ -71,7 +74,10 @@ class Authenticator:
         if request.method in _SAFE_METHODS or origin is None or origin in self._origins:
             return
         if urlsplit(origin).netloc != request.headers.get("host"):
-            raise Forbidden("cookies are not accepted from another site's page")
+            raise Forbidden(
+                "cookies are not accepted from another site's page",
+                detail="HEADRACE_CORS_ORIGINS does not list the page's origin",
+            )
 
 
 def _in_headers(request: Request) -> str | None:

@@ -19,7 +19,7 @@ _CHECK_EVERY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Access to one stream. ``owner``: None for a ticket, which grants access to its stream whoever owns it.
+    """Access to one stream. ``owner``: None for a ticket, which grants access regardless of the stream's owner.
     ``key_id``: the API key that was sent, or that made the ticket."""
 
     owner: str | None

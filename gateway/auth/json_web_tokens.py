@@ -21,6 +21,9 @@ _LONGEST_SUBJECT: Final = 255
 
 class KeysUnreachable(Unavailable):
     code = "jwks_unreachable"
+    message = "tokens cannot be verified at the moment; try again shortly"
+    detail = "the keys of HEADRACE_JWT_JWKS_URL cannot be fetched"
+    when = "tokens cannot be verified at the moment"
 
 
 class JsonWebTokens:
@@ -71,7 +74,7 @@ class JsonWebTokens:
         try:
             key = await self._jwks.find(key_id)
         except SigningKeysUnavailable:
-            raise KeysUnreachable("tokens cannot be verified at the moment; try again shortly") from None
+            raise KeysUnreachable from None
         if key is None:
             raise Unauthenticated("kid: unknown signing key")
         return key.key

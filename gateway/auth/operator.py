@@ -22,7 +22,10 @@ async def operator(request: Request, gateway: Gateway) -> Principal:
     principal = await gateway.authenticator.principal(request)
     if gateway.authenticator.is_open:
         if not (is_loopback(gateway.settings.host) and _is_direct_local_request(request)):
-            raise Forbidden("authentication is disabled, so this page is only available from the same machine")
+            raise Forbidden(
+                "authentication is disabled, so this page is only available from the same machine",
+                detail="HEADRACE_AUTH is unset; set it, and create a key with the scope admin",
+            )
     elif Scope.ADMIN not in principal.scopes:
         raise Forbidden("operators only: these credentials lack the scope admin")
     return principal

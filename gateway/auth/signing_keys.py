@@ -68,7 +68,7 @@ class SigningKeys:
             await asyncio.to_thread(self.fetch)
         except SigningKeysUnavailable as error:
             self._server_is_down = True
-            logger.warning("JWKS fetch failed: %s", error)
+            logger.warning("HEADRACE_JWT_JWKS_URL: fetch failed: %s", error)
         else:
             self._server_is_down = False
         finally:

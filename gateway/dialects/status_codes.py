@@ -30,7 +30,7 @@ class GenerationFailed(HeadraceError):
 
     def __init__(self, error: Error) -> None:
         super().__init__(error.message)
-        self.code = error.code  # type: ignore[misc]  # the stream's code, instead of one per class
-        self.http_status = _STATUSES.get(error.code, 502)  # type: ignore[misc]
-        self.retryable = error.retryable  # type: ignore[misc]
+        self.code = error.code
+        self.http_status = _STATUSES.get(error.code, 502)
+        self.retryable = error.retryable
         self.retry_after_s = _RETRY_AFTER_S if error.retryable else None

@@ -14,10 +14,10 @@ from shared.settings import Settings
 
 _LONGEST_WAIT_S: Final = 60
 _MESSAGES: Final = {
-    "requests_per_minute": "limit of {limit} requests per minute reached",
-    "tokens_per_minute": "requires up to {demand} tokens; {used} of {limit} tokens per minute are used",
-    "tokens_per_day": "requires up to {demand} tokens; {used} of {limit} tokens per day (UTC) are used",
-    "concurrent_streams": "limit of {limit} concurrent streams reached",
+    "requests_per_minute": "limit of {limit} requests per minute reached; see Retry-After",
+    "tokens_per_minute": "requires up to {demand} tokens; {used} of {limit} per minute are used; see Retry-After",
+    "tokens_per_day": "requires up to {demand} tokens; {used} of {limit} per day (UTC) are used; see Retry-After",
+    "concurrent_streams": "limit of {limit} concurrent streams reached; try again when one has ended",
 }
 
 

@@ -34,7 +34,7 @@ class Backlog:
         if rate and self.waiting / rate > self._longest_wait_s:
             seconds = round(self.waiting / rate)
             metrics.REFUSALS.labels(QueueFull.code).inc()
-            raise self.refusal(f"the queue is full: {self.waiting} requests wait, about {seconds} s")
+            raise self.refusal(f"the queue is full: {self.waiting} requests wait, about {seconds} s; try again later")
 
     def refusal(self, message: str) -> QueueFull:
         """Suggest a retry once a tenth of the queue has been taken, so that retries do not all come to a full

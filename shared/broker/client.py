@@ -62,9 +62,14 @@ _OUTAGE_PREFIXES: Final = (
 
 
 class BrokerUnfit(Unavailable):
-    """Redis answers but must not be used; the process exits."""
+    """Redis answers but must not be used; the process exits. ``detail`` has the reason, for operators."""
 
     code = "broker_unfit"
+    message = "storage is unavailable; try again later"
+    when = "storage is misconfigured and cannot be used"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail=detail)
 
 
 class RedisConnection(Protocol):

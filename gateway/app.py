@@ -11,12 +11,21 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway.api import ai_sdk as ui_messages
-from gateway.api import anthropic, chat, errors, listing, ops, service, streams, tickets
-from gateway.api import openai_chat as openai
-from gateway.api import openai_responses as responses
-from gateway.api import openapi as description
-from gateway.api import web_pages as page
+from gateway.api import (
+    ai_sdk,
+    anthropic,
+    chat,
+    errors,
+    listing,
+    openai_chat,
+    openai_responses,
+    openapi,
+    ops,
+    service,
+    streams,
+    tickets,
+    web_pages,
+)
 from gateway.api.tickets import TicketRequest
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import LiveGrants
@@ -40,6 +49,7 @@ from shared.garbage import settle_garbage_collector
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
 from shared.settings import Settings
+from shared.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Headrace",
-        version="0.1.0",
+        version=VERSION,
         lifespan=lifespan,
         redirect_slashes=False,
         # Their scripts come from another origin and would run in the origin of the chat page.
@@ -74,13 +84,13 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for module in (
         # Routes are matched in this order: the most requested ones come first.
-        *(chat, streams, openai, anthropic, responses, ui_messages),
-        *(listing, tickets, service, ops, page),
+        *(chat, streams, openai_chat, anthropic, openai_responses, ai_sdk),
+        *(listing, tickets, service, ops, web_pages),
     ):
         app.include_router(module.router)
-    app.mount("/page", page.PageFiles())
+    app.mount("/page", web_pages.PageFiles())
     errors.install(app)
-    description.install(app, ChatRequest, TicketRequest, is_open=not settings.authentication)
+    openapi.install(app, ChatRequest, TicketRequest, is_open=not settings.authentication)
     return app
 
 

@@ -19,6 +19,7 @@ from gateway.dialects.anthropic.errors import ThreadsUnsupported
 from shared.broker.client import BrokerUnfit
 from shared.errors import HeadraceError, LimitReached, QueueFull, RequestError, Unavailable
 from shared.rate_limits import LIMIT_NAMES
+from shared.version import VERSION
 from tests.conftest import StartSystem
 from tests.system import REPOSITORY, System
 
@@ -144,6 +145,12 @@ async def test_the_description_hangs_together(system: System) -> None:
     assert streams == ["POST /chat/stream", "GET /chat/stream/{stream_id}"]
     asking = operations(description)["POST /chat"]
     assert set(asking["responses"]) >= {"202", "400", "401", "403", "408", "409", "410", "413", "422", "429", "503"}
+
+
+async def test_the_description_and_the_health_check_have_the_version(system: System) -> None:
+    assert (await describe(system))["info"]["version"] == VERSION
+    health = await system.http.get(f"{system.url}/healthz")
+    assert health.json() == {"status": "ok", "version": VERSION}
 
 
 async def test_who_has_to_show_who_he_is(system: System) -> None:

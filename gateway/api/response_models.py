@@ -25,6 +25,14 @@ class Failure(TypedDict):
     retryable: bool
 
 
+class StreamFailure(Failure):
+    """The error of a failed answer. ``provider_code`` and ``param``: the provider's own error code, if it is about
+    the request, and the field that it names."""
+
+    provider_code: NotRequired[str]
+    param: NotRequired[str]
+
+
 class ErrorBody(TypedDict):
     """The body of every error."""
 
@@ -82,7 +90,7 @@ class StreamStatus(TypedDict):
     finish_reason: FinishReason | None
     reason: str | None
     usage: Usage | None
-    error: Failure | None
+    error: StreamFailure | None
     model: str
     provider: str
     attempt: int
@@ -127,7 +135,12 @@ class TicketAnswer(TypedDict):
 
 
 class Health(TypedDict):
-    status: Literal["ok", "ready"]
+    status: Literal["ok"]
+    version: str
+
+
+class Readiness(TypedDict):
+    status: Literal["ready"]
 
 
 class ModelCard(TypedDict):

@@ -7,11 +7,12 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.api.error_catalog import CALLER, error_responses
-from gateway.api.response_models import Health, ModelCard, ModelList
+from gateway.api.response_models import Health, ModelCard, ModelList, Readiness
 from gateway.state import Caller, Gateway
 from shared.broker.client import check_fitness
 from shared.errors import BrokerUnavailable, Draining, NoModels
 from shared.metrics import exposition
+from shared.version import VERSION
 
 router = APIRouter()
 
@@ -21,11 +22,11 @@ _READY_WITHIN_S = 2.0
 @router.get("/healthz")
 async def healthz() -> Health:
     """Respond 200: this process is running."""
-    return {"status": "ok"}
+    return {"status": "ok", "version": VERSION}
 
 
 @router.get("/readyz", responses=error_responses("broker_unavailable", "broker_unfit", "draining"))
-async def readyz(gateway: Gateway) -> Health:
+async def readyz(gateway: Gateway) -> Readiness:
     """Respond 200 if Redis is available and this gateway is not draining, else 503."""
     if gateway.hub.draining:
         raise Draining

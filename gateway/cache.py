@@ -21,7 +21,7 @@ class ExpiringCache(Generic[Key, Value]):
         self._loads: dict[Key, asyncio.Task[Value]] = {}
 
     async def get(self, key: Key) -> Value:
-        """Return the value, loaded if there is no fresh one. Raises whatever ``load`` raises."""
+        """Return the value, loaded if there is no fresh one. Raises the errors of ``load``."""
         cached = self._values.get(key)
         if cached is not None and asyncio.get_running_loop().time() - cached[0] < self._fresh_s:
             return cached[1]

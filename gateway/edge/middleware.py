@@ -18,7 +18,7 @@ SEND_BODY: Final = "headrace.send_body"
 
 
 class EdgeMiddleware:
-    """Adds the default header fields, logs every request (``request_log.py``), and closes a connection whose request
+    """Adds the default header fields, logs every request (``request_log.py``), and closes a connection if its request
     was answered with its body unread: the next bytes might be that body or another request, and a client that waited
     for ``100 Continue`` may send either."""
 

@@ -1,5 +1,7 @@
-"""The canonical request: what a client may ask, free of any provider's dialect. Its words are those of OpenAI's Chat
-Completions where that has a word, so that what clients have already can be sent as it is.
+"""The canonical request, independent of any provider's dialect.
+
+Its fields are named as in OpenAI's Chat Completions if they exist there, so that clients can send existing content
+unchanged.
 """
 
 from shared.schemas.chat import ChatRequest, OnDisconnect, OnWorkerLost, parse_chat_request

@@ -1,4 +1,4 @@
-"""The messages of a conversation."""
+"""Messages of a conversation."""
 
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -22,7 +22,7 @@ class ImageUrl(Model):
 
 
 class ImagePart(Model):
-    """An image by its address or as a ``data:`` URL. Headrace never fetches it: the provider does, or refuses."""
+    """An image, as an address or as a ``data:`` URL. Headrace never fetches it; the provider does, or refuses."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -37,14 +37,14 @@ def _form_of(content: object) -> str:
     return "(parts)" if isinstance(content, list) else "(text)"
 
 
-# Tags in parentheses are left out where an error names the place, see chat.py.
+# Tags in parentheses are left out of the field names in errors, see chat.py.
 _Part = Annotated[
     Annotated[TextPart, Tag("(text)")] | Annotated[ImagePart, Tag("(image_url)")],
     Discriminator(_type_of, custom_error_type="part", custom_error_message="type must be text or image_url"),
 ]
 _Content = Annotated[
     Annotated[str, Tag("(text)")]
-    # One bad part is told of: a body of nothing else would take a second to describe.
+    # Only the first invalid part is reported: a body full of them would take a second to describe.
     | Annotated[list[_Part], Tag("(parts)"), Field(min_length=1, max_length=256, fail_fast=True)],
     Discriminator(_form_of),
 ]
@@ -54,18 +54,19 @@ _JSON_OBJECT: Final[dict[str, Any]] = {"contentMediaType": "application/json", "
 
 
 class FunctionCall(Model):
-    """``arguments``: the text of a JSON object."""
+    """A function and its arguments. ``arguments`` is the text of a JSON object."""
 
     name: Name
     arguments: Annotated[str, Field(json_schema_extra=_JSON_OBJECT)]
 
     @field_validator("arguments", mode="before")
     @classmethod
-    def _nothing_is_an_empty_object(cls, arguments: object) -> object:
+    def _empty_text_is_an_empty_object(cls, arguments: object) -> object:
         return "{}" if arguments == "" else arguments
 
     @property
     def parsed(self) -> dict[str, Any]:
+        """The arguments as a dictionary."""
         arguments: dict[str, Any] = from_json(self.arguments, allow_inf_nan=False)
         return arguments
 
@@ -73,39 +74,39 @@ class FunctionCall(Model):
     @classmethod
     def _are_an_object(cls, arguments: str) -> str:
         try:
-            is_object = isinstance(from_json(arguments, allow_inf_nan=False), dict)  # bounds the depth too
+            is_object = isinstance(from_json(arguments, allow_inf_nan=False), dict)  # limits the depth too
         except ValueError:
             is_object = False
         if not is_object:
-            raise ValueError("not the text of a JSON object")
+            raise ValueError("not the text of a JSON object; encode the arguments as one")
         return arguments
 
 
 class ToolCall(Model):
-    """A call that a model made, as ``tool_calls`` of an answer has it."""
+    """A call by a model, in the form of ``tool_calls`` of an answer."""
 
     id: CallId
     type: Function = "function"
     function: FunctionCall
 
 
-_THERE: Final = {"not": {"type": "null"}}
-#: What :meth:`Message._fits_its_role` says, for the description.
+_PRESENT: Final = {"not": {"type": "null"}}
+#: The rules of :meth:`Message._fits_its_role`, for the OpenAPI description.
 _BY_ROLE: Final[dict[str, Any]] = {
     "allOf": [
         {
             "if": {"properties": {"role": {"const": "tool"}}},
-            "then": {"required": ["tool_call_id"], "properties": {"tool_call_id": _THERE}},
+            "then": {"required": ["tool_call_id"], "properties": {"tool_call_id": _PRESENT}},
             "else": {"properties": {"tool_call_id": {"type": "null"}}},
         },
         {
             "if": {
-                "properties": {"role": {"const": "assistant"}, "tool_calls": _THERE},
+                "properties": {"role": {"const": "assistant"}, "tool_calls": _PRESENT},
                 "required": ["tool_calls"],
             },
             "else": {
                 "required": ["content"],
-                "properties": {"content": _THERE, "tool_calls": {"type": "null"}},
+                "properties": {"content": _PRESENT, "tool_calls": {"type": "null"}},
             },
         },
         {
@@ -117,8 +118,8 @@ _BY_ROLE: Final[dict[str, Any]] = {
 
 
 class Message(Model):
-    """``content`` may be left out where there are ``tool_calls``, which only an assistant has; ``tool_call_id`` says
-    whose result a tool's is. Only a user's message has images."""
+    """One message. ``content`` is optional with ``tool_calls``, which only an assistant has. ``tool_call_id`` is the
+    id of a tool result's call. Only a user's message has images."""
 
     model_config = ConfigDict(json_schema_extra=_BY_ROLE)
 
@@ -130,18 +131,18 @@ class Message(Model):
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:
         if self.tool_calls is not None and self.role != "assistant":
-            raise ValueError("only an assistant's message has tool_calls")
+            raise ValueError("only the role assistant has tool_calls; remove them or change the role")
         if (self.tool_call_id is not None) != (self.role == "tool"):
-            raise ValueError("a tool's message has a tool_call_id, and no other has")
+            raise ValueError("the role tool needs a tool_call_id, and no other role has one; add or remove it")
         if self.content is None and self.tool_calls is None:
-            raise ValueError("content is missing")
+            raise ValueError("content is missing; add it")
         if self.role != "user" and any(isinstance(part, ImagePart) for part in self.parts):
-            raise ValueError("only a user's message has images")
+            raise ValueError("only the role user has images; remove them or change the role")
         return self
 
     @property
     def parts(self) -> list[TextPart | ImagePart]:
-        """The content in one form, whichever it was sent in."""
+        """The content as a list of parts."""
         if isinstance(self.content, str):
             return [TextPart(type="text", text=self.content)] if self.content else []
         return list(self.content or ())
@@ -155,15 +156,21 @@ class Message(Model):
 
 
 def check_results(messages: list[Message]) -> None:
-    """Raises ValueError where a tool's result belongs to no call before it, or two calls of one message have one id.
-    Later messages may use an id again, as servers that only count do: a result then means the latest call."""
+    """Raise ValueError for a tool result without an earlier call, and for two calls of one message with the same id.
+
+    Later messages may reuse an id, because some servers only count; a result then belongs to the latest call.
+    """
     calls: set[str] = set()
     for at, message in enumerate(messages):
         if message.tool_call_id is not None and message.tool_call_id not in calls:
-            raise ValueError(f"messages.{at}.tool_call_id: no tool call before it has this id")
-        mine = set[str]()
+            raise ValueError(
+                f"messages.{at}.tool_call_id: no tool call before it has this id; use the id of an earlier call"
+            )
+        own = set[str]()
         for n, call in enumerate(message.tool_calls or ()):
-            if call.id in mine:
-                raise ValueError(f"messages.{at}.tool_calls.{n}.id: an earlier call of this message has this id")
-            mine.add(call.id)
-        calls |= mine
+            if call.id in own:
+                raise ValueError(
+                    f"messages.{at}.tool_calls.{n}.id: an earlier call of this message has this id; use unique ids"
+                )
+            own.add(call.id)
+        calls |= own

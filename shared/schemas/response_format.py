@@ -1,4 +1,4 @@
-"""What form the answer is to have."""
+"""Form of the answer: text, JSON, or JSON that follows a schema."""
 
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -15,7 +15,7 @@ class NamedSchema(Model):
     strict: bool | None = None
 
 
-#: What :meth:`ResponseFormat._has_its_schema` says, for the description.
+#: The rule of :meth:`ResponseFormat._has_its_schema`, for the OpenAPI description.
 _BY_TYPE: Final[dict[str, Any]] = {
     "if": {"properties": {"type": {"const": "json_schema"}}},
     "then": {"required": ["json_schema"], "properties": {"json_schema": {"not": {"type": "null"}}}},
@@ -24,7 +24,7 @@ _BY_TYPE: Final[dict[str, Any]] = {
 
 
 class ResponseFormat(Model):
-    """``json_schema`` belongs to the type of that name, and to no other."""
+    """Form of the answer. ``json_schema`` is required by the type of that name, and only allowed with it."""
 
     model_config = ConfigDict(json_schema_extra=_BY_TYPE)
 
@@ -34,12 +34,12 @@ class ResponseFormat(Model):
     @model_validator(mode="after")
     def _has_its_schema(self) -> Self:
         if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise ValueError("`json_schema` belongs to the type json_schema, and to no other")
+            raise ValueError("`json_schema` is required by the type json_schema, and by no other; add or remove it")
         return self
 
     @property
     def schema_to_follow(self) -> dict[str, Any] | None:
-        """What a JSON answer is held to; None for text."""
+        """Schema that a JSON answer must follow; None for text."""
         if self.json_schema is not None:
             return self.json_schema.schema_
         return {"type": "object"} if self.type == "json_object" else None

@@ -1,17 +1,18 @@
-"""What it may cost to hold a value against a schema, found out beforehand.
+"""Upper bound for the cost of validating a value against a schema.
 
-References make a small schema large: each may stand for two others that stand for two others again, all of them tried
-on the same value. A schema is therefore measured with its references written out. One that refers to itself is as
-large as its value is deep: where several of its branches go on into the same member, the depth is bounded instead.
+References make a small schema large: each may stand for two others, which again stand for two others, and all are
+tried on the same value. A schema is therefore measured with its references written out. A schema that refers to
+itself grows with the depth of the value. If several of its branches continue into the same member, the depth of the
+value is limited instead.
 """
 
 import math
 from collections.abc import Collection, Iterator
 from typing import Any, Final
 
-#: Subschemas, with all references written out.
-MOST_VALUES: Final = 10_000
-_MOST_CHECKS: Final = 20_000
+#: Largest number of subschemas, with all references written out.
+MAX_VALUES: Final = 10_000
+_MAX_CHECKS: Final = 20_000
 
 _CONTAINERS: Final = frozenset(
     {
@@ -31,7 +32,7 @@ _IN_PLACE: Final = ("not", "if", "then", "else")
 
 
 class SchemaCost:
-    """``size`` is infinite for a schema that refers to itself without going into the value."""
+    """Cost of one schema. ``size`` counts subschemas, with references written out."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
@@ -42,11 +43,11 @@ class SchemaCost:
 
     @property
     def deepest_value(self) -> float:
-        """How deeply a value may be nested."""
+        """Largest allowed depth of a value."""
         if not self.is_recursive:
             return math.inf
         branches = max((self._branches(node, set()) for node in self._nodes(self._schema)), default=1)
-        return math.inf if branches < 2 else math.log(_MOST_CHECKS) // math.log(branches)
+        return math.inf if branches < 2 else math.log(_MAX_CHECKS) // math.log(branches)
 
     def _size(self, node: object) -> float:
         if id(node) in self._under_way:
@@ -63,11 +64,11 @@ class SchemaCost:
         return size
 
     def _branches(self, node: object, seen: set[int]) -> float:
-        """How many subschemas that are tried on the same value look into its members."""
+        """Count the subschemas that are tried on the same value and continue into its members."""
         if not isinstance(node, dict):
             return 0
         if id(node) in seen:
-            return math.inf  # it refers to itself in place
+            return math.inf  # it refers to itself without descending into the value
         seen = seen | {id(node)}
         inner = [member for name in _LISTS_IN_PLACE for member in _members(node.get(name))]
         inner += [node[name] for name in _IN_PLACE if name in node]
@@ -80,7 +81,7 @@ class SchemaCost:
             yield from self._nodes(member)
 
     def _target(self, node: dict[str, Any]) -> Any:
-        """What a reference within the schema points at; None for what has no such, or by a name."""
+        """Return the target of a reference within the schema; None without one, or for a reference by name."""
         pointer = node.get("$ref", node.get("$dynamicRef"))
         if not isinstance(pointer, str) or not pointer.startswith("#"):
             return None
@@ -97,7 +98,7 @@ class SchemaCost:
 
 
 def depth_of(value: object) -> int:
-    """0 for what holds nothing."""
+    """Return the nesting depth; 0 for a value without members."""
     return max((1 + depth_of(member) for member in _members(value)), default=0)
 
 

@@ -9,7 +9,7 @@ from shared.schemas.model import Function, Model, Name
 
 
 class ToolFunction(Model):
-    """``parameters``: none at all where it is left out. ``strict``: for providers that can promise to follow it."""
+    """A function. Without ``parameters`` it takes none; ``strict`` is for providers that can guarantee the schema."""
 
     name: Name
     description: Annotated[str, StringConstraints(max_length=16_384)] | None = None
@@ -27,7 +27,7 @@ class FunctionName(Model):
 
 
 class NamedToolChoice(Model):
-    """This tool, and no other."""
+    """Choice of one tool."""
 
     type: Function
     function: FunctionName
@@ -37,7 +37,7 @@ def _form_of(choice: object) -> str:
     return "(tool)" if isinstance(choice, dict | NamedToolChoice) else "(word)"
 
 
-#: ``required``: one of them, whichever.
+#: ``required``: the model must call some tool.
 ToolChoice = Annotated[
     Annotated[Literal["auto", "none", "required"], Tag("(word)")] | Annotated[NamedToolChoice, Tag("(tool)")],
     Discriminator(_form_of),

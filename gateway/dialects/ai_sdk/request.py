@@ -8,7 +8,7 @@ from typing import Any, Final
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest
-from shared.schemas.chat import checked, parse_json_object
+from shared.schemas.chat import parse_json_object, validate
 
 #: Fields of the canonical request that ``body`` of the SDK's transport may add.
 _UNCHANGED: Final = frozenset(
@@ -51,7 +51,7 @@ def parse(body: bytes, default_model: str | None) -> tuple[ChatRequest, ChatOpti
         fields.setdefault("model", default_model)
     system = [{"role": "system", "content": raw["system"]}] if "system" in raw else []
     fields["messages"] = [*system, *_messages(messages)]
-    return checked(ChatRequest, fields), _options(chat_id, messages)
+    return validate(ChatRequest, fields), _options(chat_id, messages)
 
 
 def check_chat_id(chat_id: str) -> str:

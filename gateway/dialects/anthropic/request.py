@@ -9,7 +9,7 @@ from gateway.dialects.options import ResponseOptions, flag
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest
-from shared.schemas.chat import checked, parse_json_object
+from shared.schemas.chat import parse_json_object, validate
 
 _UNCHANGED: Final = frozenset(
     {
@@ -55,7 +55,7 @@ def parse(body: bytes, *, only_count: bool = False) -> tuple[ChatRequest, Respon
     stream = flag(raw, "stream")
     # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer.
     fields.setdefault("on_worker_lost", "fail" if stream else "restart")
-    return checked(ChatRequest, fields), ResponseOptions(stream, tuple(sorted(raw.keys() & _WITHOUT_EFFECT)))
+    return validate(ChatRequest, fields), ResponseOptions(stream, tuple(sorted(raw.keys() & _WITHOUT_EFFECT)))
 
 
 def _system(system: Any) -> list[Body]:

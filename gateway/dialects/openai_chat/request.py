@@ -5,7 +5,7 @@ from typing import Any, Final
 from gateway.dialects.options import ResponseOptions, flag
 from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest
-from shared.schemas.chat import checked, parse_json_object
+from shared.schemas.chat import parse_json_object, validate
 
 #: Fields of both formats, and fields that a request may add to the API's (`extra_body` of the SDKs).
 _UNCHANGED: Final = frozenset(
@@ -54,7 +54,7 @@ def parse(body: bytes) -> tuple[ChatRequest, ResponseOptions]:
         include_usage=flag(raw.get("stream_options", {}), "include_usage", "stream_options."),
         ignored=tuple(sorted(raw.keys() & _WITHOUT_EFFECT)),
     )
-    return checked(ChatRequest, fields), options
+    return validate(ChatRequest, fields), options
 
 
 def _message(message: Any) -> Any:

@@ -8,7 +8,7 @@ from gateway.dialects.options import flag
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest
-from shared.schemas.chat import checked, parse_json_object
+from shared.schemas.chat import parse_json_object, validate
 
 _UNCHANGED: Final = frozenset(
     {
@@ -91,7 +91,7 @@ def parse(
     # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer. The
     # same holds in the background: the number from which a client reads on does not identify the attempt.
     fields.setdefault("on_worker_lost", "fail" if options.stream or options.background else "restart")
-    return checked(ChatRequest, fields), options
+    return validate(ChatRequest, fields), options
 
 
 def _messages(raw_input: Any, referred: Mapping[str, Body]) -> list[Body]:

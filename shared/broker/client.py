@@ -27,6 +27,7 @@ from redis.exceptions import (
 )
 
 from shared.broker.connection_pool import pool_of
+from shared.broker.data_version import DataVersion, describe_refusal
 from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.scripts import Call
 from shared.broker.shared_connection import SharedConnection
@@ -83,22 +84,29 @@ class Client(Redis):
     """redis-py's asyncio client, with :meth:`exchange` over one shared connection. Replies are bytes. Calls fail
     after ``timeout_s``; a blocking read must end before that. Connects lazily."""
 
-    def __init__(self, url: str, *, timeout_s: float, connections: int) -> None:
+    def __init__(self, url: str, *, timeout_s: float, connections: int, serves: bool) -> None:
         super().__init__(connection_pool=pool_of(url, timeout_s=timeout_s, connections=connections))
-        self._shared = SharedConnection(PipelineConnection(url, timeout_s=timeout_s))
+        self.shared = SharedConnection(PipelineConnection(url, timeout_s=timeout_s))
+        self.data_version = DataVersion(self.shared) if serves else None
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands; see :meth:`PipelineConnection.exchange`."""
-        return await self._shared.exchange(commands)
+        """Send commands; see :meth:`PipelineConnection.exchange`. A client that ``serves`` sends none to a database
+        with data of another version; it raises :class:`BrokerUnavailable` instead."""
+        if self.data_version is not None and not self.data_version.is_adopted:
+            await self.data_version.adopt()
+            if not self.data_version.is_adopted:
+                raise BrokerUnavailable
+        return await self.shared.exchange(commands)
 
     async def aclose(self, close_connection_pool: bool | None = True) -> None:
-        await self._shared.aclose()
+        await self.shared.aclose()
         await super().aclose(close_connection_pool)
 
 
-def connect(url: str, *, timeout_s: float = 5, connections: int = 32) -> Client:
-    """Make a client; it connects with its first call."""
-    return Client(url, timeout_s=timeout_s, connections=connections)
+def connect(url: str, *, timeout_s: float = 5, connections: int = 32, serves: bool = False) -> Client:
+    """Make a client; it connects with its first call. ``serves``: it belongs to a gateway or a worker, and checks the
+    version of the data before its first command."""
+    return Client(url, timeout_s=timeout_s, connections=connections, serves=serves)
 
 
 async def run_script(client: RedisConnection, call: Call[T]) -> T:
@@ -164,8 +172,9 @@ def _outage(reply: Any) -> BrokerUnavailable | None:
 
 
 async def check_fitness(client: Client) -> None:
-    """Raises :class:`BrokerUnfit` if Redis is too old or would evict keys, and :class:`BrokerUnavailable`."""
-    info = parse_info((await run_commands(client, [("INFO",)]))[0])
+    """Raises :class:`BrokerUnfit` if Redis is too old, would evict keys or has data of another version, and
+    :class:`BrokerUnavailable`."""
+    info = parse_info((await run_commands(client.shared, [("INFO",)]))[0])
     version = info.get("valkey_version") or info.get("redis_version", "0")
     if int(version.split(".", maxsplit=1)[0]) < 7:
         raise BrokerUnfit(f"Redis {version} is too old: use Redis 7 or later, or Valkey")
@@ -174,3 +183,16 @@ async def check_fitness(client: Client) -> None:
         raise BrokerUnfit(
             f"Redis has maxmemory-policy {policy}, which would silently drop answers: set it to noeviction"
         )
+    if client.data_version is not None and not client.data_version.is_adopted:
+        await _adopt(client.data_version)
+
+
+async def _adopt(version: DataVersion) -> None:
+    try:
+        await version.adopt()
+    except REDIS_ERRORS as error:
+        raise BrokerUnavailable from error
+    if version.is_refused:
+        raise BrokerUnfit(describe_refusal(version.found))
+    if not version.is_adopted:
+        raise BrokerUnavailable

@@ -10,6 +10,7 @@ hr:{bb}:idem:<digest>        string  create, restore   with the stream; "<id> <b
 hr:{bb}:<id>:tombstone       string  create, delete    longer than the stream; "live|deleted <principal>"
 hr:{bb}:index                zset    create … finish   as long as its longest stream; id → next look, ms
 hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
+hr:data_version              string  sweep, start      for ever; version of the data, see data_version.py
 hr:catalog                   hash    workers           a day from the last publication by any worker
 hr:sweep                     string  one process       1.5 s; the process that sweeps
 hr:owned:<account>           zset    create, delete    with its longest stream; ids of one principal by creation
@@ -35,8 +36,8 @@ hr:process:<process>         string  that process      15 s; JSON, its report
 hr:gateway:<gateway>         pub/sub append, finish    -, ids of streams whose tail has grown
 hr:worker:<worker>           pub/sub cancel, room      -
 
-``bb`` is the stream's bucket, its hash tag on Redis Cluster. Only API keys may lack an expiry; a test fixture checks
-it.
+``bb`` is the stream's bucket, its hash tag on Redis Cluster. Only API keys and the data version
+may lack an expiry; a test fixture checks it.
 """
 
 import hashlib
@@ -46,6 +47,9 @@ from typing import Final
 from shared.protocol.ids import BUCKETS, bucket_of
 from shared.rate_limits import account_of
 
+#: Version of the data described here. Raise it with a change that an older process would misread.
+DATA_VERSION: Final = 1
+DATA_VERSION_KEY: Final = "hr:data_version"
 QUEUE: Final = "hr:queue"
 TURNS: Final = "hr:turns"
 WAITING: Final = "hr:waiting"

@@ -10,10 +10,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shared.broker.client import REDIS_ERRORS, Client, parse_info, run_commands, run_scripts
+from shared.broker.client import REDIS_ERRORS, BrokerUnfit, Client, parse_info, run_commands, run_scripts
+from shared.broker.data_version import HOLD_VERSION, describe_refusal, other_version
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
-from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.replies import Due
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
@@ -55,7 +56,8 @@ class Sweep:
         self._keys = sweep_keys()
 
     async def run(self) -> None:
-        """Run until cancelled: sweep once a second while it is this process' turn."""
+        """Run until cancelled: sweep once a second while it is this process' turn. Raises :class:`BrokerUnfit` if
+        Redis was emptied and has data of another version now."""
         loop = asyncio.get_running_loop()
         next_sweep = loop.time()
         while True:
@@ -64,6 +66,8 @@ class Sweep:
                 if await self._is_my_turn() and loop.time() >= next_sweep:
                     next_sweep = loop.time() + _EVERY_S
                     await self.sweep()
+            except BrokerUnfit:
+                raise
             except (*REDIS_ERRORS, Unavailable) as error:
                 logger.debug("sweep failed: %s", type(error).__name__)
 
@@ -78,9 +82,11 @@ class Sweep:
                 await self._examine(due)
 
     async def _is_my_turn(self) -> bool:
-        took, sweeper = await run_commands(
-            self._client, [("SET", SWEEP, self._own_id, "NX", "PX", _TURN_MS), ("GET", SWEEP)]
-        )
+        """Take or keep the turn. The version of the data is set before all else, in case Redis was emptied."""
+        take: Command = ("SET", SWEEP, self._own_id, "NX", "PX", _TURN_MS)
+        version, took, sweeper = await run_commands(self._client, [HOLD_VERSION, take, ("GET", SWEEP)])
+        if (found := other_version(version)) is not None:
+            raise BrokerUnfit(describe_refusal(found))
         if took is not None:
             return True
         if sweeper != self._own_id:

@@ -13,9 +13,9 @@ import pytest
 from shared.version import VERSION
 from tests.collector import Collected, Collector
 from tests.conftest import StartSystem
+from tests.credentials import AUDIENCE, JWT_SECRET, bearer, make_key, token
 from tests.fakes.answer import Answer
 from tests.system import REPOSITORY, SECRET, System, ask
-from tests.test_auth import AUDIENCE, JWT_SECRET, bearer, make_key, token
 
 #: Spans are sent at once, so that tests need not wait for them.
 PROMPTLY = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
@@ -30,7 +30,7 @@ def collector() -> Any:
 
 @pytest.fixture(scope="module")
 async def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> AsyncIterator[System]:
-    """A system with traces, and with logs at their lowest level."""
+    """Start a system with traces, and with logs at their lowest level."""
     system = System(
         tmp_path_factory.mktemp("traced"),
         providers=("openai",),

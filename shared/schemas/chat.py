@@ -40,8 +40,11 @@ _TOOL_CHOICE_NEEDS_TOOLS: Final[dict[str, Any]] = {
 
 
 class ChatRequest(Model):
-    """A chat request, and the handling of disconnected clients and lost workers. Also refused with 422: a tool result
-    without an earlier call, two tools with the same name, and an invalid JSON schema."""
+    """A chat request, and the handling of disconnected clients and lost workers.
+
+    Also refused with 422: a tool result without an earlier call, two tools with the same name, and an invalid JSON
+    schema.
+    """
 
     # The texts below the fields go into the OpenAPI description.
     model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_TOOL_CHOICE_NEEDS_TOOLS)

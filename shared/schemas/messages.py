@@ -118,8 +118,11 @@ _BY_ROLE: Final[dict[str, Any]] = {
 
 
 class Message(Model):
-    """One message. ``content`` is optional with ``tool_calls``, which only an assistant has. ``tool_call_id`` is the
-    id of a tool result's call. Only a user's message has images."""
+    """One message of a conversation.
+
+    ``content`` is optional with ``tool_calls``, which only an assistant has. ``tool_call_id`` is the id of a tool
+    result's call. Only a user's message has images.
+    """
 
     model_config = ConfigDict(json_schema_extra=_BY_ROLE)
 

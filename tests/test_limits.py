@@ -9,9 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace
 from tests.fakes.answer import Answer
+from tests.responses import code_of
 from tests.system import System, ask
-from tests.test_auth import bearer, code_of, headrace, make_key, token
 
 TRIES = 200
 REQUESTS, STREAMS = 25, 10
@@ -25,18 +26,20 @@ names = (f"user-{n}" for n in itertools.count())
 async def limited(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Two gateways without limits but those that a key has."""
     system = System(
-        tmp_path_factory.mktemp("limited"), gateways=2, workers=1, providers=("openai",), auth="keys,jwt", **_JWT
+        tmp_path_factory.mktemp("limited"),
+        gateways=2,
+        workers=1,
+        providers=("openai",),
+        auth="keys,jwt",
+        **JWT_SETTINGS,
     )
     try:
-        system.http.headers["Authorization"] = f"Bearer {token('boot')}"
+        system.http.headers.update(boot_credentials())
         await system.start()
         del system.http.headers["Authorization"]
         yield system
     finally:
         await system.stop()
-
-
-_JWT: dict[str, Any] = {"jwt_secret": "a-secret-for-tests-" * 4, "jwt_audience": "headrace-tests"}
 
 
 async def key_with(system: System, **limits: int) -> str:
@@ -190,7 +193,7 @@ async def test_nobody_pays_for_another_and_keys_of_one_name_share(limited: Syste
         *(202, 202, 429),
         *(202, 202),
     ]
-    listed = await asyncio.to_thread(headrace, limited, "keys", "list")
+    listed = await asyncio.to_thread(run_headrace, limited, "keys", "list")
     assert "requests_per_minute=2" in listed.stdout
 
 

@@ -14,9 +14,9 @@ from selenium.webdriver.common.keys import Keys
 
 from shared.broker.overview import MOST_LIVE
 from tests.browser import browser, need_browser
+from tests.credentials import AUDIENCE, JWT_SECRET, bearer, make_key, token
 from tests.fakes.answer import Answer
 from tests.system import System
-from tests.test_auth import AUDIENCE, JWT_SECRET, bearer, make_key, token
 
 HELD = Answer(deltas=("canary-answer ",) * 5, end="hang")
 
@@ -310,7 +310,7 @@ async def test_an_operator_sees_a_stream_opens_it_and_ends_it(page: OpsPage, sys
     await page.type(f"{row} button", Keys.ENTER)
     assert "created and queued" in await page.until(at("timeline"), "first token")
     await page.type(at("stop"), Keys.ENTER)
-    assert "cancel asked for" in await page.until(at("timeline"), "ended: cancelled")
+    assert "cancel requested" in await page.until(at("timeline"), "ended: cancelled")
     assert await page.text(at("detail-state")) == "cancelled"
     assert (await system.ended(stream_id))["finish_reason"] == "cancelled"
     await page.type(at("detail"), Keys.ESCAPE)
@@ -326,12 +326,12 @@ async def test_an_operator_sees_a_stream_opens_it_and_ends_it(page: OpsPage, sys
 async def test_a_key_without_the_scope_is_refused_with_a_word(page: OpsPage, guarded: System) -> None:
     """And after it is forgotten, one that has it is taken."""
     await page.open(f"{guarded.url}/ops")
-    await page.until("#login-title", "asks for a key")
+    await page.until("#login-title", "requires an API key")
     await page.type(at("key"), await make_key(guarded, "alice"), Keys.ENTER)
     await page.until(at("trouble"), "lack the scope admin")
     assert await page.text("#all") == ""
     await page.type(at("forget-key"), Keys.ENTER)
-    await page.until("#login-title", "asks for a key")
+    await page.until("#login-title", "requires an API key")
     await page.type(at("key"), await make_key(guarded, "operator", "--scopes", "admin"), Keys.ENTER)
     await page.until("#processes", "slots")
     assert await page.text(at("trouble")) == ""

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -16,13 +15,11 @@ from shared.errors import QueueFull
 from tests.broker import Broker
 from tests.chaos.proxy import Proxy
 from tests.conftest import StartSystem
+from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, token
 from tests.fakes.answer import Answer
+from tests.responses import code_of
 from tests.sse_client import SseConnection, open_sse, text_of
 from tests.system import PROVIDERS, Process, System, ask
-from tests.test_auth import bearer, code_of, token
-
-JWT: dict[str, Any] = {"auth": "jwt", "jwt_secret": "a-secret-for-tests-" * 4, "jwt_audience": "headrace-tests"}
-BOOT = {"Authorization": f"Bearer {token('boot')}"}
 
 
 async def gated(system: System, model: str, *, running: int) -> asyncio.Event:
@@ -67,7 +64,7 @@ async def test_so_many_may_wait_and_not_one_more(start_system: StartSystem) -> N
 
 
 async def test_one_who_queues_much_is_in_nobodys_way(start_system: StartSystem) -> None:
-    system = await start_system(workers=1, concurrency=1, credentials=BOOT, **JWT)
+    system = await start_system(workers=1, concurrency=1, auth="jwt", credentials=boot_credentials(), **JWT_SETTINGS)
     gate = await gated(system, "gated", running=1)
     for n in range(40):
         await queued(system, "many", f"many {n}")

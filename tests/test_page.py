@@ -20,9 +20,9 @@ from selenium.webdriver.support.select import Select
 
 from tests.browser import browser, need_browser
 from tests.conftest import StartSystem
+from tests.credentials import AUDIENCE, JWT_SECRET, make_key, run_headrace, token
 from tests.fakes.answer import Answer, ToolCall
 from tests.system import System
-from tests.test_auth import AUDIENCE, JWT_SECRET, headrace, make_key, token
 
 WORDS = [f"word{i} " for i in range(400)]
 SLOW = Answer(deltas=WORDS, delay_s=0.02)
@@ -701,7 +701,7 @@ async def test_a_gateway_that_asks_for_a_key(driver: Chrome, start_system: Start
     assert told == "".join(WORDS[:200])
 
     key_id = key.split("-")[1]
-    assert (await asyncio.to_thread(headrace, system, "keys", "revoke", key_id)).returncode == 0
+    assert (await asyncio.to_thread(run_headrace, system, "keys", "revoke", key_id)).returncode == 0
 
     async def is_refused() -> bool:
         answer = await system.http.get(f"{system.url}/v1/models", headers={"Authorization": f"Bearer {key}"})

@@ -1,0 +1,82 @@
+"""An API key grants its scopes until it expires or is revoked; only its hash is stored."""
+
+import asyncio
+
+import pytest
+
+from tests.credentials import bearer, make_key, run_headrace, start_stream
+from tests.fakes import Answer
+from tests.responses import code_of
+from tests.sse_client import Broken, open_sse, text_of
+from tests.system import System, ask
+
+
+async def test_keys_are_listed_without_their_secrets_and_stored_as_hashes(guarded: System) -> None:
+    key = await make_key(guarded, "listed", "--scopes", "read,chat", "--expires-in", "90d")
+    listed = (await asyncio.to_thread(run_headrace, guarded, "keys", "list")).stdout
+    (line,) = [line for line in listed.splitlines() if " listed " in line]
+    assert line.startswith(key.split("-")[1])
+    assert "chat,read" in line
+    secret = key.split("-", 2)[2]
+    assert secret not in listed
+    async with guarded.broker.client() as client:
+        stored = b"".join([await client.get(name) or b"" async for name in client.scan_iter(match="hr:apikey:*")])
+    assert secret.encode() not in stored
+
+
+async def test_a_revoked_key_is_refused_and_its_connections_are_cut(guarded: System) -> None:
+    gate = asyncio.Event()
+    guarded.fake.play("revoked", Answer(deltas=["a", "b"], gate=gate, gate_after=1))
+    key = await make_key(guarded, "revoked")
+    other = await make_key(guarded, "revoked")
+    stream_id = (await start_stream(guarded, key, "revoked"))["stream_id"]
+    url = f"{guarded.gateways[1].url}/chat/stream/{stream_id}"
+    async with await open_sse("GET", url, headers=bearer(key)) as connection:
+        await connection.next("token")
+        assert (await asyncio.to_thread(run_headrace, guarded, "keys", "revoke", key.split("-")[1])).returncode == 0
+        with pytest.raises(Broken):  # not a clean end, which would look like the whole answer
+            await connection.next("done")
+    assert code_of(await guarded.http.get(url, headers=bearer(key))) == (401, "unauthenticated")
+    gate.set()
+    # Rotation: another key of the same name goes on where the first left.
+    async with await open_sse("GET", url, headers=bearer(other)) as connection:
+        assert text_of(await connection.rest()) == "ab"
+
+
+async def test_a_key_expires(guarded: System) -> None:
+    key = await make_key(guarded, "short", "--expires-in", "2s")
+
+    async def refused() -> bool:
+        return (await guarded.http.get(f"{guarded.url}/v1/models", headers=bearer(key))).status_code == 401
+
+    await guarded.eventually(refused)
+
+
+async def test_a_key_does_only_what_its_scopes_say(guarded: System) -> None:
+    reads, chats = await make_key(guarded, "scoped", "--scopes", "read"), await make_key(guarded, "scoped")
+    stream_id = (await start_stream(guarded, chats))["stream_id"]
+    refused = [
+        await guarded.http.post(f"{guarded.url}/chat", json=ask("echo"), headers=bearer(reads)),
+        await guarded.http.post(f"{guarded.url}/chat/{stream_id}/cancel", headers=bearer(reads)),
+        await guarded.http.delete(f"{guarded.url}/chat/{stream_id}", headers=bearer(reads)),
+    ]
+    assert [code_of(answer) for answer in refused] == [(403, "forbidden")] * 3
+    assert "scope chat" in refused[0].json()["error"]["message"]
+    assert (await guarded.http.get(f"{guarded.url}/chat/{stream_id}", headers=bearer(reads))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["create", "a b"], "NAME"),
+        (["create", "a", "--scopes", "chat,fly"], "fly"),
+        (["create", "a", "--scopes", ""], "--scopes"),
+        (["create", "a", "--expires-in", "soon"], "--expires-in"),
+        (["revoke", "0" * 12], "not found"),
+    ],
+)
+async def test_the_command_line_says_what_is_wrong(guarded: System, arguments: list[str], names: str) -> None:
+    done = await asyncio.to_thread(run_headrace, guarded, "keys", *arguments)
+    assert done.returncode != 0
+    assert names in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,66 @@
+"""The chat page asks for an API key when the gateway requires one, and keeps the key in the tab only."""
+
+import asyncio
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.keys import Keys
+
+from tests.conftest import StartSystem
+from tests.credentials import AUDIENCE, JWT_SECRET, make_key, run_headrace, token
+from tests.page.chat_page import BRIEF, ENDED, WORDS, Page
+
+
+async def test_a_gateway_that_asks_for_a_key(driver: Chrome, start_system: StartSystem) -> None:
+    """A wrong one, a right one, a reload, one that is revoked in the middle, and one that is forgotten."""
+    boot = {"Authorization": f"Bearer {token('boot')}"}
+    jwt_settings = {"jwt_secret": JWT_SECRET, "jwt_audience": AUDIENCE}
+    system = await start_system(gateways=1, workers=1, auth="keys,jwt", credentials=boot, **jwt_settings)
+    key, next_key = await make_key(system, "alice"), await make_key(system, "alice")
+    page = Page(driver, system.url)
+
+    async def is_asked(problem: str) -> bool:
+        return problem in (await page.text_of("key-problem")) and await asyncio.to_thread(
+            page.element("use-key").is_displayed
+        )
+
+    async def give(text: str) -> None:
+        await asyncio.to_thread(page.element("key").send_keys, text, Keys.ENTER)
+
+    await asyncio.to_thread(driver.get, page.url)
+    await page.until(lambda: is_asked(""))
+    await give("hr-000000000000-wrong")
+    await page.until(lambda: is_asked("is unknown or was revoked"))
+    await give(key)
+    await page.until(page.models_are_there)
+    system.fake.play("told", BRIEF)
+    await page.ask("Tell me", model="openai/told")
+    await page.until_longer(30)
+
+    await asyncio.to_thread(driver.refresh)  # the same tab goes on, with the key and with the answer
+    await page.until(page.models_are_there)
+    assert await page.until_state(*ENDED) == "done"
+    told = await page.raw_text()
+    assert told == "".join(WORDS[:200])
+
+    key_id = key.split("-")[1]
+    assert (await asyncio.to_thread(run_headrace, system, "keys", "revoke", key_id)).returncode == 0
+
+    async def is_refused() -> bool:
+        answer = await system.http.get(f"{system.url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+        return answer.status_code == 401
+
+    await page.until(is_refused)
+    await page.ask("And more", model="openai/told")
+    await page.until(lambda: is_asked("is unknown or was revoked"))
+    await give(next_key)
+    assert await page.until_state(*ENDED) == "done"
+
+    everything = (
+        "return document.documentElement.outerHTML + location.href + JSON.stringify(localStorage) + key.value"
+    )
+    seen = await page.script(everything)
+    assert key not in seen
+    assert next_key not in seen
+    await page.click("forget-key")
+    await page.until(lambda: is_asked(""))
+    assert await page.script("return sessionStorage.getItem('headrace.key')") is None

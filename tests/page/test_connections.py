@@ -1,0 +1,168 @@
+"""The chat page shows each answer whole and once, however often its connection is lost or it is reloaded."""
+
+import asyncio
+import urllib.request
+
+from selenium.webdriver import Chrome
+
+from tests.conftest import StartSystem
+from tests.fakes.answer import Answer
+from tests.page.chat_page import BRIEF, ENDED, HALF_CALL, SLOW, WORDS, Page, holds
+from tests.page.cutting_proxy import CuttingProxy
+from tests.system import System
+
+
+async def test_an_answer_streams_to_its_end(page: Page) -> None:
+    await page.ask("Hello, what is a headrace?", model="demo/demo")
+    await page.until_longer(40)
+    assert await page.text_of("answer")
+    assert await page.until_state(*ENDED) == "done"
+
+    status = await page.status()
+    assert await page.raw_text() == status["text"] != ""
+    assert (await page.figures())["connections"] == 1
+    assert (await page.figures())["duplicates"] == 0
+    log = await asyncio.to_thread(page.driver.get_log, "browser")
+    assert [line["message"] for line in log if line["level"] == "SEVERE"] == []
+
+
+async def test_a_cut_connection_costs_nothing(page: Page, system: System) -> None:
+    system.fake.play("slow", SLOW)
+    await page.ask("Count", model="openai/slow")
+    for _ in range(3):
+        await page.until_state("streaming")
+        before = len(await page.raw_text())
+        await page.until_longer(before)
+        await page.click("cut")
+        await page.until_state("reconnecting")
+        assert len(await page.raw_text()) < len("".join(WORDS))
+    assert await page.until_state(*ENDED) == "done"
+
+    assert await page.raw_text() == (await page.status())["text"] == "".join(WORDS)
+    figures = await page.figures()
+    assert (figures["connections"], figures["duplicates"]) == (4, 0)
+    assert await page.text_of("last-id") == f"{(await page.text_of('last-id')).split('-')[0]}-{figures['events']}"
+
+
+async def test_keep_cutting_cuts_by_itself(page: Page, system: System) -> None:
+    system.fake.play("brief", BRIEF)
+    await page.ask("Count", model="openai/brief")
+    await page.script("document.querySelector('[data-testid=\"keep-cutting\"]').click()")
+    assert await page.until_state(*ENDED) == "done"
+    assert await page.raw_text() == "".join(WORDS[:200])
+    figures = await page.figures()
+    assert figures["connections"] >= 2
+    assert figures["duplicates"] == 0
+
+
+async def test_a_lost_network_costs_nothing(driver: Chrome, system: System) -> None:
+    system.fake.play("slow", SLOW)
+    async with CuttingProxy(system.gateways[0].url) as proxy:
+        page = Page(driver, proxy.url)
+        await page.open()
+        await page.ask("Count", model="openai/slow")
+        for _ in range(3):
+            await page.until_state("streaming")
+            await page.until_longer(len(await page.raw_text()) + 20)
+            assert proxy.cut() > 0
+            await page.until_state("reconnecting")
+        assert await page.until_state(*ENDED) == "done"
+
+        assert await page.raw_text() == (await page.status())["text"] == "".join(WORDS)
+        figures = await page.figures()
+        assert (figures["connections"], figures["duplicates"]) == (4, 0)
+
+
+async def test_a_deploy_behind_a_load_balancer_costs_nothing(driver: Chrome, system: System) -> None:
+    """A 502 makes EventSource give up for good; the page does not."""
+    system.fake.play("brief", BRIEF)
+    async with CuttingProxy(system.gateways[0].url) as proxy:
+        page = Page(driver, proxy.url)
+        await page.open()
+        await page.ask("Count", model="openai/brief")
+        await page.until_longer(50)
+        proxy.is_deploying = True
+        proxy.cut()
+        await page.until(lambda: holds(lambda: proxy.refused >= 3))
+        assert await page.text_of("answer-state") == "reconnecting"
+        proxy.is_deploying = False
+        assert await page.until_state(*ENDED) == "done"
+
+        assert await page.raw_text() == "".join(WORDS[:200])
+        assert (await page.figures())["duplicates"] == 0
+
+
+async def test_stop_keeps_what_there_is(page: Page, system: System) -> None:
+    system.fake.play("slow", SLOW)
+    await page.ask("Count", model="openai/slow")
+    await page.until_longer(50)
+    await page.click("stop")
+    assert await page.until_state(*ENDED) == "cancelled"
+
+    status = await page.status()
+    assert status["finish_reason"] == "cancelled"
+    text = await page.raw_text()
+    assert text == status["text"]
+    assert 50 < len(text) < len("".join(WORDS))
+    assert (await page.text_of("answer")).startswith("word0 word1")
+
+
+async def test_a_reload_reads_on_and_the_list_reopens(page: Page, system: System) -> None:
+    system.fake.play("brief", Answer(deltas=WORDS[:100], delay_s=0.02))
+    await page.ask("Count to a hundred", model="openai/brief")
+    await page.until_longer(50)
+    await page.open()  # in the middle
+    assert await page.until_state(*ENDED) == "done"
+    assert await page.raw_text() == "".join(WORDS[:100])
+
+    await page.open()
+    await page.click("new-chat")
+    assert await page.text_of("history-item") != ""
+    assert await page.script("return document.querySelectorAll('.message').length") == 0
+    await page.click("history-item")
+    assert await page.until_state(*ENDED) == "done"
+    assert await page.raw_text() == (await page.status())["text"] == "".join(WORDS[:100])
+    assert "word99" in await page.text_of("answer")
+    assert (await page.entry())["title"] == "Count to a hundred"
+
+
+async def test_a_deleted_stream_says_so(page: Page, system: System) -> None:
+    system.fake.play("brief", Answer(deltas=WORDS[:5]))
+    await page.ask("Count", model="openai/brief")
+    assert await page.until_state(*ENDED) == "done"
+    url = f"{page.url}/chat/{(await page.entry())['id']}"
+    delete = urllib.request.Request(url, method="DELETE")
+    await asyncio.to_thread(lambda: urllib.request.urlopen(delete, timeout=10).close())
+
+    await page.click("new-chat")
+    await page.click("history-item")
+    assert await page.until_state(*ENDED) == "error"
+    assert "deleted" in await page.text_of("problem")
+
+
+async def test_an_error_of_the_stream_is_not_a_lost_connection(page: Page, system: System) -> None:
+    system.fake.play("busy", Answer(status=429))
+    await page.ask("Hello", model="openai/busy")
+    assert await page.until_state(*ENDED) == "error"
+    assert "provider_rate_limited" in await page.text_of("problem")
+    assert (await page.figures())["connections"] == 1
+    assert (await page.status())["finish_reason"] == "error"
+
+
+async def test_another_attempt_shows_nothing_of_the_one_before(driver: Chrome, start_system: StartSystem) -> None:
+    system = await start_system(gateways=1, workers=1, lease_s=1)
+    told = Answer(deltas=['{"a": 1, "b": 2, '], reasoning=["Hm."], refusal=["No."], tools=(HALF_CALL,), end="hang")
+    system.fake.play("lost", told, Answer(deltas=['{"c": 3}']))
+    page = Page(driver, system.url)
+    await page.open()
+    await page.answer_as("JSON")
+    await page.ask("Hello", model="openai/lost")
+    before = await page.until_shown(lambda shown: bool(shown.calls and shown.tree))
+    assert before.value == {"a": 1, "b": 2}
+    assert (before.reasoning, before.refusal) == ("Hm.", "The model refusesNo.")
+    system.workers[0].stop()
+    system.workers[0].start()
+    assert await page.until_state(*ENDED) == "done"
+    after = await page.shown()
+    assert (after.value, after.raw) == ({"c": 3}, '{"c": 3}')
+    assert (after.reasoning, after.refusal, after.calls) == ("", "", [])

@@ -20,7 +20,7 @@ OWNER = "p"
 
 @asynccontextmanager
 async def hub_at(redis_url: str) -> AsyncIterator[tuple[Hub, Client]]:
-    """Yield a hub whose tasks run as in a gateway, and a client of the same Redis."""
+    """Yield a hub, with its tasks running as in a gateway, and a client of the same Redis."""
     settings = Settings(redis_url=redis_url)
     client, tails, reports = connect(redis_url), PipelineConnection(redis_url), PipelineConnection(redis_url)
     hub = Hub(client, tails, reports, StreamScripts(settings), settings, "g1")

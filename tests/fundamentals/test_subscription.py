@@ -1,5 +1,5 @@
 """A subscription delivers a stream to one client from any cursor: first from the log, then live, without gap or
-duplicate, up to an end that says how the stream ended."""
+duplicate, up to an end that reports how the stream ended."""
 
 import asyncio
 import json
@@ -179,7 +179,7 @@ async def test_a_deleted_stream_ends_as_cancelled(hub: Hub, stream: WrittenStrea
     assert (last["event"], data_of(last)["finish_reason"]) == ("done", "cancelled")
 
 
-async def test_a_stream_that_nobody_restores_ends_as_lost_but_not_at_once(
+async def test_a_stream_that_is_not_restored_ends_as_lost_after_a_delay(
     hub_and_client: tuple[Hub, Client], stream: WrittenStream
 ) -> None:
     hub, client = hub_and_client

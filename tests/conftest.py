@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.asking import KINDS, Make, settings_for
+from tests.provider_client import KINDS, Make, settings_for
 from tests.fakes import FakeProvider
 from tests.system import System
 from workers.providers.base import Provider

@@ -1,7 +1,8 @@
-"""The demo's other answers: JSON by a schema, tool calls, reasoning. (Its story is in test_providers.py.)"""
+"""The demo provider needs no key and always gives the same answer: a story, JSON by a schema, or a tool call."""
 
 import itertools
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.schemas.json_schema import violation
 from shared.settings import Settings
-from tests.asking import ask, collect, text_in
-from workers.providers.base import Delta, Finished, ReasoningDelta, ToolCallDelta
-from workers.providers.demo import STORY, THOUGHT, DemoProvider
+from tests.fakes import FakeProvider
+from tests.provider_client import ask, collect, settings_for, text_in
+from workers.providers.base import Delta, Finished, ModelList, ReasoningDelta, ToolCallDelta
+from workers.providers.demo import STORY, THOUGHT, DemoProvider, demo_text
 from workers.providers.demo_json import instance_of
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
@@ -205,3 +207,49 @@ async def test_who_asks_it_to_think_sees_thoughts_first(fields: dict[str, Any]) 
     assert "".join(delta.text for delta in came if isinstance(delta, ReasoningDelta)) == THOUGHT
     without = await answer(ask("demo", "Do not", **fields))
     assert [d for d in came if not isinstance(d, ReasoningDelta)][:-1] == without[:-1]
+
+
+def demo(fake: FakeProvider, tokens_per_s: float = 1e6) -> DemoProvider:
+    return DemoProvider(settings_for(fake, demo_tokens_per_s=tokens_per_s))
+
+
+async def test_the_demo_tells_one_story_whatever_it_is_asked(fake: FakeProvider) -> None:
+    first = await collect(demo(fake), ask("demo", "Hello there"))
+    second = await collect(demo(fake), ask("demo", "Something else"))
+    assert first == second
+    assert text_in(first) == STORY
+    assert "not a language model" in STORY
+    assert first[-1] == Finished("stop", Usage(input_tokens=2, output_tokens=len(first) - 1))
+    assert await demo(fake).list_models() == ModelList(("demo",))
+
+
+@pytest.mark.parametrize("prompt", ["Give me 500 words.", "please count to 500"])
+async def test_the_demo_counts_when_asked_to(fake: FakeProvider, prompt: str) -> None:
+    text = text_in(await collect(demo(fake), ask("demo", prompt)))
+    assert text == demo_text(ask("demo", prompt))
+    words = text.partition("\n\n")[2].split()
+    assert len(words) == 500
+    assert (words[0], words[-1]) == ("lake-1", "wheel-500")
+
+
+async def test_the_demo_honours_limit_and_stop(fake: FakeProvider) -> None:
+    limited = await collect(demo(fake), ask("demo", max_tokens=3))
+    assert len(limited) == 4
+    assert limited[-1] == Finished("length", Usage(input_tokens=3, output_tokens=3))
+    stopped = await collect(demo(fake), ask("demo", stop=["gate at its mouth", "daughter dug"]))
+    assert text_in(stopped) == STORY[: STORY.index("daughter dug")]
+    finished = stopped[-1]
+    assert isinstance(finished, Finished)
+    assert finished.reason == "stop"
+
+
+async def test_a_limit_that_is_just_enough_is_not_reached(fake: FakeProvider) -> None:
+    whole = await collect(demo(fake), ask("demo"))
+    assert await collect(demo(fake), ask("demo", max_tokens=len(whole) - 1)) == whole
+
+
+async def test_the_demo_keeps_its_pace(fake: FakeProvider) -> None:
+    begun_at = time.monotonic()
+    await collect(demo(fake, tokens_per_s=500), ask("demo", max_tokens=101))
+    took = time.monotonic() - begun_at
+    assert 0.2 <= took < 1

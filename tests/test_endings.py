@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.protocol import events
-from tests.asking import NETWORK, Make, ask, collect, failure, network, text_in
+from tests.provider_client import NETWORK, Make, ask, collect, failure, network, text_in
 from tests.fakes import Answer, FakeProvider, ToolCall
 from tests.raw_server import answering
 from tests.sse_client import Frame, text_of

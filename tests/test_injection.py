@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headrace.sse_decoder import SseDecoder
-from tests.asking import network
+from tests.provider_client import network
 from tests.fakes import Answer, ToolCall
 from tests.sse_client import Frame, SseConnection, text_of
 from tests.system import System, ask

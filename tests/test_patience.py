@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.asking import network
+from tests.provider_client import network
 from tests.conftest import IMPATIENT, StartSystem
 from tests.fakes import Answer, FakeProvider
 from tests.raw_server import full_listener

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shared.schemas import ChatRequest
-from tests.asking import Make, ask, collect, failure, network, text_in
+from tests.provider_client import Make, ask, collect, failure, network, text_in
 from tests.fakes import Answer, FakeProvider
 from tests.raw_server import answering
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from shared.errors import GenerationError
 from shared.protocol.events import Json
 from shared.schemas.json_schema import JsonSchema, violation
-from tests.asking import network
+from tests.provider_client import network
 from tests.fakes import Answer
 from tests.sse_client import Frame, text_of
 from tests.system import System

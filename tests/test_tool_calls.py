@@ -6,7 +6,7 @@ import pytest
 
 from shared.protocol import events
 from shared.protocol.events import Usage
-from tests.asking import Make, ask, collect, failure, network, text_in
+from tests.provider_client import Make, ask, collect, failure, network, text_in
 from tests.fakes import Answer, FakeProvider, ToolCall
 from tests.raw_server import answering
 from tests.sse_client import Frame

@@ -60,6 +60,6 @@ async def failure(provider: Provider, request: ChatRequest) -> ProviderError:
         await collect(provider, request)
     shown = "".join(traceback.format_exception(caught.value))
     for secret in (PROMPT, KEY, KEY[:8], KEY[-4:], "Incorrect API key"):
-        assert secret not in caught.value.message
+        assert secret not in caught.value.message + caught.value.detail
         assert secret not in shown
     return caught.value

@@ -1,0 +1,79 @@
+"""The models on offer are those the provider lists or the operator configures."""
+
+import asyncio
+
+import pytest
+
+from tests.fakes import FakeProvider
+from tests.provider_client import KEY, Make, network, settings_for
+from workers.providers import http_calls
+from workers.providers.base import ModelList
+from workers.providers.registry import configured_providers
+
+
+@network
+async def test_offer_is_what_the_provider_lists(fake: FakeProvider, make: Make, name: str) -> None:
+    fake.models = ("b", "a")
+    assert await make(name).list_models() == ModelList(("b", "a"))
+
+
+@network
+async def test_offer_is_what_the_operator_says_without_asking(fake: FakeProvider, make: Make, name: str) -> None:
+    fake.models = ("b", "a")
+    assert await make(name, **{f"{name}_models": "c, d"}).list_models() == ModelList(("c", "d"))
+
+
+@network
+@pytest.mark.parametrize("trouble", ["empty", "status", "silent", "down"])
+async def test_offer_is_open_where_the_provider_cannot_say(
+    fake: FakeProvider, make: Make, monkeypatch: pytest.MonkeyPatch, name: str, trouble: str
+) -> None:
+    provider = make(name)
+    match trouble:
+        case "empty":
+            fake.models = ()
+        case "status":
+            fake.list_status = 404
+        case "silent":
+            monkeypatch.setattr(http_calls, "LIST_TIMEOUT_S", 0.1)
+            fake.list_gate = asyncio.Event()
+        case "down":
+            await fake.stop()
+    assert await provider.list_models() == ModelList((), open=True)
+
+
+async def test_cancelling_an_offer_cancels_it(fake: FakeProvider, make: Make) -> None:
+    fake.list_gate = asyncio.Event()
+    asking = asyncio.create_task(make("openai").list_models())
+    await asyncio.sleep(0.05)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def test_providers_are_those_that_the_environment_names(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = {
+        "OPENAI_API_KEY": None,
+        "OPENAI_BASE_URL": None,
+        "ANTHROPIC_API_KEY": None,
+        "ANTHROPIC_BASE_URL": None,
+        "OLLAMA_HOST": None,
+    }
+    for variable in nothing:
+        monkeypatch.delenv(variable, raising=False)
+    rows: list[tuple[dict[str, object], set[str]]] = [
+        ({}, {"demo"}),
+        ({"OPENAI_API_KEY": KEY}, {"demo", "openai"}),
+        ({"OPENAI_BASE_URL": fake.openai_base_url}, {"demo", "openai"}),
+        ({"ANTHROPIC_API_KEY": KEY}, {"demo", "anthropic"}),
+        ({"ANTHROPIC_BASE_URL": fake.anthropic_base_url}, {"demo", "anthropic"}),
+        ({"OLLAMA_HOST": fake.ollama_host}, {"demo", "ollama"}),
+    ]
+    for given, names in rows:
+        providers = configured_providers(settings_for(fake, **nothing | given))
+        assert set(providers) == names
+        for name, provider in providers.items():
+            assert provider.name == name
+            await provider.aclose()

@@ -1,0 +1,118 @@
+"""Each provider gets the request in its own format, with nothing added, and the credentials that are configured."""
+
+from typing import Any
+
+import pytest
+
+from shared.errors import ProviderError
+from tests.fakes import FakeProvider
+from tests.provider_client import KEY, PROMPT, Make, ask, collect, text_in
+from workers.providers.anthropic_request import DEFAULT_MAX_TOKENS
+
+CONVERSATION = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Bye"},
+]
+PARAMETERS: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 9, "stop": ["X", "Y"]}
+PENALTIES: dict[str, Any] = {"frequency_penalty": 0.5, "presence_penalty": -0.5}
+
+
+async def test_what_openai_is_asked(fake: FakeProvider, make: Make) -> None:
+    await collect(make("openai"), ask("echo", messages=CONVERSATION, **PARAMETERS, **PENALTIES))
+    (call,) = fake.calls
+    assert call.headers["authorization"] == f"Bearer {KEY}"
+    assert call.request == {
+        "model": "echo",
+        "messages": CONVERSATION,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **PARAMETERS,
+        **PENALTIES,
+    }
+
+
+async def test_what_anthropic_is_asked(fake: FakeProvider, make: Make) -> None:
+    await collect(make("anthropic"), ask("echo", messages=CONVERSATION, **PARAMETERS))
+    (call,) = fake.calls
+    assert KEY in {call.headers.get("x-api-key"), call.headers.get("authorization", "").removeprefix("Bearer ")}
+    assert call.request == {
+        "model": "echo",
+        "system": "Be brief.\n\nBe kind.",
+        "messages": [m for m in CONVERSATION if m["role"] != "system"],
+        "stream": True,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_tokens": 9,
+        "stop_sequences": ["X", "Y"],
+    }
+
+
+async def test_what_ollama_is_asked(fake: FakeProvider, make: Make) -> None:
+    await collect(make("ollama"), ask("echo", messages=CONVERSATION, **PARAMETERS, **PENALTIES))
+    asked = fake.calls[0].request
+    assert asked["messages"] == CONVERSATION
+    assert asked["options"] == {"temperature": 0.5, "top_p": 0.9, "num_predict": 9, "stop": ["X", "Y"], **PENALTIES}
+
+
+async def test_one_call_at_most(fake: FakeProvider, make: Make) -> None:
+    tool = {"type": "function", "function": {"name": "one"}}
+    for name in ("openai", "anthropic"):
+        await collect(make(name), ask("echo", tools=[tool], parallel_tool_calls=False))
+    openai, anthropic = fake.calls
+    assert openai.request["parallel_tool_calls"] is False
+    assert anthropic.request["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("anthropic", PENALTIES),
+        ("ollama", {"parallel_tool_calls": False, "tools": [{"type": "function", "function": {"name": "one"}}]}),
+    ],
+)
+async def test_what_a_provider_cannot_do_it_refuses(make: Make, name: str, asked: dict[str, Any]) -> None:
+    with pytest.raises(ProviderError, match=name):
+        await collect(make(name), ask("echo", **asked))
+
+
+async def test_nothing_is_asked_that_the_client_did_not_ask(fake: FakeProvider, make: Make) -> None:
+    for name in ("openai", "anthropic", "ollama"):
+        await collect(make(name), ask("echo"))
+    messages = [{"role": "user", "content": PROMPT}]
+    common = {"model": "echo", "messages": messages, "stream": True}
+    openai, anthropic, ollama = (call.request for call in fake.calls)
+    assert openai == {**common, "stream_options": {"include_usage": True}}
+    assert anthropic == {**common, "max_tokens": DEFAULT_MAX_TOKENS}
+    assert ollama == common
+
+
+async def test_the_environment_redirects_nothing(
+    fake: FakeProvider, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "OLLAMA_HOST"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.setenv(variable, "test-key-of-someone-else")
+    for name in ("openai", "anthropic", "ollama"):
+        assert text_in(await collect(make(name), ask("echo"))) == PROMPT
+    assert all("someone-else" not in str(call.headers) for call in fake.calls)
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+async def test_a_server_without_keys_needs_none(
+    fake: FakeProvider, make: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    provider = make(name, OPENAI_API_KEY=None, ANTHROPIC_API_KEY=None)
+    assert text_in(await collect(provider, ask("echo"))) == PROMPT
+    assert fake.calls[0].headers["authorization"] == "Bearer none"
+
+
+async def test_openai_itself_gets_the_newer_name_of_the_limit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert vars(make("openai", OPENAI_BASE_URL=None))["_newer_limit"] is True
+    assert vars(make("openai"))["_newer_limit"] is False

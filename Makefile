@@ -1,78 +1,81 @@
-# Needs Python 3.11 or newer and nothing else; everything is installed into .venv.
+# Requires Python 3.11 or newer and nothing else. Everything is installed into .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility chaos check check-deploy audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
+.PHONY: help run test compatibility chaos nightly check check-deploy audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
 
-help:  ## What there is
+help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-run: $(VENV)/installed  ## The whole system on an embedded broker, with the chat page, on http://localhost:8000
+run: $(VENV)/installed  ## Start the whole system on an embedded broker, with the chat page, on http://localhost:8000
 	@$(BIN)/headrace up $(ARGS)
 
-test: $(VENV)/installed-dev $(VENV)/installed-node  ## All tests, on real processes (ARGS="-k name" for some)
+test: $(VENV)/installed-dev $(VENV)/installed-node  ## Run all tests, on real processes (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
-compatibility: $(VENV)/installed-dev $(VENV)/installed-node  ## Every client against every provider; writes the table of docs/compatibility.md
+compatibility: $(VENV)/installed-dev $(VENV)/installed-node  ## Test every client against every provider, and write the table of docs/compatibility.md
 	@$(BIN)/python -m tests.conformance $(ARGS)
 
-chaos: $(VENV)/installed-dev  ## Random faults on a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
+chaos: $(VENV)/installed-dev  ## Inject random faults into a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-check: $(VENV)/installed-dev audit  ## Linter, formatter, types, import rules, known vulnerabilities
+nightly:  ## Run the long checks: chaos, mutations of the scripts, the model of the protocol, micro benchmarks
+	@.ci/nightly
+
+check: $(VENV)/installed-dev audit  ## Check lint, format, types, import rules and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-check-deploy: $(VENV)/deploy/installed  ## Dockerfile, docker-compose.yml and Kubernetes manifests, by linter and schemas
+check-deploy: $(VENV)/deploy/installed  ## Check the Dockerfile, docker-compose.yml and the Kubernetes manifests, by linter and schemas
 	$(VENV)/deploy/bin/hadolint deploy/Dockerfile
 	$(VENV)/deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(VENV)/deploy/bin/kubernetes-validate --strict --quiet --no-warn $(filter-out %-scaling.yaml,$(wildcard deploy/k8s/*.yaml))
 
-audit: $(VENV)/audit/installed  ## What is known of the locked dependencies
+audit: $(VENV)/audit/installed  ## Check the locked dependencies for known vulnerabilities
 	@$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit requirements.lock requirements-dev.lock
 
 lock: $(VENV)/lock/installed  ## Lock the newest dependencies that pyproject.toml allows, for all platforms
 	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml -o requirements.lock
 	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 
-format: $(VENV)/installed-dev  ## Put the code into shape
+format: $(VENV)/installed-dev  ## Fix lint and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed-dev  ## Headrace beside others, report in bench/results (ARGS="--shapes 100x30 --rounds 1" for a taste)
+bench: $(VENV)/installed-dev  ## Benchmark Headrace beside others, report in bench/results (ARGS="--shapes 100x30 --rounds 1" for a short run)
 	@$(BIN)/python -m bench $(ARGS)
 
-bench-curve: $(VENV)/installed-dev  ## CPU per token by number of streams and by tick
+bench-curve: $(VENV)/installed-dev  ## Measure CPU per token by number of streams and by tick
 	@$(BIN)/python -m bench.curve $(ARGS)
 
 bench-peers: $(VENV)/installed-dev  ## Install LiteLLM and resumable-stream into throwaway folders, for make bench
 	@$(BIN)/python -m bench.peers
 
-bench-micro: $(VENV)/installed-dev  ## The hot functions against a reference loop; fails where one got slower by a quarter
+bench-micro: $(VENV)/installed-dev  ## Measure the hot functions against a reference loop; fails if one got slower by a quarter
 	@$(BIN)/python -m bench.micro $(ARGS)
 
-bench-queue: $(VENV)/installed-dev  ## Enqueue to job start, idle and with 300 jobs in progress elsewhere
+bench-queue: $(VENV)/installed-dev  ## Measure enqueue to job start, idle and with 300 jobs in progress elsewhere
 	@$(BIN)/python -m bench.queue_latency $(ARGS)
 
-bench-json: $(VENV)/installed-dev  ## CPU of reading a JSON answer while it comes, by size and by length of the deltas
+bench-json: $(VENV)/installed-dev  ## Measure the CPU of reading a JSON answer while it arrives, by size and by length of the deltas
 	@$(BIN)/python -m bench.json_curve $(ARGS)
 
-bench-nginx: $(VENV)/installed-dev  ## Times between tokens through nginx beside direct ones
+bench-nginx: $(VENV)/installed-dev  ## Measure the time between tokens, direct and through nginx
 	@$(BIN)/python -m bench.through_nginx $(ARGS)
 
-clean:  ## Forget the virtual environment and all data of `make run`
+clean:  ## Delete the virtual environment and all data of `make run`
 	rm -rf $(VENV) .headrace .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("Headrace needs Python 3.11 or newer; say make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -c 'import sys; sys.exit("Python is too old: Headrace requires 3.11 or newer; run make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 
-# What was tested is what is installed: the lock has the hash of every file. The second line adds this folder alone.
+# The lock has the hash of every file, so exactly the tested files are installed. The second line adds only this folder.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 $(VENV)/installed: pyproject.toml requirements.lock | $(VENV)/bin/python

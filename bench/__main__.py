@@ -1,9 +1,9 @@
-"""Headrace beside others, everything on loopback.
+"""Benchmarks Headrace beside others, everything on loopback.
 
     python -m bench --shapes 100x30,unpaced --targets headrace,direct --rounds 5
 
-Rounds are interleaved: A, B, C, A, B, C, each target freshly started and warmed up. A target that fails says so in
-the table, and the run goes on. Figures are medians; ``bench/results/`` has all of it.
+Rounds are interleaved: A, B, C, A, B, C, each target freshly started and warmed up. If a target fails, the table has
+the error, and the run goes on. Figures are medians; ``bench/results/`` has every round.
 """
 
 import argparse
@@ -24,33 +24,33 @@ from bench.targets import registry
 
 
 def main() -> None:
-    asked = _arguments()
-    settings = dict(pair.split("=", 1) for pair in asked.set)
+    options = _arguments()
+    settings = dict(pair.split("=", 1) for pair in options.set)
     present = []
-    for name in asked.targets:
+    for name in options.targets:
         if registry.make(name, settings) is None:
             print(f"{name}: not installed")
         else:
             present.append(name)
     if not present:
-        sys.exit("nothing to measure")
-    asyncio.run(_run(asked, present, settings))
+        sys.exit("--targets: none of them is installed; run make bench-peers")
+    asyncio.run(_run(options, present, settings))
 
 
-async def _run(asked: argparse.Namespace, targets: Sequence[str], settings: Mapping[str, str]) -> None:
-    """What is measured is saved after each shape: a run takes long, and may be broken off."""
+async def _run(options: argparse.Namespace, targets: Sequence[str], settings: Mapping[str, str]) -> None:
+    """Save the results after each shape: a run takes long, and may be interrupted."""
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
     records: list[Record] = []
     provider = ProviderProcess()
     await provider.start()
     try:
-        for name in asked.shapes:
+        for name in options.shapes:
             shape = SHAPES[name]
             print(f"\n{shape.name}: {shape.title}", flush=True)
-            mine = await _rounds(shape, targets, asked.rounds, provider, asked.seconds, settings)
-            print(shape_table(shape, {target: s for (_, target), s in summarize(mine).items()}), flush=True)
-            records += mine
-            path = report.write(asked.name, records, command, asked.seconds)
+            shape_records = await _rounds(shape, targets, options.rounds, provider, options.seconds, settings)
+            print(shape_table(shape, {target: s for (_, target), s in summarize(shape_records).items()}), flush=True)
+            records += shape_records
+            path = report.write(options.name, records, command, options.seconds)
     finally:
         await provider.stop()
     print("\n\n".join(["", *report.tables(records)]))
@@ -65,7 +65,7 @@ async def _rounds(
     seconds: float,
     settings: Mapping[str, str],
 ) -> list[Record]:
-    """What failed once is not tried again: a target that cannot hold a shape takes the longest to show it."""
+    """Skip a target that has failed once: one that cannot hold a shape takes the longest to fail."""
     records: list[Record] = []
     for number in range(1, rounds + 1):
         broken = {record.target for record in records if record.error is not None}
@@ -74,11 +74,11 @@ async def _rounds(
             if target is not None and name not in broken:
                 record = await attempt(Record(shape.name, name, number), target, provider, seconds, shape.measure)
                 records.append(record)
-                print(f"  round {number} {name}: {_told(shape, record)}", flush=True)
+                print(f"  round {number} {name}: {_summary(shape, record)}", flush=True)
     return records
 
 
-def _told(shape: Shape, record: Record) -> str:
+def _summary(shape: Shape, record: Record) -> str:
     if record.error is not None:
         return record.error
     known = (name for name in shape.figures if name in record.values)
@@ -90,19 +90,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shapes", type=_known(SHAPES), default=list(SHAPES), help=", ".join(SHAPES))
     parser.add_argument("--targets", type=_known(registry.NAMES), default=list(registry.NAMES))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8, help="how long a paced answer lasts")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="environment for Headrace")
-    parser.add_argument("--name", default="latest", help="of the files in bench/results")
+    parser.add_argument("--seconds", type=float, default=8, help="duration of a paced answer")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="environment variable for Headrace"
+    )
+    parser.add_argument("--name", default="latest", help="base name of the files in bench/results")
     return parser.parse_args()
 
 
 def _known(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """A parser of comma-separated names."""
+    """Return a parser of comma-separated names."""
 
     def parse(text: str) -> list[str]:
         names = text.split(",")
         if unknown := set(names) - set(known):
-            raise argparse.ArgumentTypeError(f"no such {', '.join(unknown)}; there are {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; available: {', '.join(known)}")
         return names
 
     return parse

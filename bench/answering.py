@@ -1,4 +1,4 @@
-"""One streamed answer of the fake provider: Chat Completions chunks, formatted once, around a stamp."""
+"""Streamed answer of the fake provider: Chat Completions chunks, formatted once, around a stamp."""
 
 import asyncio
 import json
@@ -10,12 +10,12 @@ from bench.metronome import Metronome
 from bench.pace import STAMP, STAMP_BYTES, Pace
 
 _HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-#: Phases of streams that began together: steps by the golden ratio spread any number of them evenly.
+#: Phases of streams that began together: steps of the golden ratio spread any number of them evenly.
 _GOLDEN: Final = 0.6180339887
 
 
 class Answer:
-    """``number``: of the answer in this process. ``on_end`` is called after the last byte was handed over."""
+    """Sends one answer. ``number`` counts the answers of this process; ``on_end`` is called after the last byte."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Answer:
         self._over = False
 
     def begin(self) -> None:
-        """The first token leaves at once; the others keep the stream's own phase."""
+        """Send the first token at once; the others keep the stream's own phase."""
         self._transport.write(_HEAD + self._choice({"role": "assistant", "content": ""}))
         if self._pace.tokens is None:
             self._send()
@@ -70,7 +70,7 @@ class Answer:
                 self._metronome.add(0, self._beat)
 
     def stop(self) -> None:
-        """The client has gone."""
+        """Stop, because the client has gone."""
         self._over = True
 
     def _beat(self) -> float | None:
@@ -90,7 +90,7 @@ class Answer:
         self._seq += 1
 
     def _flood(self) -> None:
-        """One send in each turn of the loop, as long as the socket takes it."""
+        """Send once in each turn of the loop, as long as the socket accepts it."""
         assert self._pace.tokens is not None
         if self._over:
             return
@@ -120,7 +120,7 @@ class Answer:
         return _chunk(b"data: %b\n\n" % _json({**self._envelope, "choices": [choice]}))
 
     def _template(self) -> bytes:
-        """A whole HTTP chunk with a place for the stamp. The model's name holds no percent sign."""
+        """Return a whole HTTP chunk with a placeholder for the stamp. The model's name has no percent sign."""
         filler = "~" * (self._pace.size - STAMP_BYTES)
         framed = self._choice({"content": "#" * STAMP_BYTES + filler})
         return framed.replace(b"#" * STAMP_BYTES, STAMP)

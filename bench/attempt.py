@@ -1,4 +1,4 @@
-"""One round of one target under one shape, whatever comes of it."""
+"""One round of one target under one shape, with its values or its error."""
 
 from collections.abc import Awaitable, Callable
 
@@ -7,7 +7,7 @@ from bench.results import Record
 from bench.stage import Stage, Values, on_fresh_stage
 from bench.targets.base import Target
 
-_MOST_TOLD = 120
+_ERROR_LENGTH = 120
 
 
 async def attempt(
@@ -17,10 +17,10 @@ async def attempt(
     seconds: float,
     measure: Callable[[Stage], Awaitable[Values]],
 ) -> Record:
-    """``record`` with its values, or with the reason why there are none."""
+    """Return ``record`` with its values, or with the error."""
     try:
         values = await on_fresh_stage(target, provider, seconds, measure)
-    except Exception as error:  # noqa: BLE001  whatever it is belongs into the table
-        told = str(error) or type(error).__name__
-        return record.failed(" ".join(told.split())[-_MOST_TOLD:])
+    except Exception as error:  # noqa: BLE001  the table has every error
+        message = str(error) or type(error).__name__
+        return record.failed(" ".join(message.split())[-_ERROR_LENGTH:])
     return record.with_values(values)

@@ -1,7 +1,7 @@
-"""What Redis' own part costs, for ``capacity.json``: ``python -m bench.broker_costs``. A few seconds.
+"""CPU costs of Redis alone, for ``capacity.json``: ``python -m bench.broker_costs`` takes a few seconds.
 
-A hundred streams on a Redis of its own, no gateway and no worker: so these are floors. CPU is the server's, from
-/proc, and ours; a pipeline of a hundred, or one command alone, is repeated.
+A hundred streams are on a Redis of their own, without gateway and worker, so the costs are floors. CPU is the
+server's, from /proc, and ours. A pipeline of a hundred, or one command alone, is repeated.
 """
 
 import tempfile
@@ -35,7 +35,8 @@ _SCRIPTS: Final = StreamScripts(Settings())
 
 
 class Costs:
-    """By name, µs of CPU of the server and of ours for each of ``count``; what is measured again counts alone."""
+    """CPU of the server and of this process, by name, in µs for each of ``count``. A later measurement replaces an
+    earlier one of the same name."""
 
     def __init__(self, pid: int) -> None:
         self.rows: dict[str, list[str]] = {"": ["", "Redis us", "ours us"]}
@@ -82,8 +83,8 @@ async def _measure(client: Client, line: PipelineConnection, costs: Costs) -> No
 
     for _ in range(_TOKENS // _ROUNDS):
         await run_scripts(line, _acknowledgements(holders, written))
-        await costs.measure("append, one event, one gateway told", _STREAMS, append)
-    told = await _used_bytes(client)
+        await costs.measure("append, one event, one gateway notified", _STREAMS, append)
+    filled = await _used_bytes(client)
 
     keys = [tail_key(holder.stream_id) for holder in holders]
     cursors = [f"{holder.epoch}-{written - 1}" for holder in holders]
@@ -99,8 +100,8 @@ async def _measure(client: Client, line: PipelineConnection, costs: Costs) -> No
     await costs.measure("an exchange beside its commands", 1, lambda: line.exchange_packed(ping, 1), rounds=3000)
 
     print(aligned(list(costs.rows.values())))
-    print(f"\nKiB a stream before its first token: {(begun - empty) / _STREAMS / 1024:.1f} (what is shared, in it)")
-    print(f"bytes a token in log and tail, one an event: {(told - begun) / _STREAMS / (written - 1):.0f}")
+    print(f"\nKiB a stream before its first token: {(begun - empty) / _STREAMS / 1024:.1f} (shared keys included)")
+    print(f"bytes a token in log and tail, one an event: {(filled - begun) / _STREAMS / (written - 1):.0f}")
 
 
 async def _stream(line: PipelineConnection) -> Holder:

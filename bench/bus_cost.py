@@ -1,7 +1,7 @@
-"""What a PUBLISH costs every node of a Redis Cluster, for ``capacity.json``: ``python -m bench.bus_cost``.
+"""CPU costs of PUBLISH for every node of a Redis Cluster, for ``capacity.json``: ``python -m bench.bus_cost``.
 
-Three nodes on this machine for some seconds. PUBLISH is told to all nodes, also out of a script; SPUBLISH stays in
-its shard. Needs a redis-server or valkey-server on the path.
+Starts three nodes on this machine for some seconds. PUBLISH goes to all nodes, also from a script; SPUBLISH stays in
+its shard. Requires redis-server or valkey-server on the path.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from tests.ports import free_port
 
 _BOUNDS: Final = (0, 5461, 10_922, 16_384)  # of the nodes' slots
 _PIPELINES, _TOGETHER = 100, 200
-_CHANNEL: Final = "{06}hr:gateway:g00112233"  # its slot is the first node's
+_CHANNEL: Final = "{06}hr:gateway:g00112233"  # the first node has its slot
 _BUS_OFFSET: Final = 10_000  # above a node's port
 
 
 def main() -> None:
     binary = shutil.which("valkey-server") or shutil.which("redis-server")
     if binary is None:
-        sys.exit("needs a redis-server or valkey-server")
+        sys.exit("no redis-server or valkey-server on the path; install one of them")
     with ExitStack() as stack:
         ports, nodes = [], []
         for _ in _BOUNDS[1:]:
@@ -50,7 +50,7 @@ async def _measure(ports: list[int], pids: list[int]) -> None:
     try:
         async with asyncio.timeout(30):
             await _join(clients, ports)
-        rows = [["us of CPU for each, by node", "the one that is told", "another", "another"]]
+        rows = [["us of CPU for each, by node", "the node that is called", "another", "another"]]
         for command in (("PUBLISH", _CHANNEL, "x" * 34), ("SPUBLISH", _CHANNEL, "x" * 34), ("ECHO", "x" * 34)):
             before = [cpu_s(pid) for pid in pids]
             for _ in range(_PIPELINES):
@@ -58,7 +58,7 @@ async def _measure(ports: list[int], pids: list[int]) -> None:
                     for _ in range(_TOGETHER):
                         pipe.execute_command(*command)
                     await pipe.execute()
-            await asyncio.sleep(0.3)  # what is on its way to the others
+            await asyncio.sleep(0.3)  # messages on their way to the other nodes
             spent = [cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)]
             rows.append([command[0], *(f"{s / _PIPELINES / _TOGETHER * 1e6:.2f}" for s in spent)])
         print(aligned(rows))
@@ -87,7 +87,7 @@ async def _cluster(client: Redis, *words: str | int) -> Any:
 
 
 def _port_with_room() -> int:
-    """Whose bus port exists too."""
+    """Return a free port with a valid bus port above it."""
     while (port := free_port()) > 65_535 - _BUS_OFFSET:
         pass
     return port

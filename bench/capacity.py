@@ -1,6 +1,6 @@
-"""The capacity model, and its simulation, as Markdown for docs/performance.md: ``python -m bench.capacity``.
+"""Capacity model and its simulation, as Markdown for docs/performance.md: ``python -m bench.capacity``.
 
-Constants are in ``capacity.json``. No cluster is run; docs/performance.md says what that leaves open.
+Constants are in ``capacity.json``. No cluster is run; docs/performance.md describes the limits of the model.
 """
 
 import argparse
@@ -18,24 +18,24 @@ Sized = tuple[Demand, Plan]
 
 
 def main() -> None:
-    asked = _arguments()
+    options = _arguments()
     c = load()
-    hub_s = c.gathered_s.gateway if asked.hub_tick_s is None else asked.hub_tick_s
-    c = replace(c, buckets=asked.buckets or c.buckets, gathered_s=replace(c.gathered_s, gateway=hub_s))
+    hub_s = c.gathered_s.gateway if options.hub_tick_s is None else options.hub_tick_s
+    c = replace(c, buckets=options.buckets or c.buckets, gathered_s=replace(c.gathered_s, gateway=hub_s))
     sized: list[Sized] = []
-    for streams in asked.streams:
-        demand = Demand(streams, asked.tokens_per_s, asked.duty, asked.answer_tokens, asked.retention_s)
+    for streams in options.streams:
+        demand = Demand(streams, options.tokens_per_s, options.duty, options.answer_tokens, options.retention_s)
         sized.append((demand, plan(c, demand)))
-    said = (
-        f"{asked.tokens_per_s:g} tokens/s a stream, {asked.duty:.0%} of the streams generating, "
-        f"{asked.answer_tokens:g} tokens an answer, answers kept for {asked.retention_s:g} s, "
+    assumptions = (
+        f"{options.tokens_per_s:g} tokens/s a stream, {options.duty:.0%} of the streams generating, "
+        f"{options.answer_tokens:g} tokens an answer, answers kept for {options.retention_s:g} s, "
         f"planned to {c.limits.utilisation:.0%} of each core."
     )
     parts = {
-        "Processes": f"{said}\n\n{_processes(c, sized)}",
+        "Processes": f"{assumptions}\n\n{_processes(c, sized)}",
         "Limits: share used, bold where broken": _limits(c, sized),
         "Redis memory, GiB, by retention": _retentions(c, sized),
-        f"Simulation, seed {asked.seed}": _simulation(c, sized, asked.seed),
+        f"Simulation, seed {options.seed}": _simulation(c, sized, options.seed),
     }
     print("\n\n".join(f"### {title}\n\n{text}" for title, text in parts.items()))
 
@@ -89,13 +89,13 @@ def _share(share: float) -> str:
 def _retentions(c: Constants, sized: Sequence[Sized]) -> str:
     rows = [["", *(f"{demand.streams:,}" for demand, _ in sized)]]
     for name, retention_s in _RETENTIONS.items():
-        kept = (redis_memory_gib(c, replace(demand, retention_s=retention_s)) for demand, _ in sized)
-        rows.append([name, *(f"{gib:,.1f}" for gib in kept)])
+        gib_by_demand = (redis_memory_gib(c, replace(demand, retention_s=retention_s)) for demand, _ in sized)
+        rows.append([name, *(f"{gib:,.1f}" for gib in gib_by_demand)])
     return aligned(rows)
 
 
 def _simulation(c: Constants, sized: Sequence[Sized], seed: int) -> str:
-    """Hottest and reckoned against what the model says."""
+    """Return the hottest processes of a simulation, and its numbers beside the model's."""
     rows = [["streams", "shards", "hottest shard", "its core, busy", "buckets dealt by hand", "hottest gateway"]]
     rows[0] += ["its core, busy", "hottest worker", "XREADs at once (model)", "shards (model)"]
     for demand, p in sized:
@@ -121,12 +121,12 @@ def _simulation(c: Constants, sized: Sequence[Sized], seed: int) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=__doc__.partition("\n")[0])
     parser.add_argument("--streams", type=_numbers, default=[1_000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--tokens-per-s", type=float, default=30, help="of a stream that generates")
+    parser.add_argument("--tokens-per-s", type=float, default=30, help="rate of a stream that generates")
     parser.add_argument("--duty", type=float, default=1, help="share of the streams that generate")
     parser.add_argument("--answer-tokens", type=float, default=500, help="mean length of an answer")
-    parser.add_argument("--retention-s", type=float, default=600, help="how long an ended answer is kept")
-    parser.add_argument("--buckets", type=int, help="as if there were so many; shared/protocol/ids.py has 256")
-    parser.add_argument("--hub-tick-s", type=float, help="as if the hub gathered for so long")
+    parser.add_argument("--retention-s", type=float, default=600, help="time for which an ended answer is kept")
+    parser.add_argument("--buckets", type=int, help="number of buckets instead of the 256 of shared/protocol/ids.py")
+    parser.add_argument("--hub-tick-s", type=float, help="tick of the hub, which has none")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 

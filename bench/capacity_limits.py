@@ -1,4 +1,4 @@
-"""What more processes do not help against: how far a plan is from each such limit, and where each is reached."""
+"""Limits that more processes cannot remove: how far a plan is from each, and the load that reaches it."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -12,7 +12,8 @@ _MOST: Final = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """``share``: of what is there; above 1 it is broken. ``fixable``: by a change of our code that is known."""
+    """One limit. ``share`` is the used part; above 1 the limit is broken. ``fixable``: a known change of our code
+    removes it."""
 
     name: str
     share: float
@@ -53,7 +54,7 @@ def limits(c: Constants, demand: Demand, planned: Plan) -> list[Limit]:
 
 
 def broken_from(c: Constants, demand: Demand, index: int) -> int | None:
-    """The number of streams at which limit ``index`` is reached, other things equal; None: beyond ten million."""
+    """Return the number of streams that reaches limit ``index``, other things equal; None beyond ten million."""
     low, high = _FEWEST, _MOST
     if not _is_broken(c, demand, index, high):
         return None
@@ -72,7 +73,7 @@ def _is_broken(c: Constants, demand: Demand, index: int, streams: int) -> bool:
 
 
 def to_clients_gbit_s(c: Constants, demand: Demand) -> float:
-    """What leaves for good, and is paid for."""
+    """Return the traffic to clients, which providers of networks charge for."""
     return _gbit(demand.tokens * c.to_client_bytes)
 
 

@@ -1,7 +1,7 @@
-"""How many processes a number of streams needs: constants times rates, and what many shards add to both sides.
+"""Model of the processes that a number of streams needs: constants times rates, plus the cost of many shards.
 
-A model: every process has one core, all streams are alike, nothing fails. The part that is not a multiplication is
-what a process pays for each Redis shard that it talks to at a time, which depends on how many of both there are.
+Every process has one core, all streams are alike, nothing fails. One part is not a multiplication: the cost for each
+Redis shard that a process talks to at a time depends on the number of both.
 """
 
 import json
@@ -26,7 +26,7 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process, or one Redis shard on a machine of its own, has."""
+    """Resources of one process, or of one Redis shard on a machine of its own."""
 
     utilisation: float
     file_descriptors: int
@@ -40,16 +40,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """As in ``capacity.json``, where each says what it was taken from."""
+    """Constants of ``capacity.json``, which names the source of each."""
 
     cpu_us_per_token: Roles
     cpu_us_per_request: Roles
     cpu_us_per_waiting_stream_s: Roles
     cpu_us_per_exchange: Roles
     cpu_us_per_xread: Roles
-    gathered_s: Roles  # for how long what comes goes into one exchange
+    gathered_s: Roles  # time over which tokens go into one exchange
     kib_per_stream: Roles
-    bus_us_per_publish: float  # of a node: what it tells and what it is told, together
+    bus_us_per_publish: float  # of a node: sending and receiving together
     bus_bytes_per_publish: float
     queue_us_per_request: float
     redis_bytes_per_token: float
@@ -61,8 +61,8 @@ class Constants:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """``duty``: share of the streams that are generating; the others are open and wait. ``retention_s``: how long an
-    answer is kept after its end."""
+    """Load to plan for. ``duty``: share of the streams that generate; the others are open and wait.
+    ``retention_s``: time for which an answer is kept after its end."""
 
     streams: int
     tokens_per_s: float
@@ -72,18 +72,18 @@ class Demand:
 
     @property
     def tokens(self) -> float:
-        """Of all streams, a second."""
+        """Tokens a second, of all streams."""
         return self.streams * self.duty * self.tokens_per_s
 
     @property
     def requests(self) -> float:
-        """A second, in a steady state."""
+        """Requests a second, in a steady state."""
         return self.tokens / self.answer_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``shards`` is the larger of what CPU and memory ask for. ``cores``: in use, not bought."""
+    """Number of processes. ``shards`` is the larger of the needs of CPU and memory. ``cores``: in use, not bought."""
 
     gateways: int
     workers: int
@@ -98,33 +98,33 @@ class Plan:
 
 
 def load(path: Path = FILE) -> Constants:
-    told: dict[str, dict[str, Any]] = json.loads(path.read_text(), object_hook=_without_sources)
-    bytes_per_token = told["network_bytes_per_token"]
+    values: dict[str, dict[str, Any]] = json.loads(path.read_text(), object_hook=_without_sources)
+    bytes_per_token = values["network_bytes_per_token"]
     return Constants(
-        cpu_us_per_token=Roles(**told["cpu_us_per_token"]),
-        cpu_us_per_request=Roles(**told["cpu_us_per_request"]),
-        cpu_us_per_waiting_stream_s=Roles(**told["cpu_us_per_waiting_stream_s"]),
-        cpu_us_per_exchange=Roles(**told["cpu_us_per_exchange"]),
-        cpu_us_per_xread=Roles(**told["cpu_us_per_xread"]),
-        gathered_s=Roles(**told["gathered_s"]),
-        kib_per_stream=Roles(**told["kib_per_stream"]),
-        bus_us_per_publish=sum(told["bus_us_per_publish"].values()),
-        bus_bytes_per_publish=told["bus_bytes_per_publish"]["value"],
-        queue_us_per_request=told["queue_us_per_request"]["value"],
-        redis_bytes_per_token=told["redis_bytes_per_token"]["value"],
+        cpu_us_per_token=Roles(**values["cpu_us_per_token"]),
+        cpu_us_per_request=Roles(**values["cpu_us_per_request"]),
+        cpu_us_per_waiting_stream_s=Roles(**values["cpu_us_per_waiting_stream_s"]),
+        cpu_us_per_exchange=Roles(**values["cpu_us_per_exchange"]),
+        cpu_us_per_xread=Roles(**values["cpu_us_per_xread"]),
+        gathered_s=Roles(**values["gathered_s"]),
+        kib_per_stream=Roles(**values["kib_per_stream"]),
+        bus_us_per_publish=sum(values["bus_us_per_publish"].values()),
+        bus_bytes_per_publish=values["bus_bytes_per_publish"]["value"],
+        queue_us_per_request=values["queue_us_per_request"]["value"],
+        redis_bytes_per_token=values["redis_bytes_per_token"]["value"],
         to_client_bytes=bytes_per_token["to_client"],
         redis_network_bytes=max(bytes_per_token["into_redis"], bytes_per_token["out_of_redis"]),
-        buckets=told["buckets"]["value"],
-        limits=Limits(**told["limits"]),
+        buckets=values["buckets"]["value"],
+        limits=Limits(**values["limits"]),
     )
 
 
-def _without_sources(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name not in {"from", "comment"}}
+def _without_sources(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in {"from", "comment"}}
 
 
 def plan(c: Constants, demand: Demand) -> Plan:
-    """Processes are added until none is planned beyond ``utilisation``. Ends: a token costs one exchange at most."""
+    """Add processes until none is planned beyond ``utilisation``. This ends: a token costs one exchange at most."""
     redis_gib = redis_memory_gib(c, demand)
     for_memory = ceil(redis_gib / (c.limits.utilisation * c.limits.redis_gib))
     gateways, workers, shards = 1, 1, for_memory
@@ -141,14 +141,14 @@ def plan(c: Constants, demand: Demand) -> Plan:
 
 
 def redis_memory_gib(c: Constants, demand: Demand) -> float:
-    """Open streams, half-way through their answers, and ended ones until their retention ends."""
+    """Return the memory of open streams, half-way through their answers, and of ended ones until retention ends."""
     half = c.kib_per_stream.redis + c.redis_bytes_per_token * demand.answer_tokens / 2 / 1024
     whole = c.kib_per_stream.redis + c.redis_bytes_per_token * demand.answer_tokens / 1024
     return (demand.streams * half + demand.requests * demand.retention_s * whole) / _KIB_PER_GIB
 
 
 def hit(count: float, tokens: float) -> float:
-    """Of ``count`` places, how many get at least one of ``tokens`` that fall at random."""
+    """Return how many of ``count`` places get at least one of ``tokens`` that fall at random."""
     return count * (1 - exp(-tokens / count))
 
 
@@ -160,7 +160,7 @@ def _processes(c: Constants, demand: Demand, cores: float, kib_per_stream: float
 
 
 def _cores(c: Constants, demand: Demand, gateways: int, workers: int, shards: int) -> Roles:
-    """The first exchange and XREAD of those that go together are in the cost of a token."""
+    """Return the cores in use. The first exchange and XREAD of a batch are in the cost of a token."""
     gathered, exchange, xread = c.gathered_s, c.cpu_us_per_exchange, c.cpu_us_per_xread
     by_gateways = gateways * _beyond_first(shards, gathered.gateway, demand.tokens / gateways)
     by_workers = workers * _beyond_first(shards, gathered.worker, demand.tokens / workers)
@@ -175,12 +175,12 @@ def _cores(c: Constants, demand: Demand, gateways: int, workers: int, shards: in
 
 
 def _beyond_first(places: int, gathered_s: float, tokens_per_s: float) -> float:
-    """Of one process, a second."""
+    """Return the exchanges of one process a second, less the first of each batch."""
     return max(0.0, hit(places, tokens_per_s * gathered_s) - 1) / gathered_s
 
 
 def _common(c: Constants, demand: Demand, role: str) -> float:
-    """Cores, however they are divided."""
+    """Return the cores of one role, independent of the number of processes."""
     waiting = demand.streams * (1 - demand.duty)
     tokens, requests = demand.tokens * getattr(c.cpu_us_per_token, role), demand.requests
     us = tokens + requests * getattr(c.cpu_us_per_request, role)

@@ -1,8 +1,8 @@
-"""A plan tried out: streams placed one by one at random, and the reads of one gateway played through.
+"""Simulation of a plan: places streams one by one at random, and plays through the reads of one gateway.
 
-Streams come with a bucket from their random id. A bucket's slot is Redis Cluster's own (CRC16 of the hash tag), and
-a shard has a run of slots; ``dealt`` is the same with the buckets dealt out evenly by hand. Connections come to
-gateways and workers at random (workers take from a queue, so for them it is the worst case).
+A stream has a bucket from its random id. A bucket's slot is Redis Cluster's own (CRC16 of the hash tag), and a shard
+has a run of slots; ``dealt`` is the same with the buckets assigned evenly by hand. Streams are placed on gateways and
+workers at random (workers take from a queue, so for them it is the worst case).
 """
 
 from binascii import crc_hqx
@@ -21,9 +21,9 @@ _READS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The hottest of each kind against the mean, and what one gateway asks for at a time."""
+    """Hottest process of each kind against the mean, and the reads of one gateway at a time."""
 
-    shards: int  # fewer than planned where buckets do not suffice
+    shards: int  # fewer than planned if there are too few buckets
     shard: float
     shard_dealt: float
     gateway: float
@@ -41,8 +41,10 @@ def simulate(c: Constants, demand: Demand, plan: Plan, *, seed: int) -> Outcome:
     buckets = random.choices(range(c.buckets), k=demand.streams)
     at = random.choices(range(plan.gateways), k=demand.streams)
     workers = random.choices(range(plan.workers), k=demand.streams)
-    mine = [bucket for bucket, gateway in zip(buckets, at, strict=True) if gateway == 0]
-    xreads, asked = _reads(random, mine, dealt, demand, c.gathered_s.gateway) if shards > 1 else (1.0, 1.0)
+    first_gateway = [bucket for bucket, gateway in zip(buckets, at, strict=True) if gateway == 0]
+    xreads, shards_read = (
+        _reads(random, first_gateway, dealt, demand, c.gathered_s.gateway) if shards > 1 else (1.0, 1.0)
+    )
     return Outcome(
         shards,
         hottest((by_slots[bucket] for bucket in buckets), shards),
@@ -50,17 +52,17 @@ def simulate(c: Constants, demand: Demand, plan: Plan, *, seed: int) -> Outcome:
         hottest(at, plan.gateways),
         hottest(workers, plan.workers),
         xreads,
-        asked,
+        shards_read,
     )
 
 
 def slot_of(tag: str) -> int:
-    """Redis Cluster's: CRC16, XMODEM."""
+    """Return the slot of Redis Cluster: CRC16, XMODEM."""
     return crc_hqx(tag.encode(), 0) % _SLOTS
 
 
 def hottest(places: Iterable[int], count: int) -> float:
-    """How much more than the mean the fullest of ``count`` places has; 1 where all are alike."""
+    """Return the load of the fullest of ``count`` places against the mean; 1 if all are alike."""
     taken = Counter(places)
     return max(taken.values()) * count / taken.total()
 
@@ -68,14 +70,14 @@ def hottest(places: Iterable[int], count: int) -> float:
 def _reads(
     random: Random, buckets: Sequence[int], shard_of: Sequence[int], demand: Demand, gathered_s: float
 ) -> tuple[float, float]:
-    """(XREADs, shards) that one read of the tails takes, of a gateway with these streams: a bucket is an XREAD, a
+    """Return (XREADs, shards) of one read of the tails, for a gateway with these streams: a bucket is an XREAD, a
     shard an exchange. A stream sends evenly, at a phase of its own."""
     per_read = demand.tokens_per_s * gathered_s
     streams = [(random.random(), bucket) for bucket in buckets if random.random() < demand.duty]
-    xreads, asked = [], []
+    xreads, shards_read = [], []
     for read in range(_READS):
         before, after = read * per_read, (read + 1) * per_read
         grown = {bucket for phase, bucket in streams if int(phase + after) > int(phase + before)}
         xreads.append(len(grown))
-        asked.append(len({shard_of[bucket] for bucket in grown}))
-    return mean(xreads), mean(asked)
+        shards_read.append(len({shard_of[bucket] for bucket in grown}))
+    return mean(xreads), mean(shards_read)

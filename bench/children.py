@@ -1,4 +1,4 @@
-"""The bench's own processes: the fake provider, and a load client for each job."""
+"""Child processes of the benchmark: the fake provider, and a load client for each job."""
 
 import asyncio
 import json
@@ -13,12 +13,12 @@ import msgspec
 from bench.client import Job
 
 REPOSITORY = Path(__file__).parent.parent
-#: A line of the client's may hold the first-token times of thousands of streams.
+#: A line of the client may hold the first-token times of thousands of streams.
 _LINE_BYTES = 64 * 1024 * 1024
 
 
 class ProviderProcess:
-    """``url``: an OpenAI base URL."""
+    """Fake provider as a child process. ``url``: its OpenAI base URL."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -38,10 +38,11 @@ class ProviderProcess:
         self.url = f"{self._root}/v1"
 
     async def aborted(self) -> dict[str, Any]:
-        """``open``: answers under way; ``aborted_us``: when clients closed others, since the last call."""
+        """Return ``open``, the number of running answers, and ``aborted_us``, the times at which clients closed
+        others since the last call."""
         async with httpx2.AsyncClient(trust_env=False) as http:
-            told: dict[str, Any] = (await http.get(f"{self._root}/aborted")).json()
-            return told
+            reply: dict[str, Any] = (await http.get(f"{self._root}/aborted")).json()
+            return reply
 
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -50,13 +51,14 @@ class ProviderProcess:
 
 
 class ClientFailed(Exception):
-    """The load client itself broke."""
+    """The load client itself failed."""
 
 
 async def run_client(
     job: Job, on_first: Callable[[], Awaitable[None]] | None = None, module: str = "bench.client"
 ) -> dict[str, Any]:
-    """The result as ``bench/tally.py`` tells it. ``on_first`` runs when all streams have their first token."""
+    """Run a job and return its result, see ``bench/tally.py``. ``on_first`` runs when all streams have their first
+    token."""
     process = await _python(module)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -64,10 +66,10 @@ async def run_client(
         process.stdin.write(msgspec.json.encode(job) + b"\n")
         await process.stdin.drain()
         async for line in process.stdout:
-            told: dict[str, Any] = json.loads(line)
-            if told["event"] == "result":
+            message: dict[str, Any] = json.loads(line)
+            if message["event"] == "result":
                 await process.wait()  # by itself; a kill could reap it behind asyncio's back
-                return told
+                return message
             if on_first is not None:
                 await on_first()
         raise ClientFailed(f"exit status {await process.wait()}")

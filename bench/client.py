@@ -1,6 +1,6 @@
-"""The load client, a process of its own: ``python -m bench.client`` takes a job as JSON and prints lines of JSON.
+"""Load client, a process of its own: ``python -m bench.client`` reads a job as JSON and prints lines of JSON.
 
-First, when every stream has its first token (or never will), ``{"event": "first"}``; at the end
+It prints ``{"event": "first"}`` once every stream has its first token (or will get none), and at the end
 ``{"event": "result", …}``, see ``bench/tally.py``.
 """
 
@@ -19,8 +19,8 @@ from bench.stream import Stream, Wanted
 from bench.tally import Tally
 
 
-class Asked(msgspec.Struct):
-    """A ``bench.targets.base.Ask`` as JSON."""
+class JobRequest(msgspec.Struct):
+    """Form of ``bench.targets.base.TargetRequest`` for JSON."""
 
     path: str
     body: str
@@ -29,14 +29,14 @@ class Asked(msgspec.Struct):
 
 
 class Job(msgspec.Struct):
-    """``asks`` are taken in turn, ``count`` in all, begun evenly over ``over_s``.
+    """Work of a load client: ``count`` streams, started evenly over ``over_s``, with ``requests`` in turn.
 
-    ``leave``: once all have their first token and ``hold_s`` has passed, ``cut`` all connections, or ``cancel`` all
-    streams as Headrace's API has it. ``timeout_s``: for everything.
+    ``leave``: once all streams have their first token and ``hold_s`` has passed, ``cut`` all connections, or
+    ``cancel`` all streams by Headrace's API. ``timeout_s``: for the whole job.
     """
 
     port: int
-    asks: list[Asked]
+    requests: list[JobRequest]
     count: int
     over_s: float
     end: str
@@ -48,6 +48,8 @@ class Job(msgspec.Struct):
 
 
 class Client:
+    """Runs one job."""
+
     stream_type: ClassVar[type[Stream]] = Stream
 
     def __init__(self, job: Job) -> None:
@@ -75,21 +77,21 @@ class Client:
         except TimeoutError:
             for stream in self._streams:
                 stream.finish("timeout")
-        return {**self.told(), "wall_s": time.monotonic() - begun, "cpu_s": time.process_time()}
+        return {**self.result(), "wall_s": time.monotonic() - begun, "cpu_s": time.process_time()}
 
-    def told(self) -> dict[str, Any]:
-        """What the job became, and when it did, in microseconds of CLOCK_MONOTONIC."""
+    def result(self) -> dict[str, Any]:
+        """Return the tally, and the times of the job in microseconds of CLOCK_MONOTONIC."""
         times = {"all_first_us": self._all_first_us, "left_us": self._left_us}
-        return {**self._tally.told(), **times, "streams": self._job.count}
+        return {**self._tally.result(), **times, "streams": self._job.count}
 
     async def _open_all(self) -> None:
-        """At their times, whether or not the earlier ones are connected."""
+        """Open each stream at its time, even if earlier ones are not connected yet."""
         job = self._job
         wanted = Wanted(job.end.encode(), job.tokens)
-        requests = [request(job.port, ask.method, ask.path, ask.headers, ask.body.encode()) for ask in job.asks]
+        encoded = [request(job.port, r.method, r.path, r.headers, r.body.encode()) for r in job.requests]
         begun = time.monotonic()
         opening = set()
-        for number, wire in enumerate(islice(cycle(requests), job.count)):
+        for number, wire in enumerate(islice(cycle(encoded), job.count)):
             ahead = begun + number * job.over_s / job.count - time.monotonic()
             if ahead > 0.001:
                 await asyncio.sleep(ahead)
@@ -115,7 +117,7 @@ class Client:
             self._all_over.set()
 
     async def _after_first(self) -> None:
-        """When all streams have begun."""
+        """End the job early, if it says so, once all streams have begun."""
         if not self._job.leave:
             return
         await asyncio.sleep(self._job.hold_s)

@@ -1,4 +1,4 @@
-"""What processes have used, from /proc: CPU time with threads and children, and memory. Linux only."""
+"""CPU time (with threads and children) and memory of processes, from /proc. Linux only."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds of the process, its threads, and all its descendants; 0 of one that is gone."""
+    """Return the CPU seconds of the process, its threads and all its descendants; 0 if the process is gone."""
     total = 0.0
     with suppress(OSError):
         total += _reaped_children_s(pid)
@@ -26,13 +26,13 @@ def cpu_by_role(processes: Mapping[str, int]) -> dict[str, float]:
 
 
 def busy_s() -> float:
-    """CPU seconds of the whole machine since it was started, whoever used them."""
+    """Return the CPU seconds that all processes have used since the machine started."""
     user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
     return (user + nice + system + irq + softirq) / _TICKS_PER_S
 
 
 def pss_bytes(pid: int) -> int:
-    """Memory of the process, what it shares with others divided among them."""
+    """Return the memory of the process; shared pages are divided among their users."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
@@ -40,6 +40,6 @@ def pss_bytes(pid: int) -> int:
 
 
 def _reaped_children_s(pid: int) -> float:
-    """Of children that have ended and were waited for: a broker's rewrite of its file is one."""
+    """Return the CPU seconds of children that have ended and were waited for: the broker rewrites its file in one."""
     after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(after_name[13]) + int(after_name[14])) / _TICKS_PER_S

@@ -1,9 +1,9 @@
-"""Two curves of Headrace: what the hub's tick saves and costs, and what the number of streams does to the cost.
+"""Measures two curves of Headrace: CPU and latency by the worker's tick, and CPU by the number of streams.
 
     python -m bench.curve --ticks 0,0.002,0.005,0.01,0.02 --streams 100,200,500,1000 --tokens-per-s 3000
 
-The total rate is the same at every point. Leaves ``curve.md``, ``curve-flat.svg``, ``curve-trade.svg`` and
-``curve.json`` in ``bench/results/``.
+The total rate is the same at every point. Writes ``curve.md``, ``curve-flat.svg``, ``curve-trade.svg`` and
+``curve.json`` to ``bench/results/``.
 """
 
 import argparse
@@ -28,26 +28,26 @@ _OPENED_PER_S: Final = 300
 
 
 def main() -> None:
-    asked = _arguments()
-    points = [(tick, streams) for tick in _numbers(asked.ticks) for streams in map(int, _numbers(asked.streams))]
-    extra = dict(pair.split("=", 1) for pair in asked.set)
-    records = asyncio.run(_run(points, asked.tokens_per_s, asked.rounds, asked.seconds, extra))
+    options = _arguments()
+    points = [(tick, streams) for tick in _numbers(options.ticks) for streams in map(int, _numbers(options.streams))]
+    extra = dict(pair.split("=", 1) for pair in options.set)
+    records = asyncio.run(_run(points, options.tokens_per_s, options.rounds, options.seconds, extra))
     summaries = summarize(records)
     table = _table(points, summaries)
     facts = {**machine.facts(), "command": shlex.join(["python", "-m", "bench.curve", *sys.argv[1:]])}
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{asked.name}.md").write_text("\n\n".join(["# Curves", head(facts), table, ""]))
-    told = [{"tick": r.shape, "streams": r.target, "round": r.round, "values": r.values} for r in records]
-    (FOLDER / f"{asked.name}.json").write_text(json.dumps({"facts": facts, "records": told}, indent=1) + "\n")
-    for part, chart in _charts(points, summaries, f"at {asked.tokens_per_s:g} tokens/s in all").items():
-        (FOLDER / f"{asked.name}-{part}.svg").write_text(chart)
+    (FOLDER / f"{options.name}.md").write_text("\n\n".join(["# Curves", head(facts), table, ""]))
+    measured = [{"tick": r.shape, "streams": r.target, "round": r.round, "values": r.values} for r in records]
+    (FOLDER / f"{options.name}.json").write_text(json.dumps({"facts": facts, "records": measured}, indent=1) + "\n")
+    for part, chart in _charts(points, summaries, f"at {options.tokens_per_s:g} tokens/s in all").items():
+        (FOLDER / f"{options.name}-{part}.svg").write_text(chart)
     print(table)
 
 
 async def _run(
     points: Sequence[tuple[float, int]], tokens_per_s: float, rounds: int, seconds: float, extra: dict[str, str]
 ) -> list[Record]:
-    """``shape`` of a record is the tick, ``target`` the number of streams."""
+    """Measure all points. ``shape`` of a record is the tick, ``target`` the number of streams."""
     records = []
     provider = ProviderProcess()
     await provider.start()
@@ -60,13 +60,13 @@ async def _run(
                 blank = Record(f"{tick}", f"{streams}", number)
                 record = await attempt(blank, target, provider, seconds + over_s, load.measure)
                 records.append(record)
-                print(f"round {number} tick {tick * 1000:g} ms, {streams} streams: {_told(record)}", flush=True)
+                print(f"round {number} tick {tick * 1000:g} ms, {streams} streams: {_summary(record)}", flush=True)
     finally:
         await provider.stop()
     return records
 
 
-def _told(record: Record) -> str:
+def _summary(record: Record) -> str:
     values = record.values
     return (
         record.error or f"{values.get('cpu_token_us', 0):.1f} µs/token, p50 {values.get('latency_p50_ms', 0):.2f} ms"
@@ -76,7 +76,7 @@ def _told(record: Record) -> str:
 def _charts(
     points: Sequence[tuple[float, int]], summaries: dict[tuple[str, str], Summary], rate: str
 ) -> dict[str, str]:
-    """By name: what the streams cost, a line for each tick; and what the tick trades, a line for each number of
+    """Return two charts by name: CPU by streams, a line for each tick; and CPU by latency, a line for each number of
     streams."""
     by_tick: dict[str, list[tuple[float, float]]] = {}
     by_streams: dict[str, list[tuple[float, float]]] = {}
@@ -105,7 +105,7 @@ def _table(points: Sequence[tuple[float, int]], summaries: dict[tuple[str, str],
             "latency p50 ms",
             "p99 ms",
             "held",
-            "trouble",
+            "problems",
         ]
     ]
     for tick, streams in points:
@@ -113,7 +113,7 @@ def _table(points: Sequence[tuple[float, int]], summaries: dict[tuple[str, str],
         values = summary.values
         names = ["cpu_token_us", *(f"cpu_token_us.{role}" for role in ("gateway", "worker", "redis"))]
         figures = [f"{values.get(name, 0):.1f}" for name in (*names, "latency_p50_ms", "latency_p99_ms")]
-        rows.append([f"{tick * 1000:g}", f"{streams}", *figures, f"{values.get('share', 0):.2f}", summary.trouble])
+        rows.append([f"{tick * 1000:g}", f"{streams}", *figures, f"{values.get('share', 0):.2f}", summary.problems])
     return aligned(rows)
 
 
@@ -125,11 +125,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.curve", description=__doc__.partition("\n")[0])
     parser.add_argument("--ticks", default="0,0.002,0.005,0.01,0.02", help="seconds")
     parser.add_argument("--streams", default="100,200,500,1000")
-    parser.add_argument("--tokens-per-s", type=float, default=3000, help="of all streams together")
+    parser.add_argument("--tokens-per-s", type=float, default=3000, help="rate of all streams together")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6, help="measured at each point")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="environment for Headrace")
-    parser.add_argument("--name", default="curve", help="of the files in bench/results")
+    parser.add_argument("--seconds", type=float, default=6, help="time measured at each point")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="environment variable for Headrace"
+    )
+    parser.add_argument("--name", default="curve", help="base name of the files in bench/results")
     return parser.parse_args()
 
 

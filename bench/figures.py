@@ -1,4 +1,4 @@
-"""The names of what is measured, and how a report shows them."""
+"""Names of the measured figures, and their form in a report."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """``label`` with its unit. ``roles``: whether it is also known for each process."""
+    """Form of one figure. ``label`` contains the unit. ``roles``: it is also measured for each process."""
 
     label: str
     digits: int = 1
@@ -55,7 +55,7 @@ CANCEL: Final = ("closed_p50_ms", "closed_p99_ms", "closed_all_ms")
 
 @dataclass(frozen=True, slots=True)
 class Versus:
-    """A figure of each target against the same of ``baseline``: as a ratio, or as what was ``added``."""
+    """Comparison of a figure with the same one of ``baseline``: a ratio, or the difference if ``added``."""
 
     figure: str
     baseline: str

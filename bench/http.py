@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as the load client needs, cheap enough for hundreds of thousands of chunks a second."""
+"""HTTP/1.1 for the load client, cheap enough for hundreds of thousands of chunks a second."""
 
 import re
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ def request(port: int, method: str, path: str, headers: Mapping[str, str], body:
 
 
 class Response:
-    """Fed with what the socket gives; gives back what stands in the body. ``status`` is 0 until the head is whole;
-    ``ended`` after a proper end."""
+    """Parser of one response: :meth:`feed` takes bytes of the socket and returns bytes of the body. ``status`` is 0
+    until the head is complete; ``ended`` is true after a proper end."""
 
-    __slots__ = ("_chunked", "_held", "_left", "ended", "status", "stream_id")
+    __slots__ = ("_chunked", "_left", "_unparsed", "ended", "status", "stream_id")
 
     def __init__(self) -> None:
         self.status = 0
         self.ended = False
         self.stream_id = ""
         self._chunked = False
-        self._held = b""
-        self._left = 0  # of the chunk (its line break counted) or of the whole body; -1: until the peer closes
+        self._unparsed = b""
+        self._left = 0  # bytes of the chunk (its line break counted) or of the whole body; -1: until the peer closes
 
     def feed(self, data: bytes) -> bytes:
-        if self._held:
-            data, self._held = self._held + data, b""
+        if self._unparsed:
+            data, self._unparsed = self._unparsed + data, b""
         at = 0
         if not self.status:
             at = self._head(data)
@@ -40,15 +40,15 @@ class Response:
         return self._dechunk(data, at) if self._chunked else self._plain(data[at:])
 
     def closed(self) -> None:
-        """The peer has closed."""
+        """Note that the peer has closed."""
         if self._left == -1 and self.status:
             self.ended = True
 
     def _head(self, data: bytes) -> int:
-        """Where the body begins."""
+        """Parse the head and return the position of the body."""
         end = data.find(b"\r\n\r\n")
         if end < 0:
-            self._held = data
+            self._unparsed = data
             return 0
         head = data[:end]
         self.status = int(head[9:12])
@@ -74,7 +74,7 @@ class Response:
             if not left:
                 line_end = data.find(b"\r\n", at)
                 if line_end < 0:
-                    self._held = data[at:]
+                    self._unparsed = data[at:]
                     break
                 length = int(data[at:line_end].partition(b";")[0], 16)
                 at = line_end + 2

@@ -1,4 +1,4 @@
-"""Streams on which nothing happens: one token, then silence. What each keeps occupied, and what it costs a second."""
+"""Idle streams: one token, then silence. Measures the memory of each, and the CPU of all a second."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ _SETTLE_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Idle:
+    """Shape of ``streams`` idle streams, opened over ``over_s``."""
+
     streams: int
     over_s: float
 
@@ -33,8 +35,8 @@ class Idle:
         job = stage.job(pace.IDLE, self.streams, over_s=self.over_s, tokens=None)
         job.leave = "cut"
         job.hold_s = stage.seconds + 2 * _SETTLE_S
-        told = await stage.run(job, watch)
+        result = await stage.run(job, watch)
         for figure in ("memory_kib", "idle_cpu_ms"):
             if roles:
                 values[figure] = sum(values[f"{figure}.{role}"] for role in roles)
-        return values | outcome(told)
+        return values | outcome(result)

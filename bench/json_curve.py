@@ -1,9 +1,10 @@
-"""CPU of reading a JSON answer while it comes, by its size: ``python -m bench.json_curve`` (or ``make bench-json``).
+"""Measures the CPU of reading a JSON answer while it arrives, by its size: ``make bench-json``.
 
-``workers/writing/structured_output.py`` is given all of a JSON text in small deltas, and asked for the checked whole. Two kinds of
-text, since parsers differ in what they look at twice: many small records, and one long string. Beside it the records
-parsed anew at each delta, from their beginning, by jiter, which takes JSON that is not whole; and one ``json.loads``.
-Leaves ``json.md``, ``json.svg`` and ``json.json`` in ``bench/results/``.
+``workers/writing/structured_output.py`` receives a whole JSON text in small deltas and returns the validated value.
+There are two kinds of text, because parsers differ in the parts that they read twice: many small records, and one
+long string. Two other ways are measured beside it: jiter, which accepts incomplete JSON, parses the records from the
+start at each delta; and one ``json.loads`` reads all of it. The same as a program: ``python -m bench.json_curve``.
+Writes ``json.md``, ``json.svg`` and ``json.json`` to ``bench/results/``.
 """
 
 import argparse
@@ -28,9 +29,9 @@ from workers.writing.structured_output import JsonAnswer
 _KB: Final = 1000
 _SIZES: Final = (62_500, 125_000, 250_000, 500_000, 1_000_000, 2_000_000)
 _DELTAS: Final = (3, 24, 1000)
-#: What took longer at one size is not asked for a larger one; the table is blank there.
-_PATIENCE_S: Final = 1.0
-_DEPTH: Final = 2  # as HEADRACE_JSON_DEPTH is by itself
+#: A way that took longer at one size is not run at a larger one; the table is blank there.
+_LONGEST_S: Final = 1.0
+_DEPTH: Final = 2  # the default of HEADRACE_JSON_DEPTH
 _SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
@@ -56,7 +57,7 @@ Medians = dict[int, float]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A way to read texts of each size. ``delta``: characters at a time; None takes all at once."""
+    """One way of reading, at every size of text. ``delta``: characters at a time; None reads all at once."""
 
     way: str
     delta: int | None
@@ -65,36 +66,38 @@ class Series:
 
 
 def main() -> None:
-    asked = _arguments()
+    options = _arguments()
     settle_garbage_collector()  # as a worker does
-    measured = _measure(asked.rounds)
+    measured = _measure(options.rounds)
     facts = {**machine.facts(), "command": shlex.join(["python", "-m", "bench.json_curve", *sys.argv[1:]])}
-    said = (
-        f"CPU seconds by size of the JSON and characters in a delta, medians of {asked.rounds} interleaved rounds. "
-        f"Blank where a smaller one took more than {_PATIENCE_S:g} s."
+    introduction = (
+        f"CPU seconds by size of the JSON and characters in a delta, medians of {options.rounds} interleaved rounds. "
+        f"Blank if a smaller size took more than {_LONGEST_S:g} s."
     )
     medians = [{size: median(seconds) for size, seconds in by_size.items()} for by_size in measured]
     table = _table(medians)
-    told = [
+    written = [
         {"way": series.way, "delta": series.delta, "seconds_by_size": by_size}
         for series, by_size in zip(_SERIES, measured, strict=True)
     ]
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / "json.md").write_text("\n\n".join(["# JSON answers", head(facts), said, table, "![CPU](json.svg)", ""]))
-    (FOLDER / "json.json").write_text(json.dumps({"facts": facts, "series": told}, indent=1) + "\n")
+    (FOLDER / "json.md").write_text(
+        "\n\n".join(["# JSON answers", head(facts), introduction, table, "![CPU](json.svg)", ""])
+    )
+    (FOLDER / "json.json").write_text(json.dumps({"facts": facts, "series": written}, indent=1) + "\n")
     (FOLDER / "json.svg").write_text(_chart(medians))
     print(table)
 
 
 def _measure(rounds: int) -> list[dict[int, list[float]]]:
-    """Of each series, by size, the seconds of each round. The first round settles how far a series goes."""
+    """Return the seconds of each round by size, for each series. The first round limits the sizes of a series."""
     measured: list[dict[int, list[float]]] = [{} for _ in _SERIES]
     for number in range(1, rounds + 1):
         for series, by_size in zip(_SERIES, measured, strict=True):
             for size in tuple(by_size) or _SIZES:
                 seconds = _cpu_s(series, series.text(size))
                 by_size.setdefault(size, []).append(seconds)
-                if number == 1 and seconds > _PATIENCE_S:
+                if number == 1 and seconds > _LONGEST_S:
                     break
         print(f"round {number} of {rounds}", flush=True)
     return measured
@@ -106,16 +109,16 @@ def _cpu_s(series: Series, text: str) -> float:
     return time.thread_time() - began
 
 
-def _as_it_comes(text: str, delta: int) -> None:
+def _in_deltas(text: str, delta: int) -> None:
     answer = JsonAnswer(_SCHEMA, depth=_DEPTH)
-    told = 0
+    reported = 0
     for at in range(0, len(text), delta):
-        told += len(answer.take([TextDelta(text[at : at + delta])]))
+        reported += len(answer.take([TextDelta(text[at : at + delta])]))
     whole = answer.finish().value
-    assert told == len(whole) + len(whole.get("items", ()))
+    assert reported == len(whole) + len(whole.get("items", ()))
 
 
-def _anew(text: str, delta: int) -> None:
+def _from_the_start(text: str, delta: int) -> None:
     encoded = text.encode()
     value: Any = None
     for end in range(delta, len(encoded) + delta, delta):
@@ -128,7 +131,7 @@ def _at_once(text: str, _: int) -> None:
 
 
 def _records(size: int) -> str:
-    """About a hundred characters each."""
+    """Return records of about a hundred characters each."""
     items: list[dict[str, Any]] = []
     length = len('{"items": []}')
     while length < size:
@@ -140,16 +143,16 @@ def _records(size: int) -> str:
 
 
 def _string(size: int) -> str:
-    """Like prose: some characters are escaped."""
+    """Return one long string like prose, with some escaped characters."""
     line = 'All of it is one long text, as in an article, "quoted" here and there.\n\n'
     length = len(json.dumps(line)) - len('""')
     return json.dumps({"note": line * (size // length + 1)})
 
 
 _SERIES: Final = (
-    *(Series("records", delta, _records, _as_it_comes) for delta in _DELTAS),
-    *(Series("one string", delta, _string, _as_it_comes) for delta in _DELTAS),
-    *(Series("records, parsed anew", delta, _records, _anew) for delta in _DELTAS),
+    *(Series("records", delta, _records, _in_deltas) for delta in _DELTAS),
+    *(Series("one string", delta, _string, _in_deltas) for delta in _DELTAS),
+    *(Series("records, parsed anew", delta, _records, _from_the_start) for delta in _DELTAS),
     Series("records, json.loads", None, _records, _at_once),
 )
 

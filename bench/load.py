@@ -1,4 +1,4 @@
-"""The ordinary shapes: so many streams, so fast, begun within so long. What each token cost, and when it came."""
+"""Load shapes: a number of streams at a rate. Measures the cost of each token and its latency."""
 
 import statistics
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ _SETTLE_US, _MARGIN_US = 1_000_000, 500_000
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``rate``: tokens a second of each stream; None as fast as the socket takes it. ``tokens`` of each stream; None
-    as many as the rate gives in the bench's seconds. ``per_send``: tokens in a send of an unpaced provider."""
+    """Shape of ``streams`` streams, started over ``over_s``. ``rate``: tokens a second of each stream; None is as
+    fast as the socket accepts. ``tokens`` of each stream; None is as many as the rate gives in the benchmark's
+    seconds. ``per_send``: tokens in a send of an unpaced provider."""
 
     streams: int
     rate: float | None
@@ -31,55 +32,55 @@ class Load:
         job = stage.job(model, self.streams, over_s=self.over_s, tokens=tokens, prompt_bytes=self.prompt_bytes)
         async with CpuLog(stage) as cpu:
             before, provider_s = stage.cpu(), cpu_s(stage.provider.pid)
-            told = await stage.run(job)
+            result = await stage.run(job)
             after = stage.cpu()
-        values = outcome(told)
-        values["provider_cpu_us"] = (cpu_s(stage.provider.pid) - provider_s) * 1e6 / told["tokens"]
-        values |= cost("all", {role: after[role] - before[role] for role in after}, told["tokens"])
+        values = outcome(result)
+        values["provider_cpu_us"] = (cpu_s(stage.provider.pid) - provider_s) * 1e6 / result["tokens"]
+        values |= cost("all", {role: after[role] - before[role] for role in after}, result["tokens"])
         if self.rate is None:
-            values["tokens_per_s"] = told["tokens"] / max(1e-6, (told["last_us"] - told["first_us"]) / 1e6)
-            values |= cost("token", {role: after[role] - before[role] for role in after}, told["tokens"])
+            values["tokens_per_s"] = result["tokens"] / max(1e-6, (result["last_us"] - result["first_us"]) / 1e6)
+            values |= cost("token", {role: after[role] - before[role] for role in after}, result["tokens"])
         else:
-            values |= steady(told, cpu, over_s=self.over_s, seconds=tokens / self.rate)
+            values |= steady(result, cpu, over_s=self.over_s, seconds=tokens / self.rate)
             if "tokens_per_s" in values:
                 values["share"] = values["tokens_per_s"] / (self.rate * self.streams)
         return values
 
 
-def steady(told: dict[str, Any], cpu: CpuLog, *, over_s: float, seconds: float) -> Values:
-    """From when all streams have begun, and what piled up meanwhile is through, until the first should end. Where a
-    target is too slow for that the second half counts; nothing where that is no time."""
-    begun, ends = told["first_us"], told["first_us"] + round(seconds * 1e6)
-    settled = max(begun + round(over_s * 1e6), told["all_first_us"]) + _SETTLE_US
+def steady(result: dict[str, Any], cpu: CpuLog, *, over_s: float, seconds: float) -> Values:
+    """Return rate and cost of the steady part. It begins once all streams run and the backlog is gone, and ends
+    when the first stream should. For a target that is too slow the second half counts. Empty if no time is left."""
+    begun, ends = result["first_us"], result["first_us"] + round(seconds * 1e6)
+    settled = max(begun + round(over_s * 1e6), result["all_first_us"]) + _SETTLE_US
     begin = _round_up(min(settled, (begun + ends) // 2))
     end = (ends - _MARGIN_US) // STEP_US * STEP_US
     if end - begin < _MARGIN_US:
         return {}
-    tokens = sum(count for step, count in told["timeline"] if begin <= step * STEP_US < end)
+    tokens = sum(count for step, count in result["timeline"] if begin <= step * STEP_US < end)
     if not tokens:
         return {}
     return {"tokens_per_s": tokens / (end - begin) * 1e6} | cost("token", cpu.between(begin, end), tokens)
 
 
-def outcome(told: dict[str, Any]) -> Values:
-    """What the client saw, but for speed."""
+def outcome(result: dict[str, Any]) -> Values:
+    """Return the client's counts and times, without the rate."""
     values: Values = {
-        "streams": told["streams"],
-        "failed": told["streams"] - told["ok"],
-        "gaps": told["gaps"],
-        "duplicates": told["duplicates"],
-        "tokens": told["tokens"],
-        "client_cpu_us": told["cpu_s"] * 1e6 / max(1, told["tokens"]),
+        "streams": result["streams"],
+        "failed": result["streams"] - result["ok"],
+        "gaps": result["gaps"],
+        "duplicates": result["duplicates"],
+        "tokens": result["tokens"],
+        "client_cpu_us": result["cpu_s"] * 1e6 / max(1, result["tokens"]),
     }
-    values |= {f"failed: {why}": count for why, count in told["failures"].items()}
-    values |= {f"latency_{name}_ms": ms for name, ms in told["latency_ms"].items()}
-    if ttft := told["ttft_ms"]:
+    values |= {f"failed: {why}": count for why, count in result["failures"].items()}
+    values |= {f"latency_{name}_ms": ms for name, ms in result["latency_ms"].items()}
+    if ttft := result["ttft_ms"]:
         values |= {"ttft_p50_ms": statistics.median(ttft), "ttft_p99_ms": percentile(ttft, 0.99)}
     return values
 
 
 def cost(of: str, cpu: dict[str, float], count: int) -> Values:
-    """CPU microseconds each, by role and in all. Nothing for a target without processes."""
+    """Return CPU microseconds each, by role and in all. Empty for a target without processes."""
     if not cpu or not count:
         return {}
     each = {f"cpu_{of}_us.{role}": seconds * 1e6 / count for role, seconds in cpu.items()}

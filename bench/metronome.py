@@ -1,4 +1,4 @@
-"""Many streams, each with a beat of its own, from one timer of the event loop."""
+"""Timers of many streams, each with its own period, from one timer of the event loop."""
 
 import asyncio
 import heapq
@@ -6,13 +6,13 @@ import itertools
 import time
 from collections.abc import Callable
 
-#: uvloop's timers count milliseconds: what is due within the rounding is due now.
+#: uvloop's timers count milliseconds: a callback that is due within the rounding is due now.
 _ROUNDING_S = 0.0006
 
 
 class Metronome:
-    """Calls back what was added when it is due. A callback that returns seconds is called again, so much after it
-    was due; one that returns None is forgotten."""
+    """Calls each added function when it is due. If it returns seconds, it is called again that long after it was due;
+    if it returns None, it is removed."""
 
     def __init__(self) -> None:
         self._due: list[tuple[float, int, Callable[[], float | None]]] = []

@@ -1,8 +1,8 @@
-"""CPU time per token of the hot functions, against a loop that never changes: ``python -m bench.micro``.
+"""Measures CPU time per token of the hot functions, against a loop that never changes: ``python -m bench.micro``.
 
-The machine cancels out of a ratio, mostly: the loop is measured before each case, many times in turn, and the median
-of the ratios is compared with what ``micro_expected.json`` has. Exit code 1 where one got worse by more than a
-quarter; ``--write`` makes what was measured the expectation. A guard for who changes these functions, not a test.
+A ratio mostly cancels out the speed of the machine. The loop is measured before each case, many times in turn, and
+the median of the ratios is compared with ``micro_expected.json``. The exit code is 1 if a function got worse by more
+than a quarter; ``--write`` stores the measured ratios as the expectation. This is a guard for changes, not a test.
 """
 
 import argparse
@@ -28,8 +28,7 @@ _TURNS: Final = 400
 
 
 async def reference() -> None:
-    """Bytes, a dictionary, small objects: what the hot functions are made of. Never change it, or write down every
-    ratio anew."""
+    """Use bytes, a dictionary and small objects, as the hot functions do. A change here invalidates every ratio."""
     seen = {}
     for number in range(_TURNS):
         name = b"%d-%d" % (7, number)
@@ -39,14 +38,14 @@ async def reference() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``ratio``: a token against one turn of the reference loop."""
+    """Result of one case. ``ratio``: a token against one turn of the reference loop."""
 
     ns_per_token: float
     ratio: float
 
 
 async def measure(cases: Sequence[Case], rounds: int) -> dict[str, Measured]:
-    """By name; medians of ``rounds`` interleaved repetitions."""
+    """Return the medians of ``rounds`` interleaved repetitions, by name."""
     pairs: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
     for number in range(-1, rounds):
         for case in cases:
@@ -69,7 +68,7 @@ async def _cpu_ns(run: Run) -> int:
 
 
 def worse(measured: Mapping[str, Measured], expected: Mapping[str, float]) -> list[str]:
-    """Names of what costs more than a quarter more than expected."""
+    """Return the names of cases that cost over a quarter more than expected."""
     return [name for name, m in measured.items() if name in expected and m.ratio > WORSE * expected[name]]
 
 
@@ -77,29 +76,29 @@ def _table(measured: Mapping[str, Measured], expected: Mapping[str, float]) -> s
     rows = [["", "ns/token", "ratio", "expected", "change"]]
     for case in CASES:
         m, before = measured[case.name], expected.get(case.name)
-        told = [NOTHING, ""] if before is None else [f"{before:.2f}", f"{m.ratio / before - 1:+.0%}"]
+        columns = [NOTHING, ""] if before is None else [f"{before:.2f}", f"{m.ratio / before - 1:+.0%}"]
         if case.name in worse(measured, expected):
-            told[1] += " WORSE"
-        rows.append([case.title, f"{m.ns_per_token:,.0f}", f"{m.ratio:.2f}", *told])
+            columns[1] += " WORSE"
+        rows.append([case.title, f"{m.ns_per_token:,.0f}", f"{m.ratio:.2f}", *columns])
     return aligned(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.micro", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--write", action="store_true", help=f"into {EXPECTED.name}")
-    asked = parser.parse_args()
+    parser.add_argument("--write", action="store_true", help=f"write the ratios to {EXPECTED.name}")
+    options = parser.parse_args()
     known: dict[str, Any] = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {"ratios": {}}
     gc.disable()
-    measured = uvloop.run(measure(CASES, asked.rounds))
+    measured = uvloop.run(measure(CASES, options.rounds))
     print(_table(measured, known["ratios"]))
     python = ".".join(platform.python_version_tuple()[:2])
-    if asked.write:
+    if options.write:
         ratios = {name: round(m.ratio, 3) for name, m in measured.items()}
         EXPECTED.write_text(json.dumps({"python": python, "ratios": ratios}, indent=1) + "\n")
         return
     if known.get("python", python) != python:
-        print(f"\nexpected with Python {known['python']}, this is {python}: compare with care")
+        print(f"\nthe expectation is of Python {known['python']}, this is {python}: compare with care")
     if worse(measured, known["ratios"]):
         sys.exit(1)
 

@@ -1,6 +1,6 @@
-"""What a token passes on its way through our own code, piece by piece, without sockets.
+"""Cases of ``bench.micro``: the steps of a token through our own code, one by one, without sockets.
 
-Each case is fed as at 30 tokens/s a stream: one delta a read, one event an append, one entry an XREAD and stream.
+Each case has the input of 30 tokens/s a stream: one delta a read, one event an append, one entry an XREAD and stream.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ _CHUNK: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``prepare`` is not measured; the run it gives is, once."""
+    """One case. ``prepare`` is not measured; the run that it returns is measured once."""
 
     name: str
     title: str
@@ -78,17 +78,17 @@ def _provider_chunks() -> Run:
     return run
 
 
-def _gathering(together: int) -> Callable[[], Run]:
-    """``together`` deltas in each event."""
+def _coalescer(together: int) -> Callable[[], Run]:
+    """Return a case with ``together`` deltas in each event."""
 
     def prepare() -> Run:
-        gathering = Coalescer(_SETTINGS.max_event_bytes)
+        coalescer = Coalescer(_SETTINGS.max_event_bytes)
 
         async def run() -> None:
             for _ in range(TOKENS // together):
                 for _ in range(together):
-                    gathering.add([_DELTA])
-                gathering.take()
+                    coalescer.add([_DELTA])
+                coalescer.take()
 
         return run
 
@@ -104,14 +104,14 @@ def _writer() -> Run:
         wake=lambda writer: None,
         on_stop=lambda: None,
     )
-    writer.asks("openai", "gpt-some")
+    writer.set_model("openai", "gpt-some")
 
     async def run() -> None:
         for index in range(TOKENS):
             await writer.push([_DELTA])
             call = writer.next_call()
             assert call is not None
-            writer.settle(call.parse([b"OK", index + 2, b"", 1, _EPOCH]))  # `start` came before the first
+            writer.settle(call.parse([b"OK", index + 2, b"", 1, _EPOCH]))  # `start` is before the first
 
     return run
 
@@ -129,7 +129,7 @@ def _appends() -> Run:
 
 
 class _Canned(PipelineConnection):
-    """Packs as ever, and answers every command alike without sending it."""
+    """Connection that packs commands as usual, and returns the same reply to each without sending it."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__(_SETTINGS.redis_url)
@@ -140,8 +140,8 @@ class _Canned(PipelineConnection):
 
 
 def _feed(*, read: bool) -> Callable[[], Run]:
-    """``read``: one reader takes what each XREAD brought."""
-    brought: Sequence[list[Entry]] = [[(at, [b"e", stored])] for at, stored in zip(_IDS, _STORED, strict=True)]
+    """Return a case of the feed. ``read``: one reader takes the entries of each XREAD."""
+    arrived: Sequence[list[Entry]] = [[(at, [b"e", stored])] for at, stored in zip(_IDS, _STORED, strict=True)]
 
     def prepare() -> Run:
         feed = Feed(_HOLDER.stream_id)
@@ -150,7 +150,7 @@ def _feed(*, read: bool) -> Callable[[], Run]:
 
         async def run() -> None:
             cursor = EventId(_EPOCH, 0)
-            for entries in brought:
+            for entries in arrived:
                 feed.add(entries)
                 if read and (part := feed.after(cursor)) is not None:
                     renderer.render(part)
@@ -179,7 +179,7 @@ def _response() -> Run:
         raise AssertionError
 
     async def send(message: Message) -> None:
-        """The socket takes all."""
+        """Accept everything, as a fast socket does."""
 
     async def run() -> None:
         right = LiveGrants(None).watch(Grant("anonymous"))
@@ -191,12 +191,12 @@ def _response() -> Run:
 CASES: Final = (
     Case("provider_events", "worker: the provider's bytes into events (`data_of`)", _provider_events),
     Case("provider_chunks", "worker: an event into a delta (`_Answer.take`)", _provider_chunks),
-    Case("gathering_1", "worker: a delta into an event, encoded", _gathering(1)),
-    Case("gathering_16", "worker: the same, 16 deltas an event", _gathering(16)),
-    Case("writer", "worker: push, `next_call`, `settle` (gathering included)", _writer),
-    Case("append", "worker: an append built, packed, its answer parsed", _appends),
+    Case("coalescer_1", "worker: a delta into an event, encoded", _coalescer(1)),
+    Case("coalescer_16", "worker: the same, 16 deltas an event", _coalescer(16)),
+    Case("writer", "worker: push, `next_call`, `settle` (coalescing included)", _writer),
+    Case("append", "worker: an append built, packed, its reply parsed", _appends),
     Case("feed_add", "gateway: an entry into the feed (`Feed.add`)", _feed(read=False)),
     Case("feed_after", "gateway: the same, rendered, and out to one reader (`Feed.after`)", _feed(read=True)),
     Case("frame", "gateway: rendering alone (`native.frame`)", _renderer),
-    Case("response", "gateway: a chunk through `StreamResponse`, to the server's door", _response),
+    Case("response", "gateway: a chunk through `StreamResponse`, to the server", _response),
 )

@@ -1,8 +1,8 @@
-"""What provider and load client agree on: how a model's name says the pace, and what a token looks like.
+"""Convention of provider and load client: the pace in a model's name, and the form of a token.
 
     pace-50-2000     50 tokens a second, 2,000 of them, each in a send of its own
-    flood-100000     as fast as the socket takes it, a send each; with -x64, 64 tokens in a send
-    idle             one token and then silence, until the client closes
+    flood-100000     as fast as the socket accepts, a send each; with -x64, 64 tokens in a send
+    idle             one token, and then silence until the client closes
 
 `-s40` at the end of any of them makes tokens 40 bytes large instead of 21.
 """
@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-#: Seq, and CLOCK_MONOTONIC in microseconds when the provider sent it. Of fixed width, so that a reader can keep the
-#: last ``STAMP_BYTES - 1`` bytes of what it has and will meet every token once.
+#: Seq, and CLOCK_MONOTONIC in microseconds when the provider sent it. The width is fixed, so that a reader that keeps
+#: the last ``STAMP_BYTES - 1`` bytes finds every token once.
 STAMP: Final = b"%06d:%013d "
 STAMP_BYTES: Final = 21
 FIND_STAMPS: Final = re.compile(rb"(\d{6}):(\d{13}) ")
@@ -24,7 +24,8 @@ _NAME: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """``per_s`` None: no pace but the socket's. ``tokens`` None: one, and no end. ``size`` in bytes."""
+    """Pace of an answer. ``per_s`` None: only the socket limits it. ``tokens`` None: one token, and no end. ``size``
+    is in bytes."""
 
     per_s: float | None
     tokens: int | None
@@ -36,7 +37,7 @@ def parse(model: str) -> Pace:
     """Raises :class:`ValueError` for a name of another form."""
     found = _NAME.fullmatch(model)
     if found is None:
-        raise ValueError(f"{model}: not a pace")
+        raise ValueError(f"model: {model!r} is not a pace; see bench/pace.py")
     size = max(STAMP_BYTES, int(found["size"] or 0))
     if found["rate"]:
         return Pace(per_s=float(found["rate"]), tokens=int(found["paced"]), size=size)

@@ -1,7 +1,7 @@
-"""Installs what Headrace is measured against: ``make bench-peers`` (or ``python -m bench.peers``).
+"""Installs the programs that Headrace is compared with: ``make bench-peers`` (or ``python -m bench.peers``).
 
-Everything goes into throwaway folders under ``bench/.peers``; a peer that is there in the pinned version is left
-alone. LiteLLM needs 750 MB; resumable-stream needs Node 20.6 or newer and npm.
+Everything goes into throwaway folders under ``bench/.peers``. A peer that is installed in the pinned version is not
+changed. LiteLLM needs 750 MB; resumable-stream needs Node 20.6 or newer and npm.
 """
 
 import json
@@ -19,7 +19,7 @@ _BENCH: Final = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """``pins``: what is installed, in words. ``source``: what we bring along, if anything."""
+    """Program to compare with. ``pins``: the installed versions, as text. ``source``: folder of our files for it."""
 
     name: str
     pins: str
@@ -31,11 +31,11 @@ class Peer:
 
     @property
     def installed(self) -> bool:
-        """Completely, and in the pinned version."""
+        """Return whether the installation is complete, and of the pinned version."""
         return self._marker.is_file() and self._marker.read_text() == self.pins
 
     def installed_by(self, install: Callable[["Peer"], None]) -> None:
-        """Does it anew. The marker is written last, so that half an installation is none."""
+        """Install from scratch. The marker is written last, so that an incomplete installation does not count."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         install(self)
@@ -86,21 +86,21 @@ def _resumable_stream_versions(peer: Peer) -> Iterator[str]:
     yield f"Node {node.stdout.strip()}"
 
 
-_HOW: Final = {
+_INSTALLERS: Final = {
     LITELLM: (_install_litellm, _litellm_versions),
     RESUMABLE_STREAM: (_install_resumable_stream, _resumable_stream_versions),
 }
 
 
 def versions(peer: Peer) -> str:
-    """Of an installed peer, and of what its speed depends on."""
-    return ", ".join(_HOW[peer][1](peer))
+    """Return the versions of an installed peer, and of the packages that determine its speed."""
+    return ", ".join(_INSTALLERS[peer][1](peer))
 
 
 def main() -> int:
-    """The exit status: 1 where a peer could not be installed."""
+    """Return the exit status: 1 if a peer could not be installed."""
     failed = False
-    for peer, (install, _) in _HOW.items():
+    for peer, (install, _) in _INSTALLERS.items():
         try:
             if not peer.installed:
                 print(f"{peer.name}: installing {peer.pins} …", flush=True)

@@ -1,7 +1,7 @@
-"""A fake OpenAI Chat Completions provider that costs next to nothing: ``python -m bench.provider --port 0``.
+"""Fake OpenAI Chat Completions provider that costs next to nothing: ``python -m bench.provider --port 0``.
 
-Prints its port. The model's name says the pace (``bench/pace.py``); every token carries the time it was sent.
-``GET /aborted`` tells when clients closed connections in the middle of an answer, and forgets it.
+It prints its port. The model's name sets the pace (``bench/pace.py``); every token carries the time it was sent.
+``GET /aborted`` returns the times at which clients closed connections in the middle of an answer, and clears them.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from bench.pace import parse
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _BACKLOG: Final = 4096
-#: A peer that does not read is soon felt.
+#: Small, so that backpressure from a peer that does not read arrives soon.
 _WRITE_BUFFER_BYTES: Final = 64 * 1024
 
 
 class Provider:
-    """What all connections share."""
+    """State that all connections share."""
 
     def __init__(self) -> None:
         self.metronome = Metronome()
@@ -37,7 +37,7 @@ class Provider:
 
 
 class Connection(asyncio.Protocol):
-    """One request after another; what comes while an answer is under way waits."""
+    """One connection. It serves one request after another; data that arrives during an answer waits."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
@@ -96,12 +96,12 @@ class Connection(asyncio.Protocol):
             self._respond({"open": self._provider.open, "aborted_us": self._provider.aborted})
             self._provider.aborted = []
         else:
-            self._respond({"error": {"message": "no such thing"}}, b"404 Not Found")
+            self._respond({"error": {"message": "not found"}}, b"404 Not Found")
 
     def _begin(self, body: bytes) -> None:
         try:
-            asked = json.loads(body)
-            model = asked["model"]
+            request = json.loads(body)
+            model = request["model"]
             pace = parse(model)
         except (ValueError, KeyError, TypeError) as error:
             self._respond({"error": {"message": str(error)}}, b"400 Bad Request")
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
             pace,
             model=model,
             number=self._provider.answers,
-            wants_usage=bool((asked.get("stream_options") or {}).get("include_usage")),
+            wants_usage=bool((request.get("stream_options") or {}).get("include_usage")),
             on_end=self._ended,
         )
         self._answer.begin()
@@ -136,7 +136,7 @@ async def serve(port: int) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(provider), "127.0.0.1", port, backlog=_BACKLOG)
     print(server.sockets[0].getsockname()[1], flush=True)
-    # Whoever started us holds our input open; it closes however that process ends.
+    # The parent holds our input open; it closes when the parent ends in any way.
     with suppress(ConnectionError):
         await loop.run_in_executor(None, sys.stdin.buffer.read)
 

@@ -1,10 +1,10 @@
-"""Enqueue → job start, with an idle worker and with 300 jobs in progress on another.
+"""Measures enqueue → job start, with an idle worker and with 300 jobs in progress on another.
 
     make bench-queue            (or: python -m bench.queue_latency --samples 300)
 
-Real processes and a real broker. The worker under test runs its real queue in this process, so that one clock
-times both ends; the jobs in progress run in a worker process of their own, whose slots they fill. Beside it, what a
-client sees of the whole way: POST sent → provider called, and POST sent → first token received.
+It uses real processes and a real broker. The worker under test runs its real queue in this process, so that one clock
+times both ends. The jobs in progress run in a worker process of their own, and fill its slots. Beside it, the times
+that a client sees: POST sent → provider called, and POST sent → first token received.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PACE_S = 0.02
 
 
 async def queue_hops(redis_url: str, samples: int) -> list[float]:
-    """Seconds from the call of `enqueue` to the first line of the job."""
+    """Return the seconds from the call of `enqueue` to the first line of the job."""
     settings = Settings(redis_url=redis_url)
     client = connect(redis_url)
     put = partial(enqueue, client, life_s=settings.retention_s)
@@ -55,8 +55,8 @@ async def queue_hops(redis_url: str, samples: int) -> list[float]:
     return hops
 
 
-async def whole_way(system: System, samples: int) -> tuple[list[float], list[float]]:
-    """Seconds from sending the POST to the provider's being called, and to the first token."""
+async def whole_path(system: System, samples: int) -> tuple[list[float], list[float]]:
+    """Return the seconds from sending the POST to the call of the provider, and to the first token."""
     called, first_token = [], []
     for _ in range(samples):
         await asyncio.sleep(PACE_S)
@@ -73,7 +73,7 @@ async def whole_way(system: System, samples: int) -> tuple[list[float], list[flo
 
 
 async def fill(system: System) -> None:
-    """Occupies every slot of the system's worker."""
+    """Occupy every slot of the system's worker."""
     system.fake.play("for-ever", Answer(deltas=["…"], end="hang"))
     for start in range(0, BUSY, 50):
         await asyncio.gather(*(system.post("for-ever") for _ in range(start, start + 50)))
@@ -92,11 +92,11 @@ async def main(samples: int) -> None:
         try:
             await system.start()
             system.fake.play("one-token", Answer(deltas=["x"]))
-            called, first_token = await whole_way(system, samples)
-            print(row("whole way, POST sent → provider called", called))
-            print(row("whole way, POST sent → first token received", first_token))
+            called, first_token = await whole_path(system, samples)
+            print(row("whole path, POST sent → provider called", called))
+            print(row("whole path, POST sent → first token received", first_token))
             system.workers[0].stop()
-            print(row("enqueue → job start, nothing else runs", await queue_hops(system.broker.url, samples)))
+            print(row("enqueue → job start, no other job", await queue_hops(system.broker.url, samples)))
             system.workers[0].start()
             system.fake.calls.clear()
             await fill(system)

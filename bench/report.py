@@ -1,4 +1,4 @@
-"""What a run leaves in ``bench/results/``: Markdown to read, an SVG to see, JSON to compute with."""
+"""Report of a run in ``bench/results/``: Markdown, an SVG chart, and JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from bench import machine, svg
 from bench.results import Record, Summary, summarize
 from bench.shapes import SHAPES
 from bench.table import aligned, shape_table
-from bench.targets.registry import printed
+from bench.targets.registry import display_name
 
 FOLDER = Path(__file__).parent / "results"
 
 
 def write(name: str, records: Sequence[Record], command: str, seconds: float) -> Path:
-    """The Markdown's path."""
+    """Write the three files and return the path of the Markdown."""
     facts = {**machine.facts(), "command": command, "an answer lasts": f"{seconds:g} s"}
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json").write_text(
@@ -32,7 +32,7 @@ def head(facts: Mapping[str, str]) -> str:
 
 
 def tables(records: Sequence[Record]) -> list[str]:
-    """A heading and a table for each shape."""
+    """Return a heading and a table for each shape."""
     summaries = summarize(records)
     shapes = dict.fromkeys(shape for shape, _ in summaries)
     parts = []
@@ -50,5 +50,5 @@ def _chart(summaries: Mapping[tuple[str, str], Summary]) -> str:
         parts = {k.rpartition(".")[2]: v for k, v in summary.values.items() if k.startswith("cpu_token_us.")}
         # A single stream pays for a whole tick with each token; its bar would dwarf all others.
         if parts and shape != "1x50":
-            groups.setdefault(shape, {})[printed(target)] = parts
+            groups.setdefault(shape, {})[display_name(target)] = parts
     return svg.bars("CPU time per token, by process", "µs", groups)

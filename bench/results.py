@@ -1,4 +1,4 @@
-"""What was measured, round by round, and its medians."""
+"""Measured values, round by round, and their medians."""
 
 import statistics
 from collections import defaultdict
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 
 from bench.stage import Values
 
-#: What other programs may use of the machine without a word.
-_QUIET_CORES = 0.15
+#: Other programs may use this much of the machine without a remark.
+_IGNORED_CORES = 0.15
 _FAILED = "failed: "
 _WRONG = {"gaps": "tokens missing", "duplicates": "tokens twice"}
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One target under one shape in one round. ``error``: why there are no values, or None."""
+    """Result of one target under one shape in one round. ``error``: the reason if there are no values, or None."""
 
     shape: str
     target: str
@@ -32,26 +32,27 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Medians over the rounds that came through."""
+    """Medians over the successful rounds."""
 
     values: Values
     rounds: int
     errors: tuple[str, ...]
 
     @property
-    def trouble(self) -> str:
-        """What must not be read past: streams that failed, tokens missing or doubled, rounds that broke."""
-        told = [f"{self.values[name]:g} {label}" for name, label in _WRONG.items() if self.values[name]]
+    def problems(self) -> str:
+        """Failed streams, missing or duplicate tokens, failed rounds, and other load on the machine, as text."""
+        found = [f"{self.values[name]:g} {label}" for name, label in _WRONG.items() if self.values[name]]
         failures = {k.removeprefix(_FAILED): count for k, count in self.values.items() if k.startswith(_FAILED)}
-        told += [f"{count:g} streams {why}" for why, count in failures.items()]
+        found += [f"{count:g} streams {why}" for why, count in failures.items()]
         others = self.values.get("others_cores", 0)
-        if others > _QUIET_CORES:
-            told.append(f"others used {others:.1f} cores")
-        return "; ".join([*told, *dict.fromkeys(self.errors)])
+        if others > _IGNORED_CORES:
+            found.append(f"others used {others:.1f} cores")
+        return "; ".join([*found, *dict.fromkeys(self.errors)])
 
 
 def summarize(records: Sequence[Record]) -> dict[tuple[str, str], Summary]:
-    """By shape and target, in the order of their first records. Trouble is not averaged away: its worst counts."""
+    """Return the summaries by shape and target, in the order of their first records. Problems are not averaged: the
+    worst round counts."""
     grouped: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         grouped[record.shape, record.target].append(record)

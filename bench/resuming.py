@@ -1,6 +1,6 @@
-"""The load client of the resume storm, a process of its own: ``python -m bench.resuming``, JSON in and out.
+"""Load client of the resume storm, a process of its own: ``python -m bench.resuming``, JSON in and out.
 
-Every stream is read for a while, cut with all the others, and asked for again with the last id that was whole.
+It reads every stream for a while, cuts all of them, and requests each again from its last complete id.
 """
 
 import asyncio
@@ -25,14 +25,15 @@ _FIND_IDS: Final = re.compile(rb"^id: (\S+)$", re.MULTILINE)
 
 
 class Storm(Job):
-    """``read_s``: from the last stream's first token to the cut. ``away_s``: from the cut to all coming back."""
+    """Job of the storm. ``read_s``: from the last stream's first token to the cut. ``away_s``: from the cut to the
+    return."""
 
     read_s: float = 1
     away_s: float = 1
 
 
 class ResumingStream(Stream):
-    """``resumed_us``: from the second request to its first token; None until then."""
+    """Stream that is cut and resumed. ``resumed_us``: from the second request to its first token; None until then."""
 
     resumed_us: int | None = None
     on_resumed: Callable[[], None]
@@ -41,7 +42,7 @@ class ResumingStream(Stream):
     _has_returned = False
 
     def cut(self) -> None:
-        """Vanish, and forget what was not whole."""
+        """Disconnect, and drop the incomplete event at the end."""
         self._is_away = True
         if self.transport is not None:
             self.transport.abort()
@@ -82,6 +83,8 @@ class ResumingStream(Stream):
 
 
 class StormClient(Client):
+    """Runs the job of a storm."""
+
     stream_type = ResumingStream
 
     def __init__(self, job: Storm) -> None:
@@ -109,9 +112,9 @@ class StormClient(Client):
         if not self._away:
             self._all_back.set()
 
-    def told(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         resumed = array("q", [s.resumed_us for s in self._streams if isinstance(s, ResumingStream) and s.resumed_us])
-        return {**super().told(), "resumed_ms": percentiles(resumed), "storm_us": self._storm_us}
+        return {**super().result(), "resumed_ms": percentiles(resumed), "storm_us": self._storm_us}
 
 
 def main() -> None:

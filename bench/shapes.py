@@ -1,4 +1,4 @@
-"""The shapes of load, as data."""
+"""Definitions of all shapes of load."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ from bench.viewers import Viewers
 
 @dataclass(frozen=True, slots=True)
 class Shape:
+    """One shape of load: its measurement, the figures that its table shows, and the comparisons."""
+
     name: str
     title: str
     measure: Callable[[Stage], Awaitable[Values]]

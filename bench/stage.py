@@ -1,4 +1,4 @@
-"""One target, freshly started, with a provider behind it: where a shape is measured."""
+"""Stage of a measurement: one target, freshly started, with a provider behind it."""
 
 import asyncio
 import os
@@ -11,24 +11,24 @@ from typing import Any
 
 from bench import pace
 from bench.children import ProviderProcess, run_client
-from bench.client import Asked, Job
+from bench.client import Job, JobRequest
 from bench.cpu import busy_s, cpu_by_role, cpu_s
-from bench.targets.base import Ask, Target
+from bench.targets.base import Target, TargetRequest
 
-#: What a measurement gives: name → number. Names are listed in ``bench/figures.py``.
+#: Result of a measurement: name → number. Names are listed in ``bench/figures.py``.
 Values = dict[str, float]
 PROMPT_BYTES = 100
 _WARM_UP_STREAMS = 20
-#: For all of a stage, start and warm-up counted.
-_PATIENCE_S = 300.0
+#: Limit for a whole stage, start and warm-up included.
+_TIMEOUT_S = 300.0
 
 
 class StageFailed(Exception):
-    """The measurement does not count; the message says why."""
+    """The measurement does not count; the message has the reason."""
 
 
 class Stage:
-    """``seconds``: how long a paced answer lasts."""
+    """Target and provider of a measurement. ``seconds``: duration of a paced answer."""
 
     def __init__(self, target: Target, provider: ProviderProcess, seconds: float) -> None:
         self.target = target
@@ -39,7 +39,7 @@ class Stage:
         prompt = "x" * (prompt_bytes or PROMPT_BYTES)
         return Job(
             port=self.target.port,
-            asks=[asked(self.target.ask(model, prompt))],
+            requests=[job_request(self.target.request(model, prompt))],
             count=streams,
             over_s=over_s,
             end=self.target.end.decode(),
@@ -48,25 +48,25 @@ class Stage:
         )
 
     async def run(self, job: Job, on_first: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
-        """The client's result. Raises :class:`StageFailed` where not one stream came through."""
-        told = await run_client(job, on_first)
-        if not told["ok"]:
-            raise StageFailed(f"no stream came through: {told['failures']}")
-        return told
+        """Return the client's result. Raises :class:`StageFailed` if every stream failed."""
+        result = await run_client(job, on_first)
+        if not result["ok"]:
+            raise StageFailed(f"all streams failed: {result['failures']}")
+        return result
 
     async def warm_up(self) -> None:
-        """Caches, connections, and code that runs for the first time."""
+        """Fill caches, open connections, and run all code once."""
         for tokens in (1, 50):
             over_s = 0.5
             await self.run(self.job(pace.paced(50, tokens), _WARM_UP_STREAMS, over_s=over_s, tokens=tokens))
 
     def cpu(self) -> dict[str, float]:
-        """CPU seconds so far, by role."""
+        """Return the CPU seconds so far, by role."""
         return cpu_by_role(self.target.processes)
 
 
 class CpuLog:
-    """CPU by role, sampled beside a running measurement, so that any window of it can be told afterwards."""
+    """Samples of CPU by role during a measurement, from which any window can be computed afterwards."""
 
     def __init__(self, stage: Stage, every_s: float = 0.1) -> None:
         self._stage = stage
@@ -85,7 +85,7 @@ class CpuLog:
         self._sample()
 
     def between(self, from_us: int, to_us: int) -> dict[str, float]:
-        """CPU seconds by role within the window, as straight lines between samples."""
+        """Return the CPU seconds by role within the window, interpolated between samples."""
         begin, end = self._at(from_us), self._at(to_us)
         return {role: end[role] - begin[role] for role in end}
 
@@ -107,18 +107,21 @@ class CpuLog:
         return earlier[1]
 
 
-def asked(ask: Ask) -> Asked:
-    return Asked(path=ask.path, body=ask.body.decode(), method=ask.method, headers=dict(ask.headers or {}))
+def job_request(request: TargetRequest) -> JobRequest:
+    """Convert a request for JSON."""
+    return JobRequest(
+        path=request.path, body=request.body.decode(), method=request.method, headers=dict(request.headers or {})
+    )
 
 
 async def on_fresh_stage(
     target: Target, provider: ProviderProcess, seconds: float, measure: Callable[[Stage], Awaitable[Values]]
 ) -> Values:
-    """Start, warm up, measure, stop. Raises whatever goes wrong. ``others_cores`` of the values: what else ran on
-    this machine meanwhile, and made everything dearer."""
+    """Start, warm up, measure, stop. Raises any error on the way. ``others_cores`` of the values: cores that other
+    programs used meanwhile, which makes everything dearer."""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_TIMEOUT_S):
                 await target.start(provider.url, Path(folder))
                 stage = Stage(target, provider, seconds)
                 await stage.warm_up()
@@ -127,6 +130,6 @@ async def on_fresh_stage(
                 others_s = busy_s() - busy - (cpu_s(os.getpid()) - own)
                 return values | {"others_cores": max(0.0, others_s / (time.monotonic() - begun))}
         except TimeoutError:
-            raise StageFailed(f"not within {_PATIENCE_S:g} s") from None
+            raise StageFailed(f"timeout: not finished within {_TIMEOUT_S:g} s") from None
         finally:
             await target.stop()

@@ -1,4 +1,4 @@
-"""One streamed answer as its client sees it: every token once, in order, and a whole end."""
+"""Client side of one streamed answer: checks that every token comes once, in order, and that the end is complete."""
 
 import asyncio
 import time
@@ -15,15 +15,15 @@ _find_stamps: Final = FIND_STAMPS.findall
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Of every answer: ``end`` stands in it; it has that many ``tokens``, where that is known."""
+    """Expectation of every answer: it contains ``end``, and has this many ``tokens``, if the number is known."""
 
     end: bytes
     tokens: int | None
 
 
 class Stream(asyncio.Protocol):
-    """Sends ``request`` as soon as it is connected. ``on_first`` is called once: at the first token, or when there
-    will be none; ``on_over`` once, with nothing more to come."""
+    """One stream. Sends ``request`` once it is connected. Calls ``on_first`` once: at the first token, or when there
+    will be none. Calls ``on_over`` once, after the last byte."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Stream(asyncio.Protocol):
         self._sent_us = 0
         self._expected = 0
         self._received = 0
-        # Neither a stamp nor the end that a read cuts in two is missed, and none is met twice.
+        # Long enough to find a stamp or an end that two reads split, and short enough to find none twice.
         self._keep = max(STAMP_BYTES, len(wanted.end)) - 1
         self._tail = b""
         self._has_end = False
@@ -69,7 +69,7 @@ class Stream(asyncio.Protocol):
         self.finish(self._verdict() if self.response.ended else "broken off")
 
     def finish(self, verdict: str) -> None:
-        """Empty for a good one, else what went wrong. Only the first counts."""
+        """End the stream. ``verdict`` is empty for success, else the problem. Only the first call counts."""
         if self.over:
             return
         self.over = True
@@ -85,7 +85,7 @@ class Stream(asyncio.Protocol):
 
     def _read(self, body: bytes, now_us: int) -> None:
         known = self._tail + body
-        # A longer tail than a stamp's, for the sake of the end, must not show a stamp again.
+        # The tail may be longer than a stamp, because of the end; it must not show a stamp again.
         stamps = _find_stamps(known, max(0, len(self._tail) - STAMP_BYTES + 1))
         if stamps:
             self._expected = self._tally.take(now_us, stamps, self._expected)

@@ -1,4 +1,4 @@
-"""Two kinds of chart, written by hand: grouped, stacked bars; and lines."""
+"""Two kinds of SVG chart: grouped, stacked bars; and lines."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -8,13 +8,13 @@ from typing import Final
 _WIDTH, _HEIGHT = 860, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 60, 60
 _COLOURS: Final = ("#2f6f9f", "#d9822b", "#5b9a4a", "#a3568c", "#777777", "#c9b03a")
-#: Stacks of one bar: from dark to light.
+#: Parts of one bar, from dark to light.
 _SHADES: Final = (1.0, 0.7, 0.45, 0.25)
 Stack = Mapping[str, float]
 
 
 def bars(title: str, unit: str, groups: Mapping[str, Mapping[str, Stack]]) -> str:
-    """``groups``: group → bar → part → value. Bars of one name share a colour, parts are shades of it."""
+    """Return a bar chart. ``groups``: group → bar → part → value. Bars of a name share a colour; parts are shades."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     most = max((sum(stack.values()) for group in groups.values() for stack in group.values()), default=0) * 1.1 or 1
     parts = [*_frame(title, unit, most), *_legend(names)]
@@ -40,7 +40,7 @@ def bars(title: str, unit: str, groups: Mapping[str, Mapping[str, Stack]]) -> st
 
 
 def lines(title: str, unit: str, x_label: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """``series``: name → points, in the order to join them. Both axes begin at 0."""
+    """Return a line chart. ``series``: name → points, in the order to join them. Both axes begin at 0."""
     points = [point for line in series.values() for point in line]
     most_y = max((y for _, y in points), default=0) * 1.1 or 1
     most_x = max((x for x, _ in points), default=0) * 1.05 or 1
@@ -67,7 +67,7 @@ def _y(value: float, most: float) -> float:
 
 
 def _round_steps(most: float) -> list[float]:
-    """Three to eight round numbers up to ``most``."""
+    """Return three to eight round numbers up to ``most``."""
     step = 10.0 ** floor(log10(most))
     step = next(step * share for share in (1.0, 0.5, 0.2, 0.1) if most / (step * share) >= 3)
     return [round(step * i, 10) for i in range(1, int(most / step) + 1)]

@@ -1,4 +1,4 @@
-"""A shape's medians as a Markdown table, which a terminal shows as well."""
+"""Medians of a shape as a Markdown table, which is also readable in a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -6,22 +6,22 @@ from typing import Final
 from bench.figures import FIGURES, Versus
 from bench.results import Summary
 from bench.shapes import Shape
-from bench.targets.registry import printed
+from bench.targets.registry import display_name
 
 NOTHING: Final = "\N{EN DASH}"
 
 
 def shape_table(shape: Shape, by_target: Mapping[str, Summary]) -> str:
-    """Rows are targets."""
+    """Return a table with a row for each target."""
     shown = [name for name in shape.figures if any(name in s.values for s in by_target.values())]
     versus = [v for v in shape.versus if v.baseline in by_target]
-    head = ["", *(FIGURES[name].label for name in shown), *(v.label for v in versus), "trouble"]
+    head = ["", *(FIGURES[name].label for name in shown), *(v.label for v in versus), "problems"]
     rows = [
         [
-            printed(target),
+            display_name(target),
             *(_figure(name, summary) for name in shown),
             *(_versus(v, target, by_target) for v in versus),
-            summary.trouble,
+            summary.problems,
         ]
         for target, summary in by_target.items()
     ]
@@ -29,7 +29,7 @@ def shape_table(shape: Shape, by_target: Mapping[str, Summary]) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown with its columns in line; the first row is the head."""
+    """Return Markdown with aligned columns; the first row is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")

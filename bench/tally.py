@@ -1,4 +1,4 @@
-"""What a load client has counted, over all its streams. Times in microseconds of CLOCK_MONOTONIC, as the stamps."""
+"""Counts of a load client, over all its streams. Times are microseconds of CLOCK_MONOTONIC, like the stamps."""
 
 from array import array
 from collections import Counter
@@ -11,7 +11,7 @@ STEP_US = 50_000
 
 @dataclass(slots=True)
 class Tally:
-    """``timeline``: tokens received by step of ``STEP_US``."""
+    """Counts and times. ``timeline``: tokens received in each step of ``STEP_US``."""
 
     ok: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -26,7 +26,7 @@ class Tally:
     last_us: int = 0
 
     def take(self, now_us: int, stamps: Sequence[tuple[bytes, bytes]], expected: int) -> int:
-        """``stamps`` (seq, sent) of one stream, received together; the seq to expect next."""
+        """Count ``stamps`` (seq, sent) of one stream that were received together. Return the next seq to expect."""
         count = len(stamps)
         self.latency_us.extend([now_us - int(sent) for _, sent in stamps])
         self.timeline[now_us // STEP_US] += count
@@ -43,8 +43,8 @@ class Tally:
             expected = max(expected, seq + 1)
         return expected
 
-    def told(self) -> dict[str, Any]:
-        """As the client prints it: JSON."""
+    def result(self) -> dict[str, Any]:
+        """Return the counts in the form that the client prints as JSON."""
         return {
             "ok": self.ok,
             "failures": dict(self.failures),
@@ -61,7 +61,7 @@ class Tally:
 
 
 def percentiles(values_us: Sequence[int]) -> dict[str, float]:
-    """In milliseconds; empty of nothing."""
+    """Return percentiles in milliseconds; empty without values."""
     ordered = sorted(values_us)
     if not ordered:
         return {}
@@ -70,5 +70,5 @@ def percentiles(values_us: Sequence[int]) -> dict[str, float]:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Of at least one value, in order."""
+    """Return the percentile of at least one value, in order."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

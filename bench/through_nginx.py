@@ -1,10 +1,10 @@
-"""What nginx in front costs a token: the same answers direct and through ``deploy/nginx``, in turn.
+"""Measures the cost of nginx in front of a gateway: the same answers direct and through ``deploy/nginx``, in turn.
 
     make bench-nginx            (or: python -m bench.through_nginx --streams 20 --per-s 50 --seconds 5 --rounds 5)
 
-One gateway, one worker. Over HTTP/2 all streams share a connection, as those of a browser do. A gap is the time
-between two tokens of a stream at the client: what nginx gathered would show there, as many small gaps and a few large
-ones. A delay is the time since the provider sent the token.
+There is one gateway and one worker. Over HTTP/2 all streams share a connection, as those of a browser do. A gap is
+the time between two tokens of a stream at the client: buffering in nginx would show there, as many small gaps and a
+few large ones. A delay is the time since the provider sent the token.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from bench.targets.headrace import Headrace
 from tests.nginx import Nginx
 
 _READ_BYTES = 65_536
-_PATIENCE_S = 120
+_TIMEOUT_S = 120
 
-#: Streams begin so far apart, in seconds.
-Way = Callable[[list[bytes], float], Awaitable[list["Reading"]]]
+#: Reads all answers; the number is the time between the starts of two streams, in seconds.
+Transport = Callable[[list[bytes], float], Awaitable[list["Reading"]]]
 
 
 class Reading:
-    """One answer as it comes: gaps and delays of its tokens in milliseconds."""
+    """Gaps and delays of the tokens of one answer, in milliseconds."""
 
     def __init__(self) -> None:
         self.gaps: list[float] = []
@@ -53,8 +53,8 @@ class Reading:
         self._rest = known[-(pace.STAMP_BYTES - 1) :]
 
 
-def over_http1(port: int, tls: ssl.SSLContext | None = None) -> Way:
-    """A connection for each stream."""
+def over_http1(port: int, tls: ssl.SSLContext | None = None) -> Transport:
+    """Return a transport with a connection for each stream."""
 
     async def read(body: bytes) -> Reading:
         reading, response = Reading(), Response()
@@ -64,7 +64,7 @@ def over_http1(port: int, tls: ssl.SSLContext | None = None) -> Way:
         while not response.ended:
             data = await reader.read(_READ_BYTES)
             if not data:
-                raise ConnectionError("the answer broke off")
+                raise ConnectionError("answer: broken off before its end")
             reading.take(response.feed(data))
         writer.transport.abort()
         return reading
@@ -79,8 +79,8 @@ def over_http1(port: int, tls: ssl.SSLContext | None = None) -> Way:
     return read_all
 
 
-def over_http2(port: int, tls: ssl.SSLContext) -> Way:
-    """One connection for all."""
+def over_http2(port: int, tls: ssl.SSLContext) -> Transport:
+    """Return a transport with one connection for all streams."""
 
     async def read_all(bodies: list[bytes], apart_s: float) -> list[Reading]:
         tls.set_alpn_protocols(["h2"])
@@ -89,19 +89,19 @@ def over_http2(port: int, tls: ssl.SSLContext) -> Way:
         connection.initiate_connection()
         readings = {1 + 2 * number: Reading() for number in range(len(bodies))}
 
-        async def ask_all() -> None:
+        async def send_all() -> None:
             for stream_id, body in zip(readings, bodies, strict=True):
                 connection.send_headers(stream_id, _head(port, body))
                 connection.send_data(stream_id, body, end_stream=True)
                 writer.write(connection.data_to_send())
                 await asyncio.sleep(apart_s)
 
-        asking = asyncio.create_task(ask_all())
+        sending = asyncio.create_task(send_all())
         ended = 0
         while ended < len(bodies):
             data = await reader.read(_READ_BYTES)
             if not data:
-                raise ConnectionError("the connection broke off")
+                raise ConnectionError("connection: broken off before the last end")
             for event in connection.receive_data(data):
                 if isinstance(event, h2.events.DataReceived):
                     readings[event.stream_id].take(event.data)
@@ -109,24 +109,24 @@ def over_http2(port: int, tls: ssl.SSLContext) -> Way:
                 elif isinstance(event, h2.events.StreamEnded):
                     ended += 1
                 elif isinstance(event, h2.events.StreamReset):
-                    raise ConnectionError("an answer broke off")
+                    raise ConnectionError("answer: reset before its end")
             writer.write(connection.data_to_send())
-        await asking
+        await sending
         writer.transport.abort()
         return list(readings.values())
 
     return read_all
 
 
-async def measure(way: Way, target: Headrace, streams: int, per_s: float, tokens: int) -> list[float]:
-    """Of one round: gap p50, p95, p99, delay p50, p99."""
-    bodies = [target.ask(pace.paced(per_s, tokens), "hi").body] * streams
-    async with asyncio.timeout(_PATIENCE_S):
-        readings = await way(bodies, 1 / per_s / streams)
+async def measure(transport: Transport, target: Headrace, streams: int, per_s: float, tokens: int) -> list[float]:
+    """Return gap p50, p95, p99, delay p50, p99 of one round."""
+    bodies = [target.request(pace.paced(per_s, tokens), "hi").body] * streams
+    async with asyncio.timeout(_TIMEOUT_S):
+        readings = await transport(bodies, 1 / per_s / streams)
     gaps = sorted(gap for reading in readings for gap in reading.gaps)
     delays = sorted(delay for reading in readings for delay in reading.delays)
     if len(delays) != streams * tokens:
-        raise RuntimeError(f"{len(delays)} tokens in place of {streams * tokens}")
+        raise RuntimeError(f"tokens: {len(delays)} received, {streams * tokens} expected")
     return [_at(gaps, share) for share in (0.5, 0.95, 0.99)] + [_at(delays, share) for share in (0.5, 0.99)]
 
 
@@ -139,15 +139,15 @@ async def main(streams: int, per_s: float, seconds: float, rounds: int) -> None:
             await target.start(provider.url, Path(folder))
             nginx = Nginx([target.port])
             await nginx.start()
-            ways = {
+            transports = {
                 "direct": over_http1(target.port),
                 "nginx, TLS, HTTP/1.1": over_http1(nginx.port, nginx.tls),
                 "nginx, TLS, HTTP/2": over_http2(nginx.port, nginx.tls),
             }
-            rows: dict[str, list[list[float]]] = {name: [] for name in ways}
+            rows: dict[str, list[list[float]]] = {name: [] for name in transports}
             for number in range(rounds + 1):
-                for name, way in ways.items():
-                    row = await measure(way, target, streams, per_s, round(per_s * seconds))
+                for name, transport in transports.items():
+                    row = await measure(transport, target, streams, per_s, round(per_s * seconds))
                     if number:  # the first one warms up
                         rows[name].append(row)
         finally:
@@ -155,26 +155,28 @@ async def main(streams: int, per_s: float, seconds: float, rounds: int) -> None:
                 nginx.stop()
             await target.stop()
             await provider.stop()
-    _tell(rows)
+    _print(rows)
 
 
 def _head(port: int, body: bytes) -> list[tuple[str, str]]:
-    where = [
+    fields = [
         (":method", "POST"),
         (":path", "/chat/stream"),
         (":scheme", "https"),
         (":authority", f"localhost:{port}"),
     ]
-    return [*where, ("content-type", "application/json"), ("content-length", str(len(body)))]
+    return [*fields, ("content-type", "application/json"), ("content-length", str(len(body)))]
 
 
-def _tell(rows: dict[str, list[list[float]]]) -> None:
-    medians = {name: [statistics.median(column) for column in zip(*mine, strict=True)] for name, mine in rows.items()}
+def _print(rows: dict[str, list[list[float]]]) -> None:
+    medians = {
+        name: [statistics.median(column) for column in zip(*rounds, strict=True)] for name, rounds in rows.items()
+    }
     direct = medians["direct"]
     print(f"{'ms':<24}{'gap p50':>10}{'p95':>10}{'p99':>10}{'delay p50':>12}{'p99':>10}   gaps against direct")
     for name, (p50, p95, p99, delay_p50, delay_p99) in medians.items():
         against = " ".join(
-            f"{100 * (mine / theirs - 1):+.1f} %" for mine, theirs in zip((p50, p95, p99), direct, strict=False)
+            f"{100 * (value / base - 1):+.1f} %" for value, base in zip((p50, p95, p99), direct, strict=False)
         )
         print(f"{name:<24}{p50:>10.2f}{p95:>10.2f}{p99:>10.2f}{delay_p50:>12.2f}{delay_p99:>10.2f}   {against}")
 
@@ -189,5 +191,5 @@ if __name__ == "__main__":
     parser.add_argument("--per-s", type=float, default=50)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
-    asyncio.run(main(asked.streams, asked.per_s, asked.seconds, asked.rounds))
+    options = parser.parse_args()
+    asyncio.run(main(options.streams, options.per_s, options.seconds, options.rounds))

@@ -1,7 +1,7 @@
-"""What is measured: something between the load client and the fake provider, or nothing at all.
+"""Interface of a target: a system between the load client and the fake provider, or none at all.
 
-Every target is asked for an answer by one HTTP POST and streams it as the response's body. The fake provider's
-tokens stand in that body as they were sent, whatever wraps them, so one client can check all targets.
+A target receives one HTTP POST for an answer and streams it as the response's body. The body contains the fake
+provider's tokens as they were sent, in any wrapping, so one client can check all targets.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One HTTP request. ``body`` is JSON; ``Content-Length`` and ``Host`` are the client's to add."""
+class TargetRequest:
+    """One HTTP request. ``body`` is JSON; the client adds ``Content-Length`` and ``Host``."""
 
     path: str
     body: bytes
@@ -21,26 +21,26 @@ class Ask:
 
 
 class Target(Protocol):
-    """``name`` as the report prints it. ``end``: bytes that only a whole answer ends with."""
+    """Target of a measurement. ``name`` appears in the report. ``end``: bytes at the end of complete answers only."""
 
     name: str
     end: bytes
 
     @property
     def port(self) -> int:
-        """On 127.0.0.1."""
+        """Port on 127.0.0.1."""
         ...
 
     @property
     def processes(self) -> Mapping[str, int]:
-        """Role → pid of what is measured: 'gateway', 'worker', 'redis', 'app', …"""
+        """Measured processes, role → pid: 'gateway', 'worker', 'redis', 'app', …"""
         ...
 
     async def start(self, provider_url: str, folder: Path) -> None:
-        """``provider_url``: an OpenAI base URL ending in ``/v1``. Returns when the target answers. ``folder`` is
-        empty and its own."""
+        """Start the target and wait until it answers. ``provider_url``: an OpenAI base URL ending in ``/v1``.
+        ``folder``: an empty folder for this target."""
         ...
 
     async def stop(self) -> None: ...
 
-    def ask(self, model: str, prompt: str) -> Ask: ...
+    def request(self, model: str, prompt: str) -> TargetRequest: ...

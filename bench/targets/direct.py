@@ -1,11 +1,11 @@
-"""Nothing in between: the load client talks to the provider."""
+"""Target without a system in between: the load client talks to the provider."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.targets.base import Ask
+from bench.targets.base import TargetRequest
 
 
 class Direct:
@@ -33,7 +33,7 @@ class Direct:
     async def stop(self) -> None:
         pass
 
-    def ask(self, model: str, prompt: str) -> Ask:
+    def request(self, model: str, prompt: str) -> TargetRequest:
         messages = [{"role": "user", "content": prompt}]
         body = {"model": model, "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
-        return Ask("/v1/chat/completions", json.dumps(body).encode())
+        return TargetRequest("/v1/chat/completions", json.dumps(body).encode())

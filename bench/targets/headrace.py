@@ -1,4 +1,4 @@
-"""Headrace as it is deployed: a Redis with the persistence of our compose file, one gateway, one worker."""
+"""Headrace as a target: a Redis with the persistence of our compose file, one gateway, one worker."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 
-from bench.targets.base import Ask
+from bench.targets.base import TargetRequest
 from tests.broker import Broker
 from tests.system import SECRET, Gateway, Process
 
@@ -17,7 +17,7 @@ _BOOT_S = 30
 
 
 class Headrace:
-    """``extra``: environment of gateway and worker beside what is needed, to try settings."""
+    """Headrace as a target. ``extra``: more environment for gateway and worker, to try settings."""
 
     name = "headrace"
     end = b"event: done"
@@ -53,7 +53,7 @@ class Headrace:
         self._parts = [self._gateway, self._worker]
         for part in self._parts:
             part.start()
-        await self._answers()
+        await self._wait_until_ready()
 
     async def stop(self) -> None:
         for part in self._parts:
@@ -61,12 +61,12 @@ class Headrace:
         self._parts = []
         self._broker.kill()
 
-    def ask(self, model: str, prompt: str) -> Ask:
+    def request(self, model: str, prompt: str) -> TargetRequest:
         body = {"provider": "openai", "model": model, "messages": [{"role": "user", "content": prompt}]}
-        return Ask("/chat/stream", json.dumps(body).encode())
+        return TargetRequest("/chat/stream", json.dumps(body).encode())
 
-    async def _answers(self) -> None:
-        """Until the gateway knows of the worker's provider."""
+    async def _wait_until_ready(self) -> None:
+        """Wait until the gateway offers the worker's provider."""
         deadline = time.monotonic() + _BOOT_S
         async with httpx2.AsyncClient(trust_env=False) as http:
             while time.monotonic() < deadline:
@@ -89,7 +89,7 @@ class Headrace:
             "HEADRACE_SECRET": SECRET,
             "HEADRACE_CONCURRENCY": "10000",
             "HEADRACE_FIRST_TOKEN_TIMEOUT_S": "3600",
-            "HEADRACE_BETWEEN_TOKENS_TIMEOUT_S": "3600",  # or idle streams would be taken for dead ones
+            "HEADRACE_BETWEEN_TOKENS_TIMEOUT_S": "3600",  # otherwise idle streams would time out
             "HEADRACE_LOG_LEVEL": "warning",
             "OPENAI_API_KEY": "test-key-123",
             "OPENAI_BASE_URL": provider_url,

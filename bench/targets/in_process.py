@@ -1,4 +1,4 @@
-"""FastAPI and sse-starlette, one process: ``in_process_app.py``."""
+"""Target: FastAPI and sse-starlette in one process, ``in_process_app.py``."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from bench.targets.base import Ask
+from bench.targets.base import TargetRequest
 from bench.targets.program import Program
 
 _REPOSITORY: Final = Path(__file__).parents[2]
@@ -32,19 +32,19 @@ class InProcess:
         return {"app": self._app.pid}
 
     async def start(self, provider_url: str, folder: Path) -> None:
-        served_by = ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
-        where = ["--host", "127.0.0.1", "--port", str(self._app.take_port())]
+        server = ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+        address = ["--host", "127.0.0.1", "--port", str(self._app.take_port())]
         self._app.start(
-            [sys.executable, "-m", "uvicorn", "bench.targets.in_process_app:app", *served_by, *where],
+            [sys.executable, "-m", "uvicorn", "bench.targets.in_process_app:app", *server, *address],
             {"OPENAI_BASE_URL": provider_url, "OPENAI_API_KEY": "none"},
             cwd=_REPOSITORY,
             log=folder / "app.log",
         )
-        await self._app.answers("/healthz")
+        await self._app.wait_until_ready("/healthz")
 
     async def stop(self) -> None:
         await self._app.stop()
 
-    def ask(self, model: str, prompt: str) -> Ask:
+    def request(self, model: str, prompt: str) -> TargetRequest:
         body = json.dumps({"model": model, "prompt": prompt})
-        return Ask("/chat", body.encode(), headers={"Content-Type": "application/json"})
+        return TargetRequest("/chat", body.encode(), headers={"Content-Type": "application/json"})

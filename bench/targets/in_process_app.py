@@ -1,4 +1,4 @@
-"""What people write first: the provider's SDK in a request handler. The answer lives and dies with its connection."""
+"""Simplest chat server: the provider's SDK in a request handler. The answer ends with its connection."""
 
 import json
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ class Question(BaseModel):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """One client, so one connection pool, for all requests; the SDK takes URL and key from the environment."""
+    """Create one client, so one connection pool, for all requests; the SDK reads URL and key from the environment."""
     async with AsyncOpenAI() as client:
         app.state.openai = client
         yield
@@ -37,7 +37,7 @@ async def healthz() -> dict[str, str]:
 
 
 async def events(openai: AsyncOpenAI, question: Question) -> AsyncIterator[str]:
-    """The data of each event: a token as JSON, at last ``[DONE]``."""
+    """Yield the data of each event: a token as JSON, at the end ``[DONE]``."""
     stream = await openai.chat.completions.create(
         model=question.model,
         messages=[{"role": "user", "content": question.prompt}],

@@ -1,7 +1,8 @@
-"""LiteLLM's proxy as its docs have it for production: one Uvicorn worker, a master key, no database, no logging.
+"""Target: LiteLLM's proxy in the configuration that its docs recommend for production: one Uvicorn worker, a master
+key, no database, no logging.
 
 https://docs.litellm.ai/docs/proxy/prod and …/server_tuning: one worker process for each instance, and more instances
-rather than more workers. One instance here, as everything else has one process for its requests.
+rather than more workers. There is one instance here, because every other target has one process for its requests.
 """
 
 import json
@@ -10,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from bench.peers import LITELLM
-from bench.targets.base import Ask
+from bench.targets.base import TargetRequest
 from bench.targets.program import Program
 
 _KEY: Final = "sk-for-the-bench-only"
-#: More than any shape has streams.
+#: More than the streams of any shape.
 _UPSTREAM_CONNECTIONS: Final = "20000"
-#: Importing it takes most of this.
+#: Most of this is the import.
 _BOOT_S: Final = 120
 
 
@@ -42,13 +43,13 @@ class LiteLLM:
     async def start(self, provider_url: str, folder: Path) -> None:
         config = folder / "config.yaml"
         config.write_text(json.dumps(_config(provider_url)))  # JSON is YAML
-        where = ["--host", "127.0.0.1", "--port", str(self._proxy.take_port()), "--num_workers", "1"]
+        address = ["--host", "127.0.0.1", "--port", str(self._proxy.take_port()), "--num_workers", "1"]
         self._proxy.start(
-            [LITELLM.folder / "bin" / "python", LITELLM.folder / "bin" / "litellm", "--config", config, *where],
+            [LITELLM.folder / "bin" / "python", LITELLM.folder / "bin" / "litellm", "--config", config, *address],
             {
                 "LITELLM_MODE": "PRODUCTION",
                 "LITELLM_LOG": "ERROR",
-                # Or it would ask the internet for prices.
+                # Otherwise it fetches prices from the internet.
                 "LITELLM_LOCAL_MODEL_COST_MAP": "True",
                 # By default the 501st stream waits for another to end. 0 would not lift that: it means aiohttp's 100.
                 "AIOHTTP_CONNECTOR_LIMIT": _UPSTREAM_CONNECTIONS,
@@ -57,15 +58,15 @@ class LiteLLM:
             cwd=folder,
             log=folder / "proxy.log",
         )
-        await self._proxy.answers("/health/readiness", _BOOT_S)
+        await self._proxy.wait_until_ready("/health/readiness", _BOOT_S)
 
     async def stop(self) -> None:
         await self._proxy.stop()
 
-    def ask(self, model: str, prompt: str) -> Ask:
+    def request(self, model: str, prompt: str) -> TargetRequest:
         body = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {_KEY}"}
-        return Ask("/v1/chat/completions", json.dumps(body).encode(), headers=headers)
+        return TargetRequest("/v1/chat/completions", json.dumps(body).encode(), headers=headers)
 
 
 def _config(provider_url: str) -> dict[str, object]:

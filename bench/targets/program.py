@@ -1,4 +1,4 @@
-"""A program of somebody else's that listens on a port of its own."""
+"""Third-party program that listens on a port of its own."""
 
 import asyncio
 import os
@@ -12,13 +12,13 @@ import httpx2
 
 from tests.ports import free_port
 
-#: What would change how a program behaves, were it inherited.
+#: Variables that would change the behaviour of a program.
 _NOT_INHERITED: Final = ("OPENAI_", "LITELLM_", "REDIS_", "DATABASE_", "KV_", "AIOHTTP_", "DEBUG")
 _TERM_S: Final = 5
 
 
 class Program:
-    """May be started again once it is stopped. Only the program's own process is ever signalled."""
+    """Child process. It can be started again after a stop. Only the program's own process is ever signalled."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -31,7 +31,7 @@ class Program:
         return self._process.pid
 
     def take_port(self) -> int:
-        """Before each start: the port that the command is to name."""
+        """Choose a port for the command. To be called before each start."""
         self.port = free_port()
         return self.port
 
@@ -48,8 +48,8 @@ class Program:
                 stderr=output,
             )
 
-    async def answers(self, path: str, timeout_s: float = 30) -> None:
-        """Until ``GET path`` is answered with 200. Raises with the log's end if that does not come."""
+    async def wait_until_ready(self, path: str, timeout_s: float = 30) -> None:
+        """Wait until ``GET path`` returns 200. Raises with the end of the log on a timeout."""
         assert self._process is not None
         deadline = time.monotonic() + timeout_s
         async with httpx2.AsyncClient(trust_env=False) as http:
@@ -63,7 +63,7 @@ class Program:
         raise RuntimeError(f"did not start: {self._log.read_text(errors='replace')[-2000:]}")
 
     async def stop(self) -> None:
-        """Politely, then not."""
+        """Terminate the process, and kill it after a timeout."""
         if self._process is None:
             return
         self._process.terminate()

@@ -1,4 +1,4 @@
-"""Which targets there are. Each is imported when it is asked for: their peers need not be installed."""
+"""Registry of targets. Each is imported on first use, because its program may not be installed."""
 
 import importlib
 from collections.abc import Mapping
@@ -27,15 +27,15 @@ class _TargetClass(Protocol):
 
 
 def make(name: str, settings: Mapping[str, str]) -> Target | None:
-    """None where it is not installed. ``settings``: environment for Headrace."""
+    """Create a target; None if it is not installed. ``settings``: environment for Headrace."""
     if name == "headrace":
         return Headrace(settings)
     kind = _class(name)
     return kind() if kind is not None and kind.installed() else None
 
 
-def printed(name: str) -> str:
-    """As a report prints it."""
+def display_name(name: str) -> str:
+    """Return the name that a report prints."""
     kind = _class(name)
     return name if kind is None else kind.name
 

@@ -1,4 +1,4 @@
-"""Vercel's resumable-stream on Node, with a Redis: ``resumable_stream_app/``."""
+"""Target: Vercel's resumable-stream on Node, with a Redis, ``resumable_stream_app/``."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.peers import RESUMABLE_STREAM
-from bench.targets.base import Ask
+from bench.targets.base import TargetRequest
 from bench.targets.program import Program
 from tests.broker import Broker
 
@@ -37,7 +37,7 @@ class ResumableStream:
         await self._broker.start()
         async with self._broker.client() as client:
             self._redis_pid = (await client.info("server"))["process_id"]
-        # Beside its node_modules, or Node would not find them.
+        # Node looks for node_modules beside the file.
         server = shutil.copy(RESUMABLE_STREAM.source / "server.mjs", RESUMABLE_STREAM.folder)
         environment = {
             "NODE_ENV": "production",
@@ -47,13 +47,13 @@ class ResumableStream:
             "OPENAI_API_KEY": "none",
         }
         self._app.start(["node", server], environment, cwd=RESUMABLE_STREAM.folder, log=folder / "app.log")
-        await self._app.answers("/healthz")
+        await self._app.wait_until_ready("/healthz")
 
     async def stop(self) -> None:
         await self._app.stop()
         if self._broker is not None:
             self._broker.kill()
 
-    def ask(self, model: str, prompt: str) -> Ask:
+    def request(self, model: str, prompt: str) -> TargetRequest:
         body = json.dumps({"model": model, "prompt": prompt})
-        return Ask("/chat", body.encode(), headers={"Content-Type": "application/json"})
+        return TargetRequest("/chat", body.encode(), headers={"Content-Type": "application/json"})

@@ -1,6 +1,6 @@
-// The usage with explicit resumption of resumable-stream's README, on a plain Node server instead of Next.js.
+// Usage with explicit resumption from resumable-stream's README, on a plain Node server instead of Next.js.
 //
-// POST /chat {"model", "prompt"} streams a new answer; GET /chat/<id>?resumeAt=<characters> follows one under way.
+// POST /chat {"model", "prompt"} streams a new answer; GET /chat/<id>?resumeAt=<characters> resumes one that is running.
 // Environment: PORT, REDIS_URL (read by the library), OPENAI_BASE_URL and OPENAI_API_KEY (read by the SDK).
 
 import { randomUUID } from "node:crypto";
@@ -11,7 +11,7 @@ import OpenAI from "openai";
 import { createResumableStreamContext } from "resumable-stream/redis";
 
 const openai = new OpenAI();
-// `after` of Next.js keeps a serverless function alive; this process lives anyway.
+// `after` of Next.js keeps a serverless function alive; this process keeps running anyway.
 const context = createResumableStreamContext({ waitUntil: () => {} });
 
 async function* events({ model, prompt }) {
@@ -27,7 +27,7 @@ async function* events({ model, prompt }) {
     }
     yield "data: [DONE]\n\n";
   } catch (error) {
-    // The library lets a rejected read end the process.
+    // Without this, a rejected read would end the process.
     console.error(error);
     yield "event: error\ndata: {}\n\n";
   }

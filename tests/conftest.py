@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.provider_client import KINDS, Make, settings_for
 from tests.fakes import FakeProvider
+from tests.provider_client import KINDS, Make, settings_for
 from tests.system import System
 from workers.providers.base import Provider
 

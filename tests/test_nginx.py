@@ -18,8 +18,8 @@ from tests.browser import browser, need_browser
 from tests.fakes.answer import Answer, Turnstile
 from tests.nginx import CONFIG, Nginx, need_nginx
 from tests.raw_client import connected
+from tests.raw_requests import AMBIGUOUS, SMUGGLED
 from tests.system import System, ask
-from tests.test_web_security import AMBIGUOUS, SMUGGLED
 
 WORDS = [f"word{i} " for i in range(30)]
 TEXT = "".join(WORDS)

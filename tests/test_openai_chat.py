@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Call, ToolCall
+from tests.openai_client import openai_client
 from tests.sse_client import text_of
 from tests.system import System
 
@@ -26,12 +27,8 @@ each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 
 @pytest.fixture
 async def client(system: System) -> AsyncIterator[AsyncOpenAI]:
-    async with client_of(system) as client:
+    async with openai_client(system) as client:
         yield client
-
-
-def client_of(system: System, *, gateway: int = 0, **options: Any) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=f"{system.gateways[gateway].url}/v1", api_key="none", **{"max_retries": 0, **options})
 
 
 def calls_of(system: System, model: str) -> list[Call]:
@@ -274,7 +271,7 @@ async def test_a_retry_of_the_sdk_is_not_paid_for_twice(start_system: StartSyste
     system = await start_system(gateways=1, workers=1)
     gate = asyncio.Event()
     system.fake.play("once", Answer(deltas=WORDS, gate=gate))
-    async with client_of(system, max_retries=5) as client:
+    async with openai_client(system, max_retries=5) as client:
         # Nobody reads while the gateway starts again, which may take longer than this client's usual grace.
         answering = asyncio.create_task(chunks_of(client, "openai/once", extra_body={"grace_s": 60}))
         await system.fake.wait_calls(1)
@@ -343,7 +340,7 @@ async def test_a_gateway_that_leaves_lets_them_finish(start_system: StartSystem)
     system = await start_system(gateways=1, workers=1)
     gate = asyncio.Event()
     system.fake.play("drained", Answer(deltas=WORDS, gate=gate, gate_after=2))
-    async with client_of(system) as client:
+    async with openai_client(system) as client:
         stream = await client.chat.completions.create(model="openai/drained", messages=USER, stream=True)
         seen = [await anext(aiter(stream))]
         system.gateways[0].signal(signal.SIGTERM)
@@ -368,7 +365,7 @@ async def test_a_lost_worker_before_the_first_word_is_not_seen_and_after_it_is_a
     system = await start_system(gateways=1, workers=1, lease_s=1)
     gate = asyncio.Event()
     system.fake.play("lost", Answer(deltas=WORDS, gate=gate), Answer(deltas=WORDS))
-    async with client_of(system) as client:
+    async with openai_client(system) as client:
         answering = asyncio.create_task(chunks_of(client, "openai/lost"))
         await system.fake.wait_calls(1)
         system.workers[0].stop()
@@ -387,7 +384,7 @@ async def test_a_lost_worker_before_the_first_word_is_not_seen_and_after_it_is_a
 
 async def test_limits_are_theirs_too(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, requests_per_minute=1)
-    async with client_of(system) as client:
+    async with openai_client(system) as client:
         raw = await client.chat.completions.with_raw_response.create(model="demo/demo", messages=USER)
         assert raw.headers["x-ratelimit-remaining-requests"] == "0"
         with pytest.raises(openai.RateLimitError) as caught:
@@ -399,5 +396,5 @@ async def test_limits_are_theirs_too(start_system: StartSystem) -> None:
 async def test_a_slow_answer_outlives_the_clients_patience_for_silence(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, heartbeat_s=0.2)
     system.fake.play("slow", Answer(deltas=WORDS, delay_s=1.5))
-    async with client_of(system, timeout=1) as client:
+    async with openai_client(system, timeout=1) as client:
         assert joined(await chunks_of(client, "openai/slow")) == TEXT

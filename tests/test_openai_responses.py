@@ -14,8 +14,8 @@ from tests.conformance.node import Node
 from tests.conformance.outcome import Ask, Outcome
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Call, ToolCall
+from tests.openai_client import openai_client
 from tests.system import System
-from tests.test_openai_chat import client_of
 
 WORDS = ("Hello", ", ", "wor", "ld", ".")
 TEXT = "".join(WORDS)
@@ -24,7 +24,7 @@ each_provider = pytest.mark.parametrize("provider", ["openai", "anthropic", "oll
 
 def sdk(system: System, **options: Any) -> Any:
     """Untyped: its events are a union of a hundred classes."""
-    return client_of(system, **options)
+    return openai_client(system, **options)
 
 
 @pytest.fixture

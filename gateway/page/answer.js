@@ -1,13 +1,13 @@
-// One message of the conversation as the reader sees it: what was asked, or what is being answered.
+// Messages of the conversation: the question as sent, and the answer as it arrives.
 
 import { Aside } from "./aside.js";
-import { ToolCalls } from "./calls.js";
-import { copies } from "./copy.js";
+import { ToolCalls } from "./tool_calls.js";
+import { copyOnClick } from "./copy.js";
 import { element } from "./dom.js";
 import { parse } from "./exact.js";
-import { JsonView } from "./json.js";
-import { Paced } from "./paced.js";
-import { MarkdownView } from "./render.js";
+import { JsonView } from "./json_view.js";
+import { Throttle } from "./throttle.js";
+import { MarkdownView } from "./markdown_view.js";
 
 export function question(text) {
   const message = element("article", "message user");
@@ -18,16 +18,16 @@ export function question(text) {
 const ENDINGS = {
   length: "stopped at the length limit",
   content_filter: "stopped by the provider's content filter",
-  cancelled: "stopped here",
-  tool_calls: "asked for a tool, which this page has none of",
+  cancelled: "cancelled",
+  tool_calls: "requested a tool call; this page cannot run tools",
 };
-const REASONS = { refusal: "the model refused", empty_answer: "the model had no answer" }; // tell more than the above
+const REASONS = { refusal: "the model refused", empty_answer: "the model returned no answer" }; // more specific than ENDINGS
 
 export class Answer {
   constructor(onRender = () => {}) {
     this.onRender = onRender;
-    const following = new Paced(() => {}, onRender);
-    const follow = () => following.ask();
+    const following = new Throttle(() => {}, onRender);
+    const follow = () => following.request();
     this.reasoning = new Aside("details", "reasoning", element("summary", "", "Reasoning"), follow);
     this.body = element("div", "body");
     this.refusal = new Aside("div", "refusal", element("strong", "", "The model refuses"), follow);
@@ -47,7 +47,7 @@ export class Answer {
     return this.view.text;
   }
 
-  /** How tests find the current answer; there is one at a time. */
+  /** Marks the current answer for tests; there is one at a time. */
   markCurrent() {
     for (const [part, name] of [[this.body, "answer"], [this.problem, "problem"]]) {
       document.querySelector(`[data-testid="${name}"]`)?.removeAttribute("data-testid");
@@ -61,7 +61,7 @@ export class Answer {
     window.headraceText = this.text;
   }
 
-  /** From here on, and what there is already. */
+  /** Shows the text as JSON, including the text received so far. */
   showAsJson() {
     if (this.view instanceof JsonView) return;
     const { text } = this.view;
@@ -70,31 +70,31 @@ export class Answer {
     if (text) this.view.append(text);
   }
 
-  place(piece) {
+  setValue(piece) {
     this.showAsJson();
-    this.view.place(piece);
+    this.view.setValue(piece);
   }
 
-  /** Another attempt answers from the start. */
+  /** Clears the answer: another attempt restarts it. */
   reset() {
     for (const part of [this.view, this.reasoning, this.refusal, this.calls]) part.reset();
     this.problem.hidden = true;
     window.headraceText = "";
   }
 
-  answeredBy({ provider, model }) {
-    if (!provider) return; // only its ending is left
+  setSource({ provider, model }) {
+    if (!provider) return; // a stream of which only the ending is left
     this.source = `${provider}/${model}`;
     this.footer.textContent = this.source;
   }
 
-  /** `again`: what a "Try again" button does. */
-  fail(title, detail, again) {
+  /** `retry`: handler of a "Try again" button. */
+  fail(title, detail, retry) {
     this.problem.replaceChildren(element("strong", "", title), element("span", "", detail));
-    if (again) {
+    if (retry) {
       const button = element("button", "small", "Try again");
       button.type = "button";
-      button.addEventListener("click", again);
+      button.addEventListener("click", retry);
       this.problem.append(button);
     }
     this.problem.hidden = false;
@@ -117,8 +117,8 @@ function endingOf({ finish_reason: ending, reason }) {
 
 function usageOf({ usage }) {
   if (!usage) return "";
-  const { estimated, input_tokens: asked, output_tokens: told, tokens_saved: saved } = usage;
-  return `${estimated ? "about " : ""}${asked} tokens in, ${told} out${saved ? `, ${saved} saved` : ""}`;
+  const { estimated, input_tokens: input, output_tokens: output, tokens_saved: saved } = usage;
+  return `${estimated ? "about " : ""}${input} tokens in, ${output} out${saved ? `, ${saved} saved` : ""}`;
 }
 
 function addCopyButton(block) {
@@ -127,15 +127,15 @@ function addCopyButton(block) {
   button.type = "button";
   block.replaceWith(frame);
   frame.append(block, button);
-  copies(button, block);
+  copyOnClick(button, block);
 }
 
-/** An answer of an earlier turn, whole. JSON is shown as such, whether it was asked for or not. */
+/** A complete answer of an earlier turn. JSON is shown as JSON, even if the request did not require it. */
 export function pastAnswer(text) {
   const answer = new Answer();
   const value = jsonIn(text);
   answer.view.append(text);
-  if (value) answer.place({ path: [], value });
+  if (value) answer.setValue({ path: [], value });
   answer.finish(null);
   return answer.element;
 }

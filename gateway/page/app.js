@@ -1,67 +1,67 @@
-// The page: composes the parts, and knows the conversation and the one answer that is being read.
+// Chat page: connects the parts, and holds the conversation and the answer that is being read.
 
 import { cancelChat, deleteChat, startChat } from "./api.js";
 import { Answer, pastAnswer, question } from "./answer.js";
-import { copies } from "./copy.js";
+import { copyOnClick } from "./copy.js";
 import { FormatChoice, isJson } from "./format.js";
 import { History, titleOf } from "./history.js";
-import { watchPage } from "./lifecycle.js";
+import { watchPage } from "./page_lifecycle.js";
 import { watchKey } from "./key.js";
-import { LinkPanel } from "./link.js";
+import { ConnectionPanel } from "./connection.js";
 import { ModelChoice } from "./models.js";
 import { StreamReader } from "./stream.js";
 import { Composer, Scroller, showCurl, Sidebar } from "./ui.js";
 
-const by = (id) => document.getElementById(id);
-const TAB_KEY = "headrace.current"; // in sessionStorage: this tab's stream, which a reload goes on reading
-const SETTLED = new Set(["done", "error", "cancelled"]);
+const byId = (id) => document.getElementById(id);
+const TAB_KEY = "headrace.current"; // in sessionStorage: this tab's stream; a reload resumes it
+const FINAL_STATES = new Set(["done", "error", "cancelled"]);
 
-const link = new LinkPanel();
-const models = new ModelChoice(by("model"), by("model-name-field"), by("model-note"));
-const format = new FormatChoice(by("options"));
-const scroller = new Scroller(by("scroll"), by("to-end"));
-const sidebar = new Sidebar(by("sidebar"), by("menu"), by("scrim"));
-const streams = new History(by("history"), by("history-note"), { open: reopen, remove });
+const connection = new ConnectionPanel();
+const models = new ModelChoice(byId("model"), byId("model-name-field"), byId("model-note"));
+const format = new FormatChoice(byId("options"));
+const scroller = new Scroller(byId("scroll"), byId("to-end"));
+const sidebar = new Sidebar(byId("sidebar"), byId("menu"), byId("scrim"));
+const streams = new History(byId("history"), byId("history-note"), { open: reopen, remove });
 const composer = new Composer({ send, stop });
 
-let messages = []; // the conversation, as the next request will carry it
+let messages = []; // the conversation, as the next request sends it
 let turn = null; // the answer on the screen: {answer, state, entry?, reader?, wantsStop?, hasFailed?}
 
 function send(prompt) {
   const choice = models.get();
   const form = format.get();
-  if (!choice || !form || (turn && !SETTLED.has(turn.state))) return false;
+  if (!choice || !form || (turn && !FINAL_STATES.has(turn.state))) return false;
   format.fold();
-  ask([...messages, { role: "user", content: prompt }], { ...choice, ...form });
+  submit([...messages, { role: "user", content: prompt }], { ...choice, ...form });
   return true;
 }
 
-/** Queues an answer to `asked`, whose last message is the prompt, and reads it. `choice` is the rest of the request. */
-async function ask(asked, choice) {
-  const mine = begin(asked, choice);
+/** Submits `conversation`, which ends with the prompt, and reads the answer. `choice`: the other request fields. */
+async function submit(conversation, choice) {
+  const mine = begin(conversation, choice);
   try {
-    const body = { ...choice, messages: asked, on_disconnect: "continue" };
-    const started = await startChat(body, (why) => show(mine, "queued", `${why} (asking again)`));
+    const body = { ...choice, messages: conversation, on_disconnect: "continue" };
+    const started = await startChat(body, (problem) => show(mine, "queued", `${problem} (retrying)`));
     mine.entry = {
       id: started.stream_id,
-      title: titleOf(asked.at(-1).content),
+      title: titleOf(conversation.at(-1).content),
       at: Date.now(),
       state: "queued",
       choice,
-      messages: asked,
+      messages: conversation,
       streamUrl: started.stream_url,
       statusUrl: started.status_url,
     };
     streams.add(mine.entry);
   } catch (error) {
-    fail(mine, "It could not be sent.", error.message, () => ask(asked, choice));
+    fail(mine, "The request could not be sent.", error.message, () => submit(conversation, choice));
     return;
   }
   if (mine.wantsStop) stopAtGateway(mine);
   if (mine === turn) read(mine);
 }
 
-/** The same stream once more, from its start. */
+/** Reads a stream again, from its start. */
 function reopen(entry) {
   const mine = begin(entry.messages, entry.choice);
   mine.entry = entry;
@@ -69,26 +69,26 @@ function reopen(entry) {
   read(mine);
 }
 
-/** Shows the conversation, and an empty answer at its end. */
-function begin(asked, choice) {
+/** Shows the conversation, with an empty answer at its end. */
+function begin(conversation, choice) {
   leave();
-  messages = asked;
-  by("empty").hidden = true;
+  messages = conversation;
+  byId("empty").hidden = true;
   const answer = new Answer(() => scroller.follow());
   if (isJson(choice)) answer.showAsJson();
   answer.markCurrent();
-  by("messages").replaceChildren(
-    ...asked.map(({ role, content }) => (role === "user" ? question(content) : pastAnswer(content))),
+  byId("messages").replaceChildren(
+    ...conversation.map(({ role, content }) => (role === "user" ? question(content) : pastAnswer(content))),
     answer.element,
   );
   turn = { answer, state: "" };
-  link.follow(null);
+  connection.follow(null);
   show(turn, "queued");
   scroller.toEnd();
   return turn;
 }
 
-/** Stops reading; the answer goes on at the gateway and stays in the list. */
+/** Stops reading. Generation continues, and the stream stays in the list. */
 function leave() {
   turn?.reader?.close();
   turn = null;
@@ -99,30 +99,30 @@ function read(mine) {
   sessionStorage.setItem(TAB_KEY, entry.id);
   streams.select(entry.id);
   mine.reader = new StreamReader(entry, {
-    counted: () => link.count(),
+    counted: () => connection.count(),
     state(name) {
       show(mine, name);
-      if (name === "streaming" && !SETTLED.has(entry.state)) streams.setState(entry.id, name);
+      if (name === "streaming" && !FINAL_STATES.has(entry.state)) streams.setState(entry.id, name);
     },
-    queued: ({ position }) => show(mine, "queued", position ? `number ${position} in the queue` : ""),
-    start: (start) => answer.answeredBy(start),
+    queued: ({ position }) => show(mine, "queued", position ? `position ${position} in the queue` : ""),
+    start: (start) => answer.setSource(start),
     reset({ attempt }) {
       answer.reset();
-      show(mine, "streaming", `attempt ${attempt}: another worker answers from the start`);
+      show(mine, "streaming", `attempt ${attempt}: another worker restarts the answer`);
     },
     token: ({ token }) => answer.append(token),
     reasoning: ({ text }) => answer.reasoning.append(text),
     refusal: ({ text }) => answer.refusal.append(text),
     tool_call: (call) => answer.calls.take(call),
-    json: (piece) => answer.place(piece),
+    json: (piece) => answer.setValue(piece),
     error({ code, message, retryable }) {
       mine.hasFailed = true;
-      answer.fail(message, code, retryable && (() => ask(entry.messages, entry.choice)));
+      answer.fail(message, code, retryable && (() => submit(entry.messages, entry.choice)));
     },
     done: (done) => settle(mine, done),
-    lost: (message) => fail(mine, "It cannot be read.", message),
+    lost: (message) => fail(mine, "The stream cannot be read.", message),
   });
-  link.follow(mine.reader);
+  connection.follow(mine.reader);
   show(mine, "queued");
   mine.reader.open();
 }
@@ -137,32 +137,32 @@ function settle(mine, done) {
   show(mine, state);
 }
 
-/** Where nothing more can be read; what the list says of the stream stays. */
+/** Shows a problem after which nothing more can be read. The stream's state in the list stays. */
 function fail(mine, title, detail, retry) {
   mine.answer.fail(title, detail, retry);
   mine.answer.finish(null);
   show(mine, "error");
 }
 
-/** Without a note, a state that is shown already keeps the note that it has. */
+/** Without `note`, a state that is already shown keeps its note. */
 function show(mine, state, note) {
   if (mine !== turn || (mine.state === state && note === undefined)) return;
   mine.state = state;
-  link.show(state, note);
-  composer.setLive(!SETTLED.has(state));
+  connection.show(state, note);
+  composer.setLive(!FINAL_STATES.has(state));
 }
 
 function stop() {
   if (turn.entry) stopAtGateway(turn);
-  else turn.wantsStop = true; // not even queued yet
+  else turn.wantsStop = true; // not queued yet
 }
 
-/** The end comes as the stream's own done event. */
+/** Cancels the stream; its `done` event then ends the answer. */
 async function stopAtGateway(mine) {
   try {
     await cancelChat(mine.entry.id);
   } catch (error) {
-    show(mine, mine.state, `it could not be stopped: ${error.message}`);
+    show(mine, mine.state, `could not stop: ${error.message}`);
     composer.allowStop();
   }
 }
@@ -171,19 +171,19 @@ async function remove(entry) {
   try {
     await deleteChat(entry.id);
   } catch (error) {
-    streams.complain(`“${entry.title}” could not be deleted: ${error.message}.`);
+    streams.showProblem(`“${entry.title}” could not be deleted: ${error.message}.`);
     return;
   }
   streams.remove(entry.id);
-  if (turn?.entry?.id === entry.id) startAnew();
+  if (turn?.entry?.id === entry.id) startNewChat();
 }
 
-function startAnew() {
+function startNewChat() {
   leave();
   messages = [];
-  by("messages").replaceChildren();
-  by("empty").hidden = false;
-  link.hide();
+  byId("messages").replaceChildren();
+  byId("empty").hidden = false;
+  connection.hide();
   sessionStorage.removeItem(TAB_KEY);
   streams.select(null);
   sidebar.close();
@@ -193,14 +193,14 @@ function startAnew() {
 
 watchPage({
   away: () => turn?.reader?.close(),
-  back: () => link.isAway() || turn?.reader?.open(),
+  back: () => connection.isAway() || turn?.reader?.open(),
 });
-by("new-chat").addEventListener("click", startAnew);
-by("model").addEventListener("chosen", () => showCurl(by("curl"), models.peek()));
-showCurl(by("curl"), models.peek());
-copies(by("copy-curl"), by("curl"));
+byId("new-chat").addEventListener("click", startNewChat);
+byId("model").addEventListener("chosen", () => showCurl(byId("curl"), models.peek()));
+showCurl(byId("curl"), models.peek());
+copyOnClick(byId("copy-curl"), byId("curl"));
 watchKey();
 models.load();
-const before = streams.find(sessionStorage.getItem(TAB_KEY));
-if (before) reopen(before);
+const previous = streams.find(sessionStorage.getItem(TAB_KEY));
+if (previous) reopen(previous);
 composer.focus();

@@ -1,4 +1,4 @@
-// What a model says beside its answer: its reasoning, its refusal. There is nothing to see of it before it says so.
+// Text beside the answer: the model's reasoning or refusal. Hidden until the first text arrives.
 
 import { element } from "./dom.js";
 
@@ -7,9 +7,9 @@ export class Aside {
     this.element = element(tag, className);
     this.text = document.createTextNode("");
     this.onRender = onRender;
-    const said = element("div", "said");
-    said.append(this.text);
-    this.element.append(title, said);
+    const content = element("div", "said");
+    content.append(this.text);
+    this.element.append(title, content);
     this.reset();
   }
 

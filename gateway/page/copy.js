@@ -1,6 +1,6 @@
-// Copying to the clipboard, which is open to pages on HTTPS and on localhost only; elsewhere the text is left selected.
+// Copying to the clipboard. Browsers allow it on HTTPS and on localhost only; elsewhere the text is left selected.
 
-async function copied(node) {
+async function copyText(node) {
   try {
     await navigator.clipboard.writeText(node.textContent);
     return true;
@@ -10,10 +10,10 @@ async function copied(node) {
   }
 }
 
-/** Makes `button` copy the text of `node`, and say so. */
-export function copies(button, node) {
+/** Makes `button` copy the text of `node`, with a confirmation on the button. */
+export function copyOnClick(button, node) {
   button.addEventListener("click", async () => {
-    button.textContent = (await copied(node)) ? "Copied" : "Selected";
+    button.textContent = (await copyText(node)) ? "Copied" : "Selected";
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
 }

@@ -1,4 +1,4 @@
-// Making elements. Text becomes text nodes, never HTML.
+// Creates elements. Text becomes text nodes, never HTML.
 
 export function element(tag, className, text) {
   const made = document.createElement(tag);

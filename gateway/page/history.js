@@ -1,9 +1,9 @@
-// This browser's recent streams: kept in localStorage, listed in the sidebar.
+// Recent streams of this browser: stored in localStorage, listed in the sidebar.
 
 import { element } from "./dom.js";
 
 const KEY = "headrace.streams";
-const MOST = 30;
+const MAX_ENTRIES = 30;
 
 function load() {
   try {
@@ -14,9 +14,9 @@ function load() {
   }
 }
 
-/** Where the browser's store is full, the oldest go. */
+/** Stores the list; if the browser's storage is full, the oldest entries are dropped. */
 function store(entries) {
-  for (let kept = entries.slice(0, MOST); ; kept = kept.slice(0, -1)) {
+  for (let kept = entries.slice(0, MAX_ENTRIES); ; kept = kept.slice(0, -1)) {
     try {
       localStorage.setItem(KEY, JSON.stringify(kept));
       return;
@@ -86,7 +86,7 @@ export class History {
     if (focused) this.list.querySelector(`li[data-id="${CSS.escape(focused)}"] button`)?.focus();
   }
 
-  complain(message) {
+  showProblem(message) {
     this.note.textContent = message;
     this.note.hidden = false;
   }
@@ -107,7 +107,7 @@ export class History {
     const remove = element("button", "icon remove", "×");
     remove.type = "button";
     remove.setAttribute("aria-label", `Delete “${entry.title}”`);
-    remove.title = "Delete, also at the gateway";
+    remove.title = "Delete here and at the gateway";
     remove.addEventListener("click", () => this.on.remove(entry));
     item.append(open, remove);
     return item;

@@ -1,50 +1,50 @@
-// The key (or token) that a gateway may ask for. It is kept in sessionStorage: gone with the tab, and out of reach for
-// other origins; in no URL, and in no list of what was asked.
+// API key (or token), if the gateway requires one. It is stored in sessionStorage: it disappears with the tab and is
+// out of reach for other origins. It appears in no URL and not in the list of streams.
 
-const KEPT_AS = "headrace.key";
-const by = (id) => document.getElementById(id);
+const STORAGE_KEY = "headrace.key";
+const byId = (id) => document.getElementById(id);
 
-/** What goes with every call of ours. */
+/** Headers for every call of this page. */
 export function credentials() {
-  const key = sessionStorage.getItem(KEPT_AS);
+  const key = sessionStorage.getItem(STORAGE_KEY);
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
-let asking = null;
+let prompting = null;
 
-/** Until the user has given one; all who need it wait for the same form. `why`: what the gateway said to the last. */
-export function askForKey(why) {
-  asking ??= new Promise((given) => {
-    const hadOne = sessionStorage.getItem(KEPT_AS) !== null;
-    by("key-problem").textContent = hadOne ? `${why}.` : "";
+/** Waits until the user has entered a key; all callers share one form. `problem`: why the last key was refused. */
+export function promptForKey(problem) {
+  prompting ??= new Promise((resolve) => {
+    const hadOne = sessionStorage.getItem(STORAGE_KEY) !== null;
+    byId("key-problem").textContent = hadOne ? `${problem}.` : "";
     const submit = (event) => {
       event.preventDefault();
-      const key = by("key").value.trim();
+      const key = byId("key").value.trim();
       if (!key) return;
-      by("key").value = "";
-      by("key-form").removeEventListener("submit", submit);
-      sessionStorage.setItem(KEPT_AS, key);
-      asking = null;
-      by("login").close();
-      showForget();
-      given();
+      byId("key").value = "";
+      byId("key-form").removeEventListener("submit", submit);
+      sessionStorage.setItem(STORAGE_KEY, key);
+      prompting = null;
+      byId("login").close();
+      showForgetButton();
+      resolve();
     };
-    by("key-form").addEventListener("submit", submit);
-    by("login").showModal();
+    byId("key-form").addEventListener("submit", submit);
+    byId("login").showModal();
   });
-  return asking;
+  return prompting;
 }
 
-/** The button that forgets it, where there is one to forget. */
-export function showForget() {
-  by("forget-key").hidden = sessionStorage.getItem(KEPT_AS) === null;
+/** Shows the button that forgets the key, if there is a key. */
+export function showForgetButton() {
+  byId("forget-key").hidden = sessionStorage.getItem(STORAGE_KEY) === null;
 }
 
 export function watchKey() {
-  by("login").addEventListener("cancel", (event) => event.preventDefault()); // Escape leads nowhere
-  by("forget-key").addEventListener("click", () => {
-    sessionStorage.removeItem(KEPT_AS);
+  byId("login").addEventListener("cancel", (event) => event.preventDefault()); // Escape must not close the form
+  byId("forget-key").addEventListener("click", () => {
+    sessionStorage.removeItem(STORAGE_KEY);
     location.reload();
   });
-  showForget();
+  showForgetButton();
 }

@@ -1,5 +1,5 @@
-// A model's Markdown → DOM nodes that can do nothing. Two barriers: HTML in the answer is shown as the text it is, and
-// what Markdown makes of the rest passes DOMPurify with a short list of what may stay.
+// Converts a model's Markdown to inert DOM nodes. Two barriers: HTML in the answer is shown as text, and the result of
+// the Markdown passes DOMPurify with a short list of allowed tags and attributes.
 
 import { Marked } from "./vendor/marked.esm.js";
 import "./vendor/purify.min.js"; // UMD: sets window.DOMPurify
@@ -13,7 +13,7 @@ const marked = new Marked({
   renderer: {
     html: ({ text }) => (BARE_TAG.test(text) ? text : escape(text)),
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
-    // A remote image would tell its server that, when and what was read: it becomes a link.
+    // A remote image would reveal to its server that the answer was read, and when: it becomes a link.
     image({ href, text }) {
       if (IMAGE_DATA.test(href)) return `<img src="${escape(href)}" alt="${escape(text)}">`;
       if (/^https:/i.test(href)) return `<a href="${escape(href)}">${escape(text || "image")}</a>`;
@@ -44,7 +44,7 @@ purify.addHook("afterSanitizeAttributes", (node) => {
   if (node.tagName === "IMG" && !IMAGE_DATA.test(node.getAttribute("src") ?? "")) node.remove();
 });
 
-/** The top-level blocks; each has its source in `raw`. */
+/** Top-level blocks; `raw` of each is its source. */
 export const blocksOf = (source) => marked.lexer(source);
 
 export const toFragment = (blocks) => purify.sanitize(marked.parser(blocks), ALLOWED);

@@ -1,10 +1,10 @@
-// The choice of a model. "provider/*" stands for a provider that takes any name: then a field asks for it.
+// Model selection. "provider/*" is a provider that accepts any model name, which a text field then takes.
 
 import { listModels } from "./api.js";
 import { element } from "./dom.js";
 
 const KEY = "headrace.model";
-const ANY = "/*";
+const ANY_MODEL = "/*";
 
 export class ModelChoice {
   constructor(select, nameField, note) {
@@ -31,7 +31,7 @@ export class ModelChoice {
       ...Array.from(providers, ([provider, models]) => {
         const group = element("optgroup");
         group.label = provider;
-        group.append(...models.map((id) => new Option(id.endsWith(ANY) ? `${provider}: any model…` : id, id)));
+        group.append(...models.map((id) => new Option(id.endsWith(ANY_MODEL) ? `${provider}: any model…` : id, id)));
         return group;
       }),
     );
@@ -43,13 +43,13 @@ export class ModelChoice {
   }
 
   chosen() {
-    const takesName = this.select.value.endsWith(ANY);
+    const takesName = this.select.value.endsWith(ANY_MODEL);
     this.nameField.hidden = !takesName;
     localStorage.setItem(KEY, JSON.stringify([this.select.value, this.name.value]));
     this.select.dispatchEvent(new CustomEvent("chosen"));
   }
 
-  /** {provider, model}, or null where there is none yet; then the user is led to what is missing. */
+  /** {provider, model}, or null if the choice is incomplete; then the missing field gets the focus. */
   get() {
     const choice = this.peek();
     if (this.select.disabled) return null;
@@ -57,10 +57,10 @@ export class ModelChoice {
     return choice.model ? choice : null;
   }
 
-  /** The same, but for an example. */
+  /** The current choice for an example; `demo/demo` if there is none. */
   peek() {
     const id = this.select.disabled ? "demo/demo" : this.select.value;
-    const model = id.endsWith(ANY) ? this.name.value.trim() : id.slice(id.indexOf("/") + 1);
+    const model = id.endsWith(ANY_MODEL) ? this.name.value.trim() : id.slice(id.indexOf("/") + 1);
     return { provider: providerOf(id), model };
   }
 }

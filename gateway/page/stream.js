@@ -1,25 +1,25 @@
-// One stream, read over as many connections as it takes, each event once.
+// Reader of one stream, over as many connections as necessary. It delivers each event once.
 //
 // EventSource reconnects by itself when a connection breaks, and then sends its last id as a header. But it gives up
-// for good (CLOSED) on any status other than 200, a load balancer's 502 included, and tells nobody which it was. Then,
-// and after every close of ours, a *new* EventSource goes on from the cursor, which only its URL can carry.
+// for good (CLOSED) on any status other than 200, such as a load balancer's 502, and does not report that status. Then,
+// and after every close of ours, a *new* EventSource resumes from the cursor, which only its URL can carry.
 
-import { chatStatus, isPassing, pause, probe } from "./api.js";
+import { chatStatus, isTransient, pause, probe } from "./api.js";
 import { parse } from "./exact.js";
 
-const EVENTS = ["start", "token", "reasoning", "refusal", "tool_call", "json"]; // each told under its own name
-const TYPES = [...EVENTS, "queued", "done"]; // and "error", which has a namesake
-const GONE = {
-  401: "This stream's link has expired, so it cannot be read any more from here.",
-  403: "This stream's link is not valid here.",
-  404: "There is no such stream any more.",
+const EVENTS = ["start", "token", "reasoning", "refusal", "tool_call", "json"]; // each has a handler of the same name
+const TYPES = [...EVENTS, "queued", "done"]; // and "error", which EventSource also uses for its own event
+const UNREADABLE = {
+  401: "The link to this stream has expired. The stream can no longer be read here.",
+  403: "The link to this stream is not valid here.",
+  404: "This stream no longer exists.",
   410: "This stream was deleted, or its retention has ended.",
 };
 const MAX_WAIT_MS = 10_000;
 
 export class StreamReader {
-  /** `on`: state(name); queued, reset, error, done and EVENTS, each with the event's data; lost(message) when it can
-   *  never be read again; counted() whenever a figure below has changed. */
+  /** `on`: state(name); queued, reset, error, done and EVENTS, each with the event's data; lost(message) when the
+   *  stream can never be read again; counted() whenever one of the counts below has changed. */
   constructor({ streamUrl, statusUrl }, on) {
     this.url = streamUrl;
     this.statusUrl = statusUrl;
@@ -33,10 +33,10 @@ export class StreamReader {
     this.started = false;
     this.failures = 0;
     this.source = null;
-    this.round = 0; // rises whenever the connection is taken away, so that what still waits for it can tell
+    this.round = 0; // grows with every close, so that pending work for an earlier connection can detect it
   }
 
-  /** Reads on from the cursor over a fresh connection. */
+  /** Resumes from the cursor over a new connection. */
   open() {
     this.close();
     if (this.ended) return;
@@ -56,7 +56,7 @@ export class StreamReader {
     this.source = null;
   }
 
-  /** What a lost network does, except that nobody reconnects until open() is called. */
+  /** Simulates a lost network; there is no reconnect until open() is called. */
   cut() {
     this.close();
     if (!this.ended) this.on.state("reconnecting");
@@ -82,7 +82,7 @@ export class StreamReader {
     if (resets) this.seen.clear();
     this.failures = 0;
     if (event.type === "queued") return this.on.queued(data);
-    if (this.isRepeated(event)) return;
+    if (this.isDuplicate(event)) return;
     this.started = true;
     if (resets) this.on.reset(data);
     if (event.type === "done") this.finish(data);
@@ -92,22 +92,22 @@ export class StreamReader {
     }
   }
 
-  /** Counts the event and moves the cursor. A frame without an id of its own (stream_lost) shows the id before it,
-   *  under another type; that one is no repetition. */
-  isRepeated({ type, lastEventId: id }) {
+  /** Counts the event and moves the cursor. A frame without an id of its own (stream_lost) shows the previous id with
+   *  another type; that is not a duplicate. */
+  isDuplicate({ type, lastEventId: id }) {
     const key = `${id} ${type}`;
-    const repeated = id !== "" && this.seen.has(key);
+    const duplicate = id !== "" && this.seen.has(key);
     this.seen.add(key);
     this.events += 1;
-    if (repeated) this.duplicates += 1;
+    if (duplicate) this.duplicates += 1;
     if (id) this.cursor = id;
     this.on.counted();
-    return repeated;
+    return duplicate;
   }
 
   finish(done) {
     this.ended = true;
-    this.close(); // else EventSource would ask again and again
+    this.close(); // otherwise EventSource would reconnect again and again
     this.on.done(done);
   }
 
@@ -123,7 +123,7 @@ export class StreamReader {
     if (source.readyState === EventSource.CLOSED) this.recover();
   }
 
-  /** EventSource has given up: finds out why, and goes on unless that is final. */
+  /** EventSource has given up: finds out why, and resumes unless the reason is final. */
   async recover() {
     this.close();
     const round = this.round;
@@ -135,7 +135,7 @@ export class StreamReader {
       if (!isStale()) this.finish({ finish_reason: whole?.finish_reason ?? "stop", reason: null, usage: whole?.usage ?? null });
       return;
     }
-    if (!isPassing(status)) return this.lose(GONE[status] ?? message);
+    if (!isTransient(status)) return this.lose(UNREADABLE[status] ?? message);
     this.failures += 1;
     if (status !== 200 || this.failures > 1) await pause(this.backoff());
     if (!isStale()) this.open();

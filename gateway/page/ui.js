@@ -1,15 +1,15 @@
-// The furniture: prompt box, sidebar on a phone, scrolling along, the curl line.
+// Page furniture: prompt box, sidebar on a phone, automatic scrolling, the curl example.
 
-const by = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
 export class Composer {
-  /** `on`: send(prompt) → whether it was taken; stop(). */
+  /** `on`: send(prompt), which returns true if the prompt was accepted; stop(). */
   constructor(on) {
     this.on = on;
-    this.prompt = by("prompt");
-    this.sendButton = by("send");
-    this.stopButton = by("stop");
-    by("composer").addEventListener("submit", (event) => {
+    this.prompt = byId("prompt");
+    this.sendButton = byId("send");
+    this.stopButton = byId("stop");
+    byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
     });
@@ -37,7 +37,7 @@ export class Composer {
     this.prompt.style.height = `${Math.min(this.prompt.scrollHeight + 2, 220)}px`;
   }
 
-  /** Whether an answer is coming: then Stop stands in for Send. */
+  /** `isLive`: an answer is coming, so Stop replaces Send. */
   setLive(isLive) {
     const hadFocus = document.activeElement === this.stopButton;
     this.sendButton.hidden = isLive;
@@ -55,7 +55,7 @@ export class Composer {
   }
 }
 
-/** Keeps the end in sight while it grows, unless the reader has scrolled away from it. */
+/** Keeps the end visible while the content grows, unless the user has scrolled away from it. */
 export class Scroller {
   constructor(area, toEnd) {
     this.area = area;
@@ -78,7 +78,7 @@ export class Scroller {
   }
 }
 
-/** Beside the page where there is room; a drawer on a phone. */
+/** A column of the page if there is room; a drawer on a phone. */
 export class Sidebar {
   constructor(element, button, scrim) {
     this.element = element;
@@ -107,7 +107,7 @@ export class Sidebar {
   }
 }
 
-/** The same question from a terminal. */
+/** Shows the same request for a terminal. */
 export function showCurl(code, choice) {
   const body = JSON.stringify({ ...choice, messages: [{ role: "user", content: "Hello" }] });
   code.textContent =

@@ -1,32 +1,32 @@
-// One stream: what is known of it, what happened when, and the button that ends it.
+// Details of one stream: its attributes, its timeline, and the button that cancels it.
 
-import { askOnce } from "../api.js";
+import { fetchJson } from "../api.js";
 import { element } from "../dom.js";
-import { between, duration, number, stateOf, timeOfDay, words } from "./words.js";
+import { between, duration, number, stateOf, timeOfDay, words } from "./labels.js";
 
-const by = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 const EVERY_MS = 1000;
 
-const WHAT = {
+const TIMELINE_TEXTS = {
   created: () => "created and queued",
-  parked: ({ detail }) => `waits, since ${detail} may have no more at once`,
+  parked: ({ detail }) => `waiting: ${detail} is at its concurrency limit`,
   claimed: ({ detail }) => `taken by ${detail}`,
   taken_over: ({ detail, attempt }) => `taken over by ${detail}, attempt ${attempt}`,
   provider_failed: ({ detail }) => `failed: ${words(detail)}`,
   first_token: ({ attempt }) => (attempt > 1 ? `first token of attempt ${attempt}` : "first token"),
-  handed_over: () => "handed over by a worker that left",
-  resumed: ({ detail }) => (detail === "reset" ? "a reader came back, and began anew" : "a reader came back"),
-  cancel_asked: () => "cancel asked for",
+  handed_over: () => "handed over by a worker that shut down",
+  resumed: ({ detail }) => (detail === "reset" ? "a reader resumed, from the start" : "a reader resumed"),
+  cancel_asked: () => "cancel requested",
   ended: ({ detail }) => `ended: ${words(detail)}`,
 };
 
 export class Detail {
   constructor() {
-    this.dialog = by("detail");
+    this.dialog = byId("detail");
     this.id = null;
     this.timer = 0;
-    by("close").addEventListener("click", () => this.dialog.close());
-    by("stop").addEventListener("click", () => this.stop());
+    byId("close").addEventListener("click", () => this.dialog.close());
+    byId("stop").addEventListener("click", () => this.stop());
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.dialog.addEventListener("close", () => {
       this.id = null;
@@ -37,11 +37,11 @@ export class Detail {
 
   open(id) {
     this.id = id;
-    by("detail-id").textContent = id;
-    by("detail-problem").textContent = "";
-    for (const place of ["facts", "timeline", "detail-note"]) by(place).replaceChildren();
-    by("detail-state").textContent = "…";
-    by("stop").hidden = true;
+    byId("detail-id").textContent = id;
+    byId("detail-problem").textContent = "";
+    for (const id of ["facts", "timeline", "detail-note"]) byId(id).replaceChildren();
+    byId("detail-state").textContent = "…";
+    byId("stop").hidden = true;
     history.replaceState(null, "", `#${id}`);
     if (!this.dialog.open) this.dialog.showModal();
     this.refresh();
@@ -51,39 +51,39 @@ export class Detail {
     const id = this.id;
     clearTimeout(this.timer);
     try {
-      const stream = await askOnce(`/ops/streams/${encodeURIComponent(id)}`);
+      const stream = await fetchJson(`/ops/streams/${encodeURIComponent(id)}`);
       if (id !== this.id) return;
       this.show(stream);
       if (!stream.ended_at) this.timer = setTimeout(() => this.refresh(), EVERY_MS);
     } catch (error) {
       if (id !== this.id) return;
-      by("detail-problem").textContent = `${error.message}.`;
+      byId("detail-problem").textContent = `${error.message}.`;
       if (error.status === 0 || error.status >= 500) this.timer = setTimeout(() => this.refresh(), EVERY_MS);
-      else by("detail-state").textContent = "not there";
+      else byId("detail-state").textContent = "not found";
     }
   }
 
   async stop() {
-    by("stop").disabled = true;
-    by("detail-problem").textContent = "";
+    byId("stop").disabled = true;
+    byId("detail-problem").textContent = "";
     try {
-      await askOnce(`/ops/streams/${encodeURIComponent(this.id)}/cancel`, { method: "POST" });
+      await fetchJson(`/ops/streams/${encodeURIComponent(this.id)}/cancel`, { method: "POST" });
       await this.refresh();
     } catch (error) {
-      by("detail-problem").textContent = `${error.message}.`;
+      byId("detail-problem").textContent = `${error.message}.`;
     } finally {
-      by("stop").disabled = false;
+      byId("stop").disabled = false;
     }
   }
 
   show(stream) {
     const [state, colour] = stateOf(stream);
-    const chip = by("detail-state");
+    const chip = byId("detail-state");
     chip.textContent = state;
     chip.dataset.status = colour;
-    const place = stream.place ? `number ${stream.place} in the queue · ` : "";
-    by("detail-note").textContent = stream.ended_at ? "" : `${place}${stream.read_now ? "somebody" : "nobody"} reads it now`;
-    by("stop").hidden = Boolean(stream.ended_at) || stream.is_cancelled;
+    const position = stream.place ? `position ${stream.place} in the queue · ` : "";
+    byId("detail-note").textContent = stream.ended_at ? "" : `${position}${stream.read_now ? "being read now" : "no reader now"}`;
+    byId("stop").hidden = Boolean(stream.ended_at) || stream.is_cancelled;
     const usage = stream.usage;
     const facts = [
       ["Model", `${stream.provider}/${stream.model}`],
@@ -91,12 +91,12 @@ export class Detail {
       ["Worker", stream.worker],
       ["Events", number(stream.events)],
       ["Resumes", stream.resumes ? number(stream.resumes) : null],
-      ["If nobody reads", stream.on_disconnect === "cancel" ? "it is ended after a while" : "it goes on"],
+      ["Without readers", stream.on_disconnect === "cancel" ? "cancelled after its grace period" : "continues"],
       ["Tokens", usage && `${number(usage.input_tokens)} in, ${number(usage.output_tokens)} out${usage.estimated ? " (estimated)" : ""}`],
       ["Error", stream.error && `${words(stream.error.code)}: ${stream.error.message}`],
     ];
-    by("facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => fact(name, value)));
-    by("timeline").replaceChildren(...stream.timeline.map((each) => happening(each, stream.created_at)));
+    byId("facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => fact(name, value)));
+    byId("timeline").replaceChildren(...stream.timeline.map((each) => timelineEntry(each, stream.created_at)));
   }
 }
 
@@ -106,11 +106,11 @@ function fact(name, value) {
   return made;
 }
 
-function happening(each, since) {
+function timelineEntry(each, since) {
   const made = element("li");
   made.dataset.what = each.what;
   const time = element("time", "quiet", timeOfDay(each.at));
   time.dateTime = each.at;
-  made.append(element("span", "what", WHAT[each.what]?.(each) ?? words(each.what)), element("span", "after", `+${duration(between(since, each.at))}`), time);
+  made.append(element("span", "what", TIMELINE_TEXTS[each.what]?.(each) ?? words(each.what)), element("span", "after", `+${duration(between(since, each.at))}`), time);
   return made;
 }

@@ -1,24 +1,24 @@
-// What there is in a handful of numbers, how streams ended by the minute, and what failed.
+// Overview figures, a chart of ended streams per minute, failures, and processes.
 
 import { element } from "../dom.js";
-import { duration, number, words } from "./words.js";
+import { duration, number, words } from "./labels.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const ENDINGS = ["completed", "cancelled", "failed"];
 
-export function showFigures(place, seen) {
-  const workers = seen.workers.filter((worker) => !worker.draining);
+export function showFigures(target, overview) {
+  const workers = overview.workers.filter((worker) => !worker.draining);
   const slots = workers.reduce((sum, worker) => sum + worker.slots, 0);
-  const busy = seen.workers.reduce((sum, worker) => sum + worker.streams, 0);
-  const readers = seen.gateways.reduce((sum, gateway) => sum + gateway.readers, 0);
-  const lately = seen.minutes.slice(-5);
-  const ended = sum(lately, ...ENDINGS);
-  const failed = sum(lately, "failed");
-  place.replaceChildren(
-    figure("live", "Live streams", number(seen.live), `${number(readers)} read now`),
-    figure("waiting", "Waiting", number(seen.waiting), seen.waiting ? `the oldest for ${duration(seen.oldest_waiting_s * 1000)}` : `${seen.taken_per_s.toFixed(1)} taken a second`),
-    figure("slots", "Slots in use", slots ? `${number(busy)} / ${number(slots)}` : "no worker", `${plural(workers.length, "worker")}, ${plural(seen.gateways.length, "gateway")}`, slots === 0),
-    figure("ended", "Ended in 5 min", number(ended), `${number(sum(lately, "tokens"))} tokens`),
+  const busy = overview.workers.reduce((sum, worker) => sum + worker.streams, 0);
+  const readers = overview.gateways.reduce((sum, gateway) => sum + gateway.readers, 0);
+  const recent = overview.minutes.slice(-5);
+  const ended = sum(recent, ...ENDINGS);
+  const failed = sum(recent, "failed");
+  target.replaceChildren(
+    figure("live", "Live streams", number(overview.live), `${number(readers)} read now`),
+    figure("waiting", "Waiting", number(overview.waiting), overview.waiting ? `the oldest for ${duration(overview.oldest_waiting_s * 1000)}` : `${overview.taken_per_s.toFixed(1)} started per second`),
+    figure("slots", "Slots in use", slots ? `${number(busy)} / ${number(slots)}` : "no worker", `${plural(workers.length, "worker")}, ${plural(overview.gateways.length, "gateway")}`, slots === 0),
+    figure("ended", "Ended in 5 min", number(ended), `${number(sum(recent, "tokens"))} tokens`),
     figure("failed", "Failed in 5 min", number(failed), ended ? `${((100 * failed) / ended).toFixed(failed && failed / ended < 0.1 ? 1 : 0)} % of all` : "nothing ended", failed > 0),
   );
 }
@@ -34,8 +34,8 @@ function figure(name, title, value, note, isBad = false) {
   return made;
 }
 
-/** A bar for each minute, the newest at the right: completed below, then cancelled, then failed. */
-export function showChart(place, wordsPlace, legend, minutes) {
+/** Draws a bar for each minute, the newest at the right: completed at the bottom, then cancelled, then failed. */
+export function showChart(target, summary, legend, minutes) {
   const width = 6;
   const height = 60;
   const top = Math.max(1, ...minutes.map((minute) => sum([minute], ...ENDINGS)));
@@ -50,7 +50,7 @@ export function showChart(place, wordsPlace, legend, minutes) {
     }
     if (y === height) chart.append(drawn("rect", { class: "nothing", x: at * width + 0.6, y: height - 0.8, width: width - 1.2, height: 0.8 }));
   });
-  place.replaceChildren(chart);
+  target.replaceChildren(chart);
   const totals = ENDINGS.map((ending) => [ending, sum(minutes, ending)]);
   legend.replaceChildren(
     ...totals.map(([ending, n]) => {
@@ -58,9 +58,9 @@ export function showChart(place, wordsPlace, legend, minutes) {
       entry.dataset.status = ending;
       return entry;
     }),
-    element("span", "", `up to ${number(top)} a minute`),
+    element("span", "", `up to ${number(top)} per minute`),
   );
-  wordsPlace.textContent = `In the last ${minutes.length} minutes: ${totals.map(([ending, n]) => `${n} ${ending}`).join(", ")}.`;
+  summary.textContent = `In the last ${minutes.length} minutes: ${totals.map(([ending, n]) => `${n} ${ending}`).join(", ")}.`;
 }
 
 function drawn(tag, attributes) {
@@ -69,23 +69,23 @@ function drawn(tag, attributes) {
   return made;
 }
 
-export function showFailures(place, { failures, left_alone: leftAlone }) {
+export function showFailures(target, { failures, left_alone: openBreakers }) {
   const found = Object.entries(failures).sort((a, b) => b[1] - a[1]);
-  const alone = leftAlone.map((provider) => element("p", "alone", `${provider} fails, and is left alone for a while`));
-  if (!found.length) return place.replaceChildren(...alone, element("p", "quiet", "None."));
+  const breakers = openBreakers.map((provider) => element("p", "alone", `circuit breaker open for ${provider}`));
+  if (!found.length) return target.replaceChildren(...breakers, element("p", "quiet", "None."));
   const list = element("ul", "reasons");
   for (const [reason, n] of found.slice(0, 8)) {
     const entry = element("li");
     entry.append(element("span", "", words(reason || "unknown")), element("strong", "", number(n)));
     list.append(entry);
   }
-  place.replaceChildren(...alone, list);
+  target.replaceChildren(...breakers, list);
 }
 
-export function showProcesses(place, seen) {
-  const all = [...seen.workers.map((each) => ["worker", each]), ...seen.gateways.map((each) => ["gateway", each])];
-  if (!all.length) return place.replaceChildren(element("p", "quiet", "None has said a word."));
-  place.replaceChildren(...all.map(([kind, each]) => process(kind, each, seen.at)));
+export function showProcesses(target, overview) {
+  const all = [...overview.workers.map((each) => ["worker", each]), ...overview.gateways.map((each) => ["gateway", each])];
+  if (!all.length) return target.replaceChildren(element("p", "quiet", "No process has reported yet."));
+  target.replaceChildren(...all.map(([kind, each]) => process(kind, each, overview.at)));
 }
 
 function process(kind, each, now) {

@@ -1,63 +1,63 @@
-// The page for operators: looks at everything every two seconds while it is in sight.
+// Operators' page: refreshes every two seconds while it is visible.
 
-import { askOnce } from "../api.js";
-import { showForget, watchKey } from "../key.js";
+import { fetchJson } from "../api.js";
+import { showForgetButton, watchKey } from "../key.js";
 import { Detail } from "./detail.js";
 import { showChart, showFailures, showFigures, showProcesses } from "./figures.js";
 import { StreamTable } from "./streams.js";
-import { timeOfDay } from "./words.js";
+import { timeOfDay } from "./labels.js";
 
 const EVERY_MS = 2000;
-const by = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
 const detail = new Detail();
 const table = new StreamTable((id) => detail.open(id));
 let timer = 0;
 
-function show(seen) {
-  by("all").hidden = false;
-  showFigures(by("figures"), seen);
-  showChart(by("chart"), by("chart-words"), by("legend"), seen.minutes);
-  showFailures(by("failures"), seen);
-  showProcesses(by("processes"), seen);
-  table.show(seen);
-  by("freshness").textContent = `as of ${timeOfDay(seen.at)}`;
+function show(overview) {
+  byId("all").hidden = false;
+  showFigures(byId("figures"), overview);
+  showChart(byId("chart"), byId("chart-words"), byId("legend"), overview.minutes);
+  showFailures(byId("failures"), overview);
+  showProcesses(byId("processes"), overview);
+  table.show(overview);
+  byId("freshness").textContent = `as of ${timeOfDay(overview.at)}`;
 }
 
-function complain(message) {
-  by("trouble").hidden = message === "";
-  by("trouble").textContent = message;
+function showProblem(message) {
+  byId("trouble").hidden = message === "";
+  byId("trouble").textContent = message;
 }
 
-/** Once more after a while, unless it is told that it may not: then a key that may is asked for by reloading. */
-async function look() {
+/** Refreshes the page repeatedly. After a 403 it stops: a reload prompts for a key with the scope. */
+async function refresh() {
   clearTimeout(timer);
   if (document.hidden) return;
   try {
-    show(await askOnce("/ops/overview"));
-    complain("");
+    show(await fetchJson("/ops/overview"));
+    showProblem("");
   } catch (error) {
-    complain(`${error.message[0].toUpperCase()}${error.message.slice(1)}.`);
+    showProblem(`${error.message[0].toUpperCase()}${error.message.slice(1)}.`);
     if (error.status === 403) {
-      by("all").hidden = true;
+      byId("all").hidden = true;
       return;
     }
   } finally {
-    showForget();
+    showForgetButton();
   }
-  timer = setTimeout(look, EVERY_MS);
+  timer = setTimeout(refresh, EVERY_MS);
 }
 
-document.addEventListener("visibilitychange", look);
-by("find").addEventListener("submit", (event) => {
+document.addEventListener("visibilitychange", refresh);
+byId("find").addEventListener("submit", (event) => {
   event.preventDefault();
-  const id = by("find-id").value.trim();
+  const id = byId("find-id").value.trim();
   if (id) detail.open(id);
-  by("find-id").value = "";
+  byId("find-id").value = "";
 });
 
 watchKey();
-look().then(() => {
+refresh().then(() => {
   const id = location.hash.slice(1);
-  if (/^[0-9a-f]{34}$/.test(id) && !by("all").hidden) detail.open(id);
+  if (/^[0-9a-f]{34}$/.test(id) && !byId("all").hidden) detail.open(id);
 });

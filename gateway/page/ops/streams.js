@@ -1,9 +1,9 @@
-// The table of streams. A row stays the same element while it is shown, so that it keeps the focus.
+// Table of streams. A row remains the same element while it is shown, so that it keeps the focus.
 
 import { element } from "../dom.js";
-import { between, duration, number, shortId, stateOf, words } from "./words.js";
+import { between, duration, number, shortId, stateOf, words } from "./labels.js";
 
-const TITLES = { streams: "Live streams", ended: "Ended last", failed: "Failed last" };
+const TITLES = { streams: "Live streams", ended: "Recently ended", failed: "Recently failed" };
 
 export class StreamTable {
   constructor(onOpen) {
@@ -15,31 +15,31 @@ export class StreamTable {
     this.tabs = [...document.querySelectorAll(".tabs button")];
     this.list = "streams";
     this.rows = new Map();
-    this.seen = null;
+    this.overview = null;
     for (const tab of this.tabs) tab.addEventListener("click", () => this.choose(tab.dataset.list));
   }
 
   choose(list) {
     this.list = list;
     for (const tab of this.tabs) tab.setAttribute("aria-pressed", String(tab.dataset.list === list));
-    if (this.seen) this.show(this.seen);
+    if (this.overview) this.show(this.overview);
   }
 
-  show(seen) {
-    this.seen = seen;
-    const streams = seen[this.list];
+  show(overview) {
+    this.overview = overview;
+    const streams = overview[this.list];
     this.title.textContent = TITLES[this.list];
-    const isPart = this.list === "streams" && seen.live > seen.streams_at_most;
-    this.note.textContent = isPart ? `${number(streams.length)} of ${number(seen.live)} are shown` : "";
+    const isPart = this.list === "streams" && overview.live > overview.streams_at_most;
+    this.note.textContent = isPart ? `${number(streams.length)} of ${number(overview.live)} shown` : "";
     this.none.hidden = streams.length > 0;
     const rows = new Map(streams.map((stream) => [stream.stream_id, this.rows.get(stream.stream_id) ?? this.row(stream.stream_id)]));
     for (const [id, row] of this.rows) if (!rows.has(id)) row.remove();
     let before = null;
     for (const stream of streams) {
       const row = rows.get(stream.stream_id);
-      this.fill(row, stream, seen.at);
+      this.fill(row, stream, overview.at);
       const next = before ? before.nextSibling : this.body.firstChild;
-      if (next !== row) this.body.insertBefore(row, next); // moved only where it must: that costs the focus
+      if (next !== row) this.body.insertBefore(row, next); // moved only if necessary, because a move loses the focus
       before = row;
     }
     this.rows = rows;

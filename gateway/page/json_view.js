@@ -1,20 +1,20 @@
-// A JSON answer while it comes: the value as far as it is known, and behind a click the text as the model wrote it.
+// View of a JSON answer as it arrives: the value so far and, folded, the text as the model wrote it.
 
 import { element } from "./dom.js";
 import { print } from "./exact.js";
-import { Paced } from "./paced.js";
+import { Throttle } from "./throttle.js";
 
 const emptyFor = (key) => (typeof key === "number" ? [] : {});
 
-/** A plain assignment to a member named __proto__ would reach what all objects share. */
+/** Sets a member. A plain assignment to `__proto__` would change the prototype of all objects. */
 function put(parent, key, value) {
   Object.defineProperty(parent, key, { value, writable: true, enumerable: true, configurable: true });
 }
 
-/** The container at `key` of `parent`, in which `next` is to stand; made where there is none. */
+/** The container at `key` of `parent` that will hold `next`; created if there is none. */
 function inside(parent, key, next) {
-  const there = Object.hasOwn(parent, key) ? parent[key] : null;
-  if (typeof there === "object" && Object.isExtensible(there)) return there;
+  const existing = Object.hasOwn(parent, key) ? parent[key] : null;
+  if (typeof existing === "object" && Object.isExtensible(existing)) return existing;
   const made = emptyFor(next);
   put(parent, key, made);
   return made;
@@ -23,7 +23,7 @@ function inside(parent, key, next) {
 export class JsonView {
   constructor(parent, onRender) {
     this.onRender = onRender;
-    this.drawing = new Paced(() => this.render(), onRender);
+    this.drawing = new Throttle(() => this.render(), onRender);
     this.tree = element("pre", "tree");
     this.outside = element("p", "quiet");
     this.raw = element("details", "raw");
@@ -51,8 +51,8 @@ export class JsonView {
     this.raw.hidden = false;
   }
 
-  /** A value that is complete, at its `path`. */
-  place({ path, value, outside }) {
+  /** Adds a complete value at its `path`. */
+  setValue({ path, value, outside }) {
     if (path.length > 0) {
       this.value ??= emptyFor(path[0]);
       put(path.slice(1).reduce((at, next, i) => inside(at, path[i], next), this.value), path.at(-1), value);
@@ -60,12 +60,12 @@ export class JsonView {
       this.value = value;
       this.isWhole = true;
       this.outside.hidden = !outside;
-      this.outside.textContent = `Passed over ${outside} characters that are no part of the JSON.`;
+      this.outside.textContent = `Ignored ${outside} characters outside the JSON.`;
     }
-    this.drawing.ask();
+    this.drawing.request();
   }
 
-  /** No more will come. What did not become whole is there to be read as it is. */
+  /** Renders the final state. If the JSON is incomplete, the original text is unfolded. */
   finish() {
     this.drawing.cancel();
     this.render();

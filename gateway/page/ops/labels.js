@@ -1,11 +1,11 @@
-// How times, counts and states are said.
+// Texts for times, counts and states.
 
 const count = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 export const number = (n) => (n >= 100_000 ? short : count).format(n);
 
-/** Milliseconds between two moments of the API; null where one of them has not come. */
+/** Milliseconds between two times of the API; null if one of them is missing. */
 export const between = (from, to) => (from && to ? Math.max(0, Date.parse(to) - Date.parse(from)) : null);
 
 /** 420 ms, 3.2 s, 48 s, 3 min 20 s, 2 h 5 min, 3 d 4 h. */
@@ -28,12 +28,12 @@ export const timeOfDay = (moment) => clock.format(new Date(moment));
 /** provider_rate_limited → provider rate limited */
 export const words = (code) => code.replaceAll("_", " ");
 
-/** A stream's state in one word or two, and its colour's name. */
+/** A stream's state as text, and the name of its colour. */
 export function stateOf(stream) {
   if (stream.is_cancelled) return ["cancelling", "cancelled"];
   if (stream.status === "running" && !stream.worker) return ["between workers", "queued"];
   return [stream.status, stream.status];
 }
 
-/** Ids are long, and their beginnings differ. */
+/** The beginning of an id, which is enough to tell streams apart. */
 export const shortId = (id) => `${id.slice(0, 10)}…`;

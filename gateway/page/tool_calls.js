@@ -1,4 +1,4 @@
-// The tool calls of one answer, each in a block of its own: which tool, and the arguments while they come.
+// Tool calls of one answer. Each has its own block with the tool's name and the arguments as they arrive.
 
 import { element } from "./dom.js";
 import { parse, print } from "./exact.js";
@@ -23,7 +23,7 @@ export class ToolCalls {
     this.element.replaceChildren();
   }
 
-  /** A fragment of a call, of which the first carries the name; or, once it is complete, all of it. */
+  /** Adds a fragment of a call (the first carries the name) or, if `complete`, the whole call. */
   take({ index, name, arguments: text, complete }) {
     const call = this.calls.get(index) ?? this.begin(index);
     if (name) call.name.textContent = name;

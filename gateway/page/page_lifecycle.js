@@ -1,5 +1,5 @@
-// When a page goes away without being unloaded, and when it comes back. A connection held meanwhile keeps browsers from
-// caching the page for Back, and one that a frozen phone held may be dead without telling.
+// Reports when a page is put away without being unloaded, and when it returns. An open connection would keep browsers
+// from caching the page for Back, and a connection of a frozen phone may be dead without notice.
 
 const LONG_HIDDEN_MS = 10_000;
 

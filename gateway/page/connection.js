@@ -1,20 +1,20 @@
-// The connection panel: worker → stream → you, the figures that prove that nothing comes twice, and the scissors.
+// Connection panel: worker → stream → you, counts that show that no event comes twice, and a button that cuts.
 
 const AWAY_S = 2;
 const CUT_EVERY_MS = 3000;
 const LIVE = new Set(["queued", "streaming", "reconnecting"]);
 
-export class LinkPanel {
+export class ConnectionPanel {
   constructor() {
-    const by = (id) => document.getElementById(id);
-    this.root = by("link");
-    this.state = by("answer-state");
-    this.note = by("note");
-    this.countdown = by("countdown");
-    this.figures = { connections: by("connections"), events: by("events"), duplicates: by("duplicates") };
-    this.lastId = by("last-id");
-    this.button = by("cut");
-    this.keep = by("keep-cutting");
+    const byId = (id) => document.getElementById(id);
+    this.root = byId("link");
+    this.state = byId("answer-state");
+    this.note = byId("note");
+    this.countdown = byId("countdown");
+    this.figures = { connections: byId("connections"), events: byId("events"), duplicates: byId("duplicates") };
+    this.lastId = byId("last-id");
+    this.button = byId("cut");
+    this.keep = byId("keep-cutting");
     this.reader = null;
     this.tick = 0;
     this.next = 0;
@@ -23,7 +23,7 @@ export class LinkPanel {
     this.keep.addEventListener("change", () => this.schedule());
   }
 
-  /** Follows this reader from now on; null before there is one. */
+  /** Shows this reader from now on; null: there is none yet. */
   follow(reader) {
     this.stopCutting();
     this.reader = reader;
@@ -43,7 +43,7 @@ export class LinkPanel {
 
   show(state, note = "") {
     this.root.dataset.state = state;
-    // Each change is read out once, so what did not change is not written again.
+    // Screen readers announce every write, so an unchanged text is not written again.
     if (this.state.textContent !== state) this.state.textContent = state;
     if (this.note.textContent !== note) this.note.textContent = note;
     this.button.disabled = !LIVE.has(state) || !this.reader || this.isAway();
@@ -73,7 +73,7 @@ export class LinkPanel {
     }
   }
 
-  /** Takes the connection away, and after a while goes on from the cursor. */
+  /** Cuts the connection, and resumes from the cursor after a while. */
   cut() {
     const { reader } = this;
     if (!reader || reader.ended || this.isAway()) return;

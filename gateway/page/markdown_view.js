@@ -1,9 +1,9 @@
-// Streaming Markdown into an element. A block that whole lines of another block follow can no longer change: it is
-// rendered once and left alone. (An unfinished line proves nothing: "#" is a heading until it becomes "#5".) Only what
-// comes after is rendered again as it grows.
+// View of streaming Markdown. A block that is followed by whole lines of another block can no longer change: it is
+// rendered once. (An unfinished line proves nothing: "#" is a heading until it becomes "#5".) Only the text after it is
+// rendered again as it grows.
 
 import { blocksOf, toFragment } from "./markdown.js";
-import { Paced } from "./paced.js";
+import { Throttle } from "./throttle.js";
 
 const LINK_DEFINITION = /^ {0,3}\[[^\]\n]+\]:/m;
 
@@ -11,7 +11,7 @@ export class MarkdownView {
   constructor(element, onRender = () => {}) {
     this.element = element;
     this.onRender = onRender;
-    this.drawing = new Paced(() => this.render(), onRender);
+    this.drawing = new Throttle(() => this.render(), onRender);
     this.reset();
   }
 
@@ -19,7 +19,7 @@ export class MarkdownView {
     this.drawing.cancel();
     this.text = "";
     this.open = "";
-    this.linesSeen = 0; // how much of `open` was whole lines when it was last searched for finished blocks
+    this.linesSeen = 0; // length of the whole lines in `open` at the last search for finished blocks
     this.tail = document.createElement("div");
     this.tail.className = "tail";
     this.element.replaceChildren(this.tail);
@@ -28,13 +28,13 @@ export class MarkdownView {
   append(text) {
     this.text += text;
     this.open += text.replace(/\r\n?/g, "\n");
-    this.drawing.ask();
+    this.drawing.request();
   }
 
-  /** All of the text is there. */
+  /** Renders the complete text. */
   finish() {
     this.drawing.cancel();
-    // [text][1] may stand blocks before its [1]: https://…, which only the whole text can tell.
+    // [text][1] may come blocks before its [1]: https://…, so links need the whole text.
     if (LINK_DEFINITION.test(this.text)) {
       const whole = this.text;
       this.reset();

@@ -1,6 +1,6 @@
-// Drawing what grows: at most once a frame and, where that is dear, at most a fifth of the time.
+// Throttled drawing: at most once a frame and, if drawing is slow, for at most a fifth of the time.
 
-export class Paced {
+export class Throttle {
   constructor(draw, onDrawn) {
     this.draw = draw;
     this.onDrawn = onDrawn;
@@ -8,11 +8,11 @@ export class Paced {
     this.notBefore = 0;
   }
 
-  /** Draws soon. */
-  ask() {
+  /** Requests a drawing. */
+  request() {
     this.frame ||= requestAnimationFrame((now) => {
       this.frame = 0;
-      if (now < this.notBefore) return this.ask();
+      if (now < this.notBefore) return this.request();
       this.draw();
       const took = performance.now() - now;
       this.notBefore = took > 4 ? now + 4 * took : 0;
@@ -20,7 +20,7 @@ export class Paced {
     });
   }
 
-  /** Nothing of what was asked for is drawn any more. */
+  /** Cancels a requested drawing. */
   cancel() {
     cancelAnimationFrame(this.frame);
     this.frame = 0;

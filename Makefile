@@ -25,6 +25,9 @@ chaos: $(VENV)/installed-dev  ## Inject random faults into a real system for som
 nightly:  ## Run the long checks: chaos, mutations of the scripts, the model of the protocol, micro benchmarks
 	@.ci/nightly
 
+diagrams: $(VENV)/installed-dev  ## Write the diagram of a stream's transitions in docs/protocol-rules.md
+	@$(BIN)/python -m tests.transitions
+
 check: $(VENV)/installed-dev audit  ## Check lint, format, types, import rules and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -26,6 +26,11 @@ BUILD_INFO.labels(VERSION).set(1)
 SWEPT = Counter(
     "headrace_swept_streams_total", "Streams that the sweep of this process re-queued or ended", ["reason"]
 )
+ILLEGAL_TRANSITIONS = Counter(
+    "headrace_illegal_transitions_total",
+    "Replies of Redis with a status that the table of transitions excludes, by script",
+    ["step"],
+)
 LOOP_LAG = Histogram(
     "headrace_event_loop_lag_seconds",
     "Lateness of a timer of this process: the longest wait that it adds to a token",

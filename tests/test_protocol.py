@@ -29,9 +29,20 @@ from shared.protocol.ids import (
     parse_cursor,
     parse_event_id,
 )
-from shared.protocol.lifecycle import ACTIVE, STATUS_AFTER, TERMINAL, TRANSITIONS, Status, Step
+from shared.protocol.lifecycle import (
+    ACTIVE,
+    STATUS_AFTER,
+    STEPS,
+    TERMINAL,
+    TRANSITIONS,
+    Status,
+    Step,
+    is_allowed,
+    is_reachable,
+)
 from shared.protocol.transcript import Transcript, fold
 from shared.protocol.usage import Estimate
+from tests.transitions import DOCUMENT, with_diagram
 from workers.providers.base import ReasoningDelta, TextDelta
 from workers.providers.framing import data_of
 from workers.writing.coalescer import Coalescer
@@ -144,32 +155,45 @@ def test_junk_is_no_stream_id(text: str) -> None:
 
 # --- lifecycle
 
-POSSIBLE = {
-    (Status.QUEUED, Step.CLAIM): Status.RUNNING,
-    (Status.RUNNING, Step.CLAIM): Status.RUNNING,
-    (Status.RUNNING, Step.COMPLETE): Status.COMPLETED,
-    (Status.RUNNING, Step.CANCEL): Status.CANCELLED,
-    (Status.RUNNING, Step.FAIL): Status.FAILED,
-}
-
-
-@pytest.mark.parametrize("step", Step)
-@pytest.mark.parametrize("status", Status)
-def test_every_step_from_every_status(status: Status, step: Step) -> None:
-    assert TRANSITIONS[status].get(step) == POSSIBLE.get((status, step))
-
 
 def test_a_terminal_status_is_for_ever() -> None:
     assert {Status.COMPLETED, Status.CANCELLED, Status.FAILED} == TERMINAL
     assert {Status.QUEUED, Status.RUNNING} == ACTIVE
-    assert set(TRANSITIONS) == set(Status) == TERMINAL | ACTIVE
-    assert all(TRANSITIONS[status] == {} for status in TERMINAL)
+    assert set(TRANSITIONS) == {None, *Status}
+    assert all(TRANSITIONS[status] == {Step.DELETE: None} for status in TERMINAL)
+
+
+def test_every_step_is_one_scripts_and_every_status_can_be_reached() -> None:
+    assert sorted(step for steps in STEPS.values() for step in steps) == sorted(Step)
+    assert {step for row in TRANSITIONS.values() for step in row} == set(Step)
+    assert all(is_reachable(None, status) for status in Status)
+    assert not any(is_reachable(status, other) for status in TERMINAL for other in {*Status} - {status})
+
+
+@pytest.mark.parametrize(
+    ("script", "before", "after"),
+    [
+        ("claim", Status.COMPLETED, Status.RUNNING),
+        ("claim", None, Status.RUNNING),
+        ("finish", Status.QUEUED, Status.FAILED),
+        ("append", Status.QUEUED, Status.RUNNING),
+        ("restore", Status.FAILED, Status.RUNNING),
+        ("read", Status.RUNNING, None),
+    ],
+)
+def test_other_transitions_are_not_allowed(script: str, before: Status | None, after: Status | None) -> None:
+    assert not is_allowed(script, before, after)
+
+
+def test_the_diagram_in_the_rules_is_that_of_the_table() -> None:
+    text = DOCUMENT.read_text()
+    assert text == with_diagram(text), "run `make diagrams`"
 
 
 def test_every_ending_leaves_a_terminal_status() -> None:
     assert set(STATUS_AFTER) == {"stop", "length", "tool_calls", "content_filter", "cancelled", "error"}
     assert set(STATUS_AFTER.values()) == TERMINAL
-    assert set(TRANSITIONS[Status.RUNNING].values()) - ACTIVE == TERMINAL
+    assert {TRANSITIONS[Status.RUNNING][step] for step in STEPS["finish"]} == TERMINAL
 
 
 # --- events and frames

@@ -32,17 +32,17 @@ from gateway.live.feed import Entry, Feed
 from gateway.live.hub import Hub
 from gateway.live.subscription import Subscription
 from shared.broker import scripts as scripts_module
-from shared.broker.client import Client, connect, run_script
+from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.keys import stream_keys
-from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.replies import Claimed, Code, Gone, LogPage, Lost, Refused, WriteReply
 from shared.broker.scripts import Call, Holder, Script, StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
 from shared.protocol.ids import EventId, parse_cursor, parse_event_id
-from shared.protocol.lifecycle import TERMINAL, Status
+from shared.protocol.lifecycle import TERMINAL, TRANSITIONS, Status, is_allowed
 from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
@@ -84,6 +84,62 @@ class MovableClock(asyncio.SelectorEventLoop):
         return super().time() + self.ahead_s
 
 
+Transition = tuple[str, Status | None, Status | None]
+
+
+class Observer:
+    """Compares each run of a script of one stream with the table of transitions."""
+
+    def __init__(self) -> None:
+        self.seen: set[Transition] = set()
+
+    async def exchange(
+        self, exchange: Callable[[Sequence[Command]], Awaitable[list[Any]]], commands: Sequence[Command]
+    ) -> list[Any]:
+        """Send the commands, each script between two looks at the status."""
+        names = {script.sha: script.name for script in vars(scripts_module).values() if isinstance(script, Script)}
+        wrapped: list[Command] = []
+        for command in commands:
+            look: list[Command] = [("HGET", command[3], "status")] if _is_of_a_stream(command) else []
+            wrapped += [*look, command, *look]
+        replies, kept = iter(await exchange(wrapped)), []
+        for command in commands:
+            if not _is_of_a_stream(command):
+                kept.append(next(replies))
+                continue
+            before, reply, after = (next(replies) for _ in range(3))
+            kept.append(reply)
+            self._check(names[str(command[1])], before, after)
+        return kept
+
+    def _check(self, script: str, *raw: bytes | None) -> None:
+        before, after = (None if status is None else Status(status.decode()) for status in raw)
+        assert is_allowed(script, before, after), f"{script} took a stream from {before} to {after}"
+        self.seen.add((script, before, after))
+
+
+def _is_of_a_stream(command: Command) -> bool:
+    return command[0] == "EVALSHA" and str(command[3]).endswith(":state")
+
+
+class ObservedClient(Client):
+    def __init__(self, url: str, observer: Observer) -> None:
+        super().__init__(url, timeout_s=5, connections=32, serves=False)
+        self._observer = observer
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        return await self._observer.exchange(super().exchange, commands)
+
+
+class ObservedConnection(PipelineConnection):
+    def __init__(self, url: str, observer: Observer) -> None:
+        super().__init__(url)
+        self._observer = observer
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        return await self._observer.exchange(super().exchange, commands)
+
+
 class Bench:
     """What all walks share: a broker of their own, a loop, connections."""
 
@@ -91,8 +147,9 @@ class Bench:
         self.loop = MovableClock()
         self.broker = Broker(folder)
         self.run(self.broker.start())
-        self.client = connect(self.broker.url)
-        self.line = PipelineConnection(self.broker.url)
+        self.observer = Observer()
+        self.client = ObservedClient(self.broker.url, self.observer)
+        self.line = ObservedConnection(self.broker.url, self.observer)
         self.run_id: str = self.run(self.client.info("server"))["run_id"]
         self.numbers = itertools.count(1)
 
@@ -998,6 +1055,9 @@ def test_no_walk_breaks_the_rules(bench: Bench) -> None:
     first = time.time_ns() // 1_000_000 if SOAK else 0
     wrong = walk_all(bench, range(first, first + EXAMPLES))
     assert not wrong, wrong
+    moves = {(before, after) for _, before, after in bench.observer.seen if before != after}
+    table = {(before, after) for before, row in TRANSITIONS.items() for after in row.values()}
+    assert moves == {(before, after) for before, after in table if before != after and before not in TERMINAL}
 
 
 # --- the walks can tell: each check taken out of the scripts is missed

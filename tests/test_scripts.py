@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,15 @@ from shared.broker.replies import (
     Lost,
     Refused,
     WriteReply,
+    parse_claim,
     parse_write,
 )
 from shared.broker.scripts import STREAM_KEYS, Call, Ending, Fields, Holder, Script, StreamScripts, enqueue
 from shared.broker.timeline import read_timeline
 from shared.errors import BrokerUnavailable
+from shared.metrics import ILLEGAL_TRANSITIONS
 from shared.protocol.ids import START, EventId, new_stream_id
-from shared.protocol.lifecycle import ACTIVE, Status
+from shared.protocol.lifecycle import ACTIVE, STEPS, TERMINAL, Status, froms_and_tos, is_allowed
 from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
@@ -341,6 +344,94 @@ def test_lua_is_little() -> None:
 def test_lua_and_the_lifecycle_agree_on_what_is_active() -> None:
     line = next(x for x in (LUA / "_stream.lua").read_text().splitlines() if x.startswith("local function active"))
     assert {status for status in Status if f"'{status}'" in line} == ACTIVE
+
+
+# --- the table of transitions
+
+
+@pytest.mark.parametrize("name", sorted(name for name, script in all_scripts().items() if "state" in script.keys))
+def test_the_header_names_the_transitions_of_the_table(name: str) -> None:
+    (line,) = re.findall(r"^-- Status: (.*)$", source(name), re.M)
+    before, after = froms_and_tos(name)
+    told = [", ".join(status or "none" for status in statuses) for statuses in (before, after)]
+    assert line == (" → ".join(told) if name in STEPS else "unchanged")
+
+
+@pytest.mark.parametrize("status", [None, *Status])
+@pytest.mark.parametrize("name", sorted(STEPS))
+async def test_a_script_writes_just_where_the_table_allows_it(
+    client: Client, name: str, status: Status | None
+) -> None:
+    stream = Stream(client)
+    holder = await brought_to(stream, status)
+    before = await stream.everything()
+    assert before[0].get("status") == status
+    for call in calls_of(name, stream, holder):
+        await run_script(client, call)
+        after = await stream.everything()
+        assert is_allowed(name, status, after[0].get("status")), (status, after)
+        assert (after != before) == (status in froms_and_tos(name)[0])
+        if after != before:
+            await client.flushall()
+            await brought_to(stream, status)
+
+
+async def brought_to(stream: Stream, status: Status | None) -> Holder:
+    """A stream of this status, with a lease that is over; and who holds it, if anybody."""
+    holder = stream.holder(7)
+    if status is None:
+        return holder
+    await stream.create()
+    if status is not Status.QUEUED:
+        holder = await stream.claim()
+        await stream.append(holder, 1, some(1, 1))
+    if status in TERMINAL:
+        await stream.finish(holder, 2, [DONE], replace(ENDING, status=status))
+    elif status is Status.RUNNING:
+        await stream.set(lease_until=0)
+    await be_well(stream)
+    return holder
+
+
+def calls_of(name: str, stream: Stream, holder: Holder) -> list[Call[Any]]:
+    """Calls of a script as the holder, or one of a later epoch, would make them."""
+    fields: Fields = {"principal": "p", "on_disconnect": "continue", "grace_ms": 0, "created": 1, "attempt": 1}
+    later = replace(holder, epoch=holder.epoch + 1)
+    calls: dict[str, list[Call[Any]]] = {
+        "create": [stream.creation()],
+        "claim": [SCRIPTS.claim(stream.id, "w2.token")],
+        "append": [SCRIPTS.append(holder, 2, some(2, 2)), SCRIPTS.append(holder, 1, some(1, 2), resend=True)],
+        "finish": [SCRIPTS.finish(holder, 2, [DONE], replace(ENDING, status=status)) for status in sorted(TERMINAL)],
+        "restore": [SCRIPTS.restore(later, some(1, 2), fields=fields, body_hash="ff")],
+        "renew": [SCRIPTS.renew(holder)],
+        "release": [SCRIPTS.release(holder)],
+        "delete": [SCRIPTS.delete(stream.id, "p")],
+    }
+    return calls[name]
+
+
+@pytest.mark.parametrize("name", ["read", "acknowledge"])
+async def test_an_illegal_status_is_counted_and_taken_for_an_outage(
+    client: Client, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream, other = await Stream(client).create(), await Stream(client, key=False).create()
+    await stream.set(status="paused")
+    calls: dict[str, Call[Any]] = {
+        "read": SCRIPTS.read(stream.id, START),
+        "acknowledge": SCRIPTS.acknowledge(stream.id, "g1", START),
+    }
+    count = ILLEGAL_TRANSITIONS.labels(name)._value
+    before = count.get()
+    illegal, page = await run_scripts(client, [calls[name], SCRIPTS.read(other.id, START)])
+    assert isinstance(illegal, BrokerUnavailable)
+    assert isinstance(page, LogPage), "one reply concerns no other"
+    assert count.get() == before + 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["illegal transition"]
+
+
+def test_a_claim_leaves_a_running_stream() -> None:
+    with pytest.raises(BrokerUnavailable):
+        parse_claim([b"CLAIMED", 7, 1, 0, b"", [b"status", b"completed"]])
 
 
 # --- append: the answers, in their order

@@ -29,6 +29,7 @@ from redis.exceptions import (
 from shared.broker.connection_pool import pool_of
 from shared.broker.data_version import DataVersion, describe_refusal
 from shared.broker.pipeline_connection import Command, PipelineConnection
+from shared.broker.replies import IllegalStatus
 from shared.broker.scripts import Call
 from shared.broker.shared_connection import SharedConnection
 from shared.errors import BrokerUnavailable, Unavailable
@@ -132,7 +133,23 @@ async def run_scripts(client: RedisConnection, calls: Sequence[Call[T]]) -> list
     except REDIS_ERRORS as error:
         logger.debug("Redis unavailable: %s", type(error).__name__)
         return [BrokerUnavailable() for _ in calls]
-    return [_outage(reply) or call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
+    try:
+        return [_outage(reply) or call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
+    except IllegalStatus:
+        return [_parse(call, reply) for call, reply in zip(calls, replies, strict=True)]
+
+
+def _parse(call: Call[T], reply: Any) -> T | BrokerUnavailable:
+    """Parse one reply; a status that the table of transitions excludes is counted, and the caller sees an outage."""
+    try:
+        return _outage(reply) or call.parse(reply)
+    except IllegalStatus as error:
+        from shared.metrics import ILLEGAL_TRANSITIONS  # noqa: PLC0415  slow to load, and the CLI never needs it
+
+        ILLEGAL_TRANSITIONS.labels(error.script).inc()
+        fields = {"script": error.script, "status": error.status, "key": call.keys[0]}
+        logger.error("illegal transition", extra=fields)  # noqa: TRY400  the traceback shows nothing more
+        return error
 
 
 async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> list[Any]:

@@ -6,8 +6,18 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.errors import BrokerUnavailable
 from shared.protocol.ids import EventId
-from shared.protocol.lifecycle import Status
+from shared.protocol.lifecycle import TRANSITIONS, Status, Step
+
+
+class IllegalStatus(BrokerUnavailable):
+    """A reply has a status that the table of transitions excludes: Redis has data that this version cannot read."""
+
+    def __init__(self, script: str, status: str) -> None:
+        super().__init__()
+        self.script = script
+        self.status = status
 
 
 class Code(StrEnum):
@@ -155,6 +165,17 @@ class Due:
     stream_ids: list[str]
 
 
+_CLAIMED: Final = str(TRANSITIONS[Status.RUNNING][Step.CLAIM]).encode()
+_STATUSES: Final = {status.encode(): status for status in Status}
+
+
+def _status(script: str, raw: bytes) -> Status:
+    try:
+        return _STATUSES[raw]
+    except KeyError:
+        raise IllegalStatus(script, raw.decode(errors="replace")) from None
+
+
 def parse_write(raw: list[Any]) -> WriteReply:
     return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), raw[4])
 
@@ -184,6 +205,8 @@ def parse_claim(raw: list[Any]) -> Claimed | Refused:
     if raw[0] != b"CLAIMED":
         return Refused(raw[0].decode())
     fields = dict(zip((name.decode() for name in raw[5][::2]), raw[5][1::2], strict=True))
+    if fields["status"] != _CLAIMED:
+        raise IllegalStatus("claim", fields["status"].decode())
     return Claimed(raw[1], raw[2], raw[3], raw[4].decode(), fields)
 
 
@@ -196,7 +219,7 @@ def parse_deleted(raw: list[bytes]) -> bool:
 
 
 def parse_log_position(raw: list[Any]) -> LogPosition | None:
-    return LogPosition(Status(raw[0].decode()), raw[1], raw[2]) if raw else None
+    return LogPosition(_status("acknowledge", raw[0]), raw[1], raw[2]) if raw else None
 
 
 def parse_due(raw: list[Any]) -> Due:
@@ -211,4 +234,4 @@ def parse_page(raw: list[Any]) -> LogPage | Gone | Lost | None:
     if len(raw) == 1:
         kind, _, principal = raw[0].decode().partition(" ")
         return Gone(principal, deleted=kind == "deleted")
-    return LogPage(Status(raw[0].decode()), raw[1].decode(), raw[2], raw[3], raw[4], raw[5:])
+    return LogPage(_status("read", raw[0]), raw[1].decode(), raw[2], raw[3], raw[4], raw[5:])

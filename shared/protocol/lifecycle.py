@@ -1,7 +1,9 @@
-"""The life of a stream as a table. What is not in it cannot happen.
+"""Lifecycle of a stream: the statuses, and the table of transitions that the scripts may make.
 
-``queued`` waits for a worker; ``running`` is or was held by one; the other three are for ever. The scripts know
-only whether a status is active; every terminal status is given to them from here.
+``queued`` waits for a worker, ``running`` is or was held by one, and the other three are terminal. The table is
+enforced: each script checks the status before its first write, tests compare every script with the table and every
+transition of the random walks and the chaos suite too, and a reply with a status that the table excludes is logged,
+counted and treated as an outage. The expiry of a state, and a loss of data in Redis, are not steps.
 """
 
 from enum import StrEnum
@@ -17,27 +19,52 @@ class Status(StrEnum):
 
 
 class Step(StrEnum):
+    CREATE = "create"
     CLAIM = "claim"  # a worker takes the stream; also again, after the last one's lease
+    APPEND = "append"
+    RENEW = "renew"
+    RELEASE = "release"  # a worker hands the stream over
+    RESTORE = "restore"  # a worker writes again what Redis lost
     COMPLETE = "complete"
     CANCEL = "cancel"
     FAIL = "fail"
+    DELETE = "delete"
 
 
-TRANSITIONS: Final[dict[Status, dict[Step, Status]]] = {
-    # Ending a queued stream goes through a claim too: nobody writes without a fresh epoch of his own.
-    Status.QUEUED: {Step.CLAIM: Status.RUNNING},
+#: Status before → step → status after; None means that there is no state.
+TRANSITIONS: Final[dict[Status | None, dict[Step, Status | None]]] = {
+    None: {Step.CREATE: Status.QUEUED, Step.RESTORE: Status.RUNNING},
+    # Ending a queued stream needs a claim too: every writer holds a fresh epoch.
+    Status.QUEUED: {Step.CLAIM: Status.RUNNING, Step.RESTORE: Status.RUNNING, Step.DELETE: None},
     Status.RUNNING: {
         Step.CLAIM: Status.RUNNING,
+        Step.APPEND: Status.RUNNING,
+        Step.RENEW: Status.RUNNING,
+        Step.RELEASE: Status.RUNNING,
+        Step.RESTORE: Status.RUNNING,
         Step.COMPLETE: Status.COMPLETED,
         Step.CANCEL: Status.CANCELLED,
         Step.FAIL: Status.FAILED,
+        Step.DELETE: None,
     },
-    Status.COMPLETED: {},
-    Status.CANCELLED: {},
-    Status.FAILED: {},
+    Status.COMPLETED: {Step.DELETE: None},
+    Status.CANCELLED: {Step.DELETE: None},
+    Status.FAILED: {Step.DELETE: None},
 }
 
-TERMINAL: Final = frozenset(status for status, steps in TRANSITIONS.items() if not steps)
+#: Steps of the scripts that make any; all other scripts leave the status unchanged.
+STEPS: Final[dict[str, frozenset[Step]]] = {
+    "create": frozenset({Step.CREATE}),
+    "claim": frozenset({Step.CLAIM}),
+    "append": frozenset({Step.APPEND}),
+    "renew": frozenset({Step.RENEW}),
+    "release": frozenset({Step.RELEASE}),
+    "restore": frozenset({Step.RESTORE}),
+    "finish": frozenset({Step.COMPLETE, Step.CANCEL, Step.FAIL}),
+    "delete": frozenset({Step.DELETE}),
+}
+
+TERMINAL: Final = frozenset(status for status in Status if set(TRANSITIONS[status].values()) == {None})
 ACTIVE: Final = frozenset(Status) - TERMINAL
 
 #: finish_reason of ``done`` → the status it leaves behind.
@@ -49,3 +76,29 @@ STATUS_AFTER: Final[dict[str, Status]] = {
     "cancelled": Status.CANCELLED,
     "error": Status.FAILED,
 }
+
+
+def is_allowed(script: str, before: Status | None, after: Status | None) -> bool:
+    """Return True if one run of ``script`` may take a stream from ``before`` to ``after``."""
+    steps = STEPS.get(script, frozenset())
+    return before == after or any(TRANSITIONS[before].get(step, before) == after for step in steps)
+
+
+def is_reachable(before: Status | None, after: Status | None) -> bool:
+    """Return True if steps may take a stream from ``before`` to ``after``, be they several. A delete is final."""
+    found, new = {before}, [before]
+    while new:
+        for status in TRANSITIONS[new.pop()].values():
+            if status not in found:
+                found.add(status)
+                new += [status] if status else []
+    return after in found
+
+
+def froms_and_tos(script: str) -> tuple[list[Status | None], list[Status | None]]:
+    """Return the statuses in which ``script`` writes and those that it leaves, each in the order of the table."""
+    rows = [
+        (before, row[step]) for before, row in TRANSITIONS.items() for step in STEPS.get(script, ()) if step in row
+    ]
+    before, after = {before for before, _ in rows}, {after for _, after in rows}
+    return [each for each in TRANSITIONS if each in before], [each for each in TRANSITIONS if each in after]

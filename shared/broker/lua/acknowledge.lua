@@ -3,6 +3,7 @@
 -- KEYS: 1-8 stream
 -- ARGV: 1 gateway ('' for a poll of the JSON status), 2 reader_lease_ms (0: the last reader has left),
 --       3 epoch, 4 seq (of the leading cursor), 5 window (in events)
+-- Status: unchanged
 -- Replies {status, epoch of the log, events in the log}, or {} if there is no state.
 
 local gateway, reader_lease_ms, epoch, seq, window = unpack(ARGV, 1, 5)

@@ -3,6 +3,7 @@
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 window (in events; 0: none, for a resend),
 --       5 cap, 6 events…
+-- Status: running → running
 -- Replies, in this order of checks: MISSING, CLOSED, SUPERSEDED, BEHIND, GAP n, then OK n or FULL n.
 
 local epoch, holder, first_seq, window, cap = unpack(ARGV, 1, 5)

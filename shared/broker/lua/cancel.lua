@@ -2,6 +2,7 @@
 -- Marks a stream to be stopped, and notifies the worker that holds it.
 -- KEYS: 1-8 stream
 -- ARGV: 1 reason
+-- Status: unchanged
 -- Replies {'MISSING'}, {'CLOSED'}, {'HELD'} (its worker ends it) or {'UNHELD'} (the caller has to).
 
 local reason = ARGV[1]

@@ -3,6 +3,7 @@
 -- Writes no event: the older epoch stays readable until the first append of this one.
 -- KEYS: 1-8 stream, 9 waiting (zset, see _queue.lua), 10 taken (counter; shows gateways how fast the queue drains)
 -- ARGV: 1 holder, 2 lease_ms, 3 provider_limits… (provider, limit, provider, limit, …; see _provider_limit.lua)
+-- Status: queued, running → running
 -- Replies {'MISSING'}, {'CLOSED'}, {'HELD'} (by a worker; or after an outage, until those that held streams had time to
 -- renew their leases), {'PARKED'} (its provider is at its limit), or {'CLAIMED', epoch, attempt, events readable, stop
 -- signal, {field, value, …}}.

@@ -7,6 +7,7 @@
 --       10 longest_life_ms (after which its account forgets the stream),
 --       11 requests_per_minute, 12 tokens_per_minute, 13 tokens_per_day, 14 concurrent_streams (limits; 0: unlimited),
 --       15 fields… (field, value, …; `principal` and `on_disconnect` must be among them)
+-- Status: none → queued
 -- Replies {'CREATED', queue position, used…}, {'KNOWN', id, body hash} if the idempotency key was used before,
 -- {'LIMITED', limit, ms until there is room, used…}, {'FULL', streams waiting} or {'EXISTS'}.
 

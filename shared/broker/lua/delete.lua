@@ -3,6 +3,7 @@
 -- The idempotency entry stays too, so that a repeated POST does not generate again.
 -- KEYS: 1-8 stream, 9 queue, 10 job, 11 waiting, 12 principal_streams
 -- ARGV: 1 tombstone_ms
+-- Status: queued, running, completed, cancelled, failed → none
 -- Replies {'MISSING'} or {'DELETED'}.
 
 local tombstone_ms = ARGV[1]

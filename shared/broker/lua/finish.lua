@@ -4,6 +4,7 @@
 -- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 cap, 5 retention_ms, 6 tombstone_ms,
 --       7 status, 8 only_if_unwatched (1 or 0), 9 tokens (used), 10 field_items (number of items in fields),
 --       11 fields… (field, value, …), events…
+-- Status: running → completed, cancelled, failed
 -- Replies as append does, or WATCHED if `only_if_unwatched` and a reader came; nothing is written then.
 
 local epoch, holder, first_seq, cap, retention_ms, tombstone_ms, status, only_if_unwatched, tokens, field_items =

@@ -3,6 +3,7 @@
 -- 20 are added.
 -- KEYS: 1-8 stream
 -- ARGV: 1 event (`resume` or `failure`), 2 detail (`same_epoch` or `reset`; or the provider and the error code)
+-- Status: unchanged
 -- Replies the stream's traceparent; '' if it has none, or there is no stream.
 
 local event, detail = unpack(ARGV, 1, 2)

@@ -3,6 +3,7 @@
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 seq (of the cursor), 3 most_events, 4 most_bytes (after which the page ends),
 --       5 healing_ms (that a worker may take to heal a stream that Redis lost)
+-- Status: unchanged
 -- Replies {} for an unknown stream, {tombstone} for one that is gone, {''} if it may just have been lost, else
 -- {status, principal, epoch of the log, events in the log, seq of the first event given, events…}.
 -- A cursor of another epoch reads from the start.

@@ -2,6 +2,7 @@
 -- Hands a stream over before its end, so that another worker takes it at once. It does not count as a failed attempt.
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder
+-- Status: running → running
 -- Replies as append does; OK n if it was handed over.
 
 local epoch, holder = unpack(ARGV, 1, 2)

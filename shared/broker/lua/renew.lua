@@ -2,6 +2,7 @@
 -- Extends a worker's lease, and with it the life of the stream's keys.
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 retention_ms, 5 tombstone_ms
+-- Status: running → running
 -- Replies as append does; OK n if the lease was extended.
 
 local epoch, holder, lease_ms, retention_ms, tombstone_ms = unpack(ARGV, 1, 5)

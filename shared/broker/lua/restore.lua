@@ -3,6 +3,7 @@
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 cap, 5 retention_ms, 6 tombstone_ms, 7 body_hash, 8 reader_lease_ms,
 --       9 field_items (number of items in fields), 10 fields… (field, value, …), events… (of the epoch, from seq 1)
+-- Status: none, queued, running → running
 -- Writes only if the state is missing, or is active under a lower epoch; otherwise it replies as append does.
 
 local epoch, holder, lease_ms, cap, retention_ms, tombstone_ms, body_hash, reader_lease_ms, field_items =

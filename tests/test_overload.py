@@ -2,17 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
-from prometheus_client import REGISTRY
-
-from gateway.intake.backlog import Backlog
-from shared.broker.client import Client, connect
-from shared.broker.keys import TAKEN, WAITING
-from shared.errors import QueueFull
-from tests.broker import Broker
 from tests.chaos.proxy import Proxy
 from tests.conftest import StartSystem
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, token
@@ -168,37 +158,6 @@ async def test_ids_in_the_queue_are_not_needed_for_it_to_go_on(start_system: Sta
     gate.set()
     for stream_id in waiting:
         assert (await system.ended(stream_id, timeout_s=30))["text"] == "one two"
-
-
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    broker = Broker(tmp_path)
-    await broker.start()
-    client = connect(broker.url)
-    yield client
-    await client.aclose()
-    broker.kill()
-
-
-async def test_who_would_wait_for_too_long_is_told_at_once(client: Client) -> None:
-    """A thousand wait, some ten a second are taken: that is longer than five seconds."""
-    backlog = Backlog(client, longest_wait_s=5)
-    await client.zadd(WAITING, {f"id-{n}": n for n in range(1000)})
-    backlog.check()  # of what was not measured yet nothing is said
-    looking = asyncio.create_task(backlog.run())
-    while not backlog.drain_rate:
-        await client.incr(TAKEN)
-        await asyncio.sleep(0.1)
-    with pytest.raises(QueueFull) as refused:
-        backlog.check()
-    assert "1000 requests wait" in refused.value.message
-    assert REGISTRY.get_sample_value("headrace_refusals_total", {"code": "queue_full"}) == 1
-    assert 1 <= refused.value.retry_after_s <= 60
-    await client.delete(WAITING)
-    while backlog.waiting:
-        await asyncio.sleep(0.1)
-    backlog.check()
-    looking.cancel()
 
 
 async def test_a_stream_that_waits_is_read_by_post_too(start_system: StartSystem) -> None:

@@ -11,7 +11,8 @@ from workers.main import wait_until_fit
 
 
 async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
-    """redis-py's sending does so under Python 3.11, once in some hundred times; the gateway then never ended."""
+    """Under Python 3.11, redis-py swallows about one cancellation in a hundred while it sends; the gateway then never
+    stopped."""
     swallowed = 0
 
     async def stubborn() -> None:

@@ -34,11 +34,19 @@ def install(app: FastAPI) -> None:
 
 
 def error_response(
-    path: str, status: int, code: str, message: str, *, retryable: bool = False, headers: dict[str, str] | None = None
+    path: str,
+    status: int,
+    code: str,
+    message: str,
+    *,
+    retryable: bool = False,
+    headers: dict[str, str] | None = None,
+    provider_code: str | None = None,
+    param: str | None = None,
 ) -> JSONResponse:
     """Build the response in the format of the dialect that belongs to ``path``."""
     if path.startswith(_OPENAI):
-        status, body = openai_errors.answer(status, code, message)
+        status, body = openai_errors.answer(status, code, message, provider_code=provider_code, param=param)
     elif path.startswith(_ANTHROPIC):
         status, body = anthropic_errors.answer(status, code, message)
     else:
@@ -60,7 +68,14 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     return error_response(
-        request.url.path, error.http_status, error.code, error.message, retryable=retryable, headers=headers
+        request.url.path,
+        error.http_status,
+        error.code,
+        error.message,
+        retryable=retryable,
+        headers=headers,
+        provider_code=getattr(error, "provider_code", None),
+        param=getattr(error, "param", None),
     )
 
 

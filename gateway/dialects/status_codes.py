@@ -34,3 +34,5 @@ class GenerationFailed(HeadraceError):
         self.http_status = _STATUSES.get(error.code, 502)
         self.retryable = error.retryable
         self.retry_after_s = _RETRY_AFTER_S if error.retryable else None
+        self.provider_code = error.provider_code or None
+        self.param = error.param or None

@@ -51,7 +51,7 @@ class Outcome:
         """Return ``error`` if there is one, then ``done``."""
         closing: list[events.Event] = []
         if self.error is not None:
-            closing.append(events.Error(self.error.code, self.error.message, self.error.retryable))
+            closing.append(events.Error.of(self.error))
         closing.append(events.Done(self.finish_reason, self.reason, usage))
         return [events.encode(event) for event in closing]
 
@@ -62,8 +62,7 @@ class Outcome:
             "usage": msgspec.json.encode(usage),
         }
         if self.error is not None:
-            error = events.Error(self.error.code, self.error.message, self.error.retryable)
-            fields["error"] = msgspec.json.encode(error)
+            fields["error"] = msgspec.json.encode(events.Error.of(self.error))
         tokens = 0 if self.reason == COUNTED else _tokens(usage)
         return Ending(STATUS_AFTER[self.finish_reason], fields, tokens, only_if_unwatched)
 
@@ -135,7 +134,7 @@ async def end_claimed(
     client: Client, scripts: StreamScripts, stream_id: str, claimed: Claimed, token: str, outcome: Outcome
 ) -> bool:
     """End a stream that was claimed only to be ended: its partial answer is copied under the fresh epoch together
-    with the closing events, in one script (design §4 rule 4). Return False if an abandoned stream has a reader again;
+    with the closing events, in one script (rule E4). Return False if an abandoned stream has a reader again;
     the claim then stands, and the caller continues the stream."""
     partial = await read_log(client, scripts, stream_id)
     sent = fold(events.decode(stored) for stored in partial)

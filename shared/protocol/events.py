@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from shared.errors import GenerationError
+
 TOKEN: Final = b"token"
 DONE: Final = b"done"
 START: Final = b"start"
@@ -96,12 +98,19 @@ class Json(Event, frozen=True):
 
 
 class Error(Event, frozen=True):
-    """A failure; it comes before ``done``."""
+    """A failure; it comes before ``done``. ``provider_code`` and ``param``: the provider's own error code, if it is
+    about the request, and the field that it names."""
 
     TYPE = b"error"
     code: str
     message: str
     retryable: bool
+    provider_code: str | UnsetType = UNSET
+    param: str | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, error: GenerationError) -> "Error":
+        return cls(error.code, error.message, error.retryable, error.provider_code or UNSET, error.param or UNSET)
 
 
 class Done(Event, frozen=True):

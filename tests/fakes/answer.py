@@ -71,6 +71,8 @@ class Answer:
     status: int | None = None
     #: Sent with it.
     retry_after: str | None = None
+    #: Its body, instead of one that quotes the prompt and the key.
+    error_body: dict[str, Any] | None = None
     #: ``type`` of an error in the stream; None for what means that the provider is overloaded.
     error_type: str | None = None
     #: In place of the answer, with HTTP 200: no provider's words.

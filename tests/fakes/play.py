@@ -32,7 +32,7 @@ class Play:
         if answer.end == "refuse":
             await self._connection.reset()
         elif answer.status is not None:
-            body = self._wire.refusal(answer.status, self._indiscretion())
+            body = answer.error_body or self._wire.refusal(answer.status, self._indiscretion())
             await self._connection.respond(answer.status, json.dumps(body).encode(), retry_after=answer.retry_after)
             self._call.finished = True
         elif answer.raw is not None:

@@ -22,6 +22,7 @@ from workers import metrics
 from workers.jobs.generation_log import GenerationLog
 from workers.providers.base import Finished, Provider
 from workers.providers.circuit_breakers import Breakers
+from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
 from workers.writing.structured_output import JsonAnswer
 from workers.writing.writer import StreamWriter
@@ -83,6 +84,7 @@ class ProviderAttempts:
                 return await self._call(provider, request, writer, log)
             except ProviderError as error:
                 failure = error
+                _log_failure(error, request, writer)
                 await self._breakers.failed(provider.name, error, counts=provider.name not in counted)
                 counted.add(provider.name)
                 with suppress(BrokerUnavailable):  # only operators read it
@@ -109,10 +111,10 @@ class ProviderAttempts:
     def _provider_of(self, request: ChatRequest) -> Provider:
         provider = self._providers.get(request.provider or "")
         if provider is None:
-            message = f"{request.provider}: not configured on this worker; set its key on every worker"
-            raise ProviderError("provider_not_configured", message)
+            detail = f"this worker has no provider {request.provider}; set its key on every worker"
+            raise provider_failure("provider_not_configured", request.provider or "", detail=detail)
         if request.only_count and not provider.counts_tokens:
-            raise ProviderError("provider_rejected", f"{provider.name}: cannot count the tokens of a request")
+            raise ProviderError("provider_rejected", f"{provider.name} cannot count the tokens of a request")
         return provider
 
     async def _call(
@@ -153,11 +155,7 @@ class ProviderAttempts:
                 if writer.bytes >= self._settings.max_stream_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
-        raise ProviderError(
-            "upstream_truncated",
-            f"{provider.name}: the connection closed before the answer was complete",
-            retryable=True,
-        )
+        raise provider_failure("upstream_truncated", provider.name, detail="the answer ended without its end marker")
 
     async def _finish(self, finished: Finished, json_answer: JsonAnswer | None, writer: StreamWriter) -> Outcome:
         if json_answer is not None and finished.reason == "stop":
@@ -167,6 +165,17 @@ class ProviderAttempts:
                 return Outcome.failed(error)
         empty = finished.detail is None and not writer.has_output
         return Outcome(finished.reason, "empty_answer" if empty else finished.detail)
+
+
+def _log_failure(error: ProviderError, request: ChatRequest, writer: StreamWriter) -> None:
+    line = {
+        "stream_id": writer.holder.stream_id,
+        "provider": request.provider,
+        "model": request.model,
+        "code": error.code,
+        "detail": error.detail or error.message,
+    }
+    logger.warning("provider call failed", extra=line)
 
 
 def _candidates(request: ChatRequest) -> Iterator[ChatRequest]:

@@ -153,7 +153,8 @@ class _Answer:
                 yield from self._tool_calls.finish(self._reason)
                 self._call.finished = Finished(self._tool_calls.reason(self._reason), self._usage, self._detail)
             case "error":
-                raise StreamedError(None, event.error.type if event.error else None)
+                error = event.error or _Error()
+                raise StreamedError(None, error.type, message=error.message)
 
     def _begin(self, index: int, block: "_Block") -> Iterator[Delta]:
         self._empty_input = self._by_tool and block.type == "tool_use"
@@ -217,6 +218,7 @@ class _Message(msgspec.Struct):
 
 class _Error(msgspec.Struct):
     type: object = None
+    message: object = None
 
 
 class _Event(msgspec.Struct):

@@ -24,7 +24,10 @@ Body = dict[str, object]
 def body_of(request: ChatRequest) -> Body:
     if request.frequency_penalty or request.presence_penalty:
         raise ProviderError(
-            "provider_rejected", "anthropic: frequency_penalty and presence_penalty are not supported; omit them"
+            "provider_rejected",
+            "frequency_penalty and presence_penalty are not supported by provider anthropic; omit them",
+            provider_code="unsupported_parameter",
+            param="frequency_penalty" if request.frequency_penalty else "presence_penalty",
         )
     optional: dict[str, object | None] = {
         "system": "\n\n".join(m.text for m in request.messages if m.role == "system") or None,

@@ -12,6 +12,7 @@ from shared.broker.client import Client
 from shared.errors import BrokerUnavailable, ProviderError
 from shared.settings import Settings
 from workers import metrics
+from workers.providers.errors import provider_failure
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ class Breakers:
         breaker = self._known[provider]
         if breaker.open or (breaker.failures >= self._limit and not await self._is_first(provider)):
             metrics.BREAKER_REFUSALS.labels(provider).inc()
-            message = f"{provider}: circuit breaker open after {breaker.failures} failures in a row; try again later"
-            raise ProviderError("provider_circuit_open", message, retryable=True, retry_after_s=self._open_s)
+            detail = f"circuit breaker open after {breaker.failures} failures in a row; see HEADRACE_BREAKER_FAILURES"
+            raise provider_failure("provider_circuit_open", provider, detail=detail, retry_after_s=self._open_s)
 
     async def failed(self, provider: str, error: ProviderError, *, counts: bool) -> None:
         """Record a failed call. ``counts``: it is the first failure of its request at this provider."""

@@ -1,26 +1,34 @@
-"""What an operator is told when a provider fails: one table from statuses and exceptions to error codes.
+"""Maps failures of providers to error codes: a table from statuses and exceptions to codes, one from codes to texts.
 
-Messages are built from our own words, the provider's name, its host, the model's name and the status. Nothing that
-came from upstream is ever in them: providers echo prompts and parts of keys in their errors.
-"""
+A :class:`ProviderError` has two texts. ``message`` is for clients: a constant for each code, with the names of the
+provider and the model. ``detail`` is for operators, in the log: status, address, setting, and the provider's own
+error code if it is a known one. Neither contains text from upstream: providers echo prompts and parts of keys."""
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
 from shared.errors import ProviderError
+from workers.providers.error_codes import CONTEXT_LENGTH_EXCEEDED, OPERATOR_CODES, PUBLIC_CODES
 
 _STATUS: Final = re.compile("[0-9]{3}")
 _MILLISECONDS: Final = re.compile("[0-9]{1,9}")
+_PARAM: Final = re.compile(r"[A-Za-z0-9_.\[\]]{1,64}")
+#: Texts for a request that is too long. Anthropic, Ollama, vLLM and llama.cpp have no code for it.
+_TOO_LONG: Final = re.compile(
+    r"prompt is too long|context (length|window|size|limit)|maximum (prompt|model) length|input is too long", re.I
+)
+#: Only the beginning of a text is searched: the rest may be a prompt.
+_SEARCHED_CHARACTERS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Who is being talked to, as far as an error message may say. ``host`` carries no credentials."""
+    """One provider's address and settings, for the detail of errors. ``host`` contains no credentials."""
 
     name: str
     host: str
@@ -29,73 +37,70 @@ class Upstream:
 
 
 class StreamedError(Exception):
-    """The provider says within the stream that it failed; ``code`` and ``type`` are its own words."""
+    """An error that the provider reported within a stream, in its own terms."""
 
-    def __init__(self, code: object, type: object) -> None:
+    def __init__(self, code: object, type: object, *, param: object = None, message: object = None) -> None:
         super().__init__()
         self.code = code
         self.type = type
+        self.param = param
+        self.message = message
 
 
 class RefusedError(Exception):
-    """An HTTP status in place of an answer, from a provider without an SDK of its own."""
+    """An HTTP error status instead of an answer, from a provider without an SDK of its own. ``body`` is parsed."""
 
-    def __init__(self, status_code: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, status_code: int, headers: Mapping[str, str], body: object = None) -> None:
         super().__init__()
         self.status_code = status_code
         self.headers = headers
+        self.body = body
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    code: str
-    retryable: bool
-    message: str
+#: Codes that are worth a retry, with the message for clients.
+_RETRYABLE: Final[Mapping[str, str]] = {
+    "provider_rate_limited": "{name} limits the rate of requests for model {model!r}; try again later",
+    "provider_unavailable": "{name} failed or is overloaded; try again later",
+    "provider_unreachable": "{name} cannot be reached; try again later",
+    "provider_connect_timeout": "{name} did not accept the connection in time; try again later",
+    "provider_first_token_timeout": "{name} did not begin its answer in time; try again",
+    "provider_idle_timeout": "{name} stopped sending its answer; try again",
+    "provider_circuit_open": "{name} keeps failing and gets no requests for a while; try again later",
+    "tool_call_invalid": "the model called a tool with arguments that are not a JSON object; try again",
+    "upstream_truncated": "{name} closed the connection before the answer was complete; try again",
+}
+_FINAL: Final[Mapping[str, str]] = {
+    "provider_auth": "{name} refused access to model {model!r}; contact the operator of this service",
+    "provider_model_not_found": "{name} has no model {model!r}; choose another one",
+    "provider_not_configured": "{name} is not available; choose another provider or contact the operator",
+    "provider_protocol": "{name} sent an invalid response; contact the operator of this service",
+    "provider_rejected": "{name} rejected the request for model {model!r}; check its parameters and its length",
+}
+_TOO_LONG_MESSAGE: Final = "prompt is too long for the maximum context length of model {model!r}; shorten it"
 
-
-_AUTH: Final = _Row("provider_auth", False, "{name} refused the key ({how}): check {key_variable} on the workers")
-_MODEL_NOT_FOUND: Final = _Row(
-    "provider_model_not_found",
-    False,
-    "{name} has no model {model!r} ({how}): check the name, and {url_variable} on the workers",
-)
-_REJECTED: Final = _Row(
-    "provider_rejected",
-    False,
-    "{name} rejected the request for {model!r} ({how}): check its parameters and its length",
-)
-_RATE_LIMITED: Final = _Row(
-    "provider_rate_limited", True, "{name} limits the rate for {model!r} ({how}): check the account's limits"
-)
-_UNAVAILABLE: Final = _Row(
-    "provider_unavailable", True, "{name} failed or is overloaded ({how}): check its status page or its log"
-)
-_UNREACHABLE: Final = _Row(
-    "provider_unreachable",
-    True,
-    "cannot reach {name} at {host}: check {url_variable} on the workers and that it is running",
-)
-_CONNECT_TIMEOUT: Final = _Row(
-    "provider_connect_timeout",
-    True,
-    "{name} at {host} did not take the connection in time: check {url_variable} and the network of the workers",
-)
-_TRUNCATED: Final = _Row("upstream_truncated", True, "{name} at {host} broke off in the middle of its answer")
-_PROTOCOL: Final = _Row(
-    "provider_protocol",
-    False,
-    "{name} at {host} did not speak its protocol: check that {url_variable} names such a server",
-)
-
-_BY_STATUS: Final[Mapping[int, _Row]] = {
-    401: _AUTH,
-    403: _AUTH,
-    404: _MODEL_NOT_FOUND,
-    408: _UNAVAILABLE,
-    429: _RATE_LIMITED,
+_DETAILS: Final[Mapping[str, str]] = {
+    "provider_auth": "{name} at {host} refused the key ({cause}); check {key_variable} on the workers",
+    "provider_model_not_found": "{name} at {host} has no model {model!r} ({cause}); check {url_variable}",
+    "provider_rejected": "{name} at {host} rejected the request for {model!r} ({cause})",
+    "provider_rate_limited": "{name} at {host} limits the rate for {model!r} ({cause}); check the account's limits",
+    "provider_unavailable": "{name} at {host} failed or is overloaded ({cause}); check its status page or its log",
+    "provider_unreachable": "{name} at {host} cannot be reached ({cause}); check {url_variable} on the workers",
+    "provider_connect_timeout": "{name} at {host} did not accept the connection in time ({cause}); check "
+    "{url_variable} and the network of the workers",
+    "upstream_truncated": "{name} at {host} closed the connection within its answer ({cause})",
+    "provider_protocol": "{name} at {host} sent an invalid response ({cause}); check that {url_variable} is the "
+    "address of such a server",
 }
 
-#: Errors inside a stream that began with HTTP 200 say what they are in ``type`` or ``code``.
+_BY_STATUS: Final[Mapping[int, str]] = {
+    401: "provider_auth",
+    403: "provider_auth",
+    404: "provider_model_not_found",
+    408: "provider_unavailable",
+    429: "provider_rate_limited",
+}
+
+#: Errors within a stream come with HTTP 200: ``code`` or ``type`` stands for the status.
 _STATUS_BY_KIND: Final[Mapping[str, int]] = {
     "authentication_error": 401,
     "permission_error": 403,
@@ -113,99 +118,178 @@ _STATUS_BY_KIND: Final[Mapping[str, int]] = {
     "RateLimitError": 429,
 }
 
-#: Looked up along an exception's MRO, most specific first. By name, because the SDKs and what is beneath them agree
-#: on names, and because importing all of them here would cost every worker seconds. The rest is ``_PROTOCOL``: JSON
-#: that is none, models of the wrong shape.
-_BY_CLASS: Final[Mapping[str, _Row | None]] = {
-    "TimeoutException": _CONNECT_TIMEOUT,
-    "APITimeoutError": _CONNECT_TIMEOUT,
-    "TimeoutError": _CONNECT_TIMEOUT,
-    "DecodingError": _PROTOCOL,
-    "APIResponseValidationError": _PROTOCOL,
-    "APIConnectionError": _UNREACHABLE,
-    "ClientPayloadError": _TRUNCATED,
-    "ServerTimeoutError": _CONNECT_TIMEOUT,
-    "ClientError": _UNREACHABLE,
-    "HTTPError": _UNREACHABLE,
-    "OSError": _UNREACHABLE,
-    "StreamedError": None,  # its kind decides
+#: Looked up along an exception's MRO, most specific first. By name, because the SDKs and their transports use the
+#: same names, and because importing all of them here would cost every worker seconds. All other exceptions are
+#: ``provider_protocol``: invalid JSON, models of the wrong shape.
+_BY_CLASS: Final[Mapping[str, str | None]] = {
+    "TimeoutException": "provider_connect_timeout",
+    "APITimeoutError": "provider_connect_timeout",
+    "TimeoutError": "provider_connect_timeout",
+    "DecodingError": "provider_protocol",
+    "APIResponseValidationError": "provider_protocol",
+    "APIConnectionError": "provider_unreachable",
+    "ClientPayloadError": "upstream_truncated",
+    "ServerTimeoutError": "provider_connect_timeout",
+    "ClientError": "provider_unreachable",
+    "HTTPError": "provider_unreachable",
+    "OSError": "provider_unreachable",
+    "StreamedError": None,  # the reported kind decides
     "APIError": None,
 }
+#: Only these codes come from the request, so that clients may see the provider's own code and parameter.
+_ABOUT_REQUEST: Final = frozenset({"provider_rejected", "provider_model_not_found", "provider_rate_limited"})
+
+
+def provider_failure(
+    code: str,
+    provider: str,
+    *,
+    model: str = "",
+    detail: str,
+    retry_after_s: float | None = None,
+    provider_code: str | None = None,
+    param: str | None = None,
+) -> ProviderError:
+    """Build the error for ``code``, with the message that clients see."""
+    message = _RETRYABLE.get(code) or _FINAL[code]
+    if provider_code == CONTEXT_LENGTH_EXCEEDED:
+        message = _TOO_LONG_MESSAGE
+    return ProviderError(
+        code,
+        message.format(name=provider, model=model),
+        retryable=code in _RETRYABLE,
+        retry_after_s=retry_after_s,
+        detail=detail,
+        provider_code=provider_code,
+        param=param,
+    )
 
 
 def provider_error(error: Exception, upstream: Upstream, *, model: str, started: bool) -> ProviderError:
-    """``error`` is what an SDK raised; ``started`` says whether the response had begun."""
+    """Convert ``error``, raised by an SDK. ``started``: the response had begun."""
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and status >= 400:
         wait_s = retry_after_s(_headers_of(error))
-        return _build(_row_for(status), upstream, model, how=f"HTTP {status}", retry_after_s=wait_s)
-    row = _row_of(error)
-    if row is None:
-        return _build(_row_for(_status_within(error)), upstream, model, how="said within the stream")
-    if row is _UNREACHABLE and started:
-        row = _TRUNCATED
-    return _build(row, upstream, model, how="")
+        return _reported(error, status, f"HTTP {status}", upstream, model, wait_s)
+    code, cause = _code_and_cause(error)
+    if code is None:
+        return _reported(error, _status_within(_report_of(error)), "within the stream", upstream, model, None)
+    if code == "provider_unreachable" and started:
+        code = "upstream_truncated"
+    return provider_failure(code, upstream.name, model=model, detail=_detail(code, upstream, model, cause))
 
 
 def host_of(url: str) -> str:
-    """``host[:port]`` of a URL, or of a bare ``host:port`` as ``OLLAMA_HOST`` has it; never user or password."""
+    """Return ``host[:port]`` of a URL or of a bare ``host:port`` such as ``OLLAMA_HOST``, without user and
+    password."""
     parts = urlsplit(url if "://" in url else f"//{url}")
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
-def _row_of(error: BaseException) -> _Row | None:
-    """By the innermost cause that is known: the SDKs' transport calls any broken connection a timeout (measured)."""
-    row: _Row | None = _PROTOCOL
-    cause: BaseException | None = error
-    while cause is not None:
-        row = next((_BY_CLASS[c.__name__] for c in type(cause).__mro__ if c.__name__ in _BY_CLASS), row)
-        cause = cause.__cause__
-    return row
-
-
-def _row_for(status: int) -> _Row:
-    return _BY_STATUS.get(status) or (_UNAVAILABLE if status >= 500 else _REJECTED)
-
-
-def _status_within(error: Exception) -> int:
-    for kind in (getattr(error, "code", None), getattr(error, "type", None)):
-        said = str(kind) if isinstance(kind, str | int) else ""
-        if said in _STATUS_BY_KIND:
-            return _STATUS_BY_KIND[said]
-        if _STATUS.fullmatch(said):
-            return int(said)
-    return 500
-
-
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What a provider asks for: seconds or a date, or in the header of its own that says it finer."""
+    """Return the wait that a provider requests: milliseconds in a header of its own, or seconds or a date."""
     if _MILLISECONDS.fullmatch(ms := headers.get("retry-after-ms", "")):
         return int(ms) / 1000
-    asked = headers.get("retry-after", "")
+    value = headers.get("retry-after", "")
     try:
-        return max(0.0, float(asked))
+        return max(0.0, float(value))
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None
 
 
-def _headers_of(error: Exception) -> Mapping[str, str]:
-    """The SDKs' errors carry the response."""
-    return getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", None) or {}
-
-
-def _build(
-    row: _Row, upstream: Upstream, model: str, *, how: str, retry_after_s: float | None = None
+def _reported(
+    error: Exception, status: int, source: str, upstream: Upstream, model: str, wait_s: float | None
 ) -> ProviderError:
-    message = row.message.format(
+    """Build the error for a failure that the provider itself reported."""
+    report = _report_of(error)
+    code = _BY_STATUS.get(status) or ("provider_unavailable" if status >= 500 else "provider_rejected")
+    provider_code = param = None
+    if code in {"provider_rejected", "provider_unavailable"} and _is_too_long(report):
+        code, provider_code, param = "provider_rejected", CONTEXT_LENGTH_EXCEEDED, _param(report) or "messages"
+    elif code in _ABOUT_REQUEST:
+        provider_code = next((kind for kind in _kinds(report) if kind in PUBLIC_CODES), None)
+        param = _param(report)
+    known = provider_code or next((kind for kind in _kinds(report) if kind in OPERATOR_CODES), None)
+    detail = _detail(code, upstream, model, f"{source}, {known}" if known else source)
+    return provider_failure(
+        code,
+        upstream.name,
+        model=model,
+        detail=detail,
+        retry_after_s=wait_s,
+        provider_code=provider_code,
+        param=param,
+    )
+
+
+def _detail(code: str, upstream: Upstream, model: str, cause: str) -> str:
+    return _DETAILS[code].format(
         name=upstream.name,
         host=upstream.host,
         key_variable=upstream.key_variable,
         url_variable=upstream.url_variable,
         model=model,
-        how=how,
+        cause=cause,
     )
-    return ProviderError(row.code, message, retryable=row.retryable, retry_after_s=retry_after_s)
+
+
+def _code_and_cause(error: BaseException) -> tuple[str | None, str]:
+    """Return the code of the innermost known cause, and its class: the SDKs' transport reports any broken connection
+    as a timeout (measured)."""
+    code: str | None = "provider_protocol"
+    name = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        for kind in type(cause).__mro__:
+            if kind.__name__ in _BY_CLASS:
+                code, name = _BY_CLASS[kind.__name__], type(cause).__name__
+                break
+        cause = cause.__cause__
+    return code, name
+
+
+def _report_of(error: Exception) -> Mapping[object, object]:
+    """Return the provider's description of the error: ``code``, ``type``, ``param``, ``message``, none of them
+    sure."""
+    body = getattr(error, "body", None)
+    if isinstance(body, Mapping):
+        inner = body.get("error", body)
+        return inner if isinstance(inner, Mapping) else {"message": inner}
+    return {name: getattr(error, name, None) for name in ("code", "type", "param", "message")}
+
+
+def _kinds(report: Mapping[object, object]) -> Iterator[str]:
+    for kind in (report.get("code"), report.get("type")):
+        if isinstance(kind, str | int):
+            yield str(kind)
+
+
+def _is_too_long(report: Mapping[object, object]) -> bool:
+    if any(kind in {CONTEXT_LENGTH_EXCEEDED, "exceed_context_size_error"} for kind in _kinds(report)):
+        return True
+    message = report.get("message")
+    return isinstance(message, str) and _TOO_LONG.search(message[:_SEARCHED_CHARACTERS]) is not None
+
+
+def _param(report: Mapping[object, object]) -> str | None:
+    """Return the field that the provider names, if it looks like one."""
+    param = report.get("param")
+    return param if isinstance(param, str) and _PARAM.fullmatch(param) else None
+
+
+def _status_within(report: Mapping[object, object]) -> int:
+    for kind in _kinds(report):
+        if kind in _STATUS_BY_KIND:
+            return _STATUS_BY_KIND[kind]
+        if _STATUS.fullmatch(kind):
+            return int(kind)
+    return 500
+
+
+def _headers_of(error: Exception) -> Mapping[str, str]:
+    """Return the response's headers, which the SDKs' errors carry."""
+    return getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", None) or {}

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from shared.errors import ProviderError
 from shared.setting_types import Timeouts
+from workers.providers.errors import provider_failure
 
 #: A timer that fires later than this shows that the process stood still.
 _STOOD_STILL_S: Final = 0.25
@@ -72,6 +73,9 @@ class IdleTimeout:
     def _error(self) -> ProviderError:
         if self._has_output:
             code, waited_s = "provider_idle_timeout", self._timeouts.between_tokens_s
+            setting = "HEADRACE_BETWEEN_TOKENS_TIMEOUT_S"
         else:
             code, waited_s = "provider_first_token_timeout", self._timeouts.first_token_s
-        return ProviderError(code, f"{self._name}: no output for {waited_s:g} s; try again", retryable=True)
+            setting = "HEADRACE_FIRST_TOKEN_TIMEOUT_S"
+        detail = f"no output for {waited_s:g} s; see {setting} and HEADRACE_MODEL_TIMEOUTS"
+        return provider_failure(code, self._name, detail=detail)

@@ -4,9 +4,10 @@ This module does not use Ollama's SDK: that drops unknown keywords of a tool's s
 image field, and splits lines at U+0085 (docs/adr/0008).
 """
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,6 +27,9 @@ from workers.writing.surrogates import well_formed
 
 CATCH: Final = (aiohttp.ClientError, RefusedError, StreamedError, *NETWORK_ERRORS)
 _DEFAULT_PORT: Final = 11434
+#: The body of an error is optional: read at most so much, for so long.
+_ERROR_BODY_BYTES: Final = 16 * 1024
+_ERROR_BODY_S: Final = 1.0
 
 #: Any other done reason still means a complete answer: stop.
 _FINISH: Final[Mapping[str, FinishReason]] = {"length": "length"}
@@ -60,7 +64,7 @@ class OllamaProvider:
         with ProviderCall(self._upstream, request.model, CATCH) as call:
             answer = _Answer(call, ToolCalls(self.name))
             async with self._post(request) as response:
-                _check(response)
+                await _check(response)
                 check_type(response.headers)
                 call.started = True
                 async for deltas in deltas_of(response.content.iter_any(), lines_of, answer):
@@ -79,7 +83,7 @@ class OllamaProvider:
 
     async def _fetch_models(self) -> list[str]:
         async with self._session.get(f"{self._url}/api/tags") as response:
-            _check(response)
+            await _check(response)
             listed = msgspec.json.decode(await response.read(), type=_Models)
         return [model.model for model in listed.models]
 
@@ -105,7 +109,7 @@ class _Answer:
     def take(self, line: bytes) -> Iterator[Delta]:
         part = decode(_decoder, line)
         if part.error is not None:
-            raise StreamedError(None, None)
+            raise StreamedError(None, None, message=part.error)
         if (message := part.message) is not None:
             if message.thinking:
                 yield ReasoningDelta(message.thinking)
@@ -167,9 +171,15 @@ def _usage(part: _Part) -> Usage | None:
     return Usage(input_tokens=part.prompt_eval_count or 0, output_tokens=part.eval_count)
 
 
-def _check(response: aiohttp.ClientResponse) -> None:
-    if response.status >= 400:
-        raise RefusedError(response.status, response.headers)
+async def _check(response: aiohttp.ClientResponse) -> None:
+    """Raise :class:`RefusedError` for an HTTP error."""
+    if response.status < 400:
+        return
+    body: object = None
+    with suppress(TimeoutError, ValueError, aiohttp.ClientError):
+        async with asyncio.timeout(_ERROR_BODY_S):
+            body = msgspec.json.decode(await response.content.read(_ERROR_BODY_BYTES))
+    raise RefusedError(response.status, response.headers, body)
 
 
 def _timeout(connect_s: float) -> aiohttp.ClientTimeout:

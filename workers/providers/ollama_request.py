@@ -42,9 +42,9 @@ def _options(request: ChatRequest) -> Body:
 
 def _tools(request: ChatRequest) -> list[Body] | None:
     if request.tools and request.parallel_tool_calls is False:
-        raise _unsupported("parallel_tool_calls: false is not supported; omit it")
+        raise _unsupported("parallel_tool_calls", "is not supported; omit it")
     if request.tool_choice == "required" or isinstance(request.tool_choice, NamedToolChoice):
-        raise _unsupported("tool_choice: only auto and none are supported")
+        raise _unsupported("tool_choice", "must be auto or none")
     if request.tools is None or request.tool_choice == "none":
         return None
     return [tool.model_dump(mode="json", exclude_none=True) for tool in request.tools]
@@ -83,13 +83,14 @@ def _message(message: Message, names: Mapping[str, str]) -> Body:
 def _image(part: ImagePart) -> str:
     head, _, data = part.image_url.url.partition(";base64,")
     if not head.startswith("data:"):
-        raise _unsupported("image_url: only data: URLs are supported")
+        raise _unsupported("messages", "must have images as data URLs")
     try:
         b64decode(data, validate=True)
     except ValueError:
-        raise _unsupported("image_url: the image is not valid base64") from None
+        raise _unsupported("messages", "must have images in base64") from None
     return data
 
 
-def _unsupported(problem: str) -> ProviderError:
-    return ProviderError("provider_rejected", f"ollama: {problem}")
+def _unsupported(param: str, rule: str) -> ProviderError:
+    message = f"{param} {rule} for provider ollama"
+    return ProviderError("provider_rejected", message, provider_code="unsupported_value", param=param)

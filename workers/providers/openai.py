@@ -146,7 +146,7 @@ class _Answer:
         chunk = decode(_decoder, data)
         if chunk.error:
             error = chunk.error if isinstance(chunk.error, _Error) else _Error()
-            raise StreamedError(error.code, error.type)
+            raise StreamedError(error.code, error.type, param=error.param, message=error.message)
         for choice in chunk.choices or ():
             if choice.delta is not None:
                 yield from self._deltas(choice.delta)
@@ -211,6 +211,8 @@ class _Counts(msgspec.Struct):
 class _Error(msgspec.Struct):
     code: object = None
     type: object = None
+    param: object = None
+    message: object = None
 
 
 class _Chunk(msgspec.Struct):

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from shared.errors import ProviderError
 from shared.protocol import events
 from workers.providers.base import Delta, FinishReason, ToolCallDelta
+from workers.providers.errors import provider_failure
 from workers.writing.surrogates import well_formed
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
@@ -72,12 +72,14 @@ class ToolCalls:
         """Mark the end of the answer. Raises :class:`ProviderError` if a call is incomplete although the answer was
         not cut off."""
         if self._nameless:
-            raise ProviderError("provider_protocol", f"{self._upstream}: the model called a tool without a name")
+            raise provider_failure(
+                "provider_protocol", self._upstream, detail="the model called a tool without a name"
+            )
         for call in self._all:
             yield from _completed(call)
             if not call.complete and reason in {"stop", "tool_calls"}:
-                problem = f"{self._upstream}: the model called {call.name} with arguments that are not a JSON object"
-                raise ProviderError("tool_call_invalid", problem, retryable=True)
+                detail = "the model called a tool with arguments that are not a JSON object"
+                raise provider_failure("tool_call_invalid", self._upstream, detail=detail)
 
     def reason(self, reported: FinishReason) -> FinishReason:
         """Correct the finish reason: some providers report `stop` after a call."""

@@ -45,4 +45,6 @@ def type_of(code: str) -> str:
     """Return the type of an error within a stream."""
     if code == "provider_rate_limited":
         return "rate_limit_error"
+    if code == "provider_rejected":
+        return "invalid_request_error"
     return "overloaded_error" if code in _OVERLOADED else "api_error"

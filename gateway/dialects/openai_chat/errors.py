@@ -3,6 +3,8 @@
 from http import HTTPStatus
 from typing import Any, Final
 
+from shared.protocol.events import Error
+
 _TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -18,12 +20,27 @@ _THEIRS: Final = {
 }
 
 
-def answer(status: int, code: str, message: str) -> tuple[int, dict[str, Any]]:
-    """Return status and body. ``param`` is the field that the message names at its beginning, if any."""
+def answer(
+    status: int, code: str, message: str, *, provider_code: str | None = None, param: str | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Return status and body. A provider's own code replaces ours. Without ``param``, it is the field that the
+    message names at its beginning, if any."""
     status, code = _THEIRS.get(code, (status, code))
     kind = _TYPES.get(
         status, "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
     )
     field, colon, _ = message.partition(":")
-    param = field if colon and status == HTTPStatus.BAD_REQUEST and " " not in field else None
-    return status, {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    if param is None and colon and status == HTTPStatus.BAD_REQUEST and " " not in field:
+        param = field
+    return status, {"error": {"message": message, "type": kind, "param": param, "code": provider_code or code}}
+
+
+def streamed(error: Error) -> dict[str, Any]:
+    """Return the body of an error within a stream."""
+    kind = "invalid_request_error" if error.code == "provider_rejected" else "server_error"
+    return {
+        "message": error.message,
+        "type": kind,
+        "code": error.provider_code or error.code,
+        "param": error.param or None,
+    }

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dialects.append_only import CANCELLED, AppendOnlyRenderer
+from gateway.dialects.openai_chat import errors as openai_errors
 from gateway.dialects.tool_call import tool_call
 from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall, Usage
 from shared.protocol.transcript import Transcript
@@ -67,8 +68,7 @@ class ChatCompletionChunks(AppendOnlyRenderer):
         return fragment
 
     def _error(self, error: Error) -> bytes:
-        body = {"message": error.message, "type": "server_error", "code": error.code, "param": None}
-        return _data({"error": body})
+        return _data({"error": openai_errors.streamed(error)})
 
     def _end(self, done: Done) -> bytes:
         if done.finish_reason in _FAILED:

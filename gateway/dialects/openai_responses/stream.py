@@ -225,7 +225,7 @@ class ResponseEvents:
         self.failure = error
         yield from self._close()
         self._response.status = "failed"
-        self._response.error = {"code": error.code, "message": error.message}
+        self._response.error = {"code": error.provider_code or error.code, "message": error.message}
         yield self._frame("response.failed", response=self._response.body)
 
     def _end(self, done: Done) -> Iterator[bytes]:

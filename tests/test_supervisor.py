@@ -9,7 +9,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,21 +27,8 @@ from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broke
 from headrace.supervisor import Supervisor
 from headrace.up import Plan, child_specs
 from shared.settings import Settings
+from tests.cli import ROOT, environment, until
 from tests.ports import free_port, free_ports
-
-ROOT = Path(__file__).resolve().parent.parent
-FOREIGN = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
-
-
-def environment(**settings: str) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)} | settings
-
-
-async def until(condition: Callable[[], bool], state: str, within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {state}"
-        await asyncio.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:

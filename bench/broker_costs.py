@@ -15,11 +15,12 @@ import uvloop
 from bench.cpu import cpu_s
 from bench.table import aligned
 from shared.broker.client import Client, connect, run_script, run_scripts
+from shared.broker.declarations import Call
 from shared.broker.ending import holder_of
 from shared.broker.keys import tail_key
 from shared.broker.pipeline_connection import PipelineConnection, pack
 from shared.broker.replies import Claimed
-from shared.broker.scripts import Call, Holder, StreamScripts
+from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol import events
 from shared.protocol.ids import EventId, new_stream_id
 from shared.rate_limits import Demand, Limits

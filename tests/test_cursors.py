@@ -1,4 +1,4 @@
-"""Every row of the cursor table, design §5, over the wire."""
+"""Every row of the cursor table (rule R2), over the wire."""
 
 import asyncio
 

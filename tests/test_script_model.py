@@ -1,4 +1,4 @@
-"""Random walks through the protocol's rules (design §4) against a real Redis, under every fault it promises to
+"""Random walks through the protocol's rules (docs/protocol-rules.md) against a real Redis, under every fault it promises to
 outlast.
 
 The scripts, the writer, the hub, its feeds and subscriptions are the real ones; only what makes them move is ours:
@@ -31,13 +31,14 @@ from gateway.live import feed as feed_module
 from gateway.live.feed import Entry, Feed
 from gateway.live.hub import Hub
 from gateway.live.subscription import Subscription
-from shared.broker import scripts as scripts_module
+from shared.broker import declarations
 from shared.broker.client import Client, run_script
+from shared.broker.declarations import Call, Script
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.keys import stream_keys
 from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.replies import Claimed, Code, Gone, LogPage, Lost, Refused, WriteReply
-from shared.broker.scripts import Call, Holder, Script, StreamScripts
+from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
@@ -97,7 +98,7 @@ class Observer:
         self, exchange: Callable[[Sequence[Command]], Awaitable[list[Any]]], commands: Sequence[Command]
     ) -> list[Any]:
         """Send the commands, each script between two looks at the status."""
-        names = {script.sha: script.name for script in vars(scripts_module).values() if isinstance(script, Script)}
+        names = {script.sha: script.name for script in vars(declarations).values() if isinstance(script, Script)}
         wrapped: list[Command] = []
         for command in commands:
             look: list[Command] = [("HGET", command[3], "status")] if _is_of_a_stream(command) else []
@@ -351,7 +352,7 @@ class Redis:
         return not self.missing and Status(self.state[b"status"].decode()) in TERMINAL
 
     def refusal(self, holder: Holder) -> Code | None:
-        """What this writer must be told instead of being let in, in the order of design §3."""
+        """What this writer must be told instead of being let in, in the order of rule A1."""
         if self.missing:
             return Code.CLOSED if (self.tombstone or b"").startswith(b"deleted") else Code.MISSING
         if self.ended:
@@ -556,7 +557,7 @@ class Walk:
         await self._patch(f"redis.call('HSET', KEYS[1], 'created', {now} - {age})")
 
     async def _pulse(self) -> None:
-        """Redis has been well for so long that nobody waits for anybody (design §4 rule 7)."""
+        """Redis has been well for so long that nobody waits for anybody (rule E7)."""
         now_s, _ = await self.client.time()
         async with self.client.pipeline(transaction=False) as pipe:
             pipe.delete(self.keys[PULSE])
@@ -1155,7 +1156,7 @@ def test_a_mutation_fits_the_scripts(mutation: Mutation, monkeypatch: pytest.Mon
 
 def mutate(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
     found = 0
-    for script in vars(scripts_module).values():
+    for script in vars(declarations).values():
         if isinstance(script, Script) and mutation.script in {"", script.name} and mutation.old in script.source:
             assert script.source.count(mutation.old) == 1
             source = script.source.replace(mutation.old, mutation.new)

@@ -15,11 +15,12 @@ from redis.exceptions import ResponseError
 from gateway import metrics
 from gateway.live.feed import Entry, Feed, Reader
 from shared.broker.client import REDIS_ERRORS, Client, run_script, run_scripts
+from shared.broker.declarations import Call
 from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import Command, PipelineConnection, listen
 from shared.broker.queue import queue_positions
 from shared.broker.replies import Gone, LogPage, LogPosition, Lost
-from shared.broker.scripts import HEALING_MS, Call, StreamScripts
+from shared.broker.scripts import HEALING_MS, StreamScripts
 from shared.broker.sealing import is_sealed
 from shared.errors import BrokerUnavailable, ContentUnreadable
 from shared.protocol.ids import START, EventId

@@ -28,9 +28,9 @@ from redis.exceptions import (
 
 from shared.broker.connection_pool import pool_of
 from shared.broker.data_version import DataVersion, describe_refusal
+from shared.broker.declarations import Call
 from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.replies import IllegalStatus
-from shared.broker.scripts import Call
 from shared.broker.shared_connection import SharedConnection
 from shared.errors import BrokerUnavailable, Unavailable
 

@@ -21,7 +21,7 @@ class IllegalStatus(BrokerUnavailable):
 
 
 class Code(StrEnum):
-    """Codes in the replies to a writer (design §3)."""
+    """Codes in the replies to a writer (rule A1)."""
 
     OK = "OK"
     FULL = "FULL"

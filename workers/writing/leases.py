@@ -16,7 +16,7 @@ from workers.writing.writer import StopReason, StreamWriter
 
 logger = logging.getLogger(__name__)
 
-#: How long an ended stream's events are kept before its final check (design §4 rule 6).
+#: How long an ended stream's events are kept before its final check (rule E6).
 LINGER_S = 10.0
 
 

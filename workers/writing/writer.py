@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, StrEnum, auto
 
+from shared.broker.declarations import Call
 from shared.broker.ending import ABANDONED, Outcome, restorable
 from shared.broker.replies import Claimed, Code, WriteReply
-from shared.broker.scripts import Call, Ending, Holder, StreamScripts
+from shared.broker.scripts import Ending, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.events import Usage
@@ -231,7 +232,7 @@ class StreamWriter:
 
     def check(self, reply: WriteReply | BrokerUnavailable) -> bool:
         """Handle the reply to a renewal after the end. Returns False if Redis did not answer. If Redis has lost the
-        ending or the stream, it is written again (design §4 rule 6)."""
+        ending or the stream, it is written again (rule E6)."""
         if isinstance(reply, BrokerUnavailable):
             return False
         if self.is_written and reply.code in {Code.OK, Code.MISSING, Code.BEHIND}:

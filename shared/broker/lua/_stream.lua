@@ -53,7 +53,7 @@ local function is_watched(s)
 end
 
 -- True if Redis was away, frozen, emptied or replaced within the last `ms`: the sweep's pulse has stopped, or the
--- outage it recorded is recent (design §4 rule 7). INFO is costly; `check_run_id` only where certainty is needed.
+-- outage it recorded is recent (rule E7). INFO is costly; `check_run_id` only where certainty is needed.
 local function is_recovering(ms, check_run_id)
   local at, outage, run_id = unpack(redis.call('HMGET', PULSE, 'at', 'trouble', 'run_id'))
   if not at or now - at > 2000 or (outage and now < outage + ms) then return true end

@@ -1,5 +1,5 @@
 #!lua
--- Takes a stream that no worker holds, under an epoch that was never used and never will be again (design §4 rule 1).
+-- Takes a stream that no worker holds, under an epoch that was never used and never will be again (rule E1).
 -- Writes no event: the older epoch stays readable until the first append of this one.
 -- KEYS: 1-8 stream, 9 waiting (zset, see _queue.lua), 10 taken (counter; shows gateways how fast the queue drains)
 -- ARGV: 1 holder, 2 lease_ms, 3 provider_limits… (provider, limit, provider, limit, …; see _provider_limit.lua)

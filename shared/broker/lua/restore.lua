@@ -1,5 +1,5 @@
 #!lua
--- Heals a Redis that lost the stream, wholly or in part, from the memory of the worker that holds it (design §4 rule 3).
+-- Heals a Redis that lost the stream, wholly or in part, from the memory of the worker that holds it (rule E3).
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 cap, 5 retention_ms, 6 tombstone_ms, 7 body_hash, 8 reader_lease_ms,
 --       9 field_items (number of items in fields), 10 fields… (field, value, …), events… (of the epoch, from seq 1)

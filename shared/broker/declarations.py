@@ -1,0 +1,121 @@
+"""Declarations of the scripts: the names of their keys and arguments, as the ``.lua`` files have them too."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from operator import itemgetter
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from shared.rate_limits import LIMIT_NAMES
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Argument = str | bytes | int
+
+#: The first keys of every script of one stream, in the order of `stream_keys`.
+STREAM_KEYS: Final = ("state", "log", "tail", "readers", "index", "tombstone", "pulse", "idempotency")
+
+
+class Script:
+    """One ``.lua`` file with the names of its arguments. A name that ends in ``…`` stands for any number of values.
+
+    ``keys`` are the script's own; a script of one stream takes :data:`STREAM_KEYS` before them. ``parts``: the shared
+    files that precede the script's code. ``sha``: the name Redis gives the script.
+    """
+
+    def __init__(
+        self, name: str, *, args: tuple[str, ...], keys: tuple[str, ...] = (), parts: tuple[str, ...] = ("_stream",)
+    ) -> None:
+        folder = files("shared.broker") / "lua"
+        first_line, _, body = (folder / f"{name}.lua").read_text().partition("\n")
+        shared = [(folder / f"{part}.lua").read_text() for part in parts]
+        self.name = name
+        self.args = args
+        self.own_keys = keys
+        self.keys = (*STREAM_KEYS, *keys) if "_stream" in parts else keys
+        self.source = "\n".join([first_line, *shared, body])
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        fixed = [arg for arg in args if not arg.endswith("…")]
+        self._fixed = itemgetter(*fixed) if len(fixed) > 1 else lambda arguments: (arguments[fixed[0]],)
+        self._tails = [arg.removesuffix("…") for arg in args if arg.endswith("…")]
+
+    def call(self, keys: Sequence[str], parse: Callable[[Any], T], /, **arguments: Any) -> "Call[T]":
+        """A call with ``arguments`` by their declared names. Raises KeyError and TypeError for other names."""
+        if len(arguments) != len(self.args):
+            raise TypeError(f"{self.name} takes {self.args}, not {tuple(arguments)}")
+        flat: list[Argument] = list(self._fixed(arguments))
+        for name in self._tails:
+            flat += arguments[name]
+        return Call(self, keys, flat, parse)
+
+    def named_keys(self, **keys: str) -> list[str]:
+        """The script's own keys, by their declared names, in the order of the declaration."""
+        return [keys[name] for name in self.own_keys]
+
+
+class Call(msgspec.Struct, Generic[T_co], frozen=True):
+    """One call of a script, ready to send. ``parse`` turns Redis' reply into ours."""
+
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[Argument]
+    parse: Callable[[Any], T_co]
+
+
+CREATE: Final = Script(
+    "create",
+    keys=("queue", "job", "turns", "waiting", "principal_streams"),
+    args=(
+        *("body_hash", "retention_ms", "tombstone_ms", "look_after_ms", "reader_lease_ms", "job", "queue_depth"),
+        *("account", "tokens", "longest_life_ms", *LIMIT_NAMES, "fields…"),
+    ),
+    parts=("_stream", "_rate_limits", "_queue"),
+)
+CLAIM: Final = Script(
+    "claim",
+    keys=("waiting", "taken"),
+    args=("holder", "lease_ms", "provider_limits…"),
+    parts=("_stream", "_provider_limit"),
+)
+APPEND: Final = Script(
+    "append",
+    args=("epoch", "holder", "first_seq", "window", "cap", "events…"),
+    parts=("_append_fast", "_stream"),
+)
+FINISH: Final = Script(
+    "finish",
+    args=(
+        *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
+        *("tokens", "field_items", "fields…", "events…"),
+    ),
+    parts=("_stream", "_rate_limits", "_provider_limit", "_endings"),
+)
+RESTORE: Final = Script(
+    "restore",
+    args=(
+        *("epoch", "holder", "lease_ms", "cap", "retention_ms", "tombstone_ms", "body_hash", "reader_lease_ms"),
+        *("field_items", "fields…", "events…"),
+    ),
+    parts=("_stream", "_rate_limits", "_provider_limit"),
+)
+RENEW: Final = Script(
+    "renew",
+    args=("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms"),
+    parts=("_stream", "_provider_limit"),
+)
+RELEASE: Final = Script("release", args=("epoch", "holder"), parts=("_stream", "_provider_limit"))
+ACKNOWLEDGE: Final = Script("acknowledge", args=("gateway", "reader_lease_ms", "epoch", "seq", "window"))
+CANCEL: Final = Script("cancel", args=("reason",))
+DELETE: Final = Script(
+    "delete",
+    keys=("queue", "job", "waiting", "principal_streams"),
+    args=("tombstone_ms",),
+    parts=("_stream", "_rate_limits", "_provider_limit"),
+)
+READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
+NOTE: Final = Script("note", args=("event", "detail"))
+SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids", "run_id"), parts=())
+ENQUEUE: Final = Script("enqueue", keys=("queue", "job"), args=("stream_id", "job", "life_ms"), parts=())
+UNPARK: Final = Script("unpark", keys=("running", "parked"), args=("limit",), parts=())

@@ -50,7 +50,7 @@ from workers.writing.coalescer import Coalescer
 #: The same examples every time.
 repeatable = settings(derandomize=True, deadline=None, max_examples=150, database=None)
 
-# What breaks line protocols: every line end that anybody knows, NUL, and SSE's own field names.
+# Text that breaks line protocols: every kind of line end, NUL, and SSE's own field names.
 CONTROLS = list("\x00\n\r\x0b\x0c\x1c\x1e\x7f\x85\u2028\u2029")
 MARKUP = ["\r\n", "\n\n", "data:", "data: x\n\n", "id: 9-9\n", "event: done\n", ":", " ", "\\", '"', "\ufeff", "x"]
 NASTY = st.lists(st.sampled_from(CONTROLS + MARKUP), max_size=8).map("".join)
@@ -81,7 +81,7 @@ def test_an_event_id_survives_its_text(at: EventId) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "0", "0-0", "-1"])
-def test_these_cursors_mean_the_start(text: str | None) -> None:
+def test_cursors_that_mean_the_start(text: str | None) -> None:
     assert parse_cursor(text) == START
 
 
@@ -156,7 +156,7 @@ def test_junk_is_no_stream_id(text: str) -> None:
 # --- lifecycle
 
 
-def test_a_terminal_status_is_for_ever() -> None:
+def test_a_terminal_status_is_final() -> None:
     assert {Status.COMPLETED, Status.CANCELLED, Status.FAILED} == TERMINAL
     assert {Status.QUEUED, Status.RUNNING} == ACTIVE
     assert set(TRANSITIONS) == {None, *Status}
@@ -244,7 +244,7 @@ def test_a_synthetic_frame_is_one_block_without_an_id(code: str, message: str, r
     assert json.loads(queued[2]) == {"stream_id": code, "position": 1}
 
 
-def test_an_unknown_or_broken_event_is_told_apart() -> None:
+def test_unknown_and_broken_events_raise_different_errors() -> None:
     with pytest.raises(KeyError):
         events.decode(b'tomorrow {"x":1}')
     for broken in (b"token", b"token ", b'token {"token":', b'token {"token":1,"token_index":0}', b"done []"):
@@ -277,7 +277,7 @@ def blocks(raw: bytes) -> list[tuple[str | None, str, str]]:
 
 @repeatable
 @given(st.lists(EVENT, max_size=12))
-def test_a_transcript_is_what_its_events_add_up_to(run: list[Event]) -> None:
+def test_a_transcript_is_the_sum_of_its_events(run: list[Event]) -> None:
     transcript = fold(run)
     assert transcript.text == "".join(e.token for e in run if isinstance(e, Token))
     assert transcript.reasoning == "".join(e.text for e in run if isinstance(e, Reasoning))
@@ -306,7 +306,7 @@ def test_estimated_usage(characters: int, tokens: int) -> None:
     ("deltas", "sent", "output"),
     [(7, 10, 7), (1, 400, 100), (0, 0, 0)],  # a delta is a token at least; some providers send several in one
 )
-def test_a_cancel_saves_what_was_not_answered(deltas: int, sent: int, output: int) -> None:
+def test_a_cancel_saves_the_unused_tokens(deltas: int, sent: int, output: int) -> None:
     estimate = Estimate(4, max_tokens=120)
     assert estimate.usage(deltas, sent) == Usage(1, output, estimated=True)
     assert estimate.usage(deltas, sent, cancelled=True) == Usage(1, output, True, tokens_saved=120 - output)
@@ -317,7 +317,7 @@ def test_a_cancel_saves_what_was_not_answered(deltas: int, sent: int, output: in
 
 
 def deltas(text: st.SearchStrategy[str]) -> st.SearchStrategy[list[list[TextDelta | ReasoningDelta]]]:
-    """What comes between one append and the next, several times."""
+    """Deltas between one append and the next, several times."""
     one = st.builds(TextDelta, text) | st.builds(ReasoningDelta, text)
     return st.lists(st.lists(one, max_size=8), max_size=6)
 
@@ -349,7 +349,9 @@ def index_of(event: Token | Reasoning) -> int:
 
 @repeatable
 @given(deltas(TEXT), st.integers(1, 60))
-def test_gathered_text_is_the_text_that_came(batches: list[list[TextDelta | ReasoningDelta]], limit: int) -> None:
+def test_coalesced_text_is_the_text_of_the_deltas(
+    batches: list[list[TextDelta | ReasoningDelta]], limit: int
+) -> None:
     for batch, taken in zip(batches, made(Coalescer(limit), batches), strict=True):
         came = [(type(d) is TextDelta, d.text) for d in batch]
         gave = [(type(e) is Token, text_of(e)) for e in taken]
@@ -374,7 +376,7 @@ def test_deltas_are_counted_once(batches: list[list[TextDelta | ReasoningDelta]]
         for event in (e for e in taken if type(e) is kind):
             if event.n:
                 begun = next_index
-            assert index_of(event) == begun  # what is left of a delta too large for one event counts nothing
+            assert index_of(event) == begun  # the rest of a delta too large for one event counts as no delta
             next_index += event.n
         assert next_index == sum(type(d) is delta_kind for d in came)
     assert fold(taken).deltas == len(came)
@@ -437,7 +439,7 @@ OTHER_LINES = st.sampled_from([b": ping", b"event: x", b"id: 7", b"retry: 1", b"
     st.booleans(),
     st.lists(st.integers(1, 40), min_size=1, max_size=60),
 )
-def test_the_same_data_whatever_the_cuts(
+def test_the_data_does_not_depend_on_the_cuts(
     sent: list[tuple[bytes, list[bytes]]], end: bytes, last_is_open: bool, cuts: list[int]
 ) -> None:
     blocks = [end.join([*others, b"data: " + data]) + end for data, others in sent]

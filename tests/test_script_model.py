@@ -1,11 +1,11 @@
-"""Random walks through the protocol's rules (docs/protocol-rules.md) against a real Redis, under every fault it promises to
-outlast.
+"""Random walks through the protocol's rules (docs/protocol-rules.md) on a real Redis, with every fault that the
+protocol must survive.
 
-The scripts, the writer, the hub, its feeds and subscriptions are the real ones; only what makes them move is ours:
-one step at a time, on a loop whose clock we set. Each attempt signs its events, so that a mix of two shows. A viewer
-is a client that knows nothing but frames: it shows what comes and clears what it shows when it is told to.
+Scripts, writer, hub, feeds and subscriptions are the real ones. The test only drives them, one step at a time, on a
+loop with a clock of its own. Each attempt signs its events, so that a mix of two attempts shows. A viewer is a client
+that sees only frames: it shows events as they arrive and clears them at a reset.
 
-A walk is told by its seed and is the same every time; one that breaks a rule is cut down to the moves that matter.
+A seed determines a walk completely; a walk that breaks a rule is reduced to the moves that matter.
 ``HEADRACE_MODEL_EXAMPLES=5000`` makes a soak run of it, over other walks each time; ``HEADRACE_MODEL_MUTATIONS=1``
 also takes the checks out of the scripts, one by one, and demands that a walk notices.
 """
@@ -63,12 +63,12 @@ CAP: Final = 4
 TIGHT: Final = Settings.model_construct(
     cap=CAP, window=3, lease_s=600.0, reader_lease_s=600.0, max_attempts=3, max_event_bytes=4096, max_tick_s=0.0
 )
-#: Virtual seconds after which a reader is told that its stream is lost.
+#: Virtual seconds after which a reader's stream counts as lost.
 LOST_AFTER_S: Final = 2.0
 LONGEST_ANSWER: Final = 8
 STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, _IDEMPOTENCY = range(8)
 DIGEST: Final = "ab" * 32
-#: What the clock of Redis moves on whenever Redis loses something, in ms since the stream's creation.
+#: Time by which Redis' clock advances whenever Redis loses something, in ms since the stream's creation.
 AGE_MS: Final = 1_000_000
 
 FATE: Final = ("answered", "answered", "answered", "reply lost", "request lost", "delayed", "doubled")
@@ -77,7 +77,7 @@ MOSTLY: Final = (True, True, True, False)
 
 
 class MovableClock(asyncio.SelectorEventLoop):
-    """A loop whose timers are due when a test says so."""
+    """A loop with a clock that the test advances."""
 
     ahead_s = 0.0
 
@@ -142,7 +142,7 @@ class ObservedConnection(PipelineConnection):
 
 
 class Bench:
-    """What all walks share: a broker of their own, a loop, connections."""
+    """Shared parts of all walks: a broker of their own, a loop, connections."""
 
     def __init__(self, folder: Path) -> None:
         self.loop = MovableClock()
@@ -171,11 +171,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench.close()
 
 
-# --- what is ours of the gateway and the worker: only what makes them move
+# --- the drivers of gateway and worker
 
 
 class SteppedHub(Hub):
-    """Its loop over the tails is the real one, but reads when told, without blocking."""
+    """A hub whose real loop over the tails reads on command, without blocking."""
 
     def __init__(self, bench: Bench, scripts: StreamScripts, name: str, *, forgives: bool) -> None:
         super().__init__(bench.client, bench.line, bench.line, scripts, TIGHT, name)
@@ -193,10 +193,10 @@ class SteppedHub(Hub):
         super().caught_up(feed, at)
 
     async def read(self, stream_id: str, after: EventId) -> LogPage | Gone | Lost | None:
-        """With small pages."""
+        """Read small pages."""
         return await run_script(self._client, self._scripts.read(stream_id, after, most_events=2))
 
-    async def tell(self, *words: str) -> None:
+    async def read_on(self, *words: str) -> None:
         for word in words:
             self._waits = False
             self._words.put_nowait(word)
@@ -215,7 +215,7 @@ class SteppedHub(Hub):
             await self._follower
 
     async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
-        """Of those that grew as of those that did not: that nobody may have heard of it is another matter."""
+        """Read the tails of all feeds, grown or not; lost notifications are tested elsewhere."""
         fetched: list[tuple[Feed, list[Entry]]] = []
         while True:
             self._waits = True
@@ -233,7 +233,7 @@ class SteppedHub(Hub):
 
 
 class SteppedSubscription(Subscription):
-    """Says when it has nothing to do until something changes."""
+    """A subscription that shows when it waits for a change."""
 
     parked = False
 
@@ -287,7 +287,7 @@ class Worker:
 
 @dataclass
 class Viewer:
-    """``held``: what it shows. ``last_id``: the last id it saw. ``ending``: how it was told that this is all."""
+    """``held``: the events it shows. ``last_id``: the last id it saw. ``ending``: the reason of the final frame."""
 
     held: list[tuple[EventId, bytes]] = field(default_factory=list)
     last_id: str | None = None
@@ -352,7 +352,7 @@ class Redis:
         return not self.missing and Status(self.state[b"status"].decode()) in TERMINAL
 
     def refusal(self, holder: Holder) -> Code | None:
-        """What this writer must be told instead of being let in, in the order of rule A1."""
+        """Return the refusal that this writer must get, in the order of rule A1; None if it may write."""
         if self.missing:
             return Code.CLOSED if (self.tombstone or b"").startswith(b"deleted") else Code.MISSING
         if self.ended:
@@ -394,7 +394,7 @@ def check_one_attempt(stored: list[bytes], *, whole: bool = False) -> None:
 
 @dataclass(frozen=True)
 class Move:
-    """What may happen next: how often, when, and with which arguments."""
+    """A possible move: its weight, its condition and the choices of its arguments."""
 
     do: Callable[..., Awaitable[None]]
     weight: float
@@ -421,7 +421,7 @@ class Walk:
     """One stream, two workers, two gateways, two viewers."""
 
     def __init__(self, bench: Bench, *, forgives: bool = True) -> None:
-        """``forgives``: what the last tests of this file say is broken."""
+        """``forgives``: leave out the defect that the last test of this module shows."""
         self.forgives = forgives
         self.bench = bench
         self.scripts = StreamScripts(TIGHT)
@@ -457,14 +457,14 @@ class Walk:
         while any(viewer.busy for viewer in self.viewers):
             await asyncio.sleep(0)
         for worker in self.workers:
-            self._heed_stop(worker)
+            self._handle_stop(worker)
         for _ in range(3):
             await asyncio.sleep(0)
         for worker in self.workers:
             if worker.job is not None and worker.job.done():
                 worker.be_done()
 
-    # --- Redis as it is, and what must always be true of it
+    # --- the state of Redis, and its invariants
 
     async def _look(self) -> Redis:
         async with self.client.pipeline(transaction=False) as pipe:
@@ -484,7 +484,7 @@ class Walk:
         ids = [at for at, _ in redis.tail]
         assert len(ids) <= CAP, "the tail is longer than its cap"
         assert ids == sorted(set(ids)), "the tail's ids do not rise"
-        assert redis.missing or not self.buried, "what was deleted has come back"
+        assert redis.missing or not self.buried, "a deleted stream has come back"
         if redis.missing:
             assert not redis.log
             return
@@ -511,12 +511,12 @@ class Walk:
     # --- calls
 
     async def _send(self, call: Call[T], holder: Holder | None) -> T:
-        """What a writer sends; who is refused changes nothing."""
+        """Send a writer's call. A refused call changes nothing."""
         before = await self._look()
         reply = await run_script(self.client, call)
         if holder is not None and isinstance(reply, WriteReply):
             refusal = before.refusal(holder)
-            if call.script.name == "restore":  # what heals is let in just where others are not
+            if call.script.name == "restore":  # a restore is allowed only where other calls are refused
                 healed = refusal in {Code.MISSING, Code.BEHIND}
                 refusal = Code.OK if healed else refusal or Code.GAP
             if refusal is None:
@@ -527,7 +527,7 @@ class Walk:
                 assert await self._look() == before, f"{call.script.name} of {holder} changed Redis: {reply}"
         if isinstance(reply, Claimed):
             if before.held and before.state[b"holder"] == str(call.arguments[0]).encode():
-                assert await self._look() == before, "a claim said twice changed Redis"
+                assert await self._look() == before, "a repeated claim changed Redis"
                 return reply
             assert not before.held, "a held stream was claimed"
             assert reply.epoch > max(self.epochs, default=0), f"epoch {reply.epoch} after {self.epochs}"
@@ -536,7 +536,8 @@ class Walk:
         return reply
 
     async def _faulty(self, call: Call[T], holder: Holder | None, fate: str) -> T | BrokerUnavailable:
-        """What the sender learns. Delayed and doubled requests arrive (again) at any later time."""
+        """Send a call with a fate, and return the reply that its sender gets. Delayed and doubled requests arrive
+        (again) at any later time."""
         if fate in {"delayed", "doubled"}:
             self.delayed.append((call, holder))
         if fate in {"delayed", "request lost"}:
@@ -545,19 +546,19 @@ class Walk:
         return BrokerUnavailable() if fate == "reply lost" else reply
 
     async def _patch(self, lua: str, *more_keys: str) -> None:
-        """Where there is a state (KEYS[1]), make it as if time had passed."""
+        """Change the state (KEYS[1]), if there is one, as if time had passed."""
         keys = self.keys[STATE], *more_keys
         await self.client.eval(f"if redis.call('EXISTS', KEYS[1]) == 1 then {lua} end", len(keys), *keys)  # type: ignore[misc]
 
     async def _set_clock(self) -> None:
         """Time stands still between claims, and has moved on when Redis has lost something: so an epoch rises by
-        what the state says, or by the clock, and which of them is not for this machine's speed to decide."""
+        the state or by the clock, independently of this machine's speed."""
         age = self.age * AGE_MS - 20 * self.claims_at_this_age
         now = "redis.call('TIME')[1] * 1000 + math.floor(redis.call('TIME')[2] / 1000)"
         await self._patch(f"redis.call('HSET', KEYS[1], 'created', {now} - {age})")
 
     async def _pulse(self) -> None:
-        """Redis has been well for so long that nobody waits for anybody (rule E7)."""
+        """Write a pulse without an outage, so that no claim has to wait (rule E7)."""
         now_s, _ = await self.client.time()
         async with self.client.pipeline(transaction=False) as pipe:
             pipe.delete(self.keys[PULSE])
@@ -613,7 +614,7 @@ class Walk:
 
     @property
     def healers(self) -> list[StreamWriter]:
-        """Those of them who do not know that the stream is somebody else's."""
+        """Return the remembered writers that can still restore the stream."""
         return [writer for writer in self.remembered if writer.is_written or not writer.is_settled]
 
     @move(
@@ -661,7 +662,7 @@ class Walk:
         def wake(writer: StreamWriter) -> None:
             self.woken[writer] = None
 
-        # An estimate of so many characters is a usage that says which worker made it.
+        # An estimate from so many characters identifies the worker that made it.
         fields = claimed.fields | {"prompt_characters": str(4 * uid).encode()}
         made = StreamWriter(
             holder_of(self.stream_id, claimed, token),
@@ -674,7 +675,7 @@ class Walk:
         made.set_model("fake", str(uid))
         return made
 
-    def _heed_stop(self, worker: Worker) -> None:
+    def _handle_stop(self, worker: Worker) -> None:
         """The job leaves its provider, and ends the stream or hands it over."""
         if worker.writer is not None and worker.writer.stop_reason and worker.job is None:
             if worker.writer.stop_reason is StopReason.HANDOVER:
@@ -683,7 +684,7 @@ class Walk:
                 self._finish(worker, Outcome.cancelled(worker.writer.stop_reason))
 
     def _finish(self, worker: Worker, outcome: Outcome) -> None:
-        """As ``workers.jobs.generate`` does: without output, better the partial answer of the attempt before."""
+        """Finish as ``workers.jobs.generate`` does: without output, keep the partial answer of the attempt before."""
         assert worker.writer is not None
         assert worker.claim is not None
         if worker.claim[0].readable and not worker.writer.has_output and outcome.finish_reason != "stop":
@@ -740,7 +741,8 @@ class Walk:
         await self._renew(self.remembered[pick % len(self.remembered)], fate, for_good=for_good)
 
     async def _renew(self, writer: StreamWriter, fate: str, *, for_good: bool = False) -> None:
-        """As ``workers.writing.leases`` does. ``for_good``: an ended stream's events were kept for long enough."""
+        """Renew as ``workers.writing.leases`` does. ``for_good``: an ended stream's events were kept for long
+        enough."""
         reply = await self._faulty(self.scripts.renew(writer.holder), writer.holder, fate)
         for worker in self.workers:
             if writer is worker.writer:
@@ -763,7 +765,7 @@ class Walk:
     async def crash(self, *, pick: int) -> None:
         self.worker(pick, lambda worker: worker.remembers or worker.ending).crash()
 
-    # --- what others do to the stream
+    # --- actions of others on the stream
 
     @move(3, lambda self: self.delayed, pick=(0, 1, 2))
     async def arrive(self, *, pick: int) -> None:
@@ -787,11 +789,11 @@ class Walk:
 
     @move(0.5, lambda self: self.redis.active)
     async def everybody_leaves(self) -> None:
-        """As after the end of all reader leases."""
+        """End all reader leases."""
         patch = "redis.call('HSET', KEYS[1], 'live_until', 0, 'polled_until', 0) redis.call('DEL', KEYS[2])"
         await self._patch(patch, self.keys[READERS])
 
-    # --- what happens to Redis
+    # --- faults of Redis
 
     @move(2)
     async def remember(self) -> None:
@@ -832,18 +834,18 @@ class Walk:
 
     @move(8, pick=PICK, words=(("fetch",), ("deliver",), ("wake", "fetch"), ("wake", "fetch", "deliver")))
     async def read_tails(self, *, pick: int, words: tuple[str, ...]) -> None:
-        await self.hubs[pick].tell(*words)
+        await self.hubs[pick].read_on(*words)
 
     @move(4, pick=PICK)
     async def compare(self, *, pick: int) -> None:
-        """Leads and leases to Redis, which tells the holder that there is room."""
+        """Report leads and leases to Redis, which notifies the holder of room."""
         await self.hubs[pick].compare()
         for writer in self.remembered:
             writer.room()
 
     @move(10, lambda self: not all(v.ending for v in self.viewers), pick=PICK, hub=PICK, frames=(0, 1, 2, 9, 9, 9, 9))
     async def take(self, *, pick: int, hub: int, frames: int) -> None:
-        """Ask for what is next. Where the connection breaks, some frames of it may have come through."""
+        """Take the next frames. If the connection breaks, some of them may have arrived."""
         waiting = [viewer for viewer in self.viewers if not viewer.ending]
         await self._look_on(waiting[pick % len(waiting)], hub, frames)
 
@@ -854,14 +856,14 @@ class Walk:
             await self._take(viewer, frames)
 
     async def _connect(self, viewer: Viewer, hub: SteppedHub) -> None:
-        """As ``GET /chat/stream/{id}`` lets one in."""
+        """Connect as ``GET /chat/stream/{id}`` does."""
         cursor = parse_cursor(viewer.last_id)
         page = await hub.read(self.stream_id, cursor)
         if isinstance(page, Gone):
             assert self.deleted
             viewer.ending = "deleted"
         elif isinstance(page, LogPage) and page.status in TERMINAL and cursor == (page.epoch, page.length):
-            raise AssertionError("204 for one who has not seen `done`")
+            raise AssertionError("204 for a viewer that has not seen `done`")
         elif isinstance(page, LogPage):
             viewer.subscription = SteppedSubscription(hub, self.stream_id, cursor, page, Native(self.stream_id))
             viewer.chunks = viewer.subscription.chunks()
@@ -889,12 +891,12 @@ class Walk:
     def _show(self, viewer: Viewer, frame: re.Match[bytes]) -> None:
         kind, data = frame[2], frame[3]
         if frame[1] is None:
-            self._heed_synthetic(viewer, kind, data)
+            self._handle_synthetic(viewer, kind, data)
             return
         stored = kind + b" " + data
         event = events.decode(stored)
         if isinstance(event, Start) and event.reset:
-            assert viewer.last_id is not None, "reset for one who has nothing"
+            assert viewer.last_id is not None, "reset for a viewer that has nothing"
             viewer.held.clear()
             stored = events.encode(msgspec.structs.replace(event, reset=False))
         viewer.last_id = frame[1].decode()
@@ -907,20 +909,20 @@ class Walk:
         if isinstance(event, Done):
             viewer.ending = "done"
 
-    def _heed_synthetic(self, viewer: Viewer, kind: bytes, data: bytes) -> None:
-        said = msgspec.json.decode(data)
+    def _handle_synthetic(self, viewer: Viewer, kind: bytes, data: bytes) -> None:
+        raw = msgspec.json.decode(data)
         if kind == b"done":
-            viewer.ending = said["reason"]
+            viewer.ending = raw["reason"]
             assert viewer.ending in {"deleted", "stream_lost"}
             if viewer.ending == "deleted":
                 assert self.deleted
             else:
-                assert not self.healers, "told lost while a worker has it all in memory"
+                assert not self.healers, "lost although a worker has all of it in memory"
         elif kind == b"error":
-            assert said["code"] == "stream_lost"
+            assert raw["code"] == "stream_lost"
         elif kind == b"start":
-            assert said["reset"]
-            assert viewer.last_id is not None, "reset for one who has nothing"
+            assert raw["reset"]
+            assert viewer.last_id is not None, "reset for a viewer that has nothing"
             viewer.held.clear()
         else:
             assert kind == b"queued"
@@ -931,22 +933,22 @@ class Walk:
 
     @move(1)
     async def time_passes(self) -> None:
-        """Half a second, in which every living worker hears of Redis."""
+        """Half a second passes, in which every living worker reaches Redis."""
         for writer in self.remembered:
             await self._renew(writer, "answered")
             while writer in self.woken:
                 await self._flush(writer, "answered")
         self.bench.loop.ahead_s += 0.5
 
-    # --- without faults, everybody gets an ending
+    # --- without faults, every viewer gets an ending
 
     @move(2, ends=(False,))
     async def go_on(self, *, ends: bool) -> None:
-        """A stretch without trouble, so that walks get far."""
+        """A stretch without faults, so that walks get far."""
         for worker in self.workers:
             await self._work(worker, ends=ends)
         for i, hub in enumerate(self.hubs):
-            await hub.tell("wake", "fetch", "deliver")
+            await hub.read_on("wake", "fetch", "deliver")
             await self.compare(pick=i)
         for i, viewer in enumerate(self.viewers):
             if not viewer.ending:
@@ -992,7 +994,7 @@ class Walk:
 
 
 async def walk(bench: Bench, seed: int) -> tuple[Steps, Exception | None]:
-    """The steps taken, and what came of it."""
+    """Return the steps taken, and the error if there was one."""
     dice = random.Random(seed)
     steps: Steps = []
     one = Walk(bench)
@@ -1004,7 +1006,7 @@ async def walk(bench: Bench, seed: int) -> tuple[Steps, Exception | None]:
                 steps.append((name, {key: dice.choice(values) for key, values in able[name].choices.items()}))
                 await one.do(name, **steps[-1][1])
             await one.come_to_rest()
-    except Exception as error:  # noqa: BLE001  whatever it is, it is what the walk found
+    except Exception as error:  # noqa: BLE001  every error is a finding
         return steps, error
     return steps, None
 
@@ -1036,13 +1038,13 @@ async def cut_down(bench: Bench, seed: int, steps: Steps, error: Exception) -> t
 
 
 def walk_all(bench: Bench, seeds: range) -> str:
-    """What went wrong, at the first seed where anything did."""
+    """Describe the first walk that went wrong; '' if all went well."""
     for number, seed in enumerate(seeds, 1):
         steps, error = bench.run(walk(bench, seed))
         if error is not None:
             steps, error = bench.run(cut_down(bench, seed, steps, error))
-            told = "".join(f"\n    {name} {arguments}" for name, arguments in steps)
-            return f"walk {number}, seed {seed} {beginning(seed)}:{told}\n{type(error).__name__}: {error}"
+            taken = "".join(f"\n    {name} {arguments}" for name, arguments in steps)
+            return f"walk {number}, seed {seed} {beginning(seed)}:{taken}\n{type(error).__name__}: {error}"
     return ""
 
 
@@ -1061,7 +1063,7 @@ def test_no_walk_breaks_the_rules(bench: Bench) -> None:
     assert moves == {(before, after) for before, after in table if before != after and before not in TERMINAL}
 
 
-# --- the walks can tell: each check taken out of the scripts is missed
+# --- the walks notice each check that is taken out of the scripts
 
 
 @dataclass(frozen=True)
@@ -1075,7 +1077,7 @@ class Mutation:
 
 
 # Not among them, see tests/test_scripts.py: what looks at the tail's top, in `claim` and in `write`, which matters
-# only to a Redis that lost the state and kept the tail; and that the append of every day heeds the window, and the
+# only to a Redis that lost the state and kept the tail; and that the fast append checks the window and the
 # log's epoch, for which a walk would need two logs of the same length.
 MISSING_CHECKS: Final = [
     Mutation(
@@ -1108,10 +1110,10 @@ MISSING_CHECKS: Final = [
     ),
     Mutation("a new epoch empties the log", "redis.call('DEL', LOG)\n"),
     Mutation("the tail is capped", "if redis.call('XLEN', TAIL) > cap then", "if false then"),
-    Mutation("every day: by this holder", "s[1] == holder and ", script="append"),
-    Mutation("every day: where the log ends", " and n + 1 == tonumber(first_seq)", script="append"),
+    Mutation("fast append: by this holder", "s[1] == holder and ", script="append"),
+    Mutation("fast append: where the log ends", " and n + 1 == tonumber(first_seq)", script="append"),
     Mutation(
-        "every day: within the cap", "and redis.call('XLEN', KEYS[3]) + count <= tonumber(cap)", script="append"
+        "fast append: within the cap", "and redis.call('XLEN', KEYS[3]) + count <= tonumber(cap)", script="append"
     ),
     Mutation(
         "no restore of an ended stream",
@@ -1135,7 +1137,7 @@ MISSING_CHECKS: Final = [
     Mutation("a held stream is not claimed", "if held(s) then", "if false then", "claim"),
     Mutation("an ended stream is not claimed", "if not active(s) then return {'CLOSED'} end", script="claim"),
     Mutation("the terminal state comes with the ending", "'status', status, ", "", "finish"),
-    Mutation("the index forgets what ended", "ipairs({INDEX, 'hr:queue'})", "ipairs({'hr:queue'})", "finish"),
+    Mutation("the index forgets ended streams", "ipairs({INDEX, 'hr:queue'})", "ipairs({'hr:queue'})", "finish"),
     Mutation(
         "log and tail expire", "redis.call('PEXPIREAT', LOG, expires)\n    redis.call('PEXPIREAT', TAIL, expires)"
     ),
@@ -1176,7 +1178,7 @@ def test_a_walk_notices_that(bench: Bench, mutation: Mutation, monkeypatch: pyte
     assert wrong
 
 
-# --- what walks have found
+# --- findings of the walks
 
 
 def test_a_first_page_may_be_old(bench: Bench) -> None:
@@ -1210,7 +1212,7 @@ def test_an_epoch_without_start(bench: Bench) -> None:
 
 
 def test_an_end_lost_and_healed_between_two_comparisons(bench: Bench) -> None:
-    """A comparison tells the hub of an end; Redis loses that end before a slow viewer reads it; the worker writes it
+    """A comparison shows the hub an end; Redis loses that end before a slow viewer reads it; the worker writes it
     again before the next comparison, which finds all as it was."""
 
     async def steps() -> None:

@@ -1,4 +1,4 @@
-"""Each script against a real Redis: what it answers, what it writes, how long that lives (docs/protocol-rules.md)."""
+"""Each script on a real Redis: its replies, its writes, and the expiry of its keys (docs/protocol-rules.md)."""
 
 import asyncio
 import re
@@ -73,7 +73,7 @@ async def scripts_broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
 
 @pytest.fixture
 async def client(scripts_broker: Broker) -> AsyncIterator[Client]:
-    """Of an empty Redis, in which no test may leave a key that lives for ever."""
+    """A client of an empty Redis, in which no test may leave a key without expiry."""
     client = connect(scripts_broker.url)
     await client.flushall()
     yield client
@@ -144,7 +144,7 @@ class Stream:
         return await run_script(self.client, SCRIPTS.finish(holder, first, events, ending))
 
     async def restore(self, holder: Holder, events: list[bytes]) -> WriteReply:
-        """With the fields that a worker keeps."""
+        """Restore with the fields that a worker keeps."""
         fields: Fields = {
             "principal": "p",
             "request": '{"messages":[]}',
@@ -202,7 +202,7 @@ def now_ms() -> int:
 
 
 async def be_well(stream: Stream, **fields: str | int) -> None:
-    """The pulse of a Redis that has had no trouble."""
+    """Write the pulse of a Redis without an outage."""
     run_id = (await stream.client.info("server"))["run_id"]
     mapping: dict[str, str | int] = {"at": now_ms(), "run_id": run_id, **fields}
     await stream.client.delete(stream.keys[PULSE])
@@ -212,7 +212,7 @@ async def be_well(stream: Stream, **fields: str | int) -> None:
 
 @asynccontextmanager
 async def heard(client: Client, worker: str) -> AsyncIterator[list[str]]:
-    """What is published to a worker inside."""
+    """Collect the messages published to a worker meanwhile."""
     words: list[str] = []
     async with client.pubsub() as channel:
         await channel.subscribe(worker_channel(worker))
@@ -296,22 +296,22 @@ def source(name: str) -> str:
     return (LUA / f"{name}.lua").read_text()
 
 
-def named_in(lines: list[str], what: str) -> list[str]:
+def named_in(lines: list[str], table: str) -> list[str]:
     """The items of a header's list: `1 epoch`, `6 events…`; remarks in parentheses are left out."""
-    begin = next(i for i, line in enumerate(lines) if line.startswith(f"-- {what}: "))
+    begin = next(i for i, line in enumerate(lines) if line.startswith(f"-- {table}: "))
     end = next(i for i in range(begin + 1, len(lines)) if not lines[i].startswith("--  "))
-    text = " ".join(line.removeprefix("--").strip() for line in lines[begin:end]).removeprefix(f"{what}: ")
+    text = " ".join(line.removeprefix("--").strip() for line in lines[begin:end]).removeprefix(f"{table}: ")
     while (plain := re.sub(r"\s*\([^()]*\)", "", text)) != text:
         text = plain
     return text.split(", ")
 
 
-def local_names(source: str, what: str, begin: int, end: int) -> list[str]:
+def local_names(source: str, table: str, begin: int, end: int) -> list[str]:
     """The names that the code gives to these arguments."""
-    if end == 1 and (match := re.search(rf"^local (\w+) = {what}\[1\]$", source, re.M)):
+    if end == 1 and (match := re.search(rf"^local (\w+) = {table}\[1\]$", source, re.M)):
         return [match[1]]
-    match = re.search(rf"^local ([a-z_,\s]+?) =\s+unpack\({what}, {begin}, {end}\)$", source, re.M)
-    assert match is not None, f"no unpack({what}, {begin}, {end})"
+    match = re.search(rf"^local ([a-z_,\s]+?) =\s+unpack\({table}, {begin}, {end}\)$", source, re.M)
+    assert match is not None, f"no unpack({table}, {begin}, {end})"
     return re.split(r",\s+", match[1])
 
 
@@ -329,7 +329,7 @@ def test_which_scripts_run_when_redis_is_full() -> None:
     }
 
 
-def test_lua_is_little() -> None:
+def test_the_amount_of_lua_is_limited() -> None:
     """Lines of code: for streams, for limits and the queue, and for operators."""
     lines = {
         path.stem: sum(bool(line) and not line.startswith("--") for line in path.read_text().splitlines())
@@ -379,7 +379,7 @@ async def test_a_script_writes_just_where_the_table_allows_it(
 
 
 async def brought_to(stream: Stream, status: Status | None) -> Holder:
-    """A stream of this status, with a lease that is over; and who holds it, if anybody."""
+    """Bring a stream to a status, without a live lease, and return its holder."""
     holder = stream.holder(7)
     if status is None:
         return holder
@@ -439,14 +439,14 @@ def test_a_claim_leaves_a_running_stream() -> None:
 # --- append: the answers, in their order
 
 
-async def test_append_to_nothing(client: Client) -> None:
+async def test_append_to_a_missing_stream(client: Client) -> None:
     stream = Stream(client)
     assert await stream.append(stream.holder(1), 1, some(1, 1)) == WriteReply(Code.MISSING, 0, "", False, 0)
     assert await client.dbsize() == 0
 
 
-async def test_append_to_what_has_ended(client: Client) -> None:
-    """Whoever asks, and however far off: so a lost reply to one's own ending can be recognised."""
+async def test_append_to_an_ended_stream(client: Client) -> None:
+    """Every caller gets the same reply, so a worker recognises its own ending if the first reply was lost."""
     stream = await Stream(client).create()
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 2))
@@ -466,7 +466,7 @@ async def test_append_to_what_has_ended(client: Client) -> None:
     assert await stream.everything() == before
 
 
-async def test_append_to_what_was_deleted(client: Client) -> None:
+async def test_append_to_a_deleted_stream(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
     await run_script(client, SCRIPTS.delete(stream.id, "p"))
@@ -474,8 +474,8 @@ async def test_append_to_what_was_deleted(client: Client) -> None:
     assert not await client.exists(*stream.keys[:READERS])
 
 
-async def test_append_of_who_was_superseded(client: Client) -> None:
-    """By a higher epoch, or by another holder of the same; before anything is said of gaps."""
+async def test_append_by_a_superseded_holder(client: Client) -> None:
+    """A higher epoch, or another holder of the same epoch, is checked before gaps."""
     stream = await Stream(client).create()
     old = await stream.claim()
     await stream.append(old, 1, some(1, 2))
@@ -520,7 +520,7 @@ async def test_append(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 1), (1, 3), (2, 3), (1, 5), (3, 5), (4, 5)])
-async def test_what_the_log_has_is_skipped(client: Client, first: int, last: int) -> None:
+async def test_logged_events_are_skipped_by_append(client: Client, first: int, last: int) -> None:
     """The first word stands: an event once sent is frozen."""
     stream = await Stream(client).create()
     holder = await stream.claim()
@@ -548,7 +548,7 @@ async def test_the_tail_is_capped_and_the_log_is_not(client: Client) -> None:
 
 
 async def test_the_tail_is_added_to_only_above_its_top(client: Client) -> None:
-    """Where the tail outlived the rest, a script must not break half-way."""
+    """A script does not stop half-way if the tail has outlived the rest."""
     stream = await Stream(client).create()
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 4))
@@ -571,7 +571,7 @@ async def test_an_append_larger_than_lua_can_unpack(client: Client) -> None:
     assert await stream.log() == [*some(1, 18_100), DONE]
 
 
-async def test_every_answer_carries_cancel_and_watched(client: Client) -> None:
+async def test_every_reply_carries_cancel_and_watched(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
     assert not (await stream.append(holder, 1, some(1, 1))).watched
@@ -596,7 +596,7 @@ async def test_every_answer_carries_cancel_and_watched(client: Client) -> None:
         ("continue", "polled", WINDOW + 3),
     ],
 )
-async def test_whom_the_window_holds(client: Client, on_disconnect: str, who: str, taken: int) -> None:
+async def test_streams_that_the_window_holds(client: Client, on_disconnect: str, who: str, taken: int) -> None:
     stream = await Stream(client).create(on_disconnect=on_disconnect, grace_ms=60_000)
     holder = await stream.claim()
     if who != "nobody":
@@ -617,7 +617,7 @@ async def test_the_window_holds_event_by_event_too(client: Client) -> None:
     assert await stream.log() == some(1, WINDOW + 1)
 
 
-async def test_another_epochs_log_is_not_gone_on_with(client: Client) -> None:
+async def test_the_log_of_another_epoch_is_not_continued(client: Client) -> None:
     """A Redis set back to before an epoch's first append: the log is the epoch before's, and as long."""
     stream = await Stream(client).create()
     old = await stream.claim()
@@ -628,7 +628,7 @@ async def test_another_epochs_log_is_not_gone_on_with(client: Client) -> None:
     assert await stream.log() == some(1, 2, "old")
 
 
-async def test_room_is_told_to_the_holder(client: Client) -> None:
+async def test_room_is_notified_to_the_holder(client: Client) -> None:
     stream = await Stream(client).create(on_disconnect="cancel", grace_ms=60_000)
     holder = await stream.claim()
     assert (await stream.append(holder, 1, some(1, 9))).code is Code.FULL
@@ -638,7 +638,7 @@ async def test_room_is_told_to_the_holder(client: Client) -> None:
         await stream.acknowledge(EventId(holder.epoch - 1, 4))  # another epoch's
         assert words == []
         await stream.acknowledge(EventId(holder.epoch, 2))
-        await stream.acknowledge(EventId(holder.epoch, 3))  # told already
+        await stream.acknowledge(EventId(holder.epoch, 3))  # notified already
     assert words == [f"room {stream.id}"]
     assert (await stream.append(holder, 5, some(5, 9))).last_seq == 3 + WINDOW
     assert (await stream.append(holder, 8, some(8, 9))).code is Code.FULL
@@ -651,7 +651,7 @@ async def test_the_lead_never_falls_and_is_of_the_readable_epoch(client: Client)
     for epoch, seq in ((holder.epoch, 3), (holder.epoch, 1), (holder.epoch + 1, 4), (0, 0)):
         await stream.acknowledge(EventId(epoch, seq))
     assert (await stream.state())["lead"] == "3"
-    await stream.acknowledge(EventId(holder.epoch, 999))  # nobody has read what was never written
+    await stream.acknowledge(EventId(holder.epoch, 999))  # a cursor beyond the log
     assert (await stream.state())["lead"] == "4"
     new = await stream.take_over()
     reply = await stream.append(new, 1, some(1, 9))
@@ -677,10 +677,10 @@ async def test_the_last_reader_leaving_makes_room(client: Client) -> None:
     assert (await stream.append(holder, 5, some(5, 9))).code is Code.OK
 
 
-# --- who watches
+# --- watched streams
 
 
-async def test_who_is_watched(client: Client) -> None:
+async def test_watched_streams(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
     await stream.acknowledge(gateway="g1")
@@ -699,16 +699,18 @@ async def test_who_is_watched(client: Client) -> None:
         ("cancel", 0, {}, "abandoned"),
         ("cancel", 60_000, {}, ""),
         ("continue", 0, {}, ""),
-        ("cancel", 0, {"trouble": now_ms()}, ""),  # every gateway gets time to say who reads
+        ("cancel", 0, {"trouble": now_ms()}, ""),  # every gateway gets time to report its readers
     ],
 )
-async def test_who_is_abandoned(
+async def test_abandoned_streams(
     client: Client, on_disconnect: str, grace_ms: int, pulse: dict[str, int], signal: str
 ) -> None:
     stream = await Stream(client).create(on_disconnect=on_disconnect, grace_ms=grace_ms)
     holder = await stream.claim()
     await be_well(stream, **({"trouble": now_ms() + 60_000} if pulse else {}))
-    assert (await run_script(client, SCRIPTS.renew(holder))).signal == ""  # whoever asked counts as a reader at first
+    assert (
+        await run_script(client, SCRIPTS.renew(holder))
+    ).signal == ""  # the client of the request counts as a reader at first
     await stream.set(live_until=0, created=now_ms() - 1000)
     assert (await run_script(client, SCRIPTS.renew(holder))).signal == signal
     await stream.acknowledge()
@@ -739,7 +741,7 @@ async def lives_as_one(stream: Stream, *, ended: bool = False) -> None:
     state, log, tail, readers, index, tombstone, _, idempotency = await stream.lives()
     assert now_ms() + RETENTION_MS - 5000 < state <= now_ms() + RETENTION_MS + 1000
     assert {log, readers, idempotency} <= {state, -2}
-    if ended:  # nobody reads it any more, and it is half the memory
+    if ended:  # it has no readers any more, and is half the memory
         assert now_ms() + 55_000 < tail <= now_ms() + 61_000
     else:
         assert tail in {state, -2}
@@ -757,7 +759,7 @@ async def test_finish_fills_no_gap(client: Client) -> None:
     assert await stream.everything() == before
 
 
-async def test_finish_skips_what_the_log_has(client: Client) -> None:
+async def test_logged_events_are_skipped_by_finish(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 3))
@@ -765,7 +767,7 @@ async def test_finish_skips_what_the_log_has(client: Client) -> None:
     assert await stream.log() == [*some(1, 3), DONE]
 
 
-async def test_finish_of_who_was_superseded_or_is_ahead(client: Client) -> None:
+async def test_finish_by_a_superseded_holder_or_ahead_of_redis(client: Client) -> None:
     stream = await Stream(client).create()
     old = await stream.claim()
     new = await stream.take_over()
@@ -777,7 +779,7 @@ async def test_finish_of_who_was_superseded_or_is_ahead(client: Client) -> None:
     assert (await Stream(client).finish(Stream(client).holder(1), 1, [DONE])).code is Code.MISSING
 
 
-async def test_a_reader_who_just_came_is_not_cut_off(client: Client) -> None:
+async def test_a_reader_that_just_came_is_not_cut_off(client: Client) -> None:
     stream = await Stream(client).create(on_disconnect="cancel")
     holder = await stream.claim()
     await be_well(stream)
@@ -795,7 +797,7 @@ async def test_a_reader_who_just_came_is_not_cut_off(client: Client) -> None:
 # --- restore
 
 
-async def test_restore_into_nothing(client: Client) -> None:
+async def test_restore_of_a_missing_stream(client: Client) -> None:
     stream = Stream(client)
     holder = stream.holder(7)
     assert await stream.restore(holder, some(1, 9)) == WriteReply(Code.OK, 9, "", True, 7)
@@ -855,7 +857,7 @@ async def test_restore_over_the_same_or_a_newer_epoch(client: Client) -> None:
     assert await stream.everything() == before
 
 
-async def test_restore_never_reopens_what_has_ended(client: Client) -> None:
+async def test_restore_never_reopens_an_ended_stream(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
     await stream.finish(holder, 1, [event(1), DONE])
@@ -874,8 +876,8 @@ async def test_restore_never_undoes_a_delete(client: Client) -> None:
     assert not await client.exists(*stream.keys[:READERS])
 
 
-async def test_what_was_restored_waits_for_its_readers(client: Client) -> None:
-    """They are told of with the next reader leases; until then nobody has abandoned it."""
+async def test_a_restored_stream_waits_for_its_readers(client: Client) -> None:
+    """The next reader leases report them; until then the stream is not abandoned."""
     stream = Stream(client)
     holder = stream.holder(7)
     assert (await stream.restore(holder, some(1, 2))).signal == ""
@@ -887,7 +889,7 @@ async def test_what_was_restored_waits_for_its_readers(client: Client) -> None:
 # --- claim and release
 
 
-async def test_claim_of_nothing_and_of_what_has_ended(client: Client) -> None:
+async def test_claim_of_missing_and_ended_streams(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
     await stream.finish(holder, 1, [DONE])
@@ -915,7 +917,7 @@ async def test_claim(client: Client) -> None:
     assert await stream.state() == state
 
 
-async def test_a_claim_may_be_said_twice(client: Client) -> None:
+async def test_a_claim_may_be_repeated(client: Client) -> None:
     """A connection that broke before the answer came: the second one must not be refused for the first."""
     stream = await Stream(client).create()
     first = await run_script(client, SCRIPTS.claim(stream.id, TOKEN))
@@ -925,7 +927,7 @@ async def test_a_claim_may_be_said_twice(client: Client) -> None:
 
 
 async def test_a_claim_writes_no_event(client: Client) -> None:
-    """The older epoch stays readable until the new one has something to say, which empties the log."""
+    """The older epoch stays readable until the first append of the new one, which empties the log."""
     stream = await Stream(client).create()
     old = await stream.claim()
     await stream.append(old, 1, some(1, 2, "old"))
@@ -967,8 +969,8 @@ async def test_an_epoch_never_repeats(
 @pytest.mark.parametrize(
     "pulse", [None, {"at": 0}, {"trouble": 1}, {"run_id": "another"}], ids=["none", "stopped", "trouble", "replaced"]
 )
-async def test_nothing_is_taken_over_after_a_trouble(client: Client, pulse: dict[str, int | str] | None) -> None:
-    """Every holder gets one more lease; what was never held, or was handed over, may go."""
+async def test_no_stream_is_taken_over_after_an_outage(client: Client, pulse: dict[str, int | str] | None) -> None:
+    """Every holder gets one more lease; a stream that was never held, or was handed over, can be claimed."""
     stream = await Stream(client).create()
     waiting = await Stream(client, key=False).create()
     holder = await stream.claim()
@@ -982,7 +984,7 @@ async def test_nothing_is_taken_over_after_a_trouble(client: Client, pulse: dict
     assert isinstance(await run_script(client, SCRIPTS.claim(stream.id, "w2.x")), Claimed)
 
 
-async def test_a_trouble_is_over_after_a_lease(client: Client) -> None:
+async def test_the_grace_after_an_outage_is_one_lease(client: Client) -> None:
     stream = await Stream(client).create()
     await stream.claim()
     await stream.set(lease_until=0)
@@ -1031,7 +1033,7 @@ async def test_renew(client: Client) -> None:
     assert (await stream.lives())[STATE] > old[STATE]
 
 
-async def test_renew_of_what_is_not_held(client: Client) -> None:
+async def test_renew_without_the_lease(client: Client) -> None:
     stream = await Stream(client).create()
     old = await stream.claim()
     new = await stream.take_over()
@@ -1042,7 +1044,7 @@ async def test_renew_of_what_is_not_held(client: Client) -> None:
     assert (await run_script(client, SCRIPTS.renew(Stream(client).holder(1)))).code is Code.MISSING
 
 
-# --- what gateways ask
+# --- scripts of gateways
 
 
 async def test_create(client: Client) -> None:
@@ -1170,7 +1172,7 @@ async def test_read_in_pages(client: Client) -> None:
     assert read == some(1, 100, "y" * 100)
 
 
-async def test_read_of_what_is_not_there(client: Client) -> None:
+async def test_read_of_missing_streams(client: Client) -> None:
     """Unknown, past its retention, or maybe only lost for a moment."""
     stream = Stream(client)
     assert await stream.read() is Lost.MAYBE
@@ -1213,11 +1215,11 @@ async def used(client: Client, **counts: int) -> int:
         ({"r30": 1, "r10": 3}, {"requests_per_minute": 3}, "requests_per_minute", 50),
         ({"t50": 5, "t20": 5}, {"tokens_per_minute": 19}, "tokens_per_minute", 10),
         ({"t50": 5, "t20": 10}, {"tokens_per_minute": 19}, "tokens_per_minute", 40),
-        # Of two, the one that holds for longer is told.
+        # Of two limits, the reply names the one that is exceeded for longer.
         ({"r50": 3, "t20": 30}, {"requests_per_minute": 3, "tokens_per_minute": 30}, "tokens_per_minute", 40),
     ],
 )
-async def test_a_limit_says_when_there_is_room(
+async def test_a_refusal_names_the_time_until_there_is_room(
     client: Client, counts: dict[str, int], some: dict[str, int], limit: str, about_s: int
 ) -> None:
     await used(client, **counts)
@@ -1236,7 +1238,7 @@ async def test_a_minute_is_this_second_and_the_59_before_it(client: Client) -> N
     assert answer.used is not None
     assert (answer.used.requests, answer.used.tokens, answer.used.streams) in {(2, 10, 1), (1, 10, 1)}
     left = {name.decode() for name in await client.hkeys("hr:account:account:used")}  # type: ignore[misc]
-    assert not left & {f"r{second - 60}", f"t{second - 60}", f"t{second - 300}"}  # what is over is forgotten
+    assert not left & {f"r{second - 60}", f"t{second - 60}", f"t{second - 300}"}  # expired counts are deleted
 
 
 async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
@@ -1274,11 +1276,11 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
     await client.zadd("hr:account:account:streams", {deleted.id: now_ms() + 60_000})
     for _ in range(2):
         await run_script(client, SCRIPTS.delete(deleted.id, "p"))
-    assert await taken() == (0, 14)  # of what was deleted nobody knows how much it took
+    assert await taken() == (0, 14)  # the use of a deleted stream is unknown
 
 
-async def test_turns_go_round(client: Client) -> None:
-    """Everybody has one a round; who comes later begins in the round that is being taken."""
+async def test_accounts_take_turns(client: Client) -> None:
+    """Each account has one turn a round; a later account starts in the round that is being taken."""
     ids: dict[str, str] = {}
 
     async def put(name: str) -> None:
@@ -1300,7 +1302,7 @@ async def test_turns_go_round(client: Client) -> None:
     assert await take(9) == ["a4"]
     await put("a5")
     await put("d1")
-    assert {*await take(2)} == {"a5", "d1"}  # an empty queue owes nobody anything
+    assert {*await take(2)} == {"a5", "d1"}  # an empty queue resets the turns
 
 
 # --- the queue and the sweep
@@ -1333,7 +1335,7 @@ async def test_sweep(client: Client) -> None:
     first = await sweep()
     assert first.stream_ids == []
     assert abs(first.now_ms - now_ms()) < 5000
-    assert await trouble() == str(first.now_ms)  # who has no pulse has just begun, or has lost all
+    assert await trouble() == str(first.now_ms)  # without a pulse, Redis is new or has lost everything
     assert (await sweep()).stream_ids == []
     assert await trouble() == str(first.now_ms)
 
@@ -1351,7 +1353,7 @@ async def test_sweep(client: Client) -> None:
     assert await trouble() == str(replaced.now_ms)
 
 
-# --- a Redis in trouble
+# --- outages of Redis
 
 
 async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> None:
@@ -1411,14 +1413,14 @@ async def test_forgotten_scripts_are_loaded_again(client: Client) -> None:
     assert await stream.log() == some(1, 3)
 
 
-async def test_nothing_to_ask_is_no_question(client: Client, scripts_broker: Broker) -> None:
+async def test_an_empty_exchange_sends_nothing(client: Client, scripts_broker: Broker) -> None:
     line = PipelineConnection(scripts_broker.url)
     async with asyncio.timeout(2):
         assert await client.exchange([]) == await line.exchange([]) == []
     await line.aclose()
 
 
-async def test_a_redis_that_is_away(client: Client, tmp_path: Path) -> None:
+async def test_redis_is_away(client: Client, tmp_path: Path) -> None:
     away = connect(Broker(tmp_path).url)
     calls: list[Call[Any]] = [SCRIPTS.claim("0" * 34, TOKEN), SCRIPTS.delete("0" * 34, "p")]
     assert [type(answer) for answer in await run_scripts(away, calls)] == [BrokerUnavailable] * 2
@@ -1427,7 +1429,7 @@ async def test_a_redis_that_is_away(client: Client, tmp_path: Path) -> None:
     await away.aclose()
 
 
-# --- what operators are told
+# --- operators
 
 
 async def told(stream: Stream) -> list[tuple[str, str, int]]:
@@ -1464,7 +1466,7 @@ async def test_the_history_of_a_stream(client: Client) -> None:
     ]
 
 
-async def test_a_history_does_not_grow_for_ever(client: Client) -> None:
+async def test_the_size_of_a_history_is_limited(client: Client) -> None:
     stream = await Stream(client).create()
     for _ in range(100):
         await stream.take_over()
@@ -1472,7 +1474,7 @@ async def test_a_history_does_not_grow_for_ever(client: Client) -> None:
     assert (await stream.state())["attempt"] == "100"
 
 
-async def test_who_comes_back_is_counted_and_the_first_are_told(client: Client) -> None:
+async def test_resumes_are_counted_and_the_first_are_in_the_history(client: Client) -> None:
     stream = Stream(client)
     assert await run_script(client, SCRIPTS.note_resume(stream.id, "reset")) == ""
     assert await client.dbsize() == 0
@@ -1483,8 +1485,8 @@ async def test_who_comes_back_is_counted_and_the_first_are_told(client: Client) 
     assert (await told(stream)).count(("resumed", "reset", 0)) == 20
 
 
-async def test_endings_are_counted_and_the_last_are_known(client: Client) -> None:
-    """What is deleted is forgotten, and still counted."""
+async def test_endings_are_counted_and_the_last_are_listed(client: Client) -> None:
+    """A deleted stream leaves the lists and stays in the counts."""
     failure = Ending(Status.FAILED, {"finish_reason": "error", "reason": "provider_auth"}, 3)
     streams = [await Stream(client, key=False).create() for _ in range(3)]
     for stream, ending in zip(streams, (ENDING, failure, failure), strict=True):
@@ -1501,13 +1503,13 @@ async def test_endings_are_counted_and_the_last_are_known(client: Client) -> Non
     assert (seen.live, seen.waiting, seen.streams) == (0, 0, [])
 
 
-async def test_providers_that_are_left_alone_are_seen(client: Client) -> None:
+async def test_open_breakers_are_listed(client: Client) -> None:
     await publish(client, {"openai": ProviderModels(("a",)), "demo": ProviderModels(("demo",))})
     await client.set(breaker_key("openai"), "1", px=60_000)
     assert (await read_overview(client)).open_breakers == ["openai"]
 
 
-async def test_of_those_that_wait_the_oldest_are_shown(client: Client) -> None:
+async def test_the_oldest_waiting_streams_are_listed(client: Client) -> None:
     streams = [await Stream(client, key=False).create() for _ in range(150)]
     oldest, seen = streams[3:8], await read_overview(client)
     for stream in streams[:3]:  # taken: they wait no more

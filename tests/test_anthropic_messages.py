@@ -46,7 +46,7 @@ def said(message: anthropic.types.Message) -> str:
 
 
 @each_provider
-async def test_text(system: System, client: AsyncAnthropic, provider: str) -> None:
+async def test_text_streams_from_every_provider(system: System, client: AsyncAnthropic, provider: str) -> None:
     system.fake.play("m-text", Answer(deltas=WORDS, usage=(5, 7)))
     whole = await client.messages.create(model=f"{provider}/m-text", messages=USER, max_tokens=100)
     for message in (await streamed(client, f"{provider}/m-text"), whole):
@@ -56,7 +56,9 @@ async def test_text(system: System, client: AsyncAnthropic, provider: str) -> No
 
 
 @each_provider
-async def test_parallel_tools_and_their_results(system: System, client: AsyncAnthropic, provider: str) -> None:
+async def test_parallel_tool_calls_and_their_results_round_trip(
+    system: System, client: AsyncAnthropic, provider: str
+) -> None:
     tools: list[Any] = [{"name": name, "input_schema": {"type": "object"}} for name in ("one", "two")]
     made = [ToolCall("a", "one", ('{"x"', ": 1}")), ToolCall("b", "two", ('{"y": "', 'é"}'))]
     system.fake.play("m-tools", Answer(deltas=("Let me see",), tools=made), Answer(deltas=("done",)))
@@ -76,7 +78,9 @@ async def test_parallel_tools_and_their_results(system: System, client: AsyncAnt
 
 
 @each_provider
-async def test_thinking(system: System, client: AsyncAnthropic, provider: str) -> None:
+async def test_thinking_comes_before_the_text_and_may_be_sent_back(
+    system: System, client: AsyncAnthropic, provider: str
+) -> None:
     system.fake.play("m-thinks", Answer(reasoning=("let me", " think"), deltas=WORDS))
     options: dict[str, Any] = {"thinking": {"type": "enabled", "budget_tokens": 2048}}
     streaming = await streamed(client, f"{provider}/m-thinks", **options)
@@ -88,7 +92,7 @@ async def test_thinking(system: System, client: AsyncAnthropic, provider: str) -
     assert said(await client.messages.create(model=f"{provider}/m-thinks", messages=again, max_tokens=9)) == TEXT
 
 
-async def test_the_effort_is_the_one_that_was_asked_for(system: System, client: AsyncAnthropic) -> None:
+async def test_the_requested_effort_reaches_the_provider(system: System, client: AsyncAnthropic) -> None:
     system.fake.play("m-effort", Answer(deltas=WORDS))
     efforts: list[Any] = ["low", "medium", "high", "xhigh", "max"]
     for effort in efforts:
@@ -96,7 +100,7 @@ async def test_the_effort_is_the_one_that_was_asked_for(system: System, client: 
         assert calls_of(system, "m-effort")[-1].request["output_config"] == {"effort": effort}
 
 
-async def test_what_is_asked_reaches_the_provider(system: System, client: AsyncAnthropic) -> None:
+async def test_every_field_of_the_request_reaches_the_provider(system: System, client: AsyncAnthropic) -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
     asked: dict[str, Any] = {
         "model": "openai/echo",
@@ -130,7 +134,7 @@ async def test_what_is_asked_reaches_the_provider(system: System, client: AsyncA
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_failure_before_the_first_word_has_its_status(
+async def test_a_failure_before_any_output_has_its_http_status(
     system: System, client: AsyncAnthropic, status: int, kind: type[anthropic.APIStatusError], stream: bool
 ) -> None:
     system.fake.play(f"m-fails-{status}", Answer(status=status, retry_after="3600"))
@@ -139,7 +143,7 @@ async def test_a_failure_before_the_first_word_has_its_status(
         await client.messages.create(model=model, messages=USER, max_tokens=9, stream=stream)
 
 
-async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: System, client: AsyncAnthropic) -> None:
+async def test_a_failure_after_output_is_raised_in_the_stream(system: System, client: AsyncAnthropic) -> None:
     system.fake.play("m-breaks", Answer(deltas=WORDS[:2], end="truncate"))
     with pytest.raises(anthropic.APIStatusError) as caught:
         await streamed(client, "openai/m-breaks")
@@ -148,7 +152,7 @@ async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: Sy
 
 @each_provider
 @pytest.mark.parametrize("stream", [True, False])
-async def test_the_tool_runner_of_the_sdk(
+async def test_the_tool_runner_of_the_sdk_works(
     system: System, client: AsyncAnthropic, provider: str, stream: bool
 ) -> None:
     """It would rather have its conversation kept for it, and does without."""
@@ -183,7 +187,9 @@ async def test_the_tool_runner_of_the_sdk(
         ({"output_config": {"effort": ["low"]}}, "reasoning_effort: input should be"),
     ],
 )
-async def test_bad_input_is_named_in_their_form(system: System, change: dict[str, Any], says: str) -> None:
+async def test_invalid_input_is_named_in_anthropics_error_format(
+    system: System, change: dict[str, Any], says: str
+) -> None:
     body = {"model": "demo/demo", "max_tokens": 9, "messages": USER} | change
     answer = await system.http.post(f"{system.url}/v1/messages", json=body)
     assert answer.status_code == 400
@@ -193,7 +199,7 @@ async def test_bad_input_is_named_in_their_form(system: System, change: dict[str
     assert answer.headers["x-should-retry"] == "false"
 
 
-async def test_who_one_is_and_what_is_passed_over(start_system: StartSystem) -> None:
+async def test_a_key_is_required_and_dropped_fields_are_listed_in_a_header(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, auth="jwt", credentials=boot_credentials(), **JWT_SETTINGS)
     async with client_of(system) as client:
         with pytest.raises(anthropic.AuthenticationError):
@@ -206,7 +212,9 @@ async def test_who_one_is_and_what_is_passed_over(start_system: StartSystem) -> 
         assert raw.headers["request-id"]
 
 
-async def test_leaving_cancels_and_a_stream_can_be_gone_on_with(system: System, client: AsyncAnthropic) -> None:
+async def test_disconnecting_cancels_unless_the_request_continues_without_its_client(
+    system: System, client: AsyncAnthropic
+) -> None:
     gate = asyncio.Event()
     system.fake.play("m-left", Answer(deltas=WORDS, gate=gate, gate_after=2))
     stream = await client.messages.create(model="openai/m-left", messages=USER, max_tokens=9, stream=True)
@@ -226,7 +234,7 @@ async def test_leaving_cancels_and_a_stream_can_be_gone_on_with(system: System, 
         assert text_of(await connection.rest()) == TEXT
 
 
-async def test_tokens_are_counted_where_the_provider_can(system: System, client: AsyncAnthropic) -> None:
+async def test_tokens_are_counted_if_the_provider_can_count(system: System, client: AsyncAnthropic) -> None:
     asked: Any = {
         "messages": USER,
         "system": "Be brief.",

@@ -29,7 +29,9 @@ def told(*dependencies: object) -> str:
         ("", "ValueError: the lock cannot be read", 1, "the lock cannot be read"),
     ],
 )
-def test_what_is_known(tmp_path: Path, stdout: str, stderr: str, code: int, says: str) -> None:
+def test_a_vulnerability_fails_and_an_unreachable_network_does_not(
+    tmp_path: Path, stdout: str, stderr: str, code: int, says: str
+) -> None:
     command = tmp_path / "pip-audit"
     command.write_text(
         f"#!{sys.executable}\nimport sys\nsys.stdout.write({stdout!r})\nsys.stderr.write({stderr!r})\n"

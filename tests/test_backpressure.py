@@ -33,7 +33,7 @@ async def read_all(connection: SseConnection) -> list[Frame]:
     return await connection.rest()
 
 
-async def test_a_slow_reader_holds_the_provider_and_loses_nothing(start_system: StartSystem) -> None:
+async def test_a_slow_reader_slows_the_provider_and_loses_nothing(start_system: StartSystem) -> None:
     system = await start_system(
         max_stream_bytes=64 * MEGABYTE, write_deadline_s=60, cap=256, window=128, retention_s=600
     )
@@ -62,7 +62,7 @@ async def test_a_slow_reader_holds_the_provider_and_loses_nothing(start_system: 
     assert text_of(seen + await read_all(slow)) == expected(call)
 
 
-async def test_a_reader_that_takes_nothing_is_cut_and_can_resume(start_system: StartSystem) -> None:
+async def test_a_reader_that_reads_nothing_is_cut_and_can_resume(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, max_stream_bytes=64 * MEGABYTE, write_deadline_s=1)
     system.fake.play("cut", Answer(deltas=many))
     dead = await system.stream("cut", grace_s=600)
@@ -89,7 +89,7 @@ async def test_a_reader_that_takes_nothing_is_cut_and_can_resume(start_system: S
     assert len(system.fake.calls) == 1
 
 
-async def test_a_late_joiner_reads_far_beyond_the_cap(start_system: StartSystem) -> None:
+async def test_a_late_joiner_reads_events_far_beyond_the_cap(start_system: StartSystem) -> None:
     system = await start_system(cap=32, window=16)
     words = [f"w{i} " for i in range(1500)]
     system.fake.play("beyond", Answer(deltas=words, delay_s=0.001))
@@ -105,7 +105,7 @@ async def test_a_late_joiner_reads_far_beyond_the_cap(start_system: StartSystem)
         assert [f.id for f in await later.rest()] == [f.id for f in frames]
 
 
-async def test_many_viewers_of_one_stream(system: System) -> None:
+async def test_sixty_viewers_of_one_stream_get_the_same_text(system: System) -> None:
     words = [f"w{i} " for i in range(200)]
     gate = asyncio.Event()
     system.fake.play("many-viewers", Answer(deltas=words, delay_s=0.002, gate=gate, gate_after=5))
@@ -116,7 +116,7 @@ async def test_many_viewers_of_one_stream(system: System) -> None:
         assert text_of(frames) == "".join(words)
 
 
-async def test_a_cursor_that_was_never_written_opens_no_window(start_system: StartSystem) -> None:
+async def test_a_cursor_beyond_the_log_opens_no_window(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, window=16, cap=64, max_stream_bytes=2**25)
     system.fake.play("lied-to", Answer(deltas=[f"{i:04}" + "x" * 2044 for i in range(6000)]))
     async with await system.stream("lied-to", grace_s=600) as connection:

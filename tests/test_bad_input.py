@@ -121,7 +121,7 @@ def without(field: str) -> dict[str, object]:
     ],
 )
 @pytest.mark.parametrize("path", ["/chat", "/chat/stream"])
-async def test_a_body_that_cannot_be(
+async def test_an_invalid_body_is_refused_and_its_field_named(
     system: System, path: str, body: Any, status: int, code: str, names: str
 ) -> None:
     answer = await system.http.post(system.url + path, json=body)
@@ -143,12 +143,12 @@ async def test_a_body_that_cannot_be(
         b'{"model":"\\ud800","messages":[{"role":"user","content":"x"}]}',
     ],
 )
-async def test_what_is_not_json(system: System, raw: bytes) -> None:
+async def test_a_body_that_is_not_json_is_refused(system: System, raw: bytes) -> None:
     answer = await system.http.post(f"{system.url}/chat", content=raw)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
 
 
-async def test_a_body_over_the_limit(system: System) -> None:
+async def test_a_body_over_the_limit_is_refused(system: System) -> None:
     body = json.dumps(ask("echo", "x" * (1024 * 1024))).encode()
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -162,7 +162,7 @@ async def test_a_body_over_the_limit(system: System) -> None:
         assert str(1024 * 1024) in answer.json()["error"]["message"]
 
 
-async def test_what_was_sent_is_not_repeated(system: System) -> None:
+async def test_an_error_does_not_repeat_the_input(system: System) -> None:
     secret = "my-private-prompt"
     body = ask("echo", secret) | {"temperature": secret, "messages": [{"role": secret, "content": secret}]}
     answer = await system.http.post(f"{system.url}/chat", json=body)
@@ -193,7 +193,7 @@ async def test_other_errors_have_the_same_shape(system: System, method: str, pat
         ("POST", "/openapi.json", "GET, HEAD"),
     ],
 )
-async def test_what_may_be_asked_of_a_path_is_told(system: System, method: str, path: str, allowed: str) -> None:
+async def test_a_405_lists_the_allowed_methods(system: System, method: str, path: str, allowed: str) -> None:
     answer = await system.http.request(method, system.url + path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
     assert ", ".join(sorted(answer.headers["allow"].split(", "))) == allowed
@@ -207,14 +207,14 @@ async def test_a_whole_number_may_be_written_as_a_fraction(system: System) -> No
 @pytest.mark.parametrize("key", ["", "k" * 256])
 @pytest.mark.parametrize("path", ["/chat", "/chat/stream"])
 @pytest.mark.parametrize("cursor", ["0", "1-2"])
-async def test_a_bad_idempotency_key(system: System, path: str, key: str, cursor: str) -> None:
+async def test_an_invalid_idempotency_key_is_refused(system: System, path: str, key: str, cursor: str) -> None:
     headers = {"Idempotency-Key": key, "Last-Event-ID": cursor}
     answer = await system.http.post(system.url + path, json=GOOD, headers=headers)
     assert answer.status_code == 422
     assert "Idempotency-Key" in answer.json()["error"]["message"]
 
 
-async def test_a_bare_model_and_a_prefixed_one(system: System) -> None:
+async def test_a_model_is_accepted_bare_and_with_its_provider(system: System) -> None:
     for model in ("demo", "demo/demo"):
         answer = await system.http.post(f"{system.url}/chat", json=without("provider") | {"model": model})
         assert answer.status_code == 202, answer.text
@@ -222,7 +222,7 @@ async def test_a_bare_model_and_a_prefixed_one(system: System) -> None:
     assert [model["id"] for model in listed["data"]] == ["anthropic/*", "demo/demo", "ollama/*", "openai/*"]
 
 
-async def test_a_client_that_leaves_within_its_request_is_no_error(start_system: StartSystem) -> None:
+async def test_a_client_that_disconnects_within_its_request_logs_no_error(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1)
     gateway = system.gateways[0]
     for _ in range(3):

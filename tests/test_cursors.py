@@ -23,14 +23,16 @@ async def ended(system: System) -> tuple[str, list[Frame]]:
 
 
 @pytest.mark.parametrize("cursor", [None, "", "0", "0-0", "-1"])
-async def test_from_the_start(system: System, ended: tuple[str, list[Frame]], cursor: str | None) -> None:
+async def test_a_cursor_of_zero_reads_from_the_start(
+    system: System, ended: tuple[str, list[Frame]], cursor: str | None
+) -> None:
     stream_id, events = ended
     async with await system.read(stream_id, cursor) as connection:
         assert [f.id for f in await connection.rest()] == [f.id for f in events]
     assert events[0].data["reset"] is False
 
 
-async def test_after_an_id_of_the_readable_epoch(system: System, ended: tuple[str, list[Frame]]) -> None:
+async def test_an_id_of_the_readable_epoch_continues_after_it(system: System, ended: tuple[str, list[Frame]]) -> None:
     stream_id, events = ended
     async with await system.read(stream_id, events[3].at) as connection:
         frames = await connection.rest()
@@ -39,7 +41,9 @@ async def test_after_an_id_of_the_readable_epoch(system: System, ended: tuple[st
 
 
 @pytest.mark.parametrize("query_is", ["stale", "alone"])
-async def test_the_header_wins_over_the_query(system: System, ended: tuple[str, list[Frame]], query_is: str) -> None:
+async def test_the_header_takes_precedence_over_the_query(
+    system: System, ended: tuple[str, list[Frame]], query_is: str
+) -> None:
     stream_id, events = ended
     url = f"{system.url}/chat/stream/{stream_id}?last_event_id={events[1].at}"
     headers = {"Last-Event-ID": events[4].at} if query_is == "stale" else {}
@@ -48,7 +52,7 @@ async def test_the_header_wins_over_the_query(system: System, ended: tuple[str, 
     assert first.id == (events[5] if query_is == "stale" else events[2]).id
 
 
-async def test_another_epoch_resets(system: System, ended: tuple[str, list[Frame]]) -> None:
+async def test_an_id_of_another_epoch_resets(system: System, ended: tuple[str, list[Frame]]) -> None:
     stream_id, events = ended
     epoch = int(events[0].at.split("-")[0])
     for other in (f"{epoch + 1}-2", f"{epoch - 1}-99"):
@@ -59,7 +63,7 @@ async def test_another_epoch_resets(system: System, ended: tuple[str, list[Frame
         assert [f.id for f in frames] == [f.id for f in events]
 
 
-async def test_another_epoch_resets_while_it_runs(system: System) -> None:
+async def test_an_id_of_another_epoch_resets_a_running_stream(system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("running-reset", Answer(deltas=WORDS, gate=gate, gate_after=3))
     async with await system.stream("running-reset") as first:
@@ -71,7 +75,7 @@ async def test_another_epoch_resets_while_it_runs(system: System) -> None:
             assert text_of(frames + await second.rest()) == "".join(WORDS)
 
 
-async def test_beyond_the_end_of_an_ended_stream_resets(system: System, ended: tuple[str, list[Frame]]) -> None:
+async def test_an_id_beyond_the_end_of_an_ended_stream_resets(system: System, ended: tuple[str, list[Frame]]) -> None:
     stream_id, events = ended
     epoch, seq = events[-1].at.split("-")
     async with await system.read(stream_id, f"{epoch}-{int(seq) + 1}") as connection:
@@ -80,7 +84,7 @@ async def test_beyond_the_end_of_an_ended_stream_resets(system: System, ended: t
     assert text_of(frames) == "".join(WORDS)
 
 
-async def test_beyond_the_end_of_a_running_stream_is_held_then_reset(start_system: StartSystem) -> None:
+async def test_an_id_beyond_the_end_of_a_running_stream_waits_then_resets(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, lease_s=1, heartbeat_s=0.2)
     gate = asyncio.Event()
     system.fake.play("held", Answer(deltas=WORDS, gate=gate, gate_after=3))
@@ -98,7 +102,7 @@ async def test_beyond_the_end_of_a_running_stream_is_held_then_reset(start_syste
 
 
 @pytest.mark.parametrize("cursor", ["abc", "1", "1-", "-2", "1-2-3", "1_2", "٣-٤", "9" * 40 + "-1", "1-2 "])
-async def test_malformed(system: System, ended: tuple[str, list[Frame]], cursor: str) -> None:
+async def test_a_malformed_cursor_is_refused(system: System, ended: tuple[str, list[Frame]], cursor: str) -> None:
     url = f"{system.url}/chat/stream/{ended[0]}"
     answer = await system.http.get(url, params={"last_event_id": cursor})
     assert answer.status_code == 400
@@ -107,13 +111,13 @@ async def test_malformed(system: System, ended: tuple[str, list[Frame]], cursor:
     assert beside_a_good_one.status_code == 400
 
 
-async def test_the_last_id_of_an_ended_stream(system: System, ended: tuple[str, list[Frame]]) -> None:
+async def test_the_last_id_of_an_ended_stream_gets_204(system: System, ended: tuple[str, list[Frame]]) -> None:
     stream_id, events = ended
     answer = await system.http.get(f"{system.url}/chat/stream/{stream_id}", headers={"Last-Event-ID": events[-1].at})
     assert (answer.status_code, answer.content) == (204, b"")
 
 
-async def test_the_last_id_of_an_ended_stream_by_post(system: System) -> None:
+async def test_the_last_id_of_an_ended_stream_by_post_gets_done_again(system: System) -> None:
     key = {"Idempotency-Key": "post-after-the-end"}
     async with await system.stream("echo", "a b", headers=key) as connection:
         events = await connection.rest()
@@ -125,7 +129,7 @@ async def test_the_last_id_of_an_ended_stream_by_post(system: System) -> None:
 
 @pytest.mark.parametrize("path", ["/chat/stream/{}", "/chat/{}"])
 @pytest.mark.parametrize("stream_id", ["nonsense", "ab" * 17, "AB" * 17, "%00", "a" * 5000])
-async def test_unknown(system: System, path: str, stream_id: str) -> None:
+async def test_an_unknown_stream_is_not_found(system: System, path: str, stream_id: str) -> None:
 
     async def settled() -> httpx2.Response | None:
         """A Redis that has just started may have lost anything: until then it is 503."""
@@ -137,7 +141,7 @@ async def test_unknown(system: System, path: str, stream_id: str) -> None:
     assert answer.json()["error"]["code"] == "stream_not_found"
 
 
-async def test_past_retention(start_system: StartSystem) -> None:
+async def test_a_stream_past_its_retention_is_gone(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, retention_s=1.5)
     stream_id = await system.post("echo")
     await system.ended(stream_id)
@@ -164,7 +168,7 @@ async def test_a_post_with_a_cursor_and_no_known_key_never_generates(system: Sys
     assert len(system.fake.calls) == calls
 
 
-async def test_a_short_retention_outlasts_a_longer_answer(start_system: StartSystem) -> None:
+async def test_retention_counts_from_the_end_of_a_longer_answer(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, retention_s=2, lease_s=1)
     words = [f"w{i} " for i in range(80)]
     system.fake.play("outlasts", Answer(deltas=words, delay_s=0.05))
@@ -174,7 +178,7 @@ async def test_a_short_retention_outlasts_a_longer_answer(start_system: StartSys
     assert not any(frame.data.get("reset") for frame in frames)
 
 
-async def test_a_short_retention_outlasts_a_longer_wait(start_system: StartSystem) -> None:
+async def test_retention_counts_from_the_end_of_a_longer_wait(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, retention_s=1, lease_s=1, queue_timeout_s=3)
     system.workers[0].stop()
     async with await system.stream("echo") as connection:

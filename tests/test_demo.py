@@ -91,7 +91,7 @@ def test_values_follow_their_schema_and_are_always_the_same(schema: dict[str, An
     assert json.dumps(made(schema)) == json.dumps(made(schema))
 
 
-def test_optional_members_and_items_are_there_to_be_seen() -> None:
+def test_optional_members_and_items_are_generated() -> None:
     schema = {"type": "array", "items": CITY}
     assert made(schema) == [
         {"city": "lake", "days": 1},
@@ -114,7 +114,7 @@ def test_optional_members_and_items_are_there_to_be_seen() -> None:
         {"type": "array", "items": {"type": "string", "minLength": 10**9}},
     ],
 )
-def test_whatever_a_schema_asks_for_there_is_an_end(schema: dict[str, Any]) -> None:
+def test_a_value_is_finite_whatever_its_schema(schema: dict[str, Any]) -> None:
     assert len(json.dumps(made(schema))) < 200_000
 
 
@@ -171,7 +171,7 @@ async def test_the_choice_of_a_tool_is_followed(choice: object, called: list[str
     assert text_in(came) == ("" if called else STORY)
 
 
-async def test_a_call_can_be_answered_and_the_next_has_an_id_of_its_own() -> None:
+async def test_a_call_can_be_answered_and_the_next_call_has_a_new_id() -> None:
     messages: list[dict[str, Any]] = [{"role": "user", "content": "Weather?"}]
     ids = set()
     for _ in range(2):
@@ -199,7 +199,7 @@ async def test_a_call_that_the_limit_cuts_off_stays_incomplete() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"tools": [NOW]}, {"response_format": {"type": "json_object"}}])
-async def test_who_asks_it_to_think_sees_thoughts_first(fields: dict[str, Any]) -> None:
+async def test_a_prompt_that_asks_to_think_gets_reasoning_first(fields: dict[str, Any]) -> None:
     came = await answer(ask("demo", "Think before you speak", **fields))
     kinds = [kind for kind, _ in itertools.groupby(came, type)]
     assert kinds[0] is ReasoningDelta
@@ -213,7 +213,7 @@ def demo(fake: FakeProvider, tokens_per_s: float = 1e6) -> DemoProvider:
     return DemoProvider(settings_for(fake, demo_tokens_per_s=tokens_per_s))
 
 
-async def test_the_demo_tells_one_story_whatever_it_is_asked(fake: FakeProvider) -> None:
+async def test_every_prompt_gets_the_same_story(fake: FakeProvider) -> None:
     first = await collect(demo(fake), ask("demo", "Hello there"))
     second = await collect(demo(fake), ask("demo", "Something else"))
     assert first == second
@@ -224,7 +224,7 @@ async def test_the_demo_tells_one_story_whatever_it_is_asked(fake: FakeProvider)
 
 
 @pytest.mark.parametrize("prompt", ["Give me 500 words.", "please count to 500"])
-async def test_the_demo_counts_when_asked_to(fake: FakeProvider, prompt: str) -> None:
+async def test_a_prompt_with_a_number_of_words_gets_that_many(fake: FakeProvider, prompt: str) -> None:
     text = text_in(await collect(demo(fake), ask("demo", prompt)))
     assert text == demo_text(ask("demo", prompt))
     words = text.partition("\n\n")[2].split()
@@ -232,7 +232,7 @@ async def test_the_demo_counts_when_asked_to(fake: FakeProvider, prompt: str) ->
     assert (words[0], words[-1]) == ("lake-1", "wheel-500")
 
 
-async def test_the_demo_honours_limit_and_stop(fake: FakeProvider) -> None:
+async def test_the_token_limit_and_stop_sequences_are_honoured(fake: FakeProvider) -> None:
     limited = await collect(demo(fake), ask("demo", max_tokens=3))
     assert len(limited) == 4
     assert limited[-1] == Finished("length", Usage(input_tokens=3, output_tokens=3))
@@ -243,12 +243,12 @@ async def test_the_demo_honours_limit_and_stop(fake: FakeProvider) -> None:
     assert finished.reason == "stop"
 
 
-async def test_a_limit_that_is_just_enough_is_not_reached(fake: FakeProvider) -> None:
+async def test_a_token_limit_of_exactly_the_length_is_not_reached(fake: FakeProvider) -> None:
     whole = await collect(demo(fake), ask("demo"))
     assert await collect(demo(fake), ask("demo", max_tokens=len(whole) - 1)) == whole
 
 
-async def test_the_demo_keeps_its_pace(fake: FakeProvider) -> None:
+async def test_tokens_come_at_the_configured_rate(fake: FakeProvider) -> None:
     begun_at = time.monotonic()
     await collect(demo(fake, tokens_per_s=500), ask("demo", max_tokens=101))
     took = time.monotonic() - begun_at

@@ -58,7 +58,7 @@ def on_port(redis: Described, port: int) -> Described:
 # --- Procfile
 
 
-async def test_the_procfile_runs(tmp_path: Path) -> None:
+async def test_the_procfile_starts_a_working_system(tmp_path: Path) -> None:
     if shutil.which("redis-server") is None:
         if os.environ.get("CI"):
             pytest.fail("redis-server is needed")
@@ -107,7 +107,7 @@ async def test_the_procfile_runs(tmp_path: Path) -> None:
 ENVIRONMENT = {"HEADRACE_SECRET": SECRET, "TLS_CERTIFICATE": "/certificate.pem", "TLS_KEY": "/key.pem"}
 
 
-async def test_compose_runs(tmp_path: Path) -> None:
+async def test_the_commands_of_compose_start_a_working_system(tmp_path: Path) -> None:
     """All its services on this machine, health checks too, and an answer through all of them with a key."""
     need_nginx()
     services = compose_services(ENVIRONMENT)
@@ -149,7 +149,7 @@ async def test_compose_runs(tmp_path: Path) -> None:
         running.kill()
 
 
-def test_compose_hands_on_each_setting_of_the_example() -> None:
+def test_compose_passes_on_each_setting_of_the_example() -> None:
     example = (REPOSITORY / ".env.example").read_text()
     names = re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)
     assert "HEADRACE_CONTENT_KEYS" in names
@@ -160,7 +160,7 @@ def test_compose_hands_on_each_setting_of_the_example() -> None:
         assert [name for name in names if given.get(name) != f"the {name}" and name not in own] == []
 
 
-def test_prometheus_reaches_what_compose_runs() -> None:
+def test_prometheus_scrapes_every_process_of_compose() -> None:
     services = compose_services(ENVIRONMENT)
     jobs = yaml.safe_load((REPOSITORY / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     targets = {name: str(found["port"]) for job in jobs for found in job["dns_sd_configs"] for name in found["names"]}
@@ -172,7 +172,7 @@ def test_prometheus_reaches_what_compose_runs() -> None:
         assert (options if kind == "gateway" else of_worker) == ["--host", "0.0.0.0", "--port", port], name
 
 
-def test_compose_gives_addresses_that_nginx_and_gateways_know() -> None:
+def test_the_addresses_in_compose_match_nginx_and_the_gateways() -> None:
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     front = {
         name: one["networks"]["front"]["ipv4_address"] for name, one in services.items() if "front" in one["networks"]
@@ -191,7 +191,7 @@ def test_compose_gives_addresses_that_nginx_and_gateways_know() -> None:
 # --- Kubernetes
 
 
-async def test_the_manifests_run(tmp_path: Path) -> None:
+async def test_the_commands_of_the_manifests_start_a_working_system(tmp_path: Path) -> None:
     """Redis, a gateway and a worker as their pods have them, probes too."""
     secret = {"HEADRACE_SECRET": SECRET}
     redis_port, port, metrics_port = free_port(), free_port(), free_port()
@@ -239,7 +239,7 @@ def test_manifests_refer_to_each_other() -> None:
 # --- time to leave
 
 
-def test_nobody_is_killed_who_still_drains() -> None:
+def test_no_process_is_killed_while_it_drains() -> None:
     """Whoever stops a process waits longer than it takes."""
     described = {
         **compose_services(ENVIRONMENT),

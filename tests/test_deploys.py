@@ -15,7 +15,7 @@ from tests.system import Process, System, ask
 WORDS = [f"w{i} " for i in range(40)]
 
 
-async def test_a_gateway_that_leaves_tells_its_clients_to_come_back(start_system: StartSystem) -> None:
+async def test_a_draining_gateway_makes_its_clients_reconnect(start_system: StartSystem) -> None:
     system = await start_system()
     gate = asyncio.Event()
     system.fake.play("drained", Answer(deltas=WORDS, gate=gate, gate_after=10))
@@ -41,7 +41,7 @@ async def test_a_gateway_that_leaves_tells_its_clients_to_come_back(start_system
     assert "Traceback" not in system.gateways[0].log.read_text()
 
 
-async def test_a_gateway_that_leaves_takes_nothing_new(start_system: StartSystem) -> None:
+async def test_a_draining_gateway_accepts_no_new_request(start_system: StartSystem) -> None:
     """A request on a connection that is open already is told to go elsewhere."""
     system = await start_system(gateways=1, workers=1)
     gate = asyncio.Event()
@@ -58,7 +58,7 @@ async def test_a_gateway_that_leaves_takes_nothing_new(start_system: StartSystem
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
 
 
-async def test_a_worker_that_leaves_finishes_what_it_has(start_system: StartSystem) -> None:
+async def test_a_draining_worker_finishes_its_streams(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, drain_s=20)
     gate = asyncio.Event()
     system.fake.play("finishes", Answer(deltas=WORDS, gate=gate, gate_after=5))
@@ -75,7 +75,7 @@ async def test_a_worker_that_leaves_finishes_what_it_has(start_system: StartSyst
     assert (await system.ended(late))["text"] == "later"
 
 
-async def test_a_worker_that_leaves_hands_the_rest_over(start_system: StartSystem) -> None:
+async def test_a_draining_worker_hands_over_unfinished_streams(start_system: StartSystem) -> None:
     """Without a lease wait, and without counting as an attempt that failed."""
     system = await start_system(gateways=1, workers=2, drain_s=0.2, lease_s=60)
     gate = asyncio.Event()
@@ -90,7 +90,7 @@ async def test_a_worker_that_leaves_hands_the_rest_over(start_system: StartSyste
     await system.fake.calls[0].wait_closed()
 
 
-async def test_a_handover_of_an_old_stream_is_not_its_end(start_system: StartSystem) -> None:
+async def test_a_handover_does_not_end_a_stream_older_than_the_queue_timeout(start_system: StartSystem) -> None:
     """It has run for longer than a stream may wait; it has not waited at all."""
     system = await start_system(gateways=1, workers=2, drain_s=0.1, queue_timeout_s=2)
     gate = asyncio.Event()
@@ -112,7 +112,7 @@ async def test_a_handover_of_an_old_stream_is_not_its_end(start_system: StartSys
         assert text_of(await connection.rest()) == "".join(WORDS)
 
 
-async def test_a_second_signal_leaves_at_once(start_system: StartSystem) -> None:
+async def test_a_second_signal_stops_at_once(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, drain_s=600)
     gate = asyncio.Event()
     system.fake.play("stays", Answer(deltas=WORDS, gate=gate, gate_after=5))
@@ -131,7 +131,7 @@ async def test_a_second_signal_leaves_at_once(start_system: StartSystem) -> None
 
 
 @pytest.mark.timeout(200)
-async def test_a_worker_that_waits_for_redis_leaves_when_it_is_told(start_system: StartSystem) -> None:
+async def test_a_worker_that_waits_for_redis_stops_on_sigterm(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1)
     nowhere = system.workers[0].environment | {"HEADRACE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
     waiting = Process("waiting", ["worker"], nowhere, system.folder / "waiting.log")

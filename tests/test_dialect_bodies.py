@@ -213,7 +213,7 @@ def refusal_of(parse: Callable[[bytes], Any], body: Any) -> str | None:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-def test_anything_odd_is_refused_by_name_or_can_be_sent(name: str) -> None:
+def test_an_odd_value_is_refused_by_name_or_can_be_sent(name: str) -> None:
     body, parse = DIALECTS[name]
     assert refusal_of(parse, body) is None
     for place in places(body):

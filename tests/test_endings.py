@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from shared.protocol import events
-from tests.provider_client import NETWORK, Make, ask, collect, failure, network, text_in
 from tests.fakes import Answer, FakeProvider, ToolCall
+from tests.provider_client import NETWORK, Make, ask, collect, failure, network, text_in
 from tests.raw_server import answering
 from tests.sse_client import Frame, text_of
 from tests.system import System
@@ -103,7 +103,7 @@ def told(frames: list[Frame]) -> str:
 
 
 @pytest.mark.parametrize(("name", "title"), [(name, title) for title, row in ROWS.items() for name in row.only])
-async def test_each_ends_as_what_it_is(impatient: System, name: str, title: str) -> None:
+async def test_each_ending_of_a_provider_is_reported_as_documented(impatient: System, name: str, title: str) -> None:
     row, model = ROWS[title], f"{name}-{title}"
     impatient.fake.play(model, row.answer)
     async with await impatient.stream(model, "my secret prompt", provider=name, **dict(row.body)) as connection:
@@ -131,7 +131,7 @@ def test_the_docs_have_the_same_table() -> None:
 
 
 @network
-async def test_a_cancel_says_what_it_saved(impatient: System, name: str) -> None:
+async def test_a_cancel_reports_the_tokens_saved(impatient: System, name: str) -> None:
     gate = asyncio.Event()
     impatient.fake.play(f"{name}-saved", Answer(deltas=["word "] * 10, gate=gate, gate_after=10, reasoning=["hm"]))
     stream_id = await impatient.post(f"{name}-saved", "p" * 40, provider=name, max_tokens=100)
@@ -150,7 +150,7 @@ async def test_a_cancel_says_what_it_saved(impatient: System, name: str) -> None
 
 @network
 @pytest.mark.parametrize("end", ["truncate", "error_in_band"])
-async def test_what_failed_is_estimated(impatient: System, name: str, end: Any) -> None:
+async def test_the_usage_of_a_failed_answer_is_estimated(impatient: System, name: str, end: Any) -> None:
     impatient.fake.play(f"{name}-{end}-usage", Answer(deltas=["word "] * 8, end=end))
     async with await impatient.stream(f"{name}-{end}-usage", "p" * 40, provider=name, max_tokens=50) as connection:
         frames = await connection.rest()
@@ -158,7 +158,7 @@ async def test_what_failed_is_estimated(impatient: System, name: str, end: Any) 
 
 
 @network
-async def test_what_a_provider_does_not_say_is_estimated(impatient: System, name: str) -> None:
+async def test_usage_that_the_provider_does_not_report_is_estimated(impatient: System, name: str) -> None:
     impatient.fake.play(f"{name}-silent", Answer(deltas=["word "] * 8, usage=None))
     async with await impatient.stream(f"{name}-silent", "p" * 40, provider=name) as connection:
         frames = await connection.rest()
@@ -180,7 +180,7 @@ EVERYTHING = Answer(
 
 @network
 @pytest.mark.parametrize("crlf", [False, True])
-async def test_a_providers_bytes_may_be_cut_anywhere(fake: FakeProvider, make: Make, name: str, crlf: bool) -> None:
+async def test_a_providers_bytes_may_be_split_anywhere(fake: FakeProvider, make: Make, name: str, crlf: bool) -> None:
     """Over a real socket: each cut is a segment and a chunk of its own; what is apart may come together too."""
     provider = make(name)
     answer = replace(EVERYTHING, crlf=crlf)
@@ -221,12 +221,12 @@ def summary(came: list[Delta | Finished]) -> list[tuple[str, object]]:
         ({"choices": [{"delta": {}, "finish_reason": "abort"}]}, "provider_unavailable"),
     ],
 )
-async def test_what_compatible_servers_say_of_failures(make: Make, said: dict[str, Any], ends: str) -> None:
+async def test_failures_of_compatible_servers_have_their_codes(make: Make, said: dict[str, Any], ends: str) -> None:
     async with answering(b"data: " + json.dumps(said).encode() + b"\n\ndata: [DONE]\n\n") as url:
         assert (await failure(make("openai", OPENAI_BASE_URL=url), ask("m"))).code == ends
 
 
-async def test_a_character_in_two_halves_and_two_reads_is_one(impatient: System) -> None:
+async def test_two_halves_of_a_character_are_joined_across_reads(impatient: System) -> None:
     gate = asyncio.Event()
     impatient.fake.play("halves", Answer(deltas=["a\ud83e", "\udd4ab\ud83e"], gate=gate, gate_after=1))
     async with await impatient.stream("halves") as connection:
@@ -239,7 +239,7 @@ async def test_a_character_in_two_halves_and_two_reads_is_one(impatient: System)
 
 
 @network
-async def test_a_line_of_ten_megabytes(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_a_line_of_ten_megabytes_is_read(fake: FakeProvider, make: Make, name: str) -> None:
     text = "x" * 10_000_000
     fake.play("m", Answer(deltas=[text, "y"]))
     assert text_in(await collect(make(name), ask("m"))) == text + "y"

@@ -48,7 +48,9 @@ def joined(before: str, rest: str) -> str:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
-async def test_it_goes_on_after_a_kill(system: System, script: Path, tmp_path: Path) -> None:
+async def test_a_killed_example_resumes_and_prints_everything_once(
+    system: System, script: Path, tmp_path: Path
+) -> None:
     gate = asyncio.Event()
     system.fake.play(f"example-{script.name}", Answer(deltas=(*BEFORE, *AFTER), gate=gate, gate_after=len(BEFORE)))
     first = await start(script, system, tmp_path)
@@ -70,7 +72,7 @@ async def test_it_goes_on_after_a_kill(system: System, script: Path, tmp_path: P
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".new"]
 
 
-def test_the_docs_show_the_scripts_that_are_run() -> None:
+def test_the_docs_show_the_example_scripts() -> None:
     document = (REPOSITORY / "docs" / "clients.md").read_text()
     shown = re.findall(r"<!-- (examples/\S+) -->\n```\w+\n(.*?)```\n", document, re.DOTALL)
     assert len(shown) == 4

@@ -95,7 +95,7 @@ TEXT = st.text(max_size=60) | st.lists(st.sampled_from(HOSTILE_TEXT), max_size=3
 
 @repeatable
 @given(TEXT | st.text("0123456789-", max_size=40) | anything(b"3-42", b"0-0").map(lambda b: b.decode("latin-1")))
-def test_cursors(text: str) -> None:
+def test_any_cursor_is_parsed_or_refused(text: str) -> None:
     try:
         epoch, seq = parse_cursor(text)
     except InvalidLastEventId:
@@ -156,7 +156,7 @@ def _parse_request(body: bytes) -> None:
 @given(anything(REQUEST))
 @example(REQUEST)
 @example(json.dumps({**WHOLE_REQUEST, "9" * 5000: 1}).encode())
-def test_requests_of_any_bytes(body: bytes) -> None:
+def test_any_bytes_as_a_request_are_parsed_or_refused(body: bytes) -> None:
     _parse_request(body)
 
 
@@ -174,7 +174,7 @@ def swapped(draw: st.DrawFn, whole: Any) -> Any:
 
 @repeatable
 @given(swapped(WHOLE_REQUEST))
-def test_requests_of_any_shape(request: Any) -> None:
+def test_a_request_with_any_value_is_parsed_or_refused(request: Any) -> None:
     _parse_request(json.dumps(request).encode())
 
 
@@ -195,7 +195,7 @@ def _is_refused(ticket: str) -> None:
 
 @repeatable
 @given(anything(GOOD_TICKET.encode()).map(lambda b: b.decode("latin-1")) | TEXT)
-def test_tickets_of_any_text(ticket: str) -> None:
+def test_any_text_as_a_ticket_is_refused(ticket: str) -> None:
     ticket = well_formed(ticket)  # as a URL has it
     if ticket != GOOD_TICKET:
         # The last character of a signature has bits that mean nothing.
@@ -206,7 +206,7 @@ def test_tickets_of_any_text(ticket: str) -> None:
 
 @repeatable
 @given(anything(b'{"alg":"HS256","typ":"JWT"}'), anything(b'{"sub":"x","exp":9999999999}'), st.binary(max_size=40))
-def test_tickets_of_any_parts(header: bytes, claims: bytes, signature: bytes) -> None:
+def test_any_parts_as_a_ticket_are_refused(header: bytes, claims: bytes, signature: bytes) -> None:
     _is_refused(f"{_part(header)}.{_part(claims)}.{_part(signature)}")
 
 
@@ -214,7 +214,7 @@ def test_tickets_of_any_parts(header: bytes, claims: bytes, signature: bytes) ->
 @given(
     st.fixed_dictionaries({}, optional={"sub": _VALUE, "aud": _VALUE, "exp": _VALUE, "nbf": _VALUE, "iat": _VALUE})
 )
-def test_tickets_with_our_signature_and_any_claims(claims: dict[str, Any]) -> None:
+def test_a_validly_signed_ticket_with_other_claims_is_refused(claims: dict[str, Any]) -> None:
     """Of another gateway version, say: the secret is the same, the claims are not."""
     try:
         text = json.dumps(claims).encode()
@@ -282,7 +282,7 @@ def _pieces(name: str) -> st.SearchStrategy[list[bytes]]:
 @pytest.mark.parametrize("name", PIECES)
 @repeatable
 @given(data=st.data())
-def test_pieces_of_an_answer(name: str, data: st.DataObject) -> None:
+def test_any_pieces_of_an_answer_raise_only_documented_errors(name: str, data: st.DataObject) -> None:
     answer, _ = _answer(name)
     for piece in data.draw(_pieces(name)):
         try:
@@ -323,7 +323,7 @@ def test_framing_does_not_depend_on_reads(
 @pytest.mark.parametrize("name", PIECES)
 @repeatable
 @given(data=st.data())
-def test_whole_answers_end_as_an_answer_or_as_a_providers_error(name: str, data: st.DataObject) -> None:
+def test_any_answer_ends_as_an_answer_or_as_a_provider_error(name: str, data: st.DataObject) -> None:
     form = b"%b\n" if name == "ollama" else b"data: %b\n\n"
     good = b"".join(form % piece for piece in PIECES[name])
     body = data.draw(mutated([good]) | _pieces(name).map(lambda pieces: b"".join(form % p for p in pieces)))
@@ -353,7 +353,7 @@ def test_whole_answers_end_as_an_answer_or_as_a_providers_error(name: str, data:
 @example({"retry-after": "9" * 5000})
 @example({"retry-after": "Mon, 01 Jan 0001 00:00:00 -0000"})
 @example({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359"})
-def test_how_long_a_provider_wants_to_be_left(headers: dict[str, str]) -> None:
+def test_any_retry_after_is_a_time_or_ignored(headers: dict[str, str]) -> None:
     wait_s = retry_after_s(headers)
     assert wait_s is None or wait_s >= 0
 
@@ -361,7 +361,7 @@ def test_how_long_a_provider_wants_to_be_left(headers: dict[str, str]) -> None:
 @repeatable
 @given(_VALUE, _VALUE)
 @example("9" * 5000, None)
-def test_what_a_provider_calls_its_failure(code: object, kind: object) -> None:
+def test_any_error_of_a_provider_has_a_code(code: object, kind: object) -> None:
     error = provider_error(StreamedError(code, kind), UPSTREAM, model="m", started=True)
     assert error.code.startswith("provider_")
 
@@ -372,7 +372,7 @@ JSON_TEXT = b'Sure: {"a": ["x", 1, null, {"b": 1.5e3}], "c": "\\ud83e\\udd4a", "
 
 @repeatable
 @given(anything(JSON_TEXT).map(lambda b: b.decode("latin-1")) | TEXT, CUTS, st.integers(1, 4))
-def test_json_answers(text: str, cuts: list[int], depth: int) -> None:
+def test_any_text_as_a_json_answer_is_parsed_or_a_schema_violation(text: str, cuts: list[int], depth: int) -> None:
     answer = JsonAnswer(SCHEMA, depth=depth)
     told: list[Event] = []
     at = 0
@@ -390,7 +390,7 @@ def test_json_answers(text: str, cuts: list[int], depth: int) -> None:
 
 @repeatable
 @given(TEXT)
-def test_halves_of_characters(text: str) -> None:
+def test_any_text_can_be_made_well_formed(text: str) -> None:
     well_formed(text).encode()
 
 
@@ -410,7 +410,7 @@ STORED = [
 
 @repeatable
 @given(anything(*STORED))
-def test_stored_events(stored: bytes) -> None:
+def test_any_stored_event_is_decoded_or_refused(stored: bytes) -> None:
     try:
         event = events.decode(stored)
     except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -425,7 +425,7 @@ STREAM = b'retry: 1000\nid: 3-1\nevent: token\ndata: {"token":"x"}\n\n: ping\nid
 @repeatable
 @given(anything(STREAM), CUTS)
 @example(b"retry: " + b"9" * 5000 + b"\n", [])
-def test_streams(body: bytes, cuts: list[int]) -> None:
+def test_events_do_not_depend_on_how_the_stream_is_split(body: bytes, cuts: list[int]) -> None:
     whole, in_reads = SseDecoder("0-0"), SseDecoder("0-0")
     at_once = list(whole.feed(body))
     at = 0

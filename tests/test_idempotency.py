@@ -9,7 +9,7 @@ from tests.system import System, ask
 WORDS = [f"w{i} " for i in range(10)]
 
 
-async def test_fifty_at_once_make_one_generation(system: System) -> None:
+async def test_fifty_concurrent_requests_with_one_key_start_one_generation(system: System) -> None:
     system.fake.play("fifty", Answer(deltas=WORDS, delay_s=0.01))
     key = {"Idempotency-Key": "fifty at once"}
     urls = [f"{gateway.url}/chat" for gateway in system.gateways] * 25
@@ -56,7 +56,7 @@ async def test_the_key_outlives_a_delete(system: System) -> None:
     assert len(system.fake.calls) == calls
 
 
-async def test_a_job_lost_on_its_way_is_queued_again(system: System) -> None:
+async def test_a_retry_queues_a_lost_job_again(system: System) -> None:
     """The retry repeats what the first try may not have done."""
     key = {"Idempotency-Key": "lost job"}
     gate = asyncio.Event()

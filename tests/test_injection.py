@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from headrace.sse_decoder import SseDecoder
-from tests.provider_client import network
 from tests.fakes import Answer, ToolCall
+from tests.provider_client import network
 from tests.sse_client import Frame, SseConnection, text_of
 from tests.system import System, ask
 
@@ -75,7 +75,7 @@ async def replayed(system: System, stream_id: str, frames: list[Frame]) -> None:
 
 
 @network
-async def test_in_tokens(system: System, name: str) -> None:
+async def test_tokens_stay_data(system: System, name: str) -> None:
     system.fake.play(f"say-{name}", Answer(deltas=PAYLOADS, delay_s=0.001))
     async with await system.stream(f"say-{name}", provider=name) as connection:
         frames = await heard(connection)
@@ -85,7 +85,7 @@ async def test_in_tokens(system: System, name: str) -> None:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=ascii)
-async def test_in_a_token_alone(system: System, payload: str) -> None:
+async def test_a_single_token_stays_data(system: System, payload: str) -> None:
     """At the beginning of an event's text and at its end, with nothing to join it."""
     model = f"alone-{PAYLOADS.index(payload)}"
     system.fake.play(model, Answer(deltas=[payload]))
@@ -95,7 +95,7 @@ async def test_in_a_token_alone(system: System, payload: str) -> None:
 
 
 @network
-async def test_in_reasoning(system: System, name: str) -> None:
+async def test_reasoning_stays_data(system: System, name: str) -> None:
     system.fake.play(f"think-{name}", Answer(reasoning=PAYLOADS, deltas=["so"]))
     async with await system.stream(f"think-{name}", provider=name) as connection:
         frames = await heard(connection)
@@ -104,7 +104,7 @@ async def test_in_reasoning(system: System, name: str) -> None:
     assert (await system.status(connection.stream_id))["reasoning"] == ALL
 
 
-async def test_in_a_refusal(system: System) -> None:
+async def test_a_refusal_stays_data(system: System) -> None:
     system.fake.play("refuse-it", Answer(deltas=(), refusal=PAYLOADS))
     async with await system.stream("refuse-it") as connection:
         frames = await heard(connection)
@@ -114,7 +114,7 @@ async def test_in_a_refusal(system: System) -> None:
 
 
 @network
-async def test_in_a_tool_call(system: System, name: str) -> None:
+async def test_tool_calls_stay_data(system: System, name: str) -> None:
     calls = [
         ToolCall(f"{payload}{n}", f"{payload}f", (json.dumps({payload: payload}), "\n\r\n\t "))
         for n, payload in enumerate(PAYLOADS)
@@ -133,7 +133,7 @@ async def test_in_a_tool_call(system: System, name: str) -> None:
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
-async def test_in_json(system: System, ascii_only: bool) -> None:
+async def test_json_stays_data(system: System, ascii_only: bool) -> None:
     value = {payload: {"inner" + payload: [payload]} for payload in PAYLOADS}
     text = json.dumps(value, ensure_ascii=ascii_only, indent="\r\n\t")
     model = f"json-{ascii_only}"
@@ -149,7 +149,7 @@ async def test_in_json(system: System, ascii_only: bool) -> None:
 
 @network
 @pytest.mark.parametrize("payload", [ALL[:120], *PAYLOADS], ids=ascii)
-async def test_in_an_error_and_in_the_name_of_a_model(system: System, name: str, payload: str) -> None:
+async def test_an_error_and_the_name_of_a_model_stay_data(system: System, name: str, payload: str) -> None:
     model = f"no such{payload}"
     async with await system.stream(model, provider=name) as connection:
         frames = await heard(connection)
@@ -159,7 +159,7 @@ async def test_in_an_error_and_in_the_name_of_a_model(system: System, name: str,
     assert (await system.status(connection.stream_id))["model"] == model
 
 
-async def test_in_what_a_provider_says_of_its_failure(system: System) -> None:
+async def test_a_providers_error_type_is_not_passed_on(system: System) -> None:
     system.fake.play("fail", Answer(deltas=["x"], end="error_in_band", error_type=ALL))
     async with await system.stream("fail") as connection:
         frames = await heard(connection)
@@ -167,14 +167,14 @@ async def test_in_what_a_provider_says_of_its_failure(system: System) -> None:
     assert not any(payload in frames[-2].data["message"] for payload in PAYLOADS)
 
 
-async def test_in_the_reason_for_the_end(system: System) -> None:
+async def test_an_unknown_finish_reason_is_not_passed_on(system: System) -> None:
     system.fake.play("end", Answer(deltas=["x"], finish_reason=ALL))
     async with await system.stream("end") as connection:
         frames = await heard(connection)
     assert frames[-1].data["finish_reason"] == "stop"
 
 
-async def test_in_the_start_of_a_model_that_answers(system: System) -> None:
+async def test_the_model_in_start_stays_data(system: System) -> None:
     model = f"good{ALL[:120]}"
     system.fake.play(model, Answer(deltas=["x"]))
     async with await system.stream(model) as connection:
@@ -183,7 +183,7 @@ async def test_in_the_start_of_a_model_that_answers(system: System) -> None:
     await replayed(system, connection.stream_id, frames)
 
 
-async def test_in_metadata(system: System) -> None:
+async def test_metadata_stays_data(system: System) -> None:
     metadata = {f"{payload}k": payload for payload in PAYLOADS[:16]}
     other = {f"{payload}k": payload for payload in PAYLOADS[16:]}
     for sent in (metadata, other):
@@ -192,7 +192,7 @@ async def test_in_metadata(system: System) -> None:
         assert (await system.status(connection.stream_id))["metadata"] == sent
 
 
-async def test_in_a_prompt_that_comes_back(system: System) -> None:
+async def test_an_echoed_prompt_stays_data(system: System) -> None:
     prompt = f"a {ALL} b"
     async with await system.stream("echo", prompt) as connection:
         frames = await heard(connection)
@@ -200,7 +200,7 @@ async def test_in_a_prompt_that_comes_back(system: System) -> None:
 
 
 @pytest.mark.parametrize("key", ["\x85", "\xa0\xff", "a b", "{}", "*", "\\", "x" * 255])
-async def test_in_an_idempotency_key(system: System, key: str) -> None:
+async def test_an_idempotency_key_may_have_any_characters(system: System, key: str) -> None:
     """It is hashed, so whatever a header can carry is one key, and no other."""
     headers = {b"Idempotency-Key": key.encode("latin-1")}
     ids = set()

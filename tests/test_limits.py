@@ -95,7 +95,7 @@ async def test_requests_are_counted_exactly(limited: System) -> None:
     assert 1 <= int(refused.headers["ratelimit-reset"]) <= 60
 
 
-async def test_streams_are_counted_exactly_and_as_long_as_they_live(limited: System) -> None:
+async def test_concurrent_streams_are_counted_exactly_until_they_end(limited: System) -> None:
     gate = asyncio.Event()
     limited.fake.play("held", Answer(gate=gate))
     key = await key_with(limited, concurrent_streams=STREAMS)
@@ -121,7 +121,7 @@ async def test_streams_are_counted_exactly_and_as_long_as_they_live(limited: Sys
     assert counted(await post_many(limited, key, "held", tries=STREAMS))["accepted"] == STREAMS
 
 
-async def test_tokens_are_reserved_exactly_and_settled_when_it_is_known_how_many(limited: System) -> None:
+async def test_tokens_are_reserved_exactly_and_settled_by_the_real_usage(limited: System) -> None:
     gate = asyncio.Event()
     limited.fake.play("thrifty", Answer(gate=gate, usage=(3, 2)))
     key = await key_with(limited, **LIMITS)
@@ -133,7 +133,7 @@ async def test_tokens_are_reserved_exactly_and_settled_when_it_is_known_how_many
     assert await remaining(limited, key) == 12 * COST - 12 * 5
 
 
-async def test_tokens_beyond_what_was_reserved_are_counted_too(limited: System) -> None:
+async def test_tokens_beyond_the_reservation_are_counted(limited: System) -> None:
     limited.fake.play("greedy", Answer(usage=(3, 12 * COST)))
     key = await key_with(limited, **LIMITS)
     await post(limited, key, "greedy")
@@ -143,7 +143,7 @@ async def test_tokens_beyond_what_was_reserved_are_counted_too(limited: System) 
     assert answer.headers["x-ratelimit-remaining-tokens"] == "0"
 
 
-async def test_tokens_of_an_answer_that_never_came_are_given_back(limited: System) -> None:
+async def test_tokens_of_a_failed_request_are_given_back(limited: System) -> None:
     limited.fake.play("refuses", Answer(status=400))
     key = await key_with(limited, **LIMITS)
     for _ in range(3):
@@ -152,7 +152,7 @@ async def test_tokens_of_an_answer_that_never_came_are_given_back(limited: Syste
     assert await remaining(limited, key) == 12 * COST
 
 
-async def test_a_budget_for_the_day(limited: System) -> None:
+async def test_a_daily_budget_refuses_further_requests(limited: System) -> None:
     key = await key_with(limited, tokens_per_day=3 * COST)
     limited.fake.play("whole", Answer(usage=(4, COST - 4)))
     answers = [await post(limited, key, "whole") for _ in range(4)]
@@ -161,7 +161,7 @@ async def test_a_budget_for_the_day(limited: System) -> None:
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
 
 
-async def test_what_no_limit_will_ever_leave_room_for_is_told_at_once(limited: System) -> None:
+async def test_a_request_above_the_whole_limit_is_invalid_at_once(limited: System) -> None:
     key = await key_with(limited, **LIMITS)
     answer = await post(limited, key, max_tokens=12 * COST)
     assert code_of(answer) == (422, "invalid_request")
@@ -176,7 +176,7 @@ async def test_what_no_limit_will_ever_leave_room_for_is_told_at_once(limited: S
     assert answer.status_code == 202
 
 
-async def test_the_same_request_again_costs_nothing(limited: System) -> None:
+async def test_a_repeated_request_is_charged_once(limited: System) -> None:
     key = await key_with(limited, requests_per_minute=1, concurrent_streams=1, tokens_per_minute=COST)
     tries = [post(limited, key, gateway=n % 2, once="the same") for n in range(50)]
     answers = await asyncio.gather(*tries)
@@ -184,7 +184,7 @@ async def test_the_same_request_again_costs_nothing(limited: System) -> None:
     assert len({a.json()["stream_id"] for a in answers}) == 1
 
 
-async def test_nobody_pays_for_another_and_keys_of_one_name_share(limited: System) -> None:
+async def test_keys_of_one_name_share_limits_and_others_do_not(limited: System) -> None:
     name = next(names)
     first = await make_key(limited, name, "--requests-per-minute", "2")
     second = await make_key(limited, name, "--requests-per-minute", "2")
@@ -204,7 +204,9 @@ async def test_reading_is_never_limited(limited: System) -> None:
         assert (await limited.http.get(limited.url + path, headers=bearer(key))).status_code == 200
 
 
-async def test_a_limit_for_all_with_a_crash_in_between(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_crash_frees_the_slots_of_its_streams_exactly_when_they_end(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     """The slots of a worker that was killed are free when its streams have ended, no sooner and no later."""
     options: dict[str, Any] = {"providers": ("openai",), "concurrent_streams": 3, "lease_s": 1}
     system = System(tmp_path_factory.mktemp("crash"), gateways=2, workers=2, **options)

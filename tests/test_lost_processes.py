@@ -35,7 +35,7 @@ async def redis_says(system: System, stream_id: str) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize("paused_after", [0, 1, 7, len(WORDS)])
-async def test_a_zombie_writes_nothing(start_system: StartSystem, paused_after: int) -> None:
+async def test_a_worker_that_lost_its_lease_writes_nothing(start_system: StartSystem, paused_after: int) -> None:
     """A worker is stopped for longer than its lease, at the start, in the middle and before the terminal event."""
     system = await start_system(gateways=1, workers=2, lease_s=1)
     gate = asyncio.Event()
@@ -65,7 +65,7 @@ async def test_a_zombie_writes_nothing(start_system: StartSystem, paused_after: 
     assert (await system.status(connection.stream_id))["text"] == text_of_call(2)
 
 
-async def test_three_attempts_and_no_more(start_system: StartSystem) -> None:
+async def test_a_stream_fails_after_three_attempts(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, lease_s=1)
     gate = asyncio.Event()
     system.fake.play("fatal", answers(gate, 3))
@@ -85,7 +85,7 @@ async def test_three_attempts_and_no_more(start_system: StartSystem) -> None:
     assert str(status["text"]).startswith("[3]")  # the partial is kept
 
 
-async def test_fail_rather_than_begin_anew(start_system: StartSystem) -> None:
+async def test_on_worker_lost_fail_ends_the_stream_instead_of_restarting(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=2, lease_s=1)
     gate = asyncio.Event()
     system.fake.play("no-restart", answers(gate, 3))
@@ -100,7 +100,7 @@ async def test_fail_rather_than_begin_anew(start_system: StartSystem) -> None:
     assert len(system.fake.calls) == 1
 
 
-async def test_a_worker_that_dies_before_the_first_token(start_system: StartSystem) -> None:
+async def test_a_worker_lost_before_the_first_token_is_replaced_without_a_reset(start_system: StartSystem) -> None:
     """Nobody has seen anything: the next attempt simply begins, also where a restart is not wanted."""
     system = await start_system(gateways=1, workers=2, lease_s=1)
     gate = asyncio.Event()
@@ -114,7 +114,7 @@ async def test_a_worker_that_dies_before_the_first_token(start_system: StartSyst
     assert not any(frame.data.get("reset") for frame in frames)
 
 
-async def test_a_worker_that_dies_between_the_last_token_and_the_end(start_system: StartSystem) -> None:
+async def test_a_worker_lost_before_the_end_is_replaced_with_a_reset(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=2, lease_s=1)
     gate = asyncio.Event()
     system.fake.play("late", answers(gate, len(WORDS)))
@@ -131,7 +131,7 @@ async def test_a_worker_that_dies_between_the_last_token_and_the_end(start_syste
 
 
 @pytest.mark.parametrize("how", ["refused", "cancelled"])
-async def test_a_later_attempt_without_output_keeps_the_partial(start_system: StartSystem, how: str) -> None:
+async def test_a_later_attempt_without_output_keeps_the_partial_text(start_system: StartSystem, how: str) -> None:
     """What readers have, what the status says and what a late joiner gets is the same."""
     system = await start_system(gateways=1, workers=2, lease_s=1)
     gate = asyncio.Event()
@@ -155,7 +155,7 @@ async def test_a_later_attempt_without_output_keeps_the_partial(start_system: St
         assert text_of(await late.rest()) == text
 
 
-async def test_a_gateway_that_dies(start_system: StartSystem) -> None:
+async def test_a_client_resumes_elsewhere_after_its_gateway_dies(start_system: StartSystem) -> None:
     system = await start_system()
     gate = asyncio.Event()
     system.fake.play("gateway-dies", answers(gate, 10))
@@ -168,7 +168,7 @@ async def test_a_gateway_that_dies(start_system: StartSystem) -> None:
     assert text_of(seen) == text_of_call(1)
 
 
-async def test_a_gateway_that_hangs_holds_nobody(start_system: StartSystem) -> None:
+async def test_a_gateway_that_hangs_does_not_hold_up_other_readers(start_system: StartSystem) -> None:
     """Its reader lease ends, and with it the window of the reader that it no longer serves."""
     system = await start_system(reader_lease_s=2, window=8, cap=32, max_event_bytes=256)
     words = [f"{i:06}" + "x" * 250 for i in range(600)]
@@ -186,7 +186,7 @@ async def test_a_gateway_that_hangs_holds_nobody(start_system: StartSystem) -> N
         reader.cut()
 
 
-async def test_nobody_picks_it_up(start_system: StartSystem) -> None:
+async def test_without_workers_a_stream_ends_by_queue_timeout(start_system: StartSystem) -> None:
     """Without any worker the gateways sweep: the stream ends all the same."""
     system = await start_system(lease_s=1, queue_timeout_s=2)
     for worker in system.workers:
@@ -199,7 +199,7 @@ async def test_nobody_picks_it_up(start_system: StartSystem) -> None:
     assert 'headrace_swept_streams_total{reason="queue_timeout"} 1.0' in metrics
 
 
-async def test_a_cancel_outlives_the_worker_that_it_was_for(start_system: StartSystem) -> None:
+async def test_a_cancel_outlives_its_worker(start_system: StartSystem) -> None:
     """It stands in the state alone when the worker is gone, and no other comes."""
     system = await start_system(gateways=1, workers=1, lease_s=1)
     system.fake.play("cancelled", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=3))
@@ -215,7 +215,7 @@ async def test_a_cancel_outlives_the_worker_that_it_was_for(start_system: StartS
     assert 'headrace_swept_streams_total{reason="cancelled"} 1.0' in metrics
 
 
-async def test_a_cancel_that_races_the_end(system: System) -> None:
+async def test_a_cancel_that_races_the_end_gives_one_ending(system: System) -> None:
     """Each stream has one ending, and everybody tells the same."""
     system.fake.play("race", Answer(deltas=WORDS[:5]))
 

@@ -109,7 +109,7 @@ async def _worker_of(system: System, worker_id: str) -> int:
     return [worker.pid for worker in system.workers].index(pid)
 
 
-async def test_any_gateway_tells_of_all_that_share_the_folder(busy: System) -> None:
+async def test_any_gateway_exports_the_metrics_of_all_processes_in_the_folder(busy: System) -> None:
     async def told() -> Metrics | None:
         metrics = await metrics_of(busy, gateway=1)
         return metrics if metrics.value("headrace_worker_slots") == 8 else None
@@ -139,7 +139,7 @@ async def test_any_gateway_tells_of_all_that_share_the_folder(busy: System) -> N
     assert metrics.value("headrace_build_info", version=VERSION) == 1
 
 
-async def test_a_worker_that_was_killed_is_not_counted_by_another(start_system: StartSystem, tmp_path: Path) -> None:
+async def test_a_killed_worker_disappears_from_the_metrics(start_system: StartSystem, tmp_path: Path) -> None:
     """On a port of the other's own, which tells of all that share the folder too."""
     (tmp_path / "metrics").mkdir()
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
@@ -168,7 +168,7 @@ async def test_a_worker_that_was_killed_is_not_counted_by_another(start_system: 
     await system.eventually(lambda: are(3))
 
 
-async def test_a_model_that_never_answered_has_no_label(busy: System) -> None:
+async def test_a_model_that_never_answered_gets_no_label(busy: System) -> None:
     metrics = await metrics_of(busy)
     assert metrics.values("gen_ai_client_operation_duration_seconds_count", "gen_ai_request_model") <= {
         *("known", "lost", "slow", "other"),
@@ -181,7 +181,7 @@ def queries_of_dashboard() -> list[str]:
     return [target["expr"] for panel in panels for target in panel.get("targets", [])]
 
 
-async def test_every_query_of_the_dashboard_has_something_to_show(busy: System, tmp_path: Path) -> None:
+async def test_every_query_of_the_dashboard_names_existing_series(busy: System, tmp_path: Path) -> None:
     metrics = await metrics_of(busy)
     queries = queries_of_dashboard()
     assert len(queries) > 30
@@ -195,7 +195,7 @@ async def test_every_query_of_the_dashboard_has_something_to_show(busy: System, 
     promtool("check", "rules", path)
 
 
-async def test_every_alert_asks_for_what_there_is(busy: System) -> None:
+async def test_every_alert_names_existing_series(busy: System) -> None:
     metrics = await metrics_of(busy)
     for rule in alerts():
         assert missing_in(rule["expr"], metrics) == [], rule["alert"]
@@ -222,7 +222,7 @@ def test_every_alert_has_an_entry_in_the_runbook() -> None:
         assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
 
 
-async def test_top_shows_it_in_a_terminal(busy: System) -> None:
+async def test_headrace_top_shows_the_processes(busy: System) -> None:
     async def top(*options: str) -> tuple[int | None, str]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "headrace", "top", "--once", *options),
@@ -241,4 +241,4 @@ async def test_top_shows_it_in_a_terminal(busy: System) -> None:
     assert re.search(r"slots in use +\d+/\d+ ", said)
     assert re.search(r"Redis +\d+ MB", said)
     code, said = await top("--url", "http://127.0.0.1:1")
-    assert (code, "does not answer" in said) == (1, True)
+    assert (code, "no response" in said) == (1, True)

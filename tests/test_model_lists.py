@@ -12,20 +12,20 @@ from workers.providers.registry import configured_providers
 
 
 @network
-async def test_offer_is_what_the_provider_lists(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_the_models_are_those_of_the_provider(fake: FakeProvider, make: Make, name: str) -> None:
     fake.models = ("b", "a")
     assert await make(name).list_models() == ModelList(("b", "a"))
 
 
 @network
-async def test_offer_is_what_the_operator_says_without_asking(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_configured_models_need_no_request(fake: FakeProvider, make: Make, name: str) -> None:
     fake.models = ("b", "a")
     assert await make(name, **{f"{name}_models": "c, d"}).list_models() == ModelList(("c", "d"))
 
 
 @network
 @pytest.mark.parametrize("trouble", ["empty", "status", "silent", "down"])
-async def test_offer_is_open_where_the_provider_cannot_say(
+async def test_any_model_is_accepted_if_the_provider_lists_none(
     fake: FakeProvider, make: Make, monkeypatch: pytest.MonkeyPatch, name: str, trouble: str
 ) -> None:
     provider = make(name)
@@ -42,7 +42,7 @@ async def test_offer_is_open_where_the_provider_cannot_say(
     assert await provider.list_models() == ModelList((), open=True)
 
 
-async def test_cancelling_an_offer_cancels_it(fake: FakeProvider, make: Make) -> None:
+async def test_listing_models_can_be_cancelled(fake: FakeProvider, make: Make) -> None:
     fake.list_gate = asyncio.Event()
     asking = asyncio.create_task(make("openai").list_models())
     await asyncio.sleep(0.05)
@@ -51,7 +51,7 @@ async def test_cancelling_an_offer_cancels_it(fake: FakeProvider, make: Make) ->
         await asking
 
 
-async def test_providers_are_those_that_the_environment_names(
+async def test_the_providers_are_those_in_the_environment(
     fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = {

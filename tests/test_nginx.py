@@ -98,7 +98,7 @@ def chat(model: str, prompt: str = "a secret-prompt", **body: object) -> tuple[s
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
-async def test_each_token_is_there_before_the_provider_says_the_next(
+async def test_each_token_arrives_before_the_provider_sends_the_next(
     behind: System, nginx: Nginx, version: str
 ) -> None:
     """What gathers in nginx would never come: the provider waits until the one before was read."""
@@ -118,7 +118,7 @@ async def test_each_token_is_there_before_the_provider_says_the_next(
         assert await process.wait() == 0
 
 
-async def test_a_reader_that_leaves_is_missed(behind: System, nginx: Nginx) -> None:
+async def test_a_disconnect_reaches_the_provider(behind: System, nginx: Nginx) -> None:
     """nginx tells the gateway, and the provider's connection is closed after the grace."""
     turnstile = Turnstile()
     await turnstile.allow(1)
@@ -270,7 +270,7 @@ def has(count: int) -> Callable[[Reader], bool]:
     return lambda reader: reader.text == "".join(WORDS[:count])
 
 
-async def test_ten_streams_of_one_origin_outlive_a_gateway_killed_and_one_drained(
+async def test_ten_streams_of_one_browser_survive_a_killed_and_a_drained_gateway(
     behind: System, nginx: Nginx, tab: Tab
 ) -> None:
     """All at once: over HTTP/1.1 a browser would open six. Each has every token once, in order, without a reset."""
@@ -305,7 +305,9 @@ async def test_ten_streams_of_one_origin_outlive_a_gateway_killed_and_one_draine
     assert len(behind.fake.calls) >= 10
 
 
-async def test_a_drained_gateway_never_looks_like_an_end_to_fetch(behind: System, nginx: Nginx, tab: Tab) -> None:
+async def test_a_drained_gateway_never_looks_like_a_complete_response_to_fetch(
+    behind: System, nginx: Nginx, tab: Tab
+) -> None:
     turnstile = Turnstile()
     behind.fake.play("fetched", Answer(deltas=WORDS, turnstile=turnstile))
     await turnstile.allow(10)
@@ -322,7 +324,7 @@ async def test_a_drained_gateway_never_looks_like_an_end_to_fetch(behind: System
         assert reader.breaks >= 1
 
 
-async def test_an_event_source_outlives_the_time_without_any_gateway(behind: System, nginx: Nginx, tab: Tab) -> None:
+async def test_an_event_source_survives_an_outage_of_all_gateways(behind: System, nginx: Nginx, tab: Tab) -> None:
     turnstile = Turnstile()
     behind.fake.play("alone", Answer(deltas=WORDS, turnstile=turnstile))
     await turnstile.allow(10)
@@ -375,7 +377,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_a_post_goes_twice_only_with_a_key(behind: System, failure: str) -> None:
+async def test_a_post_is_retried_only_with_an_idempotency_key(behind: System, failure: str) -> None:
     failing = FailingGateway(FAILURES[failure])
     good = f"server 127.0.0.1:{behind.gateways[0].port} backup max_fails=0;"
     async with failing.listening() as port, in_front_of(f"server 127.0.0.1:{port} max_fails=0;", good) as nginx:
@@ -419,7 +421,7 @@ async def test_a_post_goes_twice_only_with_a_key(behind: System, failure: str) -
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_only_an_event_source_is_broken_off_without_a_status(behind: System, failure: str) -> None:
+async def test_only_an_event_source_is_disconnected_without_a_status(behind: System, failure: str) -> None:
     failing = FailingGateway(FAILURES[failure])
     async with failing.listening() as port, in_front_of(port) as nginx:
         for version, exit_code in (("--http1.1", 52), ("--http2", 92)):
@@ -435,7 +437,7 @@ async def test_only_an_event_source_is_broken_off_without_a_status(behind: Syste
 FIELD = "X-A: " + "a" * 40_000
 
 
-async def test_limits_are_those_of_the_gateway_and_are_told(behind: System, nginx: Nginx) -> None:
+async def test_limits_and_their_errors_are_those_of_the_gateway(behind: System, nginx: Nginx) -> None:
     most = Settings(_env_file=None).max_body_bytes
     for version in ("--http1.1", "--http2"):
         for body, status, code in (
@@ -457,7 +459,7 @@ async def test_limits_are_those_of_the_gateway_and_are_told(behind: System, ngin
     assert (told.status, told.code) == (431, "headers_too_large")
 
 
-def test_numbers_fit_those_of_the_gateway() -> None:
+def test_sizes_and_timeouts_match_those_of_the_gateway() -> None:
     """Where they differ, nginx cuts what a gateway would have gone on with, or refuses in other words."""
     config = (CONFIG / "headrace.conf").read_text()
     settings = Settings(_env_file=None)
@@ -480,7 +482,7 @@ def test_numbers_fit_those_of_the_gateway() -> None:
     assert seconds("client_header_timeout") == settings.request_deadline_s
 
 
-async def test_headers_are_there_once(behind: System, nginx: Nginx) -> None:
+async def test_security_headers_appear_once(behind: System, nginx: Nginx) -> None:
     stream_id = (await curl(nginx, "/chat", *chat("echo"))).headers["x-stream-id"][0]
     paths = {"/": 200, "/v1/models": 200, f"/chat/stream/{stream_id}": 200, "/nowhere": 404, "/metrics": 404}
     for path, status in paths.items():
@@ -494,13 +496,13 @@ async def test_headers_are_there_once(behind: System, nginx: Nginx) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/readyz", "/healthz", "//metrics", "/%6detrics", "/page/../metrics"])
-async def test_what_is_for_those_inside_stays_there(nginx: Nginx, path: str) -> None:
+async def test_internal_paths_are_not_served(nginx: Nginx, path: str) -> None:
     told = await curl(nginx, path, "--path-as-is")
     assert (told.status, told.code) == (404, "not_found")
 
 
 @pytest.mark.parametrize("own", ["my-own.id", "", 'not one"', "x" * 65])
-async def test_its_line_and_the_gateways_have_one_id(behind: System, nginx: Nginx, own: str) -> None:
+async def test_the_log_lines_of_nginx_and_gateway_share_a_request_id(behind: System, nginx: Nginx, own: str) -> None:
     """The caller's own, where it is a plain word."""
     asked = await curl(nginx, "/v1/models", *(("-H", f"X-Request-Id: {own}") if own else ()))
     (request_id,) = asked.headers["x-request-id"]
@@ -515,7 +517,7 @@ async def test_its_line_and_the_gateways_have_one_id(behind: System, nginx: Ngin
     await behind.eventually(is_told)
 
 
-async def test_in_clear_nothing_is_served(nginx: Nginx) -> None:
+async def test_nothing_is_served_without_tls(nginx: Nginx) -> None:
     page = await curl(nginx, f"http://localhost:{nginx.clear_port}/")
     assert (page.status, page.headers["location"]) == (308, ["https://chat.example.com/"])
     for options in ((), ("-X", "POST")):
@@ -530,7 +532,7 @@ LAST = b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 REFUSED = re.compile(rb"not valid HTTP/1\.1|only HTTP/1\.1|Host: must|Transfer-Encoding: only|Upgrade: not")
 
 
-async def test_what_could_be_read_in_two_ways_is_read_in_one(behind: System, nginx: Nginx) -> None:
+async def test_an_ambiguous_request_is_read_in_one_way(behind: System, nginx: Nginx) -> None:
     """nginx refuses it and closes, or each request has an answer of its own. It hands on nothing that a gateway would
     read in another way, and little that a gateway refuses."""
 

@@ -117,7 +117,7 @@ async def test_a_trace_leads_from_the_request_to_the_provider(traced: System, co
     assert "error.type" not in attributes
 
 
-async def test_a_failure_has_its_type(traced: System, collector: Collector) -> None:
+async def test_the_spans_of_a_failure_have_its_type(traced: System, collector: Collector) -> None:
     traced.fake.play("fails", Answer(status=401))
     stream_id = await traced.post("fails")
     await traced.ended(stream_id)
@@ -262,7 +262,7 @@ async def test_no_log_and_no_trace_has_private_content(traced: System, collector
         assert secret.encode() not in seen, secret
 
 
-async def test_lines_are_text_with_log_format_text(start_system: StartSystem) -> None:
+async def test_log_format_text_writes_plain_lines(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, log_format="text")
     await system.ended(await system.post("echo", "one"))
     await system.eventually(lambda: _has(system.workers[0].log, "stream ended"))

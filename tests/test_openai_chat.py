@@ -45,7 +45,7 @@ def joined(chunks: list[ChatCompletionChunk]) -> str:
 
 
 @each_provider
-async def test_text(system: System, client: AsyncOpenAI, provider: str) -> None:
+async def test_text_streams_from_every_provider(system: System, client: AsyncOpenAI, provider: str) -> None:
     system.fake.play("text", Answer(deltas=WORDS, usage=(5, 7)))
     chunks = await chunks_of(client, f"{provider}/text", stream_options={"include_usage": True})
     assert joined(chunks) == TEXT
@@ -65,7 +65,9 @@ async def test_text(system: System, client: AsyncOpenAI, provider: str) -> None:
 
 
 @each_provider
-async def test_parallel_tools_and_their_results(system: System, client: AsyncOpenAI, provider: str) -> None:
+async def test_parallel_tool_calls_and_their_results_round_trip(
+    system: System, client: AsyncOpenAI, provider: str
+) -> None:
     tools: list[Any] = [
         {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("one", "two")
     ]
@@ -88,7 +90,7 @@ async def test_parallel_tools_and_their_results(system: System, client: AsyncOpe
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
-async def test_a_tool_without_parameters_has_arguments_all_the_same(
+async def test_a_call_of_a_tool_without_parameters_has_an_empty_object_as_arguments(
     system: System, client: AsyncOpenAI, provider: str
 ) -> None:
     """Anthropic spells nothing out where there are none."""
@@ -103,7 +105,9 @@ async def test_a_tool_without_parameters_has_arguments_all_the_same(
 
 
 @each_provider
-async def test_reasoning_and_a_schema(system: System, client: AsyncOpenAI, provider: str) -> None:
+async def test_reasoning_streams_and_json_is_parsed_by_its_schema(
+    system: System, client: AsyncOpenAI, provider: str
+) -> None:
     class Named(BaseModel):
         name: str
 
@@ -116,7 +120,7 @@ async def test_reasoning_and_a_schema(system: System, client: AsyncOpenAI, provi
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the SDK's own, of `parsed`
-async def test_what_was_parsed_goes_back_as_it_is(system: System, client: AsyncOpenAI) -> None:
+async def test_a_parsed_message_may_be_sent_back_unchanged(system: System, client: AsyncOpenAI) -> None:
     class Named(BaseModel):
         name: str
 
@@ -129,7 +133,7 @@ async def test_what_was_parsed_goes_back_as_it_is(system: System, client: AsyncO
     assert calls_of(system, "again")[-1].request["messages"][1] == {"role": "assistant", "content": '{"name": "x"}'}
 
 
-async def test_a_refusal_and_a_limit(system: System, client: AsyncOpenAI) -> None:
+async def test_a_refusal_a_content_filter_and_a_token_limit_end_as_such(system: System, client: AsyncOpenAI) -> None:
     class Named(BaseModel):
         name: str
 
@@ -156,7 +160,7 @@ async def test_a_refusal_and_a_limit(system: System, client: AsyncOpenAI) -> Non
         (429, openai.RateLimitError),
     ],
 )
-async def test_a_failure_before_the_first_word_has_its_status(
+async def test_a_failure_before_any_output_has_its_http_status(
     system: System, client: AsyncOpenAI, status: int, kind: type[openai.APIStatusError], stream: bool
 ) -> None:
     system.fake.play(f"fails-{status}", Answer(status=status, retry_after="3600"))
@@ -167,7 +171,7 @@ async def test_a_failure_before_the_first_word_has_its_status(
     assert should_retry == ("true" if status == 429 else "false")
 
 
-async def test_a_key_stands_for_its_failure_too(system: System, client: AsyncOpenAI) -> None:
+async def test_an_idempotency_key_repeats_the_failure_too(system: System, client: AsyncOpenAI) -> None:
     """So the SDK is not told to ask again: all that it would get is the same."""
     system.fake.play("keyed", Answer(status=429, retry_after="3600"), Answer(deltas=WORDS))
     asked: Any = {"model": "openai/keyed", "messages": USER, "extra_body": {"on_worker_lost": "fail"}}
@@ -179,7 +183,7 @@ async def test_a_key_stands_for_its_failure_too(system: System, client: AsyncOpe
         assert "retry-after" not in caught.value.response.headers
 
 
-async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: System, client: AsyncOpenAI) -> None:
+async def test_a_failure_after_output_is_raised_in_the_stream(system: System, client: AsyncOpenAI) -> None:
     system.fake.play("breaks", Answer(deltas=WORDS[:2], end="truncate"))
     stream = await client.chat.completions.create(model="openai/breaks", messages=USER, stream=True)
     seen: list[ChatCompletionChunk] = []
@@ -210,7 +214,9 @@ async def test_a_failure_after_the_first_word_is_raised_in_the_stream(system: Sy
         ({"model": "m", "messages": [{"role": "user"}]}, "messages", "content is missing"),
     ],
 )
-async def test_bad_input_is_named_in_their_form(system: System, body: Any, param: str, says: str) -> None:
+async def test_invalid_input_is_named_in_openais_error_format(
+    system: System, body: Any, param: str, says: str
+) -> None:
     answer = await system.http.post(f"{system.url}/v1/chat/completions", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
@@ -225,7 +231,7 @@ async def test_an_unknown_model_is_not_found(client: AsyncOpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-async def test_every_part_that_the_sdk_knows(system: System, client: AsyncOpenAI) -> None:
+async def test_every_content_part_of_the_sdk_reaches_the_provider(system: System, client: AsyncOpenAI) -> None:
     system.fake.play("parts", Answer(deltas=WORDS))
     image = {"url": "https://example.com/x.png", "detail": "original"}
     messages: list[Any] = [
@@ -244,12 +250,12 @@ async def test_every_part_that_the_sdk_knows(system: System, client: AsyncOpenAI
     ]
 
 
-async def test_what_is_passed_over_is_told(client: AsyncOpenAI) -> None:
+async def test_dropped_fields_are_listed_in_a_header(client: AsyncOpenAI) -> None:
     raw = await client.chat.completions.with_raw_response.create(model="demo/demo", messages=USER, user="u", seed=1)
     assert raw.headers["x-headrace-ignored"] == "seed, user"
 
 
-async def test_leaving_cancels_the_providers_call(system: System, client: AsyncOpenAI) -> None:
+async def test_disconnecting_cancels_the_providers_call(system: System, client: AsyncOpenAI) -> None:
     gate = asyncio.Event()
     system.fake.play("left", Answer(deltas=WORDS, gate=gate, gate_after=2))
     stream = await client.chat.completions.create(model="openai/left", messages=USER, stream=True)
@@ -266,7 +272,7 @@ async def test_leaving_cancels_the_providers_call(system: System, client: AsyncO
     await calls_of(system, "held")[-1].wait_closed()
 
 
-async def test_a_retry_of_the_sdk_is_not_paid_for_twice(start_system: StartSystem) -> None:
+async def test_a_retry_of_the_sdk_starts_no_second_generation(start_system: StartSystem) -> None:
     """The gateway dies while the SDK waits for the first word; its retry finds the same answer."""
     system = await start_system(gateways=1, workers=1)
     gate = asyncio.Event()
@@ -282,7 +288,7 @@ async def test_a_retry_of_the_sdk_is_not_paid_for_twice(start_system: StartSyste
     assert len(calls_of(system, "once")) == 1
 
 
-async def test_a_model_is_found_by_its_name(system: System, client: AsyncOpenAI) -> None:
+async def test_models_are_listed_and_retrieved_by_name(system: System, client: AsyncOpenAI) -> None:
     found = await client.models.retrieve("demo/demo")
     assert (found.id, found.owned_by) == ("demo/demo", "demo")
     assert found in [model async for model in client.models.list()]
@@ -290,7 +296,9 @@ async def test_a_model_is_found_by_its_name(system: System, client: AsyncOpenAI)
         await client.models.retrieve("demo/none")
 
 
-async def test_the_same_words_twice_are_two_answers(system: System, client: AsyncOpenAI) -> None:
+async def test_the_same_prompt_twice_gives_two_answers_and_one_with_the_same_key(
+    system: System, client: AsyncOpenAI
+) -> None:
     system.fake.play("twice", Answer(deltas=lambda number: [f"call {number}"]))
     first, second = [joined(await chunks_of(client, "openai/twice")) for _ in range(2)]
     assert first != second
@@ -301,7 +309,7 @@ async def test_the_same_words_twice_are_two_answers(system: System, client: Asyn
     assert keyed[0] == keyed[1]
 
 
-async def test_a_retry_of_what_was_refused_is_no_earlier_answer(start_system: StartSystem) -> None:
+async def test_a_retry_after_a_refusal_does_not_return_an_earlier_answer(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, concurrent_streams=1)
     system.fake.play("again", Answer(deltas=lambda number: [f"call {number}"]))
     system.fake.play("hangs", Answer(end="hang"))
@@ -321,7 +329,7 @@ async def test_a_retry_of_what_was_refused_is_no_earlier_answer(start_system: St
     assert (await post(1)).json()["id"] == retried.json()["id"]
 
 
-async def test_a_stream_can_be_gone_on_with_in_the_native_way(system: System, client: AsyncOpenAI) -> None:
+async def test_a_stream_can_be_resumed_over_the_native_api(system: System, client: AsyncOpenAI) -> None:
     gate = asyncio.Event()
     system.fake.play("resumed", Answer(deltas=WORDS, gate=gate, gate_after=2))
     extra = {"on_disconnect": "continue"}
@@ -336,7 +344,7 @@ async def test_a_stream_can_be_gone_on_with_in_the_native_way(system: System, cl
         assert text_of(await connection.rest()) == TEXT
 
 
-async def test_a_gateway_that_leaves_lets_them_finish(start_system: StartSystem) -> None:
+async def test_a_draining_gateway_lets_streams_that_cannot_resume_finish(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1)
     gate = asyncio.Event()
     system.fake.play("drained", Answer(deltas=WORDS, gate=gate, gate_after=2))
@@ -359,7 +367,7 @@ async def test_a_gateway_that_leaves_lets_them_finish(start_system: StartSystem)
     assert await system.gateways[0].wait() == 0
 
 
-async def test_a_lost_worker_before_the_first_word_is_not_seen_and_after_it_is_an_error(
+async def test_a_lost_worker_is_invisible_before_output_and_an_error_after_it(
     start_system: StartSystem,
 ) -> None:
     system = await start_system(gateways=1, workers=1, lease_s=1)
@@ -382,7 +390,7 @@ async def test_a_lost_worker_before_the_first_word_is_not_seen_and_after_it_is_a
         assert caught.value.code == "worker_lost"
 
 
-async def test_limits_are_theirs_too(start_system: StartSystem) -> None:
+async def test_rate_limits_have_the_headers_and_errors_of_the_sdk(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, requests_per_minute=1)
     async with openai_client(system) as client:
         raw = await client.chat.completions.with_raw_response.create(model="demo/demo", messages=USER)
@@ -393,7 +401,7 @@ async def test_limits_are_theirs_too(start_system: StartSystem) -> None:
     assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
 
 
-async def test_a_slow_answer_outlives_the_clients_patience_for_silence(start_system: StartSystem) -> None:
+async def test_heartbeats_keep_a_slow_answer_below_the_clients_read_timeout(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, heartbeat_s=0.2)
     system.fake.play("slow", Answer(deltas=WORDS, delay_s=1.5))
     async with openai_client(system, timeout=1) as client:

@@ -57,7 +57,7 @@ def plain(seen: list[Any]) -> list[Any]:
 
 
 @each_provider
-async def test_text(system: System, client: Any, provider: str) -> None:
+async def test_text_streams_from_every_provider(system: System, client: Any, provider: str) -> None:
     system.fake.play("r-text", Answer(deltas=WORDS, usage=(5, 7)))
     seen = await ask(client, f"{provider}/r-text")
     assert [event.type for event in seen[:2]] == ["response.created", "response.in_progress"]
@@ -73,7 +73,7 @@ async def test_text(system: System, client: Any, provider: str) -> None:
 
 
 @each_provider
-async def test_tools_reasoning_and_a_schema(system: System, client: Any, provider: str) -> None:
+async def test_tool_calls_reasoning_and_a_schema_round_trip(system: System, client: Any, provider: str) -> None:
     class Named(BaseModel):
         name: str
 
@@ -103,14 +103,14 @@ async def test_tools_reasoning_and_a_schema(system: System, client: Any, provide
     assert parsed.output_parsed == Named(name="x")
 
 
-async def test_every_effort_that_the_sdk_knows(system: System, client: Any) -> None:
+async def test_every_reasoning_effort_of_the_sdk_reaches_the_provider(system: System, client: Any) -> None:
     system.fake.play("r-effort", Answer(deltas=WORDS))
     for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max"):
         await client.responses.create(model="openai/r-effort", input="hi", reasoning={"effort": effort})
         assert calls_of(system, "r-effort")[-1].request["reasoning_effort"] == effort
 
 
-async def test_every_replay_is_the_same_from_any_number(system: System, client: Any) -> None:
+async def test_a_replay_is_identical_from_any_sequence_number(system: System, client: Any) -> None:
     calls = [ToolCall("a", "one", ("{}",)), ToolCall("b", "two", ('{"y"', ":1}"))]
     system.fake.play("r-all", Answer(reasoning=("hm",), deltas=WORDS, tools=calls, delay_s=0.01))
     tools: list[Any] = [
@@ -129,7 +129,7 @@ async def test_every_replay_is_the_same_from_any_number(system: System, client: 
     assert (await client.responses.retrieve(response_id)).output_text == TEXT
 
 
-async def test_in_the_background_it_goes_on_and_is_polled_cancelled_and_deleted(system: System, client: Any) -> None:
+async def test_a_background_response_can_be_polled_resumed_cancelled_and_deleted(system: System, client: Any) -> None:
     gate = asyncio.Event()
     system.fake.play("r-back", Answer(deltas=WORDS, gate=gate, gate_after=2))
     queued = await client.responses.create(model="openai/r-back", input="hi", background=True)
@@ -168,7 +168,7 @@ async def test_in_the_background_it_goes_on_and_is_polled_cancelled_and_deleted(
             await client.with_options(max_retries=30).responses.retrieve(unknown)
 
 
-async def test_without_background_leaving_is_a_cancel(system: System, client: Any) -> None:
+async def test_disconnecting_cancels_a_response_that_is_not_in_the_background(system: System, client: Any) -> None:
     gate = asyncio.Event()
     system.fake.play("r-left", Answer(deltas=WORDS, gate=gate, gate_after=2))
     stream = await client.responses.create(model="openai/r-left", input="hi", stream=True)
@@ -178,7 +178,7 @@ async def test_without_background_leaving_is_a_cancel(system: System, client: An
     await calls_of(system, "r-left")[-1].wait_closed()
 
 
-async def test_how_an_answer_ends(system: System, client: Any) -> None:
+async def test_limits_refusals_and_failures_end_as_such(system: System, client: Any) -> None:
     system.fake.play("r-short", Answer(deltas=WORDS, finish_reason="length"))
     last = (await ask(client, "openai/r-short", max_output_tokens=16))[-1]
     assert (last.type, last.response.incomplete_details.reason) == ("response.incomplete", "max_output_tokens")
@@ -196,14 +196,14 @@ async def test_how_an_answer_ends(system: System, client: Any) -> None:
     assert (seen[-1].type, text_of(seen)) == ("response.failed", "".join(WORDS[:2]))
 
 
-async def test_a_failure_that_may_pass_is_told_as_one(system: System, client: Any) -> None:
+async def test_the_sdk_retries_a_retryable_failure_by_itself(system: System, client: Any) -> None:
     """Without a stream the status is held until the end, and the SDK asks again by itself."""
     system.fake.play("r-busy", Answer(status=429, retry_after="1"), Answer(status=429), Answer(deltas=WORDS))
     answer = await client.with_options(max_retries=2).responses.create(model="openai/r-busy", input="hi")
     assert answer.output_text == TEXT
 
 
-async def test_what_is_deleted_while_it_is_waited_for_is_no_answer(system: System, client: Any) -> None:
+async def test_a_response_deleted_while_its_client_waits_is_gone(system: System, client: Any) -> None:
     system.fake.play("r-deleted", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=2))
     asked: dict[str, Any] = {"model": "openai/r-deleted", "input": "hi", "extra_body": {"on_worker_lost": "fail"}}
     asked["extra_headers"] = {"Idempotency-Key": "r-deleted"}
@@ -226,13 +226,15 @@ async def test_what_is_deleted_while_it_is_waited_for_is_no_answer(system: Syste
         ({"input": "hi", "background": "yes"}, "background: must be true or false"),
     ],
 )
-async def test_bad_input_is_named_in_their_form(system: System, body: dict[str, Any], says: str) -> None:
+async def test_invalid_input_is_named_in_openais_error_format(
+    system: System, body: dict[str, Any], says: str
+) -> None:
     answer = await system.http.post(f"{system.url}/v1/responses", json={"model": "demo/demo"} | body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     assert says in answer.json()["error"]["message"]
 
 
-async def test_a_lost_worker_a_killed_and_a_draining_gateway(start_system: StartSystem) -> None:
+async def test_a_stream_resumes_elsewhere_after_its_gateway_is_killed_or_drains(start_system: StartSystem) -> None:
     """The client goes on from the number it has, elsewhere, and ends up with every event once."""
     system = await start_system(gateways=2, workers=1)
     gates = [asyncio.Event(), asyncio.Event()]
@@ -259,7 +261,7 @@ async def test_a_lost_worker_a_killed_and_a_draining_gateway(start_system: Start
         await system.ready()
 
 
-async def test_after_a_lost_worker_no_reader_goes_on_with_another_answer(start_system: StartSystem) -> None:
+async def test_after_a_lost_worker_no_client_continues_with_another_answer(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, lease_s=1)
     first, second = ([f"{name}{n} " for n in range(8)] for name in "ab")
     gate = asyncio.Event()
@@ -280,7 +282,7 @@ async def test_after_a_lost_worker_no_reader_goes_on_with_another_answer(start_s
     assert seen[-1].response.error.code == "worker_lost"
 
 
-async def test_a_response_goes_on_from_an_earlier_one(system: System, client: Any) -> None:
+async def test_a_response_continues_an_earlier_one(system: System, client: Any) -> None:
     tool: Any = {"type": "function", "name": "look", "parameters": {"type": "object"}}
     system.fake.play("r-first", Answer(deltas=(), tools=[ToolCall("c1", "look", ('{"x": 1}',))]))
     system.fake.play("r-second", Answer(deltas=WORDS))
@@ -304,7 +306,7 @@ async def test_a_response_goes_on_from_an_earlier_one(system: System, client: An
     assert calls_of(system, "r-second")[0].request["system"] == "Be kind."
 
 
-async def test_what_cannot_be_gone_on_from_is_named(system: System, client: Any) -> None:
+async def test_a_previous_response_that_cannot_be_continued_is_named(system: System, client: Any) -> None:
     gate = asyncio.Event()
     system.fake.play("r-unstored", Answer(deltas=WORDS))
     system.fake.play("r-running", Answer(deltas=WORDS, gate=gate))
@@ -328,7 +330,7 @@ async def test_what_cannot_be_gone_on_from_is_named(system: System, client: Any)
     assert (await client.responses.retrieve(running.id)).background
 
 
-async def test_what_was_said_may_be_named_by_the_ids_of_its_items(system: System) -> None:
+async def test_earlier_items_may_be_referenced_by_their_ids(system: System) -> None:
     """As `streamText` does in every step and turn after the first."""
     looks = Answer(reasoning=("hm",), deltas=("I look. ",), tools=[ToolCall("c1", "look", ("{}",))])
     system.fake.play("r-turns", looks, Answer(deltas=WORDS), Answer(deltas=("bye",)))

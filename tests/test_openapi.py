@@ -69,7 +69,7 @@ async def describe(system: System) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-async def test_a_gateway_does_what_its_description_says(start_system: StartSystem, tmp_path: Path) -> None:
+async def test_a_gateway_behaves_as_its_description_says(start_system: StartSystem, tmp_path: Path) -> None:
     """Requests that fit it and requests that do not, alone and in chains (what ``POST`` made is read, cancelled,
     deleted, read again), as two users and as nobody. Streams do not hold it up: each is cut after some events, as
     ``max-stream-events`` says, and those are held against ``itemSchema``."""
@@ -123,7 +123,7 @@ def test_no_message_or_description_for_clients_names_our_operation() -> None:
     assert not [text for text in texts if re.search(r"HEADRACE_|Redis|[Ww]orker|gateway|/", text)]
 
 
-async def test_the_description_hangs_together(system: System) -> None:
+async def test_every_reference_in_the_description_resolves(system: System) -> None:
     description = await describe(system)
 
     def look(node: Any) -> None:
@@ -153,7 +153,7 @@ async def test_the_description_and_the_health_check_have_the_version(system: Sys
     assert health.json() == {"status": "ok", "version": VERSION}
 
 
-async def test_who_has_to_show_who_he_is(system: System) -> None:
+async def test_security_requirements_are_described(system: System) -> None:
     """Here nobody; a ticket that is shown must be good all the same."""
     described = operations(await describe(system))
     assert described["POST /chat"]["security"] == [{}]
@@ -161,7 +161,7 @@ async def test_who_has_to_show_who_he_is(system: System) -> None:
 
 
 @pytest.mark.parametrize("name", examples.CHAT)
-async def test_an_example_can_be_sent_as_it_is(system: System, name: str) -> None:
+async def test_an_example_can_be_sent_unchanged(system: System, name: str) -> None:
     answer = await system.http.post(f"{system.url}/chat", json=examples.CHAT[name])
     assert answer.status_code == 202, answer.text
     ended = await system.ended(answer.json()["stream_id"])

@@ -63,7 +63,7 @@ def whats(stream: dict[str, Any]) -> list[str]:
 # --- what it tells
 
 
-async def test_a_stream_is_told_of_from_its_creation_to_its_end(system: System) -> None:
+async def test_a_timeline_shows_a_stream_from_creation_to_end(system: System) -> None:
     """Who comes back and who cancels stands there too; what was asked and answered does not."""
     system.fake.play("told", HELD)
     stream_id = await system.post("told", "canary-prompt", metadata={"m": "canary-metadata"})
@@ -120,7 +120,7 @@ async def test_a_failure_is_counted_with_its_reason(system: System) -> None:
     assert (await timeline(system, stream_id))["error"]["code"] == "provider_auth"
 
 
-async def test_a_timeline_tells_who_failed_and_who_was_asked_instead(impatient: System) -> None:
+async def test_a_timeline_shows_failed_providers_and_fallbacks(impatient: System) -> None:
     impatient.fake.play("told-passes", Answer(status=503), Answer(deltas=("said",)))
     asked_again = await impatient.post("told-passes")
     await impatient.ended(asked_again)
@@ -133,7 +133,7 @@ async def test_a_timeline_tells_who_failed_and_who_was_asked_instead(impatient: 
         assert told["timeline"][2]["detail"] == failure
 
 
-async def test_what_was_deleted_is_in_no_list(system: System) -> None:
+async def test_a_deleted_stream_is_in_no_list(system: System) -> None:
     system.fake.play("fails", Answer(status=401))
     stream_id = await system.post("fails")
     await system.ended(stream_id)
@@ -146,7 +146,7 @@ async def test_what_was_deleted_is_in_no_list(system: System) -> None:
     await system.eventually(is_gone)
 
 
-async def test_of_many_streams_it_shows_some_and_counts_all(system: System) -> None:
+async def test_the_overview_lists_some_streams_and_counts_all(system: System) -> None:
     system.fake.play("held", Answer(end="hang"))
     ids = await asyncio.gather(*(system.post("held") for _ in range(MOST_LIVE + 20)))
 
@@ -165,7 +165,7 @@ async def test_of_many_streams_it_shows_some_and_counts_all(system: System) -> N
 # --- who may see it
 
 
-async def test_it_takes_a_scope_that_no_key_has_unless_it_is_named(guarded: System) -> None:
+async def test_the_ops_api_requires_the_scope_admin(guarded: System) -> None:
     guarded.fake.play("told", HELD)
     alice = await make_key(guarded, "alice")
     mine = (await guarded.http.post(f"{guarded.url}/chat", json=_ask("told"), headers=bearer(alice))).json()
@@ -196,7 +196,7 @@ async def test_it_takes_a_scope_that_no_key_has_unless_it_is_named(guarded: Syst
     await guarded.eventually(lambda: guarded.field(stream_id, "ended"))
 
 
-async def test_who_waits_is_told_and_in_which_place(guarded: System) -> None:
+async def test_a_timeline_shows_the_queue_position(guarded: System) -> None:
     guarded.fake.play("held", Answer(end="hang"))
     admin = bearer(token("somebody", scope="admin"))
     ids = [await guarded.post("held") for _ in range(2)]
@@ -228,13 +228,15 @@ async def test_who_waits_is_told_and_in_which_place(guarded: System) -> None:
         {"Via": "1.1 p"},
     ],
 )
-async def test_where_nobody_is_asked_it_is_for_this_machine_alone(system: System, headers: dict[str, str]) -> None:
+async def test_without_authentication_the_page_is_only_for_the_same_machine(
+    system: System, headers: dict[str, str]
+) -> None:
     answer = await system.http.get(f"{system.url}/ops/overview", headers=headers)
     assert answer.status_code == 403
     assert "from the same machine" in answer.json()["error"]["message"]
 
 
-async def test_a_lost_worker_and_who_took_over_are_told(guarded: System) -> None:
+async def test_a_timeline_shows_a_takeover(guarded: System) -> None:
     """Last here: its worker is another one afterwards."""
     guarded.fake.play("told", HELD)
     stream_id = await guarded.post("told")
@@ -299,7 +301,7 @@ async def page() -> AsyncIterator[OpsPage]:
         await asyncio.to_thread(stack.close)
 
 
-async def test_an_operator_sees_a_stream_opens_it_and_ends_it(page: OpsPage, system: System) -> None:
+async def test_an_operator_opens_and_cancels_a_stream_by_keyboard(page: OpsPage, system: System) -> None:
     """By the keyboard alone."""
     system.fake.play("told", HELD)
     stream_id = await system.post("told", "canary-prompt")
@@ -323,7 +325,7 @@ async def test_an_operator_sees_a_stream_opens_it_and_ends_it(page: OpsPage, sys
     assert [line["message"] for line in log if line["level"] == "SEVERE"] == []
 
 
-async def test_a_key_without_the_scope_is_refused_with_a_word(page: OpsPage, guarded: System) -> None:
+async def test_a_key_without_the_scope_is_refused_with_a_message(page: OpsPage, guarded: System) -> None:
     """And after it is forgotten, one that has it is taken."""
     await page.open(f"{guarded.url}/ops")
     await page.until("#login-title", "requires an API key")

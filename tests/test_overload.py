@@ -31,7 +31,7 @@ async def queued(system: System, who: str, prompt: str) -> str:
     return stream_id
 
 
-async def test_so_many_may_wait_and_not_one_more(start_system: StartSystem) -> None:
+async def test_requests_beyond_the_queue_depth_are_refused(start_system: StartSystem) -> None:
     system = await start_system(workers=1, concurrency=2, queue_depth=7)
     gate = await gated(system, "gated", running=2)
     posts = [system.http.post(f"{system.gateways[n % 2].url}/chat", json=ask("gated")) for n in range(60)]
@@ -53,7 +53,7 @@ async def test_so_many_may_wait_and_not_one_more(start_system: StartSystem) -> N
     assert await system.post("gated")
 
 
-async def test_one_who_queues_much_is_in_nobodys_way(start_system: StartSystem) -> None:
+async def test_a_principal_that_queues_much_does_not_delay_others(start_system: StartSystem) -> None:
     system = await start_system(workers=1, concurrency=1, auth="jwt", credentials=boot_credentials(), **JWT_SETTINGS)
     gate = await gated(system, "gated", running=1)
     for n in range(40):
@@ -69,7 +69,7 @@ async def test_one_who_queues_much_is_in_nobodys_way(start_system: StartSystem) 
     assert [p for p in order if p.startswith("many")] == [f"many {n}" for n in range(40)]
 
 
-async def test_who_waits_is_told_where_and_again_when_that_changes(start_system: StartSystem) -> None:
+async def test_a_waiting_client_gets_its_queue_position_and_every_change(start_system: StartSystem) -> None:
     system = await start_system(workers=1, concurrency=1, gateways=2)
     gate = await gated(system, "gated", running=1)
     waiting = [await system.post("gated", str(n)) for n in range(4)]
@@ -96,7 +96,7 @@ async def test_who_waits_is_told_where_and_again_when_that_changes(start_system:
     assert (await system.status(last))["position"] is None
 
 
-async def test_a_provider_has_so_many_streams_at_once(start_system: StartSystem) -> None:
+async def test_a_provider_gets_no_more_streams_than_its_concurrency_limit(start_system: StartSystem) -> None:
     """Over all workers; others are not kept waiting by it."""
     system = await start_system(
         workers=2, concurrency=20, lease_s=1, provider_streams='{"openai": 3}', providers=PROVIDERS
@@ -148,7 +148,7 @@ async def test_a_provider_has_so_many_streams_at_once(start_system: StartSystem)
     assert await system.keys_without_expiry() == []
 
 
-async def test_ids_in_the_queue_are_not_needed_for_it_to_go_on(start_system: StartSystem) -> None:
+async def test_waiting_streams_survive_the_loss_of_the_queue(start_system: StartSystem) -> None:
     """What waits is found again where the queue itself was lost."""
     system = await start_system(workers=1, concurrency=1, lease_s=1)
     gate = await gated(system, "gated", running=1)
@@ -160,7 +160,7 @@ async def test_ids_in_the_queue_are_not_needed_for_it_to_go_on(start_system: Sta
         assert (await system.ended(stream_id, timeout_s=30))["text"] == "one two"
 
 
-async def test_a_stream_that_waits_is_read_by_post_too(start_system: StartSystem) -> None:
+async def test_a_waiting_stream_is_read_by_post_too(start_system: StartSystem) -> None:
     system = await start_system(workers=1, concurrency=1)
     gate = await gated(system, "gated", running=1)
     async with await open_sse("POST", f"{system.url}/chat/stream", json=ask("gated")) as connection:
@@ -169,7 +169,7 @@ async def test_a_stream_that_waits_is_read_by_post_too(start_system: StartSystem
         assert text_of(await connection.rest()) == "one two"
 
 
-async def test_who_cancels_while_parked_is_in_nobodys_way(start_system: StartSystem) -> None:
+async def test_cancelled_parked_streams_do_not_delay_others(start_system: StartSystem) -> None:
     system = await start_system(workers=1, concurrency=20, provider_streams='{"openai": 1}')
     gate = await gated(system, "gated", running=1)
     given_up = [await system.post("gated", str(n)) for n in range(12)]
@@ -191,7 +191,7 @@ async def test_who_cancels_while_parked_is_in_nobodys_way(start_system: StartSys
     assert (await system.ended(last))["text"] == "one two"
 
 
-async def test_who_is_parked_for_a_moment_is_not_forgotten(start_system: StartSystem) -> None:
+async def test_a_stream_parked_while_a_slot_frees_is_not_forgotten(start_system: StartSystem) -> None:
     """There is room again before the worker that parked the stream, far from Redis, has done with its job."""
     system = await start_system(workers=1, gateways=1, concurrency=1, provider_streams='{"openai": 1}')
     link = Proxy()

@@ -64,7 +64,7 @@ async def restart(system: System, **settings: str) -> None:
     await system.ready()
 
 
-async def test_nothing_of_a_conversation_can_be_read_in_redis(start_system: StartSystem) -> None:
+async def test_no_content_of_a_conversation_is_readable_in_redis(start_system: StartSystem) -> None:
     """Not while it waits, while it runs, after its worker was lost, after Redis was, nor after the end."""
     system = await start_system(gateways=2, workers=1, concurrency=1, lease_s=1, content_keys=FIRST)
     gate = asyncio.Event()
@@ -92,7 +92,7 @@ async def test_nothing_of_a_conversation_can_be_read_in_redis(start_system: Star
     assert await canaries(system) == set()
 
 
-async def test_a_redis_that_forgot_is_healed_sealed(start_system: StartSystem) -> None:
+async def test_a_stream_is_restored_sealed_after_a_flush(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, lease_s=1, content_keys=FIRST)
     gate = asyncio.Event()
     system.fake.play("told", Answer(deltas=WORDS, gate=gate, gate_after=20))
@@ -113,7 +113,7 @@ async def test_a_redis_that_forgot_is_healed_sealed(start_system: StartSystem) -
     assert await canaries(system) == set()
 
 
-async def test_keys_are_introduced_changed_and_dropped_without_losing_an_answer(start_system: StartSystem) -> None:
+async def test_content_keys_are_added_rotated_and_removed_without_losing_an_answer(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1)
     system.fake.play("told", Answer(deltas=WORDS))
     plain = await post(system)
@@ -137,7 +137,7 @@ async def test_keys_are_introduced_changed_and_dropped_without_losing_an_answer(
     assert (await system.status(first))["text"] == ANSWER
 
 
-async def test_a_worker_without_the_key_ends_what_it_cannot_read(start_system: StartSystem) -> None:
+async def test_a_worker_without_the_key_fails_streams_that_it_cannot_read(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, concurrency=1, content_keys=FIRST)
     system.fake.play("held", Answer(end="hang"))
     await system.post("held")
@@ -150,7 +150,7 @@ async def test_a_worker_without_the_key_ends_what_it_cannot_read(start_system: S
 
 
 @pytest.mark.parametrize("keys", ["short", FIRST[:-1], f"{FIRST},{'zz' * 32}", f"{FIRST}{SECOND}"])
-def test_a_wrong_key_stops_the_start_and_is_not_told(keys: str) -> None:
+def test_an_invalid_key_stops_the_start_and_is_not_shown(keys: str) -> None:
     environment = os.environ | {"HEADRACE_CONTENT_KEYS": keys, "HEADRACE_REDIS_URL": "redis://127.0.0.1:1/0"}
     left = subprocess.run(
         [sys.executable, "-m", "headrace", "worker"],
@@ -167,7 +167,7 @@ def test_a_wrong_key_stops_the_start_and_is_not_told(keys: str) -> None:
     assert not any(key in left.stderr + left.stdout for key in keys.split(","))
 
 
-def test_what_is_sealed_opens_in_its_own_stream_unchanged_and_nowhere_else() -> None:
+def test_sealed_content_opens_only_unchanged_and_in_its_own_stream() -> None:
     sealing = Sealing([bytes.fromhex(FIRST), bytes.fromhex(SECOND)])
     sealed = sealing.seal("a-stream", b"token {}")
     assert is_sealed(sealed)
@@ -187,7 +187,7 @@ def test_what_is_sealed_opens_in_its_own_stream_unchanged_and_nowhere_else() -> 
     assert Sealing([]).seal("a-stream", b"token {}") == b"token {}"
 
 
-async def test_delete_leaves_nothing_but_that_there_was_one(start_system: StartSystem) -> None:
+async def test_delete_leaves_only_a_tombstone(start_system: StartSystem) -> None:
     """Of a stream that ended, one that runs, and one that waits: no content, no id in any list, no log line."""
     system = await start_system(gateways=1, workers=1, concurrency=1, requests_per_minute=100)
     call = ToolCall("c", "tool", ('{"a": "canary-tool"}',))

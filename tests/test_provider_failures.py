@@ -61,7 +61,7 @@ async def test_a_refused_connection_names_the_host_and_the_variable(
 
 
 @network
-async def test_an_error_within_the_stream(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_an_error_within_the_stream_is_retryable(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(deltas=["a"], end="error_in_band"))
     error = await failure(make(name), ask("m"))
     assert (error.code, error.retryable) == ("provider_unavailable", True)
@@ -108,7 +108,7 @@ async def test_a_refused_key_names_the_variable_to_check(fake: FakeProvider, mak
     "body",
     [b"event: x\ndata: {nonsense\n\n", b'event: x\ndata: 1\n\n{"message": 1}\n', b"event: x\ndata: []\n\n[]\n"],
 )
-async def test_what_is_not_the_protocol_is_said_to_be_so(make: Make, name: str, body: bytes) -> None:
+async def test_a_response_outside_the_protocol_is_a_protocol_error(make: Make, name: str, body: bytes) -> None:
     async with answering(body) as url:
         provider = make(name, OPENAI_BASE_URL=url, ANTHROPIC_BASE_URL=url, OLLAMA_HOST=url)
         error = await failure(provider, ask("m"))
@@ -125,7 +125,7 @@ async def test_what_is_not_the_protocol_is_said_to_be_so(make: Make, name: str, 
         ("overloaded_error", "provider_unavailable"),
     ],
 )
-def test_errors_within_a_stream_are_told_by_their_kind(kind: str, code: str) -> None:
+def test_an_error_within_a_stream_is_classified_by_its_type(kind: str, code: str) -> None:
     class APIError(Exception):
         type = kind
 
@@ -142,5 +142,5 @@ def test_errors_within_a_stream_are_told_by_their_kind(kind: str, code: str) -> 
         ("gpu-box", "gpu-box"),
     ],
 )
-def test_a_host_carries_no_credentials(url: str, host: str) -> None:
+def test_the_host_in_messages_carries_no_credentials(url: str, host: str) -> None:
     assert host_of(url) == host

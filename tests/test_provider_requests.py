@@ -20,7 +20,7 @@ PARAMETERS: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 9,
 PENALTIES: dict[str, Any] = {"frequency_penalty": 0.5, "presence_penalty": -0.5}
 
 
-async def test_what_openai_is_asked(fake: FakeProvider, make: Make) -> None:
+async def test_openai_gets_the_whole_request(fake: FakeProvider, make: Make) -> None:
     await collect(make("openai"), ask("echo", messages=CONVERSATION, **PARAMETERS, **PENALTIES))
     (call,) = fake.calls
     assert call.headers["authorization"] == f"Bearer {KEY}"
@@ -34,7 +34,7 @@ async def test_what_openai_is_asked(fake: FakeProvider, make: Make) -> None:
     }
 
 
-async def test_what_anthropic_is_asked(fake: FakeProvider, make: Make) -> None:
+async def test_anthropic_gets_the_whole_request(fake: FakeProvider, make: Make) -> None:
     await collect(make("anthropic"), ask("echo", messages=CONVERSATION, **PARAMETERS))
     (call,) = fake.calls
     assert KEY in {call.headers.get("x-api-key"), call.headers.get("authorization", "").removeprefix("Bearer ")}
@@ -50,14 +50,14 @@ async def test_what_anthropic_is_asked(fake: FakeProvider, make: Make) -> None:
     }
 
 
-async def test_what_ollama_is_asked(fake: FakeProvider, make: Make) -> None:
+async def test_ollama_gets_the_whole_request(fake: FakeProvider, make: Make) -> None:
     await collect(make("ollama"), ask("echo", messages=CONVERSATION, **PARAMETERS, **PENALTIES))
     asked = fake.calls[0].request
     assert asked["messages"] == CONVERSATION
     assert asked["options"] == {"temperature": 0.5, "top_p": 0.9, "num_predict": 9, "stop": ["X", "Y"], **PENALTIES}
 
 
-async def test_one_call_at_most(fake: FakeProvider, make: Make) -> None:
+async def test_parallel_calls_can_be_disabled(fake: FakeProvider, make: Make) -> None:
     tool = {"type": "function", "function": {"name": "one"}}
     for name in ("openai", "anthropic"):
         await collect(make(name), ask("echo", tools=[tool], parallel_tool_calls=False))
@@ -73,12 +73,12 @@ async def test_one_call_at_most(fake: FakeProvider, make: Make) -> None:
         ("ollama", {"parallel_tool_calls": False, "tools": [{"type": "function", "function": {"name": "one"}}]}),
     ],
 )
-async def test_what_a_provider_cannot_do_it_refuses(make: Make, name: str, asked: dict[str, Any]) -> None:
+async def test_a_field_that_a_provider_lacks_is_refused(make: Make, name: str, asked: dict[str, Any]) -> None:
     with pytest.raises(ProviderError, match=name):
         await collect(make(name), ask("echo", **asked))
 
 
-async def test_nothing_is_asked_that_the_client_did_not_ask(fake: FakeProvider, make: Make) -> None:
+async def test_no_field_is_added_to_the_clients_request(fake: FakeProvider, make: Make) -> None:
     for name in ("openai", "anthropic", "ollama"):
         await collect(make(name), ask("echo"))
     messages = [{"role": "user", "content": PROMPT}]
@@ -102,7 +102,7 @@ async def test_the_environment_redirects_nothing(
 
 
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
-async def test_a_server_without_keys_needs_none(
+async def test_a_server_without_keys_works(
     fake: FakeProvider, make: Make, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     for variable in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
@@ -112,7 +112,9 @@ async def test_a_server_without_keys_needs_none(
     assert fake.calls[0].headers["authorization"] == "Bearer none"
 
 
-async def test_openai_itself_gets_the_newer_name_of_the_limit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_openai_itself_gets_the_newer_name_of_the_token_limit(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert vars(make("openai", OPENAI_BASE_URL=None))["_newer_limit"] is True
     assert vars(make("openai"))["_newer_limit"] is False

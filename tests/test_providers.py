@@ -35,13 +35,13 @@ async def test_an_answer_becomes_deltas_and_one_finished_with_usage(
 
 
 @network
-async def test_usage_is_none_where_the_provider_does_not_say(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_usage_is_none_if_the_provider_does_not_report_it(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(deltas=["hi"], usage=None))
     assert await collect(make(name), ask("m")) == [TextDelta("hi"), Finished("stop", None)]
 
 
 @network
-async def test_thinking_comes_as_reasoning(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_thinking_becomes_reasoning(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(reasoning=["Hm", "…"], deltas=["Yes"], usage=None))
     assert await collect(make(name), ask("m")) == [
         ReasoningDelta("Hm"),
@@ -72,7 +72,7 @@ async def test_thinking_comes_as_reasoning(fake: FakeProvider, make: Make, name:
         ("ollama", "load", "stop"),
     ],
 )
-async def test_finish_reasons(fake: FakeProvider, make: Make, name: str, said: str, meant: str) -> None:
+async def test_finish_reasons_are_mapped(fake: FakeProvider, make: Make, name: str, said: str, meant: str) -> None:
     fake.play("m", Answer(finish_reason=said))
     finished = (await collect(make(name), ask("m")))[-1]
     assert isinstance(finished, Finished)
@@ -88,7 +88,9 @@ async def test_several_calls_share_one_connection(fake: FakeProvider, make: Make
 
 
 @network
-async def test_more_streams_at_once_than_the_sdks_own_pools_allow(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_more_concurrent_streams_than_the_sdks_own_pools_allow(
+    fake: FakeProvider, make: Make, name: str
+) -> None:
     gate = asyncio.Event()
     fake.play("m", Answer(deltas=lambda number: [f"call {number}"], gate=gate))
     provider = make(name, concurrency=130)
@@ -105,7 +107,7 @@ async def test_more_streams_at_once_than_the_sdks_own_pools_allow(fake: FakeProv
 @network
 @pytest.mark.parametrize("frame_bytes", [1, 7, None])
 @pytest.mark.parametrize("crlf", [False, True])
-async def test_any_segmentation_reads_the_same(
+async def test_an_answer_does_not_depend_on_its_segmentation(
     fake: FakeProvider, make: Make, name: str, frame_bytes: int | None, crlf: bool
 ) -> None:
     fake.play("m", Answer(deltas=TEXT, usage=(5, 7), frame_bytes=frame_bytes, crlf=crlf, comments=True))
@@ -140,7 +142,7 @@ data: {"type":"message_stop"}
         ),
     ],
 )
-async def test_a_character_may_come_in_two_halves(make: Make, name: str, wire: bytes) -> None:
+async def test_a_character_may_arrive_in_two_halves(make: Make, name: str, wire: bytes) -> None:
     """Two escapes of a surrogate pair, each in a delta of its own: JSON may, UTF-8 cannot."""
 
     async with answering(wire) as url:
@@ -149,7 +151,7 @@ async def test_a_character_may_come_in_two_halves(make: Make, name: str, wire: b
 
 
 @network
-async def test_a_large_answer_is_whole(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_a_large_answer_arrives_whole(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(deltas=lambda _: (f"{n} " for n in range(5000))))
     assert text_in(await collect(make(name), ask("m"))) == "".join(f"{n} " for n in range(5000))
 
@@ -201,7 +203,7 @@ async def test_a_reader_that_stops_reading_stops_the_provider(fake: FakeProvider
     assert call.closed_by_client
 
 
-async def test_clients_that_vanish_anywhere_trouble_neither_the_server_nor_the_others(
+async def test_clients_that_vanish_anywhere_harm_neither_the_server_nor_others(
     fake: FakeProvider, make: Make
 ) -> None:
     fake.play("m", Answer(deltas=lambda number: itertools.repeat(f"call {number} "), delay_s=0.001))

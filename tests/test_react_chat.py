@@ -51,7 +51,7 @@ async def served(system: System, built: Path, port: int) -> AsyncIterator[str]:
         await preview.wait()
 
 
-async def test_the_answer_survives_reload_and_gateway_and_can_be_stopped(
+async def test_an_answer_survives_a_reload_and_a_killed_gateway_and_can_be_stopped(
     start_system: StartSystem, tmp_path: Path
 ) -> None:
     need_browser()

@@ -87,7 +87,7 @@ async def test_the_resume_example_continues_right_after_the_last_saved_event(
     assert "event: done" in output
 
 
-async def test_from_keys_to_tokens(start_system: StartSystem, tmp_path: Path) -> None:
+async def test_the_authentication_blocks_run(start_system: StartSystem, tmp_path: Path) -> None:
     """Runs the two blocks of "Authentication" against a system that replaces `make run`."""
     blocks = [block for block in BLOCKS if "HEADRACE_AUTH" in block]
     assert len(blocks) == 2
@@ -104,7 +104,7 @@ async def test_from_keys_to_tokens(start_system: StartSystem, tmp_path: Path) ->
         assert "event: done" in answer
 
 
-async def test_the_browser_script(system: System) -> None:
+async def test_the_browser_script_shows_the_whole_answer(system: System) -> None:
     missing = browser_missing()
     if missing and not os.environ.get("CI"):
         pytest.skip(missing)

@@ -47,7 +47,7 @@ class Sentinel(Broker):
 
 
 @pytest.mark.timeout(120)
-async def test_a_failover_in_the_middle_of_answers(tmp_path: Path) -> None:
+async def test_streams_survive_a_failover_by_sentinel(tmp_path: Path) -> None:
     """The master dies; its replica is promoted; every stream goes on where it was."""
     system = System(tmp_path, providers=("openai",))
     replica = Broker(tmp_path / "replica", "--replicaof", "127.0.0.1", str(system.broker.port))
@@ -84,7 +84,7 @@ async def sees_the_replica(sentinel: Broker) -> bool:
         return bool(await client.execute_command("SENTINEL", "REPLICAS", "main"))  # type: ignore[no-untyped-call]
 
 
-async def test_tls_and_a_user_of_its_own(tmp_path: Path) -> None:
+async def test_redis_over_tls_with_its_own_user(tmp_path: Path) -> None:
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     if binary is None or shutil.which("openssl") is None:
         if os.environ.get("CI"):
@@ -125,12 +125,12 @@ def make_certificate(folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("url", ["http://x", "redis//x", "sentinel://h:1", "localhost:6379"])
-def test_urls_that_cannot_be(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="must"):
         check_url(url)
 
 
-async def test_a_password_with_odd_characters(tmp_path: Path) -> None:
+async def test_a_percent_encoded_password_works(tmp_path: Path) -> None:
     broker = Broker(tmp_path, "--requirepass", "p@ss/w:rd")
     await broker.start(password="p@ss/w:rd")
     try:
@@ -144,7 +144,7 @@ async def test_a_password_with_odd_characters(tmp_path: Path) -> None:
         broker.kill()
 
 
-def test_a_redis_that_resets_every_connection() -> None:
+def test_connection_resets_are_handled_as_an_outage() -> None:
     """As a proxy does whose Redis is down: under uvloop redis-py then raises what it does not expect itself."""
 
     def reset_all(listener: socket.socket) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from shared.schemas import ChatRequest
-from tests.provider_client import Make, ask, collect, failure, network, text_in
 from tests.fakes import Answer, FakeProvider
+from tests.provider_client import Make, ask, collect, failure, network, text_in
 from tests.raw_server import answering
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -137,7 +137,7 @@ async def test_ollama_rejects_a_required_tool_call(make: Make) -> None:
     assert "tool_choice" in error.message
 
 
-async def test_an_id_may_come_again_in_a_later_turn(fake: FakeProvider, make: Make) -> None:
+async def test_an_id_may_be_reused_in_a_later_turn(fake: FakeProvider, make: Make) -> None:
     """Some servers count the calls of each answer from 0."""
 
     def turn(name: str) -> list[dict[str, Any]]:

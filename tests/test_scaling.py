@@ -41,7 +41,7 @@ def add_worker(system: System) -> Process:
     return worker
 
 
-async def test_from_one_worker_to_three_and_back(start_system: StartSystem) -> None:
+async def test_workers_can_be_added_and_removed_under_load(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, concurrency=SLOTS, drain_s=0.5)
     gate = asyncio.Event()
     system.fake.play("scaled", Answer(deltas=WORDS, gate=gate, gate_after=5))

@@ -17,7 +17,7 @@ def ids(frames: list[Frame]) -> list[str]:
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "ollama", "demo"])
-async def test_every_provider_streams_through(system: System, provider: str) -> None:
+async def test_every_provider_streams_to_the_client(system: System, provider: str) -> None:
     model = "demo" if provider == "demo" else "echo"
     async with await system.stream(model, "tell me five nice words", provider=provider) as connection:
         frames = await connection.rest()
@@ -35,7 +35,7 @@ async def test_every_provider_streams_through(system: System, provider: str) -> 
     assert status["status"] == "completed"
 
 
-async def test_the_wire_is_as_promised(system: System) -> None:
+async def test_events_have_ids_in_sequence_and_the_documented_fields(system: System) -> None:
     async with await system.stream("echo", "hello there") as connection:
         frames = await connection.rest()
     assert connection.headers["location"] == f"/chat/stream/{connection.stream_id}"
@@ -49,7 +49,7 @@ async def test_the_wire_is_as_promised(system: System) -> None:
     assert indexes[0][0] == 0
 
 
-async def test_reconnect_at_every_event(system: System) -> None:
+async def test_a_client_may_reconnect_at_every_event(system: System) -> None:
     """The plug is pulled after each event in turn; the rest is read from the other gateway."""
     gate = asyncio.Event()
     system.fake.play("every-event", Answer(deltas=WORDS, delay_s=0.01, gate=gate, gate_after=len(WORDS)))
@@ -71,7 +71,7 @@ async def test_reconnect_at_every_event(system: System) -> None:
             assert ids(await connection.rest()) == ids(whole[i + 1 :])
 
 
-async def test_two_viewers_see_the_same(system: System) -> None:
+async def test_several_viewers_get_the_same_events(system: System) -> None:
     system.fake.play("two-viewers", Answer(deltas=WORDS, delay_s=0.01))
     async with await system.stream("two-viewers") as first:
         await first.next("token")
@@ -101,7 +101,7 @@ async def test_cancel_from_another_gateway_closes_the_provider(system: System) -
     assert (status["status"], status["text"]) == ("cancelled", "".join(WORDS[:3]))
 
 
-async def test_delete_while_it_runs(system: System) -> None:
+async def test_deleting_a_running_stream_ends_it_and_removes_its_data(system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("delete-me", Answer(deltas=WORDS, gate=gate, gate_after=3))
     async with await system.stream("delete-me") as connection:
@@ -120,7 +120,7 @@ async def test_delete_while_it_runs(system: System) -> None:
     assert [key.rsplit(b":", 1)[1] for key in left if not key.startswith(b"arq:")] == [b"tombstone"]
 
 
-async def test_the_ticketed_url_needs_no_header(system: System) -> None:
+async def test_a_url_with_a_ticket_needs_no_header(system: System) -> None:
     answer = await system.http.post(f"{system.url}/chat", json=ask("echo", "one two three"))
     body = answer.json()
     assert answer.status_code == 202
@@ -135,7 +135,7 @@ async def test_the_ticketed_url_needs_no_header(system: System) -> None:
     assert (await system.http.get(system.url + body["status_url"])).json()["text"] == "one two three"
 
 
-async def test_heartbeat_is_one_line(start_system: StartSystem) -> None:
+async def test_a_heartbeat_is_one_comment_line(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, heartbeat_s=0.2)
     gate = asyncio.Event()
     system.fake.play("silent", Answer(deltas=WORDS, gate=gate, gate_after=1))

@@ -26,7 +26,7 @@ from workers.writing.structured_output import JsonAnswer
         lambda n: {"rows": [1] * 20 * n},
     ],
 )
-def test_the_cost_is_linear(make: Callable[[int], dict[str, Any]]) -> None:
+def test_the_cost_of_a_json_answer_is_linear(make: Callable[[int], dict[str, Any]]) -> None:
     """Four times the answer, in 3-character deltas, costs about four times the CPU time; a re-parse for each delta
     would cost 16 times. The limit lies in between, so that a busy machine does not matter."""
 
@@ -79,7 +79,7 @@ def cut(text: str, seed: int) -> list[str]:
 
 @network
 @pytest.mark.parametrize("format_", FORMATS)
-async def test_pieces_stream_through(system: System, name: str, format_: dict[str, Any]) -> None:
+async def test_values_stream_from_every_provider(system: System, name: str, format_: dict[str, Any]) -> None:
     text = json.dumps(RECIPE)
     model = f"json-{name}-{format_['type']}"
     system.fake.play(model, Answer(deltas=cut(f"```json\n{text}\n```", 1), delay_s=0.002))
@@ -101,7 +101,7 @@ async def test_pieces_stream_through(system: System, name: str, format_: dict[st
 
 
 @network
-async def test_a_violation_is_an_error_and_the_text_stays(system: System, name: str) -> None:
+async def test_a_schema_violation_is_an_error_and_the_text_stays(system: System, name: str) -> None:
     text = '{"name": "x", "steps": "none"}'
     system.fake.play(f"wrong-{name}", Answer(deltas=cut(text, 2), usage=(3, 9)))
     async with await system.stream(f"wrong-{name}", provider=name, response_format=FORMATS[1]) as connection:
@@ -116,7 +116,7 @@ async def test_a_violation_is_an_error_and_the_text_stays(system: System, name: 
 
 
 @network
-async def test_an_answer_that_is_cut_off_is_no_violation(system: System, name: str) -> None:
+async def test_an_answer_cut_off_by_the_token_limit_is_no_schema_violation(system: System, name: str) -> None:
     system.fake.play(f"short-{name}", Answer(deltas=['{"name": "x", "st'], finish_reason="length"))
     async with await system.stream(f"short-{name}", provider=name, response_format=FORMATS[1]) as connection:
         frames = await connection.rest()
@@ -125,7 +125,7 @@ async def test_an_answer_that_is_cut_off_is_no_violation(system: System, name: s
     assert [f.event for f in frames].count("error") == 0
 
 
-async def test_a_reader_that_comes_late_or_back_gets_the_same_pieces(system: System) -> None:
+async def test_a_late_or_resumed_reader_gets_the_same_values(system: System) -> None:
     system.fake.play("json-late", Answer(deltas=cut(json.dumps(RECIPE), 3)))
     async with await system.stream("json-late", response_format=FORMATS[0]) as connection:
         whole = await connection.rest()
@@ -135,7 +135,7 @@ async def test_a_reader_that_comes_late_or_back_gets_the_same_pieces(system: Sys
                 assert [f.data for f in await again.rest()] == [f.data for f in whole[i + 1 :]]
 
 
-async def test_a_large_value_comes_whole(system: System) -> None:
+async def test_a_value_larger_than_an_event_is_sent_whole(system: System) -> None:
     """Larger than an event of tokens may be, and than one write to a client."""
     rows = [{"n": n, "text": "x" * 90} for n in range(5000)]
     system.fake.play("json-large", Answer(deltas=cut(json.dumps({"rows": rows}), 4)))

@@ -6,8 +6,8 @@ import pytest
 
 from shared.protocol import events
 from shared.protocol.events import Usage
-from tests.provider_client import Make, ask, collect, failure, network, text_in
 from tests.fakes import Answer, FakeProvider, ToolCall
+from tests.provider_client import Make, ask, collect, failure, network, text_in
 from tests.raw_server import answering
 from tests.sse_client import Frame
 from tests.system import System
@@ -29,7 +29,9 @@ def arguments_of(came: list[Delta | Finished]) -> dict[int, str]:
 
 @network
 @pytest.mark.parametrize("frame_bytes", [1, None])
-async def test_parallel_calls_come_apart(fake: FakeProvider, make: Make, name: str, frame_bytes: int | None) -> None:
+async def test_parallel_calls_are_separated_whatever_the_framing(
+    fake: FakeProvider, make: Make, name: str, frame_bytes: int | None
+) -> None:
     fake.play("m", Answer(deltas=["Let me see."], tools=(BERN, ROME, NOW), usage=(5, 7), frame_bytes=frame_bytes))
     came = await collect(make(name), ask("m"))
     assert text_in(came) == "Let me see."
@@ -50,14 +52,14 @@ async def test_parallel_calls_come_apart(fake: FakeProvider, make: Make, name: s
 
 
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
-async def test_a_call_without_arguments_has_an_empty_object(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_a_call_without_arguments_gets_an_empty_object(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(deltas=(), tools=(ToolCall("c", "now", ()),)))
     (whole,) = [d for d in await collect(make(name), ask("m")) if isinstance(d, events.ToolCall)]
     assert (whole.arguments, whole.complete) == ("{}", True)
 
 
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
-async def test_arguments_that_do_not_parse_are_an_error(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_invalid_arguments_are_a_retryable_error(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(deltas=(), tools=(ToolCall("c", "now", ('{"a":', "oops")),)))
     error = await failure(make(name), ask("m"))
     assert (error.code, error.retryable) == ("tool_call_invalid", True)
@@ -66,7 +68,7 @@ async def test_arguments_that_do_not_parse_are_an_error(fake: FakeProvider, make
 
 
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
-async def test_a_call_that_was_cut_off_stays_incomplete(fake: FakeProvider, make: Make, name: str) -> None:
+async def test_a_call_cut_off_by_the_token_limit_stays_incomplete(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(deltas=(), tools=(NOW, ToolCall("c", "cut", ('{"a":',))), finish_reason="length"))
     came = await collect(make(name), ask("m"))
     assert [d.name for d in came if isinstance(d, events.ToolCall)] == ["now"]
@@ -75,7 +77,7 @@ async def test_a_call_that_was_cut_off_stays_incomplete(fake: FakeProvider, make
     assert came[-1].reason == "length"
 
 
-async def test_a_server_may_repeat_id_and_name_or_number_nothing(make: Make) -> None:
+async def test_a_server_may_repeat_id_and_name_or_leave_out_the_index(make: Make) -> None:
     def chunk(calls: object, finish_reason: str | None = None) -> bytes:
         choice = {"delta": {"tool_calls": calls}, "finish_reason": finish_reason}
         return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
@@ -118,7 +120,7 @@ def call(index: int | None, call_id: str | None, name: str | None, arguments: st
         ([call(0, "a", None, '{"x"'), call(0, "a", "f", ":1}")], [("f", '{"x":1}')]),
     ],
 )
-async def test_what_compatible_servers_make_of_calls(
+async def test_calls_of_compatible_servers_are_separated(
     make: Make, chunks: list[dict[str, object]], calls: list[tuple[str, str]]
 ) -> None:
     body = b"".join(chunk_of([part]) for part in chunks) + chunk_of([], "tool_calls") + b"data: [DONE]\n\n"
@@ -130,7 +132,7 @@ async def test_what_compatible_servers_make_of_calls(
     assert arguments_of(came) == {d.index: d.arguments for d in whole}
 
 
-async def test_ollama_may_leave_arguments_out(make: Make) -> None:
+async def test_ollama_may_omit_arguments(make: Make) -> None:
     line = {"message": {"tool_calls": [{"function": {"name": "now", "arguments": None}}]}, "done": True}
     async with answering(json.dumps(line).encode() + b"\n") as url:
         came = await collect(make("ollama", OLLAMA_HOST=url), ask("m"))
@@ -145,7 +147,7 @@ def call_events(frames: list[Frame]) -> list[dict[str, object]]:
 
 
 @network
-async def test_calls_stream_through_and_can_be_answered(system: System, name: str) -> None:
+async def test_calls_reach_the_client_and_their_results_can_be_sent_back(system: System, name: str) -> None:
     system.fake.play(f"tools-{name}", Answer(deltas=["One moment."], tools=(BERN, ROME), delay_s=0.01))
     async with await system.stream(f"tools-{name}", provider=name) as connection:
         frames = await connection.rest()
@@ -174,7 +176,7 @@ async def test_calls_stream_through_and_can_be_answered(system: System, name: st
     assert frames[-1].data["finish_reason"] == "stop"
 
 
-async def test_a_reader_who_resumes_within_a_call_gets_the_rest(system: System) -> None:
+async def test_a_client_that_resumes_within_a_call_gets_the_rest(system: System) -> None:
     fragments = ("{", *(f'"key{i}": {i}, ' for i in range(50)), '"last": 0}')
     system.fake.play("long-call", Answer(deltas=(), tools=(ToolCall("c", "f", fragments),)))
     async with await system.stream("long-call") as connection:

@@ -48,7 +48,7 @@ def text_of(chunks: list[Any]) -> str:
     return "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta")
 
 
-async def test_204_once_a_client_has_had_all_of_it_and_only_then(system: System) -> None:
+async def test_a_reconnect_gets_204_only_after_the_client_received_everything(system: System) -> None:
     url = f"{system.url}/api/chat"
     assert (await system.http.get(f"{url}/u-none/stream")).status_code == 204
     gate = asyncio.Event()
@@ -71,7 +71,7 @@ async def test_204_once_a_client_has_had_all_of_it_and_only_then(system: System)
     assert (await system.http.get(f"{here}?ended=true")).status_code == 204
 
 
-async def test_any_number_of_pages_read_one_answer(system: System) -> None:
+async def test_several_pages_read_the_same_answer(system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("u-pages", Answer(deltas=WORDS, gate=gate, gate_after=2))
     url = f"{system.url}/api/chat"
@@ -86,7 +86,7 @@ async def test_any_number_of_pages_read_one_answer(system: System) -> None:
             assert text_of(chunks_of(answer)) == TEXT
 
 
-async def test_a_tools_result_goes_on_with_the_message_and_a_replay_has_all_of_it(system: System) -> None:
+async def test_a_tool_result_continues_the_message_and_a_replay_has_all_steps(system: System) -> None:
     url = f"{system.url}/api/chat"
     system.fake.play("u-tool", Answer(deltas=("Let me look.",), tools=[ToolCall("c1", "look", ('{"x": 1}',))]))
     system.fake.play("u-found", Answer(deltas=WORDS))
@@ -123,7 +123,7 @@ async def test_a_tools_result_goes_on_with_the_message_and_a_replay_has_all_of_i
     assert [c["output"] for c in replay if c["type"] == "tool-output-available"] == [{"found": True}]
 
 
-async def test_a_lost_worker_is_taken_back_and_not_seen_twice(start_system: StartSystem, node: Node) -> None:
+async def test_after_a_lost_worker_the_client_shows_the_answer_once(start_system: StartSystem, node: Node) -> None:
     """And the model is the one that the operator chose: the request names none."""
     system = await start_system(gateways=1, workers=1, lease_s=1, default_model="openai/u-lost")
     gate = asyncio.Event()
@@ -140,7 +140,7 @@ async def test_a_lost_worker_is_taken_back_and_not_seen_twice(start_system: Star
     assert len(system.fake.calls) == 2
 
 
-async def test_a_stop_that_comes_late_leaves_the_next_answer_alone(system: System) -> None:
+async def test_a_late_stop_does_not_cancel_the_next_answer(system: System) -> None:
     url = f"{system.url}/api/chat"
     system.fake.play("u-stop", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=2))
     async with system.http.stream("POST", url, json=body("u-stop", "openai/u-stop")) as answer:
@@ -160,7 +160,7 @@ async def test_a_stop_that_comes_late_leaves_the_next_answer_alone(system: Syste
     assert (await system.http.post(f"{url}/u-none/stop")).json() == {"success": True, "stream_id": None}
 
 
-async def test_images_denied_calls_and_calls_without_an_end(system: System) -> None:
+async def test_images_denied_calls_and_open_calls_are_converted(system: System) -> None:
     system.fake.play("u-parts", Answer(deltas=WORDS))
     image = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,AAAA"}
     denied = {"type": "dynamic-tool", "toolName": "look", "toolCallId": "c1", "state": "output-denied", "input": {}}
@@ -196,7 +196,7 @@ async def test_images_denied_calls_and_calls_without_an_end(system: System) -> N
         ({"wheels": 4}, "wheels: not supported"),
     ],
 )
-async def test_bad_input_is_named(system: System, change: dict[str, Any], says: str) -> None:
+async def test_invalid_input_is_named(system: System, change: dict[str, Any], says: str) -> None:
     answer = await system.http.post(f"{system.url}/api/chat", json=body("u-bad", "openai/any") | change)
     assert answer.status_code == 422
     assert says in answer.json()["error"]["message"]

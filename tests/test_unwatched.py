@@ -14,7 +14,7 @@ def last_call(system: System, model: str) -> Call:
     return [call for call in system.fake.calls if call.model == model][-1]
 
 
-async def test_abandoned_after_its_grace(system: System) -> None:
+async def test_a_stream_is_abandoned_after_its_grace_period(system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("abandoned", Answer(deltas=WORDS, gate=gate, gate_after=5))
     async with await system.stream("abandoned", grace_s=0.3) as connection:
@@ -36,7 +36,7 @@ async def test_abandoned_after_its_grace(system: System) -> None:
     await system.eventually(is_told)
 
 
-async def test_who_comes_back_within_the_grace_goes_on(system: System) -> None:
+async def test_a_client_that_returns_within_the_grace_period_continues(system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("comes-back", Answer(deltas=WORDS, gate=gate, gate_after=5))
     async with await system.stream("comes-back", grace_s=1.5) as connection:
@@ -49,7 +49,7 @@ async def test_who_comes_back_within_the_grace_goes_on(system: System) -> None:
         assert text_of(await again.rest()) == "".join(WORDS)
 
 
-async def test_a_second_viewer_keeps_it_alive(system: System) -> None:
+async def test_a_second_viewer_keeps_a_stream_alive(system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("kept-alive", Answer(deltas=WORDS, gate=gate, gate_after=5))
     async with await system.stream("kept-alive", grace_s=0) as first:
@@ -68,7 +68,7 @@ async def test_a_second_viewer_keeps_it_alive(system: System) -> None:
     assert frames[-1].data["finish_reason"] == "stop"
 
 
-async def test_unwatched_and_cancel_stops_at_the_window(start_system: StartSystem) -> None:
+async def test_an_unwatched_stream_stops_at_the_window_and_resumes_with_its_reader(start_system: StartSystem) -> None:
     """It goes on until the window is full, waits for its reader, and then goes on to the end."""
     system = await start_system(gateways=1, workers=1, window=16, cap=64, max_stream_bytes=2**25)
     words = [f"{i:04}" + "x" * 2044 for i in range(6000)]
@@ -83,7 +83,7 @@ async def test_unwatched_and_cancel_stops_at_the_window(start_system: StartSyste
     assert text_of([first, *frames]) == "".join(words)
 
 
-async def test_continue_needs_nobody(system: System) -> None:
+async def test_on_disconnect_continue_runs_to_the_end_unwatched(system: System) -> None:
     words = [f"w{i} " for i in range(700)]  # more events than the window
     system.fake.play("continues", Answer(deltas=words, delay_s=0.001))
     stream_id = await system.post("continues")
@@ -91,7 +91,7 @@ async def test_continue_needs_nobody(system: System) -> None:
     assert (await system.status(stream_id))["text"] == "".join(words)
 
 
-async def test_polling_counts_as_watching(system: System) -> None:
+async def test_polling_the_status_counts_as_watching(system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("polled", Answer(deltas=WORDS, delay_s=0.002, gate=gate, gate_after=5))
     stream_id = await system.post("polled", on_disconnect="cancel", grace_s=0)

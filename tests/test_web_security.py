@@ -24,7 +24,7 @@ PAGE = Path(gateway.__file__ or "").parent / "page"
 
 
 @pytest.mark.parametrize("request_", AMBIGUOUS.values(), ids=AMBIGUOUS)
-async def test_what_could_be_read_in_two_ways_ends_the_connection(system: System, request_: bytes) -> None:
+async def test_an_ambiguous_request_ends_the_connection(system: System, request_: bytes) -> None:
     async with connected(system.gateways[0].port) as connection:
         await connection.send(request_ + SMUGGLED)
         answer = await connection.answer()
@@ -45,7 +45,7 @@ async def test_what_could_be_read_in_two_ways_ends_the_connection(system: System
     ],
 )
 @pytest.mark.parametrize("byte_by_byte", [False, True])
-async def test_what_is_plain_is_followed_by_the_next(system: System, request_: bytes, byte_by_byte: bool) -> None:
+async def test_a_valid_request_is_followed_by_the_next(system: System, request_: bytes, byte_by_byte: bool) -> None:
     whole = request_ + SMUGGLED + SMUGGLED
     async with connected(system.gateways[0].port) as connection:
         await connection.send(*(whole[at : at + 1] for at in range(len(whole))) if byte_by_byte else (whole,))
@@ -65,9 +65,7 @@ UNREAD = {
 
 
 @pytest.mark.parametrize(("request_", "status"), UNREAD.values(), ids=UNREAD)
-async def test_after_a_body_that_was_not_read_nothing_is_a_request(
-    system: System, request_: bytes, status: int
-) -> None:
+async def test_after_an_unread_body_no_bytes_count_as_a_request(system: System, request_: bytes, status: int) -> None:
     async with connected(system.gateways[0].port) as connection:
         await connection.send(request_)
         answer = await connection.answer()
@@ -78,7 +76,7 @@ async def test_after_a_body_that_was_not_read_nothing_is_a_request(
         assert await connection.rest() == b""
 
 
-async def test_who_sends_its_whole_body_all_the_same_reads_the_answer(system: System) -> None:
+async def test_a_client_that_sends_its_whole_refused_body_can_read_the_response(system: System) -> None:
     """A socket closed with bytes unread would tell the client's to throw the answer away."""
     async with connected(system.gateways[0].port) as connection:
         await connection.send(post(HOST, f"Content-Length: {TOO_LONG}"), *[b"x" * 65536] * (TOO_LONG // 65536))
@@ -87,7 +85,7 @@ async def test_who_sends_its_whole_body_all_the_same_reads_the_answer(system: Sy
         assert await connection.rest() == b""
 
 
-async def test_who_asks_for_leave_gets_it(system: System) -> None:
+async def test_expect_100_continue_gets_100(system: System) -> None:
     async with connected(system.gateways[0].port) as connection:
         await connection.send(post(HOST, f"Content-Length: {len(CHAT)}", "Expect: 100-continue"))
         assert (await connection.answer()).status == 100
@@ -98,7 +96,7 @@ async def test_who_asks_for_leave_gets_it(system: System) -> None:
 @pytest.mark.parametrize(
     "junk", [b"nonsense\r\n\r\n", b"X" * 100_000, b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"]
 )
-async def test_junk_behind_a_request_never_stands_in_its_answer(system: System, junk: bytes) -> None:
+async def test_junk_after_a_request_never_appears_in_its_response(system: System, junk: bytes) -> None:
     gate = asyncio.Event()
     system.fake.play("until-junk", Answer(deltas=["one ", "two"], gate=gate, gate_after=1))
     body = json.dumps(ask("until-junk")).encode()
@@ -113,7 +111,7 @@ async def test_junk_behind_a_request_never_stands_in_its_answer(system: System, 
     gate.set()
 
 
-async def test_an_upgrade_is_passed_over(system: System) -> None:
+async def test_an_upgrade_is_ignored(system: System) -> None:
     for protocol in ("h2c", "websocket"):
         fields = f"Host: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nSec-WebSocket-Version: 13"
         async with connected(system.gateways[0].port) as connection:
@@ -137,7 +135,7 @@ async def test_an_upgrade_is_passed_over(system: System) -> None:
         [b"GET /healthz?", *[b"a" * 10_000] * 50],
     ],
 )
-async def test_a_head_has_a_limit(system: System, head: list[bytes]) -> None:
+async def test_a_head_over_the_limit_is_refused(system: System, head: list[bytes]) -> None:
     async with connected(system.gateways[0].port) as connection:
         await connection.send(*head)
         answer = await connection.answer()
@@ -150,7 +148,7 @@ TRAILED = post(HOST, CHUNKED, body=chunked(CHAT)[:-2])
 @pytest.mark.parametrize(
     "more", [[b"X-A: b\r\n"] * 20_000, [b"X-A: ", *[b"a" * 10_000] * 20], [b"%x;" % 5, *[b"x" * 10_000] * 20]]
 )
-async def test_what_trails_a_body_has_a_limit(system: System, more: list[bytes]) -> None:
+async def test_trailers_over_the_limit_are_refused(system: System, more: list[bytes]) -> None:
     whole = TRAILED if more[0].startswith(b"X") else TRAILED.removesuffix(b"0\r\n")
     async with connected(system.gateways[0].port) as connection:
         await connection.send(whole, *more)
@@ -159,7 +157,7 @@ async def test_what_trails_a_body_has_a_limit(system: System, more: list[bytes])
         assert b"HTTP/1.1 2" not in rest
 
 
-async def test_what_trails_a_body_is_no_field_of_the_request(system: System) -> None:
+async def test_trailers_are_not_fields_of_the_request(system: System) -> None:
     ids = []
     for _ in range(2):
         async with connected(system.gateways[0].port) as connection:
@@ -170,20 +168,20 @@ async def test_what_trails_a_body_is_no_field_of_the_request(system: System) -> 
     assert ids[0] != ids[1]
 
 
-async def test_blank_lines_without_end_are_no_head(system: System) -> None:
+async def test_endless_blank_lines_are_refused(system: System) -> None:
     async with connected(system.gateways[0].port) as connection:
         await connection.send(*[b"\r\n" * 5000] * 20)
         assert (await connection.answer()).status == 431
 
 
-async def test_a_large_head_within_the_limit_is_fine(system: System) -> None:
+async def test_a_large_head_within_the_limit_is_accepted(system: System) -> None:
     fields = "".join(f"X-{i}: {'a' * 300}\r\n" for i in range(95))
     async with connected(system.gateways[0].port) as connection:
         await connection.send(f"GET /healthz HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode() * 2)
         assert [(await connection.answer()).status for _ in range(2)] == [200, 200]
 
 
-async def test_who_does_not_finish_its_request_is_not_waited_for(start_system: StartSystem) -> None:
+async def test_an_unfinished_request_times_out(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, request_deadline_s=0.5)
     gate = asyncio.Event()
     system.fake.play("long", Answer(deltas=["one ", "two"], gate=gate, gate_after=1))
@@ -239,14 +237,16 @@ ONE_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments"
         ),
     ],
 )
-async def test_a_body_has_limits_of_its_own(system: System, body: object, status: int, names: str) -> None:
+async def test_a_body_over_the_limits_of_its_content_is_refused(
+    system: System, body: object, status: int, names: str
+) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = await system.http.post(f"{system.url}/chat", content=raw)
     assert answer.status_code == status, answer.text
     assert names in answer.json()["error"]["message"]
 
 
-def test_a_body_of_nothing_but_errors_is_told_of_in_few_words() -> None:
+def test_a_body_with_many_errors_gets_a_short_message() -> None:
     body = json.dumps(ask("m") | {"messages": [{"role": "user", "content": [3] * 256}] * 1300}).encode()
     with pytest.raises(InvalidRequest) as refused:
         parse_chat_request(body)
@@ -266,7 +266,7 @@ STRICT = {
 
 
 @pytest.mark.parametrize("path", ["/", "/page/app.js", "/page/style.css", "/page/icon.svg"])
-async def test_the_page_may_do_nothing_but_what_it_needs(system: System, path: str) -> None:
+async def test_the_page_has_a_strict_content_security_policy(system: System, path: str) -> None:
     answer = await system.http.get(system.url + path)
     assert answer.status_code == 200
     assert answer.headers.items() >= STRICT.items()
@@ -284,13 +284,13 @@ async def test_the_page_may_do_nothing_but_what_it_needs(system: System, path: s
     assert len(answer.headers.get_list("cache-control")) == 1
 
 
-def test_the_page_has_nothing_inline() -> None:
+def test_the_page_has_no_inline_script_or_style() -> None:
     html = (PAGE / "index.html").read_text()
     assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", html))
     assert not re.search(r"<style|<base|\sstyle=|\son\w+=|javascript:|https?://", html)
 
 
-async def test_no_answer_is_kept_or_guessed_at(system: System) -> None:
+async def test_every_response_forbids_caching_and_sniffing(system: System) -> None:
     stream_id = await system.post("echo")
     await system.ended(stream_id)
     asked = {
@@ -314,7 +314,7 @@ async def test_no_answer_is_kept_or_guessed_at(system: System) -> None:
         assert answer.headers.get_list("x-content-type-options") == ["nosniff"], path
 
 
-async def test_no_page_brings_scripts_from_elsewhere(system: System) -> None:
+async def test_no_page_loads_scripts_from_elsewhere(system: System) -> None:
     for path in ("/docs", "/redoc"):
         assert (await system.http.get(system.url + path)).status_code == 404
     assert (await system.http.get(f"{system.url}/openapi.json")).status_code == 200
@@ -355,7 +355,7 @@ def preflight(origin: str, method: str = "POST", headers: str = HEADERS) -> dict
     }
 
 
-async def test_a_named_origin_may_ask_and_read(open_system: System) -> None:
+async def test_an_allowed_origin_may_send_and_read(open_system: System) -> None:
     url = open_system.url
     for origin in (FRIEND, "http://localhost:5173"):
         for method in ("GET", "POST", "DELETE"):
@@ -381,7 +381,7 @@ async def test_a_named_origin_may_ask_and_read(open_system: System) -> None:
     "origin",
     [STRANGER, "null", "http://chat.example.com", f"{FRIEND}:444", f"{FRIEND}.evil.com", "https://xchat.example.com"],
 )
-async def test_others_may_not(open_system: System, origin: str) -> None:
+async def test_other_origins_get_no_cors_headers(open_system: System, origin: str) -> None:
     told = await open_system.http.options(f"{open_system.url}/chat", headers=preflight(origin))
     assert told.status_code == 400
     assert "access-control-allow-origin" not in told.headers
@@ -391,12 +391,14 @@ async def test_others_may_not(open_system: System, origin: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "headers"), [("PUT", HEADERS), ("POST", "x-other"), ("POST", "cookie")])
-async def test_a_named_origin_may_not_ask_anything_else(open_system: System, method: str, headers: str) -> None:
+async def test_an_allowed_origin_may_use_only_listed_methods_and_headers(
+    open_system: System, method: str, headers: str
+) -> None:
     told = await open_system.http.options(f"{open_system.url}/chat", headers=preflight(FRIEND, method, headers))
     assert told.status_code == 400
 
 
-async def test_any_origin_comes_without_credentials(start_system: StartSystem) -> None:
+async def test_a_wildcard_origin_allows_no_credentials(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, cors_origins="*")
     told = await system.http.options(f"{system.url}/chat", headers=preflight(STRANGER))
     answer = await system.http.get(f"{system.url}/v1/models", headers={"Origin": STRANGER, "Cookie": "a=b"})
@@ -405,7 +407,7 @@ async def test_any_origin_comes_without_credentials(start_system: StartSystem) -
         assert "access-control-allow-credentials" not in headers
 
 
-async def test_nothing_said_is_nobody(system: System) -> None:
+async def test_without_the_setting_no_origin_is_allowed(system: System) -> None:
     told = await system.http.options(f"{system.url}/chat", headers=preflight(FRIEND))
     assert told.status_code == 405
     answer = await system.http.get(f"{system.url}/v1/models", headers={"Origin": FRIEND})
@@ -438,7 +440,7 @@ async def test_nothing_said_is_nobody(system: System) -> None:
         "https://good.example.com, bad",
     ],
 )
-def test_a_wrong_origin_stops_the_start(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
+def test_an_invalid_origin_stops_the_start(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
     monkeypatch.setenv("HEADRACE_CORS_ORIGINS", origins)
     with pytest.raises(SettingsError, match=r"^HEADRACE_CORS_ORIGINS: "):
         load_settings()

@@ -52,7 +52,7 @@ async def test_a_key_expires(guarded: System) -> None:
     await guarded.eventually(refused)
 
 
-async def test_a_key_does_only_what_its_scopes_say(guarded: System) -> None:
+async def test_a_key_does_only_what_its_scopes_allow(guarded: System) -> None:
     reads, chats = await make_key(guarded, "scoped", "--scopes", "read"), await make_key(guarded, "scoped")
     stream_id = (await start_stream(guarded, chats))["stream_id"]
     refused = [
@@ -75,7 +75,7 @@ async def test_a_key_does_only_what_its_scopes_say(guarded: System) -> None:
         (["revoke", "0" * 12], "not found"),
     ],
 )
-async def test_the_command_line_says_what_is_wrong(guarded: System, arguments: list[str], names: str) -> None:
+async def test_the_command_line_names_the_problem(guarded: System, arguments: list[str], names: str) -> None:
     done = await asyncio.to_thread(run_headrace, guarded, "keys", *arguments)
     assert done.returncode != 0
     assert names in done.stderr

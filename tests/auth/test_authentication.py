@@ -23,7 +23,7 @@ from tests.system import SECRET, System, ask
         ("GET", "/v1/models"),
     ],
 )
-async def test_nothing_is_done_for_who_shows_nothing_or_rubbish(guarded: System, method: str, path: str) -> None:
+async def test_missing_or_invalid_credentials_are_refused_everywhere(guarded: System, method: str, path: str) -> None:
     stream_id = (await start_stream(guarded, token()))["stream_id"]
     url = guarded.url + path.format(id=stream_id)
     body = json.dumps(ask("echo"))
@@ -45,19 +45,19 @@ async def test_nothing_is_done_for_who_shows_nothing_or_rubbish(guarded: System,
     assert (await guarded.http.get(f"{guarded.url}/chat/{stream_id}", headers=bearer(token()))).status_code == 200
 
 
-async def test_a_key_is_taken_in_any_of_the_three_places(guarded: System) -> None:
+async def test_a_key_is_accepted_in_both_headers_and_in_the_cookie(guarded: System) -> None:
     key = await make_key(guarded, "three-places")
     for headers in ({"Authorization": f"Bearer {key}"}, {"X-Api-Key": key}, {"Cookie": f"headrace={key}"}):
         answer = await guarded.http.get(f"{guarded.url}/v1/models", headers=headers)
         assert answer.status_code == 200
 
 
-async def test_health_and_page_are_for_everybody(guarded: System) -> None:
+async def test_health_and_page_need_no_credentials(guarded: System) -> None:
     for path in ("/healthz", "/readyz", "/", "/metrics"):
         assert (await guarded.http.get(guarded.url + path)).status_code == 200
 
 
-async def test_a_cookie_is_not_taken_from_another_sites_page(guarded: System) -> None:
+async def test_a_cookie_is_refused_from_another_sites_page(guarded: System) -> None:
     url = f"{guarded.url}/chat"
     cookie = {"Cookie": f"headrace={token()}"}
     own = guarded.url
@@ -67,7 +67,7 @@ async def test_a_cookie_is_not_taken_from_another_sites_page(guarded: System) ->
 
 
 @pytest.mark.parametrize(("origins", "status"), [("", 403), ("https://friend.example", 403), ("*", 202)])
-async def test_another_sites_page_gets_nothing_of_a_gateway_that_asks_nobody(
+async def test_another_sites_page_gets_nothing_from_a_gateway_without_authentication(
     start_system: StartSystem, origins: str, status: int
 ) -> None:
     """It needs no credentials, and asks without a preflight by what it says its body is."""
@@ -85,9 +85,7 @@ async def test_another_sites_page_gets_nothing_of_a_gateway_that_asks_nobody(
 
 
 @pytest.mark.parametrize("said", [{}, {"auth": "none"}, {"trusted_proxies": "127.0.0.1"}])
-async def test_a_page_that_rebinds_its_name_to_loopback_gets_nothing(
-    start_system: StartSystem, said: dict[str, str]
-) -> None:
+async def test_dns_rebinding_to_loopback_gets_nothing(start_system: StartSystem, said: dict[str, str]) -> None:
     system = await start_system(gateways=1, workers=1, **said)
     stream_id = (await system.http.post(f"{system.url}/chat", json=ask("echo"))).json()["stream_id"]
     for path in ("/chat", f"/chat/{stream_id}", "/v1/models"):
@@ -130,7 +128,7 @@ async def test_credentials_and_tickets_stay_out_of_logs(guarded: System) -> None
         ),
     ],
 )
-async def test_bad_configuration_stops_the_start(
+async def test_an_invalid_configuration_stops_the_start(
     environment: dict[str, str], arguments: list[str], names: str
 ) -> None:
     await gateway_refuses_to_start(environment, *arguments, message=names)

@@ -54,13 +54,13 @@ def changed(good: str) -> str:
 
 
 @pytest.mark.parametrize("bad", BAD_TOKENS)
-async def test_a_bad_token_is_refused(guarded: System, bad: str) -> None:
+async def test_an_invalid_token_is_refused(guarded: System, bad: str) -> None:
     answer = await guarded.http.get(f"{guarded.url}/v1/models", headers=bearer(BAD_TOKENS[bad]()))
     assert code_of(answer) == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize("scope", ["openid read profile", ["openid", "read", {}]])
-async def test_a_tokens_scopes_are_heeded(guarded: System, scope: object) -> None:
+async def test_a_token_does_only_what_its_scopes_allow(guarded: System, scope: object) -> None:
     reads = token(scope=scope)
     answer = await guarded.http.post(f"{guarded.url}/chat", json=ask("echo"), headers=bearer(reads))
     assert code_of(answer) == (403, "forbidden")
@@ -85,7 +85,7 @@ def pem_of(key: Any) -> str:
     return pem.decode()
 
 
-async def test_a_public_key_verifies_and_is_no_secret(start_system: StartSystem) -> None:
+async def test_a_public_key_verifies_and_cannot_sign(start_system: StartSystem) -> None:
     key = rsa_key()
     pem = pem_of(key)
     system = await start_guarded(start_system, key, "RS256", jwt_public_key=pem.replace("\n", "\\n"))

@@ -8,7 +8,7 @@ from tests.responses import code_of
 from tests.system import System, ask
 
 
-async def test_a_stream_is_its_owners_alone(guarded: System) -> None:
+async def test_a_stream_is_visible_to_its_owner_alone(guarded: System) -> None:
     alice, bob = token("alice"), token("bob")
     stream_id = (await start_stream(guarded, alice, prompt="for alice"))["stream_id"]
     base = guarded.gateways[1].url
@@ -29,14 +29,14 @@ async def test_a_stream_is_its_owners_alone(guarded: System) -> None:
     assert status["text"] == "for alice"
 
 
-async def test_a_key_and_a_token_of_one_name_are_two(guarded: System) -> None:
+async def test_a_key_and_a_token_of_one_name_are_different_owners(guarded: System) -> None:
     key = await make_key(guarded, "alice")
     stream_id = (await start_stream(guarded, key))["stream_id"]
     answer = await guarded.http.get(f"{guarded.url}/chat/{stream_id}", headers=bearer(token("alice")))
     assert code_of(answer) == (404, "stream_not_found")
 
 
-async def test_an_idempotency_key_is_ones_own(guarded: System) -> None:
+async def test_an_idempotency_key_belongs_to_its_principal(guarded: System) -> None:
     headers = {"Idempotency-Key": "the-same"}
     ids = []
     for who in ("alice", "bob", "alice"):
@@ -54,7 +54,7 @@ async def listed(system: System, who: str, **query: Any) -> dict[str, Any]:
     return body
 
 
-async def test_one_lists_ones_own_streams_the_newest_first(guarded: System) -> None:
+async def test_a_principal_lists_its_own_streams_newest_first(guarded: System) -> None:
     assert await listed(guarded, "carol") == {"streams": [], "next_page": None}
     made = [(await start_stream(guarded, token("carol"), metadata={"n": str(n)}))["stream_id"] for n in range(7)]
     await start_stream(guarded, token("dave"))
@@ -75,7 +75,7 @@ async def test_one_lists_ones_own_streams_the_newest_first(guarded: System) -> N
     assert code_of(bad) == (422, "invalid_request")
 
 
-async def test_chats_of_the_same_id_are_each_ones_own(guarded: System) -> None:
+async def test_chats_of_the_same_id_belong_to_their_principals(guarded: System) -> None:
     message = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "mine"}]}
     body = {"id": "chat-1", "model": "openai/echo", "messages": [message]}
     url = f"{guarded.url}/api/chat"
@@ -88,7 +88,7 @@ async def test_chats_of_the_same_id_are_each_ones_own(guarded: System) -> None:
     assert (await guarded.http.post(f"{url}/chat-1/stop", headers=bob)).json()["stream_id"] is None
 
 
-async def test_items_of_a_response_are_named_by_its_owner_alone(guarded: System) -> None:
+async def test_items_of_a_response_may_be_referenced_by_its_owner_alone(guarded: System) -> None:
     url = f"{guarded.url}/v1/responses"
     alice, bob = bearer(token("alice")), bearer(token("bob"))
     first = await guarded.http.post(url, json={"model": "openai/echo", "input": "mine"}, headers=alice)

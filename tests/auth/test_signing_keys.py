@@ -61,7 +61,7 @@ def signed(key: Any, key_id: str) -> str:
     return jwt.encode(claims, key, algorithm="ES256", headers={"kid": key_id})
 
 
-async def test_keys_of_a_jwks_verify(start_system: StartSystem) -> None:
+async def test_keys_of_a_jwks_verify_even_if_its_server_is_down(start_system: StartSystem) -> None:
     old, new = ec_key(), ec_key()
     async with jwks_server({"old": old, "new": new}) as served:
         system = await start_system(
@@ -91,7 +91,7 @@ async def test_keys_of_a_jwks_verify(start_system: StartSystem) -> None:
         assert answer.status_code == 200  # nor is its outage ours
 
 
-async def test_signing_keys_are_rotated_and_outlive_their_server() -> None:
+async def test_signing_keys_are_rotated_and_outlive_an_outage_of_their_server() -> None:
     old, new = ec_key(), ec_key()
     async with jwks_server({"old": old}) as served:
         keys = SigningKeys(served.url, life_s=0, pause_s=0)
@@ -112,7 +112,7 @@ async def test_signing_keys_are_rotated_and_outlive_their_server() -> None:
         assert await keys.find("newer") is not None
 
 
-async def test_signing_keys_do_not_outlive_their_server_for_ever() -> None:
+async def test_signing_keys_expire_if_their_server_stays_away() -> None:
     async with jwks_server({"old": ec_key()}) as served:
         keys = SigningKeys(served.url, life_s=0, pause_s=0, kept_s=0)
         assert await keys.find("old") is not None
@@ -132,7 +132,7 @@ NO_JWKS = {
 
 
 @pytest.mark.parametrize("body", NO_JWKS.values(), ids=NO_JWKS)
-async def test_what_is_no_jwks_stops_the_start_and_later_is_no_fault_of_a_token(body: str) -> None:
+async def test_an_invalid_jwks_stops_the_start_and_later_blames_no_token(body: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())

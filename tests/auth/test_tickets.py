@@ -12,7 +12,7 @@ from tests.sse_client import Broken, open_sse, text_of
 from tests.system import System, ask
 
 
-async def test_an_owner_gives_others_a_link(guarded: System) -> None:
+async def test_an_owner_can_create_a_link_for_others(guarded: System) -> None:
     gate = asyncio.Event()
     guarded.fake.play("shared", Answer(deltas=["a", "b"], gate=gate, gate_after=1))
     stream_id = (await start_stream(guarded, token(), "shared"))["stream_id"]
@@ -32,7 +32,7 @@ async def test_an_owner_gives_others_a_link(guarded: System) -> None:
     gate.set()
 
 
-async def test_a_ticket_reads_one_stream_and_no_more(guarded: System) -> None:
+async def test_a_ticket_reads_one_stream_and_nothing_else(guarded: System) -> None:
     started, other = (
         await start_stream(guarded, token(), prompt="with a ticket"),
         await start_stream(guarded, token()),

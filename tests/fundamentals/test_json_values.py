@@ -45,7 +45,7 @@ def read(
 
 @repeatable
 @given(WHOLE, CHATTER, CHATTER, st.lists(st.integers(0, 10_000)), st.integers(1, 4), st.booleans())
-def test_every_value_is_told_once_when_it_is_whole(
+def test_every_value_is_sent_once_when_it_is_whole(
     value: dict[str, Any], before: str, after: str, cuts: list[int], depth: int, ascii_only: bool
 ) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=1)
@@ -56,7 +56,7 @@ def test_every_value_is_told_once_when_it_is_whole(
     assert whole.outside == sum(map(len, (before + after).split()))
 
 
-def test_of_very_many_values_only_the_first_are_told() -> None:
+def test_only_the_first_of_very_many_values_are_sent() -> None:
     sent, whole = read(json.dumps({"rows": [0] * 30_000}), [])
     assert len(sent) == 20_000
     assert isinstance(whole, Json)
@@ -67,7 +67,7 @@ def test_of_very_many_values_only_the_first_are_told() -> None:
     ("schema", "text", "value"),
     [({"type": "string"}, ' "abc" ', "abc"), ({"type": "integer"}, "42", 42), ({"type": "null"}, "null\n", None)],
 )
-def test_a_scalar_may_be_asked_for(schema: dict[str, Any], text: str, value: object) -> None:
+def test_an_answer_may_be_a_scalar(schema: dict[str, Any], text: str, value: object) -> None:
     sent, whole = read(text, [1, 2], schema)
     assert sent == []
     assert isinstance(whole, Json)
@@ -98,12 +98,12 @@ TREE = {
         ({"enum": list(range(20_000))}, "has more than 10000 values"),
     ],
 )
-def test_a_schema_that_would_cost_too_much_is_refused(schema: dict[str, Any], problem: str) -> None:
+def test_an_expensive_schema_is_refused(schema: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         TypeAdapter(JsonSchema).validate_python(schema)
 
 
-def test_a_schema_that_refers_to_itself_is_taken_as_far_as_that_is_cheap() -> None:
+def test_a_recursive_schema_is_accepted_if_it_is_cheap() -> None:
     deep: Any = {"left": None}
     for _ in range(40):
         deep = {"left": deep}
@@ -121,7 +121,7 @@ def test_a_schema_that_refers_to_itself_is_taken_as_far_as_that_is_cheap() -> No
 @repeatable
 @given(MESS, st.lists(st.integers(0, 10_000)))
 @example(["{", *["x" * 1100], "{}"], [5, 1020])
-def test_cuts_change_nothing_even_in_a_mess(parts: list[str], cuts: list[int]) -> None:
+def test_splitting_changes_nothing_even_in_invalid_text(parts: list[str], cuts: list[int]) -> None:
     text = "".join(parts)
     assert read(text, cuts) == read(text, []) == read(text, list(range(len(text))))
 
@@ -145,14 +145,12 @@ def test_cuts_change_nothing_even_in_a_mess(parts: list[str], cuts: list[int]) -
         ),
     ],
 )
-def test_what_is_wrong_is_named_by_its_path_and_not_by_its_value(
-    text: str, schema: dict[str, Any], problem: str
-) -> None:
+def test_a_problem_is_named_by_its_path_and_not_by_its_value(text: str, schema: dict[str, Any], problem: str) -> None:
     _, message = read(text, [], schema)
     assert message == f"schema_violation: the answer does not follow its schema: {problem}"
 
 
-def test_what_was_told_is_whole_while_more_is_awaited() -> None:
+def test_a_value_is_sent_before_the_rest_has_arrived() -> None:
     answer = JsonAnswer(OBJECT, depth=1)
     assert answer.take([TextDelta('{"a": [1, 2'), ReasoningDelta("}]"), TextDelta("], ")]) == [Json(["a"], [1, 2])]
     assert answer.take([TextDelta('"b": "x')]) == []

@@ -10,7 +10,7 @@ from tests.page.chat_page import ENDED, HALF_CALL, Page, holds
 from tests.system import System
 
 
-async def test_a_conversation_carries_what_was_said(page: Page, system: System) -> None:
+async def test_a_second_message_carries_the_conversation(page: Page, system: System) -> None:
     system.fake.play("brief", Answer(deltas=["One."]))
     await page.ask("First", model="openai/brief")
     assert await page.until_state(*ENDED) == "done"
@@ -27,7 +27,7 @@ FIRST_SCENE = AS_TEXT.index(', {"place": "gate"')
 HALF = {"title": SCENES["title"], "scenes": SCENES["scenes"][:1]}
 
 
-async def test_json_is_shown_value_by_value_and_a_reload_shows_the_same(page: Page, system: System) -> None:
+async def test_json_is_shown_value_by_value_also_after_a_reload(page: Page, system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("scenes", Answer(deltas=[AS_TEXT[:FIRST_SCENE], AS_TEXT[FIRST_SCENE:]], gate=gate, gate_after=1))
     await page.answer_as("JSON by schema", '{"title": "Scenes of a story", "type": "object"}')
@@ -76,7 +76,7 @@ async def test_the_demo_answers_with_json(page: Page, form: str) -> None:
 
 
 @pytest.mark.parametrize("schema", ["{oops", "[1]"])
-async def test_a_schema_that_is_none_is_not_sent(page: Page, system: System, schema: str) -> None:
+async def test_an_invalid_schema_is_not_sent(page: Page, system: System, schema: str) -> None:
     system.fake.play("never", Answer())
     await page.answer_as("JSON by schema", schema)
     await page.ask("Hello", model="openai/never")
@@ -91,7 +91,7 @@ async def _has_text(page: Page, test_id: str) -> bool:
     return bool(await page.text_of(test_id))
 
 
-async def test_an_answer_that_is_not_the_json_asked_for_can_be_read(page: Page, system: System) -> None:
+async def test_an_answer_that_breaks_its_schema_can_be_read(page: Page, system: System) -> None:
     system.fake.play("chatty", Answer(deltas=["I would rather ", "not."]))
     await page.answer_as("JSON")
     await page.ask("Hello", model="openai/chatty")
@@ -105,7 +105,7 @@ async def test_an_answer_that_is_not_the_json_asked_for_can_be_read(page: Page, 
     assert asked == [{"type": "json_object"}] * 2
 
 
-async def test_what_came_around_the_json_is_counted(page: Page, system: System) -> None:
+async def test_text_around_the_json_is_counted(page: Page, system: System) -> None:
     system.fake.play("fenced", Answer(deltas=["Sure!\n```json\n", '{"a": 1}', "\n```"]))
     await page.answer_as("JSON")
     await page.ask("Hello", model="openai/fenced")
@@ -117,7 +117,7 @@ async def test_what_came_around_the_json_is_counted(page: Page, system: System) 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("a", "b")]
 
 
-async def test_a_tool_call_is_shown_while_it_comes(page: Page, system: System) -> None:
+async def test_a_tool_call_is_shown_while_it_arrives(page: Page, system: System) -> None:
     system.fake.play("calling", Answer(deltas=["One moment."], tools=(HALF_CALL,), end="hang"))
     await page.ask("Weather?", model="openai/calling")
     shown = await page.until_shown(lambda shown: shown.calls == [["get_weather", '{"city": "Bé']])
@@ -127,7 +127,7 @@ async def test_a_tool_call_is_shown_while_it_comes(page: Page, system: System) -
     assert (await page.shown()).calls == shown.calls
 
 
-async def test_whole_tool_calls_stand_apart(page: Page, system: System) -> None:
+async def test_complete_tool_calls_are_shown_separately(page: Page, system: System) -> None:
     calls = (
         ToolCall("c1", "get_weather", ('{"city":', '"Bérn", "id": 12345678901234567890}')),
         ToolCall("c2", "now", ("{}",)),
@@ -148,7 +148,7 @@ async def test_the_demo_calls_a_tool(page: Page, system: System) -> None:
     assert shown.reasoning
 
 
-async def test_a_refusal_is_marked_as_one(page: Page, system: System) -> None:
+async def test_a_refusal_is_marked(page: Page, system: System) -> None:
     system.fake.play("prim", Answer(deltas=(), refusal=("I cannot ", "do that.")))
     await page.ask("Hello", model="openai/prim")
     assert await page.until_state(*ENDED) == "done"
@@ -157,7 +157,7 @@ async def test_a_refusal_is_marked_as_one(page: Page, system: System) -> None:
     assert "the model refused" in shown.footer
 
 
-async def test_the_footer_names_who_answered(page: Page, system: System) -> None:
+async def test_the_footer_names_the_model_that_answered(page: Page, system: System) -> None:
     system.fake.play("gone", Answer(status=404))
     system.fake.play("there", Answer(deltas=["Here."]))
     await page.open_stream(await system.post("gone", fallbacks=["ollama/there"]))

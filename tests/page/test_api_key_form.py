@@ -10,7 +10,7 @@ from tests.credentials import AUDIENCE, JWT_SECRET, make_key, run_headrace, toke
 from tests.page.chat_page import BRIEF, ENDED, WORDS, Page
 
 
-async def test_a_gateway_that_asks_for_a_key(driver: Chrome, start_system: StartSystem) -> None:
+async def test_the_key_is_requested_kept_in_the_tab_and_forgotten(driver: Chrome, start_system: StartSystem) -> None:
     """A wrong one, a right one, a reload, one that is revoked in the middle, and one that is forgotten."""
     boot = {"Authorization": f"Bearer {token('boot')}"}
     jwt_settings = {"jwt_secret": JWT_SECRET, "jwt_audience": AUDIENCE}

@@ -26,7 +26,7 @@ async def test_an_answer_streams_to_its_end(page: Page) -> None:
     assert [line["message"] for line in log if line["level"] == "SEVERE"] == []
 
 
-async def test_a_cut_connection_costs_nothing(page: Page, system: System) -> None:
+async def test_a_cut_connection_loses_nothing(page: Page, system: System) -> None:
     system.fake.play("slow", SLOW)
     await page.ask("Count", model="openai/slow")
     for _ in range(3):
@@ -44,7 +44,7 @@ async def test_a_cut_connection_costs_nothing(page: Page, system: System) -> Non
     assert await page.text_of("last-id") == f"{(await page.text_of('last-id')).split('-')[0]}-{figures['events']}"
 
 
-async def test_keep_cutting_cuts_by_itself(page: Page, system: System) -> None:
+async def test_the_keep_cutting_option_cuts_again_and_again(page: Page, system: System) -> None:
     system.fake.play("brief", BRIEF)
     await page.ask("Count", model="openai/brief")
     await page.script("document.querySelector('[data-testid=\"keep-cutting\"]').click()")
@@ -55,7 +55,7 @@ async def test_keep_cutting_cuts_by_itself(page: Page, system: System) -> None:
     assert figures["duplicates"] == 0
 
 
-async def test_a_lost_network_costs_nothing(driver: Chrome, system: System) -> None:
+async def test_a_lost_network_loses_nothing(driver: Chrome, system: System) -> None:
     system.fake.play("slow", SLOW)
     async with CuttingProxy(system.gateways[0].url) as proxy:
         page = Page(driver, proxy.url)
@@ -73,7 +73,7 @@ async def test_a_lost_network_costs_nothing(driver: Chrome, system: System) -> N
         assert (figures["connections"], figures["duplicates"]) == (4, 0)
 
 
-async def test_a_deploy_behind_a_load_balancer_costs_nothing(driver: Chrome, system: System) -> None:
+async def test_a_deploy_behind_a_load_balancer_loses_nothing(driver: Chrome, system: System) -> None:
     """A 502 makes EventSource give up for good; the page does not."""
     system.fake.play("brief", BRIEF)
     async with CuttingProxy(system.gateways[0].url) as proxy:
@@ -92,7 +92,7 @@ async def test_a_deploy_behind_a_load_balancer_costs_nothing(driver: Chrome, sys
         assert (await page.figures())["duplicates"] == 0
 
 
-async def test_stop_keeps_what_there_is(page: Page, system: System) -> None:
+async def test_stop_keeps_the_partial_text(page: Page, system: System) -> None:
     system.fake.play("slow", SLOW)
     await page.ask("Count", model="openai/slow")
     await page.until_longer(50)
@@ -107,7 +107,7 @@ async def test_stop_keeps_what_there_is(page: Page, system: System) -> None:
     assert (await page.text_of("answer")).startswith("word0 word1")
 
 
-async def test_a_reload_reads_on_and_the_list_reopens(page: Page, system: System) -> None:
+async def test_a_reload_continues_and_the_list_reopens_an_answer(page: Page, system: System) -> None:
     system.fake.play("brief", Answer(deltas=WORDS[:100], delay_s=0.02))
     await page.ask("Count to a hundred", model="openai/brief")
     await page.until_longer(50)
@@ -126,7 +126,7 @@ async def test_a_reload_reads_on_and_the_list_reopens(page: Page, system: System
     assert (await page.entry())["title"] == "Count to a hundred"
 
 
-async def test_a_deleted_stream_says_so(page: Page, system: System) -> None:
+async def test_a_deleted_stream_is_shown_as_deleted(page: Page, system: System) -> None:
     system.fake.play("brief", Answer(deltas=WORDS[:5]))
     await page.ask("Count", model="openai/brief")
     assert await page.until_state(*ENDED) == "done"
@@ -140,7 +140,7 @@ async def test_a_deleted_stream_says_so(page: Page, system: System) -> None:
     assert "deleted" in await page.text_of("problem")
 
 
-async def test_an_error_of_the_stream_is_not_a_lost_connection(page: Page, system: System) -> None:
+async def test_an_error_of_the_stream_does_not_reconnect(page: Page, system: System) -> None:
     system.fake.play("busy", Answer(status=429))
     await page.ask("Hello", model="openai/busy")
     assert await page.until_state(*ENDED) == "error"
@@ -149,7 +149,9 @@ async def test_an_error_of_the_stream_is_not_a_lost_connection(page: Page, syste
     assert (await page.status())["finish_reason"] == "error"
 
 
-async def test_another_attempt_shows_nothing_of_the_one_before(driver: Chrome, start_system: StartSystem) -> None:
+async def test_another_attempt_replaces_everything_of_the_one_before(
+    driver: Chrome, start_system: StartSystem
+) -> None:
     system = await start_system(gateways=1, workers=1, lease_s=1)
     told = Answer(deltas=['{"a": 1, "b": 2, '], reasoning=["Hm."], refusal=["No."], tools=(HALF_CALL,), end="hang")
     system.fake.play("lost", told, Answer(deltas=['{"c": 3}']))

@@ -20,7 +20,7 @@ HOSTILE = (
 )
 
 
-async def test_a_hostile_answer_is_only_text(page: Page, system: System) -> None:
+async def test_a_hostile_answer_is_shown_as_text(page: Page, system: System) -> None:
     """Without the gateway's CSP, so that the page has to hold alone."""
     await asyncio.to_thread(page.driver.execute_cdp_cmd, "Page.setBypassCSP", {"enabled": True})
     try:
@@ -50,7 +50,7 @@ EVIL = "<img src=x onerror=alert(1)>"
 EVIL_JSON = {EVIL: EVIL, "__proto__": {"polluted": 1}, "a": {"__proto__": {"polluted": 1}, "constructor": [EVIL]}}
 
 
-async def test_hostile_json_calls_and_refusals_are_only_text(page: Page, system: System) -> None:
+async def test_hostile_json_calls_and_refusals_are_shown_as_text(page: Page, system: System) -> None:
     tools = (ToolCall("c", EVIL, (json.dumps({EVIL: EVIL}),)),)
     system.fake.play("evil", Answer(deltas=[json.dumps(EVIL_JSON)], refusal=[EVIL], reasoning=[EVIL], tools=tools))
     await page.answer_as("JSON")

@@ -1076,9 +1076,9 @@ class Mutation:
     script: str = ""
 
 
-# Not among them, see tests/test_scripts.py: what looks at the tail's top, in `claim` and in `write`, which matters
-# only to a Redis that lost the state and kept the tail; and that the fast append checks the window and the
-# log's epoch, for which a walk would need two logs of the same length.
+# Not among them, see tests/scripts/: the checks of the tail's top, in `claim` and in `write`, which matter only if Redis
+# lost the state and kept the tail; and the fast append's checks of the window and of the log's epoch, for which a walk
+# would need two logs of the same length.
 MISSING_CHECKS: Final = [
     Mutation(
         "an ended stream refuses",

@@ -1,0 +1,26 @@
+"""Fixtures of the tests of the scripts."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared.broker.client import Client, connect
+from tests.broker import Broker
+
+
+@pytest.fixture(scope="session")
+async def scripts_broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
+    broker = Broker(tmp_path_factory.mktemp("scripts"))
+    await broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+async def client(scripts_broker: Broker) -> AsyncIterator[Client]:
+    """A client of an empty Redis, in which no test may leave a key without expiry."""
+    client = connect(scripts_broker.url)
+    await client.flushall()
+    yield client
+    assert [key async for key in client.scan_iter() if await client.ttl(key) == -1] == []
+    await client.aclose()

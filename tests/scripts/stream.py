@@ -1,0 +1,208 @@
+"""A stream in Redis for the tests of the scripts, and the values that they share."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from shared.broker import declarations
+from shared.broker.client import Client, run_script
+from shared.broker.declarations import Call, Script
+from shared.broker.keys import stream_keys, worker_channel
+from shared.broker.replies import (
+    Claimed,
+    Created,
+    Full,
+    Gone,
+    Known,
+    Limited,
+    LogPage,
+    LogPosition,
+    Lost,
+    WriteReply,
+)
+from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
+from shared.protocol.ids import START, EventId, new_stream_id
+from shared.protocol.lifecycle import Status
+from shared.rate_limits import Demand, Limits
+from shared.settings import Settings
+
+CAP, WINDOW = 6, 4
+SETTINGS = Settings.model_construct(cap=CAP, window=WINDOW)
+SCRIPTS = StreamScripts(SETTINGS)
+LEASE_MS, RETENTION_MS = round(SETTINGS.lease_s * 1000), round(SETTINGS.retention_s * 1000)
+DIGEST = "ab" * 32
+TOKEN = "w1.token"
+ANY = Demand("an-account", Limits(), 0)
+ENDING = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage": "null"}, 0)
+NOBODY_WATCHES = Ending(
+    Status.CANCELLED, {"finish_reason": "cancelled", "reason": "abandoned"}, 0, only_if_unwatched=True
+)
+STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = range(8)
+LUA = Path(str(files("shared.broker") / "lua"))
+
+
+def event(seq: int, text: str = "x") -> bytes:
+    return b'token {"token":"%b","token_index":%d,"n":1}' % (text.encode(), seq)
+
+
+def some(first: int, last: int, text: str = "x") -> list[bytes]:
+    return [event(seq, text) for seq in range(first, last + 1)]
+
+
+DONE = b'done {"finish_reason":"stop","reason":null,"usage":null}'
+
+
+class Stream:
+    """One stream in Redis, seen from outside the scripts too."""
+
+    def __init__(self, client: Client, *, key: bool = True) -> None:
+        self.client = client
+        self.id = new_stream_id(DIGEST if key else None)
+        self.idempotency = DIGEST if key else None
+        self.keys = stream_keys(self.id, self.idempotency)
+
+    async def create(self, **fields: str | int) -> "Stream":
+        assert isinstance(await run_script(self.client, self.creation(fields=fields)), Created)
+        return self
+
+    def creation(
+        self, *, demand: Demand = ANY, fields: Fields | None = None
+    ) -> Call[Created | Known | Limited | Full]:
+        all_fields: Fields = {
+            "principal": "p",
+            "provider": "fake",
+            "model": "m",
+            "request": '{"messages":[]}',
+            "on_disconnect": "continue",
+            "grace_ms": 0,
+            "body_hash": "ff",
+            **({"idempotency": DIGEST} if self.idempotency else {}),
+            **(fields or {}),
+        }
+        return SCRIPTS.create(
+            self.id, fields=all_fields, body_hash="ff", idempotency=self.idempotency, demand=demand, job=b"job"
+        )
+
+    async def claim(self, token: str = TOKEN) -> Holder:
+        claimed = await run_script(self.client, SCRIPTS.claim(self.id, token))
+        assert isinstance(claimed, Claimed)
+        return self.holder(claimed.epoch, token)
+
+    async def take_over(self, token: str = "w2.token") -> Holder:
+        """Once the lease has passed."""
+        await self.set(lease_until=0)
+        await be_well(self)
+        return await self.claim(token)
+
+    def holder(self, epoch: int, token: str = TOKEN) -> Holder:
+        return Holder(self.id, epoch, token, self.idempotency)
+
+    async def append(self, holder: Holder, first: int, events: list[bytes], *, resend: bool = False) -> WriteReply:
+        return await run_script(self.client, SCRIPTS.append(holder, first, events, resend=resend))
+
+    async def finish(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:
+        return await run_script(self.client, SCRIPTS.finish(holder, first, events, ending))
+
+    async def restore(self, holder: Holder, events: list[bytes]) -> WriteReply:
+        """Restore with the fields that a worker keeps."""
+        fields: Fields = {
+            "principal": "p",
+            "request": '{"messages":[]}',
+            "on_disconnect": "cancel",
+            "grace_ms": 0,
+            "created": now_ms() - 1000,
+            "attempt": 1,
+            "body_hash": "ff",
+        }
+        return await run_script(self.client, SCRIPTS.restore(holder, events, fields=fields, body_hash="ff"))
+
+    async def read(self, after: EventId = START, **limits: int) -> LogPage | Gone | Lost | None:
+        return await run_script(self.client, SCRIPTS.read(self.id, after, **limits))
+
+    async def page(self, after: EventId = START, **limits: int) -> LogPage:
+        page = await self.read(after, **limits)
+        assert isinstance(page, LogPage)
+        return page
+
+    async def acknowledge(self, lead: EventId = START, gateway: str = "g1") -> LogPosition | None:
+        return await run_script(self.client, SCRIPTS.acknowledge(self.id, gateway, lead))
+
+    # --- past the scripts
+
+    async def state(self) -> dict[str, str]:
+        stored: dict[bytes, bytes] = await self.client.hgetall(self.keys[STATE])  # type: ignore[misc]
+        return {name.decode(): value.decode() for name, value in stored.items()}
+
+    async def set(self, **fields: str | int) -> None:
+        assert await self.client.exists(self.keys[STATE])
+        await self.client.hset(self.keys[STATE], mapping=fields)  # type: ignore[misc]
+
+    async def log(self) -> list[bytes]:
+        return await self.client.lrange(self.keys[LOG], 0, -1)  # type: ignore[no-any-return,misc]
+
+    async def tail(self) -> list[tuple[str, bytes]]:
+        return [(at.decode(), fields[b"e"]) for at, fields in await self.client.xrange(self.keys[TAIL])]
+
+    async def lives(self) -> list[int]:
+        async with self.client.pipeline(transaction=False) as pipe:
+            for key in self.keys:
+                pipe.pexpiretime(key)
+            return list(await pipe.execute())
+
+    async def next_look(self) -> float | None:
+        score: float | None = await self.client.zscore(self.keys[INDEX], self.id)
+        return score
+
+    async def everything(self) -> list[object]:
+        return [await self.state(), await self.log(), await self.tail(), await self.lives(), await self.next_look()]
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def be_well(stream: Stream, **fields: str | int) -> None:
+    """Write the pulse of a Redis without an outage."""
+    run_id = (await stream.client.info("server"))["run_id"]
+    mapping: dict[str, str | int] = {"at": now_ms(), "run_id": run_id, **fields}
+    await stream.client.delete(stream.keys[PULSE])
+    await stream.client.hset(stream.keys[PULSE], mapping=mapping)  # type: ignore[misc]
+    await stream.client.expire(stream.keys[PULSE], 60)
+
+
+@asynccontextmanager
+async def heard(client: Client, worker: str) -> AsyncIterator[list[str]]:
+    """Collect the messages published to a worker meanwhile."""
+    words: list[str] = []
+    async with client.pubsub() as channel:
+        await channel.subscribe(worker_channel(worker))
+        await channel.get_message(timeout=5)
+        yield words
+        await client.publish(worker_channel(worker), "the end")
+        while True:
+            message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
+            if message is None or message["data"] == b"the end":
+                return
+            words.append(message["data"].decode())
+
+
+def all_scripts() -> dict[str, Script]:
+    return {script.name: script for script in vars(declarations).values() if isinstance(script, Script)}
+
+
+def source(name: str) -> str:
+    return (LUA / f"{name}.lua").read_text()
+
+
+async def lives_as_one(stream: Stream, *, ended: bool = False) -> None:
+    state, log, tail, readers, index, tombstone, _, idempotency = await stream.lives()
+    assert now_ms() + RETENTION_MS - 5000 < state <= now_ms() + RETENTION_MS + 1000
+    assert {log, readers, idempotency} <= {state, -2}
+    if ended:  # it has no readers any more, and is half the memory
+        assert now_ms() + 55_000 < tail <= now_ms() + 61_000
+    else:
+        assert tail in {state, -2}
+    assert tombstone == state + round(SETTINGS.tombstone_s * 1000)
+    assert index in {state, -2}

@@ -1,0 +1,131 @@
+"""The files of the scripts: declarations, flags, size."""
+
+import re
+
+import pytest
+
+from shared.broker.declarations import STREAM_KEYS
+from shared.broker.replies import (
+    parse_write,
+)
+from shared.broker.scripts import Holder
+from shared.protocol.ids import new_stream_id
+from shared.protocol.lifecycle import ACTIVE, Status
+from tests.scripts.stream import (
+    CAP,
+    LUA,
+    SCRIPTS,
+    WINDOW,
+    all_scripts,
+    source,
+)
+
+
+def test_every_file_is_a_script() -> None:
+    assert {path.stem for path in LUA.glob("[a-z]*.lua")} == set(all_scripts())
+    assert {path.suffix for path in LUA.iterdir()} == {".lua"}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in LUA.glob("[a-z]*.lua")))
+def test_a_script_and_its_declaration_agree(name: str) -> None:
+    """The header of the file, the names its code uses and the declaration in scripts.py are the same."""
+    script, text = all_scripts()[name], (LUA / f"{name}.lua").read_text()
+    first, *lines = text.splitlines()
+    assert first.startswith("#!lua")
+    assert script.source.startswith(first + "\n")
+    assert script.source.count("#!lua") == 1
+    assert re.search(r"^-- .*\b[Rr]epl(y|ies)", text, re.M), "no word on the reply"
+    keys = named_in(lines, "KEYS")
+    if keys[0] == "1-8 stream":
+        keys[:1] = [f"{i} {key}" for i, key in enumerate(STREAM_KEYS, 1)]
+    assert keys == [f"{i} {key}" for i, key in enumerate(script.keys, 1)]
+    fixed = [arg for arg in script.args if not arg.endswith("…")]
+    tails = [*script.args[len(fixed) :]]
+    numbered = [f"{i} {arg}" for i, arg in enumerate([*fixed, *tails[:1]], 1)]
+    assert named_in(lines, "ARGV") == [*numbered, *tails[1:]]
+    assert local_names(script.source, "ARGV", 1, len(fixed)) == fixed
+    assert not re.search(r"KEYS\[\d", re.sub(r"local [A-Z_]+ = KEYS\[\d+\]\n", "", text)), "a key without a name"
+    assert not re.search(r"ARGV\[\d", re.sub(r"local \w+ = ARGV\[1\]\n", "", text)), "an argument without a name"
+
+
+def test_the_keys_of_lua_are_those_of_the_declarations() -> None:
+    assert [
+        name.lower() for name in re.findall(r"^local (.*) = unpack\(KEYS\)$", source("_stream"), re.M)[0].split(", ")
+    ] == [*STREAM_KEYS]
+    for script in all_scripts().values():
+        after = len(script.keys) - len(script.own_keys)
+        for names, begin, end in re.findall(
+            r"^local ([A-Z_, ]+) = unpack\(KEYS, (\d+), (\d+)\)$", script.source, re.M
+        ):
+            of_declaration = script.own_keys[int(begin) - after - 1 : int(end) - after]
+            assert tuple(name.lower() for name in names.split(", ")) == of_declaration, script.name
+        for name, at in re.findall(r"^local ([A-Z_]+) = KEYS\[(\d+)\]$", script.source, re.M):
+            assert script.own_keys[int(at) - after - 1] == name.lower(), script.name
+
+
+def test_a_call_takes_just_the_declared_arguments() -> None:
+    script = all_scripts()["release"]
+    assert script.call([], bool, holder="w1.x", epoch=7).arguments == [7, "w1.x"]
+    for arguments in ({"epoch": 7}, {"epoch": 7, "holder": "w1.x", "cap": 1}):
+        with pytest.raises(TypeError):
+            script.call([], bool, **arguments)
+    with pytest.raises(KeyError):
+        script.call([], bool, epoch=7, token="w1.x")
+
+
+def test_the_positional_append_is_as_declared() -> None:
+    holder = Holder(new_stream_id(), 7, "w1.x", None)
+    values = {"epoch": 7, "holder": "w1.x", "first_seq": 3, "window": WINDOW, "cap": CAP, "events": [b"a", b"b"]}
+    call = all_scripts()["append"].call(holder.keys, parse_write, **values)
+    assert SCRIPTS.append(holder, 3, [b"a", b"b"]) == call
+
+
+def named_in(lines: list[str], table: str) -> list[str]:
+    """The items of a header's list: `1 epoch`, `6 events…`; remarks in parentheses are left out."""
+    begin = next(i for i, line in enumerate(lines) if line.startswith(f"-- {table}: "))
+    end = next(i for i in range(begin + 1, len(lines)) if not lines[i].startswith("--  "))
+    text = " ".join(line.removeprefix("--").strip() for line in lines[begin:end]).removeprefix(f"{table}: ")
+    while (plain := re.sub(r"\s*\([^()]*\)", "", text)) != text:
+        text = plain
+    return text.split(", ")
+
+
+def local_names(source: str, table: str, begin: int, end: int) -> list[str]:
+    """The names that the code gives to these arguments."""
+    if end == 1 and (match := re.search(rf"^local (\w+) = {table}\[1\]$", source, re.M)):
+        return [match[1]]
+    match = re.search(rf"^local ([a-z_,\s]+?) =\s+unpack\({table}, {begin}, {end}\)$", source, re.M)
+    assert match is not None, f"no unpack({table}, {begin}, {end})"
+    return re.split(r",\s+", match[1])
+
+
+def test_which_scripts_run_when_redis_is_full() -> None:
+    """Those that end, release or only look; not those that bring something new (rule S10)."""
+    flags = {
+        name: script.source.partition("\n")[0].removeprefix("#!lua").strip() for name, script in all_scripts().items()
+    }
+    assert {name for name, flag in flags.items() if flag == "flags=allow-oom"} == {
+        *("renew", "finish", "cancel", "delete", "acknowledge", "release", "sweep"),
+    }
+    assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read"}
+    assert {name for name, flag in flags.items() if flag == ""} == {
+        *("create", "claim", "append", "restore", "enqueue", "unpark", "note"),
+    }
+
+
+def test_the_amount_of_lua_is_limited() -> None:
+    """Lines of code: for streams, for limits and the queue, and for operators."""
+    lines = {
+        path.stem: sum(bool(line) and not line.startswith("--") for line in path.read_text().splitlines())
+        for path in LUA.glob("*.lua")
+    }
+    operators = sum(lines.pop(name) for name in ("_endings", "note"))
+    admission = sum(lines.pop(name) for name in ("_rate_limits", "_queue", "_provider_limit", "create", "unpark"))
+    assert sum(lines.values()) < 360
+    assert operators < 30
+    assert admission < 180
+
+
+def test_lua_and_the_lifecycle_agree_on_what_is_active() -> None:
+    line = next(x for x in (LUA / "_stream.lua").read_text().splitlines() if x.startswith("local function active"))
+    assert {status for status in Status if f"'{status}'" in line} == ACTIVE

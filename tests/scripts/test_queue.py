@@ -1,0 +1,64 @@
+"""The queue and the sweep."""
+
+from arq.constants import job_key_prefix
+
+from shared.broker.client import Client, run_script
+from shared.broker.keys import job_key, sweep_keys
+from shared.broker.replies import (
+    Due,
+)
+from shared.broker.scripts import enqueue
+from tests.scripts.stream import (
+    INDEX,
+    LEASE_MS,
+    PULSE,
+    SCRIPTS,
+    Stream,
+    be_well,
+    now_ms,
+)
+
+
+async def test_enqueue(client: Client) -> None:
+    waiting = await Stream(client).create()
+    call = enqueue("an-id", b"job", life_s=60)
+    assert await run_script(client, call) is True
+    assert await run_script(client, call) is False
+    assert [name for name, _ in await client.zpopmin("hr:queue", 2)] == [b"an-id", waiting.id.encode()]
+    assert await client.get(job_key("an-id")) == b"job"
+    assert job_key("an-id") == job_key_prefix + "an-id"
+    assert await run_script(client, call) is True
+
+
+async def test_sweep(client: Client) -> None:
+    stream = await Stream(client).create()
+    bucket = next(keys for keys in sweep_keys() if keys[0] == stream.keys[INDEX])
+    assert bucket[1] == stream.keys[PULSE]
+    run_id = (await client.info("server"))["run_id"]
+
+    async def sweep(run_id: str = run_id) -> Due:
+        return await run_script(client, SCRIPTS.sweep(bucket, run_id))
+
+    async def trouble() -> str | None:
+        value: bytes | None = await client.hget(stream.keys[PULSE], "trouble")  # type: ignore[misc]
+        return value.decode() if value is not None else None
+
+    first = await sweep()
+    assert first.stream_ids == []
+    assert abs(first.now_ms - now_ms()) < 5000
+    assert await trouble() == str(first.now_ms)  # without a pulse, Redis is new or has lost everything
+    assert (await sweep()).stream_ids == []
+    assert await trouble() == str(first.now_ms)
+
+    await client.zadd(stream.keys[INDEX], {stream.id: now_ms() - 1})
+    assert (await sweep()).stream_ids == [stream.id]
+    assert (await sweep()).stream_ids == []
+    assert (await stream.next_look() or 0) > now_ms() + LEASE_MS - 5000
+
+    await be_well(stream, at=now_ms() - 3000)
+    assert await trouble() is None
+    frozen = await sweep()
+    assert await trouble() == str(frozen.now_ms)
+    await be_well(stream)
+    replaced = await sweep("another")
+    assert await trouble() == str(replaced.now_ms)

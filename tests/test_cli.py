@@ -3,6 +3,7 @@
 import asyncio
 import importlib.metadata
 import json
+import re
 import socket
 import sys
 from pathlib import Path
@@ -308,6 +309,13 @@ def test_the_decoder_takes_a_retry_without_a_blank_line_and_drops_half_an_event(
     assert decoder.retry_ms == 7
     assert list(decoder.feed(b"id: 1-4\ndata: half\nretry: 123\nretry: soon\n")) == []
     assert decoder.retry_ms == 123
+
+
+async def test_help_shows_whole_sentences() -> None:
+    ended = await finish(await headrace("--help", COLUMNS="80"))
+    commands = ended.out.partition("Commands:\n")[2].splitlines()
+    assert len(commands) == 6
+    assert all(re.fullmatch(r"  \w+ +[A-Z].*[^.]\.", line) for line in commands)
 
 
 async def test_the_version_is_printed_and_is_that_of_the_package() -> None:

@@ -3,10 +3,10 @@
 There is no retry or fallback after the first token: text that a reader has seen is never withdrawn.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -70,67 +70,58 @@ class ProviderAttempts:
         self, request: ChatRequest, writer: StreamWriter, counted: set[str], log: GenerationLog
     ) -> tuple[Outcome, Usage | None]:
         """Call one provider, with retries for failures that may pass."""
-        provider = self._provider_of(request)
+        provider = self._provider_of(request, writer)
         failure: ProviderError | None = None
-
-        async def attempt() -> tuple[Outcome, Usage | None]:
-            nonlocal failure
-            try:
-                await self._breakers.admit(provider.name)
-            except ProviderError as refusal:
-                raise failure or refusal from None
-            writer.set_model(provider.name, request.model)
-            try:
-                return await self._call(provider, request, writer, log)
-            except ProviderError as error:
-                failure = error
-                _log_failure(error, request, writer)
-                await self._breakers.failed(provider.name, error, counts=provider.name not in counted)
-                counted.add(provider.name)
-                with suppress(BrokerUnavailable):  # only operators read it
-                    await run_script(
-                        self._client, self._scripts.note_failure(writer.holder.stream_id, provider.name, error.code)
-                    )
-                raise
-
-        def may_pass(error: BaseException) -> bool:
-            if not isinstance(error, ProviderError) or not error.retryable or writer.has_output:
-                return False
-            longest_s = self._settings.retry_longest_wait_s
-            return error.code != "provider_circuit_open" and (error.retry_after_s or 0) <= longest_s
-
         retrying = AsyncRetrying(
-            retry=retry_if_exception(may_pass),
+            retry=retry_if_exception(lambda error: self._may_pass(error) and not writer.has_output),
             stop=stop_after_attempt(1 + self._settings.provider_retries),
             wait=_wait_s,
             before_sleep=lambda _: metrics.RETRIES.inc(),
             reraise=True,
         )
-        return await retrying(attempt)
+        async for attempt in retrying:
+            with attempt:
+                try:
+                    await self._breakers.admit(provider.name)
+                except ProviderError as refusal:
+                    raise failure or refusal from None
+                writer.set_model(provider.name, request.model)
+                try:
+                    with log.call(provider.name, request) as call:
+                        outcome, usage = await self._read(provider, request, writer, partial(log.first_token, call))
+                        log.answered(call, outcome.finish_reason, usage)
+                        return outcome, usage
+                except ProviderError as error:
+                    failure = error
+                    _log_failure(error, request, writer)
+                    await self._note_failure(error, provider.name, writer, counts=provider.name not in counted)
+                    counted.add(provider.name)
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _provider_of(self, request: ChatRequest) -> Provider:
+    def _may_pass(self, error: BaseException) -> bool:
+        """Return True for a failure that may not occur again."""
+        if not isinstance(error, ProviderError) or not error.retryable:
+            return False
+        longest_s = self._settings.retry_longest_wait_s
+        return error.code != "provider_circuit_open" and (error.retry_after_s or 0) <= longest_s
+
+    async def _note_failure(self, error: ProviderError, provider: str, writer: StreamWriter, *, counts: bool) -> None:
+        await self._breakers.failed(provider, error, counts=counts)
+        with suppress(BrokerUnavailable):  # only operators read it
+            note = self._scripts.note_failure(writer.holder.stream_id, provider, error.code)
+            await run_script(self._client, note)
+
+    def _provider_of(self, request: ChatRequest, writer: StreamWriter) -> Provider:
         provider = self._providers.get(request.provider or "")
         if provider is None:
             detail = f"this worker has no provider {request.provider}; set its key on every worker"
-            raise provider_failure("provider_not_configured", request.provider or "", detail=detail)
+            error = provider_failure("provider_not_configured", request.provider or "", detail=detail)
+            _log_failure(error, request, writer)
+            raise error
         if request.only_count and not provider.counts_tokens:
             raise ProviderError("provider_rejected", f"{provider.name} cannot count the tokens of a request")
         return provider
-
-    async def _call(
-        self, provider: Provider, request: ChatRequest, writer: StreamWriter, log: GenerationLog
-    ) -> tuple[Outcome, Usage | None]:
-        with log.call(provider.name, request) as call:
-            try:
-                outcome, usage = await self._read(provider, request, writer, lambda: log.first_token(call))
-            except GenerationError as error:
-                log.failed(call, error.code)
-                raise
-            except asyncio.CancelledError:
-                call.set({"headrace.interrupted": True})
-                raise
-            log.answered(call, outcome.finish_reason, usage)
-            return outcome, usage
 
     async def _read(
         self, provider: Provider, request: ChatRequest, writer: StreamWriter, on_first_token: Callable[[], None]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 import traceback
+from dataclasses import dataclass
 from types import TracebackType
 
 from shared.broker.client import Client, run_script
@@ -62,33 +63,30 @@ class Generation:
         if isinstance(claimed, Refused):
             logger.debug("stream not claimed", extra={"stream_id": stream_id, "reason": claimed})
             return
-        try:
-            await self._go_on(stream_id, claimed, token)
-        finally:
-            self._provider_limits.slot_freed()
-
-    async def _go_on(self, stream_id: str, claimed: Claimed, token: str) -> None:
         log = GenerationLog(self._tracing, stream_id, claimed)
         try:
-            await self._end_or_generate(stream_id, claimed, token, log)
+            await self._process(_Job(stream_id, claimed, token, log))
         finally:
             log.close()
+            self._provider_limits.slot_freed()
 
-    async def _end_or_generate(self, stream_id: str, claimed: Claimed, token: str, log: GenerationLog) -> None:
-        if claimed.attempt > 1:
+    async def _process(self, job: "_Job") -> None:
+        if job.claimed.attempt > 1:
             metrics.TAKEOVERS.inc()
-        instead = self._outcome_instead(claimed)
+        outcome = self._outcome_instead(job.claimed)
         try:
-            chat_request = parse_chat_request(claimed.fields["request"])
+            chat_request = parse_chat_request(job.claimed.fields["request"])
         except RequestError as error:
-            logger.error(  # noqa: TRY400
-                "stored request invalid", extra={"stream_id": stream_id, "error": error.message}
-            )
-            instead = Outcome.failed(
-                GenerationError("internal_error", "the stored request is invalid; send it again")
-            )
-        if instead is None or not await end_claimed(self._client, self._scripts, stream_id, claimed, token, instead):
-            await self._generate(stream_id, chat_request, claimed, token, log)
+            extra = {"stream_id": job.stream_id, "error": error.message}
+            logger.error("stored request invalid", extra=extra)  # noqa: TRY400
+            message = "the stored request is invalid; send it again"
+            outcome = Outcome.failed(GenerationError("internal_error", message))
+        if outcome is None or not await self._end_claimed(job, outcome):
+            await self._generate(job, chat_request)
+
+    async def _end_claimed(self, job: "_Job", outcome: Outcome) -> bool:
+        """End the stream with the partial answer of an earlier attempt. Logs the end. False: a reader came back."""
+        return await end_claimed(self._client, self._scripts, job.stream_id, job.claimed, job.token, outcome)
 
     def _outcome_instead(self, claimed: Claimed) -> Outcome | None:
         """Return the outcome of a stream that must not be generated (again)."""
@@ -100,54 +98,66 @@ class Generation:
             return Outcome.failed(GenerationError("worker_lost", "the worker writing this answer was lost"))
         return None
 
-    async def _generate(
-        self, stream_id: str, chat_request: ChatRequest, claimed: Claimed, token: str, log: GenerationLog
-    ) -> None:
-        reading = CancelScope(self._settings.timeouts(chat_request.provider or "", chat_request.model).total_s)
+    async def _generate(self, job: "_Job", chat_request: ChatRequest) -> None:
+        provider, model = chat_request.provider or "", chat_request.model
+        scope = CancelScope(self._settings.timeouts(provider, model).total_s)
         writer = StreamWriter(
-            holder_of(stream_id, claimed, token),
-            claimed,
+            holder_of(job.stream_id, job.claimed, job.token),
+            job.claimed,
             settings=self._settings,
             scripts=self._scripts,
             wake=self._flusher.wake,
-            on_stop=reading.interrupt,
+            on_stop=scope.interrupt,
         )
-        writer.set_model(chat_request.provider or "", chat_request.model)
+        writer.set_model(provider, model)
         with self._leases.hold(writer):
             usage: Usage | None = None
-            is_logged = False
             try:
-                async with reading:
-                    outcome, usage = await self._attempts.answer(chat_request, writer, log)
+                async with scope:
+                    outcome, usage = await self._attempts.answer(chat_request, writer, job.log)
             except Interrupted:
                 outcome = Outcome.cancelled(writer.stop_reason or StopReason.CANCELLED)
             except DeadlineExceeded:
-                outcome = Outcome.failed(
-                    GenerationError("deadline_exceeded", "the answer took longer than the total deadline")
-                )
+                message = "the answer took longer than the total deadline"
+                outcome = Outcome.failed(GenerationError("deadline_exceeded", message))
             except GenerationError as error:
                 outcome = Outcome.failed(error)
             except Exception as error:  # noqa: BLE001  a bug of ours must still end the stream
-                # The message is left out: it may quote what the provider sent.
-                trace = "".join(traceback.format_tb(error.__traceback__))
-                logger.error(  # noqa: TRY400
-                    "generation failed",
-                    extra={"stream_id": stream_id, "error": type(error).__name__, "exception": trace},
-                )
-                outcome = Outcome.failed(GenerationError("internal_error", "internal error; try again"))
+                outcome = _internal_error(job.stream_id, error)
             if writer.stop_reason is StopReason.HANDOVER:
                 ended = await writer.hand_over()
-            elif claimed.readable and not writer.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
+            elif job.claimed.readable and not writer.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
                 # Keep the partial answer of the previous attempt rather than end with none.
-                await end_claimed(self._client, self._scripts, stream_id, claimed, token, outcome)
-                ended = Ended.WRITTEN
-                is_logged = True
+                await self._end_claimed(job, outcome)
+                _count(outcome)
+                return
             else:
                 ended = await writer.finish(outcome, usage)
+        job.log.ended(outcome, usage, ended)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
-            metrics.ENDINGS.labels(outcome.finish_reason, outcome.reason or "").inc()
-        if not is_logged:
-            log.ended(outcome, usage, ended)
+            _count(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One claim of one stream."""
+
+    stream_id: str
+    claimed: Claimed
+    token: str
+    log: GenerationLog
+
+
+def _internal_error(stream_id: str, error: Exception) -> Outcome:
+    """Log a bug. The error's message is left out: it may quote the provider."""
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    extra = {"stream_id": stream_id, "error": type(error).__name__, "exception": trace}
+    logger.error("generation failed", extra=extra)
+    return Outcome.failed(GenerationError("internal_error", "internal error; try again"))
+
+
+def _count(outcome: Outcome) -> None:
+    metrics.ENDINGS.labels(outcome.finish_reason, outcome.reason or "").inc()
 
 
 class DeadlineExceeded(Exception):

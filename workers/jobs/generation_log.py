@@ -3,12 +3,16 @@
 They carry times, names, counts and reasons, never content.
 """
 
+import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from shared.broker.ending import Outcome, ending_line
 from shared.broker.replies import Claimed
+from shared.errors import GenerationError
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.tracing import Span, Tracing
@@ -45,8 +49,10 @@ class GenerationLog:
         if claimed.attempt > 1:
             self._span.event("takeover", {"headrace.attempt": claimed.attempt})
 
-    def call(self, provider: str, request: ChatRequest) -> Span:
-        """Start the span of one call of a provider. The caller ends it."""
+    @contextmanager
+    def call(self, provider: str, request: ChatRequest) -> Iterator[Span]:
+        """A scope around one call of a provider, with its span. Failures are recorded here, success by
+        :meth:`answered`."""
         self._provider_and_model = provider, request.model
         self._called_at = time.monotonic()
         options = {
@@ -54,17 +60,23 @@ class GenerationLog:
             "gen_ai.request.temperature": request.temperature,
             "gen_ai.output.type": "json" if _wants_json(request) else "text",
         }
-        return self._tracing.start(
-            f"chat {request.model}",
-            "client",
-            parent=self._span.traceparent,
-            attributes={
-                **_OPERATION,
-                "gen_ai.provider.name": provider,
-                "gen_ai.request.model": request.model,
-                **{name: value for name, value in options.items() if value is not None},
-            },
-        )
+        attributes = {
+            **_OPERATION,
+            "gen_ai.provider.name": provider,
+            "gen_ai.request.model": request.model,
+            **{name: value for name, value in options.items() if value is not None},
+        }
+        parent = self._span.traceparent
+        with self._tracing.start(f"chat {request.model}", "client", parent=parent, attributes=attributes) as call:
+            try:
+                yield call
+            except GenerationError as error:
+                genai.called(*self._provider_and_model, time.monotonic() - self._called_at, error=error.code)
+                call.fail(error.code)
+                raise
+            except asyncio.CancelledError:
+                call.set({"headrace.interrupted": True})
+                raise
 
     def first_token(self, call: Span) -> None:
         self._first_token_s = self._since_creation_s()
@@ -81,11 +93,6 @@ class GenerationLog:
                     "gen_ai.usage.output_tokens": usage.output_tokens,
                 }
             )
-
-    def failed(self, call: Span, code: str) -> None:
-        """Record a call that failed."""
-        genai.called(*self._provider_and_model, time.monotonic() - self._called_at, error=code)
-        call.fail(code)
 
     def ended(self, outcome: Outcome, usage: Usage | None, ended: Ended) -> None:
         """Record the end of this claim. Unless ``ended`` is WRITTEN, the stream goes on elsewhere or is gone."""

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos --seed 1 --streams 1000 --faults 200``. Exits with 1 where a promise was broken."""
+"""``python -m tests.chaos --seed 1 --streams 1000 --faults 200``. Exits with 1 if a promise was broken."""
 
 import argparse
 import secrets
@@ -12,7 +12,7 @@ import uvloop
 from tests.chaos.campaign import Result, run_campaign
 
 say = partial(print, flush=True)
-#: From so many faults on, every answer of the protocol must have occurred.
+#: A run with this many faults must meet every reply of the protocol.
 FULL_RUN = 200
 
 
@@ -34,7 +34,7 @@ def main() -> int:
     if missing:
         say(f"\nnever occurred in a full run: {', '.join(missing)}")
     if result.loud:
-        say("\na process complained: see logs above")
+        say("\na process logged an error: see logs above")
     failed = bool(result.violations or missing or result.loud)
     say(f"\nseed {seed}: {'FAILED' if failed else 'clean'} in {result.took_s:.0f} s")
     return int(failed)
@@ -45,12 +45,18 @@ def report(result: Result) -> None:
     say("\nfaults that hit a live stream (and others)")
     for kind in sorted({*hits, *misses}):
         say(f"  {hits[kind]:5d} ({misses[kind]})  {kind}")
-    tables = {"readers": result.readers, "endings": result.endings, "answers": result.answers, "logs": result.loud}
+    tables = {
+        "readers": result.readers,
+        "endings": result.endings,
+        "replies": result.answers,
+        "status changes": result.changes,
+        "logs": result.loud,
+    }
     for title, table in tables.items():
         say(f"\n{title}")
         for name, count in sorted(table.items()):
             say(f"  {count:7d}  {name}")
-    say(f"\n{result.calls} provider calls; our own process stood still {result.lags} times")
+    say(f"\n{result.calls} provider calls; the test process stalled {result.lags} times")
     for where, complaints in result.violations.items():
         say(f"\nVIOLATION {where}")
         for complaint in complaints:

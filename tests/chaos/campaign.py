@@ -14,6 +14,7 @@ from tests.chaos.leaks import complaints_at_the_end, loud_lines, open_files
 from tests.chaos.oracle import judge
 from tests.chaos.plans import draw_plan
 from tests.chaos.rig import BOUND_S, Rig
+from tests.chaos.statuses import Statuses
 from tests.chaos.trace import Fault, Round, draw_trace
 
 Say = Callable[[str], None]
@@ -22,7 +23,7 @@ _UNTIL_LIVE_S = 5.0
 
 @dataclass(slots=True)
 class Result:
-    """``violations``: stream or place → what was wrong."""
+    """Findings of a run. ``violations``: stream or part of the system → complaints."""
 
     violations: dict[str, list[str]] = field(default_factory=dict)
     hits: Counter[str] = field(default_factory=Counter)
@@ -30,6 +31,7 @@ class Result:
     readers: Counter[str] = field(default_factory=Counter)
     endings: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
     never: list[str] = field(default_factory=list)
     loud: dict[str, int] = field(default_factory=dict)
     calls: int = 0
@@ -42,6 +44,7 @@ class Campaign:
         self._rig = rig
         self._faults = Faults(rig)
         self._counters = Counters(rig)
+        self._statuses = Statuses(rig)
         self._trace = draw_trace(seed, faults)
         self._plans = [draw_plan(seed, number) for number in range(streams)]
         self._say = say
@@ -53,17 +56,18 @@ class Campaign:
     async def run(self) -> Result:
         rig, result = self._rig, self._result
         baseline = {g.name: open_files(g.pid, rig.gateway_links[i].port) for i, g in enumerate(rig.gateways)}
-        works = (self._counters.follow(), self._look_after_processes())
-        background = [asyncio.create_task(work) for work in works]
+        coroutines = (self._counters.follow(), self._supervise(), self._sample_statuses())
+        background = [asyncio.create_task(coroutine) for coroutine in coroutines]
         for i, round_ in enumerate(self._trace):
             self._launch(len(self._plans) * (i + 1) // len(self._trace))
-            await self._strike(i, round_)
+            await self._inject_round(i, round_)
         self._launch(len(self._plans))
         await asyncio.wait(self._tasks, timeout=BOUND_S + 30)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await self._counters.read()
+        await self._statuses.aclose()
         await rig.http.aclose()  # its connections are clients too
         self._note("processes", await complaints_at_the_end(rig, baseline))
         self._conclude()
@@ -77,30 +81,36 @@ class Campaign:
             self._chats.append(chat)
             self._tasks.append(asyncio.create_task(chat.run()))
 
-    async def _strike(self, number: int, round_: Round) -> None:
+    async def _inject_round(self, number: int, round_: Round) -> None:
         self._say(f"{time.monotonic() - self._begun:7.1f} s  {number + 1:3d}  {round_}")
-        strokes = [self._stroke(fault, i * round_.gap_s) for i, fault in enumerate(round_.faults)]
-        await asyncio.gather(*strokes)
+        injections = [self._inject(fault, i * round_.gap_s) for i, fault in enumerate(round_.faults)]
+        await asyncio.gather(*injections)
         await asyncio.sleep(round_.heal_s)
 
-    async def _stroke(self, fault: Fault, after_s: float) -> None:
+    async def _inject(self, fault: Fault, after_s: float) -> None:
         await asyncio.sleep(after_s)
         deadline = time.monotonic() + _UNTIL_LIVE_S
         while not (live := self._faults.is_live(fault)) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         (self._result.hits if live else self._result.misses)[fault.kind] += 1
-        await self._faults.strike(fault)
+        await self._faults.inject(fault)
 
-    async def _look_after_processes(self) -> None:
-        """For ever. Who dies without our doing is a finding, and is started again, as a supervisor would."""
+    async def _supervise(self) -> None:
+        """Run until cancelled. A process that dies by itself is a finding; it is started again, as by a
+        supervisor."""
         while True:
             await asyncio.sleep(0.1)
             for process in self._rig.processes:
                 if not process.alive and not self._rig.struck[process.name]:
-                    self._rig.complaints.append(f"{process.name} left by itself")
+                    self._rig.complaints.append(f"{process.name} exited by itself")
                     if process in self._rig.workers:
                         self._rig.history.worker_died(self._rig.workers.index(process))
                     process.start()
+
+    async def _sample_statuses(self) -> None:
+        """Run until cancelled: sample the status of every stream."""
+        while True:
+            await self._statuses.sample([chat.record.stream_id for chat in self._chats if chat.record.stream_id])
 
     def _conclude(self) -> None:
         rig, result = self._rig, self._result
@@ -109,6 +119,8 @@ class Campaign:
             self._note(f"stream {record.plan.number} {record.stream_id}", judge(record, rig.history))
             self._count(record)
         self._note("processes", rig.complaints)
+        self._note("statuses", self._statuses.complaints)
+        result.changes = self._statuses.changes
         self._note("tasks", [repr(t.exception()) for t in self._tasks if t.done() and t.exception()])
         result.answers, result.never = self._counters.totals, self._counters.never()
         result.loud = loud_lines(rig)
@@ -145,7 +157,7 @@ class Campaign:
 
 
 async def run_campaign(folder: Path, *, seed: int, streams: int, faults: int, say: Say) -> Result:
-    """Starts a system in ``folder``, runs, and leaves nothing but its logs."""
+    """Start a system in ``folder``, run the campaign, and leave only the logs."""
     rig = Rig(folder)
     try:
         await rig.start()

@@ -1,4 +1,4 @@
-"""One stream as its client lives it: asked for until it is accepted, read, polled, cancelled, deleted, looked at."""
+"""The client side of one stream: requests it until accepted, reads, polls, cancels, deletes, and gets its status."""
 
 import asyncio
 import time
@@ -12,19 +12,19 @@ from tests.chaos.reader import Reader
 from tests.chaos.rig import BOUND_S, GATEWAYS, Rig
 from tests.chaos.transcript import Transcript
 
-#: A client that retries expects to be let in within this.
+#: A client that retries expects to be accepted within this time.
 _ACCEPT_S = 45.0
 
 
 @dataclass(slots=True)
 class Record:
-    """What the oracle judges. Times are ``time.monotonic()``."""
+    """The facts about one stream that the oracle judges. Times are ``time.monotonic()``."""
 
     plan: StreamPlan
-    asked_at: float = 0.0
+    requested_at: float = 0.0
     accepted_at: float = 0.0
     stream_id: str | None = None
-    #: More than one where a repeated POST got another stream.
+    #: More than one if a repeated POST got another stream.
     stream_ids: set[str] = field(default_factory=set)
     transcripts: list[Transcript] = field(default_factory=list)
     polled: list[dict[str, Any]] = field(default_factory=list)
@@ -44,18 +44,18 @@ class Chat:
         self._rng = plan.rng("client")
 
     async def run(self) -> None:
-        """Never raises; ends within the bound."""
+        """Run the client. Never raises; ends within the bound."""
         await asyncio.sleep(self._plan.start_s)
         record = self.record
-        record.asked_at = time.monotonic()
+        record.requested_at = time.monotonic()
         try:
             async with asyncio.timeout(BOUND_S):
-                await self._live()
+                await self._use()
         except TimeoutError:
             seen = [(t.cursor, t.has_ended) for t in record.transcripts]
             record.complaints.append(f"not over after {BOUND_S:g} s; readers (cursor, ended): {seen}")
 
-    async def _live(self) -> None:
+    async def _use(self) -> None:
         first = self._new_reader("reader 0")
         if self._plan.route == "/chat":
             await self._post()
@@ -73,21 +73,21 @@ class Chat:
             tasks.create_task(self._stop(record.stream_id))
             for reader in (first, *others):
                 tasks.create_task(reader.read(record.stream_id))
-        answer = await self._try_provider("GET", f"/chat/{record.stream_id}")
-        record.final = answer.status_code, answer.json(), time.monotonic()
+        response = await self._until_answered("GET", f"/chat/{record.stream_id}")
+        record.final = response.status_code, response.json(), time.monotonic()
 
-    # --- asking, with one Idempotency-Key
+    # --- requests with one Idempotency-Key
 
     async def _post(self) -> None:
-        while self._may_still_ask():
-            answer = await self._try("POST", "/chat", json=self._plan.body, headers=self._key)
-            if answer is not None and self._take_answer(answer.status_code, answer.headers, answer.text):
+        while self._may_still_request():
+            response = await self._try("POST", "/chat", json=self._plan.body, headers=self._key)
+            if response is not None and self._take_response(response.status_code, response.headers, response.text):
                 return
             await asyncio.sleep(self._rng.uniform(0.05, 0.5))
 
     async def _post_stream(self, reader: Reader) -> None:
-        """The first connection of that reader; sometimes it resumes by the same POST, as fetch-based clients do."""
-        while self._may_still_ask() or reader.transcript.cursor:
+        """Open the reader's first connection; sometimes resume by the same POST, as fetch-based clients do."""
+        while self._may_still_request() or reader.transcript.cursor:
             gateway = self._rng.randrange(GATEWAYS)
             cursor = reader.transcript.cursor
             headers = self._key | ({"Last-Event-ID": cursor} if cursor else {})
@@ -107,10 +107,10 @@ class Chat:
     def _key(self) -> dict[str, str]:
         return {"Idempotency-Key": f"{self._plan.seed}-{self._plan.number}"}
 
-    def _may_still_ask(self) -> bool:
-        return time.monotonic() < self.record.asked_at + _ACCEPT_S
+    def _may_still_request(self) -> bool:
+        return time.monotonic() < self.record.requested_at + _ACCEPT_S
 
-    def _take_answer(self, status: int, headers: httpx2.Headers, text: str) -> bool:
+    def _take_response(self, status: int, headers: httpx2.Headers, text: str) -> bool:
         if status == 202:
             self._take_id(headers["x-stream-id"])
         elif status != 503:
@@ -129,29 +129,29 @@ class Chat:
         rng = self._plan.rng("polls")
         for _ in range(self._plan.polls):
             await asyncio.sleep(rng.uniform(0.1, 2))
-            answer = await self._try("GET", f"/chat/{stream_id}")
-            if answer is not None and answer.status_code == 200:
-                self.record.polled.append(answer.json())
+            response = await self._try("GET", f"/chat/{stream_id}")
+            if response is not None and response.status_code == 200:
+                self.record.polled.append(response.json())
 
     async def _stop(self, stream_id: str) -> None:
         plan = self._plan
         if plan.cancel_s is not None:
             await asyncio.sleep(plan.cancel_s)
             self.record.cancelled = True
-            await self._try_provider("POST", f"/chat/{stream_id}/cancel")
+            await self._until_answered("POST", f"/chat/{stream_id}/cancel")
         if plan.delete_s is not None:
             await asyncio.sleep(plan.delete_s)
             self.record.deleted = True
-            await self._try_provider("DELETE", f"/chat/{stream_id}")
+            await self._until_answered("DELETE", f"/chat/{stream_id}")
 
-    async def _try_provider(self, method: str, path: str) -> httpx2.Response:
-        """Until it is answered, whatever the answer but 503."""
+    async def _until_answered(self, method: str, path: str) -> httpx2.Response:
+        """Repeat a request until it gets a response other than 503."""
         while True:
-            answer = await self._try(method, path)
-            if answer is not None and answer.status_code != 503:
-                if answer.status_code >= 500:
-                    self.record.complaints.append(f"{method} {path}: {answer.status_code}")
-                return answer
+            response = await self._try(method, path)
+            if response is not None and response.status_code != 503:
+                if response.status_code >= 500:
+                    self.record.complaints.append(f"{method} {path}: {response.status_code}")
+                return response
             await asyncio.sleep(0.3)
 
     async def _try(self, method: str, path: str, **options: Any) -> httpx2.Response | None:

@@ -13,7 +13,7 @@ _LINE = re.compile(r'^headrace_(\w+)_total(?:\{\w+="(\w+)"\})? ([\d.e+]+)$', re.
 
 
 class Counters:
-    """Empty where the workers have no metrics."""
+    """Counters of all workers; empty if they have no metrics."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
@@ -27,7 +27,7 @@ class Counters:
         return total
 
     def never(self) -> list[str]:
-        """What a full run must have met and did not."""
+        """Return the replies and events that a full run must meet and did not."""
         totals = self.totals
         wanted = [f"append_answers {code}" for code in ANSWERS] + ["takeovers"]
         missing = [name for name in wanted if not totals[name]]
@@ -36,7 +36,7 @@ class Counters:
         return missing if self._rig.metrics_ports else []
 
     async def follow(self) -> None:
-        """For ever."""
+        """Run until cancelled: read the counters twice a second."""
         while True:
             await asyncio.sleep(0.5)
             await self.read()

@@ -1,4 +1,4 @@
-"""Striking: each fault is done, lasts, is undone, and leaves in the history what it excuses."""
+"""Injection of faults: each begins, lasts and ends, and is noted in the history."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from tests.chaos.rig import DRAIN_S, LEASE_S, Rig
 from tests.chaos.trace import Fault, Harm, Kind
 from tests.system import Process
 
-Stroke = Callable[[Fault], Awaitable[None]]
+Injection = Callable[[Fault], Awaitable[None]]
 #: A link that is cut for longer than this may cost a worker its lease.
 _HARMLESS: Final = 0.2
 _WORKER_KINDS: Final = {kind for kind in Kind if kind.name.startswith(("WORKER_", "PROVIDER_"))}
@@ -24,14 +24,14 @@ _GATEWAY_KINDS: Final = {kind for kind in Kind if kind.name.startswith(("GATEWAY
 
 
 class Faults:
-    """Strikes ``rig``. One fault of the broker at a time: a second one waits for the first."""
+    """Injects faults into ``rig``. There is one fault of Redis at a time: a second one waits for the first."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
         self._broker = asyncio.Lock()
 
     def is_live(self, fault: Fault) -> bool:
-        """Whether it would hit a stream now."""
+        """Return True if the fault would hit a stream now."""
         rig = self._rig
         if fault.kind in _WORKER_KINDS:
             return rig.history.open_calls(fault.target) > 0
@@ -39,10 +39,10 @@ class Faults:
             return rig.reading[fault.target] > 0
         return rig.history.open_calls() > 0
 
-    async def strike(self, fault: Fault) -> None:
-        """Returns when it is undone."""
-        stroke: Stroke = getattr(self, f"_{fault.kind.name.lower()}")
-        await stroke(fault)
+    async def inject(self, fault: Fault) -> None:
+        """Inject a fault; returns at its end."""
+        inject: Injection = getattr(self, f"_{fault.kind.name.lower()}")
+        await inject(fault)
 
     # --- processes
 
@@ -55,7 +55,7 @@ class Faults:
             await self._stop_and_continue(self._rig.workers[fault.target], fault)
 
     async def _worker_blink(self, fault: Fault) -> None:
-        with self._rig.history.provider_in_trouble(fault.target):
+        with self._rig.history.provider_disturbed(fault.target):
             await self._stop_and_continue(self._rig.workers[fault.target], fault)
 
     async def _worker_leave(self, fault: Fault) -> None:
@@ -107,13 +107,13 @@ class Faults:
     # --- the broker
 
     async def _broker_restart(self, fault: Fault) -> None:
-        async with self._alone():
+        async with self._only_fault():
             self._rig.broker.kill()
             await asyncio.sleep(fault.lasts * LEASE_S)
             await self._rig.broker.start()
 
     async def _broker_empty(self, fault: Fault) -> None:
-        async with self._alone():
+        async with self._only_fault():
             self._rig.broker.kill()
             self._rig.history.lost()
             shutil.rmtree(self._rig.broker.folder / "appendonlydir")
@@ -125,16 +125,16 @@ class Faults:
             await asyncio.sleep(fault.lasts * LEASE_S / 2)
 
     async def _worker_kill_rewind(self, fault: Fault) -> None:
-        """Streams that were taken over meanwhile are then of an epoch that Redis does not know."""
+        """Afterwards streams that were taken over meanwhile have an epoch that Redis has lost."""
         async with self._set_back():
             await self._worker_kill(fault)
 
     @asynccontextmanager
     async def _set_back(self) -> AsyncIterator[None]:
-        """As a fail-over to a replica that is behind: what was acknowledged inside is gone afterwards."""
+        """Simulate a failover to a replica that is behind: data acknowledged meanwhile is lost."""
         broker = self._rig.broker
         file, older = broker.folder / "appendonlydir", broker.folder / "older"
-        async with self._alone():
+        async with self._only_fault():
             shutil.copytree(file, older)
             yield
             broker.kill()
@@ -144,40 +144,40 @@ class Faults:
             await broker.start()
 
     async def _broker_freeze(self, fault: Fault) -> None:
-        async with self._alone():
+        async with self._only_fault():
             self._rig.broker.freeze()
             await asyncio.sleep(fault.lasts * LEASE_S)
             self._rig.broker.thaw()
 
     async def _broker_full(self, fault: Fault) -> None:
-        async with self._told_broker() as client:
+        async with self._broker_client() as client:
             await client.config_set("maxmemory", 1)
             await asyncio.sleep(fault.lasts * LEASE_S)
             await client.config_set("maxmemory", 0)
 
     async def _flush_all(self, _: Fault) -> None:
-        async with self._told_broker() as client:
+        async with self._broker_client() as client:
             self._rig.history.lost()
             await client.flushall()
 
     async def _script_flush(self, _: Fault) -> None:
-        async with self._told_broker() as client:
+        async with self._broker_client() as client:
             await client.script_flush()
 
     async def _client_kill(self, _: Fault) -> None:
-        async with self._told_broker() as client:
+        async with self._broker_client() as client:
             for kind in ("normal", "pubsub"):
                 await client.client_kill_filter(_type=kind, skipme=True)
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
+    async def _only_fault(self) -> AsyncIterator[None]:
         async with self._broker:
-            with self._rig.history.broker_in_trouble():
+            with self._rig.history.broker_outage():
                 yield
 
     @asynccontextmanager
-    async def _told_broker(self) -> AsyncIterator[Redis]:
-        async with self._alone(), self._rig.broker.client() as client:
+    async def _broker_client(self) -> AsyncIterator[Redis]:
+        async with self._only_fault(), self._rig.broker.client() as client:
             yield client
 
     # --- wires
@@ -196,5 +196,5 @@ class Faults:
             await harm(self._rig.worker_links[fault.target], fault)
 
     async def _provider_link(self, fault: Fault) -> None:
-        with self._rig.history.provider_in_trouble(fault.target):
+        with self._rig.history.provider_disturbed(fault.target):
             await harm(self._rig.provider_links[fault.target], fault)

@@ -1,4 +1,4 @@
-"""What a fault does to a wire."""
+"""Faults of a connection."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from tests.chaos.trace import Fault, Harm
 
 
 async def harm(proxy: Proxy, fault: Fault) -> None:
-    """Returns when the network is well again; only what was cut stays cut."""
+    """Inject a network fault; returns when new connections work again. Connections that were cut stay cut."""
     lasts_s = fault.lasts * LEASE_S
     match fault.harm:
         case Harm.RESET:

@@ -1,4 +1,4 @@
-"""What must be gone when all is over: sockets, connections to the provider, keys without an end."""
+"""Remains that must not exist at the end: sockets, connections to the provider, keys without expiry."""
 
 import time
 from collections.abc import Iterator
@@ -13,19 +13,20 @@ _LOUD = (" ERROR ", " CRITICAL", "Traceback")
 
 
 def open_files(pid: int, but_to_port: int) -> int:
-    """Descriptors of a process, its connections to that port left out: a pool may keep those."""
+    """Number of descriptors of a process without its connections to that port, which a pool may keep."""
     to_port = {inode for inode, _, remote in _sockets() if remote == but_to_port}
     return sum(target not in to_port for target in _targets(pid))
 
 
 def accepted(gateway: Gateway) -> int:
-    """Connections of clients that the gateway still has."""
+    """Number of client connections that the gateway still has."""
     ours = set(_targets(gateway.pid))
     return sum(local == gateway.port and inode in ours for inode, local, _ in _sockets())
 
 
 async def complaints_at_the_end(rig: Rig, baseline: dict[str, int]) -> list[str]:
-    """Waits a while for things to settle. ``baseline``: open files of each gateway before its first client."""
+    """Return all complaints, after waiting a while for things to settle. ``baseline``: open files of each gateway
+    before its first client."""
     found: list[str] = []
     deadline = time.monotonic() + 30
 
@@ -56,7 +57,7 @@ def _unsettled(rig: Rig, baseline: dict[str, int]) -> Iterator[str]:
 
 
 def loud_lines(rig: Rig) -> dict[str, int]:
-    """What the processes' logs complain of, without the ids, with how often."""
+    """Return the errors in the processes' logs, without ids, with their number."""
     found: dict[str, int] = {}
     for process in rig.processes:
         for line in process.log.read_text(errors="replace").splitlines():
@@ -68,7 +69,7 @@ def loud_lines(rig: Rig) -> dict[str, int]:
 
 
 def _targets(pid: int) -> Iterator[str]:
-    """What its descriptors are: a socket's inode, or a path."""
+    """Yield the targets of its descriptors: a socket's inode, or a path."""
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
             yield str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]")

@@ -1,4 +1,4 @@
-"""One connection through a proxy: two ends, what goes between them, and how it can fail."""
+"""One connection through a proxy: its two ends, the bytes between them, and its faults."""
 
 import asyncio
 import socket
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from tests.chaos.proxy import Proxy
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-#: Little, so that a peer that does not read is felt on the other side.
+#: Small, so that a peer that does not read slows the other side.
 _BUFFER_BYTES: Final = 16 * 1024
 
 
 class Way(StrEnum):
-    """Which direction falls silent."""
+    """The direction that falls silent."""
 
     BOTH = "both"
-    TO_SERVER = "to server"  # what the client says is lost
-    TO_CLIENT = "to client"  # the server acts, its answers are lost
+    TO_SERVER = "to server"  # the client's bytes are lost
+    TO_CLIENT = "to client"  # the server acts, and its bytes are lost
 
 
 class Link:
@@ -53,7 +53,7 @@ class Link:
 
 
 class _End(asyncio.Protocol):
-    """What comes in here goes out at the other end; ``way`` is its direction."""
+    """One end: forwards its bytes to the other end; ``way`` is their direction."""
 
     def __init__(self, link: Link, way: Way) -> None:
         self._link = link
@@ -98,7 +98,7 @@ class _End(asyncio.Protocol):
         self._closed = True
         link = self._link
         if not link.forwards(self._way):
-            return  # the other side is not told; it finds out, or `reset` tells it
+            return  # the other side gets no end; it times out, or `reset` closes it
         link.proxy.links.discard(link)
         if error is not None:
             link.other(self).reset()
@@ -112,7 +112,7 @@ class _End(asyncio.Protocol):
         self._link.other(self).resume()
 
     def _forward(self, data: bytes | None) -> None:
-        """To the other end, after the delay and in order; None: the end."""
+        """Forward to the other end, after the delay and in order; None: the end of the connection."""
         delay_s = self._link.proxy.delay_s
         if not delay_s and not self._delayed:
             self._link.other(self).take(data)
@@ -129,7 +129,7 @@ class _End(asyncio.Protocol):
         if self._delayed:
             loop.call_later(max(0.001, self._delayed[0][0] - loop.time()), self._forward_due)
 
-    # --- what the other end says
+    # --- calls of the other end
 
     def take(self, data: bytes | None) -> None:
         if data is None:

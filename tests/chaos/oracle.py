@@ -1,4 +1,4 @@
-"""Whether one stream kept its promises (docs/protocol.md), from what its client saw and what had happened."""
+"""Judges whether one stream kept its promises (docs/protocol.md), from its client's frames and the faults."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from tests.chaos.transcript import Transcript
 
 _CALL = re.compile(r"\[(\d+):")
 _SILENT = {"provider_first_token_timeout", "provider_idle_timeout"}
-_BROKEN_WAY = {"upstream_truncated", "provider_unreachable", "provider_unavailable", *_SILENT}
+_BROKEN_NETWORK = {"upstream_truncated", "provider_unreachable", "provider_unavailable", *_SILENT}
 _ANY_ERROR = {
     "truncate": {"upstream_truncated"},
     "reset": {"upstream_truncated", "provider_unreachable"},
@@ -19,7 +19,7 @@ _BY_STATUS = {429: "provider_rate_limited", 500: "provider_unavailable"}
 
 
 def judge(record: Record, history: History) -> list[str]:
-    """Every promise that was broken, in words; none is what we want."""
+    """Return a description of every broken promise."""
     return list(_Judge(record, history).faults())
 
 
@@ -34,7 +34,7 @@ class _Judge:
         record = self._record
         yield from record.complaints
         yield from self._of_calls()
-        if len(record.stream_ids) > 1 and not self._lost_since_asked(record.accepted_at):
+        if len(record.stream_ids) > 1 and not self._lost_since_request(record.accepted_at):
             yield f"one key, streams {sorted(record.stream_ids)}"
         for i, transcript in enumerate(record.transcripts):
             for fault in self._of_reader(transcript):
@@ -46,10 +46,10 @@ class _Judge:
     # --- the provider's side
 
     def _of_calls(self) -> Iterator[str]:
-        """A stream is generated again only where its worker was lost."""
+        """A stream is generated again only if its worker was lost."""
         for call, following in zip(self._calls, self._calls[1:], strict=False):
             excused = self._history.is_excused(call, following.begin)
-            if not excused and not (self._lost_since_asked(following.begin) and len(self._record.stream_ids) > 1):
+            if not excused and not (self._lost_since_request(following.begin) and len(self._record.stream_ids) > 1):
                 yield f"call {following.number} though worker {call.worker + 1} of call {call.number} was well"
 
     # --- one reader's side
@@ -65,7 +65,7 @@ class _Judge:
 
     def _of_reset(self, at: float, same_epoch: bool) -> str | None:
         if same_epoch:
-            return None if self._lost_since_asked(at) else "reset under the same epoch"
+            return None if self._lost_since_request(at) else "reset under the same epoch"
         begun = [call for call in self._calls if call.begin <= at]
         if len(begun) > 1 or any(self._history.is_excused(call, at) for call in begun):
             return None
@@ -130,19 +130,19 @@ class _Judge:
             codes.add(_BY_STATUS[plan.status])
         codes |= _ANY_ERROR.get(plan.end, set())
         history = self._history
-        unseen = not transcript.text and history.a_call_may_have_failed_unseen(self._record.asked_at, at)
-        if unseen or any(history.provider_was_in_trouble(call) for call in self._calls):
-            codes |= _BROKEN_WAY
+        unseen = not transcript.text and history.a_call_may_have_failed_unseen(self._record.requested_at, at)
+        if unseen or any(history.provider_was_disturbed(call) for call in self._calls):
+            codes |= _BROKEN_NETWORK
         lost = [call for call in self._calls if history.is_excused(call, at)]
         if lost and (plan.on_worker_lost == "fail" or len(lost) > 1):
             codes.add("worker_lost")
         return codes
 
     def _of_endings(self) -> Iterator[str]:
-        """All readers and the JSON status tell of the same end, unless the broker forgot in between."""
+        """All readers and the JSON status must have the same ending, unless Redis lost data in between."""
         record = self._record
         ends = {t.done.id: t for t in record.transcripts if t.done is not None and t.done.id is not None}
-        if self._lost_since_asked(record.final[2] if record.final else float("inf")):
+        if self._lost_since_request(record.final[2] if record.final else float("inf")):
             return
         if len(ends) > 1:
             yield f"readers ended at {sorted(map(str, ends))}"
@@ -157,13 +157,13 @@ class _Judge:
             theirs = (end, transcript.text, transcript.done.data["finish_reason"], transcript.done.data["reason"])
             ours = (body["last_event_id"], body["text"], body["finish_reason"], body["reason"])
             if theirs != ours:
-                yield f"GET says {_brief(ours)}, a reader got {_brief(theirs)}"
+                yield f"GET returned {_brief(ours)}, a reader got {_brief(theirs)}"
 
-    def _lost_since_asked(self, until: float) -> bool:
-        return bool(self._history.losses_between(self._record.asked_at, until))
+    def _lost_since_request(self, until: float) -> bool:
+        return bool(self._history.losses_between(self._record.requested_at, until))
 
     def _may_be_lost(self, at: float) -> bool:
-        return self._history.may_be_lost(self._plan.number, self._record.asked_at, at)
+        return self._history.may_be_lost(self._plan.number, self._record.requested_at, at)
 
 
 def _brief(ending: tuple[object, object, object, object]) -> str:

@@ -1,4 +1,4 @@
-"""What is asked for and how it is read, drawn from the seed alone: a stream's plan never depends on timing."""
+"""Plans of streams and of their readers, drawn from the seed alone: a plan never depends on timing."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ _LETTERS = ("", " ", "é", "漢字", "🙂", "\n", '"', "data: x\n\n")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPlan:
     """``cancel_s``, ``delete_s``: after the answer to the POST. ``stall_s``: the provider's silence, once.
-    ``grace_s``: None for the default, which nobody is away for."""
+    ``grace_s``: None for the default, which is longer than any absence."""
 
     seed: int
     number: int
@@ -50,7 +50,7 @@ class StreamPlan:
         return random.Random(f"{self.seed}:{self.number}:{purpose}")
 
     def texts(self, call: int) -> Iterator[str]:
-        """Every delta of that call's answer says whose it is, and its place."""
+        """Yield the deltas of a call's answer; each has the call's number and its own."""
         rng = self.rng("letters")
         for i in range(self.tokens):
             yield f"[{call}:{i}]{rng.choice(_LETTERS)}"

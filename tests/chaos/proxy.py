@@ -35,22 +35,22 @@ class Proxy:
         await asyncio.sleep(0)
 
     def reset(self) -> None:
-        """RST to both ends of every connection there is."""
+        """Send RST to both ends of every connection."""
         for link in list(self.links):
             link.reset()
 
     def silence(self, way: Way) -> None:
-        """Every connection there is stays open and forwards nothing more that way, not even its end."""
+        """Keep every connection open, but forward nothing more that way, not even its end."""
         for link in self.links:
             link.silent = way
 
     def end_silence(self) -> None:
-        """Connections that fell silent are given up by both ends, as a kernel would after its timeouts."""
+        """Reset the silent connections at both ends, as a kernel would after its timeouts."""
         self.silent = None
         for link in [link for link in self.links if link.silent is not None]:
             link.reset()
 
     def truncate(self, wanted: bool) -> None:
-        """Every connection there is breaks off within its next piece towards the client, or not."""
+        """Break every connection within its next piece towards the client, or stop doing so."""
         for link in self.links:
             link.truncate = wanted

@@ -10,15 +10,15 @@ from tests.chaos.rig import GATEWAYS, Rig
 from tests.chaos.transcript import Transcript
 from tests.sse_client import Broken, SseConnection, open_sse
 
-#: What the network may do to a client; it tries again.
-TROUBLE = (OSError, TimeoutError, Broken, h11.RemoteProtocolError)
+#: Errors of the network after which a client tries again.
+NETWORK_ERRORS = (OSError, TimeoutError, Broken, h11.RemoteProtocolError)
 _OPEN_S = 10.0
 _SLOW = 0.15
 _FICKLE = 0.5
 
 
 class Reader:
-    """``rng`` decides where it connects, how it says its cursor, and when it goes without a reason."""
+    """``rng`` chooses its gateways, the form of its cursor, and when it disconnects without a reason."""
 
     def __init__(self, rig: Rig, rng: random.Random) -> None:
         self.transcript = Transcript()
@@ -26,7 +26,7 @@ class Reader:
         self._rng = rng
 
     async def read(self, stream_id: str) -> None:
-        """Until the stream has ended for this reader."""
+        """Read until the stream has ended for this reader."""
         while not self.transcript.has_ended:
             await asyncio.sleep(self._rng.uniform(0, 0.3))
             gateway = self._rng.randrange(GATEWAYS)
@@ -37,7 +37,7 @@ class Reader:
     async def follow(
         self, gateway: int, method: str, url: str, headers: Mapping[str, str], body: object = None
     ) -> SseConnection | None:
-        """One connection, to its end or ours. None where there was no answer."""
+        """Read one connection until either side ends it. Return None if there was no response."""
         slow, stay = self._rng.random() < _SLOW, self._rng.randint(1, 60)
         fickle = self._rng.random() < _FICKLE
         try:
@@ -45,7 +45,7 @@ class Reader:
                 connection = await open_sse(
                     method, url, headers=headers, json=body, receive_buffer=4096 if slow else None
                 )
-        except TROUBLE:
+        except NETWORK_ERRORS:
             return None
         async with connection:
             if connection.status == 200:
@@ -65,7 +65,7 @@ class Reader:
                     return
                 if slow:
                     await asyncio.sleep(0.02)
-        except TROUBLE:
+        except NETWORK_ERRORS:
             return
         if not self.transcript.has_ended:
             self.transcript.complaints.append("a clean end without done")
@@ -79,7 +79,7 @@ class Reader:
             self.transcript.refuse(connection.status)
 
     def _cursor(self) -> tuple[dict[str, str], str]:
-        """As header, as query, or as a header that outdoes an old query, as of an EventSource."""
+        """Return the cursor as header, as query, or as a header beside an older query, as an EventSource sends."""
         how = self._rng.randrange(3)
         cursor = self.transcript.cursor
         if cursor is None:

@@ -1,4 +1,4 @@
-"""The system under test, with a proxy on every wire, and a provider that knows which worker calls it."""
+"""The system under test, with a proxy on every connection, and a provider that recognises each worker."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
     "retry_ms": 100,
     "write_deadline_s": 5,
     "first_token_timeout_s": 4,
-    "provider_retries": 0,  # a second call tells of a worker that was lost
+    "provider_retries": 0,  # so that a second call means that a worker was lost
     "breaker_failures": 1000,
     "between_tokens_timeout_s": 4,
     "drain_s": DRAIN_S,
@@ -42,7 +42,7 @@ _LAG_S = LEASE_S / 4
 
 
 class ChaosProvider(FakeProvider):
-    """Writes its calls into the history."""
+    """A provider that notes its calls in the history."""
 
     def __init__(self, history: History) -> None:
         super().__init__()
@@ -86,14 +86,14 @@ class Rig(System):
         self.gateway_links = [Proxy() for _ in range(GATEWAYS)]
         self.worker_links = [Proxy() for _ in range(WORKERS)]
         self.provider_links = [Proxy() for _ in range(WORKERS)]
-        #: Connections that read a stream by now, by gateway.
+        #: Number of connections that read a stream, by gateway.
         self.reading: Counter[int] = Counter()
-        #: Processes that are down or stopped because we wanted it so.
+        #: Processes that a fault has stopped.
         self.struck: Counter[str] = Counter()
-        #: What is wrong whatever readers say.
+        #: Complaints that do not come from readers.
         self.complaints: list[str] = []
         self.metrics_ports = [free_port() for _ in range(WORKERS)] if "metrics_port" in Settings.model_fields else []
-        self._beat = asyncio.create_task(self._watch_our_own_lag())
+        self._beat = asyncio.create_task(self._measure_own_lag())
 
     @property
     def processes(self) -> list[Process]:
@@ -123,7 +123,7 @@ class Rig(System):
             await proxy.stop()
 
     def address(self, gateway: int) -> str:
-        """Where clients reach that gateway."""
+        """Return the address at which clients reach a gateway."""
         return f"http://127.0.0.1:{self.clients[gateway].port}"
 
     @contextmanager
@@ -147,7 +147,7 @@ class Rig(System):
                 environment["HEADRACE_METRICS_PORT"] = str(self.metrics_ports[i])
         return environment
 
-    async def _watch_our_own_lag(self) -> None:
+    async def _measure_own_lag(self) -> None:
         while True:
             before = time.monotonic()
             await asyncio.sleep(0.05)

@@ -11,12 +11,12 @@ class Kind(StrEnum):
     WORKER_KILL = "worker killed"
     WORKER_STOP = "worker stopped beyond its lease"
     WORKER_BLINK = "worker stopped within its lease"
-    WORKER_LEAVE = "worker told to leave"
-    WORKER_LEAVE_NOW = "worker told to leave twice"
+    WORKER_LEAVE = "worker terminated"
+    WORKER_LEAVE_NOW = "worker terminated twice"
     GATEWAY_KILL = "gateway killed"
     GATEWAY_STOP = "gateway stopped beyond its lease"
     GATEWAY_BLINK = "gateway stopped within its lease"
-    GATEWAY_LEAVE = "gateway told to leave"
+    GATEWAY_LEAVE = "gateway terminated"
     BROKER_RESTART = "broker killed, restarted with its file"
     BROKER_EMPTY = "broker killed, restarted empty"
     BROKER_REWIND = "broker restarted with an older file"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
 
 class Harm(StrEnum):
-    """What a proxy does."""
+    """A fault of a proxy."""
 
     RESET = "reset"
     REFUSE = "reset, then refused"

@@ -1,4 +1,4 @@
-"""What one reader was given over all its connections, checked frame by frame: a strict client's memory."""
+"""Frames that one reader got over all its connections, checked one by one as a strict client would."""
 
 import time
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from tests.sse_client import Frame
 
 @dataclass(slots=True)
 class Transcript:
-    """``text``: since the last reset. ``complaints``: what no client may ever see."""
+    """``text``: since the last reset. ``complaints``: faults that no client may ever see."""
 
     text: str = ""
     epoch: int = 0
@@ -22,7 +22,7 @@ class Transcript:
     resets: list[tuple[float, bool]] = field(default_factory=list)
     #: Connections that came with a cursor.
     resumes: int = 0
-    #: 404 or 410 in place of a stream.
+    #: 404 or 410 instead of a stream.
     refused: int | None = None
     #: When it was done or refused.
     ended_at: float = 0.0

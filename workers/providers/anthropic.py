@@ -18,11 +18,10 @@ from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.framing import data_of, decode, deltas_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
-    NO_KEY,
-    SPARE_CONNECTIONS,
     ProviderCall,
     check_type,
     list_models,
+    sdk_options,
     timeout_of,
 )
 from workers.providers.tool_calls import ToolCalls
@@ -54,27 +53,12 @@ class AnthropicProvider:
 
     def __init__(self, settings: Settings) -> None:
         base_url = settings.anthropic_base_url or DEFAULT_BASE_URL
-        key = settings.anthropic_api_key
         self._upstream = Upstream(self.name, host_of(base_url), "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
         self._models = settings.anthropic_models
         self._settings = settings
-        timeout = timeout_of(settings.timeouts(self.name))
-        self._client = AsyncAnthropic(
-            # Set twice: if the HTTP client's timeout equals its default, the SDK uses its own 600 s.
-            timeout=timeout,
-            api_key=key.get_secret_value() if key else NO_KEY,
-            base_url=base_url,
-            max_retries=0,
-            # Otherwise three environment variables decide whether prompts appear in traces.
-            open_telemetry=False,
-            http_client=DefaultAioHttpClient(
-                timeout=timeout,
-                limits=httpx2.Limits(
-                    max_connections=settings.concurrency + SPARE_CONNECTIONS,
-                    max_keepalive_connections=settings.concurrency,
-                ),
-            ),
-        )
+        options = sdk_options(settings, self.name, settings.anthropic_api_key, DefaultAioHttpClient)
+        # Otherwise three environment variables decide whether prompts appear in traces.
+        self._client = AsyncAnthropic(base_url=base_url, open_telemetry=False, **options)
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)

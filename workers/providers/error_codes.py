@@ -62,7 +62,6 @@ OPERATOR_CODES: Final = frozenset(
         "billing_not_active",
         "insufficient_quota",
         "invalid_api_key",
-        "invalid_request_error",
         "ip_not_authorized",
         "not_found_error",
         "organization_deactivated",

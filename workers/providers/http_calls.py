@@ -1,13 +1,15 @@
-"""Code shared by all network providers: maps failures to ProviderError and fetches the list of models."""
+"""Code shared by the network providers: client options, the mapping of failures, and the list of models."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import httpx2
+from pydantic import SecretStr
 
 from shared.setting_types import Timeouts
+from shared.settings import Settings
 from workers.providers.base import Finished, ModelList
 from workers.providers.errors import Upstream, provider_error
 
@@ -55,6 +57,23 @@ class ProviderCall:
 def timeout_of(timeouts: Timeouts) -> httpx2.Timeout:
     """Return the timeouts before the answer. ``workers/providers/idle_timeout.py`` applies those within it."""
     return httpx2.Timeout(None, connect=timeouts.connect_s, pool=_POOL_TIMEOUT_S)
+
+
+def sdk_options(
+    settings: Settings, name: str, key: SecretStr | None, http_client: Callable[..., object]
+) -> dict[str, Any]:
+    """Return the arguments that the SDKs' clients share. ``http_client``: the SDK's own class."""
+    timeout = timeout_of(settings.timeouts(name))
+    limits = httpx2.Limits(
+        max_connections=settings.concurrency + SPARE_CONNECTIONS, max_keepalive_connections=settings.concurrency
+    )
+    return {
+        "api_key": key.get_secret_value() if key else NO_KEY,
+        "max_retries": 0,
+        # Set twice: if the HTTP client's timeout equals its default, the SDK uses its own 600 s.
+        "timeout": timeout,
+        "http_client": http_client(timeout=timeout, limits=limits),
+    }
 
 
 def check_type(headers: Mapping[str, str]) -> None:

@@ -15,11 +15,10 @@ from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.framing import data_of, decode, deltas_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
-    NO_KEY,
-    SPARE_CONNECTIONS,
     ProviderCall,
     check_type,
     list_models,
+    sdk_options,
     timeout_of,
 )
 from workers.providers.tool_calls import ToolCalls
@@ -62,28 +61,14 @@ class OpenAIProvider:
 
     def __init__(self, settings: Settings) -> None:
         base_url = settings.openai_base_url or DEFAULT_BASE_URL
-        key = settings.openai_api_key
         self._upstream = Upstream(self.name, host_of(base_url), "OPENAI_API_KEY", "OPENAI_BASE_URL")
         self._models = settings.openai_models
         # OpenAI's reasoning models refuse `max_tokens`; other servers may support only that and silently ignore the
         # newer `max_completion_tokens`.
         self._newer_limit = base_url.rstrip("/") == DEFAULT_BASE_URL
         self._settings = settings
-        timeout = timeout_of(settings.timeouts(self.name))
-        self._client = AsyncOpenAI(
-            # Set twice: if the HTTP client's timeout equals its default, the SDK uses its own 600 s.
-            timeout=timeout,
-            api_key=key.get_secret_value() if key else NO_KEY,
-            base_url=base_url,
-            max_retries=0,
-            http_client=DefaultAioHttpClient(
-                timeout=timeout,
-                limits=httpx2.Limits(
-                    max_connections=settings.concurrency + SPARE_CONNECTIONS,
-                    max_keepalive_connections=settings.concurrency,
-                ),
-            ),
-        )
+        options = sdk_options(settings, self.name, settings.openai_api_key, DefaultAioHttpClient)
+        self._client = AsyncOpenAI(base_url=base_url, **options)
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)

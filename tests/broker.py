@@ -15,7 +15,7 @@ from tests.ports import free_port
 
 
 class Broker:
-    """On a port of its own, which it keeps; its append-only file is in ``folder``."""
+    """A server on a port of its own, which it keeps over restarts. Its append-only file is in ``folder``."""
 
     def __init__(self, folder: Path, *extra: str) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class Broker:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
     async def answers(self, password: str | None = None) -> None:
-        """Until it does."""
+        """Wait until the server answers."""
         async with asyncio.timeout(20), Redis.from_url(self.url, socket_timeout=5, password=password) as client:
             while True:
                 with contextlib.suppress(RedisError, OSError):
@@ -45,7 +45,7 @@ class Broker:
                 await asyncio.sleep(0.02)
 
     def kill(self) -> None:
-        """At once, as a power cut would."""
+        """Kill the server at once, like a power cut."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -27,7 +27,7 @@ FLAGS = (
 
 
 def browser_missing() -> str | None:
-    """Why no browser can be started here; None where it can."""
+    """Return the reason why no browser can be started here, or None."""
     missing = [str(path) for path in (CHROMIUM, CHROMEDRIVER) if not path.exists()]
     if not missing:
         return None
@@ -35,7 +35,7 @@ def browser_missing() -> str | None:
 
 
 def need_browser() -> None:
-    """Skips the test where there is none; in CI that is a failure."""
+    """Skip the test if there is no browser; in CI, fail it."""
     if missing := browser_missing():
         if os.environ.get("CI"):
             pytest.fail(missing)
@@ -44,7 +44,7 @@ def need_browser() -> None:
 
 @contextmanager
 def browser(*flags: str) -> Iterator[Chrome]:
-    """A browser with a profile of its own, gone afterwards. All its calls block."""
+    """Start a browser with a temporary profile. All its calls block."""
     with tempfile.TemporaryDirectory(prefix="headrace-chromium-", ignore_cleanup_errors=True) as profile:
         options = ChromeOptions()
         options.binary_location = str(CHROMIUM)

@@ -1,4 +1,4 @@
-"""A collector of traces as OpenTelemetry has them: OTLP over HTTP, in protobuf, on a real port."""
+"""A collector of OpenTelemetry traces: OTLP over HTTP, in protobuf, on a real port."""
 
 import gzip
 import threading
@@ -13,7 +13,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """One span. ``kind``: as ``server``; ``events``: name → attributes."""
+    """One span. ``kind``: such as ``server``; ``events``: name → attributes."""
 
     service: str
     name: str
@@ -72,7 +72,7 @@ class Collector:
                 )
 
     def of(self, trace_id: str) -> dict[str, list[Collected]]:
-        """A trace's spans by name."""
+        """Return the spans of a trace by name."""
         found: dict[str, list[Collected]] = {}
         for span in self.spans:
             if span.trace_id == trace_id:

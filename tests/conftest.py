@@ -1,4 +1,4 @@
-"""One real system for all tests that need nothing special; others start their own."""
+"""One real system for all tests without special needs; other tests start their own."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ async def fake() -> AsyncIterator[FakeProvider]:
 
 @pytest.fixture
 async def make(fake: FakeProvider) -> AsyncIterator[Make]:
-    """``make("openai", window=8)``: that adapter, talking to ``fake``."""
+    """Build adapters that call ``fake``: ``make("openai", window=8)``."""
     made: list[Provider] = []
 
     def build(name: str, **overrides: object) -> Provider:
@@ -55,14 +55,15 @@ async def shared_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 
 @pytest.fixture
 async def system(shared_system: System) -> AsyncIterator[System]:
-    """Two gateways, two workers, a broker and a fake provider, shared by all tests: each uses its own streams."""
+    """Yield two gateways, two workers, a broker and a fake provider. All tests share them; each uses its own
+    streams."""
     yield shared_system
     assert await shared_system.keys_without_expiry() == []
 
 
 @pytest.fixture(scope="session")
 async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """One gateway and one worker with :data:`IMPATIENT`, for tests of how providers fail."""
+    """Yield one gateway and one worker with :data:`IMPATIENT`, for tests of failing providers."""
     system = System(tmp_path_factory.mktemp("impatient"), gateways=1, workers=1, **IMPATIENT)
     try:
         await system.start()
@@ -73,8 +74,8 @@ async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 @pytest.fixture
 async def start_system(tmp_path: Path) -> AsyncIterator[StartSystem]:
-    """Starts a system of the test's own: ``await start_system(gateways=1, workers=1, window=8)``. Of the providers it
-    has OpenAI's alone, unless the test names others."""
+    """Start a system for one test: ``await start_system(gateways=1, workers=1, window=8)``. Its only provider is
+    OpenAI, unless the test names others."""
     started: list[System] = []
 
     async def start(**options: object) -> System:

@@ -1,5 +1,5 @@
-"""What the files under ``deploy`` and their neighbours say is to be run, and processes run so, with addresses of the
-test's own."""
+"""Commands and environments of the files under ``deploy`` and of their neighbours, and processes that run them with
+addresses of the test."""
 
 import asyncio
 import os
@@ -36,7 +36,8 @@ class Described:
 
 
 def compose_services(environment: Mapping[str, str]) -> dict[str, Described]:
-    """With ``environment`` in ``.env``: in place of its variables, and handed on to whom it gives that file."""
+    """Return the services with ``environment`` as their ``.env``: for the variables in the file, and for each service
+    that loads it."""
     services = yaml.safe_load(_VARIABLE.sub(lambda found: _value(found, environment), COMPOSE.read_text()))[
         "services"
     ]
@@ -44,13 +45,13 @@ def compose_services(environment: Mapping[str, str]) -> dict[str, Described]:
 
 
 def kubernetes_objects() -> dict[str, dict[str, Any]]:
-    """By kind and name: ``"Deployment headrace-worker"``."""
+    """Return the objects by kind and name: ``"Deployment headrace-worker"``."""
     documents = [one for path in sorted(KUBERNETES.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
     return {f"{one['kind']} {one['metadata']['name']}": one for one in documents}
 
 
 def kubernetes_pod(name: str, secret: Mapping[str, str]) -> Described:
-    """The one container of a Deployment or StatefulSet, with the Secret that it asks for."""
+    """Return the one container of a Deployment or StatefulSet, with the Secret that it refers to."""
     objects = kubernetes_objects()
     pod = (objects.get(f"Deployment {name}") or objects[f"StatefulSet {name}"])["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -66,7 +67,7 @@ def kubernetes_pod(name: str, secret: Mapping[str, str]) -> Described:
 
 
 def with_addresses(described: Described, addresses: Mapping[str, str]) -> Described:
-    """The same, each of ``addresses`` replaced wherever it stands."""
+    """Return a copy with each of ``addresses`` replaced everywhere."""
 
     def replaced(text: str) -> str:
         for old, new in addresses.items():
@@ -82,8 +83,8 @@ def with_addresses(described: Described, addresses: Mapping[str, str]) -> Descri
 
 
 class Running:
-    """Processes as described, in a folder of their own. What is not ours is on the PATH, or a Redis under its other
-    name."""
+    """Processes of descriptions, in a folder of their own. Foreign programs are taken from the PATH; Redis may have
+    its other name."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -93,14 +94,14 @@ class Running:
         self._processes.append((described, await self._run(described.command, described.environment)))
 
     async def ask(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
-        """Its output; it must exit with 0."""
+        """Run a command and return its output. It must exit with 0."""
         process = await self._run(list(command), environment, output=asyncio.subprocess.PIPE)
         output, _ = await asyncio.wait_for(process.communicate(), 30)
         assert process.returncode == 0, command
         return output.decode()
 
     async def healthy(self) -> None:
-        """Until all are."""
+        """Wait until all processes are healthy."""
         async with asyncio.timeout(60):
             for described, process in self._processes:
                 while described.health:
@@ -110,7 +111,7 @@ class Running:
                     await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
-        """As whoever runs them does: SIGTERM. All have left properly within their time."""
+        """Send SIGTERM to every process, and check that each exits with 0 within its grace period."""
         for described, process in reversed(self._processes):
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), described.grace_s) == 0, (described.command, self._logs())
@@ -140,7 +141,7 @@ class Running:
 
 def _described(service: Mapping[str, Any], env_file: Mapping[str, str]) -> Described:
     environment = dict(env_file) if {"path": ".env", "required": False} in service.get("env_file", ()) else {}
-    # Compose puts variables into what was read, where an empty one stays an empty text.
+    # Compose substitutes variables after parsing, so an empty one stays an empty string.
     environment |= {
         name: "" if value is None else str(value) for name, value in service.get("environment", {}).items()
     }
@@ -149,7 +150,7 @@ def _described(service: Mapping[str, Any], env_file: Mapping[str, str]) -> Descr
 
 
 def _probe(container: Mapping[str, Any]) -> list[str]:
-    """The liveness probe as a command."""
+    """Return the liveness probe as a command."""
     probe = container["livenessProbe"]
     if "exec" in probe:
         command: list[str] = probe["exec"]["command"]

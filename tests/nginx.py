@@ -1,4 +1,5 @@
-"""The real nginx with the real ``deploy/nginx``: the test's are addresses, and where logs and temporary files go."""
+"""The real nginx with the real ``deploy/nginx``. Only addresses and the folders of logs and temporary files are
+changed."""
 
 import asyncio
 import json
@@ -24,7 +25,7 @@ _SUBJECT: Final = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:loca
 
 
 def need_nginx() -> None:
-    """Skips the test where there is none; in CI that is a failure."""
+    """Skip the test if nginx or openssl is missing; in CI, fail it."""
     if _PROGRAM is not None and shutil.which("openssl"):
         return
     reason = "needs nginx and openssl; apt-get install nginx openssl"
@@ -34,7 +35,7 @@ def need_nginx() -> None:
 
 
 class Nginx:
-    """In front of ``gateways``: the ``server`` lines of its upstream, or ports of gateways on this machine."""
+    """nginx in front of ``gateways``: ``server`` lines of its upstream, or ports of gateways on this machine."""
 
     def __init__(self, gateways: Sequence[int | str]) -> None:
         self.port = free_port()
@@ -63,7 +64,7 @@ class Nginx:
 
     @property
     def tls(self) -> ssl.SSLContext:
-        """Trusts this one's certificate."""
+        """Return a context that trusts this server's certificate."""
         return ssl.create_default_context(cafile=str(self.certificate))
 
     @property
@@ -72,16 +73,16 @@ class Nginx:
 
     @property
     def logs(self) -> str:
-        """All that was logged."""
+        """Return the content of all logs."""
         return "".join(path.read_text(errors="replace") for path in (self.folder / "log").iterdir())
 
     def logged(self) -> list[dict[str, Any]]:
-        """The access log, whose lines are written when an answer ends."""
+        """Return the lines of the access log. nginx writes a line when a response ends."""
         path = self.folder / "log" / "access.log"
         return [json.loads(line) for line in path.read_bytes().splitlines()]
 
     def _start(self) -> None:
-        # Not below pytest's folder, which only its owner may enter: nginx runs as somebody without rights.
+        # Not below pytest's folder, which only its owner may enter: nginx runs as an unprivileged user.
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-nginx-"))
         self._lay_out()
         user: dict[str, Any] = {}

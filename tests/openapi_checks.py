@@ -1,4 +1,4 @@
-"""What ``schemathesis`` is told beside its own checks; it loads this module by name, see schemathesis.toml."""
+"""Additional checks of ``schemathesis``, which loads this module by name; see schemathesis.toml."""
 
 import hashlib
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import schemathesis
 
 _KEY = "Idempotency-Key"
-#: What a request that fits the schema may be refused for all the same: what no schema can say.
+#: Reasons to refuse a request that fits the schema; no schema can express them.
 _BEYOND_SCHEMAS = (
     "no tool call before it has this id",
     "an earlier call of this message has this id",
@@ -20,8 +20,8 @@ _BEYOND_SCHEMAS = (
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
-    """A key that may be used is made to belong to its body. It is otherwise often the same one, and all there is to
-    see then is that other bodies are refused with 409."""
+    """Derive a valid idempotency key from its body. Otherwise the same key often comes with other bodies, and the
+    only response is 409."""
     if 1 <= len(case.headers.get(_KEY, "")) <= 255:
         case.headers[_KEY] = hashlib.sha256(repr(case.body).encode()).hexdigest()
 
@@ -30,8 +30,8 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any],
 def error_code_conformance(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """An error has one of the codes that the description names for this route and status. Statuses that it does not
-    name at all are for ``status_code_conformance``."""
+    """An error has one of the codes that the description lists for this route and status. ``status_code_conformance``
+    handles statuses that it does not list."""
     described = case.operation.responses.find_by_status_code(response.status_code)
     if described is None or response.status_code < 400:
         return
@@ -44,7 +44,7 @@ def error_code_conformance(
 def only_what_schemas_cannot_say(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """``positive_data_acceptance`` looks at the status alone, and 422 has to be allowed there."""
+    """``positive_data_acceptance`` checks the status alone and has to allow 422; so check the message."""
     if response.status_code == 422 and case.meta is not None and case.meta.generation.mode.is_positive:
         message = response.json()["error"]["message"]
         assert any(words in message for words in _BEYOND_SCHEMAS), message
@@ -54,5 +54,5 @@ def only_what_schemas_cannot_say(
 def no_internal_error(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """Nor may a stream end with one, whatever a worker was asked."""
+    """No stream ends with an internal error, whatever the request."""
     assert b'"internal_error"' not in response.content

@@ -1,4 +1,5 @@
-"""What Prometheus would take in: names, labels and values; and ``promtool``, from Debian's package ``prometheus``."""
+"""Metrics as Prometheus reads them: names, labels and values; and ``promtool``, from Debian's package
+``prometheus``."""
 
 import os
 import re
@@ -12,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 _SERIES = re.compile(r"\b((?:headrace|gen_ai)_\w+|up\b)(?:\{([^}]*)\})?")
 _GROUPS = re.compile(r"\bby \(([^)]*)\)")
-#: What Prometheus adds to whatever it scrapes.
+#: Labels that Prometheus adds to every series.
 OF_PROMETHEUS = {"instance", "job"}
 
 
 class Metrics:
-    """``labels``: of each name, all that it has anywhere."""
+    """``labels``: for each name, all labels that it has anywhere."""
 
     def __init__(self, text: str) -> None:
         self.labels: dict[str, set[str]] = defaultdict(set)
@@ -28,7 +29,7 @@ class Metrics:
                 self._samples[sample.name].append((sample.labels, sample.value))
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of all that have these labels."""
+        """Return the sum of all samples that have these labels."""
         return sum(value for has, value in self._samples[name] if labels.items() <= has.items())
 
     def values(self, name: str, label: str) -> set[str]:
@@ -36,7 +37,7 @@ class Metrics:
 
 
 def missing_in(query: str, metrics: Metrics) -> list[str]:
-    """Names and labels of a query that there are not."""
+    """Return names and labels of a query that the metrics lack."""
     found = _SERIES.findall(query)
     known = set().union(*(metrics.labels[name] for name, _ in found)) | OF_PROMETHEUS
     missing = [name for name, _ in found if name not in metrics.labels and name != "up"]
@@ -47,7 +48,7 @@ def missing_in(query: str, metrics: Metrics) -> list[str]:
 
 
 def promtool(*arguments: str | Path) -> str:
-    """What it says. Skips the test where there is none; in CI that is a failure, as what it finds is."""
+    """Run promtool, which must succeed, and return its output. Skip the test if it is missing; in CI, fail it."""
     program = shutil.which("promtool")
     if program is None:
         if os.environ.get("CI"):

@@ -1,4 +1,4 @@
-"""Adapters that talk to the fake provider, and what comes of a request put to them."""
+"""Adapters that talk to the fake provider, and the results of their requests."""
 
 import traceback
 from collections.abc import Callable, Iterable
@@ -55,7 +55,7 @@ def text_in(deltas: Iterable[Delta | Finished]) -> str:
 
 
 async def failure(provider: Provider, request: ChatRequest) -> ProviderError:
-    """How the stream fails; and nothing of the prompt or the key shows, not even in a traceback."""
+    """Return the error of the stream. Neither prompt nor key may appear in it, not even in a traceback."""
     with pytest.raises(ProviderError) as caught:
         await collect(provider, request)
     shown = "".join(traceback.format_exception(caught.value))

@@ -1,4 +1,4 @@
-"""A client that says what no client should, byte by byte."""
+"""A client that sends any bytes, also invalid ones."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ class RawAnswer:
 
     @property
     def code(self) -> str:
-        """Of an error in our form."""
+        """Return the code of an error in Headrace's own form."""
         error: dict[str, Any] = json.loads(self.body)["error"]
         assert set(error) == {"code", "message", "retryable"}
         return str(error["code"])
@@ -31,7 +31,7 @@ class RawConnection:
         self._writer = writer
 
     async def send(self, *pieces: bytes) -> None:
-        """Each by itself. What the other end has closed takes no more, and that is no failure."""
+        """Send each piece by itself. A peer that has closed the connection is no failure."""
         for piece in pieces:
             try:
                 self._writer.write(piece)
@@ -40,11 +40,11 @@ class RawConnection:
                 return
 
     def end(self) -> None:
-        """Nothing more will be sent; answers are still read."""
+        """Close the sending side; responses can still be read."""
         self._writer.write_eof()
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        """Status and fields of the next answer."""
+        """Read status and fields of the next response."""
         async with asyncio.timeout(_PATIENCE_S):
             head = await self._reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
@@ -54,7 +54,7 @@ class RawConnection:
         return int(status), {name.lower(): value for name, _, value in fields}
 
     async def answer(self) -> RawAnswer:
-        """The next one, which must say its length."""
+        """Read the next response, which must have a length."""
         status, headers = await self.head()
         async with asyncio.timeout(_PATIENCE_S):
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
@@ -65,7 +65,7 @@ class RawConnection:
             return await self._reader.readuntil(end)
 
     async def rest(self) -> bytes:
-        """All that comes until the other end closes."""
+        """Read everything until the peer closes."""
         came = bytearray()
         async with asyncio.timeout(_PATIENCE_S):
             try:

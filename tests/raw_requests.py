@@ -4,7 +4,7 @@ import json
 
 from tests.system import ask
 
-#: What an attacker would like to see taken for a request of somebody else.
+#: A request that an attacker tries to pass off as another client's.
 SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 CHAT = json.dumps(ask("echo", "one two")).encode()
 

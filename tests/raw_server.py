@@ -1,4 +1,4 @@
-"""A server that answers any request with bytes of the test's choice, for what no provider would say."""
+"""A server that answers any request with the bytes of the test."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close
 
 @asynccontextmanager
 async def answering(body: bytes, head: bytes = HEAD) -> AsyncIterator[str]:
-    """Its URL."""
+    """Yield the URL of a server that answers with ``head`` and ``body``."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}")
@@ -23,7 +23,7 @@ async def answering(body: bytes, head: bytes = HEAD) -> AsyncIterator[str]:
 
 @contextmanager
 def full_listener() -> Iterator[str]:
-    """The URL of a listener whose queue is full: it neither takes a connection nor refuses it."""
+    """Yield the URL of a listener with a full backlog: it neither accepts a connection nor refuses it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -1,4 +1,5 @@
-"""A strict reader of server-sent events over a raw socket: it sees every byte, and can stop reading or vanish."""
+"""A strict reader of server-sent events over a raw socket. It keeps every byte, and can stop reading or
+disconnect."""
 
 import asyncio
 import json
@@ -13,7 +14,7 @@ import h11
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One dispatched event, as the standard says; ``id`` None where the block had no id line."""
+    """One dispatched event, as the standard defines it. ``id`` is None if the block had no id line."""
 
     event: str
     data: dict[str, Any]
@@ -22,7 +23,7 @@ class Frame:
 
     @property
     def at(self) -> str:
-        """The id of a frame that must have one."""
+        """Return the id of a frame that must have one."""
         assert self.id is not None
         return self.id
 
@@ -32,7 +33,7 @@ class Broken(Exception):
 
 
 class SseConnection:
-    """``raw`` is all of the body so far."""
+    """A response of server-sent events. ``raw``: the whole body so far."""
 
     def __init__(self, sock: socket.socket, parser: h11.Connection, response: h11.Response) -> None:
         self.status = response.status_code
@@ -53,11 +54,11 @@ class SseConnection:
         self.cut()
 
     def cut(self) -> None:
-        """Vanish."""
+        """Close the socket without a word to the server."""
         self._sock.close()
 
     async def read_some(self) -> bytes:
-        """The next piece of the body; empty at its proper end. Raises :class:`Broken`."""
+        """Return the next piece of the body; empty at its proper end. Raises :class:`Broken`."""
         while True:
             event = self._parser.next_event()
             if isinstance(event, h11.Data):
@@ -71,7 +72,7 @@ class SseConnection:
             self._parser.receive_data(received)
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """Until the body ends properly. Raises :class:`Broken`."""
+        """Yield frames until the body ends properly. Raises :class:`Broken`."""
         while True:
             while (end := self.raw.find(b"\n\n", self._parsed)) >= 0:
                 block = self.raw[self._parsed : end].decode()
@@ -84,14 +85,14 @@ class SseConnection:
                 return
 
     async def next(self, event: str) -> Frame:
-        """The next frame of that kind."""
+        """Return the next frame of this kind."""
         async for frame in self.frames():
             if frame.event == event:
                 return frame
         raise AssertionError(f"the stream ended without {event}")
 
     async def take(self, count: int) -> list[Frame]:
-        """The next ``count`` events that have an id, synthetic frames left out."""
+        """Return the next ``count`` events that have an id; synthetic frames are left out."""
         taken: list[Frame] = []
         if count:
             async for frame in self.frames():
@@ -102,7 +103,7 @@ class SseConnection:
         return taken
 
     async def rest(self) -> list[Frame]:
-        """All that is left; closes the connection."""
+        """Return all remaining frames, and close the connection."""
         with self._sock:
             return [frame async for frame in self.frames()]
 
@@ -131,7 +132,8 @@ async def open_sse(
     json: object = None,
     receive_buffer: int | None = None,
 ) -> SseConnection:
-    """``receive_buffer``: bytes the kernel may take before we read, to be a slow client in earnest."""
+    """Open a stream. ``receive_buffer``: bytes that the kernel accepts before the test reads, to be a truly slow
+    client."""
     sock = socket.socket()
     sock.setblocking(False)
     if receive_buffer is not None:
@@ -183,7 +185,7 @@ def text_of(frames: list[Frame]) -> str:
 
 
 def error_of(frames: Sequence[Frame]) -> tuple[str, bool]:
-    """(code, retryable); and that the stream ended as it says."""
+    """Return (code, retryable). The stream must end with this error and `done`."""
     assert [frame.event for frame in frames[-2:]] == ["error", "done"]
     assert frames[-1].data["finish_reason"] == "error"
     assert frames[-1].data["reason"] == frames[-2].data["code"]

@@ -1,4 +1,4 @@
-"""A whole Headrace of real processes: a broker, gateways, workers, and a fake provider for them to call."""
+"""A whole Headrace of real processes: a broker, gateways, workers, and a fake provider."""
 
 import asyncio
 import os
@@ -27,7 +27,8 @@ T = TypeVar("T")
 
 
 class Process:
-    """One `python -m headrace …` with its log in a file. Killed by pid, started again with the same arguments."""
+    """One `python -m headrace …` with its log in a file. It can be killed and started again with the same
+    arguments."""
 
     def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
@@ -69,7 +70,7 @@ class Process:
         return await asyncio.wait_for(asyncio.to_thread(self._process.wait), timeout_s)
 
     def stop(self) -> None:
-        """However it is: stopped ones cannot handle a SIGTERM."""
+        """Kill the process: a stopped one cannot handle SIGTERM."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -83,9 +84,9 @@ class Gateway(Process):
 
 
 class System:
-    """``settings`` are environment variables without their prefix; ``environment`` has others, as they are.
-    ``credentials`` are headers of every call of :attr:`http`. ``providers``, and demo, are on offer: to load the SDK
-    of each takes a worker a second."""
+    """``settings`` are environment variables without their prefix; ``environment`` has further ones, unchanged.
+    ``credentials`` are headers of every call of :attr:`http`. ``providers`` and demo are on offer: loading an SDK
+    takes a worker a second each."""
 
     def __init__(
         self,
@@ -100,9 +101,9 @@ class System:
     ) -> None:
         self.folder = folder
         self.fake = FakeProvider()
-        self.fake.models = ()  # no list: any model may be asked for
+        self.fake.models = ()  # no list: any model is accepted
         self.broker = Broker(folder / "broker")
-        #: Where gateways and workers find Redis; the broker's own address unless a test says otherwise.
+        #: The address of Redis for gateways and workers: the broker's own, unless a test changes it.
         self.redis_url = self.broker.url
         self._settings = {f"HEADRACE_{name.upper()}": str(value) for name, value in settings.items()}
         self._settings |= environment or {}
@@ -121,7 +122,7 @@ class System:
         await self.start_processes()
 
     async def start_processes(self) -> None:
-        """All but the broker."""
+        """Start everything except the broker."""
         await self.fake.start()
         gateways, workers = self._counts
         for i in range(gateways):
@@ -142,12 +143,12 @@ class System:
         await self.fake.stop()
 
     async def ready(self) -> None:
-        """Every gateway answers, and all providers are on offer."""
+        """Wait until every gateway answers and all providers are on offer."""
         for gateway in self.gateways:
             await self.eventually(partial(self._offers_all, gateway.url), timeout_s=_BOOT_S)
 
     async def eventually(self, condition: Callable[[], Awaitable[T | None]], *, timeout_s: float = 15) -> T:
-        """The first true answer of ``condition``, an async function."""
+        """Call ``condition``, an async function, until it returns something true, and return that."""
         deadline = time.monotonic() + timeout_s
         while True:
             if answer := await condition():
@@ -157,7 +158,7 @@ class System:
             await asyncio.sleep(0.02)
 
     async def post(self, model: str, prompt: str = "hi", *, gateway: int = 0, **body: object) -> str:
-        """`POST /chat`; the stream's id."""
+        """Call `POST /chat` and return the stream's id."""
         answer = await self.http.post(f"{self.gateways[gateway].url}/chat", json=ask(model, prompt, **body))
         assert answer.status_code == 202, answer.text
         stream_id: str = answer.json()["stream_id"]
@@ -172,14 +173,14 @@ class System:
         headers: Mapping[str, str] | None = None,
         **body: object,
     ) -> SseConnection:
-        """`POST /chat/stream`."""
+        """Call `POST /chat/stream`."""
         url = f"{self.gateways[gateway].url}/chat/stream"
         return await open_sse("POST", url, headers=headers, json=ask(model, prompt, **body))
 
     async def read(
         self, stream_id: str, cursor: str | None = None, *, gateway: int = 0, receive_buffer: int | None = None
     ) -> SseConnection:
-        """`GET /chat/stream/{id}`."""
+        """Call `GET /chat/stream/{id}`."""
         url = f"{self.gateways[gateway].url}/chat/stream/{stream_id}"
         headers = {} if cursor is None else {"Last-Event-ID": cursor}
         return await open_sse("GET", url, headers=headers, receive_buffer=receive_buffer)
@@ -191,7 +192,7 @@ class System:
         return body
 
     async def ended(self, stream_id: str, *, timeout_s: float = 15) -> dict[str, object]:
-        """The status, once the stream has ended."""
+        """Wait until the stream has ended, and return its status."""
 
         async def look() -> dict[str, object] | None:
             status = await self.status(stream_id)
@@ -200,7 +201,7 @@ class System:
         return await self.eventually(look, timeout_s=timeout_s)
 
     async def ended_unwatched(self, stream_id: str, *, timeout_s: float = 15) -> None:
-        """Until the stream has ended, without watching it."""
+        """Wait until the stream has ended, without watching it."""
         await self.eventually(lambda: self.field(stream_id, "ended"), timeout_s=timeout_s)
 
     async def keys_without_expiry(self) -> list[str]:
@@ -210,7 +211,7 @@ class System:
         return [key for key in found if not key.startswith("hr:apikey:") and key != DATA_VERSION_KEY]
 
     async def field(self, stream_id: str, name: str) -> str | None:
-        """A field of the stream's state, from Redis: to ask a gateway counts as watching."""
+        """Return a field of the stream's state from Redis: a request to a gateway would count as watching."""
         async with self.broker.client() as client:
             value: bytes | None = await client.hget(state_key(stream_id), name)  # type: ignore[misc]
         return value.decode() if value is not None else None
@@ -224,7 +225,7 @@ class System:
         return offered == self._providers | {"demo"}
 
     def _environment(self, name: str) -> dict[str, str]:
-        """Of the process ``name``; all have the same here."""
+        """Return the environment of the process ``name``; it is the same for all here."""
         inherited = {
             k: v for k, v in os.environ.items() if not k.startswith(("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_"))
         }
@@ -246,5 +247,5 @@ class System:
 
 
 def ask(model: str, prompt: str = "hi", **body: object) -> dict[str, object]:
-    """A request body; the provider is openai unless said otherwise."""
+    """Return a request body. The provider is openai by default."""
     return {"provider": "openai", "model": model, "messages": [{"role": "user", "content": prompt}], **body}

@@ -1,4 +1,4 @@
-"""Anthropic's own SDK against ``/v1/messages``, whichever provider answers."""
+"""Anthropic's own SDK works with ``/v1/messages`` and any provider."""
 
 import asyncio
 import json
@@ -155,7 +155,7 @@ async def test_a_failure_after_output_is_raised_in_the_stream(system: System, cl
 async def test_the_tool_runner_of_the_sdk_works(
     system: System, client: AsyncAnthropic, provider: str, stream: bool
 ) -> None:
-    """It would rather have its conversation kept for it, and does without."""
+    """The runner prefers a container that keeps its conversation, but works without one."""
 
     @anthropic.beta_async_tool
     async def look(at: str) -> str:

@@ -1,4 +1,4 @@
-"""What `make audit` makes of pip-audit's words: a finding is one, and a silent network is none."""
+"""`make audit` fails for a known vulnerability, and not for an unreachable network."""
 
 import json
 import subprocess

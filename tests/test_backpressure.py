@@ -1,4 +1,4 @@
-"""A slow reader is felt by the provider, hurts nobody else, and loses nothing."""
+"""A slow reader slows down the provider, affects no other reader, and loses nothing."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ async def tail_length(system: System, stream_id: str) -> int:
 
 
 async def read_all(connection: SseConnection) -> list[Frame]:
-    """All of a long answer, without holding its bytes twice."""
+    """Read a long answer without a second copy of its bytes."""
     return await connection.rest()
 
 
@@ -76,7 +76,7 @@ async def test_a_reader_that_reads_nothing_is_cut_and_can_resume(start_system: S
 
         await system.eventually(nobody_reads, timeout_s=20)
         try:
-            seen += await reader.rest()  # what was on its way
+            seen += await reader.rest()  # data on its way
         except (Broken, OSError):
             pass
         else:
@@ -93,7 +93,7 @@ async def test_a_late_joiner_reads_events_far_beyond_the_cap(start_system: Start
     system = await start_system(cap=32, window=16)
     words = [f"w{i} " for i in range(1500)]
     system.fake.play("beyond", Answer(deltas=words, delay_s=0.001))
-    stream_id = await system.post("beyond")  # on_disconnect is "continue": no window while nobody reads
+    stream_id = await system.post("beyond")  # on_disconnect is "continue": no window without readers
     call = (await system.fake.wait_calls(1))[0]
     await call.wait_deltas(1000, timeout_s=30)
     async with await system.read(stream_id, gateway=1) as late:

@@ -1,4 +1,4 @@
-"""Bad input gets an error that names what is wrong, in one shape, and nothing is queued."""
+"""Invalid input gets an error that names the field, always in the same shape, and queues nothing."""
 
 import asyncio
 import json
@@ -232,6 +232,6 @@ async def test_a_client_that_disconnects_within_its_request_logs_no_error(start_
         assert (await system.http.get(f"{system.url}/healthz")).status_code == 200
         writer.close()
         await writer.wait_closed()
-    gateway.signal(signal.SIGTERM)  # what is in its hands is ended, and told, before it leaves
+    gateway.signal(signal.SIGTERM)  # it ends and logs its requests before it stops
     await gateway.wait()
     assert "Traceback" not in gateway.log.read_text()

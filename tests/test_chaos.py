@@ -1,4 +1,4 @@
-"""A short cut of the chaos suite (`make chaos`): a few faults of as many kinds, on a fixed seed."""
+"""No token is lost in a short chaos run (`make chaos`): a few faults of different kinds, with a fixed seed."""
 
 from pathlib import Path
 

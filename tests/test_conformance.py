@@ -1,4 +1,4 @@
-"""The official clients against every provider, all of it: ``tests/conformance``."""
+"""The official clients work with every provider in every situation of ``tests/conformance``."""
 
 from pathlib import Path
 

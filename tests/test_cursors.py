@@ -132,7 +132,7 @@ async def test_the_last_id_of_an_ended_stream_by_post_gets_done_again(system: Sy
 async def test_an_unknown_stream_is_not_found(system: System, path: str, stream_id: str) -> None:
 
     async def settled() -> httpx2.Response | None:
-        """A Redis that has just started may have lost anything: until then it is 503."""
+        """Wait while the response is 503: a Redis that has just started may have lost any stream."""
         answer = await system.http.get(system.url + path.format(stream_id))
         return answer if answer.status_code != 503 else None
 

@@ -1,5 +1,5 @@
-"""The Procfile, docker-compose.yml and the Kubernetes manifests: each command line in them runs, with the environment
-that they give it, and their waiting times fit together. No containers here: what runs is what is installed."""
+"""Every command line of the Procfile, docker-compose.yml and the Kubernetes manifests runs with its environment, and
+their timeouts fit together. The tests use no containers: the installed programs run."""
 
 import asyncio
 import json
@@ -30,17 +30,17 @@ from tests.system import REPOSITORY, SECRET
 from workers.main import _HANDOVER_S as HANDOVER_S
 
 ASK = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
-#: Beyond what it may take, for whatever else.
+#: Added to the drain, for the rest of the shutdown.
 LEAVE_S = 5
 QUICK = {"HEADRACE_DEMO_TOKENS_PER_S": "500"}
 
 
 async def answer_of(url: str, headers: dict[str, str] | None = None, http: httpx2.AsyncClient | None = None) -> str:
-    """Of the demo provider, whole."""
+    """Return the whole text of an answer of the demo provider."""
     async with http or httpx2.AsyncClient(trust_env=False) as client:
         for _ in range(200):
             answer = await client.post(f"{url}/chat/stream", json=ASK, headers=headers, timeout=30)
-            if answer.status_code != 503:  # no worker has said yet what it offers
+            if answer.status_code != 503:  # no worker has published its models yet
                 break
             await asyncio.sleep(0.1)
     assert answer.status_code == 200, answer.text
@@ -49,7 +49,7 @@ async def answer_of(url: str, headers: dict[str, str] | None = None, http: httpx
 
 
 def on_port(redis: Described, port: int) -> Described:
-    """On loopback; a container has an address of its own."""
+    """Return the server on this port of loopback; a container has an address of its own."""
     command = [*redis.command, "--port", str(port), "--bind", "127.0.0.1"]
     program, *words = redis.health
     return replace(redis, command=command, health=[program, "-p", str(port), *words])
@@ -108,7 +108,8 @@ ENVIRONMENT = {"HEADRACE_SECRET": SECRET, "TLS_CERTIFICATE": "/certificate.pem",
 
 
 async def test_the_commands_of_compose_start_a_working_system(tmp_path: Path) -> None:
-    """All its services on this machine, health checks too, and an answer through all of them with a key."""
+    """Runs all services on this machine, with their health checks, and reads an answer through all of them with a
+    key."""
     need_nginx()
     services = compose_services(ENVIRONMENT)
     assert set(services) == {"nginx", "gateway-1", "gateway-2", "worker", "redis"}
@@ -133,7 +134,7 @@ async def test_the_commands_of_compose_start_a_working_system(tmp_path: Path) ->
             gateways = gateways.replace(address, f"127.0.0.1:{ports[name]}")
         nginx = Nginx([gateways])
         await nginx.start()
-        assert services["nginx"].command == ["nginx", "-g", "daemon off;"]  # as in tests/nginx.py
+        assert services["nginx"].command == ["nginx", "-g", "daemon off;"]  # the command of tests/nginx.py
         health = [word.replace("127.0.0.1/", f"127.0.0.1:{nginx.port}/") for word in services["nginx"].health]
         await running.ask(health, {})
 
@@ -192,7 +193,7 @@ def test_the_addresses_in_compose_match_nginx_and_the_gateways() -> None:
 
 
 async def test_the_commands_of_the_manifests_start_a_working_system(tmp_path: Path) -> None:
-    """Redis, a gateway and a worker as their pods have them, probes too."""
+    """Runs Redis, a gateway and a worker with the commands and probes of their pods."""
     secret = {"HEADRACE_SECRET": SECRET}
     redis_port, port, metrics_port = free_port(), free_port(), free_port()
     addresses = {"headrace-redis:6379": f"127.0.0.1:{redis_port}", "0.0.0.0": "127.0.0.1", "/data": str(tmp_path)}
@@ -240,7 +241,7 @@ def test_manifests_refer_to_each_other() -> None:
 
 
 def test_no_process_is_killed_while_it_drains() -> None:
-    """Whoever stops a process waits longer than it takes."""
+    """Every grace period is longer than the drain."""
     described = {
         **compose_services(ENVIRONMENT),
         **{name: kubernetes_pod(name, {}) for name in ("headrace-gateway", "headrace-worker")},

@@ -1,4 +1,4 @@
-"""SIGTERM to gateways and workers, under load: no token is lost or doubled, no request that is retried fails."""
+"""SIGTERM to gateways and workers under load loses and doubles no token, and fails no request that is retried."""
 
 import asyncio
 import signal
@@ -42,7 +42,7 @@ async def test_a_draining_gateway_makes_its_clients_reconnect(start_system: Star
 
 
 async def test_a_draining_gateway_accepts_no_new_request(start_system: StartSystem) -> None:
-    """A request on a connection that is open already is told to go elsewhere."""
+    """A request on an open connection gets 503."""
     system = await start_system(gateways=1, workers=1)
     gate = asyncio.Event()
     system.fake.play("holds", Answer(deltas=WORDS, gate=gate, gate_after=1))
@@ -54,7 +54,7 @@ async def test_a_draining_gateway_accepts_no_new_request(start_system: StartSyst
     try:
         answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
     except httpx2.TransportError:
-        return  # it has left
+        return  # it has stopped
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
 
 
@@ -65,7 +65,7 @@ async def test_a_draining_worker_finishes_its_streams(start_system: StartSystem)
     async with await system.stream("finishes") as connection:
         seen = [await connection.next("token")]
         system.workers[0].signal(signal.SIGTERM)
-        late = await system.post("echo", "later")  # nobody takes it now
+        late = await system.post("echo", "later")  # no worker takes it now
         gate.set()
         seen += await connection.rest()
     assert text_of(seen) == "".join(WORDS)
@@ -76,7 +76,7 @@ async def test_a_draining_worker_finishes_its_streams(start_system: StartSystem)
 
 
 async def test_a_draining_worker_hands_over_unfinished_streams(start_system: StartSystem) -> None:
-    """Without a lease wait, and without counting as an attempt that failed."""
+    """A handover needs no lease to expire, and does not count as a failed attempt."""
     system = await start_system(gateways=1, workers=2, drain_s=0.2, lease_s=60)
     gate = asyncio.Event()
     system.fake.play("handed", Answer(deltas=lambda n: [f"call{n} ", *WORDS], gate=gate, gate_after=5))
@@ -91,7 +91,7 @@ async def test_a_draining_worker_hands_over_unfinished_streams(start_system: Sta
 
 
 async def test_a_handover_does_not_end_a_stream_older_than_the_queue_timeout(start_system: StartSystem) -> None:
-    """It has run for longer than a stream may wait; it has not waited at all."""
+    """The stream has run for longer than it may wait, but has not waited."""
     system = await start_system(gateways=1, workers=2, drain_s=0.1, queue_timeout_s=2)
     gate = asyncio.Event()
     system.fake.play("old", Answer(deltas=WORDS, gate=gate, gate_after=5))
@@ -177,7 +177,7 @@ async def holder(system: System, stream_id: str) -> Process:
 
 
 async def _read_to_the_end(system: System, key: str, gateway: int) -> list[Frame]:
-    """What a client does that retries: the same POST again until it is let in, then from its last id on."""
+    """Act as a client that retries: repeat the POST until it is accepted, then continue after the last id."""
     frames: list[Frame] = []
     stream_id = None
     while not frames or frames[-1].event != "done":

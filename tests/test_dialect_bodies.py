@@ -1,5 +1,5 @@
-"""Every dialect's request, with each value of it in turn replaced by something odd: a clear refusal, or a request
-that every provider can be sent. Never anything else, and never a word of what was said."""
+"""Each value of every dialect's request is replaced by odd ones: the request is refused clearly, or can be sent to
+every provider. The refusal repeats no content."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -175,7 +175,7 @@ OPENAI: Final = OpenAIProvider(Settings(openai_base_url="http://127.0.0.1:9"))
 
 
 def places(node: Any) -> Iterator[tuple[str | int, ...]]:
-    """Of every value in ``node``, itself left out."""
+    """Yield the path of every value in ``node``, except itself."""
     inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, value in inside:
         yield (name,)
@@ -183,7 +183,7 @@ def places(node: Any) -> Iterator[tuple[str | int, ...]]:
 
 
 def changed(body: Any, place: tuple[str | int, ...]) -> Iterator[Any]:
-    """The body without what is at that place, and with each odd thing in its stead."""
+    """Yield the body with each odd value at this path, and without the path."""
     copy = deepcopy(body)
     *way, last = place
     holder = copy
@@ -197,14 +197,14 @@ def changed(body: Any, place: tuple[str | int, ...]) -> Iterator[Any]:
 
 
 def send_to_every_provider(request: ChatRequest) -> None:
-    """A provider may have no words for it, and says so."""
+    """Convert the request for every provider. A provider may refuse it."""
     for body_of in (to_anthropic.body_of, to_ollama.body_of, OPENAI._body):
         with suppress(ProviderError):
             json.dumps(body_of(request), ensure_ascii=False).encode()
 
 
 def refusal_of(parse: Callable[[bytes], Any], body: Any) -> str | None:
-    """None where it was taken, and can be sent."""
+    """Return the refusal, or None if the request is accepted and can be sent."""
     try:
         send_to_every_provider(parse(json.dumps(body).encode())[0])
     except (InvalidRequest, InvalidJson) as refusal:

@@ -1,4 +1,4 @@
-"""Every way in which a provider can end or fail, and what its reader is told: the table of docs/providers.md."""
+"""Every ending and failure of a provider is reported as the table of docs/providers.md describes."""
 
 import asyncio
 import json
@@ -22,8 +22,8 @@ DOCS = Path(__file__).parent.parent / "docs" / "providers.md"
 
 @dataclass(frozen=True)
 class Row:
-    """``ends``: ``error <code>``, ``error <code>, retryable`` or the finish_reason, with the reason where there is
-    one. ``tries``: how often the provider is asked by a worker that asks twice."""
+    """``ends``: ``error <code>``, ``error <code>, retryable`` or the finish_reason, with its reason if there is one.
+    ``tries``: number of calls by a worker that retries once."""
 
     answer: Answer
     ends: str
@@ -114,7 +114,7 @@ async def test_each_ending_of_a_provider_is_reported_as_documented(impatient: Sy
     assert sum(call.model == model for call in impatient.fake.calls) == row.tries
     assert sum(frame.event == "done" for frame in frames) == 1
     assert frames[-1].data["usage"] is not None
-    # Providers echo prompts and keys in their errors.
+    # Providers repeat prompts and keys in their errors.
     assert "secret" not in json.dumps([frame.data for frame in frames])
     status = await impatient.status(connection.stream_id)
     assert status["text"] == text_of(frames)
@@ -165,7 +165,7 @@ async def test_usage_that_the_provider_does_not_report_is_estimated(impatient: S
     assert frames[-1].data["usage"] == {"input_tokens": 10, "output_tokens": 10, "estimated": True}
 
 
-# --- however it comes
+# --- segmentation
 
 TEXT = ("Zwölf ", "Boxkämpfer 🥊", "\n", "jagen\r\n\n", "Viktor\u2028", ' "quer" \x85 \\ ', "data: x\n\n")
 EVERYTHING = Answer(
@@ -181,7 +181,7 @@ EVERYTHING = Answer(
 @network
 @pytest.mark.parametrize("crlf", [False, True])
 async def test_a_providers_bytes_may_be_split_anywhere(fake: FakeProvider, make: Make, name: str, crlf: bool) -> None:
-    """Over a real socket: each cut is a segment and a chunk of its own; what is apart may come together too."""
+    """Over a real socket, each part is a segment and a chunk of its own. Separate frames may arrive together."""
     provider = make(name)
     answer = replace(EVERYTHING, crlf=crlf)
     fake.play("m", answer)
@@ -195,7 +195,7 @@ async def test_a_providers_bytes_may_be_split_anywhere(fake: FakeProvider, make:
 
 
 def summary(came: list[Delta | Finished]) -> list[tuple[str, object]]:
-    """All but ids, which are minted where a provider has none."""
+    """Return everything except ids, which are generated if a provider has none."""
     told: list[tuple[str, object]] = []
     for what in came:
         match what:

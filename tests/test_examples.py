@@ -1,4 +1,4 @@
-"""Every script of ``examples/`` streams, is killed, is started again, and has said all of it once."""
+"""Every script of ``examples/`` survives a kill: started again, it has printed the whole answer once."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ async def start(script: Path, system: System, folder: Path) -> Process:
 
 
 def said(printed: bytes, script: Path) -> str:
-    """As a reader takes it: the shell prints the events' data."""
+    """Return the text as its reader sees it: the shell script prints the events' data."""
     text = printed.decode()
     if script.suffix != ".sh":
         return text
@@ -42,7 +42,7 @@ def said(printed: bytes, script: Path) -> str:
 
 
 def joined(before: str, rest: str) -> str:
-    """A script that was killed before it had noted what it printed prints that again."""
+    """Join both outputs. A script that was killed before it saved its progress prints the last piece again."""
     again = next(length for length in range(len(before), -1, -1) if rest.startswith(before[len(before) - length :]))
     return before + rest[again:]
 

@@ -1,4 +1,4 @@
-"""Every parser of ours, given anything: nothing but the exceptions that it names comes out, and it always ends."""
+"""Every parser ends on any input, and raises only its documented exceptions."""
 
 import asyncio
 import base64
@@ -74,7 +74,7 @@ HOSTILE_TEXT = [part.decode("latin-1") for part in HOSTILE] + ["\ud800", "\udc00
 
 @st.composite
 def mutated(draw: st.DrawFn, good: list[bytes]) -> bytes:
-    """One of ``good`` with some of it cut out, doubled, overwritten or replaced by what is hostile."""
+    """Draw one of ``good`` with parts removed, doubled, overwritten or replaced by hostile bytes."""
     data = bytearray(draw(st.sampled_from(good)))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(data)))
@@ -90,7 +90,7 @@ def anything(*good: bytes) -> st.SearchStrategy[bytes]:
 TEXT = st.text(max_size=60) | st.lists(st.sampled_from(HOSTILE_TEXT), max_size=3).map("".join)
 
 
-# --- what clients send
+# --- input of clients
 
 
 @repeatable
@@ -162,7 +162,7 @@ def test_any_bytes_as_a_request_are_parsed_or_refused(body: bytes) -> None:
 
 @st.composite
 def swapped(draw: st.DrawFn, whole: Any) -> Any:
-    """``whole`` with one value somewhere within it replaced by another kind of value."""
+    """Draw ``whole`` with one value somewhere in it replaced by another kind of value."""
     if not isinstance(whole, dict | list) or not whole or draw(st.integers(0, 3)) == 0:
         return draw(_VALUE)
     if isinstance(whole, dict):
@@ -215,7 +215,7 @@ def test_any_parts_as_a_ticket_are_refused(header: bytes, claims: bytes, signatu
     st.fixed_dictionaries({}, optional={"sub": _VALUE, "aud": _VALUE, "exp": _VALUE, "nbf": _VALUE, "iat": _VALUE})
 )
 def test_a_validly_signed_ticket_with_other_claims_is_refused(claims: dict[str, Any]) -> None:
-    """Of another gateway version, say: the secret is the same, the claims are not."""
+    """Another version of the gateway may sign other claims with the same secret."""
     try:
         text = json.dumps(claims).encode()
     except ValueError:
@@ -224,7 +224,7 @@ def test_a_validly_signed_ticket_with_other_claims_is_refused(claims: dict[str, 
     _is_refused(signed)
 
 
-# --- what providers send
+# --- input of providers
 
 
 def _openai(**delta: object) -> bytes:
@@ -384,7 +384,7 @@ def test_any_text_as_a_json_answer_is_parsed_or_a_schema_violation(text: str, cu
     except GenerationError as error:
         assert error.code == "schema_violation"  # noqa: PT017
         assert len(error.message) < 300  # noqa: PT017
-    for event in told:  # what is told can be stored, and read again
+    for event in told:  # every event can be stored and read again
         assert isinstance(events.decode(events.encode(event)), Json)
 
 
@@ -394,7 +394,7 @@ def test_any_text_can_be_made_well_formed(text: str) -> None:
     well_formed(text).encode()
 
 
-# --- what we send ourselves
+# --- our own data
 
 STORED = [
     events.encode(event)

@@ -1,4 +1,4 @@
-"""The same key never pays twice."""
+"""Requests with the same idempotency key start one generation."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ async def test_fifty_concurrent_requests_with_one_key_start_one_generation(syste
 
 
 async def test_a_repeated_post_attaches_to_the_same_stream(system: System) -> None:
-    """What fetch-based clients do: the same POST again after every break, with the last id they saw."""
+    """Fetch-based clients repeat the POST after every break, with the last id that they received."""
     gate = asyncio.Event()
     system.fake.play("re-post", Answer(deltas=WORDS, gate=gate, gate_after=4))
     key = {"Idempotency-Key": "re-post"}
@@ -57,7 +57,7 @@ async def test_the_key_outlives_a_delete(system: System) -> None:
 
 
 async def test_a_retry_queues_a_lost_job_again(system: System) -> None:
-    """The retry repeats what the first try may not have done."""
+    """The first request may have created the stream and lost its job."""
     key = {"Idempotency-Key": "lost job"}
     gate = asyncio.Event()
     system.fake.play("lost-job", Answer(deltas=WORDS, gate=gate, gate_after=1))

@@ -1,4 +1,4 @@
-"""What a model, a provider or a user says stays data, whatever it says: it ends no line, no event and no stream."""
+"""Text of a model, a provider or a user stays data: it ends no line, no event and no stream."""
 
 import json
 import re
@@ -44,12 +44,12 @@ PAYLOADS = [
     "\r\n0\r\n\r\n",
 ]
 ALL = "".join(PAYLOADS)
-#: Every line that a stream may have: nothing that was said stands at the beginning of one.
+#: Every line that a stream may have: no text of a model is at the beginning of a line.
 LINE = re.compile(rb'|: ping|retry: [0-9]+|id: [0-9]+-[0-9]+|event: [a-z_]+|data: \{"[^\x00-\x1f]*\}')
 
 
 async def heard(connection: SseConnection) -> list[Frame]:
-    """All frames; and that no byte of the body can be taken for anything else, by another decoder too."""
+    """Return all frames. No byte of the body may be taken for anything else, by another decoder either."""
     frames = await connection.rest()
     raw = bytes(connection.raw)
     assert all(LINE.fullmatch(line) for line in raw.split(b"\n"))
@@ -65,7 +65,7 @@ def joined(frames: list[Frame], kind: str, member: str) -> str:
 
 
 async def replayed(system: System, stream_id: str, frames: list[Frame]) -> None:
-    """The same from the log, by another gateway, whole and from within."""
+    """Check that the log gives the same frames through another gateway, from the start and from the middle."""
     stored = [frame for frame in frames if frame.id is not None]
     for after in (None, stored[len(stored) // 2 - 1].at):
         async with await system.read(stream_id, after, gateway=1) as connection:
@@ -86,7 +86,7 @@ async def test_tokens_stay_data(system: System, name: str) -> None:
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=ascii)
 async def test_a_single_token_stays_data(system: System, payload: str) -> None:
-    """At the beginning of an event's text and at its end, with nothing to join it."""
+    """The payload is at the start and the end of an event's text, with nothing around it."""
     model = f"alone-{PAYLOADS.index(payload)}"
     system.fake.play(model, Answer(deltas=[payload]))
     async with await system.stream(model) as connection:
@@ -125,7 +125,7 @@ async def test_tool_calls_stay_data(system: System, name: str) -> None:
     whole = [frame.data for frame in frames if frame.event == "tool_call" and frame.data["complete"]]
     assert [call["name"] for call in whole] == [call.name for call in calls]
     assert [json.loads(call["arguments"]) for call in whole] == [{payload: payload} for payload in PAYLOADS]
-    if name != "ollama":  # whose calls have no id
+    if name != "ollama":  # Ollama's calls have no id
         assert [call["id"] for call in whole] == [call.id for call in calls]
     await replayed(system, connection.stream_id, frames)
     told: Any = (await system.status(connection.stream_id))["tool_calls"]
@@ -201,7 +201,7 @@ async def test_an_echoed_prompt_stays_data(system: System) -> None:
 
 @pytest.mark.parametrize("key", ["\x85", "\xa0\xff", "a b", "{}", "*", "\\", "x" * 255])
 async def test_an_idempotency_key_may_have_any_characters(system: System, key: str) -> None:
-    """It is hashed, so whatever a header can carry is one key, and no other."""
+    """The key is hashed, so any header value is one key and no other."""
     headers = {b"Idempotency-Key": key.encode("latin-1")}
     ids = set()
     for _ in range(2):

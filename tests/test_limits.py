@@ -1,4 +1,4 @@
-"""How much one may ask for: exact, whichever gateway is asked, and given back where it was not used."""
+"""Limits are exact over all gateways, and unused reservations are given back."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ from tests.system import System, ask
 
 TRIES = 200
 REQUESTS, STREAMS = 25, 10
-#: Of one request here: four tokens of prompt, as estimated, and 96 that it may be answered with.
+#: Each request has four tokens of prompt, as estimated, and up to 96 of output.
 PROMPT, COST = "x" * 16, 100
 LIMITS = {"tokens_per_minute": 12 * COST, "tokens_per_day": 30 * COST}
 names = (f"user-{n}" for n in itertools.count())
@@ -24,7 +24,7 @@ names = (f"user-{n}" for n in itertools.count())
 
 @pytest.fixture(scope="module")
 async def limited(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """Two gateways without limits but those that a key has."""
+    """Two gateways whose only limits are those of API keys."""
     system = System(
         tmp_path_factory.mktemp("limited"),
         gateways=2,
@@ -56,7 +56,7 @@ async def post(
 
 
 async def post_many(system: System, key: str, model: str = "echo", *, tries: int = TRIES) -> list[httpx2.Response]:
-    """All at once, over both gateways."""
+    """Send all requests at once, over both gateways."""
     return await asyncio.gather(*(post(system, key, model, gateway=n % 2) for n in range(tries)))
 
 
@@ -73,7 +73,7 @@ async def all_ended(system: System, key: str) -> None:
 
 
 async def remaining(system: System, key: str) -> int:
-    """Tokens of this minute, without the next request's own."""
+    """Return the tokens left in this minute, before the request that asks for it."""
     answer = await post(system, key)
     assert answer.status_code == 202, answer.text
     return int(answer.headers["x-ratelimit-remaining-tokens"]) + COST
@@ -84,7 +84,7 @@ async def test_requests_are_counted_exactly(limited: System) -> None:
     answers = await post_many(limited, key)
     assert counted(answers) == {"accepted": REQUESTS, "requests_per_minute_exceeded": TRIES - REQUESTS}
     left = [int(a.headers["x-ratelimit-remaining-requests"]) for a in answers if a.status_code == 202]
-    assert sorted(left) == list(range(REQUESTS))  # each was told another number
+    assert sorted(left) == list(range(REQUESTS))  # each got a different number
     refused = next(a for a in answers if a.status_code == 429)
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert refused.json()["error"]["retryable"] is True
@@ -170,7 +170,7 @@ async def test_a_request_above_the_whole_limit_is_invalid_at_once(limited: Syste
     answer = await limited.http.post(f"{limited.url}/chat", json=long, headers=bearer(key))
     assert code_of(answer) == (422, "invalid_request")
     assert answer.json()["error"]["message"].startswith("messages: ")
-    # What is only assumed never makes a request impossible.
+    # An assumed number of tokens never makes a request impossible.
     tight = await key_with(limited, tokens_per_minute=500)
     answer = await limited.http.post(f"{limited.url}/chat", json=ask("echo", PROMPT), headers=bearer(tight))
     assert answer.status_code == 202
@@ -207,7 +207,7 @@ async def test_reading_is_never_limited(limited: System) -> None:
 async def test_a_crash_frees_the_slots_of_its_streams_exactly_when_they_end(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The slots of a worker that was killed are free when its streams have ended, no sooner and no later."""
+    """The slots of a killed worker are free when its streams have ended, no sooner and no later."""
     options: dict[str, Any] = {"providers": ("openai",), "concurrent_streams": 3, "lease_s": 1}
     system = System(tmp_path_factory.mktemp("crash"), gateways=2, workers=2, **options)
     try:

@@ -1,4 +1,4 @@
-"""Workers and gateways that die, hang, or come back from the dead."""
+"""A worker or gateway that dies, hangs or comes back loses no stream and doubles no text."""
 
 import asyncio
 import signal
@@ -14,7 +14,7 @@ WORDS = [f"w{i} " for i in range(30)]
 
 
 def answers(gate: asyncio.Event, gate_after: int) -> Answer:
-    """Every call's text says which call it was, so that a mix of two would show."""
+    """Return an answer whose text carries the number of the call, so that a mix of two calls shows."""
     return Answer(deltas=lambda n: [f"[{n}]{word}" for word in WORDS], gate=gate, gate_after=gate_after)
 
 
@@ -28,7 +28,7 @@ async def holder(system: System, stream_id: str) -> Process:
 
 
 async def redis_says(system: System, stream_id: str) -> dict[bytes, bytes]:
-    """Everything Redis keeps of a stream."""
+    """Return everything that Redis keeps of a stream."""
     async with system.broker.client() as client:
         keys = sorted([key async for key in client.scan_iter(match=f"*{stream_id}*")])
         return {key: await client.dump(key) or b"" for key in keys if b"arq:" not in key}
@@ -101,7 +101,7 @@ async def test_on_worker_lost_fail_ends_the_stream_instead_of_restarting(start_s
 
 
 async def test_a_worker_lost_before_the_first_token_is_replaced_without_a_reset(start_system: StartSystem) -> None:
-    """Nobody has seen anything: the next attempt simply begins, also where a restart is not wanted."""
+    """No reader has received output, so the next attempt simply starts, also with on_worker_lost "fail"."""
     system = await start_system(gateways=1, workers=2, lease_s=1)
     gate = asyncio.Event()
     system.fake.play("early", answers(gate, 0))
@@ -132,7 +132,7 @@ async def test_a_worker_lost_before_the_end_is_replaced_with_a_reset(start_syste
 
 @pytest.mark.parametrize("how", ["refused", "cancelled"])
 async def test_a_later_attempt_without_output_keeps_the_partial_text(start_system: StartSystem, how: str) -> None:
-    """What readers have, what the status says and what a late joiner gets is the same."""
+    """Readers, the status and late joiners get the same text."""
     system = await start_system(gateways=1, workers=2, lease_s=1)
     gate = asyncio.Event()
     system.fake.play("worse", answers(gate, 3))
@@ -169,7 +169,7 @@ async def test_a_client_resumes_elsewhere_after_its_gateway_dies(start_system: S
 
 
 async def test_a_gateway_that_hangs_does_not_hold_up_other_readers(start_system: StartSystem) -> None:
-    """Its reader lease ends, and with it the window of the reader that it no longer serves."""
+    """Its reader lease expires, and with it the window of the reader that it no longer serves."""
     system = await start_system(reader_lease_s=2, window=8, cap=32, max_event_bytes=256)
     words = [f"{i:06}" + "x" * 250 for i in range(600)]
     system.fake.play("hung", Answer(deltas=words, delay_s=0.001))
@@ -187,7 +187,7 @@ async def test_a_gateway_that_hangs_does_not_hold_up_other_readers(start_system:
 
 
 async def test_without_workers_a_stream_ends_by_queue_timeout(start_system: StartSystem) -> None:
-    """Without any worker the gateways sweep: the stream ends all the same."""
+    """Gateways sweep too, so the stream ends without any worker."""
     system = await start_system(lease_s=1, queue_timeout_s=2)
     for worker in system.workers:
         worker.stop()
@@ -200,7 +200,7 @@ async def test_without_workers_a_stream_ends_by_queue_timeout(start_system: Star
 
 
 async def test_a_cancel_outlives_its_worker(start_system: StartSystem) -> None:
-    """It stands in the state alone when the worker is gone, and no other comes."""
+    """After the worker is gone, only the state has the cancel, and no other worker takes the stream."""
     system = await start_system(gateways=1, workers=1, lease_s=1)
     system.fake.play("cancelled", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=3))
     async with await system.stream("cancelled") as connection:
@@ -216,7 +216,7 @@ async def test_a_cancel_outlives_its_worker(start_system: StartSystem) -> None:
 
 
 async def test_a_cancel_that_races_the_end_gives_one_ending(system: System) -> None:
-    """Each stream has one ending, and everybody tells the same."""
+    """Each stream has one ending, and all readers get the same."""
     system.fake.play("race", Answer(deltas=WORDS[:5]))
 
     async def one(delay_s: float) -> str:

@@ -1,4 +1,4 @@
-"""What a busy system tells Prometheus, and what dashboards and alerts make of it."""
+"""Metrics cover all processes, and every dashboard query and alert uses existing series."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ async def metrics_of(system: System, gateway: int = 0) -> Metrics:
 
 @pytest.fixture(scope="module")
 async def busy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """Two gateways and two workers that share a folder, after some of everything."""
+    """Two gateways and two workers that share a metrics folder, after requests of every kind."""
     folder = tmp_path_factory.mktemp("busy")
     (folder / "metrics").mkdir()
     system = System(
@@ -64,7 +64,7 @@ async def busy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System
 
 
 async def _use(system: System) -> None:
-    """Answers, a resume, a cancel, a failure, a lost worker, a limit that is reached."""
+    """Produce answers, a resume, a cancel, a failure, a lost worker and a reached limit."""
     play = system.fake.play
     play("known", Answer(deltas=WORDS, usage=(5, len(WORDS))))
     for _ in range(ANSWERS):
@@ -99,7 +99,7 @@ async def _use(system: System) -> None:
 
 
 async def _was_delivered(system: System) -> bool:
-    """One append a second is followed to its reader, so an answer may end without one."""
+    """One append a second is measured up to its reader, so a short answer may end without a measurement."""
     return (await metrics_of(system)).value("headrace_delivery_seconds_count") > 0
 
 
@@ -140,7 +140,7 @@ async def test_any_gateway_exports_the_metrics_of_all_processes_in_the_folder(bu
 
 
 async def test_a_killed_worker_disappears_from_the_metrics(start_system: StartSystem, tmp_path: Path) -> None:
-    """On a port of the other's own, which tells of all that share the folder too."""
+    """The other worker has a port of its own, which exports the whole folder too."""
     (tmp_path / "metrics").mkdir()
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
     system = await start_system(gateways=1, workers=1, concurrency=3, environment=environment)

@@ -1,4 +1,4 @@
-"""Behind the real nginx with ``deploy/nginx``: TLS, HTTP/2, tokens that nothing holds back, deploys unnoticed."""
+"""The real nginx with ``deploy/nginx`` adds TLS and HTTP/2, delays no token, and hides deploys from clients."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ TEXT = "".join(WORDS)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def behind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """Two gateways and a worker of this module's own: some are killed."""
+    """Two gateways and a worker of this module's own, since some are killed."""
     need_nginx()
     proxies = "127.0.0.1"
     system = System(tmp_path_factory.mktemp("behind"), workers=1, providers=("openai",), trusted_proxies=proxies)
@@ -57,7 +57,7 @@ async def in_front_of(*gateways: int | str) -> AsyncIterator[Nginx]:
 
 @dataclass(frozen=True)
 class Answered:
-    """``exit_code`` is curl's, ``headers`` have all values of a name."""
+    """``exit_code`` is curl's; ``headers`` have all values of a name."""
 
     exit_code: int
     status: int
@@ -66,14 +66,14 @@ class Answered:
 
     @property
     def code(self) -> str:
-        """Of an error in our form."""
+        """Return the code of an error in Headrace's own form."""
         error = json.loads(self.body)["error"]
         assert set(error) == {"code", "message", "retryable"}
         return str(error["code"])
 
 
 async def curl(nginx: Nginx, path: str, *options: str, stdin: bytes = b"") -> Answered:
-    """``path`` may be a whole URL. The protocol is HTTP/2 unless the options say otherwise."""
+    """Call curl. ``path`` may be a whole URL. The protocol is HTTP/2 by default."""
     url = path if path.startswith("http") else nginx.url + path
     command = ["curl", "-sS", "--max-time", "60", "--cacert", str(nginx.certificate), "-D", "/dev/stderr"]
     pipe = asyncio.subprocess.PIPE
@@ -90,7 +90,7 @@ async def curl(nginx: Nginx, path: str, *options: str, stdin: bytes = b"") -> An
 
 
 def chat(model: str, prompt: str = "a secret-prompt", **body: object) -> tuple[str, ...]:
-    """Options of curl that ask for an answer."""
+    """Return curl's options for a chat request."""
     return ("-H", "Content-Type: application/json", "--data-binary", json.dumps(ask(model, prompt, **body)))
 
 
@@ -101,7 +101,7 @@ def chat(model: str, prompt: str = "a secret-prompt", **body: object) -> tuple[s
 async def test_each_token_arrives_before_the_provider_sends_the_next(
     behind: System, nginx: Nginx, version: str
 ) -> None:
-    """What gathers in nginx would never come: the provider waits until the one before was read."""
+    """A token that nginx buffers would never arrive: the provider waits until the one before was read."""
     turnstile = Turnstile()
     behind.fake.play("one-by-one", Answer(deltas=WORDS, turnstile=turnstile))
     command = ["curl", "-sN", version, "--cacert", str(nginx.certificate), *chat("one-by-one")]
@@ -119,7 +119,7 @@ async def test_each_token_arrives_before_the_provider_sends_the_next(
 
 
 async def test_a_disconnect_reaches_the_provider(behind: System, nginx: Nginx) -> None:
-    """nginx tells the gateway, and the provider's connection is closed after the grace."""
+    """nginx closes its connection to the gateway, and the provider's connection is closed after the grace period."""
     turnstile = Turnstile()
     await turnstile.allow(1)
     behind.fake.play("left", Answer(deltas=WORDS, turnstile=turnstile))
@@ -273,7 +273,8 @@ def has(count: int) -> Callable[[Reader], bool]:
 async def test_ten_streams_of_one_browser_survive_a_killed_and_a_drained_gateway(
     behind: System, nginx: Nginx, tab: Tab
 ) -> None:
-    """All at once: over HTTP/1.1 a browser would open six. Each has every token once, in order, without a reset."""
+    """All ten are open at once; over HTTP/1.1 a browser would open six. Each gets every token once, in order, without
+    a reset."""
     turnstile = Turnstile()
     behind.fake.play("ten", Answer(deltas=WORDS, turnstile=turnstile))
     await turnstile.allow(10)
@@ -332,7 +333,7 @@ async def test_an_event_source_survives_an_outage_of_all_gateways(behind: System
     await tab.until_all(has(10))
     for gateway in behind.gateways:
         gateway.stop()
-    await tab.until_all(lambda reader: reader.breaks >= 2)  # it has come back once, at least, and found nobody
+    await tab.until_all(lambda reader: reader.breaks >= 2)  # it has reconnected at least once, without success
 
     told = await curl(nginx, "/chat/stream/0123")
     assert (told.status, told.code, told.headers["retry-after"]) == (503, "no_gateway", ["2"])
@@ -347,12 +348,12 @@ async def test_an_event_source_survives_an_outage_of_all_gateways(behind: System
     assert reader.tokens == len(WORDS)
 
 
-# --- who is asked next
+# --- retries
 
 
 @dataclass
 class FailingGateway:
-    """Reads a request, then closes without a word, or says 503."""
+    """Reads a request, then closes without a response, or answers 503."""
 
     says: bytes
     requests: list[bytes] = field(default_factory=list)
@@ -460,7 +461,7 @@ async def test_limits_and_their_errors_are_those_of_the_gateway(behind: System, 
 
 
 def test_sizes_and_timeouts_match_those_of_the_gateway() -> None:
-    """Where they differ, nginx cuts what a gateway would have gone on with, or refuses in other words."""
+    """Otherwise nginx would end a request that a gateway continues, or refuse it with another error."""
     config = (CONFIG / "headrace.conf").read_text()
     settings = Settings(_env_file=None)
 
@@ -503,7 +504,7 @@ async def test_internal_paths_are_not_served(nginx: Nginx, path: str) -> None:
 
 @pytest.mark.parametrize("own", ["my-own.id", "", 'not one"', "x" * 65])
 async def test_the_log_lines_of_nginx_and_gateway_share_a_request_id(behind: System, nginx: Nginx, own: str) -> None:
-    """The caller's own, where it is a plain word."""
+    """The id is the caller's own if it is a plain word."""
     asked = await curl(nginx, "/v1/models", *(("-H", f"X-Request-Id: {own}") if own else ()))
     (request_id,) = asked.headers["x-request-id"]
     assert (request_id == own) == (own == "my-own.id")
@@ -528,13 +529,13 @@ async def test_nothing_is_served_without_tls(nginx: Nginx) -> None:
 LAST = b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
-#: How a gateway refuses what could be read in two ways.
+#: The refusals of a gateway for ambiguous requests.
 REFUSED = re.compile(rb"not valid HTTP/1\.1|only HTTP/1\.1|Host: must|Transfer-Encoding: only|Upgrade: not")
 
 
 async def test_an_ambiguous_request_is_read_in_one_way(behind: System, nginx: Nginx) -> None:
-    """nginx refuses it and closes, or each request has an answer of its own. It hands on nothing that a gateway would
-    read in another way, and little that a gateway refuses."""
+    """nginx refuses it and closes, or each request gets a response of its own. nginx forwards nothing that a gateway
+    would read in another way, and little that a gateway refuses."""
 
     async def answers_to(request: bytes) -> bytes:
         async with connected(nginx.port, nginx.tls) as connection:

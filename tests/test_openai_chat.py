@@ -1,4 +1,4 @@
-"""OpenAI's own SDK against ``/v1/chat/completions``, whichever provider answers."""
+"""OpenAI's own SDK works with ``/v1/chat/completions`` and any provider."""
 
 import asyncio
 import signal
@@ -93,7 +93,7 @@ async def test_parallel_tool_calls_and_their_results_round_trip(
 async def test_a_call_of_a_tool_without_parameters_has_an_empty_object_as_arguments(
     system: System, client: AsyncOpenAI, provider: str
 ) -> None:
-    """Anthropic spells nothing out where there are none."""
+    """Anthropic sends no arguments for such a tool."""
     system.fake.play("bare", Answer(deltas=(), tools=[ToolCall("a", "now", ())]))
     model, now = f"{provider}/bare", {"name": "now"}
     chunks = await chunks_of(client, model, tools=[{"type": "function", "function": now}])
@@ -119,7 +119,7 @@ async def test_reasoning_streams_and_json_is_parsed_by_its_schema(
     assert parsed.choices[0].message.parsed == Named(name="x")
 
 
-@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the SDK's own, of `parsed`
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the SDK's own, about `parsed`
 async def test_a_parsed_message_may_be_sent_back_unchanged(system: System, client: AsyncOpenAI) -> None:
     class Named(BaseModel):
         name: str
@@ -155,7 +155,7 @@ async def test_a_refusal_a_content_filter_and_a_token_limit_end_as_such(system: 
     ("status", "kind"),
     [
         (400, openai.BadRequestError),
-        (401, openai.InternalServerError),  # it is our key that is wrong, not theirs
+        (401, openai.InternalServerError),  # Headrace's key is wrong, not the client's
         (404, openai.NotFoundError),
         (429, openai.RateLimitError),
     ],
@@ -172,7 +172,7 @@ async def test_a_failure_before_any_output_has_its_http_status(
 
 
 async def test_an_idempotency_key_repeats_the_failure_too(system: System, client: AsyncOpenAI) -> None:
-    """So the SDK is not told to ask again: all that it would get is the same."""
+    """A retry would get the same failure, so the SDK is advised not to retry."""
     system.fake.play("keyed", Answer(status=429, retry_after="3600"), Answer(deltas=WORDS))
     asked: Any = {"model": "openai/keyed", "messages": USER, "extra_body": {"on_worker_lost": "fail"}}
     asked["extra_headers"] = {"Idempotency-Key": "keyed"}
@@ -273,12 +273,12 @@ async def test_disconnecting_cancels_the_providers_call(system: System, client: 
 
 
 async def test_a_retry_of_the_sdk_starts_no_second_generation(start_system: StartSystem) -> None:
-    """The gateway dies while the SDK waits for the first word; its retry finds the same answer."""
+    """The gateway dies while the SDK waits for the first output; the SDK's retry finds the same stream."""
     system = await start_system(gateways=1, workers=1)
     gate = asyncio.Event()
     system.fake.play("once", Answer(deltas=WORDS, gate=gate))
     async with openai_client(system, max_retries=5) as client:
-        # Nobody reads while the gateway starts again, which may take longer than this client's usual grace.
+        # There is no reader while the gateway restarts, which may take longer than the usual grace period.
         answering = asyncio.create_task(chunks_of(client, "openai/once", extra_body={"grace_s": 60}))
         await system.fake.wait_calls(1)
         system.gateways[0].stop()

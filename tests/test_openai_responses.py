@@ -1,4 +1,4 @@
-"""OpenAI's own SDK against ``/v1/responses``, whichever provider answers: streams, background, resume."""
+"""OpenAI's own SDK works with ``/v1/responses`` and any provider: streams, background and resume."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ each_provider = pytest.mark.parametrize("provider", ["openai", "anthropic", "oll
 
 
 def sdk(system: System, **options: Any) -> Any:
-    """Untyped: its events are a union of a hundred classes."""
+    """Return an untyped client: its events are a union of a hundred classes."""
     return openai_client(system, **options)
 
 
@@ -163,7 +163,7 @@ async def test_a_background_response_can_be_polled_resumed_cancelled_and_deleted
         await client.responses.retrieve(first.response.id)
     assert gone.value.status_code == 410
     for unknown in ("resp_" + "0" * 34, "chatcmpl-1"):
-        # Right after its start a gateway cannot rule out that Redis has lost it, and says 503.
+        # Right after its start, a gateway cannot rule out that Redis has lost the stream, and answers 503.
         with pytest.raises(openai.NotFoundError):
             await client.with_options(max_retries=30).responses.retrieve(unknown)
 
@@ -184,7 +184,7 @@ async def test_limits_refusals_and_failures_end_as_such(system: System, client: 
     assert (last.type, last.response.incomplete_details.reason) == ("response.incomplete", "max_output_tokens")
     system.fake.play("r-refuses", Answer(deltas=(), refusal=("I will", " not")))
     async with client.responses.stream(model="openai/r-refuses", input="hi") as stream:
-        refused = await stream.get_final_response()  # it raises where that is not completed
+        refused = await stream.get_final_response()  # it raises if the response is not completed
     assert refused.output[0].content[0].refusal == "I will not"
     system.fake.play("r-fails", Answer(status=400))
     failed = (await ask(client, "openai/r-fails"))[-1]
@@ -197,7 +197,7 @@ async def test_limits_refusals_and_failures_end_as_such(system: System, client: 
 
 
 async def test_the_sdk_retries_a_retryable_failure_by_itself(system: System, client: Any) -> None:
-    """Without a stream the status is held until the end, and the SDK asks again by itself."""
+    """Without a stream, the status is deferred until the end."""
     system.fake.play("r-busy", Answer(status=429, retry_after="1"), Answer(status=429), Answer(deltas=WORDS))
     answer = await client.with_options(max_retries=2).responses.create(model="openai/r-busy", input="hi")
     assert answer.output_text == TEXT
@@ -208,7 +208,7 @@ async def test_a_response_deleted_while_its_client_waits_is_gone(system: System,
     asked: dict[str, Any] = {"model": "openai/r-deleted", "input": "hi", "extra_body": {"on_worker_lost": "fail"}}
     asked["extra_headers"] = {"Idempotency-Key": "r-deleted"}
     waiting = asyncio.create_task(client.responses.create(**asked))
-    streamed = await client.responses.create(**asked, stream=True)  # the same one, to learn its id
+    streamed = await client.responses.create(**asked, stream=True)  # attaches to the same stream, to get its id
     await client.responses.delete((await anext(aiter(streamed))).response.id)
     with pytest.raises(openai.APIStatusError) as gone:
         await waiting
@@ -235,7 +235,7 @@ async def test_invalid_input_is_named_in_openais_error_format(
 
 
 async def test_a_stream_resumes_elsewhere_after_its_gateway_is_killed_or_drains(start_system: StartSystem) -> None:
-    """The client goes on from the number it has, elsewhere, and ends up with every event once."""
+    """The client continues at another gateway after its last sequence number, and gets every event once."""
     system = await start_system(gateways=2, workers=1)
     gates = [asyncio.Event(), asyncio.Event()]
     words = [f"w{n} " for n in range(30)]
@@ -331,7 +331,7 @@ async def test_a_previous_response_that_cannot_be_continued_is_named(system: Sys
 
 
 async def test_earlier_items_may_be_referenced_by_their_ids(system: System) -> None:
-    """As `streamText` does in every step and turn after the first."""
+    """`streamText` does so in every step and turn after the first."""
     looks = Answer(reasoning=("hm",), deltas=("I look. ",), tools=[ToolCall("c1", "look", ("{}",))])
     system.fake.play("r-turns", looks, Answer(deltas=WORDS), Answer(deltas=("bye",)))
     outcome = Outcome()

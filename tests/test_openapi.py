@@ -1,4 +1,4 @@
-"""``/openapi.json`` is true: a gateway is fuzzed by its own description, and does nothing that is not in it."""
+"""``/openapi.json`` is true: a gateway, fuzzed by its own description, does nothing that is not in it."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def bearer(user: str) -> dict[str, str]:
 
 
 async def fuzz(system: System, folder: Path, users: Path, *options: str) -> tuple[int, str]:
-    """Its exit code and what it said. The folder is its own: it leaves things behind."""
+    """Run schemathesis in a folder of its own, where it leaves files. Return its exit code and output."""
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "--no-color"),
         *("--config-file", str(REPOSITORY / "tests" / "schemathesis.toml")),
@@ -70,9 +70,9 @@ async def describe(system: System) -> dict[str, Any]:
 
 @pytest.mark.timeout(300)
 async def test_a_gateway_behaves_as_its_description_says(start_system: StartSystem, tmp_path: Path) -> None:
-    """Requests that fit it and requests that do not, alone and in chains (what ``POST`` made is read, cancelled,
-    deleted, read again), as two users and as nobody. Streams do not hold it up: each is cut after some events, as
-    ``max-stream-events`` says, and those are held against ``itemSchema``."""
+    """Valid and invalid requests, alone and in chains (a stream created by ``POST`` is read, cancelled, deleted and
+    read again), as two users and without credentials. Each stream is cut after ``max-stream-events`` events, which
+    are checked against ``itemSchema``."""
     system = await start_system(
         gateways=1,
         workers=1,
@@ -85,7 +85,7 @@ async def test_a_gateway_behaves_as_its_description_says(start_system: StartSyst
     )
 
     async def remembers() -> bool:
-        """Redis has just started: for a while what it does not know might come back, which is a 503."""
+        """Wait for 404: shortly after its start, Redis may have lost any stream, which is a 503."""
         return (await system.http.get(f"{system.url}/chat/{'0' * 34}")).status_code == 404
 
     await system.eventually(remembers)
@@ -96,7 +96,7 @@ async def test_a_gateway_behaves_as_its_description_says(start_system: StartSyst
     assert code == 0, said
     assert f"Tested: {len(operations(await describe(system)))}\n" in said
     made = (await system.http.get(f"{system.url}/chat", params={"limit": 100})).json()["streams"]
-    assert len(made) > 50  # or nothing but refusals was seen
+    assert len(made) > 50  # otherwise all requests were refused
     assert all(process.alive for process in (*system.gateways, *system.workers))
     assert not any("Traceback" in process.log.read_text() for process in (*system.gateways, *system.workers))
 
@@ -106,9 +106,11 @@ def test_every_error_is_described() -> None:
         return {kind}.union(*map(below, kind.__subclasses__()))
 
     kinds = below(RequestError) | below(Unavailable)
-    assert {KeysUnreachable, BrokerUnfit, ThreadsUnsupported} < kinds  # those that are not in shared/errors.py
+    assert {KeysUnreachable, BrokerUnfit, ThreadsUnsupported} < kinds  # errors outside shared/errors.py
     limits = {LimitReached(limit, "", {}).code for limit in LIMIT_NAMES}
-    codes = {kind.code for kind in kinds - {Unavailable, LimitReached, ThreadsUnsupported}}  # the last: one dialect's
+    codes = {
+        kind.code for kind in kinds - {Unavailable, LimitReached, ThreadsUnsupported}
+    }  # the last belongs to one dialect
     assert set(ERRORS) == codes | limits | {"request_timeout"}
     assert all(
         ERRORS[code] == (429, f"the limit {code.removesuffix('_exceeded')} is reached", True) for code in limits
@@ -135,7 +137,7 @@ async def test_every_reference_in_the_description_resolves(system: System) -> No
             look(member)
 
     look(description)
-    assert "HTTPValidationError" not in json.dumps(description)  # the framework's own, which nothing answers
+    assert "HTTPValidationError" not in json.dumps(description)  # the framework's own, which no route returns
     for name, operation in operations(description).items():
         assert operation["description"], name
         for status, answer in operation["responses"].items():
@@ -154,7 +156,7 @@ async def test_the_description_and_the_health_check_have_the_version(system: Sys
 
 
 async def test_security_requirements_are_described(system: System) -> None:
-    """Here nobody; a ticket that is shown must be good all the same."""
+    """This gateway requires no credentials, but a ticket must be valid if there is one."""
     described = operations(await describe(system))
     assert described["POST /chat"]["security"] == [{}]
     assert described["GET /chat/{stream_id}"]["security"] == [{}, {"ticket": []}]

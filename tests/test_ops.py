@@ -1,4 +1,4 @@
-"""The page for operators and its API: who may see it, what it shows and never shows, and what it does."""
+"""The operators' page and API require the scope admin, show streams without their content, and can cancel them."""
 
 import asyncio
 import json
@@ -60,11 +60,11 @@ def whats(stream: dict[str, Any]) -> list[str]:
     return [each["what"] for each in stream["timeline"]]
 
 
-# --- what it tells
+# --- timeline and overview
 
 
 async def test_a_timeline_shows_a_stream_from_creation_to_end(system: System) -> None:
-    """Who comes back and who cancels stands there too; what was asked and answered does not."""
+    """It has resumes and cancels too, but neither prompt nor answer."""
     system.fake.play("told", HELD)
     stream_id = await system.post("told", "canary-prompt", metadata={"m": "canary-metadata"})
     async with await system.read(stream_id) as reader:
@@ -162,7 +162,7 @@ async def test_the_overview_lists_some_streams_and_counts_all(system: System) ->
     await asyncio.gather(*(system.ended(stream_id) for stream_id in ids))
 
 
-# --- who may see it
+# --- access
 
 
 async def test_the_ops_api_requires_the_scope_admin(guarded: System) -> None:
@@ -187,7 +187,7 @@ async def test_the_ops_api_requires_the_scope_admin(guarded: System) -> None:
             assert answer.status_code == status, (path, headers)
     refused = await guarded.http.get(f"{guarded.url}/ops/overview", headers=bearer(alice))
     assert "lack the scope admin" in refused.json()["error"]["message"]
-    # An operator sees that it is there and may stop it, and cannot read it.
+    # An operator sees the stream and may cancel it, but cannot read it.
     assert (await timeline(guarded, stream_id, bearer(admin)))["owner"] == "key:alice"
     for path in (f"/chat/{stream_id}", f"/chat/stream/{stream_id}"):
         assert (await guarded.http.get(guarded.url + path, headers=bearer(admin))).status_code == 403
@@ -237,7 +237,7 @@ async def test_without_authentication_the_page_is_only_for_the_same_machine(
 
 
 async def test_a_timeline_shows_a_takeover(guarded: System) -> None:
-    """Last here: its worker is another one afterwards."""
+    """This is the last test with this worker: the system has another one afterwards."""
     guarded.fake.play("told", HELD)
     stream_id = await guarded.post("told")
     admin = bearer(token("somebody", scope="admin"))
@@ -264,7 +264,7 @@ def _ask(model: str) -> dict[str, Any]:
 
 
 class OpsPage:
-    """Selenium blocks, so everything runs in a thread."""
+    """The operators' page in a browser. Selenium blocks, so everything runs in a thread."""
 
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
@@ -273,7 +273,7 @@ class OpsPage:
         await asyncio.to_thread(self.driver.get, url)
 
     async def text(self, selector: str) -> str:
-        """'' while it is not there."""
+        """Return the visible text, or '' if there is no such element."""
         script = "const e = document.querySelector(arguments[0]); return e?.checkVisibility() ? e.textContent : ''"
         return str(await asyncio.to_thread(self.driver.execute_script, script, selector))
 
@@ -302,7 +302,7 @@ async def page() -> AsyncIterator[OpsPage]:
 
 
 async def test_an_operator_opens_and_cancels_a_stream_by_keyboard(page: OpsPage, system: System) -> None:
-    """By the keyboard alone."""
+    """The test uses no mouse."""
     system.fake.play("told", HELD)
     stream_id = await system.post("told", "canary-prompt")
     row = f'tr[data-id="{stream_id}"]'
@@ -326,7 +326,7 @@ async def test_an_operator_opens_and_cancels_a_stream_by_keyboard(page: OpsPage,
 
 
 async def test_a_key_without_the_scope_is_refused_with_a_message(page: OpsPage, guarded: System) -> None:
-    """And after it is forgotten, one that has it is taken."""
+    """After the key is forgotten, one with the scope is accepted."""
     await page.open(f"{guarded.url}/ops")
     await page.until("#login-title", "requires an API key")
     await page.type(at("key"), await make_key(guarded, "alice"), Keys.ENTER)

@@ -1,4 +1,4 @@
-"""Providers that refuse, a Redis that is away, a worker that dies: nobody is left without an answer."""
+"""If a provider refuses, Redis is away or a worker dies, every client gets an answer or an error."""
 
 import asyncio
 
@@ -88,7 +88,7 @@ async def test_the_total_deadline_ends_a_stream(start_system: StartSystem) -> No
 
 
 async def test_a_live_stream_survives_an_outage_of_redis(start_system: StartSystem) -> None:
-    """503 meanwhile; the live answer goes on where it was, and nothing needs a restart."""
+    """Requests get 503 meanwhile. The live answer continues, and nothing needs a restart."""
     system = await start_system()
     gate = asyncio.Event()
     system.fake.play("outage", Answer(deltas=WORDS, delay_s=0.02, gate=gate, gate_after=30))
@@ -128,7 +128,7 @@ async def test_a_redis_that_evicts_keys_stops_the_start(start_system: StartSyste
 
 
 async def test_a_lost_worker_is_replaced_and_its_readers_reset(start_system: StartSystem) -> None:
-    """Within lease + 2 s another takes the stream; readers are told to start anew, under another epoch."""
+    """Another worker takes the stream within lease + 2 s, under another epoch."""
     system = await start_system(gateways=1, workers=2, lease_s=1)
     gate = asyncio.Event()
     system.fake.play("dies", Answer(deltas=lambda number: [f"call{number} ", *WORDS], gate=gate, gate_after=10))

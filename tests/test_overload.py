@@ -1,4 +1,4 @@
-"""More than there is room for: who waits, where, behind whom, and who is refused."""
+"""Beyond the capacity, streams wait in a fair queue with a known position, and further requests are refused."""
 
 import asyncio
 from collections import Counter
@@ -13,7 +13,7 @@ from tests.system import PROVIDERS, Process, System, ask
 
 
 async def gated(system: System, model: str, *, running: int) -> asyncio.Event:
-    """``model`` answers once the gate is open; that many of its streams have begun."""
+    """Let ``model`` answer once the gate is open, and start ``running`` of its streams."""
     gate = asyncio.Event()
     system.fake.play(model, Answer(deltas=("one", " two"), gate=gate))
     before = len(system.fake.calls)
@@ -45,7 +45,7 @@ async def test_requests_beyond_the_queue_depth_are_refused(start_system: StartSy
     assert code_of(stream) == (503, "queue_full")
 
     waiting = [a.json()["stream_id"] for a in answers if a.status_code == 202]
-    await system.http.delete(f"{system.url}/chat/{waiting[0]}")  # who goes makes room
+    await system.http.delete(f"{system.url}/chat/{waiting[0]}")  # a deleted stream makes room
     assert await system.post("gated")
     gate.set()
     for stream_id in waiting[1:]:
@@ -64,7 +64,7 @@ async def test_a_principal_that_queues_much_does_not_delay_others(start_system: 
     gate.set()
     calls = await system.fake.wait_calls(44, timeout_s=60)
     order = [call.prompt for call in calls[1:]]
-    assert {*order[:3]} == {"many 0", "few 0", "late 0"}  # everybody's first, before anybody's second
+    assert {*order[:3]} == {"many 0", "few 0", "late 0"}  # each principal's first before any second one
     assert order.index("few 1") <= 5
     assert [p for p in order if p.startswith("many")] == [f"many {n}" for n in range(40)]
 
@@ -80,7 +80,7 @@ async def test_a_waiting_client_gets_its_queue_position_and_every_change(start_s
         async def told(connection: SseConnection) -> int:
             return int((await connection.next("queued")).data["position"])
 
-        if None in {frame.data["position"] for frame in first}:  # asked for in the middle: known in a moment
+        if None in {frame.data["position"] for frame in first}:  # not known yet: it follows in a moment
             first = [await one.next("queued"), await other.next("queued")]
         assert [frame.data["position"] for frame in first] == [4, 4]
         assert (await system.status(last))["position"] == 4
@@ -97,7 +97,7 @@ async def test_a_waiting_client_gets_its_queue_position_and_every_change(start_s
 
 
 async def test_a_provider_gets_no_more_streams_than_its_concurrency_limit(start_system: StartSystem) -> None:
-    """Over all workers; others are not kept waiting by it."""
+    """The limit is over all workers, and other providers are not delayed by it."""
     system = await start_system(
         workers=2, concurrency=20, lease_s=1, provider_streams='{"openai": 3}', providers=PROVIDERS
     )
@@ -121,7 +121,7 @@ async def test_a_provider_gets_no_more_streams_than_its_concurrency_limit(start_
     places = [(await system.status(stream_id))["position"] for stream_id in ids]
     assert sorted(p for p in places if isinstance(p, int)) == [1, 2, 3, 4, 5, 6]
 
-    # One ends, one is cancelled while it waits, a worker dies: never more than three, and none is forgotten.
+    # One ends, one is cancelled while it waits, a worker dies: there are never more than three, and none is lost.
     running = next(i for i, place in zip(ids, places, strict=True) if place is None)
     await system.http.post(f"{system.url}/chat/{running}/cancel")
     await system.fake.wait_calls(3 + 5 + 1)
@@ -149,7 +149,7 @@ async def test_a_provider_gets_no_more_streams_than_its_concurrency_limit(start_
 
 
 async def test_waiting_streams_survive_the_loss_of_the_queue(start_system: StartSystem) -> None:
-    """What waits is found again where the queue itself was lost."""
+    """The sweep finds waiting streams again."""
     system = await start_system(workers=1, concurrency=1, lease_s=1)
     gate = await gated(system, "gated", running=1)
     waiting = [await system.post("gated", str(n)) for n in range(3)]
@@ -192,7 +192,7 @@ async def test_cancelled_parked_streams_do_not_delay_others(start_system: StartS
 
 
 async def test_a_stream_parked_while_a_slot_frees_is_not_forgotten(start_system: StartSystem) -> None:
-    """There is room again before the worker that parked the stream, far from Redis, has done with its job."""
+    """A slot frees before the worker that parked the stream, which is far from Redis, has finished its job."""
     system = await start_system(workers=1, gateways=1, concurrency=1, provider_streams='{"openai": 1}')
     link = Proxy()
     link.target_port = system.broker.port

@@ -1,4 +1,4 @@
-"""What Redis keeps of a conversation: sealed where there is a key, and nothing of it after a DELETE."""
+"""Content in Redis is sealed if there is a content key, and DELETE removes all of it."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ SECRETS = (b"canary-prompt", b"canary-metadata", b"canary-answer", b"canary-tool
 
 
 async def everything(client: Redis) -> dict[str, bytes]:
-    """All keys, and all that is in each."""
+    """Return all keys with their whole content."""
     found = {}
     async for key in client.scan_iter(count=1000):
         match await client.type(key):
@@ -45,7 +45,7 @@ async def everything(client: Redis) -> dict[str, bytes]:
 
 
 async def canaries(system: System) -> set[bytes]:
-    """Those that can be read in Redis."""
+    """Return the canaries that are readable in Redis."""
     async with system.broker.client() as client:
         content = b"\n".join((await everything(client)).values())
     return {secret for secret in SECRETS if secret in content}
@@ -56,7 +56,7 @@ async def post(system: System, model: str = "told") -> str:
 
 
 async def restart(system: System, **settings: str) -> None:
-    """All gateways and workers, with other settings."""
+    """Restart all gateways and workers with other settings."""
     for process in (*system.workers, *system.gateways):
         process.stop()
         process.environment |= {f"HEADRACE_{name.upper()}": value for name, value in settings.items()}
@@ -65,7 +65,7 @@ async def restart(system: System, **settings: str) -> None:
 
 
 async def test_no_content_of_a_conversation_is_readable_in_redis(start_system: StartSystem) -> None:
-    """Not while it waits, while it runs, after its worker was lost, after Redis was, nor after the end."""
+    """Checked while the stream waits and runs, after its worker and Redis were lost, and after the end."""
     system = await start_system(gateways=2, workers=1, concurrency=1, lease_s=1, content_keys=FIRST)
     gate = asyncio.Event()
     call = ToolCall("c", "tool", ('{"a": "canary-tool', '"}'))
@@ -118,7 +118,7 @@ async def test_content_keys_are_added_rotated_and_removed_without_losing_an_answ
     system.fake.play("told", Answer(deltas=WORDS))
     plain = await post(system)
     await system.ended(plain)
-    assert await canaries(system) == {b"canary-answer", b"canary-metadata"}  # the request went with the end
+    assert await canaries(system) == {b"canary-answer", b"canary-metadata"}  # the request is deleted at the end
     await restart(system, content_keys=FIRST)
     first = await post(system)
     await system.ended(first)
@@ -188,7 +188,8 @@ def test_sealed_content_opens_only_unchanged_and_in_its_own_stream() -> None:
 
 
 async def test_delete_leaves_only_a_tombstone(start_system: StartSystem) -> None:
-    """Of a stream that ended, one that runs, and one that waits: no content, no id in any list, no log line."""
+    """Deletes a stream that has ended, one that runs and one that waits: no content, no id in a list and no log line
+    remains."""
     system = await start_system(gateways=1, workers=1, concurrency=1, requests_per_minute=100)
     call = ToolCall("c", "tool", ('{"a": "canary-tool"}',))
     system.fake.play("told", Answer(deltas=WORDS, tools=[call]))

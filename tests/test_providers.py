@@ -15,7 +15,7 @@ from workers.providers.base import Finished, ReasoningDelta, TextDelta
 TEXT = ["Zwölf ", "Boxkämpfer 🥊", "\n", "jagen\r\n\n", "Viktor\u2028", ' "quer" \\ ', "data: x\n\n"]
 
 
-# --- what a whole answer becomes
+# --- whole answers
 
 
 @network
@@ -101,7 +101,7 @@ async def test_more_concurrent_streams_than_the_sdks_own_pools_allow(
     assert len({text_in(task.result()) for task in tasks}) == 130
 
 
-# --- how it may arrive
+# --- segmentation
 
 
 @network
@@ -143,7 +143,7 @@ data: {"type":"message_stop"}
     ],
 )
 async def test_a_character_may_arrive_in_two_halves(make: Make, name: str, wire: bytes) -> None:
-    """Two escapes of a surrogate pair, each in a delta of its own: JSON may, UTF-8 cannot."""
+    """The two escapes of a surrogate pair are in separate deltas, which JSON allows and UTF-8 does not."""
 
     async with answering(wire) as url:
         came = await collect(make(name, OPENAI_BASE_URL=url, ANTHROPIC_BASE_URL=url), ask("m"))

@@ -1,4 +1,4 @@
-"""What a reverse proxy says of its client is believed of the proxies that are named, and of nobody else."""
+"""Forwarded headers are believed from trusted proxies only."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
 
 
 async def mirror(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with what an application behind the gateway's server sees of its client."""
+    """Answer with the client that an application behind the gateway's server sees."""
     if scope["type"] == "lifespan":
         for stage in ("startup", "shutdown"):
             await receive()
@@ -34,7 +34,7 @@ async def mirror(scope: Scope, receive: Receive, send: Send) -> None:
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[str]:
-    """The URL of :func:`mirror` on the gateway's own server."""
+    """Yield the URL of :func:`mirror` on the gateway's own server."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(server_config(settings, mirror))
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -51,7 +51,7 @@ async def serving(settings: Settings) -> AsyncIterator[str]:
         ("127.0.0.1", FORWARDED, ["203.0.113.9", "https"]),
         ("10.0.0.1, 127.0.0.0/8", FORWARDED, ["203.0.113.9", "https"]),
         ("127.0.0.1", {}, ["127.0.0.1", "http"]),
-        # A client may write what it likes in front of what the proxy adds.
+        # A client may write any address in front of the one that the proxy adds.
         ("127.0.0.1", {**FORWARDED, "X-Forwarded-For": "198.51.100.7, 203.0.113.9"}, ["203.0.113.9", "https"]),
     ],
 )
@@ -59,7 +59,7 @@ async def test_forwarded_headers_count_only_from_trusted_proxies(
     monkeypatch: pytest.MonkeyPatch, trusted: str, headers: dict[str, str], seen: list[str]
 ) -> None:
     monkeypatch.setenv("HEADRACE_TRUSTED_PROXIES", trusted)
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # the server's own variable is nobody's setting here
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # the server's own variable is ignored here
     async with serving(load_settings()) as url, httpx2.AsyncClient(trust_env=False) as http:
         assert json.loads((await http.get(url, headers=headers)).text) == seen
 

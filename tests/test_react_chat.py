@@ -1,4 +1,5 @@
-"""``examples/react-chat``, built by Vite, in a real browser: reloads, a gateway that is killed, the stop button."""
+"""``examples/react-chat``, built by Vite, survives reloads and a killed gateway in a real browser, and its stop
+button works."""
 
 import asyncio
 import os
@@ -27,7 +28,7 @@ TEXT = "".join(WORDS)
 
 @asynccontextmanager
 async def served(system: System, built: Path, port: int) -> AsyncIterator[str]:
-    """The page's address."""
+    """Build and serve the page, and yield its address."""
     vite = FOLDER / "node_modules" / "vite" / "bin" / "vite.js"
     environment = {**os.environ, "HEADRACE_URL": system.url, "HEADRACE_MODEL": f"openai/{MODEL}"}
     build = await asyncio.create_subprocess_exec(
@@ -76,7 +77,7 @@ async def _go_through(system: System, driver: Chrome, url: str, gates: list[asyn
         await system.eventually(look)
 
     async def ask() -> None:
-        """As a person does, who presses again where the page was still busy with the answer before."""
+        """Send a prompt like a person, who presses Enter again if the page was still busy."""
         field = await asyncio.to_thread(driver.find_element, By.TAG_NAME, "input")
         said = len(driver.find_elements(By.CSS_SELECTOR, "article.user"))
         await asyncio.to_thread(field.send_keys, "hi")

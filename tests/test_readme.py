@@ -1,4 +1,4 @@
-"""Runs the commands of the README as pasted, with only the gateway's address replaced."""
+"""The commands of the README run as pasted, with only the gateway's address replaced."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ async def shell(command: str, folder: Path = REPOSITORY) -> str:
 
 
 def ids_of_complete_events(text: str) -> list[str]:
-    """Ids of the events in ``text``; a last event that was cut before its blank line does not count."""
+    """Return the ids of the events in ``text``. A last event without its blank line does not count."""
     events = text.split("\n\n")[:-1]
     return [line.removeprefix("id: ") for event in events for line in event.splitlines() if line.startswith("id: ")]
 

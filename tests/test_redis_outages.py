@@ -1,4 +1,5 @@
-"""A Redis that restarts, forgets, goes back in time, freezes or is full: live streams heal, ids and all."""
+"""Live streams survive a Redis that restarts, loses data, goes back in time, freezes or is full, and keep their
+ids."""
 
 import asyncio
 import shutil
@@ -18,7 +19,7 @@ WORDS = [f"w{i} " for i in range(120)]
 
 
 async def start_streams(system: System, *, delay_s: float = 0.03) -> list[tuple[SseConnection, list[Frame]]]:
-    """Live streams on both gateways, each with the frames read so far."""
+    """Start live streams on both gateways, and return each with the frames read so far."""
     system.fake.play("live", Answer(deltas=lambda n: [f"[{n}]{word}" for word in WORDS], delay_s=delay_s))
     connections = [await system.stream("live", gateway=i % 2) for i in range(STREAMS)]
     return [
@@ -27,7 +28,7 @@ async def start_streams(system: System, *, delay_s: float = 0.03) -> list[tuple[
 
 
 async def all_is_well(system: System, live: list[tuple[SseConnection, list[Frame]]]) -> None:
-    """Every reader got one call's text, every token once under one epoch, and one ending; nothing was begun anew."""
+    """Check that each reader got the text of one call, every token once under one epoch, and one ending."""
     numbers = set()
     for connection, seen in live:
         frames = seen + await connection.rest()
@@ -74,7 +75,7 @@ async def test_redis_is_flushed(start_system: StartSystem) -> None:
 
 
 async def test_redis_goes_back_in_time(start_system: StartSystem) -> None:
-    """As after a failover to a replica that is behind: an older copy of its data takes its place."""
+    """An older copy of its data replaces it, as after a failover to a replica that is behind."""
     system = await start_system(lease_s=3)
     live = await start_streams(system)
     copy = system.folder / "older"
@@ -89,7 +90,7 @@ async def test_redis_goes_back_in_time(start_system: StartSystem) -> None:
 
 
 async def test_an_ending_that_redis_lost_is_restored(start_system: StartSystem) -> None:
-    """A worker keeps what it wrote for a while after the end, and says it again."""
+    """A worker keeps its events for a while after the end, and writes them again."""
     system = await start_system(lease_s=1)
     async with await system.stream("echo", "remember this") as connection:
         frames = await connection.rest()
@@ -117,8 +118,8 @@ async def test_a_deleted_stream_is_not_restored(start_system: StartSystem) -> No
 
 
 async def test_redis_freezes_for_longer_than_the_lease(start_system: StartSystem) -> None:
-    """Requests are told to come back, and no stream of a healthy worker is taken from it: what is due for the sweep
-    when the broker thaws is held by workers that could not renew."""
+    """Requests get 503. No stream of a healthy worker is taken over, although its lease could not be renewed and is
+    due for the sweep when the broker thaws."""
     system = await start_system(lease_s=5)
     live = await start_streams(system, delay_s=0.1)
     system.broker.freeze()
@@ -132,7 +133,7 @@ async def test_redis_freezes_for_longer_than_the_lease(start_system: StartSystem
 
 
 async def test_redis_is_full(start_system: StartSystem) -> None:
-    """Appends wait; what ends streams and keeps leases goes on; with room again nothing was lost."""
+    """Appends wait; endings and lease renewals continue; nothing is lost."""
     system = await start_system(lease_s=2)
     live = await start_streams(system)
     async with system.broker.client() as client:
@@ -146,7 +147,7 @@ async def test_redis_is_full(start_system: StartSystem) -> None:
         assert (await cancelled.rest())[-1].data["finish_reason"] == "cancelled"
         assert (await system.http.delete(url)).status_code == 204
         await client.config_set("maxmemory", 0)
-    system.fake.calls.pop(0)  # the cancelled one is not counted
+    system.fake.calls.pop(0)  # the cancelled stream is not counted
     await _all_but_one_is_well(system, live)
 
 
@@ -171,7 +172,7 @@ async def test_redis_loses_its_scripts_and_connections(start_system: StartSystem
 
 
 async def test_a_stream_lost_with_its_worker_ends_as_lost(start_system: StartSystem) -> None:
-    """Never silence, never a clean end: open readers are told, new ones get 503 and then 404."""
+    """There is neither silence nor a clean end: open readers get an error, new ones 503 and then 404."""
     system = await start_system(lease_s=1)
     gate = asyncio.Event()
     system.fake.play("lost", Answer(deltas=WORDS, gate=gate, gate_after=3))
@@ -197,7 +198,7 @@ async def test_a_stream_lost_with_its_worker_ends_as_lost(start_system: StartSys
 
 @pytest.mark.parametrize("how", ["emptied", "away"])
 async def test_a_watched_stream_is_not_abandoned_after_an_outage(start_system: StartSystem, how: str) -> None:
-    """Reader leases are lost with the data, or run out while Redis is away: the readers are still there."""
+    """Reader leases are lost with the data or expire while Redis is away, but the readers are still there."""
     system = await start_system(lease_s=3, reader_lease_s=1)
     gate = asyncio.Event()
     system.fake.play("watched", Answer(deltas=WORDS, delay_s=0.05, gate=gate, gate_after=5))
@@ -232,7 +233,7 @@ async def test_the_model_catalog_is_published_again_after_a_flush(start_system: 
 
 
 async def test_redis_is_demoted_and_promoted_again(start_system: StartSystem) -> None:
-    """Its answers are then errors of many kinds; nobody dies of them."""
+    """Its replies are errors of many kinds, and every process survives them."""
     system = await start_system(lease_s=3)
     live = await start_streams(system, delay_s=0.05)
     async with system.broker.client() as client:
@@ -248,7 +249,7 @@ async def test_redis_is_demoted_and_promoted_again(start_system: StartSystem) ->
 
 
 async def test_redis_goes_back_in_time_twice(start_system: StartSystem) -> None:
-    """A reader's patience with the first trouble is not held against the second, much later."""
+    """A reader's tolerance for the second outage does not depend on the first one."""
     system = await start_system(gateways=1, workers=1, lease_s=2)
     system.fake.play("twice", Answer(deltas=[f"w{i} " for i in range(260)], delay_s=0.1))
     async with await system.stream("twice", on_disconnect="continue") as connection:
@@ -304,7 +305,7 @@ async def test_the_sweep_forgets_a_stream_that_vanished(start_system: StartSyste
 
 
 async def test_a_running_stream_does_not_wait_in_an_older_redis(start_system: StartSystem) -> None:
-    """One that knows a stream only as waiting takes the place of the one in which a worker claimed it."""
+    """The older Redis has the stream as waiting, although a worker has claimed it since."""
     system = await start_system(gateways=1, workers=1, concurrency=1, lease_s=3)
     gates = [asyncio.Event(), asyncio.Event()]
     for name, gate in zip(("first", "second"), gates, strict=True):

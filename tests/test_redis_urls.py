@@ -1,4 +1,4 @@
-"""Redis behind sentinels, behind TLS, with users of its own."""
+"""Redis can be behind sentinels, behind TLS, and have users of its own."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ class Sentinel(Broker):
 
 @pytest.mark.timeout(120)
 async def test_streams_survive_a_failover_by_sentinel(tmp_path: Path) -> None:
-    """The master dies; its replica is promoted; every stream goes on where it was."""
+    """The master dies, its replica is promoted, and every stream continues."""
     system = System(tmp_path, providers=("openai",))
     replica = Broker(tmp_path / "replica", "--replicaof", "127.0.0.1", str(system.broker.port))
     sentinel = Sentinel(tmp_path / "sentinel", system.broker)
@@ -145,7 +145,7 @@ async def test_a_percent_encoded_password_works(tmp_path: Path) -> None:
 
 
 def test_connection_resets_are_handled_as_an_outage() -> None:
-    """As a proxy does whose Redis is down: under uvloop redis-py then raises what it does not expect itself."""
+    """A proxy whose Redis is down does so; under uvloop, redis-py then raises an unexpected exception."""
 
     def reset_all(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):

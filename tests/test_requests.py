@@ -1,4 +1,4 @@
-"""Conversion of one canonical request to each provider's format."""
+"""A canonical request is converted to each provider's format."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How long a provider is waited for, how often it is asked, and who is asked instead."""
+"""Timeouts, retries, fallbacks and the circuit breaker handle a provider that is slow or fails."""
 
 import asyncio
 import json
@@ -49,13 +49,13 @@ def calls_of(fake: FakeProvider, model: str) -> int:
 async def test_a_silent_provider_ends_with_the_timeout_that_expired(
     impatient: System, name: str, silent: Answer, code: str
 ) -> None:
-    """Also where the connection is kept open by what is no answer."""
+    """Comments and pings that only keep the connection open do not count as an answer."""
     model = f"{name}-{code}-{silent.end}"
     impatient.fake.play(model, silent)
     frames = await answer(impatient, model, provider=name)
     assert error_of(frames) == (code, True)
     assert text_of(frames) == "".join(silent.deltas)  # type: ignore[arg-type]
-    # Asked again only where nothing had been said.
+    # Retried only without output.
     assert calls_of(impatient.fake, model) == (1 if silent.deltas else 2)
     for call in impatient.fake.calls:
         if call.model == model:
@@ -65,7 +65,7 @@ async def test_a_silent_provider_ends_with_the_timeout_that_expired(
 
 @network
 async def test_a_connection_that_is_never_accepted_times_out(start_system: StartSystem, name: str) -> None:
-    """A listener whose queue is full neither takes nor refuses."""
+    """A listener with a full backlog neither accepts nor refuses."""
     with full_listener() as url:
         addresses = {"OPENAI_BASE_URL": url, "ANTHROPIC_BASE_URL": url, "OLLAMA_HOST": url}
         settings = IMPATIENT | {"first_token_timeout_s": 10}
@@ -88,7 +88,7 @@ async def test_each_model_has_its_own_timeouts(start_system: StartSystem) -> Non
 
 
 async def test_a_paused_worker_does_not_count_as_a_silent_provider(start_system: StartSystem) -> None:
-    """Stopped for longer than it would wait, with tokens in its socket."""
+    """The worker is stopped for longer than the idle timeout, with tokens in its socket."""
     system = await start_system(gateways=1, workers=1, lease_s=60, between_tokens_timeout_s=1)
     gate = asyncio.Event()
     system.fake.play("goes-on", Answer(deltas=("one", " two"), gate=gate, gate_after=1))
@@ -111,7 +111,7 @@ async def test_the_first_token_timeout_does_not_extend_the_idle_timeout(start_sy
     assert error_of(await answer(system, "stops")) == ("provider_idle_timeout", True)
 
 
-# --- once more
+# --- retries
 
 
 @network
@@ -168,7 +168,7 @@ async def called(system: System, model: str) -> bool:
     return calls_of(system.fake, model) > 0
 
 
-# --- somebody else
+# --- fallbacks
 
 
 async def test_start_names_the_fallback_that_answers(impatient: System) -> None:
@@ -217,7 +217,7 @@ async def test_fallbacks_may_be_configured_by_model_and_by_provider(start_system
     assert error_of(await answer(system, "other", fallbacks=[]))[0] == "provider_unavailable"
 
 
-# --- left alone
+# --- circuit breaker
 
 
 async def test_the_circuit_breaker_opens_for_all_workers(start_system: StartSystem) -> None:
@@ -229,20 +229,20 @@ async def test_the_circuit_breaker_opens_for_all_workers(start_system: StartSyst
         assert error_of(await answer(system, "m"))[0] == "provider_unavailable"
     await system.eventually(lambda: is_refused(system))
     asked = calls_of(system.fake, "m")
-    # Both workers know; nobody is asked, and nobody waits.
+    # The breaker is open for both workers: no call is made, and no request waits.
     for _ in range(6):
         assert error_of(await answer(system, "m"))[0] == "provider_circuit_open"
     assert calls_of(system.fake, "m") == asked
-    # Others are not concerned, and stand in.
+    # Other providers are not affected, and serve as fallbacks.
     frames = await answer(system, "m", fallbacks=["anthropic/echo"])
     assert answered_by(frames) == ["anthropic/echo"]
-    # After a while one is let through; since it is answered, all are.
+    # After a while one request is let through; since it succeeds, the breaker closes.
     system.fake.play("m", SPOKEN)
     await system.eventually(lambda: is_answered(system))
 
 
 async def test_one_request_alone_does_not_open_the_circuit_breaker(start_system: StartSystem) -> None:
-    """However often it is asked on its behalf; and what only a provider that is well says counts for it."""
+    """Its retries count as one failure, and an error about the request counts as a success."""
     system = await start_system(gateways=1, workers=1, provider_retries=2, breaker_failures=2, breaker_open_s=60)
     system.fake.play("down", DOWN)
     system.fake.play("rejected", Answer(status=400))
@@ -255,7 +255,7 @@ async def test_one_request_alone_does_not_open_the_circuit_breaker(start_system:
 
 
 async def is_refused(system: System) -> bool:
-    """By whichever worker takes it, several times in a row."""
+    """Return whether several requests in a row are refused, by any worker."""
     codes = {error_of(await answer(system, "m"))[0] for _ in range(4)}
     return codes == {"provider_circuit_open"}
 

@@ -1,4 +1,4 @@
-"""Workers come and go under load: waiting falls, and nothing is lost."""
+"""Workers can be added and removed under load: the queue shrinks, and nothing is lost."""
 
 import asyncio
 import signal
@@ -21,7 +21,7 @@ async def seen(system: System) -> dict[str, Any]:
 
 
 async def holds(system: System, **expected: int) -> None:
-    """Until so many streams wait, and so many run on so many workers."""
+    """Wait until so many streams wait, and so many run on so many workers."""
 
     async def look() -> bool:
         now = await seen(system)

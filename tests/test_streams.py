@@ -1,4 +1,4 @@
-"""The main job: one prompt, all the way, resumable at every event, from any gateway."""
+"""One prompt gives one stream, resumable at every event, from any gateway."""
 
 import asyncio
 
@@ -50,7 +50,7 @@ async def test_events_have_ids_in_sequence_and_the_documented_fields(system: Sys
 
 
 async def test_a_client_may_reconnect_at_every_event(system: System) -> None:
-    """The plug is pulled after each event in turn; the rest is read from the other gateway."""
+    """The client disconnects after each event in turn, and reads the rest from the other gateway."""
     gate = asyncio.Event()
     system.fake.play("every-event", Answer(deltas=WORDS, delay_s=0.01, gate=gate, gate_after=len(WORDS)))
     stream_id = await system.post("every-event")

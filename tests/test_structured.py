@@ -67,7 +67,7 @@ def json_events(frames: list[Frame]) -> list[tuple[list[str | int], Any]]:
 
 
 def cut(text: str, seed: int) -> list[str]:
-    """Also in the middle of escapes."""
+    """Split the text at random places, also within escapes."""
     rng = random.Random(seed)
     pieces = []
     while text:
@@ -88,7 +88,7 @@ async def test_values_stream_from_every_provider(system: System, name: str, form
     assert json_events(frames) == [*pieces_of(RECIPE, 2), ([], RECIPE)]
     assert [f.data["outside"] for f in frames if f.event == "json" and not f.data["path"]] == [10]
     assert text_of(frames) == f"```json\n{text}\n```"
-    # No piece comes before the text that it is made of.
+    # No value comes before its text.
     seen = ""
     for frame in frames:
         seen += frame.data["token"] if frame.event == "token" else ""
@@ -136,7 +136,7 @@ async def test_a_late_or_resumed_reader_gets_the_same_values(system: System) -> 
 
 
 async def test_a_value_larger_than_an_event_is_sent_whole(system: System) -> None:
-    """Larger than an event of tokens may be, and than one write to a client."""
+    """The value is also larger than one write to a client."""
     rows = [{"n": n, "text": "x" * 90} for n in range(5000)]
     system.fake.play("json-large", Answer(deltas=cut(json.dumps({"rows": rows}), 4)))
     async with await system.stream("json-large", response_format=FORMATS[0]) as connection:

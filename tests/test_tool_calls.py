@@ -1,4 +1,4 @@
-"""Tool calls of all three providers in one form."""
+"""Tool calls of all three providers reach the client in one form."""
 
 import json
 
@@ -19,7 +19,7 @@ NOW = ToolCall("call_n", "now", ("{}",))
 
 
 def arguments_of(came: list[Delta | Finished]) -> dict[int, str]:
-    """The fragments of each call, joined."""
+    """Return the joined fragments of each call."""
     joined: dict[int, str] = {}
     for delta in came:
         if isinstance(delta, ToolCallDelta):
@@ -43,7 +43,7 @@ async def test_parallel_calls_are_separated_whatever_the_framing(
     ]
     assert arguments_of(came) == {call.index: call.arguments for call in whole}
     begun = [delta for delta in came if isinstance(delta, ToolCallDelta) and delta.id is not None]
-    # Once each, with the first fragment; minted where the provider has none.
+    # Once each, with the first fragment; generated if the provider has none.
     assert [(d.index, d.id, d.name) for d in begun] == [(call.index, call.id, call.name) for call in whole]
     assert len({call.id for call in whole}) == 3
     if name != "ollama":
@@ -164,7 +164,7 @@ async def test_calls_reach_the_client_and_their_results_can_be_sent_back(system:
     made = status["tool_calls"]
     assert [call["id"] for call in made] == [call["id"] for call in whole]  # type: ignore[attr-defined]
 
-    # The status has them in the form in which they go back.
+    # The status has them in the form in which they are sent back.
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "sun"} for call in whole]
     messages = [
         {"role": "user", "content": "Weather?"},

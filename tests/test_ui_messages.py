@@ -1,4 +1,5 @@
-"""``/api/chat``: what the matrix of clients does not show of it. The client in Node is the SDK's own."""
+"""``/api/chat`` serves the AI SDK beyond the cells of the compatibility matrix. The client in Node is the SDK's
+own."""
 
 import asyncio
 import json
@@ -36,7 +37,7 @@ def body(chat: str, model: str, *messages: dict[str, Any], **more: Any) -> dict[
 
 
 def chunks_of(answer: httpx2.Response) -> list[Any]:
-    """All but the last, which must be `[DONE]`."""
+    """Return all chunks but the last, which must be `[DONE]`."""
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-vercel-ai-ui-message-stream"] == "v1"
     data = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
@@ -56,12 +57,12 @@ async def test_a_reconnect_gets_204_only_after_the_client_received_everything(sy
     async with system.http.stream("POST", url, json=body("u/heard ?", "openai/u-heard")) as answer:
         async for line in answer.aiter_lines():
             if "text-delta" in line:
-                break  # and leaves
+                break  # and disconnects
     gate.set()
     stream_id = answer.headers["x-stream-id"]
     await system.ended(stream_id)
     here = f"{url}/u%2Fheard%20%3F/stream"
-    chunks = chunks_of(await system.http.get(here))  # ended meanwhile, and heard by nobody
+    chunks = chunks_of(await system.http.get(here))  # it has ended meanwhile, without a reader
     assert chunks[0] == {"type": "start", "messageId": f"msg_{stream_id}"}
     assert text_of(chunks) == TEXT
     assert chunks[-1] == {"type": "finish", "finishReason": "stop"}
@@ -124,7 +125,7 @@ async def test_a_tool_result_continues_the_message_and_a_replay_has_all_steps(sy
 
 
 async def test_after_a_lost_worker_the_client_shows_the_answer_once(start_system: StartSystem, node: Node) -> None:
-    """And the model is the one that the operator chose: the request names none."""
+    """The request names no model, so the operator's default model is used."""
     system = await start_system(gateways=1, workers=1, lease_s=1, default_model="openai/u-lost")
     gate = asyncio.Event()
     system.fake.play("u-lost", Answer(deltas=WORDS, gate=gate, gate_after=3), Answer(deltas=WORDS))

@@ -1,4 +1,4 @@
-"""What happens to an answer that nobody reads."""
+"""An answer without readers ends after its grace period, or runs to the end if the request says so."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ async def test_a_stream_is_abandoned_after_its_grace_period(system: System) -> N
     assert call.closed_by_client
 
     async def is_told() -> bool:
-        """In the worker's log, under the same reason."""
+        """The worker's log has the same reason."""
         lines = [line for worker in system.workers for line in worker.log.read_text().splitlines()]
         (ended,) = [line for line in lines if connection.stream_id in line and "stream ended" in line] or [""]
         return '"reason":"abandoned"' in ended
@@ -41,7 +41,7 @@ async def test_a_client_that_returns_within_the_grace_period_continues(system: S
     system.fake.play("comes-back", Answer(deltas=WORDS, gate=gate, gate_after=5))
     async with await system.stream("comes-back", grace_s=1.5) as connection:
         seen = [await connection.next("token")]
-    for _ in range(3):  # longer in all than the grace, never longer at once
+    for _ in range(3):  # longer in total than the grace period, but never at once
         async with await system.read(connection.stream_id, seen[-1].id, gateway=1):
             await asyncio.sleep(0.7)
     gate.set()
@@ -56,7 +56,7 @@ async def test_a_second_viewer_keeps_a_stream_alive(system: System) -> None:
         await first.next("token")
         second = await system.read(first.stream_id, gateway=1)
         await second.next("token")
-    # The first has gone; every lease renewal sees the second.
+    # The first reader has left; every lease renewal sees the second.
     metrics = f"{system.gateways[0].url}/metrics"
 
     async def first_is_gone() -> bool:
@@ -69,7 +69,7 @@ async def test_a_second_viewer_keeps_a_stream_alive(system: System) -> None:
 
 
 async def test_an_unwatched_stream_stops_at_the_window_and_resumes_with_its_reader(start_system: StartSystem) -> None:
-    """It goes on until the window is full, waits for its reader, and then goes on to the end."""
+    """The stream runs until the window is full, waits for its reader, and then runs to the end."""
     system = await start_system(gateways=1, workers=1, window=16, cap=64, max_stream_bytes=2**25)
     words = [f"{i:04}" + "x" * 2044 for i in range(6000)]
     system.fake.play("held-unwatched", Answer(deltas=words))
@@ -95,7 +95,7 @@ async def test_polling_the_status_counts_as_watching(system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("polled", Answer(deltas=WORDS, delay_s=0.002, gate=gate, gate_after=5))
     stream_id = await system.post("polled", on_disconnect="cancel", grace_s=0)
-    # A second in all: without the polls it would be abandoned at the first.
+    # One second in total: without the polls the stream would be abandoned at once.
     for _ in range(10):
         status = await system.status(stream_id)
         assert status["status"] in {"queued", "running"}

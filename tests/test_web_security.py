@@ -1,4 +1,4 @@
-"""Requests that could be read in two ways, heads and bodies without end, and what browsers are told."""
+"""Ambiguous requests are refused, heads and bodies are bounded, and browsers get strict headers."""
 
 import asyncio
 import json
@@ -71,13 +71,13 @@ async def test_after_an_unread_body_no_bytes_count_as_a_request(system: System, 
         answer = await connection.answer()
         assert answer.status == status
         assert answer.headers["connection"] == "close"
-        await connection.send(SMUGGLED * 3)  # the body, or requests: nobody can tell
+        await connection.send(SMUGGLED * 3)  # either the body or requests
         connection.end()
         assert await connection.rest() == b""
 
 
 async def test_a_client_that_sends_its_whole_refused_body_can_read_the_response(system: System) -> None:
-    """A socket closed with bytes unread would tell the client's to throw the answer away."""
+    """A socket that is closed with unread bytes makes the client's system discard the response."""
     async with connected(system.gateways[0].port) as connection:
         await connection.send(post(HOST, f"Content-Length: {TOO_LONG}"), *[b"x" * 65536] * (TOO_LONG // 65536))
         answer = await connection.answer()
@@ -190,7 +190,7 @@ async def test_an_unfinished_request_times_out(start_system: StartSystem) -> Non
     async with connected(port) as connection:
         await connection.send(post(HOST, f"Content-Length: {len(body)}", target="/chat/stream", body=body))
         await connection.until(b"event: token")
-        await connection.send(b"\r\n")  # old clients end a body so
+        await connection.send(b"\r\n")  # old clients end a body with it
         for sent in (b"", b"GET /heal", SMUGGLED + b"\r\n"):
             async with connected(port) as slow:
                 await slow.send(sent)
@@ -202,7 +202,7 @@ async def test_an_unfinished_request_times_out(start_system: StartSystem) -> Non
             assert (answer.status, answer.code) == (408, "request_timeout")
             slow.end()
             assert await slow.rest() == b""
-        gate.set()  # the answer that was under way all this time goes on
+        gate.set()  # the stream that was open all the time continues
         await connection.until(b"event: done")
 
 
@@ -253,7 +253,7 @@ def test_a_body_with_many_errors_gets_a_short_message() -> None:
     assert len(refused.value.message) < 1000
 
 
-# --- what browsers are told
+# --- headers for browsers
 
 STRICT = {
     "x-content-type-options": "nosniff",
@@ -324,7 +324,7 @@ async def test_no_page_loads_scripts_from_elsewhere(system: System) -> None:
 
 FRIEND = "https://chat.example.com"
 STRANGER = "https://evil.example.com"
-#: What the SDKs of OpenAI and Anthropic send from a browser, their helpers' (`stream`, `parse`) included.
+#: Headers of the SDKs of OpenAI and Anthropic in a browser, including their helpers (`stream`, `parse`).
 HEADERS = (
     "authorization, content-type, last-event-id, idempotency-key, x-api-key, x-stainless-lang,"
     " x-stainless-package-version, x-stainless-os, x-stainless-arch, x-stainless-runtime,"

@@ -34,11 +34,11 @@ async def test_a_revoked_key_is_refused_and_its_connections_are_cut(guarded: Sys
     async with await open_sse("GET", url, headers=bearer(key)) as connection:
         await connection.next("token")
         assert (await asyncio.to_thread(run_headrace, guarded, "keys", "revoke", key.split("-")[1])).returncode == 0
-        with pytest.raises(Broken):  # not a clean end, which would look like the whole answer
+        with pytest.raises(Broken):  # a clean end would look like the whole answer
             await connection.next("done")
     assert code_of(await guarded.http.get(url, headers=bearer(key))) == (401, "unauthenticated")
     gate.set()
-    # Rotation: another key of the same name goes on where the first left.
+    # Rotation: another key of the same name continues.
     async with await open_sse("GET", url, headers=bearer(other)) as connection:
         assert text_of(await connection.rest()) == "ab"
 

@@ -70,7 +70,7 @@ async def test_a_cookie_is_refused_from_another_sites_page(guarded: System) -> N
 async def test_another_sites_page_gets_nothing_from_a_gateway_without_authentication(
     start_system: StartSystem, origins: str, status: int
 ) -> None:
-    """It needs no credentials, and asks without a preflight by what it says its body is."""
+    """Such a page needs no credentials, and avoids a preflight by its content type."""
     system = await start_system(gateways=1, workers=1, cors_origins=origins)
     url, body = f"{system.url}/chat", json.dumps(ask("echo"))
     page = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}

@@ -89,7 +89,7 @@ async def test_a_public_key_verifies_and_cannot_sign(start_system: StartSystem) 
     key = rsa_key()
     pem = pem_of(key)
     system = await start_guarded(start_system, key, "RS256", jwt_public_key=pem.replace("\n", "\\n"))
-    # Key confusion: whoever has the public key signs with it as if it were a secret.
+    # Key confusion: an attacker signs with the public key as if it were a secret.
     head, claims = unsigned({"sub": "a", "aud": AUDIENCE, "exp": time.time() + 600}, "HS256").split(".")[:2]
     signature = hmac.new(pem.encode(), f"{head}.{claims}".encode(), hashlib.sha256).digest()
     forged = f"{head}.{claims}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
@@ -98,7 +98,7 @@ async def test_a_public_key_verifies_and_cannot_sign(start_system: StartSystem) 
 
 
 async def start_guarded(start_system: StartSystem, key: Any, algorithm: str, **settings: object) -> System:
-    """A system that takes tokens signed with ``key``: its being ready shows that it does."""
+    """Start a system that accepts tokens signed with ``key``; it becomes ready only if it does."""
     return await start_system(
         gateways=1,
         workers=1,

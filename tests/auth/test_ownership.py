@@ -14,7 +14,7 @@ async def test_a_stream_is_visible_to_its_owner_alone(guarded: System) -> None:
     base = guarded.gateways[1].url
     nowhere = f"{base}/chat/{'00' * 17}"
     while (await guarded.http.get(nowhere, headers=bearer(bob))).status_code == 503:
-        await asyncio.sleep(0.1)  # a Redis that has just begun may have lost it
+        await asyncio.sleep(0.1)  # a Redis that has just started may have lost it
     for method, path in (
         ("GET", f"/chat/{stream_id}"),
         ("GET", f"/chat/stream/{stream_id}"),
@@ -24,7 +24,7 @@ async def test_a_stream_is_visible_to_its_owner_alone(guarded: System) -> None:
         theirs = await guarded.http.request(method, base + path, headers=bearer(bob))
         nobodys = await guarded.http.request(method, base + path.replace(stream_id, "00" * 17), headers=bearer(bob))
         assert code_of(theirs) == (404, "stream_not_found")
-        assert theirs.json() == nobodys.json()  # not even that there is one
+        assert theirs.json() == nobodys.json()  # not even its existence is visible
     status = (await guarded.http.get(f"{base}/chat/{stream_id}", headers=bearer(alice))).json()
     assert status["text"] == "for alice"
 

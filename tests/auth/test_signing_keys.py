@@ -20,7 +20,8 @@ from tests.credentials import AUDIENCE, bearer, rsa_key
 
 
 class JwksServer:
-    """Serves the public halves of ``keys``, by id, as they are at the time. While ``is_away``, connections break."""
+    """Serves the public halves of the current ``keys``, by id. While ``is_away``, it closes connections without a
+    response."""
 
     def __init__(self, keys: dict[str, Any]) -> None:
         self.keys = keys
@@ -86,9 +87,9 @@ async def test_keys_of_a_jwks_verify_even_if_its_server_is_down(start_system: St
             for number in range(20)
         ]
         assert {answer.status_code for answer in await asyncio.gather(*asked)} <= {401, 503}
-        assert served.asked <= 3  # a flood of unknown keys is none for their server
+        assert served.asked <= 3  # a flood of unknown keys does not reach their server
         answer = await system.http.get(f"{system.url}/v1/models", headers=bearer(signed(old, "old")))
-        assert answer.status_code == 200  # nor is its outage ours
+        assert answer.status_code == 200  # an outage of their server refuses no known key
 
 
 async def test_signing_keys_are_rotated_and_outlive_an_outage_of_their_server() -> None:

@@ -1,5 +1,5 @@
-"""``python -m tests.conformance``: runs the matrix and writes its table into ``docs/compatibility.md``.
-``row=… client=… provider=…`` runs some of it, and writes nothing."""
+"""``python -m tests.conformance``: run the matrix and write its table into ``docs/compatibility.md``.
+``row=… client=… provider=…`` runs a part of it and writes nothing."""
 
 import asyncio
 import sys

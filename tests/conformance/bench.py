@@ -1,4 +1,4 @@
-"""What a row needs: a system, the clients' processes, and a way to ask."""
+"""The bench of a row: a system, the clients' processes, and a way to send a request."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from tests.system import System
 WORDS = ("Hello", ", ", "wor", "ld", ".")
 TEXT = "".join(WORDS)
 
-#: A tail that is soon trimmed, heartbeats that are soon missed, and failures that nobody hides.
+#: A tail that is soon trimmed, heartbeats that are soon missed, and failures without retries.
 SETTINGS: dict[str, Any] = {
     "cap": 64,
     "window": 16,
@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(slots=True, eq=False)
 class Cell:
-    """One client against one provider, for one row. ``said`` is set once the client has a first word."""
+    """One client against one provider, for one row. ``said`` is set once the client has received output."""
 
     system: System
     node: Node
@@ -46,7 +46,7 @@ class Cell:
         return [call for call in self.system.fake.calls if call.model == self.name]
 
     async def call(self) -> Call:
-        """The provider's first."""
+        """Return the provider's first call."""
 
         async def look() -> Call | None:
             return self.calls[0] if self.calls else None
@@ -57,7 +57,7 @@ class Cell:
         return Ask(**{"base": self.system.url, "model": f"{self.provider}/{self.name}", **self._key(), **wanted})
 
     async def run(self, ask: Ask) -> Outcome:
-        """What its user has in the end, a failure too."""
+        """Run the client to its end. A failure is part of the outcome."""
         outcome = Outcome()
         try:
             if isinstance(self.client.run, str):
@@ -66,7 +66,7 @@ class Cell:
                 await self.client.run(ask, outcome, self.said.set)
         except AssertionError:
             raise
-        except Exception as error:  # noqa: BLE001  whatever an SDK raises is what its user sees
+        except Exception as error:  # noqa: BLE001  every exception of an SDK reaches its user
             outcome.error = {
                 "name": type(error).__name__,
                 "status": getattr(error, "status_code", None),
@@ -81,7 +81,7 @@ class Cell:
 
 @asynccontextmanager
 async def a_bad_network(system: System) -> AsyncIterator[tuple[Proxy, str]]:
-    """In front of the gateway; and the address to ask at."""
+    """Put a bad network in front of the gateway, and yield the address to use."""
     proxy = Proxy()
     proxy.target_port = urlsplit(system.url).port or 0
     await proxy.start()

@@ -1,4 +1,4 @@
-"""Who is asked: the official packages, at the versions that the locks have."""
+"""The tested clients: official packages, at the versions of the locks."""
 
 from functools import partial
 from typing import Final

@@ -1,4 +1,4 @@
-"""Runs every cell, many at a time, and says what came of each."""
+"""Runs every cell, several at a time, and collects the results."""
 
 import asyncio
 import traceback
@@ -19,7 +19,7 @@ _PATIENCE_S = 10
 
 @dataclass(slots=True)
 class Matrix:
-    """Cells by row, client and provider: which passed, why some are not there, and the traces of what failed."""
+    """Cells by row, client and provider: passed ones, reasons for absent ones, and tracebacks of failed ones."""
 
     passed: set[tuple[str, str, str]] = field(default_factory=set)
     left_out: dict[tuple[str, str, str], str] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Matrix:
 
 
 async def run_matrix(folder: Path, only: Mapping[str, str] | None = None) -> Matrix:
-    """``only``: parts of the names of row, client or provider, to run some."""
+    """Run the matrix. ``only``: parts of the names of rows, clients or providers, to run a part of it."""
     wanted = only or {}
     matrix = Matrix()
     system = System(folder, gateways=1, workers=1, **SETTINGS)
@@ -58,7 +58,7 @@ async def _run(
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await row.check(Cell(system, node, client, provider, name))
-        except Exception:  # noqa: BLE001  one cell's trouble is no other's
+        except Exception:  # noqa: BLE001  a failing cell does not affect others
             matrix.failed[row.name, client.name, provider] = traceback.format_exc(limit=-3)
         else:
             matrix.passed.add((row.name, client.name, provider))

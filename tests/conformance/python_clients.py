@@ -1,4 +1,4 @@
-"""The clients in Python, each as its documentation would have it used."""
+"""The clients in Python, each used according to its documentation."""
 
 import json
 from typing import Any
@@ -39,7 +39,7 @@ async def openai_chat(ask: Ask, outcome: Outcome, say: Say) -> None:
                         return
             try:
                 completion: Any = await stream.get_final_completion()
-            except openai.LengthFinishReasonError as error:  # what its helper makes of that end
+            except openai.LengthFinishReasonError as error:  # the helper's result for that end
                 completion = error.completion
             except openai.ContentFilterFinishReasonError:
                 outcome.finish = "content_filter"
@@ -76,7 +76,7 @@ async def openai_responses(ask: Ask, outcome: Outcome, say: Say) -> None:
 
 
 class _Reading:
-    """A response's events, and where in them its reader is."""
+    """Events of a response, and the reader's position in them."""
 
     def __init__(self, client: AsyncOpenAI, ask: Ask, outcome: Outcome, say: Say) -> None:
         self._client = client
@@ -160,8 +160,8 @@ async def anthropic(ask: Ask, outcome: Outcome, say: Say) -> None:
 
 
 async def plain(ask: Ask, outcome: Outcome, say: Say) -> None:
-    """``httpx-sse`` on Headrace's own API. It neither retries nor resumes: what a user writes for that is four
-    lines, which are here."""
+    """``httpx-sse`` on Headrace's own API. It neither retries nor resumes; these four lines are the code that its
+    user writes for that."""
     body: dict[str, Any] = {"model": ask.model, "messages": HELLO, "grace_s": 60 if ask.resume else 0}
     if ask.tools:
         body["tools"] = _functions(ask)
@@ -191,7 +191,7 @@ async def plain(ask: Ask, outcome: Outcome, say: Say) -> None:
 
 
 def _take_event(event: httpx_sse.ServerSentEvent, outcome: Outcome, say: Say) -> bool:
-    """Whether that was the end."""
+    """Take one event. Return True at the end of the answer."""
     data = event.json()
     match event.event:
         case "start" if data.get("reset"):

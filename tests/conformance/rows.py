@@ -1,4 +1,4 @@
-"""What every client is put through. A row raises where its user would be worse off than the protocol allows."""
+"""The situations for every client. A row raises if the user is worse off than the protocol allows."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -29,7 +29,7 @@ _LONG: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``leaves_out`` says why a client has no such cell with that provider; None where it has."""
+    """``leaves_out`` returns the reason why a client has no such cell with that provider, or None."""
 
     name: str
     check: Callable[[Cell], Coroutine[Any, Any, None]]
@@ -105,7 +105,7 @@ async def error_after(cell: Cell) -> None:
 
 
 async def refused_for_now(cell: Cell) -> None:
-    """Whose status is held asks again by itself; others are told, and may."""
+    """A client with a deferred status retries by itself; others get a retryable error."""
     cell.play(Answer(status=429, retry_after="1"), Answer(deltas=WORDS))
     outcome = await cell.run(cell.ask(max_retries=2, key=None))
     if cell.client.held:
@@ -116,8 +116,8 @@ async def refused_for_now(cell: Cell) -> None:
 
 
 async def paid_once(cell: Cell) -> None:
-    """The connection breaks before a word came; the request is sent again or, where there was a 200, gone on with.
-    Who can do neither after a 200 has not heard of it."""
+    """The connection breaks before any output. The client repeats the request or, after a 200, resumes. A client that
+    can do neither after a 200 sees an error."""
     gate = asyncio.Event()
     cell.play(Answer(deltas=WORDS, gate=gate))
     async with a_bad_network(cell.system) as (proxy, base):
@@ -156,7 +156,7 @@ async def silence(cell: Cell) -> None:
 
 
 async def cut(cell: Cell) -> None:
-    """Not taken for an end: an error, or the rest."""
+    """A cut is not taken for an end: the client gets an error, or the rest."""
     outcome = await _cut(cell, resume=False)
     if cell.client.resumes == "itself":
         assert outcome.text == TEXT
@@ -172,7 +172,7 @@ async def resume(cell: Cell) -> None:
 
 
 async def late(cell: Cell) -> None:
-    """From the beginning, which the tail has not any more, to the end, which is not there yet."""
+    """Read from the beginning, which the tail no longer has, to the end, which does not exist yet."""
     gate = asyncio.Event()
     words = [f"{n} " for n in range(_LONG)]
     cell.play(Answer(deltas=[*words, "end"], gate=gate, gate_after=_LONG))
@@ -198,7 +198,7 @@ async def _cut(cell: Cell, *, resume: bool) -> Any:
 
 
 async def _ask_elsewhere(cell: Cell) -> Any:
-    """What the client needs to find it."""
+    """Request an answer elsewhere, and return what the client needs to find it."""
     http, base, model = cell.system.http, cell.system.url, f"{cell.provider}/{cell.name}"
     match cell.client.protocol:
         case "responses":
@@ -214,7 +214,8 @@ async def _ask_elsewhere(cell: Cell) -> Any:
 
 
 def _refused(cell: Cell) -> str:
-    """OpenAI's protocols have a place for the words of a refusal that its API sends: then it is a whole answer."""
+    """Return the expected refusal. OpenAI's protocols have a field for the words of a refusal, so it is a whole
+    answer there."""
     ends = _ENDS[cell.client.protocol]
     return ends["stop" if cell.client.protocol in {"chat", "responses"} and cell.provider == "openai" else "refused"]
 

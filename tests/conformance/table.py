@@ -1,4 +1,4 @@
-"""The matrix as a table of ``docs/compatibility.md``, which has nothing that was not run."""
+"""The matrix as a table of ``docs/compatibility.md``. Every cell of it was run."""
 
 import json
 from importlib.metadata import version
@@ -17,7 +17,7 @@ _END: Final = "<!-- until here -->\n"
 
 
 def written(document: str, matrix: Matrix) -> str:
-    """``document`` with this matrix in place of the one it has."""
+    """Return ``document`` with this matrix instead of its own."""
     before, _, rest = document.partition(_BEGIN)
     _, _, after = rest.partition(_END)
     return "".join((before, _BEGIN, _table(matrix), _END, after))

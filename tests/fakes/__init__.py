@@ -1,4 +1,4 @@
-"""Stand-ins with real sockets: what tests talk to instead of mocks."""
+"""Fakes with real sockets, used instead of mocks."""
 
 from tests.fakes.answer import Answer, Call, ToolCall
 from tests.fakes.provider_server import FakeProvider

@@ -1,4 +1,4 @@
-"""What the fake provider is to answer, and what it saw while answering."""
+"""The configured behaviour of the fake provider, and its record of each call."""
 
 import asyncio
 import time
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 #: finish: properly. truncate: a clean end of the body without the format's end marker. reset: RST in mid-stream.
-#: What the client has not read by then may be lost with it: where that matters, use ``gate``.
-#: refuse: RST before any byte. error_in_band: an error inside the stream. hang: silence until the client goes.
-#: ping: only what keeps a connection open, until the client goes.
+#: Data that the client has not read by then may be lost: if that matters, use ``gate``.
+#: refuse: RST before any byte. error_in_band: an error inside the stream. hang: silence until the client disconnects.
+#: ping: only comments or pings, until the client disconnects.
 End = Literal["finish", "truncate", "reset", "refuse", "error_in_band", "hang", "ping"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """``fragments`` join to the text of the arguments. Ollama, whose calls come whole, has no use for the id."""
+    """``fragments`` join to the text of the arguments. Ollama sends whole calls and ignores the id."""
 
     id: str
     name: str
@@ -24,47 +24,47 @@ class ToolCall:
 
 
 class Turnstile:
-    """Lets every call that it stands before send so many deltas and no more, until the test lets through others."""
+    """Lets each call send a number of deltas and no more, until the test allows more."""
 
     def __init__(self) -> None:
         self._allowed = 0
         self._risen = asyncio.Condition()
 
     async def allow(self, count: int) -> None:
-        """The first ``count`` of each call's deltas."""
+        """Allow the first ``count`` deltas of each call."""
         async with self._risen:
             self._allowed = max(self._allowed, count)
             self._risen.notify_all()
 
     async def passed(self, number: int) -> None:
-        """For the server: until the delta of that number, from 1, may be sent."""
+        """Wait until the delta of this number, from 1, may be sent. The server calls it."""
         async with self._risen:
             await self._risen.wait_for(lambda: self._allowed >= number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How one model behaves. ``deltas`` are taken one by one, so an endless iterator needs no memory."""
+    """Behaviour of one model. ``deltas`` are taken one by one, so an endless iterator needs no memory."""
 
     #: A callable gets the call's number, so that every call's text can carry it.
     deltas: Sequence[str] | Callable[[int], Iterable[str]] = ("Hello", ", ", "world", ".")
     reasoning: Sequence[str] = ()
-    #: After the deltas. Anthropic has no other words for it than the text.
+    #: Sent after the deltas. For Anthropic it is part of the text.
     refusal: Sequence[str] = ()
-    #: After that. OpenAI's come interleaved: a fragment of each in turn.
+    #: Sent after the refusal. OpenAI's come interleaved: a fragment of each in turn.
     tools: Sequence[ToolCall] = ()
-    #: Between deltas, as a rate: after a stall the late ones come at once. 0: as fast as the socket takes.
+    #: Time between deltas, as a rate: after a stall the late ones come at once. 0: as fast as the socket takes.
     delay_s: float = 0.0
-    #: Before the first byte of the response.
+    #: Time before the first byte of the response.
     first_delay_s: float = 0.0
     #: Waited for once ``gate_after`` deltas are out; with 0, after the headers.
     gate: asyncio.Event | None = None
     gate_after: int = 0
     #: Passed before each delta.
     turnstile: Turnstile | None = None
-    #: One of the canonical reasons, or a word of the wire format itself; None: tool_calls after such, else stop.
+    #: A canonical reason or one of the wire format; None: tool_calls if there are some, else stop.
     finish_reason: FinishReason | str | None = None
-    #: (in, out). "counted": words of the prompt, deltas sent. None: the provider does not say.
+    #: (in, out). "counted": words of the prompt, deltas sent. None: not reported.
     usage: tuple[int, int] | Literal["counted"] | None = "counted"
     end: End = "finish"
     #: An HTTP error instead of an answer.
@@ -73,19 +73,19 @@ class Answer:
     retry_after: str | None = None
     #: Its body, instead of one that quotes the prompt and the key.
     error_body: dict[str, Any] | None = None
-    #: ``type`` of an error in the stream; None for what means that the provider is overloaded.
+    #: ``type`` of an error in the stream; None for the provider's type for overload.
     error_type: str | None = None
-    #: In place of the answer, with HTTP 200: no provider's words.
+    #: Sent instead of the answer, with HTTP 200: bytes that no provider sends.
     raw: bytes | None = None
     #: Cut the body into pieces of so many bytes, each a TCP segment and an HTTP chunk of its own; with a seed, at
-    #: random places, also joining what would be apart.
+    #: random places, which also joins frames.
     frame_bytes: int | None = None
     cut_seed: int | None = None
-    #: CRLF line ends in place of LF.
+    #: CRLF line ends instead of LF.
     crlf: bool = False
-    #: SSE comments, and whatever else the format allows in between. Ollama's has nothing of the kind.
+    #: SSE comments, and other insertions that the format allows. Ollama's allows none.
     comments: bool = False
-    #: What a later version of the API may send: unknown events, and unknown members of known ones.
+    #: Data of a later version of the API: unknown events, and unknown members of known ones.
     unknown: bool = False
 
     @property
@@ -95,7 +95,7 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request as the provider saw it. Everything here is kept up to date while the answer runs."""
+    """One request as the provider received it. All fields are kept up to date while the answer runs."""
 
     number: int
     provider: str
@@ -121,24 +121,24 @@ class Call:
 
     @property
     def stalled_s(self) -> float:
-        """How long the socket has taken nothing, up to now."""
+        """Seconds for which the socket has accepted nothing, up to now."""
         return 0.0 if self.stalled_since is None else time.monotonic() - self.stalled_since
 
     @property
     def prompt(self) -> str:
-        """The last user message."""
+        """Return the last user message."""
         said = [m["content"] for m in self.request.get("messages", []) if m.get("role") == "user"]
         return str(said[-1]) if said else ""
 
     async def wait_deltas(self, count: int, *, timeout_s: float = 10) -> None:
-        """Until ``count`` deltas were handed to the socket."""
+        """Wait until ``count`` deltas were handed to the socket."""
         if self.sent_deltas < count:
             reached = asyncio.Event()
             self._awaited.append((count, reached))
             await asyncio.wait_for(reached.wait(), timeout_s)
 
     async def wait_stalled(self, for_s: float, *, timeout_s: float = 10) -> None:
-        """Until the socket has taken nothing for ``for_s``."""
+        """Wait until the socket has accepted nothing for ``for_s``."""
         async with asyncio.timeout(timeout_s):
             while True:
                 await self._stalled.wait()

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as an SDK needs, with a view of when the peer goes and when it stops reading."""
+"""The part of HTTP/1.1 that an SDK needs. It notices a peer that disconnects or stops reading."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from tests.fakes.answer import Call
 
-#: Little enough that a peer that does not read is soon felt.
+#: Small, so that a peer that does not read is soon noticed.
 WRITE_BUFFER_BYTES: Final = 16 * 1024
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -24,8 +24,8 @@ class Request:
 
 
 class Connection(asyncio.Protocol):
-    """Serves one request after another with ``handle``. When the peer goes, the handler's task is cancelled and its
-    ``call`` is marked closed, both at once."""
+    """Serves one request after another with ``handle``. When the peer disconnects, the handler's task is cancelled
+    and its ``call`` is marked closed, both at once."""
 
     def __init__(
         self, handle: Callable[["Connection", Request], Awaitable[None]], connections: set["Connection"]
@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(_head(200, content_type, "transfer-encoding: chunked"))
 
     async def chunk(self, call: Call, data: bytes) -> None:
-        """Returns when the socket is ready for more."""
+        """Send a chunk and return when the socket is ready for more."""
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         call.sent_bytes += len(data)
         if self._paused:
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"0\r\n\r\n")
 
     async def reset(self) -> None:
-        """RST, once the kernel has what was written."""
+        """Send RST, once the kernel has everything that was written."""
         call = self.call
         self._transport.set_write_buffer_limits(high=0)
         if call is not None and self._paused:
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def done(self) -> None:
-        """The call has ended, and not by the client."""
+        """End the call from the server's side."""
         if self.call is not None:
             self.call.close(by_client=False)
             self.call = None

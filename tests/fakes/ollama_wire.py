@@ -30,7 +30,7 @@ class OllamaWire:
         return self.text(text)
 
     def tool_calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
-        """All in one line. Its parser gave up where arguments are no JSON; then it says nothing of the call."""
+        """Return all calls in one line. Ollama's parser drops a call whose arguments are not JSON."""
         made = [{"function": {"name": c.name, "arguments": json.loads("".join(c.fragments))}} for c in calls]
         return [self._message({"role": "assistant", "content": "", "tool_calls": made})]
 

@@ -1,4 +1,4 @@
-"""One answer on its way out."""
+"""Sends one answer."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ BURST: Final = 16
 
 
 class Play:
-    """Plays ``answer`` to ``call`` in the words of ``wire``."""
+    """Plays ``answer`` to ``call`` in the format of ``wire``."""
 
     def __init__(self, connection: Connection, call: Call, answer: Answer, wire: Wire) -> None:
         self._connection = connection
@@ -24,7 +24,7 @@ class Play:
         self._answer = answer
         self._wire = wire
         self._cuts = None if answer.cut_seed is None else random.Random(answer.cut_seed)
-        self._held = b""  # goes with what comes next
+        self._held = b""  # sent with the next frames
 
     async def run(self) -> None:
         answer = self._answer
@@ -133,7 +133,8 @@ class Play:
         return self._answer.usage
 
     def _indiscretion(self) -> str:
-        """Real ones echo the prompt and parts of the key in their errors; nobody may pass that on."""
+        """Return an error text that repeats the prompt and parts of the key, as real providers do. It must never be
+        passed on."""
         headers = self._call.headers
         key = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
         return f"Incorrect API key provided: {key[:8]}****{key[-4:]}. Your prompt was: {self._call.prompt}"

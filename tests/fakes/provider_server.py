@@ -1,7 +1,7 @@
-"""A provider on a real port that speaks the three real wire formats and does what it is told.
+"""A provider on a real port that speaks the three real wire formats and behaves as configured.
 
-Every model name is a behaviour: ``fake.play("slow", Answer(delay_s=0.1))``. ``echo`` says the last user message
-again; any other name is a 404, as with real ones.
+Every model name is a behaviour: ``fake.play("slow", Answer(delay_s=0.1))``. ``echo`` repeats the last user message;
+any other name is a 404, as with real providers.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from tests.fakes.play import Play
 from tests.fakes.wire import Wire
 
 ECHO: Final = "echo"
-#: Small, so that what a peer does not read is soon felt; the kernel doubles it.
+#: Small, so that a peer that does not read is soon noticed; the kernel doubles it.
 SEND_BUFFER_BYTES: Final = 16 * 1024
 
 
@@ -28,11 +28,11 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        #: What the lists of models say: None for what can be played, () for nothing.
+        #: The listed models: None for all that can be played, () for none.
         self.models: tuple[str, ...] | None = None
-        #: An HTTP error in place of a list of models.
+        #: HTTP status of the list of models.
         self.list_status = 200
-        #: Waited for before a list of models is answered.
+        #: The list of models waits for it.
         self.list_gate: asyncio.Event | None = None
         self._answers: dict[str, list[Answer]] = {}
         self._connections: set[Connection] = set()
@@ -62,11 +62,11 @@ class FakeProvider:
         )
 
     async def stop(self) -> None:
-        """Refuse connections and cut those there are."""
+        """Refuse new connections and abort the existing ones."""
         if self._server is not None:
             for listener in self._server.sockets:
                 asyncio.get_running_loop().remove_reader(listener.fileno())
-            # Who was accepted in this very turn has no transport yet, and would leak it after close() (CPython 3.11).
+            # A connection accepted in this turn has no transport yet, and would leak it after close() (CPython 3.11).
             for _ in range(3):
                 await asyncio.sleep(0)
             self._server.close()
@@ -90,11 +90,12 @@ class FakeProvider:
         return len(self._connections)
 
     def play(self, model: str, answer: Answer, *later: Answer) -> None:
-        """From the next call on, ``model`` behaves so; with ``later`` ones, the last stays."""
+        """Set the behaviour of ``model`` from the next call on. With ``later`` answers, each call takes the next one;
+        the last stays."""
         self._answers[model] = [answer, *later]
 
     async def wait_calls(self, count: int, *, timeout_s: float = 10) -> list[Call]:
-        """All calls so far, once there are ``count``."""
+        """Wait until there are ``count`` calls, and return all."""
         async with asyncio.timeout(timeout_s), self._arrived:
             await self._arrived.wait_for(lambda: len(self.calls) >= count)
         return self.calls

@@ -1,4 +1,4 @@
-"""What the three wire formats have in common."""
+"""The common interface of the three wire formats."""
 
 import json
 import re
@@ -9,13 +9,13 @@ from tests.fakes.answer import ToolCall
 
 
 class Wire(Protocol):
-    """One answer's bytes in one provider's format; an instance serves one call."""
+    """Bytes of one answer in one provider's format. An instance serves one call."""
 
     name: str
     content_type: str
-    #: What may stand between frames without meaning anything.
+    #: Bytes between frames that mean nothing.
     comment: bytes
-    #: What no client of today knows.
+    #: An event that no current client knows.
     unknown: bytes
 
     def __init__(self, *, number: int, request: dict[str, Any]) -> None: ...
@@ -36,7 +36,7 @@ class Wire(Protocol):
 
     @staticmethod
     def refusal(status: int, message: str) -> dict[str, Any]:
-        """Body of an HTTP error."""
+        """Return the body of an HTTP error."""
         ...
 
     @staticmethod
@@ -44,6 +44,6 @@ class Wire(Protocol):
 
 
 def dumps(value: object) -> str:
-    """Compact, and UTF-8 where JSON allows it, as the real ones send it; half a character only as an escape."""
+    """Dump compact JSON in UTF-8, like real providers. Half a character is written as an escape."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)

@@ -99,7 +99,7 @@ async def test_an_answer_that_breaks_its_schema_can_be_read(page: Page, system: 
     assert "schema_violation" in await page.text_of("problem")
     assert "I would rather not." in await page.text_of("answer")  # unfolded
     assert (await page.shown()).raw == "I would rather not."
-    await page.script("document.querySelector('.problem button').click()")  # asks for the same once more
+    await page.script("document.querySelector('.problem button').click()")  # sends the same request again
     assert await page.until_state(*ENDED) == "error"
     asked = [call.request["response_format"] for call in system.fake.calls if call.model == "chatty"]
     assert asked == [{"type": "json_object"}] * 2

@@ -11,7 +11,8 @@ from tests.page.chat_page import BRIEF, ENDED, WORDS, Page
 
 
 async def test_the_key_is_requested_kept_in_the_tab_and_forgotten(driver: Chrome, start_system: StartSystem) -> None:
-    """A wrong one, a right one, a reload, one that is revoked in the middle, and one that is forgotten."""
+    """The test enters a wrong key and a right one, reloads, revokes the key in the middle, and forgets the next
+    one."""
     boot = {"Authorization": f"Bearer {token('boot')}"}
     jwt_settings = {"jwt_secret": JWT_SECRET, "jwt_audience": AUDIENCE}
     system = await start_system(gateways=1, workers=1, auth="keys,jwt", credentials=boot, **jwt_settings)

@@ -74,7 +74,7 @@ async def test_a_lost_network_loses_nothing(driver: Chrome, system: System) -> N
 
 
 async def test_a_deploy_behind_a_load_balancer_loses_nothing(driver: Chrome, system: System) -> None:
-    """A 502 makes EventSource give up for good; the page does not."""
+    """EventSource gives up for good after a 502; the page does not."""
     system.fake.play("brief", BRIEF)
     async with CuttingProxy(system.gateways[0].url) as proxy:
         page = Page(driver, proxy.url)

@@ -21,7 +21,7 @@ HOSTILE = (
 
 
 async def test_a_hostile_answer_is_shown_as_text(page: Page, system: System) -> None:
-    """Without the gateway's CSP, so that the page has to hold alone."""
+    """The gateway's CSP is disabled, so that the page alone has to prevent execution."""
     await asyncio.to_thread(page.driver.execute_cdp_cmd, "Page.setBypassCSP", {"enabled": True})
     try:
         await page.open()

@@ -1,0 +1,130 @@
+"""Parts that all walks share: a broker, a loop with a movable clock, and connections that check transitions."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from shared.broker import declarations
+from shared.broker.client import Client
+from shared.broker.declarations import Script
+from shared.broker.pipeline_connection import Command, PipelineConnection
+from shared.protocol.lifecycle import Status, is_allowed
+from shared.rate_limits import Demand, Limits
+from shared.settings import Settings
+from tests.broker import Broker
+
+T = TypeVar("T")
+DEMAND: Final = Demand("an-account", Limits(), 0)
+
+SOAK: Final = int(os.environ.get("HEADRACE_MODEL_EXAMPLES", "0"))
+MUTATIONS: Final = bool(os.environ.get("HEADRACE_MODEL_MUTATIONS"))
+EXAMPLES: Final = SOAK or 400
+STEPS: Final = 40
+
+#: Smaller than the settings allow, so that short walks meet trims, full windows and page ends.
+CAP: Final = 4
+TIGHT: Final = Settings.model_construct(
+    cap=CAP, window=3, lease_s=600.0, reader_lease_s=600.0, max_attempts=3, max_event_bytes=4096, max_tick_s=0.0
+)
+#: Virtual seconds after which a reader's stream counts as lost.
+LOST_AFTER_S: Final = 2.0
+LONGEST_ANSWER: Final = 8
+STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, _IDEMPOTENCY = range(8)
+DIGEST: Final = "ab" * 32
+#: Time by which Redis' clock advances whenever Redis loses something, in ms since the stream's creation.
+AGE_MS: Final = 1_000_000
+
+FATE: Final = ("answered", "answered", "answered", "reply lost", "request lost", "delayed", "doubled")
+PICK: Final = (0, 1)
+MOSTLY: Final = (True, True, True, False)
+
+
+class MovableClock(asyncio.SelectorEventLoop):
+    """A loop with a clock that the test advances."""
+
+    ahead_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead_s
+
+
+Transition = tuple[str, Status | None, Status | None]
+
+
+class Observer:
+    """Compares each run of a script of one stream with the table of transitions."""
+
+    def __init__(self) -> None:
+        self.seen: set[Transition] = set()
+
+    async def exchange(
+        self, exchange: Callable[[Sequence[Command]], Awaitable[list[Any]]], commands: Sequence[Command]
+    ) -> list[Any]:
+        """Send the commands, each script between two looks at the status."""
+        names = {script.sha: script.name for script in vars(declarations).values() if isinstance(script, Script)}
+        wrapped: list[Command] = []
+        for command in commands:
+            look: list[Command] = [("HGET", command[3], "status")] if _is_of_a_stream(command) else []
+            wrapped += [*look, command, *look]
+        replies, kept = iter(await exchange(wrapped)), []
+        for command in commands:
+            if not _is_of_a_stream(command):
+                kept.append(next(replies))
+                continue
+            before, reply, after = (next(replies) for _ in range(3))
+            kept.append(reply)
+            self._check(names[str(command[1])], before, after)
+        return kept
+
+    def _check(self, script: str, *raw: bytes | None) -> None:
+        before, after = (None if status is None else Status(status.decode()) for status in raw)
+        assert is_allowed(script, before, after), f"{script} took a stream from {before} to {after}"
+        self.seen.add((script, before, after))
+
+
+def _is_of_a_stream(command: Command) -> bool:
+    return command[0] == "EVALSHA" and str(command[3]).endswith(":state")
+
+
+class ObservedClient(Client):
+    def __init__(self, url: str, observer: Observer) -> None:
+        super().__init__(url, timeout_s=5, connections=32, serves=False)
+        self._observer = observer
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        return await self._observer.exchange(super().exchange, commands)
+
+
+class ObservedConnection(PipelineConnection):
+    def __init__(self, url: str, observer: Observer) -> None:
+        super().__init__(url)
+        self._observer = observer
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        return await self._observer.exchange(super().exchange, commands)
+
+
+class Bench:
+    """Shared parts of all walks: a broker of their own, a loop, connections."""
+
+    def __init__(self, folder: Path) -> None:
+        self.loop = MovableClock()
+        self.broker = Broker(folder)
+        self.run(self.broker.start())
+        self.observer = Observer()
+        self.client = ObservedClient(self.broker.url, self.observer)
+        self.line = ObservedConnection(self.broker.url, self.observer)
+        self.run_id: str = self.run(self.client.info("server"))["run_id"]
+        self.numbers = itertools.count(1)
+
+    def run(self, work: Awaitable[T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def close(self) -> None:
+        self.run(self.client.aclose())
+        self.run(self.line.aclose())
+        self.broker.kill()
+        self.loop.close()

@@ -1,0 +1,135 @@
+"""The stream of a walk in Redis."""
+
+from typing import Any
+
+from shared.broker.client import Client, run_script
+from shared.broker.declarations import Call
+from shared.broker.keys import stream_keys
+from shared.broker.replies import Claimed, Code, WriteReply
+from shared.broker.scripts import Holder, StreamScripts
+from shared.errors import BrokerUnavailable
+from shared.protocol import events
+from shared.protocol.ids import EventId, parse_event_id
+from tests.walks.actors import Redis, check_one_attempt
+from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LOG, PULSE, STATE, TAIL, TIGHT, TOMBSTONE, Bench, T
+
+
+class Ground:
+    """The stream of a walk in Redis: its invariants, calls to it, and the passage of time."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.scripts = StreamScripts(TIGHT)
+        self.client: Client = bench.client
+        self.stream_id = f"{DIGEST[:2]}{next(bench.numbers):032x}"
+        self.keys = stream_keys(self.stream_id, DIGEST)
+        self.delayed: list[tuple[Call[Any], Holder | None]] = []
+        self.shown: dict[EventId, bytes] = {}
+        self.epochs: list[int] = []
+        self.age = 1
+        self.claims_at_this_age = 0
+        self.buried = False  # deleted, and Redis has lost nothing since
+        self.redis = Redis({}, [], [], None)  # as it was after the last move
+
+    async def _look(self) -> Redis:
+        async with self.client.pipeline(transaction=False) as pipe:
+            pipe.hgetall(self.keys[STATE])
+            pipe.lrange(self.keys[LOG], 0, -1)
+            pipe.xrange(self.keys[TAIL])
+            pipe.get(self.keys[TOMBSTONE])
+            pipe.zscore(self.keys[INDEX], self.stream_id)
+            for key in self.keys:
+                pipe.pexpiretime(key)
+            state, log, tail, tombstone, next_look, *lives = await pipe.execute()
+        entries = [(parse_event_id(at.decode()), fields[b"e"]) for at, fields in tail]
+        return Redis(state, log, entries, tombstone, next_look, lives)
+
+    async def _check_redis(self) -> None:
+        redis = self.redis = await self._look()
+        ids = [at for at, _ in redis.tail]
+        assert len(ids) <= CAP, "the tail is longer than its cap"
+        assert ids == sorted(set(ids)), "the tail's ids do not rise"
+        assert redis.missing or not self.buried, "a deleted stream has come back"
+        if redis.missing:
+            assert not redis.log
+            return
+        check_one_attempt(redis.log, whole=redis.ended)
+        assert redis.ended or not any(map(events.is_done, redis.log)), "done before the terminal state"
+        of_log = {EventId(redis.log_epoch, i + 1): event for i, event in enumerate(redis.log)}
+        of_tail = {at: event for at, event in redis.tail if at.epoch == redis.log_epoch}
+        assert of_tail.items() <= of_log.items(), "log and tail disagree"
+        assert not of_log or redis.tail[-1] == list(of_log.items())[-1], "the tail misses the newest event"
+        for at in of_log.keys() & self.shown.keys():
+            assert of_log[at] == self.shown[at], f"{at} was shown with another content"
+        self._check_lives(redis)
+
+    def _check_lives(self, redis: Redis) -> None:
+        state, log, tail, readers, index, tombstone, _pulse, idempotency = redis.lives
+        assert -1 not in redis.lives, f"a key without expiry: {redis.lives}"
+        together = {log, readers, idempotency} if redis.ended else {log, tail, readers, idempotency}
+        assert together <= {state, -2}, f"keys expire at different instants: {redis.lives}"
+        assert tail <= state, f"the tail outlives the stream: {redis.lives}"
+        assert tombstone > state
+        assert (redis.next_look is None) == redis.ended, "the index is wrong"
+        assert redis.ended or index >= state
+
+    # --- calls
+
+    async def _send(self, call: Call[T], holder: Holder | None) -> T:
+        """Send a writer's call. A refused call changes nothing."""
+        before = await self._look()
+        reply = await run_script(self.client, call)
+        if holder is not None and isinstance(reply, WriteReply):
+            refusal = before.refusal(holder)
+            if call.script.name == "restore":  # a restore is allowed only where other calls are refused
+                healed = refusal in {Code.MISSING, Code.BEHIND}
+                refusal = Code.OK if healed else refusal or Code.GAP
+            if refusal is None:
+                assert reply.code in {Code.OK, Code.FULL, Code.GAP, Code.WATCHED}
+            else:
+                assert reply.code is refusal, f"{call.script.name} of {holder}: {reply} instead of {refusal}"
+            if refusal not in {None, Code.OK}:
+                assert await self._look() == before, f"{call.script.name} of {holder} changed Redis: {reply}"
+        if isinstance(reply, Claimed):
+            if before.held and before.state[b"holder"] == str(call.arguments[0]).encode():
+                assert await self._look() == before, "a repeated claim changed Redis"
+                return reply
+            assert not before.held, "a held stream was claimed"
+            assert reply.epoch > max(self.epochs, default=0), f"epoch {reply.epoch} after {self.epochs}"
+            self.epochs.append(reply.epoch)
+            self.claims_at_this_age += 1
+        return reply
+
+    async def _faulty(self, call: Call[T], holder: Holder | None, fate: str) -> T | BrokerUnavailable:
+        """Send a call with a fate, and return the reply that its sender gets. Delayed and doubled requests arrive
+        (again) at any later time."""
+        if fate in {"delayed", "doubled"}:
+            self.delayed.append((call, holder))
+        if fate in {"delayed", "request lost"}:
+            return BrokerUnavailable()
+        reply = await self._send(call, holder)
+        return BrokerUnavailable() if fate == "reply lost" else reply
+
+    async def _patch(self, lua: str, *more_keys: str) -> None:
+        """Change the state (KEYS[1]), if there is one, as if time had passed."""
+        keys = self.keys[STATE], *more_keys
+        await self.client.eval(f"if redis.call('EXISTS', KEYS[1]) == 1 then {lua} end", len(keys), *keys)  # type: ignore[misc]
+
+    async def _set_clock(self) -> None:
+        """Time stands still between claims, and has moved on when Redis has lost something: so an epoch rises by
+        the state or by the clock, independently of this machine's speed."""
+        age = self.age * AGE_MS - 20 * self.claims_at_this_age
+        now = "redis.call('TIME')[1] * 1000 + math.floor(redis.call('TIME')[2] / 1000)"
+        await self._patch(f"redis.call('HSET', KEYS[1], 'created', {now} - {age})")
+
+    async def _pulse(self) -> None:
+        """Write a pulse without an outage, so that no claim has to wait (rule E7)."""
+        now_s, _ = await self.client.time()
+        async with self.client.pipeline(transaction=False) as pipe:
+            pipe.delete(self.keys[PULSE])
+            pipe.hset(self.keys[PULSE], mapping={"at": now_s * 1000 + 60_000, "run_id": self.bench.run_id})
+            pipe.expire(self.keys[PULSE], 600)
+            await pipe.execute()
+
+    async def _expire_lease(self) -> None:
+        await self._patch("redis.call('HSET', KEYS[1], 'lease_until', 0)")

@@ -1,0 +1,527 @@
+"""A walk: its moves, and the checks after each."""
+
+import asyncio
+import contextlib
+import itertools
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.dialects.native import Native
+from shared.broker.client import run_script
+from shared.broker.ending import Outcome, end_claimed, holder_of
+from shared.broker.replies import Claimed, Gone, LogPage, Refused
+from shared.errors import GenerationError
+from shared.protocol import events
+from shared.protocol.events import Done, Start, Usage
+from shared.protocol.ids import EventId, parse_cursor, parse_event_id
+from shared.protocol.lifecycle import TERMINAL
+from tests.walks.actors import (
+    _FRAME,
+    SteppedHub,
+    SteppedSubscription,
+    Viewer,
+    Worker,
+    check_one_attempt,
+)
+from tests.walks.bench import (
+    DEMAND,
+    DIGEST,
+    FATE,
+    LONGEST_ANSWER,
+    MOSTLY,
+    PICK,
+    READERS,
+    TIGHT,
+    Bench,
+)
+from tests.walks.ground import Ground
+from workers.providers.base import ReasoningDelta, TextDelta
+from workers.writing.writer import StopReason, StreamWriter
+
+
+@dataclass(frozen=True)
+class Move:
+    """A possible move: its weight, its condition and the choices of its arguments."""
+
+    do: Callable[..., Awaitable[None]]
+    weight: float
+    may: Callable[["Walk"], object]
+    choices: dict[str, Sequence[object]]
+
+
+MOVES: dict[str, Move] = {}
+Steps = list[tuple[str, dict[str, Any]]]
+Do = TypeVar("Do", bound=Callable[..., Awaitable[None]])
+
+
+def move(
+    weight: float, may: Callable[["Walk"], object] = lambda _: True, **choices: Sequence[object]
+) -> Callable[[Do], Do]:
+    def enter(do: Do) -> Do:
+        MOVES[do.__name__] = Move(do, weight, may, choices)
+        return do
+
+    return enter
+
+
+class Walk(Ground):
+    """One stream, two workers, two gateways, two viewers."""
+
+    def __init__(self, bench: Bench, *, forgives: bool = True) -> None:
+        """``forgives``: leave out the defect that the last test of this module shows."""
+        super().__init__(bench)
+        self.forgives = forgives
+        self.workers = [Worker("w0"), Worker("w1")]
+        self.viewers = [Viewer(), Viewer()]
+        self.hubs = [SteppedHub(bench, self.scripts, f"g{i}", forgives=forgives) for i in range(2)]
+        self.woken: dict[StreamWriter, None] = {}
+        self.uids = itertools.count(1)
+        self.tokens = itertools.count(1)
+        self.snapshot: dict[str, tuple[bytes, int]] | None = None
+        self.deleted = False
+
+    async def do(self, name: str, **arguments: Any) -> None:
+        """One move; then all that it set going until nothing moves."""
+        await MOVES[name].do(self, **arguments)
+        await self._settle()
+        await self._check_redis()
+
+    async def _settle(self) -> None:
+        for _ in range(4):
+            await asyncio.sleep(0)
+        while any(viewer.busy for viewer in self.viewers):
+            await asyncio.sleep(0)
+        for worker in self.workers:
+            self._handle_stop(worker)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for worker in self.workers:
+            if worker.job is not None and worker.job.done():
+                worker.be_done()
+
+    # --- the walk begins
+
+    @contextlib.asynccontextmanager
+    async def begun(self, on_disconnect: str = "continue", on_worker_lost: str = "restart") -> AsyncIterator[None]:
+        fields: dict[str, str | bytes | int] = {
+            "principal": "p",
+            "provider": "fake",
+            "model": "m",
+            "request": "{}",
+            "prompt_characters": 0,
+            "on_disconnect": on_disconnect,
+            "grace_ms": 0,
+            "on_worker_lost": on_worker_lost,
+            "body_hash": "ff",
+            "idempotency": DIGEST,
+        }
+        await self.client.flushall()
+        creation = self.scripts.create(
+            self.stream_id, fields=fields, body_hash="ff", idempotency=DIGEST, demand=DEMAND, job=b"job"
+        )
+        await run_script(self.client, creation)
+        try:
+            yield
+        finally:
+            await self._close()
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is left that could change anything."""
+        lost = self.redis.missing and not self.healers
+        seen = self.redis.ended and all(viewer.ending for viewer in self.viewers)
+        return (lost or seen) and not self.delayed and self.snapshot is None
+
+    # --- workers
+
+    def worker(self, pick: int, condition: Callable[[Worker], object]) -> Worker:
+        able = [worker for worker in self.workers if condition(worker)]
+        return able[pick % len(able)]
+
+    @property
+    def remembered(self) -> list[StreamWriter]:
+        return [writer for worker in self.workers for writer in worker.remembers]
+
+    @property
+    def healers(self) -> list[StreamWriter]:
+        """Return the remembered writers that can still restore the stream."""
+        return [writer for writer in self.remembered if writer.is_written or not writer.is_settled]
+
+    @move(
+        4,
+        lambda self: self.redis.active and any(worker.idle for worker in self.workers),
+        pick=PICK,
+        fate=FATE,
+        lease_over=MOSTLY,
+        well=MOSTLY,
+        remembered=(True, False),
+    )
+    async def claim(self, *, pick: int, fate: str, lease_over: bool, well: bool, remembered: bool) -> None:
+        """``remembered``: Redis as it was before, for a failover to come."""
+        if remembered:
+            await self.remember()
+        if lease_over:
+            await self._expire_lease()
+        await self._claim(self.worker(pick, lambda worker: worker.idle), fate, well=well)
+
+    async def _claim(self, worker: Worker, fate: str, *, well: bool) -> None:
+        if well:
+            await self._pulse()
+        await self._set_clock()
+        token = f"{worker.name}.{next(self.tokens):x}"
+        claimed = await self._faulty(self.scripts.claim(self.stream_id, token), None, fate)
+        if not isinstance(claimed, Claimed):
+            return
+        worker.claim = claimed, token
+        lost = claimed.attempt > TIGHT.max_attempts or (
+            claimed.readable and claimed.fields["on_worker_lost"] == b"fail"
+        )
+        if claimed.signal:
+            worker.ending = Outcome.cancelled(claimed.signal)
+        elif lost:
+            worker.ending = Outcome.failed(GenerationError("worker_lost", "lost"))
+        else:
+            self._begin(worker)
+
+    def _begin(self, worker: Worker) -> None:
+        assert worker.claim is not None
+        worker.uid, worker.deltas = next(self.uids), 0
+        worker.writer = self._writer(worker.uid, *worker.claim)
+
+    def _writer(self, uid: int, claimed: Claimed, token: str) -> StreamWriter:
+        def wake(writer: StreamWriter) -> None:
+            self.woken[writer] = None
+
+        # An estimate from so many characters identifies the worker that made it.
+        fields = claimed.fields | {"prompt_characters": str(4 * uid).encode()}
+        made = StreamWriter(
+            holder_of(self.stream_id, claimed, token),
+            replace(claimed, fields=fields),
+            settings=TIGHT,
+            scripts=self.scripts,
+            wake=wake,
+            on_stop=lambda: None,
+        )
+        made.set_model("fake", str(uid))
+        return made
+
+    def _handle_stop(self, worker: Worker) -> None:
+        """The job leaves its provider, and ends the stream or hands it over."""
+        if worker.writer is not None and worker.writer.stop_reason and worker.job is None:
+            if worker.writer.stop_reason is StopReason.HANDOVER:
+                worker.job = self.bench.loop.create_task(worker.writer.hand_over())
+            else:
+                self._finish(worker, Outcome.cancelled(worker.writer.stop_reason))
+
+    def _finish(self, worker: Worker, outcome: Outcome) -> None:
+        """Finish as ``workers.jobs.generate`` does: without output, keep the partial answer of the attempt before."""
+        assert worker.writer is not None
+        assert worker.claim is not None
+        if worker.claim[0].readable and not worker.writer.has_output and outcome.finish_reason != "stop":
+            worker.writer, worker.ending = None, outcome
+        else:
+            work = worker.writer.finish(outcome, Usage(worker.uid, worker.deltas))
+            worker.job = self.bench.loop.create_task(work)
+
+    @move(
+        8, lambda self: any(w.generates for w in self.workers), pick=PICK, deltas=(1, 2, 3, 5), mixed=PICK, fate=FATE
+    )
+    async def generate(self, *, pick: int, deltas: int, mixed: bool, fate: str) -> None:
+        worker = self.worker(pick, lambda worker: worker.generates)
+        await self._generate(worker, deltas, mixed=mixed)
+        await self._flush(worker.writer, fate)
+
+    async def _generate(self, worker: Worker, deltas: int, *, mixed: bool) -> None:
+        """``mixed``: reasoning between the text, so that they make more events than one."""
+        assert worker.writer is not None
+        for _ in range(min(deltas, LONGEST_ANSWER - worker.deltas)):
+            text = f"{worker.uid}.{worker.deltas} "
+            kind = ReasoningDelta if mixed and worker.deltas % 2 else TextDelta
+            await worker.writer.push([kind(text)])
+            worker.deltas += 1
+
+    @move(
+        2, lambda self: any(w.generates for w in self.workers), pick=PICK, how=("stop", "stop", "fail", "hand over")
+    )
+    async def leave(self, *, pick: int, how: str) -> None:
+        """The worker's own reasons to write no more."""
+        worker = self.worker(pick, lambda worker: worker.generates)
+        if how == "stop":
+            self._finish(worker, Outcome("stop"))
+        elif how == "fail":
+            self._finish(worker, Outcome.failed(GenerationError("provider_unavailable", "it failed")))
+        elif worker.writer is not None:
+            worker.writer.stop(StopReason.HANDOVER)
+
+    @move(6, lambda self: any(writer in self.woken for writer in self.remembered), pick=PICK, fate=FATE)
+    async def flush(self, *, pick: int, fate: str) -> None:
+        woken = [writer for writer in self.remembered if writer in self.woken]
+        await self._flush(woken[pick % len(woken)], fate)
+
+    async def _flush(self, writer: StreamWriter | None, fate: str) -> None:
+        if writer not in self.woken:
+            return
+        del self.woken[writer]
+        call = writer.next_call()
+        if call is not None:
+            writer.settle(await self._faulty(call, writer.holder, fate))
+
+    @move(3, lambda self: self.remembered, pick=PICK, fate=FATE, for_good=(True, False))
+    async def renew(self, *, pick: int, fate: str, for_good: bool) -> None:
+        await self._renew(self.remembered[pick % len(self.remembered)], fate, for_good=for_good)
+
+    async def _renew(self, writer: StreamWriter, fate: str, *, for_good: bool = False) -> None:
+        """Renew as ``workers.writing.leases`` does. ``for_good``: an ended stream's events were kept for long
+        enough."""
+        reply = await self._faulty(self.scripts.renew(writer.holder), writer.holder, fate)
+        for worker in self.workers:
+            if writer is worker.writer:
+                writer.settle_renewal(reply)
+            elif writer in worker.lingering and writer.check(reply) and for_good and writer.is_settled:
+                worker.lingering.remove(writer)
+
+    @move(4, lambda self: any(worker.ending for worker in self.workers), pick=PICK)
+    async def end_claimed(self, *, pick: int) -> None:
+        await self._end_claimed(self.worker(pick, lambda worker: worker.ending))
+
+    async def _end_claimed(self, worker: Worker) -> None:
+        if worker.ending is not None:
+            assert worker.claim is not None
+            outcome, worker.ending = worker.ending, None
+            if not await end_claimed(self.client, self.scripts, self.stream_id, *worker.claim, outcome):
+                self._begin(worker)
+
+    @move(1, lambda self: any(worker.remembers or worker.ending for worker in self.workers), pick=PICK)
+    async def crash(self, *, pick: int) -> None:
+        self.worker(pick, lambda worker: worker.remembers or worker.ending).crash()
+
+    # --- actions of others on the stream
+
+    @move(3, lambda self: self.delayed, pick=(0, 1, 2))
+    async def arrive(self, *, pick: int) -> None:
+        call, holder = self.delayed.pop(pick % len(self.delayed))
+        await self._set_clock()
+        await self._send(call, holder)
+
+    @move(0.3, lambda self: self.redis.active, heard=(True, False))
+    async def cancel(self, *, heard: bool) -> None:
+        told = await run_script(self.client, self.scripts.cancel(self.stream_id, "cancelled"))
+        if told is Refused.HELD and heard:
+            holder = (await self._look()).state[b"holder"].decode()
+            for worker in self.workers:
+                if worker.writer is not None and holder.startswith(f"{worker.name}."):
+                    worker.writer.stop(StopReason.CANCELLED)
+
+    @move(0.3, lambda self: self.redis.active)
+    async def delete(self) -> None:
+        self.buried = await run_script(self.client, self.scripts.delete(self.stream_id, "p"))
+        self.deleted |= self.buried
+
+    @move(0.5, lambda self: self.redis.active)
+    async def everybody_leaves(self) -> None:
+        """End all reader leases."""
+        patch = "redis.call('HSET', KEYS[1], 'live_until', 0, 'polled_until', 0) redis.call('DEL', KEYS[2])"
+        await self._patch(patch, self.keys[READERS])
+
+    # --- faults of Redis
+
+    @move(2)
+    async def remember(self) -> None:
+        """Redis as it is now, to fall back to."""
+        names: list[str] = [name.decode() for name in await self.client.keys("hr:{*")]
+        async with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.dump(name)
+                pipe.pexpiretime(name)
+            answers = await pipe.execute()
+        self.snapshot = dict(zip(names, zip(answers[::2], answers[1::2], strict=True), strict=True))
+
+    @move(2, lambda self: self.snapshot is not None)
+    async def roll_back(self) -> None:
+        assert self.snapshot is not None
+        async with self.client.pipeline(transaction=False) as pipe:
+            pipe.flushall()
+            for name, (content, at) in self.snapshot.items():
+                pipe.restore(name, at, content, absttl=True)
+            await pipe.execute()
+        self._lost_something()
+
+    @move(1, lambda self: self.remembered)
+    async def empty(self) -> None:
+        await self.client.flushall()
+        self._lost_something()
+
+    @move(0.2)
+    async def forget_scripts(self) -> None:
+        await self.client.script_flush()
+
+    def _lost_something(self) -> None:
+        self.age += 1
+        self.claims_at_this_age = 0
+        self.buried = False
+
+    # --- gateways and viewers
+
+    @move(8, pick=PICK, words=(("fetch",), ("deliver",), ("wake", "fetch"), ("wake", "fetch", "deliver")))
+    async def read_tails(self, *, pick: int, words: tuple[str, ...]) -> None:
+        await self.hubs[pick].read_on(*words)
+
+    @move(4, pick=PICK)
+    async def compare(self, *, pick: int) -> None:
+        """Report leads and leases to Redis, which notifies the holder of room."""
+        await self.hubs[pick].compare()
+        for writer in self.remembered:
+            writer.room()
+
+    @move(10, lambda self: not all(v.ending for v in self.viewers), pick=PICK, hub=PICK, frames=(0, 1, 2, 9, 9, 9, 9))
+    async def take(self, *, pick: int, hub: int, frames: int) -> None:
+        """Take the next frames. If the connection breaks, some of them may have arrived."""
+        waiting = [viewer for viewer in self.viewers if not viewer.ending]
+        await self._look_on(waiting[pick % len(waiting)], hub, frames)
+
+    async def _look_on(self, viewer: Viewer, hub: int, frames: int) -> None:
+        if viewer.subscription is None:
+            await self._connect(viewer, self.hubs[hub])
+        if viewer.subscription is not None:
+            await self._take(viewer, frames)
+
+    async def _connect(self, viewer: Viewer, hub: SteppedHub) -> None:
+        """Connect as ``GET /chat/stream/{id}`` does."""
+        cursor = parse_cursor(viewer.last_id)
+        page = await hub.read(self.stream_id, cursor)
+        if isinstance(page, Gone):
+            assert self.deleted
+            viewer.ending = "deleted"
+        elif isinstance(page, LogPage) and page.status in TERMINAL and cursor == (page.epoch, page.length):
+            raise AssertionError("204 for a viewer that has not seen `done`")
+        elif isinstance(page, LogPage):
+            viewer.subscription = SteppedSubscription(hub, self.stream_id, cursor, page, Native(self.stream_id))
+            viewer.chunks = viewer.subscription.chunks()
+
+    async def _take(self, viewer: Viewer, most: int) -> None:
+        if viewer.asking is None:
+            assert viewer.chunks is not None
+            viewer.asking = self.bench.loop.create_task(anext(viewer.chunks))
+        await self._settle()
+        if not viewer.asking.done():
+            return
+        chunk, viewer.asking = viewer.asking.result(), None
+        frames = list(_FRAME.finditer(chunk))
+        assert b"".join(frame[0] for frame in frames) == chunk
+        for frame in frames[:most]:
+            assert not viewer.ending, f"{frame[0]!r} after the ending"
+            self._show(viewer, frame)
+        if len(frames) > most:
+            await viewer.drop()
+        elif viewer.ending:
+            assert viewer.chunks is not None
+            assert await anext(viewer.chunks, b"the end") == b"the end"
+            await viewer.drop()
+
+    def _show(self, viewer: Viewer, frame: re.Match[bytes]) -> None:
+        kind, data = frame[2], frame[3]
+        if frame[1] is None:
+            self._handle_synthetic(viewer, kind, data)
+            return
+        stored = kind + b" " + data
+        event = events.decode(stored)
+        if isinstance(event, Start) and event.reset:
+            assert viewer.last_id is not None, "reset for a viewer that has nothing"
+            viewer.held.clear()
+            stored = events.encode(msgspec.structs.replace(event, reset=False))
+        viewer.last_id = frame[1].decode()
+        at = parse_event_id(viewer.last_id)
+        viewer.held.append((at, stored))
+        epoch = viewer.held[0][0].epoch
+        assert [a for a, _ in viewer.held] == [EventId(epoch, i + 1) for i in range(len(viewer.held))], viewer.held
+        check_one_attempt([event for _, event in viewer.held])
+        assert self.shown.setdefault(at, stored) == stored, f"{at} was shown with another content"
+        if isinstance(event, Done):
+            viewer.ending = "done"
+
+    def _handle_synthetic(self, viewer: Viewer, kind: bytes, data: bytes) -> None:
+        raw = msgspec.json.decode(data)
+        if kind == b"done":
+            viewer.ending = raw["reason"]
+            assert viewer.ending in {"deleted", "stream_lost"}
+            if viewer.ending == "deleted":
+                assert self.deleted
+            else:
+                assert not self.healers, "lost although a worker has all of it in memory"
+        elif kind == b"error":
+            assert raw["code"] == "stream_lost"
+        elif kind == b"start":
+            assert raw["reset"]
+            assert viewer.last_id is not None, "reset for a viewer that has nothing"
+            viewer.held.clear()
+        else:
+            assert kind == b"queued"
+
+    @move(1, lambda self: any(viewer.subscription for viewer in self.viewers), pick=PICK)
+    async def drop(self, *, pick: int) -> None:
+        await self.viewers[pick].drop()
+
+    @move(1)
+    async def time_passes(self) -> None:
+        """Half a second passes, in which every living worker reaches Redis."""
+        for writer in self.remembered:
+            await self._renew(writer, "answered")
+            while writer in self.woken:
+                await self._flush(writer, "answered")
+        self.bench.loop.ahead_s += 0.5
+
+    # --- without faults, every viewer gets an ending
+
+    @move(2, ends=(False,))
+    async def go_on(self, *, ends: bool) -> None:
+        """A stretch without faults, so that walks get far."""
+        for worker in self.workers:
+            await self._work(worker, ends=ends)
+        for i, hub in enumerate(self.hubs):
+            await hub.read_on("wake", "fetch", "deliver")
+            await self.compare(pick=i)
+        for i, viewer in enumerate(self.viewers):
+            if not viewer.ending:
+                await self._look_on(viewer, i, 9)
+
+    async def _work(self, worker: Worker, *, ends: bool) -> None:
+        if worker.idle and self.redis.active and (ends or not any(other.writer for other in self.workers)):
+            await self._claim(worker, "answered", well=ends)
+        if worker.generates:
+            await self._generate(worker, 2, mixed=True)
+            if ends and worker.deltas == LONGEST_ANSWER:
+                self._finish(worker, Outcome("stop"))
+        await self._settle()
+        if ends:
+            await self._end_claimed(worker)
+        for writer in worker.remembers:
+            await self._flush(writer, "answered")
+        await self._settle()
+
+    async def come_to_rest(self) -> None:
+        while self.delayed:
+            await self.do("arrive", pick=0)
+        for _ in range(60):
+            await self.do("go_on", ends=True)
+            await self.do("time_passes")
+            if self.redis.missing and not self.healers:
+                for viewer in self.viewers:
+                    if viewer.subscription is None:
+                        viewer.ending = viewer.ending or "not found"
+            if all(worker.idle for worker in self.workers):
+                if not self.redis.active and all(viewer.ending for viewer in self.viewers):
+                    return
+                await self._expire_lease()
+        raise AssertionError(f"no rest: {self.redis} {self.viewers} {self.workers}")
+
+    async def _close(self) -> None:
+        for worker in self.workers:
+            worker.crash()
+        for viewer in self.viewers:
+            await viewer.drop()
+        for hub in self.hubs:
+            await hub.close()

@@ -10,7 +10,7 @@ hr:{bb}:idem:<digest>        string  create, restore   with the stream; "<id> <b
 hr:{bb}:<id>:tombstone       string  create, delete    longer than the stream; "live|deleted <principal>"
 hr:{bb}:index                zset    create … finish   as long as its longest stream; id → next look, ms
 hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
-hr:data_version              string  sweep, start      for ever; version of the data, see data_version.py
+hr:data_version              string  sweep, start      no expiry; version of the data, see data_version.py
 hr:catalog                   hash    workers           a day from the last publication by any worker
 hr:sweep                     string  one process       1.5 s; the process that sweeps
 hr:owned:<account>           zset    create, delete    with its longest stream; ids of one principal by creation

@@ -44,10 +44,10 @@ def ask(model: str, prompt: str = PROMPT, **fields: Any) -> ChatRequest:
 
 
 async def collect(provider: Provider, request: ChatRequest) -> list[Delta | Finished]:
-    came: list[Delta | Finished] = []
-    async for what in provider.stream(request):
-        came += [what] if isinstance(what, Finished) else what
-    return came
+    received: list[Delta | Finished] = []
+    async for part in provider.stream(request):
+        received += [part] if isinstance(part, Finished) else part
+    return received
 
 
 def text_in(deltas: Iterable[Delta | Finished]) -> str:

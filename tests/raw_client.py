@@ -66,14 +66,14 @@ class RawConnection:
 
     async def rest(self) -> bytes:
         """Read everything until the peer closes."""
-        came = bytearray()
+        received = bytearray()
         async with asyncio.timeout(_PATIENCE_S):
             try:
                 while piece := await self._reader.read(65536):
-                    came += piece
+                    received += piece
             except ConnectionError:
                 pass
-        return bytes(came)
+        return bytes(received)
 
 
 @asynccontextmanager

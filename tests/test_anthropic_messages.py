@@ -41,7 +41,7 @@ async def streamed(client: AsyncAnthropic, model: str, **options: Any) -> anthro
         return await stream.get_final_message()
 
 
-def said(message: anthropic.types.Message) -> str:
+def text_of_message(message: anthropic.types.Message) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
@@ -50,7 +50,7 @@ async def test_text_streams_from_every_provider(system: System, client: AsyncAnt
     system.fake.play("m-text", Answer(deltas=WORDS, usage=(5, 7)))
     whole = await client.messages.create(model=f"{provider}/m-text", messages=USER, max_tokens=100)
     for message in (await streamed(client, f"{provider}/m-text"), whole):
-        assert said(message) == TEXT
+        assert text_of_message(message) == TEXT
         assert (message.stop_reason, message.model, message.role) == ("end_turn", f"{provider}/m-text", "assistant")
         assert (message.usage.input_tokens, message.usage.output_tokens) == (5, 7)
 
@@ -66,7 +66,7 @@ async def test_parallel_tool_calls_and_their_results_round_trip(
     assert message.stop_reason == "tool_use"
     uses = [block for block in message.content if block.type == "tool_use"]
     assert [(use.name, use.input) for use in uses] == [("one", {"x": 1}), ("two", {"y": "é"})]
-    assert said(message) == "Let me see"
+    assert text_of_message(message) == "Let me see"
     results = [{"type": "tool_result", "tool_use_id": use.id, "content": "ok"} for use in uses]
     again: list[Any] = [
         *USER,
@@ -74,7 +74,7 @@ async def test_parallel_tool_calls_and_their_results_round_trip(
         {"role": "user", "content": [*results, {"type": "text", "text": "go on"}]},
     ]
     answer = await client.messages.create(model=f"{provider}/m-tools", messages=again, max_tokens=100, tools=tools)
-    assert said(answer) == "done"
+    assert text_of_message(answer) == "done"
 
 
 @each_provider
@@ -89,7 +89,10 @@ async def test_thinking_comes_before_the_text_and_may_be_sent_back(
         assert [block.type for block in message.content] == ["thinking", "text"]
         assert message.content[0].model_dump()["thinking"] == "let me think"
     again: list[Any] = [*USER, {"role": "assistant", "content": whole.content}, *USER]
-    assert said(await client.messages.create(model=f"{provider}/m-thinks", messages=again, max_tokens=9)) == TEXT
+    assert (
+        text_of_message(await client.messages.create(model=f"{provider}/m-thinks", messages=again, max_tokens=9))
+        == TEXT
+    )
 
 
 async def test_the_requested_effort_reaches_the_provider(system: System, client: AsyncAnthropic) -> None:
@@ -102,7 +105,7 @@ async def test_the_requested_effort_reaches_the_provider(system: System, client:
 
 async def test_every_field_of_the_request_reaches_the_provider(system: System, client: AsyncAnthropic) -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}}
-    asked: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "model": "openai/echo",
         "system": "Be brief",
         "max_tokens": 7,
@@ -112,7 +115,7 @@ async def test_every_field_of_the_request_reaches_the_provider(system: System, c
         "messages": [{"role": "user", "content": [{"type": "text", "text": "what is this?"}, image]}],
         "extra_body": {"temperature": 0.5},
     }
-    await client.messages.create(**asked)
+    await client.messages.create(**fields)
     request = calls_of(system, "echo")[-1].request
     assert request["messages"][0] == {"role": "system", "content": "Be brief"}
     assert request["messages"][1]["content"][1]["image_url"]["url"] == "data:image/png;base64,AA=="
@@ -164,15 +167,15 @@ async def test_the_tool_runner_of_the_sdk_works(
     system.fake.play(
         "runner", Answer(deltas=(), tools=[ToolCall("c1", "look", ('{"at": "x"}',))]), Answer(deltas=WORDS)
     )
-    asked: Any = {"model": f"{provider}/runner", "max_tokens": 99, "messages": USER, "tools": [look]}
-    runner: Any = client.beta.messages.tool_runner(**asked, stream=stream)
+    options: Any = {"model": f"{provider}/runner", "max_tokens": 99, "messages": USER, "tools": [look]}
+    runner: Any = client.beta.messages.tool_runner(**options, stream=stream)
     message = await runner.until_done()
     assert message.content[0].text == TEXT
     assert '"a x"' in json.dumps(calls_of(system, "runner")[-1].request)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         ({"max_tokens": None}, "max_tokens: field required"),
         ({"messages": "hi"}, "messages: must be a list"),
@@ -188,14 +191,14 @@ async def test_the_tool_runner_of_the_sdk_works(
     ],
 )
 async def test_invalid_input_is_named_in_anthropics_error_format(
-    system: System, change: dict[str, Any], says: str
+    system: System, change: dict[str, Any], expected: str
 ) -> None:
     body = {"model": "demo/demo", "max_tokens": 9, "messages": USER} | change
     answer = await system.http.post(f"{system.url}/v1/messages", json=body)
     assert answer.status_code == 400
-    told = answer.json()
-    assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
-    assert says in told["error"]["message"]
+    body_of_error = answer.json()
+    assert (body_of_error["type"], body_of_error["error"]["type"]) == ("error", "invalid_request_error")
+    assert expected in body_of_error["error"]["message"]
     assert answer.headers["x-should-retry"] == "false"
 
 
@@ -235,12 +238,12 @@ async def test_disconnecting_cancels_unless_the_request_continues_without_its_cl
 
 
 async def test_tokens_are_counted_if_the_provider_can_count(system: System, client: AsyncAnthropic) -> None:
-    asked: Any = {
+    fields: Any = {
         "messages": USER,
         "system": "Be brief.",
         "tools": [{"name": "one", "input_schema": {"type": "object"}}],
     }
-    counted = await client.messages.count_tokens(model="anthropic/any", **asked)
+    counted = await client.messages.count_tokens(model="anthropic/any", **fields)
     assert counted.input_tokens == 4
     with pytest.raises(anthropic.BadRequestError, match="cannot count"):
-        await client.messages.count_tokens(model="openai/any", **asked)
+        await client.messages.count_tokens(model="openai/any", **fields)

@@ -14,30 +14,30 @@ SOUND = {"name": "sound", "version": "2.0", "vulns": []}
 SKIPPED = {"name": "unheard-of", "skip_reason": "Dependency not found"}
 
 
-def told(*dependencies: object) -> str:
+def report(*dependencies: object) -> str:
     return json.dumps({"dependencies": dependencies, "fixes": []})
 
 
 @pytest.mark.parametrize(
-    ("stdout", "stderr", "code", "says"),
+    ("stdout", "stderr", "code", "expected"),
     [
-        (told(SOUND, FOUND), "", 1, "leaky 1.0 has PYSEC-1, fixed in 1.1"),
-        (told(SOUND, FOUND, SKIPPED), "Max retries exceeded", 1, "leaky 1.0 has PYSEC-1"),
-        (told(SOUND, SKIPPED), "", 0, "0 known vulnerabilities in 1 packages; 1 others"),
-        (told(SKIPPED), "", 0, "nothing was audited"),
+        (report(SOUND, FOUND), "", 1, "leaky 1.0 has PYSEC-1, fixed in 1.1"),
+        (report(SOUND, FOUND, SKIPPED), "Max retries exceeded", 1, "leaky 1.0 has PYSEC-1"),
+        (report(SOUND, SKIPPED), "", 0, "0 known vulnerabilities in 1 packages; 1 others"),
+        (report(SKIPPED), "", 0, "nothing was audited"),
         ("", "requests.exceptions.ConnectionError: Max retries exceeded", 0, "nothing was audited"),
         ("", "ValueError: the lock cannot be read", 1, "the lock cannot be read"),
     ],
 )
 def test_a_vulnerability_fails_and_an_unreachable_network_does_not(
-    tmp_path: Path, stdout: str, stderr: str, code: int, says: str
+    tmp_path: Path, stdout: str, stderr: str, code: int, expected: str
 ) -> None:
     command = tmp_path / "pip-audit"
     command.write_text(
         f"#!{sys.executable}\nimport sys\nsys.stdout.write({stdout!r})\nsys.stderr.write({stderr!r})\n"
     )
     command.chmod(0o755)
-    left = subprocess.run(
+    audit = subprocess.run(
         [sys.executable, ".ci/audit.py", str(command), "requirements.lock"],
         cwd=REPOSITORY,
         capture_output=True,
@@ -45,8 +45,8 @@ def test_a_vulnerability_fails_and_an_unreachable_network_does_not(
         timeout=60,
         check=False,
     )
-    assert left.returncode == code
-    assert says in left.stdout
+    assert audit.returncode == code
+    assert expected in audit.stdout
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])

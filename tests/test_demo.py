@@ -31,15 +31,15 @@ async def answer(request: ChatRequest) -> list[Delta | Finished]:
     return await collect(DemoProvider(Settings(demo_tokens_per_s=1e6)), request)
 
 
-def ending(came: list[Delta | Finished]) -> Finished:
-    assert isinstance(came[-1], Finished)
-    return came[-1]
+def ending(deltas: list[Delta | Finished]) -> Finished:
+    assert isinstance(deltas[-1], Finished)
+    return deltas[-1]
 
 
 # --- values that follow a schema
 
 
-def made(schema: dict[str, Any]) -> Any:
+def value_for(schema: dict[str, Any]) -> Any:
     return instance_of(schema, itertools.cycle(["lake", "gate"]))
 
 
@@ -87,13 +87,13 @@ RECURSIVE = {
     ],
 )
 def test_values_follow_their_schema_and_are_always_the_same(schema: dict[str, Any]) -> None:
-    assert violation(schema, made(schema)) is None
-    assert json.dumps(made(schema)) == json.dumps(made(schema))
+    assert violation(schema, value_for(schema)) is None
+    assert json.dumps(value_for(schema)) == json.dumps(value_for(schema))
 
 
 def test_optional_members_and_items_are_generated() -> None:
     schema = {"type": "array", "items": CITY}
-    assert made(schema) == [
+    assert value_for(schema) == [
         {"city": "lake", "days": 1},
         {"city": "gate", "days": 2},
         {"city": "lake", "days": 3},
@@ -115,7 +115,7 @@ def test_optional_members_and_items_are_generated() -> None:
     ],
 )
 def test_a_value_is_finite_whatever_its_schema(schema: dict[str, Any]) -> None:
-    assert len(json.dumps(made(schema))) < 200_000
+    assert len(json.dumps(value_for(schema))) < 200_000
 
 
 # --- JSON answers
@@ -123,12 +123,12 @@ def test_a_value_is_finite_whatever_its_schema(schema: dict[str, Any]) -> None:
 
 async def test_a_json_answer_follows_its_schema_token_by_token() -> None:
     schema = {"type": "object", "properties": {"cities": {"type": "array", "items": CITY}}, "required": ["cities"]}
-    came = await answer(ask("demo", response_format=by_schema(schema)))
-    value = json.loads(text_in(came))
+    deltas = await answer(ask("demo", response_format=by_schema(schema)))
+    value = json.loads(text_in(deltas))
     assert violation(schema, value) is None
     assert len(value["cities"]) > 1
-    assert ending(came).reason == "stop"
-    assert len(came) > 20
+    assert ending(deltas).reason == "stop"
+    assert len(deltas) > 20
 
 
 async def test_a_json_object_without_a_schema_is_the_story() -> None:
@@ -146,8 +146,8 @@ async def test_text_stays_the_story() -> None:
 
 
 async def test_a_tool_is_called_with_arguments_that_follow_its_parameters() -> None:
-    came = await answer(ask("demo", "Weather, please", tools=[WEATHER, NOW]))
-    *fragments, whole, finished = came
+    deltas = await answer(ask("demo", "Weather, please", tools=[WEATHER, NOW]))
+    *fragments, whole, finished = deltas
     assert isinstance(whole, events.ToolCall)
     assert (whole.name, whole.complete, whole.n) == ("get_weather", True, 0)
     assert json.loads(whole.arguments) == {"city": "lake", "days": 1}
@@ -166,33 +166,33 @@ async def test_a_tool_is_called_with_arguments_that_follow_its_parameters() -> N
     ],
 )
 async def test_the_choice_of_a_tool_is_followed(choice: object, called: list[str]) -> None:
-    came = await answer(ask("demo", tools=[WEATHER, NOW], tool_choice=choice))
-    assert [delta.name for delta in came if isinstance(delta, events.ToolCall)] == called
-    assert text_in(came) == ("" if called else STORY)
+    deltas = await answer(ask("demo", tools=[WEATHER, NOW], tool_choice=choice))
+    assert [delta.name for delta in deltas if isinstance(delta, events.ToolCall)] == called
+    assert text_in(deltas) == ("" if called else STORY)
 
 
 async def test_a_call_can_be_answered_and_the_next_call_has_a_new_id() -> None:
     messages: list[dict[str, Any]] = [{"role": "user", "content": "Weather?"}]
     ids = set()
     for _ in range(2):
-        came = await answer(ChatRequest.model_validate({"model": "demo", "tools": [WEATHER], "messages": messages}))
-        (call,) = [delta for delta in came if isinstance(delta, events.ToolCall)]
+        deltas = await answer(ChatRequest.model_validate({"model": "demo", "tools": [WEATHER], "messages": messages}))
+        (call,) = [delta for delta in deltas if isinstance(delta, events.ToolCall)]
         ids.add(call.id)
         function = {"name": call.name, "arguments": call.arguments}
         messages += [
             {"role": "assistant", "tool_calls": [{"id": call.id, "type": "function", "function": function}]},
             {"role": "tool", "tool_call_id": call.id, "content": "sun"},
         ]
-        told = await answer(ChatRequest.model_validate({"model": "demo", "tools": [WEATHER], "messages": messages}))
-        assert text_in(told) == STORY
+        second = await answer(ChatRequest.model_validate({"model": "demo", "tools": [WEATHER], "messages": messages}))
+        assert text_in(second) == STORY
         messages += [{"role": "assistant", "content": "Sun."}, {"role": "user", "content": "And tomorrow?"}]
     assert len(ids) == 2
 
 
 async def test_a_call_that_the_limit_cuts_off_stays_incomplete() -> None:
-    came = await answer(ask("demo", tools=[WEATHER], max_tokens=3))
-    assert [type(delta) for delta in came] == [*[ToolCallDelta] * 3, Finished]
-    assert ending(came).reason == "length"
+    deltas = await answer(ask("demo", tools=[WEATHER], max_tokens=3))
+    assert [type(delta) for delta in deltas] == [*[ToolCallDelta] * 3, Finished]
+    assert ending(deltas).reason == "length"
 
 
 # --- reasoning
@@ -200,13 +200,13 @@ async def test_a_call_that_the_limit_cuts_off_stays_incomplete() -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"tools": [NOW]}, {"response_format": {"type": "json_object"}}])
 async def test_a_prompt_that_asks_to_think_gets_reasoning_first(fields: dict[str, Any]) -> None:
-    came = await answer(ask("demo", "Think before you speak", **fields))
-    kinds = [kind for kind, _ in itertools.groupby(came, type)]
+    deltas = await answer(ask("demo", "Think before you speak", **fields))
+    kinds = [kind for kind, _ in itertools.groupby(deltas, type)]
     assert kinds[0] is ReasoningDelta
     assert ReasoningDelta not in kinds[1:]
-    assert "".join(delta.text for delta in came if isinstance(delta, ReasoningDelta)) == THOUGHT
+    assert "".join(delta.text for delta in deltas if isinstance(delta, ReasoningDelta)) == THOUGHT
     without = await answer(ask("demo", "Do not", **fields))
-    assert [d for d in came if not isinstance(d, ReasoningDelta)][:-1] == without[:-1]
+    assert [d for d in deltas if not isinstance(d, ReasoningDelta)][:-1] == without[:-1]
 
 
 def demo(fake: FakeProvider, tokens_per_s: float = 1e6) -> DemoProvider:

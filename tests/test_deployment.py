@@ -139,8 +139,8 @@ async def test_the_commands_of_compose_start_a_working_system(tmp_path: Path) ->
         await running.ask(health, {})
 
         environment = with_addresses(services["gateway-1"], redis).environment
-        told = await running.ask(["headrace", "keys", "create", "somebody"], environment)
-        key = next(word for word in told.split() if word.startswith("hr-"))
+        output = await running.ask(["headrace", "keys", "create", "somebody"], environment)
+        key = next(word for word in output.split() if word.startswith("hr-"))
         client = httpx2.AsyncClient(trust_env=False, verify=nginx.tls)
         assert await answer_of(nginx.url, {"Authorization": f"Bearer {key}"}, client)
         await running.stop()
@@ -168,8 +168,8 @@ def test_prometheus_scrapes_every_process_of_compose() -> None:
     assert set(targets) == set(services) - {"nginx", "redis"}
     for name, port in targets.items():
         _, kind, *options = services[name].command
-        said = services[name].environment
-        of_worker = ["--host", said.get("HEADRACE_HOST"), "--port", said.get("HEADRACE_METRICS_PORT")]
+        environment = services[name].environment
+        of_worker = ["--host", environment.get("HEADRACE_HOST"), "--port", environment.get("HEADRACE_METRICS_PORT")]
         assert (options if kind == "gateway" else of_worker) == ["--host", "0.0.0.0", "--port", port], name
 
 
@@ -179,8 +179,8 @@ def test_the_addresses_in_compose_match_nginx_and_the_gateways() -> None:
         name: one["networks"]["front"]["ipv4_address"] for name, one in services.items() if "front" in one["networks"]
     }
     gateways = (REPOSITORY / "deploy" / "compose" / "gateways.conf").read_text()
-    asked = re.findall(r"^server ([\d.]+):8000 ", gateways, re.MULTILINE)
-    assert asked == [front["gateway-1"], front["gateway-2"]]
+    addresses = re.findall(r"^server ([\d.]+):8000 ", gateways, re.MULTILINE)
+    assert addresses == [front["gateway-1"], front["gateway-2"]]
     for name in ("gateway-1", "gateway-2"):
         assert services[name]["environment"]["HEADRACE_TRUSTED_PROXIES"] == front["nginx"]
     mounted = {volume.split(":")[-2] for volume in services["nginx"]["volumes"]}
@@ -214,8 +214,8 @@ async def test_the_commands_of_the_manifests_start_a_working_system(tmp_path: Pa
         program, _ = container["lifecycle"]["preStop"]["exec"]["command"]
         await running.ask([program, "0"], {})
 
-        told = await running.ask(["headrace", "keys", "create", "somebody"], gateway.environment)
-        headers = {"X-Api-Key": next(word for word in told.split() if word.startswith("hr-"))}
+        output = await running.ask(["headrace", "keys", "create", "somebody"], gateway.environment)
+        headers = {"X-Api-Key": next(word for word in output.split() if word.startswith("hr-"))}
         assert await answer_of(f"http://127.0.0.1:{port}", headers)
         await running.stop()
     finally:

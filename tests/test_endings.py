@@ -93,7 +93,7 @@ ROWS: dict[str, Row] = {
 }
 
 
-def told(frames: list[Frame]) -> str:
+def ending_of(frames: list[Frame]) -> str:
     done = frames[-1].data
     if done["finish_reason"] != "error":
         return f"{done['finish_reason']}, {done['reason']}" if done["reason"] else str(done["finish_reason"])
@@ -108,7 +108,7 @@ async def test_each_ending_of_a_provider_is_reported_as_documented(impatient: Sy
     impatient.fake.play(model, row.answer)
     async with await impatient.stream(model, "my secret prompt", provider=name, **dict(row.body)) as connection:
         frames = await connection.rest()
-    assert told(frames) == row.ends
+    assert ending_of(frames) == row.ends
     refused = "".join(frame.data["text"] for frame in frames if frame.event == "refusal")
     assert text_of(frames) + refused == (row.text or "".join(row.answer.refusal))
     assert sum(call.model == model for call in impatient.fake.calls) == row.tries
@@ -194,20 +194,20 @@ async def test_a_providers_bytes_may_be_split_anywhere(fake: FakeProvider, make:
         assert summary(await collect(provider, ask("m"))) == whole
 
 
-def summary(came: list[Delta | Finished]) -> list[tuple[str, object]]:
+def summary(deltas: list[Delta | Finished]) -> list[tuple[str, object]]:
     """Return everything except ids, which are generated if a provider has none."""
-    told: list[tuple[str, object]] = []
-    for what in came:
-        match what:
+    parts: list[tuple[str, object]] = []
+    for delta in deltas:
+        match delta:
             case ToolCallDelta():
-                told.append(("fragment", (what.index, what.name, what.text)))
+                parts.append(("fragment", (delta.index, delta.name, delta.text)))
             case events.ToolCall():
-                told.append(("call", (what.index, what.name, what.arguments)))
+                parts.append(("call", (delta.index, delta.name, delta.arguments)))
             case Finished() | events.Json():
-                told.append(("end", what))
+                parts.append(("end", delta))
             case _:
-                told.append((type(what).__name__, what.text))
-    return told
+                parts.append((type(delta).__name__, delta.text))
+    return parts
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ async def start(script: Path, system: System, folder: Path) -> Process:
     )
 
 
-def said(printed: bytes, script: Path) -> str:
+def text_of(printed: bytes, script: Path) -> str:
     """Return the text as its reader sees it: the shell script prints the events' data."""
     text = printed.decode()
     if script.suffix != ".sh":
@@ -56,7 +56,7 @@ async def test_a_killed_example_resumes_and_prints_everything_once(
     first = await start(script, system, tmp_path)
     assert first.stdout is not None
     printed = b""
-    while said(printed, script) != "".join(BEFORE):
+    while text_of(printed, script) != "".join(BEFORE):
         piece = await first.stdout.read(1000)
         assert piece, printed
         printed += piece
@@ -67,7 +67,7 @@ async def test_a_killed_example_resumes_and_prints_everything_once(
     gate.set()
     rest, _ = await second.communicate()
     assert second.returncode == 0
-    assert joined(said(printed, script), said(rest, script).rstrip("\n")) == "".join((*BEFORE, *AFTER))
+    assert joined(text_of(printed, script), text_of(rest, script).rstrip("\n")) == "".join((*BEFORE, *AFTER))
     assert len([call for call in system.fake.calls if call.model == f"example-{script.name}"]) == 1
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".new"]
 

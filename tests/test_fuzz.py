@@ -374,17 +374,17 @@ JSON_TEXT = b'Sure: {"a": ["x", 1, null, {"b": 1.5e3}], "c": "\\ud83e\\udd4a", "
 @given(anything(JSON_TEXT).map(lambda b: b.decode("latin-1")) | TEXT, CUTS, st.integers(1, 4))
 def test_any_text_as_a_json_answer_is_parsed_or_a_schema_violation(text: str, cuts: list[int], depth: int) -> None:
     answer = JsonAnswer(SCHEMA, depth=depth)
-    told: list[Event] = []
+    values: list[Event] = []
     at = 0
     for cut in [*sorted(cut % (len(text) + 1) for cut in cuts), len(text)]:
-        told += answer.take([TextDelta(text[at:cut])])
+        values += answer.take([TextDelta(text[at:cut])])
         at = cut
     try:
-        told.append(answer.finish())
+        values.append(answer.finish())
     except GenerationError as error:
         assert error.code == "schema_violation"  # noqa: PT017
         assert len(error.message) < 300  # noqa: PT017
-    for event in told:  # every event can be stored and read again
+    for event in values:  # every event can be stored and read again
         assert isinstance(events.decode(events.encode(event)), Json)
 
 
@@ -429,9 +429,9 @@ def test_events_do_not_depend_on_how_the_stream_is_split(body: bytes, cuts: list
     whole, in_reads = SseDecoder("0-0"), SseDecoder("0-0")
     at_once = list(whole.feed(body))
     at = 0
-    came: list[ServerSentEvent] = []
+    events_read: list[ServerSentEvent] = []
     for cut in [*sorted(cut % (len(body) + 1) for cut in cuts), len(body)]:
-        came += in_reads.feed(body[at:cut])
+        events_read += in_reads.feed(body[at:cut])
         at = cut
-    assert came == at_once
+    assert events_read == at_once
     assert in_reads.retry_ms == whole.retry_ms

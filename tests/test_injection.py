@@ -48,7 +48,7 @@ ALL = "".join(PAYLOADS)
 LINE = re.compile(rb'|: ping|retry: [0-9]+|id: [0-9]+-[0-9]+|event: [a-z_]+|data: \{"[^\x00-\x1f]*\}')
 
 
-async def heard(connection: SseConnection) -> list[Frame]:
+async def checked_frames(connection: SseConnection) -> list[Frame]:
     """Return all frames. No byte of the body may be taken for anything else, by another decoder either."""
     frames = await connection.rest()
     raw = bytes(connection.raw)
@@ -69,16 +69,16 @@ async def replayed(system: System, stream_id: str, frames: list[Frame]) -> None:
     stored = [frame for frame in frames if frame.id is not None]
     for after in (None, stored[len(stored) // 2 - 1].at):
         async with await system.read(stream_id, after, gateway=1) as connection:
-            again = await heard(connection)
-        told = stored if after is None else stored[len(stored) // 2 :]
-        assert [(f.id, f.event, f.data) for f in again] == [(f.id, f.event, f.data) for f in told]
+            again = await checked_frames(connection)
+        expected = stored if after is None else stored[len(stored) // 2 :]
+        assert [(f.id, f.event, f.data) for f in again] == [(f.id, f.event, f.data) for f in expected]
 
 
 @network
 async def test_tokens_stay_data(system: System, name: str) -> None:
     system.fake.play(f"say-{name}", Answer(deltas=PAYLOADS, delay_s=0.001))
     async with await system.stream(f"say-{name}", provider=name) as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     assert text_of(frames) == ALL
     await replayed(system, connection.stream_id, frames)
     assert (await system.status(connection.stream_id))["text"] == ALL
@@ -90,7 +90,7 @@ async def test_a_single_token_stays_data(system: System, payload: str) -> None:
     model = f"alone-{PAYLOADS.index(payload)}"
     system.fake.play(model, Answer(deltas=[payload]))
     async with await system.stream(model) as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     assert [f.data["token"] for f in frames if f.event == "token"] == [payload]
 
 
@@ -98,7 +98,7 @@ async def test_a_single_token_stays_data(system: System, payload: str) -> None:
 async def test_reasoning_stays_data(system: System, name: str) -> None:
     system.fake.play(f"think-{name}", Answer(reasoning=PAYLOADS, deltas=["so"]))
     async with await system.stream(f"think-{name}", provider=name) as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     assert joined(frames, "reasoning", "text") == ALL
     await replayed(system, connection.stream_id, frames)
     assert (await system.status(connection.stream_id))["reasoning"] == ALL
@@ -107,7 +107,7 @@ async def test_reasoning_stays_data(system: System, name: str) -> None:
 async def test_a_refusal_stays_data(system: System) -> None:
     system.fake.play("refuse-it", Answer(deltas=(), refusal=PAYLOADS))
     async with await system.stream("refuse-it") as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     assert joined(frames, "refusal", "text") == ALL
     await replayed(system, connection.stream_id, frames)
     assert (await system.status(connection.stream_id))["refusal"] == ALL
@@ -121,15 +121,15 @@ async def test_tool_calls_stay_data(system: System, name: str) -> None:
     ]
     system.fake.play(f"call-{name}", Answer(deltas=(), tools=calls))
     async with await system.stream(f"call-{name}", provider=name) as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     whole = [frame.data for frame in frames if frame.event == "tool_call" and frame.data["complete"]]
     assert [call["name"] for call in whole] == [call.name for call in calls]
     assert [json.loads(call["arguments"]) for call in whole] == [{payload: payload} for payload in PAYLOADS]
     if name != "ollama":  # Ollama's calls have no id
         assert [call["id"] for call in whole] == [call.id for call in calls]
     await replayed(system, connection.stream_id, frames)
-    told: Any = (await system.status(connection.stream_id))["tool_calls"]
-    assert [call["function"]["name"] for call in told] == [call.name for call in calls]
+    stored_calls: Any = (await system.status(connection.stream_id))["tool_calls"]
+    assert [call["function"]["name"] for call in stored_calls] == [call.name for call in calls]
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
@@ -139,10 +139,10 @@ async def test_json_stays_data(system: System, ascii_only: bool) -> None:
     model = f"json-{ascii_only}"
     system.fake.play(model, Answer(deltas=[text[at : at + 7] for at in range(0, len(text), 7)]))
     async with await system.stream(model, response_format={"type": "json_object"}) as connection:
-        frames = await heard(connection)
-    told = [(frame.data["path"], frame.data["value"]) for frame in frames if frame.event == "json"]
-    assert [(path, inner) for path, inner in told if len(path) == 1] == [([key], value[key]) for key in PAYLOADS]
-    assert told[-1] == ([], value)
+        frames = await checked_frames(connection)
+    values = [(frame.data["path"], frame.data["value"]) for frame in frames if frame.event == "json"]
+    assert [(path, inner) for path, inner in values if len(path) == 1] == [([key], value[key]) for key in PAYLOADS]
+    assert values[-1] == ([], value)
     await replayed(system, connection.stream_id, frames)
     assert (await system.status(connection.stream_id))["json"] == value
 
@@ -152,7 +152,7 @@ async def test_json_stays_data(system: System, ascii_only: bool) -> None:
 async def test_an_error_and_the_name_of_a_model_stay_data(system: System, name: str, payload: str) -> None:
     model = f"no such{payload}"
     async with await system.stream(model, provider=name) as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     assert [frame.event for frame in frames[-2:]] == ["error", "done"]
     assert frames[-2].data["code"] == "provider_model_not_found"
     assert repr(model) in frames[-2].data["message"]
@@ -162,7 +162,7 @@ async def test_an_error_and_the_name_of_a_model_stay_data(system: System, name: 
 async def test_a_providers_error_type_is_not_passed_on(system: System) -> None:
     system.fake.play("fail", Answer(deltas=["x"], end="error_in_band", error_type=ALL))
     async with await system.stream("fail") as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     assert [frame.event for frame in frames[-2:]] == ["error", "done"]
     assert not any(payload in frames[-2].data["message"] for payload in PAYLOADS)
 
@@ -170,7 +170,7 @@ async def test_a_providers_error_type_is_not_passed_on(system: System) -> None:
 async def test_an_unknown_finish_reason_is_not_passed_on(system: System) -> None:
     system.fake.play("end", Answer(deltas=["x"], finish_reason=ALL))
     async with await system.stream("end") as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     assert frames[-1].data["finish_reason"] == "stop"
 
 
@@ -178,7 +178,7 @@ async def test_the_model_in_start_stays_data(system: System) -> None:
     model = f"good{ALL[:120]}"
     system.fake.play(model, Answer(deltas=["x"]))
     async with await system.stream(model) as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     assert [frame.data["model"] for frame in frames if frame.event == "start"] == [model]
     await replayed(system, connection.stream_id, frames)
 
@@ -188,14 +188,14 @@ async def test_metadata_stays_data(system: System) -> None:
     other = {f"{payload}k": payload for payload in PAYLOADS[16:]}
     for sent in (metadata, other):
         async with await system.stream("echo", "one two", metadata=sent) as connection:
-            await heard(connection)
+            await checked_frames(connection)
         assert (await system.status(connection.stream_id))["metadata"] == sent
 
 
 async def test_an_echoed_prompt_stays_data(system: System) -> None:
     prompt = f"a {ALL} b"
     async with await system.stream("echo", prompt) as connection:
-        frames = await heard(connection)
+        frames = await checked_frames(connection)
     assert text_of(frames) == prompt
 
 

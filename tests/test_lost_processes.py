@@ -27,7 +27,7 @@ async def holder(system: System, stream_id: str) -> Process:
     return next(worker for worker in system.workers if f'"worker":"{name}"' in worker.log.read_text())
 
 
-async def redis_says(system: System, stream_id: str) -> dict[bytes, bytes]:
+async def stored_in_redis(system: System, stream_id: str) -> dict[bytes, bytes]:
     """Return everything that Redis keeps of a stream."""
     async with system.broker.client() as client:
         keys = sorted([key async for key in client.scan_iter(match=f"*{stream_id}*")])
@@ -52,7 +52,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(start_system: StartSy
     last_start = max(i for i, frame in enumerate(frames) if frame.event == "start")
     assert text_of(frames[last_start:]) == text_of_call(2)
     assert [f.event for f in frames].count("done") == 1
-    before = await redis_says(system, connection.stream_id)
+    before = await stored_in_redis(system, connection.stream_id)
 
     zombie.signal(signal.SIGCONT)
     await first_call.wait_closed()
@@ -61,7 +61,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(start_system: StartSy
         return "stream lost" in zombie.log.read_text()
 
     await system.eventually(woken)
-    assert await redis_says(system, connection.stream_id) == before
+    assert await stored_in_redis(system, connection.stream_id) == before
     assert (await system.status(connection.stream_id))["text"] == text_of_call(2)
 
 

@@ -110,11 +110,11 @@ async def _worker_of(system: System, worker_id: str) -> int:
 
 
 async def test_any_gateway_exports_the_metrics_of_all_processes_in_the_folder(busy: System) -> None:
-    async def told() -> Metrics | None:
+    async def complete() -> Metrics | None:
         metrics = await metrics_of(busy, gateway=1)
         return metrics if metrics.value("headrace_worker_slots") == 8 else None
 
-    metrics = await busy.eventually(told)  # the slots of the worker that was killed are gone
+    metrics = await busy.eventually(complete)  # the slots of the worker that was killed are gone
     known: dict[str, str] = {"gen_ai_provider_name": "openai", "gen_ai_request_model": "known"}
     assert metrics.value("gen_ai_server_request_duration_seconds_count", error_type="", **known) >= ANSWERS
     assert metrics.value("gen_ai_server_time_to_first_token_seconds_count", **known) >= ANSWERS
@@ -230,15 +230,15 @@ async def test_headrace_top_shows_the_processes(busy: System) -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said, _ = await process.communicate()
-        return process.returncode, said.decode()
+        output, _ = await process.communicate()
+        return process.returncode, output.decode()
 
-    code, said = await top("--url", busy.url)
+    code, output = await top("--url", busy.url)
     assert code == 0
     seen = (await busy.http.get(f"{busy.url}/ops/overview")).json()
     for process in (*seen["workers"], *seen["gateways"]):
-        assert process["id"] in said
-    assert re.search(r"slots in use +\d+/\d+ ", said)
-    assert re.search(r"Redis +\d+ MB", said)
-    code, said = await top("--url", "http://127.0.0.1:1")
-    assert (code, "no response" in said) == (1, True)
+        assert process["id"] in output
+    assert re.search(r"slots in use +\d+/\d+ ", output)
+    assert re.search(r"Redis +\d+ MB", output)
+    code, output = await top("--url", "http://127.0.0.1:1")
+    assert (code, "no response" in output) == (1, True)

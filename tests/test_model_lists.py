@@ -44,11 +44,11 @@ async def test_any_model_is_accepted_if_the_provider_lists_none(
 
 async def test_listing_models_can_be_cancelled(fake: FakeProvider, make: Make) -> None:
     fake.list_gate = asyncio.Event()
-    asking = asyncio.create_task(make("openai").list_models())
+    listing = asyncio.create_task(make("openai").list_models())
     await asyncio.sleep(0.05)
-    asking.cancel()
+    listing.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await listing
 
 
 async def test_the_providers_are_those_in_the_environment(

@@ -335,9 +335,9 @@ async def test_an_event_source_survives_an_outage_of_all_gateways(behind: System
         gateway.stop()
     await tab.until_all(lambda reader: reader.breaks >= 2)  # it has reconnected at least once, without success
 
-    told = await curl(nginx, "/chat/stream/0123")
-    assert (told.status, told.code, told.headers["retry-after"]) == (503, "no_gateway", ["2"])
-    assert told.headers["cache-control"] == ["no-store"]
+    response = await curl(nginx, "/chat/stream/0123")
+    assert (response.status, response.code, response.headers["retry-after"]) == (503, "no_gateway", ["2"])
+    assert response.headers["cache-control"] == ["no-store"]
 
     for gateway in behind.gateways:
         gateway.start()
@@ -355,7 +355,7 @@ async def test_an_event_source_survives_an_outage_of_all_gateways(behind: System
 class FailingGateway:
     """Reads a request, then closes without a response, or answers 503."""
 
-    says: bytes
+    answer: bytes
     requests: list[bytes] = field(default_factory=list)
 
     @asynccontextmanager
@@ -367,7 +367,7 @@ class FailingGateway:
         head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         self.requests.append(head + await reader.readexactly(int(length[1]) if length else 0))
-        writer.write(self.says)
+        writer.write(self.answer)
         writer.close()
 
 
@@ -384,13 +384,13 @@ async def test_a_post_is_retried_only_with_an_idempotency_key(behind: System, fa
     async with failing.listening() as port, in_front_of(f"server 127.0.0.1:{port} max_fails=0;", good) as nginx:
         calls = len(behind.fake.calls)
         forged = ("-H", "X-Forwarded-For: 6.6.6.6", "-H", "X-Forwarded-Proto: http", "-H", "Upgrade: h2c")
-        told = await curl(nginx, "/chat", "--http1.1", *forged, *chat("echo"))
-        assert told.status == 503
+        response = await curl(nginx, "/chat", "--http1.1", *forged, *chat("echo"))
+        assert response.status == 503
         if failure == "says 503":
-            assert told.body == "no"
-            assert (told.headers["retry-after"], told.headers["cache-control"]) == (["7"], ["private"])
+            assert response.body == "no"
+            assert (response.headers["retry-after"], response.headers["cache-control"]) == (["7"], ["private"])
         else:
-            assert (told.code, told.headers["retry-after"]) == ("no_gateway", ["2"])
+            assert (response.code, response.headers["retry-after"]) == ("no_gateway", ["2"])
         assert len(failing.requests) == 1
         assert b"secret-prompt" in failing.requests[0]
         head = failing.requests[0].partition(b"\r\n\r\n")[0].lower()
@@ -429,8 +429,8 @@ async def test_only_an_event_source_is_disconnected_without_a_status(behind: Sys
             event_source = ("-H", "Accept: text/event-stream")
             broken = await curl(nginx, "/chat/stream/0123?ticket=x", version, *event_source)
             assert (broken.exit_code, broken.status) == (exit_code, 0)
-            told = await curl(nginx, "/chat/stream/0123?ticket=x", version)
-            assert (told.exit_code, told.status) == (0, 503)
+            response = await curl(nginx, "/chat/stream/0123?ticket=x", version)
+            assert (response.exit_code, response.status) == (0, 503)
 
 
 # --- limits and headers
@@ -446,18 +446,18 @@ async def test_limits_and_their_errors_are_those_of_the_gateway(behind: System, 
             (b" " * (most + 1), 413, "body_too_large"),
         ):
             for declared in ((), ("-H", "Transfer-Encoding: chunked")) if version == "--http1.1" else ((),):
-                told = await curl(nginx, "/chat", version, *declared, "--data-binary", "@-", stdin=body)
-                assert (told.status, told.code) == (status, code), (version, declared)
+                response = await curl(nginx, "/chat", version, *declared, "--data-binary", "@-", stdin=body)
+                assert (response.status, response.code) == (status, code), (version, declared)
         for fields, status in (
             (("-H", FIELD[:30_000]), 200),
             ([option for i in range(40) for option in ("-H", f"X-{i}: {'a' * 1000}")], 431),
             ([option for i in range(101) for option in ("-H", f"X-{i}: a")], 431),
         ):
-            told = await curl(nginx, "/v1/models", version, *fields)
-            assert told.status == status, version
-            assert status == 200 or told.code == "headers_too_large"
-    told = await curl(nginx, "/v1/models", "--http1.1", "-H", FIELD)
-    assert (told.status, told.code) == (431, "headers_too_large")
+            response = await curl(nginx, "/v1/models", version, *fields)
+            assert response.status == status, version
+            assert status == 200 or response.code == "headers_too_large"
+    response = await curl(nginx, "/v1/models", "--http1.1", "-H", FIELD)
+    assert (response.status, response.code) == (431, "headers_too_large")
 
 
 def test_sizes_and_timeouts_match_those_of_the_gateway() -> None:
@@ -465,17 +465,17 @@ def test_sizes_and_timeouts_match_those_of_the_gateway() -> None:
     config = (CONFIG / "headrace.conf").read_text()
     settings = Settings(_env_file=None)
 
-    def said(name: str) -> str:
+    def value(name: str) -> str:
         found: list[str] = re.findall(rf"^ {{4}}{name} ([^;]+);", config, re.MULTILINE)
         assert len(found) == 1, name
         return found[0]
 
     def seconds(name: str) -> float:
-        return float(said(name).removesuffix("s"))
+        return float(value(name).removesuffix("s"))
 
-    assert said("client_max_body_size") == said("client_body_buffer_size") == "1m"
+    assert value("client_max_body_size") == value("client_body_buffer_size") == "1m"
     assert settings.max_body_bytes == 1024 * 1024
-    count, kibibytes = said("large_client_header_buffers").removesuffix("k").split()
+    count, kibibytes = value("large_client_header_buffers").removesuffix("k").split()
     assert int(kibibytes) * 1024 >= MOST_HEAD_BYTES
     assert int(count) > 1
     assert seconds("proxy_read_timeout") >= 3 * settings.heartbeat_s
@@ -487,43 +487,43 @@ async def test_security_headers_appear_once(behind: System, nginx: Nginx) -> Non
     stream_id = (await curl(nginx, "/chat", *chat("echo"))).headers["x-stream-id"][0]
     paths = {"/": 200, "/v1/models": 200, f"/chat/stream/{stream_id}": 200, "/nowhere": 404, "/metrics": 404}
     for path, status in paths.items():
-        told = await curl(nginx, path)
-        assert told.status == status
-        assert told.headers["x-content-type-options"] == ["nosniff"], path
-        assert told.headers["cache-control"] == (["no-cache"] if path == "/" else ["no-store"]), path
-        assert told.headers["strict-transport-security"] == ["max-age=31536000"], path
-        assert told.headers["server"] == ["nginx"], path
-        assert "content-encoding" not in told.headers, path
+        response = await curl(nginx, path)
+        assert response.status == status
+        assert response.headers["x-content-type-options"] == ["nosniff"], path
+        assert response.headers["cache-control"] == (["no-cache"] if path == "/" else ["no-store"]), path
+        assert response.headers["strict-transport-security"] == ["max-age=31536000"], path
+        assert response.headers["server"] == ["nginx"], path
+        assert "content-encoding" not in response.headers, path
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/readyz", "/healthz", "//metrics", "/%6detrics", "/page/../metrics"])
 async def test_internal_paths_are_not_served(nginx: Nginx, path: str) -> None:
-    told = await curl(nginx, path, "--path-as-is")
-    assert (told.status, told.code) == (404, "not_found")
+    response = await curl(nginx, path, "--path-as-is")
+    assert (response.status, response.code) == (404, "not_found")
 
 
 @pytest.mark.parametrize("own", ["my-own.id", "", 'not one"', "x" * 65])
 async def test_the_log_lines_of_nginx_and_gateway_share_a_request_id(behind: System, nginx: Nginx, own: str) -> None:
     """The id is the caller's own if it is a plain word."""
-    asked = await curl(nginx, "/v1/models", *(("-H", f"X-Request-Id: {own}") if own else ()))
-    (request_id,) = asked.headers["x-request-id"]
+    response = await curl(nginx, "/v1/models", *(("-H", f"X-Request-Id: {own}") if own else ()))
+    (request_id,) = response.headers["x-request-id"]
     assert (request_id == own) == (own == "my-own.id")
 
-    async def is_told() -> bool:
+    async def is_logged() -> bool:
         logs = [gateway.log.read_text() for gateway in behind.gateways]
-        told = [line for log in logs for line in log.splitlines() if f'"request_id":"{request_id}"' in line]
+        of_gateways = [line for log in logs for line in log.splitlines() if f'"request_id":"{request_id}"' in line]
         of_nginx = [line for line in nginx.logged() if line["request_id"] == request_id]
-        return len(told) == len(of_nginx) == 1
+        return len(of_gateways) == len(of_nginx) == 1
 
-    await behind.eventually(is_told)
+    await behind.eventually(is_logged)
 
 
 async def test_nothing_is_served_without_tls(nginx: Nginx) -> None:
     page = await curl(nginx, f"http://localhost:{nginx.clear_port}/")
     assert (page.status, page.headers["location"]) == (308, ["https://chat.example.com/"])
     for options in ((), ("-X", "POST")):
-        told = await curl(nginx, f"http://localhost:{nginx.clear_port}/chat?ticket=x", *options)
-        assert (told.status, told.code) == (403, "https_only")
+        response = await curl(nginx, f"http://localhost:{nginx.clear_port}/chat?ticket=x", *options)
+        assert (response.status, response.code) == (403, "https_only")
 
 
 LAST = b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -542,8 +542,8 @@ async def test_an_ambiguous_request_is_read_in_one_way(behind: System, nginx: Ng
             await connection.send((request + SMUGGLED).replace(b"/healthz", b"/v1/models") + LAST)
             return await connection.rest()
 
-    came = await asyncio.gather(*map(answers_to, AMBIGUOUS.values()))
-    for name, answers in zip(AMBIGUOUS, came, strict=True):
+    received = await asyncio.gather(*map(answers_to, AMBIGUOUS.values()))
+    for name, answers in zip(AMBIGUOUS, received, strict=True):
         assert answers.count(b"HTTP/1.1 ") in ({0} if name == "HTTP/0.9" else {1, 3}), name
-    refused = {name for name, answers in zip(AMBIGUOUS, came, strict=True) if REFUSED.search(answers)}
+    refused = {name for name, answers in zip(AMBIGUOUS, received, strict=True) if REFUSED.search(answers)}
     assert refused == {"HTTP/0.9", "a target of other bytes"}

@@ -83,8 +83,8 @@ async def test_parallel_tool_calls_and_their_results_round_trip(
         ("two", '{"y":"é"}'),
     ]
     results = [{"role": "tool", "tool_call_id": call.id, "content": "ok"} for call in calls]
-    said = choice.message.model_dump()
-    again: list[Any] = [*USER, said, *results]
+    message = choice.message.model_dump()
+    again: list[Any] = [*USER, message, *results]
     answer = await client.chat.completions.create(model=f"{provider}/tools", messages=again, tools=tools)
     assert answer.choices[0].message.content == "done"
 
@@ -125,10 +125,10 @@ async def test_a_parsed_message_may_be_sent_back_unchanged(system: System, clien
         name: str
 
     system.fake.play("again", Answer(deltas=('{"name": "x"}',)))
-    asked: Any = {"model": "openai/again", "response_format": Named}
-    first = await client.chat.completions.parse(messages=USER, **asked)
+    request: Any = {"model": "openai/again", "response_format": Named}
+    first = await client.chat.completions.parse(messages=USER, **request)
     history: list[Any] = [*USER, first.choices[0].message, *USER]
-    second = await client.chat.completions.parse(messages=history, **asked)
+    second = await client.chat.completions.parse(messages=history, **request)
     assert second.choices[0].message.parsed == Named(name="x")
     assert calls_of(system, "again")[-1].request["messages"][1] == {"role": "assistant", "content": '{"name": "x"}'}
 
@@ -138,10 +138,10 @@ async def test_a_refusal_a_content_filter_and_a_token_limit_end_as_such(system: 
         name: str
 
     system.fake.play("refuses", Answer(deltas=(), refusal=("I will", " not")))
-    asked: Any = {"model": "openai/refuses", "messages": USER, "response_format": Named}
-    answer = await client.chat.completions.parse(**asked)
+    request: Any = {"model": "openai/refuses", "messages": USER, "response_format": Named}
+    answer = await client.chat.completions.parse(**request)
     assert (answer.choices[0].message.refusal, answer.choices[0].finish_reason) == ("I will not", "stop")
-    async with client.chat.completions.stream(**asked) as stream:
+    async with client.chat.completions.stream(**request) as stream:
         assert (await stream.get_final_completion()).choices[0].message.refusal == "I will not"
     system.fake.play("filtered", Answer(deltas=WORDS, finish_reason="content_filter"))
     assert (await chunks_of(client, "openai/filtered"))[-1].choices[0].finish_reason == "content_filter"
@@ -174,11 +174,11 @@ async def test_a_failure_before_any_output_has_its_http_status(
 async def test_an_idempotency_key_repeats_the_failure_too(system: System, client: AsyncOpenAI) -> None:
     """A retry would get the same failure, so the SDK is advised not to retry."""
     system.fake.play("keyed", Answer(status=429, retry_after="3600"), Answer(deltas=WORDS))
-    asked: Any = {"model": "openai/keyed", "messages": USER, "extra_body": {"on_worker_lost": "fail"}}
-    asked["extra_headers"] = {"Idempotency-Key": "keyed"}
+    request: Any = {"model": "openai/keyed", "messages": USER, "extra_body": {"on_worker_lost": "fail"}}
+    request["extra_headers"] = {"Idempotency-Key": "keyed"}
     for stream in (True, False):
         with pytest.raises(openai.RateLimitError) as caught:
-            await client.chat.completions.create(**asked, stream=stream)
+            await client.chat.completions.create(**request, stream=stream)
         assert caught.value.response.headers["x-should-retry"] == "false"
         assert "retry-after" not in caught.value.response.headers
 
@@ -202,7 +202,7 @@ async def test_a_failure_after_output_is_raised_in_the_stream(system: System, cl
 
 
 @pytest.mark.parametrize(
-    ("body", "param", "says"),
+    ("body", "param", "expected"),
     [
         ({"messages": USER}, "model", "field required"),
         ({"model": "m", "messages": []}, "messages", "at least 1"),
@@ -215,13 +215,13 @@ async def test_a_failure_after_output_is_raised_in_the_stream(system: System, cl
     ],
 )
 async def test_invalid_input_is_named_in_openais_error_format(
-    system: System, body: Any, param: str, says: str
+    system: System, body: Any, param: str, expected: str
 ) -> None:
     answer = await system.http.post(f"{system.url}/v1/chat/completions", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
     assert error["param"].startswith(param)
-    assert says in error["message"]
+    assert expected in error["message"]
     assert answer.headers["x-should-retry"] == "false"
 
 
@@ -353,14 +353,14 @@ async def test_a_draining_gateway_lets_streams_that_cannot_resume_finish(start_s
         seen = [await anext(aiter(stream))]
         system.gateways[0].signal(signal.SIGTERM)
 
-        async def leaves() -> bool:
+        async def is_draining() -> bool:
             try:
                 answer = await system.http.get(f"{system.url}/readyz")
             except httpx2.HTTPError:
                 return True
             return answer.status_code == 503
 
-        await system.eventually(leaves)
+        await system.eventually(is_draining)
         gate.set()
         seen += [chunk async for chunk in stream]
     assert joined(seen) == TEXT

@@ -92,9 +92,9 @@ async def test_tool_calls_reasoning_and_a_schema_round_trip(system: System, clie
     assert kinds == ["reasoning", "message", "function_call", "function_call"]
     calls = [item for item in final.output if item.type == "function_call"]
     assert [(c.name, c.arguments.replace(" ", "")) for c in calls] == [("one", '{"x":1}'), ("two", '{"y":"é"}')]
-    said: list[Any] = [item.model_dump(exclude={"parsed_arguments"}) for item in final.output]
+    items: list[Any] = [item.model_dump(exclude={"parsed_arguments"}) for item in final.output]
     results = [{"type": "function_call_output", "call_id": call.call_id, "output": "ok"} for call in calls]
-    history: list[Any] = [{"role": "user", "content": "hi"}, *said, *results]
+    history: list[Any] = [{"role": "user", "content": "hi"}, *items, *results]
     again = await client.responses.create(model=f"{provider}/r-tools", input=history, tools=tools)
     assert again.output_text == "done"
 
@@ -205,10 +205,10 @@ async def test_the_sdk_retries_a_retryable_failure_by_itself(system: System, cli
 
 async def test_a_response_deleted_while_its_client_waits_is_gone(system: System, client: Any) -> None:
     system.fake.play("r-deleted", Answer(deltas=WORDS, gate=asyncio.Event(), gate_after=2))
-    asked: dict[str, Any] = {"model": "openai/r-deleted", "input": "hi", "extra_body": {"on_worker_lost": "fail"}}
-    asked["extra_headers"] = {"Idempotency-Key": "r-deleted"}
-    waiting = asyncio.create_task(client.responses.create(**asked))
-    streamed = await client.responses.create(**asked, stream=True)  # attaches to the same stream, to get its id
+    request: dict[str, Any] = {"model": "openai/r-deleted", "input": "hi", "extra_body": {"on_worker_lost": "fail"}}
+    request["extra_headers"] = {"Idempotency-Key": "r-deleted"}
+    waiting = asyncio.create_task(client.responses.create(**request))
+    streamed = await client.responses.create(**request, stream=True)  # attaches to the same stream, to get its id
     await client.responses.delete((await anext(aiter(streamed))).response.id)
     with pytest.raises(openai.APIStatusError) as gone:
         await waiting
@@ -216,7 +216,7 @@ async def test_a_response_deleted_while_its_client_waits_is_gone(system: System,
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "expected"),
     [
         ({"input": 5}, "input: must be a string or a list"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.id: no such item"),
@@ -227,11 +227,11 @@ async def test_a_response_deleted_while_its_client_waits_is_gone(system: System,
     ],
 )
 async def test_invalid_input_is_named_in_openais_error_format(
-    system: System, body: dict[str, Any], says: str
+    system: System, body: dict[str, Any], expected: str
 ) -> None:
     answer = await system.http.post(f"{system.url}/v1/responses", json={"model": "demo/demo"} | body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
-    assert says in answer.json()["error"]["message"]
+    assert expected in answer.json()["error"]["message"]
 
 
 async def test_a_stream_resumes_elsewhere_after_its_gateway_is_killed_or_drains(start_system: StartSystem) -> None:
@@ -299,10 +299,10 @@ async def test_a_response_continues_an_earlier_one(system: System, client: Any) 
     assert second.output_text == TEXT
     assert second.previous_response_id == first.id
     await client.responses.create(model="openai/r-third", previous_response_id=second.id, input="and?")
-    said = calls_of(system, "r-third")[0].request["messages"]
-    assert [message["role"] for message in said] == ["user", "assistant", "tool", "assistant", "user"]
-    assert said[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": '{"x": 1}'}
-    assert [said[at]["content"] for at in (0, 2, 3, 4)] == ["hi", "found", TEXT, "and?"]
+    sent = calls_of(system, "r-third")[0].request["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "assistant", "user"]
+    assert sent[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": '{"x": 1}'}
+    assert [sent[at]["content"] for at in (0, 2, 3, 4)] == ["hi", "found", TEXT, "and?"]
     assert calls_of(system, "r-second")[0].request["system"] == "Be kind."
 
 
@@ -312,13 +312,13 @@ async def test_a_previous_response_that_cannot_be_continued_is_named(system: Sys
     system.fake.play("r-running", Answer(deltas=WORDS, gate=gate))
     unstored = await client.responses.create(model="openai/r-unstored", input="hi", store=False)
     running = await client.responses.create(model="openai/r-running", input="hi", background=True)
-    for previous, says in [
+    for previous, expected in [
         (unstored.id, "not stored"),
         ("resp_00", "no such response"),
         ("nothing", "no such response"),
         (running.id, "still in progress"),
     ]:
-        with pytest.raises(openai.BadRequestError, match=says):
+        with pytest.raises(openai.BadRequestError, match=expected):
             await client.responses.create(model="openai/r-unstored", input="hi", previous_response_id=previous)
     assert running.background
 
@@ -338,7 +338,7 @@ async def test_earlier_items_may_be_referenced_by_their_ids(system: System) -> N
     async with Node() as node:
         await node.run("ai-turns", Ask(base=system.url, model="openai/r-turns"), outcome, lambda: None)
     assert (outcome.error, outcome.text) == (None, TEXT + "bye")
-    said = calls_of(system, "r-turns")[-1].request["messages"]
-    assert [message["role"] for message in said] == ["user", "assistant", "tool", "assistant", "user"]
-    assert [part["text"] for at in (1, 3) for part in said[at]["content"]] == ["I look. ", TEXT]
-    assert said[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": "{}"}
+    sent = calls_of(system, "r-turns")[-1].request["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "assistant", "user"]
+    assert [part["text"] for at in (1, 3) for part in sent[at]["content"]] == ["I look. ", TEXT]
+    assert sent[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": "{}"}

@@ -47,12 +47,12 @@ async def fuzz(system: System, folder: Path, users: Path, *options: str) -> tupl
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
     assert process.returncode is not None
-    return process.returncode, said.decode()
+    return process.returncode, output.decode()
 
 
 def operations(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -92,9 +92,9 @@ async def test_a_gateway_behaves_as_its_description_says(start_system: StartSyst
     users = tmp_path / "users.json"
     headers = {user: [{"name": k, "value": v} for k, v in bearer(user).items()] for user in USERS}
     users.write_text(json.dumps({"auth": [{"name": user, "fixedHeaders": headers[user]} for user in USERS]}))
-    code, said = await fuzz(system, tmp_path, users)
-    assert code == 0, said
-    assert f"Tested: {len(operations(await describe(system)))}\n" in said
+    code, output = await fuzz(system, tmp_path, users)
+    assert code == 0, output
+    assert f"Tested: {len(operations(await describe(system)))}\n" in output
     made = (await system.http.get(f"{system.url}/chat", params={"limit": 100})).json()["streams"]
     assert len(made) > 50  # otherwise all requests were refused
     assert all(process.alive for process in (*system.gateways, *system.workers))
@@ -145,8 +145,8 @@ async def test_every_reference_in_the_description_resolves(system: System) -> No
                 assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorBody"}
     streams = [name for name, operation in operations(description).items() if "text/event-stream" in str(operation)]
     assert streams == ["POST /chat/stream", "GET /chat/stream/{stream_id}"]
-    asking = operations(description)["POST /chat"]
-    assert set(asking["responses"]) >= {"202", "400", "401", "403", "408", "409", "410", "413", "422", "429", "503"}
+    create = operations(description)["POST /chat"]
+    assert set(create["responses"]) >= {"202", "400", "401", "403", "408", "409", "410", "413", "422", "429", "503"}
 
 
 async def test_the_description_and_the_health_check_have_the_version(system: System) -> None:

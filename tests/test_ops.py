@@ -56,7 +56,7 @@ async def timeline(system: System, stream_id: str, headers: dict[str, str] | Non
     return body
 
 
-def whats(stream: dict[str, Any]) -> list[str]:
+def kinds(stream: dict[str, Any]) -> list[str]:
     return [each["what"] for each in stream["timeline"]]
 
 
@@ -72,12 +72,12 @@ async def test_a_timeline_shows_a_stream_from_creation_to_end(system: System) ->
     async with await system.read(stream_id, first.id, gateway=1):
         pass
 
-    async def is_told() -> dict[str, Any] | None:
-        told = await timeline(system, stream_id)
-        return told if whats(told)[-1] == "resumed" else None
+    async def is_resumed() -> dict[str, Any] | None:
+        stream = await timeline(system, stream_id)
+        return stream if kinds(stream)[-1] == "resumed" else None
 
-    running = await system.eventually(is_told)
-    assert whats(running) == ["created", "claimed", "first_token", "resumed"]
+    running = await system.eventually(is_resumed)
+    assert kinds(running) == ["created", "claimed", "first_token", "resumed"]
     assert (running["status"], running["attempt"], running["resumes"]) == ("running", 1, 1)
     assert (running["provider"], running["model"], running["owner"]) == ("openai", "told", "anonymous")
 
@@ -91,7 +91,7 @@ async def test_a_timeline_shows_a_stream_from_creation_to_end(system: System) ->
     assert (await system.http.post(f"{system.url}/ops/streams/{stream_id}/cancel")).status_code == 202
     await system.ended(stream_id)
     ended = await timeline(system, stream_id)
-    assert whats(ended) == ["created", "claimed", "first_token", "resumed", "cancel_asked", "ended"]
+    assert kinds(ended) == ["created", "claimed", "first_token", "resumed", "cancel_asked", "ended"]
     assert ended["timeline"][-1]["detail"] == "cancelled: cancelled"
     assert ended["events"] > 1
     times = [each["at"] for each in ended["timeline"]]
@@ -128,9 +128,9 @@ async def test_a_timeline_shows_failed_providers_and_fallbacks(impatient: System
     asked_another = await impatient.post("told-refuses", fallbacks=["anthropic/told-passes"])
     await impatient.ended(asked_another)
     for stream_id, failure in (asked_again, "openai: provider_unavailable"), (asked_another, "openai: provider_auth"):
-        told = await timeline(impatient, stream_id)
-        assert whats(told) == ["created", "claimed", "provider_failed", "first_token", "ended"]
-        assert told["timeline"][2]["detail"] == failure
+        stream = await timeline(impatient, stream_id)
+        assert kinds(stream) == ["created", "claimed", "provider_failed", "first_token", "ended"]
+        assert stream["timeline"][2]["detail"] == failure
 
 
 async def test_a_deleted_stream_is_in_no_list(system: System) -> None:
@@ -157,8 +157,8 @@ async def test_the_overview_lists_some_streams_and_counts_all(system: System) ->
     seen = await system.eventually(are_counted)
     assert 0 < len(seen["streams"]) <= MOST_LIVE < seen["live"]
     url = f"{system.url}/ops/streams"
-    told = await asyncio.gather(*(system.http.post(f"{url}/{stream_id}/cancel") for stream_id in ids))
-    assert {answer.status_code for answer in told} == {202}
+    responses = await asyncio.gather(*(system.http.post(f"{url}/{stream_id}/cancel") for stream_id in ids))
+    assert {answer.status_code for answer in responses} == {202}
     await asyncio.gather(*(system.ended(stream_id) for stream_id in ids))
 
 
@@ -204,7 +204,7 @@ async def test_a_timeline_shows_the_queue_position(guarded: System) -> None:
         await guarded.eventually(lambda: guarded.field(stream_id, "started"))  # noqa: B023  awaited at once
     ids.append(await guarded.post("held"))
     waiting = await timeline(guarded, ids[-1], admin)
-    assert (waiting["status"], waiting["place"], whats(waiting)) == ("queued", 1, ["created"])
+    assert (waiting["status"], waiting["place"], kinds(waiting)) == ("queued", 1, ["created"])
 
     async def is_seen() -> dict[str, Any] | None:
         seen = await overview(guarded, admin)
@@ -216,7 +216,7 @@ async def test_a_timeline_shows_the_queue_position(guarded: System) -> None:
     for stream_id in reversed(ids):
         await guarded.http.post(f"{guarded.url}/ops/streams/{stream_id}/cancel", headers=admin)
         await guarded.eventually(lambda: guarded.field(stream_id, "ended"))  # noqa: B023  awaited at once
-    assert whats(await timeline(guarded, ids[-1], admin)) == ["created", "cancel_asked", "ended"]
+    assert kinds(await timeline(guarded, ids[-1], admin)) == ["created", "cancel_asked", "ended"]
 
 
 @pytest.mark.parametrize(
@@ -242,9 +242,9 @@ async def test_a_timeline_shows_a_takeover(guarded: System) -> None:
     stream_id = await guarded.post("told")
     admin = bearer(token("somebody", scope="admin"))
 
-    async def has(*whats_wanted: str) -> dict[str, Any] | None:
-        told = await timeline(guarded, stream_id, admin)
-        return told if whats(told) == ["created", *whats_wanted] else None
+    async def has(*wanted: str) -> dict[str, Any] | None:
+        stream = await timeline(guarded, stream_id, admin)
+        return stream if kinds(stream) == ["created", *wanted] else None
 
     before = await guarded.eventually(lambda: has("claimed", "first_token"))
     guarded.workers[0].stop()

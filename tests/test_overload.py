@@ -23,9 +23,9 @@ async def gated(system: System, model: str, *, running: int) -> asyncio.Event:
     return gate
 
 
-async def queued(system: System, who: str, prompt: str) -> str:
+async def queued(system: System, user: str, prompt: str) -> str:
     body = ask("gated", prompt)
-    answer = await system.http.post(f"{system.url}/chat", json=body, headers=bearer(token(who)))
+    answer = await system.http.post(f"{system.url}/chat", json=body, headers=bearer(token(user)))
     assert answer.status_code == 202, answer.text
     stream_id: str = answer.json()["stream_id"]
     return stream_id
@@ -77,7 +77,7 @@ async def test_a_waiting_client_gets_its_queue_position_and_every_change(start_s
     async with await system.read(last, gateway=0) as one, await system.read(last, gateway=1) as other:
         first = [await one.next("queued"), await other.next("queued")]
 
-        async def told(connection: SseConnection) -> int:
+        async def position(connection: SseConnection) -> int:
             return int((await connection.next("queued")).data["position"])
 
         if None in {frame.data["position"] for frame in first}:  # not known yet: it follows in a moment
@@ -85,9 +85,9 @@ async def test_a_waiting_client_gets_its_queue_position_and_every_change(start_s
         assert [frame.data["position"] for frame in first] == [4, 4]
         assert (await system.status(last))["position"] == 4
         await system.http.delete(f"{system.url}/chat/{waiting[0]}")
-        assert [await told(one), await told(other)] == [3, 3]
+        assert [await position(one), await position(other)] == [3, 3]
         await system.http.post(f"{system.url}/chat/{waiting[1]}/cancel")
-        assert [await told(one), await told(other)] == [2, 2]
+        assert [await position(one), await position(other)] == [2, 2]
         gate.set()
         for connection in (one, other):
             rest = await connection.rest()

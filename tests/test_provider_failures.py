@@ -26,12 +26,12 @@ async def test_a_reset_after_text_is_upstream_truncated(fake: FakeProvider, make
     gate = asyncio.Event()
     fake.play("m", Answer(deltas=["a", "b"], gate=gate, gate_after=2, end="reset"))
     async with aclosing(make(name).stream(ask("m"))) as deltas:
-        came: list[Delta] = []
-        while len(came) < 2:
+        deltas_read: list[Delta] = []
+        while len(deltas_read) < 2:
             together = await anext(deltas)
             assert not isinstance(together, Finished)
-            came += together
-        assert came == [TextDelta("a"), TextDelta("b")]
+            deltas_read += together
+        assert deltas_read == [TextDelta("a"), TextDelta("b")]
         gate.set()
         with pytest.raises(ProviderError) as caught:
             await anext(deltas)

@@ -52,9 +52,9 @@ async def test_anthropic_gets_the_whole_request(fake: FakeProvider, make: Make) 
 
 async def test_ollama_gets_the_whole_request(fake: FakeProvider, make: Make) -> None:
     await collect(make("ollama"), ask("echo", messages=CONVERSATION, **PARAMETERS, **PENALTIES))
-    asked = fake.calls[0].request
-    assert asked["messages"] == CONVERSATION
-    assert asked["options"] == {"temperature": 0.5, "top_p": 0.9, "num_predict": 9, "stop": ["X", "Y"], **PENALTIES}
+    request = fake.calls[0].request
+    assert request["messages"] == CONVERSATION
+    assert request["options"] == {"temperature": 0.5, "top_p": 0.9, "num_predict": 9, "stop": ["X", "Y"], **PENALTIES}
 
 
 async def test_parallel_calls_can_be_disabled(fake: FakeProvider, make: Make) -> None:
@@ -67,15 +67,15 @@ async def test_parallel_calls_can_be_disabled(fake: FakeProvider, make: Make) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"),
+    ("name", "fields"),
     [
         ("anthropic", PENALTIES),
         ("ollama", {"parallel_tool_calls": False, "tools": [{"type": "function", "function": {"name": "one"}}]}),
     ],
 )
-async def test_a_field_that_a_provider_lacks_is_refused(make: Make, name: str, asked: dict[str, Any]) -> None:
+async def test_a_field_that_a_provider_lacks_is_refused(make: Make, name: str, fields: dict[str, Any]) -> None:
     with pytest.raises(ProviderError, match=name):
-        await collect(make(name), ask("echo", **asked))
+        await collect(make(name), ask("echo", **fields))
 
 
 async def test_no_field_is_added_to_the_clients_request(fake: FakeProvider, make: Make) -> None:

@@ -52,7 +52,7 @@ async def test_thinking_becomes_reasoning(fake: FakeProvider, make: Make, name: 
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "meant"),
+    ("name", "reported", "expected"),
     [
         ("openai", "stop", "stop"),
         ("openai", "length", "length"),
@@ -72,11 +72,13 @@ async def test_thinking_becomes_reasoning(fake: FakeProvider, make: Make, name: 
         ("ollama", "load", "stop"),
     ],
 )
-async def test_finish_reasons_are_mapped(fake: FakeProvider, make: Make, name: str, said: str, meant: str) -> None:
-    fake.play("m", Answer(finish_reason=said))
+async def test_finish_reasons_are_mapped(
+    fake: FakeProvider, make: Make, name: str, reported: str, expected: str
+) -> None:
+    fake.play("m", Answer(finish_reason=reported))
     finished = (await collect(make(name), ask("m")))[-1]
     assert isinstance(finished, Finished)
-    assert finished.reason == meant
+    assert finished.reason == expected
 
 
 @network
@@ -146,8 +148,8 @@ async def test_a_character_may_arrive_in_two_halves(make: Make, name: str, wire:
     """The two escapes of a surrogate pair are in separate deltas, which JSON allows and UTF-8 does not."""
 
     async with answering(wire) as url:
-        came = await collect(make(name, OPENAI_BASE_URL=url, ANTHROPIC_BASE_URL=url), ask("m"))
-    assert text_in(came) == "a\ud83e\udd4ab"
+        deltas = await collect(make(name, OPENAI_BASE_URL=url, ANTHROPIC_BASE_URL=url), ask("m"))
+    assert text_in(deltas) == "a\ud83e\udd4ab"
 
 
 @network

@@ -79,14 +79,14 @@ async def _go_through(system: System, driver: Chrome, url: str, gates: list[asyn
     async def ask() -> None:
         """Send a prompt like a person, who presses Enter again if the page was still busy."""
         field = await asyncio.to_thread(driver.find_element, By.TAG_NAME, "input")
-        said = len(driver.find_elements(By.CSS_SELECTOR, "article.user"))
+        before = len(driver.find_elements(By.CSS_SELECTOR, "article.user"))
         await asyncio.to_thread(field.send_keys, "hi")
 
-        def is_said() -> bool:
+        def is_sent() -> bool:
             field.send_keys(Keys.ENTER)
-            return len(driver.find_elements(By.CSS_SELECTOR, "article.user")) > said
+            return len(driver.find_elements(By.CSS_SELECTOR, "article.user")) > before
 
-        await system.eventually(lambda: asyncio.to_thread(is_said))
+        await system.eventually(lambda: asyncio.to_thread(is_sent))
 
     so_far = "".join(WORDS[:3])
     await _in_thread(lambda: driver.get(url))

@@ -73,7 +73,7 @@ async def test_openai_gets_the_clients_own_fields(fake: FakeProvider, make: Make
 
 
 @pytest.mark.parametrize(
-    ("choice", "meant"),
+    ("choice", "expected"),
     [
         (None, None),
         ("auto", {"type": "auto"}),
@@ -82,7 +82,7 @@ async def test_openai_gets_the_clients_own_fields(fake: FakeProvider, make: Make
         ({"type": "function", "function": {"name": "now"}}, {"type": "tool", "name": "now"}),
     ],
 )
-async def test_anthropic_gets_blocks(fake: FakeProvider, make: Make, choice: object, meant: object) -> None:
+async def test_anthropic_gets_blocks(fake: FakeProvider, make: Make, choice: object, expected: object) -> None:
     body = await sent(fake, make, "anthropic", ask("m", messages=TURN, tools=[WEATHER, BARE], tool_choice=choice))
     assert body["tools"] == [
         {
@@ -92,7 +92,7 @@ async def test_anthropic_gets_blocks(fake: FakeProvider, make: Make, choice: obj
         },
         {"name": "now", "input_schema": {"type": "object", "properties": {}}},
     ]
-    assert body.get("tool_choice") == meant
+    assert body.get("tool_choice") == expected
     assert body["messages"] == [
         TURN[0],
         {
@@ -212,8 +212,8 @@ async def test_an_empty_object_of_anthropic_is_complete(make: Make) -> None:
     rest = b'data: {"type":"content_block_stop","index":0}\n\ndata: {"type":"message_stop"}\n\n'
     async with answering(started + b"\n\n" + delta + b"\n\n" + rest) as url:
         provider = make("anthropic", ANTHROPIC_BASE_URL=url)
-        came = await collect(provider, ask("m", response_format={"type": "json_object"}))
-    assert text_in(came) == "{}"
+        deltas = await collect(provider, ask("m", response_format={"type": "json_object"}))
+    assert text_in(deltas) == "{}"
 
 
 async def test_a_schema_keeps_its_nulls(fake: FakeProvider, make: Make) -> None:

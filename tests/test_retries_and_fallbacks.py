@@ -228,11 +228,11 @@ async def test_the_circuit_breaker_opens_for_all_workers(start_system: StartSyst
     for _ in range(3):
         assert error_of(await answer(system, "m"))[0] == "provider_unavailable"
     await system.eventually(lambda: is_refused(system))
-    asked = calls_of(system.fake, "m")
+    calls = calls_of(system.fake, "m")
     # The breaker is open for both workers: no call is made, and no request waits.
     for _ in range(6):
         assert error_of(await answer(system, "m"))[0] == "provider_circuit_open"
-    assert calls_of(system.fake, "m") == asked
+    assert calls_of(system.fake, "m") == calls
     # Other providers are not affected, and serve as fallbacks.
     frames = await answer(system, "m", fallbacks=["anthropic/echo"])
     assert answered_by(frames) == ["anthropic/echo"]

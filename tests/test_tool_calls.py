@@ -18,10 +18,10 @@ ROME = ToolCall("call_r", "get_weather", ('{"city"', ': "Rome"}'))
 NOW = ToolCall("call_n", "now", ("{}",))
 
 
-def arguments_of(came: list[Delta | Finished]) -> dict[int, str]:
+def arguments_of(deltas: list[Delta | Finished]) -> dict[int, str]:
     """Return the joined fragments of each call."""
     joined: dict[int, str] = {}
-    for delta in came:
+    for delta in deltas:
         if isinstance(delta, ToolCallDelta):
             joined[delta.index] = joined.get(delta.index, "") + delta.text
     return joined
@@ -33,22 +33,22 @@ async def test_parallel_calls_are_separated_whatever_the_framing(
     fake: FakeProvider, make: Make, name: str, frame_bytes: int | None
 ) -> None:
     fake.play("m", Answer(deltas=["Let me see."], tools=(BERN, ROME, NOW), usage=(5, 7), frame_bytes=frame_bytes))
-    came = await collect(make(name), ask("m"))
-    assert text_in(came) == "Let me see."
-    whole = [delta for delta in came if isinstance(delta, events.ToolCall)]
+    deltas = await collect(make(name), ask("m"))
+    assert text_in(deltas) == "Let me see."
+    whole = [delta for delta in deltas if isinstance(delta, events.ToolCall)]
     assert [(call.index, call.name, json.loads(call.arguments)) for call in whole] == [
         (0, "get_weather", {"city": "Bérn é"}),
         (1, "get_weather", {"city": "Rome"}),
         (2, "now", {}),
     ]
-    assert arguments_of(came) == {call.index: call.arguments for call in whole}
-    begun = [delta for delta in came if isinstance(delta, ToolCallDelta) and delta.id is not None]
+    assert arguments_of(deltas) == {call.index: call.arguments for call in whole}
+    begun = [delta for delta in deltas if isinstance(delta, ToolCallDelta) and delta.id is not None]
     # Once each, with the first fragment; generated if the provider has none.
     assert [(d.index, d.id, d.name) for d in begun] == [(call.index, call.id, call.name) for call in whole]
     assert len({call.id for call in whole}) == 3
     if name != "ollama":
         assert [call.id for call in whole] == ["call_b", "call_r", "call_n"]
-    assert came[-1] == Finished("tool_calls", Usage(5, 7))
+    assert deltas[-1] == Finished("tool_calls", Usage(5, 7))
 
 
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
@@ -70,11 +70,11 @@ async def test_invalid_arguments_are_a_retryable_error(fake: FakeProvider, make:
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
 async def test_a_call_cut_off_by_the_token_limit_stays_incomplete(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(deltas=(), tools=(NOW, ToolCall("c", "cut", ('{"a":',))), finish_reason="length"))
-    came = await collect(make(name), ask("m"))
-    assert [d.name for d in came if isinstance(d, events.ToolCall)] == ["now"]
-    assert arguments_of(came)[1] == '{"a":'
-    assert isinstance(came[-1], Finished)
-    assert came[-1].reason == "length"
+    deltas = await collect(make(name), ask("m"))
+    assert [d.name for d in deltas if isinstance(d, events.ToolCall)] == ["now"]
+    assert arguments_of(deltas)[1] == '{"a":'
+    assert isinstance(deltas[-1], Finished)
+    assert deltas[-1].reason == "length"
 
 
 async def test_a_server_may_repeat_id_and_name_or_leave_out_the_index(make: Make) -> None:
@@ -91,10 +91,10 @@ async def test_a_server_may_repeat_id_and_name_or_leave_out_the_index(make: Make
         (chunk(unnumbered), [("f", "{}"), ("g", "{}")]),
     ):
         async with answering(body + chunk([], "stop") + b"data: [DONE]\n\n") as url:
-            came = await collect(make("openai", OPENAI_BASE_URL=url), ask("m"))
-        assert [(d.name, d.arguments) for d in came if isinstance(d, events.ToolCall)] == calls
-        assert isinstance(came[-1], Finished)
-        assert came[-1].reason == "tool_calls"
+            deltas = await collect(make("openai", OPENAI_BASE_URL=url), ask("m"))
+        assert [(d.name, d.arguments) for d in deltas if isinstance(d, events.ToolCall)] == calls
+        assert isinstance(deltas[-1], Finished)
+        assert deltas[-1].reason == "tool_calls"
 
 
 def chunk_of(calls: object, finish_reason: str | None = None) -> bytes:
@@ -103,8 +103,8 @@ def chunk_of(calls: object, finish_reason: str | None = None) -> bytes:
 
 
 def call(index: int | None, call_id: str | None, name: str | None, arguments: str) -> dict[str, object]:
-    said = {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
-    return {key: value for key, value in said.items() if value is not None}
+    fields = {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 @pytest.mark.parametrize(
@@ -125,18 +125,18 @@ async def test_calls_of_compatible_servers_are_separated(
 ) -> None:
     body = b"".join(chunk_of([part]) for part in chunks) + chunk_of([], "tool_calls") + b"data: [DONE]\n\n"
     async with answering(body) as url:
-        came = await collect(make("openai", OPENAI_BASE_URL=url), ask("m"))
-    whole = [d for d in came if isinstance(d, events.ToolCall)]
+        deltas = await collect(make("openai", OPENAI_BASE_URL=url), ask("m"))
+    whole = [d for d in deltas if isinstance(d, events.ToolCall)]
     assert [(d.name, d.arguments) for d in whole] == calls
     assert len({d.id for d in whole}) == len(calls)
-    assert arguments_of(came) == {d.index: d.arguments for d in whole}
+    assert arguments_of(deltas) == {d.index: d.arguments for d in whole}
 
 
 async def test_ollama_may_omit_arguments(make: Make) -> None:
     line = {"message": {"tool_calls": [{"function": {"name": "now", "arguments": None}}]}, "done": True}
     async with answering(json.dumps(line).encode() + b"\n") as url:
-        came = await collect(make("ollama", OLLAMA_HOST=url), ask("m"))
-    assert [(d.name, d.arguments) for d in came if isinstance(d, events.ToolCall)] == [("now", "{}")]
+        deltas = await collect(make("ollama", OLLAMA_HOST=url), ask("m"))
+    assert [(d.name, d.arguments) for d in deltas if isinstance(d, events.ToolCall)] == [("now", "{}")]
 
 
 # --- through the whole system
@@ -151,11 +151,11 @@ async def test_calls_reach_the_client_and_their_results_can_be_sent_back(system:
     system.fake.play(f"tools-{name}", Answer(deltas=["One moment."], tools=(BERN, ROME), delay_s=0.01))
     async with await system.stream(f"tools-{name}", provider=name) as connection:
         frames = await connection.rest()
-    told = call_events(frames)
-    whole = [call for call in told if call["complete"]]
+    sent = call_events(frames)
+    whole = [call for call in sent if call["complete"]]
     assert [json.loads(str(call["arguments"]))["city"] for call in whole] == ["Bérn é", "Rome"]
     for call in whole:
-        fragments = [c for c in told if c["index"] == call["index"] and not c["complete"]]
+        fragments = [c for c in sent if c["index"] == call["index"] and not c["complete"]]
         assert "".join(str(c["arguments"]) for c in fragments) == call["arguments"]
         assert [c["id"] for c in fragments if "id" in c] == [call["id"]]
     assert frames[-1].data["finish_reason"] == "tool_calls"

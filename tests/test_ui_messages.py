@@ -78,8 +78,8 @@ async def test_several_pages_read_the_same_answer(system: System) -> None:
     url = f"{system.url}/api/chat"
     places = [f"{gateway.url}/api/chat/u-pages/stream" for gateway in system.gateways]
     async with AsyncExitStack() as pages:
-        asked = body("u-pages", "openai/u-pages")
-        answers = [await pages.enter_async_context(system.http.stream("POST", url, json=asked))]
+        request = body("u-pages", "openai/u-pages")
+        answers = [await pages.enter_async_context(system.http.stream("POST", url, json=request))]
         answers += [await pages.enter_async_context(system.http.stream("GET", place)) for place in places]
         gate.set()
         for answer in answers:
@@ -105,22 +105,22 @@ async def test_a_tool_result_continues_the_message_and_a_replay_has_all_steps(sy
             | {"output": {"found": True}},
         ],
     }
-    asked = body("u-tool", "openai/u-found", user(), answered, tools=[TOOL])
-    second = chunks_of(await system.http.post(url, json=asked))
+    request = body("u-tool", "openai/u-found", user(), answered, tools=[TOOL])
+    second = chunks_of(await system.http.post(url, json=request))
     assert second[0]["messageId"] == answered["id"]
     assert text_of(second) == TEXT
     (found,) = [call for call in system.fake.calls if call.model == "u-found"]
-    said = found.request["messages"]
-    assert [message["role"] for message in said] == ["user", "assistant", "tool"]
-    assert json.loads(said[2]["content"]) == {"found": True}
+    sent = found.request["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool"]
+    assert json.loads(sent[2]["content"]) == {"found": True}
 
     replay = chunks_of(await system.http.get(f"{url}/u-tool/stream?ended=true"))
     assert replay[0]["messageId"] == answered["id"]
     assert text_of(replay) == "Let me look." + TEXT
     kinds = [chunk["type"] for chunk in replay]
     assert kinds.count("start-step") == kinds.count("finish-step") == 2
-    (told,) = [chunk for chunk in replay if chunk["type"] == "tool-input-available"]
-    assert told["providerExecuted"], "or the page would call the tool again"
+    (replayed_call,) = [chunk for chunk in replay if chunk["type"] == "tool-input-available"]
+    assert replayed_call["providerExecuted"], "or the page would call the tool again"
     assert [c["output"] for c in replay if c["type"] == "tool-output-available"] == [{"found": True}]
 
 
@@ -129,10 +129,10 @@ async def test_after_a_lost_worker_the_client_shows_the_answer_once(start_system
     system = await start_system(gateways=1, workers=1, lease_s=1, default_model="openai/u-lost")
     gate = asyncio.Event()
     system.fake.play("u-lost", Answer(deltas=WORDS, gate=gate, gate_after=3), Answer(deltas=WORDS))
-    outcome, said = Outcome(), asyncio.Event()
+    outcome, has_output = Outcome(), asyncio.Event()
     ask = Ask(base=system.url, model="", key="u-lost")
-    running = asyncio.create_task(node.run("ai-chat", ask, outcome, said.set))
-    await said.wait()
+    running = asyncio.create_task(node.run("ai-chat", ask, outcome, has_output.set))
+    await has_output.wait()
     system.workers[0].signal(signal.SIGKILL)
     await system.workers[0].wait()
     system.workers[0].start()
@@ -148,12 +148,12 @@ async def test_a_late_stop_does_not_cancel_the_next_answer(system: System) -> No
         stream_id = answer.headers["x-stream-id"]
         others: list[Any] = [{"activeStreamId": "0" * 34}, {"activeStreamId": []}, {"assistantMessage": {"id": "m"}}]
         for stale in others:
-            said = await system.http.post(f"{url}/u-stop/stop", json=stale)
-            assert said.json() == {"success": True, "stream_id": None}
+            response = await system.http.post(f"{url}/u-stop/stop", json=stale)
+            assert response.json() == {"success": True, "stream_id": None}
         assert (await system.status(stream_id))["ended_at"] is None
-        meant = {"activeStreamId": stream_id, "assistantMessage": {"id": f"msg_{stream_id}"}}
-        said = await system.http.post(f"{url}/u-stop/stop", json=meant)
-        assert said.json() == {"success": True, "stream_id": stream_id}
+        current = {"activeStreamId": stream_id, "assistantMessage": {"id": f"msg_{stream_id}"}}
+        response = await system.http.post(f"{url}/u-stop/stop", json=current)
+        assert response.json() == {"success": True, "stream_id": stream_id}
         rest = (await answer.aread()).decode()
     assert '{"type":"finish","finishReason":"interrupted"}' in rest
     assert (await system.http.get(f"{url}/u-stop/stream")).status_code == 204
@@ -175,15 +175,15 @@ async def test_images_denied_calls_and_open_calls_are_converted(system: System) 
     url = f"{system.url}/api/chat"
     chunks_of(await system.http.post(url, json=body("u-parts", "openai/u-parts", *messages, tools=[TOOL])))
     (call,) = [call for call in system.fake.calls if call.model == "u-parts"]
-    said = call.request["messages"]
-    assert [message["role"] for message in said] == ["system", "user", "assistant", "tool", "user"]
-    assert [part["type"] for part in said[1]["content"]] == ["text", "image_url"]
-    assert [call["id"] for call in said[2]["tool_calls"]] == ["c1"]
-    assert "denied" in said[3]["content"]
+    sent = call.request["messages"]
+    assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "user"]
+    assert [part["type"] for part in sent[1]["content"]] == ["text", "image_url"]
+    assert [call["id"] for call in sent[2]["tool_calls"]] == ["c1"]
+    assert "denied" in sent[3]["content"]
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         ({"id": ""}, "id: must be a string"),
         ({"messages": "hi"}, "messages: must be a list"),
@@ -197,7 +197,7 @@ async def test_images_denied_calls_and_open_calls_are_converted(system: System) 
         ({"wheels": 4}, "wheels: not supported"),
     ],
 )
-async def test_invalid_input_is_named(system: System, change: dict[str, Any], says: str) -> None:
+async def test_invalid_input_is_named(system: System, change: dict[str, Any], expected: str) -> None:
     answer = await system.http.post(f"{system.url}/api/chat", json=body("u-bad", "openai/any") | change)
     assert answer.status_code == 422
-    assert says in answer.json()["error"]["message"]
+    assert expected in answer.json()["error"]["message"]

@@ -27,13 +27,13 @@ async def test_a_stream_is_abandoned_after_its_grace_period(system: System) -> N
     await call.wait_closed()
     assert call.closed_by_client
 
-    async def is_told() -> bool:
+    async def is_logged() -> bool:
         """The worker's log has the same reason."""
         lines = [line for worker in system.workers for line in worker.log.read_text().splitlines()]
         (ended,) = [line for line in lines if connection.stream_id in line and "stream ended" in line] or [""]
         return '"reason":"abandoned"' in ended
 
-    await system.eventually(is_told)
+    await system.eventually(is_logged)
 
 
 async def test_a_client_that_returns_within_the_grace_period_continues(system: System) -> None:

@@ -293,7 +293,7 @@ def test_the_page_has_no_inline_script_or_style() -> None:
 async def test_every_response_forbids_caching_and_sniffing(system: System) -> None:
     stream_id = await system.post("echo")
     await system.ended(stream_id)
-    asked = {
+    statuses = {
         ("GET", "/healthz"): 200,
         ("GET", "/readyz"): 200,
         ("GET", "/metrics"): 200,
@@ -307,7 +307,7 @@ async def test_every_response_forbids_caching_and_sniffing(system: System) -> No
         ("POST", "/chat"): 400,
         ("DELETE", f"/chat/{stream_id}"): 204,
     }
-    for (method, path), status in asked.items():
+    for (method, path), status in statuses.items():
         answer = await system.http.request(method, system.url + path)
         assert answer.status_code == status, path
         assert answer.headers.get_list("cache-control") == ["no-store"], path
@@ -359,11 +359,11 @@ async def test_an_allowed_origin_may_send_and_read(open_system: System) -> None:
     url = open_system.url
     for origin in (FRIEND, "http://localhost:5173"):
         for method in ("GET", "POST", "DELETE"):
-            told = await open_system.http.options(f"{url}/chat/stream", headers=preflight(origin, method))
-            assert told.status_code == 200
-            assert told.headers["access-control-allow-origin"] == origin
-            assert told.headers["access-control-allow-credentials"] == "true"
-            assert "Origin" in told.headers["vary"]
+            response = await open_system.http.options(f"{url}/chat/stream", headers=preflight(origin, method))
+            assert response.status_code == 200
+            assert response.headers["access-control-allow-origin"] == origin
+            assert response.headers["access-control-allow-credentials"] == "true"
+            assert "Origin" in response.headers["vary"]
     async with await open_system.stream("echo", "one two", headers={"Origin": FRIEND}) as connection:
         assert connection.headers["access-control-allow-origin"] == FRIEND
         assert connection.headers["access-control-allow-credentials"] == "true"
@@ -382,9 +382,9 @@ async def test_an_allowed_origin_may_send_and_read(open_system: System) -> None:
     [STRANGER, "null", "http://chat.example.com", f"{FRIEND}:444", f"{FRIEND}.evil.com", "https://xchat.example.com"],
 )
 async def test_other_origins_get_no_cors_headers(open_system: System, origin: str) -> None:
-    told = await open_system.http.options(f"{open_system.url}/chat", headers=preflight(origin))
-    assert told.status_code == 400
-    assert "access-control-allow-origin" not in told.headers
+    response = await open_system.http.options(f"{open_system.url}/chat", headers=preflight(origin))
+    assert response.status_code == 400
+    assert "access-control-allow-origin" not in response.headers
     answer = await open_system.http.get(f"{open_system.url}/v1/models", headers={"Origin": origin})
     assert "access-control-allow-origin" not in answer.headers
     assert "Origin" in answer.headers["vary"]
@@ -394,24 +394,24 @@ async def test_other_origins_get_no_cors_headers(open_system: System, origin: st
 async def test_an_allowed_origin_may_use_only_listed_methods_and_headers(
     open_system: System, method: str, headers: str
 ) -> None:
-    told = await open_system.http.options(f"{open_system.url}/chat", headers=preflight(FRIEND, method, headers))
-    assert told.status_code == 400
+    response = await open_system.http.options(f"{open_system.url}/chat", headers=preflight(FRIEND, method, headers))
+    assert response.status_code == 400
 
 
 async def test_a_wildcard_origin_allows_no_credentials(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, cors_origins="*")
-    told = await system.http.options(f"{system.url}/chat", headers=preflight(STRANGER))
+    response = await system.http.options(f"{system.url}/chat", headers=preflight(STRANGER))
     answer = await system.http.get(f"{system.url}/v1/models", headers={"Origin": STRANGER, "Cookie": "a=b"})
-    for headers in (told.headers, answer.headers):
+    for headers in (response.headers, answer.headers):
         assert headers["access-control-allow-origin"] == "*"
         assert "access-control-allow-credentials" not in headers
 
 
 async def test_without_the_setting_no_origin_is_allowed(system: System) -> None:
-    told = await system.http.options(f"{system.url}/chat", headers=preflight(FRIEND))
-    assert told.status_code == 405
+    response = await system.http.options(f"{system.url}/chat", headers=preflight(FRIEND))
+    assert response.status_code == 405
     answer = await system.http.get(f"{system.url}/v1/models", headers={"Origin": FRIEND})
-    for headers in (told.headers, answer.headers):
+    for headers in (response.headers, answer.headers):
         assert not [name for name in headers if name.startswith("access-control-")]
 
 

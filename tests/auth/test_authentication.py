@@ -84,13 +84,13 @@ async def test_another_sites_page_gets_nothing_from_a_gateway_without_authentica
     assert (mine.status_code, stopped.status_code) == (202, status)
 
 
-@pytest.mark.parametrize("said", [{}, {"auth": "none"}, {"trusted_proxies": "127.0.0.1"}])
-async def test_dns_rebinding_to_loopback_gets_nothing(start_system: StartSystem, said: dict[str, str]) -> None:
-    system = await start_system(gateways=1, workers=1, **said)
+@pytest.mark.parametrize("settings", [{}, {"auth": "none"}, {"trusted_proxies": "127.0.0.1"}])
+async def test_dns_rebinding_to_loopback_gets_nothing(start_system: StartSystem, settings: dict[str, str]) -> None:
+    system = await start_system(gateways=1, workers=1, **settings)
     stream_id = (await system.http.post(f"{system.url}/chat", json=ask("echo"))).json()["stream_id"]
     for path in ("/chat", f"/chat/{stream_id}", "/v1/models"):
         rebound = await system.http.get(f"{system.url}{path}", headers={"Host": "evil.example:8000"})
-        assert rebound.status_code == (200 if said else 403), path
+        assert rebound.status_code == (200 if settings else 403), path
         own = await system.http.get(f"{system.url}{path}", headers={"Host": "localhost:8000"})
         assert own.status_code == 200
 

@@ -39,16 +39,16 @@ async def test_a_key_and_a_token_of_one_name_are_different_owners(guarded: Syste
 async def test_an_idempotency_key_belongs_to_its_principal(guarded: System) -> None:
     headers = {"Idempotency-Key": "the-same"}
     ids = []
-    for who in ("alice", "bob", "alice"):
+    for user in ("alice", "bob", "alice"):
         answer = await guarded.http.post(
-            f"{guarded.url}/chat", json=ask("echo", who[0]), headers=headers | bearer(token(who))
+            f"{guarded.url}/chat", json=ask("echo", user[0]), headers=headers | bearer(token(user))
         )
         ids.append(answer.json()["stream_id"])
     assert ids[0] == ids[2] != ids[1]
 
 
-async def listed(system: System, who: str, **query: Any) -> dict[str, Any]:
-    answer = await system.http.get(f"{system.url}/chat", params=query, headers=bearer(token(who)))
+async def listed(system: System, user: str, **query: Any) -> dict[str, Any]:
+    answer = await system.http.get(f"{system.url}/chat", params=query, headers=bearer(token(user)))
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     return body

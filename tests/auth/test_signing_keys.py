@@ -26,12 +26,12 @@ class JwksServer:
     def __init__(self, keys: dict[str, Any]) -> None:
         self.keys = keys
         self.is_away = False
-        self.asked = 0
+        self.requests = 0
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        self.asked += 1
+        self.requests += 1
         if not self.is_away:
             writer.write(self._answer())
         writer.close()
@@ -82,12 +82,12 @@ async def test_keys_of_a_jwks_verify_even_if_its_server_is_down(start_system: St
         ]
         assert seen == [200, 401, 401, 401, 401]
         served.is_away = True
-        asked = [
+        pending = [
             system.http.get(f"{system.url}/v1/models", headers=bearer(signed(old, f"unknown-{number}")))
             for number in range(20)
         ]
-        assert {answer.status_code for answer in await asyncio.gather(*asked)} <= {401, 503}
-        assert served.asked <= 3  # a flood of unknown keys does not reach their server
+        assert {answer.status_code for answer in await asyncio.gather(*pending)} <= {401, 503}
+        assert served.requests <= 3  # a flood of unknown keys does not reach their server
         answer = await system.http.get(f"{system.url}/v1/models", headers=bearer(signed(old, "old")))
         assert answer.status_code == 200  # an outage of their server refuses no known key
 
@@ -102,10 +102,10 @@ async def test_signing_keys_are_rotated_and_outlive_an_outage_of_their_server() 
         assert await keys.find("new") is not None
         assert await keys.find("old") is None
         served.is_away = True
-        asked = served.asked
+        before = served.requests
         found = await asyncio.gather(*(keys.find("new") for _ in range(20)))
         assert None not in found
-        assert served.asked == asked + 1
+        assert served.requests == before + 1
         with pytest.raises(SigningKeysUnavailable):
             await keys.find("newer")
         served.keys["newer"] = ec_key()

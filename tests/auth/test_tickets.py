@@ -56,8 +56,8 @@ async def test_a_link_ends_with_the_key_that_made_it(guarded: System) -> None:
     first, second = await make_key(guarded, "linked"), await make_key(guarded, "linked", "--scopes", "read")
     started = await start_stream(guarded, first, "linked")
     links = f"{guarded.url}/chat/{started['stream_id']}/tickets"
-    asked = await guarded.http.post(links, json={"life_s": 90 * 24 * 3600}, headers=bearer(second))
-    link = guarded.gateways[1].url + asked.json()["stream_url"]
+    response = await guarded.http.post(links, json={"life_s": 90 * 24 * 3600}, headers=bearer(second))
+    link = guarded.gateways[1].url + response.json()["stream_url"]
     async with (
         await open_sse("GET", link) as by_link,
         await open_sse("GET", guarded.url + started["stream_url"]) as by_stream_url,

@@ -29,14 +29,14 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(slots=True, eq=False)
 class Cell:
-    """One client against one provider, for one row. ``said`` is set once the client has received output."""
+    """One client against one provider, for one row. ``has_output`` is set once the client has received output."""
 
     system: System
     node: Node
     client: Client
     provider: str
     name: str
-    said: asyncio.Event = field(default_factory=asyncio.Event)
+    has_output: asyncio.Event = field(default_factory=asyncio.Event)
 
     def play(self, *answers: Answer) -> None:
         self.system.fake.play(self.name, *answers)
@@ -61,9 +61,9 @@ class Cell:
         outcome = Outcome()
         try:
             if isinstance(self.client.run, str):
-                await self.node.run(self.client.run, ask, outcome, self.said.set)
+                await self.node.run(self.client.run, ask, outcome, self.has_output.set)
             else:
-                await self.client.run(ask, outcome, self.said.set)
+                await self.client.run(ask, outcome, self.has_output.set)
         except AssertionError:
             raise
         except Exception as error:  # noqa: BLE001  every exception of an SDK reaches its user

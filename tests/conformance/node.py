@@ -67,20 +67,20 @@ class Node:
             },
         }
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
-        said = await ended
-        for name, value in said.items():
+        result = await ended
+        for name, value in result.items():
             setattr(outcome, name, value)
 
     async def _read(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            heard = json.loads(line)
-            say, ended = self._calls[heard["id"]]
-            if "said" in heard:
+            received = json.loads(line)
+            say, ended = self._calls[received["id"]]
+            if "said" in received:
                 say()
             elif not ended.done():
-                ended.set_result(heard["outcome"])
+                ended.set_result(received["outcome"])
         for _, ended in self._calls.values():
             if not ended.done():
                 ended.set_exception(RuntimeError(_ENDED))

@@ -147,7 +147,7 @@ async def silence(cell: Cell) -> None:
     gate = asyncio.Event()
     cell.play(Answer(deltas=WORDS, gate=gate, gate_after=3))
     running = asyncio.create_task(cell.run(cell.ask(read_timeout_s=_READ_TIMEOUT_S)))
-    await cell.said.wait()
+    await cell.has_output.wait()
     await asyncio.sleep(_READ_TIMEOUT_S * 1.5)
     gate.set()
     outcome = await running
@@ -179,7 +179,7 @@ async def late(cell: Cell) -> None:
     join = await _ask_elsewhere(cell)
     await (await cell.call()).wait_deltas(_LONG)
     running = asyncio.create_task(cell.run(cell.ask(join=join)))
-    await cell.said.wait()
+    await cell.has_output.wait()
     gate.set()
     outcome = await running
     assert outcome.error is None, outcome.error
@@ -191,7 +191,7 @@ async def _cut(cell: Cell, *, resume: bool) -> Any:
     cell.play(Answer(deltas=WORDS, gate=gate, gate_after=3))
     async with a_bad_network(cell.system) as (proxy, base):
         running = asyncio.create_task(cell.run(cell.ask(base=base, resume=resume or cell.client.resumes == "itself")))
-        await cell.said.wait()
+        await cell.has_output.wait()
         proxy.reset()
         gate.set()
         return await running
@@ -205,8 +205,8 @@ async def _ask_elsewhere(cell: Cell) -> Any:
             body: dict[str, Any] = {"model": model, "input": "hi", "background": True}
             return (await http.post(f"{base}/v1/responses", json=body)).json()["id"]
         case "ai":
-            said = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
-            body = {"id": cell.name, "model": model, "messages": [said], "trigger": "submit-message"}
+            message = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
+            body = {"id": cell.name, "model": model, "messages": [message], "trigger": "submit-message"}
             async with http.stream("POST", f"{base}/api/chat", json=body):
                 return cell.name
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}

@@ -127,8 +127,8 @@ class Call:
     @property
     def prompt(self) -> str:
         """Return the last user message."""
-        said = [m["content"] for m in self.request.get("messages", []) if m.get("role") == "user"]
-        return str(said[-1]) if said else ""
+        prompts = [m["content"] for m in self.request.get("messages", []) if m.get("role") == "user"]
+        return str(prompts[-1]) if prompts else ""
 
     async def wait_deltas(self, count: int, *, timeout_s: float = 10) -> None:
         """Wait until ``count`` deltas were handed to the socket."""

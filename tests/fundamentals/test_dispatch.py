@@ -57,7 +57,8 @@ async def queued(client: Client) -> list[str]:
 async def test_a_request_becomes_one_queued_stream_with_one_job(client: Client) -> None:
     dispatched = await create(dispatch_of(client), metadata={"n": "1"})
     stream_id = dispatched.stream_id
-    state = {name.decode(): value.decode() for name, value in (await client.hgetall(state_key(stream_id))).items()}
+    fields = await client.hgetall(state_key(stream_id))  # type: ignore[misc]
+    state = {name.decode(): value.decode() for name, value in fields.items()}
     assert (state["status"], state["epoch"], state["attempt"]) == ("queued", "0", "0")
     assert (state["principal"], state["provider"], state["model"]) == ("alice", "fake", "m")
     assert json.loads(state["request"])["messages"][0]["content"] == PROMPT

@@ -17,8 +17,8 @@ async def test_a_second_message_carries_the_conversation(page: Page, system: Sys
     await page.ask("Second", model="openai/brief")
     calls = await system.fake.wait_calls(len(system.fake.calls) or 1)
     await page.until(lambda: holds(lambda: calls[-1].prompt == "Second"))
-    said = [(m["role"], m["content"]) for m in calls[-1].request["messages"]]
-    assert said == [("user", "First"), ("assistant", "One."), ("user", "Second")]
+    sent = [(m["role"], m["content"]) for m in calls[-1].request["messages"]]
+    assert sent == [("user", "First"), ("assistant", "One."), ("user", "Second")]
 
 
 SCENES = {"title": "The mill", "scenes": [{"place": "lake", "id": 12345678901234567890}, {"place": "gate"}]}
@@ -101,8 +101,8 @@ async def test_an_answer_that_breaks_its_schema_can_be_read(page: Page, system: 
     assert (await page.shown()).raw == "I would rather not."
     await page.script("document.querySelector('.problem button').click()")  # sends the same request again
     assert await page.until_state(*ENDED) == "error"
-    asked = [call.request["response_format"] for call in system.fake.calls if call.model == "chatty"]
-    assert asked == [{"type": "json_object"}] * 2
+    formats = [call.request["response_format"] for call in system.fake.calls if call.model == "chatty"]
+    assert formats == [{"type": "json_object"}] * 2
 
 
 async def test_text_around_the_json_is_counted(page: Page, system: System) -> None:

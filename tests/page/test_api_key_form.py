@@ -40,8 +40,8 @@ async def test_the_key_is_requested_kept_in_the_tab_and_forgotten(driver: Chrome
     await asyncio.to_thread(driver.refresh)  # the same tab goes on, with the key and with the answer
     await page.until(page.models_are_there)
     assert await page.until_state(*ENDED) == "done"
-    told = await page.raw_text()
-    assert told == "".join(WORDS[:200])
+    text = await page.raw_text()
+    assert text == "".join(WORDS[:200])
 
     key_id = key.split("-")[1]
     assert (await asyncio.to_thread(run_headrace, system, "keys", "revoke", key_id)).returncode == 0

@@ -153,8 +153,8 @@ async def test_another_attempt_replaces_everything_of_the_one_before(
     driver: Chrome, start_system: StartSystem
 ) -> None:
     system = await start_system(gateways=1, workers=1, lease_s=1)
-    told = Answer(deltas=['{"a": 1, "b": 2, '], reasoning=["Hm."], refusal=["No."], tools=(HALF_CALL,), end="hang")
-    system.fake.play("lost", told, Answer(deltas=['{"c": 3}']))
+    first = Answer(deltas=['{"a": 1, "b": 2, '], reasoning=["Hm."], refusal=["No."], tools=(HALF_CALL,), end="hang")
+    system.fake.play("lost", first, Answer(deltas=['{"c": 3}']))
     page = Page(driver, system.url)
     await page.open()
     await page.answer_as("JSON")

@@ -66,7 +66,6 @@ _RETRYABLE: Final[Mapping[str, str]] = {
     "provider_first_token_timeout": "{name} did not begin its answer in time; try again",
     "provider_idle_timeout": "{name} stopped sending its answer; try again",
     "provider_circuit_open": "{name} keeps failing and gets no requests for a while; try again later",
-    "tool_call_invalid": "the model called a tool with arguments that are not a JSON object; try again",
     "upstream_truncated": "{name} closed the connection before the answer was complete; try again",
 }
 _FINAL: Final[Mapping[str, str]] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from shared.errors import ProviderError
 from shared.protocol import events
 from workers.providers.base import Delta, FinishReason, ToolCallDelta
 from workers.providers.errors import provider_failure
@@ -78,8 +79,10 @@ class ToolCalls:
         for call in self._all:
             yield from _completed(call)
             if not call.complete and reason in {"stop", "tool_calls"}:
+                message = f"the model called {call.name} with arguments that are not a JSON object; try again"
+                # The log must not have the name: the model may have invented it.
                 detail = "the model called a tool with arguments that are not a JSON object"
-                raise provider_failure("tool_call_invalid", self._upstream, detail=detail)
+                raise ProviderError("tool_call_invalid", message, retryable=True, detail=detail)
 
     def reason(self, reported: FinishReason) -> FinishReason:
         """Correct the finish reason: some providers report `stop` after a call."""

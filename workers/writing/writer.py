@@ -33,7 +33,7 @@ ROOM_POLL_S = 1.0
 class StopReason(StrEnum):
     """Why reading the provider stopped before its answer was complete."""
 
-    CANCELLED = "cancelled"  # a client asked for it
+    CANCELLED = "cancelled"  # by a client
     ABANDONED = ABANDONED  # no reader for too long; the ending is written already
     HANDOVER = "handover"  # this worker drains: another one takes the stream
     LOST = "lost"  # as Ended.LOST

@@ -4,13 +4,18 @@ from gateway.auth.grants import Grant
 from gateway.state import GatewayState
 from shared.broker.client import run_script
 from shared.broker.replies import Gone, LogPage, Lost
-from shared.broker.scripts import MOST_EVENTS
+from shared.broker.scripts import MAX_EVENTS_PER_PAGE
 from shared.errors import StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START, EventId, is_stream_id
 
 
 async def read_own(
-    gateway: GatewayState, grant: Grant, stream_id: str, after: EventId = START, *, most_events: int = MOST_EVENTS
+    gateway: GatewayState,
+    grant: Grant,
+    stream_id: str,
+    after: EventId = START,
+    *,
+    most_events: int = MAX_EVENTS_PER_PAGE,
 ) -> LogPage:
     """Read a page of the log of a stream that the grant covers. Raises :class:`StreamNotFound` also for streams of
     others, so that ids cannot be probed, :class:`StreamGone` for the caller's own past stream, and

@@ -44,7 +44,7 @@ from shared.settings import Settings
 Fields = Mapping[str, Argument]
 
 #: Most events in one page of the log.
-MOST_EVENTS: Final = 256
+MAX_EVENTS_PER_PAGE: Final = 256
 #: Time beyond a lease for a living worker to restore a stream that Redis lost (rule R4).
 HEALING_MS: Final = 4000
 
@@ -253,7 +253,7 @@ class StreamScripts:
         )
 
     def read(
-        self, stream_id: str, after: EventId, *, most_events: int = MOST_EVENTS, most_bytes: int = 64 * 1024
+        self, stream_id: str, after: EventId, *, most_events: int = MAX_EVENTS_PER_PAGE, most_bytes: int = 64 * 1024
     ) -> Call[LogPage | Gone | Lost | None]:
         """Read a page of the log, from the start if ``after`` is of another epoch. None: the stream is unknown."""
 

@@ -24,7 +24,8 @@ async def chromium() -> AsyncIterator[Chrome]:
 
 @pytest.fixture
 async def driver(chromium: Chrome) -> AsyncIterator[Chrome]:
-    """Yield the shared browser, and clear its storage after the test."""
+    """Yield the shared browser with an empty log, and clear its storage after the test."""
+    await asyncio.to_thread(chromium.get_log, "browser")
     yield chromium
     everything = {"origin": "*", "storageTypes": "all"}
     await asyncio.to_thread(chromium.execute_cdp_cmd, "Storage.clearDataForOrigin", everything)

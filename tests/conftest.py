@@ -74,8 +74,8 @@ async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 @pytest.fixture
 async def start_system(tmp_path: Path) -> AsyncIterator[StartSystem]:
-    """Start a system for one test: ``await start_system(gateways=1, workers=1, window=8)``. Its only provider is
-    OpenAI, unless the test names others."""
+    """Function that starts a system for one test, such as ``await start_system(workers=1, window=8)``. Its only
+    provider is OpenAI, unless the test names others."""
     started: list[System] = []
 
     async def start(**options: object) -> System:

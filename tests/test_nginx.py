@@ -119,7 +119,7 @@ async def test_each_token_arrives_before_the_provider_sends_the_next(
 
 
 async def test_a_disconnect_reaches_the_provider(behind: System, nginx: Nginx) -> None:
-    """nginx closes its connection to the gateway, and the provider's connection is closed after the grace period."""
+    """Nginx closes its connection to the gateway, and the provider's connection is closed after the grace period."""
     turnstile = Turnstile()
     await turnstile.allow(1)
     behind.fake.play("left", Answer(deltas=WORDS, turnstile=turnstile))
@@ -534,7 +534,7 @@ REFUSED = re.compile(rb"not valid HTTP/1\.1|only HTTP/1\.1|Host: must|Transfer-E
 
 
 async def test_an_ambiguous_request_is_read_in_one_way(behind: System, nginx: Nginx) -> None:
-    """nginx refuses it and closes, or each request gets a response of its own. nginx forwards nothing that a gateway
+    """Nginx refuses it and closes, or each request gets a response of its own. nginx forwards nothing that a gateway
     would read in another way, and little that a gateway refuses."""
 
     async def answers_to(request: bytes) -> bytes:

@@ -156,7 +156,7 @@ async def test_the_description_and_the_health_check_have_the_version(system: Sys
 
 
 async def test_security_requirements_are_described(system: System) -> None:
-    """This gateway requires no credentials, but a ticket must be valid if there is one."""
+    """The gateway requires no credentials, but a ticket must be valid if there is one."""
     described = operations(await describe(system))
     assert described["POST /chat"]["security"] == [{}]
     assert described["GET /chat/{stream_id}"]["security"] == [{}, {"ticket": []}]

@@ -237,7 +237,7 @@ async def test_without_authentication_the_page_is_only_for_the_same_machine(
 
 
 async def test_a_timeline_shows_a_takeover(guarded: System) -> None:
-    """This is the last test with this worker: the system has another one afterwards."""
+    """Last test with this worker: the system has another one afterwards."""
     guarded.fake.play("told", HELD)
     stream_id = await guarded.post("told")
     admin = bearer(token("somebody", scope="admin"))

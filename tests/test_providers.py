@@ -146,7 +146,6 @@ data: {"type":"message_stop"}
 )
 async def test_a_character_may_arrive_in_two_halves(make: Make, name: str, wire: bytes) -> None:
     """The two escapes of a surrogate pair are in separate deltas, which JSON allows and UTF-8 does not."""
-
     async with answering(wire) as url:
         deltas = await collect(make(name, OPENAI_BASE_URL=url, ANTHROPIC_BASE_URL=url), ask("m"))
     assert text_in(deltas) == "a\ud83e\udd4ab"

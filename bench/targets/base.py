@@ -33,7 +33,7 @@ class Target(Protocol):
 
     @property
     def processes(self) -> Mapping[str, int]:
-        """Measured processes, role → pid: 'gateway', 'worker', 'redis', 'app', …"""
+        """Measured processes by role: gateway, worker, redis, app and so on, each with its pid."""
         ...
 
     async def start(self, provider_url: str, folder: Path) -> None:

@@ -24,7 +24,7 @@ _RETRY_S = 0.5
 
 
 class Drained(Exception):
-    """This gateway drains. Closes a live connection so that its client reconnects elsewhere; not an HTTP error."""
+    """Raised while the gateway drains: closes a live connection so that its client reconnects elsewhere."""
 
 
 class StreamSource(Protocol):

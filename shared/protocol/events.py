@@ -75,7 +75,7 @@ class Refusal(Event, frozen=True):
 class ToolCall(Event, frozen=True):
     """A fragment of a call's ``arguments``, ``n`` deltas joined; the first has ``id`` and ``name``. When the call is
     ``complete``, one more event has all of it; its ``arguments`` are the text of a JSON object. ``index`` numbers
-    parallel calls: 0, 1, 2 …"""
+    parallel calls from 0."""
 
     TYPE = b"tool_call"
     index: int

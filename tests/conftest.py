@@ -74,7 +74,7 @@ async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 @pytest.fixture
 async def start_system(tmp_path: Path) -> AsyncIterator[StartSystem]:
-    """Function that starts a system for one test, such as ``await start_system(workers=1, window=8)``. Its only
+    """Function that starts a system for one test; its options are those of :class:`System`, as ``window=8``. The only
     provider is OpenAI, unless the test names others."""
     started: list[System] = []
 

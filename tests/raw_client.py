@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-_PATIENCE_S = 20
+_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class RawConnection:
 
     async def head(self) -> tuple[int, dict[str, str]]:
         """Read status and fields of the next response."""
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             head = await self._reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
         version, status, _ = first.split(" ", 2)
@@ -56,18 +56,18 @@ class RawConnection:
     async def answer(self) -> RawAnswer:
         """Read the next response, which must have a length."""
         status, headers = await self.head()
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         return RawAnswer(status, headers, body)
 
     async def until(self, end: bytes) -> bytes:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             return await self._reader.readuntil(end)
 
     async def rest(self) -> bytes:
         """Read everything until the peer closes."""
         received = bytearray()
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             try:
                 while piece := await self._reader.read(65536):
                     received += piece

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility chaos nightly check check-deploy audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
+.PHONY: help run test compatibility chaos nightly diagrams check check-deploy audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -76,7 +76,7 @@ class Feed:
         return max(cursors, default=START)
 
     def rewind(self, at: EventId) -> None:
-        """Discard all events and read the tail from ``at`` on. Readers at other cursors continue from the log."""
+        """Discard all events and read the tail after ``at``. Readers at other cursors continue from the log."""
         self.tail_cursor = format_event_id(*at)
         self._clear(at.epoch, at.seq)
         self.wake()

@@ -108,7 +108,7 @@ class Hub:
                 self._has_pending.set()
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
-        """Read the feed's tail from ``at`` on: a reader has received the whole log."""
+        """Start reading the tail after ``at``: a reader has received the log up to there."""
         if feed.position is None:
             feed.rewind(at)
             self._mark_unread(feed)

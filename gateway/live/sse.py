@@ -31,7 +31,8 @@ class Stalled(Exception):
 
 
 class StreamResponse(EventSourceResponse):
-    """``chunks``: whole frames. ``grant``: a future that ends the response early, see ``gateway/auth/grants.py``."""
+    """Response that streams ``chunks``, which are whole frames. ``grant`` is a context manager that yields a future; the
+    response ends early when that is done (``gateway/auth/grants.py``)."""
 
     def __init__(
         self,

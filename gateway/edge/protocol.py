@@ -157,8 +157,8 @@ class EdgeProtocol(HttpToolsProtocol):
         return next((int(value) for name, value in self.headers if name == b"content-length"), 0)
 
     def _refuse(self, refusal: _Refusal) -> None:
-        """Respond only if the next response on this connection would be to the refused request; otherwise just close:
-        a client would take the response for that to its earlier request."""
+        """Respond unless an earlier request on this connection still awaits its response; then only close, because
+        the client would take the refusal for that response."""
         self._stop_head_timer()
         cycle = self.cycle
         is_idle = (cycle is None or cycle.response_complete) and not self.pipeline

@@ -1,4 +1,4 @@
-"""Creates a stream and queues its job."""
+"""Creates and queues a stream, once per idempotency key."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Dispatch:
     ) -> Dispatched:
         """Create the stream, once per key, and queue it. ``extra_fields``: further fields of its state. Raises
         :class:`InvalidRequest`, :class:`LimitReached`, :class:`QueueFull`, :class:`IdempotencyConflict` and
-        :class:`BrokerUnavailable`; after the last, the same call with the same key is safe."""
+        :class:`BrokerUnavailable`. After :class:`BrokerUnavailable` the call may be repeated with the same key."""
         demand = demand_of(principal, chat_request, self._settings)
         self._backlog.check()
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None

@@ -38,8 +38,8 @@ _MAX_EVENTS_PER_STREAM = 256
 
 
 class Hub:
-    """``tails`` is the connection for XREAD, ``reports`` the connection for acknowledgements, ``client`` serves the
-    remaining calls."""
+    """Reader of all live streams of this gateway. ``tails`` is the connection for XREAD, ``reports`` the connection
+    for acknowledgements, ``client`` serves the remaining calls."""
 
     def __init__(
         self,
@@ -262,9 +262,8 @@ class Hub:
                 self._catch_up_silent(feed, reply)
 
     def _catch_up_silent(self, feed: Feed, redis: LogPosition) -> None:
-        """Rewind a feed with a cursor ahead of the tail: its XREAD would never return anything. A feed is silent if
-        it has not moved since the last comparison. Events that are merely in transit do no harm: readers take them
-        from the log."""
+        """Rewind a silent feed (unmoved since the last comparison) if its cursor is not at the log's end: XREAD from
+        a cursor ahead of the tail returns nothing. Readers take events in transit from the log."""
         if redis.at not in (feed.position, START):
             feed.rewind(redis.at)
 

@@ -31,8 +31,8 @@ class Stalled(Exception):
 
 
 class StreamResponse(EventSourceResponse):
-    """Response that streams ``chunks``, which are whole frames. ``grant`` is a context manager that yields a future; the
-    response ends early when that is done (``gateway/auth/grants.py``)."""
+    """Response that streams ``chunks``, which are whole frames. ``grant`` is a context manager that yields a future;
+    the response ends early when that is done (``gateway/auth/grants.py``)."""
 
     def __init__(
         self,
@@ -124,9 +124,8 @@ class _Client:
             self._active_sends -= 1
 
     async def _send_ping(self) -> None:
-        if (
-            not self._active_sends
-        ):  # an event may have begun meanwhile; a heartbeat between its pieces would corrupt it
+        # An event may have begun meanwhile; a heartbeat between its pieces would corrupt it.
+        if not self._active_sends:
             await self.send(HEARTBEAT)
 
     def close(self) -> None:

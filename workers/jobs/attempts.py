@@ -33,7 +33,7 @@ _backoff: Final = wait_exponential_jitter(multiplier=0.25, max=4, jitter=0.25)
 
 
 class ProviderAttempts:
-    """Calls of providers for one request after another; shared by all jobs of a worker."""
+    """Runs requests against their providers. One instance serves all jobs of a worker."""
 
     def __init__(
         self,

@@ -73,7 +73,7 @@ class Generation:
     async def _process(self, job: "_Job") -> None:
         if job.claimed.attempt > 1:
             metrics.TAKEOVERS.inc()
-        outcome = self._outcome_instead(job.claimed)
+        outcome = self._outcome_without_generation(job.claimed)
         try:
             chat_request = parse_chat_request(job.claimed.fields["request"])
         except RequestError as error:
@@ -88,8 +88,8 @@ class Generation:
         """End the stream with the partial answer of an earlier attempt. Logs the end. False: a reader came back."""
         return await end_claimed(self._client, self._scripts, job.stream_id, job.claimed, job.token, outcome)
 
-    def _outcome_instead(self, claimed: Claimed) -> Outcome | None:
-        """Return the outcome of a stream that must not be generated (again)."""
+    def _outcome_without_generation(self, claimed: Claimed) -> Outcome | None:
+        """Return the outcome of a stream that must not be generated (again). None: generate it."""
         if claimed.signal:
             return Outcome.cancelled(claimed.signal)
         no_more = claimed.attempt > self._settings.max_attempts

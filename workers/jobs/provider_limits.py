@@ -1,4 +1,4 @@
-"""Per-provider concurrency limits: re-queues parked streams when a slot frees."""
+"""Re-queues streams parked at a provider's concurrency limit when a slot frees. claim.lua enforces the limit."""
 
 import asyncio
 import logging

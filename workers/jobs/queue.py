@@ -105,7 +105,7 @@ class StreamQueue(Worker):
         await self.pool.delete(retry_key_prefix + job_id)
 
     async def finish_failed_job(self, job_id: str, *_: Any, **__: Any) -> None:
-        """Do the same if there was no job."""
+        """Delete arq's retry counter; arq calls this if the job's data is missing."""
         await self.finish_job(job_id)
 
     async def _take(self) -> list[str]:

@@ -149,8 +149,8 @@ class StreamWriter:
 
     async def finish(self, outcome: Outcome, usage: Usage | None) -> Ended:
         """Write the remaining events, the closing events and the terminal state; retries through any outage of Redis.
-        If the provider reported no usage, it is estimated. WRITTEN also if the stream was just ended as abandoned.
-        """
+        If the provider reported no usage, it is estimated. Also returns WRITTEN if the stream was ended as abandoned
+        meanwhile."""
         while self._ending is not None:  # an abandoned ending is in flight
             if (ended := await self._ended) is not Ended.WATCHED:
                 return ended

@@ -1,4 +1,4 @@
-"""The Redis or Valkey that ``headrace up`` starts: finds, configures and waits for it; the supervisor runs it.
+"""Redis or Valkey for ``headrace up``: finds a server, configures it and waits for it. The supervisor runs it.
 
 It listens only on a unix socket, in a directory closed to other users, and stores every acknowledged write in an
 append-only file in the data directory. The file contains plain commands, without the binary preamble, so that both

@@ -35,7 +35,7 @@ async def wait_ready(host: str, ports: Iterable[int], redis_url: str, console: C
 
 
 def for_url(host: str) -> str:
-    """Return the host as URLs have it: IPv6 addresses in brackets."""
+    """Return the host for use in a URL: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 
 

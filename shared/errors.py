@@ -32,7 +32,8 @@ from typing import ClassVar
 
 
 class HeadraceError(Exception):
-    """``code`` is stable and for machines. ``retryable``: the same call may succeed later."""
+    """Base class of all errors here. ``code`` is stable and for machines. ``retryable``: the same call may succeed
+    later."""
 
     code: str = "internal_error"
     http_status: int = 500
@@ -124,8 +125,8 @@ class InvalidRequest(RequestError):
 
 
 class LimitReached(RequestError):
-    """``limit`` is one of :data:`shared.rate_limits.LIMIT_NAMES`. ``headers`` contain the limit and the rest of
-    it."""
+    """A limit is reached. ``limit`` is one of :data:`shared.rate_limits.LIMIT_NAMES`. ``headers`` contain the limit
+    and the rest of it."""
 
     http_status = 429
     retryable = True
@@ -142,7 +143,7 @@ class LimitReached(RequestError):
 
 
 class Unavailable(HeadraceError):
-    """``retry_after_s`` becomes the ``Retry-After`` header."""
+    """Temporary refusal. ``retry_after_s`` becomes the ``Retry-After`` header."""
 
     code = "unavailable"
     http_status = 503
@@ -206,10 +207,11 @@ class GenerationError(HeadraceError):
 
 
 class ProviderError(GenerationError):
-    """``retry_after_s``: the wait that the provider requested. Codes: ``provider_auth`` ``provider_model_not_found``
-    ``provider_rejected`` ``provider_rate_limited`` ``provider_unavailable`` ``provider_unreachable``
-    ``provider_connect_timeout`` ``provider_first_token_timeout`` ``provider_idle_timeout`` ``provider_protocol``
-    ``provider_not_configured`` ``provider_circuit_open`` ``tool_call_invalid`` ``upstream_truncated``.
+    """A failure of a provider. ``retry_after_s``: the wait that the provider requested. Codes: ``provider_auth``
+    ``provider_model_not_found`` ``provider_rejected`` ``provider_rate_limited`` ``provider_unavailable``
+    ``provider_unreachable`` ``provider_connect_timeout`` ``provider_first_token_timeout`` ``provider_idle_timeout``
+    ``provider_protocol`` ``provider_not_configured`` ``provider_circuit_open`` ``tool_call_invalid``
+    ``upstream_truncated``.
     """
 
     def __init__(

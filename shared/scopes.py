@@ -5,8 +5,8 @@ from typing import Final
 
 
 class Scope(StrEnum):
-    """``chat``: create streams. ``read``: read one's own. ``cancel``: stop and delete them. ``admin``: see metadata
-    of all streams, without their content, and stop them."""
+    """Permission of a caller. ``chat``: create streams. ``read``: read one's own. ``cancel``: stop and delete them.
+    ``admin``: see metadata of all streams, without their content, and stop them."""
 
     CHAT = "chat"
     READ = "read"

@@ -1,4 +1,4 @@
-"""``headrace`` as a child process, and a gateway that misbehaves by script."""
+"""The command ``headrace`` as a child process, and a gateway that misbehaves by script."""
 
 import asyncio
 import contextlib

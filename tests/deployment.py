@@ -27,7 +27,8 @@ _OURS: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "PORT")
 
 @dataclass(frozen=True)
 class Described:
-    """``health``: a command that exits with 0 once it is healthy. ``grace_s``: from SIGTERM to SIGKILL."""
+    """A container as described. ``health``: a command that exits with 0 once it is healthy. ``grace_s``: from SIGTERM
+    to SIGKILL."""
 
     command: list[str]
     environment: dict[str, str]

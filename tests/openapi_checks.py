@@ -44,7 +44,7 @@ def error_code_conformance(
 def only_what_schemas_cannot_say(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """``positive_data_acceptance`` checks the status alone and has to allow 422; so check the message."""
+    """Check the message: ``positive_data_acceptance`` checks the status alone and has to allow 422."""
     if response.status_code == 422 and case.meta is not None and case.meta.generation.mode.is_positive:
         message = response.json()["error"]["message"]
         assert any(words in message for words in _BEYOND_SCHEMAS), message

@@ -18,7 +18,7 @@ OF_PROMETHEUS = {"instance", "job"}
 
 
 class Metrics:
-    """``labels``: for each name, all labels that it has anywhere."""
+    """Metrics by name. ``labels``: for each name, all labels that it has anywhere."""
 
     def __init__(self, text: str) -> None:
         self.labels: dict[str, set[str]] = defaultdict(set)

@@ -84,9 +84,9 @@ class Gateway(Process):
 
 
 class System:
-    """``settings`` are environment variables without their prefix; ``environment`` has further ones, unchanged.
-    ``credentials`` are headers of every call of :attr:`http`. ``providers`` and demo are on offer: loading an SDK
-    takes a worker a second each."""
+    """Running system. ``settings`` are environment variables without their prefix; ``environment`` has further ones,
+    unchanged. ``credentials`` are headers of every call of :attr:`http`. ``providers`` and demo are on offer: loading
+    an SDK takes a worker a second each."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""`make audit` fails for a known vulnerability, and not for an unreachable network."""
+"""The command `make audit` fails for a known vulnerability, and not for an unreachable network."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""``headrace chat`` as a process, against a scripted gateway."""
+"""The command ``headrace chat`` as a process, against a scripted gateway."""
 
 import asyncio
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""``headrace chat`` against a real ``headrace up``, over broken connections and killed processes."""
+"""The command ``headrace chat`` against a real ``headrace up``, over broken connections and killed processes."""
 
 import asyncio
 import contextlib

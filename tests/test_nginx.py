@@ -57,7 +57,7 @@ async def in_front_of(*gateways: int | str) -> AsyncIterator[Nginx]:
 
 @dataclass(frozen=True)
 class Answered:
-    """``exit_code`` is curl's; ``headers`` have all values of a name."""
+    """Response to curl. ``exit_code`` is curl's; ``headers`` have all values of a name."""
 
     exit_code: int
     status: int

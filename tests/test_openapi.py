@@ -1,4 +1,5 @@
-"""``/openapi.json`` is true: a gateway, fuzzed by its own description, does nothing that is not in it."""
+"""The description ``/openapi.json`` is true: a gateway, fuzzed by its own description, does nothing that is not in
+it."""
 
 import asyncio
 import json

@@ -13,8 +13,9 @@ import pytest
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 PACKAGES: Final = ("headrace", "gateway", "workers", "shared", "tests", "bench")
+#: A wh-word, a preposition, or a parameter instead of a head noun.
 BAD_OPENER: Final = re.compile(
-    r"(What|Who|Whom|Whose|Where|Whether|As|Of|To|For|By|In|On|With|From|Behind|Beside|At)\b"
+    r"(What|Who|Whom|Whose|Where|Whether|As|Of|To|For|By|In|On|With|From|Behind|Beside|At)\b|`"
 )
 BAD_WORD: Final = re.compile(r"\b(what|who|whom|whose|whoever|whatever|nobody|somebody)\b", re.IGNORECASE)
 MOST_BAD_OPENERS: Final = 0.02

@@ -1,5 +1,5 @@
-"""``examples/react-chat``, built by Vite, survives reloads and a killed gateway in a real browser, and its stop
-button works."""
+"""The example ``examples/react-chat``, built by Vite, survives reloads and a killed gateway in a real browser, and
+its stop button works."""
 
 import asyncio
 import os

@@ -54,7 +54,7 @@ def test_no_walk_breaks_the_rules(bench: Bench) -> None:
 
 @dataclass(frozen=True)
 class Mutation:
-    """``script``: the one it is made in, or all where it is in the part they share."""
+    """One check to remove. ``script``: the one it is made in, or all where it is in the part they share."""
 
     name: str
     old: str

@@ -1,4 +1,4 @@
-"""``headrace up`` and its parts, with real processes: broker, data directory, supervisor."""
+"""The command ``headrace up`` and its parts, with real processes: broker, data directory, supervisor."""
 
 import asyncio
 import io

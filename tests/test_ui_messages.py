@@ -1,5 +1,5 @@
-"""``/api/chat`` serves the AI SDK beyond the cells of the compatibility matrix. The client in Node is the SDK's
-own."""
+"""The route ``/api/chat`` serves the AI SDK beyond the cells of the compatibility matrix. The client in Node is the
+SDK's own."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""``/api/chat`` for ``useChat`` of Vercel's AI SDK, which names its chat's id and never a stream's."""
+"""Routes ``/api/chat`` for ``useChat`` of Vercel's AI SDK, which names its chat's id and never a stream's."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress

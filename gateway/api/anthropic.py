@@ -1,4 +1,4 @@
-"""``POST /v1/messages``, for Anthropic's SDKs."""
+"""Routes ``/v1/messages``, for Anthropic's SDKs."""
 
 from dataclasses import replace
 
@@ -36,8 +36,8 @@ async def create(
 
 @router.post("/v1/messages/count_tokens", response_class=Response, include_in_schema=False)
 async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Response:
-    """Count the tokens of a request to one of Anthropic's models; other providers have no such call. It consumes no
-    tokens of the limits, and counts as a request."""
+    """Count the tokens of a request to one of Anthropic's models; other providers have no such call. It counts as one
+    request against the limits and consumes none of their tokens."""
     body = await read_body(request, gateway.settings.max_body_bytes)
     chat_request, options = anthropic_request.parse(body, only_count=True)
     return await respond(

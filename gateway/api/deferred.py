@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 class DeferredRenderer(Renderer, Protocol):
-    """``failure``: an error before any output."""
+    """Renderer of a deferred response. ``failure``: an error before any output."""
 
     failure: events.Error | None
 

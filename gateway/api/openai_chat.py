@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``, for OpenAI's SDKs and compatible clients."""
+"""Route ``POST /v1/chat/completions``, for OpenAI's SDKs and compatible clients."""
 
 from functools import partial
 

@@ -1,4 +1,5 @@
-"""``/v1/responses`` for OpenAI's SDKs: streams that can be read again from any number, also in the background."""
+"""Routes ``/v1/responses`` for OpenAI's SDKs: streams that can be read again from any number, also in the
+background."""
 
 from datetime import datetime
 from typing import Annotated, Any

@@ -17,8 +17,8 @@ FinishReason = Annotated[str, Field(json_schema_extra={"enum": [*STATUS_AFTER]})
 
 
 class Failure(TypedDict):
-    """``code`` is stable and for machines, ``message`` is for people. ``retryable``: the same request may succeed
-    later."""
+    """One error. ``code`` is stable and for machines, ``message`` is for people. ``retryable``: the same request may
+    succeed later."""
 
     code: str
     message: str
@@ -40,7 +40,8 @@ class ErrorBody(TypedDict):
 
 
 class Accepted(TypedDict):
-    """``stream_url`` contains a ticket, so that an ``EventSource`` needs no header; valid until ``expires_at``."""
+    """The URLs of a new stream. ``stream_url`` contains a ticket, so that an ``EventSource`` needs no header; it is
+    valid until ``expires_at``."""
 
     stream_id: str
     stream_url: str
@@ -49,7 +50,7 @@ class Accepted(TypedDict):
 
 
 class CalledFunction(TypedDict):
-    """``arguments``: a JSON object as text."""
+    """A function's name and its arguments. ``arguments`` is a JSON object as text."""
 
     name: str
     arguments: str
@@ -113,14 +114,15 @@ class StreamSummary(TypedDict):
 
 
 class StreamList(TypedDict):
-    """``next_page`` goes into ``page``; null at the end."""
+    """One page of streams. ``next_page`` goes into ``page``; null at the end."""
 
     streams: list[StreamSummary]
     next_page: str | None
 
 
 class CancelAnswer(TypedDict):
-    """``status`` may still be ``running``: the worker is notified and ends the stream within moments."""
+    """The status after a cancel. It may still be ``running``: the worker is notified and ends the stream within
+    moments."""
 
     stream_id: str
     status: StatusWord
@@ -144,7 +146,7 @@ class Readiness(TypedDict):
 
 
 class ModelCard(TypedDict):
-    """``id`` is ``provider/model``; ``provider/*`` means any name, for a provider without a list."""
+    """One model. ``id`` is ``provider/model``; ``provider/*`` means any name, for a provider without a list."""
 
     id: str
     object: Literal["model"]

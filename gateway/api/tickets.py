@@ -25,8 +25,8 @@ _MOST_BODY_BYTES = 4096
 
 
 class TicketRequest(Model):
-    """``life_s``: validity; by default as long as the stream can live. ``may_cancel``: the ticket also allows to
-    cancel the stream."""
+    """Options of a ticket. ``life_s``: validity; by default as long as the stream can live. ``may_cancel``: the
+    ticket also allows to cancel the stream."""
 
     life_s: Annotated[float, Field(ge=1, le=REVOCATION_KEPT_S)] | None = None
     may_cancel: bool = False

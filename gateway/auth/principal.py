@@ -10,8 +10,9 @@ from shared.scopes import DEFAULT_SCOPES, Scope
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """``id``: the owner of streams; several keys may share one. ``expires_at`` (Unix seconds) and ``key_id`` limit
-    the grant: it ends at that time or with that key, or never. ``limits``: overrides of the server-wide ones."""
+    """An authenticated caller. ``id``: the owner of streams; several keys may share one. ``expires_at`` (Unix
+    seconds) and ``key_id`` limit the grant: it ends at that time or with that key, or never. ``limits``: overrides of
+    the server-wide ones."""
 
     id: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES

@@ -26,8 +26,9 @@ _TRACED: Final = ("/chat", "/v1/", "/api/chat")
 
 
 class RequestLog:
-    """``request_id``: the caller's own ``X-Request-Id`` if it is a plain word, else ours. ``principal``: the caller,
-    once authenticated. ``span``: the request's; the caller's ``traceparent`` is its parent."""
+    """Log line and span of one request. ``request_id``: the caller's own ``X-Request-Id`` if it is a plain word, else
+    ours. ``principal``: the caller, once authenticated. ``span``: the request's; the caller's ``traceparent`` is its
+    parent."""
 
     def __init__(self, scope: Scope, tracing: Tracing) -> None:
         headers = dict(scope["headers"])

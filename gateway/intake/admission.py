@@ -34,7 +34,7 @@ class Admission:
 
 
 def demand_of(principal: Principal, chat_request: ChatRequest, settings: Settings) -> Demand:
-    """Return the demand. Raises :class:`InvalidRequest` for a request that no limit will ever leave room for."""
+    """Return the request's demand. Raises :class:`InvalidRequest` if the request alone exceeds a limit."""
     limits = settings.limits.changed(principal.limits)
     prompt_tokens = Estimate(chat_request.prompt_characters, 0).prompt_tokens
     tokens = prompt_tokens + (settings.tokens_assumed if chat_request.max_tokens is None else chat_request.max_tokens)

@@ -20,7 +20,8 @@ _LONGEST_WAIT_S: Final = 60
 
 
 class Backlog:
-    """``longest_wait_s``: the queue timeout. A request that would wait longer is refused at once."""
+    """Statistics of the queue. ``longest_wait_s``: the queue timeout; a request that would wait longer is refused at
+    once."""
 
     def __init__(self, client: Client, longest_wait_s: float) -> None:
         self.waiting = 0

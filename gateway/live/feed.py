@@ -33,8 +33,8 @@ class Reader(Protocol):
 
 
 class Feed:
-    """``tail_key`` and ``tail_cursor`` are the arguments of XREAD. The tail is not read until a reader that has
-    caught up with the log provides the first cursor."""
+    """Recent events of one stream. ``tail_key`` and ``tail_cursor`` are the arguments of XREAD. The tail is not read
+    until a reader that has caught up with the log provides the first cursor."""
 
     def __init__(self, stream_id: str) -> None:
         self.stream_id = stream_id

@@ -55,8 +55,9 @@ class StreamSource(Protocol):
 
 
 class Subscription:
-    """``cursor``: the last event handed to the client; START requests the whole stream. ``log_page``: the page of the
-    log read when the client was admitted. ``queue_position``: position of a stream that waits; 0 is unknown."""
+    """Delivery of one stream to one client. ``cursor``: the last event handed to the client; START requests the whole
+    stream. ``log_page``: the page of the log read when the client was admitted. ``queue_position``: position of a
+    stream that waits; 0 is unknown."""
 
     def __init__(
         self,

@@ -12,7 +12,8 @@ from shared.broker.keys import chat_key
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """``message_id``: the client's id of the answer. ``received``: a client has received all of it."""
+    """Latest answer of a chat. ``message_id``: the client's id of it. ``received``: a client has received all of
+    it."""
 
     stream_id: str
     message_id: str

@@ -12,8 +12,8 @@ _SAMPLED_STREAMS = 4
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """``used`` and ``limit`` in bytes, ``limit`` 0 if there is none. ``live``: number of active streams. ``stream``:
-    mean bytes of a sample of these; 0 if there is none."""
+    """Memory of Redis. ``used`` and ``limit`` in bytes, ``limit`` 0 if there is none. ``live``: number of active
+    streams. ``stream``: mean bytes of a sample of these; 0 if there is none."""
 
     used: int
     limit: int

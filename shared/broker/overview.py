@@ -31,9 +31,10 @@ _PER_BUCKET: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """``live``: number of active streams, of which ``streams`` is a part, the newest first. ``waiting``: number of
-    streams that no worker has taken yet, the first of them created at ``oldest_ms``. ``minutes``: (minute since 1970,
-    status, ``tokens`` or ``failed:<reason>`` → count), the oldest first. ``open_breakers``: providers."""
+    """Streams, queue and endings, for operators. ``live``: number of active streams, of which ``streams`` is a part,
+    the newest first. ``waiting``: number of streams that no worker has taken yet, the first of them created at
+    ``oldest_ms``. ``minutes``: (minute since 1970, status, ``tokens`` or ``failed:<reason>`` → count), the oldest
+    first. ``open_breakers``: providers."""
 
     at_ms: int
     live: int

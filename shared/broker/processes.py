@@ -25,8 +25,8 @@ _MOST: Final = 500
 
 
 class Load(msgspec.Struct, frozen=True):
-    """``streams``: streams that a worker writes or a gateway reads. ``slots``: most streams a worker writes at once.
-    ``readers``: clients of a gateway. ``lag_s``: recent worst lag of the event loop."""
+    """Load of one process. ``streams``: streams that a worker writes or a gateway reads. ``slots``: most streams a
+    worker writes at once. ``readers``: clients of a gateway. ``lag_s``: recent worst lag of the event loop."""
 
     streams: int
     slots: int = 0

@@ -38,7 +38,7 @@ _CODES: Final = {code.encode(): code for code in Code}
 
 class WriteReply(msgspec.Struct, frozen=True):
     """Reply to a writer. ``last_seq``: the last event in the log. ``signal``: reason to stop, '' to go on; with
-    CLOSED, the reason of the ending. ``epoch``: the state's."""
+    CLOSED, the reason of the ending. ``epoch``: the epoch in the state."""
 
     code: Code
     last_seq: int

@@ -65,8 +65,8 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """``fields``: finish_reason, reason, usage, error. ``tokens``: to charge to the account's limits.
-    ``only_if_unwatched``: the reply is WATCHED if a reader came."""
+    """Final state of a stream. ``fields``: finish_reason, reason, usage, error. ``tokens``: to charge to the
+    account's limits. ``only_if_unwatched``: the reply is WATCHED if a reader came."""
 
     status: Status
     fields: Fields
@@ -95,7 +95,8 @@ class StreamScripts:
     def create(
         self, stream_id: str, *, fields: Fields, body_hash: str, idempotency: str | None, demand: Demand, job: bytes
     ) -> Call[Created | Known | Limited | Full]:
-        """Create and queue a stream. ``fields`` must contain ``principal`` and ``on_disconnect``. ``job``: arq's."""
+        """Create and queue a stream. ``fields`` must contain ``principal`` and ``on_disconnect``. ``job``: the
+        serialized arq job."""
         more = declarations.CREATE.named_keys(
             queue=QUEUE,
             job=job_key(stream_id),

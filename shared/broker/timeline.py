@@ -25,8 +25,9 @@ Fields = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """``what``: created, parked, claimed, taken_over, provider_failed, first_token, handed_over, resumed,
-    cancel_asked or ended. ``detail``: the worker, the provider, how it was resumed, or why it failed or ended."""
+    """One entry of a timeline. ``what``: created, parked, claimed, taken_over, provider_failed, first_token,
+    handed_over, resumed, cancel_asked or ended. ``detail``: the worker, the provider, how it was resumed, or why it
+    failed or ended."""
 
     at_ms: int
     what: str
@@ -36,7 +37,7 @@ class TimelineEntry:
 
 @dataclass(frozen=True, slots=True)
 class StreamTimeline:
-    """``events``: number of events in the log. ``fields``: see :data:`FIELDS`."""
+    """A stream as operators see it. ``events``: number of events in the log. ``fields``: see :data:`FIELDS`."""
 
     stream_id: str
     fields: Fields
@@ -70,7 +71,7 @@ class StreamTimeline:
         return next((each.at_ms for each in self.timeline() if each.what == "first_token"), None)
 
     def timeline(self) -> list[TimelineEntry]:
-        """Return all entries in the order of their times."""
+        """Return all entries, oldest first."""
         return sorted(self._entries(), key=lambda each: each.at_ms)
 
     def _entries(self) -> Iterator[TimelineEntry]:

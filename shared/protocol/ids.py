@@ -18,8 +18,8 @@ _FROM_THE_START: Final = frozenset({"", "0", "0-0", "-1"})
 
 
 class EventId(NamedTuple):
-    """``<epoch>-<seq>``: SSE id, Redis Stream entry id and cursor at once. Epochs are compared for equality only
-    by readers. ``EventId(0, 0)`` is the cursor before everything."""
+    """Event id ``<epoch>-<seq>``: SSE id, Redis Stream entry id and cursor at once. Readers compare epochs for
+    equality only. ``EventId(0, 0)`` is the cursor before everything."""
 
     epoch: int
     seq: int

@@ -1,9 +1,9 @@
 """Lifecycle of a stream: the statuses, and the table of transitions that the scripts may make.
 
 ``queued`` waits for a worker, ``running`` is or was held by one, and the other three are terminal. The table is
-enforced: each script checks the status before its first write, tests compare every script with the table and every
-transition of the random walks and the chaos suite too, and a reply with a status that the table excludes is logged,
-counted and treated as an outage. The expiry of a state, and a loss of data in Redis, are not steps.
+enforced. Each script checks the status before its first write. Tests compare every script, the random walks and the
+chaos suite with it. A reply with an excluded status is logged, counted and treated as an outage. The expiry of a
+state, and a loss of data in Redis, are not steps.
 """
 
 from enum import StrEnum

@@ -161,7 +161,8 @@ class Message(Model):
 def check_results(messages: list[Message]) -> None:
     """Raise ValueError for a tool result without an earlier call, and for two calls of one message with the same id.
 
-    Later messages may reuse an id, because some servers only count; a result then belongs to the latest call.
+    Later messages may reuse an id, because some servers number the calls of each message from 0; a result then
+    belongs to the latest call.
     """
     calls: set[str] = set()
     for at, message in enumerate(messages):

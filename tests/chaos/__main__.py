@@ -1,4 +1,4 @@
-"""``python -m tests.chaos --seed 1 --streams 1000 --faults 200``. Exits with 1 if a promise was broken."""
+"""Command ``python -m tests.chaos --seed 1 --streams 1000 --faults 200``. Exits with 1 if a promise was broken."""
 
 import argparse
 import secrets

@@ -24,7 +24,8 @@ class Span:
 
 @dataclass(slots=True)
 class ProviderCall:
-    """``worker``: number of the worker that made it, from 0. ``end``: time at which its connection was closed."""
+    """One call of the provider. ``worker``: number of the worker that made it, from 0. ``end``: time at which its
+    connection was closed."""
 
     number: int
     stream: int

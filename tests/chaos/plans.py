@@ -13,8 +13,8 @@ _LETTERS = ("", " ", "é", "漢字", "🙂", "\n", '"', "data: x\n\n")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPlan:
-    """``cancel_s``, ``delete_s``: after the answer to the POST. ``stall_s``: the provider's silence, once.
-    ``grace_s``: None for the default, which is longer than any absence."""
+    """Plan of one stream. ``cancel_s``, ``delete_s``: after the answer to the POST. ``stall_s``: the provider's
+    silence, once. ``grace_s``: None for the default, which is longer than any absence."""
 
     seed: int
     number: int

@@ -18,7 +18,8 @@ _FICKLE = 0.5
 
 
 class Reader:
-    """``rng`` chooses its gateways, the form of its cursor, and when it disconnects without a reason."""
+    """Reader of one stream. ``rng`` chooses its gateways, the form of its cursor, and when it disconnects without a
+    reason."""
 
     def __init__(self, rig: Rig, rng: random.Random) -> None:
         self.transcript = Transcript()

@@ -18,7 +18,8 @@ _SLACK_S = 1.0
 
 
 class Statuses:
-    """``changes``: status before → after, counted. ``complaints``: changes that no steps explain."""
+    """Statuses of all streams. ``changes``: status before → after, counted. ``complaints``: changes that no steps
+    explain."""
 
     def __init__(self, rig: Rig) -> None:
         self._client = connect(rig.broker.url, timeout_s=1)

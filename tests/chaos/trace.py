@@ -81,7 +81,7 @@ _OVERLAPPING = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``target``: which gateway or worker, where the kind has one. ``lasts``: in leases."""
+    """One fault. ``target``: which gateway or worker, where the kind has one. ``lasts``: in leases."""
 
     kind: Kind
     target: int
@@ -112,7 +112,7 @@ class Round:
 
 
 def draw_trace(seed: int, faults: int) -> list[Round]:
-    """``faults`` faults; each kind before any kind comes a second time, where there are enough."""
+    """Draw ``faults`` faults; each kind before any kind comes a second time, where there are enough."""
     rng = random.Random(f"{seed}:faults")
     once = list(_WEIGHTS)
     rng.shuffle(once)

@@ -9,7 +9,8 @@ from tests.sse_client import Frame
 
 @dataclass(slots=True)
 class Transcript:
-    """``text``: since the last reset. ``complaints``: faults that no client may ever see."""
+    """Answer as one client has it. ``text``: since the last reset. ``complaints``: faults that no client may ever
+    see."""
 
     text: str = ""
     epoch: int = 0

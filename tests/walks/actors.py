@@ -140,7 +140,8 @@ class Worker:
 
 @dataclass
 class Viewer:
-    """``held``: the events it shows. ``last_id``: the last id it saw. ``ending``: the reason of the final frame."""
+    """Reader of the walk. ``held``: the events it shows. ``last_id``: the last id it saw. ``ending``: the reason of
+    the final frame."""
 
     held: list[tuple[EventId, bytes]] = field(default_factory=list)
     last_id: str | None = None

@@ -72,7 +72,7 @@ class Walk(Ground):
     """One stream, two workers, two gateways, two viewers."""
 
     def __init__(self, bench: Bench, *, forgives: bool = True) -> None:
-        """``forgives``: leave out the defect that the last test of this module shows."""
+        """Set up the walk. ``forgives``: leave out the defect that the last test of this module shows."""
         super().__init__(bench)
         self.forgives = forgives
         self.workers = [Worker("w0"), Worker("w1")]
@@ -161,7 +161,7 @@ class Walk(Ground):
         remembered=(True, False),
     )
     async def claim(self, *, pick: int, fate: str, lease_over: bool, well: bool, remembered: bool) -> None:
-        """``remembered``: Redis as it was before, for a failover to come."""
+        """Claim a stream. ``remembered``: Redis as it was before, for a failover to come."""
         if remembered:
             await self.remember()
         if lease_over:
@@ -236,7 +236,7 @@ class Walk(Ground):
         await self._flush(worker.writer, fate)
 
     async def _generate(self, worker: Worker, deltas: int, *, mixed: bool) -> None:
-        """``mixed``: reasoning between the text, so that they make more events than one."""
+        """Generate events. ``mixed``: reasoning between the text, so that they make more events than one."""
         assert worker.writer is not None
         for _ in range(min(deltas, LONGEST_ANSWER - worker.deltas)):
             text = f"{worker.uid}.{worker.deltas} "

@@ -95,7 +95,7 @@ class Forbidden(RequestError):
 class StreamNotFound(RequestError):
     code = "stream_not_found"
     http_status = 404
-    message = "no such stream"
+    message = "stream: not found; check its id and your credentials"
     when = "the stream does not exist, or belongs to another owner"
 
 

@@ -93,7 +93,7 @@ async def cancel(stream_id: str, gateway: Gateway, _: Operator) -> CancelAnswer:
 async def _find(gateway: GatewayState, stream_id: str) -> StreamTimeline:
     found = await read_timeline(gateway.client, [stream_id]) if is_stream_id(stream_id) else []
     if not found:
-        raise StreamNotFound("no such stream, or its retention has ended")
+        raise StreamNotFound("stream: not found, or its retention has ended; check its id")
     return found[0]
 
 

@@ -75,7 +75,7 @@ class Authenticator:
             return
         if urlsplit(origin).netloc != request.headers.get("host"):
             raise Forbidden(
-                "cookies are not accepted from another site's page",
+                "cookie: not accepted from this page's origin; send Authorization: Bearer",
                 detail="HEADRACE_CORS_ORIGINS does not list the page's origin",
             )
 

@@ -22,7 +22,7 @@ _LONGEST_SUBJECT: Final = 255
 class KeysUnreachable(Unavailable):
     code = "jwks_unreachable"
     message = "tokens cannot be verified at the moment; try again shortly"
-    detail = "the keys of HEADRACE_JWT_JWKS_URL cannot be fetched"
+    detail = "HEADRACE_JWT_JWKS_URL: cannot be fetched; check the URL and its server from the gateways"
     when = "tokens cannot be verified at the moment"
 
 

@@ -27,7 +27,7 @@ async def operator(request: Request, gateway: Gateway) -> Principal:
                 detail="HEADRACE_AUTH is unset; set it, and create a key with the scope admin",
             )
     elif Scope.ADMIN not in principal.scopes:
-        raise Forbidden("operators only: these credentials lack the scope admin")
+        raise Forbidden("credentials: lack the scope admin; use a key that has it")
     return principal
 
 

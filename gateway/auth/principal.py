@@ -23,7 +23,7 @@ class Principal:
     def need(self, scope: Scope) -> None:
         """Raise :class:`Forbidden` if the scope is missing."""
         if scope not in self.scopes:
-            raise Forbidden(f"these credentials lack the scope {scope}")
+            raise Forbidden(f"credentials: lack the scope {scope}; use a key that has it")
 
 
 #: The principal of every request if authentication is disabled.

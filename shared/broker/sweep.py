@@ -69,7 +69,7 @@ class Sweep:
             except BrokerUnfit:
                 raise
             except (*REDIS_ERRORS, Unavailable) as error:
-                logger.debug("sweep failed: %s", type(error).__name__)
+                logger.debug("sweep failed", extra={"error": type(error).__name__})
 
     async def sweep(self) -> None:
         """Sweep all buckets once."""
@@ -117,9 +117,9 @@ class Sweep:
 
     async def _end(self, stream: "_Waiting") -> None:
         if stream.status is Status.QUEUED:
-            error = GenerationError("queue_timeout", "no worker was free in time; try again", retryable=True)
+            error = GenerationError("queue_timeout", "no capacity was free in time; try again", retryable=True)
         else:
-            error = GenerationError("worker_lost", "the worker writing this answer was lost")
+            error = GenerationError("worker_lost", "the answer was interrupted; send the request again")
         try:
             outcome = await end_unheld(self._client, self._scripts, stream.stream_id, Outcome.failed(error))
         except ContentUnreadable:

@@ -66,5 +66,7 @@ def parse_cursor(text: str | None) -> EventId:
 def parse_event_id(text: str) -> EventId:
     match = _EVENT_ID.match(text)
     if match is None:
-        raise InvalidLastEventId("Last-Event-ID must be an id this server sent, such as 3-42")
+        raise InvalidLastEventId(
+            "Last-Event-ID: not an event id; send the id of the last event received, such as 3-42"
+        )
     return EventId(int(match[1]), int(match[2]))

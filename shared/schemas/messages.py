@@ -140,7 +140,7 @@ class Message(Model):
         if self.content is None and self.tool_calls is None:
             raise ValueError("content is missing; add it")
         if self.role != "user" and any(isinstance(part, ImagePart) for part in self.parts):
-            raise ValueError("only the role user has images; remove them or change the role")
+            raise ValueError("images: only the role user may have them; remove them or change the role")
         return self
 
     @property

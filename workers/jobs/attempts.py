@@ -120,7 +120,8 @@ class ProviderAttempts:
             _log_failure(error, request, writer)
             raise error
         if request.only_count and not provider.counts_tokens:
-            raise ProviderError("provider_rejected", f"{provider.name} cannot count the tokens of a request")
+            message = f"{provider.name}: cannot count tokens; choose a model of another provider"
+            raise ProviderError("provider_rejected", message)
         return provider
 
     async def _read(

@@ -95,7 +95,9 @@ class Generation:
         no_more = claimed.attempt > self._settings.max_attempts
         forbidden = claimed.readable > 0 and claimed.fields["on_worker_lost"] == b"fail"
         if no_more or forbidden:
-            return Outcome.failed(GenerationError("worker_lost", "the worker writing this answer was lost"))
+            return Outcome.failed(
+                GenerationError("worker_lost", "the answer was interrupted; send the request again")
+            )
         return None
 
     async def _generate(self, job: "_Job", chat_request: ChatRequest) -> None:
@@ -118,7 +120,7 @@ class Generation:
             except Interrupted:
                 outcome = Outcome.cancelled(writer.stop_reason or StopReason.CANCELLED)
             except DeadlineExceeded:
-                message = "the answer took longer than the total deadline"
+                message = "the answer took too long; ask for a shorter one"
                 outcome = Outcome.failed(GenerationError("deadline_exceeded", message))
             except GenerationError as error:
                 outcome = Outcome.failed(error)

@@ -181,7 +181,7 @@ def _leave_if_broken(task: asyncio.Task[None]) -> None:
     if error is None:
         return
     if isinstance(error, BrokerUnfit):
-        logger.critical("%s", error.detail)
+        logger.critical("broker unfit", extra={"detail": error.detail})
     else:
         logger.critical("background task failed", exc_info=error)
     failed.set()

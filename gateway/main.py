@@ -37,23 +37,24 @@ def run(settings: Settings) -> None:
     try:
         tracing = configure_tracing(settings, "gateway")
     except SettingsError as error:
-        logger.critical("%s", error)
+        logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(1)
     try:
         listener = _listen(settings)
     except OSError as error:
-        logger.critical("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror)
+        fields = {"host": settings.host, "port": settings.port, "error": error.strerror}
+        logger.critical("cannot listen", extra=fields)
         sys.exit(1)
     if "jwt" in settings.authentication:
         try:
             JsonWebTokens(settings).check()
         except SettingsError as error:
-            logger.critical("%s", error)
+            logger.critical("settings invalid", extra={"detail": str(error)})
             sys.exit(1)
     app = create_app(settings)
     config = server_config(settings, EdgeMiddleware(with_cors(app, settings.cors_origins), tracing))
     port = listener.getsockname()[1]
-    logger.info("listening on http://%s:%d", settings.host, port, extra={"version": VERSION})
+    logger.info("listening", extra={"host": settings.host, "port": port, "version": VERSION})
     logging.getLogger("uvicorn.error").addFilter(_needs_trace)
     # Otherwise sse-starlette would cut the streams before the hub has drained them.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]

@@ -58,7 +58,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(start_system: StartSy
     await first_call.wait_closed()
 
     async def woken() -> bool:
-        return "stream lost" in zombie.log.read_text()
+        return "claim lost" in zombie.log.read_text()
 
     await system.eventually(woken)
     assert await stored_in_redis(system, connection.stream_id) == before

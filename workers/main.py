@@ -47,7 +47,7 @@ def run(settings: Settings) -> None:
     try:
         tracing = configure_tracing(settings, "worker")
     except SettingsError as error:
-        logger.critical("%s", error)
+        logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(1)
     code = uvloop.run(_serve(settings, tracing))
     tracing.close()
@@ -63,12 +63,16 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
         if settings.metrics_port:
             metrics.serve(settings.host, settings.metrics_port)
     except BrokerUnfit as error:
-        logger.critical("%s", error.detail)
+        logger.critical("broker unfit", extra={"detail": error.detail})
         return 1
     except OSError as error:
         logger.critical(
-            "cannot serve metrics: set HEADRACE_METRICS_PORT to a free port",
-            extra={"port": settings.metrics_port, "error": error.strerror},
+            "cannot serve metrics",
+            extra={
+                "port": settings.metrics_port,
+                "error": error.strerror,
+                "detail": "set HEADRACE_METRICS_PORT to a free port",
+            },
         )
         return 1
     worker = _Worker(settings, client, tracing)
@@ -156,7 +160,7 @@ class _Worker:
             if task.done():
                 error = task.exception()
                 if isinstance(error, BrokerUnfit):
-                    logger.critical("%s", error.detail)
+                    logger.critical("broker unfit", extra={"detail": error.detail})
                 else:
                     logger.critical("background task failed", exc_info=error)
                 return 1

@@ -68,7 +68,8 @@ class SigningKeys:
             await asyncio.to_thread(self.fetch)
         except SigningKeysUnavailable as error:
             self._server_is_down = True
-            logger.warning("HEADRACE_JWT_JWKS_URL: fetch failed: %s", error)
+            fields = {"setting": "HEADRACE_JWT_JWKS_URL", "detail": str(error)}
+            logger.warning("signing keys unavailable", extra=fields)
         else:
             self._server_is_down = False
         finally:

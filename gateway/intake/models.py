@@ -68,7 +68,8 @@ class Models:
             try:
                 found.append("/".join(_find(catalog, name)))
             except UnknownModel as error:
-                logger.warning("HEADRACE_FALLBACKS: fallback of %s is not on offer: %s", model, error.message)
+                fields = {"setting": "HEADRACE_FALLBACKS", "model": model, "detail": error.message}
+                logger.warning("fallback unavailable", extra=fields)
         return found
 
 

@@ -148,7 +148,8 @@ class Hub:
                                     feed.notified_at = asyncio.get_running_loop().time()
             except REDIS_ERRORS as error:
                 refused = isinstance(error, ResponseError)  # such as a Redis user without access to the channel
-                logger.log(logging.WARNING if refused else logging.DEBUG, "tail notifications unavailable: %r", error)
+                level = logging.WARNING if refused else logging.DEBUG
+                logger.log(level, "tail notifications unavailable", extra={"error": repr(error)})
                 await asyncio.sleep(_RETRY_S)
 
     async def follow_tails(self) -> None:
@@ -163,7 +164,7 @@ class Hub:
                     if len(entries) == _MAX_EVENTS_PER_STREAM:
                         self._mark_unread(feed)
             except REDIS_ERRORS as error:
-                logger.debug("tails unavailable: %s", type(error).__name__)
+                logger.debug("tails unavailable", extra={"error": type(error).__name__})
                 await asyncio.sleep(_RETRY_S)
                 for feed in unread:
                     self._mark_unread(feed)

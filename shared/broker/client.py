@@ -131,7 +131,7 @@ async def run_scripts(client: RedisConnection, calls: Sequence[Call[T]]) -> list
             for i, reply in zip(unknown, await _send(client, again), strict=True):
                 replies[i] = reply
     except REDIS_ERRORS as error:
-        logger.debug("Redis unavailable: %s", type(error).__name__)
+        logger.debug("Redis unavailable", extra={"error": type(error).__name__})
         return [BrokerUnavailable() for _ in calls]
     try:
         return [_outage(reply) or call.parse(reply) for call, reply in zip(calls, replies, strict=True)]

@@ -147,5 +147,5 @@ async def end_claimed(
     if reply.code is Code.OK:
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
     else:
-        logger.debug("stream %s was not ended: %s", stream_id, reply.code)
+        logger.debug("stream not ended", extra={"stream_id": stream_id, "code": reply.code})
     return reply.code is not Code.WATCHED

@@ -38,7 +38,7 @@ class ProviderLimits:
             try:
                 await self._unpark()
             except BrokerUnavailable:
-                logger.debug("parked streams not re-queued: Redis unavailable")
+                logger.debug("parked streams not re-queued", extra={"error": "Redis unavailable"})
 
     async def _unpark(self) -> None:
         for provider, limit in self._limits.items():

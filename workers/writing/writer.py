@@ -342,7 +342,7 @@ class StreamWriter:
     def _lose(self, reply: WriteReply) -> None:
         stream_id, epoch = self.holder.stream_id, self.holder.epoch
         logger.warning(
-            "stream lost",
+            "claim lost",
             extra={"stream_id": stream_id, "epoch": epoch, "code": reply.code, "signal": reply.signal},
         )
         self._close(Ended.LOST)

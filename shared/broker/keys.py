@@ -13,7 +13,7 @@ hr:{bb}:pulse                hash    sweep             a day; when this Redis wa
 hr:data_version              string  sweep, start      no expiry; version of the data, see data_version.py
 hr:catalog                   hash    workers           a day from the last publication by any worker
 hr:sweep                     string  one process       1.5 s; the process that sweeps
-hr:owned:<account>           zset    create, delete    with its longest stream; ids of one principal by creation
+hr:owned:<account>           zset    create, delete    at least with its last stream; ids by creation
 hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request created
 hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream of an AI SDK's chat
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret

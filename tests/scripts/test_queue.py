@@ -3,7 +3,7 @@
 from arq.constants import job_key_prefix
 
 from shared.broker.client import Client, run_script
-from shared.broker.keys import job_key, sweep_keys
+from shared.broker.keys import job_key, principal_streams_key, sweep_keys
 from shared.broker.replies import (
     Due,
 )
@@ -12,7 +12,9 @@ from tests.scripts.stream import (
     INDEX,
     LEASE_MS,
     PULSE,
+    RETENTION_MS,
     SCRIPTS,
+    SETTINGS,
     Stream,
     be_well,
     now_ms,
@@ -28,6 +30,14 @@ async def test_enqueue(client: Client) -> None:
     assert await client.get(job_key("an-id")) == b"job"
     assert job_key("an-id") == job_key_prefix + "an-id"
     assert await run_script(client, call) is True
+
+
+async def test_the_index_of_a_principal_outlives_each_stream_in_it(client: Client) -> None:
+    """A stream expires after its retention from its end, which may be hours after its creation."""
+    await Stream(client).create(principal="lister")
+    longest_s = SETTINGS.queue_timeout_s + SETTINGS.max_attempts * (SETTINGS.total_deadline_s + SETTINGS.lease_s)
+    left_ms = await client.pttl(principal_streams_key("lister"))
+    assert left_ms > RETENTION_MS + longest_s * 1000 - 5000
 
 
 async def test_sweep(client: Client) -> None:

@@ -49,6 +49,6 @@ redis.call('SET', TOMBSTONE, 'live ' .. redis.call('HGET', STATE, 'principal'))
 keep_until(now + retention_ms, tonumber(tombstone_ms))
 redis.call('ZADD', PRINCIPAL_STREAMS, now, ID)
 redis.call('ZREMRANGEBYRANK', PRINCIPAL_STREAMS, 0, -10001)
-redis.call('PEXPIRE', PRINCIPAL_STREAMS, retention_ms)
+redis.call('PEXPIRE', PRINCIPAL_STREAMS, longest_life_ms + retention_ms)
 if limited then used = reserve(account, tokens, tonumber(longest_life_ms), used) end
 return {'CREATED', enqueue(account, job, retention_ms), unpack(used)}

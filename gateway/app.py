@@ -129,7 +129,7 @@ class _Parts:
             scripts,
             settings,
             own_id=gateway_id,
-            requeue=dispatch.enqueue,
+            requeue=dispatch.requeue,
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
         loops = (

@@ -13,7 +13,7 @@ import uvloop
 from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
-from shared.broker.queue import enqueue
+from shared.broker.queue import requeue
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.cancellation import cancel_all
@@ -110,17 +110,17 @@ class _Worker:
             provider_limits=provider_limits,
             tracing=tracing,
         )
-        requeue = partial(enqueue, client, life_s=settings.unended_s)
+        queue_again = partial(requeue, client, life_s=settings.unended_s)
         sweep = Sweep(
             client,
             sweeping,
             scripts,
             settings,
             own_id=worker_id,
-            requeue=requeue,
+            requeue=queue_again,
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
-        self._queue = StreamQueue(settings, worker_id, generation.run, requeue)
+        self._queue = StreamQueue(settings, worker_id, generation.run, queue_again)
         self._taker = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
         self._presence = Presence(client, worker_id, "worker", self._load)

@@ -12,7 +12,7 @@ from gateway.intake.admission import Admission, demand_of, refusal
 from gateway.intake.backlog import Backlog
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.keys import idempotency_entry_key
-from shared.broker.queue import enqueue, job_of
+from shared.broker.queue import job_of, requeue
 from shared.broker.replies import Created, Full, Known, Limited
 from shared.broker.scripts import StreamScripts
 from shared.errors import HeadraceError, IdempotencyConflict
@@ -107,9 +107,9 @@ class Dispatch:
             "metadata": msgspec.json.encode(chat_request.metadata or {}),
         }
 
-    async def enqueue(self, stream_id: str) -> bool:
-        """Queue a stream again in case its job was lost; see :func:`shared.broker.queue.enqueue`."""
-        return await enqueue(self._client, stream_id, life_s=self._settings.unended_s)
+    async def requeue(self, stream_id: str) -> bool:
+        """Queue a stream again in case its job was lost; see :func:`shared.broker.queue.requeue`."""
+        return await requeue(self._client, stream_id, life_s=self._settings.unended_s)
 
 
 def _check_same_body(known_hash: str, body_hash: str) -> None:

@@ -110,7 +110,7 @@ async def submit_without_key(
 async def _attach(gateway: GatewayState, caller: Principal, stream_id: str, cursor: EventId) -> Submission:
     log_page = await read_own(gateway, Grant.of(caller), stream_id, cursor)
     if log_page.status is Status.QUEUED:  # its job may be lost
-        await gateway.dispatch.enqueue(stream_id)
+        await gateway.dispatch.requeue(stream_id)
     return Submission(stream_id, False, 0, log_page, _headers_of(stream_id))
 
 

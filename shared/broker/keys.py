@@ -4,7 +4,7 @@ key                          type    written by        lives
 ---------------------------  ------  ----------------  -----------------------------------------------
 hr:{bb}:<id>:state           hash    all scripts       with the stream: 24 h from the last renewal or the end
 hr:{bb}:<id>:log             list    append, finish    with the stream
-hr:{bb}:<id>:tail            stream  append, finish    with the stream
+hr:{bb}:<id>:tail            stream  append, finish    with the stream; at most a minute after its end
 hr:{bb}:<id>:readers         zset    acknowledge       with the stream; gateway → end of its reader lease
 hr:{bb}:idem:<digest>        string  create, restore   with the stream; "<id> <body hash>"
 hr:{bb}:<id>:tombstone       string  create, delete    longer than the stream; "live|deleted <principal>"

@@ -1,4 +1,7 @@
-"""The queue's producer. Its consumer is ``workers/jobs/queue.py``; no other module imports arq."""
+"""Queue positions, and re-queueing of a stream that lost its job; ``create.lua`` queues new streams.
+
+The queue's consumer is ``workers/jobs/queue.py``; no other module imports arq.
+"""
 
 import time
 from collections.abc import Sequence
@@ -31,7 +34,7 @@ async def queue_positions(client: Client, stream_ids: Sequence[str], settings: S
     return [ranks_of_one[0] + 1 if ranks_of_one else None for ranks_of_one in found]
 
 
-async def enqueue(client: Client, stream_id: str, *, life_s: float) -> bool:
-    """Queue a stream that lost its job. Return False if it is queued already; it keeps its position. Repeating is
-    safe: a job for a stream that is held ends without effect. Raises :class:`BrokerUnavailable`."""
-    return await run_script(client, scripts.enqueue(stream_id, job_of(stream_id), life_s=life_s))
+async def requeue(client: Client, stream_id: str, *, life_s: float) -> bool:
+    """Queue a stream again that lost its job. Return False if it is queued already; it keeps its position. Repeating
+    is safe: a job for a stream that is held ends without effect. Raises :class:`BrokerUnavailable`."""
+    return await run_script(client, scripts.requeue(stream_id, job_of(stream_id), life_s=life_s))

@@ -279,7 +279,7 @@ class StreamScripts:
         return declarations.SWEEP.call(keys, replies.parse_due, lease_ms=self._lease_ms, most_ids=most, run_id=run_id)
 
 
-def enqueue(stream_id: str, job: bytes, *, life_s: float) -> Call[bool]:
+def requeue(stream_id: str, job: bytes, *, life_s: float) -> Call[bool]:
     """Put a stream's id before all others into the queue; False if it is queued already."""
     keys = declarations.ENQUEUE.named_keys(queue=QUEUE, job=job_key(stream_id))
     return declarations.ENQUEUE.call(keys, bool, stream_id=stream_id, job=job, life_ms=_ms(life_s))

@@ -145,9 +145,9 @@ async def test_a_full_queue_refuses_and_creates_nothing(client: Client) -> None:
 async def test_a_lost_job_is_queued_again_and_a_queued_one_is_not(client: Client) -> None:
     dispatch = dispatch_of(client)
     stream_id = (await create(dispatch)).stream_id
-    assert not await dispatch.enqueue(stream_id)
+    assert not await dispatch.requeue(stream_id)
     await client.delete(QUEUE)
-    assert await dispatch.enqueue(stream_id)
+    assert await dispatch.requeue(stream_id)
     assert await queued(client) == [stream_id]
 
 

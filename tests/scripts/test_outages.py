@@ -18,7 +18,7 @@ from shared.broker.replies import (
     Refused,
     WriteReply,
 )
-from shared.broker.scripts import enqueue
+from shared.broker.scripts import requeue
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import Status
@@ -47,7 +47,7 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
         SCRIPTS.append(holder, 3, some(3, 3)),
         SCRIPTS.claim(waiting.id, TOKEN),
         SCRIPTS.restore(new.holder(1), [], fields={"principal": "p"}, body_hash="ff"),
-        enqueue(waiting.id, b"job", life_s=60),
+        requeue(waiting.id, b"job", life_s=60),
         new.creation(),
     ]
     for call in refused:

@@ -7,7 +7,7 @@ from shared.broker.keys import job_key, principal_streams_key, sweep_keys
 from shared.broker.replies import (
     Due,
 )
-from shared.broker.scripts import enqueue
+from shared.broker.scripts import requeue
 from tests.scripts.stream import (
     INDEX,
     LEASE_MS,
@@ -23,7 +23,7 @@ from tests.scripts.stream import (
 
 async def test_enqueue(client: Client) -> None:
     waiting = await Stream(client).create()
-    call = enqueue("an-id", b"job", life_s=60)
+    call = requeue("an-id", b"job", life_s=60)
     assert await run_script(client, call) is True
     assert await run_script(client, call) is False
     assert [name for name, _ in await client.zpopmin("hr:queue", 2)] == [b"an-id", waiting.id.encode()]

@@ -7,7 +7,7 @@ from typing import Final
 
 from shared.broker import scripts
 from shared.broker.client import Client, run_script
-from shared.broker.queue import enqueue
+from shared.broker.queue import requeue
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 
@@ -43,4 +43,4 @@ class ProviderLimits:
     async def _unpark(self) -> None:
         for provider, limit in self._limits.items():
             for stream_id in await run_script(self._client, scripts.unpark(provider, limit)):
-                await enqueue(self._client, stream_id, life_s=self._life_s)
+                await requeue(self._client, stream_id, life_s=self._life_s)

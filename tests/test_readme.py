@@ -1,4 +1,8 @@
-"""The commands of the README run as pasted, with only the gateway's address replaced."""
+"""The README's examples with `curl`, `headrace chat`, API keys, JSON Web Tokens and a browser run as pasted.
+
+Only the gateway's address and the folder of `headrace` are replaced, and a running system stands in for `make run`.
+The blocks that only start a system, for CORS and for a real model, are not run.
+"""
 
 import asyncio
 import json
@@ -10,10 +14,10 @@ import time
 from pathlib import Path
 
 import jwt
-import pytest
+from selenium.webdriver import Chrome
 
 from shared.settings import PREFIX, Settings
-from tests.browser import browser, browser_missing
+from tests.browser import browser, need_browser
 from tests.conftest import StartSystem
 from tests.system import REPOSITORY, System
 
@@ -104,28 +108,49 @@ async def test_the_authentication_blocks_run(start_system: StartSystem, tmp_path
         assert "event: done" in answer
 
 
-async def test_the_browser_script_shows_the_whole_answer(system: System) -> None:
-    missing = browser_missing()
-    if missing and not os.environ.get("CI"):
-        pytest.skip(missing)
-    page = "const output = document.body.appendChild(document.createElement('pre'));"
+async def test_the_terminal_examples_run(system: System, tmp_path: Path) -> None:
+    plain, by_schema = (block for block in BLOCKS if "headrace chat" in block)
+    folder = Path(sys.executable).parent
+    story, values = [
+        await shell(block.replace(".venv/bin/headrace chat", f"{folder}/headrace chat --url {system.url}"), tmp_path)
+        for block in (plain, by_schema)
+    ]
+    assert "the same story every time" in story
+    assert set(json.loads(values.splitlines()[-1])["value"]) == {"title", "scenes"}
+
+
+async def test_the_browser_script_continues_after_a_reload(start_system: StartSystem) -> None:
+    need_browser()
+    # Slow, so that the reload falls in the middle of the answer.
+    system = await start_system(gateways=1, workers=1, providers=(), demo_tokens_per_s=60)
+    page = "const pre = document.createElement('pre'); pre.id = 'output'; document.body.append(pre);"
     ended = "source.addEventListener('done', () => { window.readmeText = output.textContent; });"
 
-    def run() -> str:
-        with browser() as driver:
-            driver.get(system.url)
-            driver.execute_script(f"(async () => {{ {page}\n{SCRIPT}\n{ended} }})();")
-            driver.set_script_timeout(30)
-            text: str = driver.execute_async_script(
-                "const resolve = arguments[0];"
-                "const poll = () => window.readmeText ? resolve(window.readmeText) : setTimeout(poll, 20); poll();"
-            )
-            return text
+    def start(driver: Chrome) -> None:
+        driver.get(system.url)
+        driver.execute_script(f"{page} (async () => {{ {SCRIPT}\n{ended} }})();")
 
-    text = await asyncio.to_thread(run)
-    async with await system.stream("demo", provider="demo") as connection:
-        frames = await connection.rest()
-    assert text == "".join(frame.data["token"] for frame in frames if frame.event == "token")
+    def value_of(driver: Chrome, expression: str) -> str:
+        """Wait until the expression is true."""
+        value: str = driver.execute_async_script(
+            "const resolve = arguments[0];"
+            f"const poll = () => {expression} ? resolve({expression}) : setTimeout(poll, 20); poll();"
+        )
+        return value
+
+    def run() -> tuple[str, str | None]:
+        with browser() as driver:
+            driver.set_script_timeout(30)
+            start(driver)
+            value_of(driver, "document.querySelector('#output').textContent")
+            start(driver)
+            text = value_of(driver, "window.readmeText")
+            return text, driver.execute_script("return sessionStorage.getItem('stream_url');")
+
+    text, kept = await asyncio.to_thread(run)
+    (stream,) = (await system.http.get(f"{system.url}/chat")).json()["streams"]
+    assert text == (await system.http.get(f"{system.url}/chat/{stream['stream_id']}")).json()["text"]
+    assert kept is None
 
 
 def test_paths_in_docs_exist() -> None:

@@ -5,6 +5,7 @@ it.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -51,6 +52,10 @@ _OUTAGE_ERRORS: Final = (
     MasterDownError,
     NoScriptError,
 )
+#: Illegal statuses are logged once in this time for each of at most so many keys.
+_ILLEGAL_LOG_S: Final = 60.0
+_MOST_ILLEGAL: Final = 1000
+_illegal_logged: dict[str, float] = {}
 #: Prefixes of error replies for which redis-py has no class, or does not use it.
 _OUTAGE_PREFIXES: Final = (
     "MISCONF",
@@ -130,7 +135,7 @@ async def run_scripts(client: RedisConnection, calls: Sequence[Call[T]]) -> list
             await client.exchange([("SCRIPT", "LOAD", source) for source in sources])
             for i, reply in zip(unknown, await _send(client, again), strict=True):
                 replies[i] = reply
-    except REDIS_ERRORS as error:
+    except (*REDIS_ERRORS, BrokerUnavailable) as error:
         logger.debug("Redis unavailable", extra={"error": type(error).__name__})
         return [BrokerUnavailable() for _ in calls]
     try:
@@ -144,12 +149,21 @@ def _parse(call: Call[T], reply: Any) -> T | BrokerUnavailable:
     try:
         return _outage(reply) or call.parse(reply)
     except IllegalStatus as error:
-        from shared.metrics import ILLEGAL_TRANSITIONS  # noqa: PLC0415  slow to load, and the CLI never needs it
-
-        ILLEGAL_TRANSITIONS.labels(error.script).inc()
-        fields = {"script": error.script, "status": error.status, "key": call.keys[0]}
-        logger.error("illegal transition", extra=fields)  # noqa: TRY400  the traceback shows nothing more
+        report_illegal_status(error, call.keys[0])
         return error
+
+
+def report_illegal_status(error: IllegalStatus, key: str) -> None:
+    """Count a status that the table of transitions excludes, and log it once a minute: readers retry it for ever."""
+    from shared.metrics import ILLEGAL_TRANSITIONS  # noqa: PLC0415  slow to load, and the CLI never needs it
+
+    ILLEGAL_TRANSITIONS.labels(error.script).inc()
+    now = time.monotonic()
+    if now - _illegal_logged.get(key, -_ILLEGAL_LOG_S) >= _ILLEGAL_LOG_S:
+        if len(_illegal_logged) >= _MOST_ILLEGAL:
+            _illegal_logged.clear()
+        _illegal_logged[key] = now
+        logger.error("illegal transition", extra={"script": error.script, "status": error.status, "key": key})
 
 
 async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> list[Any]:
@@ -168,7 +182,7 @@ async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> 
 
 def parse_info(reply: bytes) -> dict[str, str]:
     """Parse the reply of ``INFO``."""
-    return dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
+    return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
 
 
 async def _send(client: RedisConnection, calls: Sequence[Call[T]]) -> list[Any]:
@@ -191,7 +205,10 @@ def _outage(reply: Any) -> BrokerUnavailable | None:
 async def check_fitness(client: Client) -> None:
     """Raises :class:`BrokerUnfit` if Redis is too old, would evict keys or has data of another version, and
     :class:`BrokerUnavailable`."""
-    info = parse_info((await run_commands(client.shared, [("INFO",)]))[0])
+    try:
+        info = parse_info((await run_commands(client.shared, [("INFO",)]))[0])
+    except ResponseError as error:
+        raise BrokerUnfit(f"Redis refused INFO ({error}): allow its user the command INFO") from None
     version = info.get("valkey_version") or info.get("redis_version", "0")
     if int(version.split(".", maxsplit=1)[0]) < 7:
         raise BrokerUnfit(f"Redis {version} is too old: use Redis 7 or later, or Valkey")

@@ -169,7 +169,8 @@ _CLAIMED: Final = str(TRANSITIONS[Status.RUNNING][Step.CLAIM]).encode()
 _STATUSES: Final = {status.encode(): status for status in Status}
 
 
-def _status(script: str, raw: bytes) -> Status:
+def parse_status(script: str, raw: bytes) -> Status:
+    """Parse a stream's status. Raises :class:`IllegalStatus`."""
     try:
         return _STATUSES[raw]
     except KeyError:
@@ -219,7 +220,7 @@ def parse_deleted(raw: list[bytes]) -> bool:
 
 
 def parse_log_position(raw: list[Any]) -> LogPosition | None:
-    return LogPosition(_status("acknowledge", raw[0]), raw[1], raw[2]) if raw else None
+    return LogPosition(parse_status("acknowledge", raw[0]), raw[1], raw[2]) if raw else None
 
 
 def parse_due(raw: list[Any]) -> Due:
@@ -234,4 +235,4 @@ def parse_page(raw: list[Any]) -> LogPage | Gone | Lost | None:
     if len(raw) == 1:
         kind, _, principal = raw[0].decode().partition(" ")
         return Gone(principal, deleted=kind == "deleted")
-    return LogPage(_status("read", raw[0]), raw[1].decode(), raw[2], raw[3], raw[4], raw[5:])
+    return LogPage(parse_status("read", raw[0]), raw[1].decode(), raw[2], raw[3], raw[4], raw[5:])

@@ -10,12 +10,20 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shared.broker.client import REDIS_ERRORS, BrokerUnfit, Client, parse_info, run_commands, run_scripts
+from shared.broker.client import (
+    REDIS_ERRORS,
+    BrokerUnfit,
+    Client,
+    parse_info,
+    report_illegal_status,
+    run_commands,
+    run_scripts,
+)
 from shared.broker.data_version import HOLD_VERSION, describe_refusal, other_version
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
 from shared.broker.pipeline_connection import Command, PipelineConnection
-from shared.broker.replies import Due
+from shared.broker.replies import Due, IllegalStatus, parse_status
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
 from shared.protocol.lifecycle import Status
@@ -110,9 +118,14 @@ class Sweep:
         for stream_id, (status, created, lease_until, cancel) in zip(due.stream_ids, states, strict=True):
             if status is None:  # it expired unended; if its worker restores it, the index has it again
                 await run_commands(self._client, [("ZREM", index_key(stream_id), stream_id)])
-            else:
-                for_ms = due.now_ms - max(int(created), int(lease_until or 0))
-                waiting.append(_Waiting(stream_id, for_ms, Status(status.decode()), is_cancelled=cancel is not None))
+                continue
+            try:
+                known = parse_status("sweep", status)
+            except IllegalStatus as error:
+                report_illegal_status(error, state_key(stream_id))
+                continue
+            for_ms = due.now_ms - max(int(created), int(lease_until or 0))
+            waiting.append(_Waiting(stream_id, for_ms, known, is_cancelled=cancel is not None))
         return waiting
 
     async def _end(self, stream: "_Waiting") -> None:

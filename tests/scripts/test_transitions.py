@@ -8,18 +8,23 @@ import pytest
 
 from shared.broker.client import Client, run_script, run_scripts
 from shared.broker.declarations import Call
+from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import (
     LogPage,
     parse_claim,
 )
 from shared.broker.scripts import Fields, Holder
+from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
 from shared.metrics import ILLEGAL_TRANSITIONS
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import STEPS, TERMINAL, Status, froms_and_tos, is_allowed
+from shared.settings import Settings
+from tests.broker import Broker
 from tests.scripts.stream import (
     DONE,
     ENDING,
+    INDEX,
     SCRIPTS,
     Stream,
     all_scripts,
@@ -108,6 +113,33 @@ async def test_an_illegal_status_is_counted_and_taken_for_an_outage(
     assert isinstance(page, LogPage), "one reply concerns no other"
     assert count.get() == before + 1
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["illegal transition"]
+
+
+async def test_the_sweep_passes_over_a_stream_with_an_illegal_status(
+    client: Client, scripts_broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One such stream must not end the process that sweeps."""
+    paused, lost = await Stream(client).create(status="paused"), await Stream(client, key=False).create()
+    for stream in (paused, lost):
+        await client.zadd(stream.keys[INDEX], {stream.id: 1})
+    requeued: list[str] = []
+
+    async def requeue(stream_id: str) -> bool:
+        requeued.append(stream_id)
+        return True
+
+    connection = PipelineConnection(scripts_broker.url)
+    settings = Settings.model_construct()
+    sweep = Sweep(client, connection, SCRIPTS, settings, own_id="g1", requeue=requeue, count=lambda _: None)
+    before = ILLEGAL_TRANSITIONS.labels("sweep")._value.get()
+    try:
+        await sweep.sweep()
+    finally:
+        await connection.aclose()
+    assert lost.id in requeued
+    assert paused.id not in requeued
+    assert ILLEGAL_TRANSITIONS.labels("sweep")._value.get() == before + 1
+    assert "illegal transition" in [record.message for record in caplog.records]
 
 
 def test_a_claim_leaves_a_running_stream() -> None:

@@ -120,8 +120,7 @@ class Generation:
             except Interrupted:
                 outcome = Outcome.cancelled(writer.stop_reason or StopReason.CANCELLED)
             except DeadlineExceeded:
-                message = "the answer took too long; ask for a shorter one"
-                outcome = Outcome.failed(GenerationError("deadline_exceeded", message))
+                outcome = _outcome_of_deadline(writer)
             except GenerationError as error:
                 outcome = Outcome.failed(error)
             except Exception as error:  # noqa: BLE001  a bug of ours must still end the stream
@@ -150,12 +149,20 @@ class _Job:
     log: GenerationLog
 
 
+def _outcome_of_deadline(writer: StreamWriter) -> Outcome:
+    """Return the outcome of a passed deadline. The stream may have ended otherwise while its provider was closed."""
+    if writer.stop_reason is not None:
+        return Outcome.cancelled(writer.stop_reason)
+    message = "the answer took too long; ask for a shorter one"
+    return Outcome.failed(GenerationError("deadline_exceeded", message))
+
+
 def _internal_error(stream_id: str, error: Exception) -> Outcome:
     """Log a bug. The error's message is left out: it may quote the provider."""
     trace = "".join(traceback.format_tb(error.__traceback__))
     extra = {"stream_id": stream_id, "error": type(error).__name__, "exception": trace}
     logger.error("generation failed", extra=extra)
-    return Outcome.failed(GenerationError("internal_error", "internal error; try again"))
+    return Outcome.failed(GenerationError("internal_error", "internal error; contact the operator of this service"))
 
 
 def _count(outcome: Outcome) -> None:

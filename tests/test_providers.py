@@ -138,6 +138,8 @@ data: [DONE]
 
 data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"\udd4ab"}}
 
+data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}
+
 data: {"type":"message_stop"}
 
 """,

@@ -19,12 +19,19 @@ START: Final = b"start"
 
 class Usage(msgspec.Struct, frozen=True):
     """Input and output tokens. ``estimated``: the provider reported none. ``tokens_saved``: the part of the requested
-    ``max_tokens`` that a cancel left unused."""
+    ``max_tokens`` that a cancel left unused.
+
+    ``cached_tokens`` were read from the provider's cache and ``cache_write_tokens`` written to it; both are part of
+    ``input_tokens``. ``reasoning_tokens`` are part of ``output_tokens``. Unset: the provider did not count them.
+    """
 
     input_tokens: int
     output_tokens: int
     estimated: bool = False
     tokens_saved: int | UnsetType = UNSET
+    cached_tokens: int | UnsetType = UNSET
+    cache_write_tokens: int | UnsetType = UNSET
+    reasoning_tokens: int | UnsetType = UNSET
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -8,10 +8,11 @@ from typing import Any, Final, Self
 import httpx2
 from pydantic import SecretStr
 
+from shared.errors import ProviderError
 from shared.setting_types import Timeouts
 from shared.settings import Settings
 from workers.providers.base import Finished, ModelList
-from workers.providers.errors import Upstream, provider_error
+from workers.providers.errors import Upstream, provider_error, provider_failure
 
 #: Timeout for a free connection of our own pool, which is large enough that nothing waits.
 _POOL_TIMEOUT_S: Final = 5.0
@@ -40,6 +41,17 @@ class ProviderCall:
         self._upstream = upstream
         self._model = model
         self._catch = catch
+
+    @property
+    def provider(self) -> str:
+        return self._upstream.name
+
+    def incomplete(self, *, is_protocol: bool) -> ProviderError:
+        """Return the error of an answer that ended without a finish reason. ``is_protocol``: the response is in the
+        provider's format."""
+        code = "upstream_truncated" if is_protocol else "provider_protocol"
+        detail = f"{self.provider} at {self._upstream.host} ended its answer without a finish reason"
+        return provider_failure(code, self.provider, model=self._model, detail=detail)
 
     def __enter__(self) -> Self:
         return self
@@ -77,8 +89,8 @@ def sdk_options(
 
 
 def check_type(headers: Mapping[str, str]) -> None:
-    """Raise ValueError unless the response is a stream: a proxy's web page would look like a truncated answer."""
-    if headers.get("content-type", "").startswith(("text/html", "application/json")):
+    """Raise ValueError for a web page, which a proxy sends: it would look like a truncated answer."""
+    if headers.get("content-type", "").startswith("text/html"):
         raise ValueError("not a stream")
 
 

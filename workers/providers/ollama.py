@@ -5,34 +5,36 @@ image field, and splits lines at U+0085 (docs/adr/0008).
 """
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
-from workers.providers.base import Delta, Finished, FinishReason, ModelList, ReasoningDelta, TextDelta
+from workers.providers.base import Delta, Finished, ModelList
 from workers.providers.errors import RefusedError, StreamedError, Upstream, host_of
-from workers.providers.framing import decode, deltas_of, lines_of
-from workers.providers.http_calls import NETWORK_ERRORS, SPARE_CONNECTIONS, ProviderCall, check_type, list_models
+from workers.providers.framing import lines_of
+from workers.providers.http_calls import (
+    NETWORK_ERRORS,
+    SPARE_CONNECTIONS,
+    ProviderCall,
+    check_type,
+    list_models,
+)
+from workers.providers.ollama_reader import OllamaReader
 from workers.providers.ollama_request import body_of
-from workers.providers.tool_calls import ToolCalls
-from workers.writing.surrogates import well_formed
+from workers.providers.reading import deltas_of
+from workers.providers.tool_calls import ToolCalls, offered_tools
 
 CATCH: Final = (aiohttp.ClientError, RefusedError, StreamedError, *NETWORK_ERRORS)
 _DEFAULT_PORT: Final = 11434
 #: The body of an error is optional: read at most so much, for so long.
 _ERROR_BODY_BYTES: Final = 16 * 1024
 _ERROR_BODY_S: Final = 1.0
-
-#: Any other done reason still means a complete answer: stop.
-_FINISH: Final[Mapping[str, FinishReason]] = {"length": "length"}
 
 
 class OllamaProvider:
@@ -62,12 +64,13 @@ class OllamaProvider:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
         with ProviderCall(self._upstream, request.model, CATCH) as call:
-            answer = _Answer(call, ToolCalls(self.name))
+            reader = OllamaReader(call, ToolCalls(self.name, offered_tools(request)))
             async with self._post(request) as response:
                 await _check(response)
                 check_type(response.headers)
                 call.started = True
-                async for deltas in deltas_of(response.content.iter_any(), lines_of, answer):
+                grace_s = self._settings.timeouts(self.name, request.model).grace_s
+                async for deltas in deltas_of(response.content.iter_any(), lines_of, reader, grace_s):
                     yield deltas
         if call.finished is not None:
             yield call.finished
@@ -97,78 +100,12 @@ def base_url(host: str) -> str:
     return f"{parts.scheme}://{login}{name}:{port}{parts.path.rstrip('/')}"
 
 
-class _Answer:
-    """Parser of one answer's lines. Tool calls arrive complete and without an id."""
-
-    def __init__(self, call: ProviderCall, tool_calls: ToolCalls) -> None:
-        self.is_whole = False
-        self._call = call
-        self._tool_calls = tool_calls
-        self._call_count = 0
-
-    def take(self, line: bytes) -> Iterator[Delta]:
-        part = decode(_decoder, line)
-        if part.error is not None:
-            raise StreamedError(None, None, message=part.error)
-        if (message := part.message) is not None:
-            if message.thinking:
-                yield ReasoningDelta(message.thinking)
-            if message.content:
-                yield TextDelta(message.content)
-            for tool_call in message.tool_calls or ():
-                function = tool_call.function
-                arguments = well_formed(json.dumps(function.arguments or {}, ensure_ascii=False))
-                yield from self._tool_calls.fragment(
-                    self._call_count, id=None, name=function.name, arguments=arguments
-                )
-                yield from self._tool_calls.complete(self._call_count)
-                self._call_count += 1
-        if part.done:
-            self.is_whole = True
-            reason = _FINISH.get(part.done_reason or "", "stop")
-            self._call.finished = Finished(self._tool_calls.reason(reason), _usage(part))
-
-
-class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: dict[str, Any] | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    function: _Function
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-    thinking: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-
-
-class _Part(msgspec.Struct):
-    message: _Message | None = None
-    done: bool = False
-    done_reason: str | None = None
-    prompt_eval_count: int | None = None
-    eval_count: int | None = None
-    error: object = None
-
-
 class _Model(msgspec.Struct):
     model: str
 
 
 class _Models(msgspec.Struct):
     models: list[_Model]
-
-
-_decoder: Final = msgspec.json.Decoder(_Part)
-
-
-def _usage(part: _Part) -> Usage | None:
-    if part.eval_count is None:
-        return None
-    # Ollama omits the prompt's count if the whole prompt was in its cache.
-    return Usage(input_tokens=part.prompt_eval_count or 0, output_tokens=part.eval_count)
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:

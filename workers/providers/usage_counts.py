@@ -1,0 +1,82 @@
+"""Token counts of one answer, merged from all the chunks that carry some."""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import UNSET, UnsetType
+
+from shared.protocol.events import Usage
+
+_MOST_DIGITS: Final = 15
+_LIMIT: Final = 10**_MOST_DIGITS
+
+
+class UsageCounts:
+    """Counts never fall: each keeps the greatest value seen. A value that is no count (null, negative, text) changes
+    nothing. ``input`` and ``output`` are as the provider counts them; :meth:`usage` adds what it counts apart."""
+
+    def __init__(self) -> None:
+        self.input: int | None = None
+        self.output: int | None = None
+        self.cached: int | None = None
+        self.cache_write: int | None = None
+        self.reasoning: int | None = None
+
+    def note(
+        self,
+        *,
+        input: object = None,
+        output: object = None,
+        cached: object = None,
+        cache_write: object = None,
+        reasoning: object = None,
+    ) -> None:
+        """Merge the counts of one chunk."""
+        self.input = _greater(self.input, input)
+        self.output = _greater(self.output, output)
+        self.cached = _greater(self.cached, cached)
+        self.cache_write = _greater(self.cache_write, cache_write)
+        self.reasoning = _greater(self.reasoning, reasoning)
+
+    def usage(self, *, cached_apart: bool = False) -> Usage | None:
+        """None unless both sides were counted. ``cached_apart``: the provider's input does not include cached
+        tokens; ours always does. More cached tokens than input mean the same."""
+        if self.input is None or self.output is None:
+            return None
+        cached = (self.cached or 0) + (self.cache_write or 0)
+        apart = cached if cached_apart or cached > self.input else 0
+        return Usage(
+            input_tokens=self.input + apart,
+            output_tokens=self.output,
+            cached_tokens=_or_unset(self.cached),
+            cache_write_tokens=_or_unset(self.cache_write),
+            reasoning_tokens=_or_unset(self.reasoning),
+        )
+
+
+def member(of: object, *path: str) -> object:
+    """The value at ``path`` within nested objects; None if a step of it is missing or is no object."""
+    for name in path:
+        if not isinstance(of, Mapping):
+            return None
+        of = of.get(name)
+    return of
+
+
+def whole_number(value: object) -> int | None:
+    """The number, also from text or with a fraction of zero; None for anything else."""
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value)
+
+
+def _greater(known: int | None, value: object) -> int | None:
+    number = whole_number(value)
+    return known if number is None or not 0 <= number < _LIMIT else max(known or 0, number)
+
+
+def _or_unset(count: int | None) -> int | UnsetType:
+    return UNSET if count is None else count

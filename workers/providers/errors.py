@@ -58,6 +58,7 @@ _RETRYABLE: Final[Mapping[str, str]] = {
     "provider_idle_timeout": "{name} stopped sending its answer; try again",
     "provider_circuit_open": "{name} keeps failing and gets no requests for a while; try again later",
     "upstream_truncated": "{name} closed the connection before the answer was complete; try again",
+    "tool_call_invalid": "the model made a tool call that {name} could not read; try again",
 }
 _FINAL: Final[Mapping[str, str]] = {
     "provider_auth": "{name} refused access to model {model!r}; contact the operator of this service",

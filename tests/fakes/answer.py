@@ -77,6 +77,14 @@ class Answer:
     error_type: str | None = None
     #: Sent instead of the answer, with HTTP 200: bytes that no provider sends.
     raw: bytes | None = None
+    #: Sent instead of the answer, each as a TCP segment and an HTTP chunk of its own, so long apart. They may come
+    #: with an error ``status``.
+    segments: Sequence[bytes] | None = None
+    segment_delay_s: float = 0.0
+    #: Of ``segments``; None for that of the wire format.
+    content_type: str | None = None
+    #: The connection stays open after ``segments``, until the client disconnects.
+    keeps_open: bool = False
     #: Cut the body into pieces of so many bytes, each a TCP segment and an HTTP chunk of its own; with a seed, at
     #: random places, which also joins frames.
     frame_bytes: int | None = None

@@ -31,6 +31,8 @@ class Play:
         await asyncio.sleep(answer.first_delay_s)
         if answer.end == "refuse":
             await self._connection.reset()
+        elif answer.segments is not None:
+            await self._send_segments(answer.segments)
         elif answer.status is not None:
             body = answer.error_body or self._wire.refusal(answer.status, self._indiscretion())
             await self._connection.respond(answer.status, json.dumps(body).encode(), retry_after=answer.retry_after)
@@ -44,6 +46,17 @@ class Play:
             await self._send(self._wire.opening(self._input_tokens()))
             await self._send_deltas()
             await self._end()
+
+    async def _send_segments(self, segments: Iterable[bytes]) -> None:
+        answer = self._answer
+        self._connection.begin_chunks(answer.content_type or self._wire.content_type, answer.status or 200)
+        for segment in segments:
+            await self._connection.chunk(self._call, segment)
+            await asyncio.sleep(answer.segment_delay_s)
+        if answer.keeps_open:
+            await asyncio.Event().wait()
+        self._connection.end_chunks()
+        self._call.finished = True
 
     async def _send_deltas(self) -> None:
         answer, call = self._answer, self._call

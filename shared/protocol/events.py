@@ -18,8 +18,8 @@ START: Final = b"start"
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Input and output tokens. ``estimated``: the provider reported none. ``tokens_saved``: the part of the requested
-    ``max_tokens`` that a cancel left unused.
+    """Input and output tokens. ``estimated``: at least one of the two is an estimate. ``tokens_saved``: the part of
+    the requested ``max_tokens`` that a cancel left unused.
 
     ``cached_tokens`` were read from the provider's cache and ``cache_write_tokens`` written to it; both are part of
     ``input_tokens``. ``reasoning_tokens`` are part of ``output_tokens``. Unset: the provider did not count them.
@@ -29,6 +29,17 @@ class Usage(msgspec.Struct, frozen=True):
     output_tokens: int
     estimated: bool = False
     tokens_saved: int | UnsetType = UNSET
+    cached_tokens: int | UnsetType = UNSET
+    cache_write_tokens: int | UnsetType = UNSET
+    reasoning_tokens: int | UnsetType = UNSET
+
+
+class PartialUsage(msgspec.Struct, frozen=True):
+    """Counts of a provider that has not counted both sides. The fields mean the same as those of :class:`Usage`.
+    Unset: not counted."""
+
+    input_tokens: int | UnsetType = UNSET
+    output_tokens: int | UnsetType = UNSET
     cached_tokens: int | UnsetType = UNSET
     cache_write_tokens: int | UnsetType = UNSET
     reasoning_tokens: int | UnsetType = UNSET

@@ -15,7 +15,7 @@ from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError, ProviderError
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers import metrics
@@ -51,8 +51,8 @@ class ProviderAttempts:
 
     async def answer(
         self, request: ChatRequest, writer: StreamWriter, log: GenerationLog
-    ) -> tuple[Outcome, Usage | None]:
-        """Write one whole answer to ``writer``. Usage is None if the provider reported none. Raises the last
+    ) -> tuple[Outcome, Usage | PartialUsage | None]:
+        """Write one whole answer to ``writer``. Usage is as far as the provider counted it. Raises the last
         attempt's :class:`ProviderError`."""
         candidates = list(_candidates(request))
         counted = set[str]()  # a request counts once for the breaker of a provider, however many calls fail
@@ -68,7 +68,7 @@ class ProviderAttempts:
 
     async def _try_provider(
         self, request: ChatRequest, writer: StreamWriter, counted: set[str], log: GenerationLog
-    ) -> tuple[Outcome, Usage | None]:
+    ) -> tuple[Outcome, Usage | PartialUsage | None]:
         """Call one provider, with retries for failures that may pass."""
         provider = self._provider_of(request, writer)
         failure: ProviderError | None = None
@@ -125,7 +125,7 @@ class ProviderAttempts:
 
     async def _read(
         self, provider: Provider, request: ChatRequest, writer: StreamWriter, on_first_token: Callable[[], None]
-    ) -> tuple[Outcome, Usage | None]:
+    ) -> tuple[Outcome, Usage | PartialUsage | None]:
         response_format = None if request.only_count else request.response_format
         schema = response_format.schema_to_follow if response_format is not None else None
         json_answer = None if schema is None else JsonAnswer(schema, depth=self._settings.json_depth)

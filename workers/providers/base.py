@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from shared.protocol import events
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -46,11 +46,11 @@ Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | events.ToolC
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """End of an answer. ``usage`` is None if the provider reported none; the caller then estimates it. ``detail``
-    qualifies ``reason``, for example ``refusal``."""
+    """End of an answer. ``usage`` is as far as the provider counted it, None if not at all; the caller estimates the
+    rest. ``detail`` qualifies ``reason``, for example ``refusal``."""
 
     reason: FinishReason
-    usage: Usage | None
+    usage: Usage | PartialUsage | None
     detail: str | None = None
 
 

@@ -6,10 +6,11 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 
 _MOST_DIGITS: Final = 15
 _LIMIT: Final = 10**_MOST_DIGITS
+_NOTHING: Final = PartialUsage()
 
 
 class UsageCounts:
@@ -39,20 +40,28 @@ class UsageCounts:
         self.cache_write = _greater(self.cache_write, cache_write)
         self.reasoning = _greater(self.reasoning, reasoning)
 
-    def usage(self, *, cached_apart: bool = False) -> Usage | None:
-        """None unless both sides were counted. ``cached_apart``: the provider's input does not include cached
-        tokens; ours always does. More cached tokens than input mean the same."""
-        if self.input is None or self.output is None:
+    def usage(self, *, cached_apart: bool = False) -> Usage | PartialUsage | None:
+        """Return the counts so far; None if there are none. ``cached_apart``: the provider's input does not include
+        cached tokens; ours always does. More cached tokens than input mean the same."""
+        whole_input = self._whole_input(cached_apart=cached_apart)
+        parts = _or_unset(self.cached), _or_unset(self.cache_write), _or_unset(self.reasoning)
+        if whole_input is None or self.output is None:
+            partial = PartialUsage(_or_unset(whole_input), _or_unset(self.output), *parts)
+            return None if partial == _NOTHING else partial
+        cached, cache_write, reasoning = parts
+        return Usage(
+            whole_input,
+            self.output,
+            cached_tokens=cached,
+            cache_write_tokens=cache_write,
+            reasoning_tokens=reasoning,
+        )
+
+    def _whole_input(self, *, cached_apart: bool) -> int | None:
+        if self.input is None:
             return None
         cached = (self.cached or 0) + (self.cache_write or 0)
-        apart = cached if cached_apart or cached > self.input else 0
-        return Usage(
-            input_tokens=self.input + apart,
-            output_tokens=self.output,
-            cached_tokens=_or_unset(self.cached),
-            cache_write_tokens=_or_unset(self.cache_write),
-            reasoning_tokens=_or_unset(self.reasoning),
-        )
+        return self.input + cached if cached_apart or cached > self.input else self.input
 
 
 def member(of: object, *path: str) -> object:

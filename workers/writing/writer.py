@@ -16,7 +16,7 @@ from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 from shared.protocol.usage import Estimate
 from shared.settings import Settings
 from workers import metrics
@@ -147,9 +147,9 @@ class StreamWriter:
             self._progress.clear()
             await self._progress.wait()
 
-    async def finish(self, outcome: Outcome, usage: Usage | None) -> Ended:
+    async def finish(self, outcome: Outcome, usage: Usage | PartialUsage | None) -> Ended:
         """Write the remaining events, the closing events and the terminal state; retries through any outage of Redis.
-        If the provider reported no usage, it is estimated. WRITTEN also if the stream was just ended as abandoned.
+        Counts that the provider did not report are estimated. WRITTEN also if the stream was just ended as abandoned.
         """
         while self._ending is not None:  # an abandoned ending is in flight
             if (ended := await self._ended) is not Ended.WATCHED:
@@ -312,12 +312,11 @@ class StreamWriter:
         elif signal:
             self.stop(StopReason(signal))
 
-    def _begin_ending(self, outcome: Outcome, usage: Usage | None, *, only_if_unwatched: bool = False) -> None:
+    def _begin_ending(
+        self, outcome: Outcome, counted: Usage | PartialUsage | None, *, only_if_unwatched: bool = False
+    ) -> None:
         self._freeze(final=True)
-        if usage is None:
-            sent = self._coalescer
-            usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
-            metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
+        usage = self._completed(outcome, counted)
         if not self._events and not self._is_first_output:
             # Readers have an earlier attempt's text: only `start` makes them discard it.
             self._events.freeze([self._start])
@@ -326,6 +325,18 @@ class StreamWriter:
         if self._phase is not Phase.RESTORING:
             self._phase = Phase.ENDING
         self._wake(self)
+
+    def _completed(self, outcome: Outcome, counted: Usage | PartialUsage | None) -> Usage:
+        sent = self._coalescer
+        match counted:
+            case Usage():
+                return counted
+            case PartialUsage():
+                return self._estimate.completed(counted, sent.deltas, sent.characters)
+            case _:
+                usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
+                metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
+                return usage
 
     def _is_own_ending(self, reply: WriteReply) -> bool:
         return self._ending is not None and reply.epoch == self.holder.epoch and reply.last_seq == len(self._events)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.protocol import events
-from tests.fakes import Answer, FakeProvider, ToolCall
+from tests.fakes import Answer, Counts, FakeProvider, ToolCall
 from tests.provider_client import NETWORK, Make, ask, collect, failure, network, text_in
 from tests.raw_server import answering
 from tests.sse_client import Frame, text_of
@@ -163,6 +163,41 @@ async def test_usage_that_the_provider_does_not_report_is_estimated(impatient: S
     async with await impatient.stream(f"{name}-silent", "p" * 40, provider=name) as connection:
         frames = await connection.rest()
     assert frames[-1].data["usage"] == {"input_tokens": 10, "output_tokens": 10, "estimated": True}
+
+
+@network
+async def test_the_side_that_the_provider_does_not_count_is_estimated(impatient: System, name: str) -> None:
+    for counts, expected in (
+        (Counts(30, None, cached=20), {"input_tokens": 30, "output_tokens": 10, "cached_tokens": 20}),
+        (Counts(None, 9), {"input_tokens": 10, "output_tokens": 9}),
+    ):
+        impatient.fake.play(f"{name}-half", Answer(deltas=["word "] * 8, usage=counts))
+        async with await impatient.stream(f"{name}-half", "p" * 40, provider=name) as connection:
+            frames = await connection.rest()
+        assert frames[-1].data["usage"] == {**expected, "estimated": True}
+
+
+@network
+async def test_all_counts_are_in_done_and_in_the_status(impatient: System, name: str) -> None:
+    answer = Answer(deltas=["word "] * 8, usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5))
+    impatient.fake.play(f"{name}-details", answer)
+    async with await impatient.stream(f"{name}-details", provider=name) as connection:
+        frames = await connection.rest()
+    usage = {"input_tokens": 30, "output_tokens": 9, "estimated": False, "cached_tokens": 20}
+    if name != "ollama":
+        usage |= {"cache_write_tokens": 4, "reasoning_tokens": 5}
+    assert frames[-1].data["usage"] == usage
+    assert (await impatient.status(connection.stream_id))["usage"] == usage
+
+
+@network
+async def test_an_unknown_finish_reason_is_kept_as_the_reason(impatient: System, name: str) -> None:
+    word = "Out of ideas! " * 9
+    impatient.fake.play(f"{name}-odd", Answer(deltas=["word "] * 8, finish_reason=word))
+    async with await impatient.stream(f"{name}-odd", provider=name) as connection:
+        frames = await connection.rest()
+    assert ending_of(frames) == f"stop, {word[:64]}"
+    assert (await impatient.status(connection.stream_id))["reason"] == word[:64]
 
 
 # --- segmentation

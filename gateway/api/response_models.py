@@ -64,13 +64,18 @@ class Call(TypedDict):
 
 
 class Usage(TypedDict):
-    """Token counts. ``estimated``: the provider reported none. ``tokens_saved``: the part of ``max_tokens`` that a
-    cancel left unused."""
+    """Token counts. ``estimated``: the provider did not report both. ``tokens_saved``: the part of ``max_tokens``
+    that a cancel left unused. ``cached_tokens`` (read from the provider's cache) and ``cache_write_tokens`` are part
+    of ``input_tokens``, ``reasoning_tokens`` of ``output_tokens``; they are left out if the provider did not count
+    them."""
 
     input_tokens: int
     output_tokens: int
     estimated: bool
     tokens_saved: NotRequired[int]
+    cached_tokens: NotRequired[int]
+    cache_write_tokens: NotRequired[int]
+    reasoning_tokens: NotRequired[int]
 
 
 class StreamStatus(TypedDict):

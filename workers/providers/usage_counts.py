@@ -42,16 +42,17 @@ class UsageCounts:
 
     def usage(self, *, cached_apart: bool = False) -> Usage | PartialUsage | None:
         """Return the counts so far; None if there are none. ``cached_apart``: the provider's input does not include
-        cached tokens; ours always does. More cached tokens than input mean the same."""
-        whole_input = self._whole_input(cached_apart=cached_apart)
+        cached tokens; ours always does. More cached tokens than input mean the same, and so do more reasoning tokens
+        than output."""
+        whole_input, whole_output = self._whole_input(cached_apart=cached_apart), self._whole_output()
         parts = _or_unset(self.cached), _or_unset(self.cache_write), _or_unset(self.reasoning)
-        if whole_input is None or self.output is None:
-            partial = PartialUsage(_or_unset(whole_input), _or_unset(self.output), *parts)
+        if whole_input is None or whole_output is None:
+            partial = PartialUsage(_or_unset(whole_input), _or_unset(whole_output), *parts)
             return None if partial == _NOTHING else partial
         cached, cache_write, reasoning = parts
         return Usage(
             whole_input,
-            self.output,
+            whole_output,
             cached_tokens=cached,
             cache_write_tokens=cache_write,
             reasoning_tokens=reasoning,
@@ -62,6 +63,10 @@ class UsageCounts:
             return None
         cached = (self.cached or 0) + (self.cache_write or 0)
         return self.input + cached if cached_apart or cached > self.input else self.input
+
+    def _whole_output(self) -> int | None:
+        reasoning = self.reasoning or 0
+        return self.output + reasoning if self.output is not None and reasoning > self.output else self.output
 
 
 def member(of: object, *path: str) -> object:

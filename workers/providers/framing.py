@@ -15,7 +15,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 MAX_PIECE_BYTES: Final = 8 * 1024 * 1024
 
 T = TypeVar("T")
-#: Yields the pieces that each read completed; no list is empty.
+#: Yields the pieces that each read completed. An empty list: bytes came, but they completed no piece.
 Splitter = Callable[[AsyncIterable[bytes]], AsyncGenerator[list[bytes], None]]
 
 
@@ -43,11 +43,12 @@ async def lines_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], No
             begun = True
             if rest.startswith(_BOM):
                 del rest[: len(_BOM)]
+        found: list[bytes] = []
         if b"\n" in read:
             *lines, last = bytes(rest).split(b"\n")
             rest[:] = last
-            if found := [line for line in lines if line.strip()]:
-                yield found
+            found = [line for line in lines if line.strip()]
+        yield found
         _check_size(rest)
     if rest.strip():
         yield [CutOff(rest)]
@@ -77,12 +78,12 @@ async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
                 is_json = _begins_json(rest)
             if is_json is not False or rest.find(b"\n\n", searched) < 0:
                 _check_size(rest)
+                yield []
                 continue
             read = bytes(rest)  # noqa: PLW2901
         *blocks, last = read.split(b"\n\n")
         rest[:] = last
-        if found := [data for block in blocks if (data := _data(block))]:
-            yield found
+        yield [data for block in blocks if (data := _data(block))]
         _check_size(rest)
     if is_json:
         yield _json_pieces(bytes(rest))

@@ -4,7 +4,7 @@ One JSON object a line in ``*.jsonl``:
 
 - ``id``, ``title``, ``source`` (the report of the deviation), ``provider`` (the wire: openai, anthropic, ollama);
 - ``wire`` (text) or ``wire_base64``: the whole body; ``content_type``; ``status`` (200 if absent); ``pace_ms`` (each
-  event is a TCP segment of its own, so many milliseconds apart); ``keeps_open`` (the connection stays open after it);
+  event is a TCP segment of its own, so long apart); ``keeps_open`` (the connection stays open after the body);
 - ``request``: members added to a native request;
 - ``want``: ``text``, ``reasoning``, ``calls`` as ``[name, arguments]``, ``ids``, ``finish``, ``reason``, ``usage`` as
   ``[input, output]``, ``cached``, ``cache_write``, ``reasoning_tokens``, in the native words; ``error``: the codes any

@@ -82,7 +82,8 @@ class StreamStatus(TypedDict):
     """The answer so far. ``json`` is set once it is complete and matches the requested schema, ``finish_reason`` and
     ``usage`` once the stream has ended, ``error`` if it failed. ``reason``: why it ended, if not by the provider's
     own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
-    1 is next, until a worker takes the stream."""
+    1 is next, until a worker takes the stream. ``ignored``: paths of the request's fields that have no effect,
+    because the provider does not accept them."""
 
     stream_id: str
     status: StatusWord
@@ -99,6 +100,7 @@ class StreamStatus(TypedDict):
     model: str
     provider: str
     attempt: int
+    ignored: list[str]
     metadata: dict[str, str]
     last_event_id: str | None
     created_at: Moment | None

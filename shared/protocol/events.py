@@ -53,7 +53,8 @@ class Event(msgspec.Struct, frozen=True):
 
 class Start(Event, frozen=True):
     """First event of an attempt, written with the provider's first output. ``reset`` is False as stored; it is
-    rendered True for a client whose cursor belongs to another epoch."""
+    rendered True for a client whose cursor belongs to another epoch. ``ignored``: paths of the request's fields that
+    have no effect, because the provider does not accept them."""
 
     TYPE = b"start"
     stream_id: str
@@ -61,6 +62,7 @@ class Start(Event, frozen=True):
     provider: str
     attempt: int
     reset: bool = False
+    ignored: list[str] | UnsetType = UNSET
 
 
 class Token(Event, frozen=True):

@@ -20,7 +20,7 @@ from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers import metrics
 from workers.jobs.generation_log import GenerationLog
-from workers.providers.base import Finished, Provider
+from workers.providers.base import Finished, IgnoredFields, Provider
 from workers.providers.circuit_breakers import Breakers
 from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
@@ -134,15 +134,18 @@ class ProviderAttempts:
             IdleTimeout(provider.name, timeouts) as idle_timeout,
             aclosing(provider.stream(request)) as answer,
         ):
-            async for deltas in answer:
+            async for part in answer:
+                if isinstance(part, IgnoredFields):
+                    _ignore(part, request, writer)
+                    continue
                 idle_timeout.pause()
                 if not writer.has_output:
                     await self._breakers.succeeded(provider.name)
-                    if not isinstance(deltas, Finished):
+                    if not isinstance(part, Finished):
                         on_first_token()
-                if isinstance(deltas, Finished):
-                    return await self._finish(deltas, json_answer, writer), deltas.usage
-                await writer.push(deltas if json_answer is None else [*deltas, *json_answer.take(deltas)])
+                if isinstance(part, Finished):
+                    return await self._finish(part, json_answer, writer), part.usage
+                await writer.push(part if json_answer is None else [*part, *json_answer.take(part)])
                 if writer.bytes >= self._settings.max_stream_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
@@ -156,6 +159,18 @@ class ProviderAttempts:
                 return Outcome.failed(error)
         empty = finished.detail is None and not writer.has_output
         return Outcome(finished.reason, "empty_answer" if empty else finished.detail)
+
+
+def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) -> None:
+    """Name the fields that have no effect, in `start` and in the log."""
+    writer.set_model(request.provider or "", request.model, ignored.paths)
+    line = {
+        "stream_id": writer.holder.stream_id,
+        "provider": request.provider,
+        "model": request.model,
+        "ignored": list(ignored.paths),
+    }
+    logger.info("fields ignored", extra=line)
 
 
 def _log_failure(error: ProviderError, request: ChatRequest, writer: StreamWriter) -> None:

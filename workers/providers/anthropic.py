@@ -12,19 +12,20 @@ from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers.providers.anthropic_reader import MessageReader
-from workers.providers.anthropic_request import answers_by_tool, body_of
-from workers.providers.base import Delta, Finished, ModelList
+from workers.providers.anthropic_request import answers_by_tool, body_of, ignored_by
+from workers.providers.base import AnswerPart, Finished, ModelList
 from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.framing import data_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
-    ProviderCall,
+    calls_of,
     check_type,
     list_models,
     sdk_options,
     timeout_of,
 )
 from workers.providers.reading import deltas_of
+from workers.providers.refused_fields import ANTHROPIC_FIELDS, AdaptedRequest, Body, RefusedFields
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
@@ -48,6 +49,7 @@ class AnthropicProvider:
     def __init__(self, settings: Settings) -> None:
         base_url = settings.anthropic_base_url or DEFAULT_BASE_URL
         self._upstream = Upstream(self.name, host_of(base_url), "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+        self._refused = RefusedFields(self._upstream, ANTHROPIC_FIELDS)
         self._models = settings.anthropic_models
         self._settings = settings
         options = sdk_options(settings, self.name, settings.anthropic_api_key, DefaultAioHttpClient)
@@ -57,38 +59,42 @@ class AnthropicProvider:
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._settings.timeouts(self.name, request.model)
-        with ProviderCall(self._upstream, request.model, CATCH) as call:
-            if request.only_count:
-                call.finished = await self._count(request)
-                yield call.finished
-                return
-            # Not `messages.create`: its models cost more than everything else on the hot path, see openai.py.
-            response = await self._client.post(
-                "/v1/messages",
-                body=body_of(request),
-                cast_to=object,
-                options={"timeout": timeout_of(timeouts)},
-                stream=True,
-                stream_cls=AsyncStream[object],
-            )
-            call.started = True
-            # Leaving the loop does not close the connection; closing the response does.
-            async with response:
-                check_type(response.response.headers)
-                calls = ToolCalls(self.name, offered_tools(request))
-                reader = MessageReader(call, calls, by_tool=answers_by_tool(request))
-                async for deltas in deltas_of(response.response.aiter_bytes(), data_of, reader, timeouts.grace_s):
-                    yield deltas
+        adapted = AdaptedRequest(request, self._refused, body_of, ignored_by(request))
+        for call in calls_of(self._upstream, adapted, CATCH):
+            with call:
+                if request.only_count:
+                    call.finished = await self._count(adapted.body)
+                    break
+                # Not `messages.create`: its models cost more than everything else on the hot path, see openai.py.
+                response = await self._client.post(
+                    "/v1/messages",
+                    body=adapted.body,
+                    cast_to=object,
+                    options={"timeout": timeout_of(timeouts)},
+                    stream=True,
+                    stream_cls=AsyncStream[object],
+                )
+                # Leaving the loop does not close the connection; closing the response does.
+                async with response:
+                    check_type(response.response.headers)
+                    if ignored := call.start():
+                        yield ignored
+                    calls = ToolCalls(self.name, offered_tools(request))
+                    reader = MessageReader(call, calls, by_tool=answers_by_tool(request))
+                    body = response.response.aiter_bytes()
+                    async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
+                        call.has_output = True
+                        yield deltas
         if call.finished is not None:
             yield call.finished
 
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _count(self, request: ChatRequest) -> Finished:
-        body = {name: value for name, value in body_of(request).items() if name in _COUNTED_FIELDS}
+    async def _count(self, whole: Body) -> Finished:
+        body = {name: value for name, value in whole.items() if name in _COUNTED_FIELDS}
         counted = await self._client.post("/v1/messages/count_tokens", body=body, cast_to=MessageTokensCount)
         return Finished("stop", Usage(input_tokens=counted.input_tokens, output_tokens=0), COUNTED)
 

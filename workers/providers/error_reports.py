@@ -20,21 +20,21 @@ _SEARCHED_CHARACTERS: Final = 300
 _DEEPEST: Final = 5
 
 _STATUS_MEMBERS: Final = ("status_code", "http_status", "http_code", "status", "code", "error_code")
-_KIND_MEMBERS: Final = ("code", "type", "error_type", "error_code", "status", "reason", "name", "__type")
-_TEXT_MEMBERS: Final = ("message", "error_message", "detail", "msg", "title", "description")
+KIND_MEMBERS: Final = ("code", "type", "error_type", "error_code", "status", "reason", "name", "__type")
+TEXT_MEMBERS: Final = ("message", "error_message", "detail", "msg", "title", "description")
 _INNER_MEMBERS: Final = (
     *("error", "errors", "metadata", "raw", "details", "innererror", "inner_error", "cause", "upstream_error"),
     *("provider_error", "response", "body", "data"),
 )
 
 
-def _key(kind: str) -> str:
+def key_of(kind: str) -> str:
     """Kinds are compared in lower case, without separators and without a namespace."""
     return kind.strip().lower().replace("_", "").replace("-", "").replace(" ", "").rpartition(".")[2]
 
 
-def _keys(words: str) -> frozenset[str]:
-    return frozenset(map(_key, words.split()))
+def keys_of(words: str) -> frozenset[str]:
+    return frozenset(map(key_of, words.split()))
 
 
 #: Kinds that providers name, by the HTTP status that they stand for.
@@ -44,7 +44,8 @@ _KINDS_BY_STATUS: Final = {
         failed_precondition out_of_range validation_exception validation_error invalid_parameter invalid_value
         invalid_parameter_error invalid_prompt unsupported_parameter unsupported_value unprocessable_entity
         unprocessable_entity_error value_error content_policy_violation content_filter data_inspection_failed
-        input_validation_error invalid_image invalid_json_schema missing_required_parameter unknown_parameter""",
+        input_validation_error invalid_image invalid_json_schema missing_required_parameter unknown_parameter
+        extra_forbidden""",
     401: """
         authentication_error authentication_failed invalid_api_key incorrect_api_key invalid_authentication
         invalid_authentication_error unauthenticated unauthorized unauthorized_error missing_api_key""",
@@ -67,18 +68,18 @@ _KINDS_BY_STATUS: Final = {
         system_busy""",
     504: "timeout timeout_error gateway_timeout deadline_exceeded request_timeout timed_out",
 }
-_STATUS_BY_KIND: Final = {kind: status for status, words in _KINDS_BY_STATUS.items() for kind in _keys(words)}
+_STATUS_BY_KIND: Final = {kind: status for status, words in _KINDS_BY_STATUS.items() for kind in keys_of(words)}
 #: Kinds that say no more than that something failed. Any status or other kind beats them.
-_VAGUE: Final = _keys(
+_VAGUE: Final = keys_of(
     """api_error server_error internal_error internal internal_server_error internal_server_exception
     upstream_error provider_error stream_error engine_error unknown unknown_error error exception"""
 )
 #: The model's tool call could not be read: another try can succeed.
-_MALFORMED_CALL: Final = _keys(
+_MALFORMED_CALL: Final = keys_of(
     """tool_use_failed malformed_function_call malformed_tool_call tool_call_parse_error output_parse_failed
     invalid_tool_call malformed_tool_use"""
 )
-_TOO_LONG_KINDS: Final = _keys(
+_TOO_LONG_KINDS: Final = keys_of(
     """context_length_exceeded exceed_context_size_error context_window_exceeded context_window_exceeded_error
     max_context_length_exceeded string_too_long prompt_too_long model_max_prompt_tokens_exceeded"""
 )
@@ -115,24 +116,24 @@ class ErrorReport:
     @property
     def is_too_long(self) -> bool:
         """Whether the request was too long for the model."""
-        if not _TOO_LONG_KINDS.isdisjoint(map(_key, self.kinds)):
+        if not _TOO_LONG_KINDS.isdisjoint(map(key_of, self.kinds)):
             return True
         return any(_TOO_LONG.search(text) for text in self.texts)
 
     @property
     def is_malformed_call(self) -> bool:
-        return not _MALFORMED_CALL.isdisjoint(map(_key, self.kinds))
+        return not _MALFORMED_CALL.isdisjoint(map(key_of, self.kinds))
 
     @property
     def status(self) -> int:
         """The HTTP status that the report stands for: of a kind, else a status in it, else what its texts say."""
-        for kind in map(_key, self.kinds):
+        for kind in map(key_of, self.kinds):
             if kind in _STATUS_BY_KIND:
                 return _STATUS_BY_KIND[kind]
         precise = next((status for status in self.statuses if status >= 400 and status != 500), None)
         if precise is not None:
             return precise
-        if 500 in self.statuses or not _VAGUE.isdisjoint(map(_key, self.kinds)):
+        if 500 in self.statuses or not _VAGUE.isdisjoint(map(key_of, self.kinds)):
             return 500
         for text in self.texts:
             if found := _STATUS_IN_TEXT.search(text):
@@ -143,31 +144,38 @@ class ErrorReport:
 def error_report(raw: object) -> ErrorReport:
     """Reduce whatever a provider sent as its error."""
     report = ErrorReport()
-    for level in _levels(raw, 0):
+    for level in levels_of(raw):
         if isinstance(level, str):
             report.texts.append(level[:_SEARCHED_CHARACTERS])
             continue
         report.statuses += [status for name in _STATUS_MEMBERS if (status := _status(level.get(name)))]
-        report.kinds += [v for name in _KIND_MEMBERS if isinstance(v := level.get(name), str) and not _status(v)]
+        report.kinds += [v for name in KIND_MEMBERS if isinstance(v := level.get(name), str) and not _status(v)]
         if report.param is None:
-            report.param = level.get("param")
+            report.param = level.get("param") or _location(level.get("loc"))
     return report
 
 
-def _levels(raw: Any, depth: int) -> Iterator[Mapping[str, Any] | str]:
+def levels_of(raw: Any, depth: int = 0) -> Iterator[Mapping[str, Any] | str]:
     """Yield the objects and the texts of a report, the outermost first."""
     if depth > _DEEPEST:
         return
     if isinstance(raw, str):
-        yield from _levels(_quoted(raw), depth + 1)
+        yield from levels_of(_quoted(raw), depth + 1)
         yield raw
     elif isinstance(raw, Mapping):
         yield raw
-        for name in (*_TEXT_MEMBERS, *_INNER_MEMBERS):
-            yield from _levels(raw.get(name), depth + 1)
+        for name in (*TEXT_MEMBERS, *_INNER_MEMBERS):
+            yield from levels_of(raw.get(name), depth + 1)
     elif isinstance(raw, list):
         for each in raw[:4]:
-            yield from _levels(each, depth + 1)
+            yield from levels_of(each, depth + 1)
+
+
+def _location(loc: object) -> str | None:
+    """The path that pydantic reports, without the name of the body."""
+    if not isinstance(loc, list):
+        return None
+    return ".".join(str(part) for part in loc if part != "body") or None
 
 
 def _quoted(text: str) -> object:

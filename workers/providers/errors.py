@@ -48,6 +48,14 @@ class RefusedError(Exception):
         self.body = body
 
 
+class RedirectedError(ValueError):
+    """A redirect that is not followed. ``target``: scheme and host, empty if it names none."""
+
+    def __init__(self, status: int, target: str = "") -> None:
+        super().__init__()
+        self.cause = f"HTTP {status}, a redirect to {target or 'no valid address'}"
+
+
 #: Codes that are worth a retry, with the message for clients.
 _RETRYABLE: Final[Mapping[str, str]] = {
     "provider_rate_limited": "{name} limits the rate of requests for model {model!r}; try again later",
@@ -111,6 +119,8 @@ _BY_CLASS: Final[Mapping[str, str | None]] = {
     "StreamedError": None,  # the report decides
     "APIError": None,
 }
+#: Members of an SDK's error, if the response had no body.
+_ERROR_MEMBERS: Final = ("code", "type", "param", "message")
 #: Only these codes come from the request, so that clients may see the provider's own code and parameter.
 _ABOUT_REQUEST: Final = frozenset({"provider_rejected", "provider_model_not_found", "provider_rate_limited"})
 
@@ -148,7 +158,7 @@ def provider_error(error: Exception, upstream: Upstream, *, model: str, started:
         return _reported(error, status, f"HTTP {status}", upstream, model, wait_s)
     code, cause = _code_and_cause(error)
     if code is None:
-        return _reported(error, _report_of(error).status, "within the stream", upstream, model, None)
+        return _reported(error, error_report(raw_report(error)).status, "within the stream", upstream, model, None)
     if code == "provider_unreachable" and started:
         code = "upstream_truncated"
     return provider_failure(code, upstream.name, model=model, detail=_detail(code, upstream, model, cause))
@@ -180,7 +190,7 @@ def _reported(
     error: Exception, status: int, source: str, upstream: Upstream, model: str, wait_s: float | None
 ) -> ProviderError:
     """Build the error for a failure that the provider itself reported."""
-    report = _report_of(error)
+    report = error_report(raw_report(error))
     code = _BY_STATUS.get(status) or ("provider_unavailable" if status >= 500 else "provider_rejected")
     provider_code = param = None
     if report.is_malformed_call:
@@ -217,6 +227,8 @@ def _detail(code: str, upstream: Upstream, model: str, cause: str) -> str:
 def _code_and_cause(error: BaseException) -> tuple[str | None, str]:
     """Return the code of the innermost known cause, and its class: the SDKs' transport reports any broken connection
     as a timeout (measured)."""
+    if isinstance(error, RedirectedError):
+        return "provider_protocol", error.cause
     code: str | None = "provider_protocol"
     name = type(error).__name__
     cause: BaseException | None = error
@@ -229,14 +241,12 @@ def _code_and_cause(error: BaseException) -> tuple[str | None, str]:
     return code, name
 
 
-def _report_of(error: Exception) -> ErrorReport:
+def raw_report(error: Exception) -> object:
     """Return the provider's own report: within a stream, or as the body of an error status."""
     if isinstance(error, StreamedError):
-        return error_report(error.report)
+        return error.report
     body = getattr(error, "body", None)
-    if body is None:
-        body = {name: getattr(error, name, None) for name in ("code", "type", "param", "message")}
-    return error_report(body)
+    return body if body is not None else {name: getattr(error, name, None) for name in _ERROR_MEMBERS}
 
 
 def _param(report: ErrorReport) -> str | None:

@@ -5,7 +5,7 @@ image field, and splits lines at U+0085 (docs/adr/0008).
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,26 +15,25 @@ import msgspec
 
 from shared.schemas import ChatRequest
 from shared.settings import Settings
-from workers.providers.base import Delta, Finished, ModelList
-from workers.providers.errors import RefusedError, StreamedError, Upstream, host_of
+from workers.providers.base import AnswerPart, ModelList
+from workers.providers.errors import RedirectedError, RefusedError, StreamedError, Upstream, host_of
 from workers.providers.framing import lines_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
     SPARE_CONNECTIONS,
-    ProviderCall,
+    calls_of,
     check_type,
     list_models,
 )
 from workers.providers.ollama_reader import OllamaReader
 from workers.providers.ollama_request import body_of
 from workers.providers.reading import deltas_of
+from workers.providers.redirects import ERROR_BODY_BYTES, ERROR_BODY_S, redirect_checks
+from workers.providers.refused_fields import OLLAMA_FIELDS, AdaptedRequest, RefusedFields
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 CATCH: Final = (aiohttp.ClientError, RefusedError, StreamedError, *NETWORK_ERRORS)
 _DEFAULT_PORT: Final = 11434
-#: The body of an error is optional: read at most so much, for so long.
-_ERROR_BODY_BYTES: Final = 16 * 1024
-_ERROR_BODY_S: Final = 1.0
 
 
 class OllamaProvider:
@@ -48,6 +47,7 @@ class OllamaProvider:
         if host is None:
             raise ValueError("OllamaProvider: requires ollama_host")
         self._upstream = Upstream(self.name, host_of(host), "OLLAMA_API_KEY", "OLLAMA_HOST")
+        self._refused = RefusedFields(self._upstream, OLLAMA_FIELDS)
         self._models = settings.ollama_models
         self._settings = settings
         key = settings.ollama_api_key
@@ -56,33 +56,40 @@ class OllamaProvider:
             connector=aiohttp.TCPConnector(limit=settings.concurrency + SPARE_CONNECTIONS),
             timeout=_timeout(settings.timeouts(self.name).connect_s),
             headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else None,
+            trace_configs=[redirect_checks()],
             trust_env=True,  # for proxies, as the other providers' SDKs do
         )
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
-        with ProviderCall(self._upstream, request.model, CATCH) as call:
-            reader = OllamaReader(call, ToolCalls(self.name, offered_tools(request)))
-            async with self._post(request) as response:
-                await _check(response)
-                check_type(response.headers)
-                call.started = True
-                grace_s = self._settings.timeouts(self.name, request.model).grace_s
-                async for deltas in deltas_of(response.content.iter_any(), lines_of, reader, grace_s):
-                    yield deltas
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
+        timeouts = self._settings.timeouts(self.name, request.model)
+        adapted = AdaptedRequest(request, self._refused, body_of)
+        for call in calls_of(self._upstream, adapted, CATCH):
+            with call:
+                reader = OllamaReader(call, ToolCalls(self.name, offered_tools(request)))
+                async with self._post(adapted.body, timeouts.connect_s) as response:
+                    await _check(response)
+                    check_type(response.headers)
+                    if ignored := call.start():
+                        yield ignored
+                    body = response.content.iter_any()
+                    async for deltas in deltas_of(body, lines_of, reader, timeouts.grace_s):
+                        call.has_output = True
+                        yield deltas
         if call.finished is not None:
             yield call.finished
 
     async def aclose(self) -> None:
         await self._session.close()
 
-    def _post(self, request: ChatRequest) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        connect_s = self._settings.timeouts(self.name, request.model).connect_s
-        body = msgspec.json.encode(body_of(request))
+    def _post(
+        self, body: Mapping[str, object], connect_s: float
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        data = msgspec.json.encode(body)
         headers = {"Content-Type": "application/json"}
-        return self._session.post(f"{self._url}/api/chat", data=body, headers=headers, timeout=_timeout(connect_s))
+        return self._session.post(f"{self._url}/api/chat", data=data, headers=headers, timeout=_timeout(connect_s))
 
     async def _fetch_models(self) -> list[str]:
         async with self._session.get(f"{self._url}/api/tags") as response:
@@ -110,12 +117,14 @@ class _Models(msgspec.Struct):
 
 async def _check(response: aiohttp.ClientResponse) -> None:
     """Raise :class:`RefusedError` for an HTTP error."""
-    if response.status < 400:
+    if response.status < 300:
         return
+    if response.status < 400:
+        raise RedirectedError(response.status)
     body: object = None
     with suppress(TimeoutError, ValueError, aiohttp.ClientError):
-        async with asyncio.timeout(_ERROR_BODY_S):
-            body = msgspec.json.decode(await response.content.read(_ERROR_BODY_BYTES))
+        async with asyncio.timeout(ERROR_BODY_S):
+            body = msgspec.json.decode(await response.content.read(ERROR_BODY_BYTES))
     raise RefusedError(response.status, response.headers, body)
 
 

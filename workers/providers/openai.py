@@ -2,18 +2,19 @@
 
 from collections.abc import AsyncGenerator
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, OpenAIError
 
 from shared.schemas import ChatRequest
 from shared.settings import Settings
-from workers.providers.base import Delta, Finished, ModelList
+from workers.providers.base import AnswerPart, ModelList
 from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.framing import data_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
-    ProviderCall,
+    calls_of,
     check_type,
     list_models,
     sdk_options,
@@ -21,6 +22,7 @@ from workers.providers.http_calls import (
 )
 from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.reading import deltas_of
+from workers.providers.refused_fields import OPENAI_FIELDS, AdaptedRequest, Body, RefusedFields
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
@@ -43,6 +45,14 @@ _UNCHANGED: Final = {
 }
 
 
+def limit_of(base_url: str) -> str:
+    """Return the name of the token limit. OpenAI's reasoning models refuse ``max_tokens``. Other servers may support
+    only that and silently ignore the newer name, so they get it after a refusal only."""
+    host = urlsplit(base_url).hostname or ""
+    is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")
+    return "max_completion_tokens" if is_openai else "max_tokens"
+
+
 class OpenAIProvider:
     """Provider ``openai``. Requires ``openai_api_key``, ``openai_base_url`` or both."""
 
@@ -53,9 +63,8 @@ class OpenAIProvider:
         base_url = settings.openai_base_url or DEFAULT_BASE_URL
         self._upstream = Upstream(self.name, host_of(base_url), "OPENAI_API_KEY", "OPENAI_BASE_URL")
         self._models = settings.openai_models
-        # OpenAI's reasoning models refuse `max_tokens`; other servers may support only that and silently ignore the
-        # newer `max_completion_tokens`.
-        self._newer_limit = base_url.rstrip("/") == DEFAULT_BASE_URL
+        self._refused = RefusedFields(self._upstream, OPENAI_FIELDS)
+        self._limit = limit_of(base_url)
         self._settings = settings
         options = sdk_options(settings, self.name, settings.openai_api_key, DefaultAioHttpClient)
         self._client = AsyncOpenAI(base_url=base_url, **options)
@@ -63,38 +72,43 @@ class OpenAIProvider:
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._settings.timeouts(self.name, request.model)
-        with ProviderCall(self._upstream, request.model, CATCH) as call:
-            # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between provider
-            # and reader. This is the same request, but framing.py reads the chunks.
-            response = await self._client.post(
-                "/chat/completions",
-                body=self._body(request),
-                cast_to=object,
-                options={"timeout": timeout_of(timeouts)},
-                stream=True,
-                stream_cls=AsyncStream[object],
-            )
-            call.started = True
-            # Leaving the loop does not close the connection; closing the response does.
-            async with response:
-                check_type(response.response.headers)
-                reader = ChatCompletionReader(call, ToolCalls(self.name, offered_tools(request)))
-                async for deltas in deltas_of(response.response.aiter_bytes(), data_of, reader, timeouts.grace_s):
-                    yield deltas
+        adapted = AdaptedRequest(request, self._refused, self._body)
+        for call in calls_of(self._upstream, adapted, CATCH):
+            with call:
+                # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between
+                # provider and reader. This is the same request, but framing.py reads the chunks.
+                response = await self._client.post(
+                    "/chat/completions",
+                    body=adapted.body,
+                    cast_to=object,
+                    options={"timeout": timeout_of(timeouts)},
+                    stream=True,
+                    stream_cls=AsyncStream[object],
+                )
+                # Leaving the loop does not close the connection; closing the response does.
+                async with response:
+                    check_type(response.response.headers)
+                    if ignored := call.start():
+                        yield ignored
+                    reader = ChatCompletionReader(call, ToolCalls(self.name, offered_tools(request)))
+                    body = response.response.aiter_bytes()
+                    async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
+                        call.has_output = True
+                        yield deltas
         if call.finished is not None:
             yield call.finished
 
     async def aclose(self) -> None:
         await self._client.close()
 
-    def _body(self, request: ChatRequest) -> dict[str, object]:
-        body = request.model_dump(mode="json", include=_UNCHANGED, exclude_none=True)
+    def _body(self, request: ChatRequest) -> Body:
+        body: Body = request.model_dump(mode="json", include=_UNCHANGED, exclude_none=True)
         if not request.tools:
             body.pop("parallel_tool_calls", None)
         if request.max_tokens is not None:
-            body["max_completion_tokens" if self._newer_limit else "max_tokens"] = request.max_tokens
+            body[self._limit] = request.max_tokens
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
     async def _fetch_models(self) -> list[str]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, StrEnum, auto
 
+from msgspec import UNSET
+
 from shared.broker.declarations import Call
 from shared.broker.ending import ABANDONED, Outcome, restorable
 from shared.broker.replies import Claimed, Code, WriteReply
@@ -134,9 +136,11 @@ class StreamWriter:
 
     # --- called by the job
 
-    def set_model(self, provider: str, model: str) -> None:
-        """Set the provider and model of `start`, which is written with the first output."""
-        self._start = events.encode(events.Start(self.holder.stream_id, model, provider, self._attempt))
+    def set_model(self, provider: str, model: str, ignored: Sequence[str] = ()) -> None:
+        """Set the provider and model of `start`, which is written with the first output. ``ignored``: paths of the
+        request's fields that have no effect there."""
+        start = events.Start(self.holder.stream_id, model, provider, self._attempt, ignored=list(ignored) or UNSET)
+        self._start = events.encode(start)
 
     async def push(self, deltas: Sequence[Delta]) -> None:
         """Add ``deltas``. Returns at once unless the unsent bytes exceed their limit; then it waits, so that the

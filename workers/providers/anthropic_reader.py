@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.protocol.events import PartialUsage
 from workers.providers.base import Delta, Finished, ReasoningDelta, TextDelta
 from workers.providers.errors import StreamedError
 from workers.providers.finish_reasons import FinishNote
-from workers.providers.framing import ErrorEvent, decode, loose_json
+from workers.providers.framing import ErrorEvent, as_text, decode, loose_json
 from workers.providers.http_calls import ProviderCall
-from workers.providers.tool_calls import ToolCalls, arguments_text
+from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 from workers.providers.usage_counts import UsageCounts, member, whole_number
 
 
@@ -24,6 +25,8 @@ class MessageReader:
 
     def __init__(self, call: ProviderCall, calls: ToolCalls, *, by_tool: bool) -> None:
         self.is_whole = False
+        #: Counts of the input at the answer's beginning.
+        self.input_counts: PartialUsage | None = None
         self._call = call
         self._calls = calls
         self._by_tool = by_tool
@@ -59,6 +62,7 @@ class MessageReader:
                 yield from self._end_block(_block_index(event))
             case "message_start":
                 self._count(member(event.message, "usage"))
+                self.input_counts = self._counts.input_so_far(cached_apart=True)
             case "message_delta" | "message_stop":
                 self._note_end(event.delta, event.usage)
                 self._count_bedrock(event.metrics)
@@ -91,23 +95,24 @@ class MessageReader:
             self._blocks[index] = self._block_count
             self._inputs[index] = arguments_text(block.input) if block.input else ""
             if not self._by_tool:
-                yield from self._calls.fragment(self._block_count, id=block.id, name=block.name, arguments="")
+                id, name = text_or_none(block.id), text_or_none(block.name)
+                yield from self._calls.fragment(self._block_count, id=id, name=name, arguments="")
         elif isinstance(block.type, str) and "tool" in block.type:
             self._blocks[index] = None
         elif block.type == "text" and block.text:
-            yield TextDelta(block.text)
+            yield TextDelta(as_text(block.text))
         elif block.type == "thinking" and block.thinking:
-            yield ReasoningDelta(block.thinking)
+            yield ReasoningDelta(as_text(block.thinking))
 
     def _deltas(self, index: int, delta: "_Delta") -> Iterator[Delta]:
         match delta.type:
             case "text_delta" if delta.text:
-                yield TextDelta(delta.text)
+                yield TextDelta(delta.text if isinstance(delta.text, str) else as_text(delta.text))
             case "thinking_delta" if delta.thinking:
-                yield ReasoningDelta(delta.thinking)
+                yield ReasoningDelta(as_text(delta.thinking))
             case "input_json_delta" if delta.partial_json:
                 self._inputs.pop(index, None)
-                yield from self._input(index, delta.partial_json)
+                yield from self._input(index, as_text(delta.partial_json))
 
     def _end_block(self, index: int) -> Iterator[Delta]:
         whole = self._inputs.pop(index, None)
@@ -158,18 +163,18 @@ class MessageReader:
 
 class _Block(msgspec.Struct):
     type: Any = None
-    id: str | None = None
-    name: str | None = None
-    text: str | None = None
-    thinking: str | None = None
+    id: Any = None
+    name: Any = None
+    text: Any = None
+    thinking: Any = None
     input: Any = None
 
 
 class _Delta(msgspec.Struct):
     type: Any = None
-    text: str | None = None
-    thinking: str | None = None
-    partial_json: str | None = None
+    text: Any = None
+    thinking: Any = None
+    partial_json: Any = None
     stop_reason: Any = None
 
 

@@ -5,7 +5,7 @@ The SDKs do the same one event at a time, for 15 µs each; a read often brings s
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -13,6 +13,8 @@ _PREFIX: Final = b"data:"
 _BOM: Final = b"\xef\xbb\xbf"
 #: Limit of one event or line. The largest that a model sends is a tool call with a file in it.
 MAX_PIECE_BYTES: Final = 8 * 1024 * 1024
+#: Members that contain the model's own JSON.
+_PAYLOAD: Final = frozenset({"arguments", "input"})
 
 T = TypeVar("T")
 #: Yields the pieces that each read completed. An empty list: bytes came, but they completed no piece.
@@ -135,9 +137,12 @@ def _data(block: bytes) -> bytes:
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
-    """Raises ValueError. Two things that strict JSON does not have are let through: invalid UTF-8, replaced as the
-    WHATWG standard does, and half of a surrogate pair (``workers/writing/surrogates.py`` joins the halves). A piece
-    that the end of the body cut off raises :class:`CutOffError`."""
+    """Decode one piece. Raises ValueError, and :class:`CutOffError` for a piece that the end of the body cut off.
+
+    Some things are let through that strict JSON or the decoder's type do not have: invalid UTF-8, replaced as in the
+    WHATWG standard; half of a surrogate pair (``workers/writing/surrogates.py`` joins the halves); and members of any
+    type that contain nothing, such as ``"tool_calls": false``.
+    """
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeError):
@@ -148,7 +153,33 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
         if isinstance(data, CutOff):
             raise CutOffError from None
         raise
-    return msgspec.convert(loose, decoder.type)
+    try:
+        return msgspec.convert(loose, decoder.type)
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nothing(loose), decoder.type)
+
+
+def _without_nothing(value: Any) -> Any:
+    """Remove members that contain nothing, except from what the model wrote."""
+    if isinstance(value, list):
+        return [_without_nothing(each) for each in value if each is not None]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: member if name in _PAYLOAD else _without_nothing(member)
+        for name, member in value.items()
+        if member or (isinstance(member, int) and member is not False)
+    }
+
+
+def as_text(value: object) -> str:
+    """Return the text of a member that carries the answer. Raises ValueError for anything else but nothing: passing
+    it over would lose text."""
+    if isinstance(value, str):
+        return value
+    if value:
+        raise ValueError("not a text")
+    return ""
 
 
 def loose_json(data: bytes) -> object:

@@ -8,9 +8,9 @@ import msgspec
 from workers.providers.base import Delta, Finished, ReasoningDelta, TextDelta
 from workers.providers.errors import StreamedError
 from workers.providers.finish_reasons import FinishNote
-from workers.providers.framing import decode, loose_json
+from workers.providers.framing import as_text, decode, loose_json
 from workers.providers.http_calls import ProviderCall
-from workers.providers.tool_calls import ToolCalls, arguments_text
+from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 from workers.providers.usage_counts import UsageCounts
 
 
@@ -59,21 +59,21 @@ class OllamaReader:
 
     def _deltas(self, message: "_Message") -> Iterator[Delta]:
         if message.thinking:
-            yield ReasoningDelta(message.thinking)
+            yield ReasoningDelta(as_text(message.thinking))
         if message.content:
-            yield TextDelta(message.content)
+            yield TextDelta(message.content if isinstance(message.content, str) else as_text(message.content))
         for call in message.tool_calls or ():
             function = call.function
             arguments = arguments_text(function.arguments) or "{}"
-            given_id = call.id if isinstance(call.id, str) else None
-            yield from self._calls.fragment(self._called, id=given_id, name=function.name, arguments=arguments)
+            id, name = text_or_none(call.id), text_or_none(function.name)
+            yield from self._calls.fragment(self._called, id=id, name=name, arguments=arguments)
             yield from self._calls.end_block(self._called)
             self._called += 1
 
 
 class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    name: Any = None
+    arguments: Any = None
 
 
 class _ToolCall(msgspec.Struct):
@@ -82,8 +82,8 @@ class _ToolCall(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
-    thinking: str | None = None
+    content: Any = None
+    thinking: Any = None
     tool_calls: list[_ToolCall] | None = None
 
 

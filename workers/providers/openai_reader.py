@@ -1,7 +1,7 @@
 """Reader of Chat Completions streams, as OpenAI and the servers that follow it send them.
 
-Members that carry the answer have exact types: something else in their place is not the protocol, and passing it over
-would lose text. All other members have any type, because servers differ in them.
+Members have any type, because servers differ in them. Something else instead of text is not the protocol, because
+passing it over would lose text.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ import msgspec
 from workers.providers.base import Delta, Finished, ReasoningDelta, RefusalDelta, TextDelta
 from workers.providers.errors import StreamedError
 from workers.providers.finish_reasons import FinishNote
-from workers.providers.framing import ErrorEvent, decode, loose_json
+from workers.providers.framing import ErrorEvent, as_text, decode, loose_json
 from workers.providers.http_calls import ProviderCall
-from workers.providers.tool_calls import ToolCalls, arguments_text
+from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 from workers.providers.usage_counts import UsageCounts, member, whole_number
 
 
@@ -86,24 +86,25 @@ class ChatCompletionReader:
     def _deltas(self, delta: "_Delta") -> Iterator[Delta]:
         if thinking := _thinking(delta):
             yield ReasoningDelta(thinking)
-        if isinstance(delta.content, str):
-            if delta.content:
+        if delta.content:
+            if isinstance(delta.content, str):
                 yield TextDelta(delta.content)
-        elif delta.content:
-            yield from _parts(delta.content)
-        if delta.refusal:
+            else:
+                yield from _parts(delta.content)
+        if delta.refusal and isinstance(delta.refusal, str):
             self._is_refusal = True
             yield RefusalDelta(delta.refusal)
         for call in delta.tool_calls or ():
             function = call.function or _Function()
             yield from self._calls.fragment(
                 whole_number(call.index),
-                id=call.id if isinstance(call.id, str) else None,
-                name=function.name,
+                id=text_or_none(call.id),
+                name=text_or_none(function.name),
                 arguments=arguments_text(function.arguments),
             )
         if (legacy := delta.function_call) is not None:
-            yield from self._calls.fragment(0, id=None, name=legacy.name, arguments=arguments_text(legacy.arguments))
+            name, arguments = text_or_none(legacy.name), arguments_text(legacy.arguments)
+            yield from self._calls.fragment(0, id=None, name=name, arguments=arguments)
 
     def _count(self, usage: object) -> None:
         self._counts.note(
@@ -146,23 +147,25 @@ def _thinking(delta: "_Delta") -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _parts(parts: "list[_Part | str]") -> Iterator[Delta]:
+def _parts(content: object) -> Iterator[Delta]:
     """Mistral's content: a list of texts, and of thoughts that are lists of texts. Other kinds are passed over."""
-    for part in parts:
+    for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             yield TextDelta(part)
-        elif part.type == "thinking":
-            inner = part.thinking if part.thinking is not None else part.text
-            texts = [inner] if isinstance(inner, str) else [t if isinstance(t, str) else t.text for t in inner or ()]
+        elif not isinstance(part, dict):
+            raise ValueError("content that is neither text nor a part")  # noqa: TRY004  a fault of the server
+        elif part.get("type") == "thinking":
+            inner = part.get("thinking") or part.get("text") or ()
+            texts = [inner] if isinstance(inner, str) else [member(t, "text") or t for t in inner]
             if text := "".join(t for t in texts if isinstance(t, str)):
                 yield ReasoningDelta(text)
-        elif part.text and isinstance(part.text, str):
-            yield TextDelta(part.text)
+        elif text := as_text(part.get("text")):
+            yield TextDelta(text)
 
 
 class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    name: Any = None
+    arguments: Any = None
 
 
 class _ToolCall(msgspec.Struct):
@@ -171,15 +174,9 @@ class _ToolCall(msgspec.Struct):
     function: _Function | None = None
 
 
-class _Part(msgspec.Struct):
-    type: Any = None
-    text: str | None = None
-    thinking: "str | list[_Part | str] | None" = None
-
-
 class _Delta(msgspec.Struct):
-    content: str | list[_Part | str] | None = None
-    refusal: str | None = None
+    content: Any = None
+    refusal: Any = None
     # No official member: DeepSeek and its followers use the first name, vLLM and OpenRouter the second.
     reasoning_content: Any = None
     reasoning: Any = None

@@ -88,6 +88,8 @@ def _read(reader: AnswerReader, pieces: list[bytes]) -> tuple[list[Delta], Excep
     try:
         for piece in pieces:
             deltas += reader.take(piece)
+            if reader.is_whole:
+                break
     except _FAULTS as error:
         return deltas, error
     return deltas, None

@@ -63,6 +63,8 @@ class ToolCalls:
     def fragment(self, key: int | None, *, id: str | None, name: str | None, arguments: str) -> Iterator[Delta]:
         """Take one fragment. ``key``: the provider's number of the call or of its block; None if it has none."""
         call = self._call_of(key, id)
+        if call is None and not (id or name or arguments.strip()):
+            return  # it begins no call
         if call is None or _begins_another(call, id, name, arguments):
             call = _Call(key, id)
             self._all.append(call)
@@ -158,10 +160,15 @@ def _is_object(arguments: str) -> bool:
 
 
 def arguments_text(arguments: object) -> str:
-    """Return arguments as text: some servers send the object itself."""
+    """Return arguments as text: some servers send the object itself. Empty ones are no text."""
     if isinstance(arguments, str):
         return arguments
-    return "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
+    return json.dumps(arguments, ensure_ascii=False) if arguments else ""
+
+
+def text_or_none(value: object) -> str | None:
+    """Return an id or a name, None if it has another type."""
+    return value if isinstance(value, str) else None
 
 
 def offered_tools(request: ChatRequest) -> list[str]:

@@ -86,8 +86,17 @@ async def test_the_first_event_has_the_input_tokens(system: System, client: Asyn
         seen = [event async for event in stream]
     (start,) = [event for event in seen if event.type == "message_start"]
     (delta,) = [event for event in seen if event.type == "message_delta"]
-    assert start.message.usage.model_dump(exclude_unset=True) == {"input_tokens": 100, "output_tokens": 0}
+    estimate = {"input_tokens": 100, "output_tokens": 0}  # a quarter of the characters
+    reported = {"input_tokens": 10, "cache_read_input_tokens": 20, "output_tokens": 0}  # Anthropic counts at once
+    assert start.message.usage.model_dump(exclude_unset=True) == (reported if provider == "anthropic" else estimate)
     assert (delta.usage.input_tokens, delta.usage.cache_read_input_tokens, delta.usage.output_tokens) == (10, 20, 9)
+
+
+@each_provider
+async def test_an_empty_answer_is_a_whole_message(system: System, client: AsyncAnthropic, provider: str) -> None:
+    system.fake.play("m-empty", Answer(deltas=(), usage=(5, 0)))
+    message = await streamed(client, f"{provider}/m-empty")
+    assert (message.content, message.stop_reason, message.usage.input_tokens) == ([], "end_turn", 5)
 
 
 @each_provider

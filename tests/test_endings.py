@@ -178,11 +178,14 @@ async def test_the_side_that_the_provider_does_not_count_is_estimated(impatient:
 
 
 @network
-async def test_all_counts_are_in_done_and_in_the_status(impatient: System, name: str) -> None:
+async def test_counts_are_in_start_in_done_and_in_the_status(impatient: System, name: str) -> None:
     answer = Answer(deltas=["word "] * 8, usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5))
     impatient.fake.play(f"{name}-details", answer)
     async with await impatient.stream(f"{name}-details", provider=name) as connection:
         frames = await connection.rest()
+    (start,) = [frame.data for frame in frames if frame.event == "start"]
+    at_once = {"input_tokens": 30, "cached_tokens": 20, "cache_write_tokens": 4}
+    assert start.get("usage") == (at_once if name == "anthropic" else None)
     usage = {"input_tokens": 30, "output_tokens": 9, "estimated": False, "cached_tokens": 20}
     if name != "ollama":
         usage |= {"cache_write_tokens": 4, "reasoning_tokens": 5}

@@ -78,6 +78,16 @@ class Usage(TypedDict):
     reasoning_tokens: NotRequired[int]
 
 
+class PartialUsage(TypedDict):
+    """Token counts as far as the provider has reported them. The fields mean the same as those of ``Usage``."""
+
+    input_tokens: NotRequired[int]
+    output_tokens: NotRequired[int]
+    cached_tokens: NotRequired[int]
+    cache_write_tokens: NotRequired[int]
+    reasoning_tokens: NotRequired[int]
+
+
 class StreamStatus(TypedDict):
     """The answer so far. ``json`` is set once it is complete and matches the requested schema, ``finish_reason`` and
     ``usage`` once the stream has ended, ``error`` if it failed. ``reason``: why it ended, if not by the provider's

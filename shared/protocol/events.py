@@ -54,7 +54,8 @@ class Event(msgspec.Struct, frozen=True):
 class Start(Event, frozen=True):
     """First event of an attempt, written with the provider's first output. ``reset`` is False as stored; it is
     rendered True for a client whose cursor belongs to another epoch. ``ignored``: paths of the request's fields that
-    have no effect, because the provider does not accept them."""
+    have no effect, because the provider does not accept them. ``usage``: the counts of the input, if the provider
+    reported them before its first output."""
 
     TYPE = b"start"
     stream_id: str
@@ -63,6 +64,7 @@ class Start(Event, frozen=True):
     attempt: int
     reset: bool = False
     ignored: list[str] | UnsetType = UNSET
+    usage: PartialUsage | UnsetType = UNSET
 
 
 class Token(Event, frozen=True):

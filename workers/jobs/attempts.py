@@ -24,6 +24,7 @@ from workers.providers.base import Finished, IgnoredFields, Provider
 from workers.providers.circuit_breakers import Breakers
 from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
+from workers.providers.usage_counts import FirstDeltas
 from workers.writing.structured_output import JsonAnswer
 from workers.writing.writer import StreamWriter
 
@@ -143,6 +144,8 @@ class ProviderAttempts:
                     await self._breakers.succeeded(provider.name)
                     if not isinstance(part, Finished):
                         on_first_token()
+                    if isinstance(part, FirstDeltas) and part.input_counts is not None:
+                        writer.set_input_counts(part.input_counts)
                 if isinstance(part, Finished):
                     return await self._finish(part, json_answer, writer), part.usage
                 await writer.push(part if json_answer is None else [*part, *json_answer.take(part)])

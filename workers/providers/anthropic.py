@@ -27,6 +27,7 @@ from workers.providers.http_calls import (
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import ANTHROPIC_FIELDS, AdaptedRequest, Body, RefusedFields
 from workers.providers.tool_calls import ToolCalls, offered_tools
+from workers.providers.usage_counts import FirstDeltas
 
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
 CATCH: Final = (AnthropicError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
@@ -85,7 +86,9 @@ class AnthropicProvider:
                     reader = MessageReader(call, calls, by_tool=answers_by_tool(request))
                     body = response.response.aiter_bytes()
                     async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
-                        call.has_output = True
+                        if not call.has_output:
+                            call.has_output = True
+                            deltas = FirstDeltas(deltas, reader.input_counts)  # noqa: PLW2901
                         yield deltas
         if call.finished is not None:
             yield call.finished

@@ -7,6 +7,7 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from shared.protocol.events import PartialUsage, Usage
+from workers.providers.base import Delta
 
 _MOST_DIGITS: Final = 15
 _LIMIT: Final = 10**_MOST_DIGITS
@@ -58,6 +59,14 @@ class UsageCounts:
             reasoning_tokens=reasoning,
         )
 
+    def input_so_far(self, *, cached_apart: bool = False) -> PartialUsage | None:
+        """Return the counts of the input before the first output; None if there are none. Some servers send 0 until
+        the end."""
+        if not (whole_input := self._whole_input(cached_apart=cached_apart)):
+            return None
+        cached, cache_write = _or_unset(self.cached), _or_unset(self.cache_write)
+        return PartialUsage(whole_input, cached_tokens=cached, cache_write_tokens=cache_write)
+
     def _whole_input(self, *, cached_apart: bool) -> int | None:
         if self.input is None:
             return None
@@ -67,6 +76,14 @@ class UsageCounts:
     def _whole_output(self) -> int | None:
         reasoning = self.reasoning or 0
         return self.output + reasoning if self.output is not None and reasoning > self.output else self.output
+
+
+class FirstDeltas(list[Delta]):
+    """The first deltas of an answer. ``input_counts``: as far as the provider reported them before."""
+
+    def __init__(self, deltas: list[Delta], input_counts: PartialUsage | None) -> None:
+        super().__init__(deltas)
+        self.input_counts = input_counts
 
 
 def member(of: object, *path: str) -> object:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, StrEnum, auto
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from shared.broker.declarations import Call
 from shared.broker.ending import ABANDONED, Outcome, restorable
@@ -141,6 +141,10 @@ class StreamWriter:
         request's fields that have no effect there."""
         start = events.Start(self.holder.stream_id, model, provider, self._attempt, ignored=list(ignored) or UNSET)
         self._start = events.encode(start)
+
+    def set_input_counts(self, counts: PartialUsage) -> None:
+        """Add the counts of the input to `start`, if the provider reported them before its first output."""
+        self._start = events.encode(structs.replace(events.decode(self._start), usage=counts))
 
     async def push(self, deltas: Sequence[Delta]) -> None:
         """Add ``deltas``. Returns at once unless the unsent bytes exceed their limit; then it waits, so that the

@@ -8,7 +8,7 @@ import msgspec
 from gateway.dialects.anthropic import errors as anthropic_errors
 from gateway.dialects.append_only import CANCELLED, AppendOnlyRenderer
 from gateway.dialects.token_counts import counted
-from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall, Usage
+from shared.protocol.events import Done, Error, Event, PartialUsage, Reasoning, Refusal, Start, Token, ToolCall, Usage
 from shared.protocol.transcript import Transcript
 
 _STOP_REASONS: Final = {
@@ -24,7 +24,7 @@ class MessageEvents(AppendOnlyRenderer):
     """Renderer of a streamed response. A block of text or thinking stops when a block of another kind starts. Each
     tool call has its own block, open until the call is complete, so that parallel calls may grow in turn.
 
-    ``prompt_tokens``: the estimate that the first event carries, because usage is reported at the end.
+    ``prompt_tokens``: an estimate for the first event, because most providers report usage at the end.
     """
 
     def __init__(self, stream_id: str, *, prompt_tokens: int) -> None:
@@ -59,9 +59,21 @@ class MessageEvents(AppendOnlyRenderer):
 
     def _begin(self, start: Start) -> bytes:
         self._has_begun = True
-        usage = _usage(Usage(self._prompt_tokens, output_tokens=0))
-        message = _message(self._id, f"{start.provider}/{start.model}", usage)
+        usage = self._first_usage(start)
+        message = _message(self._id, f"{start.provider}/{start.model}" if start.model else "", usage)
         return _frame({"type": "message_start", "message": message})
+
+    def _first_usage(self, start: Start) -> Body:
+        """Return the counts of the input, estimated unless the provider has reported them."""
+        counts = start.usage or PartialUsage()
+        return _usage(
+            Usage(
+                counts.input_tokens or self._prompt_tokens,
+                output_tokens=0,
+                cached_tokens=counts.cached_tokens,
+                cache_write_tokens=counts.cache_write_tokens,
+            )
+        )
 
     def _grow(self, kind: str, delta: Body) -> bytes:
         started = b""
@@ -102,9 +114,11 @@ class MessageEvents(AppendOnlyRenderer):
         if done.finish_reason not in _STOP_REASONS:
             return self._fail(CANCELLED)
         self._is_over = True
+        begun = b"" if self._has_begun else self._begin(Start(self._id, model="", provider="", attempt=0))
         delta = {"stop_reason": _STOP_REASONS[done.finish_reason], "stop_sequence": None}
         return (
-            self._stop()
+            begun
+            + self._stop()
             + _frame({"type": "message_delta", "delta": delta, "usage": _usage(done.usage)})
             + _frame({"type": "message_stop"})
         )

@@ -9,7 +9,7 @@ from shared.errors import ProviderError
 from tests.fakes import Answer, FakeProvider
 from tests.provider_client import Make, ask, failure, network
 from tests.raw_server import answering
-from workers.providers.base import Delta, Finished, TextDelta
+from workers.providers.base import Delta, TextDelta
 from workers.providers.errors import Upstream, host_of, provider_error
 
 
@@ -18,11 +18,11 @@ async def test_a_clean_end_without_the_formats_marker_is_not_finished(
     fake: FakeProvider, make: Make, name: str
 ) -> None:
     fake.play("m", Answer(deltas=["a", "b"], end="truncate"))
-    came: list[Delta | Finished] = []
+    came: list[Delta] = []
 
     async def read() -> None:
         async for deltas in make(name).stream(ask("m")):
-            came.extend([deltas] if isinstance(deltas, Finished) else deltas)
+            came.extend(deltas if isinstance(deltas, list) else [])
 
     with pytest.raises(ProviderError) as caught:
         await read()
@@ -38,7 +38,7 @@ async def test_a_reset_after_text_is_upstream_truncated(fake: FakeProvider, make
         deltas_read: list[Delta] = []
         while len(deltas_read) < 2:
             together = await anext(deltas)
-            assert not isinstance(together, Finished)
+            assert isinstance(together, list)
             deltas_read += together
         assert deltas_read == [TextDelta("a"), TextDelta("b")]
         gate.set()

@@ -227,12 +227,12 @@ def _detail(code: str, upstream: Upstream, model: str, cause: str) -> str:
 def _code_and_cause(error: BaseException) -> tuple[str | None, str]:
     """Return the code of the innermost known cause, and its class: the SDKs' transport reports any broken connection
     as a timeout (measured)."""
-    if isinstance(error, RedirectedError):
-        return "provider_protocol", error.cause
     code: str | None = "provider_protocol"
     name = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, RedirectedError):
+            return "provider_protocol", cause.cause
         for kind in type(cause).__mro__:
             if kind.__name__ in _BY_CLASS:
                 code, name = _BY_CLASS[kind.__name__], type(cause).__name__

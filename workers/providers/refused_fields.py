@@ -37,7 +37,7 @@ OLLAMA_FIELDS: Final = (RefusableField("think", aliases=("thinking",), path="rea
 #: Repeats of one request after refusals.
 MOST_REPEATS: Final = 4
 _MOST_MODELS: Final = 1000
-_REMEMBERED_S: Final = 6 * 3600.0
+REMEMBERED_S: Final = 6 * 3600.0
 
 Body = dict[str, Any]
 
@@ -62,7 +62,7 @@ class RefusedFields:
         return frozenset(entry for entry, expiry in self._expiry_by_entry[model].items() if expiry > now)
 
     def add(self, model: str, entries: Iterable[str]) -> None:
-        expiry = time.monotonic() + _REMEMBERED_S
+        expiry = time.monotonic() + REMEMBERED_S
         known = self._expiry_by_entry.setdefault(model, {})
         known |= {entry: expiry for entry in entries if known.get(entry, 0.0) <= time.monotonic()}
         if len(self._expiry_by_entry) > _MOST_MODELS:

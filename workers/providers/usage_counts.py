@@ -16,7 +16,8 @@ _NOTHING: Final = PartialUsage()
 
 class UsageCounts:
     """Counts never fall: each keeps the greatest value seen. A value that is no count (null, negative, text) changes
-    nothing. ``input`` and ``output`` are as the provider counts them; :meth:`usage` adds what it counts apart."""
+    nothing. ``input`` and ``output`` are as the provider counts them; :meth:`usage` adds the parts that it counts
+    apart."""
 
     def __init__(self) -> None:
         self.input: int | None = None

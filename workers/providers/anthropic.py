@@ -67,6 +67,7 @@ class AnthropicProvider:
             with call:
                 if request.only_count:
                     call.finished = await self._count(adapted.body)
+                    call.start()
                     break
                 # Not `messages.create`: its models cost more than everything else on the hot path, see openai.py.
                 response = await self._client.post(

@@ -124,7 +124,8 @@ class _Part:
         return not (_VALUE_KINDS & self.kinds or _ABOUT_VALUE.search(_without_names(field, self.text)))
 
     def _is_about(self, field: RefusableField) -> bool:
-        if any(_is_at(field, path) for path in (*self.paths, *_PREFIX.findall(self.text)[:1])):
+        prefix = _PREFIX.match(self.text)
+        if any(_is_at(field, path) for path in (*self.paths, prefix[1] if prefix else "")):
             return True
         if self.paths:  # of another field
             return False

@@ -1,7 +1,7 @@
 """Reader of Messages streams, as Anthropic and the servers that follow it send them.
 
-Events, blocks and deltas of unknown kinds are passed over, as Anthropic asks its clients to. Blocks of tools that the
-server ran itself, and their results, are no calls of the client.
+Events, blocks and deltas of unknown kinds are passed over, as Anthropic's documentation demands. Blocks of tools that
+the server ran itself, and their results, are no calls of the client.
 """
 
 from collections.abc import Iterator
@@ -76,7 +76,7 @@ class MessageReader:
         reason = self._finish.reason
         if reason is None:
             raise self._call.incomplete(is_protocol=self._has_begun or not self._has_other)
-        for index in list(self._inputs):  # blocks whose end did not come
+        for index in list(self._inputs):  # blocks without an end
             yield from self._end_block(index)
         if self._by_tool:
             reason = "stop" if reason == "tool_calls" else reason
@@ -153,7 +153,7 @@ class MessageReader:
         )
 
     def _whole(self, message: "_Message") -> Iterator[Delta]:
-        """A whole message, of a server that answers as if no stream had been asked for."""
+        """A whole message, of a server that does not stream."""
         for index, block in enumerate(message.content or ()):
             yield from self._begin(index, block)
             yield from self._end_block(index)

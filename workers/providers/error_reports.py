@@ -69,7 +69,7 @@ _KINDS_BY_STATUS: Final = {
     504: "timeout timeout_error gateway_timeout deadline_exceeded request_timeout timed_out",
 }
 _STATUS_BY_KIND: Final = {kind: status for status, words in _KINDS_BY_STATUS.items() for kind in keys_of(words)}
-#: Kinds that say no more than that something failed. Any status or other kind beats them.
+#: Kinds that name no cause. Any status or other kind beats them.
 _VAGUE: Final = keys_of(
     """api_error server_error internal_error internal internal_server_error internal_server_exception
     upstream_error provider_error stream_error engine_error unknown unknown_error error exception"""
@@ -115,7 +115,7 @@ class ErrorReport:
 
     @property
     def is_too_long(self) -> bool:
-        """Whether the request was too long for the model."""
+        """True if the request was too long for the model."""
         if not _TOO_LONG_KINDS.isdisjoint(map(key_of, self.kinds)):
             return True
         return any(_TOO_LONG.search(text) for text in self.texts)
@@ -126,7 +126,7 @@ class ErrorReport:
 
     @property
     def status(self) -> int:
-        """The HTTP status that the report stands for: of a kind, else a status in it, else what its texts say."""
+        """The HTTP status that the report stands for, by its kinds, its statuses or its texts, in this order."""
         for kind in map(key_of, self.kinds):
             if kind in _STATUS_BY_KIND:
                 return _STATUS_BY_KIND[kind]
@@ -142,7 +142,7 @@ class ErrorReport:
 
 
 def error_report(raw: object) -> ErrorReport:
-    """Reduce whatever a provider sent as its error."""
+    """Reduce a provider's error, in any shape, to one report."""
     report = ErrorReport()
     for level in levels_of(raw):
         if isinstance(level, str):

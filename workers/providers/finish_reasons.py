@@ -69,7 +69,7 @@ class FinishNote:
         self._provider = provider
 
     def note(self, word: str) -> None:
-        """Merge a reason. Raises :class:`StreamedError` for one that says that the answer is not whole, and
+        """Merge a reason. Raises :class:`StreamedError` for one of an answer that is not whole, and
         :class:`ProviderError` for a malformed tool call."""
         match finish_reason(word):
             case BadEnd.BROKEN_OFF:

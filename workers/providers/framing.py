@@ -22,7 +22,7 @@ Splitter = Callable[[AsyncIterable[bytes]], AsyncGenerator[list[bytes], None]]
 
 
 class ErrorEvent(bytes):
-    """Data of an event whose name is ``error``. The data itself does not always repeat that."""
+    """Data of an event named ``error``. The data itself does not always repeat that."""
 
 
 class CutOffError(ValueError):
@@ -160,7 +160,7 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
 
 
 def _without_nothing(value: Any) -> Any:
-    """Remove members that contain nothing, except from what the model wrote."""
+    """Remove members that contain nothing, except from the model's own JSON."""
     if isinstance(value, list):
         return [_without_nothing(each) for each in value if each is not None]
     if not isinstance(value, dict):

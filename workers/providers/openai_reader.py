@@ -27,7 +27,7 @@ class ChatCompletionReader:
         self._calls = calls
         self._finish = FinishNote(call.provider)
         self._counts = UsageCounts()
-        self._choice: Any = None  # index of the first choice that came; others are not mixed in
+        self._choice: Any = None  # index of the first choice; others are not mixed in
         self._is_refusal = False
         self._has_begun = False
         self._has_other = False  # pieces that are no chunk have come
@@ -62,9 +62,9 @@ class ChatCompletionReader:
         if error := chunk.reported_error:
             raise StreamedError(error)
         self._has_begun = True
+        if self._choice is None and chunk.choices:
+            self._choice = _first_index(chunk.choices)
         for choice in chunk.choices or ():
-            if self._choice is None:
-                self._choice = choice.index
             if choice.index in (None, self._choice):
                 yield from self._take_choice(choice)
         if chunk.usage is not None:
@@ -124,6 +124,11 @@ class ChatCompletionReader:
         evaluated, cached = member(timings, "prompt_n"), member(timings, "cache_n")
         if isinstance(evaluated, int) and isinstance(cached, int):
             self._counts.note(input=evaluated + cached, output=member(timings, "predicted_n"), cached=cached)
+
+
+def _first_index(choices: "list[_Choice]") -> Any:
+    """Return the lowest index of the first chunk."""
+    return min((choice.index for choice in choices if isinstance(choice.index, int)), default=choices[0].index)
 
 
 def _output(usage: object) -> object:
@@ -189,7 +194,7 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     index: Any = None
     delta: _Delta | None = None
-    message: _Delta | None = None  # of a server that answers as if no stream had been asked for
+    message: _Delta | None = None  # of a server that does not stream
     finish_reason: Any = None
     usage: Any = None
     error: Any = None

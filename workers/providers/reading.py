@@ -2,7 +2,8 @@
 
 An answer ends with its end marker (``[DONE]``, ``message_stop``, ``done``) or with its body. After a finish reason,
 silence and a broken connection end it too: some servers omit the marker and keep the connection open. A finish reason
-by itself ends nothing, because usage and more text may follow it. Silence is that of bytes: a slow event is none.
+by itself ends nothing, because usage and more text may follow it. Silence means that no bytes come; an event that
+comes slowly is not silence.
 """
 
 import asyncio
@@ -34,12 +35,12 @@ class AnswerReader(Protocol):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the provider's own end marker has come."""
+        """True once the provider's own end marker has come."""
         ...
 
     @property
     def can_end(self) -> bool:
-        """Whether a finish reason has come."""
+        """True once a finish reason has come."""
         ...
 
     def take(self, piece: bytes) -> Iterable[Delta]:
@@ -57,7 +58,7 @@ async def deltas_of(
     body: AsyncIterator[bytes], split: Splitter, reader: AnswerReader, end_grace_s: float
 ) -> AsyncGenerator[list[Delta], None]:
     """Yield the deltas that each read brought. ``end_grace_s``: silence after a finish reason that ends the answer.
-    Raises what ``reader`` and ``body`` raise, after the deltas before it."""
+    Errors of ``reader`` and ``body`` are raised after the deltas before them."""
     batches = split(body)
     grace = _Grace(end_grace_s)
     while not reader.is_whole:

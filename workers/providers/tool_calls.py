@@ -6,13 +6,14 @@ without one, or all calls under one index. These rules give the right call for e
 - A fragment belongs to the latest call of its key, or to the one of that key with its id.
 - A name piece that equals the whole name so far is a repetition; any other piece is appended.
 - The calls are sent on in their order, each as soon as its id and its name are certain: the name is that of a tool of
-  the request, and no longer name begins with it. Otherwise its fragments wait for the end of the call.
-- Nothing is announced as complete before the answer has ended, and only if its arguments are one JSON object.
+  the request, and the arguments have begun. Otherwise its fragments wait for the end of the call.
+- Nothing is announced as complete before the answer has ended, and only if its arguments are one JSON object. No
+  arguments at all are an empty object, unless the tool requires some.
 """
 
 import json
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -46,17 +47,17 @@ class _Call:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments so far are one JSON object."""
+        """True if the arguments so far are one JSON object."""
         return bool(self.arguments) and self.arguments[-1].rstrip().endswith("}") and _is_object(self.joined)
 
 
 class ToolCalls:
-    """The calls of one answer. ``upstream`` is the provider's name, for errors; ``offered`` are the names of the
-    request's tools."""
+    """The calls of one answer. ``upstream`` is the provider's name, for errors; ``offered`` are the request's tools,
+    as :func:`offered_tools` returns them."""
 
-    def __init__(self, upstream: str, offered: Collection[str] = ()) -> None:
+    def __init__(self, upstream: str, offered: Mapping[str, bool] | None = None) -> None:
         self._upstream = upstream
-        self._offered = frozenset(offered)
+        self._offered = offered or {}
         self._all: list[_Call] = []
         self._sent = 0
 
@@ -89,8 +90,8 @@ class ToolCalls:
             yield self._send(call)
 
     def finish(self, reason: FinishReason) -> Iterator[Delta]:
-        """Send what waits and announce the complete calls; the answer has ended. Raises :class:`ProviderError` for a
-        call that is not valid, unless ``reason`` says that the answer was cut short."""
+        """Send the waiting fragments and announce the complete calls, once the answer has ended. Raises
+        :class:`ProviderError` for a call that is not valid, unless ``reason`` is that of an answer cut short."""
         is_cut = reason in _CUT_SHORT
         if reason == "tool_calls" and not self._all and self._offered:
             raise self._invalid("ended with tool calls and sent none")
@@ -102,7 +103,7 @@ class ToolCalls:
             if call.index is None:
                 yield self._send(call)
             arguments = call.joined
-            if not arguments and not (is_cut and call is self._all[-1]):
+            if not (arguments or self._offered.get(call.name) or (is_cut and call is self._all[-1])):
                 arguments = "{}"
                 yield ToolCallDelta(call.index or 0, arguments)  # or clients that join the fragments have no JSON
             if _is_object(arguments):
@@ -111,7 +112,7 @@ class ToolCalls:
                 raise self._invalid("called a tool with arguments that are not a JSON object", call.name)
 
     def reason(self, given: FinishReason) -> FinishReason:
-        """The finish reason of the answer: some providers say `stop` after a call too."""
+        """The finish reason of the answer: some providers send `stop` after a call too."""
         return "tool_calls" if self._all and given == "stop" else given
 
     def _call_of(self, key: int | None, id: str | None) -> _Call | None:
@@ -124,10 +125,7 @@ class ToolCalls:
         return latest
 
     def _is_certain(self, call: _Call) -> bool:
-        if call.name not in self._offered:
-            return False
-        is_prefix = any(name != call.name and name.startswith(call.name) for name in self._offered)
-        return not is_prefix or bool("".join(call.arguments).strip())
+        return call.name in self._offered and bool("".join(call.arguments).strip())
 
     def _send(self, call: _Call) -> ToolCallDelta:
         call.index, self._sent = self._sent, self._sent + 1
@@ -171,6 +169,7 @@ def text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def offered_tools(request: ChatRequest) -> list[str]:
-    """Return the names of the request's tools."""
-    return [tool.function.name for tool in request.tools or ()]
+def offered_tools(request: ChatRequest) -> dict[str, bool]:
+    """Return the names of the request's tools, each with True if it requires arguments."""
+    functions = [tool.function for tool in request.tools or ()]
+    return {function.name: bool((function.parameters or {}).get("required")) for function in functions}

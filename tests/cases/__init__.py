@@ -6,9 +6,9 @@ One JSON object a line in ``*.jsonl``:
 - ``wire`` (text) or ``wire_base64``: the whole body; ``content_type``; ``status`` (200 if absent); ``pace_ms`` (each
   event is a TCP segment of its own, so long apart); ``keeps_open`` (the connection stays open after the body);
 - ``request``: members added to a native request;
-- ``want``: ``text``, ``reasoning``, ``calls`` as ``[name, arguments]``, ``ids``, ``finish``, ``reason``, ``usage`` as
-  ``[input, output]``, ``cached``, ``cache_write``, ``reasoning_tokens``, in the native words; ``error``: the codes any
-  of which is right; ``retryable``. The text is empty if ``text`` is absent; other absent members are not checked.
+- ``want``, in the native words: ``text``, ``reasoning``, ``calls`` as ``[name, arguments]``, ``ids``, ``finish``,
+  ``reason``, ``usage`` as ``[input, output]``, ``cached``, ``cache_write``, ``reasoning_tokens``; ``error``: the codes
+  any of which is right; ``retryable``. The text is empty if ``text`` is absent; other absent members are not checked.
 """
 
 import base64

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.sse_client import Frame
+from workers.providers.framing import loose_json
 
 
 @dataclass(slots=True)
@@ -19,7 +20,8 @@ class CallSeen:
 
     @property
     def parsed(self) -> list[Any]:
-        return [self.name, json.loads(self.arguments or "null")]
+        """The name and the arguments, which stay text if they are not JSON."""
+        return [self.name, loose_json((self.arguments or "").encode())]
 
     def faults(self) -> list[str]:
         """Contradictions between the fragments and the complete arguments."""

@@ -55,6 +55,9 @@ class Play:
             await asyncio.sleep(answer.segment_delay_s)
         if answer.keeps_open:
             await asyncio.Event().wait()
+        if answer.end == "reset":
+            await self._connection.reset()
+            return
         self._connection.end_chunks()
         self._call.finished = True
 

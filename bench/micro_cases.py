@@ -25,7 +25,7 @@ from workers.providers.base import TextDelta
 from workers.providers.errors import Upstream
 from workers.providers.framing import data_of
 from workers.providers.http_calls import ProviderCall
-from workers.providers.openai import _Answer
+from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.tool_calls import ToolCalls
 from workers.writing.coalescer import Coalescer
 from workers.writing.writer import StreamWriter
@@ -69,11 +69,12 @@ def _provider_events() -> Run:
 
 
 def _provider_chunks() -> Run:
-    answer = _Answer(ProviderCall(Upstream("openai", "localhost", "", ""), "gpt-some", ()), ToolCalls("openai"))
+    call = ProviderCall(Upstream("openai", "localhost", "", ""), "gpt-some", ())
+    reader = ChatCompletionReader(call, ToolCalls("openai"))
 
     async def run() -> None:
         for _ in range(TOKENS):
-            list(answer.take(_CHUNK))
+            list(reader.take(_CHUNK))
 
     return run
 
@@ -190,7 +191,7 @@ def _response() -> Run:
 
 CASES: Final = (
     Case("provider_events", "worker: the provider's bytes into events (`data_of`)", _provider_events),
-    Case("provider_chunks", "worker: an event into a delta (`_Answer.take`)", _provider_chunks),
+    Case("provider_chunks", "worker: an event into a delta (`ChatCompletionReader.take`)", _provider_chunks),
     Case("coalescer_1", "worker: a delta into an event, encoded", _coalescer(1)),
     Case("coalescer_16", "worker: the same, 16 deltas an event", _coalescer(16)),
     Case("writer", "worker: push, `next_call`, `settle` (coalescing included)", _writer),

@@ -132,12 +132,20 @@ Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks)]
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits for one provider call: to connect, to the first token, from one token to the next, in total."""
+    """Limits for one provider call: to connect, to the first token, from one token to the next, in total; and the
+    silence after a finish reason that ends an answer."""
 
     connect_s: float
     first_token_s: float
     between_tokens_s: float
     total_s: float
+    end_grace_s: float
+
+    @property
+    def grace_s(self) -> float:
+        """``end_grace_s``, but less than the idle timeout, so that a complete answer is never taken for a stalled
+        one."""
+        return min(self.end_grace_s, self.between_tokens_s / 2)
 
 
 class TimeoutChanges(BaseModel):

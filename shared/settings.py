@@ -150,6 +150,8 @@ class Settings(BaseSettings):
     provider_connect_timeout_s: Seconds = 5
     first_token_timeout_s: Seconds = 60
     between_tokens_timeout_s: Seconds = 60
+    #: Silence after a finish reason that ends an answer whose end marker does not come.
+    end_grace_s: Seconds = 2
     total_deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 1800
     #: Timeouts of a provider or model, as JSON: {"openai/gpt-5": {"first_token_s": 300}, "ollama": {"connect_s": 1}}.
     model_timeouts: Json[dict[str, TimeoutChanges]] = Field(default_factory=dict)
@@ -183,6 +185,7 @@ class Settings(BaseSettings):
             first_token_s=self.first_token_timeout_s,
             between_tokens_s=self.between_tokens_timeout_s,
             total_s=self.total_deadline_s,
+            end_grace_s=self.end_grace_s,
         )
         for name in (provider, f"{provider}/{model}"):
             if changes := self.model_timeouts.get(name):

@@ -21,6 +21,8 @@ IMPATIENT: dict[str, Any] = {
     "provider_retries": 1,
     "breaker_failures": 1000,
 }
+#: No retries, and the breaker is out of the way. A finish reason without an end marker ends an answer soon.
+ONE_ATTEMPT: dict[str, Any] = {"end_grace_s": 1, "provider_retries": 0, "breaker_failures": 1000}
 
 
 @pytest.fixture
@@ -65,6 +67,17 @@ async def system(shared_system: System) -> AsyncIterator[System]:
 async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Yield one gateway and one worker with :data:`IMPATIENT`, for tests of failing providers."""
     system = System(tmp_path_factory.mktemp("impatient"), gateways=1, workers=1, **IMPATIENT)
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
+@pytest.fixture(scope="session")
+async def wire_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """Yield one gateway and one worker with :data:`ONE_ATTEMPT`, for replays of providers' responses."""
+    system = System(tmp_path_factory.mktemp("wires"), gateways=1, workers=1, **ONE_ATTEMPT)
     try:
         await system.start()
         yield system

@@ -11,7 +11,7 @@ from shared.schemas import ChatRequest
 from shared.settings import Settings
 from tests.fakes import FakeProvider
 from workers.providers.anthropic import AnthropicProvider
-from workers.providers.base import Delta, Finished, Provider, TextDelta
+from workers.providers.base import Delta, Finished, IgnoredFields, Provider, TextDelta
 from workers.providers.ollama import OllamaProvider
 from workers.providers.openai import OpenAIProvider
 
@@ -44,9 +44,13 @@ def ask(model: str, prompt: str = PROMPT, **fields: Any) -> ChatRequest:
 
 
 async def collect(provider: Provider, request: ChatRequest) -> list[Delta | Finished]:
-    received: list[Delta | Finished] = []
+    return [part for part in await parts_of(provider, request) if not isinstance(part, IgnoredFields)]
+
+
+async def parts_of(provider: Provider, request: ChatRequest) -> list[Delta | Finished | IgnoredFields]:
+    received: list[Delta | Finished | IgnoredFields] = []
     async for part in provider.stream(request):
-        received += [part] if isinstance(part, Finished) else part
+        received += part if isinstance(part, list) else [part]
     return received
 
 

@@ -9,12 +9,14 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close
 
 
 @asynccontextmanager
-async def answering(body: bytes, head: bytes = HEAD) -> AsyncIterator[str]:
-    """Yield the URL of a server that answers with ``head`` and ``body``."""
+async def answering(body: bytes, head: bytes = HEAD, *, keeps_open: bool = False) -> AsyncIterator[str]:
+    """Yield the URL of a server that answers with ``head`` and ``body``. ``keeps_open``: until its client leaves."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}")
         writer.write(head + body)
+        if keeps_open:
+            await reader.read()
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:

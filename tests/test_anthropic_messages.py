@@ -11,7 +11,7 @@ from anthropic import AsyncAnthropic
 
 from tests.conftest import StartSystem
 from tests.credentials import JWT_SETTINGS, boot_credentials, token
-from tests.fakes.answer import Answer, Call, ToolCall
+from tests.fakes.answer import Answer, Call, Counts, ToolCall
 from tests.sse_client import text_of
 from tests.system import System
 
@@ -53,6 +53,59 @@ async def test_text_streams_from_every_provider(system: System, client: AsyncAnt
         assert text_of_message(message) == TEXT
         assert (message.stop_reason, message.model, message.role) == ("end_turn", f"{provider}/m-text", "assistant")
         assert (message.usage.input_tokens, message.usage.output_tokens) == (5, 7)
+
+
+@each_provider
+async def test_cached_and_reasoning_tokens_have_their_own_fields(
+    system: System, client: AsyncAnthropic, provider: str
+) -> None:
+    """Anthropic counts the tokens of its cache apart."""
+    system.fake.play("m-details", Answer(deltas=WORDS, usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5)))
+    whole = await client.messages.create(model=f"{provider}/m-details", messages=USER, max_tokens=100)
+    expected: dict[str, Any] = {
+        **{"input_tokens": 6, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 4},
+        **{"output_tokens": 9, "output_tokens_details": {"thinking_tokens": 5}},
+    }
+    if provider == "ollama":
+        expected = {"input_tokens": 10, "cache_read_input_tokens": 20, "output_tokens": 9}
+    for message in (await streamed(client, f"{provider}/m-details"), whole):
+        assert message.usage.model_dump(exclude_unset=True) == expected
+
+
+async def test_counts_that_are_missing_are_left_out(system: System, client: AsyncAnthropic) -> None:
+    system.fake.play("m-plain", Answer(deltas=WORDS, usage=(5, 7)))
+    whole = await client.messages.create(model="openai/m-plain", messages=USER, max_tokens=100)
+    assert whole.usage.model_fields_set == {"input_tokens", "output_tokens"}
+
+
+@each_provider
+async def test_the_first_event_has_the_input_tokens(system: System, client: AsyncAnthropic, provider: str) -> None:
+    system.fake.play("m-begins", Answer(deltas=WORDS, usage=Counts(30, 9, cached=20)))
+    prompt: list[Any] = [{"role": "user", "content": "x" * 400}]
+    async with client.messages.stream(model=f"{provider}/m-begins", messages=prompt, max_tokens=100) as stream:
+        seen = [event async for event in stream]
+    (start,) = [event for event in seen if event.type == "message_start"]
+    (delta,) = [event for event in seen if event.type == "message_delta"]
+    estimate = {"input_tokens": 100, "output_tokens": 0}  # a quarter of the characters
+    reported = {"input_tokens": 10, "cache_read_input_tokens": 20, "output_tokens": 0}  # Anthropic counts at once
+    assert start.message.usage.model_dump(exclude_unset=True) == (reported if provider == "anthropic" else estimate)
+    assert (delta.usage.input_tokens, delta.usage.cache_read_input_tokens, delta.usage.output_tokens) == (10, 20, 9)
+
+
+@each_provider
+async def test_an_empty_answer_is_a_whole_message(system: System, client: AsyncAnthropic, provider: str) -> None:
+    system.fake.play("m-empty", Answer(deltas=(), usage=(5, 0)))
+    message = await streamed(client, f"{provider}/m-empty")
+    assert (message.content, message.stop_reason, message.usage.input_tokens) == ([], "end_turn", 5)
+
+
+@each_provider
+async def test_an_unknown_finish_reason_is_the_end_of_a_turn(
+    system: System, client: AsyncAnthropic, provider: str
+) -> None:
+    system.fake.play("m-odd", Answer(deltas=WORDS, finish_reason="out_of_ideas"))
+    message = await streamed(client, f"{provider}/m-odd")
+    assert (text_of_message(message), message.stop_reason) == (TEXT, "end_turn")
 
 
 @each_provider

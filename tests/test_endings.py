@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.protocol import events
-from tests.fakes import Answer, FakeProvider, ToolCall
+from tests.fakes import Answer, Counts, FakeProvider, ToolCall
 from tests.provider_client import NETWORK, Make, ask, collect, failure, network, text_in
 from tests.raw_server import answering
 from tests.sse_client import Frame, text_of
@@ -165,6 +165,44 @@ async def test_usage_that_the_provider_does_not_report_is_estimated(impatient: S
     assert frames[-1].data["usage"] == {"input_tokens": 10, "output_tokens": 10, "estimated": True}
 
 
+@network
+async def test_the_side_that_the_provider_does_not_count_is_estimated(impatient: System, name: str) -> None:
+    for counts, expected in (
+        (Counts(30, None, cached=20), {"input_tokens": 30, "output_tokens": 10, "cached_tokens": 20}),
+        (Counts(None, 9), {"input_tokens": 10, "output_tokens": 9}),
+    ):
+        impatient.fake.play(f"{name}-half", Answer(deltas=["word "] * 8, usage=counts))
+        async with await impatient.stream(f"{name}-half", "p" * 40, provider=name) as connection:
+            frames = await connection.rest()
+        assert frames[-1].data["usage"] == {**expected, "estimated": True}
+
+
+@network
+async def test_counts_are_in_start_in_done_and_in_the_status(impatient: System, name: str) -> None:
+    answer = Answer(deltas=["word "] * 8, usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5))
+    impatient.fake.play(f"{name}-details", answer)
+    async with await impatient.stream(f"{name}-details", provider=name) as connection:
+        frames = await connection.rest()
+    (start,) = [frame.data for frame in frames if frame.event == "start"]
+    at_once = {"input_tokens": 30, "cached_tokens": 20, "cache_write_tokens": 4}
+    assert start.get("usage") == (at_once if name == "anthropic" else None)
+    usage = {"input_tokens": 30, "output_tokens": 9, "estimated": False, "cached_tokens": 20}
+    if name != "ollama":
+        usage |= {"cache_write_tokens": 4, "reasoning_tokens": 5}
+    assert frames[-1].data["usage"] == usage
+    assert (await impatient.status(connection.stream_id))["usage"] == usage
+
+
+@network
+async def test_an_unknown_finish_reason_is_kept_as_the_reason(impatient: System, name: str) -> None:
+    word = "Out of ideas! " * 9
+    impatient.fake.play(f"{name}-odd", Answer(deltas=["word "] * 8, finish_reason=word))
+    async with await impatient.stream(f"{name}-odd", provider=name) as connection:
+        frames = await connection.rest()
+    assert ending_of(frames) == f"stop, {word[:64]}"
+    assert (await impatient.status(connection.stream_id))["reason"] == word[:64]
+
+
 # --- segmentation
 
 TEXT = ("Zwölf ", "Boxkämpfer 🥊", "\n", "jagen\r\n\n", "Viktor\u2028", ' "quer" \x85 \\ ', "data: x\n\n")
@@ -185,13 +223,14 @@ async def test_a_providers_bytes_may_be_split_anywhere(fake: FakeProvider, make:
     provider = make(name)
     answer = replace(EVERYTHING, crlf=crlf)
     fake.play("m", answer)
-    whole = summary(await collect(provider, ask("m")))
+    request = ask("m", tools=[{"type": "function", "function": {"name": name}} for name in ("f", "g")])
+    whole = summary(await collect(provider, request))
     assert [text for kind, text in whole if kind == "TextDelta"] == list(TEXT)
     assert len(whole) == len(TEXT) + 2 + (4 if name == "ollama" else 4 + 5) + 1
     cuts = [replace(answer, frame_bytes=size) for size in (1, 2)]
     for cut in cuts + [replace(answer, cut_seed=seed) for seed in range(25)]:
         fake.play("m", cut)
-        assert summary(await collect(provider, ask("m"))) == whole
+        assert summary(await collect(provider, request)) == whole
 
 
 def summary(deltas: list[Delta | Finished]) -> list[tuple[str, object]]:
@@ -239,7 +278,7 @@ async def test_two_halves_of_a_character_are_joined_across_reads(impatient: Syst
 
 
 @network
-async def test_a_line_of_ten_megabytes_is_read(fake: FakeProvider, make: Make, name: str) -> None:
-    text = "x" * 10_000_000
+async def test_a_line_of_seven_megabytes_is_read(fake: FakeProvider, make: Make, name: str) -> None:
+    text = "x" * 7_000_000
     fake.play("m", Answer(deltas=[text, "y"]))
     assert text_in(await collect(make(name), ask("m"))) == text + "y"

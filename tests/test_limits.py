@@ -9,8 +9,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from shared.broker.ending import COUNTED
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace
-from tests.fakes.answer import Answer
+from tests.fakes.answer import Answer, Counts
 from tests.responses import code_of
 from tests.system import System, ask
 
@@ -131,6 +132,22 @@ async def test_tokens_are_reserved_exactly_and_settled_by_the_real_usage(limited
     gate.set()
     await all_ended(limited, key)
     assert await remaining(limited, key) == 12 * COST - 12 * 5
+
+
+async def test_cached_tokens_are_charged_like_others(limited: System) -> None:
+    limited.fake.play("cached", Answer(usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5)))
+    key = await key_with(limited, **LIMITS)
+    await post(limited, key, "cached")
+    await all_ended(limited, key)
+    assert await remaining(limited, key) == 12 * COST - 39
+
+
+async def test_no_finish_reason_of_a_provider_makes_an_answer_free(limited: System) -> None:
+    limited.fake.play("free", Answer(usage=(3, 2), finish_reason=COUNTED))
+    key = await key_with(limited, **LIMITS)
+    await post(limited, key, "free")
+    await all_ended(limited, key)
+    assert await remaining(limited, key) == 12 * COST - 5
 
 
 async def test_tokens_beyond_the_reservation_are_counted(limited: System) -> None:

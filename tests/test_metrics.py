@@ -17,7 +17,7 @@ import yaml
 
 from shared.version import VERSION
 from tests.conftest import StartSystem
-from tests.fakes.answer import Answer
+from tests.fakes.answer import Answer, Counts
 from tests.ports import free_port
 from tests.prometheus import Metrics, missing_in, promtool
 from tests.system import REPOSITORY, Process, System
@@ -66,12 +66,14 @@ async def busy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System
 async def _use(system: System) -> None:
     """Produce answers, a resume, a cancel, a failure, a lost worker and a reached limit."""
     play = system.fake.play
-    play("known", Answer(deltas=WORDS, usage=(5, len(WORDS))))
+    play("known", Answer(deltas=WORDS, usage=Counts(5, len(WORDS), cached=2, cache_write=1, reasoning=3)))
     for _ in range(ANSWERS):
         async with await system.stream("known", SECRETS[0]) as stream:
             frames = await stream.rest()
     async with await system.read(stream.stream_id, frames[3].at, gateway=1) as stream:
         await stream.rest()
+    play("odd", Answer(deltas=WORDS, finish_reason="out_of_ideas"))
+    await system.ended(await system.post("odd"))
     play("fails", Answer(status=401))
     for _ in range(2):
         await system.ended(await system.post("fails"))
@@ -123,6 +125,12 @@ async def test_any_gateway_exports_the_metrics_of_all_processes_in_the_folder(bu
     calls = metrics.value("gen_ai_client_operation_duration_seconds_count", error_type="", **known)
     assert metrics.value(tokens, gen_ai_token_type="output", **known) == calls * len(WORDS)
     assert metrics.value(tokens, gen_ai_token_type="input", **known) == calls * 5
+    parts = {"cache_read_input": 2, "cache_write_input": 1, "reasoning_output": 3}
+    for part, count in parts.items():
+        name = f"gen_ai_client_inference_usage_{part}_tokens_total"
+        assert metrics.value(name, gen_ai_token_modality="unknown", **known) == calls * count
+    assert metrics.value("headrace_unknown_finish_reasons_total", provider="openai") == 1
+    assert metrics.value("headrace_endings_total", finish_reason="stop", reason="other") == 1
     assert metrics.value("gen_ai_client_operation_duration_seconds_count", error_type="provider_auth") == 2
     assert metrics.value("headrace_resumes_total", result="same_epoch") == 1
     assert metrics.value("headrace_cancel_requests_total") == 1
@@ -171,7 +179,7 @@ async def test_a_killed_worker_disappears_from_the_metrics(start_system: StartSy
 async def test_a_model_that_never_answered_gets_no_label(busy: System) -> None:
     metrics = await metrics_of(busy)
     assert metrics.values("gen_ai_client_operation_duration_seconds_count", "gen_ai_request_model") <= {
-        *("known", "lost", "slow", "other"),
+        *("known", "lost", "odd", "slow", "other"),
     }
     assert metrics.value("gen_ai_client_operation_duration_seconds_count", gen_ai_request_model="other") >= 2
 

@@ -14,11 +14,12 @@ from shared.version import VERSION
 from tests.collector import Collected, Collector
 from tests.conftest import StartSystem
 from tests.credentials import AUDIENCE, JWT_SECRET, bearer, make_key, token
-from tests.fakes.answer import Answer
+from tests.fakes.answer import Answer, Counts
 from tests.system import REPOSITORY, SECRET, System, ask
 
 #: Spans are sent at once, so that tests need not wait for them.
 PROMPTLY = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
+COUNTS = Counts(30, 9, cached=20, cache_write=4, reasoning=5)
 CANARIES = ("canary-prompt", "canary-answer", "canary-metadata", "canary-query", "canary-key", "canary-error")
 
 
@@ -115,6 +116,27 @@ async def test_a_trace_leads_from_the_request_to_the_provider(traced: System, co
     assert attributes["gen_ai.usage.output_tokens"] == usage["output_tokens"]
     assert set(call.events) == {"first_token"}
     assert "error.type" not in attributes
+
+
+async def test_the_span_and_the_log_line_have_all_counts_by_their_names(traced: System, collector: Collector) -> None:
+    traced.fake.play("counts", Answer(deltas=("canary-answer ",), usage=COUNTS))
+    traced.fake.play("half", Answer(deltas=("canary-answer ",), usage=Counts(30, None)))
+    expected = {
+        "gen_ai.usage.input_tokens": 30,
+        "gen_ai.usage.output_tokens": 9,
+        "gen_ai.usage.cache_read.input_tokens": 20,
+        "gen_ai.usage.cache_write.input_tokens": 4,
+        "gen_ai.usage.cache_creation.input_tokens": 4,
+        "gen_ai.usage.reasoning.output_tokens": 5,
+    }
+    for model, counts in (("counts", expected), ("half", {"gen_ai.usage.input_tokens": 30})):
+        stream_id = await traced.post(model)
+        await traced.ended(stream_id)
+        (call,) = (await trace_of(traced, collector, stream_id, f"chat {model}"))[f"chat {model}"]
+        line = await line_of(traced, traced.workers[0].log, event="stream ended", stream_id=stream_id)
+        for named in (call.attributes, line):
+            assert {name: value for name, value in named.items() if name.startswith("gen_ai.usage.")} == counts
+        assert (line["input_tokens"], line.get("output_tokens")) == (30, counts.get("gen_ai.usage.output_tokens"))
 
 
 async def test_the_spans_of_a_failure_have_its_type(traced: System, collector: Collector) -> None:

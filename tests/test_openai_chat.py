@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
 from tests.conftest import StartSystem
-from tests.fakes.answer import Answer, Call, ToolCall
+from tests.fakes.answer import Answer, Call, Counts, ToolCall
 from tests.openai_client import openai_client
 from tests.sse_client import text_of
 from tests.system import System
@@ -62,6 +62,42 @@ async def test_text_streams_from_every_provider(system: System, client: AsyncOpe
     assert whole.choices[0].finish_reason == "stop"
     assert whole.usage is not None
     assert whole.usage.total_tokens == 12
+
+
+@each_provider
+async def test_cached_and_reasoning_tokens_have_their_own_fields(
+    system: System, client: AsyncOpenAI, provider: str
+) -> None:
+    system.fake.play("details", Answer(deltas=WORDS, usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5)))
+    chunks = await chunks_of(client, f"{provider}/details", stream_options={"include_usage": True})
+    whole = await client.chat.completions.create(model=f"{provider}/details", messages=USER)
+    of_ollama = {"prompt_tokens_details": {"cached_tokens": 20}}
+    details = {
+        "prompt_tokens_details": {"cached_tokens": 20, "cache_write_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 5},
+    }
+    for usage in (chunks[-1].usage, whole.usage):
+        assert usage is not None
+        assert usage.model_dump(exclude_unset=True) == {
+            **{"prompt_tokens": 30, "completion_tokens": 9, "total_tokens": 39},
+            **(of_ollama if provider == "ollama" else details),
+        }
+
+
+async def test_details_that_were_not_counted_are_left_out(system: System, client: AsyncOpenAI) -> None:
+    system.fake.play("plain", Answer(deltas=WORDS, usage=(5, 7)))
+    whole = await client.chat.completions.create(model="openai/plain", messages=USER)
+    assert whole.usage is not None
+    assert whole.usage.model_fields_set == {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
+@each_provider
+async def test_an_unknown_finish_reason_is_a_stop(system: System, client: AsyncOpenAI, provider: str) -> None:
+    system.fake.play("odd", Answer(deltas=WORDS, finish_reason="out_of_ideas"))
+    chunks = await chunks_of(client, f"{provider}/odd")
+    whole = await client.chat.completions.create(model=f"{provider}/odd", messages=USER)
+    assert (joined(chunks), chunks[-1].choices[0].finish_reason) == (TEXT, "stop")
+    assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == (TEXT, "stop")
 
 
 @each_provider

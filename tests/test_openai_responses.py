@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tests.conformance.node import Node
 from tests.conformance.outcome import Ask, Outcome
 from tests.conftest import StartSystem
-from tests.fakes.answer import Answer, Call, ToolCall
+from tests.fakes.answer import Answer, Call, Counts, ToolCall
 from tests.openai_client import openai_client
 from tests.system import System
 
@@ -70,6 +70,28 @@ async def test_text_streams_from_every_provider(system: System, client: Any, pro
     async with client.responses.stream(model=f"{provider}/r-text", input="hi") as stream:
         final = await stream.get_final_response()
     assert final.output_text == TEXT
+
+
+@each_provider
+async def test_cached_and_reasoning_tokens_have_their_own_fields(system: System, client: Any, provider: str) -> None:
+    """Counts that Ollama does not have are 0, because the SDK's type requires them."""
+    system.fake.play("r-details", Answer(deltas=WORDS, usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5)))
+    seen = await ask(client, f"{provider}/r-details")
+    whole = await client.responses.create(model=f"{provider}/r-details", input="hi")
+    written, reasoning = (0, 0) if provider == "ollama" else (4, 5)
+    for response in (seen[-1].response, whole, await client.responses.retrieve(whole.id)):
+        assert response.usage.model_dump(exclude_unset=True) == {
+            **{"input_tokens": 30, "output_tokens": 9, "total_tokens": 39},
+            "input_tokens_details": {"cached_tokens": 20, "cache_write_tokens": written},
+            "output_tokens_details": {"reasoning_tokens": reasoning},
+        }
+
+
+@each_provider
+async def test_an_unknown_finish_reason_is_a_complete_answer(system: System, client: Any, provider: str) -> None:
+    system.fake.play("r-odd", Answer(deltas=WORDS, finish_reason="out_of_ideas"))
+    seen = await ask(client, f"{provider}/r-odd")
+    assert (seen[-1].type, seen[-1].response.output_text) == ("response.completed", TEXT)
 
 
 @each_provider

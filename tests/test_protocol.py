@@ -11,13 +11,26 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from gateway.dialects import native
 from gateway.dialects.native import Native
 from gateway.live.batch import Batch
 from shared.errors import InvalidLastEventId
 from shared.protocol import events
-from shared.protocol.events import Done, Error, Event, Json, Reasoning, Refusal, Start, Token, ToolCall, Usage
+from shared.protocol.events import (
+    Done,
+    Error,
+    Event,
+    Json,
+    PartialUsage,
+    Reasoning,
+    Refusal,
+    Start,
+    Token,
+    ToolCall,
+    Usage,
+)
 from shared.protocol.ids import (
     START,
     EventId,
@@ -56,7 +69,16 @@ MARKUP = ["\r\n", "\n\n", "data:", "data: x\n\n", "id: 9-9\n", "event: done\n", 
 NASTY = st.lists(st.sampled_from(CONTROLS + MARKUP), max_size=8).map("".join)
 TEXT = st.one_of(NASTY, st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 COUNT = st.integers(0, 2**53)
-USAGE = st.builds(Usage, COUNT, COUNT, st.booleans())
+MAYBE_COUNT = st.one_of(st.just(UNSET), COUNT)
+USAGE = st.builds(
+    Usage,
+    COUNT,
+    COUNT,
+    st.booleans(),
+    cached_tokens=MAYBE_COUNT,
+    cache_write_tokens=MAYBE_COUNT,
+    reasoning_tokens=MAYBE_COUNT,
+)
 EVENT: st.SearchStrategy[Event] = st.one_of(
     st.builds(Start, TEXT, TEXT, TEXT, COUNT, st.booleans()),
     st.builds(Token, TEXT, COUNT, COUNT),
@@ -300,6 +322,21 @@ def test_a_transcript_can_be_folded_in_pages(first: list[Event], second: list[Ev
 @pytest.mark.parametrize(("characters", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2), (4000, 1000)])
 def test_estimated_usage(characters: int, tokens: int) -> None:
     assert Estimate(characters, 0).usage(7, 10) == Usage(tokens, 7, estimated=True)
+
+
+@pytest.mark.parametrize(
+    ("counted", "usage"),
+    [
+        (PartialUsage(input_tokens=5), Usage(5, 25, True)),
+        (PartialUsage(output_tokens=5), Usage(10, 5, True)),
+        (PartialUsage(input_tokens=5, cached_tokens=3), Usage(5, 25, True, cached_tokens=3)),
+        (PartialUsage(output_tokens=5, cached_tokens=12), Usage(12, 5, True, cached_tokens=12)),
+        (PartialUsage(reasoning_tokens=90), Usage(10, 90, True, reasoning_tokens=90)),
+    ],
+)
+def test_the_side_that_was_not_counted_is_estimated(counted: PartialUsage, usage: Usage) -> None:
+    """A side is at least as large as its parts."""
+    assert Estimate(40, 0).completed(counted, 7, 100) == usage
 
 
 @pytest.mark.parametrize(

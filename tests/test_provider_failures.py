@@ -7,9 +7,9 @@ import pytest
 
 from shared.errors import ProviderError
 from tests.fakes import Answer, FakeProvider
-from tests.provider_client import Make, ask, collect, failure, network
+from tests.provider_client import Make, ask, failure, network
 from tests.raw_server import answering
-from workers.providers.base import Delta, Finished, TextDelta
+from workers.providers.base import Delta, TextDelta
 from workers.providers.errors import Upstream, host_of, provider_error
 
 
@@ -18,7 +18,16 @@ async def test_a_clean_end_without_the_formats_marker_is_not_finished(
     fake: FakeProvider, make: Make, name: str
 ) -> None:
     fake.play("m", Answer(deltas=["a", "b"], end="truncate"))
-    assert await collect(make(name), ask("m")) == [TextDelta("a"), TextDelta("b")]
+    came: list[Delta] = []
+
+    async def read() -> None:
+        async for deltas in make(name).stream(ask("m")):
+            came.extend(deltas if isinstance(deltas, list) else [])
+
+    with pytest.raises(ProviderError) as caught:
+        await read()
+    assert came == [TextDelta("a"), TextDelta("b")]
+    assert (caught.value.code, caught.value.retryable) == ("upstream_truncated", True)
 
 
 @network
@@ -29,7 +38,7 @@ async def test_a_reset_after_text_is_upstream_truncated(fake: FakeProvider, make
         deltas_read: list[Delta] = []
         while len(deltas_read) < 2:
             together = await anext(deltas)
-            assert not isinstance(together, Finished)
+            assert isinstance(together, list)
             deltas_read += together
         assert deltas_read == [TextDelta("a"), TextDelta("b")]
         gate.set()

@@ -110,11 +110,3 @@ async def test_a_server_without_keys_works(
     provider = make(name, OPENAI_API_KEY=None, ANTHROPIC_API_KEY=None)
     assert text_in(await collect(provider, ask("echo"))) == PROMPT
     assert fake.calls[0].headers["authorization"] == "Bearer none"
-
-
-async def test_openai_itself_gets_the_newer_name_of_the_token_limit(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    assert vars(make("openai", OPENAI_BASE_URL=None))["_newer_limit"] is True
-    assert vars(make("openai"))["_newer_limit"] is False

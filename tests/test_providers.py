@@ -6,8 +6,8 @@ from contextlib import aclosing
 
 import pytest
 
-from shared.protocol.events import Usage
-from tests.fakes import Answer, FakeProvider
+from shared.protocol.events import PartialUsage, Usage
+from tests.fakes import Answer, Counts, FakeProvider
 from tests.provider_client import PROMPT, Make, ask, collect, network, text_in
 from tests.raw_server import answering
 from workers.providers.base import Finished, ReasoningDelta, TextDelta
@@ -38,6 +38,25 @@ async def test_an_answer_becomes_deltas_and_one_finished_with_usage(
 async def test_usage_is_none_if_the_provider_does_not_report_it(fake: FakeProvider, make: Make, name: str) -> None:
     fake.play("m", Answer(deltas=["hi"], usage=None))
     assert await collect(make(name), ask("m")) == [TextDelta("hi"), Finished("stop", None)]
+
+
+@network
+async def test_cached_and_reasoning_tokens_are_counted(fake: FakeProvider, make: Make, name: str) -> None:
+    """Ollama counts only the cached ones."""
+    fake.play("m", Answer(deltas=["hi"], usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5)))
+    usage = Usage(30, 9, cached_tokens=20, cache_write_tokens=4, reasoning_tokens=5)
+    expected = usage if name != "ollama" else Usage(30, 9, cached_tokens=20)
+    assert await collect(make(name), ask("m")) == [TextDelta("hi"), Finished("stop", expected)]
+
+
+@network
+async def test_the_counts_of_one_side_are_kept(fake: FakeProvider, make: Make, name: str) -> None:
+    for counts, expected in (
+        (Counts(30, None, cached=20), PartialUsage(input_tokens=30, cached_tokens=20)),
+        (Counts(None, 9), PartialUsage(output_tokens=9)),
+    ):
+        fake.play("m", Answer(deltas=["hi"], usage=counts))
+        assert await collect(make(name), ask("m")) == [TextDelta("hi"), Finished("stop", expected)]
 
 
 @network
@@ -137,6 +156,8 @@ data: [DONE]
             rb"""data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"a\ud83e"}}
 
 data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"\udd4ab"}}
+
+data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}
 
 data: {"type":"message_stop"}
 

@@ -14,7 +14,7 @@ import pytest
 from tests.conformance.node import Node
 from tests.conformance.outcome import Ask, Outcome
 from tests.conftest import StartSystem
-from tests.fakes.answer import Answer, ToolCall
+from tests.fakes.answer import Answer, Counts, ToolCall
 from tests.system import System
 
 WORDS = ("Hello", ", ", "wor", "ld", ".")
@@ -70,6 +70,27 @@ async def test_a_reconnect_gets_204_only_after_the_client_received_everything(sy
     assert chunks_of(await system.http.get(f"{here}?ended=true")) == chunks
     await system.http.delete(f"{system.url}/chat/{stream_id}")
     assert (await system.http.get(f"{here}?ended=true")).status_code == 204
+
+
+async def test_usage_has_the_form_of_the_sdks_type(system: System) -> None:
+    """Counts that the provider did not report are left out."""
+    url = f"{system.url}/api/chat"
+    details = {
+        "inputTokenDetails": {"cacheReadTokens": 20, "cacheWriteTokens": 4, "noCacheTokens": 6},
+        "outputTokenDetails": {"reasoningTokens": 5, "textTokens": 4},
+    }
+    system.fake.play("u-usage", Answer(deltas=WORDS, usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5)))
+    system.fake.play("u-plain", Answer(deltas=WORDS, usage=(30, 9)))
+    for model, expected in (("u-usage", details), ("u-plain", {"inputTokenDetails": {}, "outputTokenDetails": {}})):
+        chunks = chunks_of(await system.http.post(url, json=body(model, f"anthropic/{model}")))
+        (usage,) = [chunk["data"] for chunk in chunks if chunk["type"] == "data-usage"]
+        assert usage == {"inputTokens": 30, "outputTokens": 9, "totalTokens": 39, **expected}
+
+
+async def test_an_unknown_finish_reason_is_a_stop(system: System) -> None:
+    system.fake.play("u-odd", Answer(deltas=WORDS, finish_reason="out_of_ideas"))
+    chunks = chunks_of(await system.http.post(f"{system.url}/api/chat", json=body("u-odd", "openai/u-odd")))
+    assert (text_of(chunks), chunks[-1]) == (TEXT, {"type": "finish", "finishReason": "stop"})
 
 
 async def test_several_pages_read_the_same_answer(system: System) -> None:

@@ -24,6 +24,9 @@ STREAMS = Gauge("headrace_worker_streams", "Streams this worker holds", multipro
 SLOTS = Gauge("headrace_worker_slots", "Streams this worker can hold at once", multiprocess_mode="livesum")
 RETRIES = Counter("headrace_provider_retries_total", "Retries of a request at the same provider")
 FALLBACKS = Counter("headrace_fallbacks_total", "Requests sent to a fallback model")
+UNKNOWN_FINISH_REASONS = Counter(
+    "headrace_unknown_finish_reasons_total", "Answers with a finish reason that is not known", ["provider"]
+)
 PROVIDER_FAILURES = Counter("headrace_provider_failures_total", "Failed calls of a provider", ["provider", "code"])
 BREAKER_OPEN = Gauge(
     "headrace_breaker_open",

@@ -1,5 +1,6 @@
 """Routes ``/v1/messages``, for Anthropic's SDKs."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +11,8 @@ from gateway.api.parameters import IdempotencyKey
 from gateway.dialects.anthropic import request as anthropic_request
 from gateway.dialects.anthropic.stream import MessageEvents, message, token_count
 from gateway.state import Caller, Gateway
+from shared.protocol.usage import Estimate
+from shared.schemas import ChatRequest
 
 router = APIRouter()
 
@@ -29,7 +32,7 @@ async def create(
         chat_request,
         options=options,
         key=idempotency_key,
-        renderer_of=MessageEvents,
+        renderer_of=_renderer_of(chat_request),
         body_of=message,
     )
 
@@ -47,6 +50,13 @@ async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Re
         chat_request,
         options=replace(options, stream=False),
         key=None,
-        renderer_of=MessageEvents,
+        renderer_of=_renderer_of(chat_request),
         body_of=token_count,
     )
+
+
+def _renderer_of(chat_request: ChatRequest) -> Callable[[str], MessageEvents]:
+    def renderer(stream_id: str) -> MessageEvents:
+        return MessageEvents(stream_id, prompt_tokens=Estimate(chat_request.prompt_characters, 0).prompt_tokens)
+
+    return renderer

@@ -65,20 +65,36 @@ class Call(TypedDict):
 
 
 class Usage(TypedDict):
-    """Token counts. ``estimated``: the provider reported none. ``tokens_saved``: the part of ``max_tokens`` that a
-    cancel left unused."""
+    """Token counts. ``estimated``: the provider did not report both. ``tokens_saved``: the part of ``max_tokens``
+    that a cancel left unused. ``cached_tokens`` (read from the provider's cache) and ``cache_write_tokens`` are part
+    of ``input_tokens``, ``reasoning_tokens`` of ``output_tokens``; they are left out if the provider did not count
+    them."""
 
     input_tokens: int
     output_tokens: int
     estimated: bool
     tokens_saved: NotRequired[int]
+    cached_tokens: NotRequired[int]
+    cache_write_tokens: NotRequired[int]
+    reasoning_tokens: NotRequired[int]
+
+
+class PartialUsage(TypedDict):
+    """Token counts as far as the provider has reported them. The fields mean the same as those of ``Usage``."""
+
+    input_tokens: NotRequired[int]
+    output_tokens: NotRequired[int]
+    cached_tokens: NotRequired[int]
+    cache_write_tokens: NotRequired[int]
+    reasoning_tokens: NotRequired[int]
 
 
 class StreamStatus(TypedDict):
     """The answer so far. ``json`` is set once it is complete and matches the requested schema, ``finish_reason`` and
     ``usage`` once the stream has ended, ``error`` if it failed. ``reason``: why it ended, if not by the provider's
     own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
-    1 is next, until a worker takes the stream."""
+    1 is next, until a worker takes the stream. ``ignored``: paths of the request's fields that have no effect,
+    because the provider does not accept them."""
 
     stream_id: str
     status: StatusWord
@@ -95,6 +111,7 @@ class StreamStatus(TypedDict):
     model: str
     provider: str
     attempt: int
+    ignored: list[str]
     metadata: dict[str, str]
     last_event_id: str | None
     created_at: Moment | None

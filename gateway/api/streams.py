@@ -117,6 +117,7 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
         "model": transcript.start.model if transcript.start else state.model,
         "provider": transcript.start.provider if transcript.start else state.provider,
         "attempt": state.attempt,
+        "ignored": transcript.start.ignored or [] if transcript.start else [],
         "metadata": state.metadata,
         "last_event_id": str(EventId(log_page.epoch, len(stored))) if stored else None,
         "created_at": state.created_at,

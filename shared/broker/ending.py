@@ -29,7 +29,8 @@ COUNTED: Final = "counted"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Reason of a stream's end. ``reason`` is None if ``finish_reason`` comes from the provider."""
+    """Reason of a stream's end. ``reason`` is None if the provider's own reason is ``finish_reason``. If that is
+    ``stop`` for a word that is not known, ``reason`` is the word."""
 
     finish_reason: str
     reason: str | None = None
@@ -63,12 +64,14 @@ class Outcome:
         }
         if self.error is not None:
             fields["error"] = msgspec.json.encode(events.Error.of(self.error))
-        tokens = 0 if self.reason == COUNTED else _tokens(usage)
+        only_counted = self.reason == COUNTED and usage is not None and not usage.output_tokens
+        tokens = 0 if only_counted else _tokens(usage)
         return Ending(STATUS_AFTER[self.finish_reason], fields, tokens, only_if_unwatched)
 
 
 def _tokens(usage: Usage | None) -> int:
-    """Return the tokens to charge against limits: 0 if there was no output and the provider reported no usage."""
+    """Return the tokens to charge against limits, cached ones included: 0 if there was no output and the provider
+    reported no usage."""
     if usage is None or (usage.estimated and not usage.output_tokens):
         return 0
     return usage.input_tokens + usage.output_tokens

@@ -18,13 +18,31 @@ START: Final = b"start"
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Input and output tokens. ``estimated``: the provider reported none. ``tokens_saved``: the part of the requested
-    ``max_tokens`` that a cancel left unused."""
+    """Input and output tokens. ``estimated``: at least one of the two is an estimate. ``tokens_saved``: the part of
+    the requested ``max_tokens`` that a cancel left unused.
+
+    ``cached_tokens`` were read from the provider's cache and ``cache_write_tokens`` written to it; both are part of
+    ``input_tokens``. ``reasoning_tokens`` are part of ``output_tokens``. Unset: the provider did not count them.
+    """
 
     input_tokens: int
     output_tokens: int
     estimated: bool = False
     tokens_saved: int | UnsetType = UNSET
+    cached_tokens: int | UnsetType = UNSET
+    cache_write_tokens: int | UnsetType = UNSET
+    reasoning_tokens: int | UnsetType = UNSET
+
+
+class PartialUsage(msgspec.Struct, frozen=True):
+    """Counts of a provider that has not counted both sides. The fields mean the same as those of :class:`Usage`.
+    Unset: not counted."""
+
+    input_tokens: int | UnsetType = UNSET
+    output_tokens: int | UnsetType = UNSET
+    cached_tokens: int | UnsetType = UNSET
+    cache_write_tokens: int | UnsetType = UNSET
+    reasoning_tokens: int | UnsetType = UNSET
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -35,7 +53,9 @@ class Event(msgspec.Struct, frozen=True):
 
 class Start(Event, frozen=True):
     """First event of an attempt, written with the provider's first output. ``reset`` is False as stored; it is
-    rendered True for a client whose cursor belongs to another epoch."""
+    rendered True for a client whose cursor belongs to another epoch. ``ignored``: paths of the request's fields that
+    have no effect, because the provider does not accept them. ``usage``: the counts of the input, if the provider
+    reported them before its first output."""
 
     TYPE = b"start"
     stream_id: str
@@ -43,6 +63,8 @@ class Start(Event, frozen=True):
     provider: str
     attempt: int
     reset: bool = False
+    ignored: list[str] | UnsetType = UNSET
+    usage: PartialUsage | UnsetType = UNSET
 
 
 class Token(Event, frozen=True):

@@ -1,12 +1,12 @@
-"""Estimates the usage of an answer if the provider did not report it."""
+"""Estimates the token counts of an answer that its provider did not report."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 
 _CHARACTERS_PER_TOKEN = 4  # the usual rule of thumb for English
 
@@ -32,6 +32,24 @@ class Estimate:
         output = max(deltas, _tokens(characters))
         saved = max(0, self.max_tokens - output) if cancelled and self.max_tokens else UNSET
         return Usage(self.prompt_tokens, output, estimated=True, tokens_saved=saved)
+
+    def completed(self, counted: PartialUsage, deltas: int, characters: int) -> Usage:
+        """Estimate the side that the provider did not count, and keep the rest. A side is never less than its parts
+        that were counted."""
+        estimated = self.usage(deltas, characters)
+        cached = (counted.cached_tokens or 0) + (counted.cache_write_tokens or 0)
+        return Usage(
+            _counted_or(counted.input_tokens, max(estimated.input_tokens, cached)),
+            _counted_or(counted.output_tokens, max(estimated.output_tokens, counted.reasoning_tokens or 0)),
+            estimated=True,
+            cached_tokens=counted.cached_tokens,
+            cache_write_tokens=counted.cache_write_tokens,
+            reasoning_tokens=counted.reasoning_tokens,
+        )
+
+
+def _counted_or(count: int | UnsetType, estimate: int) -> int:
+    return estimate if isinstance(count, UnsetType) else count
 
 
 def _tokens(characters: int) -> int:

@@ -15,6 +15,18 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """Token counts that a provider reports; None: left out. ``input`` includes ``cached`` and ``cache_write``, and
+    ``output`` includes ``reasoning``; each wire reports them in its own way, if it has a field for them."""
+
+    input: int | None
+    output: int | None
+    cached: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """``fragments`` join to the text of the arguments. Ollama sends whole calls and ignores the id."""
 
@@ -65,7 +77,7 @@ class Answer:
     #: A canonical reason or one of the wire format; None: tool_calls if there are some, else stop.
     finish_reason: FinishReason | str | None = None
     #: (in, out). "counted": words of the prompt, deltas sent. None: not reported.
-    usage: tuple[int, int] | Literal["counted"] | None = "counted"
+    usage: tuple[int, int] | Counts | Literal["counted"] | None = "counted"
     end: End = "finish"
     #: An HTTP error instead of an answer.
     status: int | None = None
@@ -77,6 +89,14 @@ class Answer:
     error_type: str | None = None
     #: Sent instead of the answer, with HTTP 200: bytes that no provider sends.
     raw: bytes | None = None
+    #: Sent instead of the answer, each as a TCP segment and an HTTP chunk of its own, so long apart. They may come
+    #: with an error ``status``.
+    segments: Sequence[bytes] | None = None
+    segment_delay_s: float = 0.0
+    #: Of ``segments``; None for that of the wire format.
+    content_type: str | None = None
+    #: The connection stays open after ``segments``, until the client disconnects.
+    keeps_open: bool = False
     #: Cut the body into pieces of so many bytes, each a TCP segment and an HTTP chunk of its own; with a seed, at
     #: random places, which also joins frames.
     frame_bytes: int | None = None

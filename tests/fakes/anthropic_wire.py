@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tests.fakes.answer import ToolCall
-from tests.fakes.wire import dumps
+from tests.fakes.answer import Counts, ToolCall
+from tests.fakes.wire import dumps, without_none
 
 _STOP_REASON: Final = {
     "stop": "end_turn",
@@ -37,7 +37,7 @@ class AnthropicWire:
         #: The answer comes as the input of this tool.
         self._forced = (request.get("tool_choice") or {}).get("name")
 
-    def opening(self, input_tokens: int | None) -> bytes:
+    def opening(self, usage: Counts | None) -> bytes:
         message: dict[str, Any] = {
             "id": self._id,
             "type": "message",
@@ -47,8 +47,9 @@ class AnthropicWire:
             "stop_reason": None,
             "stop_sequence": None,
         }
-        if input_tokens is not None:
-            message["usage"] = {"input_tokens": input_tokens, "output_tokens": 1}
+        if usage is not None:
+            begun = None if usage.output is None else 1
+            message["usage"] = _input_counts(usage) | without_none({"output_tokens": begun})
         return _frame({"type": "message_start", "message": message})
 
     def reasoning(self, text: str) -> bytes:
@@ -71,13 +72,15 @@ class AnthropicWire:
             frames.append(self._stop_block())
         return frames
 
-    def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes:
+    def ending(self, finish_reason: str, usage: Counts | None) -> bytes:
         if self._forced is not None and finish_reason == "stop":
             finish_reason = "tool_use"
         delta = {"stop_reason": _STOP_REASON.get(finish_reason, finish_reason), "stop_sequence": None}
         message_delta: dict[str, Any] = {"type": "message_delta", "delta": delta}
         if usage is not None:
-            message_delta["usage"] = {"output_tokens": usage[1]}
+            message_delta["usage"] = without_none({"output_tokens": usage.output})
+            if usage.reasoning is not None:
+                message_delta["usage"]["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
         return self._stop_block() + _frame(message_delta) + _frame({"type": "message_stop"})
 
     def error_in_band(self, message: str, error_type: str | None) -> bytes:
@@ -128,6 +131,13 @@ class AnthropicWire:
             frames = _frame({"type": "content_block_delta", "index": self._index, "delta": signature})
         self._block = None
         return frames + _frame({"type": "content_block_stop", "index": self._index})
+
+
+def _input_counts(usage: Counts) -> dict[str, int]:
+    """Return the counts of the input: Anthropic counts the tokens of its cache apart."""
+    apart = {"cache_read_input_tokens": usage.cached, "cache_creation_input_tokens": usage.cache_write}
+    own = None if usage.input is None else usage.input - sum(without_none(apart).values())
+    return without_none({"input_tokens": own, **apart})
 
 
 def _frame(data: dict[str, Any]) -> bytes:

@@ -77,8 +77,8 @@ class Connection(asyncio.Protocol):
         wait = f"\r\nretry-after: {retry_after}" if retry_after is not None else ""
         self._transport.write(_head(status, content_type, length + wait) + body)
 
-    def begin_chunks(self, content_type: str) -> None:
-        self._transport.write(_head(200, content_type, "transfer-encoding: chunked"))
+    def begin_chunks(self, content_type: str, status: int = 200) -> None:
+        self._transport.write(_head(status, content_type, "transfer-encoding: chunked"))
 
     async def chunk(self, call: Call, data: bytes) -> None:
         """Send a chunk and return when the socket is ready for more."""

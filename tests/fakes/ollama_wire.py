@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tests.fakes.answer import ToolCall
-from tests.fakes.wire import dumps
+from tests.fakes.answer import Counts, ToolCall
+from tests.fakes.wire import dumps, without_none
 
 
 class OllamaWire:
@@ -17,7 +17,7 @@ class OllamaWire:
     def __init__(self, *, number: int, request: dict[str, Any]) -> None:
         self._envelope = {"model": request["model"], "created_at": "2026-01-01T00:00:00.000000Z"}
 
-    def opening(self, input_tokens: int | None) -> bytes:
+    def opening(self, usage: Counts | None) -> bytes:
         return b""
 
     def reasoning(self, text: str) -> bytes:
@@ -34,9 +34,9 @@ class OllamaWire:
         made = [{"function": {"name": c.name, "arguments": json.loads("".join(c.fragments))}} for c in calls]
         return [self._message({"role": "assistant", "content": "", "tool_calls": made})]
 
-    def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes:
+    def ending(self, finish_reason: str, usage: Counts | None) -> bytes:
         finish_reason = "stop" if finish_reason == "tool_calls" else finish_reason
-        counts = {} if usage is None else {"prompt_eval_count": usage[0], "eval_count": usage[1]}
+        counts = {} if usage is None else _counts(usage)
         last = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": finish_reason}
         return _line({**self._envelope, **last, "total_duration": 1, "load_duration": 1, **counts})
 
@@ -57,6 +57,11 @@ class OllamaWire:
 
     def _message(self, message: dict[str, Any]) -> bytes:
         return _line({**self._envelope, "message": message, "done": False})
+
+
+def _counts(usage: Counts) -> dict[str, int]:
+    counts = {"prompt_eval_count": usage.input, "eval_count": usage.output}
+    return without_none({**counts, "prompt_eval_cached_count": usage.cached})
 
 
 def _line(data: dict[str, Any]) -> bytes:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
-from tests.fakes.answer import ToolCall
-from tests.fakes.wire import dumps
+from tests.fakes.answer import Counts, ToolCall
+from tests.fakes.wire import dumps, without_none
 
 _TYPE_BY_STATUS: Final = {401: "invalid_request_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -25,7 +25,7 @@ class OpenAIWire:
         }
         self._include_usage = bool((request.get("stream_options") or {}).get("include_usage"))
 
-    def opening(self, input_tokens: int | None) -> bytes:
+    def opening(self, usage: Counts | None) -> bytes:
         return self._chunk({"role": "assistant", "content": ""})
 
     def reasoning(self, text: str) -> bytes:
@@ -49,11 +49,10 @@ class OpenAIWire:
                     frames.append(self._chunk({"tool_calls": [part]}))
         return frames
 
-    def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes:
+    def ending(self, finish_reason: str, usage: Counts | None) -> bytes:
         frames = self._chunk({}, finish_reason)
         if usage is not None and self._include_usage:
-            counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
-            frames += _frame({**self._envelope, "choices": [], "usage": counts})
+            frames += _frame({**self._envelope, "choices": [], "usage": _usage(usage)})
         return frames + b"data: [DONE]\n\n"
 
     def error_in_band(self, message: str, error_type: str | None) -> bytes:
@@ -73,6 +72,16 @@ class OpenAIWire:
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
         return _frame({**self._envelope, "choices": [choice]})
+
+
+def _usage(usage: Counts) -> dict[str, Any]:
+    total = None if usage.input is None or usage.output is None else usage.input + usage.output
+    counts = {"prompt_tokens": usage.input, "completion_tokens": usage.output, "total_tokens": total}
+    details = {
+        "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+    return without_none(counts) | {name: made for name, parts in details.items() if (made := without_none(parts))}
 
 
 def _frame(data: dict[str, Any]) -> bytes:

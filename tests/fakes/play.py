@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from tests.fakes.answer import Answer, Call
+from tests.fakes.answer import Answer, Call, Counts
 from tests.fakes.http import Connection
 from tests.fakes.wire import Wire
 
@@ -31,6 +31,8 @@ class Play:
         await asyncio.sleep(answer.first_delay_s)
         if answer.end == "refuse":
             await self._connection.reset()
+        elif answer.segments is not None:
+            await self._send_segments(answer.segments)
         elif answer.status is not None:
             body = answer.error_body or self._wire.refusal(answer.status, self._indiscretion())
             await self._connection.respond(answer.status, json.dumps(body).encode(), retry_after=answer.retry_after)
@@ -41,9 +43,23 @@ class Play:
             self._call.finished = True
         else:
             self._connection.begin_chunks(self._wire.content_type)
-            await self._send(self._wire.opening(self._input_tokens()))
+            await self._send(self._wire.opening(self._usage()))
             await self._send_deltas()
             await self._end()
+
+    async def _send_segments(self, segments: Iterable[bytes]) -> None:
+        answer = self._answer
+        self._connection.begin_chunks(answer.content_type or self._wire.content_type, answer.status or 200)
+        for segment in segments:
+            await self._connection.chunk(self._call, segment)
+            await asyncio.sleep(answer.segment_delay_s)
+        if answer.keeps_open:
+            await asyncio.Event().wait()
+        if answer.end == "reset":
+            await self._connection.reset()
+            return
+        self._connection.end_chunks()
+        self._call.finished = True
 
     async def _send_deltas(self) -> None:
         answer, call = self._answer, self._call
@@ -121,16 +137,18 @@ class Play:
             if answer.frame_bytes:
                 await asyncio.sleep(0)  # to the socket by itself
 
-    def _input_tokens(self) -> int | None:
-        if self._answer.usage == "counted":
-            spoken = [str(m.get("content") or "") for m in self._call.request["messages"]]
-            return sum(len(text.split()) for text in [*spoken, str(self._call.request.get("system", ""))])
-        return None if self._answer.usage is None else self._answer.usage[0]
+    def _usage(self) -> Counts | None:
+        match self._answer.usage:
+            case "counted":
+                return Counts(self._input_words(), self._call.sent_deltas)
+            case (given_input, given_output):
+                return Counts(given_input, given_output)
+            case given:
+                return given
 
-    def _usage(self) -> tuple[int, int] | None:
-        if self._answer.usage == "counted":
-            return self._input_tokens() or 0, self._call.sent_deltas
-        return self._answer.usage
+    def _input_words(self) -> int:
+        spoken = [str(m.get("content") or "") for m in self._call.request["messages"]]
+        return sum(len(text.split()) for text in [*spoken, str(self._call.request.get("system", ""))])
 
     def _indiscretion(self) -> str:
         """Return an error text that repeats the prompt and parts of the key, as real providers do. It must never be

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from tests.fakes.answer import ToolCall
+from tests.fakes.answer import Counts, ToolCall
 
 
 class Wire(Protocol):
@@ -20,7 +20,7 @@ class Wire(Protocol):
 
     def __init__(self, *, number: int, request: dict[str, Any]) -> None: ...
 
-    def opening(self, input_tokens: int | None) -> bytes: ...
+    def opening(self, usage: Counts | None) -> bytes: ...
 
     def reasoning(self, text: str) -> bytes: ...
 
@@ -30,7 +30,7 @@ class Wire(Protocol):
 
     def tool_calls(self, calls: Sequence[ToolCall]) -> list[bytes]: ...
 
-    def ending(self, finish_reason: str, usage: tuple[int, int] | None) -> bytes: ...
+    def ending(self, finish_reason: str, usage: Counts | None) -> bytes: ...
 
     def error_in_band(self, message: str, error_type: str | None) -> bytes: ...
 
@@ -41,6 +41,10 @@ class Wire(Protocol):
 
     @staticmethod
     def model_list(models: list[str]) -> dict[str, Any]: ...
+
+
+def without_none(counts: dict[str, int | None]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def dumps(value: object) -> str:

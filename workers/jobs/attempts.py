@@ -15,15 +15,16 @@ from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError, ProviderError
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers import metrics
 from workers.jobs.generation_log import GenerationLog
-from workers.providers.base import Finished, Provider
+from workers.providers.base import Finished, IgnoredFields, Provider
 from workers.providers.circuit_breakers import Breakers
 from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
+from workers.providers.usage_counts import FirstDeltas
 from workers.writing.structured_output import JsonAnswer
 from workers.writing.writer import StreamWriter
 
@@ -51,8 +52,8 @@ class ProviderAttempts:
 
     async def answer(
         self, request: ChatRequest, writer: StreamWriter, log: GenerationLog
-    ) -> tuple[Outcome, Usage | None]:
-        """Write one whole answer to ``writer``. Usage is None if the provider reported none. Raises the last
+    ) -> tuple[Outcome, Usage | PartialUsage | None]:
+        """Write one whole answer to ``writer``. Usage is as far as the provider counted it. Raises the last
         attempt's :class:`ProviderError`."""
         candidates = list(_candidates(request))
         counted = set[str]()  # a request counts once for the breaker of a provider, however many calls fail
@@ -68,7 +69,7 @@ class ProviderAttempts:
 
     async def _try_provider(
         self, request: ChatRequest, writer: StreamWriter, counted: set[str], log: GenerationLog
-    ) -> tuple[Outcome, Usage | None]:
+    ) -> tuple[Outcome, Usage | PartialUsage | None]:
         """Call one provider, with retries for failures that may pass."""
         provider = self._provider_of(request, writer)
         failure: ProviderError | None = None
@@ -126,7 +127,7 @@ class ProviderAttempts:
 
     async def _read(
         self, provider: Provider, request: ChatRequest, writer: StreamWriter, on_first_token: Callable[[], None]
-    ) -> tuple[Outcome, Usage | None]:
+    ) -> tuple[Outcome, Usage | PartialUsage | None]:
         response_format = None if request.only_count else request.response_format
         schema = response_format.schema_to_follow if response_format is not None else None
         json_answer = None if schema is None else JsonAnswer(schema, depth=self._settings.json_depth)
@@ -135,15 +136,20 @@ class ProviderAttempts:
             IdleTimeout(provider.name, timeouts) as idle_timeout,
             aclosing(provider.stream(request)) as answer,
         ):
-            async for deltas in answer:
+            async for part in answer:
+                if isinstance(part, IgnoredFields):
+                    _ignore(part, request, writer)
+                    continue
                 idle_timeout.pause()
                 if not writer.has_output:
                     await self._breakers.succeeded(provider.name)
-                    if not isinstance(deltas, Finished):
+                    if not isinstance(part, Finished):
                         on_first_token()
-                if isinstance(deltas, Finished):
-                    return await self._finish(deltas, json_answer, writer), deltas.usage
-                await writer.push(deltas if json_answer is None else [*deltas, *json_answer.take(deltas)])
+                    if isinstance(part, FirstDeltas) and part.input_counts is not None:
+                        writer.set_input_counts(part.input_counts)
+                if isinstance(part, Finished):
+                    return await self._finish(part, json_answer, writer), part.usage
+                await writer.push(part if json_answer is None else [*part, *json_answer.take(part)])
                 if writer.bytes >= self._settings.max_stream_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
@@ -157,6 +163,18 @@ class ProviderAttempts:
                 return Outcome.failed(error)
         empty = finished.detail is None and not writer.has_output
         return Outcome(finished.reason, "empty_answer" if empty else finished.detail)
+
+
+def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) -> None:
+    """Name the fields that have no effect, in `start` and in the log."""
+    writer.set_model(request.provider or "", request.model, ignored.paths)
+    line = {
+        "stream_id": writer.holder.stream_id,
+        "provider": request.provider,
+        "model": request.model,
+        "ignored": list(ignored.paths),
+    }
+    logger.info("fields ignored", extra=line)
 
 
 def _log_failure(error: ProviderError, request: ChatRequest, writer: StreamWriter) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from shared.broker.client import Client, run_script
-from shared.broker.ending import Outcome, end_claimed, holder_of
+from shared.broker.ending import COUNTED, Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
 from shared.errors import GenerationError, RequestError
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest, parse_chat_request
 from shared.settings import Settings
 from shared.tracing import Tracing
@@ -27,6 +27,8 @@ from workers.writing.writer import Ended, StopReason, StreamWriter
 logger = logging.getLogger(__name__)
 
 _WITHOUT_OUTPUT = frozenset({"error", "cancelled"})
+#: Reasons of answers that ended properly, except the words of providers that are not known.
+_REASONS = frozenset({None, "refusal", "empty_answer", "max_stream_bytes", COUNTED})
 
 
 class Generation:
@@ -113,7 +115,7 @@ class Generation:
         )
         writer.set_model(provider, model)
         with self._leases.hold(writer):
-            usage: Usage | None = None
+            usage: Usage | PartialUsage | None = None
             try:
                 async with scope:
                     outcome, usage = await self._attempts.answer(chat_request, writer, job.log)
@@ -166,7 +168,9 @@ def _internal_error(stream_id: str, error: Exception) -> Outcome:
 
 
 def _count(outcome: Outcome) -> None:
-    metrics.ENDINGS.labels(outcome.finish_reason, outcome.reason or "").inc()
+    """Count an ending. Reasons in the provider's own words have one label, so that there are not too many."""
+    is_own = outcome.finish_reason in _WITHOUT_OUTPUT or outcome.reason in _REASONS
+    metrics.ENDINGS.labels(outcome.finish_reason, (outcome.reason or "") if is_own else "other").inc()
 
 
 class DeadlineExceeded(Exception):

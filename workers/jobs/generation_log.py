@@ -13,7 +13,7 @@ from typing import Any, Final
 from shared.broker.ending import Outcome, ending_line
 from shared.broker.replies import Claimed
 from shared.errors import GenerationError
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 from shared.tracing import Span, Tracing
 from workers.jobs import genai_metrics as genai
@@ -82,28 +82,25 @@ class GenerationLog:
         self._first_token_s = self._since_creation_s()
         call.event("first_token")
 
-    def answered(self, call: Span, finish_reason: str, usage: Usage | None) -> None:
+    def answered(self, call: Span, finish_reason: str, usage: Usage | PartialUsage | None) -> None:
         """Record a call that succeeded."""
         genai.called(*self._provider_and_model, time.monotonic() - self._called_at, usage=usage)
         call.set({"gen_ai.response.finish_reasons": [finish_reason]})
         if usage is not None:
-            call.set(
-                {
-                    "gen_ai.usage.input_tokens": usage.input_tokens,
-                    "gen_ai.usage.output_tokens": usage.output_tokens,
-                }
-            )
+            call.set(genai.usage_attributes(usage))
 
-    def ended(self, outcome: Outcome, usage: Usage | None, ended: Ended) -> None:
+    def ended(self, outcome: Outcome, usage: Usage | PartialUsage | None, ended: Ended) -> None:
         """Record the end of this claim. Unless ``ended`` is WRITTEN, the stream goes on elsewhere or is gone."""
+        counts = {} if usage is None else genai.usage_attributes(usage)
         line: dict[str, Any] = {
             **ending_line(self._stream_id, self._claimed, outcome),
             "outcome": None if ended is Ended.WRITTEN else ended.value,
             "duration_s": self._since_creation_s(),
             "queued_s": _seconds(self._now_ms - int(self._claimed.fields["created"])),
             "first_token_s": self._first_token_s,
-            "input_tokens": usage.input_tokens if usage else None,
-            "output_tokens": usage.output_tokens if usage else None,
+            "input_tokens": counts.get(genai.INPUT),
+            "output_tokens": counts.get(genai.OUTPUT),
+            **counts,
         }
         if ended is Ended.WRITTEN and self._provider_and_model[0]:
             genai.ended(

@@ -54,7 +54,20 @@ def body_of(request: ChatRequest) -> Body:
 def answers_by_tool(request: ChatRequest) -> bool:
     """Return True if the JSON is requested as the input of :data:`JSON_TOOL`. A forced tool would exclude the
     client's own tools; with those, only the prompt asks for JSON."""
-    return request.response_format is not None and request.response_format.type == "json_object" and not request.tools
+    return _wants_object(request) and not request.tools
+
+
+def ignored_by(request: ChatRequest) -> tuple[str, ...]:
+    """Return the fields of the client that :func:`body_of` has to leave out."""
+    wanted = {
+        "reasoning_effort": request.reasoning_effort not in {None, "none"} and not _may_think(request),
+        "response_format": _wants_object(request) and not answers_by_tool(request),
+    }
+    return tuple(path for path, is_ignored in wanted.items() if is_ignored)
+
+
+def _wants_object(request: ChatRequest) -> bool:
+    return request.response_format is not None and request.response_format.type == "json_object"
 
 
 def _output_config(request: ChatRequest) -> Body:

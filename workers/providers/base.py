@@ -1,9 +1,10 @@
 """Interface of a provider: one method that turns a request into canonical deltas.
 
 A provider yields lists of :data:`Delta`, one list per read, and then exactly one :class:`Finished`. An end without
-it means that the upstream closed the connection early; the caller turns that into ``upstream_truncated``. All
-failures are raised as :class:`shared.errors.ProviderError`; no SDK's own exception leaves this package. Closing the
-iterator closes the provider's connection.
+it means that the upstream closed the connection early; the caller turns that into ``upstream_truncated``.
+:class:`IgnoredFields` comes before the deltas, if at all; a later one replaces an earlier one. All failures are
+raised as :class:`shared.errors.ProviderError`; no SDK's own exception leaves this package. Closing the iterator
+closes the provider's connection.
 """
 
 from collections.abc import AsyncGenerator
@@ -13,7 +14,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from shared.protocol import events
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -45,13 +46,24 @@ Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | events.ToolC
 
 
 @dataclass(frozen=True, slots=True)
+class IgnoredFields:
+    """Paths of fields of the request that have no effect, because the provider's server does not accept them."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
-    """End of an answer. ``usage`` is None if the provider reported none; the caller then estimates it. ``detail``
-    qualifies ``reason``, for example ``refusal``."""
+    """End of an answer. ``usage`` is as far as the provider counted it, None if not at all; the caller estimates the
+    rest. ``detail`` qualifies ``reason``, for example ``refusal``."""
 
     reason: FinishReason
-    usage: Usage | None
+    usage: Usage | PartialUsage | None
     detail: str | None = None
+
+
+#: One item of an answer.
+AnswerPart = list[Delta] | Finished | IgnoredFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,7 @@ class Provider(Protocol):
         """Ask the provider for its models. Never raises: a provider without a list is ``open``."""
         ...
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
         """Return an async generator over one answer; no list is empty. ``request.model`` is the provider's own name.
         The caller applies the idle timeouts."""
         ...

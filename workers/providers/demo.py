@@ -14,7 +14,7 @@ from shared.schemas.tools import ToolFunction
 from shared.settings import Settings
 from workers.providers.base import Delta, Finished, FinishReason, ModelList, ReasoningDelta, TextDelta, ToolCallDelta
 from workers.providers.demo_json import instance_of
-from workers.providers.tool_calls import ToolCalls
+from workers.providers.tool_calls import ToolCalls, offered_tools
 
 MODEL: Final = "demo"
 #: About 1.3 MB of text; longer answers would only reach the stream's byte limit.
@@ -83,13 +83,14 @@ class DemoProvider:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
         deltas = demo_deltas(request)
         allowed = deltas if request.max_tokens is None else itertools.islice(deltas, request.max_tokens)
-        calls = ToolCalls(self.name)
+        calls = ToolCalls(self.name, offered_tools(request))
         started_at = time.monotonic()
         sent = 0
         for delta in allowed:
             # Each token has its own due time, so that a late one does not delay all that follow.
             await asyncio.sleep(max(0.0, started_at + sent * self._interval_s - time.monotonic()))
-            yield list(_in_order(calls, delta))
+            if came := list(_in_order(calls, delta)):
+                yield came
             sent += 1
         reason: FinishReason = "stop" if next(deltas, None) is None else "length"
         if completed := list(calls.finish(reason)):

@@ -6,7 +6,7 @@ error code if it is a known one. Neither contains text from upstream: providers 
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -14,16 +14,10 @@ from urllib.parse import urlsplit
 
 from shared.errors import ProviderError
 from workers.providers.error_codes import CONTEXT_LENGTH_EXCEEDED, OPERATOR_CODES, PUBLIC_CODES
+from workers.providers.error_reports import ErrorReport, error_report
 
-_STATUS: Final = re.compile("[0-9]{3}")
 _MILLISECONDS: Final = re.compile("[0-9]{1,9}")
 _PARAM: Final = re.compile(r"[A-Za-z0-9_.\[\]]{1,64}")
-#: Texts for a request that is too long. Anthropic, Ollama, vLLM and llama.cpp have no code for it.
-_TOO_LONG: Final = re.compile(
-    r"prompt is too long|context (length|window|size|limit)|maximum (prompt|model) length|input is too long", re.I
-)
-#: Only the beginning of a text is searched: the rest may be a prompt.
-_SEARCHED_CHARACTERS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +31,11 @@ class Upstream:
 
 
 class StreamedError(Exception):
-    """An error that the provider reported within a stream, in its own terms."""
+    """An error that the provider reported within a stream. ``report`` is whatever it sent."""
 
-    def __init__(self, code: object, type: object, *, param: object = None, message: object = None) -> None:
+    def __init__(self, report: object) -> None:
         super().__init__()
-        self.code = code
-        self.type = type
-        self.param = param
-        self.message = message
+        self.report = report
 
 
 class RefusedError(Exception):
@@ -57,6 +48,14 @@ class RefusedError(Exception):
         self.body = body
 
 
+class RedirectedError(ValueError):
+    """A redirect that is not followed. ``target``: scheme and host, empty if it names none."""
+
+    def __init__(self, status: int, target: str = "") -> None:
+        super().__init__()
+        self.cause = f"HTTP {status}, a redirect to {target or 'no valid address'}"
+
+
 #: Codes that are worth a retry, with the message for clients.
 _RETRYABLE: Final[Mapping[str, str]] = {
     "provider_rate_limited": "{name} limits the rate of requests for model {model!r}; try again later",
@@ -67,6 +66,7 @@ _RETRYABLE: Final[Mapping[str, str]] = {
     "provider_idle_timeout": "{name} stopped sending its answer; try again",
     "provider_circuit_open": "{name} keeps failing and gets no requests for a while; try again later",
     "upstream_truncated": "{name} closed the connection before the answer was complete; try again",
+    "tool_call_invalid": "the model made a tool call that {name} could not read; try again",
 }
 _FINAL: Final[Mapping[str, str]] = {
     "provider_auth": "{name} refused access to model {model!r}; contact the operator of this service",
@@ -87,6 +87,7 @@ _DETAILS: Final[Mapping[str, str]] = {
     "provider_connect_timeout": "{name} at {host} did not accept the connection in time ({cause}); check "
     "{url_variable} and the network of the workers",
     "upstream_truncated": "{name} at {host} closed the connection within its answer ({cause})",
+    "tool_call_invalid": "{name} at {host} could not read the tool call that {model!r} made ({cause})",
     "provider_protocol": "{name} at {host} sent an invalid response ({cause}); check that {url_variable} is the "
     "address of such a server",
 }
@@ -97,24 +98,6 @@ _BY_STATUS: Final[Mapping[int, str]] = {
     404: "provider_model_not_found",
     408: "provider_unavailable",
     429: "provider_rate_limited",
-}
-
-#: Errors within a stream come with HTTP 200: ``code`` or ``type`` stands for the status.
-_STATUS_BY_KIND: Final[Mapping[str, int]] = {
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "model_not_found": 404,
-    "invalid_request_error": 400,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    # vLLM's and SGLang's own.
-    "BadRequestError": 400,
-    "AuthenticationError": 401,
-    "NotFoundError": 404,
-    "RateLimitError": 429,
 }
 
 #: Looked up along an exception's MRO, most specific first. By name, because the SDKs and their transports use the
@@ -132,9 +115,12 @@ _BY_CLASS: Final[Mapping[str, str | None]] = {
     "ClientError": "provider_unreachable",
     "HTTPError": "provider_unreachable",
     "OSError": "provider_unreachable",
-    "StreamedError": None,  # the reported kind decides
+    "CutOffError": "upstream_truncated",
+    "StreamedError": None,  # the report decides
     "APIError": None,
 }
+#: Members of an SDK's error, if the response had no body.
+_ERROR_MEMBERS: Final = ("code", "type", "param", "message")
 #: Only these codes come from the request, so that clients may see the provider's own code and parameter.
 _ABOUT_REQUEST: Final = frozenset({"provider_rejected", "provider_model_not_found", "provider_rate_limited"})
 
@@ -172,7 +158,7 @@ def provider_error(error: Exception, upstream: Upstream, *, model: str, started:
         return _reported(error, status, f"HTTP {status}", upstream, model, wait_s)
     code, cause = _code_and_cause(error)
     if code is None:
-        return _reported(error, _status_within(_report_of(error)), "within the stream", upstream, model, None)
+        return _reported(error, error_report(raw_report(error)).status, "within the stream", upstream, model, None)
     if code == "provider_unreachable" and started:
         code = "upstream_truncated"
     return provider_failure(code, upstream.name, model=model, detail=_detail(code, upstream, model, cause))
@@ -204,15 +190,17 @@ def _reported(
     error: Exception, status: int, source: str, upstream: Upstream, model: str, wait_s: float | None
 ) -> ProviderError:
     """Build the error for a failure that the provider itself reported."""
-    report = _report_of(error)
+    report = error_report(raw_report(error))
     code = _BY_STATUS.get(status) or ("provider_unavailable" if status >= 500 else "provider_rejected")
     provider_code = param = None
-    if code in {"provider_rejected", "provider_unavailable"} and _is_too_long(report):
+    if report.is_malformed_call:
+        code = "tool_call_invalid"
+    elif code in {"provider_rejected", "provider_unavailable"} and report.is_too_long:
         code, provider_code, param = "provider_rejected", CONTEXT_LENGTH_EXCEEDED, _param(report) or "messages"
     elif code in _ABOUT_REQUEST:
-        provider_code = next((kind for kind in _kinds(report) if kind in PUBLIC_CODES), None)
+        provider_code = next((kind for kind in report.kinds if kind in PUBLIC_CODES), None)
         param = _param(report)
-    known = provider_code or next((kind for kind in _kinds(report) if kind in OPERATOR_CODES), None)
+    known = provider_code or next((kind for kind in report.kinds if kind in OPERATOR_CODES), None)
     detail = _detail(code, upstream, model, f"{source}, {known}" if known else source)
     return provider_failure(
         code,
@@ -243,6 +231,8 @@ def _code_and_cause(error: BaseException) -> tuple[str | None, str]:
     name = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, RedirectedError):
+            return "provider_protocol", cause.cause
         for kind in type(cause).__mro__:
             if kind.__name__ in _BY_CLASS:
                 code, name = _BY_CLASS[kind.__name__], type(cause).__name__
@@ -251,42 +241,17 @@ def _code_and_cause(error: BaseException) -> tuple[str | None, str]:
     return code, name
 
 
-def _report_of(error: Exception) -> Mapping[object, object]:
-    """Return the provider's description of the error: ``code``, ``type``, ``param``, ``message``, none of them
-    sure."""
+def raw_report(error: Exception) -> object:
+    """Return the provider's own report: within a stream, or as the body of an error status."""
+    if isinstance(error, StreamedError):
+        return error.report
     body = getattr(error, "body", None)
-    if isinstance(body, Mapping):
-        inner = body.get("error", body)
-        return inner if isinstance(inner, Mapping) else {"message": inner}
-    return {name: getattr(error, name, None) for name in ("code", "type", "param", "message")}
+    return body if body is not None else {name: getattr(error, name, None) for name in _ERROR_MEMBERS}
 
 
-def _kinds(report: Mapping[object, object]) -> Iterator[str]:
-    for kind in (report.get("code"), report.get("type")):
-        if isinstance(kind, str | int):
-            yield str(kind)
-
-
-def _is_too_long(report: Mapping[object, object]) -> bool:
-    if any(kind in {CONTEXT_LENGTH_EXCEEDED, "exceed_context_size_error"} for kind in _kinds(report)):
-        return True
-    message = report.get("message")
-    return isinstance(message, str) and _TOO_LONG.search(message[:_SEARCHED_CHARACTERS]) is not None
-
-
-def _param(report: Mapping[object, object]) -> str | None:
+def _param(report: ErrorReport) -> str | None:
     """Return the field that the provider names, if it looks like one."""
-    param = report.get("param")
-    return param if isinstance(param, str) and _PARAM.fullmatch(param) else None
-
-
-def _status_within(report: Mapping[object, object]) -> int:
-    for kind in _kinds(report):
-        if kind in _STATUS_BY_KIND:
-            return _STATUS_BY_KIND[kind]
-        if _STATUS.fullmatch(kind):
-            return int(kind)
-    return 500
+    return report.param if isinstance(report.param, str) and _PARAM.fullmatch(report.param) else None
 
 
 def _headers_of(error: Exception) -> Mapping[str, str]:

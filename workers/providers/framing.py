@@ -3,119 +3,189 @@
 The SDKs do the same one event at a time, for 15 µs each; a read often brings several events (bench/NOTES.md).
 """
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import suppress
-from typing import Final, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from typing import Any, Final, TypeVar
 
-import aiohttp
-import httpx2
 import msgspec
 
-from shared.errors import ProviderError
-from workers.providers.base import Delta
-from workers.providers.errors import StreamedError
-from workers.providers.http_calls import NETWORK_ERRORS
-
-#: A body read to its end frees its connection for the next request. A server that does not end it is abandoned.
-_DRAIN_S: Final = 0.1
-_FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, ProviderError, *NETWORK_ERRORS)
 _PREFIX: Final = b"data:"
-#: Limit of one event or line.
-_MAX_BYTES: Final = 64 * 1024 * 1024
+_BOM: Final = b"\xef\xbb\xbf"
+#: Limit of one event or line. The largest that a model sends is a tool call with a file in it.
+MAX_PIECE_BYTES: Final = 8 * 1024 * 1024
+#: Members that contain the model's own JSON.
+_PAYLOAD: Final = frozenset({"arguments", "input"})
 
 T = TypeVar("T")
-#: Yields the pieces that each read completed; no list is empty.
+#: Yields the pieces that each read completed. An empty list: bytes came, but they completed no piece.
 Splitter = Callable[[AsyncIterable[bytes]], AsyncGenerator[list[bytes], None]]
 
 
-class Answer(Protocol):
-    """Parser of one provider's pieces. ``is_whole``: the provider's end marker has arrived."""
-
-    is_whole: bool
-
-    def take(self, data: bytes) -> Iterable[Delta]: ...
+class ErrorEvent(bytes):
+    """Data of an event named ``error``. The data itself does not always repeat that."""
 
 
-async def deltas_of(body: AsyncIterator[bytes], split: Splitter, answer: Answer) -> AsyncGenerator[list[Delta], None]:
-    """Yield the deltas of each read. Errors of ``answer.take`` are raised after the deltas before them."""
-    async for pieces in split(body):
-        deltas: list[Delta] = []
-        failure: Exception | None = None
-        try:
-            for piece in pieces:
-                deltas += answer.take(piece)
-        except _FAULTS as error:
-            failure = error
-        if deltas:
-            yield deltas
-        if failure is not None:
-            raise failure
-        if answer.is_whole:
-            break
-    with suppress(TimeoutError, httpx2.HTTPError, aiohttp.ClientError):
-        async with asyncio.timeout(_DRAIN_S):
-            async for _ in body:
-                pass
+class CutOffError(ValueError):
+    """The end of the body cut off a piece."""
+
+
+class CutOff(bytes):
+    """A piece that the end of the body cut off, or that merely lacks its line break."""
 
 
 async def lines_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Yield the lines that are not blank; the text after the last line break is a line too."""
+    """Yield lines without blank ones. Text after the last line break is a line too, as :class:`CutOff`."""
     rest = bytearray()
+    begun = False
     async for read in body:
         rest += read
+        if not begun:
+            if len(rest) < len(_BOM) and _BOM.startswith(rest):
+                continue
+            begun = True
+            if rest.startswith(_BOM):
+                del rest[: len(_BOM)]
+        found: list[bytes] = []
         if b"\n" in read:
             *lines, last = bytes(rest).split(b"\n")
             rest[:] = last
-            if found := [line for line in lines if line.strip()]:
-                yield found
+            found = [line for line in lines if line.strip()]
+        yield found
         _check_size(rest)
     if rest.strip():
-        yield [bytes(rest)]
+        yield [CutOff(rest)]
 
 
 async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Yield the ``data`` of the events that each read completed, without other fields and comments. Lines end with LF
-    or CRLF. The text after the last blank line is an event too. The cost is linear, even for one event in many
-    reads."""
+    """Yield the ``data`` of the events that each read completed, as the WHATWG standard splits them: a byte order
+    mark is removed, lines end with LF, CRLF or CR, comments and other fields are dropped.
+
+    Two deviations from the standard. An event that the end of the body cuts off counts too, as :class:`CutOff`,
+    because some servers omit the last blank line. A body that begins with a brace is JSON instead of events: it is
+    yielded as one piece, or line by line if it is one object a line. The cost is linear, even for one event in many
+    reads.
+    """
     rest = bytearray()
-    pending_cr = b""  # a CR whose LF may come with the next read
+    after_cr = False
+    is_json: bool | None = None  # unknown until the first character
     async for read in body:
-        if pending_cr or b"\r" in read:
-            text = pending_cr + read
-            pending_cr = b"\r" if text.endswith(b"\r") else b""
-            read = text.removesuffix(b"\r").replace(b"\r\n", b"\n")  # noqa: PLW2901
-        if rest:
-            searched = len(rest) - 1
+        if after_cr or b"\r" in read:
+            text = read.removeprefix(b"\n") if after_cr else read
+            after_cr = read.endswith(b"\r")
+            read = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # noqa: PLW2901
+        if rest or is_json is None:
+            searched = max(0, len(rest) - 1)
             rest += read
-            if rest.find(b"\n\n", searched) < 0:
+            if is_json is None:
+                is_json = _begins_json(rest)
+            if is_json is not False or rest.find(b"\n\n", searched) < 0:
                 _check_size(rest)
+                yield []
                 continue
             read = bytes(rest)  # noqa: PLW2901
         *blocks, last = read.split(b"\n\n")
         rest[:] = last
-        if found := [data for block in blocks if (data := _data(block))]:
-            yield found
-    if data := _data(bytes(rest)):
-        yield [data]
+        yield [data for block in blocks if (data := _data(block))]
+        _check_size(rest)
+    if is_json:
+        yield _json_pieces(bytes(rest))
+    elif data := _data(bytes(rest)):
+        yield [data if isinstance(data, ErrorEvent) else CutOff(data)]
 
 
-def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
-    """Decode one piece. Raises ValueError. Accepts half of a surrogate pair, which some servers send at the end of a
-    delta: ``workers/writing/surrogates.py`` joins the halves."""
+def _begins_json(text: bytearray) -> bool | None:
+    """Remove a byte order mark; None while the first character has not come."""
+    if len(text) < len(_BOM) and _BOM.startswith(text):
+        return None
+    if text.startswith(_BOM):
+        del text[: len(_BOM)]
+    first = text.lstrip()[:1]
+    return bytes(first) in {b"{", b"["} if first else None
+
+
+def _json_pieces(body: bytes) -> list[bytes]:
     try:
-        return decoder.decode(data)
+        msgspec.json.decode(body, type=msgspec.Raw)
     except msgspec.DecodeError:
-        return msgspec.convert(json.loads(data), decoder.type)
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        return [*lines[:-1], CutOff(lines[-1])]
+    return [body]
 
 
 def _check_size(rest: bytearray) -> None:
-    if len(rest) > _MAX_BYTES:
-        raise ValueError("a piece of the answer is too large")
+    """Raises ValueError, and frees the memory: the error's traceback would keep it."""
+    if len(rest) > MAX_PIECE_BYTES:
+        rest.clear()
+        raise ValueError("one piece of an answer is too large")
 
 
 def _data(block: bytes) -> bytes:
-    if b"\n" not in block:
-        return block[len(_PREFIX) :].strip() if block.startswith(_PREFIX) else b""
-    return b"\n".join(line[len(_PREFIX) :].strip() for line in block.split(b"\n") if line.startswith(_PREFIX))
+    if b"\n" not in block and block.startswith(_PREFIX):
+        return block[len(_PREFIX) :].strip()
+    data: list[bytes] = []
+    is_error = False
+    for line in block.split(b"\n"):
+        if line.startswith(_PREFIX):
+            data.append(line[len(_PREFIX) :].strip())
+        elif line.startswith(b"event:"):
+            is_error = line[len(b"event:") :].strip() == b"error"
+        elif line.startswith(b"error:"):  # llama.cpp until late 2025: a field of its own instead of `data`
+            is_error = True
+            data.append(line[len(b"error:") :].strip())
+    joined = b"\n".join(data)
+    return ErrorEvent(joined or b"null") if is_error else joined
+
+
+def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """Decode one piece. Raises ValueError, and :class:`CutOffError` for a piece that the end of the body cut off.
+
+    Some things are let through that strict JSON or the decoder's type do not have: invalid UTF-8, replaced as in the
+    WHATWG standard; half of a surrogate pair (``workers/writing/surrogates.py`` joins the halves); and members of any
+    type that contain nothing, such as ``"tool_calls": false``.
+    """
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeError):
+        pass
+    try:
+        loose = json.loads(data.decode(errors="replace"))
+    except ValueError:
+        if isinstance(data, CutOff):
+            raise CutOffError from None
+        raise
+    try:
+        return msgspec.convert(loose, decoder.type)
+    except msgspec.ValidationError:
+        return msgspec.convert(_without_nothing(loose), decoder.type)
+
+
+def _without_nothing(value: Any) -> Any:
+    """Remove members that contain nothing, except from the model's own JSON."""
+    if isinstance(value, list):
+        return [_without_nothing(each) for each in value if each is not None]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: member if name in _PAYLOAD else _without_nothing(member)
+        for name, member in value.items()
+        if member or (isinstance(member, int) and member is not False)
+    }
+
+
+def as_text(value: object) -> str:
+    """Return the text of a member that carries the answer. Raises ValueError for anything else but nothing: passing
+    it over would lose text."""
+    if isinstance(value, str):
+        return value
+    if value:
+        raise ValueError("not a text")
+    return ""
+
+
+def loose_json(data: bytes) -> object:
+    """The value of a JSON text, or the text itself if it is not JSON."""
+    text = data.decode(errors="replace")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,17 +1,21 @@
 """Code shared by the network providers: client options, the mapping of failures, and the list of models."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx2
 from pydantic import SecretStr
 
+from shared.errors import ProviderError
 from shared.setting_types import Timeouts
 from shared.settings import Settings
-from workers.providers.base import Finished, ModelList
-from workers.providers.errors import Upstream, provider_error
+from workers.providers.base import Finished, IgnoredFields, ModelList
+from workers.providers.error_codes import CONTEXT_LENGTH_EXCEEDED
+from workers.providers.errors import Upstream, provider_error, provider_failure
+from workers.providers.redirects import check_response
+from workers.providers.refused_fields import AdaptedRequest
 
 #: Timeout for a free connection of our own pool, which is large enough that nothing waits.
 _POOL_TIMEOUT_S: Final = 5.0
@@ -31,15 +35,38 @@ class ProviderCall:
     """Context manager around one request and its answer.
 
     It turns exceptions in ``catch`` into ProviderError, without their cause: that may echo prompt and key. Once
-    ``finished`` is set the answer is complete, and errors in the rest of the response are ignored.
+    ``finished`` is set the answer is complete, and errors in the rest of the response are ignored. After
+    ``has_output`` is set, no refusal of a field is repeated in another form.
     """
 
-    def __init__(self, upstream: Upstream, model: str, catch: Catch) -> None:
+    def __init__(self, upstream: Upstream, model: str, catch: Catch, adapted: AdaptedRequest | None = None) -> None:
         self.started = False
+        self.has_output = False
         self.finished: Finished | None = None
+        self.is_repeated = False
         self._upstream = upstream
         self._model = model
         self._catch = catch
+        self._adapted = adapted
+
+    @property
+    def provider(self) -> str:
+        return self._upstream.name
+
+    def incomplete(self, *, is_protocol: bool) -> ProviderError:
+        """Return the error of an answer that ended without a finish reason. ``is_protocol``: the response is in the
+        provider's format."""
+        code = "upstream_truncated" if is_protocol else "provider_protocol"
+        detail = f"{self.provider} at {self._upstream.host} ended its answer without a finish reason"
+        return provider_failure(code, self.provider, model=self._model, detail=detail)
+
+    def start(self) -> IgnoredFields | None:
+        """Note that the server answers the request. Returns the client's fields that have no effect, if any."""
+        self.started = True
+        if self._adapted is None:
+            return None
+        self._adapted.accepted()
+        return IgnoredFields(self._adapted.ignored) if self._adapted.ignored else None
 
     def __enter__(self) -> Self:
         return self
@@ -50,8 +77,26 @@ class ProviderCall:
         if not isinstance(error, self._catch):
             return False
         if self.finished is None:
-            raise provider_error(error, self._upstream, model=self._model, started=self.started) from None
+            failure = provider_error(error, self._upstream, model=self._model, started=self.started)
+            self.is_repeated = self._can_repeat(error, failure)
+            if not self.is_repeated:
+                raise failure from None
         return True
+
+    def _can_repeat(self, error: Exception, failure: ProviderError) -> bool:
+        """Return True if the provider rejected a field and the request has another form now."""
+        if self._adapted is None or self.has_output or failure.code != "provider_rejected":
+            return False
+        is_too_long = failure.provider_code == CONTEXT_LENGTH_EXCEEDED
+        return getattr(error, "status_code", 400) in {400, 422} and not is_too_long and self._adapted.refuse(error)
+
+
+def calls_of(upstream: Upstream, adapted: AdaptedRequest, catch: Catch) -> Iterator[ProviderCall]:
+    """Yield a call, and another one whenever the server refuses a field and the request has another form now."""
+    call: ProviderCall | None = None
+    while call is None or call.is_repeated:
+        call = ProviderCall(upstream, adapted.model, catch, adapted)
+        yield call
 
 
 def timeout_of(timeouts: Timeouts) -> httpx2.Timeout:
@@ -72,13 +117,13 @@ def sdk_options(
         "max_retries": 0,
         # Set twice: if the HTTP client's timeout equals its default, the SDK uses its own 600 s.
         "timeout": timeout,
-        "http_client": http_client(timeout=timeout, limits=limits),
+        "http_client": http_client(timeout=timeout, limits=limits, event_hooks={"response": [check_response]}),
     }
 
 
 def check_type(headers: Mapping[str, str]) -> None:
-    """Raise ValueError unless the response is a stream: a proxy's web page would look like a truncated answer."""
-    if headers.get("content-type", "").startswith(("text/html", "application/json")):
+    """Raise ValueError for a web page, which a proxy sends: it would look like a truncated answer."""
+    if headers.get("content-type", "").startswith("text/html"):
         raise ValueError("not a stream")
 
 

@@ -1,115 +1,175 @@
-"""Normalises the tool calls of one answer, in the same way for all providers."""
+"""Tool calls of one answer, assembled the same way for all providers.
 
+Servers send the name, the id and the arguments of a call early, late, repeated, in pieces or empty, with an index,
+without one, or all calls under one index. These rules give the right call for every form seen in public:
+
+- A fragment belongs to the latest call of its key, or to the one of that key with its id.
+- A name piece that equals the whole name so far is a repetition; any other piece is appended.
+- The calls are sent on in their order, each as soon as its id and its name are certain: the name is that of a tool of
+  the request, and the arguments have begun. Otherwise its fragments wait for the end of the call.
+- Nothing is announced as complete before the answer has ended, and only if its arguments are one JSON object. No
+  arguments at all are an empty object, unless the tool requires some.
+"""
+
+import json
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from shared.errors import ProviderError
 from shared.protocol import events
+from shared.schemas import ChatRequest
 from workers.providers.base import Delta, FinishReason, ToolCallDelta
-from workers.providers.errors import provider_failure
 from workers.writing.surrogates import well_formed
 
-_decoder = msgspec.json.Decoder(dict[str, Any])
+_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+_CUT_SHORT: Final = frozenset({"length", "content_filter"})
 
 
-@dataclass(slots=True)
 class _Call:
-    """One tool call. ``provider_id``: the id that the provider gave it, if any."""
+    """One call in assembly. ``key`` and ``given_id`` are the provider's; ``index`` is None until it is sent on."""
 
-    index: int
-    id: str
-    name: str
-    provider_id: str | None
-    arguments: list[str] = field(default_factory=list)
-    complete: bool = False
+    __slots__ = ("arguments", "given_id", "id", "index", "key", "name")
 
-    @property
-    def is_blank(self) -> bool:
-        """True if no arguments arrived: the function has none."""
-        return not "".join(self.arguments).strip()
+    def __init__(self, key: int | None, given_id: str | None) -> None:
+        self.key = key
+        self.given_id = given_id
+        self.id = ""
+        self.name = ""
+        self.index: int | None = None
+        self.arguments: list[str] = []
 
     @property
     def joined(self) -> str:
-        return well_formed("".join(self.arguments)).strip() or "{}"
+        return well_formed("".join(self.arguments)).strip()
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the arguments so far are one JSON object."""
+        return bool(self.arguments) and self.arguments[-1].rstrip().endswith("}") and _is_object(self.joined)
 
 
 class ToolCalls:
-    """Assembles tool calls: numbers them 0, 1, 2 …, makes ids if the provider has none or repeats one, emits id and
-    name once, and emits each call whole when it is complete. ``upstream`` is the provider's name, for errors."""
+    """The calls of one answer. ``upstream`` is the provider's name, for errors; ``offered`` are the request's tools,
+    as :func:`offered_tools` returns them."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, offered: Mapping[str, bool] | None = None) -> None:
         self._upstream = upstream
+        self._offered = offered or {}
         self._all: list[_Call] = []
-        self._open: dict[int, _Call] = {}
-        self._nameless: dict[int, str] = {}
+        self._sent = 0
 
-    def fragment(self, key: int, *, id: str | None, name: str | None, arguments: str) -> Iterator[Delta]:
-        """Add a fragment. ``key``: the provider's index of the call or of its block."""
-        call = self._open.get(key)
-        if call is not None and not _begins_another(call, id, name):
-            if arguments:
-                call.arguments.append(arguments)
-                yield ToolCallDelta(call.index, arguments)
-        elif name:
-            arguments = self._nameless.pop(key, "") + arguments
-            is_new = id and all(id != other.id for other in self._all)
-            own_id = id if id and is_new else f"call_{secrets.token_hex(12)}"
-            call = self._open[key] = _Call(len(self._all), own_id, name, id, [arguments])
+    def fragment(self, key: int | None, *, id: str | None, name: str | None, arguments: str) -> Iterator[Delta]:
+        """Take one fragment. ``key``: the provider's number of the call or of its block; None if it has none."""
+        call = self._call_of(key, id)
+        if call is None and not (id or name or arguments.strip()):
+            return  # it begins no call
+        if call is None or _begins_another(call, id, name, arguments):
+            call = _Call(key, id)
             self._all.append(call)
-            yield ToolCallDelta(call.index, arguments, call.id, call.name)
-        else:
-            self._nameless[key] = self._nameless.get(key, "") + arguments
+        if id and not call.given_id:
+            call.given_id = id
+        if name and name != call.name:
+            if call.index is not None:
+                raise self._invalid("changed the name of a tool call within its arguments")
+            call.name += name
+        if arguments:
+            call.arguments.append(arguments)
+        if call.index is None:
+            if self._all[self._sent] is call and call.given_id and self._is_certain(call):
+                yield self._send(call)
+        elif arguments:
+            yield ToolCallDelta(call.index, arguments)
 
-    def complete(self, key: int) -> Iterator[Delta]:
-        """Mark the end of a call. It stays incomplete if its arguments are not a JSON object."""
-        if (call := self._open.get(key)) is not None:
-            yield from _completed(call)
+    def end_block(self, key: int) -> Iterator[Delta]:
+        """Send on the call of a block that has ended, if no earlier call waits."""
+        call = self._call_of(key, None)
+        if call is not None and call.index is None and call.name and self._all[self._sent] is call:
+            yield self._send(call)
 
     def finish(self, reason: FinishReason) -> Iterator[Delta]:
-        """Mark the end of the answer. Raises :class:`ProviderError` if a call is incomplete although the answer was
-        not cut off."""
-        if self._nameless:
-            raise provider_failure(
-                "provider_protocol", self._upstream, detail="the model called a tool without a name"
-            )
+        """Send the waiting fragments and announce the complete calls, once the answer has ended. Raises
+        :class:`ProviderError` for a call that is not valid, unless ``reason`` is that of an answer cut short."""
+        is_cut = reason in _CUT_SHORT
+        if reason == "tool_calls" and not self._all and self._offered:
+            raise self._invalid("ended with tool calls and sent none")
         for call in self._all:
-            yield from _completed(call)
-            if not call.complete and reason in {"stop", "tool_calls"}:
-                message = f"the model called {call.name} with arguments that are not a JSON object; try again"
-                # The log must not have the name: the model may have invented it.
-                detail = "the model called a tool with arguments that are not a JSON object"
-                raise ProviderError("tool_call_invalid", message, retryable=True, detail=detail)
+            if not call.name:
+                if is_cut:
+                    return
+                raise self._invalid("called a tool without naming it")
+            if call.index is None:
+                yield self._send(call)
+            arguments = call.joined
+            if not (arguments or self._offered.get(call.name) or (is_cut and call is self._all[-1])):
+                arguments = "{}"
+                yield ToolCallDelta(call.index or 0, arguments)  # or clients that join the fragments have no JSON
+            if _is_object(arguments):
+                yield events.ToolCall(call.index or 0, arguments, call.id, call.name, complete=True, n=0)
+            elif not is_cut:
+                raise self._invalid("called a tool with arguments that are not a JSON object", call.name)
 
-    def reason(self, reported: FinishReason) -> FinishReason:
-        """Correct the finish reason: some providers report `stop` after a call."""
-        return "tool_calls" if self._all and reported == "stop" else reported
+    def reason(self, given: FinishReason) -> FinishReason:
+        """The finish reason of the answer: some providers send `stop` after a call too."""
+        return "tool_calls" if self._all and given == "stop" else given
+
+    def _call_of(self, key: int | None, id: str | None) -> _Call | None:
+        latest: _Call | None = None
+        for call in reversed(self._all):
+            if key is None or call.key == key:
+                if not id or call.given_id == id:
+                    return call
+                latest = latest or call
+        return latest
+
+    def _is_certain(self, call: _Call) -> bool:
+        return call.name in self._offered and bool("".join(call.arguments).strip())
+
+    def _send(self, call: _Call) -> ToolCallDelta:
+        call.index, self._sent = self._sent, self._sent + 1
+        is_used = any(call.given_id == other.id for other in self._all)
+        call.id = call.given_id if call.given_id and not is_used else f"call_{secrets.token_hex(12)}"
+        return ToolCallDelta(call.index, "".join(call.arguments), call.id, call.name)
+
+    def _invalid(self, problem: str, name: str = "a tool") -> ProviderError:
+        message = f"the model called {name} with arguments that are not a JSON object; try again"
+        # The log must not have the name: the model may have invented it.
+        return ProviderError("tool_call_invalid", message, retryable=True, detail=f"{self._upstream} {problem}")
 
 
-def _begins_another(call: _Call, provider_id: str | None, name: str | None) -> bool:
-    """Return True if the fragment starts another call. Some servers use one index for all parallel calls, each with
-    its own id, or send complete calls without ids."""
-    if not name:
-        return False
-    if provider_id or call.provider_id:
-        return bool(provider_id) and provider_id != call.provider_id
-    return any(call.arguments) and call.arguments[-1].endswith("}") and _is_object(call.joined)
-
-
-def _completed(call: _Call) -> Iterator[Delta]:
-    if not call.complete and _is_object(call.joined):
-        call.complete = True
-        if call.is_blank:  # otherwise the joined fragments would not be JSON
-            yield ToolCallDelta(call.index, call.joined)
-        yield events.ToolCall(call.index, call.joined, call.id, call.name, complete=True, n=0)
+def _begins_another(call: _Call, id: str | None, name: str | None, arguments: str) -> bool:
+    """Decide whether a fragment begins a new call under the key of ``call``. Some servers give all parallel calls
+    one number, each with an id of its own or with none; others give each fragment of one call a new id."""
+    is_other = bool(id and call.given_id and id != call.given_id)
+    if is_other and name:
+        goes_on = name == call.name and bool(call.arguments) and not arguments.lstrip().startswith("{")
+        return not goes_on or call.is_whole
+    return bool(is_other or name) and bool(arguments.strip()) and call.is_whole
 
 
 def _is_object(arguments: str) -> bool:
     try:
         _decoder.decode(arguments)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
     return True
+
+
+def arguments_text(arguments: object) -> str:
+    """Return arguments as text: some servers send the object itself. Empty ones are no text."""
+    if isinstance(arguments, str):
+        return arguments
+    return json.dumps(arguments, ensure_ascii=False) if arguments else ""
+
+
+def text_or_none(value: object) -> str | None:
+    """Return an id or a name, None if it has another type."""
+    return value if isinstance(value, str) else None
+
+
+def offered_tools(request: ChatRequest) -> dict[str, bool]:
+    """Return the names of the request's tools, each with True if it requires arguments."""
+    functions = [tool.function for tool in request.tools or ()]
+    return {function.name: bool((function.parameters or {}).get("required")) for function in functions}

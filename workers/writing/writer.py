@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, StrEnum, auto
 
+from msgspec import UNSET, structs
+
 from shared.broker.declarations import Call
 from shared.broker.ending import ABANDONED, Outcome, restorable
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
-from shared.protocol.events import Usage
+from shared.protocol.events import PartialUsage, Usage
 from shared.protocol.usage import Estimate
 from shared.settings import Settings
 from workers import metrics
@@ -134,9 +136,15 @@ class StreamWriter:
 
     # --- called by the job
 
-    def set_model(self, provider: str, model: str) -> None:
-        """Set the provider and model of `start`, which is written with the first output."""
-        self._start = events.encode(events.Start(self.holder.stream_id, model, provider, self._attempt))
+    def set_model(self, provider: str, model: str, ignored: Sequence[str] = ()) -> None:
+        """Set the provider and model of `start`, which is written with the first output. ``ignored``: paths of the
+        request's fields that have no effect there."""
+        start = events.Start(self.holder.stream_id, model, provider, self._attempt, ignored=list(ignored) or UNSET)
+        self._start = events.encode(start)
+
+    def set_input_counts(self, counts: PartialUsage) -> None:
+        """Add the counts of the input to `start`, if the provider reported them before its first output."""
+        self._start = events.encode(structs.replace(events.decode(self._start), usage=counts))
 
     async def push(self, deltas: Sequence[Delta]) -> None:
         """Add ``deltas``. Returns at once unless the unsent bytes exceed their limit; then it waits, so that the
@@ -147,10 +155,10 @@ class StreamWriter:
             self._progress.clear()
             await self._progress.wait()
 
-    async def finish(self, outcome: Outcome, usage: Usage | None) -> Ended:
+    async def finish(self, outcome: Outcome, usage: Usage | PartialUsage | None) -> Ended:
         """Write the remaining events, the closing events and the terminal state; retries through any outage of Redis.
-        If the provider reported no usage, it is estimated. Also returns WRITTEN if the stream was ended as abandoned
-        meanwhile."""
+        Counts that the provider did not report are estimated. Also returns WRITTEN if the stream was ended as
+        abandoned meanwhile."""
         while self._ending is not None:  # an abandoned ending is in flight
             if (ended := await self._ended) is not Ended.WATCHED:
                 return ended
@@ -312,12 +320,11 @@ class StreamWriter:
         elif signal:
             self.stop(StopReason(signal))
 
-    def _begin_ending(self, outcome: Outcome, usage: Usage | None, *, only_if_unwatched: bool = False) -> None:
+    def _begin_ending(
+        self, outcome: Outcome, counted: Usage | PartialUsage | None, *, only_if_unwatched: bool = False
+    ) -> None:
         self._freeze(final=True)
-        if usage is None:
-            sent = self._coalescer
-            usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
-            metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
+        usage = self._completed(outcome, counted)
         if not self._events and not self._is_first_output:
             # Readers have an earlier attempt's text: only `start` makes them discard it.
             self._events.freeze([self._start])
@@ -326,6 +333,18 @@ class StreamWriter:
         if self._phase is not Phase.RESTORING:
             self._phase = Phase.ENDING
         self._wake(self)
+
+    def _completed(self, outcome: Outcome, counted: Usage | PartialUsage | None) -> Usage:
+        sent = self._coalescer
+        match counted:
+            case Usage():
+                return counted
+            case PartialUsage():
+                return self._estimate.completed(counted, sent.deltas, sent.characters)
+            case _:
+                usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
+                metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
+                return usage
 
     def _is_own_ending(self, reply: WriteReply) -> bool:
         return self._ending is not None and reply.epoch == self.holder.epoch and reply.last_seq == len(self._events)

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.dialects.token_counts import counted
 from gateway.live.batch import Batch
 from shared.protocol import events
-from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall
+from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall, Usage
 
 #: Final chunk; the caller sends it.
 DONE: Final = b"data: [DONE]\n\n"
@@ -141,10 +142,27 @@ class UiMessageChunks:
     def _end(self, done: Done) -> Iterator[bytes]:
         yield from self._finish_step()
         if done.usage is not None:
-            usage = {"inputTokens": done.usage.input_tokens, "outputTokens": done.usage.output_tokens}
-            yield _chunk("data-usage", data=usage)
+            yield _chunk("data-usage", data=_usage(done.usage))
         if done.finish_reason != "error":  # an `error` event has already reported that
             yield _chunk("finish", finishReason=_FINISH_REASONS.get(done.finish_reason, "other"))
+
+
+def _usage(usage: Usage) -> Body:
+    """Return the SDK's ``LanguageModelUsage``."""
+    cached, written, reasoning = usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens
+    input_details = counted(cacheReadTokens=cached, cacheWriteTokens=written)
+    if input_details:
+        input_details["noCacheTokens"] = max(0, usage.input_tokens - (cached or 0) - (written or 0))
+    output_details = counted(reasoningTokens=reasoning)
+    if output_details:
+        output_details["textTokens"] = max(0, usage.output_tokens - (reasoning or 0))
+    return {
+        "inputTokens": usage.input_tokens,
+        "inputTokenDetails": input_details,
+        "outputTokens": usage.output_tokens,
+        "outputTokenDetails": output_details,
+        "totalTokens": usage.input_tokens + usage.output_tokens,
+    }
 
 
 def _past_call(part: Body, kind: str) -> Iterator[bytes]:

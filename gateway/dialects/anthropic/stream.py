@@ -7,7 +7,8 @@ import msgspec
 
 from gateway.dialects.anthropic import errors as anthropic_errors
 from gateway.dialects.append_only import CANCELLED, AppendOnlyRenderer
-from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall, Usage
+from gateway.dialects.token_counts import counted
+from shared.protocol.events import Done, Error, Event, PartialUsage, Reasoning, Refusal, Start, Token, ToolCall, Usage
 from shared.protocol.transcript import Transcript
 
 _STOP_REASONS: Final = {
@@ -21,10 +22,14 @@ Body = dict[str, Any]
 
 class MessageEvents(AppendOnlyRenderer):
     """Renderer of a streamed response. A block of text or thinking stops when a block of another kind starts. Each
-    tool call has its own block, open until the call is complete, so that parallel calls may grow in turn."""
+    tool call has its own block, open until the call is complete, so that parallel calls may grow in turn.
 
-    def __init__(self, stream_id: str) -> None:
+    ``prompt_tokens``: an estimate for the first event, because most providers report usage at the end.
+    """
+
+    def __init__(self, stream_id: str, *, prompt_tokens: int) -> None:
         super().__init__()
+        self._prompt_tokens = prompt_tokens
         self._id = f"msg_{stream_id}"
         self._blocks = 0
         self._open: str | None = None  # kind of the last block, if it is open for text
@@ -54,7 +59,21 @@ class MessageEvents(AppendOnlyRenderer):
 
     def _begin(self, start: Start) -> bytes:
         self._has_begun = True
-        return _frame({"type": "message_start", "message": _message(self._id, f"{start.provider}/{start.model}")})
+        usage = self._first_usage(start)
+        message = _message(self._id, f"{start.provider}/{start.model}" if start.model else "", usage)
+        return _frame({"type": "message_start", "message": message})
+
+    def _first_usage(self, start: Start) -> Body:
+        """Return the counts of the input, estimated unless the provider has reported them."""
+        counts = start.usage or PartialUsage()
+        return _usage(
+            Usage(
+                counts.input_tokens or self._prompt_tokens,
+                output_tokens=0,
+                cached_tokens=counts.cached_tokens,
+                cache_write_tokens=counts.cache_write_tokens,
+            )
+        )
 
     def _grow(self, kind: str, delta: Body) -> bytes:
         started = b""
@@ -95,9 +114,11 @@ class MessageEvents(AppendOnlyRenderer):
         if done.finish_reason not in _STOP_REASONS:
             return self._fail(CANCELLED)
         self._is_over = True
+        begun = b"" if self._has_begun else self._begin(Start(self._id, model="", provider="", attempt=0))
         delta = {"stop_reason": _STOP_REASONS[done.finish_reason], "stop_sequence": None}
         return (
-            self._stop()
+            begun
+            + self._stop()
             + _frame({"type": "message_delta", "delta": delta, "usage": _usage(done.usage)})
             + _frame({"type": "message_stop"})
         )
@@ -106,7 +127,8 @@ class MessageEvents(AppendOnlyRenderer):
 def message(stream_id: str, transcript: Transcript) -> Body:
     """Return the whole answer as one message."""
     start, done = transcript.start, transcript.done
-    body = _message(f"msg_{stream_id}", f"{start.provider}/{start.model}" if start else "")
+    usage = _usage(done.usage if done else None)
+    body = _message(f"msg_{stream_id}", f"{start.provider}/{start.model}" if start else "", usage)
     if transcript.reasoning:
         body["content"].append({"type": "thinking", "thinking": transcript.reasoning, "signature": ""})
     if text := transcript.text or transcript.refusal:
@@ -116,16 +138,16 @@ def message(stream_id: str, transcript: Transcript) -> Body:
             {"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)}
         )
     body["stop_reason"] = _STOP_REASONS.get(done.finish_reason) if done else None
-    body["usage"] = _usage(done.usage if done else None)
     return body
 
 
 def token_count(_: str, transcript: Transcript) -> Body:
     """Return the number of tokens in a request."""
-    return {"input_tokens": _usage(transcript.done.usage if transcript.done else None)["input_tokens"]}
+    usage = transcript.done.usage if transcript.done else None
+    return {"input_tokens": usage.input_tokens if usage else 0}
 
 
-def _message(message_id: str, model: str) -> Body:
+def _message(message_id: str, model: str, usage: Body) -> Body:
     return {
         "id": message_id,
         "type": "message",
@@ -134,7 +156,7 @@ def _message(message_id: str, model: str) -> Body:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": _usage(None),  # reported at the end
+        "usage": usage,
     }
 
 
@@ -143,10 +165,18 @@ def _text_block(text: str) -> Body:
 
 
 def _usage(usage: Usage | None) -> Body:
-    return {
-        "input_tokens": usage.input_tokens if usage else 0,
-        "output_tokens": usage.output_tokens if usage else 0,
+    """Return the usage. Anthropic counts input tokens without those of its cache."""
+    if usage is None:
+        return {"input_tokens": 0, "output_tokens": 0}
+    cached, written = usage.cached_tokens, usage.cache_write_tokens
+    body: Body = {
+        "input_tokens": max(0, usage.input_tokens - (cached or 0) - (written or 0)),
+        **counted(cache_read_input_tokens=cached, cache_creation_input_tokens=written),
+        "output_tokens": usage.output_tokens,
     }
+    if details := counted(thinking_tokens=usage.reasoning_tokens):
+        body["output_tokens_details"] = details
+    return body
 
 
 def _frame(body: Body) -> bytes:

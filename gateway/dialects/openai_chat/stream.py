@@ -7,6 +7,7 @@ import msgspec
 
 from gateway.dialects.append_only import CANCELLED, AppendOnlyRenderer
 from gateway.dialects.openai_chat import errors as openai_errors
+from gateway.dialects.token_counts import counted
 from gateway.dialects.tool_call import tool_call
 from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall, Usage
 from shared.protocol.transcript import Transcript
@@ -115,8 +116,18 @@ def _finish_reason(done: Done, *, has_refused: bool) -> str:
 
 
 def _usage(usage: Usage) -> Body:
-    total = usage.input_tokens + usage.output_tokens
-    return {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens, "total_tokens": total}
+    body = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+    details = {
+        "prompt_tokens_details": counted(
+            cached_tokens=usage.cached_tokens, cache_write_tokens=usage.cache_write_tokens
+        ),
+        "completion_tokens_details": counted(reasoning_tokens=usage.reasoning_tokens),
+    }
+    return body | {name: parts for name, parts in details.items() if parts}
 
 
 def _data(body: Body) -> bytes:

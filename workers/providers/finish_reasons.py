@@ -1,0 +1,93 @@
+"""Finish reasons of all provider families, in every spelling seen in public.
+
+A word is looked up in lower case. A compound such as ``content_filter: SAFETY`` or ``error: 503`` is looked up whole,
+then by its detail, then by its prefix.
+"""
+
+import logging
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Final
+
+from workers import metrics
+from workers.providers.base import FinishReason
+from workers.providers.errors import StreamedError, provider_failure
+
+logger = logging.getLogger(__name__)
+
+#: Characters of an unknown reason that are kept.
+_LONGEST_WORD: Final = 64
+
+
+class BadEnd(Enum):
+    """Reasons of an answer that is not whole."""
+
+    BROKEN_OFF = auto()  # the server failed in the middle
+    MALFORMED_CALL = auto()  # the model called a tool in a form that the server could not read
+
+
+_TABLE: Final[Mapping[FinishReason | BadEnd, str]] = {
+    "stop": "stop end_turn stop_sequence eos eos_token complete completed finish finished finish_reason_stop done "
+    "success normal end endoftext end_of_text finish_reason_unspecified pause_turn",
+    "length": "length max_tokens max_output_tokens model_length max_length token_limit length_limit incomplete limit "
+    "model_context_window_exceeded context_window_exceeded context_length_exceeded context_length max_context_length "
+    "max_new_tokens max_completion_tokens finish_reason_max_tokens",
+    "tool_calls": "tool_calls tool_call tool_use function_call function_calls tool tools tooluse",
+    "content_filter": "content_filter content_filtered content-filter contentfilter safety recitation blocklist "
+    "prohibited_content spii image_safety image_prohibited_content image_recitation language refusal refused "
+    "guardrail_intervened guardrail guardrails sensitive moderation model_armor content_policy_violation "
+    "risk_control error_toxic jailbreak",
+    BadEnd.BROKEN_OFF: "error abort aborted cancelled canceled insufficient_system_resource network_error "
+    "internal_error internal_server_error server_error timeout time_limit timed_out failed failure engine_error "
+    "engine_overloaded overloaded unavailable interrupted connection_error upstream_error "
+    "repetition_truncation",
+    BadEnd.MALFORMED_CALL: "malformed_function_call malformed_tool_call malformed_tool_use invalid_tool_call "
+    "invalid_function_call unexpected_tool_call missing_thought_signature malformed_model_output tool_use_failed "
+    "malformed_response too_many_tool_calls",
+}
+_BY_WORD: Final = {word: kind for kind, words in _TABLE.items() for word in words.split()}
+
+
+def finish_reason(word: str) -> FinishReason | BadEnd | None:
+    """None for a word that is not known."""
+    lowered = word.strip().lower()
+    if (found := _BY_WORD.get(lowered)) is not None:
+        return found
+    prefix, colon, detail = (part.strip() for part in lowered.partition(":"))
+    if not colon:
+        return _BY_WORD.get(lowered.removeprefix("finish_reason_").replace("-", "_").replace(" ", "_"))
+    return _BY_WORD.get(detail.replace("-", "_")) or _BY_WORD.get(prefix)
+
+
+class FinishNote:
+    """The finish reason of one answer, merged from all chunks that carry one. A reason that is not known counts as
+    ``stop``; ``unknown`` then holds the provider's word."""
+
+    def __init__(self, provider: str) -> None:
+        self.reason: FinishReason | None = None
+        self.unknown: str | None = None
+        self._provider = provider
+
+    def note(self, word: str) -> None:
+        """Merge a reason. Raises :class:`StreamedError` for one of an answer that is not whole, and
+        :class:`ProviderError` for a malformed tool call."""
+        match finish_reason(word):
+            case BadEnd.BROKEN_OFF:
+                raise StreamedError({"code": "server_error"})
+            case BadEnd.MALFORMED_CALL:
+                raise provider_failure(
+                    "tool_call_invalid", self._provider, detail=f"finish reason {_printable(word)}"
+                )
+            case None:
+                if self.reason is None:
+                    self.reason, self.unknown = "stop", _printable(word)
+                    metrics.UNKNOWN_FINISH_REASONS.labels(self._provider).inc()
+                    logger.warning(
+                        "unknown finish reason", extra={"provider": self._provider, "reason": self.unknown}
+                    )
+            case known:
+                self.reason, self.unknown = known, None
+
+
+def _printable(word: str) -> str:
+    return "".join(c if c.isprintable() else "\ufffd" for c in word.strip()[:_LONGEST_WORD])

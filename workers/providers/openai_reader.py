@@ -1,0 +1,234 @@
+"""Reader of Chat Completions streams, as OpenAI and the servers that follow it send them.
+
+Members have any type, because servers differ in them. Something else instead of text is not the protocol, because
+passing it over would lose text.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from workers.providers.base import Delta, Finished, ReasoningDelta, RefusalDelta, TextDelta
+from workers.providers.errors import StreamedError
+from workers.providers.finish_reasons import FinishNote
+from workers.providers.framing import ErrorEvent, as_text, decode, loose_json
+from workers.providers.http_calls import ProviderCall
+from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
+from workers.providers.usage_counts import UsageCounts, member, whole_number
+
+
+class ChatCompletionReader:
+    """Reader of one answer (:class:`workers.providers.reading.AnswerReader`)."""
+
+    def __init__(self, call: ProviderCall, calls: ToolCalls) -> None:
+        self.is_whole = False
+        self._call = call
+        self._calls = calls
+        self._finish = FinishNote(call.provider)
+        self._counts = UsageCounts()
+        self._choice: Any = None  # index of the first choice; others are not mixed in
+        self._is_refusal = False
+        self._has_begun = False
+        self._has_other = False  # pieces that are no chunk have come
+
+    @property
+    def can_end(self) -> bool:
+        return self._finish.reason is not None
+
+    def take(self, piece: bytes) -> Iterator[Delta]:
+        if piece == b"[DONE]":
+            self.is_whole = True
+        elif isinstance(piece, ErrorEvent):
+            raise StreamedError(loose_json(piece))
+        elif piece.startswith(b"{"):
+            yield from self._take(decode(_decoder, piece))
+        elif piece.startswith(b"[{"):
+            for chunk in decode(_list_decoder, piece):
+                yield from self._take(chunk)
+        else:  # a keep-alive of some server: it is not an object, so it carries nothing
+            self._has_other = True
+
+    def end(self) -> Iterator[Delta]:
+        reason = self._finish.reason
+        if reason is None:
+            raise self._call.incomplete(is_protocol=self._has_begun or not self._has_other)
+        yield from self._calls.finish(reason)
+        detail = "refusal" if self._is_refusal else self._finish.unknown
+        reason = "content_filter" if self._is_refusal else self._calls.reason(reason)
+        self._call.finished = Finished(reason, self._counts.usage(), detail)
+
+    def _take(self, chunk: "_Chunk") -> Iterator[Delta]:
+        if error := chunk.reported_error:
+            raise StreamedError(error)
+        self._has_begun = True
+        if self._choice is None and chunk.choices:
+            self._choice = _first_index(chunk.choices)
+        for choice in chunk.choices or ():
+            if choice.index in (None, self._choice):
+                yield from self._take_choice(choice)
+        if chunk.usage is not None:
+            self._count(chunk.usage)
+        if chunk.timings is not None:
+            self._count_timings(chunk.timings)
+
+    def _take_choice(self, choice: "_Choice") -> Iterator[Delta]:
+        if choice.error:
+            raise StreamedError(choice.error)
+        delta = choice.delta or choice.message
+        if delta is not None:
+            yield from self._deltas(delta)
+        if isinstance(choice.finish_reason, str) and choice.finish_reason.strip():
+            self._finish.note(choice.finish_reason)
+        if choice.usage is not None:  # Moonshot's place
+            self._count(choice.usage)
+
+    def _deltas(self, delta: "_Delta") -> Iterator[Delta]:
+        if thinking := _thinking(delta):
+            yield ReasoningDelta(thinking)
+        if delta.content:
+            if isinstance(delta.content, str):
+                yield TextDelta(delta.content)
+            else:
+                yield from _parts(delta.content)
+        if delta.refusal and isinstance(delta.refusal, str):
+            self._is_refusal = True
+            yield RefusalDelta(delta.refusal)
+        for call in delta.tool_calls or ():
+            function = call.function or _Function()
+            yield from self._calls.fragment(
+                whole_number(call.index),
+                id=text_or_none(call.id),
+                name=text_or_none(function.name),
+                arguments=arguments_text(function.arguments),
+            )
+        if (legacy := delta.function_call) is not None:
+            name, arguments = text_or_none(legacy.name), arguments_text(legacy.arguments)
+            yield from self._calls.fragment(0, id=None, name=name, arguments=arguments)
+
+    def _count(self, usage: object) -> None:
+        self._counts.note(
+            input=member(usage, "prompt_tokens"),
+            output=_output(usage),
+            cached=member(usage, "prompt_tokens_details", "cached_tokens"),
+            cache_write=member(usage, "prompt_tokens_details", "cache_write_tokens"),
+            reasoning=member(usage, "completion_tokens_details", "reasoning_tokens"),
+        )
+        for name in ("prompt_cache_hit_tokens", "cached_tokens"):  # DeepSeek, Moonshot
+            self._counts.note(cached=member(usage, name))
+        for path in (("cache_creation_input_tokens",), ("prompt_tokens_details", "cache_creation_input_tokens")):
+            self._counts.note(cache_write=member(usage, *path))
+
+    def _count_timings(self, timings: object) -> None:
+        """llama.cpp: ``prompt_n`` tokens were evaluated and ``cache_n`` taken from its cache."""
+        evaluated, cached = member(timings, "prompt_n"), member(timings, "cache_n")
+        if isinstance(evaluated, int) and isinstance(cached, int):
+            self._counts.note(input=evaluated + cached, output=member(timings, "predicted_n"), cached=cached)
+
+
+def _first_index(choices: "list[_Choice]") -> Any:
+    """Return the lowest index of the first chunk."""
+    return min((choice.index for choice in choices if isinstance(choice.index, int)), default=choices[0].index)
+
+
+def _output(usage: object) -> object:
+    """Return the output tokens. xAI and converters of Gemini count reasoning apart from ``completion_tokens``: then
+    only all three counts make the total."""
+    completion = member(usage, "completion_tokens")
+    reasoning = whole_number(member(usage, "completion_tokens_details", "reasoning_tokens"))
+    parts = whole_number(member(usage, "prompt_tokens")), whole_number(completion), reasoning
+    if reasoning and None not in parts and sum(p or 0 for p in parts) == whole_number(member(usage, "total_tokens")):
+        return (parts[1] or 0) + reasoning
+    return completion
+
+
+def _thinking(delta: "_Delta") -> str:
+    """The first member that has any: servers that send several send the same text in each."""
+    for text in (delta.reasoning_content, delta.reasoning, delta.reasoning_text):
+        if isinstance(text, str) and text:
+            return text
+    details = delta.reasoning_details
+    texts = [member(d, "text") or member(d, "summary") for d in details] if isinstance(details, list) else []
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _parts(content: object) -> Iterator[Delta]:
+    """Mistral's content: a list of texts, and of thoughts that are lists of texts. Other kinds are passed over."""
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            yield TextDelta(part)
+        elif not isinstance(part, dict):
+            raise ValueError("content that is neither text nor a part")  # noqa: TRY004  a fault of the server
+        elif part.get("type") == "thinking":
+            inner = part.get("thinking") or part.get("text") or ()
+            texts = [inner] if isinstance(inner, str) else [member(t, "text") or t for t in inner]
+            if text := "".join(t for t in texts if isinstance(t, str)):
+                yield ReasoningDelta(text)
+        elif text := as_text(part.get("text")):
+            yield TextDelta(text)
+
+
+class _Function(msgspec.Struct):
+    name: Any = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: Any = None
+    id: Any = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: Any = None
+    refusal: Any = None
+    # No official member: DeepSeek and its followers use the first name, vLLM and OpenRouter the second.
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    reasoning_details: Any = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: Any = None
+    delta: _Delta | None = None
+    message: _Delta | None = None  # of a server that does not stream
+    finish_reason: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    timings: Any = None
+    error: Any = None
+    # Members that some servers report an error in, instead of `error`.
+    object: Any = None
+    type: Any = None
+    code: Any = None
+    status: Any = None
+    status_code: Any = None
+    error_code: Any = None
+    error_type: Any = None
+    error_message: Any = None
+    message: Any = None
+    detail: Any = None
+
+    @property
+    def reported_error(self) -> Any:
+        """The error that this chunk reports; None for a chunk of an answer."""
+        if self.error:
+            return self.error if not self.status_code else {"error": self.error, "status_code": self.status_code}
+        if self.choices or self.usage:
+            return None
+        fields = msgspec.structs.asdict(self)
+        named = self.object == "error" or self.type == "error"
+        return fields if named or any(fields[name] for name in _ERROR_MEMBERS) else None
+
+
+_ERROR_MEMBERS: Final = ("code", "status_code", "error_code", "error_type", "error_message", "message", "detail")
+_decoder: Final = msgspec.json.Decoder(_Chunk)
+_list_decoder: Final = msgspec.json.Decoder(list[_Chunk])

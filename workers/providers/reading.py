@@ -1,0 +1,129 @@
+"""Reading one answer to its end: pieces of the body in, deltas out.
+
+An answer ends with its end marker (``[DONE]``, ``message_stop``, ``done``) or with its body. After a finish reason,
+silence and a broken connection end it too: some servers omit the marker and keep the connection open. A finish reason
+by itself ends nothing, because usage and more text may follow it. Silence means that no bytes come; an event that
+comes slowly is not silence.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import suppress
+from typing import Final, Protocol
+
+import aiohttp
+import httpx2
+
+from shared.errors import ProviderError
+from workers.providers.base import Delta
+from workers.providers.errors import StreamedError
+from workers.providers.framing import Splitter
+from workers.providers.http_calls import NETWORK_ERRORS
+
+#: Keep-alives after a finish reason prolong the grace at most so many times.
+_LONGEST_GRACE: Final = 10
+#: A timer that fires later than this shows that the process stood still, so that bytes may be waiting.
+_STOOD_STILL_S: Final = 0.05
+#: A body read to its end leaves its connection for the next request; a server that does not end it is not waited for.
+_DRAIN_S: Final = 0.1
+_BROKEN: Final[tuple[type[Exception], ...]] = (TimeoutError, httpx2.HTTPError, aiohttp.ClientError, OSError)
+_FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, ProviderError, *NETWORK_ERRORS)
+
+
+class AnswerReader(Protocol):
+    """Reader of one provider's pieces."""
+
+    @property
+    def is_whole(self) -> bool:
+        """True once the provider's own end marker has come."""
+        ...
+
+    @property
+    def can_end(self) -> bool:
+        """True once a finish reason has come."""
+        ...
+
+    def take(self, piece: bytes) -> Iterable[Delta]:
+        """The deltas of one piece. Raises :class:`StreamedError`, :class:`ProviderError`, and ValueError for a piece
+        that is not the protocol."""
+        ...
+
+    def end(self) -> Iterable[Delta]:
+        """The last deltas; called once, after the last piece. Raises :class:`ProviderError` if the answer is not
+        whole."""
+        ...
+
+
+async def deltas_of(
+    body: AsyncIterator[bytes], split: Splitter, reader: AnswerReader, end_grace_s: float
+) -> AsyncGenerator[list[Delta], None]:
+    """Yield the deltas that each read brought. ``end_grace_s``: silence after a finish reason that ends the answer.
+    Errors of ``reader`` and ``body`` are raised after the deltas before them."""
+    batches = split(body)
+    grace = _Grace(end_grace_s)
+    while not reader.is_whole:
+        try:
+            pieces = await (grace.next(batches) if reader.can_end else anext(batches, None))
+        except _BROKEN:
+            if not reader.can_end:
+                raise
+            break
+        if pieces is None:
+            break
+        deltas, fault = _read(reader, pieces)
+        if deltas:
+            yield deltas
+            grace.ends_at = None
+        if fault is not None:
+            raise fault
+    if last := list(reader.end()):
+        yield last
+    with suppress(*_BROKEN):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in body:
+                pass
+
+
+def _read(reader: AnswerReader, pieces: list[bytes]) -> tuple[list[Delta], Exception | None]:
+    deltas: list[Delta] = []
+    try:
+        for piece in pieces:
+            deltas += reader.take(piece)
+            if reader.is_whole:
+                break
+    except _FAULTS as error:
+        return deltas, error
+    return deltas, None
+
+
+class _Grace:
+    """Time that an answer with a finish reason still waits for more. Other bytes than output prolong it, at most
+    until ``ends_at``; None: it begins anew with the next wait."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self.ends_at: float | None = None
+
+    async def next(self, batches: AsyncGenerator[list[bytes], None]) -> list[bytes] | None:
+        """Return the next batch, None at the end of the body. Raises TimeoutError."""
+        if self.ends_at is None:
+            self.ends_at = self._loop.time() + self._seconds * _LONGEST_GRACE
+        async with asyncio.timeout(None) as scope:
+            self._set_timer(scope)
+            try:
+                return await anext(batches, None)
+            finally:
+                self._timer.cancel()
+
+    def _set_timer(self, scope: asyncio.Timeout) -> None:
+        due = min(self._loop.time() + self._seconds, self.ends_at or 0)
+        self._timer = self._loop.call_at(due, self._on_timer, scope, due)
+
+    def _on_timer(self, scope: asyncio.Timeout, due: float) -> None:
+        now = self._loop.time()
+        if now - due > _STOOD_STILL_S:
+            self.ends_at = now + self._seconds
+            self._set_timer(scope)
+        else:
+            scope.reschedule(now)

@@ -1,0 +1,159 @@
+"""Requests in the form that a server accepts.
+
+Servers differ in the fields that they accept. A field of the tables below is left out, or sent under its other name,
+once its server has refused it; no other field ever is. A worker remembers that for the server and the model, for some
+hours. Then it sends the field again, because the server may have been upgraded.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final
+
+from shared.schemas import ChatRequest
+from workers.providers.errors import Upstream, raw_report
+from workers.providers.refusals import RefusableField, named_fields
+
+logger = logging.getLogger(__name__)
+
+OPENAI_FIELDS: Final = (
+    RefusableField("stream_options", aliases=("include_usage",)),
+    RefusableField("max_tokens", instead="max_completion_tokens"),
+    RefusableField("max_completion_tokens", instead="max_tokens"),
+    RefusableField("parallel_tool_calls", path="parallel_tool_calls"),
+    RefusableField("reasoning_effort", path="reasoning_effort"),
+    RefusableField("system", instead="developer", is_role=True),
+    RefusableField("developer", instead="system", is_role=True),
+)
+ANTHROPIC_FIELDS: Final = (
+    RefusableField("disable_parallel_tool_use", path="parallel_tool_calls"),
+    RefusableField("thinking", path="reasoning_effort"),
+    RefusableField("effort", path="reasoning_effort"),
+    RefusableField("output_config", path="reasoning_effort", only="effort"),
+)
+OLLAMA_FIELDS: Final = (RefusableField("think", aliases=("thinking",), path="reasoning_effort"),)
+
+#: Repeats of one request after refusals.
+MOST_REPEATS: Final = 4
+_MOST_MODELS: Final = 1000
+REMEMBERED_S: Final = 6 * 3600.0
+
+Body = dict[str, Any]
+
+
+class RefusedFields:
+    """Memory of the fields that one server has refused, for each model. ``fields``: those that may be refused.
+
+    An entry is a field's name, or ``name=value`` if only that value was refused.
+    """
+
+    def __init__(self, upstream: Upstream, fields: Collection[RefusableField]) -> None:
+        self.upstream = upstream
+        self.fields = fields
+        self._expiry_by_entry: OrderedDict[str, dict[str, float]] = OrderedDict()
+
+    def of(self, model: str) -> frozenset[str]:
+        """Return the entries of a model."""
+        if model not in self._expiry_by_entry:
+            return frozenset()
+        self._expiry_by_entry.move_to_end(model)
+        now = time.monotonic()
+        return frozenset(entry for entry, expiry in self._expiry_by_entry[model].items() if expiry > now)
+
+    def add(self, model: str, entries: Iterable[str]) -> None:
+        expiry = time.monotonic() + REMEMBERED_S
+        known = self._expiry_by_entry.setdefault(model, {})
+        known |= {entry: expiry for entry in entries if known.get(entry, 0.0) <= time.monotonic()}
+        if len(self._expiry_by_entry) > _MOST_MODELS:
+            self._expiry_by_entry.popitem(last=False)
+
+    def forget(self, model: str, entries: Iterable[str]) -> None:
+        for entry in entries:
+            self._expiry_by_entry.get(model, {}).pop(entry, None)
+
+
+class AdaptedRequest:
+    """One request, in the form that its server accepts as far as is known.
+
+    ``body`` is sent. ``ignored``: paths of the client's fields that have no effect: those of ``built_in``, and those
+    left out after a refusal.
+    """
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        server: RefusedFields,
+        build: Callable[[ChatRequest], Body],
+        built_in: tuple[str, ...] = (),
+    ) -> None:
+        self.model = request.model
+        self._request = request
+        self._server = server
+        self._build = build
+        self._built_in = built_in
+        self._entries = set(server.of(request.model))
+        self._learned: set[str] = set()
+        self._latest: set[str] = set()
+        self._repeats = 0
+        self._adapt()
+
+    def accepted(self) -> None:
+        """Remember the fields that were refused before: without them the server accepts the request."""
+        if self._learned:
+            self._server.add(self.model, self._learned)
+
+    def refuse(self, error: Exception) -> bool:
+        """Leave out or rename the fields that a refusal names. Returns False if it names none, or after too many."""
+        sent = [field for field in self._server.fields if field.is_in(self.body)]
+        named = named_fields(raw_report(error), sent)
+        latest = {self._entry(field, one_value=named[field]) for field in named if field.instead not in self._entries}
+        latest -= self._entries
+        if not latest:  # the last change did not help
+            self._server.forget(self.model, self._latest)
+            return False
+        self._server.add(self.model, self._learned)
+        self._learned |= latest
+        self._latest = latest
+        self._entries |= latest
+        if self._repeats == MOST_REPEATS:
+            self._server.add(self.model, latest)
+            return False
+        self._repeats += 1
+        self._adapt()
+        upstream = self._server.upstream
+        line = {"provider": upstream.name, "host": upstream.host, "model": self.model, "fields": sorted(latest)}
+        logger.warning("field refused by provider", extra=line)
+        return True
+
+    def _adapt(self) -> None:
+        body = self._build(self._request)
+        refused = [field for field in self._server.fields if self._is_refused(field) and field.is_in(body)]
+        paths = {field.path for field in refused if field.path is not None}
+        if paths:
+            body = self._build(self._request.model_copy(update=dict.fromkeys(paths)))
+        for field in refused:
+            if field.path is None:
+                _change(body, field)
+        self.body = body
+        self.ignored = tuple(sorted({*self._built_in, *paths}))
+
+    def _is_refused(self, field: RefusableField) -> bool:
+        return field.name in self._entries or self._entry(field, one_value=True) in self._entries
+
+    def _entry(self, field: RefusableField, *, one_value: bool) -> str:
+        if field.path is None or not one_value:
+            return field.name
+        return f"{field.name}={getattr(self._request, field.path)}"
+
+
+def _change(body: Body, field: RefusableField) -> None:
+    """Leave out or rename a field."""
+    if field.is_role:
+        for message in body["messages"]:
+            if message["role"] == field.name:
+                message["role"] = field.instead
+    elif field.instead is None:
+        del body[field.name]
+    else:
+        body[field.instead] = body.pop(field.name)

@@ -7,8 +7,8 @@ One JSON object a line in ``*.jsonl``:
   event is a TCP segment of its own, so long apart); ``keeps_open`` (the connection stays open after the body);
 - ``request``: members added to a native request;
 - ``want``, in the native words: ``text``, ``reasoning``, ``calls`` as ``[name, arguments]``, ``ids``, ``finish``,
-  ``reason``, ``usage`` as ``[input, output]``, ``cached``, ``cache_write``, ``reasoning_tokens``; ``error``: codes, any
-  of which is right; ``retryable``. The text is empty if ``text`` is absent; no other absent member is checked.
+  ``reason``, ``usage`` as ``[input, output]``, ``cached``, ``cache_write``, ``reasoning_tokens``; ``error``: codes,
+  any of which is right; ``retryable``. The text is empty if ``text`` is absent; no other absent member is checked.
 """
 
 import base64

@@ -4,7 +4,7 @@ Members have any type, because servers differ in them. Something else instead of
 passing it over would lose text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -36,13 +36,19 @@ class ChatCompletionReader:
     def can_end(self) -> bool:
         return self._finish.reason is not None
 
-    def take(self, piece: bytes) -> Iterator[Delta]:
+    def take(self, piece: bytes) -> Iterable[Delta]:
+        if not piece.startswith(b"{") or isinstance(piece, ErrorEvent):
+            return self._take_other(piece)
+        chunk = decode(_decoder, piece)
+        if self._has_begun and (text := chunk.only_text(self._choice)):
+            return (TextDelta(text),)
+        return self._take(chunk)
+
+    def _take_other(self, piece: bytes) -> Iterator[Delta]:
         if piece == b"[DONE]":
             self.is_whole = True
         elif isinstance(piece, ErrorEvent):
             raise StreamedError(loose_json(piece))
-        elif piece.startswith(b"{"):
-            yield from self._take(decode(_decoder, piece))
         elif piece.startswith(b"[{"):
             for chunk in decode(_list_decoder, piece):
                 yield from self._take(chunk)
@@ -148,6 +154,8 @@ def _thinking(delta: "_Delta") -> str:
         if isinstance(text, str) and text:
             return text
     details = delta.reasoning_details
+    if details is None:
+        return ""
     texts = [member(d, "text") or member(d, "summary") for d in details] if isinstance(details, list) else []
     return "".join(text for text in texts if isinstance(text, str))
 
@@ -216,6 +224,21 @@ class _Chunk(msgspec.Struct):
     error_message: Any = None
     message: Any = None
     detail: Any = None
+
+    def only_text(self, index: Any) -> str | None:
+        """The text of a chunk with text for the choice ``index`` and nothing else, as nearly all have. The general
+        way takes twice as long."""
+        if self.error or self.usage is not None or self.timings is not None:
+            return None
+        if self.choices is None or len(self.choices) != 1:
+            return None
+        (choice,) = self.choices
+        delta = choice.delta
+        if delta is None or choice.index != index or choice.finish_reason or choice.error or choice.usage is not None:
+            return None
+        if delta.tool_calls or delta.function_call or delta.refusal or _thinking(delta):
+            return None
+        return delta.content if isinstance(delta.content, str) else None
 
     @property
     def reported_error(self) -> Any:

@@ -10,8 +10,8 @@ from tests.wires.stream import Data, WireEvent, WireStream
 
 _SPELLINGS: Final = {
     "stop": ("STOP", "Stop", "eos", "end_turn", "FINISH_REASON_STOP", "stop_sequence"),
-    "length": ("LENGTH", "MAX_TOKENS", "max_tokens", "model_length", "max_output_tokens"),
-    "tool_calls": ("TOOL_CALLS", "tool_use", "function_call", "tool_call", "stop", "STOP"),
+    "length": ("LENGTH", "MAX_TOKENS", "maxTokens", "model_length", "FinishReason.MAX_TOKENS"),
+    "tool_calls": ("TOOL_CALLS", "tool-calls", "toolUse", "tool_use", "function_call", "tool_call", "stop", "STOP"),
     "content_filter": (
         "CONTENT_FILTER",
         "SAFETY",

@@ -1,7 +1,7 @@
 """Finish reasons of all provider families, in every spelling seen in public.
 
-A word is looked up in lower case. A compound such as ``content_filter: SAFETY`` or ``error: 503`` is looked up whole,
-then by its detail, then by its prefix.
+Case, separators, ``FinishReason.`` and ``FINISH_REASON_`` make no difference. A compound such as
+``content_filter: SAFETY`` or ``error: 503`` is looked up whole, then by its detail, then by its prefix.
 """
 
 import logging
@@ -26,14 +26,14 @@ class BadEnd(Enum):
     MALFORMED_CALL = auto()  # the model called a tool in a form that the server could not read
 
 
-_TABLE: Final[Mapping[FinishReason | BadEnd, str]] = {
-    "stop": "stop end_turn stop_sequence eos eos_token complete completed finish finished finish_reason_stop done "
-    "success normal end endoftext end_of_text finish_reason_unspecified pause_turn",
+REASONS: Final[Mapping[FinishReason | BadEnd, str]] = {
+    "stop": "stop end_turn stop_sequence eos eos_token complete completed finish finished done "
+    "success normal end endoftext end_of_text unspecified pause_turn",
     "length": "length max_tokens max_output_tokens model_length max_length token_limit length_limit incomplete limit "
     "model_context_window_exceeded context_window_exceeded context_length_exceeded context_length max_context_length "
-    "max_new_tokens max_completion_tokens finish_reason_max_tokens",
-    "tool_calls": "tool_calls tool_call tool_use function_call function_calls tool tools tooluse",
-    "content_filter": "content_filter content_filtered content-filter contentfilter safety recitation blocklist "
+    "max_new_tokens max_completion_tokens",
+    "tool_calls": "tool_calls tool_call tool_use function_call function_calls tool tools",
+    "content_filter": "content_filter content_filtered safety recitation blocklist "
     "prohibited_content spii image_safety image_prohibited_content image_recitation language refusal refused "
     "guardrail_intervened guardrail guardrails sensitive moderation model_armor content_policy_violation "
     "risk_control error_toxic jailbreak",
@@ -45,18 +45,21 @@ _TABLE: Final[Mapping[FinishReason | BadEnd, str]] = {
     "invalid_function_call unexpected_tool_call missing_thought_signature malformed_model_output tool_use_failed "
     "malformed_response too_many_tool_calls",
 }
-_BY_WORD: Final = {word: kind for kind, words in _TABLE.items() for word in words.split()}
+
+
+def _key(word: str) -> str:
+    """The part of a word that counts."""
+    plain = word.strip().lower().replace("_", "").replace("-", "").replace(" ", "")
+    return plain.rpartition(".")[2].removeprefix("finishreason")
+
+
+_BY_KEY: Final = {_key(word): kind for kind, words in REASONS.items() for word in words.split()}
 
 
 def finish_reason(word: str) -> FinishReason | BadEnd | None:
     """None for a word that is not known."""
-    lowered = word.strip().lower()
-    if (found := _BY_WORD.get(lowered)) is not None:
-        return found
-    prefix, colon, detail = (part.strip() for part in lowered.partition(":"))
-    if not colon:
-        return _BY_WORD.get(lowered.removeprefix("finish_reason_").replace("-", "_").replace(" ", "_"))
-    return _BY_WORD.get(detail.replace("-", "_")) or _BY_WORD.get(prefix)
+    prefix, _, detail = word.partition(":")
+    return _BY_KEY.get(_key(word)) or _BY_KEY.get(_key(detail)) or _BY_KEY.get(_key(prefix))
 
 
 class FinishNote:

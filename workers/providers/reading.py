@@ -21,7 +21,7 @@ from workers.providers.framing import Splitter
 from workers.providers.http_calls import NETWORK_ERRORS
 
 #: Keep-alives after a finish reason prolong the grace at most so many times.
-_LONGEST_GRACE: Final = 10
+_LONGEST_GRACE: Final = 5
 #: A timer that fires later than this shows that the process stood still, so that bytes may be waiting.
 _STOOD_STILL_S: Final = 0.05
 #: A body read to its end leaves its connection for the next request; a server that does not end it is not waited for.

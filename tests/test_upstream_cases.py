@@ -1,7 +1,9 @@
 """Responses that real servers were reported to send, replayed through a whole system (``tests/cases``)."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -11,7 +13,9 @@ from tests.cases.dialects import DIALECTS, Clients, error_words
 from tests.cases.outcomes import Outcome, differences, native_outcome
 from tests.fakes import Answer
 from tests.system import System
+from workers.providers.finish_reasons import REASONS
 
+DOCS: Final = Path(__file__).parent.parent / "docs" / "providers.md"
 CASES: Final = upstream_cases()
 #: Streams at once.
 CONCURRENCY: Final = 24
@@ -69,6 +73,13 @@ async def test_each_case_ends_as_wanted_in_each_dialect(wire_system: System, nam
             return differences(translated(case.want, seen), seen)
 
         await check_all(replay)
+
+
+def test_the_docs_list_each_finish_reason() -> None:
+    section = DOCS.read_text().partition("### Finish reasons")[2].partition("\n### ")[0]
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    assert [re.findall("`([^`]+)`", words) for _, words in rows] == [words.split() for words in REASONS.values()]
+    assert [meaning for meaning, _ in rows[:4]] == [f"| `{meaning}`" for meaning in list(REASONS)[:4]]
 
 
 def translated(want: dict[str, Any], seen: Outcome) -> dict[str, Any]:

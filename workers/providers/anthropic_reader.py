@@ -53,24 +53,13 @@ class MessageReader:
             return
         event = decode(_decoder, piece)
         self._has_begun = True
-        match event.type:
-            case "content_block_delta" if event.delta is not None:
-                yield from self._deltas(_block_index(event), event.delta)
-            case "content_block_start" if event.content_block is not None:
-                yield from self._begin(_block_index(event), event.content_block)
-            case "content_block_stop":
-                yield from self._end_block(_block_index(event))
-            case "message_start":
-                self._count(member(event.message, "usage"))
-                self.input_counts = self._counts.input_so_far(cached_apart=True)
-            case "message_delta" | "message_stop":
-                self._note_end(event.delta, event.usage)
-                self._count_bedrock(event.metrics)
-                self.is_whole = event.type == "message_stop"
-            case "message":
-                yield from self._whole(decode(_whole_decoder, piece))
-            case _ if event.error or event.type == "error":
-                raise StreamedError(loose_json(piece))
+        delta = event.delta
+        if event.type != "content_block_delta" or delta is None:
+            yield from self._other_event(event, piece)
+        elif delta.type != "text_delta":
+            yield from self._other_delta(_block_index(event), delta)
+        elif delta.text:
+            yield TextDelta(delta.text if isinstance(delta.text, str) else as_text(delta.text))
 
     def end(self) -> Iterator[Delta]:
         reason = self._finish.reason
@@ -85,6 +74,23 @@ class MessageReader:
             reason = self._calls.reason(reason)
         detail = "refusal" if self._is_refusal else self._finish.unknown
         self._call.finished = Finished(reason, self._counts.usage(cached_apart=True), detail)
+
+    def _other_event(self, event: "_Event", piece: bytes) -> Iterator[Delta]:
+        match event.type:
+            case "content_block_start" if event.content_block is not None:
+                yield from self._begin(_block_index(event), event.content_block)
+            case "content_block_stop":
+                yield from self._end_block(_block_index(event))
+            case "message_start":
+                self._count(member(event.message, "usage"))
+            case "message_delta" | "message_stop":
+                self._note_end(event.delta, event.usage)
+                self._count_bedrock(event.metrics)
+                self.is_whole = event.type == "message_stop"
+            case "message":
+                yield from self._whole(decode(_whole_decoder, piece))
+            case _ if event.error or event.type == "error":
+                raise StreamedError(loose_json(piece))
 
     def _begin(self, index: int, block: "_Block") -> Iterator[Delta]:
         if index in self._inputs:
@@ -104,15 +110,12 @@ class MessageReader:
         elif block.type == "thinking" and block.thinking:
             yield ReasoningDelta(as_text(block.thinking))
 
-    def _deltas(self, index: int, delta: "_Delta") -> Iterator[Delta]:
-        match delta.type:
-            case "text_delta" if delta.text:
-                yield TextDelta(delta.text if isinstance(delta.text, str) else as_text(delta.text))
-            case "thinking_delta" if delta.thinking:
-                yield ReasoningDelta(as_text(delta.thinking))
-            case "input_json_delta" if delta.partial_json:
-                self._inputs.pop(index, None)
-                yield from self._input(index, as_text(delta.partial_json))
+    def _other_delta(self, index: int, delta: "_Delta") -> Iterator[Delta]:
+        if delta.type == "thinking_delta" and delta.thinking:
+            yield ReasoningDelta(as_text(delta.thinking))
+        elif delta.type == "input_json_delta" and delta.partial_json:
+            self._inputs.pop(index, None)
+            yield from self._input(index, as_text(delta.partial_json))
 
     def _end_block(self, index: int) -> Iterator[Delta]:
         whole = self._inputs.pop(index, None)

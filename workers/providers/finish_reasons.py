@@ -71,9 +71,11 @@ class FinishNote:
         self.unknown: str | None = None
         self._provider = provider
 
-    def note(self, word: str) -> None:
-        """Merge a reason. Raises :class:`StreamedError` for one of an answer that is not whole, and
-        :class:`ProviderError` for a malformed tool call."""
+    def note(self, word: object) -> None:
+        """Merge a reason; anything but a word is passed over. Raises :class:`StreamedError` for one of an answer that
+        is not whole, and :class:`ProviderError` for a malformed tool call."""
+        if not isinstance(word, str) or not word.strip():
+            return
         match finish_reason(word):
             case BadEnd.BROKEN_OFF:
                 raise StreamedError({"code": "server_error"})

@@ -32,7 +32,8 @@ class OllamaReader:
         return self._finish.reason is not None
 
     def take(self, line: bytes) -> Iterator[Delta]:
-        line = line.strip().removeprefix(b"data:").strip()  # a proxy may have made events of the lines
+        if not line.startswith(b"{"):
+            line = line.strip().removeprefix(b"data:").strip()  # a proxy may have made events of the lines
         if not line.startswith(b"{"):
             self._has_other = True
             return
@@ -41,14 +42,14 @@ class OllamaReader:
         if part.error:
             raise StreamedError(loose_json(line))
         if (message := part.message) is not None:
-            yield from self._deltas(message)
-        if isinstance(part.done_reason, str) and part.done_reason.strip():
-            self._finish.note(part.done_reason)
-        self._counts.note(input=part.prompt_eval_count, output=part.eval_count, cached=part.prompt_eval_cached_count)
-        if part.done is True:
-            self.is_whole = True
-            if self._finish.reason is None:
-                self._finish.note("stop")  # older servers give no reason
+            if message.thinking:
+                yield ReasoningDelta(as_text(message.thinking))
+            if message.content:
+                yield TextDelta(message.content if isinstance(message.content, str) else as_text(message.content))
+            if message.tool_calls:
+                yield from self._calls_of(message.tool_calls)
+        if part.done or part.done_reason or part.prompt_eval_count is not None or part.eval_count is not None:
+            self._note_end(part)
 
     def end(self) -> Iterator[Delta]:
         reason = self._finish.reason
@@ -57,15 +58,18 @@ class OllamaReader:
         yield from self._calls.finish(reason)
         self._call.finished = Finished(self._calls.reason(reason), self._counts.usage(), self._finish.unknown)
 
-    def _deltas(self, message: "_Message") -> Iterator[Delta]:
-        if message.thinking:
-            yield ReasoningDelta(as_text(message.thinking))
-        if message.content:
-            yield TextDelta(message.content if isinstance(message.content, str) else as_text(message.content))
-        for call in message.tool_calls or ():
-            function = call.function
-            arguments = arguments_text(function.arguments) or "{}"
-            id, name = text_or_none(call.id), text_or_none(function.name)
+    def _note_end(self, part: "_Part") -> None:
+        self._finish.note(part.done_reason)
+        self._counts.note(input=part.prompt_eval_count, output=part.eval_count, cached=part.prompt_eval_cached_count)
+        if part.done is True:
+            self.is_whole = True
+            if self._finish.reason is None:
+                self._finish.note("stop")  # older servers give no reason
+
+    def _calls_of(self, calls: "list[_ToolCall]") -> Iterator[Delta]:
+        for call in calls:
+            id, name = text_or_none(call.id), text_or_none(call.function.name)
+            arguments = arguments_text(call.function.arguments) or "{}"
             yield from self._calls.fragment(self._called, id=id, name=name, arguments=arguments)
             yield from self._calls.end_block(self._called)
             self._called += 1

@@ -4,7 +4,8 @@ Members have any type, because servers differ in them. Something else instead of
 passing it over would lose text.
 """
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -36,24 +37,24 @@ class ChatCompletionReader:
     def can_end(self) -> bool:
         return self._finish.reason is not None
 
-    def take(self, piece: bytes) -> Iterable[Delta]:
+    def take(self, piece: bytes) -> Iterator[Delta]:
         if not piece.startswith(b"{") or isinstance(piece, ErrorEvent):
-            return self._take_other(piece)
+            yield from self._take_other(piece)
+            return
         chunk = decode(_decoder, piece)
-        if self._has_begun and (text := chunk.only_text(self._choice)):
-            return (TextDelta(text),)
-        return self._take(chunk)
-
-    def _take_other(self, piece: bytes) -> Iterator[Delta]:
-        if piece == b"[DONE]":
-            self.is_whole = True
-        elif isinstance(piece, ErrorEvent):
-            raise StreamedError(loose_json(piece))
-        elif piece.startswith(b"[{"):
-            for chunk in decode(_list_decoder, piece):
-                yield from self._take(chunk)
-        else:  # a keep-alive of some server: it is not an object, so it carries nothing
-            self._has_other = True
+        if chunk.error or not (chunk.choices or chunk.usage):
+            _check_error(chunk, piece)
+        self._has_begun = True
+        if chunk.choices:
+            if self._choice is None:
+                self._choice = _first_index(chunk.choices)
+            for choice in chunk.choices:
+                if choice.index is None or choice.index == self._choice:
+                    yield from self._take_choice(choice)
+        if chunk.usage is not None:
+            self._count(chunk.usage)
+        if chunk.timings is not None:
+            self._count_timings(chunk.timings)
 
     def end(self) -> Iterator[Delta]:
         reason = self._finish.reason
@@ -64,39 +65,37 @@ class ChatCompletionReader:
         reason = "content_filter" if self._is_refusal else self._calls.reason(reason)
         self._call.finished = Finished(reason, self._counts.usage(), detail)
 
-    def _take(self, chunk: "_Chunk") -> Iterator[Delta]:
-        if error := chunk.reported_error:
-            raise StreamedError(error)
-        self._has_begun = True
-        if self._choice is None and chunk.choices:
-            self._choice = _first_index(chunk.choices)
-        for choice in chunk.choices or ():
-            if choice.index in (None, self._choice):
-                yield from self._take_choice(choice)
-        if chunk.usage is not None:
-            self._count(chunk.usage)
-        if chunk.timings is not None:
-            self._count_timings(chunk.timings)
+    def _take_other(self, piece: bytes) -> Iterator[Delta]:
+        if piece == b"[DONE]":
+            self.is_whole = True
+        elif isinstance(piece, ErrorEvent):
+            raise StreamedError(loose_json(piece))
+        elif piece.startswith(b"[{"):
+            for chunk in decode(_list_decoder, piece):
+                yield from self.take(json.dumps(chunk).encode())
+        else:  # a keep-alive of some server: it is not an object, so it carries nothing
+            self._has_other = True
 
     def _take_choice(self, choice: "_Choice") -> Iterator[Delta]:
         if choice.error:
             raise StreamedError(choice.error)
         delta = choice.delta or choice.message
         if delta is not None:
-            yield from self._deltas(delta)
-        if isinstance(choice.finish_reason, str) and choice.finish_reason.strip():
+            if delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.reasoning_details:
+                yield from _thoughts(delta)
+            if isinstance(delta.content, str):
+                if delta.content:
+                    yield TextDelta(delta.content)
+            elif delta.content:
+                yield from _parts(delta.content)
+            if delta.tool_calls or delta.function_call or delta.refusal:
+                yield from self._refusal_or_calls(delta)
+        if choice.finish_reason:
             self._finish.note(choice.finish_reason)
         if choice.usage is not None:  # Moonshot's place
             self._count(choice.usage)
 
-    def _deltas(self, delta: "_Delta") -> Iterator[Delta]:
-        if thinking := _thinking(delta):
-            yield ReasoningDelta(thinking)
-        if delta.content:
-            if isinstance(delta.content, str):
-                yield TextDelta(delta.content)
-            else:
-                yield from _parts(delta.content)
+    def _refusal_or_calls(self, delta: "_Delta") -> Iterator[Delta]:
         if delta.refusal and isinstance(delta.refusal, str):
             self._is_refusal = True
             yield RefusalDelta(delta.refusal)
@@ -148,16 +147,26 @@ def _output(usage: object) -> object:
     return completion
 
 
-def _thinking(delta: "_Delta") -> str:
+def _check_error(chunk: "_Chunk", piece: bytes) -> None:
+    """Raise :class:`StreamedError` for a chunk that reports an error, in `error` or in members of its own."""
+    whole: Any = loose_json(piece)
+    if chunk.error:
+        raise StreamedError(whole if member(whole, "status_code") else chunk.error)
+    named = member(whole, "object") == "error" or member(whole, "type") == "error"
+    if named or any(member(whole, name) for name in _ERROR_MEMBERS):
+        raise StreamedError(whole)
+
+
+def _thoughts(delta: "_Delta") -> Iterator[Delta]:
     """The first member that has any: servers that send several send the same text in each."""
     for text in (delta.reasoning_content, delta.reasoning, delta.reasoning_text):
-        if isinstance(text, str) and text:
-            return text
+        if text and isinstance(text, str):
+            yield ReasoningDelta(text)
+            return
     details = delta.reasoning_details
-    if details is None:
-        return ""
     texts = [member(d, "text") or member(d, "summary") for d in details] if isinstance(details, list) else []
-    return "".join(text for text in texts if isinstance(text, str))
+    if thought := "".join(text for text in texts if isinstance(text, str)):
+        yield ReasoningDelta(thought)
 
 
 def _parts(content: object) -> Iterator[Delta]:
@@ -213,45 +222,9 @@ class _Chunk(msgspec.Struct):
     usage: Any = None
     timings: Any = None
     error: Any = None
-    # Members that some servers report an error in, instead of `error`.
-    object: Any = None
-    type: Any = None
-    code: Any = None
-    status: Any = None
-    status_code: Any = None
-    error_code: Any = None
-    error_type: Any = None
-    error_message: Any = None
-    message: Any = None
-    detail: Any = None
-
-    def only_text(self, index: Any) -> str | None:
-        """The text of a chunk with text for the choice ``index`` and nothing else, as nearly all have. The general
-        way takes twice as long."""
-        if self.error or self.usage is not None or self.timings is not None:
-            return None
-        if self.choices is None or len(self.choices) != 1:
-            return None
-        (choice,) = self.choices
-        delta = choice.delta
-        if delta is None or choice.index != index or choice.finish_reason or choice.error or choice.usage is not None:
-            return None
-        if delta.tool_calls or delta.function_call or delta.refusal or _thinking(delta):
-            return None
-        return delta.content if isinstance(delta.content, str) else None
-
-    @property
-    def reported_error(self) -> Any:
-        """The error that this chunk reports; None for a chunk of an answer."""
-        if self.error:
-            return self.error if not self.status_code else {"error": self.error, "status_code": self.status_code}
-        if self.choices or self.usage:
-            return None
-        fields = msgspec.structs.asdict(self)
-        named = self.object == "error" or self.type == "error"
-        return fields if named or any(fields[name] for name in _ERROR_MEMBERS) else None
 
 
+#: Members that some servers report an error in, instead of `error`.
 _ERROR_MEMBERS: Final = ("code", "status_code", "error_code", "error_type", "error_message", "message", "detail")
 _decoder: Final = msgspec.json.Decoder(_Chunk)
-_list_decoder: Final = msgspec.json.Decoder(list[_Chunk])
+_list_decoder: Final = msgspec.json.Decoder(list[dict[str, Any]])

@@ -225,7 +225,7 @@ async def test_a_providers_bytes_may_be_split_anywhere(fake: FakeProvider, make:
     request = ask("m", tools=[{"type": "function", "function": {"name": name}} for name in ("f", "g")])
     whole = summary(await collect(provider, request))
     assert [text for kind, text in whole if kind == "TextDelta"] == list(TEXT)
-    assert len(whole) == len(TEXT) + 2 + (4 if name == "ollama" else 4 + 5) + 1
+    assert len(whole) == len(TEXT) + 2 + (4 if name == "ollama" else 5 + 2) + 1
     cuts = [replace(answer, frame_bytes=size) for size in (1, 2)]
     for cut in cuts + [replace(answer, cut_seed=seed) for seed in range(25)]:
         fake.play("m", cut)

@@ -83,6 +83,7 @@ class MessageReader:
                 yield from self._end_block(_block_index(event))
             case "message_start":
                 self._count(member(event.message, "usage"))
+                self.input_counts = self._counts.input_so_far(cached_apart=True)
             case "message_delta" | "message_stop":
                 self._note_end(event.delta, event.usage)
                 self._count_bedrock(event.metrics)

@@ -209,7 +209,10 @@ async def test_an_empty_object_of_anthropic_is_complete(make: Make) -> None:
         b'data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"json"}}'
     )
     delta = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":""}}'
-    rest = b'data: {"type":"content_block_stop","index":0}\n\ndata: {"type":"message_stop"}\n\n'
+    rest = (
+        b'data: {"type":"content_block_stop","index":0}\n\n'
+        b'data: {"type":"message_delta","delta":{"stop_reason":"tool_use"}}\n\ndata: {"type":"message_stop"}\n\n'
+    )
     async with answering(started + b"\n\n" + delta + b"\n\n" + rest) as url:
         provider = make("anthropic", ANTHROPIC_BASE_URL=url)
         deltas = await collect(provider, ask("m", response_format={"type": "json_object"}))

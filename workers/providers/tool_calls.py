@@ -5,8 +5,8 @@ without one, or all calls under one index. These rules give the right call for e
 
 - A fragment belongs to the latest call of its key, or to the one of that key with its id.
 - A name piece that equals the whole name so far is a repetition; any other piece is appended.
-- The calls are sent on in their order, each as soon as its id and its name are certain: the name is that of a tool of
-  the request, and the arguments have begun. Otherwise its fragments wait for the end of the call.
+- The calls are sent on in their order, each as soon as its id and its name are certain: the arguments have begun, and
+  the name is that of a tool of the request, if it has any. Otherwise its fragments wait for the end of the call.
 - Nothing is announced as complete before the answer has ended, and only if its arguments are one JSON object. No
   arguments at all are an empty object, unless the tool requires some.
 """
@@ -125,7 +125,8 @@ class ToolCalls:
         return latest
 
     def _is_certain(self, call: _Call) -> bool:
-        return call.name in self._offered and bool("".join(call.arguments).strip())
+        is_known = call.name in self._offered if self._offered else bool(call.name)
+        return is_known and bool("".join(call.arguments).strip())
 
     def _send(self, call: _Call) -> ToolCallDelta:
         call.index, self._sent = self._sent, self._sent + 1

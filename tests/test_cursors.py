@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from tests.conftest import StartSystem
-from tests.fakes.answer import Answer
+from tests.fakes.answer import Answer, Turnstile
 from tests.sse_client import Frame, open_sse, text_of
 from tests.system import System, ask
 
@@ -15,11 +15,17 @@ WORDS = [f"w{i} " for i in range(6)]
 
 @pytest.fixture
 async def ended(system: System) -> tuple[str, list[Frame]]:
-    """An ended stream and its events."""
-    system.fake.play("table", Answer(deltas=WORDS, delay_s=0.005))
+    """An ended stream and its events: each word is one, because it is sent when the one before has been read."""
+    turnstile = Turnstile()
+    system.fake.play("table", Answer(deltas=WORDS, turnstile=turnstile))
     stream_id = await system.post("table")
+    events: list[Frame] = []
     async with await system.read(stream_id) as connection:
-        return stream_id, [f for f in await connection.rest() if f.id]
+        for count in range(1, len(WORDS) + 1):
+            await turnstile.allow(count)
+            while sum(f.event == "token" for f in events) < count:
+                events += await connection.take(1)
+        return stream_id, [*events, *(f for f in await connection.rest() if f.id)]
 
 
 @pytest.mark.parametrize("cursor", [None, "", "0", "0-0", "-1"])

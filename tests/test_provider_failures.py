@@ -153,3 +153,10 @@ def test_an_error_within_a_stream_is_classified_by_its_type(kind: str, code: str
 )
 def test_the_host_in_messages_carries_no_credentials(url: str, host: str) -> None:
     assert host_of(url) == host
+
+
+async def test_an_error_body_nested_without_end_does_not_change_the_error(make: Make) -> None:
+    head = b"HTTP/1.1 503 Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+    async with answering(b"[" * 10_000, head) as url:
+        error = await failure(make("ollama", OLLAMA_HOST=url), ask("m"))
+    assert (error.code, error.retryable) == ("provider_unavailable", True)

@@ -122,7 +122,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
     if response.status < 400:
         raise RedirectedError(response.status)
     body: object = None
-    with suppress(TimeoutError, ValueError, aiohttp.ClientError):
+    with suppress(TimeoutError, ValueError, RecursionError, aiohttp.ClientError):
         async with asyncio.timeout(ERROR_BODY_S):
             body = msgspec.json.decode(await response.content.read(ERROR_BODY_BYTES))
     raise RefusedError(response.status, response.headers, body)

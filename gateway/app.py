@@ -34,6 +34,7 @@ from gateway.cache import ExpiringCache
 from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
+from gateway.intake.storage import Storage
 from gateway.live.hub import Hub
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
@@ -105,7 +106,7 @@ class _Parts:
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, for_reads, for_leases, scripts, settings, gateway_id)
         backlog = Backlog(client, settings.queue_timeout_s)
-        dispatch = Dispatch(client, scripts, settings, backlog)
+        dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))
         self.authenticator = Authenticator(settings, client)
         live_grants = LiveGrants(self.authenticator.api_keys)
         self.state = GatewayState(

@@ -48,6 +48,7 @@ def create(
     tokens_per_minute: Limit = None,
     tokens_per_day: Limit = None,
     concurrent_streams: Limit = None,
+    stored_bytes: Limit = None,
     data_dir: DataDir = _HERE,
 ) -> None:
     """Create a key and print it. It is never shown again.
@@ -64,7 +65,7 @@ def create(
     if not granted:
         raise typer.BadParameter(f"no scope; use {', '.join(Scope)}", param_hint="--scopes")
     life_s = None if expires_in is None else _seconds(expires_in)
-    given = (requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams)
+    given = (requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams, stored_bytes)
     limits = {limit: n for limit, n in zip(LIMIT_NAMES, given, strict=True) if n is not None}
 
     async def work(client: Client) -> None:

@@ -16,6 +16,7 @@ HeadraceError
 │   └── InvalidRequest          422
 ├── Unavailable             503  with Retry-After; nothing was lost
 │   ├── BrokerUnavailable
+│   │   └── BrokerFull
 │   ├── StreamRecovering
 │   ├── ContentUnreadable
 │   ├── NoModels
@@ -108,8 +109,8 @@ class IdempotencyConflict(RequestError):
 class StreamGone(RequestError):
     code = "stream_gone"
     http_status = 410
-    message = "the stream was deleted, or its retention has ended"
-    when = "the stream was deleted, or its retention has ended"
+    message = "the stream was deleted, was dropped to free storage, or its retention has ended"
+    when = "the stream was deleted, was dropped to free storage, or its retention has ended"
 
 
 class BodyTooLarge(RequestError):
@@ -156,6 +157,14 @@ class BrokerUnavailable(Unavailable):
     message = "storage is temporarily unavailable; try again shortly"
     detail = "Redis does not answer, see HEADRACE_REDIS_URL"
     when = "storage is temporarily unavailable"
+
+
+class BrokerFull(BrokerUnavailable):
+    code = "broker_full"
+    message = "storage is full; try again later"
+    detail = "Redis has reached its maxmemory, and no answer may be dropped: raise maxmemory or shorten the retention"
+    when = "storage is full"
+    retry_after_s = 30
 
 
 class StreamRecovering(Unavailable):

@@ -26,6 +26,9 @@ BUILD_INFO.labels(VERSION).set(1)
 SWEPT = Counter(
     "headrace_swept_streams_total", "Streams that the sweep of this process re-queued or ended", ["reason"]
 )
+DROPPED = Counter(
+    "headrace_dropped_answers_total", "Answers that this process dropped before the end of their retention", ["reason"]
+)
 ILLEGAL_TRANSITIONS = Counter(
     "headrace_illegal_transitions_total",
     "Replies of Redis with a status that the table of transitions excludes, by script",

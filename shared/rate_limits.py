@@ -1,22 +1,24 @@
-"""Rate limits, and the demand of one request. An account is the usage of one principal over all gateways."""
+"""Limits of a principal, and the demand of one request. An account is the usage of one principal over all gateways."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
+#: Limit of a principal's stored bytes if none is set: the smaller of this and a quarter of Redis' maxmemory.
+DEFAULT_STORED_BYTES: Final = 512 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one account; 0 = unlimited. A minute is this second and the 59 before it; a day is a UTC day."""
+    """Limits of one account; 0 = unlimited. A minute is this second and the 59 before it; a day is a UTC day.
+    ``stored_bytes``: of requests and answers that are kept; None means the default (docs/limits.md)."""
 
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
     tokens_per_day: int = 0
     concurrent_streams: int = 0
-
-    def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in LIMIT_NAMES)
+    stored_bytes: int | None = None
 
     def changed(self, changes: Mapping[str, int]) -> "Limits":
         """Return a copy with some limits replaced. Unknown names, perhaps of another version, are ignored."""

@@ -91,6 +91,8 @@ class Settings(BaseSettings):
     tokens_per_minute: Annotated[int, Field(ge=0, le=10**12)] = 0
     tokens_per_day: Annotated[int, Field(ge=0, le=10**12)] = 0
     concurrent_streams: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    #: Bytes of requests and answers kept in Redis; by default 512 MiB, or a quarter of maxmemory if that is less.
+    stored_bytes: Annotated[int, Field(ge=0, le=2**50)] | None = None
     #: Reserved for the answer to a request without ``max_tokens``, until its real usage is known.
     tokens_assumed: Annotated[int, Field(ge=0, le=10_000_000)] = 1024
     #: Streams that may wait for a worker; further requests are refused with 503.
@@ -112,6 +114,8 @@ class Settings(BaseSettings):
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 60
     retention_s: Annotated[float, Field(ge=1, le=LONGEST_S)] = 24 * 3600
     tombstone_s: Annotated[float, Field(ge=0, le=LONGEST_S)] = 7 * 24 * 3600
+    #: An answer that ended less than this ago is never dropped to free storage.
+    retention_min_s: Annotated[float, Field(ge=0, le=LONGEST_S)] = 600
     #: Port of a worker's metrics, on ``host``; 0 = none.
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     #: Time for a process that stops to finish its streams.
@@ -121,6 +125,8 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     # --- the gateway
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    #: Size of a request together with the earlier turns that it refers to by id.
+    max_conversation_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
     heartbeat_s: Annotated[float, Field(gt=0, le=86_400)] = 15
     retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 1000
     #: A client that reads nothing for this long is disconnected; it can resume.

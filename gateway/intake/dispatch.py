@@ -1,7 +1,8 @@
 """Creates and queues a stream, once per idempotency key."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import msgspec
 
@@ -10,15 +11,21 @@ from gateway.auth.principal import Principal
 from gateway.edge.request_log import current_request_log
 from gateway.intake.admission import Admission, demand_of, refusal
 from gateway.intake.backlog import Backlog
+from gateway.intake.storage import Storage
 from shared.broker.client import Client, run_commands, run_script
+from shared.broker.declarations import Call
 from shared.broker.keys import idempotency_entry_key
 from shared.broker.queue import job_of, requeue
-from shared.broker.replies import Created, Full, Known, Limited
+from shared.broker.replies import Created, Full, Known, Limited, Stored
 from shared.broker.scripts import StreamScripts
-from shared.errors import HeadraceError, IdempotencyConflict
+from shared.errors import BrokerFull, HeadraceError, IdempotencyConflict
 from shared.protocol.ids import idempotency_digest, new_stream_id
+from shared.rate_limits import Demand
 from shared.schemas import ChatRequest, OnDisconnect
 from shared.settings import Settings
+
+_TRIES_FOR_ROOM: Final = 5
+CreateReply = Created | Known | Limited | Stored | Full
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +41,14 @@ class Dispatched:
 class Dispatch:
     """Creates streams in Redis, within the limits of their principals and of the queue."""
 
-    def __init__(self, client: Client, scripts: StreamScripts, settings: Settings, backlog: Backlog) -> None:
+    def __init__(
+        self, client: Client, scripts: StreamScripts, settings: Settings, backlog: Backlog, storage: Storage
+    ) -> None:
         self._client = client
         self._scripts = scripts
         self._settings = settings
         self._backlog = backlog
+        self._storage = storage
 
     async def dispatch(
         self,
@@ -54,6 +64,8 @@ class Dispatch:
         :class:`InvalidRequest`, :class:`LimitReached`, :class:`QueueFull`, :class:`IdempotencyConflict` and
         :class:`BrokerUnavailable`. After :class:`BrokerUnavailable` the call may be repeated with the same key."""
         demand = demand_of(principal, chat_request, self._settings)
+        limits = replace(demand.limits, stored_bytes=await self._storage.limit_of(demand.limits))
+        demand = replace(demand, limits=limits)
         self._backlog.check()
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
         stream_id = new_stream_id(digest)
@@ -63,7 +75,7 @@ class Dispatch:
         call = self._scripts.create(
             stream_id, fields=fields, body_hash=body_hash, idempotency=digest, demand=demand, job=job_of(stream_id)
         )
-        match await run_script(self._client, call):
+        match await self._create(call, demand):
             case Known(known_id, known_hash):
                 _check_same_body(known_hash, body_hash)
                 return Dispatched(known_id, None)
@@ -74,6 +86,21 @@ class Dispatch:
             case Created(queue_position, used):
                 metrics.STREAMS_CREATED.inc()
                 return Dispatched(stream_id, Admission(demand, used), queue_position)
+
+    async def _create(self, call: Call[CreateReply], demand: Demand) -> Created | Known | Limited | Full:
+        """Create the stream. If there is no room for it, drop the oldest answers and try again: others may take the
+        room, so a few times. Raises :class:`BrokerFull`, :class:`LimitReached` and :class:`InvalidRequest`."""
+        for _ in range(_TRIES_FOR_ROOM):
+            try:
+                reply = await run_script(self._client, call)
+            except BrokerFull:
+                if not await self._storage.relieve():
+                    raise
+                continue
+            if not isinstance(reply, Stored):
+                return reply
+            await self._storage.make_room(demand, reply)
+        raise BrokerFull
 
     async def find(self, principal: str, idempotency_key: str, body_hash: str) -> str | None:
         """Return the id of the stream that the key belongs to, if any. Raises :class:`IdempotencyConflict` if its

@@ -33,7 +33,7 @@ from shared.broker.declarations import Call
 from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.replies import IllegalStatus
 from shared.broker.shared_connection import SharedConnection
-from shared.errors import BrokerUnavailable, Unavailable
+from shared.errors import BrokerFull, BrokerUnavailable, Unavailable
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -193,6 +193,8 @@ async def _send(client: RedisConnection, calls: Sequence[Call[T]]) -> list[Any]:
 
 def _outage(reply: Any) -> BrokerUnavailable | None:
     """Return the outage that an error reply means, if any. Raises other error replies: they are bugs."""
+    if isinstance(reply, OutOfMemoryError):
+        return BrokerFull()
     if isinstance(reply, _OUTAGE_ERRORS) or (
         isinstance(reply, ResponseError) and str(reply).startswith(_OUTAGE_PREFIXES)
     ):

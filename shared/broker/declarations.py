@@ -71,7 +71,7 @@ CREATE: Final = Script(
         *("body_hash", "retention_ms", "tombstone_ms", "look_after_ms", "reader_lease_ms", "job", "queue_depth"),
         *("account", "tokens", "longest_life_ms", *LIMIT_NAMES, "fields…"),
     ),
-    parts=("_stream", "_rate_limits", "_queue"),
+    parts=("_stream", "_rate_limits", "_storage", "_queue"),
 )
 CLAIM: Final = Script(
     "claim",
@@ -90,7 +90,7 @@ FINISH: Final = Script(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
         *("tokens", "field_items", "fields…", "events…"),
     ),
-    parts=("_stream", "_rate_limits", "_provider_limit", "_endings"),
+    parts=("_stream", "_rate_limits", "_storage", "_provider_limit", "_endings"),
 )
 RESTORE: Final = Script(
     "restore",
@@ -98,12 +98,12 @@ RESTORE: Final = Script(
         *("epoch", "holder", "lease_ms", "cap", "retention_ms", "tombstone_ms", "body_hash", "reader_lease_ms"),
         *("field_items", "fields…", "events…"),
     ),
-    parts=("_stream", "_rate_limits", "_provider_limit"),
+    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
 )
 RENEW: Final = Script(
     "renew",
     args=("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms"),
-    parts=("_stream", "_provider_limit"),
+    parts=("_stream", "_storage", "_provider_limit"),
 )
 RELEASE: Final = Script("release", args=("epoch", "holder"), parts=("_stream", "_provider_limit"))
 ACKNOWLEDGE: Final = Script("acknowledge", args=("gateway", "reader_lease_ms", "epoch", "seq", "window"))
@@ -112,8 +112,9 @@ DELETE: Final = Script(
     "delete",
     keys=("queue", "job", "waiting", "principal_streams"),
     args=("tombstone_ms",),
-    parts=("_stream", "_rate_limits", "_provider_limit"),
+    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
 )
+DROP: Final = Script("drop", args=("tombstone_ms", "retention_min_ms"), parts=("_stream", "_storage"))
 READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
 NOTE: Final = Script("note", args=("event", "detail"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids", "run_id"), parts=())

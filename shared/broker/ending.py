@@ -99,6 +99,7 @@ _SET_BY_SCRIPTS = frozenset(
         "gateways",
         "full",
         "expires",
+        "counted",
     }
 )
 

@@ -7,7 +7,7 @@ hr:{bb}:<id>:log             list    append, finish    with the stream
 hr:{bb}:<id>:tail            stream  append, finish    with the stream; at most a minute after its end
 hr:{bb}:<id>:readers         zset    acknowledge       with the stream; gateway → end of its reader lease
 hr:{bb}:idem:<digest>        string  create, restore   with the stream; "<id> <body hash>"
-hr:{bb}:<id>:tombstone       string  create, delete    longer than the stream; "live|deleted <principal>"
+hr:{bb}:<id>:tombstone       string  create … drop     longer than the stream; "live|deleted|dropped <principal>"
 hr:{bb}:index                zset    create … finish   as long as its longest stream; id → next look, ms
 hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
 hr:data_version              string  sweep, start      no expiry; version of the data, see data_version.py
@@ -27,6 +27,10 @@ hr:waiting                   zset    create … restore  with the queue; id → 
 hr:taken                     counter claim             a day; number of streams taken
 hr:account:<account>:used    hash    create, finish    two days; r<second>, t<second>, d<day> → count
 hr:account:<account>:streams zset    create … finish   with its longest stream; id → when it is forgotten
+hr:account:<account>:stored  hash    create … finish   with its longest stream; id → bytes stored, and their `total`
+hr:account:<account>:kept    zset    create … finish   with its longest stream; id → when its bytes are given back
+hr:account:<account>:sources hash    create … finish   with its longest stream; id → ids that the stream was made from
+hr:answers                   zset    finish            with its last stream; id → end, of streams that may be dropped
 hr:lane:<provider>:running   zset    claim … finish    a day; id → end of its lease, where a provider has a limit
 hr:lane:<provider>:parked    zset    claim, unpark     with its last stream; id → turn
 hr:endings:<minute>          hash    finish            an hour; status, tokens or failed:<reason> → count
@@ -48,7 +52,7 @@ from shared.protocol.ids import BUCKETS, bucket_of
 from shared.rate_limits import account_of
 
 #: Version of the data described here. Raise it with a change that an older process would misread.
-DATA_VERSION: Final = 1
+DATA_VERSION: Final = 2
 DATA_VERSION_KEY: Final = "hr:data_version"
 QUEUE: Final = "hr:queue"
 TURNS: Final = "hr:turns"
@@ -58,6 +62,7 @@ CATALOG: Final = "hr:catalog"
 SWEEP: Final = "hr:sweep"
 ENDED: Final = "hr:ended"
 FAILED: Final = "hr:failed"
+ANSWERS: Final = "hr:answers"
 PROCESSES: Final = "hr:processes"
 
 
@@ -131,6 +136,11 @@ def principal_streams_key(principal: str) -> str:
 
 def retry_key(account: str, body_hash: str) -> str:
     return f"hr:recent:{account}:{body_hash[:32]}"
+
+
+def kept_key(account: str) -> str:
+    """Return the key of an account's streams, those that expire first in front."""
+    return f"hr:account:{account}:kept"
 
 
 def chat_key(account: str, chat_id: str) -> str:

@@ -85,6 +85,15 @@ class Limited:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """Nothing was created: the account has ``stored`` bytes, and with the stream's ``needed`` they would exceed its
+    limit."""
+
+    stored: int
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Full:
     """Nothing was created: the queue is full with this number of streams."""
 
@@ -145,10 +154,11 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The stream's content is gone; ``deleted`` distinguishes a delete from the end of retention."""
+    """The stream's content is gone: deleted by its owner, dropped to free storage, or past its retention."""
 
     principal: str
     deleted: bool
+    dropped: bool = False
 
 
 class Lost(Enum):
@@ -181,12 +191,14 @@ def parse_write(raw: list[Any]) -> WriteReply:
     return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), raw[4])
 
 
-def parse_created(raw: list[Any]) -> Created | Known | Limited | Full:
+def parse_created(raw: list[Any]) -> Created | Known | Limited | Stored | Full:
     match raw[0]:
         case b"KNOWN":
             return Known(raw[1].decode(), raw[2].decode())
         case b"LIMITED":
             return Limited(raw[1].decode(), raw[2] / 1000, _used(raw[3:]))
+        case b"STORED":
+            return Stored(raw[1], raw[2])
         case b"FULL":
             return Full(raw[1])
         case b"EXISTS":  # a repeated call, because the first reply was lost
@@ -234,5 +246,5 @@ def parse_page(raw: list[Any]) -> LogPage | Gone | Lost | None:
         return Lost.MAYBE
     if len(raw) == 1:
         kind, _, principal = raw[0].decode().partition(" ")
-        return Gone(principal, deleted=kind == "deleted")
+        return Gone(principal, deleted=kind == "deleted", dropped=kind == "dropped")
     return LogPage(parse_status("read", raw[0]), raw[1].decode(), raw[2], raw[3], raw[4], raw[5:])

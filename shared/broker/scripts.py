@@ -33,6 +33,7 @@ from shared.broker.replies import (
     LogPosition,
     Lost,
     Refused,
+    Stored,
     WriteReply,
 )
 from shared.broker.sealing import Sealing
@@ -86,6 +87,7 @@ class StreamScripts:
         self._reader_lease_ms = _ms(settings.reader_lease_s)
         self._retention_ms = _ms(settings.retention_s)  # from the end on
         self._unended_ms = _ms(settings.unended_s)  # from the last renewal on
+        self._retention_min_ms = min(_ms(settings.retention_min_s), self._retention_ms)
         self._tombstone_ms = _ms(settings.tombstone_s)
         self._queue_depth = settings.queue_depth
         longest_s = settings.queue_timeout_s + settings.max_attempts * (settings.total_deadline_s + settings.lease_s)
@@ -94,7 +96,7 @@ class StreamScripts:
 
     def create(
         self, stream_id: str, *, fields: Fields, body_hash: str, idempotency: str | None, demand: Demand, job: bytes
-    ) -> Call[Created | Known | Limited | Full]:
+    ) -> Call[Created | Known | Limited | Stored | Full]:
         """Create and queue a stream. ``fields`` must contain ``principal`` and ``on_disconnect``. ``job``: the
         serialized arq job."""
         more = declarations.CREATE.named_keys(
@@ -117,7 +119,7 @@ class StreamScripts:
             account=demand.account,
             tokens=demand.tokens,
             longest_life_ms=self._longest_life_ms,
-            **{name: getattr(demand.limits, name) for name in LIMIT_NAMES},
+            **{name: getattr(demand.limits, name) or 0 for name in LIMIT_NAMES},
             fields=_flat(self.sealing.seal_fields(stream_id, fields)),
         )
 
@@ -251,6 +253,15 @@ class StreamScripts:
         keys = stream_keys_and(stream_id, None, more)
         return declarations.DELETE.call(
             keys, replies.parse_deleted, tombstone_ms=self._retention_ms + self._tombstone_ms
+        )
+
+    def drop(self, stream_id: str) -> Call[int]:
+        """Drop the answer of a stream that has ended. The reply is the number of bytes given back; 0 if it is kept."""
+        return declarations.DROP.call(
+            stream_keys(stream_id),
+            int,
+            tombstone_ms=self._retention_ms + self._tombstone_ms,
+            retention_min_ms=self._retention_min_ms,
         )
 
     def read(

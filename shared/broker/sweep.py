@@ -2,7 +2,7 @@
 
 Every gateway and worker is ready to sweep, so that streams end even if no worker runs; one of them does, once a
 second. A stream that waits goes back into the queue, one that waited longer than the queue timeout is ended, and one
-that was cancelled is ended at once. The process that claims a stream decides everything else.
+that was cancelled is ended at once. While Redis' memory is nearly full, the oldest answers are dropped. The process that claims a stream decides everything else.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from shared.broker.client import (
     run_scripts,
 )
 from shared.broker.data_version import HOLD_VERSION, describe_refusal, other_version
+from shared.broker.dropping import Dropping, memory_of
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
 from shared.broker.pipeline_connection import Command, PipelineConnection
@@ -57,6 +58,7 @@ class Sweep:
         self._client = client
         self._connection = connection
         self._scripts = scripts
+        self._dropping = Dropping(client, scripts, settings)
         self._queue_timeout_ms = settings.queue_timeout_s * 1000
         self._own_id = own_id.encode()
         self._requeue = requeue
@@ -81,13 +83,15 @@ class Sweep:
 
     async def sweep(self) -> None:
         """Sweep all buckets once."""
-        run_id = parse_info((await run_commands(self._client, [("INFO", "server")]))[0])["run_id"]
+        info = parse_info((await run_commands(self._client, [("INFO", "server", "memory")]))[0])
+        run_id = info["run_id"]
         calls = [self._scripts.sweep(keys, run_id) for keys in self._keys]
         for due in await run_scripts(self._connection, calls):
             if isinstance(due, BrokerUnavailable):
                 raise due
             if due.stream_ids:
                 await self._examine(due)
+        await self._dropping.relieve(memory_of(info))
 
     async def _is_my_turn(self) -> bool:
         """Take or keep the turn. The version of the data is set before all else, in case Redis was emptied."""

@@ -29,6 +29,7 @@ class Step(StrEnum):
     CANCEL = "cancel"
     FAIL = "fail"
     DELETE = "delete"
+    DROP = "drop"  # to free storage
 
 
 #: Status before → step → status after; None means that there is no state.
@@ -47,9 +48,9 @@ TRANSITIONS: Final[dict[Status | None, dict[Step, Status | None]]] = {
         Step.FAIL: Status.FAILED,
         Step.DELETE: None,
     },
-    Status.COMPLETED: {Step.DELETE: None},
-    Status.CANCELLED: {Step.DELETE: None},
-    Status.FAILED: {Step.DELETE: None},
+    Status.COMPLETED: {Step.DELETE: None, Step.DROP: None},
+    Status.CANCELLED: {Step.DELETE: None, Step.DROP: None},
+    Status.FAILED: {Step.DELETE: None, Step.DROP: None},
 }
 
 #: Steps of the scripts that make any; all other scripts leave the status unchanged.
@@ -62,6 +63,7 @@ STEPS: Final[dict[str, frozenset[Step]]] = {
     "restore": frozenset({Step.RESTORE}),
     "finish": frozenset({Step.COMPLETE, Step.CANCEL, Step.FAIL}),
     "delete": frozenset({Step.DELETE}),
+    "drop": frozenset({Step.DROP}),
 }
 
 TERMINAL: Final = frozenset(status for status in Status if set(TRANSITIONS[status].values()) == {None})

@@ -20,6 +20,7 @@ from shared.broker.replies import (
     LogPage,
     LogPosition,
     Lost,
+    Stored,
     WriteReply,
 )
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
@@ -69,7 +70,7 @@ class Stream:
 
     def creation(
         self, *, demand: Demand = ANY, fields: Fields | None = None
-    ) -> Call[Created | Known | Limited | Full]:
+    ) -> Call[Created | Known | Limited | Stored | Full]:
         all_fields: Fields = {
             "principal": "p",
             "provider": "fake",
@@ -109,6 +110,7 @@ class Stream:
         """Restore with the fields that a worker keeps."""
         fields: Fields = {
             "principal": "p",
+            "account": "an-account",
             "request": '{"messages":[]}',
             "on_disconnect": "cancel",
             "grace_ms": 0,

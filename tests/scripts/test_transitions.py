@@ -73,6 +73,7 @@ async def brought_to(stream: Stream, status: Status | None) -> Holder:
         await stream.append(holder, 1, some(1, 1))
     if status in TERMINAL:
         await stream.finish(holder, 2, [DONE], replace(ENDING, status=status))
+        await stream.set(ended=1)
     elif status is Status.RUNNING:
         await stream.set(lease_until=0)
     await be_well(stream)
@@ -81,7 +82,7 @@ async def brought_to(stream: Stream, status: Status | None) -> Holder:
 
 def calls_of(name: str, stream: Stream, holder: Holder) -> list[Call[Any]]:
     """Calls of a script as the holder, or one of a later epoch, would make them."""
-    fields: Fields = {"principal": "p", "on_disconnect": "continue", "grace_ms": 0, "created": 1, "attempt": 1}
+    fields: Fields = {"principal": "p", "account": "a", "on_disconnect": "continue", "grace_ms": 0, "created": 1, "attempt": 1}
     later = replace(holder, epoch=holder.epoch + 1)
     calls: dict[str, list[Call[Any]]] = {
         "create": [stream.creation()],
@@ -92,6 +93,7 @@ def calls_of(name: str, stream: Stream, holder: Holder) -> list[Call[Any]]:
         "renew": [SCRIPTS.renew(holder)],
         "release": [SCRIPTS.release(holder)],
         "delete": [SCRIPTS.delete(stream.id, "p")],
+        "drop": [SCRIPTS.drop(stream.id)],
     }
     return calls[name]
 

@@ -1,4 +1,5 @@
--- Statistics of endings for operators: counts per minute, and the ids of the latest ones. keys.py describes the keys.
+-- Endings: the index of answers that may be dropped, and for operators counts per minute and the latest ids.
+-- keys.py describes the keys.
 
 local function keep_latest(key, most, life_ms)
   redis.call('ZADD', key, now, ID)
@@ -7,6 +8,9 @@ local function keep_latest(key, most, life_ms)
 end
 
 local function count_ending(status, tokens, life_ms)
+  redis.call('ZADD', 'hr:answers', now, ID)
+  redis.call('ZREMRANGEBYSCORE', 'hr:answers', '-inf', now - life_ms)
+  redis.call('PEXPIRE', 'hr:answers', life_ms)
   local minute = 'hr:endings:' .. math.floor(now / 60000)
   redis.call('HINCRBY', minute, status, 1)
   redis.call('HINCRBY', minute, 'tokens', tokens)

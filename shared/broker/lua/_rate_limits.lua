@@ -74,7 +74,7 @@ local function reserve(account, tokens, life_ms, used)
   add(used_key, 't' .. second, tokens)
   add(used_key, today, tokens)
   hold_account_slot(account, life_ms)
-  redis.call('HSET', STATE, 'account', account, 'reserved', tokens, 'reserved_at', second)
+  redis.call('HSET', STATE, 'reserved', tokens, 'reserved_at', second)
   local full_minute = (second + 60) * 1000 - now
   local tokens_reset = tokens > 0 and full_minute or used[4]
   return {used[1] + 1, full_minute, used[3] + tokens, tokens_reset, used[5] + tokens, used[6] + 1}

@@ -24,6 +24,22 @@ local function load_for_writer()
   return load('status', 'epoch', 'holder', 'log_epoch', 'lead', 'cancel', 'on_disconnect', 'live_until')
 end
 
+-- Fails before the first write if the Redis user lacks a right that is needed later (rule S4): to one of the commands
+-- (separated by spaces), to a key besides the stream's own, or to the channels of gateways and workers.
+local function need_rights(commands, keys)
+  local missing
+  for command in string.gmatch(commands, '%S+') do
+    if not redis.acl_check_cmd(command, STATE, STATE, STATE, STATE) then missing = "run '" .. command .. "'" end
+  end
+  for _, key in ipairs(keys) do
+    if not redis.acl_check_cmd('DEL', key) then missing = "access the key '" .. key .. "'" end
+  end
+  for _, channel in ipairs({'hr:gateway:any', 'hr:worker:any'}) do
+    if not redis.acl_check_cmd('PUBLISH', channel, '') then missing = "access the channel '" .. channel .. "'" end
+  end
+  if missing then error({err = 'NOPERM this user has no permissions to ' .. missing}) end
+end
+
 local function active(s) return s.status == 'queued' or s.status == 'running' end
 
 local function held(s) return s.status == 'running' and tonumber(s.lease_until or 0) > now end
@@ -131,14 +147,19 @@ local function write(s, epoch, n, upto, base, cap)
   end
 end
 
+-- Lets a key that several streams share live at least until `at`.
+local function live_until(key, at)
+  redis.call('PEXPIREAT', key, at, 'NX')
+  redis.call('PEXPIREAT', key, at, 'GT')
+end
+
 -- Sets the expiry of all the stream's keys to the same instant. The tombstone outlives them, and the index lives as
 -- long as its longest-lived stream.
 local function keep_until(at, tombstone_ms)
   redis.call('HSET', STATE, 'expires', at)
   for _, key in ipairs({STATE, LOG, TAIL, READERS, IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
   redis.call('PEXPIREAT', TOMBSTONE, at + tombstone_ms)
-  redis.call('PEXPIREAT', INDEX, at, 'NX')
-  redis.call('PEXPIREAT', INDEX, at, 'GT')
+  live_until(INDEX, at)
 end
 
 -- Notifies the worker that holds the stream. The state carries the same, so a lost message does no harm.

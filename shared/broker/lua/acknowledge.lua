@@ -10,18 +10,22 @@ local gateway, reader_lease_ms, epoch, seq, window = unpack(ARGV, 1, 5)
 local s = load('status', 'holder', 'log_epoch', 'lead', 'full')
 if not s.status then return {} end
 local log_epoch, n = tonumber(s.log_epoch), redis.call('LLEN', LOG)
-if not active(s) then return {s.status, log_epoch, n} end
 
 local lease_ms = tonumber(reader_lease_ms)
+if gateway ~= '' then
+  redis.call('ZREMRANGEBYSCORE', READERS, '-inf', now)
+  if lease_ms > 0 then redis.call('ZADD', READERS, now + lease_ms, gateway) else redis.call('ZREM', READERS, gateway) end
+  redis.call('PEXPIREAT', READERS, redis.call('PEXPIRETIME', STATE))
+end
+-- The readers of a stream that has ended matter to drop.lua only.
+if not active(s) then return {s.status, log_epoch, n} end
+
 if gateway == '' then
   redis.call('HSET', STATE, 'polled_until', now + lease_ms)
 else
-  redis.call('ZREMRANGEBYSCORE', READERS, '-inf', now)
-  if lease_ms > 0 then redis.call('ZADD', READERS, now + lease_ms, gateway) else redis.call('ZREM', READERS, gateway) end
   local latest = redis.call('ZREVRANGE', READERS, 0, 0, 'WITHSCORES')[2]
   local gateways = table.concat(redis.call('ZRANGE', READERS, 0, -1), ' ')
   redis.call('HSET', STATE, 'live_until', latest or now, 'gateways', gateways)
-  redis.call('PEXPIREAT', READERS, redis.call('PEXPIRETIME', STATE))
 end
 
 -- A client may send a cursor beyond the log; that must not open the window.

@@ -25,6 +25,8 @@ if held(s) then
 end
 if s.status == 'running' and not s.handed_over and is_recovering(tonumber(lease_ms), true) then return {'HELD'} end
 
+need_rights('HDEL HGET HGETALL HSET HSETNX INCR LLEN PEXPIRE PEXPIREAT PEXPIRETIME XREVRANGE ZADD ZCARD ZREM ' ..
+  'ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN})
 local limited
 for i = 3, #ARGV, 2 do
   if ARGV[i] == s.provider and not s.cancel then

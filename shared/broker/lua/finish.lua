@@ -17,6 +17,9 @@ local n = log_length(s, epoch)
 if first_seq > n + 1 then return reply('GAP', n, s) end
 if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED', n, s) end
 
+need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
+  'XLEN XREVRANGE XTRIM ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
+  {'hr:queue', 'arq:job:' .. ID, 'hr:ended', 'hr:account:any', 'hr:endings:any'})
 local before_events = 10 + field_items
 local last = first_seq + #ARGV - before_events - 1
 -- Without output there are only the events start, error and done.
@@ -24,13 +27,15 @@ if s.log_epoch == '0' and last > (status == 'failed' and 3 or 2) then note('outp
 write(s, epoch, n, last, before_events + 1 - first_seq, tonumber(cap))
 redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 11, before_events))
 settle(tonumber(tokens))
-free_provider_slot(load_into(s, 'lane', 'follow_up'))
+free_provider_slot(load_into(s, 'lane', 'follow_up', 'account'))
 redis.call('HDEL', STATE, 'holder', 'lease_until', 'full')
 -- A stream that a later request may continue keeps its request.
 if not s.follow_up then redis.call('HDEL', STATE, 'request') end
 for _, key in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', key, ID) end
 redis.call('DEL', 'arq:job:' .. ID)
 keep_until(now + retention_ms, tonumber(tombstone_ms))
+forget_sources(s.account)
+count_stored(s.account, now + retention_ms)
 count_ending(status, tonumber(tokens), tonumber(retention_ms))
 -- Live readers have a minute for the rest of the tail; then only the log remains, and half the memory is free again.
 redis.call('PEXPIREAT', TAIL, now + math.min(60000, retention_ms))

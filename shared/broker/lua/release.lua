@@ -10,6 +10,7 @@ epoch = tonumber(epoch)
 local s = load_for_writer()
 local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
+need_rights('HDEL HGET HSET LLEN ZADD ZREM', {})
 free_provider_slot(load_into(s, 'lane'))
 redis.call('HSET', STATE, 'lease_until', now, 'handed_over', 1)
 redis.call('HDEL', STATE, 'holder')

@@ -14,6 +14,8 @@ local refusal = refuse(s, epoch, holder)
 if refusal and refusal[1] ~= 'MISSING' and refusal[1] ~= 'BEHIND' then return refusal end
 if not refusal then return reply('GAP', log_length(s, epoch), s) end
 
+need_rights('DEL HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH SET XADD XLEN ' ..
+  'XREVRANGE XTRIM ZADD ZREM', {IDEMPOTENCY or STATE, 'hr:waiting', 'hr:account:any'})
 local before_events = 9 + field_items
 redis.call('HSET', STATE, 'live_until', 0, 'polled_until', now + reader_lease_ms, 'log_epoch', 0, 'lead', 0,
   unpack(ARGV, 10, before_events))
@@ -22,11 +24,14 @@ redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', holder,
 redis.call('ZADD', INDEX, now + lease_ms, ID)
 if IDEMPOTENCY then redis.call('SET', IDEMPOTENCY, ID .. ' ' .. body_hash) end
 redis.call('SET', TOMBSTONE, 'live ' .. redis.call('HGET', STATE, 'principal'))
-load_into(s, 'account', 'lane')
-if s.account then hold_account_slot(s.account, tonumber(retention_ms)) end
+load_into(s, 'account', 'lane', 'reserved', 'sources')
+if s.reserved then hold_account_slot(s.account, tonumber(retention_ms)) end
 if s.lane then hold_provider_slot(s.lane, now + lease_ms) end
 redis.call('ZREM', 'hr:waiting', ID) -- a Redis that lost data may still count it as waiting
 s = load_for_writer()
 write(s, epoch, 0, #ARGV - before_events, before_events, tonumber(cap))
 keep_until(now + retention_ms, tonumber(tombstone_ms))
+load_into(s, 'account', 'sources')
+count_stored(s.account, now + retention_ms)
+if s.sources then keep_sources(s.account, s.sources, now + retention_ms) end
 return reply('OK', #ARGV - before_events, s)

@@ -1,0 +1,60 @@
+"""Storage of each principal: its limit of stored bytes, and room for a new stream."""
+
+import logging
+from typing import Final
+
+from gateway.cache import ExpiringCache
+from shared.broker.client import Client
+from shared.broker.dropping import Dropping, Memory, read_memory_use
+from shared.broker.replies import Stored
+from shared.broker.scripts import StreamScripts
+from shared.errors import BrokerUnavailable, InvalidRequest, LimitReached
+from shared.rate_limits import DEFAULT_STORED_BYTES, Demand, Limits
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_FRESH_S: Final = 10.0
+_RETRY_AFTER_S: Final = 60
+
+
+class Storage:
+    """Room for new streams in Redis."""
+
+    def __init__(self, client: Client, scripts: StreamScripts, settings: Settings) -> None:
+        self._client = client
+        self._dropping = Dropping(client, scripts, settings)
+        self._memory: ExpiringCache[None, Memory] = ExpiringCache(self._read_memory, fresh_s=_FRESH_S)
+
+    async def limit_of(self, limits: Limits) -> int:
+        """Return a principal's limit of stored bytes; 0 = unlimited."""
+        if limits.stored_bytes is not None:
+            return limits.stored_bytes
+        try:
+            memory = await self._memory.get(None)
+        except BrokerUnavailable:  # then the request is refused anyway
+            return DEFAULT_STORED_BYTES
+        return min(DEFAULT_STORED_BYTES, memory.limit // 4) if memory.limit else DEFAULT_STORED_BYTES
+
+    async def make_room(self, demand: Demand, stored: Stored) -> None:
+        """Drop the principal's oldest answers, so that its new stream fits. Raises :class:`LimitReached` if none may
+        be dropped, :class:`InvalidRequest` if the request can never fit, and :class:`BrokerUnavailable`."""
+        limit = demand.limits.stored_bytes or 0
+        if stored.needed > limit:
+            problem = f"requires {stored.needed} bytes of storage, above your limit of {limit}"
+            raise InvalidRequest(f"messages: {problem}; send less")
+        if await self._dropping.make_room(demand.account, stored.stored + stored.needed - limit):
+            return
+        message = (
+            f"{stored.stored} of {limit} bytes of storage are used by answers that must be kept for now; "
+            "delete answers, or see Retry-After"
+        )
+        raise LimitReached("stored_bytes", message, {"Retry-After": str(_RETRY_AFTER_S)})
+
+    async def relieve(self) -> bool:
+        """Drop the oldest answers of all principals if Redis' memory is nearly full. Return True if any was dropped.
+        Raises :class:`BrokerUnavailable`."""
+        return await self._dropping.relieve(await read_memory_use(self._client)) > 0
+
+    async def _read_memory(self, _: None) -> Memory:
+        return await read_memory_use(self._client)

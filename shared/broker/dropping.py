@@ -1,0 +1,98 @@
+"""Drops answers that have ended, the oldest first, to free storage (rules S12 and S13).
+
+Two reasons: Redis' memory is nearly full, then the oldest answers of all go; or a principal has reached its limit of
+stored bytes, then its own go. drop.lua decides about each answer. Dropped answers keep their tombstones.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from shared.broker.client import Client, parse_info, run_commands, run_script
+from shared.broker.keys import ANSWERS, kept_key
+from shared.broker.pipeline_connection import Command
+from shared.broker.scripts import StreamScripts
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Share of maxmemory from which on answers are dropped.
+PRESSURE: Final = 0.8
+_PAGE: Final = 16
+#: Most answers to examine at once, so that a call stays short; the next call goes on.
+_MOST_EXAMINED: Final = 2048
+
+Reason = Literal["memory", "stored_bytes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Redis' memory in bytes. ``limit``: maxmemory; 0 if there is none."""
+
+    used: int
+    limit: int
+
+    @property
+    def excess(self) -> int:
+        """Bytes above the share at which answers are dropped."""
+        return max(0, self.used - int(self.limit * PRESSURE)) if self.limit else 0
+
+
+def memory_of(info: dict[str, str]) -> Memory:
+    """Return the memory in the reply of ``INFO memory``, without the buffers that maxmemory does not count."""
+    uncounted = int(info.get("mem_not_counted_for_evict", 0))
+    return Memory(int(info["used_memory"]) - uncounted, int(info["maxmemory"]))
+
+
+async def read_memory_use(client: Client) -> Memory:
+    """Read Redis' memory. Raises :class:`BrokerUnavailable`."""
+    return memory_of(parse_info((await run_commands(client, [("INFO", "memory")]))[0]))
+
+
+class Dropping:
+    """Drops answers that drop.lua does not keep."""
+
+    def __init__(self, client: Client, scripts: StreamScripts, settings: Settings) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._retention_s = settings.retention_s
+        self._retention_min_s = min(settings.retention_min_s, settings.retention_s)
+
+    async def relieve(self, memory: Memory) -> int:
+        """Drop the oldest answers of all principals until Redis' memory is below the share. Return the number of
+        dropped answers. Raises :class:`BrokerUnavailable`."""
+        if not memory.excess:
+            return 0
+        return await self._drop(ANSWERS, time.time() - self._retention_min_s, memory.excess, "memory")
+
+    async def make_room(self, account: str, bytes_needed: int) -> int:
+        """Drop the oldest answers of one account, for so many bytes. Return the number of dropped answers. Raises
+        :class:`BrokerUnavailable`."""
+        # The index has the ends of retention. Streams that wait or run have later ones.
+        until = time.time() + self._retention_s - self._retention_min_s
+        return await self._drop(kept_key(account), until, bytes_needed, "stored_bytes")
+
+    async def _drop(self, index: str, until: float, bytes_needed: int, reason: Reason) -> int:
+        dropped, freed, examined = 0, 0, set[bytes]()
+        while freed < bytes_needed and len(examined) < _MOST_EXAMINED:
+            # Answers that must be kept stay in the index, in front.
+            most = len(examined) - dropped + _PAGE
+            command: Command = ("ZRANGE", index, "-inf", round(until * 1000), "BYSCORE", "LIMIT", 0, most)
+            (page,) = await run_commands(self._client, [command])
+            new = [stream_id for stream_id in page if stream_id not in examined]
+            for stream_id in new:
+                given_back = await run_script(self._client, self._scripts.drop(stream_id.decode()))
+                examined.add(stream_id)
+                dropped += given_back > 0
+                freed += given_back
+                if freed >= bytes_needed:
+                    break
+            if not new:
+                break
+        if dropped:
+            from shared.metrics import DROPPED  # noqa: PLC0415  slow to load, and the CLI never needs it
+
+            DROPPED.labels(reason).inc(dropped)
+            logger.warning("answers dropped", extra={"reason": reason, "answers": dropped, "bytes": freed})
+        return dropped

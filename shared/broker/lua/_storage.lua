@@ -1,0 +1,88 @@
+-- Stored bytes of each account: the payload that scripts write for its streams, counted exactly at creation, with each
+-- renewal and at the end. keys.py describes the keys; they are derived from the account, which the state has.
+-- A stream takes STREAM_BYTES for its bookkeeping, the fields of its state that hold content, and its log's events.
+
+local STREAM_BYTES = 2048
+local CONTENT = {request = true, metadata = true, shown = true, response = true}
+
+local function storage_keys(account)
+  local prefix = 'hr:account:' .. account
+  return prefix .. ':stored', prefix .. ':kept', prefix .. ':sources'
+end
+
+-- Bytes of a stream with these fields (field, value, …) and an empty log.
+local function bytes_of(fields)
+  local bytes = STREAM_BYTES
+  for i = 1, #fields, 2 do
+    if CONTENT[fields[i]] then bytes = bytes + #fields[i + 1] end
+  end
+  return bytes
+end
+
+-- Bytes of the log. `counted` remembers the count of an earlier call: epoch, events, bytes.
+local function log_bytes()
+  local s = load('log_epoch', 'counted')
+  local epoch, events, bytes = string.match(s.counted or '', '^(%d+) (%d+) (%d+)$')
+  if epoch ~= s.log_epoch then events, bytes = 0, 0 end
+  local length = redis.call('LLEN', LOG)
+  for from = tonumber(events), length - 1, 500 do
+    for _, event in ipairs(redis.call('LRANGE', LOG, from, from + 499)) do bytes = bytes + #event end
+  end
+  redis.call('HSET', STATE, 'counted', string.format('%s %d %d', s.log_epoch, length, bytes))
+  return bytes
+end
+
+-- Gives back the bytes of some streams, and forgets the streams that they were made from.
+local function give_back(account, ids)
+  local stored, kept, sources = storage_keys(account)
+  local bytes = 0
+  for _, taken in ipairs(redis.call('HMGET', stored, unpack(ids))) do bytes = bytes + (taken or 0) end
+  redis.call('HDEL', stored, unpack(ids))
+  redis.call('ZREM', kept, unpack(ids))
+  redis.call('HDEL', sources, unpack(ids))
+  if bytes > 0 then redis.call('HINCRBY', stored, 'total', -bytes) end
+  return bytes
+end
+
+-- Counts what the stream takes now, until `expires`.
+local function count_stored(account, expires)
+  local stored, kept = storage_keys(account)
+  local bytes = STREAM_BYTES + log_bytes()
+  for name in pairs(CONTENT) do bytes = bytes + redis.call('HSTRLEN', STATE, name) end
+  redis.call('HINCRBY', stored, 'total', bytes - (redis.call('HGET', stored, ID) or 0))
+  redis.call('HSET', stored, ID, bytes)
+  redis.call('ZADD', kept, expires, ID)
+  live_until(stored, expires)
+  live_until(kept, expires)
+end
+
+-- Bytes that the account's streams take, without those that have expired.
+local function total_stored(account)
+  local stored, kept = storage_keys(account)
+  repeat
+    local expired = redis.call('ZRANGEBYSCORE', kept, '-inf', now, 'LIMIT', 0, 1000)
+    if #expired > 0 then give_back(account, expired) end
+  until #expired < 1000
+  return tonumber(redis.call('HGET', stored, 'total') or 0)
+end
+
+-- Notes the streams that this one was made from (ids, separated by spaces): they are kept until it has ended.
+local function keep_sources(account, ids, expires)
+  local _, _, sources = storage_keys(account)
+  redis.call('HSET', sources, ID, ids)
+  live_until(sources, expires)
+end
+
+local function forget_sources(account)
+  local _, _, sources = storage_keys(account)
+  redis.call('HDEL', sources, ID)
+end
+
+-- True if a stream that waits or runs was made from this one.
+local function is_source(account)
+  local _, _, sources = storage_keys(account)
+  for _, ids in ipairs(redis.call('HVALS', sources)) do
+    if string.find(ids, ID, 1, true) then return true end
+  end
+  return false
+end

@@ -1,0 +1,20 @@
+#!lua flags=allow-oom
+-- Drops the answer of a stream that has ended, to free storage. The tombstone stays, and so does the idempotency entry.
+-- KEYS: 1-8 stream
+-- ARGV: 1 tombstone_ms, 2 retention_min_ms (since the end, in which the answer is kept)
+-- Status: completed, cancelled, failed → none
+-- Replies the bytes given back; 0 if the stream is kept: it waits or runs, ended too recently, has a live reader, or a
+-- stream that runs was made from it.
+
+local tombstone_ms, retention_min_ms = unpack(ARGV, 1, 2)
+local s = load('status', 'principal', 'account', 'ended')
+if not s.status or active(s) or tonumber(s.ended) + retention_min_ms > now then return 0 end
+if redis.call('ZCOUNT', READERS, now, '+inf') > 0 or is_source(s.account) then return 0 end
+need_rights('DEL HDEL HINCRBY HMGET SET ZREM', {'hr:owned:' .. s.account, storage_keys(s.account)})
+redis.call('SET', TOMBSTONE, 'dropped ' .. s.principal, 'PX', tombstone_ms)
+local bytes = give_back(s.account, {ID})
+redis.call('DEL', STATE, LOG, TAIL, READERS)
+for _, key in ipairs({'hr:owned:' .. s.account, 'hr:ended', 'hr:failed', 'hr:answers'}) do
+  redis.call('ZREM', key, ID)
+end
+return bytes

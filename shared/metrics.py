@@ -27,7 +27,9 @@ SWEPT = Counter(
     "headrace_swept_streams_total", "Streams that the sweep of this process re-queued or ended", ["reason"]
 )
 DROPPED = Counter(
-    "headrace_dropped_answers_total", "Answers that this process dropped before the end of their retention", ["reason"]
+    "headrace_dropped_answers_total",
+    "Answers that were dropped before the end of their retention",
+    ["reason"],
 )
 ILLEGAL_TRANSITIONS = Counter(
     "headrace_illegal_transitions_total",

@@ -1,4 +1,7 @@
-"""Limits of a principal, and the demand of one request. An account is the usage of one principal over all gateways."""
+"""Limits of a principal, and the demand of one request.
+
+An account is the usage of one principal over all gateways.
+"""
 
 import hashlib
 from collections.abc import Mapping

@@ -21,6 +21,7 @@ from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import Caller, Gateway, GatewayState
 from shared.broker.chats import Chat, find_chat, note_chat, note_received
+from shared.broker.keys import chat_key
 from shared.broker.replies import LogPage
 from shared.broker.status import read_field
 from shared.errors import BrokerUnavailable, Draining, StreamGone, StreamNotFound
@@ -51,14 +52,17 @@ async def send(
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
     chat_request, options = ui_message_request.parse(body, gateway.settings.default_model)
-    extra_fields = {"shown": msgspec.json.encode(options.shown).decode()} if options.shown else None
+    account, life_s = account_of(caller.id), gateway.settings.retention_s
+    extra_fields = {"chat": chat_key(account, options.chat_id)}
+    if options.shown:
+        extra_fields["shown"] = msgspec.json.encode(options.shown).decode()
     submission = await submit(
         gateway, caller, chat_request, idempotency_key, on_disconnect="continue", extra_fields=extra_fields
     )
     stream_id = submission.stream_id
     chat = Chat(stream_id, options.message_id or f"msg_{stream_id}")
-    account, life_s = account_of(caller.id), gateway.settings.retention_s
-    await note_chat(gateway.client, account, options.chat_id, chat, life_s=life_s)
+    if submission.created or await _is_of_chat(gateway, stream_id, extra_fields["chat"]):
+        await note_chat(gateway.client, account, options.chat_id, chat, life_s=life_s)
     subscription = Subscription(
         gateway.hub,
         stream_id,
@@ -131,6 +135,12 @@ async def _until_end(
             account, life_s = account_of(caller.id), gateway.settings.retention_s
             await note_received(gateway.client, account, chat_id, subscription.stream_id, life_s=life_s)
     yield DONE
+
+
+async def _is_of_chat(gateway: GatewayState, stream_id: str, chat: str) -> bool:
+    """Return True if the stream was created for this chat. A replay for another chat is not noted: it is free, so
+    that replays could fill Redis."""
+    return await read_field(gateway.client, gateway.scripts.sealing, stream_id, "chat") == chat
 
 
 async def _log_page(gateway: GatewayState, caller: Principal, chat: Chat) -> LogPage | None:

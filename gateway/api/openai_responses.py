@@ -12,7 +12,7 @@ from gateway.api import streams
 from gateway.api.body import read_body
 from gateway.api.deferred import submit_once, wait_until_ended
 from gateway.api.parameters import IdempotencyKey
-from gateway.api.previous_responses import PREFIX, conversation_of, items_of, replay_of, stream_id_of
+from gateway.api.previous_responses import PREFIX, check_size, read_earlier, replay_of, stream_id_of
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.openai_responses import request as responses_request
@@ -25,7 +25,7 @@ from shared.broker.replies import LogPage
 from shared.broker.status import read_field, read_state
 from shared.errors import StreamGone
 from shared.protocol.ids import START
-from shared.protocol.lifecycle import Status
+from shared.protocol.lifecycle import TERMINAL, Status
 from shared.scopes import Scope
 
 router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
@@ -42,13 +42,16 @@ async def create(
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
     previous = responses_request.previous_of(body)
-    earlier = await conversation_of(gateway, Grant.of(caller), previous) if previous is not None else []
-    referred = await items_of(gateway, Grant.of(caller), responses_request.references_of(body))
-    chat_request, options = responses_request.parse(body, earlier, referred)
+    referred = responses_request.references_of(body)
+    earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
+    chat_request, options = responses_request.parse(body, earlier.messages, earlier.items)
+    check_size(chat_request, earlier, gateway.settings.max_conversation_bytes)
     on_disconnect = "continue" if options.background else "cancel"
     chat_request = chat_request.model_copy(update={"on_disconnect": chat_request.on_disconnect or on_disconnect})
     echoed = {"background": options.background, "previous_response_id": previous}
     extra_fields = {"response": msgspec.json.encode(echoed).decode()}
+    if earlier.stream_ids:
+        extra_fields["sources"] = " ".join(earlier.stream_ids)
     if options.store:
         extra_fields["follow_up"] = str(options.instructions)
     submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
@@ -116,7 +119,10 @@ def _stream(
 
 
 async def _current_response(gateway: GatewayState, about: ResponseInfo, status: str) -> Response:
-    response = (await replay_of(gateway, about)).response
+    replayed = await replay_of(gateway, about)
+    if status in TERMINAL and not replayed.is_over:
+        raise StreamGone  # deleted or dropped meanwhile
+    response = replayed.response
     if status == Status.RUNNING and response.status == "queued":  # its provider has sent nothing yet
         response.status = "in_progress"
     return JSONResponse(response.body)

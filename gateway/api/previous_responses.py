@@ -1,27 +1,31 @@
 """Content of earlier responses, for a request that continues one or names their items."""
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
 from gateway.auth.grants import Grant
-from gateway.auth.ownership import read_own
+from gateway.auth.ownership import read_own_logs
 from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
 from gateway.dialects.tool_call import tool_call
 from gateway.live.batch import Batch
 from gateway.state import GatewayState
-from shared.broker.log import read_log
-from shared.broker.status import read_field
-from shared.errors import InvalidRequest, StreamGone, StreamNotFound
+from shared.broker.log import LogsTooLarge, read_log
+from shared.broker.status import read_fields
+from shared.errors import InvalidRequest, StreamNotFound
 from shared.protocol import events
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
+from shared.schemas import ChatRequest
 
 PREFIX: Final = "resp_"
+_MOST_REFERENCES: Final = 128
+#: Bytes of a log per byte of a conversation: events of a few characters have several times as many bytes.
+_LOG_BYTES_PER_BYTE: Final = 4
 _NOT_HERE: Final = "previous_response_id: no such response; it was not stored, or its retention has ended"
 
 
@@ -32,42 +36,80 @@ def stream_id_of(response_id: str) -> str:
     return response_id.removeprefix(PREFIX)
 
 
-async def conversation_of(gateway: GatewayState, grant: Grant, response_id: str) -> list[dict[str, Any]]:
-    """Return the messages of an earlier response, without its instructions, and its answer. Raises
-    :class:`InvalidRequest`."""
-    sealing = gateway.scripts.sealing
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """Content of earlier responses. ``messages``: those before the input. ``items``: by id, with the other items of
+    their responses. ``stream_ids``: the streams that they are from."""
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    items: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stream_ids: tuple[str, ...] = ()
+
+
+async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None, item_ids: Sequence[str]) -> Earlier:
+    """Return the content that a request refers to: by ``previous``, a response's id, or by the ids of items. Items
+    that are missing, or belong to others, are left out. Raises :class:`InvalidRequest`."""
+    if len(item_ids) > _MOST_REFERENCES:
+        problem = f"{len(item_ids)} item references, more than {_MOST_REFERENCES}"
+        raise InvalidRequest(f"input: {problem}; send the items themselves, or set previous_response_id")
+    previous_id = None if previous is None else _previous_stream_id(previous)
+    ids = {item_id.partition("_")[2].rpartition("_")[0] for item_id in item_ids}
+    wanted = dict.fromkeys([*([previous_id] if previous_id else []), *sorted(ids)])
+    if not wanted:
+        return Earlier()
+    most = gateway.settings.max_conversation_bytes * _LOG_BYTES_PER_BYTE
     try:
-        stream_id = stream_id_of(response_id)
-        log_page = await read_own(gateway, grant, stream_id, most_events=0)
-    except (StreamNotFound, StreamGone):
+        logs = await read_own_logs(gateway, grant, wanted, most_bytes=most)
+    except LogsTooLarge:
+        raise InvalidRequest("input: refers to responses that are too large together; refer to fewer") from None
+    messages = [] if previous_id is None else await _messages_of(gateway, previous_id, logs.get(previous_id))
+    items: dict[str, dict[str, Any]] = {}
+    for stream_id in ids & logs.keys():
+        replayed = await _render(ResponseInfo(stream_id, model="", created_at=0), logs[stream_id])
+        items |= {item["id"]: item for item in replayed.response.output}
+    return Earlier(messages, items, tuple(logs))
+
+
+def check_size(chat_request: ChatRequest, earlier: Earlier, most_bytes: int) -> None:
+    """Raise :class:`InvalidRequest` if a request is too large with the earlier content that it refers to."""
+    if not earlier.stream_ids:
+        return
+    size = len(chat_request.model_dump_json(exclude_none=True).encode())
+    if size > most_bytes:
+        problem = f"has {size} bytes with the earlier turns that it refers to; the limit is {most_bytes}"
+        raise InvalidRequest(f"input: {problem}; begin a new conversation, or send a summary of the earlier turns")
+
+
+def _previous_stream_id(response_id: str) -> str:
+    try:
+        return stream_id_of(response_id)
+    except StreamNotFound:
         raise InvalidRequest(_NOT_HERE) from None
-    begins = await read_field(gateway.client, sealing, stream_id, "follow_up")
-    request = await read_field(gateway.client, sealing, stream_id, "request")
-    if begins is None or request is None:
+
+
+async def _messages_of(gateway: GatewayState, stream_id: str, stored: list[bytes] | None) -> list[dict[str, Any]]:
+    """Return the messages of an earlier response, without its instructions, and its answer."""
+    if stored is None:
         raise InvalidRequest(_NOT_HERE)
-    if log_page.status not in TERMINAL:
+    names = ("status", "follow_up", "request")
+    state = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, names)
+    if state["follow_up"] is None or state["request"] is None:
+        raise InvalidRequest(_NOT_HERE)
+    if state["status"] not in TERMINAL:
         raise InvalidRequest("previous_response_id: that response is still in progress; wait for its end")
-    stored = await read_log(gateway.client, gateway.scripts, stream_id)
+    if not stored or not events.is_done(stored[-1]):  # it ended between the two reads
+        stored = await read_log(gateway.client, gateway.scripts, stream_id)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))
-    sent: list[dict[str, Any]] = msgspec.json.decode(request)["messages"]
-    return [*sent[int(begins) :], *_answer(transcript)]
-
-
-async def items_of(gateway: GatewayState, grant: Grant, item_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the items by id, with the other items of their responses. Items that are missing, or belong to others,
-    are left out."""
-    found: dict[str, dict[str, Any]] = {}
-    for stream_id in {item_id.partition("_")[2].rpartition("_")[0] for item_id in item_ids}:
-        with suppress(StreamNotFound, StreamGone):
-            await read_own(gateway, grant, stream_id, most_events=0)
-            replayed = await replay_of(gateway, ResponseInfo(stream_id, model="", created_at=0))
-            found |= {item["id"]: item for item in replayed.response.output}
-    return found
+    sent: list[dict[str, Any]] = msgspec.json.decode(state["request"])["messages"]
+    return [*sent[int(state["follow_up"]) :], *_answer(transcript)]
 
 
 async def replay_of(gateway: GatewayState, about: ResponseInfo) -> ResponseEvents:
     """Render all events of a response so far."""
-    stored = await read_log(gateway.client, gateway.scripts, about.stream_id)
+    return await _render(about, await read_log(gateway.client, gateway.scripts, about.stream_id))
+
+
+async def _render(about: ResponseInfo, stored: list[bytes]) -> ResponseEvents:
     renderer = ResponseEvents(about)
     if stored:  # possibly many: keep the event loop free
         await asyncio.to_thread(

@@ -98,6 +98,8 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
     # The state must not be newer than the events: the stream may have ended between the two reads.
     is_consistent = log_page.complete and log_page.status == state.status
     stored = log_page.events if is_consistent else await read_log(gateway.client, gateway.scripts, stream_id)
+    if log_page.length and not stored:
+        raise StreamGone  # deleted or dropped between the two reads
     if log_page.status in ACTIVE:
         await _count_as_watching(gateway, stream_id, log_page, len(stored))
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))  # megabytes, at worst

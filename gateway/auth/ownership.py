@@ -1,8 +1,12 @@
 """Reads of a stream on behalf of a caller, limited to the caller's own streams."""
 
+from collections.abc import Iterable
+from contextlib import suppress
+
 from gateway.auth.grants import Grant
 from gateway.state import GatewayState
 from shared.broker.client import run_script
+from shared.broker.log import read_logs
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.broker.scripts import MAX_EVENTS_PER_PAGE
 from shared.errors import StreamGone, StreamNotFound, StreamRecovering
@@ -22,8 +26,27 @@ async def read_own(
     :class:`StreamRecovering` if Redis may have lost it a moment ago."""
     if not is_stream_id(stream_id):
         raise StreamNotFound
-    log_page = await run_script(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
-    if log_page is Lost.MAYBE:
+    return _owned(
+        grant, await run_script(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
+    )
+
+
+async def read_own_logs(
+    gateway: GatewayState, grant: Grant, stream_ids: Iterable[str], *, most_bytes: int
+) -> dict[str, list[bytes]]:
+    """Read the whole logs of streams that the grant covers, together; others are left out. Raises
+    :class:`LogsTooLarge`, and :class:`StreamRecovering` as :func:`read_own` does."""
+    found = {}
+    known = filter(is_stream_id, stream_ids)
+    for log in await read_logs(gateway.client, gateway.scripts, known, most_bytes=most_bytes):
+        with suppress(StreamNotFound, StreamGone):
+            _owned(grant, log.last)
+            found[log.stream_id] = log.events
+    return found
+
+
+def _owned(grant: Grant, log_page: LogPage | Gone | Lost | None) -> LogPage:
+    if isinstance(log_page, Lost):
         raise StreamRecovering
     if log_page is None or grant.owner not in (None, log_page.principal):
         raise StreamNotFound

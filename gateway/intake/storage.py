@@ -1,8 +1,8 @@
 """Storage of each principal: its limit of stored bytes, and room for a new stream."""
 
-import logging
 from typing import Final
 
+from gateway import metrics
 from gateway.cache import ExpiringCache
 from shared.broker.client import Client
 from shared.broker.dropping import Dropping, Memory, read_memory_use
@@ -11,8 +11,6 @@ from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, InvalidRequest, LimitReached
 from shared.rate_limits import DEFAULT_STORED_BYTES, Demand, Limits
 from shared.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 _FRESH_S: Final = 10.0
 _RETRY_AFTER_S: Final = 60
@@ -49,7 +47,9 @@ class Storage:
             f"{stored.stored} of {limit} bytes of storage are used by answers that must be kept for now; "
             "delete answers, or see Retry-After"
         )
-        raise LimitReached("stored_bytes", message, {"Retry-After": str(_RETRY_AFTER_S)})
+        error = LimitReached("stored_bytes", message, {"Retry-After": str(_RETRY_AFTER_S)})
+        metrics.REFUSALS.labels(error.code).inc()
+        raise error
 
     async def relieve(self) -> bool:
         """Drop the oldest answers of all principals if Redis' memory is nearly full. Return True if any was dropped.

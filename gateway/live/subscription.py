@@ -156,6 +156,9 @@ class Subscription:
     def _without_state(self, gone: Gone | Lost | None) -> Batch:
         if isinstance(gone, Gone) and gone.deleted:
             return self._closing(events.Done("cancelled", "deleted", None))
+        if isinstance(gone, Gone) and gone.dropped:
+            dropped = events.Error("stream_gone", "the answer was dropped to free storage", retryable=False)
+            return self._closing(dropped, events.Done("error", "stream_gone", None))
         self._begin_outage()
         if not self._is_overdue:
             return self._empty()

@@ -256,7 +256,7 @@ class StreamScripts:
         )
 
     def drop(self, stream_id: str) -> Call[int]:
-        """Drop the answer of a stream that has ended. The reply is the number of bytes given back; 0 if it is kept."""
+        """Drop the answer of a stream that has ended. The reply is the number of bytes freed; 0 if it is kept."""
         return declarations.DROP.call(
             stream_keys(stream_id),
             int,

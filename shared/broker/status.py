@@ -1,5 +1,6 @@
 """Reads a stream's state, for the JSON view."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -53,8 +54,15 @@ async def read_state(client: Client, sealing: Sealing, stream_id: str) -> Stream
 
 async def read_field(client: Client, sealing: Sealing, stream_id: str, name: str) -> str | None:
     """Return a field that a dialect stored in the state. Raises as :func:`read_state` does."""
-    (value,) = await run_commands(client, [("HGET", state_key(stream_id), name)])
-    return sealing.texts(stream_id, (name,), (value,))[name]
+    return (await read_fields(client, sealing, stream_id, (name,)))[name]
+
+
+async def read_fields(
+    client: Client, sealing: Sealing, stream_id: str, names: Sequence[str]
+) -> dict[str, str | None]:
+    """Return some fields of the state. Raises as :func:`read_state` does."""
+    (values,) = await run_commands(client, [("HMGET", state_key(stream_id), *names)])
+    return sealing.texts(stream_id, names, values)
 
 
 def time_of(ms: str | None) -> str | None:

@@ -2,7 +2,8 @@
 
 Every gateway and worker is ready to sweep, so that streams end even if no worker runs; one of them does, once a
 second. A stream that waits goes back into the queue, one that waited longer than the queue timeout is ended, and one
-that was cancelled is ended at once. While Redis' memory is nearly full, the oldest answers are dropped. The process that claims a stream decides everything else.
+that was cancelled is ended at once. While Redis' memory is nearly full, the oldest answers are dropped. The process
+that claims a stream decides everything else.
 """
 
 import asyncio

@@ -107,9 +107,11 @@ class ChatRequest(Model):
 
     @property
     def prompt_characters(self) -> int:
-        """Approximate number of characters that a provider gets, to estimate usage."""
-        sent = sum(len(m.text) + sum(len(c.function.arguments) for c in m.tool_calls or ()) for m in self.messages)
-        return sent + sum(len(json.dumps(tool.model_dump(exclude_none=True))) for tool in self.tools or ())
+        """Approximate number of characters that a provider gets, to estimate usage. An image counts as many as its
+        tokens are likely to be worth."""
+        sent = sum(m.characters for m in self.messages)
+        forms = [*(self.tools or ()), *([self.response_format] if self.response_format else ())]
+        return sent + sum(len(json.dumps(form.model_dump(exclude_none=True))) for form in forms)
 
 
 def parse_chat_request(body: bytes) -> ChatRequest:

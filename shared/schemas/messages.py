@@ -7,6 +7,8 @@ from pydantic_core import from_json
 
 from shared.schemas.model import Function, Model, Name
 
+#: Characters of text that cost as much as an image: providers charge 85 to 1,600 tokens for one.
+IMAGE_CHARACTERS: Final = 4000
 Role = Literal["system", "user", "assistant", "tool"]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -149,6 +151,13 @@ class Message(Model):
         if isinstance(self.content, str):
             return [TextPart(type="text", text=self.content)] if self.content else []
         return list(self.content or ())
+
+    @property
+    def characters(self) -> int:
+        """Characters of the text and the calls, and the worth of the images."""
+        images = sum(isinstance(part, ImagePart) for part in self.parts)
+        calls = sum(len(call.function.arguments) for call in self.tool_calls or ())
+        return len(self.text) + calls + images * IMAGE_CHARACTERS
 
     @property
     def text(self) -> str:

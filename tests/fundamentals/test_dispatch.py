@@ -8,6 +8,7 @@ import pytest
 from gateway.auth.principal import Principal
 from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch, Dispatched
+from gateway.intake.storage import Storage
 from shared.broker.client import Client
 from shared.broker.keys import QUEUE, WAITING, job_key, principal_streams_key, state_key
 from shared.broker.scripts import StreamScripts
@@ -23,7 +24,9 @@ PROMPT = "x" * 16
 
 def dispatch_of(client: Client, **settings: Any) -> Dispatch:
     made = Settings(**settings)
-    return Dispatch(client, StreamScripts(made), made, Backlog(client, longest_wait_s=60))
+    scripts = StreamScripts(made)
+    backlog = Backlog(client, longest_wait_s=60)
+    return Dispatch(client, scripts, made, backlog, Storage(client, scripts, made))
 
 
 async def create(

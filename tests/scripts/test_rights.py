@@ -56,9 +56,7 @@ async def _is_refused_whole(client: Client, limited: Client, name: str, rules: t
         await client.delete(stream.keys[READERS])
     await client.execute_command("SCRIPT", "LOAD", call.script.source)  # type: ignore[no-untyped-call]
     before = await everything(client)
-    (reply,) = await limited.exchange(
-        [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments)]
-    )
+    (reply,) = await limited.exchange([("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments)])
     return not isinstance(reply, Exception) or await everything(client) == before
 
 

@@ -82,7 +82,14 @@ async def brought_to(stream: Stream, status: Status | None) -> Holder:
 
 def calls_of(name: str, stream: Stream, holder: Holder) -> list[Call[Any]]:
     """Calls of a script as the holder, or one of a later epoch, would make them."""
-    fields: Fields = {"principal": "p", "account": "a", "on_disconnect": "continue", "grace_ms": 0, "created": 1, "attempt": 1}
+    fields: Fields = {
+        "principal": "p",
+        "account": "a",
+        "on_disconnect": "continue",
+        "grace_ms": 0,
+        "created": 1,
+        "attempt": 1,
+    }
     later = replace(holder, epoch=holder.epoch + 1)
     calls: dict[str, list[Call[Any]]] = {
         "create": [stream.creation()],

@@ -208,7 +208,7 @@ class Redis:
     def refusal(self, holder: Holder) -> Code | None:
         """Return the refusal that this writer must get, in the order of rule A1; None if it may write."""
         if self.missing:
-            return Code.CLOSED if (self.tombstone or b"").startswith(b"deleted") else Code.MISSING
+            return Code.CLOSED if (self.tombstone or b"live").startswith((b"deleted", b"dropped")) else Code.MISSING
         if self.ended:
             return Code.CLOSED
         if self.epoch > holder.epoch:

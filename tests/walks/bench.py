@@ -27,7 +27,14 @@ STEPS: Final = 40
 #: Smaller than the settings allow, so that short walks meet trims, full windows and page ends.
 CAP: Final = 4
 TIGHT: Final = Settings.model_construct(
-    cap=CAP, window=3, lease_s=600.0, reader_lease_s=600.0, max_attempts=3, max_event_bytes=4096, max_tick_s=0.0
+    cap=CAP,
+    window=3,
+    lease_s=600.0,
+    reader_lease_s=600.0,
+    max_attempts=3,
+    max_event_bytes=4096,
+    max_tick_s=0.0,
+    retention_min_s=0.0,
 )
 #: Virtual seconds after which a reader's stream counts as lost.
 LOST_AFTER_S: Final = 2.0

@@ -13,6 +13,9 @@ from shared.protocol.ids import EventId, parse_event_id
 from tests.walks.actors import Redis, check_one_attempt
 from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LOG, PULSE, STATE, TAIL, TIGHT, TOMBSTONE, Bench, T
 
+STORED = "hr:account:an-account:stored"
+STREAM_BYTES = 2048
+
 
 class Ground:
     """The stream of a walk in Redis: its invariants, calls to it, and the passage of time."""
@@ -28,7 +31,7 @@ class Ground:
         self.epochs: list[int] = []
         self.age = 1
         self.claims_at_this_age = 0
-        self.buried = False  # deleted, and Redis has lost nothing since
+        self.buried = False  # deleted or dropped, and Redis has lost nothing since
         self.redis = Redis({}, [], [], None)  # as it was after the last move
 
     async def _look(self) -> Redis:
@@ -49,7 +52,7 @@ class Ground:
         ids = [at for at, _ in redis.tail]
         assert len(ids) <= CAP, "the tail is longer than its cap"
         assert ids == sorted(set(ids)), "the tail's ids do not rise"
-        assert redis.missing or not self.buried, "a deleted stream has come back"
+        assert redis.missing or not self.buried, "a deleted or dropped stream has come back"
         if redis.missing:
             assert not redis.log
             return
@@ -62,6 +65,17 @@ class Ground:
         for at in of_log.keys() & self.shown.keys():
             assert of_log[at] == self.shown[at], f"{at} was shown with another content"
         self._check_lives(redis)
+        await self._check_stored_bytes(redis)
+
+    async def _check_stored_bytes(self, redis: Redis) -> None:
+        """The account's total is the sum of its streams, and an ended stream is counted to the byte."""
+        stored: dict[bytes, bytes] = await self.client.hgetall(STORED)  # type: ignore[misc]
+        counts = {name: int(n) for name, n in stored.items()}
+        assert counts.pop(b"total", 0) == sum(counts.values())
+        counted = counts.get(self.stream_id.encode())
+        if redis.ended and counted is not None:
+            content = [redis.state.get(name, b"") for name in (b"request", b"metadata", b"shown", b"response")]
+            assert counted == STREAM_BYTES + sum(map(len, [*content, *redis.log]))
 
     def _check_lives(self, redis: Redis) -> None:
         state, log, tail, readers, index, tombstone, _pulse, idempotency = redis.lives

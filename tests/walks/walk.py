@@ -82,7 +82,7 @@ class Walk(Ground):
         self.uids = itertools.count(1)
         self.tokens = itertools.count(1)
         self.snapshot: dict[str, tuple[bytes, int]] | None = None
-        self.deleted = False
+        self.deleted = self.dropped = False
 
     async def do(self, name: str, **arguments: Any) -> None:
         """One move; then all that it set going until nothing moves."""
@@ -321,6 +321,13 @@ class Walk(Ground):
         self.buried = await run_script(self.client, self.scripts.delete(self.stream_id, "p"))
         self.deleted |= self.buried
 
+    @move(0.2, lambda self: self.redis.ended)
+    async def drop_answer(self) -> None:
+        """Drop the answer, as under memory pressure, if it may be dropped."""
+        dropped = bool(await run_script(self.client, self.scripts.drop(self.stream_id)))
+        self.buried |= dropped
+        self.dropped |= dropped
+
     @move(0.5, lambda self: self.redis.active)
     async def everybody_leaves(self) -> None:
         """End all reader leases."""
@@ -394,8 +401,8 @@ class Walk(Ground):
         cursor = parse_cursor(viewer.last_id)
         page = await hub.read(self.stream_id, cursor)
         if isinstance(page, Gone):
-            assert self.deleted
-            viewer.ending = "deleted"
+            assert self.dropped if page.dropped else self.deleted
+            viewer.ending = "dropped" if page.dropped else "deleted"
         elif isinstance(page, LogPage) and page.status in TERMINAL and cursor == (page.epoch, page.length):
             raise AssertionError("204 for a viewer that has not seen `done`")
         elif isinstance(page, LogPage):
@@ -447,13 +454,15 @@ class Walk(Ground):
         raw = msgspec.json.decode(data)
         if kind == b"done":
             viewer.ending = raw["reason"]
-            assert viewer.ending in {"deleted", "stream_lost"}
+            assert viewer.ending in {"deleted", "stream_gone", "stream_lost"}
             if viewer.ending == "deleted":
                 assert self.deleted
+            elif viewer.ending == "stream_gone":
+                assert self.dropped
             else:
                 assert not self.healers, "lost although a worker has all of it in memory"
         elif kind == b"error":
-            assert raw["code"] == "stream_lost"
+            assert raw["code"] in {"stream_gone", "stream_lost"}
         elif kind == b"start":
             assert raw["reset"]
             assert viewer.last_id is not None, "reset for a viewer that has nothing"

@@ -44,9 +44,10 @@ local function active(s) return s.status == 'queued' or s.status == 'running' en
 
 local function held(s) return s.status == 'running' and tonumber(s.lease_until or 0) > now end
 
-local function deleted()
-  local stone = redis.call('GET', TOMBSTONE)
-  return stone and string.sub(stone, 1, 7) == 'deleted'
+-- `deleted` or `dropped` if the stream was removed before the end of its retention: no worker may heal it.
+local function removed()
+  local stone = string.match(redis.call('GET', TOMBSTONE) or '', '^%a+')
+  return stone ~= 'live' and stone
 end
 
 -- Adds to the stream's timeline (shared/broker/timeline.py), which is for operators and limited in size. Entries are
@@ -93,7 +94,8 @@ end
 -- The fence: the reply for a caller that may not write as (epoch, holder); nil if it may.
 local function refuse(s, epoch, holder)
   if not s.status then
-    if deleted() then return {'CLOSED', 0, 'deleted', 0, 0} end
+    local stone = removed()
+    if stone then return {'CLOSED', 0, stone, 0, 0} end
     return {'MISSING', 0, '', 0, 0}
   end
   local current = tonumber(s.epoch)

@@ -8,7 +8,11 @@
 
 local tombstone_ms, retention_min_ms = unpack(ARGV, 1, 2)
 local s = load('status', 'principal', 'account', 'ended')
-if not s.status or active(s) or tonumber(s.ended) + retention_min_ms > now then return 0 end
+if not s.status then
+  redis.call('ZREM', 'hr:answers', ID) -- its retention has ended
+  return 0
+end
+if active(s) or tonumber(s.ended) + retention_min_ms > now then return 0 end
 if redis.call('ZCOUNT', READERS, now, '+inf') > 0 or is_source(s.account) then return 0 end
 need_rights('DEL HDEL HINCRBY HMGET SET ZREM', {'hr:owned:' .. s.account, storage_keys(s.account)})
 redis.call('SET', TOMBSTONE, 'dropped ' .. s.principal, 'PX', tombstone_ms)
@@ -17,4 +21,4 @@ redis.call('DEL', STATE, LOG, TAIL, READERS)
 for _, key in ipairs({'hr:owned:' .. s.account, 'hr:ended', 'hr:failed', 'hr:answers'}) do
   redis.call('ZREM', key, ID)
 end
-return bytes
+return math.max(1, bytes)

@@ -135,12 +135,6 @@ MISSING_CHECKS: Final = [
         "redis.call('DEL', TOMBSTONE)",
         "delete",
     ),
-    Mutation(
-        "a dropped answer leaves a tombstone",
-        "redis.call('SET', TOMBSTONE, 'dropped ' .. s.principal, 'PX', tombstone_ms)",
-        "redis.call('DEL', TOMBSTONE)",
-        "drop",
-    ),
     Mutation("another epoch is counted anew", "if epoch ~= s.log_epoch then events, bytes = 0, 0 end", "", "finish"),
 ]
 

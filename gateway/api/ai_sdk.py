@@ -61,7 +61,8 @@ async def send(
     )
     stream_id = submission.stream_id
     chat = Chat(stream_id, options.message_id or f"msg_{stream_id}")
-    if submission.created or await _is_of_chat(gateway, stream_id, extra_fields["chat"]):
+    is_of_chat = submission.created or await _is_of_chat(gateway, stream_id, extra_fields["chat"])
+    if is_of_chat:
         await note_chat(gateway.client, account, options.chat_id, chat, life_s=life_s)
     subscription = Subscription(
         gateway.hub,
@@ -71,7 +72,8 @@ async def send(
         UiMessageChunks(chat.message_id),
         submission.queue_position,
     )
-    return _stream(request, gateway, caller, options.chat_id, subscription, submission.headers)
+    chat_id = options.chat_id if is_of_chat else None
+    return _stream(request, gateway, caller, chat_id, subscription, submission.headers)
 
 
 @router.get("/{chat_id:path}/stream")
@@ -114,7 +116,7 @@ def _stream(
     request: Request,
     gateway: GatewayState,
     caller: Principal,
-    chat_id: str,
+    chat_id: str | None,
     subscription: Subscription,
     headers: dict[str, str],
 ) -> Response:
@@ -124,13 +126,14 @@ def _stream(
 
 
 async def _until_end(
-    request: Request, gateway: GatewayState, caller: Principal, chat_id: str, subscription: Subscription
+    request: Request, gateway: GatewayState, caller: Principal, chat_id: str | None, subscription: Subscription
 ) -> AsyncGenerator[bytes, None]:
-    """Send the final chunk only after noting that the client has the rest, so that its next resume gets 204."""
+    """Send the final chunk only after noting that the client has the rest, so that its next resume gets 204.
+    ``chat_id``: None for a stream that is not noted as the chat's latest."""
     async with aclosing(subscription.chunks()) as chunks:
         async for chunk in chunks:
             yield chunk
-    if await was_acked(request.scope):
+    if chat_id is not None and await was_acked(request.scope):
         with suppress(BrokerUnavailable):  # then the client gets the answer once more
             account, life_s = account_of(caller.id), gateway.settings.retention_s
             await note_received(gateway.client, account, chat_id, subscription.stream_id, life_s=life_s)

@@ -263,8 +263,15 @@ def _is_list(field: str) -> bool:
 
 def check_exposure(settings: Settings) -> None:
     """Raise :class:`SettingsError` if others can reach the gateway and authentication is not configured."""
-    if not settings.auth and not is_loopback(settings.host):
+    if settings.auth:
+        return
+    remedy = "set it to keys, jwt or keys,jwt, or to none to accept every request"
+    if not is_loopback(settings.host):
         raise SettingsError(
-            f"HEADRACE_AUTH: not set, but HEADRACE_HOST ({settings.host}) is reachable by others; set it to keys, jwt"
-            " or keys,jwt, or to none to accept every request"
+            f"HEADRACE_AUTH: not set, but HEADRACE_HOST ({settings.host}) is reachable by others; {remedy}"
+        )
+    if settings.trusted_proxies:
+        raise SettingsError(
+            "HEADRACE_AUTH: not set, but HEADRACE_TRUSTED_PROXIES names a proxy, through which others reach the"
+            f" gateway; {remedy}"
         )

@@ -90,7 +90,11 @@ def _origin(text: str, n: int) -> str:
         port = parts.port
     except ValueError:
         raise ValueError(f"entry {n} has an invalid port; use 1 to 65535") from None
-    if parts.scheme not in {*_DEFAULT_PORTS, *_APP_SCHEMES} or not parts.hostname or text != f"{parts.scheme}://{parts.netloc}":
+    if (
+        parts.scheme not in {*_DEFAULT_PORTS, *_APP_SCHEMES}
+        or not parts.hostname
+        or text != f"{parts.scheme}://{parts.netloc}"
+    ):
         raise ValueError(f"entry {n} is not an origin; write it as https://chat.example.com, without a path")
     if (
         text != text.lower()

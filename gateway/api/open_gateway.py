@@ -17,8 +17,8 @@ from shared.settings import Settings
 
 #: For the operator, at the start.
 LOCAL: Final = (
-    "HEADRACE_AUTH is unset: only requests from this machine are accepted. Other users of the machine, and a proxy that"
-    " hides itself, are kept out only by keys or jwt"
+    "HEADRACE_AUTH is unset: only requests from this machine are accepted. Other users of the machine, and a proxy"
+    " that hides itself, are kept out only by keys or jwt"
 )
 PUBLIC: Final = (
     "HEADRACE_AUTH is none: every client that can reach this address is accepted; keys or jwt keep others out"

@@ -39,7 +39,7 @@ class PageCheck:
 
     def __init__(self, settings: Settings, *, allows_any: bool, is_local: bool = False) -> None:
         self._allows_all = allows_any and ANY in settings.cors_origins
-        self._listed = frozenset(settings.cors_origins)
+        self._listed = frozenset(settings.cors_origins) - {ANY}
         self._is_local = is_local
         self._proxies = [ip_network(text) for text in settings.trusted_proxies]
 

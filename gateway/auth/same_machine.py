@@ -55,7 +55,9 @@ def _proxy_header(name: str) -> str | None:
     """Return the name in lower case, or the beginning of it with ``*``, if proxies add such a header."""
     if name in _PROXY_HEADERS:
         return name
-    return next((f"{prefix}*" for prefix in _PROXY_PREFIXES if name.startswith(prefix)), None)
+    if not name.startswith(_PROXY_PREFIXES):
+        return None
+    return next(f"{prefix}*" for prefix in _PROXY_PREFIXES if name.startswith(prefix))
 
 
 @lru_cache(maxsize=64)

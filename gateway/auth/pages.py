@@ -6,7 +6,6 @@ A browser sends its cookies, and reaches its own machine and network, for the pa
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
@@ -95,7 +94,6 @@ def _parse_origin(text: str) -> _Origin | None:
     return None if found is None else _origin(found[1], found[2])
 
 
-@lru_cache(maxsize=256)
 def _origin(scheme: str, authority: str) -> _Origin | None:
     """Return the origin without a default port; None if the authority is invalid."""
     found = _AUTHORITY.fullmatch(authority)

@@ -13,6 +13,7 @@ from sse_starlette.sse import AppStatus
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
+from gateway.api.open_gateway import LOCAL, PUBLIC, with_open_gateway_checks
 from gateway.app import create_app, failed
 from gateway.auth.grants import GrantEnded
 from gateway.auth.json_web_tokens import JsonWebTokens
@@ -52,9 +53,12 @@ def run(settings: Settings) -> None:
             logger.critical("settings invalid", extra={"detail": str(error)})
             sys.exit(1)
     app = create_app(settings)
-    config = server_config(settings, EdgeMiddleware(with_cors(app, settings.cors_origins), tracing))
+    checked = with_open_gateway_checks(with_cors(app, settings.cors_origins), settings)
+    config = server_config(settings, EdgeMiddleware(checked, tracing))
     port = listener.getsockname()[1]
     logger.info("listening", extra={"host": settings.host, "port": port, "version": VERSION})
+    if not settings.authentication:
+        logger.warning("authentication disabled", extra={"detail": PUBLIC if settings.auth else LOCAL})
     logging.getLogger("uvicorn.error").addFilter(_needs_trace)
     # Otherwise sse-starlette would cut the streams before the hub has drained them.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]

@@ -8,6 +8,8 @@ HeadraceError
 │   ├── Unauthenticated         401
 │   ├── InvalidTicket           401
 │   ├── Forbidden               403
+│   │   ├── NotLocal                403
+│   │   └── OriginRefused           403
 │   ├── StreamNotFound          404
 │   ├── IdempotencyConflict     409
 │   ├── StreamGone              410
@@ -90,7 +92,17 @@ class InvalidTicket(RequestError):
 class Forbidden(RequestError):
     code = "forbidden"
     http_status = 403
-    when = "the credentials lack the scope, or the request comes from another site's page"
+    when = "the credentials lack the scope"
+
+
+class NotLocal(Forbidden):
+    code = "not_local"
+    when = "authentication is disabled, and the request does not come directly from the same machine"
+
+
+class OriginRefused(Forbidden):
+    code = "origin_refused"
+    when = "the request comes from another site's page, with a cookie or while authentication is disabled"
 
 
 class StreamNotFound(RequestError):

@@ -12,6 +12,10 @@ from pydantic_settings import NoDecode
 
 T = TypeVar("T")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+#: Schemes of browser extensions and of applications that are built on a browser.
+_APP_SCHEMES: Final = frozenset(
+    {*(f"{name}-extension" for name in ("chrome", "moz", "safari-web")), "app", "capacitor", "ionic", "tauri"}
+)
 #: Ten years; some thousand years later the calendar of Python ends.
 LONGEST_S: Final = 10 * 365 * 86_400
 
@@ -86,14 +90,18 @@ def _origin(text: str, n: int) -> str:
         port = parts.port
     except ValueError:
         raise ValueError(f"entry {n} has an invalid port; use 1 to 65535") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or text != f"{parts.scheme}://{parts.netloc}":
+    if (
+        parts.scheme not in {*_DEFAULT_PORTS, *_APP_SCHEMES}
+        or not parts.hostname
+        or text != f"{parts.scheme}://{parts.netloc}"
+    ):
         raise ValueError(f"entry {n} is not an origin; write it as https://chat.example.com, without a path")
     if (
         text != text.lower()
         or not text.isascii()
         or set(text) & set("@*\\ ")
         or text.endswith(":")
-        or port == _DEFAULT_PORTS[parts.scheme]
+        or (port is not None and port == _DEFAULT_PORTS.get(parts.scheme))
     ):
         raise ValueError(
             f"entry {n} is not written as browsers send it; use lower case, without user, wildcard and default port"

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     otel_sdk_disabled: bool = Field(default=False, validation_alias="OTEL_SDK_DISABLED")
 
     # --- authentication (docs/security.md)
-    #: ``keys``, ``jwt``, both, or ``none``. By default no authentication, but only on loopback.
+    #: ``keys``, ``jwt``, both, or ``none``. By default no authentication, for direct requests of this machine only.
     auth: Annotated[tuple[Literal["none", "keys", "jwt"], ...], NoDecode] = ()
     #: ``jwt`` needs exactly one of these three: a secret (HS256), a public key in PEM (RS256, ES256), or a JWKS.
     jwt_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
@@ -135,9 +135,9 @@ class Settings(BaseSettings):
     send_buffer_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 32 * 1024
 
     #: Origins of pages that may call the gateway from a browser, such as https://chat.example.com. ``*`` allows all,
-    #: without credentials.
+    #: without credentials. Origins of extensions and applications are possible too: chrome-extension://abcdef.
     cors_origins: Origins = ()
-    #: Addresses or networks of reverse proxies. X-Forwarded-For and X-Forwarded-Proto of other peers are ignored.
+    #: Addresses or networks of reverse proxies. X-Forwarded-For, -Proto and -Host of other peers are ignored.
     trusted_proxies: Networks = ()
     #: Time for a request's head, and then for its body, to arrive completely.
     request_deadline_s: Annotated[float, Field(ge=0.1, le=3600)] = 30
@@ -269,8 +269,15 @@ def _is_list(field: str) -> bool:
 
 def check_exposure(settings: Settings) -> None:
     """Raise :class:`SettingsError` if others can reach the gateway and authentication is not configured."""
-    if not settings.auth and not is_loopback(settings.host):
+    if settings.auth:
+        return
+    remedy = "set it to keys, jwt or keys,jwt, or to none to accept every request"
+    if not is_loopback(settings.host):
         raise SettingsError(
-            f"HEADRACE_AUTH: not set, but HEADRACE_HOST ({settings.host}) is reachable by others; set it to keys, jwt"
-            " or keys,jwt, or to none to accept every request"
+            f"HEADRACE_AUTH: not set, but HEADRACE_HOST ({settings.host}) is reachable by others; {remedy}"
+        )
+    if settings.trusted_proxies:
+        raise SettingsError(
+            "HEADRACE_AUTH: not set, but HEADRACE_TRUSTED_PROXIES names a proxy, through which others reach the"
+            f" gateway; {remedy}"
         )

@@ -19,14 +19,14 @@ from tests.ports import free_port
 from tests.system import REPOSITORY
 
 CONFIG: Final = REPOSITORY / "deploy" / "nginx"
-_PROGRAM: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+PROGRAM: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 _OPENSSL: Final = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 _SUBJECT: Final = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
 
 
 def need_nginx() -> None:
     """Skip the test if nginx or openssl is missing; in CI, fail it."""
-    if _PROGRAM is not None and shutil.which("openssl"):
+    if PROGRAM is not None and shutil.which("openssl"):
         return
     reason = "needs nginx and openssl; apt-get install nginx openssl"
     if os.environ.get("CI"):
@@ -91,7 +91,7 @@ class Nginx:
             user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             for path in (self.folder, *self.folder.rglob("*")):
                 os.chown(path, nobody.pw_uid, nobody.pw_gid)
-        command = [str(_PROGRAM), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", "stderr"]
+        command = [str(PROGRAM), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"), "-e", "stderr"]
         tested = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False, **user)
         assert tested.returncode == 0, tested.stderr
         assert "[warn]" not in tested.stderr, tested.stderr

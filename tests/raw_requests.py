@@ -5,7 +5,7 @@ import json
 from tests.system import ask
 
 #: A request that an attacker tries to pass off as another client's.
-SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHAT = json.dumps(ask("echo", "one two")).encode()
 
 

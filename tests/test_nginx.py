@@ -29,8 +29,9 @@ TEXT = "".join(WORDS)
 async def behind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Two gateways and a worker of this module's own, since some are killed."""
     need_nginx()
-    proxies = "127.0.0.1"
-    system = System(tmp_path_factory.mktemp("behind"), workers=1, providers=("openai",), trusted_proxies=proxies)
+    system = System(
+        tmp_path_factory.mktemp("behind"), workers=1, providers=("openai",), auth="none", trusted_proxies="127.0.0.1"
+    )
     try:
         await system.start()
         yield system

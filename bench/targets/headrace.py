@@ -87,6 +87,7 @@ class Headrace:
         return inherited | {
             "HEADRACE_REDIS_URL": self._broker.url,
             "HEADRACE_SECRET": SECRET,
+            "HEADRACE_AUTH": "none",  # bench/through_nginx.py puts nginx in front
             "HEADRACE_CONCURRENCY": "10000",
             "HEADRACE_FIRST_TOKEN_TIMEOUT_S": "3600",
             "HEADRACE_BETWEEN_TOKENS_TIMEOUT_S": "3600",  # otherwise idle streams would time out

@@ -39,7 +39,14 @@ def _catalog() -> dict[str, ErrorInfo]:
 ERRORS: Final = _catalog()
 
 #: Errors of a route that authenticates its caller.
-CALLER: Final = ("unauthenticated", "forbidden", "broker_unavailable", "jwks_unreachable")
+CALLER: Final = (
+    "unauthenticated",
+    "forbidden",
+    "not_local",
+    "origin_refused",
+    "broker_unavailable",
+    "jwks_unreachable",
+)
 #: Errors of a route for one stream.
 STREAM: Final = ("stream_not_found", "stream_gone", "stream_recovering", "content_unreadable")
 #: Errors of a route that creates a stream.

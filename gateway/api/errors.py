@@ -27,7 +27,7 @@ _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
 
 
 def install(app: FastAPI) -> None:
-    app.add_exception_handler(HeadraceError, _ours)
+    app.add_exception_handler(HeadraceError, respond)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
@@ -56,7 +56,8 @@ def error_response(
     return JSONResponse(body, status, headers={**(headers or {}), "X-Should-Retry": str(retryable).lower()})
 
 
-async def _ours(request: Request, error: Exception) -> JSONResponse:
+async def respond(request: Request, error: Exception) -> JSONResponse:
+    """Build the response to one of our own errors, and log its detail."""
     assert isinstance(error, HeadraceError)  # noqa: S101
     _log_detail(error)
     # A key belongs to the failed answer: a retry with the same key would get the same failure.

@@ -31,7 +31,7 @@ lost or repeated. A repeated `POST` with the same `Idempotency-Key` attaches to 
 
 Every HTTP error has the same body, `ErrorBody`. In addition to the errors listed with each route there are 400
 `bad_request` and 431 `headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405
-`method_not_allowed`."""
+`method_not_allowed`. A server without authentication answers 403 `not_local` or `origin_refused` on any path."""
 
 _EVENTS: Final = """\
 The events of the stream: first those that exist already, then new ones as they are generated. `start` names
@@ -52,7 +52,7 @@ _SECURITY: Final[dict[str, Any]] = {
         "type": "apiKey",
         "in": "cookie",
         "name": COOKIE,
-        "description": "for browsers; requests that change something must come from our own or an allowed origin",
+        "description": "for browsers; only from pages of our own or an allowed origin",
     },
     "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": _TICKET},
 }

@@ -83,13 +83,19 @@ class Unauthenticated(RequestError):
 class InvalidTicket(RequestError):
     code = "invalid_ticket"
     http_status = 401
-    when = "the ticket is forged, has expired, was made by a revoked key, or is for another stream"
+    when = "the ticket is forged, has expired, was revoked, or is for another stream"
 
 
 class Forbidden(RequestError):
     code = "forbidden"
     http_status = 403
     when = "the credentials lack the scope, or the request comes from another site's page"
+
+
+class ModelNotAllowed(RequestError):
+    code = "model_not_allowed"
+    http_status = 403
+    when = "the credentials do not allow the model"
 
 
 class StreamNotFound(RequestError):

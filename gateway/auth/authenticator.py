@@ -18,8 +18,6 @@ from shared.settings import Settings
 
 #: For browsers. The application that logs the user in sets it, ``HttpOnly; Secure; SameSite=Lax``.
 COOKIE: Final = "headrace"
-#: Values of ``Sec-Fetch-Site`` for requests of our own page, and of the user, without any page.
-_OWN_SITES: Final = frozenset({"same-origin", "none"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -73,14 +71,9 @@ class Authenticator:
         """Require requests that change something to come from our own origin or an allowed one: a browser sends its
         cookies with requests of any page."""
         origin = request.headers.get("origin")
-        if request.method in _SAFE_METHODS or origin in self._origins:
+        if request.method in _SAFE_METHODS or origin is None or origin in self._origins:
             return
-        is_own = (
-            urlsplit(origin).netloc == request.headers.get("host")
-            if origin is not None
-            else request.headers.get("sec-fetch-site", "none").lower() in _OWN_SITES
-        )
-        if not is_own:
+        if urlsplit(origin).netloc != request.headers.get("host"):
             raise Forbidden(
                 "cookie: not accepted from this page's origin; send Authorization: Bearer",
                 detail="HEADRACE_CORS_ORIGINS does not list the page's origin",

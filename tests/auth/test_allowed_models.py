@@ -116,7 +116,7 @@ async def test_a_key_is_limited_to_the_models_that_it_was_made_for(guarded: Syst
         assert answer.status_code == status
 
 
-@pytest.mark.parametrize("models", ["", " , ", "a b", "x" * 300, ",".join(["m"] * 200)])
+@pytest.mark.parametrize("models", [" , ", "a b", ",".join(["m"] * 101)])
 async def test_an_invalid_limit_makes_no_key(guarded: System, models: str) -> None:
     done = await asyncio.to_thread(run_headrace, guarded, "keys", "create", "limited", "--models", models)
     assert done.returncode != 0

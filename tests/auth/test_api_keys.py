@@ -65,34 +65,22 @@ async def test_a_key_does_only_what_its_scopes_allow(guarded: System) -> None:
     assert (await guarded.http.get(f"{guarded.url}/chat/{stream_id}", headers=bearer(reads))).status_code == 200
 
 
-async def test_credentials_that_cannot_be_a_key_are_neither_looked_up_nor_remembered(guarded: System) -> None:
-    """Their sender needs no credentials: each would cost Redis a request, and the gateway memory."""
+async def test_credentials_that_cannot_be_a_key_are_not_looked_up(guarded: System) -> None:
+    """Their sender needs no credentials; a gateway remembers for a while each id that it has looked up."""
     key = await make_key(guarded, "own-form")
     key_id, secret = key.split("-", 2)[1:]
-    gateway = guarded.gateways[0]
-    before = gateway.rss_bytes
-    url = f"{gateway.url}/v1/models"
-    forms = (
-        *(f"hr-{'f' * 31_000}{n}-{secret}" for n in range(1000)),
-        *(
-            f"hr-{wrong}-{secret}"
-            for wrong in (key_id.upper(), key_id[:-1], f"{key_id}0", f"{key_id}\u0661", "", "*")
-        ),
-        *(f"hr-{key_id}-{wrong}" for wrong in (secret[:-1], f"{secret}A", secret[:-1] + "+", "x" * 31_000)),
-        f" hr-{key_id}",
-        "hr-",
-        f"{key}\n-",
-    )
+    ids = (key_id.upper(), key_id[:-1], f"{key_id}0", f"{key_id}\u0661", "", "*", "f" * 31_000)
+    secrets = (secret[:-1], f"{secret}A", f"{secret[:-1]}+", "x" * 31_000, "")
+    forms = [f"hr-{wrong}-{secret}" for wrong in ids] + [f"hr-{key_id}-{wrong}" for wrong in secrets]
     async with guarded.broker.client() as client, client.monitor() as monitor:
-        for form in forms:
-            answer = await guarded.http.get(url, headers=[(b"X-Api-Key", form.encode())])
-            assert answer.status_code in {400, 401}
-        assert (await guarded.http.get(url, headers=bearer(key))).status_code == 200
-        looked_up = ""
-        while key_id not in looked_up:  # the key that exists comes last
-            looked_up = (await monitor.next_command())["command"]
-            assert "hr:apikey:" not in looked_up or looked_up.endswith(f"hr:apikey:{key_id}"), looked_up[:200]
-    assert gateway.rss_bytes - before < 24 * 1024 * 1024
+        for form in (*forms, "hr-", f"hr-{key_id}", f"hr-{key}", f"{key}-"):
+            answer = await guarded.http.get(f"{guarded.url}/v1/models", headers=[(b"X-Api-Key", form.encode())])
+            assert answer.status_code == 401
+        assert (await guarded.http.get(f"{guarded.url}/v1/models", headers=bearer(key))).status_code == 200
+        command = ""
+        while f"hr:apikey:{key_id}" not in command:
+            command = (await monitor.next_command())["command"]
+            assert "hr:apikey:" not in command or command.endswith(f"hr:apikey:{key_id}"), command[:100]
 
 
 @pytest.mark.parametrize(

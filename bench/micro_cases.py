@@ -183,7 +183,7 @@ def _response() -> Run:
         """Accept everything, as a fast socket does."""
 
     async def run() -> None:
-        right = LiveGrants(None).watch(Grant("anonymous"))
+        right = LiveGrants(None, None).watch(Grant("anonymous"))
         await StreamResponse(chunks(), _SETTINGS, right)({"type": "http"}, receive, send)
 
     return run

@@ -29,6 +29,7 @@ from gateway.api import (
 from gateway.api.tickets import TicketRequest
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import LiveGrants
+from gateway.auth.link_revocations import LinkRevocations
 from gateway.auth.tickets import Tickets
 from gateway.cache import ExpiringCache
 from gateway.intake.backlog import Backlog
@@ -108,7 +109,8 @@ class _Parts:
         backlog = Backlog(client, settings.queue_timeout_s)
         dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))
         self.authenticator = Authenticator(settings, client)
-        live_grants = LiveGrants(self.authenticator.api_keys)
+        link_revocations = LinkRevocations(client)
+        live_grants = LiveGrants(self.authenticator.api_keys, link_revocations)
         self.state = GatewayState(
             settings=settings,
             client=client,
@@ -119,6 +121,7 @@ class _Parts:
             tickets=Tickets(settings),
             authenticator=self.authenticator,
             live_grants=live_grants,
+            link_revocations=link_revocations,
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
         )

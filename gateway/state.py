@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import LiveGrants
+from gateway.auth.link_revocations import LinkRevocations
 from gateway.auth.principal import Principal
 from gateway.auth.tickets import Tickets
 from gateway.cache import ExpiringCache
@@ -31,6 +32,7 @@ class GatewayState:
     tickets: Tickets
     authenticator: Authenticator
     live_grants: LiveGrants
+    link_revocations: LinkRevocations
     backlog: Backlog
     overview: ExpiringCache[None, Overview]
 

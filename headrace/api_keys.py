@@ -10,17 +10,22 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from headrace import data_dir
-from shared.broker.api_keys import create_api_key, list_api_keys, revoke_api_key
+from shared.broker.api_keys import create_api_key, is_key_id, list_api_keys, revoke_api_key
 from shared.broker.client import Client, connect
+from shared.broker.link_revocations import revoke_links as revoke_links_of
 from shared.environment import load_settings
 from shared.errors import BrokerUnavailable
-from shared.rate_limits import LIMIT_NAMES
+from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS
+from shared.rate_limits import LIMIT_NAMES, account_of
 from shared.scopes import DEFAULT_SCOPES, Scope
 from shared.settings import Settings, SettingsError
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, and revoke links.")
 
 _DEFAULT_SCOPES: Final = ",".join(scope for scope in Scope if scope in DEFAULT_SCOPES)
+_NAME: Final = r"[\w.@-]{1,64}"
+#: Maximum length of a token's ``sub``; see ``gateway/auth/json_web_tokens.py``.
+_LONGEST_SUBJECT: Final = 255
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 DataDir = Annotated[
@@ -49,6 +54,10 @@ def create(
     tokens_per_day: Limit = None,
     concurrent_streams: Limit = None,
     stored_bytes: Limit = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Allowed models, such as 'openai/*,fast'; * is any text.  [default: all]"),
+    ] = None,
     data_dir: DataDir = _HERE,
 ) -> None:
     """Create a key and print it. It is never shown again.
@@ -56,7 +65,7 @@ def create(
     To rotate a key: create another of the same name, switch the clients over, and revoke the old one. Links of
     `POST /chat/{id}/tickets` end with the key that made them.
     """
-    if not re.fullmatch(r"[\w.@-]{1,64}", name):
+    if not re.fullmatch(_NAME, name):
         raise typer.BadParameter("use 1 to 64 letters, digits, and . _ @ -", param_hint="NAME")
     granted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     if unknown := sorted(set(granted) - set(Scope)):
@@ -67,9 +76,10 @@ def create(
     life_s = None if expires_in is None else _seconds(expires_in)
     given = (requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams, stored_bytes)
     limits = {limit: n for limit, n in zip(LIMIT_NAMES, given, strict=True) if n is not None}
+    allowed = None if models is None else _patterns(models)
 
     async def work(client: Client) -> None:
-        key, presented = await create_api_key(client, name, granted, life_s=life_s, limits=limits)
+        key, presented = await create_api_key(client, name, granted, life_s=life_s, limits=limits, models=allowed)
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
 
@@ -84,8 +94,9 @@ def list_(*, data_dir: DataDir = _HERE) -> None:
         for key in await list_api_keys(client):
             expires = "never expires" if key.expires_at is None else f"expires {_day(key.expires_at)}"
             limits = "".join(f"  {limit}={n}" for limit, n in key.limits.items())
+            models = "" if key.models is None else f"  models={','.join(key.models)}"
             scopes = ",".join(key.scopes)
-            typer.echo(f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{limits}")
+            typer.echo(f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{limits}{models}")
 
     _with_redis(work, data_dir)
 
@@ -99,10 +110,39 @@ def revoke(
     data_dir: DataDir = _HERE,
 ) -> None:
     """Revoke a key. Within seconds, gateways refuse it and its links, and close their connections."""
+    if not is_key_id(key_id):  # the message must not repeat it: it may be the key itself
+        raise typer.BadParameter("use the id, 12 hexadecimal digits, from `headrace keys list`", param_hint="ID")
 
     async def work(client: Client) -> None:
         if not await revoke_api_key(client, key_id):
-            _fail(f"key {key_id}: not found; see `headrace keys list`")
+            _fail(
+                f"key {key_id}: not found, perhaps expired; links that it made are revoked; see `headrace keys list`"
+            )
+
+    _with_redis(work, data_dir)
+
+
+@app.command(name="revoke-links")
+def revoke_links(
+    principal: Annotated[
+        str, typer.Argument(help="Owner of the links: key:NAME of API keys, or jwt:SUB of JSON Web Tokens.")
+    ],
+    *,
+    data_dir: DataDir = _HERE,
+) -> None:
+    """Revoke all links that a principal has made until now. Within seconds, gateways refuse them and close their
+    connections.
+
+    These are the links of `POST /chat/{id}/tickets` and the `stream_url` of `POST /chat`. Keys and tokens stay valid.
+    """
+    kind, _, name = principal.partition(":")
+    is_subject = kind == "jwt" and 0 < len(name) <= _LONGEST_SUBJECT and name.isprintable()
+    if not is_subject and not (kind == "key" and re.fullmatch(_NAME, name)):
+        raise typer.BadParameter("use key:NAME or jwt:SUB", param_hint="PRINCIPAL")
+
+    async def work(client: Client) -> None:
+        await revoke_links_of(client, account_of(principal))
+        typer.echo(f"links of {principal}: revoked", err=True)
 
     _with_redis(work, data_dir)
 
@@ -137,6 +177,16 @@ def _seconds(text: str) -> float:
     if match is None:
         raise typer.BadParameter("use a number with s, m, h or d, such as 90d", param_hint="--expires-in")
     return int(match[1]) * _SECONDS[match[2]]
+
+
+def _patterns(text: str) -> list[str]:
+    patterns = [pattern.strip() for pattern in text.split(",") if pattern.strip()]
+    if not 0 < len(patterns) <= MOST_PATTERNS:
+        raise typer.BadParameter(f"use 1 to {MOST_PATTERNS} patterns, separated by commas", param_hint="--models")
+    if not all(re.fullmatch(rf"\S{{1,{LONGEST_PATTERN}}}", pattern) for pattern in patterns):
+        problem = f"use patterns of 1 to {LONGEST_PATTERN} characters without spaces"
+        raise typer.BadParameter(problem, param_hint="--models")
+    return patterns
 
 
 def _day(at: float) -> str:

@@ -86,7 +86,7 @@ class Unauthenticated(RequestError):
 class InvalidTicket(RequestError):
     code = "invalid_ticket"
     http_status = 401
-    when = "the ticket is forged, has expired, was made by a revoked key, or is for another stream"
+    when = "the ticket is forged, has expired, was revoked, or is for another stream"
 
 
 class Forbidden(RequestError):
@@ -103,6 +103,12 @@ class NotLocal(Forbidden):
 class OriginRefused(Forbidden):
     code = "origin_refused"
     when = "the request comes from another site's page, with a cookie or while authentication is disabled"
+
+
+class ModelNotAllowed(RequestError):
+    code = "model_not_allowed"
+    http_status = 403
+    when = "the credentials do not allow the model"
 
 
 class StreamNotFound(RequestError):

@@ -184,7 +184,7 @@ def test_a_request_with_any_value_is_parsed_or_refused(request: Any) -> None:
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 TICKETS = Tickets(Settings.model_validate({"secret": SECRET}))
 STREAM_ID = "a3" + "0" * 32
-GOOD_TICKET = TICKETS.issue(STREAM_ID)[0]
+GOOD_TICKET = TICKETS.for_request(STREAM_ID)[0]
 
 
 def _part(data: bytes) -> str:

@@ -26,11 +26,11 @@ MayCancel = Annotated[Grant, Depends(may_cancel)]
 
 async def _grant(request: Request, gateway: GatewayState, stream_id: str, ticket: str | None, scope: Scope) -> Grant:
     if ticket is not None:
-        expires_at, key_id = gateway.tickets.check(ticket, stream_id, to_cancel=scope is Scope.CANCEL)
+        grant = gateway.tickets.check(ticket, stream_id, to_cancel=scope is Scope.CANCEL)
         api_keys = gateway.authenticator.api_keys
-        if api_keys is not None and key_id is not None and await api_keys.was_revoked(key_id):
+        if api_keys is not None and grant.key_id is not None and await api_keys.was_revoked(grant.key_id):
             raise InvalidTicket("the API key that made the ticket was revoked")
-        return Grant(None, expires_at, key_id)
+        return grant
     principal = await gateway.authenticator.principal(request)
     principal.need(scope)
     return Grant.of(principal)

@@ -30,7 +30,7 @@ router = APIRouter()
 _BODY = body_of(ChatRequest, examples.CHAT)
 _REFUSALS = (
     *(*CALLER, *STREAM, *BODY),
-    *("unknown_model", "idempotency_conflict", *LIMITS, "no_models", "draining"),
+    *("unknown_model", "model_not_allowed", "idempotency_conflict", *LIMITS, "no_models", "draining"),
 )
 
 
@@ -90,7 +90,7 @@ async def start(
     chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     submission = await submit(gateway, caller, chat_request, idempotency_key, on_disconnect="continue")
     stream_id = submission.stream_id
-    ticket, expires = gateway.tickets.issue(stream_id)
+    ticket, expires = gateway.tickets.for_request(stream_id)
     body: Accepted = {
         "stream_id": stream_id,
         "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",

@@ -43,6 +43,8 @@ async def create(
     body = await read_body(request, gateway.settings.max_body_bytes)
     previous = responses_request.previous_of(body)
     referred = responses_request.references_of(body)
+    if previous is not None or referred:
+        caller.need(Scope.READ)
     earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
     chat_request, options = responses_request.parse(body, earlier.messages, earlier.items)
     check_size(chat_request, earlier, gateway.settings.max_conversation_bytes)
@@ -87,15 +89,19 @@ async def retrieve(
     about = await _about(gateway, stream_id)
     if stream:
         return _stream(gateway, grant, about, log_page, after=starting_after)
-    return await _current_response(gateway, about, log_page.status)
+    return JSONResponse(await _current_response(gateway, about, log_page.status))
 
 
 @router.post("/{response_id}/cancel")
 async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Response:
-    """Cancel the response. Repeated, or after the end, it has no effect."""
+    """Cancel the response and return it. Repeated, or after the end, it has no effect. A caller without the scope
+    ``read`` gets the id and the status only."""
     caller.need(Scope.CANCEL)
     cancelled = await streams.cancel(stream_id, gateway, Grant.of(caller))
-    return await _current_response(gateway, await _about(gateway, stream_id), cancelled["status"])
+    body = await _current_response(gateway, await _about(gateway, stream_id), cancelled["status"])
+    if Scope.READ not in caller.scopes:
+        body = {name: body[name] for name in ("id", "object", "status")}
+    return JSONResponse(body)
 
 
 @router.delete("/{response_id}")
@@ -118,14 +124,14 @@ def _stream(
     return StreamResponse(subscription.chunks(), gateway.settings, gateway.live_grants.watch(grant), headers)
 
 
-async def _current_response(gateway: GatewayState, about: ResponseInfo, status: str) -> Response:
+async def _current_response(gateway: GatewayState, about: ResponseInfo, status: str) -> dict[str, Any]:
     replayed = await replay_of(gateway, about)
     if status in TERMINAL and not replayed.is_over:
         raise StreamGone  # deleted or dropped meanwhile
     response = replayed.response
     if status == Status.RUNNING and response.status == "queued":  # its provider has sent nothing yet
         response.status = "in_progress"
-    return JSONResponse(response.body)
+    return response.body
 
 
 async def _about(gateway: GatewayState, stream_id: str) -> ResponseInfo:

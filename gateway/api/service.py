@@ -10,7 +10,7 @@ from gateway.api.error_catalog import CALLER, error_responses
 from gateway.api.response_models import Health, ModelCard, ModelList, Readiness
 from gateway.state import Caller, Gateway
 from shared.broker.client import check_fitness
-from shared.errors import BrokerUnavailable, Draining, NoModels
+from shared.errors import BrokerUnavailable, Draining
 from shared.metrics import exposition
 from shared.version import VERSION
 
@@ -45,24 +45,18 @@ async def metrics() -> Response:
 
 
 @router.get("/v1/models", responses=error_responses(*CALLER, "no_models"))
-async def models(gateway: Gateway, _: Caller) -> ModelList:
-    """List the available models. ``provider/*`` means any name, for a provider without a list."""
-    catalog = await gateway.models.catalog()
-    if not catalog:
-        raise NoModels
-    data = [
-        _card(provider, model)
-        for provider, offer in catalog.items()
-        for model in (*offer.models, *(["*"] if offer.open else []))
-    ]
-    return {"object": "list", "data": data}
+async def models(gateway: Gateway, caller: Caller) -> ModelList:
+    """List the available models that the credentials allow. ``provider/*`` means any name, for a provider without a
+    list."""
+    listed = await gateway.models.listed(caller.models)
+    return {"object": "list", "data": [_card(provider, model) for provider, model in listed]}
 
 
 # Described by OpenAI, not here.
 @router.get("/v1/models/{name:path}", include_in_schema=False)
-async def model(gateway: Gateway, _: Caller, name: str) -> ModelCard:
-    """Return the model of this name; 404 if it does not exist."""
-    return _card(*await gateway.models.find(name))
+async def model(gateway: Gateway, caller: Caller, name: str) -> ModelCard:
+    """Return the model of this name; 404 if it does not exist, or the credentials do not allow it."""
+    return _card(*await gateway.models.find(name, caller.models))
 
 
 def _card(provider: str, model: str) -> ModelCard:

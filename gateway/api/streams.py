@@ -74,7 +74,8 @@ async def resume(
         return Response(status_code=204)
     subscription = Subscription(gateway.hub, stream_id, cursor, log_page, Native(stream_id))
     headers = {"X-Stream-Id": stream_id}
-    return StreamResponse(subscription.chunks(), gateway.settings, gateway.live_grants.watch(grant), headers)
+    watched = gateway.live_grants.watch(grant.for_stream_of(log_page.principal))
+    return StreamResponse(subscription.chunks(), gateway.settings, watched, headers)
 
 
 async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> None:

@@ -25,8 +25,8 @@ _MOST_BODY_BYTES = 4096
 
 
 class TicketRequest(Model):
-    """Options of a ticket. ``life_s``: validity; by default as long as the stream can live. ``may_cancel``: the
-    ticket also allows to cancel the stream."""
+    """Options of a ticket. ``life_s``: validity; by default as long as the stream can live. It ends earlier if the
+    credentials that made it do. ``may_cancel``: the ticket also allows to cancel the stream."""
 
     life_s: Annotated[float, Field(ge=1, le=REVOCATION_KEPT_S)] | None = None
     may_cancel: bool = False
@@ -39,13 +39,15 @@ class TicketRequest(Model):
     openapi_extra=body_of(TicketRequest, examples.TICKET),
 )
 async def make_ticket(request: Request, stream_id: StreamId, gateway: Gateway, caller: Caller) -> TicketAnswer:
-    """Create a link that allows anyone to read this one stream, until it expires or the API key that made it is
-    revoked. Only the stream's owner may."""
+    """Create a link that allows anyone to read this one stream, until it expires, or the API key or token that made
+    it ends. Only the stream's owner may, with the scope `read`, and `cancel` for a link that cancels."""
+    caller.need(Scope.READ)
     ticket_request = parse_body(TicketRequest, await read_body(request, _MOST_BODY_BYTES))
-    caller.need(Scope.CANCEL if ticket_request.may_cancel else Scope.READ)
+    if ticket_request.may_cancel:
+        caller.need(Scope.CANCEL)
     await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
-    ticket, expires = gateway.tickets.issue(
-        stream_id, life_s=ticket_request.life_s, may_cancel=ticket_request.may_cancel, key_id=caller.key_id
+    ticket, expires = gateway.tickets.for_others(
+        stream_id, caller, life_s=ticket_request.life_s, may_cancel=ticket_request.may_cancel
     )
     return {
         "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",

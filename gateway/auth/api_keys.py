@@ -8,6 +8,7 @@ from gateway.cache import ExpiringCache
 from shared.broker.api_keys import find_api_key, split_api_key, was_revoked
 from shared.broker.client import Client
 from shared.errors import Unauthenticated
+from shared.model_patterns import ModelPatterns
 from shared.scopes import Scope
 
 #: Delay until a revoked key is refused, and until a new key works if it was tried before.
@@ -30,7 +31,14 @@ class ApiKeys:
             raise Unauthenticated("the API key is unknown or was revoked")
         if key.has_expired:
             raise Unauthenticated("the API key has expired")
-        return Principal(f"key:{key.name}", frozenset(map(Scope, key.scopes)), key.expires_at, key.id, key.limits)
+        return Principal(
+            f"key:{key.name}",
+            frozenset(map(Scope, key.scopes)),
+            key.expires_at,
+            key_id=key.id,
+            limits=key.limits,
+            models=None if key.models is None else ModelPatterns(key.models),
+        )
 
     async def was_revoked(self, key_id: str) -> bool:
         revoked = await self._revoked.get(key_id)

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.auth.api_keys import ApiKeys
+from gateway.auth.link_revocations import LinkRevocations
 from gateway.auth.principal import Principal
 from shared.errors import BrokerUnavailable
+from shared.rate_limits import account_of
 
 logger = logging.getLogger(__name__)
 
@@ -20,15 +22,27 @@ _CHECK_EVERY_S: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Access to one stream. ``owner``: None for a ticket, which grants access regardless of the stream's owner.
-    ``key_id``: the API key that was sent, or that made the ticket."""
+    ``key_id``: the API key that was sent, or that made the ticket. ``made_ms`` and ``account``: time of a ticket, and
+    the account that made it; known once the stream was read."""
 
     owner: str | None
     expires_at: float | None = None
     key_id: str | None = None
+    made_ms: int = 0
+    account: str | None = None
 
     @classmethod
     def of(cls, principal: Principal) -> "Grant":
-        return cls(principal.id, principal.expires_at, principal.key_id)
+        expires_at = None if principal.expires_at is None else principal.expires_at + principal.leeway_s
+        return cls(principal.id, expires_at, principal.key_id)
+
+    def for_stream_of(self, owner: str) -> "Grant":
+        """Return the grant with its account, if it is a ticket: only the owner of a stream makes tickets for it."""
+        return replace(self, account=account_of(owner)) if self.owner is None else self
+
+    def is_revoked(self, revoked_links: Mapping[str, int]) -> bool:
+        """Return True for a ticket whose account has revoked its links since."""
+        return self.account is not None and self.made_ms <= revoked_links.get(self.account, -1)
 
 
 class GrantEnded(Exception):
@@ -38,8 +52,9 @@ class GrantEnded(Exception):
 class LiveGrants:
     """Grants of all live connections. Notifies a connection when its grant ends."""
 
-    def __init__(self, api_keys: ApiKeys | None) -> None:
+    def __init__(self, api_keys: ApiKeys | None, link_revocations: LinkRevocations | None) -> None:
         self._api_keys = api_keys
+        self._link_revocations = link_revocations
         self._watched: dict[asyncio.Future[None], Grant] = {}
 
     @contextmanager
@@ -54,18 +69,19 @@ class LiveGrants:
             self._watched.pop(ended, None)
 
     async def run(self) -> None:
-        """Run until cancelled: end the grants of expired tickets and tokens and of revoked keys. During a Redis
-        outage, nothing is revoked."""
+        """Run until cancelled: end the grants of expired tickets and tokens, and of revoked keys and links. During a
+        Redis outage, nothing is revoked."""
         while True:
             await asyncio.sleep(_CHECK_EVERY_S)
-            revoked = await self._revoked({grant.key_id for grant in self._watched.values() if grant.key_id})
+            revoked = await self._revoked_keys({grant.key_id for grant in self._watched.values() if grant.key_id})
+            revoked_links = await self._read_revoked_links()
             now = time.time()
             for ended, grant in list(self._watched.items()):
                 has_expired = grant.expires_at is not None and grant.expires_at <= now
-                if (has_expired or grant.key_id in revoked) and not ended.done():
+                if (has_expired or grant.key_id in revoked or grant.is_revoked(revoked_links)) and not ended.done():
                     ended.set_result(None)
 
-    async def _revoked(self, key_ids: set[str]) -> set[str]:
+    async def _revoked_keys(self, key_ids: set[str]) -> set[str]:
         if self._api_keys is None:
             return set()
         revoked = set()
@@ -76,3 +92,12 @@ class LiveGrants:
         except BrokerUnavailable:
             logger.debug("API key lookup failed")
         return revoked
+
+    async def _read_revoked_links(self) -> Mapping[str, int]:
+        if self._link_revocations is None:
+            return {}
+        try:
+            return await self._link_revocations.read()
+        except BrokerUnavailable:
+            logger.debug("link revocation lookup failed")
+            return {}

@@ -4,6 +4,8 @@ The accepted algorithms follow from the kind of key, never from the token: a sec
 RS256 and ES256 only. So neither ``alg: none`` nor a public key that is used as a secret is accepted.
 """
 
+import math
+from collections.abc import Iterator
 from typing import Any, Final
 
 import jwt
@@ -11,6 +13,7 @@ import jwt
 from gateway.auth.principal import Principal
 from gateway.auth.signing_keys import SigningKeys, SigningKeysUnavailable
 from shared.errors import Unauthenticated, Unavailable
+from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS, ModelPatterns
 from shared.scopes import DEFAULT_SCOPES, Scope
 from shared.settings import Settings, SettingsError
 
@@ -56,14 +59,21 @@ class JsonWebTokens:
                 leeway=self._leeway_s,
                 options={"require": ["exp", "sub", "aud", *(["iss"] if self._issuer else [])]},
             )
+            expires_at = _finite(claims["exp"])
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("the token has expired") from None
-        except (jwt.PyJWTError, TypeError, ValueError):
+        except (jwt.PyJWTError, TypeError, ValueError, OverflowError):
             raise Unauthenticated("the token is invalid") from None
         subject: str = claims["sub"]
         if not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
             raise Unauthenticated(f"sub: must have 1 to {_LONGEST_SUBJECT} printable characters")
-        return Principal(f"jwt:{subject}", _scopes_of(claims), float(claims["exp"]) + self._leeway_s)
+        return Principal(
+            f"jwt:{subject}",
+            _scopes_of(claims),
+            expires_at,
+            leeway_s=self._leeway_s,
+            models=_models_of(claims),
+        )
 
     async def _key_of(self, token: str) -> Any:  # a string, or a key of the cryptography library
         if self._jwks is None:
@@ -80,11 +90,34 @@ class JsonWebTokens:
         return key.key
 
 
+def _finite(claim: Any) -> float:
+    """Return a time. Raises ValueError, OverflowError and TypeError for one that a float cannot hold."""
+    seconds = float(claim)
+    if not math.isfinite(seconds):
+        raise ValueError
+    return seconds
+
+
 def _scopes_of(claims: dict[str, Any]) -> frozenset[Scope]:
     """Return all default scopes if the token has no ``scope``; else those of ours that it lists, as a string or, as
     some identity providers send it, as a list."""
     claim = claims.get("scope")
     if claim is None:
         return DEFAULT_SCOPES
+    return frozenset(Scope(word) for word in _words(claim) if word in set(Scope))
+
+
+def _models_of(claims: dict[str, Any]) -> ModelPatterns | None:
+    """Return the allowed models: all if the token has no ``models``; none for a claim of another type."""
+    claim = claims.get("models")
+    if claim is None:
+        return None
+    words = _words(claim.replace(",", " ") if isinstance(claim, str) else claim)
+    patterns = [word for word in words if 0 < len(word) <= LONGEST_PATTERN]
+    return ModelPatterns(patterns[:MOST_PATTERNS])
+
+
+def _words(claim: Any) -> Iterator[str]:
+    """Yield the words of a claim that is text, or the texts of a list."""
     words = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
-    return frozenset(Scope(word) for word in words if isinstance(word, str) and word in set(Scope))
+    yield from (word for word in words if isinstance(word, str))

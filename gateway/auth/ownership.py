@@ -9,7 +9,7 @@ from shared.broker.client import run_script
 from shared.broker.log import read_logs
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.broker.scripts import MAX_EVENTS_PER_PAGE
-from shared.errors import StreamGone, StreamNotFound, StreamRecovering
+from shared.errors import InvalidTicket, StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START, EventId, is_stream_id
 
 
@@ -22,8 +22,9 @@ async def read_own(
     most_events: int = MAX_EVENTS_PER_PAGE,
 ) -> LogPage:
     """Read a page of the log of a stream that the grant covers. Raises :class:`StreamNotFound` also for streams of
-    others, so that ids cannot be probed, :class:`StreamGone` for the caller's own past stream, and
-    :class:`StreamRecovering` if Redis may have lost it a moment ago."""
+    others, so that ids cannot be probed, :class:`StreamGone` for the caller's own past stream,
+    :class:`StreamRecovering` if Redis may have lost it a moment ago, and :class:`InvalidTicket` if the grant is a
+    ticket whose owner has revoked all links."""
     if not is_stream_id(stream_id):
         raise StreamNotFound
     return _owned(
@@ -50,6 +51,10 @@ def _owned(grant: Grant, log_page: LogPage | Gone | Lost | None) -> LogPage:
         raise StreamRecovering
     if log_page is None or grant.owner not in (None, log_page.principal):
         raise StreamNotFound
+    if grant.owner is None and grant.for_stream_of(log_page.principal).is_revoked(
+        await gateway.link_revocations.read()
+    ):
+        raise InvalidTicket("the ticket was revoked")
     if isinstance(log_page, Gone):
         raise StreamGone
     return log_page

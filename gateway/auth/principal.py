@@ -5,20 +5,24 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.errors import Forbidden
+from shared.model_patterns import ModelPatterns
 from shared.scopes import DEFAULT_SCOPES, Scope
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """An authenticated caller. ``id``: the owner of streams; several keys may share one. ``expires_at`` (Unix
-    seconds) and ``key_id`` limit the grant: it ends at that time or with that key, or never. ``limits``: overrides of
-    the server-wide ones."""
+    seconds) and ``key_id`` limit the grant: it ends at that time or with that key, or never. ``leeway_s``: time after
+    ``expires_at`` in which the credentials are still accepted, since clocks differ. ``limits``: overrides of the
+    server-wide ones. ``models``: the allowed ones; None means all."""
 
     id: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES
     expires_at: float | None = None
+    leeway_s: float = 0
     key_id: str | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    models: ModelPatterns | None = None
 
     def need(self, scope: Scope) -> None:
         """Raise :class:`Forbidden` if the scope is missing."""

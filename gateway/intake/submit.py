@@ -52,7 +52,7 @@ async def submit(
 ) -> Submission:
     """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect``: the default for requests that
     set none. ``extra_fields``: a dialect's own fields of the stream's state. Raises :class:`Draining`,
-    :class:`CursorWithoutStream`, :class:`UnknownModel`, and the errors of :meth:`Dispatch.dispatch` and
+    :class:`CursorWithoutStream`, and the errors of :meth:`Models.resolve`, :meth:`Dispatch.dispatch` and
     :func:`read_own`."""
     if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
@@ -65,7 +65,7 @@ async def submit(
     if cursor != START:
         raise CursorWithoutStream
     dispatched = await gateway.dispatch.dispatch(
-        await gateway.models.resolve(chat_request),
+        await gateway.models.resolve(chat_request, caller.models),
         body_hash=body_hash,
         principal=caller,
         idempotency_key=key,

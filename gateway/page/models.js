@@ -1,10 +1,12 @@
-// Model selection. "provider/*" is a provider that accepts any model name, which a text field then takes.
+// Model selection. "provider/*" is a provider that accepts any model name, which a text field then takes; for a key
+// that is limited to some models, it may be a pattern such as "provider/gpt-*".
 
 import { listModels } from "./api.js";
 import { element } from "./dom.js";
 
 const KEY = "headrace.model";
 const ANY_MODEL = "/*";
+const isPattern = (id) => /[*?]/.test(id);
 
 export class ModelChoice {
   constructor(select, nameField, note) {
@@ -43,7 +45,7 @@ export class ModelChoice {
   }
 
   chosen() {
-    const takesName = this.select.value.endsWith(ANY_MODEL);
+    const takesName = isPattern(this.select.value);
     this.nameField.hidden = !takesName;
     localStorage.setItem(KEY, JSON.stringify([this.select.value, this.name.value]));
     this.select.dispatchEvent(new CustomEvent("chosen"));
@@ -60,7 +62,7 @@ export class ModelChoice {
   /** The current choice for an example; `demo/demo` if there is none. */
   peek() {
     const id = this.select.disabled ? "demo/demo" : this.select.value;
-    const model = id.endsWith(ANY_MODEL) ? this.name.value.trim() : id.slice(id.indexOf("/") + 1);
+    const model = isPattern(id) ? this.name.value.trim() : id.slice(id.indexOf("/") + 1);
     return { provider: providerOf(id), model };
   }
 }

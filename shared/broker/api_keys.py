@@ -6,6 +6,7 @@ function that takes a client raises :class:`BrokerUnavailable`.
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,18 @@ from shared.broker.keys import api_key_key, revoked_key
 from shared.broker.pipeline_connection import Command
 
 PREFIX: Final = "hr-"
-#: How long a revocation is kept. Tickets made with a key may not live longer.
+#: How long a revocation is kept. No ticket lives longer.
 REVOCATION_KEPT_S: Final = 90 * 24 * 3600
 _SECRET_BYTES: Final = 32
+#: The whole form of a key: anything else is refused without a look into Redis.
+_ID: Final = re.compile("[0-9a-f]{12}")
+_KEY: Final = re.compile(f"{PREFIX}({_ID.pattern})-([A-Za-z0-9_-]{{43}})")
 
 
 class ApiKey(msgspec.Struct, frozen=True):
     """One API key. ``name`` is its owner's; keys of one name share their streams. ``expires_at`` is in Unix seconds;
     None means never. ``limits``: those that differ from the server-wide ones, by the names of
-    :class:`shared.rate_limits.Limits`."""
+    :class:`shared.rate_limits.Limits`. ``models``: patterns of the allowed ones; None means all."""
 
     id: str
     name: str
@@ -35,6 +39,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     created_at: float
     expires_at: float | None = None
     limits: dict[str, int] = {}
+    models: list[str] | None = None
 
     @property
     def has_expired(self) -> bool:
@@ -54,11 +59,14 @@ async def create_api_key(
     *,
     life_s: float | None = None,
     limits: Mapping[str, int] | None = None,
+    models: list[str] | None = None,
 ) -> tuple[ApiKey, str]:
     """Create a key. Return it and the text that its owner sends, which cannot be read again."""
     secret, now = secrets.token_urlsafe(_SECRET_BYTES), time.time()
     expires_at = None if life_s is None else now + life_s
-    key = ApiKey(secrets.token_hex(6), name, _hash_of(secret), sorted(scopes), now, expires_at, dict(limits or {}))
+    key = ApiKey(
+        secrets.token_hex(6), name, _hash_of(secret), sorted(scopes), now, expires_at, dict(limits or {}), models
+    )
     command: Command = ("SET", api_key_key(key.id), msgspec.json.encode(key))
     await run_commands(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])
     return key, f"{PREFIX}{key.id}-{secret}"
@@ -96,8 +104,12 @@ async def was_revoked(client: Client, key_id: str) -> bool:
 
 def split_api_key(presented: str) -> tuple[str, str] | None:
     """Split a presented key into (id, secret); None if it has not the form of a key."""
-    key_id, dash, secret = presented.removeprefix(PREFIX).partition("-")
-    return (key_id, secret) if presented.startswith(PREFIX) and dash and key_id and secret else None
+    match = _KEY.fullmatch(presented)
+    return (match[1], match[2]) if match is not None else None
+
+
+def is_key_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
 
 
 def _hash_of(secret: str) -> str:

@@ -65,6 +65,24 @@ async def test_a_key_does_only_what_its_scopes_allow(guarded: System) -> None:
     assert (await guarded.http.get(f"{guarded.url}/chat/{stream_id}", headers=bearer(reads))).status_code == 200
 
 
+async def test_credentials_that_cannot_be_a_key_are_not_looked_up(guarded: System) -> None:
+    """Their sender needs no credentials; a gateway remembers for a while each id that it has looked up."""
+    key = await make_key(guarded, "own-form")
+    key_id, secret = key.split("-", 2)[1:]
+    ids = (key_id.upper(), key_id[:-1], f"{key_id}0", f"{key_id}\u0661", "", "*", "f" * 31_000)
+    secrets = (secret[:-1], f"{secret}A", f"{secret[:-1]}+", "x" * 31_000, "")
+    forms = [f"hr-{wrong}-{secret}" for wrong in ids] + [f"hr-{key_id}-{wrong}" for wrong in secrets]
+    async with guarded.broker.client() as client, client.monitor() as monitor:
+        for form in (*forms, "hr-", f"hr-{key_id}", f"hr-{key}", f"{key}-"):
+            answer = await guarded.http.get(f"{guarded.url}/v1/models", headers=[(b"X-Api-Key", form.encode())])
+            assert answer.status_code == 401
+        assert (await guarded.http.get(f"{guarded.url}/v1/models", headers=bearer(key))).status_code == 200
+        command = ""
+        while f"hr:apikey:{key_id}" not in command:
+            command = (await monitor.next_command())["command"]
+            assert "hr:apikey:" not in command or command.endswith(f"hr:apikey:{key_id}"), command[:100]
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
@@ -73,6 +91,7 @@ async def test_a_key_does_only_what_its_scopes_allow(guarded: System) -> None:
         (["create", "a", "--scopes", ""], "--scopes"),
         (["create", "a", "--expires-in", "soon"], "--expires-in"),
         (["revoke", "0" * 12], "not found"),
+        (["revoke", f"hr-{'0' * 12}-{'x' * 43}"], "use the id"),
     ],
 )
 async def test_the_command_line_names_the_problem(guarded: System, arguments: list[str], names: str) -> None:

@@ -5,7 +5,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jwt
@@ -13,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from tests.conftest import StartSystem
-from tests.credentials import AUDIENCE, bearer, rsa_key, start_stream, token
+from tests.credentials import AUDIENCE, JWT_SECRET, bearer, rsa_key, start_stream, token
 from tests.fakes import Answer
 from tests.responses import code_of
 from tests.sse_client import Broken, open_sse
@@ -27,7 +28,29 @@ def unsigned(claims: Mapping[str, object], algorithm: str) -> str:
     return f"{part({'alg': algorithm, 'typ': 'JWT'})}.{part(claims)}."
 
 
-BAD_TOKENS = {
+def with_times(**times: object) -> str:
+    """Sign a token with these claims as they are: PyJWT checks some before it signs."""
+    claims = {"sub": "alice", "aud": AUDIENCE, "exp": time.time() + 600} | times
+    return jwt.api_jws.encode(json.dumps(claims).encode(), JWT_SECRET, algorithm="HS256")
+
+
+#: Times that are no times. A float cannot hold the large ones.
+BAD_TIMES = [
+    (claim, name, value)
+    for claim in ("exp", "nbf", "iat")
+    for name, value in {
+        "huge": 10**400,
+        "huge text": "9" * 400,
+        "too many digits": "9" * 5000,
+        "infinite": float("inf"),
+        "minus infinity": float("-inf"),
+        "no number": float("nan"),
+        "text": "soon",
+        "a list": [1],
+        "an object": {"at": 1},
+    }.items()
+]
+BAD_TOKENS: dict[str, Callable[[], str]] = {
     "expired": lambda: token(exp=time.time() - 1),
     "not yet": lambda: token(nbf=time.time() + 600),
     "without expiry": lambda: token(exp=None),
@@ -43,6 +66,7 @@ BAD_TOKENS = {
     "no name": lambda: token(""),
     "a name that is no text": lambda: token("alice\x1b[2J"),
     "a long name": lambda: token("a" * 256),
+    **{f"{claim} {name}": partial(with_times, **{claim: value}) for claim, name, value in BAD_TIMES},
     "a ticket": lambda: jwt.encode({"sub": "x", "aud": "headrace:stream", "exp": time.time() + 9}, SECRET),
 }
 

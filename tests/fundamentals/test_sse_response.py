@@ -49,7 +49,7 @@ class Client:
 
 
 async def respond(client: Client, chunks: Chunks, grant: Any = None, **settings: Any) -> None:
-    grant = LiveGrants(None).watch(Grant("p")) if grant is None else grant
+    grant = LiveGrants(None, None).watch(Grant("p")) if grant is None else grant
     async with asyncio.timeout(10):
         await StreamResponse(chunks, Settings(**settings), grant)({"type": "http"}, client.receive, client.send)
 
@@ -157,7 +157,7 @@ async def test_a_client_that_disconnects_stops_the_stream() -> None:
 
 
 async def test_a_grant_that_ends_cuts_the_stream() -> None:
-    grants = LiveGrants(None)
+    grants = LiveGrants(None, None)
     watching = asyncio.create_task(grants.run())
 
     async def endless() -> Chunks:

@@ -15,6 +15,7 @@ _TYPES: Final = {
 #: Errors with a different status or code in OpenAI's API, by our code.
 _THEIRS: Final = {
     "unknown_model": (404, "model_not_found"),
+    "model_not_allowed": (403, "model_not_found"),
     "provider_model_not_found": (404, "model_not_found"),
     "invalid_request": (400, "invalid_request"),
 }

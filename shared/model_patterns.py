@@ -1,0 +1,32 @@
+"""Patterns of the models that an API key or a JWT allows.
+
+``openai/*`` and ``*/llama*`` name a provider and its models; ``fast`` and ``gpt-*`` name models of any provider.
+``*`` is any text, ``?`` any one character.
+"""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Final
+
+MOST_PATTERNS: Final = 100
+LONGEST_PATTERN: Final = 200
+
+
+class ModelPatterns:
+    """Allowed models; none if there is no pattern."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = [_split(pattern) for pattern in patterns]
+
+    def of_provider(self, provider: str) -> list[str]:
+        """Return the patterns that the provider's own model names have to match."""
+        return [model for allowed, model in self._patterns if fnmatchcase(provider, allowed)]
+
+    def allow(self, provider: str, model: str) -> bool:
+        return any(fnmatchcase(model, pattern) for pattern in self.of_provider(provider))
+
+
+def _split(pattern: str) -> tuple[str, str]:
+    """Return the patterns of the provider and of its model. A model's own name may have further slashes."""
+    provider, slash, model = pattern.partition("/")
+    return (provider, model) if slash else ("*", pattern)

@@ -1,0 +1,108 @@
+"""Links end with the credentials that made them, at their expiry too, and all links of a principal at once."""
+
+import asyncio
+import time
+from datetime import datetime
+
+import pytest
+
+from tests.conftest import StartSystem
+from tests.credentials import JWT_SETTINGS, bearer, make_key, run_headrace, start_stream, token
+from tests.fakes import Answer
+from tests.responses import code_of
+from tests.sse_client import Broken, open_sse, text_of
+from tests.system import System
+
+DAYS_90 = 90 * 24 * 3600
+
+
+async def make_link(system: System, stream_id: str, credentials: str, **options: object) -> dict[str, str]:
+    """Call `POST /chat/{id}/tickets` and return the response."""
+    url = f"{system.url}/chat/{stream_id}/tickets"
+    answer = await system.http.post(url, json=options, headers=bearer(credentials))
+    assert answer.status_code == 201, answer.text
+    link: dict[str, str] = answer.json()
+    return link
+
+
+def expiry_of(link: dict[str, str]) -> float:
+    return datetime.fromisoformat(link["expires_at"]).timestamp()
+
+
+async def test_a_link_ends_when_the_credentials_that_made_it_expire(guarded: System) -> None:
+    guarded.fake.play("outlived", Answer(deltas=["a"], end="hang"))
+    key = await make_key(guarded, "outlived")
+    short = await make_key(guarded, "outlived", "--expires-in", "8s")
+    stream_id = (await start_stream(guarded, key, "outlived"))["stream_id"]
+    link = await make_link(guarded, stream_id, short, life_s=DAYS_90, may_cancel=True)
+    assert expiry_of(link) <= time.time() + 8
+    async with await open_sse("GET", guarded.gateways[1].url + link["stream_url"]) as connection:
+        await connection.next("token")
+        with pytest.raises(Broken):
+            await connection.next("done")
+    assert code_of(await guarded.http.get(guarded.url + link["status_url"])) == (401, "invalid_ticket")
+    await guarded.http.post(f"{guarded.url}/chat/{stream_id}/cancel", headers=bearer(key))
+
+
+async def test_a_link_ends_when_the_token_that_made_it_expires(guarded: System) -> None:
+    stream_id = (await start_stream(guarded, token()))["stream_id"]
+    expires = int(time.time()) + 300
+    for life in ({}, {"life_s": DAYS_90}):
+        assert expiry_of(await make_link(guarded, stream_id, token(exp=expires), **life)) == expires
+    assert expiry_of(await make_link(guarded, stream_id, token(exp=expires), life_s=60)) < expires
+
+
+async def test_a_token_in_its_leeway_makes_no_link(start_system: StartSystem) -> None:
+    system = await start_system(
+        gateways=1, workers=1, auth="jwt", jwt_leeway_s=300, **JWT_SETTINGS, credentials=bearer(token())
+    )
+    stream_id = (await start_stream(system, token()))["stream_id"]
+    late = token(exp=time.time() - 5)
+    assert (await system.http.get(f"{system.url}/chat/{stream_id}", headers=bearer(late))).status_code == 200
+    url = f"{system.url}/chat/{stream_id}/tickets"
+    assert code_of(await system.http.post(url, json={}, headers=bearer(late))) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("kind", ["key", "jwt"])
+async def test_all_links_of_a_principal_are_ended_at_once(guarded: System, kind: str) -> None:
+    """Links and the stream_url, on all gateways, also those in use; not the credentials, nor others' links."""
+    gate = asyncio.Event()
+    model = f"all-links-{kind}"
+    guarded.fake.play(model, Answer(deltas=["a", "b"], gate=gate, gate_after=1))
+    name = f"{kind}.leaked@example"
+    user = await make_key(guarded, name) if kind == "key" else token(name)
+    other = await start_stream(guarded, token("other"), prompt="another's")
+    started = await start_stream(guarded, user, model)
+    link = await make_link(guarded, started["stream_id"], user, may_cancel=True)
+    url = f"{guarded.gateways[1].url}/chat/stream/{started['stream_id']}"
+    async with (
+        await open_sse("GET", guarded.gateways[1].url + link["stream_url"]) as by_link,
+        await open_sse("GET", guarded.url + started["stream_url"]) as by_stream_url,
+        await open_sse("GET", url, headers=bearer(user)) as by_credentials,
+    ):
+        for connection in (by_link, by_stream_url, by_credentials):
+            await connection.next("token")
+        done = await asyncio.to_thread(run_headrace, guarded, "keys", "revoke-links", f"{kind}:{name}")
+        assert done.returncode == 0, done.stderr
+        for connection in (by_link, by_stream_url):
+            with pytest.raises(Broken):
+                await connection.next("done")
+        for method, path in (("GET", link["status_url"]), ("GET", started["stream_url"])):
+            answer = await guarded.http.request(method, guarded.url + path)
+            assert code_of(answer) == (401, "invalid_ticket")
+        cancel = link["status_url"].replace("?", "/cancel?")
+        assert code_of(await guarded.http.post(guarded.url + cancel)) == (401, "invalid_ticket")
+        fresh = await make_link(guarded, started["stream_id"], user)
+        assert (await guarded.http.get(guarded.url + fresh["status_url"])).status_code == 200
+        gate.set()
+        assert text_of(await by_credentials.rest()) == "b"
+    assert (await guarded.http.get(guarded.url + other["stream_url"])).status_code == 200
+    assert await guarded.keys_without_expiry() == []
+
+
+@pytest.mark.parametrize("principal", ["alice", "key:a b", "jwt:"])
+async def test_revoke_links_names_an_invalid_principal(guarded: System, principal: str) -> None:
+    done = await asyncio.to_thread(run_headrace, guarded, "keys", "revoke-links", principal)
+    assert done.returncode != 0
+    assert "key:NAME" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -34,14 +34,21 @@ class Fitness:
             raise await diagnose(self._client, error) from error
 
     async def _check(self) -> None:
+        self._check_server(await self._info())
         if not self._has_rights:
             await check_rights(self._client)
             self._has_rights = True
-        (info,) = await run_commands(self._client.shared, [("INFO",)])
-        self._check_server(parse_info(info))
         if self._client.data_version is not None and not self._client.data_version.is_adopted:
             await self._adopt(self._client.data_version)
         await run_commands(self._client.shared, [WRITE_PROBE])
+
+    async def _info(self) -> dict[str, str]:
+        try:
+            (info,) = await run_commands(self._client.shared, [("INFO",)])
+        except BrokerUnfit:
+            await check_rights(self._client)  # names all rights that are missing, not only this one
+            raise
+        return parse_info(info)
 
     def _check_server(self, info: dict[str, str]) -> None:
         where = f"Redis at {self._client.target}"

@@ -8,6 +8,7 @@ from shared.broker.pipeline_connection import Command
 from shared.broker.rights import check_rights
 from shared.broker.tls_diagnosis import diagnose
 from shared.broker.trouble import Reason, classify
+from shared.broker.trouble_log import TROUBLE
 from shared.errors import BrokerFull, BrokerMisconfigured, BrokerUnavailable, BrokerUnfit
 
 _OLDEST: Final = 7
@@ -25,6 +26,9 @@ class Fitness:
     async def check(self) -> None:
         """Raise :class:`BrokerUnavailable` if Redis cannot be used; :class:`BrokerMisconfigured` if waiting does not
         help; :class:`BrokerFull` if it is usable but full."""
+        current = TROUBLE.current
+        if current is not None and current.reason == Reason.NO_PERMISSION:  # a command met it since the last test
+            self._has_rights = False
         try:
             await self._check()
         except BrokerFull:

@@ -141,18 +141,15 @@ class _Wire:
             if not data:
                 raise RedisConnectionError("Redis closed the connection")
             self._parser.feed(data)
-            while (reply := self._next_reply()) is not False:  # RESP2 has no booleans
-                # LOADING and similar: no later reply can be trusted. READONLY: this is no longer the master.
-                if isinstance(reply, RedisConnectionError | ReadOnlyError):
-                    raise reply
-                replies.append(reply)
+            try:
+                while (reply := self._parser.gets()) is not False:  # RESP2 has no booleans
+                    # LOADING and similar: no later reply can be trusted. READONLY: this is no longer the master.
+                    if isinstance(reply, RedisConnectionError | ReadOnlyError):
+                        raise reply
+                    replies.append(reply)
+            except hiredis.ProtocolError as error:
+                raise InvalidResponse(str(error)) from error
         return replies
-
-    def _next_reply(self) -> Any:
-        try:
-            return self._parser.gets()
-        except hiredis.ProtocolError as error:
-            raise InvalidResponse(str(error)) from error
 
     async def close(self, *, wait: bool = False) -> None:
         """Close the connection. ``wait`` for it, which can take long if the connection is broken."""

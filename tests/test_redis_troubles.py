@@ -77,6 +77,9 @@ async def test_a_wrong_password_is_named_until_it_is_right(locked: Waiting) -> N
         assert "wrong-word" not in process.log.read_text()
     status, body = await readiness(system)
     assert (status, body["reason"], body["error"]["code"]) == (503, "password_wrong", "broker_auth")  # type: ignore[index]
+    exported = (await system.http.get(f"{system.url}/metrics")).text
+    assert 'headrace_redis_trouble{reason="password_wrong"} 1.0' in exported
+    assert "headrace_redis_up 0.0" in exported
     answer = await system.http.post(f"{system.url}/chat", json=ask("demo", provider="demo"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "broker_auth")
     assert "edis" not in answer.text

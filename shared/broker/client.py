@@ -140,7 +140,8 @@ async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> 
         raise classify(error, client.target) from error
     for command, reply in zip(commands, replies, strict=True):
         if isinstance(reply, Exception):
-            raise refused(reply, client.target, str(command[0])) from reply
+            # Without the reply as the cause: its words may quote arguments.
+            raise refused(reply, client.target, str(command[0])) from None
     return replies
 
 

@@ -32,21 +32,24 @@ from gateway.auth.grants import LiveGrants
 from gateway.auth.link_revocations import LinkRevocations
 from gateway.auth.tickets import Tickets
 from gateway.cache import ExpiringCache
+from gateway.intake.acceptance import Acceptance
 from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.intake.storage import Storage
 from gateway.live.hub import Hub
+from gateway.readiness import Readiness
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
-from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
+from shared.broker.client import connect
 from shared.broker.overview import read_overview
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
+from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
-from shared.errors import BrokerUnavailable
+from shared.errors import BrokerMisconfigured
 from shared.garbage import settle_garbage_collector
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
@@ -58,8 +61,9 @@ logger = logging.getLogger(__name__)
 #: Operators' pages poll the overview; Redis is read once a second at most, however many pages are open.
 _OVERVIEW_FRESH_S = 1.0
 
-#: Set when this process stops because it cannot continue; it then exits with 1.
+#: Set when this process stops because it cannot continue; it then exits with 1, or 2 if it is misconfigured.
 failed = threading.Event()
+misconfigured = threading.Event()
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -106,6 +110,9 @@ class _Parts:
         scripts = StreamScripts(settings)
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, for_reads, for_leases, scripts, settings, gateway_id)
+        watch = BrokerWatch(client)
+        models = Models(client, settings.fallbacks)
+        acceptance = Acceptance(client)
         backlog = Backlog(client, settings.queue_timeout_s)
         dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))
         self.authenticator = Authenticator(settings, client)
@@ -116,7 +123,8 @@ class _Parts:
             client=client,
             scripts=scripts,
             hub=hub,
-            models=Models(client, settings.fallbacks),
+            models=models,
+            readiness=Readiness(watch, models, acceptance),
             dispatch=dispatch,
             tickets=Tickets(settings),
             authenticator=self.authenticator,
@@ -147,7 +155,8 @@ class _Parts:
             self._presence.run(),
             lag.run(),
             update_redis_metrics(client),
-            _leave_if_unfit(client),
+            watch.run(),
+            acceptance.run(),
         )
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         for task in self._tasks:
@@ -167,25 +176,15 @@ def _load_of(hub: Hub, lag: LoopLag) -> Load:
     return Load(streams=streams, readers=readers, lag_s=lag.worst_s, draining=hub.draining)
 
 
-async def _leave_if_unfit(client: Client) -> None:
-    """Stop the process if Redis could lose answers. If Redis is away, wait for it; requests get 503 meanwhile."""
-    while True:
-        try:
-            await check_fitness(client)
-        except BrokerUnavailable:
-            await asyncio.sleep(0.5)
-        else:
-            return
-
-
 def _leave_if_broken(task: asyncio.Task[None]) -> None:
     """Stop the process when a background task fails: without it, the gateway would accept requests and never
     deliver."""
     error = None if task.cancelled() else task.exception()
     if error is None:
         return
-    if isinstance(error, BrokerUnfit):
-        logger.critical("broker unfit", extra={"detail": error.detail})
+    if isinstance(error, BrokerMisconfigured):
+        logger.critical("broker unfit", extra={"reason": error.reason, "detail": error.detail})
+        misconfigured.set()
     else:
         logger.critical("background task failed", exc_info=error)
     failed.set()

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from gateway.api.open_gateway import LOCAL, PUBLIC, with_open_gateway_checks
-from gateway.app import create_app, failed
+from gateway.app import create_app, failed, misconfigured
 from gateway.auth.grants import GrantEnded
 from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.edge.cors import with_cors
@@ -22,6 +22,7 @@ from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
 from gateway.live.sse import Stalled
 from gateway.live.subscription import Drained
+from shared.exit_codes import CONFIGURATION_ERROR
 from shared.logs import configure_logging
 from shared.settings import Settings, SettingsError
 from shared.tracing_setup import configure_tracing
@@ -33,13 +34,14 @@ _BACKLOG = 2048
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Exit with 1 if the address is unavailable or a part of the gateway failed."""
+    """Serve until SIGTERM or SIGINT. Exit with 1 if the address is unavailable or a part of the gateway failed, with
+    2 if a restart cannot help."""
     configure_logging(settings.log_level, settings.log_format)
     try:
         tracing = configure_tracing(settings, "gateway")
     except SettingsError as error:
         logger.critical("settings invalid", extra={"detail": str(error)})
-        sys.exit(1)
+        sys.exit(CONFIGURATION_ERROR)
     try:
         listener = _listen(settings)
     except OSError as error:
@@ -51,7 +53,7 @@ def run(settings: Settings) -> None:
             JsonWebTokens(settings).check()
         except SettingsError as error:
             logger.critical("settings invalid", extra={"detail": str(error)})
-            sys.exit(1)
+            sys.exit(CONFIGURATION_ERROR)
     app = create_app(settings)
     checked = with_open_gateway_checks(with_cors(app, settings.cors_origins), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))
@@ -67,6 +69,8 @@ def run(settings: Settings) -> None:
         signal.signal(number, lambda *_: None)
     _Server(config, app).run(sockets=[listener])
     tracing.close()
+    if misconfigured.is_set():
+        sys.exit(CONFIGURATION_ERROR)
     if failed.is_set():
         sys.exit(1)
 

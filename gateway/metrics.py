@@ -22,6 +22,7 @@ QUEUE_OLDEST = Gauge(
     "headrace_queue_oldest_seconds", "Waiting time of the oldest queued stream", multiprocess_mode="livemax"
 )
 REDIS_UP = Gauge("headrace_redis_up", "1 while Redis answers this gateway", multiprocess_mode="livemin")
+ACCEPTING = Gauge("headrace_accepting", "1 while a worker runs that takes new requests", multiprocess_mode="livemin")
 REDIS_MEMORY = Gauge("headrace_redis_memory_bytes", "Memory that Redis uses", multiprocess_mode="livemax")
 REDIS_MEMORY_LIMIT = Gauge(
     "headrace_redis_memory_limit_bytes", "Memory that Redis may use; 0 = unlimited", multiprocess_mode="livemax"

@@ -15,6 +15,7 @@ from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.live.hub import Hub
+from gateway.readiness import Readiness
 from shared.broker.client import Client
 from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
@@ -28,6 +29,7 @@ class GatewayState:
     scripts: StreamScripts
     hub: Hub
     models: Models
+    readiness: Readiness
     dispatch: Dispatch
     tickets: Tickets
     authenticator: Authenticator

@@ -13,6 +13,8 @@ from headrace import data_dir
 from shared.broker.api_keys import create_api_key, is_key_id, list_api_keys, revoke_api_key
 from shared.broker.client import Client, connect
 from shared.broker.link_revocations import revoke_links as revoke_links_of
+from shared.broker.tls_diagnosis import diagnose
+from shared.broker.trouble import Reason
 from shared.environment import load_settings
 from shared.errors import BrokerUnavailable
 from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS
@@ -157,12 +159,17 @@ def _with_redis(work: Callable[[Client], Awaitable[None]], directory: Path) -> N
         client = connect(url)
         try:
             await work(client)
-        except BrokerUnavailable:
-            _fail("Redis: no response; set HEADRACE_REDIS_URL, or --data-dir of the running `headrace up`")
+        except BrokerUnavailable as error:
+            _fail(_explain(await diagnose(client, error)))
         finally:
             await client.aclose()
 
     asyncio.run(run())
+
+
+def _explain(error: BrokerUnavailable) -> str:
+    own = ", or pass --data-dir of the running `headrace up`" if error.reason == Reason.REFUSED else ""
+    return error.detail + own
 
 
 def _settings() -> Settings:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.console import Console
+from shared.exit_codes import CONFIGURATION_ERROR
 
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 FIRST_DELAY_S = 0.2
@@ -35,10 +36,12 @@ class ChildSpec:
 
 
 class Child:
-    """A child that is restarted until it is asked to stop."""
+    """A child that is restarted until it is asked to stop, or ends with a configuration error. ``is_misconfigured``:
+    it did."""
 
     def __init__(self, spec: ChildSpec, console: Console) -> None:
         self.name = spec.name
+        self.is_misconfigured = False
         self._spec = spec
         self._console = console
         self._process: asyncio.subprocess.Process | None = None
@@ -53,6 +56,9 @@ class Child:
             begun = time.monotonic()
             ending = await self._run_once()
             if self._stopping.is_set():
+                return
+            if self.is_misconfigured:
+                self._console.note(f"{self.name} {ending}: its configuration is wrong; not restarting it")
                 return
             if time.monotonic() - begun >= HEALTHY_AFTER_S:
                 delay = FIRST_DELAY_S
@@ -80,6 +86,7 @@ class Child:
         assert self._process.stdout is not None  # noqa: S101  # it is a pipe
         await self._forward(self._process.stdout)
         code = await self._process.wait()
+        self.is_misconfigured = code == CONFIGURATION_ERROR
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     async def _start(self) -> asyncio.subprocess.Process:

@@ -1,23 +1,19 @@
-"""Readiness of ``headrace up``: polls the gateways, and Redis for the models of the workers."""
+"""Readiness of ``headrace up``: polls the gateways. Each is ready once a worker has published its models."""
 
 import asyncio
 import ipaddress
 from collections.abc import Iterable
-from contextlib import aclosing
 
 import httpx2
 
 from headrace.console import Console
-from shared.broker.catalog import read_catalog
-from shared.broker.client import Client, connect
-from shared.errors import BrokerUnavailable
 
 REPORT_AFTER_S = 60.0
 POLL_S = 0.1
 
 
-async def wait_ready(host: str, ports: Iterable[int], redis_url: str, console: Console) -> None:
-    """Wait until every gateway's ``/readyz`` returns 200 and a model is available.
+async def wait_ready(host: str, ports: Iterable[int], console: Console) -> None:
+    """Wait until every gateway's ``/readyz`` returns 200.
 
     After :data:`REPORT_AFTER_S` the missing parts are reported once. The wait continues, because the supervisor also
     continues to restart them.
@@ -25,9 +21,8 @@ async def wait_ready(host: str, ports: Iterable[int], redis_url: str, console: C
     bases = [f"http://{_reachable(host)}:{port}" for port in ports]
     loop = asyncio.get_running_loop()
     deadline: float | None = loop.time() + REPORT_AFTER_S
-    broker = connect(redis_url)
-    async with httpx2.AsyncClient(trust_env=False, timeout=2) as client, aclosing(broker):
-        while missing := await _missing(client, broker, bases):
+    async with httpx2.AsyncClient(trust_env=False, timeout=2) as client:
+        while missing := await _missing(client, bases):
             if deadline is not None and loop.time() > deadline:
                 console.note(f"not ready after {REPORT_AFTER_S:.0f} s: {'; '.join(missing)}")
                 deadline = None
@@ -50,13 +45,10 @@ def _reachable(host: str) -> str:
     return for_url(host)
 
 
-async def _missing(client: httpx2.AsyncClient, broker: Client, bases: list[str]) -> list[str]:
-    """List the parts that are not ready; models are checked once the gateways are ready."""
+async def _missing(client: httpx2.AsyncClient, bases: list[str]) -> list[str]:
+    """List the gateways that are not ready, with the reasons."""
     answers = await asyncio.gather(*(_problem(client, base) for base in bases))
-    missing = [f"{base}: {problem}" for base, problem in zip(bases, answers, strict=True) if problem]
-    if not missing and not await _has_model(broker):
-        missing = ["no worker has a model"]
-    return missing
+    return [f"{base}: {problem}" for base, problem in zip(bases, answers, strict=True) if problem]
 
 
 async def _problem(client: httpx2.AsyncClient, base: str) -> str | None:
@@ -65,12 +57,3 @@ async def _problem(client: httpx2.AsyncClient, base: str) -> str | None:
     except httpx2.HTTPError:
         return "no response"
     return None if answer.status_code == 200 else f"HTTP {answer.status_code} {answer.text[:200]}".strip()
-
-
-async def _has_model(broker: Client) -> bool:
-    """Look in Redis, because a gateway with ``HEADRACE_AUTH`` lists models only for authenticated callers."""
-    try:
-        catalog = await read_catalog(broker)
-    except BrokerUnavailable:
-        return False
-    return any(provider.open or provider.models for provider in catalog.values())

@@ -1,6 +1,7 @@
 """Keeps a set of children running and stops them in order.
 
-The first SIGINT, SIGTERM or SIGHUP cancels the task that entered the supervisor. Its exit stops everything: first
+The first SIGINT, SIGTERM or SIGHUP cancels the task that entered the supervisor, as does a child that ends with a
+configuration error: a restart would not help it. Its exit stops everything: first
 all but the broker (SIGTERM, SIGKILL after ``stop_within_s``), then the broker in the same way, so that its file is
 complete. The second signal kills everything at once.
 """
@@ -23,6 +24,7 @@ class Supervisor:
 
     def __init__(self, console: Console, *, stop_within_s: float = STOP_WITHIN_S) -> None:
         self.killed = False
+        self.misconfigured = False
         self._console = console
         self._stop_within_s = stop_within_s
         self._first_to_stop: dict[Child, asyncio.Task[None]] = {}
@@ -56,7 +58,14 @@ class Supervisor:
 
     def _start(self, spec: ChildSpec, group: dict[Child, asyncio.Task[None]]) -> None:
         child = Child(spec, self._console)
-        group[child] = asyncio.create_task(child.run(), name=spec.name)
+        group[child] = asyncio.create_task(self._run(child), name=spec.name)
+
+    async def _run(self, child: Child) -> None:
+        await child.run()
+        if child.is_misconfigured and self._owner is not None:
+            self.misconfigured = True
+            owner, self._owner = self._owner, None
+            owner.cancel()
 
     def _on_signal(self) -> None:
         if self._owner is not None:

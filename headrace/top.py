@@ -81,6 +81,8 @@ async def _fetch(client: httpx2.AsyncClient, url: str) -> Overview:
         case {"workers": _, "gateways": _, "redis": _} if answer.status_code == 200:
             seen: Overview = body
             return seen
+        case {"error": {"code": str(code), "message": str(message)}} if code.startswith("broker_"):
+            raise OverviewUnavailable(f"{message} ({code}); the gateway's log and {url}/readyz have the reason")
         case {"error": {"message": str(message)}}:
             raise OverviewUnavailable(message)
         case _:

@@ -16,6 +16,7 @@ from headrace.data_dir import DataDirError
 from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker
 from headrace.readiness import wait_ready
 from headrace.supervisor import Supervisor
+from shared.exit_codes import CONFIGURATION_ERROR
 from shared.settings import Settings
 
 #: The variable of prometheus-client, which is not imported here because that is slow.
@@ -50,7 +51,8 @@ class Plan:
 
 
 async def up(plan: Plan) -> int:
-    """Run until a signal. Return the exit code: 0, or 130 if a second signal killed everything.
+    """Run until a signal. Return the exit code: 0, 130 if a second signal killed everything, or 2 if a child
+    refused its configuration.
 
     Raises :class:`UpError` with nothing left running.
     """
@@ -134,11 +136,13 @@ async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None,
                 await broker.wait_ready()
             for spec in child_specs(plan, environment):
                 supervisor.start(spec)
-            await wait_ready(plan.settings.host, plan.ports, environment["HEADRACE_REDIS_URL"], console)
+            await wait_ready(plan.settings.host, plan.ports, console)
             console.block(banner(plan.settings))
             await asyncio.Event().wait()
-    except asyncio.CancelledError:  # the first signal; by now everything has been stopped
-        return 130 if supervisor.killed else 0
+    except asyncio.CancelledError:  # the first signal or a wrong configuration; by now everything has been stopped
+        if supervisor.killed:
+            return 130
+        return CONFIGURATION_ERROR if supervisor.misconfigured else 0
     raise AssertionError("unreachable")
 
 

@@ -18,7 +18,10 @@ HeadraceError
 │   └── InvalidRequest          422
 ├── Unavailable             503  with Retry-After; nothing was lost
 │   ├── BrokerUnavailable
-│   │   └── BrokerFull
+│   │   ├── BrokerAuth
+│   │   ├── BrokerFull
+│   │   └── BrokerUnfit
+│   │       └── BrokerMisconfigured   ends the process
 │   ├── StreamRecovering
 │   ├── ContentUnreadable
 │   ├── NoModels
@@ -171,18 +174,48 @@ class Unavailable(HeadraceError):
 
 
 class BrokerUnavailable(Unavailable):
+    """Redis cannot be used. ``reason`` is one of :class:`shared.broker.trouble.Reason`. ``detail`` names the target,
+    the reason and the remedy."""
+
     code = "broker_unavailable"
     message = "storage is temporarily unavailable; try again shortly"
     detail = "Redis does not answer, see HEADRACE_REDIS_URL"
+    reason: str = "error"
     when = "storage is temporarily unavailable"
+
+    def __init__(self, message: str | None = None, *, detail: str | None = None, reason: str | None = None) -> None:
+        super().__init__(message, detail=detail)
+        if reason is not None:
+            self.reason = reason
+
+
+class BrokerAuth(BrokerUnavailable):
+    """Redis refuses our credentials."""
+
+    code = "broker_auth"
+    message = "storage is temporarily unavailable; try again later"
+    when = "storage refuses this server"
 
 
 class BrokerFull(BrokerUnavailable):
+    """Redis is full: reads and endings work, nothing new can be stored."""
+
     code = "broker_full"
-    message = "storage is full; try again later"
-    detail = "Redis has reached its maxmemory, and no answer may be dropped: raise maxmemory or shorten the retention"
-    when = "storage is full"
-    retry_after_s = 30
+    message = "storage is full at the moment; try again later"
+    retry_after_s = 15
+    when = "storage is full: nothing new can be stored at the moment"
+
+
+class BrokerUnfit(BrokerUnavailable):
+    """Redis answers but does not let us do what we need."""
+
+    code = "broker_unfit"
+    message = "storage is unavailable; try again later"
+    when = "storage is misconfigured and cannot be used"
+
+
+class BrokerMisconfigured(BrokerUnfit):
+    """Redis would lose or misread data; waiting does not help, so a process that starts exits."""
 
 
 class StreamRecovering(Unavailable):

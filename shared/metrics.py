@@ -36,6 +36,12 @@ ILLEGAL_TRANSITIONS = Counter(
     "Replies of Redis with a status that the table of transitions excludes, by script",
     ["step"],
 )
+REDIS_TROUBLE = Gauge(
+    "headrace_redis_trouble",
+    "1 while a process cannot use Redis for this reason",
+    ["reason"],
+    multiprocess_mode="livemax",
+)
 LOOP_LAG = Histogram(
     "headrace_event_loop_lag_seconds",
     "Lateness of a timer of this process: the longest wait that it adds to a token",

@@ -3,6 +3,7 @@
 import pytest
 
 from shared.broker.keys import DATA_VERSION_KEY, index_key
+from shared.exit_codes import CONFIGURATION_ERROR
 from tests.conftest import StartSystem
 from tests.sse_client import text_of
 from tests.system import Process, System
@@ -22,7 +23,7 @@ def processes(system: System) -> list[Process]:
 
 async def all_exit(system: System, words: str) -> None:
     for process in processes(system):
-        assert await process.wait() == 1
+        assert await process.wait() == CONFIGURATION_ERROR
         log = process.log.read_text()
         assert words in log
         assert "HEADRACE_REDIS_URL" in log

@@ -206,7 +206,7 @@ def test_traces_without_opentelemetry_stop_the_start(process: str, tmp_path: Pat
         timeout=60,
         check=False,
     )
-    assert left.returncode == 1
+    assert left.returncode == 2
     assert "headrace[otel]" in left.stderr
     assert "Traceback" not in left.stderr
 

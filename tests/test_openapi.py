@@ -17,8 +17,7 @@ from gateway.api import examples
 from gateway.api.error_catalog import ERRORS
 from gateway.auth.json_web_tokens import KeysUnreachable
 from gateway.dialects.anthropic.errors import ThreadsUnsupported
-from shared.broker.client import BrokerUnfit
-from shared.errors import HeadraceError, LimitReached, QueueFull, RequestError, Unavailable
+from shared.errors import BrokerUnavailable, HeadraceError, LimitReached, QueueFull, RequestError, Unavailable
 from shared.rate_limits import LIMIT_NAMES
 from shared.version import VERSION
 from tests.conftest import StartSystem
@@ -107,7 +106,7 @@ def test_every_error_is_described() -> None:
         return {kind}.union(*map(below, kind.__subclasses__()))
 
     kinds = below(RequestError) | below(Unavailable)
-    assert {KeysUnreachable, BrokerUnfit, ThreadsUnsupported} < kinds  # errors outside shared/errors.py
+    assert {KeysUnreachable, ThreadsUnsupported} < kinds  # errors outside shared/errors.py
     limits = {LimitReached(limit, "", {}).code for limit in LIMIT_NAMES}
     codes = {
         kind.code for kind in kinds - {Unavailable, LimitReached, ThreadsUnsupported}
@@ -121,7 +120,8 @@ def test_every_error_is_described() -> None:
 
 def test_no_message_or_description_for_clients_names_our_operation() -> None:
     """Addresses, settings and parts of the installation are for operators, in ``detail``."""
-    kinds: list[type[HeadraceError]] = [BrokerUnfit, KeysUnreachable, *Unavailable.__subclasses__()]
+    kinds: list[type[HeadraceError]] = [KeysUnreachable]
+    kinds += [*Unavailable.__subclasses__(), *BrokerUnavailable.__subclasses__()]
     texts = [*(info.when for info in ERRORS.values()), *(kind.message for kind in kinds)]
     assert not [text for text in texts if re.search(r"HEADRACE_|Redis|[Ww]orker|gateway|/", text)]
 

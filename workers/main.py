@@ -5,19 +5,20 @@ import logging
 import secrets
 import signal
 import sys
-from contextlib import suppress
 from functools import partial
 
 import uvloop
 
-from shared.broker.client import BrokerUnfit, Client, check_fitness, connect
+from shared.broker.client import Client, connect
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.queue import requeue
 from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
+from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
-from shared.errors import BrokerUnavailable
+from shared.errors import BrokerMisconfigured
+from shared.exit_codes import CONFIGURATION_ERROR
 from shared.garbage import settle_garbage_collector
 from shared.logs import configure_logging
 from shared.metrics import SWEPT, LoopLag
@@ -42,13 +43,14 @@ _HANDOVER_S = 5.0
 
 
 def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT; a second signal ends the process at once. Exits with 1 if it cannot serve."""
+    """Run until SIGTERM or SIGINT; a second signal ends the process at once. Exits with 1 if it cannot serve,
+    with 2 if a restart cannot help."""
     configure_logging(settings.log_level, settings.log_format)
     try:
         tracing = configure_tracing(settings, "worker")
     except SettingsError as error:
         logger.critical("settings invalid", extra={"detail": str(error)})
-        sys.exit(1)
+        sys.exit(CONFIGURATION_ERROR)
     code = uvloop.run(_serve(settings, tracing))
     tracing.close()
     sys.exit(code)
@@ -57,14 +59,14 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings, tracing: Tracing) -> int:
     stop = _stop_on_signals()
     client = connect(settings.redis_url, serves=True)
+    watch = BrokerWatch(client)
     try:
-        if not await wait_until_fit(stop, client):
+        if not await wait_until_fit(stop, watch):
             return 0
         if settings.metrics_port:
             metrics.serve(settings.host, settings.metrics_port)
-    except BrokerUnfit as error:
-        logger.critical("broker unfit", extra={"detail": error.detail})
-        return 1
+    except BrokerMisconfigured as error:
+        return _refuse(error)
     except OSError as error:
         logger.critical(
             "cannot serve metrics",
@@ -75,7 +77,7 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
             },
         )
         return 1
-    worker = _Worker(settings, client, tracing)
+    worker = _Worker(settings, client, watch, tracing)
     try:
         return await worker.serve(stop)
     finally:
@@ -85,7 +87,7 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
 class _Worker:
     """All parts of this process, wired together."""
 
-    def __init__(self, settings: Settings, client: Client, tracing: Tracing) -> None:
+    def __init__(self, settings: Settings, client: Client, watch: BrokerWatch, tracing: Tracing) -> None:
         self._settings = settings
         self._client = client
         worker_id = f"w{secrets.token_hex(4)}"
@@ -135,6 +137,7 @@ class _Worker:
             publishing,
             self._presence.run(),
             self._lag.run(),
+            watch.run(),
         )
         self._background = [asyncio.create_task(coroutine) for coroutine in coroutines]
         settle_garbage_collector()
@@ -159,10 +162,9 @@ class _Worker:
         for task in tasks:
             if task.done():
                 error = task.exception()
-                if isinstance(error, BrokerUnfit):
-                    logger.critical("broker unfit", extra={"detail": error.detail})
-                else:
-                    logger.critical("background task failed", exc_info=error)
+                if isinstance(error, BrokerMisconfigured):
+                    return _refuse(error)
+                logger.critical("background task failed", exc_info=error)
                 return 1
         await self._drain()
         return 0
@@ -219,19 +221,14 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def wait_until_fit(stop: asyncio.Event, client: Client) -> bool:
-    """Wait for Redis. Returns False if ``stop`` was set first. Raises :class:`BrokerUnfit`."""
-    is_logged = False
-    while not stop.is_set():
-        try:
-            await check_fitness(client)
-        except BrokerUnavailable:
-            if not is_logged:
-                logger.warning("waiting for Redis")
-                settle_garbage_collector()  # the wait may take hours
-            is_logged = True
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 0.5)
-        else:
-            return True
-    return False
+async def wait_until_fit(stop: asyncio.Event, watch: BrokerWatch) -> bool:
+    """Wait for Redis. Returns False if ``stop`` was set first. Raises :class:`BrokerMisconfigured`."""
+    if await watch.check() is not None:
+        settle_garbage_collector()  # the wait may take hours
+    return await watch.wait_until_fit(stop)
+
+
+def _refuse(error: BrokerMisconfigured) -> int:
+    """Log why this process cannot use Redis, and return its exit code."""
+    logger.critical("broker unfit", extra={"reason": error.reason, "detail": error.detail})
+    return CONFIGURATION_ERROR

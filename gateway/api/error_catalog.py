@@ -5,7 +5,6 @@ from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from gateway.auth.json_web_tokens import KeysUnreachable
-from shared.broker.client import BrokerUnfit
 from shared.errors import HeadraceError, LimitReached, RequestError, Unavailable
 from shared.rate_limits import LIMIT_NAMES
 
@@ -26,7 +25,7 @@ def _described(kind: type[HeadraceError]) -> Iterator[type[HeadraceError]]:
 
 def _catalog() -> dict[str, ErrorInfo]:
     # Defined outside shared/errors.py: named here, so that they are subclasses by now.
-    kinds: set[type[HeadraceError]] = {KeysUnreachable, BrokerUnfit}
+    kinds: set[type[HeadraceError]] = {KeysUnreachable}
     kinds |= {*_described(RequestError), *_described(Unavailable)} - {LimitReached}
     found = {kind.code: ErrorInfo(kind.http_status, kind.when, kind.retryable) for kind in kinds}
     for limit in LIMIT_NAMES:
@@ -38,15 +37,10 @@ def _catalog() -> dict[str, ErrorInfo]:
 
 ERRORS: Final = _catalog()
 
+#: Errors of a route that needs Redis.
+BROKER: Final = ("broker_unavailable", "broker_auth", "broker_full", "broker_unfit")
 #: Errors of a route that authenticates its caller.
-CALLER: Final = (
-    "unauthenticated",
-    "forbidden",
-    "not_local",
-    "origin_refused",
-    "broker_unavailable",
-    "jwks_unreachable",
-)
+CALLER: Final = ("unauthenticated", "forbidden", "not_local", "origin_refused", *BROKER, "jwks_unreachable")
 #: Errors of a route for one stream.
 STREAM: Final = ("stream_not_found", "stream_gone", "stream_recovering", "content_unreadable")
 #: Errors of a route that creates a stream.

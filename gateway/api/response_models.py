@@ -159,7 +159,10 @@ class Health(TypedDict):
 
 
 class Readiness(TypedDict):
+    """``accepting``: a worker takes new requests, and Redis is not full."""
+
     status: Literal["ready"]
+    accepting: bool
 
 
 class ModelCard(TypedDict):

@@ -1,22 +1,17 @@
 """Routes of the gateway itself: health, metrics, models."""
 
-import asyncio
-
 from fastapi import APIRouter, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway.api.error_catalog import CALLER, error_responses
+from gateway.api.error_catalog import BROKER, CALLER, error_responses
 from gateway.api.response_models import Health, ModelCard, ModelList, Readiness
 from gateway.state import Caller, Gateway
-from shared.broker.client import check_fitness
-from shared.errors import BrokerUnavailable, Draining
+from shared.errors import BrokerUnavailable, Draining, NoModels, Unavailable
 from shared.metrics import exposition
 from shared.version import VERSION
 
 router = APIRouter()
-
-_READY_WITHIN_S = 2.0
 
 
 @router.get("/healthz")
@@ -25,17 +20,17 @@ async def healthz() -> Health:
     return {"status": "ok", "version": VERSION}
 
 
-@router.get("/readyz", responses=error_responses("broker_unavailable", "broker_unfit", "draining"))
+@router.get("/readyz", responses=error_responses(*BROKER, "no_models", "draining"))
 async def readyz(gateway: Gateway) -> Readiness:
-    """Respond 200 if Redis is available and this gateway is not draining, else 503."""
+    """Respond 200 if Redis is usable, a worker has published its models since the start and this gateway is not
+    draining, else 503 with the reason. ``accepting`` is false while no worker takes new requests or Redis is full;
+    resumes work all the same."""
     if gateway.hub.draining:
-        raise Draining
+        return _not_ready(Draining())  # type: ignore[return-value]  # a response is sent as it is
     try:
-        async with asyncio.timeout(_READY_WITHIN_S):
-            await check_fitness(gateway.client)
-    except TimeoutError:
-        raise BrokerUnavailable from None
-    return {"status": "ready"}
+        return {"status": "ready", "accepting": await gateway.readiness.is_accepting()}
+    except (BrokerUnavailable, NoModels) as error:
+        return _not_ready(error)  # type: ignore[return-value]
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
@@ -61,3 +56,11 @@ async def model(gateway: Gateway, caller: Caller, name: str) -> ModelCard:
 
 def _card(provider: str, model: str) -> ModelCard:
     return {"id": f"{provider}/{model}", "object": "model", "created": 0, "owned_by": provider}
+
+
+def _not_ready(error: Unavailable) -> JSONResponse:
+    """Build the response; its reason is one word, without an address: this path needs no credentials."""
+    reason = error.reason if isinstance(error, BrokerUnavailable) else error.code
+    failure = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    headers = {"Retry-After": str(error.retry_after_s)}
+    return JSONResponse({"error": failure, "reason": reason}, error.http_status, headers=headers)

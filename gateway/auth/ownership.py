@@ -27,9 +27,8 @@ async def read_own(
     ticket whose owner has revoked all links."""
     if not is_stream_id(stream_id):
         raise StreamNotFound
-    return _owned(
-        grant, await run_script(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
-    )
+    page = await run_script(gateway.client, gateway.scripts.read(stream_id, after, most_events=most_events))
+    return await _owned(gateway, grant, page)
 
 
 async def read_own_logs(
@@ -41,12 +40,12 @@ async def read_own_logs(
     known = filter(is_stream_id, stream_ids)
     for log in await read_logs(gateway.client, gateway.scripts, known, most_bytes=most_bytes):
         with suppress(StreamNotFound, StreamGone):
-            _owned(grant, log.last)
+            await _owned(gateway, grant, log.last)
             found[log.stream_id] = log.events
     return found
 
 
-def _owned(grant: Grant, log_page: LogPage | Gone | Lost | None) -> LogPage:
+async def _owned(gateway: GatewayState, grant: Grant, log_page: LogPage | Gone | Lost | None) -> LogPage:
     if isinstance(log_page, Lost):
         raise StreamRecovering
     if log_page is None or grant.owner not in (None, log_page.principal):

@@ -26,6 +26,11 @@ class Models:
         self._last: Catalog = {}
         self._catalogs: ExpiringCache[None, Catalog] = ExpiringCache(self._read, fresh_s=_FRESH_S)
 
+    @property
+    def were_seen(self) -> bool:
+        """True once this process has seen a model."""
+        return bool(self._last)
+
     async def catalog(self) -> Catalog:
         """Return the catalog. Raises :class:`BrokerUnavailable`."""
         catalog = await self._catalogs.get(None)

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from gateway import metrics
 from gateway.live.feed import Entry, Feed, Reader
-from shared.broker.client import REDIS_ERRORS, Client, run_script, run_scripts
+from shared.broker.client import REDIS_ERRORS, Client, refused, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import Command, PipelineConnection, listen
@@ -147,9 +147,7 @@ class Hub:
                                     self._times_next_append = False
                                     feed.notified_at = asyncio.get_running_loop().time()
             except REDIS_ERRORS as error:
-                refused = isinstance(error, ResponseError)  # such as a Redis user without access to the channel
-                level = logging.WARNING if refused else logging.DEBUG
-                logger.log(level, "tail notifications unavailable", extra={"error": repr(error)})
+                self._log("tail notifications unavailable", "SUBSCRIBE", error)
                 await asyncio.sleep(_RETRY_S)
 
     async def follow_tails(self) -> None:
@@ -164,7 +162,7 @@ class Hub:
                     if len(entries) == _MAX_EVENTS_PER_STREAM:
                         self._mark_unread(feed)
             except REDIS_ERRORS as error:
-                logger.debug("tails unavailable", extra={"error": type(error).__name__})
+                self._log("tails unavailable", "XREAD", error)
                 await asyncio.sleep(_RETRY_S)
                 for feed in unread:
                     self._mark_unread(feed)
@@ -195,6 +193,11 @@ class Hub:
                     feed.set_queue_position(position)
 
     # --- internal
+
+    def _log(self, event: str, command: str, error: Exception) -> None:
+        if isinstance(error, ResponseError):  # such as a missing right; lost connections are logged elsewhere
+            refused(error, self._tails.target, command)
+        logger.debug(event, extra={"error": type(error).__name__})
 
     def _acknowledge_soon(self, feed: Feed) -> None:
         feed.acknowledged = feed.lead

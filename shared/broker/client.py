@@ -1,7 +1,7 @@
 """Connections to Redis, and the three ways to use them: run_script, run_scripts and run_commands.
 
-All three raise or return :class:`shared.errors.BrokerUnavailable` if Redis fails; every call may be repeated after
-it.
+All three raise or return :class:`shared.errors.BrokerUnavailable` if Redis fails or refuses a command, for whatever
+reason; every call may be repeated after it.
 """
 
 import logging
@@ -10,77 +10,38 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
-)
+from redis.exceptions import NoScriptError, RedisError
 
 from shared.broker.connection_pool import pool_of
-from shared.broker.data_version import DataVersion, describe_refusal
+from shared.broker.data_version import DataVersion
 from shared.broker.declarations import Call
 from shared.broker.pipeline_connection import Command, PipelineConnection
+from shared.broker.redis_address import safe_address
 from shared.broker.replies import IllegalStatus
 from shared.broker.shared_connection import SharedConnection
-from shared.errors import BrokerFull, BrokerUnavailable, Unavailable
+from shared.broker.trouble import Reason, classify
+from shared.broker.trouble_log import TROUBLE
+from shared.errors import BrokerUnavailable
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Exceptions of redis-py and the network: Redis is away, starting, failing over, full or busy. Only this package and
-#: the loops that listen or take from the queue catch them; others get BrokerUnavailable.
+#: Exceptions of redis-py and the network: Redis is away, starting, failing over, full or busy, or refuses a command.
+#: Only this package and the loops that listen or take from the queue catch them; others get BrokerUnavailable.
 REDIS_ERRORS: Final = (RedisError, OSError)
-#: Error replies that mean the same. NoScriptError: the scripts were lost twice, by another restart in between.
-_OUTAGE_ERRORS: Final = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TryAgainError,
-    ClusterDownError,
-    MasterDownError,
-    NoScriptError,
-)
 #: Illegal statuses are logged once in this time for each of at most so many keys.
 _ILLEGAL_LOG_S: Final = 60.0
 _MOST_ILLEGAL: Final = 1000
 _illegal_logged: dict[str, float] = {}
-#: Prefixes of error replies for which redis-py has no class, or does not use it.
-_OUTAGE_PREFIXES: Final = (
-    "MISCONF",
-    "NOREPLICAS",
-    "UNBLOCKED",
-    "BUSY ",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-)
-
-
-class BrokerUnfit(Unavailable):
-    """Redis answers but must not be used; the process exits. ``detail`` has the reason, for operators."""
-
-    code = "broker_unfit"
-    message = "storage is unavailable; try again later"
-    when = "storage is misconfigured and cannot be used"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail=detail)
+#: Reasons of error replies that concern more than the one command.
+_SHARED_REASONS: Final = frozenset(Reason) - {Reason.ERROR}
 
 
 class RedisConnection(Protocol):
     """A connection: a task's own :class:`PipelineConnection`, or the shared :class:`Client`."""
+
+    #: The address, without password, for logs.
+    target: str
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands; see :meth:`PipelineConnection.exchange`."""
@@ -92,6 +53,8 @@ class Client(Redis):
 
     def __init__(self, url: str, *, timeout_s: float, connections: int, serves: bool) -> None:
         super().__init__(connection_pool=pool_of(url, timeout_s=timeout_s, connections=connections))
+        self.url = url
+        self.target = safe_address(url)
         self.shared = SharedConnection(PipelineConnection(url, timeout_s=timeout_s))
         self.data_version = DataVersion(self.shared) if serves else None
 
@@ -101,7 +64,7 @@ class Client(Redis):
         if self.data_version is not None and not self.data_version.is_adopted:
             await self.data_version.adopt()
             if not self.data_version.is_adopted:
-                raise BrokerUnavailable
+                raise BrokerUnavailable(detail=f"Redis at {self.target}: it has data of another version")
         return await self.shared.exchange(commands)
 
     async def aclose(self, close_connection_pool: bool | None = True) -> None:
@@ -124,8 +87,8 @@ async def run_script(client: RedisConnection, call: Call[T]) -> T:
 
 
 async def run_scripts(client: RedisConnection, calls: Sequence[Call[T]]) -> list[T | BrokerUnavailable]:
-    """Run scripts in one pipeline; each has its own reply. Raises only for an error inside a script, which is a
-    bug."""
+    """Run scripts in one pipeline; each has its own reply. Raises nothing of Redis: a script that it refuses, or in
+    which a command fails, returns :class:`BrokerUnavailable`."""
     try:
         replies = await _send(client, calls)
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -136,18 +99,19 @@ async def run_scripts(client: RedisConnection, calls: Sequence[Call[T]]) -> list
             for i, reply in zip(unknown, await _send(client, again), strict=True):
                 replies[i] = reply
     except (*REDIS_ERRORS, BrokerUnavailable) as error:
-        logger.debug("Redis unavailable", extra={"error": type(error).__name__})
-        return [BrokerUnavailable() for _ in calls]
-    try:
-        return [_outage(reply) or call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
-    except IllegalStatus:
-        return [_parse(call, reply) for call, reply in zip(calls, replies, strict=True)]
+        outage = classify(error, client.target)
+        logger.debug("Redis unavailable", extra={"reason": outage.reason})
+        return [outage for _ in calls]
+    return [
+        refused(reply, client.target, call.script.name) if isinstance(reply, Exception) else _parse(call, reply)
+        for call, reply in zip(calls, replies, strict=True)
+    ]
 
 
 def _parse(call: Call[T], reply: Any) -> T | BrokerUnavailable:
     """Parse one reply; a status that the table of transitions excludes is counted, and the caller sees an outage."""
     try:
-        return _outage(reply) or call.parse(reply)
+        return call.parse(reply)
     except IllegalStatus as error:
         report_illegal_status(error, call.keys[0])
         return error
@@ -173,10 +137,11 @@ async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> 
     try:
         replies = await client.exchange(commands)
     except REDIS_ERRORS as error:
-        raise BrokerUnavailable from error
-    for reply in replies:
-        if (outage := _outage(reply)) is not None:
-            raise outage
+        raise classify(error, client.target) from error
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, Exception):
+            # Without the reply as the cause: its words may quote arguments.
+            raise refused(reply, client.target, str(command[0])) from None
     return replies
 
 
@@ -191,44 +156,11 @@ async def _send(client: RedisConnection, calls: Sequence[Call[T]]) -> list[Any]:
     )
 
 
-def _outage(reply: Any) -> BrokerUnavailable | None:
-    """Return the outage that an error reply means, if any. Raises other error replies: they are bugs."""
-    if isinstance(reply, OutOfMemoryError):
-        return BrokerFull()
-    if isinstance(reply, _OUTAGE_ERRORS) or (
-        isinstance(reply, ResponseError) and str(reply).startswith(_OUTAGE_PREFIXES)
-    ):
-        return BrokerUnavailable()
-    if isinstance(reply, RedisError):
-        raise reply
-    return None
-
-
-async def check_fitness(client: Client) -> None:
-    """Raises :class:`BrokerUnfit` if Redis is too old, would evict keys or has data of another version, and
-    :class:`BrokerUnavailable`."""
-    try:
-        info = parse_info((await run_commands(client.shared, [("INFO",)]))[0])
-    except ResponseError as error:
-        raise BrokerUnfit(f"Redis refused INFO ({error}): allow its user the command INFO") from None
-    version = info.get("valkey_version") or info.get("redis_version", "0")
-    if int(version.split(".", maxsplit=1)[0]) < 7:
-        raise BrokerUnfit(f"Redis {version} is too old: use Redis 7 or later, or Valkey")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise BrokerUnfit(
-            f"Redis has maxmemory-policy {policy}, which would silently drop answers: set it to noeviction"
-        )
-    if client.data_version is not None and not client.data_version.is_adopted:
-        await _adopt(client.data_version)
-
-
-async def _adopt(version: DataVersion) -> None:
-    try:
-        await version.adopt()
-    except REDIS_ERRORS as error:
-        raise BrokerUnavailable from error
-    if version.is_refused:
-        raise BrokerUnfit(describe_refusal(version.found))
-    if not version.is_adopted:
-        raise BrokerUnavailable
+def refused(reply: BaseException, target: str, what: str) -> BrokerUnavailable:
+    """Return and log the error that an error reply means. ``what``: the script or command."""
+    error = classify(reply, target)
+    if error.reason in _SHARED_REASONS:
+        TROUBLE.report(error)
+    else:
+        TROUBLE.refused(error, what)
+    return error

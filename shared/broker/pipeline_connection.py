@@ -11,9 +11,10 @@ from typing import Any, Final
 import hiredis
 from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import InvalidResponse, ReadOnlyError
 
 from shared.broker.connection_pool import pool_of
+from shared.broker.redis_address import safe_address
 
 Command = tuple[str | int | float | bytes | memoryview, ...]
 
@@ -35,6 +36,7 @@ class PipelineConnection:
         self._pool = pool_of(url, timeout_s=None, connections=1)
         self._timeout_s = timeout_s
         self._wire: _Wire | None = None
+        self.target = safe_address(url)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send the commands and return one reply each; an error reply of Redis is returned, not raised. Raises
@@ -139,11 +141,14 @@ class _Wire:
             if not data:
                 raise RedisConnectionError("Redis closed the connection")
             self._parser.feed(data)
-            while (reply := self._parser.gets()) is not False:  # RESP2 has no booleans
-                # LOADING and similar: no later reply can be trusted. READONLY: this is no longer the master.
-                if isinstance(reply, RedisConnectionError | ReadOnlyError):
-                    raise reply
-                replies.append(reply)
+            try:
+                while (reply := self._parser.gets()) is not False:  # RESP2 has no booleans
+                    # LOADING and similar: no later reply can be trusted. READONLY: this is no longer the master.
+                    if isinstance(reply, RedisConnectionError | ReadOnlyError):
+                        raise reply
+                    replies.append(reply)
+            except hiredis.ProtocolError as error:
+                raise InvalidResponse(str(error)) from error
         return replies
 
     async def close(self, *, wait: bool = False) -> None:

@@ -15,6 +15,7 @@ class SharedConnection:
 
     def __init__(self, connection: PipelineConnection) -> None:
         self._connection = connection
+        self.target = connection.target
         self._waiting: list[tuple[bytes, int, asyncio.Future[list[Any]]]] = []
         self._sending: asyncio.Task[None] | None = None
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from shared.broker.client import (
     REDIS_ERRORS,
-    BrokerUnfit,
     Client,
     parse_info,
     report_illegal_status,
@@ -27,7 +26,8 @@ from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
 from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.replies import Due, IllegalStatus, parse_status
 from shared.broker.scripts import StreamScripts
-from shared.errors import BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
+from shared.broker.trouble import Reason
+from shared.errors import BrokerMisconfigured, BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
 from shared.protocol.lifecycle import Status
 from shared.settings import Settings
 
@@ -67,8 +67,8 @@ class Sweep:
         self._keys = sweep_keys()
 
     async def run(self) -> None:
-        """Run until cancelled: sweep once a second while it is this process' turn. Raises :class:`BrokerUnfit` if
-        Redis was emptied and has data of another version now."""
+        """Run until cancelled: sweep once a second while it is this process' turn. Raises
+        :class:`BrokerMisconfigured` if Redis was emptied and has data of another version now."""
         loop = asyncio.get_running_loop()
         next_sweep = loop.time()
         while True:
@@ -77,7 +77,7 @@ class Sweep:
                 if await self._is_my_turn() and loop.time() >= next_sweep:
                     next_sweep = loop.time() + _EVERY_S
                     await self.sweep()
-            except BrokerUnfit:
+            except BrokerMisconfigured:
                 raise
             except (*REDIS_ERRORS, Unavailable) as error:
                 logger.debug("sweep failed", extra={"error": type(error).__name__})
@@ -99,7 +99,7 @@ class Sweep:
         take: Command = ("SET", SWEEP, self._own_id, "NX", "PX", _TURN_MS)
         version, took, sweeper = await run_commands(self._client, [HOLD_VERSION, take, ("GET", SWEEP)])
         if (found := other_version(version)) is not None:
-            raise BrokerUnfit(describe_refusal(found))
+            raise BrokerMisconfigured(detail=describe_refusal(found), reason=Reason.DATA_VERSION)
         if took is not None:
             return True
         if sweeper != self._own_id:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 
 from shared.broker.client import connect
+from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
 from shared.garbage import hold_garbage_collector
 from tests.ports import free_port
@@ -42,7 +43,7 @@ async def test_a_worker_that_waits_for_redis_uses_constant_memory_and_stops_on_r
     stop, thresholds = asyncio.Event(), gc.get_threshold()
     hold_garbage_collector()
     try:
-        waiting = asyncio.create_task(wait_until_fit(stop, client))
+        waiting = asyncio.create_task(wait_until_fit(stop, BrokerWatch(client)))
         async with asyncio.timeout(20):
             while not gc.isenabled():
                 await asyncio.sleep(0.01)

@@ -14,11 +14,13 @@ import msgspec
 from arq.connections import ArqRedis
 from arq.constants import retry_key_prefix
 from arq.worker import Worker, func
+from redis.exceptions import ResponseError
 
-from shared.broker.client import REDIS_ERRORS
+from shared.broker.client import REDIS_ERRORS, refused
 from shared.broker.connection_pool import pool_of
 from shared.broker.keys import QUEUE
 from shared.broker.queue import JOB
+from shared.broker.redis_address import safe_address
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 
@@ -64,6 +66,7 @@ class StreamQueue(Worker):
             job_deserializer=msgspec.json.decode,
             log_results=False,
         )
+        self._target = safe_address(settings.redis_url)
         self._requeue = requeue
         self._slot_freed = asyncio.Event()
         self._repeated = set[str]()  # ids taken a second time while their jobs still ran here
@@ -86,6 +89,8 @@ class StreamQueue(Worker):
                     else:  # quiet() was called while the read was blocked
                         await self._requeue(stream_id)
             except (*REDIS_ERRORS, BrokerUnavailable) as error:
+                if isinstance(error, ResponseError):
+                    refused(error, self._target, "BZPOPMIN")
                 logger.debug("queue unavailable", extra={"error": type(error).__name__})
                 await asyncio.sleep(0.2)
 

@@ -5,7 +5,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 
-from shared.broker.client import REDIS_ERRORS, run_scripts
+from redis.exceptions import ResponseError
+
+from shared.broker.client import REDIS_ERRORS, refused, run_scripts
 from shared.broker.keys import worker_channel
 from shared.broker.pipeline_connection import PipelineConnection, listen
 from shared.broker.scripts import StreamScripts
@@ -94,6 +96,8 @@ class Leases:
                         for message in batch:
                             self._handle(message.decode())
             except REDIS_ERRORS as error:
+                if isinstance(error, ResponseError):
+                    refused(error, self._connection.target, "SUBSCRIBE")
                 logger.debug("control channel lost", extra={"error": type(error).__name__})
                 await asyncio.sleep(0.2)
 

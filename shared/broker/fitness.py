@@ -1,0 +1,77 @@
+"""Checks that Redis can be used: it answers, takes writes, is new enough, evicts nothing, and grants all rights."""
+
+from typing import Final
+
+from shared.broker.client import REDIS_ERRORS, Client, parse_info, run_commands
+from shared.broker.data_version import DataVersion, describe_refusal
+from shared.broker.pipeline_connection import Command
+from shared.broker.rights import check_rights
+from shared.broker.tls_diagnosis import diagnose
+from shared.broker.trouble import Reason, classify
+from shared.broker.trouble_log import TROUBLE
+from shared.errors import BrokerFull, BrokerMisconfigured, BrokerUnavailable, BrokerUnfit
+
+_OLDEST: Final = 7
+#: Writes nothing, and is refused whenever Redis refuses writes: it is full, a replica, or without its disk.
+WRITE_PROBE: Final[Command] = ("SETRANGE", "hr:probe", 0, b"")
+
+
+class Fitness:
+    """The check for one client. The rights are tested at the start and after each trouble."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._has_rights = False
+
+    async def check(self) -> None:
+        """Raise :class:`BrokerUnavailable` if Redis cannot be used; :class:`BrokerMisconfigured` if waiting does not
+        help; :class:`BrokerFull` if it is usable but full."""
+        current = TROUBLE.current
+        if current is not None and current.reason == Reason.NO_PERMISSION:  # a command met it since the last test
+            self._has_rights = False
+        try:
+            await self._check()
+        except BrokerFull:
+            raise
+        except BrokerUnavailable as error:
+            self._has_rights = False
+            raise await diagnose(self._client, error) from error
+
+    async def _check(self) -> None:
+        self._check_server(await self._info())
+        if not self._has_rights:
+            await check_rights(self._client)
+            self._has_rights = True
+        if self._client.data_version is not None and not self._client.data_version.is_adopted:
+            await self._adopt(self._client.data_version)
+        await run_commands(self._client.shared, [WRITE_PROBE])
+
+    async def _info(self) -> dict[str, str]:
+        try:
+            (info,) = await run_commands(self._client.shared, [("INFO",)])
+        except BrokerUnfit:
+            await check_rights(self._client)  # names all rights that are missing, not only this one
+            raise
+        return parse_info(info)
+
+    def _check_server(self, info: dict[str, str]) -> None:
+        where = f"Redis at {self._client.target}"
+        version = info.get("valkey_version") or info.get("redis_version", "0")
+        if int(version.split(".", maxsplit=1)[0]) < _OLDEST:
+            detail = f"{where}: version {version} is too old; use Redis 7 or later, or Valkey"
+            raise BrokerMisconfigured(detail=detail, reason=Reason.TOO_OLD)
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            detail = f"{where}: maxmemory-policy {policy} would silently drop answers; set it to noeviction"
+            raise BrokerMisconfigured(detail=detail, reason=Reason.EVICTION)
+
+    async def _adopt(self, version: DataVersion) -> None:
+        try:
+            await version.adopt()
+        except REDIS_ERRORS as error:
+            raise classify(error, self._client.target) from error
+        if version.is_refused:
+            raise BrokerMisconfigured(detail=describe_refusal(version.found), reason=Reason.DATA_VERSION)
+        if not version.is_adopted:
+            detail = f"Redis at {self._client.target}: it has data of another version"
+            raise BrokerUnfit(detail=detail, reason=Reason.DATA_VERSION)

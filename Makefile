@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility chaos nightly diagrams check check-deploy audit lock format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
+.PHONY: help run test compatibility chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,14 +37,22 @@ check: $(VENV)/installed-dev audit  ## Check lint, format, types, import rules a
 check-deploy: $(VENV)/deploy/installed  ## Check the Dockerfile, docker-compose.yml and the Kubernetes manifests, by linter and schemas
 	$(VENV)/deploy/bin/hadolint deploy/Dockerfile
 	$(VENV)/deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
-	$(VENV)/deploy/bin/kubernetes-validate --strict --quiet --no-warn $(filter-out %-scaling.yaml,$(wildcard deploy/k8s/*.yaml))
+	$(VENV)/deploy/bin/kubernetes-validate --strict --quiet --no-warn $(wildcard deploy/k8s/*.yaml)
 
 audit: $(VENV)/audit/installed  ## Check the locked dependencies for known vulnerabilities
-	@$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit requirements.lock requirements-dev.lock
+	@$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit
 
 lock: $(VENV)/lock/installed  ## Lock the newest dependencies that pyproject.toml allows, for all platforms
 	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml -o requirements.lock
 	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml --extra otel -c requirements-dev.lock -o requirements-otel.lock
+	$(VENV)/lock/bin/uv pip compile $(LOCK) --group pyproject.toml:build -c requirements-dev.lock -o requirements-build.lock
+
+pin-images: $(VENV)/bin/python  ## Write the digests of the base images into deploy/images.env and its users (REGISTRY=https://…)
+	@$(BIN)/python .ci/pin_images.py "$(REGISTRY)"
+
+release: $(VENV)/installed-dev $(VENV)/audit/installed  ## Audit, build into dist, write the notes (ALLOW_UNAUDITED="reason" if no service answers)
+	@$(BIN)/python .ci/release.py $(VENV)/audit/bin/pip-audit
 
 format: $(VENV)/installed-dev  ## Fix lint and format the code
 	$(BIN)/ruff check --fix .
@@ -78,17 +86,18 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python is too old: Headrace requires 3.11 or newer; run make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 
-# The lock has the hash of every file, so exactly the tested files are installed. The second line adds only this folder.
+# The locks have the hash of every file, so exactly the tested files are installed, the build backend included. The
+# second line adds only this folder.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-$(VENV)/installed: pyproject.toml requirements.lock | $(VENV)/bin/python
-	$(INSTALL) --require-hashes -r requirements.lock
-	$(INSTALL) --no-deps -e .
+$(VENV)/installed: pyproject.toml requirements.lock requirements-build.lock | $(VENV)/bin/python
+	$(INSTALL) --require-hashes -r requirements.lock -r requirements-build.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml requirements-dev.lock | $(VENV)/bin/python
-	$(INSTALL) --require-hashes -r requirements-dev.lock
-	$(INSTALL) --no-deps -e .
+$(VENV)/installed-dev: pyproject.toml requirements-dev.lock requirements-build.lock | $(VENV)/bin/python
+	$(INSTALL) --require-hashes -r requirements-dev.lock -r requirements-build.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/installed
 
 # Node itself is one of the development dependencies.

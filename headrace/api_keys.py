@@ -153,7 +153,10 @@ def _with_redis(work: Callable[[Client], Awaitable[None]], directory: Path) -> N
     settings = _settings()
     url = settings.redis_url
     if "redis_url" not in settings.model_fields_set:
-        url = data_dir.broker_url(directory) or url
+        try:
+            url = data_dir.broker_url(directory) or url
+        except data_dir.DataDirError as error:
+            _fail(str(error))
 
     async def run() -> None:
         client = connect(url)

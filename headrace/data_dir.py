@@ -1,15 +1,23 @@
-"""Data directory of one ``headrace up``: its lock, its secret, and the broker's files."""
+"""Data directory of one ``headrace up``: its lock, its secret, and the broker's files.
+
+It belongs to the user that runs the command, and is closed to all others. A directory that others own or can enter is
+refused: they could read answers, or plant a secret or a broker's address of their own.
+"""
 
 import contextlib
 import fcntl
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+
+from headrace.private_directory import OF_OTHERS, problem_of
 
 SECRET_BYTES = 32
 #: A killed broker may still be writing out its file.
@@ -30,23 +38,37 @@ def _usable(path: Path) -> Iterator[None]:
 
 
 def prepare(path: Path) -> Path:
-    """Create the directory if needed, closed to other users. Return its absolute path."""
+    """Create the directory if needed, closed to other users. Return its absolute path.
+
+    Raises :class:`DataDirError` for an existing directory that is not private.
+    """
     with _usable(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_private(path)
         return path.resolve(strict=True)
 
 
 def note_broker(data_dir: Path, url: str) -> None:
     """Store the broker's URL for other commands, which must find the broker of a running ``headrace up``."""
-    with _usable(data_dir):
-        (data_dir / "broker-url").write_text(url)
+    with _usable(data_dir), _opened(data_dir / "broker-url", os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+        file.write(url.encode())
 
 
 def broker_url(data_dir: Path) -> str | None:
-    """Return the URL of the last ``headrace up``, or None if there was none."""
+    """Return the URL of the last ``headrace up``, or None if there was none.
+
+    Raises :class:`DataDirError` for a directory that is not private: another user's URL would get API keys.
+    """
     with contextlib.suppress(OSError):
-        return (data_dir / "broker-url").read_text()
+        url = (data_dir / "broker-url").read_text()
+        _check_private(data_dir)
+        return url
     return None
+
+
+def _check_private(path: Path) -> None:
+    if problem := problem_of(path):
+        raise DataDirError(f"data directory {path}: {problem}")
 
 
 def empty_folder(data_dir: Path, name: str) -> Path:
@@ -62,7 +84,7 @@ def empty_folder(data_dir: Path, name: str) -> Path:
 def locked(data_dir: Path) -> Iterator[int]:
     """Lock the directory for this process and for every child that inherits the yielded descriptor."""
     with _usable(data_dir):
-        lock = (data_dir / "lock").open("a+b", buffering=0)
+        lock = _opened(data_dir / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT)
     with lock:
         _acquire(lock.fileno(), data_dir)
         os.ftruncate(lock.fileno(), 0)
@@ -113,7 +135,16 @@ def secret(data_dir: Path) -> str:
             return _read_secret(path)
 
 
+def _opened(path: Path, flags: int) -> FileIO:
+    """Open a file of the data directory, but not through a symbolic link. A new one is closed to other users."""
+    return FileIO(os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+" if flags & os.O_RDWR else "w")
+
+
 def _read_secret(path: Path) -> str:
+    if (loose := stat.S_IMODE(path.stat().st_mode)) & OF_OTHERS:
+        raise DataDirError(
+            f"{path}: open to other users (mode {loose:03o}); delete the file, and a new one is created"
+        )
     found = path.read_text(encoding="ascii", errors="replace").strip()
     if len(found) < SECRET_BYTES:
         raise DataDirError(f"{path}: contains no secret; delete the file, and a new one is created")

@@ -11,6 +11,7 @@ from pathlib import Path
 from headrace import data_dir
 from headrace.banner import banner
 from headrace.child import ChildSpec
+from headrace.child_environments import of_gateway, of_worker
 from headrace.console import Console
 from headrace.data_dir import DataDirError
 from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker
@@ -100,7 +101,7 @@ def prepare_broker(plan: Plan, resources: ExitStack) -> EmbeddedBroker | None:
 
 
 def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, str]:
-    """Return the environment of gateways and workers."""
+    """Return the environment of gateways and workers together."""
     directory = data_dir.prepare(plan.data_dir)
     secret = plan.settings.secret
     return {
@@ -153,12 +154,16 @@ def child_specs(plan: Plan, environment: dict[str, str]) -> list[ChildSpec]:
         ChildSpec(
             name=f"gateway.{number}",
             argv=(*headrace, "gateway", "--host", plan.settings.host, "--port", str(port)),
-            env=environment,
+            env=of_gateway(environment),
         )
         for number, port in enumerate(plan.ports, start=1)
     ]
     workers = [
-        ChildSpec(name=f"worker.{number}", argv=(*headrace, "worker"), env=environment | _metrics_port(plan, number))
+        ChildSpec(
+            name=f"worker.{number}",
+            argv=(*headrace, "worker"),
+            env=of_worker(environment) | _metrics_port(plan, number),
+        )
         for number in range(1, plan.workers + 1)
     ]
     return gateways + workers

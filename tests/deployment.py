@@ -6,9 +6,10 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +22,9 @@ COMPOSE: Final = REPOSITORY / "docker-compose.yml"
 KUBERNETES: Final = REPOSITORY / "deploy" / "k8s"
 #: Where ``headrace`` and ``python`` are, as in the image.
 _BIN: Final = str(Path(sys.executable).parent)
-_VARIABLE: Final = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
-_OURS: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "PORT")
+#: ``$$`` is an escaped dollar.
+_VARIABLE: Final = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
+_OURS: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "PORT", "REDISCLI_AUTH")
 
 
 @dataclass(frozen=True)
@@ -39,30 +41,60 @@ class Described:
 def compose_services(environment: Mapping[str, str]) -> dict[str, Described]:
     """Return the services with ``environment`` as their ``.env``: for the variables in the file, and for each service
     that loads it."""
-    services = yaml.safe_load(_VARIABLE.sub(lambda found: _value(found, environment), COMPOSE.read_text()))[
-        "services"
-    ]
+    services = compose_file(environment)["services"]
     return {name: _described(service, environment) for name, service in services.items()}
+
+
+def compose_file(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the file with its variables replaced."""
+    file: dict[str, Any] = yaml.safe_load(
+        _VARIABLE.sub(lambda found: _value(found, environment), COMPOSE.read_text())
+    )
+    return file
 
 
 def kubernetes_objects() -> dict[str, dict[str, Any]]:
     """Return the objects by kind and name: ``"Deployment headrace-worker"``."""
-    documents = [one for path in sorted(KUBERNETES.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
+    documents = [one for path in sorted(KUBERNETES.rglob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
     return {f"{one['kind']} {one['metadata']['name']}": one for one in documents}
 
 
-def kubernetes_pod(name: str, secret: Mapping[str, str]) -> Described:
-    """Return the one container of a Deployment or StatefulSet, with the Secret that it refers to."""
+def kubernetes_pods() -> dict[str, dict[str, Any]]:
+    """Return the pod templates by the names of their Deployments and StatefulSets."""
+    return {
+        one["metadata"]["name"]: one["spec"]["template"]
+        for one in kubernetes_objects().values()
+        if "template" in one.get("spec", {})
+    }
+
+
+def kubernetes_secrets() -> dict[str, dict[str, str]]:
+    """Return the Secrets that the commands of docs/deploy.md create."""
+    text = (REPOSITORY / "docs" / "deploy.md").read_text()
+    commands = re.findall(r"(?m)^(?:password=|kubectl create secret ).*$", text)
+    shell = 'kubectl() { echo "$@"; }; openssl() { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d " \\n"; }\n'
+    output = subprocess.run(["sh", "-euc", shell + "\n".join(commands)], capture_output=True, text=True, check=True)
+    secrets = {}
+    for line in output.stdout.splitlines():
+        _, _, _, name, *literals = line.split()
+        assert all(word.startswith("--from-literal=") for word in literals), line
+        secrets[name] = dict(word.removeprefix("--from-literal=").split("=", 1) for word in literals)
+    return secrets
+
+
+def kubernetes_pod(name: str, secrets: Mapping[str, Mapping[str, str]]) -> Described:
+    """Return the one container of a Deployment or StatefulSet, with those of the Secrets that it refers to."""
     objects = kubernetes_objects()
     pod = (objects.get(f"Deployment {name}") or objects[f"StatefulSet {name}"])["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     environment: dict[str, str] = {}
     for source in container.get("envFrom", ()):
         if "secretRef" in source:
-            environment.update(secret)
+            environment.update(secrets.get(source["secretRef"]["name"], {}))
         else:
             environment.update(objects[f"ConfigMap {source['configMapRef']['name']}"]["data"])
-    environment |= {variable["name"]: variable["value"] for variable in container.get("env", ())}
+    for variable in container.get("env", ()):
+        environment[variable["name"]] = _value_of(variable, secrets)
     command = container.get("command", []) + container.get("args", [])
     return Described(command, environment, _probe(container), pod["terminationGracePeriodSeconds"])
 
@@ -85,10 +117,11 @@ def with_addresses(described: Described, addresses: Mapping[str, str]) -> Descri
 
 class Running:
     """Processes of descriptions, in a folder of their own. Foreign programs are taken from the PATH; Redis may have
-    its other name."""
+    its other name. ``wrapper`` is a command that runs another one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wrapper: Sequence[str] = ()) -> None:
         self._folder = folder
+        self._wrapper = wrapper
         self._processes: list[tuple[Described, asyncio.subprocess.Process]] = []
 
     async def start(self, described: Described) -> None:
@@ -117,6 +150,10 @@ class Running:
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), described.grace_s) == 0, (described.command, self._logs())
 
+    def command_lines(self) -> list[str]:
+        """Return the arguments of every process, as other users of a machine can read them."""
+        return [Path(f"/proc/{process.pid}/cmdline").read_text() for _, process in self._processes]
+
     def kill(self) -> None:
         for _, process in self._processes:
             if process.returncode is None:
@@ -129,7 +166,7 @@ class Running:
         path = f"{_BIN}:{os.environ.get('PATH', '')}"
         with (self._folder / "processes.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *[_program(command[0]), *command[1:]],
+                *[*self._wrapper, _program(command[0]), *command[1:]],
                 env={**inherited, **environment, "PATH": path},
                 cwd=self._folder,
                 stdout=output or log,
@@ -150,9 +187,16 @@ def _described(service: Mapping[str, Any], env_file: Mapping[str, str]) -> Descr
     return Described(service["command"], environment, health, _seconds(service["stop_grace_period"]))
 
 
+def _value_of(variable: Mapping[str, Any], secrets: Mapping[str, Mapping[str, str]]) -> str:
+    if "value" in variable:
+        return str(variable["value"])
+    reference = variable["valueFrom"]["secretKeyRef"]
+    return secrets[reference["name"]][reference["key"]]
+
+
 def _probe(container: Mapping[str, Any]) -> list[str]:
-    """Return the liveness probe as a command."""
-    probe = container["livenessProbe"]
+    """Return the readiness probe, or else the liveness probe, as a command."""
+    probe = container.get("readinessProbe") or container["livenessProbe"]
     if "exec" in probe:
         command: list[str] = probe["exec"]["command"]
         return command
@@ -161,15 +205,24 @@ def _probe(container: Mapping[str, Any]) -> list[str]:
     return ["python", "-c", f"import urllib.request as u; u.urlopen('{url}', timeout=3)"]
 
 
+def on_port(redis: Described, port: int) -> Described:
+    """Return the server on this port of loopback; a container has an address of its own."""
+    shell, option, script = redis.command
+    server = f"{shutil.which('valkey-server') or Broker(Path()).binary} - --port {port} --bind 127.0.0.1"
+    program, *words = redis.health
+    script = script.replace("exec valkey-server -", f"exec {server}")
+    return replace(redis, command=[shell, option, script], health=[program, "-p", str(port), *words])
+
+
 def _program(name: str) -> str:
-    if name == "valkey-server":
-        return shutil.which(name) or Broker(Path()).binary
     if name == "valkey-cli":
         return shutil.which(name) or shutil.which("redis-cli") or name
     return shutil.which(name, path=f"{_BIN}:{os.environ.get('PATH', '')}") or name
 
 
 def _value(found: re.Match[str], environment: Mapping[str, str]) -> str:
+    if found[0] == "$$":
+        return "$"
     name, kind, rest = found.groups()
     value = environment.get(name, "")
     assert value or kind == "-", f"{name} is needed: {rest}"

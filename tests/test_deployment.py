@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -17,11 +16,12 @@ import yaml
 
 from tests.deployment import (
     COMPOSE,
-    Described,
     Running,
     compose_services,
     kubernetes_objects,
     kubernetes_pod,
+    kubernetes_secrets,
+    on_port,
     with_addresses,
 )
 from tests.nginx import CONFIG, Nginx, need_nginx
@@ -46,13 +46,6 @@ async def answer_of(url: str, headers: dict[str, str] | None = None, http: httpx
     assert answer.status_code == 200, answer.text
     assert "event: done" in answer.text
     return "".join(json.loads(data)["token"] for data in re.findall(r"event: token\ndata: (.*)", answer.text))
-
-
-def on_port(redis: Described, port: int) -> Described:
-    """Return the server on this port of loopback; a container has an address of its own."""
-    command = [*redis.command, "--port", str(port), "--bind", "127.0.0.1"]
-    program, *words = redis.health
-    return replace(redis, command=command, health=[program, "-p", str(port), *words])
 
 
 # --- Procfile
@@ -104,7 +97,12 @@ async def test_the_procfile_starts_a_working_system(tmp_path: Path) -> None:
 
 # --- docker-compose.yml
 
-ENVIRONMENT = {"HEADRACE_SECRET": SECRET, "TLS_CERTIFICATE": "/certificate.pem", "TLS_KEY": "/key.pem"}
+ENVIRONMENT = {
+    "HEADRACE_SECRET": SECRET,
+    "REDIS_PASSWORD": "0123456789abcdef",
+    "TLS_CERTIFICATE": "/certificate.pem",
+    "TLS_KEY": "/key.pem",
+}
 
 
 async def test_the_commands_of_compose_start_a_working_system(tmp_path: Path) -> None:
@@ -115,11 +113,11 @@ async def test_the_commands_of_compose_start_a_working_system(tmp_path: Path) ->
     assert set(services) == {"nginx", "gateway-1", "gateway-2", "worker", "redis"}
     redis_port = free_port()
     ports = {"gateway-1": free_port(), "gateway-2": free_port()}
-    redis = {"redis://redis:6379/0": f"redis://127.0.0.1:{redis_port}/0"}
+    redis = {"redis:6379": f"127.0.0.1:{redis_port}"}
     running = Running(tmp_path)
     nginx: Nginx | None = None
     try:
-        await running.start(on_port(services["redis"], redis_port))
+        await running.start(on_port(with_addresses(services["redis"], {"/data": str(tmp_path)}), redis_port))
         for _ in range(2):
             worker = with_addresses(services["worker"], {**redis, "0.0.0.0": "127.0.0.1", "9000": str(free_port())})
             worker.environment.update(QUICK)
@@ -154,11 +152,15 @@ def test_compose_passes_on_each_setting_of_the_example() -> None:
     example = (REPOSITORY / ".env.example").read_text()
     names = re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)
     assert "HEADRACE_CONTENT_KEYS" in names
-    own = {"HEADRACE_REDIS_URL", "HEADRACE_DRAIN_S", "HEADRACE_TRUSTED_PROXIES"}
+    own = {"HEADRACE_REDIS_URL", "HEADRACE_DRAIN_S", "HEADRACE_TRUSTED_PROXIES", "REDIS_PASSWORD"}
     services = compose_services({**ENVIRONMENT, **{name: f"the {name}" for name in names}})
     for service in ("gateway-1", "gateway-2", "worker"):
         given = services[service].environment
-        assert [name for name in names if given.get(name) != f"the {name}" and name not in own] == []
+        missing = {name for name in names if given.get(name) != f"the {name}" and name not in own}
+        of_others = (
+            ("HEADRACE_SECRET", "HEADRACE_AUTH") if service == "worker" else ("OPENAI_", "ANTHROPIC_", "OLLAMA_")
+        )
+        assert [name for name in missing if not name.startswith(of_others)] == []
 
 
 def test_prometheus_scrapes_every_process_of_compose() -> None:
@@ -194,15 +196,15 @@ def test_the_addresses_in_compose_match_nginx_and_the_gateways() -> None:
 
 async def test_the_commands_of_the_manifests_start_a_working_system(tmp_path: Path) -> None:
     """Runs Redis, a gateway and a worker with the commands and probes of their pods."""
-    secret = {"HEADRACE_SECRET": SECRET}
+    secrets = kubernetes_secrets() | {"headrace-worker": {}}  # no provider but the demo
     redis_port, port, metrics_port = free_port(), free_port(), free_port()
     addresses = {"headrace-redis:6379": f"127.0.0.1:{redis_port}", "0.0.0.0": "127.0.0.1", "/data": str(tmp_path)}
     running = Running(tmp_path)
     try:
-        redis = on_port(with_addresses(kubernetes_pod("headrace-redis", secret), addresses), redis_port)
-        worker = with_addresses(kubernetes_pod("headrace-worker", secret), {**addresses, "9000": str(metrics_port)})
+        redis = on_port(with_addresses(kubernetes_pod("headrace-redis", secrets), addresses), redis_port)
+        worker = with_addresses(kubernetes_pod("headrace-worker", secrets), {**addresses, "9000": str(metrics_port)})
         worker.environment.update(QUICK)
-        gateway = with_addresses(kubernetes_pod("headrace-gateway", secret), {**addresses, "8000": str(port)})
+        gateway = with_addresses(kubernetes_pod("headrace-gateway", secrets), {**addresses, "8000": str(port)})
         for described in (redis, worker, gateway):
             await running.start(described)
         await running.healthy()
@@ -233,8 +235,7 @@ def test_manifests_refer_to_each_other() -> None:
     assert f"Deployment {objects['ScaledObject headrace-worker']['spec']['scaleTargetRef']['name']}" in objects
     redis = objects["StatefulSet headrace-redis"]
     assert objects["Service headrace-redis"]["spec"]["selector"] == redis["spec"]["template"]["metadata"]["labels"]
-    address = objects["ConfigMap headrace"]["data"]["HEADRACE_REDIS_URL"]
-    assert address == "redis://headrace-redis:6379/0"
+    assert "@headrace-redis:6379/0" in kubernetes_secrets()["headrace"]["HEADRACE_REDIS_URL"]
 
 
 # --- time to leave

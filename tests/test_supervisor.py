@@ -248,14 +248,6 @@ async def test_an_unusable_data_dir_is_reported(tmp_path: Path, name: str) -> No
     assert err == f"data directory {tmp_path}: Is a directory; choose another with --data-dir\n"
 
 
-async def test_answers_are_private_in_a_data_dir_open_to_others(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    async with running_up(tmp_path):
-        files = [path for path in tmp_path.rglob("*.aof") if path.is_file()]
-        assert files
-        assert [path.name for path in files if path.stat().st_mode & 0o077] == []
-
-
 async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     parent_code = (
         "import subprocess, sys, os, time\n"

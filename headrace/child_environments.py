@@ -1,0 +1,24 @@
+"""Environments of the processes that ``headrace up`` starts: each gets only the secrets that it uses."""
+
+from collections.abc import Mapping
+from typing import Final
+
+#: Keys and addresses of providers, and other variables of their SDKs. Gateways call no provider.
+_OF_WORKERS: Final = ("OPENAI_", "ANTHROPIC_", "OLLAMA_")
+#: Authentication and tickets. Workers check no credentials; the settings of jwt are invalid without its secret.
+_OF_GATEWAYS: Final = ("HEADRACE_SECRET", "HEADRACE_AUTH", "HEADRACE_JWT_")
+
+
+def of_gateway(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the secrets of workers."""
+    return _without(environment, _OF_WORKERS)
+
+
+def of_worker(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the secrets of gateways."""
+    return _without(environment, _OF_GATEWAYS)
+
+
+def _without(environment: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, str]:
+    """Drop names by prefix, in any case: settings are read in any case too."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith(prefixes)}

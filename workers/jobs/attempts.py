@@ -183,7 +183,7 @@ def _log_failure(error: ProviderError, request: ChatRequest, writer: StreamWrite
         "provider": request.provider,
         "model": request.model,
         "code": error.code,
-        "detail": error.detail or error.message,
+        "detail": error.detail or error.summary,
     }
     logger.warning("provider call failed", extra=line)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from shared.broker.client import Client, run_script
-from shared.broker.ending import COUNTED, Outcome, end_claimed, holder_of
+from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
 from shared.errors import GenerationError, RequestError
@@ -27,8 +27,6 @@ from workers.writing.writer import Ended, StopReason, StreamWriter
 logger = logging.getLogger(__name__)
 
 _WITHOUT_OUTPUT = frozenset({"error", "cancelled"})
-#: Reasons of answers that ended properly, except the words of providers that are not known.
-_REASONS = frozenset({None, "refusal", "empty_answer", "max_stream_bytes", COUNTED})
 
 
 class Generation:
@@ -79,7 +77,8 @@ class Generation:
         try:
             chat_request = parse_chat_request(job.claimed.fields["request"])
         except RequestError as error:
-            extra = {"stream_id": job.stream_id, "error": error.message}
+            # The error's message is left out: it names fields of the request, and those may be content.
+            extra = {"stream_id": job.stream_id, "error": error.code}
             logger.error("stored request invalid", extra=extra)  # noqa: TRY400
             message = "the stored request is invalid; send it again"
             outcome = Outcome.failed(GenerationError("internal_error", message))
@@ -169,8 +168,7 @@ def _internal_error(stream_id: str, error: Exception) -> Outcome:
 
 def _count(outcome: Outcome) -> None:
     """Count an ending. Reasons in the provider's own words have one label, so that there are not too many."""
-    is_own = outcome.finish_reason in _WITHOUT_OUTPUT or outcome.reason in _REASONS
-    metrics.ENDINGS.labels(outcome.finish_reason, (outcome.reason or "") if is_own else "other").inc()
+    metrics.ENDINGS.labels(outcome.finish_reason, outcome.known_reason or "").inc()
 
 
 class DeadlineExceeded(Exception):

@@ -20,6 +20,7 @@ from workers import metrics
 from workers.jobs.attempts import ProviderAttempts
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
+from workers.providers.tracebacks import forget_frames
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
 from workers.writing.writer import Ended, StopReason, StreamWriter
@@ -123,6 +124,7 @@ class Generation:
             except DeadlineExceeded:
                 outcome = _outcome_of_deadline(writer)
             except GenerationError as error:
+                forget_frames(error)
                 outcome = Outcome.failed(error)
             except Exception as error:  # noqa: BLE001  a bug of ours must still end the stream
                 outcome = _internal_error(job.stream_id, error)
@@ -163,6 +165,7 @@ def _internal_error(stream_id: str, error: Exception) -> Outcome:
     trace = "".join(traceback.format_tb(error.__traceback__))
     extra = {"stream_id": stream_id, "error": type(error).__name__, "exception": trace}
     logger.error("generation failed", extra=extra)
+    forget_frames(error)
     return Outcome.failed(GenerationError("internal_error", "internal error; contact the operator of this service"))
 
 

@@ -14,6 +14,7 @@ from shared.broker.api_keys import create_api_key, list_api_keys, revoke_api_key
 from shared.broker.client import Client, connect
 from shared.environment import load_settings
 from shared.errors import BrokerUnavailable
+from shared.printable import one_line, printable
 from shared.rate_limits import LIMIT_NAMES
 from shared.scopes import DEFAULT_SCOPES, Scope
 from shared.settings import Settings, SettingsError
@@ -84,7 +85,8 @@ def list_(*, data_dir: DataDir = _HERE) -> None:
             expires = "never expires" if key.expires_at is None else f"expires {_day(key.expires_at)}"
             limits = "".join(f"  {limit}={n}" for limit, n in key.limits.items())
             scopes = ",".join(key.scopes)
-            typer.echo(f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{limits}")
+            line = f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{limits}"
+            typer.echo(one_line(line))
 
     _with_redis(work, data_dir)
 
@@ -143,5 +145,5 @@ def _day(at: float) -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
     raise typer.Exit(1)

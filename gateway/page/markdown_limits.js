@@ -1,5 +1,5 @@
 // Limits for Markdown. The parser takes quadratic time for some texts, and its recursion can exceed the stack. What is
-// counted here does not depend on time, so the same text is always shown in the same way.
+// counted here does not depend on the speed of the machine.
 
 const LIMITS = {
   characters: 256 * 1024,

@@ -10,6 +10,9 @@ import { Throttle } from "./throttle.js";
 
 const LINK_DEFINITION = /^ {0,3}\[[^\]\n]+\]:/m;
 
+/** Characters that are parsed at once, at least; a long answer that is opened again comes in large pieces. */
+const STEP = 4096;
+
 export class MarkdownView {
   constructor(element, onRender = () => {}) {
     this.element = element;
@@ -21,7 +24,8 @@ export class MarkdownView {
   reset() {
     this.drawing.cancel();
     this.text = "";
-    this.open = "";
+    this.queue = ""; // text that is not parsed yet
+    this.open = ""; // text after the finished blocks
     this.plain = null; // text node with the rest of an answer that is not parsed
     this.linesSeen = 0; // length of the whole lines in `open` at the last search for finished blocks
     this.tail = document.createElement("div");
@@ -32,7 +36,7 @@ export class MarkdownView {
   append(text) {
     this.text += text;
     if (this.plain) this.plain.appendData(text);
-    else this.open += text.replace(/\r\n?/g, "\n");
+    else this.queue += text.replace(/\r\n?/g, "\n");
     this.drawing.request();
   }
 
@@ -52,21 +56,48 @@ export class MarkdownView {
   render() {
     if (this.plain) return;
     try {
-      if (isTooComplex(this.open)) return this.showPlain();
-      if (this.open.lastIndexOf("\n") >= this.linesSeen) this.settle();
+      while (this.queue) {
+        const end = this.queue.indexOf("\n", STEP) + 1 || this.queue.length;
+        if (this.take(end) || this.takeParagraphs()) continue;
+        if (this.open.endsWith("\n\n")) this.flush();
+        return this.showPlain();
+      }
       this.tail.replaceChildren(toFragment(blocksOf(this.open)));
     } catch {
       this.showPlain(); // the parser's stack was too small
     }
   }
 
+  /** Parses the beginning of the queue. Returns false, and changes nothing, if that would be too complex. */
+  take(end) {
+    const open = this.open + this.queue.slice(0, end);
+    if (isTooComplex(open)) return false;
+    this.open = open;
+    this.queue = this.queue.slice(end);
+    if (this.open.lastIndexOf("\n") >= this.linesSeen) this.settle();
+    return true;
+  }
+
+  /** Parses the queue up to the paragraph that is too complex. Returns false if that is the first. */
+  takeParagraphs() {
+    let taken = false;
+    for (let end; (end = this.queue.indexOf("\n\n") + 2) > 1 && this.take(end); ) taken = true;
+    return taken;
+  }
+
+  /** Renders the open text as finished. */
+  flush() {
+    this.tail.before(toFragment(blocksOf(this.open)));
+    this.open = "";
+  }
+
   /** Shows the rest of the answer as text, from now on. */
   showPlain() {
-    this.plain = document.createTextNode(this.open);
+    this.plain = document.createTextNode(this.open + this.queue);
     const shown = element("div", "plain");
     shown.append(this.plain);
     this.tail.replaceChildren(shown);
-    this.open = "";
+    this.open = this.queue = "";
   }
 
   settle() {

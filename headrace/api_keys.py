@@ -18,6 +18,7 @@ from shared.broker.trouble import Reason
 from shared.environment import load_settings
 from shared.errors import BrokerUnavailable
 from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS
+from shared.printable import one_line, printable
 from shared.rate_limits import LIMIT_NAMES, account_of
 from shared.scopes import DEFAULT_SCOPES, Scope
 from shared.settings import Settings, SettingsError
@@ -98,7 +99,8 @@ def list_(*, data_dir: DataDir = _HERE) -> None:
             limits = "".join(f"  {limit}={n}" for limit, n in key.limits.items())
             models = "" if key.models is None else f"  models={','.join(key.models)}"
             scopes = ",".join(key.scopes)
-            typer.echo(f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{limits}{models}")
+            line = f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{limits}{models}"
+            typer.echo(one_line(line))
 
     _with_redis(work, data_dir)
 
@@ -204,5 +206,5 @@ def _day(at: float) -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
     raise typer.Exit(1)

@@ -12,6 +12,7 @@ import typer
 from headrace import api_keys
 from shared.environment import load_settings
 from shared.garbage import hold_garbage_collector
+from shared.printable import printable
 from shared.settings import Settings, SettingsError, check_exposure
 from shared.version import VERSION
 
@@ -210,5 +211,5 @@ def _stop_if(*problems: str) -> None:
 
 
 def _fail(message: str, *, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     raise typer.Exit(code)

@@ -3,6 +3,8 @@
 import os
 from typing import TextIO
 
+from shared.printable import printable
+
 #: Cyan, green, magenta, yellow, blue, and the bright ones of these; never red, which means an error.
 COLOURS = (36, 32, 35, 33, 34, 96, 92, 95, 93, 94)
 OWN_NAME = "headrace"
@@ -14,7 +16,8 @@ class Console:
 
     def __init__(self, out: TextIO) -> None:
         self._out: TextIO | None = out
-        self._coloured = out.isatty() and "NO_COLOR" not in os.environ
+        self._is_terminal = out.isatty()
+        self._coloured = self._is_terminal and "NO_COLOR" not in os.environ
         self._names: list[str] = []
         self._width = MIN_WIDTH
 
@@ -24,7 +27,7 @@ class Console:
         self._width = max(self._width, len(name))
 
     def line(self, name: str, text: str) -> None:
-        self._write(f"{self._prefix(name)}{text}\n")
+        self._write(f"{self._prefix(name)}{self._safe(text)}\n")
 
     def note(self, text: str) -> None:
         self.line(OWN_NAME, text)
@@ -32,6 +35,10 @@ class Console:
     def block(self, text: str) -> None:
         """Write text without names before its lines, so that it can be copied."""
         self._write(f"\n{text}\n\n")
+
+    def _safe(self, text: str) -> str:
+        """Return a line without control characters if it goes to a terminal."""
+        return printable(text.removesuffix("\r")) if self._is_terminal else text
 
     def _prefix(self, name: str) -> str:
         padded = f"{name:<{self._width}} | "

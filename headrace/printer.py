@@ -1,8 +1,15 @@
-"""Prints an answer as it arrives."""
+"""Prints an answer as it arrives.
+
+A terminal gets no control characters of a model or a server (:mod:`shared.printable`). A pipe or a file gets the
+answer unchanged. Notes are always filtered.
+"""
 
 import json
+import re
 import sys
 from typing import Any
+
+from shared.printable import REPLACEMENT, one_line, printable
 
 
 class AnswerPrinter:
@@ -18,6 +25,7 @@ class AnswerPrinter:
         self._has_shown = False
         self._text = ""  # the last piece, to see if the cursor is at the start of a line
         self._refusal = ""
+        self._is_terminal = sys.stdout.isatty()
 
     def take(self, name: str, data: dict[str, Any]) -> None:
         match name:
@@ -29,7 +37,7 @@ class AnswerPrinter:
                 self._print(_compact({"path": data["path"], "value": data["value"]}) + "\n")
             case "tool_call" if data["complete"]:
                 self._has_shown = True
-                note(f"tool call: {data['name']} {_compact(json.loads(data['arguments']))}")
+                note(f"tool call: {one_line(data['name'])} {_compact(json.loads(data['arguments']))}")
             case "refusal":
                 self._refusal += data["text"]
             case "start" if data["reset"]:
@@ -37,7 +45,7 @@ class AnswerPrinter:
 
     def finish(self) -> None:
         """End the line, and print a refusal. A second call does nothing."""
-        if self._text and not self._text.endswith("\n") and sys.stdout.isatty():
+        if self._text and not self._text.endswith("\n") and self._is_terminal:
             self._print("\n")
         if self._refusal:
             note(f"refusal: {self._refusal}")
@@ -51,13 +59,18 @@ class AnswerPrinter:
 
     def _print(self, text: str) -> None:
         self._has_shown = True
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text) if self._is_terminal else _encodable(text))
         sys.stdout.flush()
 
 
 def note(text: str) -> None:
-    """Print to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print to stderr, without control characters."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def _encodable(text: str) -> str:
+    """Replace halves of surrogate pairs, which have no bytes in UTF-8."""
+    return text if text.isascii() else re.sub("[\ud800-\udfff]", REPLACEMENT, text)
 
 
 def _compact(value: object) -> str:

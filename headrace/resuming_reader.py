@@ -14,6 +14,7 @@ import httpx2
 from headrace.backoff import Backoff
 from headrace.printer import AnswerPrinter, note
 from headrace.sse_decoder import ServerSentEvent, SseDecoder
+from shared.printable import one_line
 
 CANCEL_TIMEOUT_S = 5
 LONGEST_GRACE_S = 86_400.0
@@ -140,7 +141,7 @@ class ResumingReader:
         match event.name:
             case "error":
                 self._printer.finish()
-                note(f"error: {data['code']}: {data['message']}")
+                note(f"error: {one_line(data['code'])}: {one_line(data['message'])}")
                 self._exit_code = 1
             case "done":
                 self._printer.finish()
@@ -157,14 +158,15 @@ def _ending(finish_reason: str, reason: str | None) -> int:
     if reason == "empty_answer":
         note("the answer is empty")
     elif finish_reason not in {"stop", "tool_calls"}:
-        note(f"the answer ended early: {finish_reason}" + (f" ({reason})" if reason else ""))
+        note(one_line(f"the answer ended early: {finish_reason}" + (f" ({reason})" if reason else "")))
     return 1 if finish_reason in {"cancelled", "error"} else 0
 
 
 def _refusal(response: httpx2.Response) -> Exception:
     try:
         error = response.json()["error"]
-        problem, retryable = f"{error['code']}: {error['message']}", bool(error["retryable"])
+        problem = one_line(f"{error['code']}: {error['message']}")
+        retryable = bool(error["retryable"])
     except (ValueError, KeyError, TypeError):  # a proxy's page, not a gateway's response
         problem, retryable = f"HTTP {response.status_code}", response.status_code in {429, 502, 503, 504}
     if not retryable:

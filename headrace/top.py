@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.printer import note
+from shared.printable import one_line, printable_value
 
 _REFRESH_S: Final = 2.0
 _TIMEOUT: Final = httpx2.Timeout(10)
@@ -79,12 +80,12 @@ async def _fetch(client: httpx2.AsyncClient, url: str) -> Overview:
         body = None
     match body:
         case {"workers": _, "gateways": _, "redis": _} if answer.status_code == 200:
-            seen: Overview = body
+            seen: Overview = printable_value(body)
             return seen
         case {"error": {"code": str(code), "message": str(message)}} if code.startswith("broker_"):
             raise OverviewUnavailable(f"{message} ({code}); the gateway's log and {url}/readyz have the reason")
         case {"error": {"message": str(message)}}:
-            raise OverviewUnavailable(message)
+            raise OverviewUnavailable(one_line(message))
         case _:
             raise OverviewUnavailable(f"{url}: not a Headrace gateway (HTTP {answer.status_code}); check --url")
 
@@ -125,8 +126,8 @@ def _processes(kind: str, processes: list[dict[str, Any]]) -> Table:
     table.add_column("")
     for process in processes:
         table.add_row(
-            process["id"],
-            process["host"],
+            Text(process["id"]),  # not str: rich would take [words] in it for markup
+            Text(process["host"]),
             str(process["streams"]),
             str(process["slots" if kind == "worker" else "readers"]),
             Text(f"{process['lag_s'] * 1000:.0f} ms", style="red" if process["lag_s"] > _HIGH_LAG_S else ""),

@@ -255,15 +255,27 @@ class Draining(Unavailable):
 
 class GenerationError(HeadraceError):
     """Ends one stream. Each instance has its own code, because providers add codes. ``provider_code`` and ``param``:
-    the provider's own error code and the field that it names."""
+    the provider's own error code and the field that it names.
+
+    ``message`` and ``param`` may contain names from the answer or the request, so they are stored in the stream's
+    events only. ``summary`` is the message without such names, for the state and for operators."""
 
     provider_code: str | None = None
     param: str | None = None
 
-    def __init__(self, code: str, message: str, *, retryable: bool = False, detail: str | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        detail: str | None = None,
+        summary: str | None = None,
+    ) -> None:
         super().__init__(message, detail=detail)
         self.code = code
         self.retryable = retryable
+        self.summary = message if summary is None else summary
 
 
 class ProviderError(GenerationError):
@@ -282,10 +294,11 @@ class ProviderError(GenerationError):
         retryable: bool = False,
         retry_after_s: float | None = None,
         detail: str | None = None,
+        summary: str | None = None,
         provider_code: str | None = None,
         param: str | None = None,
     ) -> None:
-        super().__init__(code, message, retryable=retryable, detail=detail)
+        super().__init__(code, message, retryable=retryable, detail=detail, summary=summary)
         self.retry_after_s = retry_after_s
         self.provider_code = provider_code
         self.param = param

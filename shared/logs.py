@@ -6,11 +6,14 @@ those of libraries: as JSON for machines or as text for people (docs/observabili
 
 import logging
 import sys
-from typing import Any, Final, Literal
+from io import StringIO
+from typing import Any, Final, Literal, TextIO
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from shared.printable import escaped_json, printable, printable_value
 
 Format = Literal["json", "text"]
 
@@ -36,21 +39,24 @@ def configure_logging(level: str, form: Format | None = None) -> None:
 
 
 def _formatter(form: Format, *, colours: bool) -> logging.Formatter:
-    # Tracebacks are plain: those of structlog and rich would show the values of variables.
     last: list[Processor]
+    safe: list[Processor] = []
     stamp = structlog.processors.TimeStamper(fmt="iso", key="time")
     if form == "json":
         last = [structlog.processors.format_exc_info, _sort_first_fields, structlog.processors.JSONRenderer(_to_json)]
     else:
-        plain = structlog.dev.plain_traceback
+        safe = [_printable_fields]
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="time")
-        last = [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain, timestamp_key="time")]
+        last = [
+            structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_plain_traceback, timestamp_key="time")
+        ]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.stdlib.ExtraAdder(),
             _drop_empty_fields,
+            *safe,
             stamp,
         ],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
@@ -61,9 +67,24 @@ def _drop_empty_fields(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     return {name: value for name, value in line.items() if value is not None and value != ""}
 
 
+def _printable_fields(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Make all texts safe for a terminal. The exception and structlog's own fields stay as they are."""
+    return {
+        name: value if name == "exc_info" or name.startswith("_") else printable_value(value)
+        for name, value in line.items()
+    }
+
+
+def _plain_traceback(out: TextIO, error: ExcInfo) -> None:
+    """Write a traceback without the values of variables and without control characters."""
+    written = StringIO()
+    structlog.dev.plain_traceback(written, error)
+    out.write(printable(written.getvalue()))
+
+
 def _sort_first_fields(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     return {**{name: line.pop(name) for name in _FIRST if name in line}, **line}
 
 
 def _to_json(line: Any, **_: object) -> str:
-    return msgspec.json.encode(line, enc_hook=str).decode()
+    return escaped_json(msgspec.json.encode(line, enc_hook=str).decode())

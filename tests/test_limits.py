@@ -250,3 +250,13 @@ async def test_a_crash_frees_the_slots_of_its_streams_exactly_when_they_end(
         assert await system.keys_without_expiry() == []
     finally:
         await system.stop()
+
+
+@pytest.mark.parametrize("count", [-5_000_000, -1.5e300, 10**40, 1.5e300, True, "-7", "many"])
+async def test_an_impossible_count_of_a_provider_is_no_credit(limited: System, count: Any) -> None:
+    key = await key_with(limited, **LIMITS)
+    limited.fake.play("miscounts", Answer(deltas=["ok"], usage=Counts(count, count, cached=count, reasoning=count)))
+    assert (await post(limited, key, "miscounts")).status_code == 202
+    await all_ended(limited, key)
+    left = LIMITS["tokens_per_minute"] - await remaining(limited, key)
+    assert 0 < left <= COST

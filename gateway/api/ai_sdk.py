@@ -63,7 +63,7 @@ async def send(
     chat = Chat(stream_id, options.message_id or f"msg_{stream_id}")
     is_of_chat = submission.created or await _is_of_chat(gateway, stream_id, extra_fields["chat"])
     if is_of_chat:
-        await note_chat(gateway.client, account, options.chat_id, chat, life_s=life_s)
+        await note_chat(gateway.client, gateway.scripts.sealing, account, options.chat_id, chat, life_s=life_s)
     subscription = Subscription(
         gateway.hub,
         stream_id,
@@ -85,7 +85,7 @@ async def resume(
     caller.need(Scope.READ)
     if gateway.hub.draining:
         raise Draining
-    chat = await find_chat(gateway.client, account_of(caller.id), chat_id)
+    chat = await find_chat(gateway.client, gateway.scripts.sealing, account_of(caller.id), chat_id)
     if chat is None or (log_page := await _log_page(gateway, caller, chat)) is None:
         return Response(status_code=204)
     if log_page.status in TERMINAL and chat.received and not ended:
@@ -102,7 +102,7 @@ async def stop(request: Request, gateway: Gateway, caller: Caller, chat_id: Chat
     ``assistantMessage``, do nothing: a click may come late."""
     caller.need(Scope.CANCEL)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    chat = await find_chat(gateway.client, account_of(caller.id), chat_id)
+    chat = await find_chat(gateway.client, gateway.scripts.sealing, account_of(caller.id), chat_id)
     if chat is None or not _is_meant(chat, parse_json_object(body) if body else {}):
         return {"success": True, "stream_id": None}
     with suppress(StreamNotFound, StreamGone):

@@ -114,7 +114,7 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
         "tool_calls": [_tool_call(call) for call in transcript.tool_calls],
         "json": transcript.json,
         "finish_reason": state.finish_reason,
-        "reason": state.reason,
+        "reason": transcript.done.reason if transcript.done else state.reason,
         "usage": msgspec.to_builtins(transcript.done.usage) if transcript.done else None,
         "error": msgspec.to_builtins(transcript.error) if transcript.error else None,
         "model": transcript.start.model if transcript.start else state.model,

@@ -1,6 +1,8 @@
-// Recent streams of this browser: stored in localStorage, listed in the sidebar.
+// Recent streams of this browser: stored in localStorage, listed in the sidebar. Each belongs to the key that made it;
+// those of another key are neither listed nor opened.
 
 import { element } from "./dom.js";
+import { ownerMark } from "./key.js";
 
 const KEY = "headrace.streams";
 const MAX_ENTRIES = 30;
@@ -13,6 +15,9 @@ function load() {
     return [];
   }
 }
+
+const isOwn = (entry) => (entry.owner ?? "") === ownerMark();
+const loadOwn = () => load().filter(isOwn);
 
 /** Stores the list; if the browser's storage is full, the oldest entries are dropped. */
 function store(entries) {
@@ -38,7 +43,8 @@ function when(at) {
 }
 
 export class History {
-  /** `on`: open(entry), remove(entry). An entry: id, title, at, state, choice, messages, streamUrl, statusUrl. */
+  /** `on`: open(entry), remove(entry). An entry: id, title, at, state, choice, messages, streamUrl, statusUrl, and the
+   *  owner's mark. */
   constructor(list, note, on) {
     this.list = list;
     this.note = note;
@@ -46,15 +52,16 @@ export class History {
     this.on = on;
     this.currentId = null;
     window.addEventListener("storage", (event) => event.key === KEY && this.show()); // another tab
+    window.addEventListener("owner", () => this.show()); // a key was entered
     this.show();
   }
 
   find(id) {
-    return load().find((entry) => entry.id === id);
+    return loadOwn().find((entry) => entry.id === id);
   }
 
   add(entry) {
-    store([entry, ...load().filter((other) => other.id !== entry.id)]);
+    store([{ ...entry, owner: ownerMark() }, ...load().filter((other) => other.id !== entry.id)]);
     this.show();
   }
 
@@ -79,7 +86,7 @@ export class History {
 
   show() {
     const focused = document.activeElement?.closest?.("#history li")?.dataset.id;
-    const entries = load();
+    const entries = loadOwn();
     this.note.hidden = entries.length > 0;
     this.note.textContent = this.welcome;
     this.list.replaceChildren(...entries.map((entry) => this.item(entry)));

@@ -1,7 +1,11 @@
 // API key (or token), if the gateway requires one. It is stored in sessionStorage: it disappears with the tab and is
-// out of reach for other origins. It appears in no URL and not in the list of streams.
+// out of reach for other origins. It appears in no URL and not in the list of streams. Conversations belong to the key
+// that made them: another key does not show them, and forgetting a key forgets them in all tabs.
 
 const STORAGE_KEY = "headrace.key";
+const FORGOTTEN = "headrace.forgotten"; // in localStorage: when a tab last forgot its key
+const KEPT_IN_TAB = [STORAGE_KEY, "headrace.current"];
+const KEPT_IN_BROWSER = ["headrace.streams", "headrace.model"];
 const byId = (id) => document.getElementById(id);
 
 /** Headers for every call of this page. */
@@ -10,29 +14,84 @@ export function credentials() {
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
+/** Who made a conversation: a hash of the user that a token names, or of the key; "" without a key. It has 32 bits,
+ *  enough to distinguish the users of one browser and of no use to guess a key. */
+export function ownerMark() {
+  const key = sessionStorage.getItem(STORAGE_KEY);
+  if (!key) return "";
+  let hash = 0x811c9dc5;
+  for (const c of userIn(key)) hash = Math.imul(hash ^ c.codePointAt(0), 0x01000193);
+  return (hash >>> 0).toString(16);
+}
+
+/** The user that a token names; for anything else the key itself. */
+function userIn(key) {
+  try {
+    const { iss, sub } = JSON.parse(atob(key.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+    return typeof sub === "string" ? JSON.stringify([iss, sub]) : key;
+  } catch {
+    return key;
+  }
+}
+
 let prompting = null;
 
-/** Waits until the user has entered a key; all callers share one form. `problem`: why the last key was refused. */
+/** Waits until the user has entered a key that the gateway accepts; all callers share one form. `problem`: why the last
+ *  key was refused. Until then conversations are hidden; if the key is another user's, the page starts anew. */
 export function promptForKey(problem) {
   prompting ??= new Promise((resolve) => {
     const hadOne = sessionStorage.getItem(STORAGE_KEY) !== null;
+    const before = ownerMark();
     byId("key-problem").textContent = hadOne ? `${problem}.` : "";
-    const submit = (event) => {
+    document.documentElement.classList.add("signed-out");
+    const submit = async (event) => {
       event.preventDefault();
       const key = byId("key").value.trim();
       if (!key) return;
       byId("key").value = "";
+      const refusal = await refusalOf(key);
+      byId("key-problem").textContent = refusal;
+      if (refusal) return;
       byId("key-form").removeEventListener("submit", submit);
       sessionStorage.setItem(STORAGE_KEY, key);
+      if (ownerMark() !== before && byId("messages")?.hasChildNodes()) {
+        startAnew();
+        return; // the calls that wait are of the other user
+      }
       prompting = null;
       byId("login").close();
       showForgetButton();
+      document.documentElement.classList.remove("signed-out");
+      window.dispatchEvent(new Event("owner"));
       resolve();
     };
     byId("key-form").addEventListener("submit", submit);
     byId("login").showModal();
   });
   return prompting;
+}
+
+/** Why the gateway refuses a key; "" if it does not. */
+async function refusalOf(key) {
+  const response = await fetch("/v1/models", { cache: "no-store", headers: { Authorization: `Bearer ${key}` } }).catch(
+    () => null, // no response, or a key with characters that no header may have
+  );
+  if (!response) return "The key could not be checked: the gateway does not respond, or the key is malformed.";
+  if (response.status !== 401) return "";
+  const body = await response.json().catch(() => ({}));
+  return `${body.error?.message ?? "the gateway refuses this key"}.`;
+}
+
+function startAnew() {
+  for (const area of document.querySelectorAll("#messages, #history")) area.replaceChildren();
+  for (const field of document.querySelectorAll("#prompt, #key")) field.value = ""; // a reload would restore it
+  location.reload();
+}
+
+/** Forgets the key and what was asked with it, in this tab. */
+function forgetInTab() {
+  for (const name of KEPT_IN_TAB) sessionStorage.removeItem(name);
+  startAnew();
 }
 
 /** Shows the button that forgets the key, if there is a key. */
@@ -42,9 +101,16 @@ export function showForgetButton() {
 
 export function watchKey() {
   byId("login").addEventListener("cancel", (event) => event.preventDefault()); // Escape must not close the form
+  const seen = localStorage.getItem(FORGOTTEN);
   byId("forget-key").addEventListener("click", () => {
-    sessionStorage.removeItem(STORAGE_KEY);
-    location.reload();
+    for (const name of KEPT_IN_BROWSER) localStorage.removeItem(name);
+    localStorage.setItem(FORGOTTEN, String(Date.now()));
+    forgetInTab();
+  });
+  window.addEventListener("storage", (event) => event.key === FORGOTTEN && forgetInTab());
+  // A page that was put away, for Back, checks it when it returns.
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted && localStorage.getItem(FORGOTTEN) !== seen) forgetInTab();
   });
   showForgetButton();
 }

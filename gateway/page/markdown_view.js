@@ -1,11 +1,17 @@
 // View of streaming Markdown. A block that is followed by whole lines of another block can no longer change: it is
 // rendered once. (An unfinished line proves nothing: "#" is a heading until it becomes "#5".) Only the text after it is
-// rendered again as it grows.
+// rendered again as it grows. Text that is too complex for the parser, or that makes it throw, is shown as it is, and so
+// is all after it.
 
+import { element } from "./dom.js";
 import { blocksOf, toFragment } from "./markdown.js";
+import { isTooComplex } from "./markdown_limits.js";
 import { Throttle } from "./throttle.js";
 
 const LINK_DEFINITION = /^ {0,3}\[[^\]\n]+\]:/m;
+
+/** Characters that are parsed at once, at least; a long answer that is opened again comes in large pieces. */
+const STEP = 4096;
 
 export class MarkdownView {
   constructor(element, onRender = () => {}) {
@@ -18,7 +24,9 @@ export class MarkdownView {
   reset() {
     this.drawing.cancel();
     this.text = "";
-    this.open = "";
+    this.queue = ""; // text that is not parsed yet
+    this.open = ""; // text after the finished blocks
+    this.plain = null; // text node with the rest of an answer that is not parsed
     this.linesSeen = 0; // length of the whole lines in `open` at the last search for finished blocks
     this.tail = document.createElement("div");
     this.tail.className = "tail";
@@ -27,7 +35,8 @@ export class MarkdownView {
 
   append(text) {
     this.text += text;
-    this.open += text.replace(/\r\n?/g, "\n");
+    if (this.plain) this.plain.appendData(text);
+    else this.queue += text.replace(/\r\n?/g, "\n");
     this.drawing.request();
   }
 
@@ -35,18 +44,60 @@ export class MarkdownView {
   finish() {
     this.drawing.cancel();
     // [text][1] may come blocks before its [1]: https://…, so links need the whole text.
-    if (LINK_DEFINITION.test(this.text)) {
+    if (!this.plain && LINK_DEFINITION.test(this.text) && !isTooComplex(this.text)) {
       const whole = this.text;
       this.reset();
       this.text = this.open = whole;
-      this.tail.replaceChildren(toFragment(blocksOf(whole)));
-    } else this.render();
+    }
+    this.render();
     this.onRender();
   }
 
   render() {
+    if (this.plain) return;
+    try {
+      while (this.queue) {
+        const end = this.queue.indexOf("\n", STEP) + 1 || this.queue.length;
+        if (this.take(end) || this.takeParagraphs()) continue;
+        if (this.open.endsWith("\n\n")) this.flush();
+        return this.showPlain();
+      }
+      this.tail.replaceChildren(toFragment(blocksOf(this.open)));
+    } catch {
+      this.showPlain(); // the parser's stack was too small
+    }
+  }
+
+  /** Parses the beginning of the queue. Returns false, and changes nothing, if that would be too complex. */
+  take(end) {
+    const open = this.open + this.queue.slice(0, end);
+    if (isTooComplex(open)) return false;
+    this.open = open;
+    this.queue = this.queue.slice(end);
     if (this.open.lastIndexOf("\n") >= this.linesSeen) this.settle();
-    this.tail.replaceChildren(toFragment(blocksOf(this.open)));
+    return true;
+  }
+
+  /** Parses the queue up to the paragraph that is too complex. Returns false if that is the first. */
+  takeParagraphs() {
+    let taken = false;
+    for (let end; (end = this.queue.indexOf("\n\n") + 2) > 1 && this.take(end); ) taken = true;
+    return taken;
+  }
+
+  /** Renders the open text as finished. */
+  flush() {
+    this.tail.before(toFragment(blocksOf(this.open)));
+    this.open = "";
+  }
+
+  /** Shows the rest of the answer as text, from now on. */
+  showPlain() {
+    this.plain = document.createTextNode(this.open + this.queue);
+    const shown = element("div", "plain");
+    shown.append(this.plain);
+    this.tail.replaceChildren(shown);
+    this.open = this.queue = "";
   }
 
   settle() {

@@ -25,12 +25,16 @@ logger = logging.getLogger(__name__)
 ABANDONED: Final = "abandoned"
 #: The reason of an ending without an answer and without cost: only the tokens of the request were counted.
 COUNTED: Final = "counted"
+#: Endings whose reason is a code of ours.
+_WITH_OWN_REASON: Final = frozenset({"error", "cancelled"})
+#: Reasons of answers that ended properly, except the words of providers that are not known.
+_REASONS: Final = frozenset({None, "refusal", "empty_answer", "max_stream_bytes", COUNTED})
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Reason of a stream's end. ``reason`` is None if the provider's own reason is ``finish_reason``. If that is
-    ``stop`` for a word that is not known, ``reason`` is the word."""
+    ``stop`` for a word that is not known, ``reason`` is the word, for the event ``done`` alone."""
 
     finish_reason: str
     reason: str | None = None
@@ -48,6 +52,13 @@ class Outcome:
     def is_cancelled(self) -> bool:
         return self.finish_reason == "cancelled"
 
+    @property
+    def known_reason(self) -> str | None:
+        """The reason for the state, logs and metrics. A word of the provider that is not known may quote the answer:
+        it is ``other``."""
+        is_own = self.finish_reason in _WITH_OWN_REASON or self.reason in _REASONS
+        return self.reason if is_own else "other"
+
     def closing_events(self, usage: Usage | None) -> list[bytes]:
         """Return ``error`` if there is one, then ``done``."""
         closing: list[events.Event] = []
@@ -59,11 +70,11 @@ class Outcome:
     def ending(self, usage: Usage | None, *, only_if_unwatched: bool = False) -> Ending:
         fields: dict[str, str | bytes | int] = {
             "finish_reason": self.finish_reason,
-            "reason": self.reason or "",
+            "reason": self.known_reason or "",
             "usage": msgspec.json.encode(usage),
         }
         if self.error is not None:
-            fields["error"] = msgspec.json.encode(events.Error.of(self.error))
+            fields["error"] = msgspec.json.encode(events.Error.without_content(self.error))
         only_counted = self.reason == COUNTED and usage is not None and not usage.output_tokens
         tokens = 0 if only_counted else _tokens(usage)
         return Ending(STATUS_AFTER[self.finish_reason], fields, tokens, only_if_unwatched)
@@ -115,7 +126,7 @@ def ending_line(stream_id: str, claimed: Claimed, outcome: Outcome) -> dict[str,
         "attempt": claimed.attempt,
         "epoch": claimed.epoch,
         "finish_reason": outcome.finish_reason,
-        "reason": outcome.reason,
+        "reason": outcome.known_reason,
     }
 
 

@@ -134,6 +134,11 @@ class Error(Event, frozen=True):
     def of(cls, error: GenerationError) -> "Error":
         return cls(error.code, error.message, error.retryable, error.provider_code or UNSET, error.param or UNSET)
 
+    @classmethod
+    def without_content(cls, error: GenerationError) -> "Error":
+        """Return the error as operators see it: no name from the answer or the request is in it."""
+        return cls(error.code, error.summary, error.retryable, error.provider_code or UNSET)
+
 
 class Done(Event, frozen=True):
     """The last event. ``finish_reason``: stop, length, tool_calls, content_filter, cancelled or error; ``reason``

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from shared.errors import GenerationError
 from shared.protocol.events import Json
-from shared.schemas.json_schema import JsonSchema, violation
+from shared.schemas.json_schema import JsonSchema, Violation, violation
 from tests.json_pieces import pieces_of
 from workers.providers.base import ReasoningDelta, TextDelta
 from workers.writing.structured_output import JsonAnswer
@@ -110,7 +110,7 @@ def test_a_recursive_schema_is_accepted_if_it_is_cheap() -> None:
     for schema in (chain(8), FORK, TREE):
         TypeAdapter(JsonSchema).validate_python(schema)
     assert violation(TREE, deep) is None
-    assert violation(TREE, {"rest": [{"left": 3}]}) == '$.rest[0].left fails "anyOf"'
+    assert violation(TREE, {"rest": [{"left": 3}]}) == Violation('$.rest[0].left fails "anyOf"', 'it fails "anyOf"')
     assert violation(FORK, [[[]]]) is None
     nested: list[Any] = []
     for _ in range(60):

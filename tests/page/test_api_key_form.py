@@ -7,7 +7,13 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.conftest import StartSystem
 from tests.credentials import AUDIENCE, JWT_SECRET, make_key, run_headrace, token
+from tests.fakes.answer import Answer
 from tests.page.chat_page import BRIEF, ENDED, WORDS, Page
+
+
+async def has_no_conversation(page: Page) -> bool:
+    script = "return document.querySelectorAll('#messages > *, #history > *').length"
+    return bool(await page.script(f"if (document.readyState !== 'complete') return 1; {script}") == 0)
 
 
 async def test_the_key_is_requested_kept_in_the_tab_and_forgotten(driver: Chrome, start_system: StartSystem) -> None:
@@ -53,7 +59,16 @@ async def test_the_key_is_requested_kept_in_the_tab_and_forgotten(driver: Chrome
     await page.until(is_refused)
     await page.ask("And more", model="openai/told")
     await page.until(lambda: is_asked("is unknown or was revoked"))
-    await give(next_key)
+    assert not await page.script("return document.getElementById('messages').checkVisibility()")
+    calls = len(system.fake.calls)
+    await give(next_key)  # of the same owner, but the page cannot know that: the conversation is not shown to it
+    await page.until(lambda: has_no_conversation(page))
+    assert len(system.fake.calls) == calls
+    assert "Tell me" not in await page.script(
+        "return document.body.textContent + document.getElementById('prompt').value"
+    )
+    await page.until(page.models_are_there)
+    await page.ask("A new one", model="openai/told")
     assert await page.until_state(*ENDED) == "done"
 
     everything = (
@@ -65,3 +80,58 @@ async def test_the_key_is_requested_kept_in_the_tab_and_forgotten(driver: Chrome
     await page.click("forget-key")
     await page.until(lambda: is_asked(""))
     assert await page.script("return sessionStorage.getItem('headrace.key')") is None
+
+
+async def test_forgetting_a_key_forgets_its_conversations_in_all_tabs(
+    driver: Chrome, start_system: StartSystem
+) -> None:
+    """A third tab, with another key, never shows them."""
+    boot = {"Authorization": f"Bearer {token('boot')}"}
+    system = await start_system(
+        gateways=1, workers=1, auth="jwt", credentials=boot, jwt_secret=JWT_SECRET, jwt_audience=AUDIENCE
+    )
+    system.fake.play("told", Answer(deltas=["canary-answer"]))
+    page = Page(driver, system.url)
+
+    async def sign_in(name: str) -> None:
+        await asyncio.to_thread(driver.get, page.url)
+        await page.until(is_asked)
+        assert not await page.script("return document.getElementById('messages').checkVisibility()")
+        await asyncio.to_thread(page.element("key").send_keys, token(name), Keys.ENTER)
+        await page.until(page.models_are_there)
+
+    async def is_asked() -> bool:
+        return await asyncio.to_thread(page.element("use-key").is_displayed)
+
+    async def shown() -> str:
+        return str(await page.script("return document.documentElement.textContent"))
+
+    await sign_in("alice")
+    await page.ask("canary-prompt", model="openai/told")
+    assert await page.until_state(*ENDED) == "done"
+    first = driver.current_window_handle
+    await asyncio.to_thread(driver.switch_to.new_window, "tab")
+    second = driver.current_window_handle
+    await sign_in("alice")
+    await page.click("history-item")
+    assert await page.until_state(*ENDED) == "done"
+    assert "canary-answer" in await shown()
+    await asyncio.to_thread(driver.switch_to.new_window, "tab")
+    third = driver.current_window_handle
+    await sign_in("bob")
+    assert "canary" not in await shown()
+
+    await asyncio.to_thread(driver.switch_to.window, first)
+    await page.click("forget-key")
+    for tab in (first, second, third):
+        await asyncio.to_thread(driver.switch_to.window, tab)
+        await page.until(is_asked)
+        assert await has_no_conversation(page)
+        stored = "return JSON.stringify([localStorage, sessionStorage]) + document.getElementById('prompt').value"
+        left = str(await page.script(stored)) + await shown()
+        assert "canary" not in left
+        assert "ticket=" not in left
+    for tab in (second, third):
+        await asyncio.to_thread(driver.switch_to.window, tab)
+        await asyncio.to_thread(driver.close)
+    await asyncio.to_thread(driver.switch_to.window, first)

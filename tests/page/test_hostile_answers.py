@@ -65,3 +65,49 @@ async def test_hostile_json_calls_and_refusals_are_shown_as_text(page: Page, sys
     assert "IMG" not in found["tags"]
     assert found["handlers"] == []
     assert await page.script("return ({}).polluted ?? null") is None
+
+
+#: Texts for which the Markdown parser throws, or takes seconds, or that nest without end.
+PATHOLOGICAL = {
+    "quotes": ">" * 2_000,
+    "spaced quotes": "> " * 5_000,
+    "list in list": "- " * 20_000,
+    "numbered": "1. " * 5_000,
+    "table": "|a|b|\n|-|-|\n" + "|x|y|\n" * 13_000,
+    "brackets": "[" * 50_000,
+    "images": "![" * 20_000,
+    "emphasis": "*a " * 20_000,
+    "underscores": "_a" * 20_000,
+    "backticks": "".join("`" * n + "a" for n in range(300)),
+    "tags": "<a " * 20_000,
+    "indented list": "\n".join(" " * n + "- x" for n in range(300)),
+    "lines of lists": ("- " * 20 + "x\n") * 2_000,
+}
+
+
+@pytest.mark.parametrize("name", PATHOLOGICAL)
+async def test_markdown_that_is_too_complex_is_shown_as_text(page: Page, system: System, name: str) -> None:
+    text = PATHOLOGICAL[name]
+    pieces = [text[at : at + 4_096] for at in range(0, len(text), 4_096)]
+    system.fake.play("complex", Answer(deltas=["**Before**\n\n", *pieces, "\n\nafter"], delay_s=0.001))
+    await page.ask("Hello", model="openai/complex")
+    assert await page.until_state(*ENDED) == "done"
+    assert (await page.raw_text()).endswith("after")
+    seen = await page.script("return document.querySelector('[data-testid=answer]').textContent")
+    assert seen.startswith("Before")
+    assert seen.count(text[:40]) == (text + "\n\nafter").count(text[:40])
+    assert seen.endswith("after")
+    log = await asyncio.to_thread(page.driver.get_log, "browser")
+    assert [line["message"] for line in log if line["level"] == "SEVERE"] == []
+
+
+async def test_long_ordinary_markdown_is_rendered(page: Page, system: System) -> None:
+    section = "## Title\n\nText with *emphasis* and [a link](https://a.example).\n\n"
+    section += "- one\n  - two\n\n|a|b|\n|-|-|\n|1|2|\n\n"
+    code = "```js\n" + "a[b] = c_d * e; // `x`\n" * 2_000 + "```\n"
+    system.fake.play("long", Answer(deltas=[section * 200, code, "**end**"]))
+    await page.ask("Hello", model="openai/long")
+    assert await page.until_state(*ENDED) == "done"
+    count = "return [...arguments].length, ['h2', 'a', 'table', 'pre', '.plain'].map("
+    count += "(tag) => document.querySelectorAll(`[data-testid=answer] ${tag}`).length)"
+    assert await page.script(count) == [200, 200, 200, 1, 0]

@@ -24,6 +24,7 @@ from workers.providers.base import Finished, IgnoredFields, Provider
 from workers.providers.circuit_breakers import Breakers
 from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
+from workers.providers.tracebacks import forget_frames
 from workers.providers.usage_counts import FirstDeltas
 from workers.writing.structured_output import JsonAnswer
 from workers.writing.writer import StreamWriter
@@ -63,6 +64,7 @@ class ProviderAttempts:
             except ProviderError as error:
                 if writer.has_output:
                     raise
+                forget_frames(error)
                 metrics.FALLBACKS.inc()
                 logger.warning("trying a fallback", extra={"stream_id": writer.holder.stream_id, "code": error.code})
         return await self._try_provider(candidates[-1], writer, counted, log)
@@ -93,6 +95,7 @@ class ProviderAttempts:
                         log.answered(call, outcome.finish_reason, usage)
                         return outcome, usage
                 except ProviderError as error:
+                    forget_frames(error)
                     failure = error
                     _log_failure(error, request, writer)
                     await self._note_failure(error, provider.name, writer, counts=provider.name not in counted)
@@ -183,7 +186,7 @@ def _log_failure(error: ProviderError, request: ChatRequest, writer: StreamWrite
         "provider": request.provider,
         "model": request.model,
         "code": error.code,
-        "detail": error.detail or error.message,
+        "detail": error.detail or error.summary,
     }
     logger.warning("provider call failed", extra=line)
 

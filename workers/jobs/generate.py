@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from shared.broker.client import Client, run_script
-from shared.broker.ending import COUNTED, Outcome, end_claimed, holder_of
+from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
 from shared.errors import GenerationError, RequestError
@@ -20,6 +20,7 @@ from workers import metrics
 from workers.jobs.attempts import ProviderAttempts
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
+from workers.providers.tracebacks import forget_frames
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
 from workers.writing.writer import Ended, StopReason, StreamWriter
@@ -27,8 +28,6 @@ from workers.writing.writer import Ended, StopReason, StreamWriter
 logger = logging.getLogger(__name__)
 
 _WITHOUT_OUTPUT = frozenset({"error", "cancelled"})
-#: Reasons of answers that ended properly, except the words of providers that are not known.
-_REASONS = frozenset({None, "refusal", "empty_answer", "max_stream_bytes", COUNTED})
 
 
 class Generation:
@@ -79,7 +78,8 @@ class Generation:
         try:
             chat_request = parse_chat_request(job.claimed.fields["request"])
         except RequestError as error:
-            extra = {"stream_id": job.stream_id, "error": error.message}
+            # The error's message is left out: it names fields of the request, and those may be content.
+            extra = {"stream_id": job.stream_id, "error": error.code}
             logger.error("stored request invalid", extra=extra)  # noqa: TRY400
             message = "the stored request is invalid; send it again"
             outcome = Outcome.failed(GenerationError("internal_error", message))
@@ -124,6 +124,7 @@ class Generation:
             except DeadlineExceeded:
                 outcome = _outcome_of_deadline(writer)
             except GenerationError as error:
+                forget_frames(error)
                 outcome = Outcome.failed(error)
             except Exception as error:  # noqa: BLE001  a bug of ours must still end the stream
                 outcome = _internal_error(job.stream_id, error)
@@ -164,13 +165,13 @@ def _internal_error(stream_id: str, error: Exception) -> Outcome:
     trace = "".join(traceback.format_tb(error.__traceback__))
     extra = {"stream_id": stream_id, "error": type(error).__name__, "exception": trace}
     logger.error("generation failed", extra=extra)
+    forget_frames(error)
     return Outcome.failed(GenerationError("internal_error", "internal error; contact the operator of this service"))
 
 
 def _count(outcome: Outcome) -> None:
     """Count an ending. Reasons in the provider's own words have one label, so that there are not too many."""
-    is_own = outcome.finish_reason in _WITHOUT_OUTPUT or outcome.reason in _REASONS
-    metrics.ENDINGS.labels(outcome.finish_reason, (outcome.reason or "") if is_own else "other").inc()
+    metrics.ENDINGS.labels(outcome.finish_reason, outcome.known_reason or "").inc()
 
 
 class DeadlineExceeded(Exception):

@@ -112,8 +112,8 @@ class GenerationLog:
             )
         logger.info("stream ended" if ended is Ended.WRITTEN else "stream left", extra=line)
         self._span.set({"headrace.finish_reason": outcome.finish_reason, "headrace.outcome": ended.value})
-        if outcome.reason:
-            self._span.set({"headrace.reason": outcome.reason})
+        if outcome.known_reason:
+            self._span.set({"headrace.reason": outcome.known_reason})
         if outcome.error is not None:
             self._span.fail(outcome.error.code)
 

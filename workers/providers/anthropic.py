@@ -5,7 +5,6 @@ from typing import Final
 
 import httpx2
 from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHttpClient
-from anthropic.types import MessageTokensCount
 
 from shared.broker.ending import COUNTED
 from shared.protocol.events import Usage
@@ -21,13 +20,15 @@ from workers.providers.http_calls import (
     calls_of,
     check_type,
     list_models,
+    model_ids,
+    read_json,
     sdk_options,
     timeout_of,
 )
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import ANTHROPIC_FIELDS, AdaptedRequest, Body, RefusedFields
 from workers.providers.tool_calls import ToolCalls, offered_tools
-from workers.providers.usage_counts import FirstDeltas
+from workers.providers.usage_counts import FirstDeltas, UsageCounts, member
 
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
 CATCH: Final = (AnthropicError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
@@ -99,9 +100,24 @@ class AnthropicProvider:
 
     async def _count(self, whole: Body) -> Finished:
         body = {name: value for name, value in whole.items() if name in _COUNTED_FIELDS}
-        counted = await self._client.post("/v1/messages/count_tokens", body=body, cast_to=MessageTokensCount)
-        return Finished("stop", Usage(input_tokens=counted.input_tokens, output_tokens=0), COUNTED)
+        response = await self._client.post(
+            "/v1/messages/count_tokens", body=body, cast_to=object, stream=True, stream_cls=AsyncStream[object]
+        )
+        async with response:
+            counts = UsageCounts()
+            counts.note(input=member(await read_json(response.response.aiter_bytes()), "input_tokens"))
+        if counts.input is None:
+            raise ValueError("no count")
+        return Finished("stop", Usage(input_tokens=counts.input, output_tokens=0), COUNTED)
 
     async def _fetch_models(self) -> list[str]:
-        page = await self._client.models.list(limit=MODELS_PAGE)
-        return [model.id for model in page.data]
+        # Not `models.list`: it would read a body of any size.
+        response = await self._client.get(
+            "/v1/models",
+            cast_to=object,
+            options={"params": {"limit": MODELS_PAGE}},
+            stream=True,
+            stream_cls=AsyncStream[object],
+        )
+        async with response:
+            return model_ids(await read_json(response.response.aiter_bytes()))

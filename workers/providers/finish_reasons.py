@@ -80,16 +80,14 @@ class FinishNote:
             case BadEnd.BROKEN_OFF:
                 raise StreamedError({"code": "server_error"})
             case BadEnd.MALFORMED_CALL:
-                raise provider_failure(
-                    "tool_call_invalid", self._provider, detail=f"finish reason {_printable(word)}"
-                )
+                detail = f"{self._provider} ended its answer with the reason of a malformed tool call"
+                raise provider_failure("tool_call_invalid", self._provider, detail=detail)
             case None:
                 if self.reason is None:
                     self.reason, self.unknown = "stop", _printable(word)
                     metrics.UNKNOWN_FINISH_REASONS.labels(self._provider).inc()
-                    logger.warning(
-                        "unknown finish reason", extra={"provider": self._provider, "reason": self.unknown}
-                    )
+                    # The word is left out: it is free text of the provider.
+                    logger.warning("unknown finish reason", extra={"provider": self._provider})
             case known:
                 self.reason, self.unknown = known, None
 

@@ -13,6 +13,8 @@ _PREFIX: Final = b"data:"
 _BOM: Final = b"\xef\xbb\xbf"
 #: Limit of one event or line. The largest that a model sends is a tool call with a file in it.
 MAX_PIECE_BYTES: Final = 8 * 1024 * 1024
+#: Limit of the lines of one event, and of the lines of a body that is JSON: each is an object in memory.
+_MOST_LINES: Final = 65_536
 #: Members that contain the model's own JSON.
 _PAYLOAD: Final = frozenset({"arguments", "input"})
 
@@ -104,9 +106,12 @@ def _begins_json(text: bytearray) -> bool | None:
 
 
 def _json_pieces(body: bytes) -> list[bytes]:
+    """Return the pieces of a body that is JSON. Raises ValueError for too many: each is an object in memory."""
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
     except msgspec.DecodeError:
+        if body.count(b"\n") > _MOST_LINES:
+            raise ValueError("too many lines") from None
         lines = [line for line in body.split(b"\n") if line.strip()]
         return [*lines[:-1], CutOff(lines[-1])]
     return [body]
@@ -124,6 +129,8 @@ def _data(block: bytes) -> bytes:
         return block[len(_PREFIX) :].strip()
     data: list[bytes] = []
     is_error = False
+    if block.count(b"\n") > _MOST_LINES:
+        raise ValueError("too many lines")
     for line in block.split(b"\n"):
         if line.startswith(_PREFIX):
             data.append(line[len(_PREFIX) :].strip())
@@ -152,7 +159,7 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     except ValueError:
         if isinstance(data, CutOff):
             raise CutOffError from None
-        raise
+        raise ValueError("not JSON") from None  # the decoder's own error would hold the data
     try:
         return msgspec.convert(loose, decoder.type)
     except msgspec.ValidationError:

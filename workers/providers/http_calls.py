@@ -1,11 +1,13 @@
 """Code shared by the network providers: client options, the mapping of failures, and the list of models."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx2
+import msgspec
 from pydantic import SecretStr
 
 from shared.errors import ProviderError
@@ -14,12 +16,17 @@ from shared.settings import Settings
 from workers.providers.base import Finished, IgnoredFields, ModelList
 from workers.providers.error_codes import CONTEXT_LENGTH_EXCEEDED
 from workers.providers.errors import Upstream, provider_error, provider_failure
+from workers.providers.framing import MAX_PIECE_BYTES
 from workers.providers.redirects import check_response
 from workers.providers.refused_fields import AdaptedRequest
+from workers.providers.tracebacks import forget_frames
 
 #: Timeout for a free connection of our own pool, which is large enough that nothing waits.
 _POOL_TIMEOUT_S: Final = 5.0
 LIST_TIMEOUT_S: Final = 3.0
+_MOST_MODELS: Final = 10_000
+#: Longest name of a model that a request may have.
+_LONGEST_MODEL: Final = 180
 #: Connections beyond one per stream, for lists of models and for sockets that are still closing.
 SPARE_CONNECTIONS: Final = 16
 #: Key for servers that need none: without one, an SDK refuses to run or takes another from the environment.
@@ -80,7 +87,11 @@ class ProviderCall:
             failure = provider_error(error, self._upstream, model=self._model, started=self.started)
             self.is_repeated = self._can_repeat(error, failure)
             if not self.is_repeated:
-                raise failure from None
+                forget_frames(error)
+                try:
+                    raise failure from None
+                finally:
+                    del failure, error, traceback  # or this frame would hold them, and they hold the frame
         return True
 
     def _can_repeat(self, error: Exception, failure: ProviderError) -> bool:
@@ -135,7 +146,34 @@ async def list_models(
         return ModelList(configured)
     try:
         async with asyncio.timeout(LIST_TIMEOUT_S):
-            models = tuple(await fetch())
+            names = await fetch()
     except catch:
-        models = ()
+        names = ()
+    # Gateways read the list every few seconds.
+    usable = (name for name in names if name.isprintable() and 0 < len(name) <= _LONGEST_MODEL)
+    models = tuple(islice(usable, _MOST_MODELS))
     return ModelList(models, open=not models)
+
+
+async def read_json(body: AsyncIterable[bytes]) -> object:
+    """Return the JSON value of a whole response. Raises ValueError if it is invalid or too large."""
+    whole = bytearray()
+    async for piece in body:
+        whole += piece
+        if len(whole) > MAX_PIECE_BYTES:
+            raise ValueError("the response is too large")
+    value: object = msgspec.json.decode(whole)
+    return value
+
+
+def model_ids(listed: object) -> list[str]:
+    """Return the ids in a list of models, as OpenAI and Anthropic send it. Raises ValueError for anything else."""
+    return [model.id for model in msgspec.convert(listed, _Models).data]
+
+
+class _Model(msgspec.Struct):
+    id: str
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]

@@ -24,6 +24,7 @@ from workers.providers.http_calls import (
     calls_of,
     check_type,
     list_models,
+    read_json,
 )
 from workers.providers.ollama_reader import OllamaReader
 from workers.providers.ollama_request import body_of
@@ -94,7 +95,7 @@ class OllamaProvider:
     async def _fetch_models(self) -> list[str]:
         async with self._session.get(f"{self._url}/api/tags") as response:
             await _check(response)
-            listed = msgspec.json.decode(await response.read(), type=_Models)
+            listed = msgspec.convert(await read_json(response.content.iter_any()), _Models)
         return [model.model for model in listed.models]
 
 

@@ -17,6 +17,8 @@ from workers.providers.http_calls import (
     calls_of,
     check_type,
     list_models,
+    model_ids,
+    read_json,
     sdk_options,
     timeout_of,
 )
@@ -112,5 +114,7 @@ class OpenAIProvider:
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
     async def _fetch_models(self) -> list[str]:
-        page = await self._client.models.list()
-        return [model.id for model in page.data]
+        # Not `models.list`: it would read a body of any size.
+        response = await self._client.get("/models", cast_to=object, stream=True, stream_cls=AsyncStream[object])
+        async with response:
+            return model_ids(await read_json(response.response.aiter_bytes()))

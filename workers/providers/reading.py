@@ -8,7 +8,7 @@ comes slowly is not silence.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Final, Protocol
 
 import aiohttp
@@ -59,23 +59,23 @@ async def deltas_of(
 ) -> AsyncGenerator[list[Delta], None]:
     """Yield the deltas that each read brought. ``end_grace_s``: silence after a finish reason that ends the answer.
     Errors of ``reader`` and ``body`` are raised after the deltas before them."""
-    batches = split(body)
     grace = _Grace(end_grace_s)
-    while not reader.is_whole:
-        try:
-            pieces = await (grace.next(batches) if reader.can_end else anext(batches, None))
-        except _BROKEN:
-            if not reader.can_end:
-                raise
-            break
-        if pieces is None:
-            break
-        deltas, fault = _read(reader, pieces)
-        if deltas:
-            yield deltas
-            grace.ends_at = None
-        if fault is not None:
-            raise fault
+    async with aclosing(split(body)) as batches:  # or it would hold the last read until the loop closes it
+        while not reader.is_whole:
+            try:
+                pieces = await (grace.next(batches) if reader.can_end else anext(batches, None))
+            except _BROKEN:
+                if not reader.can_end:
+                    raise
+                break
+            if pieces is None:
+                break
+            deltas, fault = _read(reader, pieces)
+            if deltas:
+                yield deltas
+                grace.ends_at = None
+            if fault is not None:
+                raise fault
     if last := list(reader.end()):
         yield last
     with suppress(*_BROKEN):

@@ -1,12 +1,12 @@
 """Redirects and error bodies of providers.
 
 A redirect to another server is not followed: the key and the prompt would go there. The body of an error is read for
-a moment only, and only its beginning: it merely helps to classify the error.
+a moment only, and only its beginning, also of what it is decompressed to: it merely helps to classify the error.
 """
 
 import asyncio
 import re
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from types import SimpleNamespace
 from typing import Final, Protocol
 
@@ -47,15 +47,23 @@ async def check_response(response: httpx2.Response) -> None:
             raise RedirectedError(response.status_code) from None
         _check(response.status_code, response.request.method, here, target)
     elif response.status_code >= 400 and isinstance(stream := response.stream, httpx2.AsyncByteStream):
-        body = bytearray()
-        with suppress(TimeoutError, httpx2.HTTPError, OSError):
-            async with asyncio.timeout(ERROR_BODY_S):
-                async for piece in stream:
-                    body += piece
-                    if len(body) >= ERROR_BODY_BYTES:
-                        break
+        beginning = await _beginning(response, stream)
         await stream.aclose()
-        response.stream = httpx2.ByteStream(bytes(body))
+        response.headers.pop("content-encoding", None)
+        response.stream = httpx2.ByteStream(beginning)
+
+
+async def _beginning(response: httpx2.Response, stream: httpx2.AsyncByteStream) -> bytes:
+    """Return the first bytes of a body, decompressed."""
+    reading = httpx2.Response(response.status_code, headers=response.headers, stream=stream, request=response.request)
+    body = bytearray()
+    with suppress(TimeoutError, httpx2.HTTPError, OSError):
+        async with asyncio.timeout(ERROR_BODY_S), aclosing(reading.aiter_bytes()) as pieces:
+            async for piece in pieces:
+                body += piece[: ERROR_BODY_BYTES - len(body)]
+                if len(body) >= ERROR_BODY_BYTES:
+                    break
+    return bytes(body)
 
 
 def redirect_checks() -> aiohttp.TraceConfig:

@@ -25,6 +25,8 @@ from workers.providers.base import Delta, FinishReason, ToolCallDelta
 from workers.writing.surrogates import well_formed
 
 _decoder: Final = msgspec.json.Decoder(dict[str, Any])
+#: Longest name of a tool in an error message.
+_LONGEST_NAME: Final = 64
 _CUT_SHORT: Final = frozenset({"length", "content_filter"})
 
 
@@ -135,9 +137,16 @@ class ToolCalls:
         return ToolCallDelta(call.index, "".join(call.arguments), call.id, call.name)
 
     def _invalid(self, problem: str, name: str = "a tool") -> ProviderError:
-        message = f"the model called {name} with arguments that are not a JSON object; try again"
-        # The log must not have the name: the model may have invented it.
-        return ProviderError("tool_call_invalid", message, retryable=True, detail=f"{self._upstream} {problem}")
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        message = "the model called {} with arguments that are not a JSON object; try again"
+        # Neither the log nor the state may have the name: the model may have invented it.
+        return ProviderError(
+            "tool_call_invalid",
+            message.format(shown),
+            retryable=True,
+            detail=f"{self._upstream} {problem}",
+            summary=message.format("a tool"),
+        )
 
 
 def _begins_another(call: _Call, id: str | None, name: str | None, arguments: str) -> bool:

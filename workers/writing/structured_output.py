@@ -74,9 +74,9 @@ class JsonAnswer:
     def finish(self) -> Json:
         """Return the whole value. Raises :class:`GenerationError` ``schema_violation``, which names the path."""
         value = self._whole()
-        problem = violation(self._schema, value)
-        if problem is not None:
-            raise _violation(problem)
+        found = violation(self._schema, value)
+        if found is not None:
+            raise _violation(found.problem, found.summary)
         return Json([], value, outside=self._outside)
 
     def _whole(self) -> Any:
@@ -237,5 +237,9 @@ def _finite(number: Decimal) -> float:
     return value
 
 
-def _violation(problem: str) -> GenerationError:
-    return GenerationError("schema_violation", f"the answer does not follow its schema: {problem}", retryable=True)
+def _violation(problem: str, summary: str | None = None) -> GenerationError:
+    """Build the error. ``summary``: the problem without names from the answer, if ``problem`` has some."""
+    text = "the answer does not follow its schema: {}"
+    return GenerationError(
+        "schema_violation", text.format(problem), retryable=True, summary=text.format(summary or problem)
+    )

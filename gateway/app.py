@@ -34,6 +34,7 @@ from gateway.cache import ExpiringCache
 from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
+from gateway.live.connections import Connections
 from gateway.live.hub import Hub
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
@@ -113,6 +114,7 @@ class _Parts:
             client=client,
             scripts=scripts,
             hub=hub,
+            connections=Connections(settings.most_connections),
             models=Models(client, settings.fallbacks),
             dispatch=dispatch,
             tickets=Tickets(settings),

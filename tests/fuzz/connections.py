@@ -30,7 +30,7 @@ _GOOD: Final = (
     b"GET /chat/stream/a?ticket=b HTTP/1.1\r\nHost: x\r\nCookie: headrace=c; d=e\r\nLast-Event-ID: 3-4\r\n\r\n",
 )
 _AMBIGUOUS: Final = tuple(AMBIGUOUS.values())
-_PROTOCOL: Final = protocol(Settings(_env_file=None))
+_PROTOCOL: Final = protocol(Settings(_env_file=None), 1000)
 _MOST_TURNS: Final = 2000
 
 

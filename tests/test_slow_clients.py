@@ -36,14 +36,14 @@ SMALL_BUFFER = 4096
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def impatient_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """One gateway that waits for a second."""
-    deadlines = {"request_deadline_s": DEADLINE_S, "write_deadline_s": WRITE_DEADLINE_S}
     system = System(
         tmp_path_factory.mktemp("slow"),
         gateways=1,
         workers=1,
         providers=("openai",),
         send_buffer_bytes=SMALL_BUFFER,
-        **deadlines,
+        request_deadline_s=DEADLINE_S,
+        write_deadline_s=WRITE_DEADLINE_S,
     )
     try:
         await system.start()

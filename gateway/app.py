@@ -37,6 +37,7 @@ from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.intake.storage import Storage
+from gateway.live.connections import Connections
 from gateway.live.hub import Hub
 from gateway.readiness import Readiness
 from gateway.redis_metrics import update_redis_metrics
@@ -123,6 +124,7 @@ class _Parts:
             client=client,
             scripts=scripts,
             hub=hub,
+            connections=Connections(settings.most_connections),
             models=models,
             readiness=Readiness(watch, models, acceptance),
             dispatch=dispatch,

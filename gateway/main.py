@@ -18,6 +18,7 @@ from gateway.app import create_app, failed, misconfigured
 from gateway.auth.grants import GrantEnded
 from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.edge.cors import with_cors
+from gateway.edge.crowd import most_connections
 from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
 from gateway.live.sse import Stalled
@@ -79,7 +80,7 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=protocol(settings),
+        http=protocol(settings, most_connections()),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,5 +1,6 @@
 """State that all request handlers of this process share; made once, in ``app.lifespan``."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -14,6 +15,7 @@ from gateway.cache import ExpiringCache
 from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
+from gateway.live.connections import Connections, Place
 from gateway.live.hub import Hub
 from gateway.readiness import Readiness
 from shared.broker.client import Client
@@ -28,6 +30,7 @@ class GatewayState:
     client: Client
     scripts: StreamScripts
     hub: Hub
+    connections: Connections
     models: Models
     readiness: Readiness
     dispatch: Dispatch
@@ -52,3 +55,21 @@ async def caller(request: Request, gateway: Gateway) -> Principal:
 
 #: The authenticated caller. Raises :class:`Unauthenticated` before a handler begins.
 Caller = Annotated[Principal, Depends(caller)]
+
+
+async def connection_place(gateway: Gateway) -> AsyncIterator[Place]:
+    """Provide the request's place among its principal's live connections, until its response has ended."""
+    with gateway.connections.place() as place:
+        yield place
+
+
+ConnectionPlace = Annotated[Place, Depends(connection_place)]
+
+
+async def live_connection(caller: Caller, place: ConnectionPlace) -> None:
+    """Count the request as a live connection of its caller. Raises :class:`TooManyConnections`."""
+    place.take(caller.id)
+
+
+#: For routes that stream, or that wait for the end of a stream.
+LIVE_CONNECTION = Depends(live_connection)

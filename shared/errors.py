@@ -15,6 +15,7 @@ HeadraceError
 │   ├── StreamGone              410
 │   ├── BodyTooLarge            413
 │   ├── LimitReached            429  with Retry-After
+│   ├── TooManyConnections      429  with Retry-After
 │   └── InvalidRequest          422
 ├── Unavailable             503  with Retry-After; nothing was lost
 │   ├── BrokerUnavailable
@@ -162,6 +163,17 @@ class LimitReached(RequestError):
     @staticmethod
     def code_of(limit: str) -> str:
         return f"{limit}_exceeded"
+
+
+class TooManyConnections(RequestError):
+    """A principal has as many live connections to this gateway as it may have."""
+
+    code = "too_many_connections"
+    http_status = 429
+    retryable = True
+    retry_after_s = 5
+    detail = "a principal has HEADRACE_CONNECTIONS connections; raise it, or find the principal in the request log"
+    when = "the caller has as many open connections as allowed"
 
 
 class Unavailable(HeadraceError):

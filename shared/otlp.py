@@ -4,6 +4,7 @@ The standard ``OTEL_*`` variables set the address and the sampling. The provider
 which libraries would send their own spans: some contain whole URLs, and URLs contain tickets.
 """
 
+import logging
 import os
 import secrets
 import socket
@@ -63,6 +64,14 @@ class _OtlpSpan(Span):
             self._span.end(None if at_ms is None else at_ms * 1_000_000)
 
 
+def _without_reason(record: logging.LogRecord) -> bool:
+    """Reduce the exporter's message to the status: it repeats the collector's reason, which may be any text."""
+    numbers = [value for value in (record.args or ()) if isinstance(value, int)]
+    record.msg, record.args, record.exc_info = "trace export failed", (), None
+    record.status = numbers[0] if numbers else None
+    return True
+
+
 class OtlpTracing(Tracing):
     """Tracing with its own exporter."""
 
@@ -77,6 +86,7 @@ class OtlpTracing(Tracing):
         )
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(_without_reason)
         self._tracer = self._provider.get_tracer("headrace")
 
     def start(

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -59,8 +59,15 @@ def _content_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return keys
 
 
+def _split_url(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # its message contains a part of the URL, perhaps of a password
+        raise ValueError("not a valid URL; check its host") from None
+
+
 def _jwks_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split_url(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         raise ValueError("not an https:// URL, so keys could be forged in transit; use https://")
     return url
@@ -85,7 +92,7 @@ def _base_url(url: str) -> str:
 
 
 def _origin(text: str, n: int) -> str:
-    parts = urlsplit(text)
+    parts = _split_url(text)
     try:
         port = parts.port
     except ValueError:

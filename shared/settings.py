@@ -32,6 +32,7 @@ from shared.setting_types import (
 )
 
 PREFIX: Final = "HEADRACE_"
+DEFAULT_CONNECTIONS: Final = 1000
 
 
 class SettingsError(Exception):
@@ -93,6 +94,8 @@ class Settings(BaseSettings):
     concurrent_streams: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     #: Bytes of requests and answers kept in Redis; by default 512 MiB, or a quarter of maxmemory if that is less.
     stored_bytes: Annotated[int, Field(ge=0, le=2**50)] | None = None
+    #: Live connections of each principal to one gateway; by default 1000, or unlimited without authentication.
+    connections: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     #: Reserved for the answer to a request without ``max_tokens``, until its real usage is known.
     tokens_assumed: Annotated[int, Field(ge=0, le=10_000_000)] = 1024
     #: Streams that may wait for a worker; further requests are refused with 503.
@@ -218,6 +221,12 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """Limits of a principal without limits of its own."""
         return Limits(**{name: getattr(self, name) for name in LIMIT_NAMES})
+
+    @property
+    def most_connections(self) -> int:
+        """Limit of live connections of each principal; 0 = unlimited. Without authentication, all callers are one
+        principal."""
+        return self.connections if self.connections is not None else DEFAULT_CONNECTIONS * bool(self.authentication)
 
     @property
     def authentication(self) -> frozenset[str]:

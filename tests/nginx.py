@@ -9,7 +9,7 @@ import shutil
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,13 +35,15 @@ def need_nginx() -> None:
 
 
 class Nginx:
-    """nginx in front of ``gateways``: ``server`` lines of its upstream, or ports of gateways on this machine."""
+    """nginx in front of ``gateways``: ``server`` lines of its upstream, or ports of gateways on this machine.
+    ``changes``: replacements in ``headrace.conf``."""
 
-    def __init__(self, gateways: Sequence[int | str]) -> None:
+    def __init__(self, gateways: Sequence[int | str], changes: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
         self.clear_port = free_port()
         self.url = f"https://localhost:{self.port}"
         self._gateways = gateways
+        self._changes = changes or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -114,12 +116,13 @@ class Nginx:
             "listen 443 ssl http2;": f"listen 127.0.0.1:{self.port} ssl http2;",
             "listen [::]:443 ssl http2;": "",
         }
-        self._replace("headrace.conf", {**addresses, "/var/log/nginx/": f"{self.folder}/log/"})
+        changes = {**addresses, "/var/log/nginx/": f"{self.folder}/log/", **self._changes}
+        self._replace("headrace.conf", changes)
         key = self.folder / "headrace.d" / "key.pem"
         made = ("-nodes", "-days", "2", *_SUBJECT, "-keyout", str(key), "-out", str(self.certificate))
         subprocess.run([*_OPENSSL, *made], check=True, capture_output=True)
 
-    def _replace(self, name: str, replacements: dict[str, str]) -> None:
+    def _replace(self, name: str, replacements: Mapping[str, str]) -> None:
         text = (self.folder / name).read_text()
         for old, new in replacements.items():
             assert old in text, f"{name} has no {old!r} any more"

@@ -64,6 +64,11 @@ class RawConnection:
         async with asyncio.timeout(_TIMEOUT_S):
             return await self._reader.readuntil(end)
 
+    async def read(self, count: int) -> bytes:
+        """Read ``count`` bytes."""
+        async with asyncio.timeout(_TIMEOUT_S):
+            return await self._reader.readexactly(count)
+
     async def rest(self) -> bytes:
         """Read everything until the peer closes."""
         received = bytearray()

@@ -1,7 +1,11 @@
-"""Every parser ends on any input, and raises only its documented exceptions."""
+"""Every parser ends on any input, and raises only its documented exceptions.
+
+Hypothesis generates the inputs here; ``tests/fuzz`` has more targets, and runs for an hour at night.
+"""
 
 import asyncio
 import base64
+import dataclasses
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
@@ -28,6 +32,9 @@ from shared.protocol.ids import parse_cursor
 from shared.protocol.transcript import fold
 from shared.schemas import parse_chat_request
 from shared.settings import Settings
+from tests.fuzz.running import failure_of, failures
+from tests.fuzz.target import Target
+from tests.fuzz.targets import TARGETS
 from workers.providers.anthropic_reader import MessageReader
 from workers.providers.base import TextDelta
 from workers.providers.errors import StreamedError, Upstream, provider_error, retry_after_s
@@ -356,6 +363,7 @@ def test_any_answer_ends_as_an_answer_or_as_a_provider_error(name: str, data: st
 @example({"retry-after": "9" * 5000})
 @example({"retry-after": "Mon, 01 Jan 0001 00:00:00 -0000"})
 @example({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359"})
+@example({"retry-after": f"Thu, 01 Jan 1970 00:00:{'9' * 400} GMT"})
 def test_any_retry_after_is_a_time_or_ignored(headers: dict[str, str]) -> None:
     wait_s = retry_after_s(headers)
     assert wait_s is None or wait_s >= 0
@@ -438,3 +446,36 @@ def test_events_do_not_depend_on_how_the_stream_is_split(body: bytes, cuts: list
         at = cut
     assert events_read == at_once
     assert in_reads.retry_ms == whole.retry_ms
+
+
+# --- the fuzzer
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_a_parser_withstands_its_mutated_inputs(target: Target) -> None:
+    """A part of ``python -m tests.fuzz``; always the same inputs."""
+    found = failures(target, seed=1, numbers=range(200))
+    assert not found, "\n\n".join(found[:2])
+
+
+def test_the_fuzzer_reports_what_is_not_documented() -> None:
+    def run(made: bytes) -> None:
+        if b"x" not in made:
+            raise KeyError(made)
+
+    (target,) = (each for each in TARGETS if each.name == "stored-event")
+    broken = dataclasses.replace(target, run=run, documented=(ValueError,))
+    found = failures(broken, seed=1, numbers=range(100))
+    assert found
+    assert all("KeyError" in each and "--number " in each for each in found)
+
+
+def test_the_fuzzer_stops_an_input_that_takes_too_long() -> None:
+    def run(made: bytes) -> None:
+        while True:
+            pass
+
+    endless = dataclasses.replace(TARGETS[0], run=run)
+    failure = failure_of(endless, 1, 0, most_cpu_s=0.05)
+    assert failure is not None
+    assert "TooExpensive" in failure

@@ -81,6 +81,24 @@ def test_the_default_of_an_invalid_setting_conflicts_with_nothing(monkeypatch: p
     assert [line.partition(":")[0] for line in found] == ["OTEL_SDK_DISABLED", "HEADRACE_CAP"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HEADRACE_REDIS_URL", "redis://:canary@[x"),
+        ("HEADRACE_REDIS_URL", "sentinel://[::1u:canary@a:1,b:2,[::1]:3/m"),
+        ("HEADRACE_JWT_JWKS_URL", "https://user:canary@[::1u]/"),
+        ("HEADRACE_CORS_ORIGINS", "https://user:canary@[::1u]"),
+        ("OPENAI_BASE_URL", "http://user:canary@[::1u]"),
+        ("OLLAMA_HOST", "user:canary@[::1u]"),
+    ],
+)
+def test_no_value_with_an_invalid_address_is_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """The standard library's message contains everything between the slashes."""
+    (problem,) = problems(monkeypatch, **{name: value})
+    assert problem.startswith(f"{name}: ")
+    assert "canary" not in problem
+
+
 def test_no_value_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A value may be a secret, or contain one."""
     found = problems(

@@ -19,7 +19,7 @@ from gateway.edge.acked import was_acked
 from gateway.intake.submit import submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
-from gateway.state import Caller, Gateway, GatewayState
+from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
 from shared.broker.chats import Chat, find_chat, note_chat, note_received
 from shared.broker.keys import chat_key
 from shared.broker.replies import LogPage
@@ -43,7 +43,7 @@ def _chat_id(chat_id: str) -> str:
 ChatId = Annotated[str, Depends(_chat_id)]
 
 
-@router.post("")
+@router.post("", dependencies=[LIVE_CONNECTION])
 async def send(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -76,7 +76,7 @@ async def send(
     return _stream(request, gateway, caller, chat_id, subscription, submission.headers)
 
 
-@router.get("/{chat_id:path}/stream")
+@router.get("/{chat_id:path}/stream", dependencies=[LIVE_CONNECTION])
 async def resume(
     request: Request, gateway: Gateway, caller: Caller, chat_id: ChatId, *, ended: bool = False
 ) -> Response:

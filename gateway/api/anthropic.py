@@ -10,7 +10,7 @@ from gateway.api.deferred import respond
 from gateway.api.parameters import IdempotencyKey
 from gateway.dialects.anthropic import request as anthropic_request
 from gateway.dialects.anthropic.stream import MessageEvents, message, token_count
-from gateway.state import Caller, Gateway
+from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.protocol.usage import Estimate
 from shared.schemas import ChatRequest
 from shared.scopes import Scope
@@ -19,7 +19,7 @@ router = APIRouter()
 
 
 # Described by Anthropic, not here.
-@router.post("/v1/messages", response_class=Response, include_in_schema=False)
+@router.post("/v1/messages", response_class=Response, include_in_schema=False, dependencies=[LIVE_CONNECTION])
 async def create(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -39,7 +39,9 @@ async def create(
     )
 
 
-@router.post("/v1/messages/count_tokens", response_class=Response, include_in_schema=False)
+@router.post(
+    "/v1/messages/count_tokens", response_class=Response, include_in_schema=False, dependencies=[LIVE_CONNECTION]
+)
 async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Response:
     """Count the tokens of a request to one of Anthropic's models; other providers have no such call. It counts as one
     request against the limits and consumes none of their tokens."""

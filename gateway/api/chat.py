@@ -18,7 +18,7 @@ from gateway.dialects.native import Native, frame
 from gateway.intake.submit import CursorWithoutStream, submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
-from gateway.state import Caller, Gateway
+from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.protocol import events
 from shared.protocol.ids import EventId, parse_cursor
 from shared.protocol.lifecycle import TERMINAL
@@ -39,9 +39,10 @@ _REFUSALS = (
     response_class=Response,
     responses={
         **event_stream(described_headers("X-Stream-Id", "Location", always=False)),
-        **error_responses(*_REFUSALS, "invalid_last_event_id"),
+        **error_responses(*_REFUSALS, "invalid_last_event_id", "too_many_connections"),
     },
     openapi_extra=_BODY,
+    dependencies=[LIVE_CONNECTION],
 )
 async def start_and_stream(
     request: Request,

@@ -9,14 +9,14 @@ from gateway.api.deferred import respond
 from gateway.api.parameters import IdempotencyKey
 from gateway.dialects.openai_chat import request as openai_chat_request
 from gateway.dialects.openai_chat.stream import ChatCompletionChunks, completion
-from gateway.state import Caller, Gateway
+from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.scopes import Scope
 
 router = APIRouter()
 
 
 # Described by OpenAI, not here.
-@router.post("/v1/chat/completions", response_class=Response, include_in_schema=False)
+@router.post("/v1/chat/completions", response_class=Response, include_in_schema=False, dependencies=[LIVE_CONNECTION])
 async def complete(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:

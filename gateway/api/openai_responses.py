@@ -20,7 +20,7 @@ from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInf
 from gateway.dialects.status_codes import GenerationFailed
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
-from gateway.state import Caller, Gateway, GatewayState
+from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
 from shared.broker.replies import LogPage
 from shared.broker.status import read_field, read_state
 from shared.errors import StreamGone
@@ -33,7 +33,7 @@ router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described
 StreamId = Annotated[str, Depends(stream_id_of)]
 
 
-@router.post("")
+@router.post("", dependencies=[LIVE_CONNECTION])
 async def create(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -73,7 +73,7 @@ async def create(
     return JSONResponse(replayed.response.body, headers=headers)
 
 
-@router.get("/{response_id}")
+@router.get("/{response_id}", dependencies=[LIVE_CONNECTION])
 async def retrieve(
     gateway: Gateway,
     caller: Caller,

@@ -20,7 +20,7 @@ from gateway.dialects.tool_call import tool_call
 from gateway.edge.request_log import current_request_log
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
-from gateway.state import Caller, Gateway, GatewayState
+from gateway.state import Caller, ConnectionPlace, Gateway, GatewayState
 from shared.broker.client import run_script
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.log import read_log
@@ -45,13 +45,14 @@ _BY_TICKET = (*CALLER, *STREAM, "invalid_ticket")
     responses={
         **event_stream(described_headers("X-Stream-Id")),
         204: {"description": "The cursor is at the end of a stream that has ended."},
-        **error_responses(*_BY_TICKET, "invalid_last_event_id", "draining"),
+        **error_responses(*_BY_TICKET, "invalid_last_event_id", "too_many_connections", "draining"),
     },
 )
 async def resume(
     stream_id: StreamId,
     gateway: Gateway,
     grant: MayRead,
+    place: ConnectionPlace,
     last_event_id: LastEventId = None,
     query_cursor: QueryCursor = None,
 ) -> Response:
@@ -66,6 +67,7 @@ async def resume(
     except StreamGone:
         metrics.RESUMES.labels("expired").inc()
         raise
+    place.take(log_page.principal)  # a ticket has no principal of its own
     if cursor != START:
         how = "same_epoch" if cursor.epoch == log_page.epoch else "reset"
         metrics.RESUMES.labels(how).inc()

@@ -3,7 +3,8 @@
 The parser itself refuses requests that two readers could interpret differently: two lengths, a length and an
 encoding, bare line feeds, bad chunks. Three things are left to this module: ambiguous requests that the parser
 accepts, trailer fields after a body (the server would take them for header fields), and endless heads (neither
-parser nor server bounds their size, their number of fields or their time).
+parser nor server bounds their size, their number of fields or their time). Two more are about the connection itself:
+its response must leave in time (``unsent.py``), and there is a limit to the number of connections (``crowd.py``).
 """
 
 import asyncio
@@ -15,8 +16,10 @@ from typing import Any, ClassVar, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.edge.acked import TRANSPORT
+from gateway.edge.crowd import Crowd
 from gateway.edge.headers import ALWAYS, NO_STORE
 from gateway.edge.lingering_close import LINGER_S, MOST_LINGER_BYTES
+from gateway.edge.unsent import Unsent
 from shared.settings import Settings
 
 #: Limit for the request line plus all fields. Tokens of identity providers are the largest legitimate fields.
@@ -33,6 +36,7 @@ class _Refusal:
     status: HTTPStatus
     code: str
     message: str
+    retry_after_s: int | None = None
 
 
 class _Refused(Exception):
@@ -51,6 +55,10 @@ _TOO_LARGE: Final = _Refusal(
     f"the request's headers exceed {MOST_HEAD_BYTES} bytes or {MOST_FIELDS} fields; send fewer or shorter headers",
 )
 
+_FULL: Final = _Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", "all connections are in use; try again shortly", 2
+)
+
 
 def _bad(message: str) -> _Refused:
     return _Refused(_Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message))
@@ -61,6 +69,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     #: A head must be complete within this time.
     deadline_s: ClassVar[float] = 30
+    write_deadline_s: ClassVar[float] = 30
+    crowd: ClassVar[Crowd]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -70,13 +80,23 @@ class EdgeProtocol(HttpToolsProtocol):
         self._linger_bytes_left = 0
         self._head_timer: asyncio.TimerHandle | None = None  # runs while a head is awaited
         self._lingering: asyncio.TimerHandle | None = None  # runs once a request was refused
+        self._unsent: Unsent | None = None
+        self._resumed = 0  # number of times that the peer has made room
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._unsent = Unsent(self, self.write_deadline_s)
         self._start_head_timer()
+        if not self.crowd.make_room_for(self, len(self.connections)):
+            transport.write(_rendered(_FULL))
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self.crowd.is_busy(self)
+        if self._unsent is not None:
+            self._unsent.stop()
+            self._unsent = None
         if self._lingering is not None:
             self._lingering.cancel()
         super().connection_lost(exc)
@@ -107,6 +127,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._in_head = False
         self._idle_bytes = 0
         self._stop_head_timer()
+        self.crowd.is_busy(self)
         try:
             self._check()
         except _Refused as error:
@@ -123,6 +144,26 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._idle_bytes = 0
         super().on_message_complete()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._resumed += 1
+
+    @property
+    def awaits_peer(self) -> bool:
+        """True if nothing more is written until the peer takes what is there."""
+        is_complete = self.cycle is not None and self.cycle.response_complete
+        return is_complete or self.flow.write_paused or self.transport.is_closing()
+
+    @property
+    def writes(self) -> object:
+        """A value that changes whenever a response begins or the peer has made room."""
+        return self.cycle, self._resumed
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.pipeline and not self.transport.is_closing():
+            self.crowd.is_idle(self)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal)
@@ -192,22 +233,27 @@ class EdgeProtocol(HttpToolsProtocol):
             self._head_timer = None
 
 
-def protocol(settings: Settings) -> type[EdgeProtocol]:
-    """Return the class that the server instantiates for each connection."""
+def protocol(settings: Settings, most_connections: int) -> type[EdgeProtocol]:
+    """Return the class that the server instantiates for each connection. ``most_connections``: limit of all of
+    them."""
 
     class Protocol(EdgeProtocol):
         deadline_s = settings.request_deadline_s
+        write_deadline_s = settings.write_deadline_s
+        crowd = Crowd(most_connections)
 
     return Protocol
 
 
 def _rendered(refusal: _Refusal) -> bytes:
-    error = {"code": refusal.code, "message": refusal.message, "retryable": False}
+    is_retryable = refusal.retry_after_s is not None
+    error = {"code": refusal.code, "message": refusal.message, "retryable": is_retryable}
     body = json.dumps({"error": error}).encode()
     fields = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"connection", b"close"),
+        *([(b"retry-after", b"%d" % refusal.retry_after_s)] if refusal.retry_after_s is not None else []),
         NO_STORE,
         *ALWAYS,
     ]

@@ -13,23 +13,25 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 SCHEMES: Final = ("redis", "rediss", "unix", "sentinel", "sentinels")
+_INVALID: Final = "is invalid: check the port and the options; in a password, write / as %2F, # as %23, ? as %3F"
 _SENTINEL_PORT: Final = 26379
 _SENTINEL_TIMEOUT_S: Final = 1.0
 
 
 def check_url(url: str) -> str:
     """Return the URL. Raises ValueError if it cannot be used."""
-    scheme = urlsplit(url).scheme
-    if scheme not in SCHEMES:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its message contains the password
+        raise ValueError(_INVALID) from None
+    if parts.scheme not in SCHEMES:
         raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}")
-    if scheme.startswith("sentinel") and not urlsplit(url).path.strip("/"):
+    if parts.scheme.startswith("sentinel") and not parts.path.strip("/"):
         raise ValueError("must name the master: sentinel://host:26379,host:26379/master-name")
     try:
         pool_of(url, timeout_s=1, connections=1).make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError):  # redis-py's message may contain a piece of the password
-        raise ValueError(
-            "is invalid: check the port and the options; in a password, write / as %2F, # as %23, ? as %3F"
-        ) from None
+        raise ValueError(_INVALID) from None
     return url
 
 

@@ -5,6 +5,7 @@ fields.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,13 +80,14 @@ class StreamTimeline:
             yield TimelineEntry(created, "created", "", 0)
         attempt = 0
         for entry in (self.fields["history"] or "").split():
-            at, what, *details = entry.split(":")
-            if what == "claim":
-                attempt = int(details[0])
-                if details[1] != "ending":  # a claim that only ended the stream
-                    yield TimelineEntry(int(at), "taken_over" if attempt > 1 else "claimed", details[1], attempt)
-            elif what in _NAMES:
-                yield TimelineEntry(int(at), _NAMES[what], ": ".join(details), attempt)
+            with suppress(ValueError, IndexError):  # an entry of another version
+                at, what, *details = entry.split(":")
+                if what == "claim":
+                    attempt = int(details[0])
+                    if details[1] != "ending":  # a claim that only ended the stream
+                        yield TimelineEntry(int(at), "taken_over" if attempt > 1 else "claimed", details[1], attempt)
+                elif what in _NAMES:
+                    yield TimelineEntry(int(at), _NAMES[what], ": ".join(details), attempt)
         if (ended := self.at("ended")) is not None:
             reasons = (self.fields["finish_reason"], self.fields["reason"])
             yield TimelineEntry(ended, "ended", ": ".join(reason for reason in reasons if reason), attempt)

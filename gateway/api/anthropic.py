@@ -13,6 +13,7 @@ from gateway.dialects.anthropic.stream import MessageEvents, message, token_coun
 from gateway.state import Caller, Gateway
 from shared.protocol.usage import Estimate
 from shared.schemas import ChatRequest
+from shared.scopes import Scope
 
 router = APIRouter()
 
@@ -24,6 +25,7 @@ async def create(
 ) -> Response:
     """Anthropic's Messages, from any provider. The stream can also be read and resumed at ``GET /chat/stream/{id}``;
     its id is in ``X-Stream-Id``."""
+    caller.need(Scope.CHAT)
     chat_request, options = anthropic_request.parse(await read_body(request, gateway.settings.max_body_bytes))
     return await respond(
         request,
@@ -41,6 +43,7 @@ async def create(
 async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Response:
     """Count the tokens of a request to one of Anthropic's models; other providers have no such call. It counts as one
     request against the limits and consumes none of their tokens."""
+    caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
     chat_request, options = anthropic_request.parse(body, only_count=True)
     return await respond(

@@ -26,7 +26,6 @@ from shared.protocol import events
 from shared.protocol.ids import START
 from shared.protocol.transcript import Transcript, fold
 from shared.schemas import ChatRequest
-from shared.scopes import Scope
 
 #: These clients cancel only by disconnecting; a stream survives this long without its client.
 GRACE_S = 2.0
@@ -52,8 +51,7 @@ async def respond(
     body_of: Callable[[str, Transcript], dict[str, Any]],
 ) -> Response:
     """Respond with a stream, rendered by the result of ``renderer_of`` for the stream's id, or with the whole answer
-    as JSON, built by ``body_of``."""
-    caller.need(Scope.CHAT)
+    as JSON, built by ``body_of``. The caller must have the scope ``chat``."""
     submission = await submit_once(request, gateway, caller, chat_request, key)
     stream_id = submission.stream_id
     headers = submission.headers | {"X-Request-Id": stream_id, "Request-Id": stream_id}

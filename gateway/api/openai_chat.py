@@ -10,6 +10,7 @@ from gateway.api.parameters import IdempotencyKey
 from gateway.dialects.openai_chat import request as openai_chat_request
 from gateway.dialects.openai_chat.stream import ChatCompletionChunks, completion
 from gateway.state import Caller, Gateway
+from shared.scopes import Scope
 
 router = APIRouter()
 
@@ -21,6 +22,7 @@ async def complete(
 ) -> Response:
     """OpenAI's Chat Completions, from any provider. The stream can also be read and resumed at
     ``GET /chat/stream/{id}``; its id is in ``X-Stream-Id``."""
+    caller.need(Scope.CHAT)
     chat_request, options = openai_chat_request.parse(await read_body(request, gateway.settings.max_body_bytes))
     return await respond(
         request,

@@ -18,8 +18,11 @@ MAX_COMPILED_BYTES: Final = 1_000_000
 _PATTERN: Final = 10_000
 _LITERAL: Final = 80
 _WORD: Final = 15_000
-#: Estimated bytes of an escape. Letters that are not here stand for one character.
-_ESCAPES: Final = {**dict.fromkeys("wWpP", _WORD), "d": 4_000, "D": 4_000, "s": 800, "S": 2_500}
+#: Estimated bytes of an escape; other letters stand for one character. A class holds ASCII, except in a pattern with
+#: lookarounds or references to groups.
+_PLAIN: Final = {"w": 300, "d": 100, "s": 800, **dict.fromkeys("WDS", 2_500), **dict.fromkeys("pP", _WORD)}
+_UNICODE: Final = {**_PLAIN, **dict.fromkeys("wWD", _WORD), "d": 4_000}
+_NEEDS_UNICODE: Final = re.compile(r"\(\?[=!<>(P]|\\[1-9kg]")
 _ANY_BUT: Final = 2_500
 #: Bytes that compile in the time that the translation of one of these classes needs for each character.
 _TRANSLATION: Final = 180
@@ -59,6 +62,7 @@ class _Scan:
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
+        self._escapes = _UNICODE if _NEEDS_UNICODE.search(pattern) else _PLAIN
         self._groups = [PatternCost(_PATTERN, 1)]  # the open groups, outermost first
         self._last = PatternCost(0, 0)  # what a repetition repeats; part of the innermost group
 
@@ -113,7 +117,7 @@ class _Scan:
 
     def _escape(self, at: int) -> int:
         kind = self._pattern[at + 1 : at + 2]
-        self._add(_ESCAPES.get(kind, _LITERAL))
+        self._add(self._escapes.get(kind, _LITERAL))
         at += 2
         braces = _BRACES.match(self._pattern, at) if kind and kind in "pPuxkgN" else None
         return at if braces is None else braces.end()
@@ -124,7 +128,7 @@ class _Scan:
         while at < len(self._pattern):
             character = self._pattern[at]
             if character == "\\":
-                size += _ESCAPES.get(self._pattern[at + 1 : at + 2], _LITERAL)
+                size += self._escapes.get(self._pattern[at + 1 : at + 2], _LITERAL)
                 at += 1
             elif character == "[":
                 depth += 1

@@ -22,8 +22,8 @@ Edges = Callable[[Node], Iterable[int]]
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """Bounds for one value: schemas and comparisons tried on it, errors if it is described, matches of patterns, and
-    atoms of these patterns."""
+    """Bounds for one value: schemas and comparisons tried on it, errors until its violation is found, matches of
+    patterns, and atoms of these patterns."""
 
     tried: int
     errors: int
@@ -58,7 +58,8 @@ class SchemaCost:
     def checks(self) -> Checks:
         own_of: tuple[Callable[[Node], int], ...] = (
             lambda node: node.own,
-            lambda node: node.own + node.own_errors,
+            # Only alternatives collect errors; without them the first one ends the search.
+            lambda node: node.own + node.own_errors if self._graph.has_alternatives else 0,
             lambda node: node.patterns,
             lambda node: node.atoms,
         )
@@ -92,9 +93,7 @@ class SchemaCost:
         for at in self._inner_first:
             lengths[at] = 1 + max((lengths[inner] for inner in self._nodes[at].in_place), default=0)
             if lengths[at] > MAX_CHAIN:
-                raise ValueError(
-                    f"more than {MAX_CHAIN} references or nested schemas for one value; shorten the chain"
-                )
+                raise ValueError(f"more than {MAX_CHAIN} schemas in a chain of references; shorten it")
 
     def _in_place(self, own: Callable[[Node], int]) -> dict[int, int]:
         """Sum ``own`` over all schemas that are tried on the value of a node."""

@@ -17,7 +17,8 @@ MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 10_000
 
 _SINGLE: Final = frozenset({"not", "if", "then", "else"})
-_IN_PLACE: Final = _SINGLE | {"allOf", "anyOf", "oneOf", "dependentSchemas", "dependencies"}
+_ALTERNATIVES: Final = frozenset({"anyOf", "oneOf"})
+_IN_PLACE: Final = _SINGLE | _ALTERNATIVES | {"allOf", "dependentSchemas", "dependencies"}
 _REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 #: Schemas that are tried only if a reference leads to them, or never.
 _ASIDE: Final = frozenset({"$defs", "definitions"})
@@ -80,6 +81,7 @@ class SchemaGraph:
         self._id_keywords = {"$id"}
         self.nodes: dict[int, Node] = {}
         self.root = id(schema)
+        self.has_alternatives = False
         self._survey()
         self._unread: list[Schema] = [schema]
         while self._unread:
@@ -137,6 +139,7 @@ class SchemaGraph:
             _add_own(node, keyword, value)
 
     def _read_in_place(self, node: Node, keyword: str, value: Any) -> None:
+        self.has_alternatives = self.has_alternatives or keyword in _ALTERNATIVES
         if keyword in _REFERENCES:
             targets = [self._target(keyword, value)] if isinstance(value, str) else []
         elif keyword in _SINGLE:

@@ -75,4 +75,7 @@ class Tickets:
         if to_cancel and claims.get("cancel") is not True:
             raise Forbidden("the ticket allows reading only")
         # A ticket of an older version has no time, and counts as older than any revocation.
-        return Grant(None, float(claims["exp"]), claims.get("key"), made_ms=round(claims.get("iat", 0) * 1000))
+        try:
+            return Grant(None, float(claims["exp"]), claims.get("key"), made_ms=round(claims.get("iat", 0) * 1000))
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidTicket("the ticket is invalid") from None

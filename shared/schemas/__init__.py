@@ -6,6 +6,7 @@ unchanged.
 
 from shared.schemas.chat import ChatRequest, OnDisconnect, OnWorkerLost, parse_chat_request
 from shared.schemas.messages import FunctionCall, ImagePart, Message, Role, TextPart, ToolCall
+from shared.schemas.request_budget import RequestBudget
 from shared.schemas.response_format import ResponseFormat
 from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
@@ -17,6 +18,7 @@ __all__ = [
     "NamedToolChoice",
     "OnDisconnect",
     "OnWorkerLost",
+    "RequestBudget",
     "ResponseFormat",
     "Role",
     "TextPart",

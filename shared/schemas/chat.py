@@ -16,6 +16,7 @@ from pydantic import (
 from shared.errors import InvalidJson, InvalidRequest
 from shared.schemas.messages import Message, check_results
 from shared.schemas.model import WHOLE, Model
+from shared.schemas.request_budget import RequestBudget
 from shared.schemas.response_format import ResponseFormat
 from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
@@ -114,18 +115,18 @@ class ChatRequest(Model):
         return sent + sum(len(json.dumps(form.model_dump(exclude_none=True))) for form in forms)
 
 
-def parse_chat_request(body: bytes) -> ChatRequest:
+def parse_chat_request(body: bytes, budget: RequestBudget | None = None) -> ChatRequest:
     """Parse the body of a chat request. Raises like :func:`parse_body`."""
-    return parse_body(ChatRequest, body)
+    return parse_body(ChatRequest, body, budget)
 
 
-def parse_body(kind: type[M], body: bytes) -> M:
-    """Parse and validate a body.
+def parse_body(kind: type[M], body: bytes, budget: RequestBudget | None = None) -> M:
+    """Parse and validate a body, within ``budget``.
 
     Raises :class:`InvalidJson` or :class:`InvalidRequest`. Their messages name the problem and repeat no content.
     """
     try:
-        return kind.model_validate_json(body)
+        return kind.model_validate_json(body, context=budget or RequestBudget())
     except ValidationError as error:
         raise _refusal(error) from None
 
@@ -141,7 +142,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
 def validate(kind: type[M], raw: dict[str, Any]) -> M:
     """Validate a request that was converted from another dialect. Raises like :func:`parse_body`."""
     try:
-        return kind.model_validate(raw)
+        return kind.model_validate(raw, context=RequestBudget())
     except ValidationError as error:
         raise _refusal(error) from None
 

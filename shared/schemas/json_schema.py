@@ -1,19 +1,23 @@
 """JSON Schema: validation of schemas, and of values against them.
 
-References are resolved only within the schema; nothing is fetched. A pattern cannot block the process, because the
-regular expression engine limits its steps.
+References are resolved only within the schema; nothing is fetched. The cost of a schema and of each validation is
+bounded before the work: the validator is native code, which nothing can interrupt, and whose stack is limited.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import jsonschema_rs
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationInfo
 
-from shared.schemas.schema_cost import MAX_VALUES, SchemaCost, depth_of
+from shared.schemas.pattern_cost import MAX_COMPILED_BYTES
+from shared.schemas.request_budget import RequestBudget
+from shared.schemas.schema_cost import SchemaCost
+from shared.schemas.value_cost import ValueCost
 
-_PATTERNS: Final = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
-_MAX_DEPTH: Final = 64
+_MAX_BACKTRACKS: Final = 100_000
+#: A schema with alternatives describes each error in each of them; above so many only the value as a whole is named.
+_MAX_ERRORS: Final = 20_000
 #: Longest member name and longest path in an error message, in characters.
 _LONGEST_NAME: Final = 64
 _LONGEST_PATH: Final = 256
@@ -29,14 +33,15 @@ _KEYWORDS: Final = frozenset(
 )
 
 
-def _checked(schema: dict[str, Any]) -> dict[str, Any]:
-    if depth_of(schema) > _MAX_DEPTH:
-        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep; flatten it")
-    cost = SchemaCost(schema)
-    if cost.size > MAX_VALUES:
-        raise ValueError(f"has more than {MAX_VALUES} values, with its references written out; shorten it")
-    if cost.deepest_value < 1:
-        raise ValueError("refers to itself in a circle, or in too many branches; remove some references")
+def _checked(schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    budget = RequestBudget.of(info)
+    if budget.checks_schemas:
+        SchemaCost(schema, budget)
+        _compile(schema)
+    return schema
+
+
+def _compile(schema: dict[str, Any]) -> None:
     try:
         _validator(schema)
     except jsonschema_rs.ValidationError as error:
@@ -44,7 +49,6 @@ def _checked(schema: dict[str, Any]) -> dict[str, Any]:
         place = f" at {at}" if at else ""
         # The library's own message would repeat content.
         raise ValueError(f"not a JSON schema{place}: {_keyword_of(error)}; correct this keyword") from None
-    return schema
 
 
 #: A dictionary that is a valid JSON schema, by default of draft 2020-12; ``$schema`` may name another draft.
@@ -61,16 +65,35 @@ class Violation:
 
 
 def violation(schema: dict[str, Any], value: object) -> Violation | None:
-    """Return the first violation of ``schema``, or None."""
-    if depth_of(value) > SchemaCost(schema).deepest_value:
-        too_deep = "$ is nested too deeply for a schema that refers to itself"
-        return Violation(too_deep, too_deep)
-    validator = _validator(schema)
+    """Return the first violation of ``schema``, or None. A value that is too expensive to check is a violation."""
+    try:
+        cost = ValueCost(value, SchemaCost(schema, RequestBudget()))
+    except ValueError:
+        return _of_whole("cannot be checked, because its schema is too expensive")
+    if cost.is_too_deep:
+        return _of_whole("is nested too deeply for a schema that refers to itself")
+    if cost.is_too_large:
+        return _of_whole("is too large to be checked against this schema")
+    validator = _validator(schema, min(_MAX_BACKTRACKS, cost.backtracks_for_each_match))
     if validator.is_valid(value):  # creating an error is slow
         return None
-    error = next(validator.iter_errors(value))
-    fails = f'fails "{_known_keyword_of(error)}"'
-    return Violation(f"{json_path(error.instance_path)} {fails}", f"it {fails}")
+    if cost.errors > _MAX_ERRORS:
+        return _of_whole("does not match, and is too large to find the place")
+    return _first_violation(validator, value)
+
+
+def _first_violation(validator: jsonschema_rs.Validator, value: object) -> Violation:
+    """Return the first violation. ``iter_errors`` would make all errors first, which may take gigabytes."""
+    try:
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        fails = f'fails "{_known_keyword_of(error)}"'
+        return Violation(f"{json_path(error.instance_path)} {fails}", f"it {fails}")
+    return _of_whole("does not match")
+
+
+def _of_whole(problem: str) -> Violation:
+    return Violation(f"$ {problem}", f"it {problem}")
 
 
 def json_path(path: list[str | int]) -> str:
@@ -83,8 +106,9 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-def _validator(schema: dict[str, Any]) -> jsonschema_rs.Validator:
-    return jsonschema_rs.validator_for(schema, offline=True, pattern_options=_PATTERNS)
+def _validator(schema: dict[str, Any], backtracks: int = _MAX_BACKTRACKS) -> jsonschema_rs.Validator:
+    patterns = jsonschema_rs.FancyRegexOptions(backtrack_limit=backtracks, size_limit=MAX_COMPILED_BYTES)
+    return jsonschema_rs.validator_for(schema, offline=True, pattern_options=patterns)
 
 
 def _keyword_of(error: jsonschema_rs.ValidationError) -> str:

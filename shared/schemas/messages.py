@@ -2,10 +2,20 @@
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import from_json
 
 from shared.schemas.model import Function, Model, Name
+from shared.schemas.request_budget import RequestBudget
 
 #: Characters of text that cost as much as an image: providers charge 85 to 1,600 tokens for one.
 IMAGE_CHARACTERS: Final = 4000
@@ -132,6 +142,16 @@ class Message(Model):
     content: _Content | None = None
     tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=128)] | None = None
     tool_call_id: CallId | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_budget(self, info: ValidationInfo) -> Self:
+        budget = RequestBudget.of(info)
+        parts = self.content if isinstance(self.content, list) else ()
+        budget.add_parts(len(parts) + len(self.tool_calls or ()))
+        for part in parts:
+            if isinstance(part, ImagePart):
+                budget.add_image(len(part.image_url.url))
+        return self
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:

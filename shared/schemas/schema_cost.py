@@ -1,106 +1,132 @@
-"""Upper bound for the cost of validating a value against a schema.
+"""Upper bounds for the cost of validating a value against a schema.
 
 References make a small schema large: each may stand for two others, which again stand for two others, and all are
-tried on the same value. A schema is therefore measured with its references written out. A schema that refers to
-itself grows with the depth of the value. If several of its branches continue into the same member, the depth of the
-value is limited instead.
+tried on the same value. The bounds are computed once for each node of the graph, from the nodes that it leads to.
+A schema that refers to itself multiplies with the depth of the value instead.
 """
 
-import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
-#: Largest number of subschemas, with all references written out.
-MAX_VALUES: Final = 10_000
-_MAX_CHECKS: Final = 20_000
+from shared.schemas.request_budget import RequestBudget
+from shared.schemas.schema_graph import Members, Node, SchemaGraph
 
-_CONTAINERS: Final = frozenset(
-    {
-        "properties",
-        "patternProperties",
-        "additionalProperties",
-        "unevaluatedProperties",
-        "items",
-        "prefixItems",
-        "additionalItems",
-        "unevaluatedItems",
-        "contains",
-    }
-)
-_LISTS_IN_PLACE: Final = ("allOf", "anyOf", "oneOf")
-_IN_PLACE: Final = ("not", "if", "then", "else")
+#: Most schemas and comparisons that may be tried on one value.
+MAX_CHECKS_OF_VALUE: Final = 10_000
+#: Longest chain of schemas that are tried on the same value, each within the one before or referred to by it.
+MAX_CHAIN: Final = 64
+_ENDLESS: Final = MAX_CHECKS_OF_VALUE + 1
+Edges = Callable[[Node], Iterable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Bounds for one value: schemas and comparisons tried on it, errors until its violation is found, matches of
+    patterns, and atoms of these patterns."""
+
+    tried: int
+    errors: int
+    matches: int
+    atoms: int
 
 
 class SchemaCost:
-    """Cost of one schema. ``size`` counts subschemas, with references written out."""
+    """Cost of one schema. Raises ValueError for a schema that refers to itself without going deeper into the value,
+    or in too many branches.
 
-    def __init__(self, schema: dict[str, Any]) -> None:
-        self._schema = schema
-        self._sizes: dict[int, float] = {}
-        self._under_way: set[int] = set()
-        self.is_recursive = False
-        self.size = self._size(schema)
+    ``branches``: schemas that are tried on a member for each one that is tried on the value, if the schema is
+    recursive; else 1.
+    """
 
-    @property
-    def deepest_value(self) -> float:
-        """Largest allowed depth of a value."""
-        if not self.is_recursive:
-            return math.inf
-        branches = max((self._branches(node, set()) for node in self._nodes(self._schema)), default=1)
-        return math.inf if branches < 2 else math.log(_MAX_CHECKS) // math.log(branches)
+    def __init__(self, schema: dict[str, Any], budget: RequestBudget) -> None:
+        self._graph = SchemaGraph(schema, budget)
+        self._budget = budget
+        self._nodes = self._graph.nodes
+        self._inner_first, cyclic = self._order(lambda node: node.in_place)
+        if cyclic:
+            raise ValueError("refers to itself in a circle without going deeper into the value; remove a reference")
+        self._limit_chains()
+        self._members_first, self.is_recursive = self._order(lambda node: [*node.in_place, *node.below])
+        self.branches = max(self._in_place(lambda node: bool(node.below)).values()) if self.is_recursive else 1
+        if max(self._most_for_one_value(lambda node: node.own), self.branches) > MAX_CHECKS_OF_VALUE:
+            raise ValueError(
+                f"has more than {MAX_CHECKS_OF_VALUE} schemas for one value, with its references written out; "
+                "remove some references, or some of allOf, anyOf and oneOf"
+            )
 
-    def _size(self, node: object) -> float:
-        if id(node) in self._under_way:
-            self.is_recursive = True
-            return 1
-        if id(node) in self._sizes:
-            return self._sizes[id(node)]
-        self._under_way.add(id(node))
-        size = 1 + sum(map(self._size, _members(node)))
-        if isinstance(node, dict) and (target := self._target(node)) is not None:
-            size += self._size(target)
-        self._under_way.discard(id(node))
-        self._sizes[id(node)] = size
-        return size
+    def checks(self) -> Checks:
+        own_of: tuple[Callable[[Node], int], ...] = (
+            lambda node: node.own,
+            # Only alternatives collect errors; without them the first one ends the search.
+            lambda node: node.own + node.own_errors if self._graph.has_alternatives else 0,
+            lambda node: node.patterns,
+            lambda node: node.atoms,
+        )
+        return Checks(*map(self._most_for_one_value, own_of))
 
-    def _branches(self, node: object, seen: set[int]) -> float:
-        """Count the subschemas that are tried on the same value and continue into its members."""
-        if not isinstance(node, dict):
-            return 0
-        if id(node) in seen:
-            return math.inf  # it refers to itself without descending into the value
-        seen = seen | {id(node)}
-        inner = [member for name in _LISTS_IN_PLACE for member in _members(node.get(name))]
-        inner += [node[name] for name in _IN_PLACE if name in node]
-        inner += [target] if (target := self._target(node)) is not None else []
-        return sum(self._branches(member, seen) for member in inner) + (not node.keys().isdisjoint(_CONTAINERS))
+    def _order(self, edges: Edges) -> tuple[list[int], bool]:
+        """Return the nodes, each after those that it leads to, and the presence of a circle."""
+        ordered: list[int] = []
+        under_way: set[int] = set()
+        done: set[int] = set()
+        cyclic = False
+        for start in self._nodes:
+            stack = [(start, False)]
+            while stack:
+                node, left = stack.pop()
+                self._budget.steps += 1
+                if left:
+                    under_way.discard(node)
+                    done.add(node)
+                    ordered.append(node)
+                elif node in under_way:
+                    cyclic = True
+                elif node not in done:
+                    under_way.add(node)
+                    stack.append((node, True))
+                    stack += [(inner, False) for inner in edges(self._nodes[node]) if inner not in done]
+        return ordered, cyclic
 
-    def _nodes(self, node: object) -> Iterator[object]:
-        yield node
-        for member in _members(node):
-            yield from self._nodes(member)
+    def _limit_chains(self) -> None:
+        lengths: dict[int, int] = {}
+        for at in self._inner_first:
+            lengths[at] = 1 + max((lengths[inner] for inner in self._nodes[at].in_place), default=0)
+            if lengths[at] > MAX_CHAIN:
+                raise ValueError(f"more than {MAX_CHAIN} schemas in a chain of references; shorten it")
 
-    def _target(self, node: dict[str, Any]) -> Any:
-        """Return the target of a reference within the schema; None without one, or for a reference by name."""
-        pointer = node.get("$ref", node.get("$dynamicRef"))
-        if not isinstance(pointer, str) or not pointer.startswith("#"):
-            return None
-        found: Any = self._schema
-        for part in pointer[1:].split("/")[1:]:
-            name = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, dict):
-                found = found.get(name)
-            elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-                found = found[int(name)]
-            else:
-                return None
-        return found
+    def _in_place(self, own: Callable[[Node], int]) -> dict[int, int]:
+        """Sum ``own`` over all schemas that are tried on the value of a node."""
+        sums: dict[int, int] = {}
+        for at in self._inner_first:
+            node = self._nodes[at]
+            total = own(node) + sum([sums[inner] for inner in node.in_place]) if node.in_place else own(node)
+            sums[at] = _capped(node.factor * total)
+        return sums
+
+    def _most_for_one_value(self, own: Callable[[Node], int]) -> int:
+        """Return the largest sum for any value. For a recursive schema: for each schema that reaches the value."""
+        sums = self._in_place(own)
+        if self.is_recursive:
+            return max(sums.values())
+        most = dict(sums)
+        for_member = dict.fromkeys(sums, 0)
+        for at in self._members_first:
+            node = self._nodes[at]
+            if node.in_place or node.below:
+                member = max(_for_member(node.objects, most), _for_member(node.arrays, most))
+                member += sum([for_member[inner] for inner in node.in_place])
+                for_member[at] = _capped(node.factor * member)
+                most[at] = max(sums[at], for_member[at])
+        return most[self._graph.root]
 
 
-def depth_of(value: object) -> int:
-    """Return the nesting depth; 0 for a value without members."""
-    return max((1 + depth_of(member) for member in _members(value)), default=0)
+def _for_member(schemas: Members | None, most: dict[int, int]) -> int:
+    if schemas is None:
+        return 0
+    return max([most[at] for at in schemas.one_of], default=0) + sum([most[at] for at in schemas.all_of])
 
 
-def _members(value: object) -> Collection[object]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+def _capped(number: int) -> int:
+    """Return the number, or one over every limit: a product of branches may have thousands of digits."""
+    return min(number, _ENDLESS * 100)

@@ -93,7 +93,7 @@ TREE = {
 @pytest.mark.parametrize(
     ("schema", "problem"),
     [
-        (chain(20), "has more than 10000 values, with its references written out"),
+        (chain(20), "has more than 10000 schemas for one value, with its references written out"),
         ({"$ref": "#"}, "refers to itself in a circle"),
         ({"enum": list(range(20_000))}, "has more than 10000 values"),
     ],

@@ -83,7 +83,7 @@ class JsonAnswer:
         if self._scalar is not None:
             try:
                 return msgspec.json.decode("".join(self._scalar).strip())
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 raise _violation("$ is not JSON") from None
         if self._parser is None or not self._parser.is_whole:
             raise _violation("$ is not JSON" if self._broken else "$ is an incomplete JSON value")

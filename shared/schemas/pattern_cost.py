@@ -1,0 +1,144 @@
+r"""Estimated cost of a regular expression, before it is compiled.
+
+The compiler limits the size of each expression, but it reaches that limit only after some milliseconds, and its
+translation of ``\w``, ``\d`` and ``\s`` takes time in the square of their number. The estimate needs one pass over
+the characters.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+#: Longest pattern, in characters.
+MAX_PATTERN_LENGTH: Final = 2_000
+#: Size from which a single pattern is refused; the compiler has the same limit.
+MAX_COMPILED_BYTES: Final = 1_000_000
+
+#: Bytes that compile in the time that any pattern takes, however short.
+_PATTERN: Final = 10_000
+_LITERAL: Final = 80
+_WORD: Final = 15_000
+#: Estimated bytes of an escape; other letters stand for one character. A class holds ASCII, except in a pattern with
+#: lookarounds or references to groups.
+_PLAIN: Final = {"w": 300, "d": 100, "s": 800, **dict.fromkeys("WDS", 2_500), **dict.fromkeys("pP", _WORD)}
+_UNICODE: Final = {**_PLAIN, **dict.fromkeys("wWD", _WORD), "d": 4_000}
+_NEEDS_UNICODE: Final = re.compile(r"\(\?[=!<>(P]|\\[1-9kg]")
+_ANY_BUT: Final = 2_500
+#: Bytes that compile in the time that the translation of one of these classes needs for each character.
+_TRANSLATION: Final = 180
+_TRANSLATED: Final = re.compile(r"\\[wWdDsS]")
+#: Flags that change how the rest of the pattern is read: white space may then stand before a repetition.
+_FLAGS: Final = re.compile(r"\(\?[a-zA-Z-]*(x|i)[a-zA-Z-]*[:)]")
+_REPETITION: Final = re.compile(r"\{\s*(\d{1,9})?\s*(?:(,)\s*(\d{1,9})?\s*)?\}")
+_BRACES: Final = re.compile(r"\{[^}]*\}")
+_CASELESS: Final = 3
+
+
+@dataclass(slots=True)
+class PatternCost:
+    """``size``: bytes once compiled. ``atoms``: states that a match may have to follow at once."""
+
+    size: int
+    atoms: int
+
+
+def pattern_cost(pattern: str) -> PatternCost:
+    """Estimate the cost. Raises ValueError for a pattern that would be too large."""
+    if len(pattern) > MAX_PATTERN_LENGTH:
+        raise ValueError(f"pattern: may have {MAX_PATTERN_LENGTH} characters; shorten it")
+    flags = _FLAGS.search(pattern)
+    if flags is not None and flags.group(1) == "x":
+        raise ValueError("pattern: the flag x is not supported; write the pattern without it")
+    cost = _Scan(pattern).cost()
+    cost.size *= 1 if flags is None else _CASELESS
+    cost.size += len(_TRANSLATED.findall(pattern)) * len(pattern) * _TRANSLATION
+    if cost.size > MAX_COMPILED_BYTES:
+        raise ValueError("pattern: too large once compiled; shorten it, repeat less, or use minLength and maxLength")
+    return cost
+
+
+class _Scan:
+    """One pass over a pattern. Unbalanced brackets do no harm: the compiler refuses them."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._escapes = _UNICODE if _NEEDS_UNICODE.search(pattern) else _PLAIN
+        self._groups = [PatternCost(_PATTERN, 1)]  # the open groups, outermost first
+        self._last = PatternCost(0, 0)  # what a repetition repeats; part of the innermost group
+
+    def cost(self) -> PatternCost:
+        at = 0
+        while at < len(self._pattern):
+            at = self._take(at)
+        while len(self._groups) > 1:
+            self._close()
+        return self._groups[0]
+
+    def _take(self, at: int) -> int:
+        """Count the atom or the repetition at ``at``; return the position behind it."""
+        character = self._pattern[at]
+        if character == "(":
+            self._groups.append(PatternCost(_LITERAL, 1))
+            return at + 1
+        if character == ")":
+            if len(self._groups) > 1:
+                self._close()
+            return at + 1
+        if character == "{" and (found := _REPETITION.match(self._pattern, at)) is not None:
+            self._repeat(found)
+            return found.end()
+        if character == "[":
+            return self._class(at)
+        if character == "\\":
+            return self._escape(at)
+        if character not in "*+?|":
+            self._add(_ANY_BUT if character == "." else _LITERAL * 3 if ord(character) > 127 else _LITERAL)
+        return at + 1
+
+    def _add(self, size: int) -> None:
+        self._last = PatternCost(size, 1)
+        self._groups[-1].size += size
+        self._groups[-1].atoms += 1
+
+    def _close(self) -> None:
+        self._last = self._groups.pop()
+        self._groups[-1].size += self._last.size
+        self._groups[-1].atoms += self._last.atoms
+
+    def _repeat(self, found: re.Match[str]) -> None:
+        least, most = (int(found.group(at) or 0) for at in (1, 3))
+        times = min(max(least, most, 1), MAX_COMPILED_BYTES)
+        more = PatternCost(self._last.size * (times - 1), self._last.atoms * (times - 1))
+        group = self._groups[-1]
+        group.size, group.atoms = group.size + more.size, group.atoms + more.atoms
+        self._last = PatternCost(self._last.size + more.size, self._last.atoms + more.atoms)
+        if self._last.size > MAX_COMPILED_BYTES:  # also keeps the numbers small
+            raise ValueError("pattern: too many repetitions; use minLength and maxLength")
+
+    def _escape(self, at: int) -> int:
+        kind = self._pattern[at + 1 : at + 2]
+        self._add(self._escapes.get(kind, _LITERAL))
+        at += 2
+        braces = _BRACES.match(self._pattern, at) if kind and kind in "pPuxkgN" else None
+        return at if braces is None else braces.end()
+
+    def _class(self, at: int) -> int:
+        """Count a class in brackets, with the classes inside."""
+        size, depth, negated = _LITERAL, 0, False
+        while at < len(self._pattern):
+            character = self._pattern[at]
+            if character == "\\":
+                size += self._escapes.get(self._pattern[at + 1 : at + 2], _LITERAL)
+                at += 1
+            elif character == "[":
+                depth += 1
+            elif character == "]":
+                depth -= 1
+            else:
+                negated = negated or character == "^"
+                size += _LITERAL * 3 if ord(character) > 127 else 8
+            at += 1
+            if depth == 0:
+                break
+        self._add(size + (_ANY_BUT if negated else 0))
+        return at

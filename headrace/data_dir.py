@@ -141,11 +141,11 @@ def _opened(path: Path, flags: int) -> FileIO:
 
 
 def _read_secret(path: Path) -> str:
-    if (loose := stat.S_IMODE(path.stat().st_mode)) & OF_OTHERS:
-        raise DataDirError(
-            f"{path}: open to other users (mode {loose:03o}); delete the file, and a new one is created"
-        )
     found = path.read_text(encoding="ascii", errors="replace").strip()
+    if (mode := stat.S_IMODE(path.stat().st_mode)) & OF_OTHERS:
+        raise DataDirError(
+            f"{path}: open to other users (mode {mode:03o}); delete the file, and a new one is created"
+        )
     if len(found) < SECRET_BYTES:
         raise DataDirError(f"{path}: contains no secret; delete the file, and a new one is created")
     return found

@@ -144,7 +144,7 @@ async def test_every_process_gets_its_own_secrets_only_and_writes_private_files(
         **dict.fromkeys(("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "OLLAMA_HOST"), "http://127.0.0.1:9"),
     }
     of_worker = {name for name in secrets if name.upper().startswith(("OPENAI", "ANTHROPIC", "OLLAMA"))}
-    async with running_up(tmp_path, **secrets) as up:  # type: ignore[arg-type]
+    async with running_up(tmp_path, gateways=1, workers=1, **secrets) as up:
         for process, others in (
             ("gateway.1", of_worker),
             ("worker.1", {"HEADRACE_SECRET", "HEADRACE_AUTH", "HEADRACE_JWT_SECRET", "HEADRACE_JWT_AUDIENCE"}),

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean
+.PHONY: help run test compatibility chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean bench-requests
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -75,6 +75,9 @@ bench-queue: $(VENV)/installed-dev  ## Measure enqueue to job start, idle and wi
 
 bench-json: $(VENV)/installed-dev  ## Measure the CPU of reading a JSON answer while it arrives, by size and by length of the deltas
 	@$(BIN)/python -m bench.json_curve $(ARGS)
+
+bench-requests: $(VENV)/installed-dev  ## Measure the CPU and memory that the most expensive requests take to check
+	@$(BIN)/python -m bench.request_cost $(ARGS)
 
 bench-nginx: $(VENV)/installed-dev  ## Measure the time between tokens, direct and through nginx
 	@$(BIN)/python -m bench.through_nginx $(ARGS)

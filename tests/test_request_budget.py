@@ -116,9 +116,17 @@ def test_limits_hold_for_all_schemas_of_a_request_together() -> None:
     one: Schema = {"properties": {f"p{at}": {"type": "string"} for at in range(400)}}
     assert refusal(body_of(one, [one] * 19))[0] == ""
     assert "25000 values" in refusal(body_of(one, [one] * 40))[0]
-    patterns: Schema = {"allOf": [{"pattern": f"^x{at}$"} for at in range(100)]}
+    patterns: Schema = {"allOf": [{"pattern": f"^x{at}$"} for at in range(60)]}
     assert refusal(body_of(patterns, [patterns] * 3))[0] == ""
     assert "patterns of a request" in refusal(body_of(patterns, [patterns] * 10))[0]
+
+
+def test_after_a_refused_schema_no_other_is_checked() -> None:
+    patterns: Schema = {"pattern": "(?=a)[^a]{300}"}
+    alone = refusal(body_of({}, [{"type": "x"}]))[1]
+    message, steps = refusal(body_of({}, [{"type": "x"}, *[patterns] * 100]))
+    assert message.count(";") == 1
+    assert steps == alone
 
 
 def test_parts_and_images_are_limited() -> None:

@@ -36,8 +36,10 @@ _KEYWORDS: Final = frozenset(
 def _checked(schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
     budget = RequestBudget.of(info)
     if budget.checks_schemas:
+        budget.checks_schemas = False
         SchemaCost(schema, budget)
         _compile(schema)
+        budget.checks_schemas = True
     return schema
 
 

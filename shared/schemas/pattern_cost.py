@@ -17,7 +17,7 @@ MAX_COMPILED_BYTES: Final = 1_000_000
 #: Bytes that compile in the time that any pattern takes, however short.
 _PATTERN: Final = 10_000
 _LITERAL: Final = 80
-_WORD: Final = 15_000
+_WORD: Final = 40_000
 #: Estimated bytes of an escape; other letters stand for one character. A class holds ASCII, except in a pattern with
 #: lookarounds or references to groups.
 _PLAIN: Final = {"w": 300, "d": 100, "s": 800, **dict.fromkeys("WDS", 2_500), **dict.fromkeys("pP", _WORD)}

@@ -15,7 +15,7 @@ STEPS_PER_BYTE: Final = 4
 MAX_SCHEMA_VALUES: Final = 25_000
 MAX_REFERENCES: Final = 2_000
 #: Estimated size of all compiled patterns together. A megabyte takes about 8 ms to compile.
-MAX_PATTERN_BYTES: Final = 5_000_000
+MAX_PATTERN_BYTES: Final = 3_000_000
 #: Content parts and tool calls of all messages together.
 MAX_PARTS: Final = 16_384
 #: Characters of all images that are sent as ``data:`` URLs, together.
@@ -25,7 +25,8 @@ MAX_IMAGE_BYTES: Final = 64 * 1024 * 1024
 class RequestBudget:
     """Counts the work for one request. Each method raises ValueError at its limit; the message has the remedy.
 
-    ``checks_schemas`` is False for a stored request, because the gateway checked its schemas before it stored them.
+    ``checks_schemas`` is False for a stored request, because the gateway checked its schemas before it stored them,
+    and after a schema was refused, because the whole request is.
     """
 
     def __init__(self, *, checks_schemas: bool = True) -> None:

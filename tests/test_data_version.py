@@ -2,12 +2,14 @@
 
 import pytest
 
-from shared.broker.keys import DATA_VERSION_KEY, index_key
+from shared.broker.keys import DATA_VERSION, DATA_VERSION_KEY, index_key
 from shared.exit_codes import CONFIGURATION_ERROR
 from tests.conftest import StartSystem
 from tests.sse_client import text_of
 from tests.system import Process, System
 
+OURS = str(DATA_VERSION).encode()
+ANOTHER = DATA_VERSION + 1
 UNVERSIONED_STREAM = "aa" + "0" * 32
 
 
@@ -30,12 +32,12 @@ async def all_exit(system: System, words: str) -> None:
 
 
 async def test_a_start_sets_the_version_for_good(system: System) -> None:
-    assert await stored_version(system) == b"1"
+    assert await stored_version(system) == OURS
     async with system.broker.client() as client:
         assert await client.ttl(DATA_VERSION_KEY) == -1
 
 
-@pytest.mark.parametrize("version", [None, 2])
+@pytest.mark.parametrize("version", [None, ANOTHER])
 async def test_a_start_refuses_the_data_of_another_version(start_system: StartSystem, version: int | None) -> None:
     system = await start_system(gateways=1, workers=1)
     for process in processes(system):
@@ -49,7 +51,7 @@ async def test_a_start_refuses_the_data_of_another_version(start_system: StartSy
         before = await client.keys()
     for process in processes(system):
         process.start()
-    await all_exit(system, "version 2" if version else "version 0")
+    await all_exit(system, f"version {ANOTHER}" if version else "version 0")
     async with system.broker.client() as client:
         assert sorted(await client.keys()) == sorted(before), "a process wrote to a database that it refused"
 
@@ -60,11 +62,11 @@ async def test_a_start_takes_a_database_whose_other_version_left_no_data(start_s
         process.stop()
     async with system.broker.client() as client:
         await client.flushall()
-        await client.set(DATA_VERSION_KEY, 2)
+        await client.set(DATA_VERSION_KEY, ANOTHER)
     for process in processes(system):
         process.start()
     await system.ready()
-    assert await stored_version(system) == b"1"
+    assert await stored_version(system) == OURS
 
 
 async def test_an_emptied_redis_gets_the_version_again_and_stops_nobody(start_system: StartSystem) -> None:
@@ -75,7 +77,7 @@ async def test_an_emptied_redis_gets_the_version_again_and_stops_nobody(start_sy
     system.gateways[1].start()  # it may meet new data before the version
 
     async def is_set() -> bool:
-        return await stored_version(system) == b"1"
+        return await stored_version(system) == OURS
 
     await system.eventually(is_set)
     await system.ready()
@@ -88,6 +90,6 @@ async def test_a_running_process_leaves_an_emptied_redis_that_another_version_to
     system = await start_system(gateways=1, workers=1)
     async with system.broker.client() as client, client.pipeline(transaction=True) as pipe:
         pipe.flushall()
-        pipe.set(DATA_VERSION_KEY, 2)
+        pipe.set(DATA_VERSION_KEY, ANOTHER)
         await pipe.execute()
-    await all_exit(system, "version 2")
+    await all_exit(system, f"version {ANOTHER}")

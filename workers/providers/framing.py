@@ -71,7 +71,7 @@ async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
     after_cr = False
     is_json: bool | None = None  # unknown until the first character
     async for read in body:
-        if after_cr or b"\r" in read:
+        if read and (after_cr or b"\r" in read):
             text = read.removeprefix(b"\n") if after_cr else read
             after_cr = read.endswith(b"\r")
             read = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # noqa: PLW2901
@@ -90,7 +90,7 @@ async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
         yield [data for block in blocks if (data := _data(block))]
         _check_size(rest)
     if is_json:
-        yield _json_pieces(bytes(rest))
+        yield _json_pieces(bytes(rest.strip()))
     elif data := _data(bytes(rest)):
         yield [data if isinstance(data, ErrorEvent) else CutOff(data)]
 

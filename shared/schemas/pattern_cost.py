@@ -12,7 +12,7 @@ from typing import Final
 #: Longest pattern, in characters.
 MAX_PATTERN_LENGTH: Final = 2_000
 #: Size from which a single pattern is refused; the compiler has the same limit.
-MAX_COMPILED_BYTES: Final = 1_000_000
+MAX_COMPILED_BYTES: Final = 5_200_000
 
 #: Bytes that compile in the time that any pattern takes, however short.
 _PATTERN: Final = 10_000

@@ -15,7 +15,7 @@ STEPS_PER_BYTE: Final = 4
 MAX_SCHEMA_VALUES: Final = 25_000
 MAX_REFERENCES: Final = 2_000
 #: Estimated size of all compiled patterns together. A megabyte takes about 8 ms to compile.
-MAX_PATTERN_BYTES: Final = 3_000_000
+MAX_PATTERN_BYTES: Final = 8_000_000
 #: Content parts and tool calls of all messages together.
 MAX_PARTS: Final = 16_384
 #: Characters of all images that are sent as ``data:`` URLs, together.

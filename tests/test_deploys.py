@@ -139,7 +139,7 @@ async def test_a_worker_that_waits_for_redis_stops_on_sigterm(start_system: Star
     waiting.start()
 
     async def waits() -> bool:
-        return "waiting for Redis" in waiting.log.read_text()
+        return "Redis unusable" in waiting.log.read_text()
 
     await system.eventually(waits, timeout_s=60)
     waiting.signal(signal.SIGTERM)

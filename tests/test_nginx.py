@@ -426,7 +426,7 @@ async def test_a_post_is_retried_only_with_an_idempotency_key(behind: System, fa
 async def test_only_an_event_source_is_disconnected_without_a_status(behind: System, failure: str) -> None:
     failing = FailingGateway(FAILURES[failure])
     async with failing.listening() as port, in_front_of(port) as nginx:
-        for version, exit_code in (("--http1.1", 52), ("--http2", 92)):
+        for version, exit_code in (("--http1.1", 56), ("--http2", 92)):
             event_source = ("-H", "Accept: text/event-stream")
             broken = await curl(nginx, "/chat/stream/0123?ticket=x", version, *event_source)
             assert (broken.exit_code, broken.status) == (exit_code, 0)

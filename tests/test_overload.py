@@ -53,6 +53,29 @@ async def test_requests_beyond_the_queue_depth_are_refused(start_system: StartSy
     assert await system.post("gated")
 
 
+async def test_a_full_queue_takes_one_request_of_others(start_system: StartSystem) -> None:
+    """A principal that fills the queue locks out nobody, and the queue has a limit all the same."""
+    system = await start_system(
+        gateways=1,
+        workers=1,
+        concurrency=1,
+        queue_depth=3,
+        auth="jwt",
+        credentials=boot_credentials(),
+        **JWT_SETTINGS,
+    )
+    gate = await gated(system, "gated", running=1)
+
+    async def post(user: str) -> int:
+        answer = await system.http.post(f"{system.url}/chat", json=ask("gated"), headers=bearer(token(user)))
+        return answer.status_code
+
+    assert [await post("many") for _ in range(5)] == [202, 202, 202, 503, 503]
+    assert [await post("few") for _ in range(2)] == [202, 503]
+    assert [await post(f"other {n}") for n in range(3)] == [202, 202, 503]
+    gate.set()
+
+
 async def test_a_principal_that_queues_much_does_not_delay_others(start_system: StartSystem) -> None:
     system = await start_system(workers=1, concurrency=1, auth="jwt", credentials=boot_credentials(), **JWT_SETTINGS)
     gate = await gated(system, "gated", running=1)

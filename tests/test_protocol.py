@@ -182,7 +182,7 @@ def test_a_terminal_status_is_final() -> None:
     assert {Status.COMPLETED, Status.CANCELLED, Status.FAILED} == TERMINAL
     assert {Status.QUEUED, Status.RUNNING} == ACTIVE
     assert set(TRANSITIONS) == {None, *Status}
-    assert all(TRANSITIONS[status] == {Step.DELETE: None} for status in TERMINAL)
+    assert all(TRANSITIONS[status] == {Step.DELETE: None, Step.DROP: None} for status in TERMINAL)
 
 
 def test_every_step_is_one_scripts_and_every_status_can_be_reached() -> None:

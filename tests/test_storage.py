@@ -131,6 +131,29 @@ async def test_a_principal_whose_answers_must_be_kept_is_refused(bounded: System
     assert code_of(too_large) == (422, "invalid_request")
 
 
+async def test_a_principal_far_above_its_limit_is_stopped(bounded: System) -> None:
+    """Answers in progress grow beyond the limit that was checked when they began."""
+    gate = asyncio.Event()
+    bounded.fake.play("endless", Answer(deltas=["x" * 1000] * 400, delay_s=0.02))
+    bounded.fake.play("patient", Answer(deltas=("a", "b"), gate=gate, gate_after=1))
+    other = await bounded.http.post(
+        f"{bounded.url}/chat", json=ask("patient"), headers=bearer(await key_of(bounded, 100_000))
+    )
+    key = await key_of(bounded, 20_000)
+    accepted = await bounded.http.post(f"{bounded.url}/chat", json=ask("endless"), headers=bearer(key))
+
+    async def status() -> dict[str, Any] | None:
+        answer = await bounded.http.get(f"{bounded.url}/chat/{accepted.json()['stream_id']}", headers=bearer(key))
+        found: dict[str, Any] = answer.json()
+        return found if found.get("ended_at") else None
+
+    ended = await bounded.eventually(status, timeout_s=30)
+    assert (ended["status"], ended["reason"]) == ("cancelled", "stored_bytes")
+    assert 20_000 < len(ended["text"]) < 400_000
+    gate.set()
+    assert other.status_code == 202
+
+
 async def test_images_count_as_tokens(bounded: System) -> None:
     key = await make_key(bounded, next(names), "--tokens-per-minute", "2500")
     part = {"type": "image_url", "image_url": {"url": "https://images.example/1.png"}}

@@ -20,8 +20,8 @@ _LONGEST_WAIT_S: Final = 60
 
 
 class Backlog:
-    """Statistics of the queue. ``longest_wait_s``: the queue timeout; a request that would wait longer is refused at
-    once."""
+    """Statistics of the queue. ``longest_wait_s``: the queue timeout; while the queue takes longer, it counts as
+    full."""
 
     def __init__(self, client: Client, longest_wait_s: float) -> None:
         self.waiting = 0
@@ -29,18 +29,18 @@ class Backlog:
         self._longest_wait_s = longest_wait_s
         self._taken: deque[tuple[float, int]] = deque(maxlen=round(_MEASURED_OVER_S / _READ_EVERY_S) + 1)
 
-    def check(self) -> None:
-        """Raise :class:`QueueFull` if the streams that wait already take longer than the queue timeout."""
+    @property
+    def is_slow(self) -> bool:
+        """True if the streams that wait already take longer than the queue timeout."""
         rate = self.drain_rate
-        if rate and self.waiting / rate > self._longest_wait_s:
-            seconds = round(self.waiting / rate)
-            metrics.REFUSALS.labels(QueueFull.code).inc()
-            raise self.refusal(f"the queue is full: {self.waiting} requests wait, about {seconds} s; try again later")
+        return bool(rate) and self.waiting / rate > self._longest_wait_s
 
-    def refusal(self, message: str) -> QueueFull:
+    def refusal(self, waiting: int) -> QueueFull:
         """Suggest a retry once a tenth of the queue has been taken, so that retries do not all come to a full
         queue."""
         rate = self.drain_rate
+        about = f", about {round(waiting / rate)} s" if rate else ""
+        message = f"the queue is full: {waiting} requests wait{about}; try again later"
         wait_s = math.ceil(self.waiting / 10 / rate) if rate else _LONGEST_WAIT_S / 4
         return QueueFull(message, round(min(_LONGEST_WAIT_S, max(1, wait_s))))
 

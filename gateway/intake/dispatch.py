@@ -66,14 +66,19 @@ class Dispatch:
         demand = demand_of(principal, chat_request, self._settings)
         limits = replace(demand.limits, stored_bytes=await self._storage.limit_of(demand.limits))
         demand = replace(demand, limits=limits)
-        self._backlog.check()
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
         stream_id = new_stream_id(digest)
         fields = self._fields(chat_request, principal.id, on_disconnect) | {"body_hash": body_hash, **extra_fields}
         if digest:
             fields["idempotency"] = digest
         call = self._scripts.create(
-            stream_id, fields=fields, body_hash=body_hash, idempotency=digest, demand=demand, job=job_of(stream_id)
+            stream_id,
+            fields=fields,
+            body_hash=body_hash,
+            idempotency=digest,
+            demand=demand,
+            job=job_of(stream_id),
+            is_queue_slow=self._backlog.is_slow,
         )
         match await self._create(call, demand):
             case Known(known_id, known_hash):
@@ -82,7 +87,7 @@ class Dispatch:
             case Limited() as limited:
                 raise _counted(refusal(demand, limited))
             case Full(waiting):
-                raise _counted(self._backlog.refusal(f"the queue is full: {waiting} requests wait; try again later"))
+                raise _counted(self._backlog.refusal(waiting))
             case Created(queue_position, used):
                 metrics.STREAMS_CREATED.inc()
                 return Dispatched(stream_id, Admission(demand, used), queue_position)

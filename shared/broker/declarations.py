@@ -69,7 +69,7 @@ CREATE: Final = Script(
     keys=("queue", "job", "turns", "waiting", "principal_streams"),
     args=(
         *("body_hash", "retention_ms", "tombstone_ms", "look_after_ms", "reader_lease_ms", "job", "queue_depth"),
-        *("account", "tokens", "longest_life_ms", *LIMIT_NAMES, "fields…"),
+        *("account", "tokens", "longest_life_ms", *LIMIT_NAMES, "queue_limit", "fields…"),
     ),
     parts=("_stream", "_rate_limits", "_storage", "_queue"),
 )
@@ -77,7 +77,7 @@ CLAIM: Final = Script(
     "claim",
     keys=("waiting", "taken"),
     args=("holder", "lease_ms", "provider_limits…"),
-    parts=("_stream", "_provider_limit"),
+    parts=("_stream", "_storage", "_provider_limit"),
 )
 APPEND: Final = Script(
     "append",

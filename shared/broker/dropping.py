@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.broker.client import Client, parse_info, run_commands, run_script
-from shared.broker.keys import ANSWERS, kept_key
+from shared.broker.keys import ABOVE_LIMIT, ANSWERS, kept_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
@@ -22,6 +22,10 @@ PRESSURE: Final = 0.8
 _PAGE: Final = 16
 #: Most answers to examine at once, so that a call stays short; the next call goes on.
 _MOST_EXAMINED: Final = 2048
+
+#: Time for which an index without any answer to drop is not examined again, and most indexes to remember.
+_NOTHING_FOR_S: Final = 3.0
+_MOST_REMEMBERED: Final = 10_000
 
 Reason = Literal["memory", "stored_bytes"]
 
@@ -58,6 +62,7 @@ class Dropping:
         self._scripts = scripts
         self._retention_s = settings.retention_s
         self._retention_min_s = min(settings.retention_min_s, settings.retention_s)
+        self._nothing_until: dict[str, float] = {}  # by index; until then nothing is examined again
 
     async def relieve(self, memory: Memory) -> int:
         """Drop the oldest answers of all principals until Redis' memory is below the share. Return the number of
@@ -65,6 +70,13 @@ class Dropping:
         if not memory.excess:
             return 0
         return await self._drop(ANSWERS, time.time() - self._retention_min_s, memory.excess, "memory")
+
+    async def relieve_accounts(self) -> None:
+        """Drop the oldest answers of accounts above their limit, whose streams in progress have taken more. Raises
+        :class:`BrokerUnavailable`."""
+        (flat,) = await run_commands(self._client, [("ZPOPMAX", ABOVE_LIMIT, _PAGE)])
+        for account, excess in zip(flat[::2], flat[1::2], strict=True):
+            await self.make_room(account.decode(), int(excess))
 
     async def make_room(self, account: str, bytes_needed: int) -> int:
         """Drop the oldest answers of one account, for so many bytes. Return the number of dropped answers. Raises
@@ -74,6 +86,8 @@ class Dropping:
         return await self._drop(kept_key(account), until, bytes_needed, "stored_bytes")
 
     async def _drop(self, index: str, until: float, bytes_needed: int, reason: Reason) -> int:
+        if time.monotonic() < self._nothing_until.get(index, 0):
+            return 0
         dropped, freed, examined = 0, 0, set[bytes]()
         while freed < bytes_needed and len(examined) < _MOST_EXAMINED:
             # Answers that must be kept stay in the index, in front.
@@ -90,7 +104,11 @@ class Dropping:
                     break
             if not new:
                 break
-        if dropped:
+        if not dropped:
+            if len(self._nothing_until) >= _MOST_REMEMBERED:
+                self._nothing_until.clear()
+            self._nothing_until[index] = time.monotonic() + _NOTHING_FOR_S
+        else:
             from shared.metrics import DROPPED  # noqa: PLC0415  slow to load, and the CLI never needs it
 
             DROPPED.labels(reason).inc(dropped)

@@ -30,7 +30,9 @@ hr:account:<account>:used    hash    create, finish    two days; r<second>, t<se
 hr:account:<account>:streams zset    create … finish   with its longest stream; id → when it is forgotten
 hr:account:<account>:stored  hash    create … finish   with its longest stream; id → bytes stored, and their `total`
 hr:account:<account>:kept    zset    create … finish   with its longest stream; id → when its bytes are given back
-hr:account:<account>:sources hash    create … finish   with its longest stream; id → ids that the stream was made from
+hr:account:<account>:sources zset    create … finish   with its longest stream; "<source> <id of a turn>"
+hr:account:<account>:waiting zset    create … delete   with the queue; id → creation, of its streams not taken yet
+hr:above_limit               zset    claim, renew      a minute; account → bytes above its limit
 hr:answers                   zset    finish            with its last stream; id → end, of streams that may be dropped
 hr:lane:<provider>:running   zset    claim … finish    a day; id → end of its lease, where a provider has a limit
 hr:lane:<provider>:parked    zset    claim, unpark     with its last stream; id → turn
@@ -64,6 +66,7 @@ SWEEP: Final = "hr:sweep"
 ENDED: Final = "hr:ended"
 FAILED: Final = "hr:failed"
 ANSWERS: Final = "hr:answers"
+ABOVE_LIMIT: Final = "hr:above_limit"
 PROCESSES: Final = "hr:processes"
 REVOKED_LINKS: Final = "hr:revoked_links"
 

@@ -21,7 +21,20 @@ CHANNELS: Final = (gateway_channel("probe"), worker_channel("probe"))
 #: Commands that Python sends, arq's included. Those of the scripts are read from the scripts.
 _SENT: Final = (
     *("BZPOPMIN", "DEL", "EXISTS", "EXPIRE", "GET", "HGET", "HGETALL", "HKEYS", "HMGET", "HSET", "INCR", "LLEN"),
-    *("MGET", "PEXPIRE", "PSETEX", "SET", "SETRANGE", "XREAD", "ZADD", "ZCARD", "ZPOPMIN", "ZRANDMEMBER", "ZRANGE"),
+    *(
+        "MGET",
+        "PEXPIRE",
+        "PSETEX",
+        "SET",
+        "SETRANGE",
+        "XREAD",
+        "ZADD",
+        "ZCARD",
+        "ZPOPMAX",
+        "ZPOPMIN",
+        "ZRANDMEMBER",
+        "ZRANGE",
+    ),
     *("ZRANK", "ZREM", "ZREMRANGEBYSCORE"),
 )
 #: Commands without a key, as they are sent.

@@ -95,10 +95,18 @@ class StreamScripts:
         self._provider_limits = [item for limit in settings.provider_streams.items() for item in limit]
 
     def create(
-        self, stream_id: str, *, fields: Fields, body_hash: str, idempotency: str | None, demand: Demand, job: bytes
+        self,
+        stream_id: str,
+        *,
+        fields: Fields,
+        body_hash: str,
+        idempotency: str | None,
+        demand: Demand,
+        job: bytes,
+        is_queue_slow: bool = False,
     ) -> Call[Created | Known | Limited | Stored | Full]:
         """Create and queue a stream. ``fields`` must contain ``principal`` and ``on_disconnect``. ``job``: the
-        serialized arq job."""
+        serialized arq job. ``is_queue_slow``: refuse as at the queue depth."""
         more = declarations.CREATE.named_keys(
             queue=QUEUE,
             job=job_key(stream_id),
@@ -115,7 +123,8 @@ class StreamScripts:
             look_after_ms=self._lease_ms,
             reader_lease_ms=self._reader_lease_ms,
             job=job,
-            queue_depth=self._queue_depth,
+            queue_depth=0 if is_queue_slow else self._queue_depth,
+            queue_limit=2 * self._queue_depth,
             account=demand.account,
             tokens=demand.tokens,
             longest_life_ms=self._longest_life_ms,

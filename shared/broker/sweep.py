@@ -93,6 +93,7 @@ class Sweep:
             if due.stream_ids:
                 await self._examine(due)
         await self._dropping.relieve(memory_of(info))
+        await self._dropping.relieve_accounts()
 
     async def _is_my_turn(self) -> bool:
         """Take or keep the turn. The version of the data is set before all else, in case Redis was emptied."""

@@ -5,12 +5,25 @@ import pytest
 from shared.broker.client import Client, run_script
 from shared.broker.dropping import Dropping, Memory
 from shared.broker.ending import restorable
-from shared.broker.keys import ANSWERS
+from shared.broker.keys import ABOVE_LIMIT, ANSWERS
 from shared.broker.replies import Claimed, Created, Gone, Stored
 from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol.ids import START
 from shared.rate_limits import Demand, Limits
-from tests.scripts.stream import DONE, ENDING, LOG, READERS, SCRIPTS, SETTINGS, TOKEN, Stream, be_well, now_ms, some
+from tests.scripts.stream import (
+    DONE,
+    ENDING,
+    LOG,
+    READERS,
+    SCRIPTS,
+    SETTINGS,
+    TOKEN,
+    Stream,
+    be_well,
+    event,
+    now_ms,
+    some,
+)
 
 _STREAM_BYTES = 2048
 _REQUEST = '{"messages":[]}'
@@ -171,6 +184,36 @@ async def test_an_account_makes_room_with_its_own_answers(client: Client, retent
     assert await dropping.make_room("an-account", 1) == (0 if retention_min_s else 1)
     assert [bool(await stream.state()) for stream in mine] == [bool(retention_min_s), True, True]
     assert await theirs.state()
+
+
+async def test_streams_of_an_account_far_above_its_limit_are_stopped(client: Client) -> None:
+    """Its oldest answers are dropped first, by the next sweep."""
+    old = await ended(client)
+    most = 4 * (_STREAM_BYTES + len(_REQUEST))
+    running, waiting = Stream(client, key=False), Stream(client, key=False)
+    for stream in (running, waiting):
+        await run_script(client, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
+    holder = await running.claim()
+    await running.append(holder, 1, [event(1, "x" * most)])
+    assert (await run_script(client, SCRIPTS.renew(holder))).signal == "stored_bytes"
+    assert (await running.state())["cancel"] == "stored_bytes"
+    claimed = await run_script(client, SCRIPTS.claim(waiting.id, TOKEN))
+    assert isinstance(claimed, Claimed)
+    assert claimed.signal == "stored_bytes"
+    assert await old.state()
+    await Dropping(client, _DROPS, _AT_ONCE).relieve_accounts()
+    assert await old.state() == {}
+    assert await client.zcard(ABOVE_LIMIT) == 0
+
+
+async def test_a_stream_that_expired_before_its_end_keeps_no_source(client: Client) -> None:
+    source = await ended(client)
+    turn = await Stream(client, key=False).create(sources=source.id)
+    await client.delete(*turn.keys[:4])
+    await client.zadd("hr:account:an-account:kept", {turn.id: now_ms() - 1})
+    assert await drop(source) == 0
+    await Stream(client, key=False).create()
+    assert await drop(source) > 0
 
 
 async def test_a_log_of_thousands_of_events_is_counted_whole(client: Client) -> None:

@@ -39,6 +39,7 @@ class StopReason(StrEnum):
     ABANDONED = ABANDONED  # no reader for too long; the ending is written already
     HANDOVER = "handover"  # this worker drains: another one takes the stream
     LOST = "lost"  # as Ended.LOST
+    STORED_BYTES = "stored_bytes"  # the principal is far above its limit of stored bytes
 
     @classmethod
     def _missing_(cls, value: object) -> "StopReason":

@@ -21,13 +21,22 @@ local function count_waiting(life_ms)
   return redis.call('ZCARD', WAITING)
 end
 
+local function account_waiting(account) return 'hr:account:' .. account .. ':waiting' end
+
+-- True if a stream of this account waits for a worker.
+local function is_waiting(account, life_ms)
+  redis.call('ZREMRANGEBYSCORE', account_waiting(account), '-inf', now - life_ms)
+  return redis.call('ZCARD', account_waiting(account)) > 0
+end
+
 -- Returns the queue position, 1 for the next. All keys live for `life_ms`.
 local function enqueue(account, job, life_ms)
   local turn = next_turn(account)
   redis.call('HSET', STATE, 'turn', turn)
   redis.call('ZADD', QUEUE, turn, ID)
   redis.call('ZADD', WAITING, now, ID)
+  redis.call('ZADD', account_waiting(account), now, ID)
   redis.call('SET', JOB, job, 'PX', life_ms)
-  for _, key in ipairs({QUEUE, TURNS, WAITING}) do redis.call('PEXPIRE', key, life_ms) end
+  for _, key in ipairs({QUEUE, TURNS, WAITING, account_waiting(account)}) do redis.call('PEXPIRE', key, life_ms) end
   return redis.call('ZRANK', QUEUE, ID) + 1
 end

@@ -32,14 +32,13 @@ local function log_bytes()
   return bytes
 end
 
--- Gives back the bytes of some streams, and forgets the streams that they were made from.
+-- Gives back the bytes of some streams.
 local function give_back(account, ids)
-  local stored, kept, sources = storage_keys(account)
+  local stored, kept = storage_keys(account)
   local bytes = 0
   for _, taken in ipairs(redis.call('HMGET', stored, unpack(ids))) do bytes = bytes + (taken or 0) end
   redis.call('HDEL', stored, unpack(ids))
   redis.call('ZREM', kept, unpack(ids))
-  redis.call('HDEL', sources, unpack(ids))
   if bytes > 0 then redis.call('HINCRBY', stored, 'total', -bytes) end
   return bytes
 end
@@ -66,23 +65,38 @@ local function total_stored(account)
   return tonumber(redis.call('HGET', stored, 'total') or 0)
 end
 
--- Notes the streams that this one was made from (ids, separated by spaces): they are kept until it has ended.
+-- Compares the account with its limit (0 or nil: none). Above it, the sweep drops the account's oldest answers. Returns
+-- true if it is above by more than a quarter: then its streams have to stop.
+local function is_far_above(account, limit)
+  limit = tonumber(limit or 0)
+  local excess = limit > 0 and (redis.call('HGET', storage_keys(account), 'total') or 0) - limit or 0
+  if excess > 0 then
+    redis.call('ZADD', 'hr:above_limit', excess, account)
+    redis.call('PEXPIRE', 'hr:above_limit', 60000)
+  end
+  return excess > limit / 4
+end
+
+-- The streams that this one was made from (`ids`, separated by spaces) are kept until it has ended. `sources` has
+-- members `<source> <stream>`, all with the same score.
 local function keep_sources(account, ids, expires)
   local _, _, sources = storage_keys(account)
-  redis.call('HSET', sources, ID, ids)
-  live_until(sources, expires)
+  for source in string.gmatch(ids or '', '%x+') do redis.call('ZADD', sources, 0, source .. ' ' .. ID) end
+  if ids then live_until(sources, expires) end
 end
 
-local function forget_sources(account)
+local function forget_sources(account, ids)
   local _, _, sources = storage_keys(account)
-  redis.call('HDEL', sources, ID)
+  for source in string.gmatch(ids or '', '%x+') do redis.call('ZREM', sources, source .. ' ' .. ID) end
 end
 
--- True if a stream that waits or runs was made from this one.
+-- True if a stream that waits or runs was made from this one. A stream that expired before its end counts no more.
 local function is_source(account)
-  local _, _, sources = storage_keys(account)
-  for _, ids in ipairs(redis.call('HVALS', sources)) do
-    if string.find(ids, ID, 1, true) then return true end
+  local stored, _, sources = storage_keys(account)
+  while true do
+    local member = redis.call('ZRANGEBYLEX', sources, '[' .. ID .. ' ', '(' .. ID .. '!', 'LIMIT', 0, 1)[1]
+    if not member then return false end
+    if redis.call('HEXISTS', stored, string.match(member, ' (%x+)$')) == 1 then return true end
+    redis.call('ZREM', sources, member)
   end
-  return false
 end

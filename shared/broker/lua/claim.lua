@@ -11,7 +11,7 @@
 local holder, lease_ms = unpack(ARGV, 1, 2)
 local WAITING, TAKEN = unpack(KEYS, 9, 10)
 local s = load('status', 'holder', 'epoch', 'log_epoch', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
-  'live_until', 'polled_until', 'created', 'handed_over', 'provider', 'turn')
+  'live_until', 'polled_until', 'created', 'handed_over', 'provider', 'turn', 'account', 'stored_limit')
 if not s.status then
   redis.call('ZREM', INDEX, ID)
   return {'MISSING'}
@@ -26,7 +26,11 @@ end
 if s.status == 'running' and not s.handed_over and is_recovering(tonumber(lease_ms), true) then return {'HELD'} end
 
 need_rights('HDEL HGET HGETALL HSET HSETNX INCR LLEN PEXPIRE PEXPIREAT PEXPIRETIME XREVRANGE ZADD ZCARD ZREM ' ..
-  'ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN})
+  'ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN, 'hr:account:any'})
+if not s.cancel and is_far_above(s.account, s.stored_limit) then
+  s.cancel = 'stored_bytes'
+  redis.call('HSET', STATE, 'cancel', s.cancel)
+end
 local limited
 for i = 3, #ARGV, 2 do
   if ARGV[i] == s.provider and not s.cancel then
@@ -38,6 +42,7 @@ end
 
 if s.status == 'queued' then
   redis.call('ZREM', WAITING, ID)
+  redis.call('ZREM', 'hr:account:' .. s.account .. ':waiting', ID)
   redis.call('INCR', TAKEN)
   redis.call('PEXPIRE', TAKEN, 86400000)
 end

@@ -6,8 +6,8 @@
 --       5 reader_lease_ms, 6 job, 7 queue_depth, 8 account, 9 tokens (to reserve),
 --       10 longest_life_ms (after which its account forgets the stream),
 --       11 requests_per_minute, 12 tokens_per_minute, 13 tokens_per_day, 14 concurrent_streams,
---       15 stored_bytes (limits; 0: unlimited),
---       16 fields… (field, value, …; `principal` and `on_disconnect` must be among them)
+--       15 stored_bytes (limits; 0: unlimited), 16 queue_limit (queue_depth for accounts of which no stream waits),
+--       17 fields… (field, value, …; `principal` and `on_disconnect` must be among them)
 -- Status: none → queued
 -- Replies {'CREATED', queue position, used…}, {'KNOWN', id, body hash} if the idempotency key was used before,
 -- {'LIMITED', limit, ms until there is room, used…}, {'STORED', bytes stored, bytes of this stream},
@@ -15,7 +15,7 @@
 
 local body_hash, retention_ms, tombstone_ms, look_after_ms, reader_lease_ms, job, queue_depth, account, tokens,
   longest_life_ms, requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams,
-  stored_bytes = unpack(ARGV, 1, 15)
+  stored_bytes, queue_limit = unpack(ARGV, 1, 16)
 local PRINCIPAL_STREAMS = KEYS[13]
 if IDEMPOTENCY then
   local known = redis.call('GET', IDEMPOTENCY)
@@ -40,13 +40,15 @@ if limited then
   used, limit, wait = check_limits(account, tokens, limits)
   if limit then return {'LIMITED', limit, wait, unpack(used)} end
 end
-local stored, bytes = total_stored(account), bytes_of({unpack(ARGV, 16)})
+local stored, bytes = total_stored(account), bytes_of({unpack(ARGV, 17)})
 if stored_bytes ~= '0' and stored + bytes > tonumber(stored_bytes) then return {'STORED', stored, bytes} end
 local waiting = count_waiting(retention_ms)
-if waiting >= tonumber(queue_depth) then return {'FULL', waiting} end
+if waiting >= tonumber(queue_depth) and (waiting >= tonumber(queue_limit) or is_waiting(account, retention_ms)) then
+  return {'FULL', waiting}
+end
 
 redis.call('HSET', STATE, 'status', 'queued', 'epoch', 0, 'log_epoch', 0, 'lead', 0, 'attempt', 0, 'live_until', 0,
-  'polled_until', 0, 'created', now, 'account', account, unpack(ARGV, 16))
+  'polled_until', 0, 'created', now, 'account', account, 'stored_limit', stored_bytes, unpack(ARGV, 17))
 -- The client counts as a reader until a gateway reports its readers; only a stream that can be abandoned needs one.
 if redis.call('HGET', STATE, 'on_disconnect') == 'cancel' then
   redis.call('HSET', STATE, 'live_until', now + reader_lease_ms)
@@ -59,7 +61,6 @@ redis.call('ZADD', PRINCIPAL_STREAMS, now, ID)
 redis.call('ZREMRANGEBYRANK', PRINCIPAL_STREAMS, 0, -10001)
 redis.call('PEXPIRE', PRINCIPAL_STREAMS, longest_life_ms + retention_ms)
 count_stored(account, now + retention_ms)
-local sources = redis.call('HGET', STATE, 'sources')
-if sources then keep_sources(account, sources, now + retention_ms) end
+keep_sources(account, redis.call('HGET', STATE, 'sources') or nil, now + retention_ms)
 if limited then used = reserve(account, tokens, tonumber(longest_life_ms), used) end
 return {'CREATED', enqueue(account, job, retention_ms), unpack(used)}

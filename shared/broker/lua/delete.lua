@@ -8,15 +8,17 @@
 
 local tombstone_ms = ARGV[1]
 local QUEUE, JOB, WAITING, PRINCIPAL_STREAMS = unpack(KEYS, 9, 12)
-local s = load('status', 'holder', 'principal', 'lane', 'account')
+local s = load('status', 'holder', 'principal', 'lane', 'account', 'sources')
 if not s.status then return {'MISSING'} end
 need_rights('DEL HDEL HMGET HINCRBY SET ZREM', {QUEUE, JOB, WAITING, PRINCIPAL_STREAMS, 'hr:ended', 'hr:account:any'})
 redis.call('SET', TOMBSTONE, 'deleted ' .. s.principal, 'PX', tombstone_ms)
 if active(s) then settle() end
 free_provider_slot(s)
 give_back(s.account, {ID})
+forget_sources(s.account, s.sources or nil)
 redis.call('DEL', STATE, LOG, TAIL, READERS, JOB)
-for _, key in ipairs({INDEX, QUEUE, WAITING, PRINCIPAL_STREAMS, 'hr:ended', 'hr:failed', 'hr:answers'}) do
+local account_waiting = 'hr:account:' .. s.account .. ':waiting'
+for _, key in ipairs({INDEX, QUEUE, WAITING, account_waiting, PRINCIPAL_STREAMS, 'hr:ended', 'hr:failed', 'hr:answers'}) do
   redis.call('ZREM', key, ID)
 end
 notify_holder(s, 'cancel')

@@ -27,14 +27,14 @@ if s.log_epoch == '0' and last > (status == 'failed' and 3 or 2) then note('outp
 write(s, epoch, n, last, before_events + 1 - first_seq, tonumber(cap))
 redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 11, before_events))
 settle(tonumber(tokens))
-free_provider_slot(load_into(s, 'lane', 'follow_up', 'account'))
+free_provider_slot(load_into(s, 'lane', 'follow_up', 'account', 'sources'))
 redis.call('HDEL', STATE, 'holder', 'lease_until', 'full')
 -- A stream that a later request may continue keeps its request.
 if not s.follow_up then redis.call('HDEL', STATE, 'request') end
 for _, key in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', key, ID) end
 redis.call('DEL', 'arq:job:' .. ID)
 keep_until(now + retention_ms, tonumber(tombstone_ms))
-forget_sources(s.account)
+forget_sources(s.account, s.sources or nil)
 count_stored(s.account, now + retention_ms)
 count_ending(status, tonumber(tokens), tonumber(retention_ms))
 -- Live readers have a minute for the rest of the tail; then only the log remains, and half the memory is free again.

@@ -12,7 +12,7 @@ local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
 redis.call('HSET', STATE, 'lease_until', now + lease_ms)
 redis.call('ZADD', INDEX, now + lease_ms, ID)
-load_into(s, 'expires', 'lane', 'account')
+load_into(s, 'expires', 'lane', 'account', 'stored_limit')
 if s.lane then hold_provider_slot(s.lane, now + lease_ms) end
 -- keep_until costs six commands, so it runs at most once a minute and not at every renewal.
 if tonumber(s.expires) < now + retention_ms - math.min(60000, retention_ms / 2) then
@@ -20,4 +20,9 @@ if tonumber(s.expires) < now + retention_ms - math.min(60000, retention_ms / 2) 
   s.expires = now + retention_ms
 end
 count_stored(s.account, s.expires)
+if not s.cancel and is_far_above(s.account, s.stored_limit) then
+  s.cancel = 'stored_bytes'
+  redis.call('HSET', STATE, 'cancel', s.cancel)
+  note('cancel:stored_bytes')
+end
 return reply('OK', log_length(s, epoch), s)

@@ -28,10 +28,11 @@ load_into(s, 'account', 'lane', 'reserved', 'sources')
 if s.reserved then hold_account_slot(s.account, tonumber(retention_ms)) end
 if s.lane then hold_provider_slot(s.lane, now + lease_ms) end
 redis.call('ZREM', 'hr:waiting', ID) -- a Redis that lost data may still count it as waiting
+redis.call('ZREM', 'hr:account:' .. (s.account or '') .. ':waiting', ID)
 s = load_for_writer()
 write(s, epoch, 0, #ARGV - before_events, before_events, tonumber(cap))
 keep_until(now + retention_ms, tonumber(tombstone_ms))
 load_into(s, 'account', 'sources')
 count_stored(s.account, now + retention_ms)
-if s.sources then keep_sources(s.account, s.sources, now + retention_ms) end
+keep_sources(s.account, s.sources or nil, now + retention_ms)
 return reply('OK', #ARGV - before_events, s)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import resource
+import select
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.edge.protocol import protocol
 from gateway.main import server_config
 from shared.settings import Settings
+from tests.conftest import StartSystem
 from tests.fakes import Answer
 from tests.raw_client import RawConnection, connected
 from tests.raw_requests import HOST, SMUGGLED, post
@@ -337,3 +339,40 @@ async def test_a_gateway_without_free_descriptors_recovers(impatient_gateway: Sy
 def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def test_whole_answers_that_are_not_read_have_a_limit_together(start_system: StartSystem) -> None:
+    """Sixty answers of 3 MB each, long before any deadline: the connections that hold most are reset."""
+    system = await start_system(gateways=1, workers=1, providers=("openai",), send_buffer_bytes=SMALL_BUFFER)
+    system.fake.play("large", Answer(deltas=["x" * 8000] * 380))
+    stream_id = await system.post("large")
+    await system.ended(stream_id)
+    request = f"GET /chat/{stream_id} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    with ExitStack() as stack:
+        readers = []
+        for _ in range(60):
+            each = stack.enter_context(socket.socket())
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+            each.connect(("127.0.0.1", system.gateways[0].port))
+            each.sendall(request)
+            readers.append(each)
+
+        async def all_have_begun() -> bool:
+            return len(select.select(readers, [], [], 0)[0]) == len(readers)
+
+        await system.eventually(all_have_begun, timeout_s=25)
+        assert (await system.http.get(f"{system.url}/healthz")).status_code == 200
+        whole = sum(await asyncio.gather(*(asyncio.to_thread(_read_all, each) for each in readers))) // 3_040_000
+        assert 5 <= whole <= 40
+
+
+def _read_all(connection: socket.socket) -> int:
+    """Return the number of bytes until the end; 0 if the connection is reset."""
+    connection.settimeout(20)
+    received = 0
+    try:
+        while piece := connection.recv(1 << 20):
+            received += len(piece)
+    except ConnectionError:
+        return 0
+    return received if received > 3_040_000 else 0

@@ -118,7 +118,7 @@ async def test_at_its_limit_a_principal_loses_its_oldest_answers(bounded: System
 async def test_a_principal_whose_answers_must_be_kept_is_refused(bounded: System) -> None:
     gate = asyncio.Event()
     bounded.fake.play("kept", Answer(gate=gate))
-    key = await key_of(bounded, 30_000)
+    key = await key_of(bounded, 40_000)
     for _ in range(3):
         accepted = await bounded.http.post(f"{bounded.url}/chat", json=ask("kept", "x" * 7_000), headers=bearer(key))
         assert accepted.status_code == 202
@@ -126,8 +126,8 @@ async def test_a_principal_whose_answers_must_be_kept_is_refused(bounded: System
     gate.set()
     assert code_of(refused) == (429, "stored_bytes_exceeded")
     assert 1 <= int(refused.headers["retry-after"]) <= 60
-    assert "30000 bytes" in refused.text
-    too_large = await bounded.http.post(f"{bounded.url}/chat", json=ask("kept", "x" * 40_000), headers=bearer(key))
+    assert "40000 bytes" in refused.text
+    too_large = await bounded.http.post(f"{bounded.url}/chat", json=ask("kept", "x" * 50_000), headers=bearer(key))
     assert code_of(too_large) == (422, "invalid_request")
 
 

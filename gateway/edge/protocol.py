@@ -20,6 +20,7 @@ from gateway.edge.crowd import Crowd
 from gateway.edge.headers import ALWAYS, NO_STORE
 from gateway.edge.lingering_close import LINGER_S, MOST_LINGER_BYTES
 from gateway.edge.unsent import Unsent
+from gateway.edge.unsent_total import UnsentTotal
 from shared.settings import Settings
 
 #: Limit for the request line plus all fields. Tokens of identity providers are the largest legitimate fields.
@@ -71,6 +72,7 @@ class EdgeProtocol(HttpToolsProtocol):
     deadline_s: ClassVar[float] = 30
     write_deadline_s: ClassVar[float] = 30
     crowd: ClassVar[Crowd]
+    unsent_total: ClassVar[UnsentTotal] = UnsentTotal()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -94,6 +96,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         self.crowd.is_busy(self)
+        self.unsent_total.remove(self)
         if self._unsent is not None:
             self._unsent.stop()
             self._unsent = None
@@ -145,8 +148,13 @@ class EdgeProtocol(HttpToolsProtocol):
         self._idle_bytes = 0
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.unsent_total.add(self)
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.unsent_total.remove(self)
         self._resumed += 1
 
     @property

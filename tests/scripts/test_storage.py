@@ -25,7 +25,7 @@ from tests.scripts.stream import (
     some,
 )
 
-_STREAM_BYTES = 2048
+_STREAM_BYTES = 5120
 _REQUEST = '{"messages":[]}'
 _AT_ONCE = SETTINGS.model_copy(update={"retention_min_s": 0})
 _DROPS = StreamScripts(_AT_ONCE)

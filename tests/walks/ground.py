@@ -14,7 +14,8 @@ from tests.walks.actors import Redis, check_one_attempt
 from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LOG, PULSE, STATE, TAIL, TIGHT, TOMBSTONE, Bench, T
 
 STORED = "hr:account:an-account:stored"
-STREAM_BYTES = 2048
+STREAM_BYTES = 5120
+_CONTENT = (b"request", b"metadata", b"shown", b"response", b"sources", b"error")
 
 
 class Ground:
@@ -74,7 +75,7 @@ class Ground:
         assert counts.pop(b"total", 0) == sum(counts.values())
         counted = counts.get(self.stream_id.encode())
         if redis.ended and counted is not None:
-            content = [redis.state.get(name, b"") for name in (b"request", b"metadata", b"shown", b"response")]
+            content = [redis.state.get(name, b"") for name in _CONTENT]
             assert counted == STREAM_BYTES + sum(map(len, [*content, *redis.log]))
 
     def _check_lives(self, redis: Redis) -> None:

@@ -2,8 +2,8 @@
 -- renewal and at the end. keys.py describes the keys; they are derived from the account, which the state has.
 -- A stream takes STREAM_BYTES for its bookkeeping, the fields of its state that hold content, and its log's events.
 
-local STREAM_BYTES = 2048
-local CONTENT = {request = true, metadata = true, shown = true, response = true}
+local STREAM_BYTES = 5120
+local CONTENT = {request = true, metadata = true, shown = true, response = true, sources = true, error = true}
 
 local function storage_keys(account)
   local prefix = 'hr:account:' .. account

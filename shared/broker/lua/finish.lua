@@ -35,6 +35,7 @@ for _, key in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', key, ID) end
 redis.call('DEL', 'arq:job:' .. ID)
 keep_until(now + retention_ms, tonumber(tombstone_ms))
 forget_sources(s.account, s.sources or nil)
+redis.call('HDEL', STATE, 'sources')
 count_stored(s.account, now + retention_ms)
 count_ending(status, tonumber(tokens), tonumber(retention_ms))
 -- Live readers have a minute for the rest of the tail; then only the log remains, and half the memory is free again.

@@ -79,6 +79,19 @@ EXPENSIVE: Final[dict[str, tuple[Schema, str]]] = {
     "classes that need a translation": ({"pattern": "\\S|" * 600}, "pattern: too large once compiled"),
     "a long pattern": ({"pattern": "a" * 5_000}, "pattern: may have 2000 characters"),
     "a flag that hides a repetition": ({"pattern": "(?x)\\w {1000}"}, "pattern: the flag x"),
+    "the flag x behind another": ({"pattern": "(?i)(?x)\\w {300}"}, "pattern: the flag x"),
+    "the flag x beside another": ({"pattern": "(?xi)\\w {300}"}, "pattern: the flag x"),
+    "characters in either case, by number": (
+        {"pattern": "(?i)" + "[\\x{61}-\\x{10FFFF}]" * 8},
+        "pattern: too large once compiled",
+    ),
+    "characters in either case": ({"pattern": "[a-\U0010ffff]" * 8 + "(?i:x)"}, "pattern: too large once compiled"),
+    "opposites in either case": ({"pattern": "(?i)" + "[\\Wb]" * 8}, "pattern: too large once compiled"),
+    "properties in either case": ({"pattern": "(?mi)" + "\\p{Any}" * 8}, "pattern: too large once compiled"),
+    "a repetition behind a bracket in a class": (
+        {"pattern": "[[a](?:\\w{300}){300}"},
+        "pattern: too many repetitions",
+    ),
     "names as patterns": ({"patternProperties": {"\\S|" * 600: {}}}, "pattern: too large once compiled"),
     "patterns of names": ({"propertyNames": {"pattern": "(\\w{199}){199}"}}, "pattern: too many repetitions"),
     "thousands of small patterns": (
@@ -146,11 +159,21 @@ ORDINARY: Final = [
     "^(https?://)?[^\\s/$.?#].[^\\s]*$",
     "^\\p{L}+$",
     "^[A-Za-z0-9_-]{1,1000}$",
+    "(?i)^[a-z0-9._-]+@[a-z]+$",
+    "(?i)^[\\w.+-]+@[\\w-]+\\.[\\w.-]+$",
+    "(?i)^[^\\s@]+@[^\\s@]+\\.[a-z]{2,}$",
+    "(?i)^[a-z\u00e0-\u00ff' -]{1,50}$",
 ]
 
 
 #: Patterns that real schemas have, though they are large once compiled; one in a request is within the budget.
-LARGE: Final = ["^[\\p{L} .'-]{1,50}$", "^[\\p{L}\\p{N}_-]{1,64}$", "^.{1,1000}$", "^[^\\x00]{1,1000}$"]
+LARGE: Final = [
+    "^[\\p{L} .'-]{1,50}$",
+    "^[\\p{L}\\p{N}_-]{1,64}$",
+    "^.{1,1000}$",
+    "^[^\\x00]{1,1000}$",
+    "(?i)\\p{L}{1,20}",
+]
 
 
 def test_ordinary_schemas_are_accepted() -> None:

@@ -279,6 +279,19 @@ FAR: Final[Schema] = {"$defs": {**chain(60)["$defs"], "a60": {"items": {"$ref": 
         (FAR, deep(500), "nested too deeply"),
         ({"items": {"pattern": "^((0|1)*)*\\1x$"}}, ["01" * 20] * 5_000, 'fails "pattern"'),
         ({"pattern": "(?=a)\\w{200}"}, "a", "its schema is too expensive"),
+        ({"anyOf": [{"enum": ["a", "b"]}] * 200}, "a" * 500_000, "too large to find the place"),
+        ({"anyOf": [{"required": ["z"]}] * 200}, {"a": ["x" * 100] * 5_000}, "too large to find the place"),
+        (
+            {"$schema": "http://json-schema.org/draft-07/schema#"}
+            | {"allOf": [{"contentMediaType": "application/json"}] * 1_000},
+            f"[{'1,' * 50_000}1]",
+            "too large to be checked",
+        ),
+        ({"allOf": [{"const": "a"}] * 2_000}, "a" * 500_000, "too large to be checked"),
+        ({"pattern": "(?=.*b)a"}, "a" * 100_000, 'fails "pattern"'),
+        ({"pattern": "^(?:(?=.*b)a)*c"}, "a" * 100_000 + "b", "too large to be checked"),
+        ({"items": {"allOf": [{"multipleOf": 0.01}] * 20}}, [10**4_200] * 100, "too large to be checked"),
+        ({"items": {"allOf": [{"multipleOf": 1e-300}] * 20}}, [1e300] * 100, "too large to be checked"),
     ],
 )
 def test_checking_an_answer_is_bounded(schema: Schema, value: Any, problem: str) -> None:
@@ -286,6 +299,12 @@ def test_checking_an_answer_is_bounded(schema: Schema, value: Any, problem: str)
     found = violation(schema, value)
     assert found is not None
     assert problem in found.problem
+
+
+def test_the_format_of_an_answer_is_not_checked() -> None:
+    """One format compiles the answer as a pattern."""
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "items": {"format": "regex"}}
+    assert violation(schema, ["(", "\\w{1000}"]) is None
 
 
 def test_a_deep_answer_to_a_long_chain_is_checked_within_the_stack() -> None:

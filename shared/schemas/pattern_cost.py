@@ -30,6 +30,8 @@ _WORD: Final = 40_000
 _PLAIN: Final = {"w": 300, "d": 100, "s": 800, **dict.fromkeys("WDS", 2_500), **dict.fromkeys("pP", _WORD)}
 _UNICODE: Final = {**_PLAIN, **dict.fromkeys("wWD", _WORD), "d": 4_000}
 _NEEDS_UNICODE: Final = re.compile(r"\(\?[=!<>(P]|\\[1-9kg]")
+_REFERENCES: Final = "123456789kg"
+_LOOKAROUND: Final = re.compile(r"\(\?<?[=!]")
 _ANY_BUT: Final = 2_500
 #: Bytes that compile in the time that the translation of one of these classes needs for each character.
 _TRANSLATION: Final = 180
@@ -46,10 +48,18 @@ _CASELESS: Final = 3
 
 @dataclass(slots=True)
 class PatternCost:
-    """``size``: bytes once compiled. ``atoms``: states that a match may have to follow at once."""
+    """``size``: bytes once compiled. ``atoms``: states that a match may have to follow at once.
+
+    Each of the ``lookarounds`` and references may read the string to its end, for each step back. Each of
+    ``repeated_lookarounds``, which are in a repeated group, may do so for each character, without a step back.
+    """
 
     size: int
     atoms: int
+    lookarounds: int = 0
+    repeated_lookarounds: int = 0
+    is_lookaround: bool = False
+    repeats_in_lookaround: bool = False
 
 
 def pattern_cost(pattern: str) -> PatternCost:
@@ -90,7 +100,8 @@ class _Scan:
         """Count the atom or the repetition at ``at``; return the position behind it."""
         character = self._pattern[at]
         if character == "(":
-            self._groups.append(PatternCost(_LITERAL, 1))
+            looks = _LOOKAROUND.match(self._pattern, at) is not None
+            self._groups.append(PatternCost(_LITERAL, 1, lookarounds=int(looks), is_lookaround=looks))
             return at + 1
         if character == ")":
             if len(self._groups) > 1:
@@ -103,7 +114,9 @@ class _Scan:
             return self._class(at)
         if character == "\\":
             return self._escape(at)
-        if character not in "*+?|":
+        if character in "*+":
+            self._repeat_lookarounds()
+        elif character not in "?|":
             self._add(_ANY_BUT if character == "." else _LITERAL * 3 if ord(character) > 127 else _LITERAL)
         return at + 1
 
@@ -114,22 +127,40 @@ class _Scan:
 
     def _close(self) -> None:
         self._last = self._groups.pop()
-        self._groups[-1].size += self._last.size
-        self._groups[-1].atoms += self._last.atoms
+        group = self._groups[-1]
+        group.size += self._last.size
+        group.atoms += self._last.atoms
+        group.lookarounds += self._last.lookarounds
+        group.repeated_lookarounds += self._last.repeated_lookarounds
+        group.repeats_in_lookaround |= self._last.repeats_in_lookaround or (
+            self._last.is_lookaround and self._last.repeated_lookarounds > 0
+        )
+
+    def _repeat_lookarounds(self) -> None:
+        """Count the lookarounds of the last group as repeated."""
+        more = self._last.lookarounds - self._last.repeated_lookarounds
+        self._last.repeated_lookarounds += more
+        self._groups[-1].repeated_lookarounds += more
+        if self._last.repeats_in_lookaround:
+            raise ValueError("pattern: repeats lookarounds that repeat others; write it without one of them")
 
     def _repeat(self, found: re.Match[str]) -> None:
         least, most = (int(found.group(at) or 0) for at in (1, 3))
+        self._repeat_lookarounds()
         times = min(max(least, most, 1), MAX_COMPILED_BYTES)
         more = PatternCost(self._last.size * (times - 1), self._last.atoms * (times - 1))
         group = self._groups[-1]
         group.size, group.atoms = group.size + more.size, group.atoms + more.atoms
-        self._last = PatternCost(self._last.size + more.size, self._last.atoms + more.atoms)
+        self._last.size, self._last.atoms = self._last.size + more.size, self._last.atoms + more.atoms
         if self._last.size > MAX_COMPILED_BYTES:  # also keeps the numbers small
             raise ValueError("pattern: too many repetitions; use minLength and maxLength")
 
     def _escape(self, at: int) -> int:
         kind = self._pattern[at + 1 : at + 2]
         self._add(self._escapes.get(kind, _LITERAL))
+        if kind and kind in _REFERENCES:
+            self._last.lookarounds = 1
+            self._groups[-1].lookarounds += 1
         at += 2
         braces = _BRACES.match(self._pattern, at) if kind and kind in "pPuxkgN" else None
         return at if braces is None else braces.end()

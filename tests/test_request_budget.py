@@ -176,10 +176,20 @@ LARGE: Final = [
 ]
 
 
+#: A pattern that a generator of schemas writes for every date.
+DATE_TIME: Final = (
+    "^((?:(?:\\d\\d[2468][048]|\\d\\d[13579][26]|\\d\\d0[48]|[02468][048]00|[13579][26]00)-02-29|"
+    "\\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\\d|30)|"
+    "(?:02)-(?:0[1-9]|1\\d|2[0-8])))T(?:(?:[01]\\d|2[0-3]):[0-5]\\d(?::[0-5]\\d(?:\\.\\d+)?)?(?:Z)))$"
+)
+
+
 def test_ordinary_schemas_are_accepted() -> None:
     for pattern in LARGE:
         assert refusal(body_of({"properties": {"name": {"pattern": pattern}}}))[0] == "", pattern
     patterns: Schema = {"properties": {f"p{at}": {"pattern": pattern} for at, pattern in enumerate(ORDINARY)}}
+    dates: Schema = {f"p{at}": {"type": "string", "pattern": DATE_TIME} for at in range(100)}
+    assert refusal(body_of({"properties": dates}))[0] == ""
     node: Schema = {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}
     named = {"$anchor": "top", "properties": {"$id": {"type": "string"}, "next": {"$ref": "#top"}}}
     generated: Schema = {
@@ -291,6 +301,8 @@ FAR: Final[Schema] = {"$defs": {**chain(60)["$defs"], "a60": {"items": {"$ref": 
         ({"pattern": "(?=.*b)a"}, "a" * 100_000, 'fails "pattern"'),
         ({"pattern": "^(?:(?=.*b)a)*c"}, "a" * 100_000 + "b", "too large to be checked"),
         ({"items": {"allOf": [{"multipleOf": 0.01}] * 20}}, [10**4_200] * 100, "too large to be checked"),
+        ({"items": {"minimum": 0}}, [10**4_200] * 1_000, "too large to be checked"),
+        ({"items": {"allOf": [{"minimum": -(10**300)}] * 200}}, [10**300] * 5_000, "too large to be checked"),
         ({"items": {"allOf": [{"multipleOf": 1e-300}] * 20}}, [1e300] * 100, "too large to be checked"),
     ],
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
-from shared.schemas.pattern_cost import pattern_cost
+from shared.schemas.pattern_cost import PatternCost, pattern_cost
 from shared.schemas.request_budget import RequestBudget
 
 MAX_DEPTH: Final = 64
@@ -88,6 +88,7 @@ class SchemaGraph:
         self._schema = schema
         self._budget = budget
         self._anchors: dict[str, Schema | None] = {}
+        self._patterns: dict[str, PatternCost] = {}
         self._id_keywords = {"$id"}
         self.nodes: dict[int, Node] = {}
         self.root = id(schema)
@@ -180,8 +181,10 @@ class SchemaGraph:
         node.below += found
 
     def _add_pattern(self, node: Node, pattern: str) -> None:
-        cost = pattern_cost(pattern)
-        self._budget.add_pattern(cost.size)
+        cost = self._patterns.get(pattern)
+        if cost is None:  # the validator compiles equal patterns once
+            cost = self._patterns[pattern] = pattern_cost(pattern)
+            self._budget.add_pattern(cost.size)
         node.patterns += 1
         node.atoms += cost.atoms
         node.lookarounds += cost.lookarounds

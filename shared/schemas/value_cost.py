@@ -83,7 +83,9 @@ class ValueCost:
 
 
 def _weight(value: Any) -> int:
-    """Return the number of small values that take as long to compare or to divide."""
+    """Return the number of small values that take as long to compare or to divide. A whole number of more than 64
+    bits is read from its digits, in the square of their number."""
     if isinstance(value, int):
-        return 1 + value.bit_length() // _BITS
+        words = value.bit_length() // _BITS
+        return 1 + words + words * words // 2
     return 1 + abs(math.frexp(value)[1]) // _BITS if isinstance(value, float) else 1

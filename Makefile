@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean bench-requests
+.PHONY: help run test compatibility chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -78,6 +78,9 @@ bench-json: $(VENV)/installed-dev  ## Measure the CPU of reading a JSON answer w
 
 bench-requests: $(VENV)/installed-dev  ## Measure the CPU and memory that the most expensive requests take to check
 	@$(BIN)/python -m bench.request_cost $(ARGS)
+
+bench-patterns: $(VENV)/installed-dev  ## Search for patterns that compile slower than estimated; ARGS="seconds seed"
+	@$(BIN)/python -m bench.pattern_search $(ARGS)
 
 bench-nginx: $(VENV)/installed-dev  ## Measure the time between tokens, direct and through nginx
 	@$(BIN)/python -m bench.through_nginx $(ARGS)

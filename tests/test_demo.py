@@ -43,6 +43,17 @@ def value_for(schema: dict[str, Any]) -> Any:
     return instance_of(schema, itertools.cycle(["lake", "gate"]))
 
 
+def test_keywords_beside_references_are_copied_up_to_a_limit() -> None:
+    """Each reference copied them, in a chain of 30 references for each of 999 values. The rest gets any value."""
+    chain: dict[str, Any] = {f"a{at}": {"$ref": f"#/$defs/a{at + 1}", "x": 1} for at in range(30)}
+    chain["a0"] |= {f"k{at}": 1 for at in range(9_000)}
+    chain["a30"] = {"type": "integer"}
+    made = value_for({"$defs": chain, "type": "array", "minItems": 999, "items": {"$ref": "#/$defs/a0", "y": 1}})
+    assert made[0] == 1
+    assert len(made) == 999
+    assert made[-1] in {"lake", "gate"}
+
+
 RECURSIVE = {
     "$ref": "#/$defs/node",
     "$defs": {

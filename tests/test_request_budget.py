@@ -79,6 +79,19 @@ EXPENSIVE: Final[dict[str, tuple[Schema, str]]] = {
     "classes that need a translation": ({"pattern": "\\S|" * 600}, "pattern: too large once compiled"),
     "a long pattern": ({"pattern": "a" * 5_000}, "pattern: may have 2000 characters"),
     "a flag that hides a repetition": ({"pattern": "(?x)\\w {1000}"}, "pattern: the flag x"),
+    "the flag x behind another": ({"pattern": "(?i)(?x)\\w {300}"}, "pattern: the flag x"),
+    "the flag x beside another": ({"pattern": "(?xi)\\w {300}"}, "pattern: the flag x"),
+    "characters in either case, by number": (
+        {"pattern": "(?i)" + "[\\x{61}-\\x{10FFFF}]" * 8},
+        "pattern: too large once compiled",
+    ),
+    "characters in either case": ({"pattern": "[a-\U0010ffff]" * 8 + "(?i:x)"}, "pattern: too large once compiled"),
+    "opposites in either case": ({"pattern": "(?i)" + "[\\Wb]" * 8}, "pattern: too large once compiled"),
+    "properties in either case": ({"pattern": "(?mi)" + "\\p{Any}" * 8}, "pattern: too large once compiled"),
+    "a repetition behind a bracket in a class": (
+        {"pattern": "[[a](?:\\w{300}){300}"},
+        "pattern: too many repetitions",
+    ),
     "names as patterns": ({"patternProperties": {"\\S|" * 600: {}}}, "pattern: too large once compiled"),
     "patterns of names": ({"propertyNames": {"pattern": "(\\w{199}){199}"}}, "pattern: too many repetitions"),
     "thousands of small patterns": (
@@ -146,17 +159,37 @@ ORDINARY: Final = [
     "^(https?://)?[^\\s/$.?#].[^\\s]*$",
     "^\\p{L}+$",
     "^[A-Za-z0-9_-]{1,1000}$",
+    "(?i)^[a-z0-9._-]+@[a-z]+$",
+    "(?i)^[\\w.+-]+@[\\w-]+\\.[\\w.-]+$",
+    "(?i)^[^\\s@]+@[^\\s@]+\\.[a-z]{2,}$",
+    "(?i)^[a-z\u00e0-\u00ff' -]{1,50}$",
 ]
 
 
 #: Patterns that real schemas have, though they are large once compiled; one in a request is within the budget.
-LARGE: Final = ["^[\\p{L} .'-]{1,50}$", "^[\\p{L}\\p{N}_-]{1,64}$", "^.{1,1000}$", "^[^\\x00]{1,1000}$"]
+LARGE: Final = [
+    "^[\\p{L} .'-]{1,50}$",
+    "^[\\p{L}\\p{N}_-]{1,64}$",
+    "^.{1,1000}$",
+    "^[^\\x00]{1,1000}$",
+    "(?i)\\p{L}{1,20}",
+]
+
+
+#: A pattern that a generator of schemas writes for every date.
+DATE_TIME: Final = (
+    "^((?:(?:\\d\\d[2468][048]|\\d\\d[13579][26]|\\d\\d0[48]|[02468][048]00|[13579][26]00)-02-29|"
+    "\\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\\d|30)|"
+    "(?:02)-(?:0[1-9]|1\\d|2[0-8])))T(?:(?:[01]\\d|2[0-3]):[0-5]\\d(?::[0-5]\\d(?:\\.\\d+)?)?(?:Z)))$"
+)
 
 
 def test_ordinary_schemas_are_accepted() -> None:
     for pattern in LARGE:
         assert refusal(body_of({"properties": {"name": {"pattern": pattern}}}))[0] == "", pattern
     patterns: Schema = {"properties": {f"p{at}": {"pattern": pattern} for at, pattern in enumerate(ORDINARY)}}
+    dates: Schema = {f"p{at}": {"type": "string", "pattern": DATE_TIME} for at in range(100)}
+    assert refusal(body_of({"properties": dates}))[0] == ""
     node: Schema = {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}
     named = {"$anchor": "top", "properties": {"$id": {"type": "string"}, "next": {"$ref": "#top"}}}
     generated: Schema = {
@@ -256,6 +289,21 @@ FAR: Final[Schema] = {"$defs": {**chain(60)["$defs"], "a60": {"items": {"$ref": 
         (FAR, deep(500), "nested too deeply"),
         ({"items": {"pattern": "^((0|1)*)*\\1x$"}}, ["01" * 20] * 5_000, 'fails "pattern"'),
         ({"pattern": "(?=a)\\w{200}"}, "a", "its schema is too expensive"),
+        ({"anyOf": [{"enum": ["a", "b"]}] * 200}, "a" * 500_000, "too large to find the place"),
+        ({"anyOf": [{"required": ["z"]}] * 200}, {"a": ["x" * 100] * 5_000}, "too large to find the place"),
+        (
+            {"$schema": "http://json-schema.org/draft-07/schema#"}
+            | {"allOf": [{"contentMediaType": "application/json"}] * 1_000},
+            f"[{'1,' * 50_000}1]",
+            "too large to be checked",
+        ),
+        ({"allOf": [{"const": "a"}] * 2_000}, "a" * 500_000, "too large to be checked"),
+        ({"pattern": "(?=.*b)a"}, "a" * 100_000, 'fails "pattern"'),
+        ({"pattern": "^(?:(?=.*b)a)*c"}, "a" * 100_000 + "b", "too large to be checked"),
+        ({"items": {"allOf": [{"multipleOf": 0.01}] * 20}}, [10**4_200] * 100, "too large to be checked"),
+        ({"items": {"minimum": 0}}, [10**4_200] * 1_000, "too large to be checked"),
+        ({"items": {"allOf": [{"minimum": -(10**300)}] * 200}}, [10**300] * 5_000, "too large to be checked"),
+        ({"items": {"allOf": [{"multipleOf": 1e-300}] * 20}}, [1e300] * 100, "too large to be checked"),
     ],
 )
 def test_checking_an_answer_is_bounded(schema: Schema, value: Any, problem: str) -> None:
@@ -263,6 +311,12 @@ def test_checking_an_answer_is_bounded(schema: Schema, value: Any, problem: str)
     found = violation(schema, value)
     assert found is not None
     assert problem in found.problem
+
+
+def test_the_format_of_an_answer_is_not_checked() -> None:
+    """One format compiles the answer as a pattern."""
+    schema = {"$schema": "http://json-schema.org/draft-07/schema#", "items": {"format": "regex"}}
+    assert violation(schema, ["(", "\\w{1000}"]) is None
 
 
 def test_a_deep_answer_to_a_long_chain_is_checked_within_the_stack() -> None:

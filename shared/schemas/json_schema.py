@@ -79,7 +79,7 @@ def violation(schema: dict[str, Any], value: object) -> Violation | None:
     validator = _validator(schema, min(_MAX_BACKTRACKS, cost.backtracks_for_each_match))
     if validator.is_valid(value):  # creating an error is slow
         return None
-    if cost.errors > _MAX_ERRORS:
+    if cost.errors > _MAX_ERRORS or cost.errors_are_too_large:
         return _of_whole("does not match, and is too large to find the place")
     return _first_violation(validator, value)
 
@@ -110,7 +110,10 @@ def _cut(text: str, longest: int) -> str:
 
 def _validator(schema: dict[str, Any], backtracks: int = _MAX_BACKTRACKS) -> jsonschema_rs.Validator:
     patterns = jsonschema_rs.FancyRegexOptions(backtrack_limit=backtracks, size_limit=MAX_COMPILED_BYTES)
-    return jsonschema_rs.validator_for(schema, offline=True, pattern_options=patterns)
+    # Without formats and messages: both take time, the format "regex" compiles parts of the answer.
+    return jsonschema_rs.validator_for(
+        schema, offline=True, pattern_options=patterns, validate_formats=False, mask="the value"
+    )
 
 
 def _keyword_of(error: jsonschema_rs.ValidationError) -> str:

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from shared.schemas.case_folding import folding_cost
+
 #: Longest pattern, in characters.
 MAX_PATTERN_LENGTH: Final = 2_000
 #: Size from which a single pattern is refused; the compiler has the same limit.
@@ -16,6 +18,11 @@ MAX_COMPILED_BYTES: Final = 5_200_000
 
 #: Bytes that compile in the time that any pattern takes, however short.
 _PATTERN: Final = 10_000
+#: Bytes that compile in the time that a character needs for itself, once, however often it is repeated.
+_SIGNS: Final = {"?": 1_600, "{": 1_600, "*": 500, "+": 500, "(": 300, "[": 300, "|": 200}
+#: The same for each of the first classes and alternatives: the compiler writes out the texts that they begin with.
+_BEGINNING: Final = 6_000
+_BEGINNINGS: Final = 4
 _LITERAL: Final = 80
 _WORD: Final = 40_000
 #: Estimated bytes of an escape; other letters stand for one character. A class holds ASCII, except in a pattern with
@@ -23,34 +30,49 @@ _WORD: Final = 40_000
 _PLAIN: Final = {"w": 300, "d": 100, "s": 800, **dict.fromkeys("WDS", 2_500), **dict.fromkeys("pP", _WORD)}
 _UNICODE: Final = {**_PLAIN, **dict.fromkeys("wWD", _WORD), "d": 4_000}
 _NEEDS_UNICODE: Final = re.compile(r"\(\?[=!<>(P]|\\[1-9kg]")
+_REFERENCES: Final = "123456789kg"
+_LOOKAROUND: Final = re.compile(r"\(\?<?[=!]")
 _ANY_BUT: Final = 2_500
 #: Bytes that compile in the time that the translation of one of these classes needs for each character.
 _TRANSLATION: Final = 180
 _TRANSLATED: Final = re.compile(r"\\[wWdDsS]")
-#: Flags that change how the rest of the pattern is read: white space may then stand before a repetition.
-_FLAGS: Final = re.compile(r"\(\?[a-zA-Z-]*(x|i)[a-zA-Z-]*[:)]")
+#: The flag x changes how the rest of the pattern is read: white space may then stand before a repetition.
+_VERBOSE: Final = re.compile(r"\(\?[a-zA-Z-]*x")
+_IGNORES_CASE: Final = re.compile(r"\(\?[a-zA-Z-]*i")
 _REPETITION: Final = re.compile(r"\{\s*(\d{1,9})?\s*(?:(,)\s*(\d{1,9})?\s*)?\}")
 _BRACES: Final = re.compile(r"\{[^}]*\}")
+_CLASS: Final = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]", re.DOTALL)
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _CASELESS: Final = 3
 
 
 @dataclass(slots=True)
 class PatternCost:
-    """``size``: bytes once compiled. ``atoms``: states that a match may have to follow at once."""
+    """``size``: bytes once compiled. ``atoms``: states that a match may have to follow at once.
+
+    Each of the ``lookarounds`` and references may read the string to its end, for each step back. Each of
+    ``repeated_lookarounds``, which are in a repeated group, may do so for each character, without a step back.
+    """
 
     size: int
     atoms: int
+    lookarounds: int = 0
+    repeated_lookarounds: int = 0
+    is_lookaround: bool = False
+    repeats_in_lookaround: bool = False
 
 
 def pattern_cost(pattern: str) -> PatternCost:
     """Estimate the cost. Raises ValueError for a pattern that would be too large."""
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise ValueError(f"pattern: may have {MAX_PATTERN_LENGTH} characters; shorten it")
-    flags = _FLAGS.search(pattern)
-    if flags is not None and flags.group(1) == "x":
+    if _VERBOSE.search(pattern) is not None:
         raise ValueError("pattern: the flag x is not supported; write the pattern without it")
     cost = _Scan(pattern).cost()
-    cost.size *= 1 if flags is None else _CASELESS
+    if _IGNORES_CASE.search(pattern) is not None:
+        cost.size = cost.size * _CASELESS + folding_cost(pattern)
+    cost.size += sum(pattern.count(sign) * size for sign, size in _SIGNS.items())
+    cost.size += _BEGINNING * min(pattern.count("[") + pattern.count("|"), _BEGINNINGS)
     cost.size += len(_TRANSLATED.findall(pattern)) * len(pattern) * _TRANSLATION
     if cost.size > MAX_COMPILED_BYTES:
         raise ValueError("pattern: too large once compiled; shorten it, repeat less, or use minLength and maxLength")
@@ -78,7 +100,8 @@ class _Scan:
         """Count the atom or the repetition at ``at``; return the position behind it."""
         character = self._pattern[at]
         if character == "(":
-            self._groups.append(PatternCost(_LITERAL, 1))
+            looks = _LOOKAROUND.match(self._pattern, at) is not None
+            self._groups.append(PatternCost(_LITERAL, 1, lookarounds=int(looks), is_lookaround=looks))
             return at + 1
         if character == ")":
             if len(self._groups) > 1:
@@ -91,7 +114,9 @@ class _Scan:
             return self._class(at)
         if character == "\\":
             return self._escape(at)
-        if character not in "*+?|":
+        if character in "*+":
+            self._repeat_lookarounds()
+        elif character not in "?|":
             self._add(_ANY_BUT if character == "." else _LITERAL * 3 if ord(character) > 127 else _LITERAL)
         return at + 1
 
@@ -102,43 +127,51 @@ class _Scan:
 
     def _close(self) -> None:
         self._last = self._groups.pop()
-        self._groups[-1].size += self._last.size
-        self._groups[-1].atoms += self._last.atoms
+        group = self._groups[-1]
+        group.size += self._last.size
+        group.atoms += self._last.atoms
+        group.lookarounds += self._last.lookarounds
+        group.repeated_lookarounds += self._last.repeated_lookarounds
+        group.repeats_in_lookaround |= self._last.repeats_in_lookaround or (
+            self._last.is_lookaround and self._last.repeated_lookarounds > 0
+        )
+
+    def _repeat_lookarounds(self) -> None:
+        """Count the lookarounds of the last group as repeated."""
+        more = self._last.lookarounds - self._last.repeated_lookarounds
+        self._last.repeated_lookarounds += more
+        self._groups[-1].repeated_lookarounds += more
+        if self._last.repeats_in_lookaround:
+            raise ValueError("pattern: repeats lookarounds that repeat others; write it without one of them")
 
     def _repeat(self, found: re.Match[str]) -> None:
         least, most = (int(found.group(at) or 0) for at in (1, 3))
+        self._repeat_lookarounds()
         times = min(max(least, most, 1), MAX_COMPILED_BYTES)
         more = PatternCost(self._last.size * (times - 1), self._last.atoms * (times - 1))
         group = self._groups[-1]
         group.size, group.atoms = group.size + more.size, group.atoms + more.atoms
-        self._last = PatternCost(self._last.size + more.size, self._last.atoms + more.atoms)
+        self._last.size, self._last.atoms = self._last.size + more.size, self._last.atoms + more.atoms
         if self._last.size > MAX_COMPILED_BYTES:  # also keeps the numbers small
             raise ValueError("pattern: too many repetitions; use minLength and maxLength")
 
     def _escape(self, at: int) -> int:
         kind = self._pattern[at + 1 : at + 2]
         self._add(self._escapes.get(kind, _LITERAL))
+        if kind and kind in _REFERENCES:
+            self._last.lookarounds = 1
+            self._groups[-1].lookarounds += 1
         at += 2
         braces = _BRACES.match(self._pattern, at) if kind and kind in "pPuxkgN" else None
         return at if braces is None else braces.end()
 
     def _class(self, at: int) -> int:
-        """Count a class in brackets, with the classes inside."""
-        size, depth, negated = _LITERAL, 0, False
-        while at < len(self._pattern):
-            character = self._pattern[at]
-            if character == "\\":
-                size += self._escapes.get(self._pattern[at + 1 : at + 2], _LITERAL)
-                at += 1
-            elif character == "[":
-                depth += 1
-            elif character == "]":
-                depth -= 1
-            else:
-                negated = negated or character == "^"
-                size += _LITERAL * 3 if ord(character) > 127 else 8
-            at += 1
-            if depth == 0:
-                break
-        self._add(size + (_ANY_BUT if negated else 0))
-        return at
+        """Count a class in brackets. A bracket or a set operation inside is a character of the class."""
+        found = _CLASS.match(self._pattern, at)
+        if found is None:  # not closed; the compiler refuses it
+            return len(self._pattern)
+        text = found.group()
+        size = _LITERAL + sum(self._escapes.get(kind, _LITERAL * 3) for kind in _ESCAPED.findall(text))
+        size += sum(_LITERAL * 3 if ord(character) > 127 else 8 for character in text)
+        self._add(size + (_ANY_BUT if text.startswith("[^") else 0))
+        return found.end()

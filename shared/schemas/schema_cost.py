@@ -23,12 +23,15 @@ Edges = Callable[[Node], Iterable[int]]
 @dataclass(frozen=True, slots=True)
 class Checks:
     """Bounds for one value: schemas and comparisons tried on it, errors until its violation is found, matches of
-    patterns, and atoms of these patterns."""
+    patterns, sums for these patterns, and nanoseconds for each of its characters."""
 
     tried: int
     errors: int
     matches: int
     atoms: int
+    lookarounds: int
+    repeated_lookarounds: int
+    reads: int
 
 
 class SchemaCost:
@@ -62,6 +65,9 @@ class SchemaCost:
             lambda node: node.own + node.own_errors if self._graph.has_alternatives else 0,
             lambda node: node.patterns,
             lambda node: node.atoms,
+            lambda node: node.lookarounds,
+            lambda node: node.repeated_lookarounds,
+            lambda node: node.reads,
         )
         return Checks(*map(self._most_for_one_value, own_of))
 

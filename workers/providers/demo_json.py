@@ -15,6 +15,10 @@ _Schema = dict[str, Any]
 _MAX_VALUES: Final = 1000
 _MAX_DEPTH: Final = 32
 _MAX_TEXT: Final = 10_000
+#: Alternatives that are searched for a plain one.
+_MAX_CHOICES: Final = 100
+#: Keywords that references and choices with others beside them may copy.
+_MAX_COPIES: Final = 1_000_000
 #: From this depth on only required values are made, so that a recursive schema comes to an end.
 _SPARING_FROM: Final = 4
 _ITEMS: Final = 3
@@ -34,6 +38,7 @@ class _Maker:
         self._texts = texts
         self._numbers = itertools.count(1)
         self._left = _MAX_VALUES
+        self._copies = _MAX_COPIES
         self._by_kind: dict[str, Callable[[_Schema, int], Any]] = {
             "object": self._object,
             "array": self._array,
@@ -61,10 +66,18 @@ class _Maker:
             key = next((key for key in _INDIRECT if key in schema), None)
             if key is None:
                 return schema
-            others = {name: value for name, value in schema.items() if name != key}
             chosen = self._target(schema[key]) if key == "$ref" else _choice(schema[key], sparing=_is_sparing(depth))
-            schema = others | _as_schema(chosen)
+            schema = self._merge(schema, key, _as_schema(chosen))
         return {}
+
+    def _merge(self, schema: _Schema, key: str, chosen: _Schema) -> _Schema:
+        """Return ``schema`` without ``key``, and with the keywords of ``chosen``."""
+        if len(schema) == 1:
+            return chosen
+        self._copies -= len(schema) + len(chosen)
+        if self._copies < 0:
+            return {}
+        return {name: value for name, value in schema.items() if name != key} | chosen
 
     def _target(self, reference: str) -> Any:
         target: Any = self._root
@@ -112,7 +125,8 @@ def _is_sparing(depth: int) -> bool:
 def _choice(choices: list[Any], *, sparing: bool) -> Any:
     if not sparing:
         return choices[0]
-    plain = (c for c in choices if "$ref" not in _as_schema(c) and _kind_of(_as_schema(c)) not in {"object", "array"})
+    few = choices[:_MAX_CHOICES]
+    plain = (c for c in few if "$ref" not in _as_schema(c) and _kind_of(_as_schema(c)) not in {"object", "array"})
     return next(plain, choices[0])
 
 

@@ -131,7 +131,7 @@ MISSING_CHECKS: Final = [
     Mutation("a restored stream expires", "keep_until(now + retention_ms, tonumber(tombstone_ms))", script="restore"),
     Mutation(
         "a tombstone stays",
-        "redis.call('SET', TOMBSTONE, 'deleted ' .. s.principal, 'PX', tombstone_ms)",
+        "leave_tombstone('deleted', s, tombstone_ms)",
         "redis.call('DEL', TOMBSTONE)",
         "delete",
     ),

@@ -56,6 +56,16 @@ def test_every_value_is_sent_once_when_it_is_whole(
     assert whole.outside == sum(map(len, (before + after).split()))
 
 
+def test_long_names_are_not_repeated_for_every_value_below() -> None:
+    """Each value has its path: 2,000 members under a name of 50 kB would be 100 MB."""
+    whole = {"k" * 50_000: {f"a{at}": at for at in range(2_000)}}
+    sent, end = read(json.dumps(whole), [1_000, 40_000, 60_000])
+    assert isinstance(end, Json)
+    assert end.value == whole
+    assert 1 <= len(sent) <= 25
+    assert all(value.path[0] == "k" * 50_000 for value in sent)
+
+
 def test_only_the_first_of_very_many_values_are_sent() -> None:
     sent, whole = read(json.dumps({"rows": [0] * 30_000}), [])
     assert len(sent) == 20_000

@@ -125,7 +125,7 @@ def test_the_amount_of_lua_is_limited() -> None:
     assert storage < 110
     assert sum(lines.values()) < 420
     assert operators < 45
-    assert admission < 180
+    assert admission < 200
 
 
 def test_lua_and_the_lifecycle_agree_on_what_is_active() -> None:

@@ -11,13 +11,16 @@ from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol.ids import START
 from shared.rate_limits import Demand, Limits
 from tests.scripts.stream import (
+    DIGEST,
     DONE,
     ENDING,
+    IDEMPOTENCY,
     LOG,
     READERS,
     SCRIPTS,
     SETTINGS,
     TOKEN,
+    TOMBSTONE,
     Stream,
     be_well,
     event,
@@ -204,6 +207,18 @@ async def test_streams_of_an_account_far_above_its_limit_are_stopped(client: Cli
     await Dropping(client, _DROPS, _AT_ONCE).relieve_accounts()
     assert await old.state() == {}
     assert await client.zcard(ABOVE_LIMIT) == 0
+
+
+async def test_what_stays_of_removed_streams_is_forgotten_when_redis_is_nearly_full(client: Client) -> None:
+    """Cycles of creation and deletion would fill Redis with tombstones and idempotency entries."""
+    old, young = await Stream(client).create(), await Stream(client, key=False).create()
+    for stream in (old, young):
+        await run_script(client, SCRIPTS.delete(stream.id, "p"))
+    await client.zadd("hr:removed", {f"{old.id} {DIGEST}": now_ms() - 3_600_000})
+    await Dropping(client, _DROPS, _AT_ONCE).relieve(Memory(used=100, limit=100))
+    assert await client.exists(old.keys[TOMBSTONE], old.keys[IDEMPOTENCY]) == 0
+    assert await client.exists(young.keys[TOMBSTONE]) == 1, "a worker might still hold it in memory"
+    assert await client.zcard("hr:removed") == 1
 
 
 async def test_a_stream_that_expired_before_its_end_keeps_no_source(client: Client) -> None:

@@ -39,6 +39,8 @@ class Coalescer:
                 self._whole_events.append(stored)
                 self.bytes += len(stored)
                 self.deltas -= 1
+                if not isinstance(delta, events.Json):  # values repeat the text
+                    self.made_bytes += len(stored)
 
     def take(self, *, final: bool = False) -> list[bytes]:
         """Return the waiting deltas as events and clear the buffer. Half of a surrogate pair waits for the other one

@@ -26,6 +26,9 @@ _MAX_BEGINNINGS: Final = 64
 _MAX_DEPTH: Final = 128
 #: An event for each of a million numbers would take many times their size; after so many only the whole is emitted.
 _MAX_VALUES: Final = 20_000
+#: Every value is sent with its path, so a long name is repeated for each member below it. After so many characters of
+#: names only the whole is emitted.
+_MAX_NAMES: Final = 1_000_000
 _OPENING: Final = {"object": "{", "array": "["}
 _SCALARS: Final = frozenset({"string", "number", "integer", "boolean", "null"})
 #: Positions at which text may be cut for the parser: it does not report where the JSON ended, and it re-reads an
@@ -131,6 +134,7 @@ class _Parser:
         self.value: Any = None
         self.is_whole = False
         self.emitted = 0
+        self._names = 0  # characters of the paths emitted
         self._depth = depth
         self._events = ijson.sendable_list()
         self._source = ijson.basic_parse_coro(self._events)
@@ -211,8 +215,13 @@ class _Parser:
             self.value, self.is_whole = value, True
             return
         if len(self._open) <= self._depth and self.emitted < _MAX_VALUES:
-            self.emitted += 1
-            values.append(Json(self._path(), value))
+            path = self._path()
+            self._names += sum(len(name) for name in path if isinstance(name, str))
+            if self._names > _MAX_NAMES:
+                self.emitted = _MAX_VALUES
+            else:
+                self.emitted += 1
+                values.append(Json(path, value))
         parent = self._open[-1]
         if isinstance(parent, list):
             parent.append(value)

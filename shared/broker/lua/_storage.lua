@@ -65,6 +65,16 @@ local function total_stored(account)
   return tonumber(redis.call('HGET', stored, 'total') or 0)
 end
 
+-- Marks the stream as `word` (deleted or dropped), and notes what stays of it: the tombstone and the idempotency entry.
+-- `hr:removed` has members `<id> <digest of the idempotency key>`, by the time of removal: if Redis is nearly full, the
+-- oldest are forgotten.
+local function leave_tombstone(word, s, tombstone_ms)
+  redis.call('SET', TOMBSTONE, word .. ' ' .. s.principal, 'PX', tombstone_ms)
+  redis.call('ZADD', 'hr:removed', now, ID .. ' ' .. (s.idempotency or ''))
+  redis.call('ZREMRANGEBYSCORE', 'hr:removed', '-inf', now - tombstone_ms)
+  redis.call('PEXPIRE', 'hr:removed', tombstone_ms)
+end
+
 -- Compares the account with its limit (0 or nil: none). Above it, the sweep drops the account's oldest answers. Returns
 -- true if it is above by more than a quarter: then its streams have to stop.
 local function is_far_above(account, limit)

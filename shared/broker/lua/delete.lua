@@ -8,10 +8,11 @@
 
 local tombstone_ms = ARGV[1]
 local QUEUE, JOB, WAITING, PRINCIPAL_STREAMS = unpack(KEYS, 9, 12)
-local s = load('status', 'holder', 'principal', 'lane', 'account', 'sources')
+local s = load('status', 'holder', 'principal', 'lane', 'account', 'sources', 'idempotency')
 if not s.status then return {'MISSING'} end
-need_rights('DEL HDEL HMGET HINCRBY SET ZREM', {QUEUE, JOB, WAITING, PRINCIPAL_STREAMS, 'hr:ended', 'hr:account:any'})
-redis.call('SET', TOMBSTONE, 'deleted ' .. s.principal, 'PX', tombstone_ms)
+need_rights('DEL HDEL HMGET HINCRBY PEXPIRE SET ZADD ZREM ZREMRANGEBYSCORE',
+  {QUEUE, JOB, WAITING, PRINCIPAL_STREAMS, 'hr:ended', 'hr:account:any'})
+leave_tombstone('deleted', s, tombstone_ms)
 if active(s) then settle() end
 free_provider_slot(s)
 give_back(s.account, {ID})

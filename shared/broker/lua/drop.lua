@@ -7,15 +7,15 @@
 -- stream that runs was made from it.
 
 local tombstone_ms, retention_min_ms = unpack(ARGV, 1, 2)
-local s = load('status', 'principal', 'account', 'ended')
+local s = load('status', 'principal', 'account', 'ended', 'idempotency')
 if not s.status then
   redis.call('ZREM', 'hr:answers', ID) -- its retention has ended
   return 0
 end
 if active(s) or tonumber(s.ended) + retention_min_ms > now then return 0 end
 if redis.call('ZCOUNT', READERS, now, '+inf') > 0 or is_source(s.account) then return 0 end
-need_rights('DEL HDEL HINCRBY HMGET SET ZREM', {'hr:owned:' .. s.account, storage_keys(s.account)})
-redis.call('SET', TOMBSTONE, 'dropped ' .. s.principal, 'PX', tombstone_ms)
+need_rights('DEL HDEL HINCRBY HMGET PEXPIRE SET ZADD ZREM ZREMRANGEBYSCORE', {'hr:owned:' .. s.account, storage_keys(s.account)})
+leave_tombstone('dropped', s, tombstone_ms)
 local bytes = give_back(s.account, {ID})
 redis.call('DEL', STATE, LOG, TAIL, READERS)
 for _, key in ipairs({'hr:owned:' .. s.account, 'hr:ended', 'hr:failed', 'hr:answers'}) do

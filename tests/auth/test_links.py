@@ -6,6 +6,8 @@ from datetime import datetime
 
 import pytest
 
+from shared.broker.keys import REVOKED_LINKS
+from shared.rate_limits import account_of
 from tests.conftest import StartSystem
 from tests.credentials import JWT_SETTINGS, bearer, make_key, run_headrace, start_stream, token
 from tests.fakes import Answer
@@ -98,6 +100,53 @@ async def test_all_links_of_a_principal_are_ended_at_once(guarded: System, kind:
         assert text_of(await by_credentials.rest()) == "b"
     assert (await guarded.http.get(guarded.url + other["stream_url"])).status_code == 200
     assert await guarded.keys_without_expiry() == []
+
+
+async def test_links_are_ended_after_a_revocation_with_a_clock_that_was_ahead(guarded: System) -> None:
+    """The first revocation is written as Redis would with a clock that is a year ahead. It hides no later one, and
+    its principal can make links again."""
+
+    async def revoke(name: str) -> None:
+        done = await asyncio.to_thread(run_headrace, guarded, "keys", "revoke-links", f"jwt:{name}")
+        assert done.returncode == 0, done.stderr
+
+    async def statuses(link: dict[str, str]) -> set[int]:
+        """Return the statuses that the gateways respond with."""
+        urls = [gateway.url + link["status_url"] for gateway in guarded.gateways]
+        return {(await guarded.http.get(url)).status_code for url in urls}
+
+    async def is_refused(link: dict[str, str]) -> bool:
+        return await statuses(link) == {401}
+
+    early, late = token("early"), token("late")
+    of_early, of_late = [(await start_stream(guarded, user))["stream_id"] for user in (early, late)]
+    ended, before = await make_link(guarded, of_early, early), await make_link(guarded, of_late, late)
+    async with guarded.broker.client() as client:
+        ahead = round(time.time() + 365 * 86_400) * 1000
+        await client.zadd(REVOKED_LINKS, {account_of("jwt:early"): ahead})
+    await guarded.eventually(lambda: is_refused(ended))
+
+    after = await make_link(guarded, of_late, late)
+    assert await statuses(await make_link(guarded, of_early, early)) == {200}
+    assert await statuses(after) == await statuses(before) == {200}
+    await revoke("late")
+    for link in (before, after):
+        await guarded.eventually(lambda link=link: is_refused(link))  # type: ignore[misc]
+    again = await make_link(guarded, of_early, early)
+    await revoke("early")
+    await guarded.eventually(lambda: is_refused(again))
+    assert await guarded.keys_without_expiry() == []
+
+
+async def test_a_link_that_is_made_after_a_revocation_is_valid_at_once(guarded: System) -> None:
+    user = token("renews")
+    stream_id = (await start_stream(guarded, user))["stream_id"]
+    await make_link(guarded, stream_id, user)
+    done = await asyncio.to_thread(run_headrace, guarded, "keys", "revoke-links", "jwt:renews")
+    assert done.returncode == 0, done.stderr
+    link = await make_link(guarded, stream_id, user)
+    for gateway in guarded.gateways:
+        assert (await guarded.http.get(gateway.url + link["status_url"])).status_code == 200
 
 
 @pytest.mark.parametrize("principal", ["alice", "key:a b", "jwt:"])

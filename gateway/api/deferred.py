@@ -97,7 +97,8 @@ async def wait_until_ended(
 ) -> None:
     """Wait for the end of the stream as one of its readers. Raises as :func:`_while_granted` does."""
     async with aclosing(_subscribe(gateway, submission, NullRenderer()).chunks()) as chunks:
-        await _while_granted(request, gateway, caller, anext(chunks, None))  # a NullRenderer renders no chunk before the end
+        # A NullRenderer renders no chunk before the end.
+        await _while_granted(request, gateway, caller, anext(chunks, None))
 
 
 def _subscribe(gateway: GatewayState, submission: Submission, renderer: Renderer) -> Subscription:

@@ -6,14 +6,17 @@ from datetime import datetime
 
 import pytest
 
+from shared.broker.api_keys import revoke_api_key
+from shared.broker.client import connect
 from shared.broker.keys import REVOKED_LINKS
+from shared.broker.link_revocations import revoke_links
 from shared.rate_limits import account_of
 from tests.conftest import StartSystem
 from tests.credentials import JWT_SETTINGS, bearer, make_key, run_headrace, start_stream, token
 from tests.fakes import Answer
 from tests.responses import code_of
 from tests.sse_client import Broken, open_sse, text_of
-from tests.system import System
+from tests.system import Gateway, System, ask
 
 DAYS_90 = 90 * 24 * 3600
 
@@ -147,6 +150,45 @@ async def test_a_link_that_is_made_after_a_revocation_is_valid_at_once(guarded: 
     link = await make_link(guarded, stream_id, user)
     for gateway in guarded.gateways:
         assert (await guarded.http.get(gateway.url + link["status_url"])).status_code == 200
+
+
+async def test_a_revoked_key_makes_no_link_that_outlives_the_revocation_of_links(guarded: System) -> None:
+    """The key's user goes on until all gateways refuse the key. Its links are revoked right after it."""
+    key = await make_key(guarded, "leaky")
+
+    made: dict[str, list[str]] = {gateway.url: [] for gateway in guarded.gateways}
+
+    async def make_links(gateway: Gateway) -> None:
+        """Start streams at one gateway until it refuses the key."""
+        while True:
+            answer = await guarded.http.post(f"{gateway.url}/chat", json=ask("echo"), headers=bearer(key))
+            if answer.status_code == 401:
+                return
+            made[gateway.url].append(answer.json()["stream_url"])
+            await asyncio.sleep(0.05)
+
+    async def have_all_made_one() -> bool:
+        return all(made.values())
+
+    users = [asyncio.create_task(make_links(gateway)) for gateway in guarded.gateways]
+    await guarded.eventually(have_all_made_one)
+    client = connect(guarded.broker.url)
+    try:
+        assert await revoke_api_key(client, key.split("-")[1])
+        await revoke_links(client, account_of("key:leaky"))
+    finally:
+        await client.aclose()
+    await asyncio.gather(*users)
+
+    async def are_all_refused() -> bool:
+        answers = [
+            await guarded.http.get(guarded.url + url.replace("/stream", "", 1))
+            for urls in made.values()
+            for url in urls
+        ]
+        return {answer.status_code for answer in answers} == {401}
+
+    await guarded.eventually(are_all_refused)
 
 
 @pytest.mark.parametrize("principal", ["alice", "key:a b", "jwt:"])

@@ -191,7 +191,7 @@ def test_a_request_with_any_value_is_parsed_or_refused(request: Any) -> None:
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 TICKETS = Tickets(Settings.model_validate({"secret": SECRET}))
 STREAM_ID = "a3" + "0" * 32
-GOOD_TICKET = TICKETS.for_request(STREAM_ID)[0]
+GOOD_TICKET = TICKETS.for_request(STREAM_ID, 0)[0]
 
 
 def _part(data: bytes) -> str:
@@ -222,7 +222,7 @@ def test_any_parts_as_a_ticket_are_refused(header: bytes, claims: bytes, signatu
 
 @repeatable
 @given(
-    st.fixed_dictionaries({}, optional={"sub": _VALUE, "aud": _VALUE, "exp": _VALUE, "nbf": _VALUE, "iat": _VALUE})
+    st.fixed_dictionaries({}, optional={"sub": _VALUE, "aud": _VALUE, "exp": _VALUE, "nbf": _VALUE, "rev": _VALUE})
 )
 def test_a_validly_signed_ticket_with_other_claims_is_refused(claims: dict[str, Any]) -> None:
     """Another version of the gateway may sign other claims with the same secret."""

@@ -27,8 +27,7 @@ MayCancel = Annotated[Grant, Depends(may_cancel)]
 async def _grant(request: Request, gateway: GatewayState, stream_id: str, ticket: str | None, scope: Scope) -> Grant:
     if ticket is not None:
         grant = gateway.tickets.check(ticket, stream_id, to_cancel=scope is Scope.CANCEL)
-        api_keys = gateway.authenticator.api_keys
-        if api_keys is not None and grant.key_id is not None and await api_keys.was_revoked(grant.key_id):
+        if grant.key_id is not None and await gateway.authenticator.api_keys.was_revoked(grant.key_id):
             raise InvalidTicket("the API key that made the ticket was revoked")
         return grant
     principal = await gateway.authenticator.principal(request)

@@ -91,7 +91,7 @@ async def start(
     chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
     submission = await submit(gateway, caller, chat_request, idempotency_key, on_disconnect="continue")
     stream_id = submission.stream_id
-    ticket, expires = gateway.tickets.for_request(stream_id)
+    ticket, expires = gateway.tickets.for_request(stream_id, await gateway.link_revocations.last())
     body: Accepted = {
         "stream_id": stream_id,
         "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",

@@ -21,7 +21,7 @@ from gateway.live.sse import StreamResponse, wait_for_disconnect
 from gateway.live.subscription import Drained, Subscription
 from gateway.state import GatewayState
 from shared.broker.log import read_log
-from shared.errors import Draining, StreamGone
+from shared.errors import Draining, StreamGone, Unauthenticated
 from shared.protocol import events
 from shared.protocol.ids import START
 from shared.protocol.transcript import Transcript, fold
@@ -58,10 +58,10 @@ async def respond(
     if options.ignored:
         headers["X-Headrace-Ignored"] = ", ".join(options.ignored)
     if not options.stream:
-        await wait_until_ended(request, gateway, submission)
+        await wait_until_ended(request, gateway, caller, submission)
         return JSONResponse(body_of(stream_id, await _whole_answer(gateway, stream_id)), headers=headers)
     renderer = renderer_of(stream_id)
-    first, chunks = await _first_chunk(request, _subscribe(gateway, submission, renderer))
+    first, chunks = await _first_chunk(request, gateway, caller, _subscribe(gateway, submission, renderer))
     if renderer.failure is not None:
         await chunks.aclose()
         raise GenerationFailed(renderer.failure)
@@ -92,10 +92,13 @@ async def submit_once(
     )
 
 
-async def wait_until_ended(request: Request, gateway: GatewayState, submission: Submission) -> None:
-    """Wait for the end of the stream as one of its readers. Raises :class:`Draining` and ClientDisconnect."""
+async def wait_until_ended(
+    request: Request, gateway: GatewayState, caller: Principal, submission: Submission
+) -> None:
+    """Wait for the end of the stream as one of its readers. Raises as :func:`_while_granted` does."""
     async with aclosing(_subscribe(gateway, submission, NullRenderer()).chunks()) as chunks:
-        await _unless_disconnected(request, anext(chunks, None))  # a NullRenderer renders no chunk before the end
+        # A NullRenderer renders no chunk before the end.
+        await _while_granted(request, gateway, caller, anext(chunks, None))
 
 
 def _subscribe(gateway: GatewayState, submission: Submission, renderer: Renderer) -> Subscription:
@@ -104,29 +107,36 @@ def _subscribe(gateway: GatewayState, submission: Submission, renderer: Renderer
     )
 
 
-async def _first_chunk(request: Request, subscription: Subscription) -> tuple[bytes, AsyncGenerator[bytes, None]]:
+async def _first_chunk(
+    request: Request, gateway: GatewayState, caller: Principal, subscription: Subscription
+) -> tuple[bytes, AsyncGenerator[bytes, None]]:
     """Wait for the first chunk; return it with the generator of the others. It is empty if the stream ended without
-    any. Raises :class:`Draining` and ClientDisconnect."""
+    any. Raises as :func:`_while_granted` does."""
     chunks = subscription.chunks()
     try:
-        return await _unless_disconnected(request, anext(chunks, b"")), chunks
+        return await _while_granted(request, gateway, caller, anext(chunks, b"")), chunks
     except BaseException:
         await chunks.aclose()
         raise
 
 
-async def _unless_disconnected(request: Request, waiting: Awaitable[Result]) -> Result:
-    """Await ``waiting``, but cancel it if the client disconnects. Raises :class:`Draining` if this gateway drains
-    meanwhile, and ClientDisconnect."""
+async def _while_granted(
+    request: Request, gateway: GatewayState, caller: Principal, waiting: Awaitable[Result]
+) -> Result:
+    """Await ``waiting``, but cancel it if the client disconnects or its credentials end. Raises :class:`Draining` if
+    this gateway drains meanwhile, ClientDisconnect, and :class:`Unauthenticated`."""
     result = asyncio.ensure_future(waiting)
     leaving = asyncio.create_task(wait_for_disconnect(request.receive))
-    try:
-        await asyncio.wait((result, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        if not result.done():
-            result.cancel()
-            await asyncio.wait((result,))
+    with gateway.live_grants.watch(Grant.of(caller)) as ended:
+        try:
+            await asyncio.wait((result, leaving, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not result.done():
+                result.cancel()
+                await asyncio.wait((result,))
+    if ended.done():
+        raise Unauthenticated("the credentials have expired or were revoked meanwhile")
     if result.cancelled():
         raise ClientDisconnect
     try:

@@ -64,7 +64,7 @@ async def create(
     if options.stream:
         return _stream(gateway, Grant.of(caller), about, submission.log_page, headers=headers)
     if not options.background:
-        await wait_until_ended(request, gateway, submission)
+        await wait_until_ended(request, gateway, caller, submission)
     replayed = await replay_of(gateway, about)
     if not options.background and replayed.failure is not None:
         raise GenerationFailed(replayed.failure)

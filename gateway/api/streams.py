@@ -67,7 +67,8 @@ async def resume(
     except StreamGone:
         metrics.RESUMES.labels("expired").inc()
         raise
-    place.take(log_page.principal)  # a ticket has no principal of its own
+    # Readers with links take no place of the owner, or any of them could lock the owner out.
+    place.take(log_page.principal if grant.owner is not None else f"links of {log_page.principal}")
     if cursor != START:
         how = "same_epoch" if cursor.epoch == log_page.epoch else "reset"
         metrics.RESUMES.labels(how).inc()

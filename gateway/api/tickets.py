@@ -47,7 +47,11 @@ async def make_ticket(request: Request, stream_id: StreamId, gateway: Gateway, c
         caller.need(Scope.CANCEL)
     await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
     ticket, expires = gateway.tickets.for_others(
-        stream_id, caller, life_s=ticket_request.life_s, may_cancel=ticket_request.may_cancel
+        stream_id,
+        caller,
+        await gateway.link_revocations.last_now(),
+        life_s=ticket_request.life_s,
+        may_cancel=ticket_request.may_cancel,
     )
     return {
         "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",

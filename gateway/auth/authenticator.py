@@ -23,7 +23,8 @@ class Authenticator:
         #: True if authentication is disabled.
         self.is_open = not settings.authentication
         self._page_check = PageCheck(settings, allows_any=False)
-        self.api_keys = ApiKeys(client) if "keys" in settings.authentication else None
+        self.api_keys = ApiKeys(client)
+        self._accepts_keys = "keys" in settings.authentication
         self.tokens = JsonWebTokens(settings) if "jwt" in settings.authentication else None
 
     async def principal(self, request: Request) -> Principal:
@@ -41,7 +42,7 @@ class Authenticator:
             self._check_page(request)
         if not presented:
             raise Unauthenticated("credentials are missing; send Authorization: Bearer, X-Api-Key or the cookie")
-        if self.api_keys is not None and presented.startswith(PREFIX):
+        if self._accepts_keys and presented.startswith(PREFIX):
             return await self.api_keys.principal(presented)
         if self.tokens is not None:
             return await self.tokens.principal(presented)

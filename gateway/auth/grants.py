@@ -22,13 +22,13 @@ _CHECK_EVERY_S: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Access to one stream. ``owner``: None for a ticket, which grants access regardless of the stream's owner.
-    ``key_id``: the API key that was sent, or that made the ticket. ``made_ms`` and ``account``: time of a ticket, and
-    the account that made it; known once the stream was read."""
+    ``key_id``: the API key that was sent, or that made the ticket. ``revocation`` and ``account``: number of the last
+    revocation of links before a ticket was made, and the account that made it; known once the stream was read."""
 
     owner: str | None
     expires_at: float | None = None
     key_id: str | None = None
-    made_ms: int = 0
+    revocation: int = 0
     account: str | None = None
 
     @classmethod
@@ -42,7 +42,7 @@ class Grant:
 
     def is_revoked(self, revoked_links: Mapping[str, int]) -> bool:
         """Return True for a ticket whose account has revoked its links since."""
-        return self.account is not None and self.made_ms <= revoked_links.get(self.account, -1)
+        return self.account is not None and self.revocation < revoked_links.get(self.account, 0)
 
 
 class GrantEnded(Exception):

@@ -28,13 +28,13 @@ class Tickets:
         life_s = settings.max_attempts * settings.total_deadline_s + 2 * settings.retention_s
         self._life_s = min(settings.ticket_life_s or life_s, REVOCATION_KEPT_S)
 
-    def for_request(self, stream_id: str) -> tuple[str, datetime]:
-        """Return a ticket that reads the answer to a request, and its expiry. It outlives the caller's
-        credentials."""
-        return self._issue(stream_id, time.time() + self._life_s, {})
+    def for_request(self, stream_id: str, revocation: int) -> tuple[str, datetime]:
+        """Return a ticket that reads the answer to a request, and its expiry. It outlives the caller's credentials.
+        ``revocation``: number of the last revocation of links."""
+        return self._issue(stream_id, time.time() + self._life_s, {"rev": revocation})
 
     def for_others(
-        self, stream_id: str, maker: Principal, *, life_s: float | None, may_cancel: bool
+        self, stream_id: str, maker: Principal, revocation: int, *, life_s: float | None, may_cancel: bool
     ) -> tuple[str, datetime]:
         """Return a ticket for a link, and its expiry. It ends with the credentials that made it: at their expiry, and
         when their key is revoked. Raises :class:`Unauthenticated` for credentials in their leeway."""
@@ -44,13 +44,15 @@ class Tickets:
             ends_at = min(ends_at, maker.expires_at)
         if ends_at <= now:
             raise Unauthenticated("the credentials expire at this moment; use fresh ones")
-        claims: dict[str, Any] = {"cancel": True} if may_cancel else {}
+        claims: dict[str, Any] = {"rev": revocation}
+        if may_cancel:
+            claims["cancel"] = True
         if maker.key_id is not None:
             claims["key"] = maker.key_id
         return self._issue(stream_id, ends_at, claims)
 
     def _issue(self, stream_id: str, ends_at: float, more_claims: dict[str, Any]) -> tuple[str, datetime]:
-        claims = {"sub": stream_id, "aud": _AUDIENCE, "iat": round(time.time(), 3), "exp": int(ends_at)}
+        claims = {"sub": stream_id, "aud": _AUDIENCE, "exp": int(ends_at)}
         expires = datetime.fromtimestamp(int(ends_at), UTC)
         return jwt.encode(claims | more_claims, self._secret, algorithm=_ALGORITHM), expires
 
@@ -63,7 +65,7 @@ class Tickets:
                 self._secret,
                 algorithms=[_ALGORITHM],
                 audience=_AUDIENCE,
-                # Another gateway's clock may be ahead.
+                # An older version wrote its own time, and its clock may have been ahead.
                 options={"require": ["sub", "exp", "aud"], "verify_iat": False},
             )
         except jwt.ExpiredSignatureError:
@@ -74,8 +76,8 @@ class Tickets:
             raise InvalidTicket("the ticket is for another stream")
         if to_cancel and claims.get("cancel") is not True:
             raise Forbidden("the ticket allows reading only")
-        # A ticket of an older version has no time, and counts as older than any revocation.
+        # A ticket of an older version has no number, and counts as older than any revocation.
         try:
-            return Grant(None, float(claims["exp"]), claims.get("key"), made_ms=round(claims.get("iat", 0) * 1000))
+            return Grant(None, float(claims["exp"]), claims.get("key"), revocation=int(claims.get("rev", 0)))
         except (TypeError, ValueError, OverflowError):
             raise InvalidTicket("the ticket is invalid") from None

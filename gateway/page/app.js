@@ -6,7 +6,7 @@ import { copyOnClick } from "./copy.js";
 import { FormatChoice, isJson } from "./format.js";
 import { History, titleOf } from "./history.js";
 import { watchPage } from "./page_lifecycle.js";
-import { watchKey } from "./key.js";
+import { keep, ownerMark, watchKey } from "./key.js";
 import { ConnectionPanel } from "./connection.js";
 import { ModelChoice } from "./models.js";
 import { StreamReader } from "./stream.js";
@@ -39,6 +39,7 @@ function send(prompt) {
 /** Submits `conversation`, which ends with the prompt, and reads the answer. `choice`: the other request fields. */
 async function submit(conversation, choice) {
   const mine = begin(conversation, choice);
+  const owner = ownerMark();
   try {
     const body = { ...choice, messages: conversation, on_disconnect: "continue" };
     const started = await startChat(body, (problem) => show(mine, "queued", `${problem} (retrying)`));
@@ -51,6 +52,7 @@ async function submit(conversation, choice) {
       messages: conversation,
       streamUrl: started.stream_url,
       statusUrl: started.status_url,
+      owner,
     };
     streams.add(mine.entry);
   } catch (error) {
@@ -96,7 +98,7 @@ function leave() {
 
 function read(mine) {
   const { answer, entry } = mine;
-  sessionStorage.setItem(TAB_KEY, entry.id);
+  keep(sessionStorage, TAB_KEY, entry.id);
   streams.select(entry.id);
   mine.reader = new StreamReader(entry, {
     counted: () => connection.count(),

@@ -2,7 +2,7 @@
 // those of another key are neither listed nor opened.
 
 import { element } from "./dom.js";
-import { ownerMark } from "./key.js";
+import { keep, ownerMark } from "./key.js";
 
 const KEY = "headrace.streams";
 const MAX_ENTRIES = 30;
@@ -23,7 +23,7 @@ const loadOwn = () => load().filter(isOwn);
 function store(entries) {
   for (let kept = entries.slice(0, MAX_ENTRIES); ; kept = kept.slice(0, -1)) {
     try {
-      localStorage.setItem(KEY, JSON.stringify(kept));
+      keep(localStorage, KEY, JSON.stringify(kept));
       return;
     } catch {
       if (kept.length === 0) return;
@@ -60,8 +60,10 @@ export class History {
     return loadOwn().find((entry) => entry.id === id);
   }
 
+  /** Adds an entry, unless its owner is no longer the one of this page. */
   add(entry) {
-    store([{ ...entry, owner: ownerMark() }, ...load().filter((other) => other.id !== entry.id)]);
+    if (!isOwn(entry)) return;
+    store([entry, ...load().filter((other) => other.id !== entry.id)]);
     this.show();
   }
 

@@ -1,23 +1,42 @@
 // API key (or token), if the gateway requires one. It is stored in sessionStorage: it disappears with the tab and is
 // out of reach for other origins. It appears in no URL and not in the list of streams. Conversations belong to the key
-// that made them: another key does not show them, and forgetting a key forgets them in all tabs.
+// that made them: another key does not show them, and forgetting a key forgets them in all tabs, also in those that were
+// at another site, frozen or closed meanwhile.
 
 const STORAGE_KEY = "headrace.key";
-const FORGOTTEN = "headrace.forgotten"; // in localStorage: when a tab last forgot its key
-const KEPT_IN_TAB = [STORAGE_KEY, "headrace.current"];
+const FORGOTTEN = "headrace.forgotten"; // in localStorage: a mark that changes when a tab forgets its key
+const SINCE = "headrace.key.since"; // in sessionStorage: that mark, when the key was entered
+const KEPT_IN_TAB = [STORAGE_KEY, SINCE, "headrace.current"];
 const KEPT_IN_BROWSER = ["headrace.streams", "headrace.model"];
 const byId = (id) => document.getElementById(id);
 
+const forgottenMark = () => localStorage.getItem(FORGOTTEN) ?? "";
+const markOfPage = forgottenMark();
+if (sessionStorage.getItem(STORAGE_KEY) && (sessionStorage.getItem(SINCE) ?? "") !== markOfPage) dropKey();
+
+/** Returns true if a key was forgotten since this page was loaded: it keeps nothing then, and is about to reload. */
+const isOutdated = () => forgottenMark() !== markOfPage;
+const currentKey = () => (isOutdated() ? null : sessionStorage.getItem(STORAGE_KEY));
+
+function dropKey() {
+  for (const name of KEPT_IN_TAB) sessionStorage.removeItem(name);
+}
+
+/** Stores a value in `storage`, unless a key was forgotten since this page was loaded. */
+export function keep(storage, name, value) {
+  if (!isOutdated()) storage.setItem(name, value);
+}
+
 /** Headers for every call of this page. */
 export function credentials() {
-  const key = sessionStorage.getItem(STORAGE_KEY);
+  const key = currentKey();
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
 /** Who made a conversation: a hash of the user that a token names, or of the key; "" without a key. It has 32 bits,
  *  enough to distinguish the users of one browser and of no use to guess a key. */
 export function ownerMark() {
-  const key = sessionStorage.getItem(STORAGE_KEY);
+  const key = currentKey();
   if (!key) return "";
   let hash = 0x811c9dc5;
   for (const c of userIn(key)) hash = Math.imul(hash ^ c.codePointAt(0), 0x01000193);
@@ -40,7 +59,7 @@ let prompting = null;
  *  key was refused. Until then conversations are hidden; if the key is another user's, the page starts anew. */
 export function promptForKey(problem) {
   prompting ??= new Promise((resolve) => {
-    const hadOne = sessionStorage.getItem(STORAGE_KEY) !== null;
+    const hadOne = currentKey() !== null;
     const before = ownerMark();
     byId("key-problem").textContent = hadOne ? `${problem}.` : "";
     document.documentElement.classList.add("signed-out");
@@ -53,8 +72,9 @@ export function promptForKey(problem) {
       byId("key-problem").textContent = refusal;
       if (refusal) return;
       byId("key-form").removeEventListener("submit", submit);
-      sessionStorage.setItem(STORAGE_KEY, key);
-      if (ownerMark() !== before && byId("messages")?.hasChildNodes()) {
+      keep(sessionStorage, STORAGE_KEY, key);
+      keep(sessionStorage, SINCE, markOfPage);
+      if (isOutdated() || (ownerMark() !== before && byId("messages")?.hasChildNodes())) {
         startAnew();
         return; // the calls that wait are of the other user
       }
@@ -90,27 +110,26 @@ function startAnew() {
 
 /** Forgets the key and what was asked with it, in this tab. */
 function forgetInTab() {
-  for (const name of KEPT_IN_TAB) sessionStorage.removeItem(name);
+  dropKey();
   startAnew();
 }
 
 /** Shows the button that forgets the key, if there is a key. */
 export function showForgetButton() {
-  byId("forget-key").hidden = sessionStorage.getItem(STORAGE_KEY) === null;
+  byId("forget-key").hidden = currentKey() === null;
 }
 
 export function watchKey() {
   byId("login").addEventListener("cancel", (event) => event.preventDefault()); // Escape must not close the form
-  const seen = localStorage.getItem(FORGOTTEN);
   byId("forget-key").addEventListener("click", () => {
+    localStorage.setItem(FORGOTTEN, String(Math.random())); // first: nothing is kept from here on
     for (const name of KEPT_IN_BROWSER) localStorage.removeItem(name);
-    localStorage.setItem(FORGOTTEN, String(Date.now()));
     forgetInTab();
   });
   window.addEventListener("storage", (event) => event.key === FORGOTTEN && forgetInTab());
   // A page that was put away, for Back, checks it when it returns.
   window.addEventListener("pageshow", (event) => {
-    if (event.persisted && localStorage.getItem(FORGOTTEN) !== seen) forgetInTab();
+    if (event.persisted && isOutdated()) forgetInTab();
   });
   showForgetButton();
 }

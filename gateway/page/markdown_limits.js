@@ -9,9 +9,12 @@ const LIMITS = {
   marksInLine: 400,
   depth: 24, // nested quotes and lists
   nesting: 2000, // sum of the depths of all lines
+  addresses: 4_000_000, // sum of the squared lengths of the names before @
 };
 const FENCE = /^[\s>]*(`{3,}|~{3,})/;
 const MARK = /[[\]()*_`~<>!|&\\]/g;
+/** Characters that a mail address may have before its @. The parser looks for the @ from each of them. */
+const ADDRESS = /[\w.!#$%&'*+/=?^`{|}~-]+@?/g;
 /** Quotes, list items and indentation at the beginning of a line. */
 const NESTING = /^(?:\s{0,1}(?:>|[-+*]|\d{1,9}[.)])(?=\s|>|$)|[ \t]{2})+/;
 const CONTAINER = />|[-+*]|\d{1,9}[.)]|[ \t]{2}/g;
@@ -19,7 +22,7 @@ const CONTAINER = />|[-+*]|\d{1,9}[.)]|[ \t]{2}/g;
 /** Returns true if `text` is too large or too complex to be parsed as Markdown. */
 export function isTooComplex(text) {
   if (text.length > LIMITS.characters) return true;
-  let [characters, lines, marks, nesting, fence] = [0, 0, 0, 0, ""];
+  let [characters, lines, marks, nesting, addresses, fence] = [0, 0, 0, 0, 0, ""];
   for (const line of text.split("\n")) {
     const found = FENCE.exec(line)?.[1];
     if (fence) {
@@ -34,8 +37,16 @@ export function isTooComplex(text) {
     lines += 1;
     marks += inLine;
     nesting += depth;
-    if (nesting > LIMITS.nesting) return true;
+    addresses += costOfAddresses(line);
+    if (addresses > LIMITS.addresses || nesting > LIMITS.nesting) return true;
     if (characters > LIMITS.outsideCode || lines > LIMITS.lines || marks > LIMITS.marks) return true;
   }
   return false;
+}
+
+function costOfAddresses(line) {
+  if (!line.includes("@")) return 0;
+  let cost = 0;
+  for (const [found] of line.matchAll(ADDRESS)) if (found.endsWith("@")) cost += found.length ** 2;
+  return cost;
 }

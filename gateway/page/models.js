@@ -3,6 +3,7 @@
 
 import { listModels } from "./api.js";
 import { element } from "./dom.js";
+import { keep } from "./key.js";
 
 const KEY = "headrace.model";
 const ANY_MODEL = "/*";
@@ -47,7 +48,7 @@ export class ModelChoice {
   chosen() {
     const takesName = isPattern(this.select.value);
     this.nameField.hidden = !takesName;
-    localStorage.setItem(KEY, JSON.stringify([this.select.value, this.name.value]));
+    keep(localStorage, KEY, JSON.stringify([this.select.value, this.name.value]));
     this.select.dispatchEvent(new CustomEvent("chosen"));
   }
 

@@ -18,7 +18,7 @@ hr:recent:<account>:<hash>   string  gateways          two minutes; the stream t
 hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream of an AI SDK's chat
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
 hr:revoked:<id>              string  the CLI           90 days, as long as any ticket made with the key
-hr:revoked_links             zset    the CLI           90 days from the last change; account → ms, its links end
+hr:revoked_links             zset    revoke_links      90 days from the last change; account → its last revocation
 hr:breaker:<provider>        string  workers           30 s; exists while the breaker is open
 hr:breaker:<provider>:failures  counter workers        a minute longer; consecutive failures
 hr:queue                     zset    create, enqueue   with its last stream; id → turn, the lowest is taken first

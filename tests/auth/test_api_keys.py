@@ -1,6 +1,7 @@
 """An API key grants its scopes until it expires or is revoked; only its hash is stored."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,32 @@ async def test_a_revoked_key_is_refused_and_its_connections_are_cut(guarded: Sys
     # Rotation: another key of the same name continues.
     async with await open_sse("GET", url, headers=bearer(other)) as connection:
         assert text_of(await connection.rest()) == "ab"
+
+
+async def test_a_request_that_waits_for_an_answer_ends_with_its_key(guarded: System) -> None:
+    """The dialects that send the status with the first output, or with the whole answer."""
+    guarded.fake.play("awaited", Answer(deltas=[], end="hang"))
+    key = await make_key(guarded, "awaited")
+    body: dict[str, Any] = {"model": "openai/awaited", "max_tokens": 5}
+    messages = [{"role": "user", "content": "hi"}]
+    requests = [
+        ("/v1/chat/completions", body | {"messages": messages}),
+        ("/v1/chat/completions", body | {"messages": messages, "stream": True}),
+        ("/v1/messages", body | {"messages": messages}),
+        ("/v1/responses", {"model": "openai/awaited", "input": "hi"}),
+    ]
+    waiting = [
+        asyncio.create_task(guarded.http.post(guarded.url + path, json=json, headers=bearer(key)))
+        for path, json in requests
+    ]
+    await guarded.eventually(lambda: _has_streams(guarded, key, len(requests)))
+    assert (await asyncio.to_thread(run_headrace, guarded, "keys", "revoke", key.split("-")[1])).returncode == 0
+    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [401] * len(requests)
+
+
+async def _has_streams(system: System, key: str, count: int) -> bool:
+    listed = await system.http.get(f"{system.url}/chat", headers=bearer(key))
+    return len(listed.json()["streams"]) == count
 
 
 async def test_a_key_expires(guarded: System) -> None:

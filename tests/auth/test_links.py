@@ -6,12 +6,17 @@ from datetime import datetime
 
 import pytest
 
+from shared.broker.api_keys import revoke_api_key
+from shared.broker.client import connect
+from shared.broker.keys import REVOKED_LINKS
+from shared.broker.link_revocations import revoke_links
+from shared.rate_limits import account_of
 from tests.conftest import StartSystem
 from tests.credentials import JWT_SETTINGS, bearer, make_key, run_headrace, start_stream, token
 from tests.fakes import Answer
 from tests.responses import code_of
 from tests.sse_client import Broken, open_sse, text_of
-from tests.system import System
+from tests.system import Gateway, System, ask
 
 DAYS_90 = 90 * 24 * 3600
 
@@ -98,6 +103,92 @@ async def test_all_links_of_a_principal_are_ended_at_once(guarded: System, kind:
         assert text_of(await by_credentials.rest()) == "b"
     assert (await guarded.http.get(guarded.url + other["stream_url"])).status_code == 200
     assert await guarded.keys_without_expiry() == []
+
+
+async def test_links_are_ended_after_a_revocation_with_a_clock_that_was_ahead(guarded: System) -> None:
+    """The first revocation is written as Redis would with a clock that is a year ahead. It hides no later one, and
+    its principal can make links again."""
+
+    async def revoke(name: str) -> None:
+        done = await asyncio.to_thread(run_headrace, guarded, "keys", "revoke-links", f"jwt:{name}")
+        assert done.returncode == 0, done.stderr
+
+    async def statuses(link: dict[str, str]) -> set[int]:
+        """Return the statuses that the gateways respond with."""
+        urls = [gateway.url + link["status_url"] for gateway in guarded.gateways]
+        return {(await guarded.http.get(url)).status_code for url in urls}
+
+    async def is_refused(link: dict[str, str]) -> bool:
+        return await statuses(link) == {401}
+
+    early, late = token("early"), token("late")
+    of_early, of_late = [(await start_stream(guarded, user))["stream_id"] for user in (early, late)]
+    ended, before = await make_link(guarded, of_early, early), await make_link(guarded, of_late, late)
+    async with guarded.broker.client() as client:
+        ahead = round(time.time() + 365 * 86_400) * 1000
+        await client.zadd(REVOKED_LINKS, {account_of("jwt:early"): ahead})
+    await guarded.eventually(lambda: is_refused(ended))
+
+    after = await make_link(guarded, of_late, late)
+    assert await statuses(await make_link(guarded, of_early, early)) == {200}
+    assert await statuses(after) == await statuses(before) == {200}
+    await revoke("late")
+    for link in (before, after):
+        await guarded.eventually(lambda link=link: is_refused(link))  # type: ignore[misc]
+    again = await make_link(guarded, of_early, early)
+    await revoke("early")
+    await guarded.eventually(lambda: is_refused(again))
+    assert await guarded.keys_without_expiry() == []
+
+
+async def test_a_link_that_is_made_after_a_revocation_is_valid_at_once(guarded: System) -> None:
+    user = token("renews")
+    stream_id = (await start_stream(guarded, user))["stream_id"]
+    await make_link(guarded, stream_id, user)
+    done = await asyncio.to_thread(run_headrace, guarded, "keys", "revoke-links", "jwt:renews")
+    assert done.returncode == 0, done.stderr
+    link = await make_link(guarded, stream_id, user)
+    for gateway in guarded.gateways:
+        assert (await guarded.http.get(gateway.url + link["status_url"])).status_code == 200
+
+
+async def test_a_revoked_key_makes_no_link_that_outlives_the_revocation_of_links(guarded: System) -> None:
+    """The key's user goes on until all gateways refuse the key. Its links are revoked right after it."""
+    key = await make_key(guarded, "leaky")
+
+    made: dict[str, list[str]] = {gateway.url: [] for gateway in guarded.gateways}
+
+    async def make_links(gateway: Gateway) -> None:
+        """Start streams at one gateway until it refuses the key."""
+        while True:
+            answer = await guarded.http.post(f"{gateway.url}/chat", json=ask("echo"), headers=bearer(key))
+            if answer.status_code == 401:
+                return
+            made[gateway.url].append(answer.json()["stream_url"])
+            await asyncio.sleep(0.05)
+
+    async def have_all_made_one() -> bool:
+        return all(made.values())
+
+    users = [asyncio.create_task(make_links(gateway)) for gateway in guarded.gateways]
+    await guarded.eventually(have_all_made_one)
+    client = connect(guarded.broker.url)
+    try:
+        assert await revoke_api_key(client, key.split("-")[1])
+        await revoke_links(client, account_of("key:leaky"))
+    finally:
+        await client.aclose()
+    await asyncio.gather(*users)
+
+    async def are_all_refused() -> bool:
+        answers = [
+            await guarded.http.get(guarded.url + url.replace("/stream", "", 1))
+            for urls in made.values()
+            for url in urls
+        ]
+        return {answer.status_code for answer in answers} == {401}
+
+    await guarded.eventually(are_all_refused)
 
 
 @pytest.mark.parametrize("principal", ["alice", "key:a b", "jwt:"])

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx2
 import pytest
 
 from tests.conftest import StartSystem
@@ -9,7 +10,7 @@ from tests.credentials import bearer, make_key, run_headrace, start_stream, toke
 from tests.fakes import Answer
 from tests.responses import code_of
 from tests.sse_client import Broken, open_sse, text_of
-from tests.system import System, ask
+from tests.system import Gateway, System, ask
 
 
 async def test_an_owner_can_create_a_link_for_others(guarded: System) -> None:
@@ -72,6 +73,36 @@ async def test_a_link_ends_with_the_key_that_made_it(guarded: System) -> None:
         assert code_of(await guarded.http.get(link)) == (401, "invalid_ticket")
         gate.set()
         assert text_of(await by_stream_url.rest()) == "ab"
+
+
+async def test_a_link_ends_with_its_key_on_gateways_that_accept_no_keys(guarded: System) -> None:
+    """A gateway on the same Redis that was switched from API keys to JWTs."""
+    guarded.fake.play("migrated", Answer(deltas=["a"], end="hang"))
+    key = await make_key(guarded, "migrated")
+    stream_id = (await start_stream(guarded, key, "migrated"))["stream_id"]
+    response = await guarded.http.post(f"{guarded.url}/chat/{stream_id}/tickets", json={}, headers=bearer(key))
+    environment = guarded.gateways[0].environment | {"HEADRACE_AUTH": "jwt"}
+    gateway = Gateway("gateway.jwt", environment, guarded.folder / "gateway.jwt.log")
+    gateway.start()
+    try:
+        await guarded.eventually(lambda: _is_ready(guarded, gateway), timeout_s=100)
+        link = gateway.url + response.json()["stream_url"]
+        async with await open_sse("GET", link) as connection:
+            await connection.next("token")
+            done = await asyncio.to_thread(run_headrace, guarded, "keys", "revoke", key.split("-")[1])
+            assert done.returncode == 0
+            with pytest.raises(Broken):
+                await connection.next("done")
+        assert code_of(await guarded.http.get(link)) == (401, "invalid_ticket")
+    finally:
+        gateway.stop()
+
+
+async def _is_ready(system: System, gateway: Gateway) -> bool:
+    try:
+        return (await system.http.get(f"{gateway.url}/readyz")).status_code == 200
+    except httpx2.HTTPError:
+        return False
 
 
 async def test_a_connection_ends_with_its_ticket(start_system: StartSystem) -> None:

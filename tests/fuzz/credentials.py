@@ -19,7 +19,7 @@ from tests.fuzz.target import Target, from_text
 _SECRET: Final = "a-secret-for-tests-only-0123456789abcdef" * 2
 _STREAM_ID: Final = "a3" + "0" * 32
 _TICKETS: Final = Tickets(Settings.model_validate({"secret": _SECRET}))
-_TICKET: Final = _TICKETS.for_request(_STREAM_ID)[0]
+_TICKET: Final = _TICKETS.for_request(_STREAM_ID, 0)[0]
 _TOKENS: Final = JsonWebTokens(
     Settings.model_validate({"auth": ("jwt",), "jwt_secret": _SECRET, "jwt_audience": "us", "jwt_issuer": "them"})
 )
@@ -36,7 +36,7 @@ _CLAIMS: Final = {
 _TICKET_CLAIMS: Final = {
     "sub": _STREAM_ID,
     "aud": "headrace:stream",
-    "iat": 1.5,
+    "rev": 1_800_000_000_000,
     "exp": 4_000_000_000,
     "cancel": True,
     "key": "k",

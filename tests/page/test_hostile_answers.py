@@ -80,6 +80,8 @@ PATHOLOGICAL = {
     "underscores": "_a" * 20_000,
     "backticks": "".join("`" * n + "a" for n in range(300)),
     "tags": "<a " * 20_000,
+    "mail address": "a+" * 31_000 + "@",
+    "mail addresses": ("a-" * 150 + "@ ") * 200,
     "indented list": "\n".join(" " * n + "- x" for n in range(300)),
     "lines of lists": ("- " * 20 + "x\n") * 2_000,
 }

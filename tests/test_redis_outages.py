@@ -117,6 +117,24 @@ async def test_a_deleted_stream_is_not_restored(start_system: StartSystem) -> No
         assert (await system.http.get(url)).status_code == 410
 
 
+async def test_a_deleted_stream_is_not_restored_into_an_emptied_redis(start_system: StartSystem) -> None:
+    """The worker still has its events for some seconds after the end, and forgets them once it meets the tombstone."""
+    system = await start_system(gateways=1, workers=1, lease_s=1, log_level="debug")
+    async with await system.stream("echo", "forget this") as connection:
+        await connection.rest()
+    url = f"{system.url}/chat/{connection.stream_id}"
+    assert (await system.http.delete(url)).status_code == 204
+
+    async def is_forgotten() -> bool:
+        return "removed stream forgotten" in system.workers[0].log.read_text()
+
+    await system.eventually(is_forgotten, timeout_s=8)  # sooner than the events are dropped anyway
+    async with system.broker.client() as client:
+        await client.flushall()
+        await system.ready()
+        assert await client.keys(f"hr:*{connection.stream_id}*") == []
+
+
 async def test_redis_freezes_for_longer_than_the_lease(start_system: StartSystem) -> None:
     """Requests get 503. No stream of a healthy worker is taken over, although its lease could not be renewed and is
     due for the sweep when the broker thaws."""

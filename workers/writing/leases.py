@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from shared.broker.client import REDIS_ERRORS, refused, run_scripts
 from shared.broker.keys import worker_channel
 from shared.broker.pipeline_connection import PipelineConnection, listen
+from shared.broker.replies import Code, WriteReply
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
@@ -77,7 +78,10 @@ class Leases:
                 writer.settle_renewal(reply)
             now = asyncio.get_running_loop().time()
             for (writer, ended_at), reply in zip(ended.items(), replies[len(writers) :], strict=True):
-                if writer.check(reply) and now > ended_at + LINGER_S and writer.is_settled:
+                if _is_removed(reply):  # nothing may restore it
+                    self._lingering.pop(writer, None)
+                    logger.debug("removed stream forgotten", extra={"stream_id": writer.holder.stream_id})
+                elif writer.check(reply) and now > ended_at + LINGER_S and writer.is_settled:
                     self._lingering.pop(writer, None)
 
     def _forget_expiring(self) -> None:
@@ -110,3 +114,8 @@ class Leases:
             writer.stop(StopReason.CANCELLED)
         elif command == "room":
             writer.room()
+
+
+def _is_removed(reply: WriteReply | BrokerUnavailable) -> bool:
+    """Return True if the stream was deleted or dropped: there is a tombstone and no state."""
+    return isinstance(reply, WriteReply) and reply.code is Code.CLOSED and reply.epoch == 0

@@ -118,7 +118,7 @@ async def test_a_deleted_stream_is_not_restored(start_system: StartSystem) -> No
 
 
 async def test_a_deleted_stream_is_not_restored_into_an_emptied_redis(start_system: StartSystem) -> None:
-    """The worker still has its events for some seconds after the end, and forgets them once it meets the tombstone."""
+    """The worker keeps its events for some seconds after the end, but not once it meets the tombstone."""
     system = await start_system(gateways=1, workers=1, lease_s=1, log_level="debug")
     async with await system.stream("echo", "forget this") as connection:
         await connection.rest()

@@ -20,10 +20,14 @@ class ModelPatterns:
 
     def of_provider(self, provider: str) -> list[str]:
         """Return the patterns that the provider's own model names have to match."""
-        return [model for allowed, model in self._patterns if fnmatchcase(provider, allowed)]
+        return [model for allowed, model in self._patterns if _matches(provider, allowed)]
 
     def allow(self, provider: str, model: str) -> bool:
-        return any(fnmatchcase(model, pattern) for pattern in self.of_provider(provider))
+        return any(_matches(model, pattern) for pattern in self.of_provider(provider))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern.replace("[", "[[]"))  # brackets are part of a name
 
 
 def _split(pattern: str) -> tuple[str, str]:

@@ -9,7 +9,8 @@ import re
 from typing import Any, Final
 
 _UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_BREAKS: Final = re.compile(r"\s*[\t\n]\s*")
+#: White space that may have a break. A pattern that looks for the break takes quadratic time.
+_BREAKS: Final = re.compile(r"\s{2,}|[\t\n]")
 REPLACEMENT: Final = "\ufffd"
 
 
@@ -21,7 +22,7 @@ def printable(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return ``text`` as :func:`printable` does, in one line."""
-    return _BREAKS.sub(" ", printable(text))
+    return _BREAKS.sub(lambda found: found[0] if set(found[0]).isdisjoint("\t\n") else " ", printable(text))
 
 
 def printable_value(value: Any) -> Any:

@@ -385,7 +385,8 @@ async def test_a_post_is_retried_only_with_an_idempotency_key(behind: System, fa
     async with failing.listening() as port, in_front_of(f"server 127.0.0.1:{port} max_fails=0;", good) as nginx:
         calls = len(behind.fake.calls)
         forged = ("-H", "X-Forwarded-For: 6.6.6.6", "-H", "X-Forwarded-Proto: http", "-H", "Upgrade: h2c")
-        response = await curl(nginx, "/chat", "--http1.1", *forged, *chat("echo"))
+        host = ("-H", "X-Forwarded-Host: evil.example")
+        response = await curl(nginx, "/chat", "--http1.1", *forged, *host, *chat("echo"))
         assert response.status == 503
         if failure == "says 503":
             assert response.body == "no"

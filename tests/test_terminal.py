@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from shared.logs import configure_logging
-from shared.printable import escaped_json, printable
+from shared.printable import escaped_json, one_line, printable
 from tests.cli import ROOT, ScriptedGateway, ask, done, environment, event, refusal, scripted, start, stream, token
 
 #: They set the clipboard and the title, clear the screen, overwrite the line, and reorder the text.
@@ -175,4 +175,7 @@ def test_safe_text_is_unchanged() -> None:
     for text in ("", "a\tb\nc", "Bérn ☃ 👩\u200d👧 \u200f\u05e9\u05dc\u05d5\u05dd\u200e", "\u00a0"):
         assert printable(text) == text
     assert printable("a\r\nb") == "a\nb"
+    assert one_line("a  b \r\n\t c\td\ne") == "a  b c d e"
+    spaces = " " * 300_000  # minutes, if the time were quadratic
+    assert one_line(spaces + "x") == spaces + "x"
     assert json.loads(escaped_json(json.dumps(ATTACKS, ensure_ascii=False))) == ATTACKS

@@ -101,17 +101,16 @@ def _finite(claim: Any) -> float:
 def _scopes_of(claims: dict[str, Any]) -> frozenset[Scope]:
     """Return all default scopes if the token has no ``scope``; else those of ours that it lists, as a string or, as
     some identity providers send it, as a list."""
-    claim = claims.get("scope")
-    if claim is None:
+    if "scope" not in claims:
         return DEFAULT_SCOPES
-    return frozenset(Scope(word) for word in _words(claim) if word in set(Scope))
+    return frozenset(Scope(word) for word in _words(claims["scope"]) if word in set(Scope))
 
 
 def _models_of(claims: dict[str, Any]) -> ModelPatterns | None:
-    """Return the allowed models: all if the token has no ``models``; none for a claim of another type."""
-    claim = claims.get("models")
-    if claim is None:
+    """Return the allowed models: all if the token has no ``models``; none for null or a claim of another type."""
+    if "models" not in claims:
         return None
+    claim = claims["models"]
     words = _words(claim.replace(",", " ") if isinstance(claim, str) else claim)
     patterns = [word for word in words if 0 < len(word) <= LONGEST_PATTERN]
     return ModelPatterns(patterns[:MOST_PATTERNS])

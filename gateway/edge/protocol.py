@@ -184,21 +184,21 @@ class EdgeProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in _VERSIONS:
             raise _bad("only HTTP/1.1 and HTTP/1.0 are supported")
-        size, hosts, encoding = len(self.url), 0, b""
+        size, hosts, encodings = len(self.url), 0, []
         for name, value in self.headers:
             size += len(name) + len(value) + 4
             if name == b"host":
                 hosts += 1
             elif name == b"transfer-encoding":
-                encoding = value
+                encodings.append(value.lower())
         if size > MOST_HEAD_BYTES or len(self.headers) > MOST_FIELDS:
             raise _Refused(_TOO_LARGE)
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             raise _bad("Host: must be sent exactly once")
-        if encoding and (version == "1.0" or encoding.lower() != b"chunked"):
+        if encodings and (version == "1.0" or encodings != [b"chunked"]):
             # Proxies interpret these differently.
             raise _bad("Transfer-Encoding: only chunked is supported, with HTTP/1.1")
-        if self.parser.should_upgrade() and (encoding or self._length() > 0):
+        if self.parser.should_upgrade() and (encodings or self._length() > 0):
             # The parser would drop the body, and the application would see an empty request.
             raise _bad("Upgrade: not supported; leave it out")
 

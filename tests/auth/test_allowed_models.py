@@ -1,12 +1,14 @@
 """Credentials may be limited to some models; no dialect, fallback or list goes beyond them."""
 
 import asyncio
+import time
 from typing import Any
 
+import jwt
 import pytest
 
 from tests.conftest import StartSystem
-from tests.credentials import JWT_SETTINGS, bearer, make_key, run_headrace, token
+from tests.credentials import AUDIENCE, JWT_SECRET, JWT_SETTINGS, bearer, make_key, run_headrace, token
 from tests.fakes import Answer
 from tests.system import System
 
@@ -62,6 +64,7 @@ async def test_a_model_that_is_not_allowed_is_refused(guarded: System, path: str
         ("open*", False),
         ("demo/echo", False),
         ("openai", False),
+        ("openai/[e]cho", False),
         ("OPENAI/*", False),
         ("penai/*", False),
     ],
@@ -70,6 +73,15 @@ async def test_the_claim_models_is_text_or_a_list(guarded: System, models: objec
     headers = bearer(token("claims", models=models))
     answer = await guarded.http.post(f"{guarded.url}/chat", json=NATIVE | {"model": "echo"}, headers=headers)
     assert answer.status_code == (202 if allowed else 403), answer.text
+
+
+@pytest.mark.parametrize("claim", ["models", "scope"])
+async def test_a_claim_of_null_allows_nothing(guarded: System, claim: str) -> None:
+    """An identity provider may send it for a user without the attribute."""
+    claims = {"sub": "null", "aud": AUDIENCE, "exp": time.time() + 600, claim: None}
+    headers = bearer(jwt.encode(claims, JWT_SECRET, algorithm="HS256"))
+    answer = await guarded.http.post(f"{guarded.url}/chat", json=NATIVE | {"model": "echo"}, headers=headers)
+    assert answer.status_code == 403, answer.text
 
 
 async def test_a_fallback_that_is_not_allowed_is_refused(guarded: System) -> None:

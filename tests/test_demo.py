@@ -264,3 +264,10 @@ async def test_tokens_come_at_the_configured_rate(fake: FakeProvider) -> None:
     await collect(demo(fake, tokens_per_s=500), ask("demo", max_tokens=101))
     took = time.monotonic() - begun_at
     assert 0.2 <= took < 1
+
+
+def test_a_value_repeats_no_large_constant_without_end() -> None:
+    large = {"type": "array", "minItems": 900, "items": {"const": "x" * 900_000}}
+    named = {"type": "array", "minItems": 900, "items": {"required": ["k" * 900_000]}}
+    for schema in (large, named):
+        assert len(json.dumps(instance_of(schema, itertools.cycle(["text"])))) < 1_100_000

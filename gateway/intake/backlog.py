@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 _READ_EVERY_S: Final = 1.0
 _MEASURED_OVER_S: Final = 30
 _LONGEST_WAIT_S: Final = 60
+#: Wait from which the drain rate says something about the queue.
+_LONG_S: Final = 5
 
 
 class Backlog:
@@ -27,13 +29,16 @@ class Backlog:
         self.waiting = 0
         self._client = client
         self._longest_wait_s = longest_wait_s
+        self._oldest_s = 0.0  # wait of the stream that waits longest
         self._taken: deque[tuple[float, int]] = deque(maxlen=round(_MEASURED_OVER_S / _READ_EVERY_S) + 1)
 
     @property
     def is_slow(self) -> bool:
-        """True if the streams that wait already take longer than the queue timeout."""
+        """True if the streams that wait already take longer than the queue timeout. The rate is low also if nothing
+        waited for most of the time, so the oldest one must have waited for a while."""
         rate = self.drain_rate
-        return bool(rate) and self.waiting / rate > self._longest_wait_s
+        waits_long = self._oldest_s >= min(_LONG_S, self._longest_wait_s / 10)
+        return waits_long and bool(rate) and self.waiting / rate > self._longest_wait_s
 
     def refusal(self, waiting: int) -> QueueFull:
         """Suggest a retry once a tenth of the queue has been taken, so that retries do not all come to a full
@@ -66,5 +71,6 @@ class Backlog:
                 metrics.REDIS_UP.set(1)
                 self._taken.append((time.monotonic(), int(taken or 0)))
                 metrics.QUEUE_DEPTH.set(self.waiting)
-                metrics.QUEUE_OLDEST.set(max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0)
+                self._oldest_s = max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0
+                metrics.QUEUE_OLDEST.set(self._oldest_s)
             await asyncio.sleep(_READ_EVERY_S)

@@ -5,6 +5,7 @@ first of several choices. Other keywords (pattern, allOf, dependencies) are igno
 """
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -15,6 +16,8 @@ _Schema = dict[str, Any]
 _MAX_VALUES: Final = 1000
 _MAX_DEPTH: Final = 32
 _MAX_TEXT: Final = 10_000
+#: Characters of the whole value: a schema may repeat a large constant or a long name.
+_MAX_CHARACTERS: Final = 1_000_000
 #: Alternatives that are searched for a plain one.
 _MAX_CHOICES: Final = 100
 #: Keywords that references and choices with others beside them may copy.
@@ -39,6 +42,8 @@ class _Maker:
         self._numbers = itertools.count(1)
         self._left = _MAX_VALUES
         self._copies = _MAX_COPIES
+        self._characters = _MAX_CHARACTERS  # that are left
+        self._sizes: dict[int, int] = {}  # characters of a constant, by its identity
         self._by_kind: dict[str, Callable[[_Schema, int], Any]] = {
             "object": self._object,
             "array": self._array,
@@ -54,10 +59,20 @@ class _Maker:
         if self._left < 0 or depth > _MAX_DEPTH:
             return None
         if "const" in schema:
-            return schema["const"]
+            return self._constant(schema["const"])
         if schema.get("enum"):
-            return schema["enum"][0]
+            return self._constant(schema["enum"][0])
         return self._by_kind.get(_kind_of(schema), self._text)(schema, depth)
+
+    def _constant(self, value: Any) -> Any:
+        size = self._sizes.get(id(value))
+        if size is None:
+            size = self._sizes[id(value)] = len(json.dumps(value))
+        return value if self._has_room(size) else None
+
+    def _has_room(self, characters: int) -> bool:
+        self._characters -= characters
+        return self._characters >= 0
 
     def _resolve(self, raw: Any, depth: int) -> _Schema:
         """Follow $ref, anyOf and oneOf until a plain schema."""
@@ -90,7 +105,11 @@ class _Maker:
         properties, names = schema.get("properties", {}), schema.get("required", [])
         if not _is_sparing(depth):
             names = dict.fromkeys([*properties, *names])
-        return {name: self.make(properties.get(name), depth + 1) for name in names if self._left > 0}
+        return {
+            name: self.make(properties.get(name), depth + 1)
+            for name in names
+            if self._left > 0 and self._has_room(len(name))
+        }
 
     def _array(self, schema: _Schema, depth: int) -> list[Any]:
         wanted = 0 if _is_sparing(depth) else min(_ITEMS, schema.get("maxItems", _ITEMS))
@@ -110,7 +129,8 @@ class _Maker:
     def _text(self, schema: _Schema, depth: int) -> str:
         least = min(int(schema.get("minLength", 0)), _MAX_TEXT)
         most = int(schema.get("maxLength", _MAX_TEXT))
-        return next(self._texts).ljust(least, ".")[:most]
+        text = next(self._texts).ljust(least, ".")[:most]
+        return text if self._has_room(len(text)) else ""
 
 
 def _as_schema(raw: Any) -> _Schema:

@@ -176,7 +176,9 @@ class _Scan:
             self._groups[-1].lookarounds += 1
         at += 2
         braces = _BRACES.match(self._pattern, at) if kind and kind in "pPuxkgN" else None
-        return at if braces is None else braces.end()
+        if braces is not None:
+            return braces.end()
+        return at + 1 if kind and kind in "pP" else at
 
     def _class(self, at: int) -> int:
         """Count a class in brackets. A bracket or a set operation inside is a character of the class."""

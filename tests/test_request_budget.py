@@ -98,6 +98,11 @@ EXPENSIVE: Final[dict[str, tuple[Schema, str]]] = {
         {"allOf": [{"pattern": f"(a|b)?{at}"} for at in range(1_000)]},
         "patterns of a request are too large together",
     ),
+    "patterns that may match anywhere": (
+        {"allOf": [{"pattern": f"a?\\d\\d{'a' * 20}{at}"} for at in range(100)]},
+        "patterns of a request are too large together",
+    ),
+    "a short property, repeated": ({"pattern": "\\pN{500}"}, "pattern: too many repetitions"),
     "a lattice of references": (reference_lattice(25), "in a circle"),
     "a chain of references": (chain(1_000), "more than 64 schemas in a chain"),
     "a circle by name": ({"$anchor": "a", "allOf": [{"$ref": "#a"}]}, "in a circle"),

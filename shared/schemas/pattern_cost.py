@@ -23,6 +23,9 @@ _SIGNS: Final = {"?": 1_600, "{": 1_600, "*": 500, "+": 500, "(": 300, "[": 300,
 #: The same for each of the first classes and alternatives: the compiler writes out the texts that they begin with.
 _BEGINNING: Final = 6_000
 _BEGINNINGS: Final = 4
+#: The same for a pattern that may match anywhere, since the compiler builds a search for the texts.
+_SEARCH: Final = 200_000
+_HAS_CHOICE: Final = re.compile(r"\\d|\[|\||\(\?[a-zA-Z-]*i")
 _LITERAL: Final = 80
 _WORD: Final = 40_000
 #: Estimated bytes of an escape; other letters stand for one character. A class holds ASCII, except in a pattern with
@@ -40,6 +43,7 @@ _TRANSLATED: Final = re.compile(r"\\[wWdDsS]")
 _VERBOSE: Final = re.compile(r"\(\?[a-zA-Z-]*x")
 _IGNORES_CASE: Final = re.compile(r"\(\?[a-zA-Z-]*i")
 _REPETITION: Final = re.compile(r"\{\s*(\d{1,9})?\s*(?:(,)\s*(\d{1,9})?\s*)?\}")
+_GROUP: Final = re.compile(r"\([^()]*\)")
 _BRACES: Final = re.compile(r"\{[^}]*\}")
 _CLASS: Final = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*\]", re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
@@ -73,10 +77,19 @@ def pattern_cost(pattern: str) -> PatternCost:
         cost.size = cost.size * _CASELESS + folding_cost(pattern)
     cost.size += sum(pattern.count(sign) * size for sign, size in _SIGNS.items())
     cost.size += _BEGINNING * min(pattern.count("[") + pattern.count("|"), _BEGINNINGS)
+    if _HAS_CHOICE.search(pattern) is not None and not _is_anchored(pattern):
+        cost.size += _SEARCH
     cost.size += len(_TRANSLATED.findall(pattern)) * len(pattern) * _TRANSLATION
     if cost.size > MAX_COMPILED_BYTES:
         raise ValueError("pattern: too large once compiled; shorten it, repeat less, or use minLength and maxLength")
     return cost
+
+
+def _is_anchored(pattern: str) -> bool:
+    """Return True if the pattern certainly matches at the beginning only."""
+    begins = pattern.startswith("^") and pattern[1:2] not in ("*", "?", "{")
+    outside = _GROUP.sub("", _CLASS.sub("", _ESCAPED.sub("", pattern)))
+    return begins and _NEEDS_UNICODE.search(pattern) is None and "|" not in outside
 
 
 class _Scan:
@@ -163,7 +176,9 @@ class _Scan:
             self._groups[-1].lookarounds += 1
         at += 2
         braces = _BRACES.match(self._pattern, at) if kind and kind in "pPuxkgN" else None
-        return at if braces is None else braces.end()
+        if braces is not None:
+            return braces.end()
+        return at + 1 if kind and kind in "pP" else at
 
     def _class(self, at: int) -> int:
         """Count a class in brackets. A bracket or a set operation inside is a character of the class."""

@@ -134,9 +134,23 @@ def test_limits_hold_for_all_schemas_of_a_request_together() -> None:
     one: Schema = {"properties": {f"p{at}": {"type": "string"} for at in range(400)}}
     assert refusal(body_of(one, [one] * 19))[0] == ""
     assert "25000 values" in refusal(body_of(one, [one] * 40))[0]
-    patterns: Schema = {"allOf": [{"pattern": f"^x{at}$"} for at in range(60)]}
-    assert refusal(body_of(patterns, [patterns] * 3))[0] == ""
-    assert "patterns of a request" in refusal(body_of(patterns, [patterns] * 14))[0]
+    patterns: Schema = {"allOf": [{"pattern": f"^x{at}$"} for at in range(900)]}
+    assert "patterns of a request" in refusal(body_of(patterns))[0]
+
+
+def test_schemas_of_tools_are_neither_compiled_nor_followed() -> None:
+    """Nothing is validated against them here, so what a provider accepts is passed on."""
+    bundled: Schema = {"$id": "http://x/y", "$defs": {"a": {"$id": "a"}}, "$ref": "http://x/y#/$defs/a"}
+    elsewhere: Schema = {"$schema": "http://127.0.0.1:9/unknown", "type": "object"}
+    times: Schema = {"properties": {f"p{at}": {"pattern": f"{DATE_TIME}|{at}"} for at in range(100)}}
+    for schema in (bundled, elsewhere, pattern_pile(400), reference_lattice(25), chain(1_000), times):
+        message, steps = refusal(body_of({}, [schema] * 2))
+        assert message == ""
+        assert steps <= STEPS_PER_BYTE * len(body_of({}, [schema] * 2))
+    assert (
+        "not a JSON schema at /properties/a/type" in refusal(body_of({}, [{"properties": {"a": {"type": "x"}}}]))[0]
+    )
+    assert "nested more than 64 levels" in refusal(body_of({}, [nested_in_place(70, {})]))[0]
 
 
 def test_after_a_refused_schema_no_other_is_checked() -> None:
@@ -378,9 +392,15 @@ ROUTES: Final[dict[str, Callable[[Schema], Schema]]] = {
 }
 
 
+#: Routes of which the schema is one of a tool.
+_OF_TOOLS: Final = ("/chat/stream", "/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens")
+
+
 @pytest.mark.parametrize("route", ROUTES)
 async def test_every_route_refuses_an_expensive_schema(system: System, route: str) -> None:
-    for schema, problem in ((_LATTICE, "in a circle"), (_PATTERNS_OF_LATER, "pattern"), (chain(1_000), "a chain")):
+    large: Schema = {"const": [[]] * 20_000}
+    followed = ((_LATTICE, "in a circle"), (_PATTERNS_OF_LATER, "pattern"), (chain(1_000), "a chain"))
+    for schema, problem in ((large, "10000 values"), *(() if route in _OF_TOOLS else followed)):
         answer = await system.http.post(system.url + route, json=ROUTES[route](schema))
         assert answer.status_code in {400, 422}, answer.text
         assert problem in answer.text

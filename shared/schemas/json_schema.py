@@ -13,8 +13,15 @@ from pydantic import AfterValidator, ValidationInfo
 from shared.schemas.pattern_cost import MAX_COMPILED_BYTES
 from shared.schemas.request_budget import RequestBudget
 from shared.schemas.schema_cost import SchemaCost
+from shared.schemas.schema_graph import count_values
 from shared.schemas.value_cost import ValueCost
 
+_DIALECTS: Final = frozenset(
+    {
+        *("https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2019-09/schema"),
+        *(f"http://json-schema.org/draft-0{n}/schema{end}" for n in (4, 6, 7) for end in ("", "#")),
+    }
+)
 _MAX_BACKTRACKS: Final = 100_000
 #: A schema with alternatives describes each error in each of them; above so many only the value as a whole is named.
 _MAX_ERRORS: Final = 20_000
@@ -47,12 +54,37 @@ def _compile(schema: dict[str, Any]) -> None:
     try:
         _validator(schema)
     except jsonschema_rs.ValidationError as error:
-        at = "".join(f"/{part}" for part in error.instance_path)
-        place = f" at {at}" if at else ""
-        # The library's own message would repeat content.
-        raise ValueError(f"not a JSON schema{place}: {_keyword_of(error)}; correct this keyword") from None
+        raise _not_a_schema(error) from None
 
 
+def _not_a_schema(error: jsonschema_rs.ValidationError) -> ValueError:
+    """Build the error. The library's own message would repeat content."""
+    at = _cut("".join(f"/{part}" for part in error.instance_path), _LONGEST_PATH)
+    return ValueError(f"not a JSON schema{f' at {at}' if at else ''}: {_keyword_of(error)}; correct this keyword")
+
+
+def _checked_form(schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    budget = RequestBudget.of(info)
+    if budget.checks_schemas:
+        budget.checks_schemas = False
+        count_values(schema, budget)
+        _check_form(schema)
+        budget.checks_schemas = True
+    return schema
+
+
+def _check_form(schema: dict[str, Any]) -> None:
+    """Check the keywords. Nothing is compiled, no reference is followed, and an unknown dialect is not fetched."""
+    if schema.get("$schema") not in _DIALECTS:
+        schema = {name: value for name, value in schema.items() if name != "$schema"}
+    try:
+        jsonschema_rs.meta.validate(schema)
+    except jsonschema_rs.ValidationError as error:
+        raise _not_a_schema(error) from None
+
+
+#: A dictionary in the form of a JSON schema. Values are never validated against it here, but by others.
+ForeignSchema = Annotated[dict[str, Any], AfterValidator(_checked_form)]
 #: A dictionary that is a valid JSON schema, by default of draft 2020-12; ``$schema`` may name another draft.
 JsonSchema = Annotated[dict[str, Any], AfterValidator(_checked)]
 

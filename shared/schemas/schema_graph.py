@@ -4,7 +4,7 @@ An edge is *in place* if its target is tried on the same value, *below* if it is
 Everything works without recursion and visits each edge a fixed number of times, because clients choose the shape.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
@@ -78,6 +78,28 @@ class Node:
         return self.arrays
 
 
+def count_values(schema: Schema, budget: RequestBudget) -> None:
+    """Count the values of a schema. Raises ValueError if there are too many, or if they are nested too deeply."""
+    for _ in _levels(schema, budget):
+        pass
+
+
+def _levels(schema: Schema, budget: RequestBudget) -> Iterator[list[Any]]:
+    """Yield the values of each depth, counted."""
+    level: list[Any] = [schema]
+    values = 0
+    for _ in range(MAX_DEPTH + 1):
+        budget.add_values(len(level))
+        values += len(level)
+        if values > MAX_VALUES:
+            raise ValueError(f"has more than {MAX_VALUES} values; shorten it")
+        yield level
+        level = [member for node in level for member in members(node)]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} levels deep; flatten it")
+
+
 class SchemaGraph:
     """The nodes of one schema, by the identity of their dictionaries.
 
@@ -102,20 +124,10 @@ class SchemaGraph:
 
     def _survey(self) -> None:
         """Count the values, limit the depth and find the anchors, before anything is followed."""
-        level: list[Any] = [self._schema]
-        values = 0
-        for _ in range(MAX_DEPTH + 1):
-            self._budget.add_values(len(level))
-            values += len(level)
-            if values > MAX_VALUES:
-                raise ValueError(f"has more than {MAX_VALUES} values; shorten it")
+        for level in _levels(self._schema, self._budget):
             for node in level:
                 if isinstance(node, dict):
                     self._note_names(node)
-            level = [member for node in level for member in members(node)]
-            if not level:
-                return
-        raise ValueError(f"nested more than {MAX_DEPTH} levels deep; flatten it")
 
     def _note_names(self, node: Schema) -> None:
         if "draft-04" in str(node.get("$schema"))[:100]:

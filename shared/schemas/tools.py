@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, StringConstraints, Tag
 
-from shared.schemas.json_schema import JsonSchema
+from shared.schemas.json_schema import ForeignSchema
 from shared.schemas.model import Function, Model, Name
 
 
@@ -13,7 +13,7 @@ class ToolFunction(Model):
 
     name: Name
     description: Annotated[str, StringConstraints(max_length=16_384)] | None = None
-    parameters: JsonSchema | None = None
+    parameters: ForeignSchema | None = None
     strict: bool | None = None
 
 

@@ -353,6 +353,26 @@ def test_ordinary_answers_are_checked() -> None:
     assert violation(records, value) is None
 
 
+def test_a_recursive_answer_may_be_deep() -> None:
+    """An object has no items and an array no properties, so a generic value has one branch only."""
+    anything: Schema = {
+        "$defs": {
+            "value": {
+                "anyOf": [
+                    {"type": ["string", "number", "boolean", "null"]},
+                    {"type": "array", "items": {"$ref": "#/$defs/value"}},
+                    {"type": "object", "additionalProperties": {"$ref": "#/$defs/value"}},
+                ]
+            }
+        },
+        "$ref": "#/$defs/value",
+    }
+    value: Any = "x"
+    for _ in range(40):
+        value = {"a": [value]}
+    assert violation(anything, value) is None
+
+
 # --- on a running system
 
 _LATTICE: Final = reference_lattice(25)

@@ -51,12 +51,20 @@ class SchemaCost:
             raise ValueError("refers to itself in a circle without going deeper into the value; remove a reference")
         self._limit_chains()
         self._members_first, self.is_recursive = self._order(lambda node: [*node.in_place, *node.below])
-        self.branches = max(self._in_place(lambda node: bool(node.below)).values()) if self.is_recursive else 1
+        self.branches = self._branches() if self.is_recursive else 1
         if max(self._most_for_one_value(lambda node: node.own), self.branches) > MAX_CHECKS_OF_VALUE:
             raise ValueError(
                 f"has more than {MAX_CHECKS_OF_VALUE} schemas for one value, with its references written out; "
                 "remove some references, or some of allOf, anyOf and oneOf"
             )
+
+    def _branches(self) -> int:
+        """Count schemas with members, for objects and for arrays: no value is both."""
+        kinds: tuple[Callable[[Node], int], ...] = (
+            lambda node: node.objects is not None,
+            lambda node: node.arrays is not None,
+        )
+        return max(max(self._in_place(kind).values()) for kind in kinds) or 1
 
     def checks(self) -> Checks:
         own_of: tuple[Callable[[Node], int], ...] = (

@@ -5,18 +5,20 @@ from typing import Final
 
 #: Keys and addresses of providers, and other variables of their SDKs. Gateways call no provider.
 _OF_WORKERS: Final = ("OPENAI_", "ANTHROPIC_", "OLLAMA_")
+#: The key of the command line, which is a client.
+_OF_CLIENTS: Final = ("HEADRACE_API_KEY",)
 #: Authentication and tickets. Workers check no credentials; the settings of jwt are invalid without its secret.
 _OF_GATEWAYS: Final = ("HEADRACE_SECRET", "HEADRACE_AUTH", "HEADRACE_JWT_")
 
 
 def of_gateway(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment without the secrets of workers."""
-    return _without(environment, _OF_WORKERS)
+    return _without(environment, (*_OF_WORKERS, *_OF_CLIENTS))
 
 
 def of_worker(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment without the secrets of gateways."""
-    return _without(environment, _OF_GATEWAYS)
+    return _without(environment, (*_OF_GATEWAYS, *_OF_CLIENTS))
 
 
 def _without(environment: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, str]:

@@ -59,10 +59,11 @@ def broker_url(data_dir: Path) -> str | None:
 
     Raises :class:`DataDirError` for a directory that is not private: another user's URL would get API keys.
     """
+    file = data_dir / "broker-url"
     with contextlib.suppress(OSError):
-        url = (data_dir / "broker-url").read_text()
-        _check_private(data_dir)
-        return url
+        if file.is_file():  # a pipe of another user would never end
+            _check_private(data_dir)
+            return file.read_text()
     return None
 
 

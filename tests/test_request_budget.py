@@ -117,6 +117,10 @@ EXPENSIVE: Final[dict[str, tuple[Schema, str]]] = {
     "a path without end": ({"$ref": "#" + "/a" * 5_000}, "leads nowhere"),
     "many references": ({"anyOf": [{"$ref": "#/$defs/a"}] * 2_100, "$defs": {"a": {}}}, "2000 references"),
     "a large constant": ({"const": [[]] * 20_000}, "more than 10000 values"),
+    "a number of thousands of digits": (
+        {"items": {"not": {"enum": [10**3999, "a"]}}},
+        "more than 10000 schemas for one value",
+    ),
     "depth": (nested_in_place(70, {}), "nested more than 64 levels"),
 }
 

@@ -67,8 +67,8 @@ async def resume(
     except StreamGone:
         metrics.RESUMES.labels("expired").inc()
         raise
-    # Readers with links take no place of the owner, or any of them could lock the owner out.
-    place.take(log_page.principal if grant.owner is not None else f"links of {log_page.principal}")
+    # Readers with links take no place of the owner, nor of other links, or they could lock the owner out.
+    place.take(log_page.principal if grant.owner is not None else f"links of {stream_id}")
     if cursor != START:
         how = "same_epoch" if cursor.epoch == log_page.epoch else "reset"
         metrics.RESUMES.labels(how).inc()

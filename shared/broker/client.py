@@ -4,6 +4,7 @@ All three raise or return :class:`shared.errors.BrokerUnavailable` if Redis fail
 reason; every call may be repeated after it.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from shared.errors import BrokerUnavailable
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_WHOLE_READS: Final = 8
 
 #: Exceptions of redis-py and the network: Redis is away, starting, failing over, full or busy, or refuses a command.
 #: Only this package and the loops that listen or take from the queue catch them; others get BrokerUnavailable.
@@ -57,6 +60,8 @@ class Client(Redis):
         self.target = safe_address(url)
         self.shared = SharedConnection(PipelineConnection(url, timeout_s=timeout_s))
         self.data_version = DataVersion(self.shared) if serves else None
+        #: Whole logs that may be read at once: each fills buffers of Redis and of this process.
+        self.whole_reads = asyncio.Semaphore(_WHOLE_READS)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands; see :meth:`PipelineConnection.exchange`. A client that ``serves`` sends none to a database

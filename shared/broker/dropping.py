@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.broker.client import Client, parse_info, run_commands, run_script
-from shared.broker.keys import ABOVE_LIMIT, ANSWERS, REMOVED, idempotency_entry_key, kept_key, tombstone_key
+from shared.broker.keys import ABOVE_LIMIT, ANSWERS, kept_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
@@ -26,9 +26,6 @@ _MOST_EXAMINED: Final = 2048
 #: Time for which an index without any answer to drop is not examined again, and most indexes to remember.
 _NOTHING_FOR_S: Final = 3.0
 _MOST_REMEMBERED: Final = 10_000
-
-#: Tombstones younger than this are kept: a worker that holds their stream in memory could write it again.
-_TOMBSTONE_MIN_S: Final = 120.0
 
 Reason = Literal["memory", "stored_bytes"]
 
@@ -47,8 +44,9 @@ class Memory:
 
 
 def memory_of(info: dict[str, str]) -> Memory:
-    """Return the memory in the reply of ``INFO memory``, without the buffers that maxmemory does not count."""
-    uncounted = int(info.get("mem_not_counted_for_evict", 0))
+    """Return the memory in the reply of ``INFO memory``, without the buffers of replicas and clients: they come and
+    go, and must not cost answers."""
+    uncounted = int(info.get("mem_not_counted_for_evict", 0)) + int(info.get("mem_clients_normal", 0))
     return Memory(int(info["used_memory"]) - uncounted, int(info["maxmemory"]))
 
 
@@ -68,12 +66,11 @@ class Dropping:
         self._nothing_until: dict[str, float] = {}  # by index; until then nothing is examined again
 
     async def relieve(self, memory: Memory) -> int:
-        """Drop the oldest answers of all principals until Redis' memory is below the share. If there are none, forget
-        the oldest tombstones of removed streams. Return the number of both. Raises :class:`BrokerUnavailable`."""
+        """Drop the oldest answers of all principals until Redis' memory is below the share. Return the number of
+        dropped answers. Raises :class:`BrokerUnavailable`."""
         if not memory.excess:
             return 0
-        dropped = await self._drop(ANSWERS, time.time() - self._retention_min_s, memory.excess, "memory")
-        return dropped or await self._forget_removed()
+        return await self._drop(ANSWERS, time.time() - self._retention_min_s, memory.excess, "memory")
 
     async def relieve_accounts(self) -> None:
         """Drop the oldest answers of accounts above their limit, whose streams in progress have taken more. Raises
@@ -88,22 +85,6 @@ class Dropping:
         # The index has the ends of retention. Streams that wait or run have later ones.
         until = time.time() + self._retention_s - self._retention_min_s
         return await self._drop(kept_key(account), until, bytes_needed, "stored_bytes")
-
-    async def _forget_removed(self) -> int:
-        """Forget tombstones and idempotency entries of streams that were deleted or dropped."""
-        until = time.time() - max(self._retention_min_s, _TOMBSTONE_MIN_S)
-        command: Command = ("ZRANGE", REMOVED, "-inf", round(until * 1000), "BYSCORE", "LIMIT", 0, _MOST_EXAMINED)
-        (members,) = await run_commands(self._client, [command])
-        if not members:
-            return 0
-        keys = []
-        for stream_id, _, digest in (member.decode().partition(" ") for member in members):
-            keys.append(tombstone_key(stream_id))
-            if digest:
-                keys.append(idempotency_entry_key(digest))
-        await run_commands(self._client, [*(("DEL", key) for key in keys), ("ZREM", REMOVED, *members)])
-        logger.warning("tombstones forgotten", extra={"tombstones": len(members)})
-        return len(members)
 
     async def _drop(self, index: str, until: float, bytes_needed: int, reason: Reason) -> int:
         if time.monotonic() < self._nothing_until.get(index, 0):

@@ -32,7 +32,7 @@ hr:account:<account>:stored  hash    create … finish   with its longest stream
 hr:account:<account>:kept    zset    create … finish   with its longest stream; id → when its bytes are given back
 hr:account:<account>:sources zset    create … finish   with its longest stream; "<source> <id of a turn>"
 hr:account:<account>:waiting zset    create … delete   with the queue; id → creation, of its streams not taken yet
-hr:removed                   zset    delete, drop      with its last tombstone; "<id> <idempotency digest>" → removal
+hr:account:<account>:removed zset    delete, drop      with its last tombstone; "<id> <idempotency digest>" → removal
 hr:above_limit               zset    claim, renew      a minute; account → bytes above its limit
 hr:answers                   zset    finish            with its last stream; id → end, of streams that may be dropped
 hr:lane:<provider>:running   zset    claim … finish    a day; id → end of its lease, where a provider has a limit
@@ -67,7 +67,6 @@ SWEEP: Final = "hr:sweep"
 ENDED: Final = "hr:ended"
 FAILED: Final = "hr:failed"
 ANSWERS: Final = "hr:answers"
-REMOVED: Final = "hr:removed"
 ABOVE_LIMIT: Final = "hr:above_limit"
 PROCESSES: Final = "hr:processes"
 REVOKED_LINKS: Final = "hr:revoked_links"
@@ -115,10 +114,6 @@ def log_key(stream_id: str) -> str:
 def index_key(stream_id: str) -> str:
     """Return the index of the stream's bucket."""
     return stream_keys(stream_id)[4]
-
-
-def tombstone_key(stream_id: str) -> str:
-    return stream_keys(stream_id)[5]
 
 
 def tail_key(stream_id: str) -> str:

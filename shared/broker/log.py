@@ -20,8 +20,9 @@ async def read_log(client: Client, scripts: StreamScripts, stream_id: str) -> li
     """Return every event of the readable epoch, all of one epoch; empty if there is no stream. Raises
     :class:`BrokerUnavailable`."""
     log = StoredLog(stream_id)
-    while not log.is_read:
-        log.take(await run_script(client, scripts.read(stream_id, log.cursor, most_bytes=_PAGE_BYTES)))
+    async with client.whole_reads:
+        while not log.is_read:
+            log.take(await run_script(client, scripts.read(stream_id, log.cursor, most_bytes=_PAGE_BYTES)))
     return log.events
 
 
@@ -59,16 +60,18 @@ async def read_logs(
     """Read several logs together: in one exchange, unless some of them are large. Raises :class:`LogsTooLarge` and
     :class:`BrokerUnavailable`."""
     logs, page_bytes = [StoredLog(stream_id) for stream_id in stream_ids], _FIRST_BYTES
-    while unread := [log for log in logs if not log.is_read]:
-        calls = [
-            scripts.read(log.stream_id, log.cursor, most_events=_MOST_EVENTS, most_bytes=page_bytes) for log in unread
-        ]
-        for log, page in zip(unread, await run_scripts(client, calls), strict=True):
-            if isinstance(page, BrokerUnavailable):
-                raise page
-            log.take(page)
-        total = sum(len(event) for log in logs for event in log.events)
-        if total > most_bytes:
-            raise LogsTooLarge
-        page_bytes = max(_FIRST_BYTES, (most_bytes - total) // len(unread))
+    async with client.whole_reads:
+        while unread := [log for log in logs if not log.is_read]:
+            calls = [
+                scripts.read(log.stream_id, log.cursor, most_events=_MOST_EVENTS, most_bytes=page_bytes)
+                for log in unread
+            ]
+            for log, page in zip(unread, await run_scripts(client, calls), strict=True):
+                if isinstance(page, BrokerUnavailable):
+                    raise page
+                log.take(page)
+            total = sum(len(event) for log in logs for event in log.events)
+            if total > most_bytes:
+                raise LogsTooLarge
+            page_bytes = max(_FIRST_BYTES, (most_bytes - total) // len(unread))
     return logs

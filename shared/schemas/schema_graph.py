@@ -4,6 +4,7 @@ An edge is *in place* if its target is tried on the same value, *below* if it is
 Everything works without recursion and visits each edge a fixed number of times, because clients choose the shape.
 """
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,6 +39,8 @@ _READERS: Final = {
     "contentMediaType": 50,
     **dict.fromkeys(("contentEncoding", "enum", "const", "minLength", "maxLength", "propertyNames"), 1),
 }
+#: Bits of a number that take as long as a small number.
+_BITS: Final = 64
 _ANCHORS: Final = ("$anchor", "$dynamicAnchor")
 
 Schema = dict[str, Any]
@@ -243,16 +246,16 @@ def _add_own(node: Node, keyword: str, value: Any) -> None:
     if keyword in {"required", "type"}:
         node.own_errors += _size_of(value)
     elif keyword == "multipleOf":
-        node.own += _FRACTION * (6 if value < _TINY else 1) if isinstance(value, float) else 1
+        node.own += _FRACTION * (6 if value < _TINY else 1) if isinstance(value, float) else weight(value)
     elif keyword != "enum" or not all(isinstance(member, str) for member in members(value)):
         node.own += _size_of(value)  # strings alone are looked up in a table
 
 
 def _size_of(value: Any) -> int:
-    """Return the number of values in ``value``, itself included."""
+    """Return the number of values in ``value``, itself included; large numbers count as many."""
     size, level = 0, [value]
     while level:
-        size += len(level)
+        size += sum(map(weight, level))
         level = [member for node in level for member in members(node)]
     return size
 
@@ -260,3 +263,12 @@ def _size_of(value: Any) -> int:
 def members(value: Any) -> Collection[Any]:
     """Return the members of an object or an array."""
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def weight(value: Any) -> int:
+    """Return the number of small values that take as long to compare or to divide. A whole number of more than 64
+    bits is read from its digits, in the square of their number."""
+    if isinstance(value, int):
+        words = value.bit_length() // _BITS
+        return 1 + words + words * words // 2
+    return 1 + abs(math.frexp(value)[1]) // _BITS if isinstance(value, float) else 1

@@ -1,11 +1,10 @@
 """Upper bounds for the cost of validating one value, from its shape and the cost of its schema."""
 
-import math
 from collections.abc import Iterable
 from typing import Any, Final
 
 from shared.schemas.schema_cost import SchemaCost
-from shared.schemas.schema_graph import members
+from shared.schemas.schema_graph import members, weight
 
 #: Schemas and comparisons that may be tried on all values together. A million of them take up to 0.45 s.
 _MAX_CHECKS: Final = 5_000_000
@@ -21,8 +20,6 @@ _MAX_READ: Final = 500_000_000
 _MAX_COPIED: Final = 30_000_000
 #: Bytes of a value besides its characters.
 _VALUE: Final = 32
-#: Bits of a number that take as long as a small number.
-_BITS: Final = 64
 #: Steps back of all matches together. A million take up to 30 ms.
 _MAX_BACKTRACKS: Final = 20_000_000
 
@@ -68,7 +65,7 @@ class ValueCost:
     def _measure(self, value: Any) -> None:
         level: list[Any] = [value]
         while level and self._depth <= _MAX_DEPTH:
-            self._levels.append(sum(map(_weight, level)))
+            self._levels.append(sum(map(weight, level)))
             self._note_strings(node for node in level if isinstance(node, str))
             for node in level:
                 if isinstance(node, dict):
@@ -80,12 +77,3 @@ class ValueCost:
             self._strings += 1
             self._characters += len(text)
             self._squares += len(text) ** 2
-
-
-def _weight(value: Any) -> int:
-    """Return the number of small values that take as long to compare or to divide. A whole number of more than 64
-    bits is read from its digits, in the square of their number."""
-    if isinstance(value, int):
-        words = value.bit_length() // _BITS
-        return 1 + words + words * words // 2
-    return 1 + abs(math.frexp(value)[1]) // _BITS if isinstance(value, float) else 1

@@ -65,14 +65,25 @@ local function total_stored(account)
   return tonumber(redis.call('HGET', stored, 'total') or 0)
 end
 
--- Marks the stream as `word` (deleted or dropped), and notes what stays of it: the tombstone and the idempotency entry.
--- `hr:removed` has members `<id> <digest of the idempotency key>`, by the time of removal: if Redis is nearly full, the
--- oldest are forgotten.
+-- Marks the stream as `word` (deleted or dropped). What stays of it, the tombstone and the idempotency entry, is not
+-- counted, so an account has at most 10,000: of the oldest nothing stays, if no worker can hold their streams any more.
+-- `removed` has members `<id> <digest of the idempotency key>`, by the time of removal.
 local function leave_tombstone(word, s, tombstone_ms)
+  local removed = 'hr:account:' .. s.account .. ':removed'
   redis.call('SET', TOMBSTONE, word .. ' ' .. s.principal, 'PX', tombstone_ms)
-  redis.call('ZADD', 'hr:removed', now, ID .. ' ' .. (s.idempotency or ''))
-  redis.call('ZREMRANGEBYSCORE', 'hr:removed', '-inf', now - tombstone_ms)
-  redis.call('PEXPIRE', 'hr:removed', tombstone_ms)
+  redis.call('ZADD', removed, now, ID .. ' ' .. (s.idempotency or ''))
+  redis.call('PEXPIRE', removed, tombstone_ms)
+  redis.call('ZREMRANGEBYSCORE', removed, '-inf', now - tombstone_ms)
+  if redis.call('ZCARD', removed) <= 10000 then return end
+  local oldest = redis.call('ZRANGE', removed, 0, 1, 'WITHSCORES')
+  for i = 1, #oldest, 2 do
+    if tonumber(oldest[i + 1]) < now - 120000 then
+      local id, digest = string.match(oldest[i], '^(%x+) (%x*)$')
+      redis.call('DEL', 'hr:{' .. string.sub(id, 1, 2) .. '}:' .. id .. ':tombstone')
+      if digest ~= '' then redis.call('DEL', 'hr:{' .. string.sub(digest, 1, 2) .. '}:idem:' .. digest) end
+      redis.call('ZREM', removed, oldest[i])
+    end
+  end
 end
 
 -- Compares the account with its limit (0 or nil: none). Above it, the sweep drops the account's oldest answers. Returns

@@ -10,7 +10,7 @@ local tombstone_ms = ARGV[1]
 local QUEUE, JOB, WAITING, PRINCIPAL_STREAMS = unpack(KEYS, 9, 12)
 local s = load('status', 'holder', 'principal', 'lane', 'account', 'sources', 'idempotency')
 if not s.status then return {'MISSING'} end
-need_rights('DEL HDEL HMGET HINCRBY PEXPIRE SET ZADD ZREM ZREMRANGEBYSCORE',
+need_rights('DEL HDEL HMGET HINCRBY PEXPIRE SET ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
   {QUEUE, JOB, WAITING, PRINCIPAL_STREAMS, 'hr:ended', 'hr:account:any'})
 leave_tombstone('deleted', s, tombstone_ms)
 if active(s) then settle() end

@@ -14,7 +14,8 @@ if not s.status then
 end
 if active(s) or tonumber(s.ended) + retention_min_ms > now then return 0 end
 if redis.call('ZCOUNT', READERS, now, '+inf') > 0 or is_source(s.account) then return 0 end
-need_rights('DEL HDEL HINCRBY HMGET PEXPIRE SET ZADD ZREM ZREMRANGEBYSCORE', {'hr:owned:' .. s.account, storage_keys(s.account)})
+need_rights('DEL HDEL HINCRBY HMGET PEXPIRE SET ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
+  {'hr:owned:' .. s.account, storage_keys(s.account)})
 leave_tombstone('dropped', s, tombstone_ms)
 local bytes = give_back(s.account, {ID})
 redis.call('DEL', STATE, LOG, TAIL, READERS)

@@ -49,6 +49,8 @@ async def impatient_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     )
     try:
         await system.start()
+        async with await system.stream("echo") as connection:  # opens all connections to Redis, which tests count too
+            await connection.rest()
         yield system
     finally:
         await system.stop()

@@ -1,4 +1,4 @@
-"""What a provider sends without end, compressed or broken takes little memory, and none after its
+"""Endless, compressed or broken bodies of a provider take little memory, and none after its
 answer has failed."""
 
 import asyncio

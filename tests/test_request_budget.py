@@ -147,7 +147,8 @@ def test_schemas_of_tools_are_neither_compiled_nor_followed() -> None:
     bundled: Schema = {"$id": "http://x/y", "$defs": {"a": {"$id": "a"}}, "$ref": "http://x/y#/$defs/a"}
     elsewhere: Schema = {"$schema": "http://127.0.0.1:9/unknown", "type": "object"}
     times: Schema = {"properties": {f"p{at}": {"pattern": f"{DATE_TIME}|{at}"} for at in range(100)}}
-    for schema in (bundled, elsewhere, pattern_pile(400), reference_lattice(25), chain(1_000), times):
+    odd: Schema = {"$schema": [], "type": "object"}
+    for schema in (bundled, elsewhere, odd, pattern_pile(400), reference_lattice(25), chain(1_000), times):
         message, steps = refusal(body_of({}, [schema] * 2))
         assert message == ""
         assert steps <= STEPS_PER_BYTE * len(body_of({}, [schema] * 2))

@@ -1,4 +1,4 @@
-"""With content keys, no name and no word of a request or an answer is readable outside the sealed events: not in
+"""Content keys leave no name and no word of a request or an answer readable outside the sealed events: not in
 Redis or its files, not for operators, and not in logs, metrics or traces."""
 
 import json

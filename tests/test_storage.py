@@ -199,7 +199,7 @@ async def test_a_replay_with_a_new_chat_id_creates_no_key(bounded: System) -> No
 
 
 async def test_before_redis_is_full_the_oldest_answers_go(start_system: StartSystem) -> None:
-    """At 80 % of maxmemory. Nobody is refused, and what runs is whole."""
+    """Answers go from 80 % of maxmemory on. No request is refused, and a running stream stays whole."""
     system = await start_system(
         gateways=1, workers=1, providers=("openai",), retention_min_s=0, stored_bytes=0, max_body_bytes=2**21
     )

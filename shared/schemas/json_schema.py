@@ -75,7 +75,8 @@ def _checked_form(schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any
 
 def _check_form(schema: dict[str, Any]) -> None:
     """Check the keywords. Nothing is compiled, no reference is followed, and an unknown dialect is not fetched."""
-    if schema.get("$schema") not in _DIALECTS:
+    dialect = schema.get("$schema")
+    if not isinstance(dialect, str) or dialect not in _DIALECTS:
         schema = {name: value for name, value in schema.items() if name != "$schema"}
     try:
         jsonschema_rs.meta.validate(schema)

@@ -14,16 +14,18 @@ _JOINABLE = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
 
 
 class Coalescer:
-    """Buffer of deltas. ``deltas`` and ``characters`` count everything received from the provider, ``made_bytes`` the
-    events made of it; ``bytes`` is the approximate size of the deltas waiting now."""
+    """Buffer of deltas. ``deltas`` and ``characters`` count everything received from the provider, ``extras`` its
+    provider-specific data, ``made_bytes`` the events made of it; ``bytes`` is the approximate size of the deltas
+    waiting now."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self.deltas = 0
+        self.extras = 0
         self.characters = 0
         self.made_bytes = 0
         self.bytes = 0
         self._max_event_bytes = max_event_bytes
-        self._waiting: list[_Joinable] = []
+        self._waiting: list[_Joinable | events.Extra] = []
         self._whole_events: list[bytes] = []
         self._halves: dict[tuple[type[_Joinable], int], _Joinable] = {}
         self._counted: dict[type[_Joinable], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
@@ -34,6 +36,11 @@ class Coalescer:
             if isinstance(delta, _JOINABLE):
                 self.bytes += len(delta.text)
                 self._waiting.append(delta)
+            elif isinstance(delta, events.Extra):
+                self.bytes += len(encode(delta))
+                self._waiting.append(delta)
+                self.extras += 1
+                self.deltas -= 1
             else:
                 stored = encode(delta)
                 self._whole_events.append(stored)
@@ -49,20 +56,34 @@ class Coalescer:
         waiting, whole_events = self._waiting, self._whole_events
         self._waiting, self._whole_events, self.bytes = [], [], 0
         made: list[bytes] = []
-        if waiting:
-            first, run, room = waiting[0], list[str](), self._max_event_bytes
-            for delta in waiting:
-                text = delta.text
-                room -= len(text)
-                if run and (room < 0 or not _continues(first, delta)):
-                    made += self._events(first, run)
-                    first, run, room = delta, [], self._max_event_bytes - len(text)
-                run.append(text)
-            made += self._events(first, run)
+        run: list[_Joinable] = []
+        for delta in waiting:
+            if isinstance(delta, _JOINABLE):
+                run.append(delta)
+            else:
+                made += self._joinable_events(run)
+                made.append(encode(delta))
+                run = []
+        made += self._joinable_events(run)
         for half in list(self._halves.values()) if final else ():
             made += self._events(half, [])
         self.made_bytes += sum(map(len, made))
         return made + whole_events
+
+    def _joinable_events(self, waiting: Sequence[_Joinable]) -> list[bytes]:
+        """Return the events of deltas without anything between them."""
+        if not waiting:
+            return []
+        made: list[bytes] = []
+        first, run, room = waiting[0], list[str](), self._max_event_bytes
+        for delta in waiting:
+            text = delta.text
+            room -= len(text)
+            if run and (room < 0 or not _continues(first, delta)):
+                made += self._events(first, run)
+                first, run, room = delta, [], self._max_event_bytes - len(text)
+            run.append(text)
+        return made + self._events(first, run)
 
     def _events(self, first: _Joinable, run: list[str]) -> list[bytes]:
         """Return one event, or several if a single delta exceeds the size limit. The first carries the count."""

@@ -82,14 +82,14 @@ class Cell:
             *command.arguments,
             cwd=self.folder,
             env=environment,
-            stdin=PIPE if kind == "cancel" else asyncio.subprocess.DEVNULL,
+            stdin=PIPE if command.cancels else asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
             limit=1 << 24,
             start_new_session=True,
         )
         try:
-            out, err = await self._process.communicate()
+            out, err = await self._output(self._process, has_input=command.cancels)
         finally:
             self._kill()
         code = self._process.returncode
@@ -99,9 +99,22 @@ class Cell:
         return outcome
 
     def interrupt(self) -> None:
-        """Press Ctrl-C in the program's terminal."""
-        if self._process is not None and self._process.returncode is None:
+        """Press Ctrl-C in the program's terminal, unless it cancels by itself."""
+        if self._process is not None and self._process.returncode is None and self._process.stdin is None:
             self._process.send_signal(signal.SIGINT)
+
+    def end_input(self) -> None:
+        """End the input of a program that has cancelled by itself."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    async def _output(self, process: asyncio.subprocess.Process, *, has_input: bool) -> tuple[bytes, bytes]:
+        if not has_input:
+            return await process.communicate()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        out, err, _ = await asyncio.gather(process.stdout.read(), process.stderr.read(), process.wait())
+        return out, err
 
     def _kill(self) -> None:
         """Kill the program with everything that it started."""

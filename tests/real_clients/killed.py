@@ -55,8 +55,8 @@ async def _run(cell: Cell, system: System, balancer: Failover) -> None:
     assert outcome.error is None, outcome.error
     assert outcome.text == TEXT
     assert cell.lines == list(LINES), "every tool has to run exactly once"
-    assert cell.play.images[-1]
     _check_repeats(cell)
+    assert cell.play.images[-1]
 
 
 async def _begun(cell: Cell, step: int, running: asyncio.Task[Outcome]) -> Call:

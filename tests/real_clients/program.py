@@ -52,10 +52,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """The program's command line. ``environment`` is added to a minimal one."""
+    """The program's command line. ``environment`` is added to a minimal one. ``cancels``: it cancels the answer by
+    itself once it has some text, and then waits for the end of its input; other programs get Ctrl-C."""
 
     arguments: Sequence[str | Path]
     environment: Mapping[str, str] = field(default_factory=dict)
+    cancels: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -14,7 +14,7 @@ FINAL: Final = Answer(deltas=WORDS)
 #: In both providers' format.
 _REFUSAL: Final = {
     "type": "error",
-    "error": {"type": "invalid_request_error", "message": "max_tokens: too many", "code": None},
+    "error": {"type": "invalid_request_error", "message": "not this prompt", "code": None},
 }
 Scenario = Callable[[Cell], Coroutine[Any, Any, None]]
 
@@ -60,7 +60,8 @@ async def image(cell: Cell) -> None:
 
 async def structured(cell: Cell) -> None:
     value = {"n": 7}
-    cell.plays(cell.program.structured(value), FINAL)
+    answer = cell.program.structured(value)
+    cell.plays(*([answer, FINAL] if answer.tools else [answer]))
     outcome = await cell.run("structured")
     assert outcome.error is None, outcome.error
     assert outcome.parsed == value
@@ -75,6 +76,7 @@ async def cancel(cell: Cell) -> None:
         cell.interrupt()
         await call.wait_closed(timeout_s=20)
         assert call.closed_by_client
+        cell.end_input()
         await asyncio.wait_for(running, 20)
         assert len(cell.calls) == 1
     finally:

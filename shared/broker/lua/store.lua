@@ -3,6 +3,7 @@
 -- during a call with the whole request. A stream that is not made leaves its pieces for a minute.
 -- KEYS: 1-8 stream
 -- ARGV: 1 piece_number (from 0), 2 kept_ms, 3 piece
+-- Status: unchanged
 -- Replies STORED, as append does.
 
 local piece_number, kept_ms, piece = unpack(ARGV, 1, 3)

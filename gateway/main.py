@@ -94,22 +94,32 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn server that drains on the first signal (not ready, no new work, live streams sent elsewhere) and leaves
-    at once on the second."""
+    """Uvicorn server that drains on the first signal (no new connections, no new work, live streams sent elsewhere)
+    and leaves at once on the second."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._sockets: list[socket.socket] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._sockets = sockets or []
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is not None and not self.should_exit:
-            self._loop.call_soon_threadsafe(self._app.state.gateway.hub.drain)
+            self._loop.call_soon_threadsafe(self._drain)
         super().handle_exit(sig, frame)
+
+    def _drain(self) -> None:
+        """Stop listening, then cut the live streams: a client that reconnects at once must not come back here."""
+        for server in getattr(self, "servers", ()):  # none before the end of the startup
+            server.close()
+        for listener in self._sockets:
+            listener.close()
+        self._app.state.gateway.hub.drain()
 
 
 def _needs_trace(record: logging.LogRecord) -> bool:

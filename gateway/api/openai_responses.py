@@ -23,7 +23,7 @@ from gateway.live.subscription import Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
 from shared.broker.replies import LogPage
 from shared.broker.status import read_field, read_state
-from shared.errors import StreamGone
+from shared.errors import Draining, StreamGone
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import TERMINAL, Status
 from shared.scopes import Scope
@@ -84,6 +84,8 @@ async def retrieve(
 ) -> Response:
     """Return the response so far, or a stream of the events after ``starting_after``."""
     caller.need(Scope.READ)
+    if stream and gateway.hub.draining:
+        raise Draining
     grant = Grant.of(caller)
     log_page = await read_own(gateway, grant, stream_id, START)
     about = await _about(gateway, stream_id)

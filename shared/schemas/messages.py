@@ -181,10 +181,12 @@ class Message(Model):
 
     @property
     def text(self) -> str:
-        """The content without its images."""
+        """The content without its images. Parts of a system message are instructions of their own, with a blank line
+        between them."""
         if isinstance(self.content, str):
             return self.content
-        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+        between = "\n\n" if self.role == "system" else ""
+        return between.join(part.text for part in self.parts if isinstance(part, TextPart))
 
 
 def check_results(messages: list[Message]) -> None:

@@ -19,6 +19,7 @@ from gateway.auth.grants import GrantEnded
 from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.edge.cors import with_cors
 from gateway.edge.crowd import most_connections
+from gateway.edge.head import with_head
 from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
 from gateway.live.sse import Stalled
@@ -56,7 +57,7 @@ def run(settings: Settings) -> None:
             logger.critical("settings invalid", extra={"detail": str(error)})
             sys.exit(CONFIGURATION_ERROR)
     app = create_app(settings)
-    checked = with_open_gateway_checks(with_cors(app, settings.cors_origins), settings)
+    checked = with_open_gateway_checks(with_cors(with_head(app), settings.cors_origins), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))
     port = listener.getsockname()[1]
     logger.info("listening", extra={"host": settings.host, "port": port, "version": VERSION})

@@ -12,10 +12,9 @@ from gateway.api import streams
 from gateway.api.body import read_body
 from gateway.api.deferred import submit_once, wait_until_ended
 from gateway.api.parameters import IdempotencyKey
-from gateway.api.previous_responses import PREFIX, check_size, read_earlier, replay_of, stream_id_of
+from gateway.api.previous_responses import PREFIX, read_request, replay_of, stream_id_of
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
-from gateway.dialects.openai_responses import request as responses_request
 from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
 from gateway.dialects.status_codes import GenerationFailed
 from gateway.live.sse import StreamResponse
@@ -40,20 +39,14 @@ async def create(
     """Create a response. In the background it continues without readers; otherwise it is cancelled when its reader
     leaves."""
     caller.need(Scope.CHAT)
-    body = await read_body(request, gateway.settings.max_body_bytes)
-    previous = responses_request.previous_of(body)
-    referred = responses_request.references_of(body)
-    if previous is not None or referred:
-        caller.need(Scope.READ)
-    earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
-    chat_request, options = responses_request.parse(body, earlier.messages, earlier.items)
-    check_size(chat_request, earlier, gateway.settings.max_conversation_bytes)
+    composed = await read_request(gateway, caller, await read_body(request, gateway.settings.max_body_bytes))
+    chat_request, options = composed.chat_request, composed.options
     on_disconnect = "continue" if options.background else "cancel"
     chat_request = chat_request.model_copy(update={"on_disconnect": chat_request.on_disconnect or on_disconnect})
-    echoed = {"background": options.background, "previous_response_id": previous}
+    echoed = {"background": options.background, "previous_response_id": composed.previous}
     extra_fields = {"response": msgspec.json.encode(echoed).decode()}
-    if earlier.stream_ids:
-        extra_fields["sources"] = " ".join(earlier.stream_ids)
+    if composed.earlier.stream_ids:
+        extra_fields["sources"] = " ".join(composed.earlier.stream_ids)
     if options.store:
         extra_fields["follow_up"] = str(options.instructions)
     submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)

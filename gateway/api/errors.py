@@ -117,7 +117,9 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = _CODES.get(error.status_code, "http_error")
     headers = dict(error.headers or {})
-    if "allow" in map(str.lower, headers) and (methods := _methods(request)):
+    if (allowed := {name.lower(): value for name, value in headers.items()}.get("allow")) is not None:
+        methods = _methods(request) or set(allowed.split(", "))
+        methods |= {"HEAD"} if "GET" in methods else set()  # see gateway/edge/head.py
         headers = {"Allow": ", ".join(sorted(methods))}
     message = _MESSAGES.get(str(error.detail), str(error.detail))
     return error_response(request, error.status_code, code, message, headers=headers)
@@ -129,8 +131,7 @@ def _methods(request: Request) -> set[str]:
     if (requested := request.scope.get("route")) is None:
         return set()
     routes = [route for route in iter_route_contexts(request.app.routes) if route.path == requested.path]
-    methods = {method for route in routes if route.include_in_schema for method in route.methods or ()}
-    return methods | ({"HEAD"} if "GET" in methods else set())  # see gateway/edge/head.py
+    return {method for route in routes if route.include_in_schema for method in route.methods or ()}
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

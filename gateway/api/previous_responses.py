@@ -7,6 +7,9 @@ from typing import Any, Final
 
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
+from gateway.auth.principal import Principal
+from gateway.dialects.openai_responses import request as responses_request
+from gateway.dialects.openai_responses.request import ResponsesOptions
 from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
 from gateway.dialects.tool_call import tool_call
 from gateway.intake.body_memory import run_beside_loop, take_memory
@@ -22,6 +25,7 @@ from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
 from shared.schemas import ChatRequest
 from shared.schemas.stored_request import encode_request, stored_messages
+from shared.scopes import Scope
 
 PREFIX: Final = "resp_"
 _MOST_REFERENCES: Final = 128
@@ -47,6 +51,29 @@ class Earlier:
     messages: list[dict[str, Any]] = field(default_factory=list)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     stream_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedRequest:
+    """A request with the earlier content that it refers to. ``previous``: id of the response that it continues."""
+
+    chat_request: ChatRequest
+    options: ResponsesOptions
+    earlier: Earlier
+    previous: str | None
+
+
+async def compose_request(gateway: GatewayState, caller: Principal, body: bytes) -> ComposedRequest:
+    """Parse a request, and read the content that it refers to, for which the caller needs the scope ``read``. Raises
+    like :func:`responses_request.parse`."""
+    previous = await run_beside_loop(responses_request.previous_of, body)
+    referred = await run_beside_loop(responses_request.references_of, body)
+    if previous is not None or referred:
+        caller.need(Scope.READ)
+    earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
+    chat_request, options = await run_beside_loop(responses_request.parse, body, earlier.messages, earlier.items)
+    await run_beside_loop(check_size, chat_request, earlier, gateway.settings.max_conversation_bytes)
+    return ComposedRequest(chat_request, options, earlier, previous)
 
 
 async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None, item_ids: Sequence[str]) -> Earlier:

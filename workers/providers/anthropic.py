@@ -19,8 +19,8 @@ from workers.providers.http_calls import (
     NETWORK_ERRORS,
     calls_of,
     check_type,
+    dated_models,
     list_models,
-    model_ids,
     read_json,
     sdk_options,
     timeout_of,
@@ -111,7 +111,7 @@ class AnthropicProvider:
             raise ValueError("no count")
         return Finished("stop", Usage(input_tokens=counts.input, output_tokens=0), COUNTED)
 
-    async def _fetch_models(self) -> list[str]:
+    async def _fetch_models(self) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
         response = await self._client.get(
             "/v1/models",
@@ -121,4 +121,4 @@ class AnthropicProvider:
             stream_cls=AsyncStream[object],
         )
         async with response:
-            return model_ids(await read_json(response.response.aiter_bytes()))
+            return dated_models(await read_json(response.response.aiter_bytes()))

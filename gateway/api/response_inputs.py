@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
 from gateway.api.deferred import respond
-from gateway.api.previous_responses import stream_id_of
+from gateway.api.previous_responses import compose_request, stream_id_of
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own

@@ -1,6 +1,7 @@
 """Coalesces the deltas that wait for the next append into as few events as their kinds and the size limit allow."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import UNSET
 
@@ -25,7 +26,8 @@ class Coalescer:
         self.made_bytes = 0
         self.bytes = 0
         self._max_event_bytes = max_event_bytes
-        self._waiting: list[_Joinable | events.Extra] = []
+        self._waiting: list[Any] = []  # joinable deltas, and extras if there are any
+        self._has_extra = False
         self._whole_events: list[bytes] = []
         self._halves: dict[tuple[type[_Joinable], int], _Joinable] = {}
         self._counted: dict[type[_Joinable], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
@@ -39,6 +41,7 @@ class Coalescer:
             elif isinstance(delta, events.Extra):
                 self.bytes += len(encode(delta))
                 self._waiting.append(delta)
+                self._has_extra = True
                 self.extras += 1
                 self.deltas -= 1
             else:
@@ -55,20 +58,24 @@ class Coalescer:
         runs."""
         waiting, whole_events = self._waiting, self._whole_events
         self._waiting, self._whole_events, self.bytes = [], [], 0
-        made: list[bytes] = []
-        run: list[_Joinable] = []
-        for delta in waiting:
-            if isinstance(delta, _JOINABLE):
-                run.append(delta)
-            else:
-                made += self._joinable_events(run)
-                made.append(encode(delta))
-                run = []
-        made += self._joinable_events(run)
+        made = self._with_extras(waiting) if self._has_extra else self._joinable_events(waiting)
+        self._has_extra = False
         for half in list(self._halves.values()) if final else ():
             made += self._events(half, [])
         self.made_bytes += sum(map(len, made))
         return made + whole_events
+
+    def _with_extras(self, waiting: list[Any]) -> list[bytes]:
+        made: list[bytes] = []
+        run: list[_Joinable] = []
+        for delta in waiting:
+            if isinstance(delta, events.Extra):
+                made += self._joinable_events(run)
+                made.append(encode(delta))
+                run = []
+            else:
+                run.append(delta)
+        return made + self._joinable_events(run)
 
     def _joinable_events(self, waiting: Sequence[_Joinable]) -> list[bytes]:
         """Return the events of deltas without anything between them."""

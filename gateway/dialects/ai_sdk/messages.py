@@ -77,7 +77,7 @@ def _step(parts: list[_Part]) -> Iterator[Body]:
                 results.append({"role": "tool", "tool_call_id": part.get("toolCallId"), **result})
         elif part["type"] != "reasoning" and (part["type"] != "text" or _text(path, part)):
             content.append(_content(path, part))
-    extra = extra_of_message(part for _, part in parts if part["type"] in ("text", "reasoning"))
+    extra = extra_of_message([part for _, part in parts if part["type"] in ("text", "reasoning")])
     if content or calls:
         yield {
             "role": "assistant",

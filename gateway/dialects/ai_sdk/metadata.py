@@ -1,12 +1,13 @@
 """Provider data of a conversation, in ``providerMetadata`` of UI message parts and in its canonical form.
 
 Signatures have the form that the SDK's own providers use: ``{"anthropic": {"signature": …}}``,
-``{"anthropic": {"redactedData": …}}`` and ``{"google": {"thoughtSignature": …}}``. Other data is in ``headrace``, by
-provider family. A page sends all of it back unchanged.
+``{"anthropic": {"redactedData": …}}`` and ``{"google": {"thoughtSignature": …}}``. Other data is in ``headrace``:
+packed reasoning, and members by provider family. A page sends all of it back unchanged.
 """
 
-from collections.abc import Iterable
 from typing import Any, Final
+
+from gateway.dialects.reasoning import ReasoningFamily, extra_of, pack
 
 Body = dict[str, Any]
 _FAMILIES: Final = ("anthropic", "openai", "responses")
@@ -20,6 +21,11 @@ def signed(signature: str) -> Body:
 def redacted(data: str) -> Body:
     """Return the metadata of reasoning that the provider encrypted."""
     return {"anthropic": {"redactedData": data}}
+
+
+def packed(family: ReasoningFamily, data: Body) -> Body:
+    """Return the metadata of other reasoning that goes back."""
+    return {"headrace": {"reasoning": pack(family, data)}}
 
 
 def of_family(family: str, members: Body) -> Body:
@@ -59,17 +65,14 @@ def extra_of_call(part: Body) -> Body:
     return _members(part, "callProviderMetadata")
 
 
-def extra_of_message(parts: Iterable[Body]) -> Body:
+def extra_of_message(parts: list[Body]) -> Body:
     """Return the canonical ``extra`` of an assistant's message with these parts of text and reasoning; empty for
     none."""
-    blocks: list[Body] = []
-    extra: Body = {}
+    extra: Body = extra_of(_member(part, "providerMetadata", "headrace").get("reasoning") for part in parts) or {}
     for part in parts:
-        if part["type"] == "reasoning":
-            blocks += _thinking(part)
-        for family, members in _members(part, "providerMetadata").items():
-            extra[family] = joined(extra.get(family, {}), members)
-    return extra | ({"anthropic": {**extra.get("anthropic", {}), "blocks": blocks}} if blocks else {})
+        extra = joined(extra, _members(part, "providerMetadata"))
+    blocks = [block for part in parts if part["type"] == "reasoning" for block in _thinking(part)]
+    return joined(extra, {"anthropic": {"blocks": blocks}}) if blocks else extra
 
 
 def _thinking(part: Body) -> list[Body]:

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.dialects.ai_sdk.metadata import joined, of_family, redacted, signed
+from gateway.dialects.ai_sdk.metadata import joined, of_family, packed, redacted, signed
+from gateway.dialects.reasoning import ReasoningCollector
 from gateway.dialects.token_counts import counted
 from gateway.live.batch import Batch
 from shared.protocol import events
@@ -42,6 +43,7 @@ class UiMessageChunks:
         self._parts = 0
         self._open: str | None = None  # kind of the part that grows: text or reasoning
         self._metadata: Body = {}  # of that part
+        self._reasoning = ReasoningCollector()
         self._call_ids: dict[int, str] = {}  # by call index
         self._call_metadata: dict[Any, Body] = {}  # by call index or id
 
@@ -89,7 +91,17 @@ class UiMessageChunks:
 
     def _rendered(self, batch: Batch) -> Iterator[bytes]:
         for _, stored in batch.events:
-            yield from self._event(events.decode(stored))
+            event = events.decode(stored)
+            yield from self._finish_reasoning(event)
+            yield from self._event(event)
+
+    def _finish_reasoning(self, next_event: Event) -> Iterator[bytes]:
+        """Keep reasoning that an OpenAI-compatible server wants back, if it ends before ``next_event``. Anthropic's
+        blocks are parts of their own."""
+        match self._reasoning.take(next_event):
+            case ("openai", members):
+                yield from self._start_part("reasoning")
+                self._add_metadata(packed("openai", members))
 
     def _event(self, event: Event) -> Iterator[bytes]:
         match event:
@@ -158,17 +170,9 @@ class UiMessageChunks:
                 {"call": str() | int() as call, "members": dict(members)},
             ):
                 self._call_metadata[call] = of_family(family, members)
-            case "openai", {"delta": dict(members)}:
-                yield from self._message_members(members)
-
-    def _message_members(self, members: Body) -> Iterator[bytes]:
-        """Keep the members of an OpenAI-compatible answer that a later request has to repeat."""
-        if isinstance(details := members.get("reasoning_details"), list):
-            yield from self._start_part("reasoning")
-            self._add_metadata(of_family("openai", {"reasoning_details": details}))
-        if isinstance(content := members.get("extra_content"), dict):
-            yield from self._start_part(self._open or "text")
-            self._add_metadata(of_family("openai", {"extra_content": content}))
+            case "openai", {"delta": {"extra_content": dict(content)}}:
+                yield from self._start_part(self._open or "text")
+                self._add_metadata(of_family("openai", {"extra_content": content}))
 
     def _add_metadata(self, metadata: object) -> None:
         if isinstance(metadata, dict):

@@ -26,7 +26,8 @@ async def create(
     """Anthropic's Messages, from any provider. The stream can also be read and resumed at ``GET /chat/stream/{id}``;
     its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
-    chat_request, options = anthropic_request.parse(await read_body(request, gateway.settings.max_body_bytes))
+    body = await read_body(request, gateway.settings.max_body_bytes)
+    chat_request, options = anthropic_request.parse(body, request.headers)
     return await respond(
         request,
         gateway,
@@ -47,7 +48,7 @@ async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Re
     request against the limits and consumes none of their tokens."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = anthropic_request.parse(body, only_count=True)
+    chat_request, options = anthropic_request.parse(body, request.headers, only_count=True)
     return await respond(
         request,
         gateway,

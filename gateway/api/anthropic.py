@@ -30,7 +30,7 @@ async def create(
     its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = await run_beside_loop(anthropic_request.parse, body)
+    chat_request, options = await run_beside_loop(anthropic_request.parse, body, request.headers)
     return await respond(
         request,
         gateway,
@@ -51,7 +51,7 @@ async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Re
     estimate, for other providers, takes nothing, and the header ``X-Headrace-Estimated`` names it."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = await run_beside_loop(anthropic_request.parse, body, only_count=True)
+    chat_request, options = await run_beside_loop(anthropic_request.parse, body, request.headers, only_count=True)
     estimate = await estimated_tokens(gateway, caller, chat_request)
     if estimate is not None:
         return JSONResponse({"input_tokens": estimate}, headers=ESTIMATED)

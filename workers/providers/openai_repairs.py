@@ -109,7 +109,7 @@ def _text(message: Body) -> str:
 
 
 def _call(call: Body, names: OpenAINames) -> Body:
-    made = _named(call, names)
+    made: Body = _named(call, names)
     if isinstance(call.get("id"), str):
         made["id"] = _id(call["id"], names)
     function = made.get("function")
@@ -128,8 +128,10 @@ def _is_object(arguments: Any) -> bool:
         return False
 
 
-def _named(tool: Body, names: OpenAINames) -> Body:
+def _named(tool: Any, names: OpenAINames) -> Any:
     """Return a tool or a call with the server's name of it."""
+    if not isinstance(tool, dict):
+        return tool
     made = dict(tool)
     for form in _FORMS:
         if isinstance(inner := tool.get(form), dict) and isinstance(name := inner.get("name"), str):
@@ -141,7 +143,8 @@ def _chosen(choice: Body, names: OpenAINames) -> Body:
     allowed = choice.get("allowed_tools")
     if isinstance(allowed, dict) and isinstance(tools := allowed.get("tools"), list):
         return choice | {"allowed_tools": allowed | {"tools": [_named(tool, names) for tool in tools]}}
-    return _named(choice, names)
+    named: Body = _named(choice, names)
+    return named
 
 
 def _id(id: str, names: OpenAINames) -> str:

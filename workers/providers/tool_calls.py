@@ -87,14 +87,9 @@ class ToolCalls:
     ) -> Iterator[Delta]:
         """Take one fragment. ``key``: the provider's number of the call or of its block; None if it has none.
         ``members``: further members of the call, for OpenAI's family."""
-        call = self._call_of(key, id)
-        if call is None and not (id or name or arguments.strip()):
-            return  # it begins no call
-        if call is None or _begins_another(call, id, name, arguments):
-            call = _Call(key, id)
-            self._all.append(call)
-        if id and not call.given_id:
-            call.given_id = id
+        call = self._begun(key, id, name, arguments)
+        if call is None:
+            return
         if name and name != call.name:
             if call.index is not None:
                 raise self._invalid("changed the name of a tool call within its arguments")
@@ -111,6 +106,18 @@ class ToolCalls:
             yield events.Extra("openai", {"call": call.index, "members": members})
         if arguments:
             yield ToolCallDelta(call.index, arguments)
+
+    def _begun(self, key: int | None, id: str | None, name: str | None, arguments: str) -> _Call | None:
+        """Return the call that a fragment belongs to, None if it begins none."""
+        call = self._call_of(key, id)
+        if call is None and not (id or name or arguments.strip()):
+            return None
+        if call is None or _begins_another(call, id, name, arguments):
+            call = _Call(key, id)
+            self._all.append(call)
+        if id and not call.given_id:
+            call.given_id = id
+        return call
 
     def end_block(self, key: int) -> Iterator[Delta]:
         """Send on the call of a block that has ended, if no earlier call waits."""

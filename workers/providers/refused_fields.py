@@ -18,6 +18,13 @@ from workers.providers.refusals import RefusableField, named_fields
 
 logger = logging.getLogger(__name__)
 
+#: Fields that OpenAI, vLLM, OpenRouter and others have, but not all of them.
+OPENAI_OPTIONS: Final = (
+    *("seed", "user", "safety_identifier", "top_k", "min_p", "repetition_penalty", "logprobs", "top_logprobs"),
+    *("logit_bias", "verbosity", "service_tier", "store", "metadata", "prediction", "web_search_options"),
+    *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "chat_template_kwargs", "reasoning"),
+    *("include_reasoning", "thinking", "enable_thinking", "usage", "plugins", "transforms"),
+)
 OPENAI_FIELDS: Final = (
     RefusableField("stream_options", aliases=("include_usage",)),
     RefusableField("max_tokens", instead="max_completion_tokens"),
@@ -26,6 +33,7 @@ OPENAI_FIELDS: Final = (
     RefusableField("reasoning_effort", path="reasoning_effort"),
     RefusableField("system", instead="developer", is_role=True),
     RefusableField("developer", instead="system", is_role=True),
+    *(RefusableField(name, path=name) for name in OPENAI_OPTIONS),
 )
 ANTHROPIC_FIELDS: Final = (
     RefusableField("adaptive", instead="enabled", is_form=True),
@@ -36,6 +44,9 @@ ANTHROPIC_FIELDS: Final = (
     RefusableField("output_config", path="reasoning_effort", only="effort"),
 )
 OLLAMA_FIELDS: Final = (RefusableField("think", aliases=("thinking",), path="reasoning_effort"),)
+
+#: Fields of which one value may be refused and remembered. Other values may be the client's own data.
+_WITH_FEW_VALUES: Final = frozenset({"parallel_tool_calls", "reasoning_effort", "tool_choice"})
 
 #: Repeats of one request after refusals.
 MOST_REPEATS: Final = 4
@@ -138,7 +149,7 @@ class AdaptedRequest:
         if paths:
             body = self._build(self._request.model_copy(update=dict.fromkeys(paths)))
         for field in refused:
-            if field.path is None or field.is_in(body):  # a client's own body has it still
+            if field.is_in(body):  # an original has it still
                 _change(body, field)
         self.body = body
         self.ignored = tuple(sorted({*self._built_in, *paths}))
@@ -147,7 +158,7 @@ class AdaptedRequest:
         return field.name in self._entries or self._entry(field, one_value=True) in self._entries
 
     def _entry(self, field: RefusableField, *, one_value: bool) -> str:
-        if field.path is None or not one_value:
+        if field.path not in _WITH_FEW_VALUES or not one_value:
             return field.name
         return f"{field.name}={getattr(self._request, field.path)}"
 

@@ -75,11 +75,8 @@ def test_signed_and_redacted_thinking_goes_back_in_its_order() -> None:
         DONE,
     )
     ends = [chunk.get("providerMetadata") for chunk in chunks if chunk["type"] == "reasoning-end"]
-    assert [end["anthropic"] for end in ends] == [
-        {"signature": "s1"},
-        {"redactedData": "secret"},
-        {"signature": "s2"},
-    ]
+    own = ({"signature": "s1"}, {"redactedData": "secret"}, {"signature": "s2"})
+    assert ends == [{"anthropic": members} for members in own]
     first, last = (
         {"type": "thinking", "thinking": text, "signature": signed}
         for text, signed in (("let me think", "s1"), ("more", "s2"))

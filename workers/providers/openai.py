@@ -18,8 +18,8 @@ from workers.providers.http_calls import (
     NETWORK_ERRORS,
     calls_of,
     check_type,
+    dated_models,
     list_models,
-    model_ids,
     read_json,
     sdk_options,
     timeout_of,
@@ -101,8 +101,8 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _fetch_models(self) -> list[str]:
+    async def _fetch_models(self) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
         response = await self._client.get("/models", cast_to=object, stream=True, stream_cls=AsyncStream[object])
         async with response:
-            return model_ids(await read_json(response.response.aiter_bytes()))
+            return dated_models(await read_json(response.response.aiter_bytes()))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 from shared.schemas import ChatRequest
+from workers.providers.anthropic_thinking import change_form
 from workers.providers.errors import Upstream, raw_report
 from workers.providers.refusals import RefusableField, named_fields
 
@@ -35,6 +36,8 @@ OPENAI_FIELDS: Final = (
     *(RefusableField(name, path=name) for name in OPENAI_OPTIONS),
 )
 ANTHROPIC_FIELDS: Final = (
+    RefusableField("adaptive", instead="enabled", is_form=True),
+    RefusableField("enabled", instead="adaptive", is_form=True),
     RefusableField("disable_parallel_tool_use", path="parallel_tool_calls"),
     RefusableField("thinking", path="reasoning_effort"),
     RefusableField("effort", path="reasoning_effort"),
@@ -120,6 +123,8 @@ class AdaptedRequest:
         named = named_fields(raw_report(error), sent)
         latest = {self._entry(field, one_value=named[field]) for field in named if field.instead not in self._entries}
         latest -= self._entries
+        if forms := latest & {field.name for field in named if field.is_form}:
+            latest = forms  # the other form is tried before thinking is left out
         if not latest:  # the last change did not help
             self._server.forget(self.model, self._latest)
             return False
@@ -164,9 +169,21 @@ def _change(body: Body, field: RefusableField) -> None:
         for message in body["messages"]:
             if message["role"] == field.name:
                 message["role"] = field.instead
-    elif field.name not in body:
-        return  # within another field, which the builder has changed
+    elif field.is_form:
+        change_form(body, str(field.instead))
     elif field.instead is None:
-        del body[field.name]
+        _leave_out(body, field)
     else:
         body[field.instead] = body.pop(field.name)
+
+
+def _leave_out(body: Body, field: RefusableField) -> None:
+    """Leave out a field. Its object stays as the client sent it, for the next attempt."""
+    if field.name in body:
+        del body[field.name]
+    elif (container := field.container(body)) is not None:
+        rest = {name: value for name, value in body[container].items() if name != field.name}
+        if rest:
+            body[container] = rest
+        else:
+            del body[container]

@@ -25,14 +25,18 @@ _DETAILS: Final[Mapping[str, frozenset[str]]] = {
     "completion_tokens_details": frozenset({"reasoning_tokens"}),
 }
 _MOST_SHAPES: Final = 64
+#: End of a member's name, also within texts.
+MEMBER: Final = b'":'
+_ONLY_TEXT: Final = 4
 _TEXT_OF_DETAIL: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}
 
 
 class Extras:
-    """Finds these members in one answer."""
+    """Finds these members in one answer. ``plain``: number of members of the latest chunk that had only text."""
 
     def __init__(self) -> None:
-        self._shapes: set[tuple[int, ...]] = set()
+        self._shapes: set[tuple[int, int]] = set()
+        self.plain = -1
         self._latest: dict[str, Any] = {}  # members that a server repeats in every chunk
         self._detail: Any = None  # entry of `reasoning_details` whose text comes now
         self._place: str | None = None
@@ -42,20 +46,15 @@ class Extras:
         if chunk.system_fingerprint is not None or chunk.service_tier is not None:
             named = {"system_fingerprint": chunk.system_fingerprint, "service_tier": chunk.service_tier}
             yield from self._changed("chunk", named)
-        shape = _shape(chunk, piece)
-        if shape in self._shapes:
-            return
-        found = list(self._unknown(loose_json(piece)))
-        if not found and len(self._shapes) < _MOST_SHAPES:
+        count, known = shape = _shape(chunk, piece)
+        if shape not in self._shapes:
+            found = list(self._unknown(loose_json(piece)))
+            yield from found
+            if found or len(self._shapes) == _MOST_SHAPES:
+                return
             self._shapes.add(shape)
-        yield from found
-
-    def of_choice(self, choice: Choice, delta: Delta | None) -> Iterator[Extra]:
-        """Return the named members of a choice."""
-        if choice.logprobs is not None:
-            yield Extra(FAMILY, {"choice": {"logprobs": choice.logprobs}})
-        if delta is not None and delta.annotations:
-            yield Extra(FAMILY, {"delta": {"annotations": delta.annotations}})
+        if known == _ONLY_TEXT:
+            self.plain = count
 
     def of_usage(self, usage: object) -> dict[str, Any]:
         """Return the members of a usage that are no canonical counts."""
@@ -127,7 +126,15 @@ class Extras:
             yield Extra(FAMILY, {name: new})
 
 
-def _shape(chunk: Chunk, piece: bytes) -> tuple[int, ...]:
+def is_only_text(chunk: Chunk) -> bool:
+    """Return True for a chunk with a text, and nothing else that varies between chunks."""
+    choice = chunk.choices[0] if chunk.choices else None
+    if choice is None or choice.delta is None or choice.finish_reason is not None:
+        return False
+    return bool(choice.delta.content) and choice.delta.tool_calls is None
+
+
+def _shape(chunk: Chunk, piece: bytes) -> tuple[int, int]:
     """Return a number for each thing that tells chunks apart: members, and the known ones among them."""
     choice = chunk.choices[0] if chunk.choices else None
     delta = choice.delta if choice is not None else None
@@ -137,7 +144,7 @@ def _shape(chunk: Chunk, piece: bytes) -> tuple[int, ...]:
     if delta is not None:
         known += 4 * (delta.content is not None) + 8 * (delta.reasoning_content is not None)
         known += 16 * (delta.tool_calls is not None) + 32 * (delta.reasoning is not None)
-    return piece.count(b'":'), known
+    return piece.count(MEMBER), known
 
 
 def _others(value: Any, known: frozenset[str]) -> dict[str, Any]:

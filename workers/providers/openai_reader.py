@@ -18,7 +18,7 @@ from workers.providers.framing import ErrorEvent, as_text, decode, loose_json
 from workers.providers.http_calls import ProviderCall
 from workers.providers.openai_chunks import Choice, Chunk, Function, ToolCall, decoder
 from workers.providers.openai_chunks import Delta as DeltaStruct
-from workers.providers.openai_extras import FAMILY, Extras
+from workers.providers.openai_extras import FAMILY, MEMBER, Extras, is_only_text
 from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 from workers.providers.usage_counts import UsageCounts, member, whole_number
 
@@ -46,16 +46,6 @@ class ChatCompletionReader:
         return self._finish.reason is not None
 
     def take(self, piece: bytes) -> Iterator[Delta]:
-        for delta in self._take(piece):
-            if isinstance(delta, Extra):
-                self._waiting.append(delta)
-                continue
-            if self._waiting:
-                yield from self._waiting
-                self._waiting.clear()
-            yield delta
-
-    def _take(self, piece: bytes) -> Iterator[Delta]:
         if not piece.startswith(b"{") or isinstance(piece, ErrorEvent):
             yield from self._take_other(piece)
             return
@@ -63,7 +53,8 @@ class ChatCompletionReader:
         if chunk.error or not (chunk.choices or chunk.usage):
             _check_error(chunk, piece)
         self._has_begun = True
-        yield from self._extras.of_chunk(chunk, piece)
+        if piece.count(MEMBER) != self._extras.plain or not is_only_text(chunk):
+            self._waiting += self._extras.of_chunk(chunk, piece)
         if chunk.choices:
             if self._choice is None:
                 self._choice = _first_index(chunk.choices)
@@ -104,26 +95,44 @@ class ChatCompletionReader:
         if choice.error:
             raise StreamedError(choice.error)
         delta = choice.delta or choice.message
-        if choice.logprobs is not None or (delta is not None and delta.annotations):
-            yield from self._extras.of_choice(choice, delta)
+        if choice.logprobs is not None:
+            self._waiting.append(Extra(FAMILY, {"choice": {"logprobs": choice.logprobs}}))
         if delta is not None:
             if delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.reasoning_details:
-                yield from self._extras.thoughts(delta)
-            if delta.content:
-                yield from (TextDelta(delta.content),) if isinstance(delta.content, str) else _parts(delta.content)
-            if delta.tool_calls or delta.function_call or delta.refusal:
-                yield from self._refusal_or_calls(delta)
+                yield from self._after_extras(self._extras.thoughts(delta))
+            if isinstance(delta.content, str) and delta.content and not self._waiting:
+                yield TextDelta(delta.content)
+            elif delta.content:
+                yield from self._after_extras(_parts(delta.content))
+            if delta.tool_calls or delta.function_call or delta.refusal or delta.annotations:
+                yield from self._after_extras(self._refusal_or_calls(delta))
+        if choice.finish_reason or choice.usage is not None:
+            self._note_end(choice)
+
+    def _after_extras(self, deltas: Iterator[Delta]) -> Iterator[Delta]:
+        """Return deltas in their order. Extras wait for output: they alone are none."""
+        for delta in deltas:
+            if isinstance(delta, Extra) and not _is_of_call(delta):
+                self._waiting.append(delta)
+            else:
+                yield from self._extras_so_far()
+                yield delta
+
+    def _extras_so_far(self) -> list[Extra]:
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def _note_end(self, choice: Choice) -> None:
         if choice.finish_reason:
-            self._note(choice.finish_reason)
+            self._finish.note(choice.finish_reason)
+            is_own = isinstance(choice.finish_reason, str) and choice.finish_reason not in _REASONS
+            self._own_reason = str(choice.finish_reason) if is_own else None
         if choice.usage is not None:  # Moonshot's place
             self._count(choice.usage)
 
-    def _note(self, finish_reason: object) -> None:
-        self._finish.note(finish_reason)
-        is_own = isinstance(finish_reason, str) and finish_reason not in _REASONS
-        self._own_reason = str(finish_reason) if is_own else None
-
     def _refusal_or_calls(self, delta: DeltaStruct) -> Iterator[Delta]:
+        if delta.annotations:
+            yield Extra(FAMILY, {"delta": {"annotations": delta.annotations}})
         if delta.refusal and isinstance(delta.refusal, str):
             self._is_refusal = True
             yield RefusalDelta(delta.refusal)
@@ -169,6 +178,10 @@ class ChatCompletionReader:
         evaluated, cached = member(timings, "prompt_n"), member(timings, "cache_n")
         if isinstance(evaluated, int) and isinstance(cached, int):
             self._counts.note(input=evaluated + cached, output=member(timings, "predicted_n"), cached=cached)
+
+
+def _is_of_call(extra: Extra) -> bool:
+    return "call" in extra.data or "tool_calls" in extra.data.get("delta", ())
 
 
 def _first_index(choices: list[Choice]) -> Any:

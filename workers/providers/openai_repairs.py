@@ -8,6 +8,7 @@ these faults stays as it is.
 - A result without its call becomes text of the user.
 - A call without a result gets one that says so. To leave the call out would change what the model did.
 - Arguments that are no JSON object become the member ``arguments`` of one.
+- Members that an SDK's helpers add to an answer (``parsed``) are left out.
 - Names and ids that the server does not accept are replaced (:mod:`workers.providers.substitutes`).
 """
 
@@ -67,12 +68,12 @@ def _messages(messages: list[Body], names: OpenAINames) -> Iterator[Body]:
             continue
         yield from _closed(open_calls, files, names)
         open_calls, files = [], []
+        kept = {name: value for name, value in message.items() if name != "parsed"}
         calls = message.get("tool_calls")
         if role == "assistant" and isinstance(calls, list) and calls:
             open_calls = [call["id"] for call in calls if isinstance(call.get("id"), str)]
-            yield message | {"tool_calls": [_call(call, names) for call in calls]}
-        else:
-            yield dict(message)
+            kept["tool_calls"] = [_call(call, names) for call in calls]
+        yield kept
     yield from _closed(open_calls, files, names)
 
 
@@ -112,9 +113,10 @@ def _call(call: Body, names: OpenAINames) -> Body:
     made: Body = _named(call, names)
     if isinstance(call.get("id"), str):
         made["id"] = _id(call["id"], names)
-    function = made.get("function")
-    if isinstance(function, dict) and not _is_object(arguments := function.get("arguments")):
-        made["function"] = function | {"arguments": json.dumps({"arguments": arguments}, ensure_ascii=False)}
+    if isinstance(function := made.get("function"), dict):
+        made["function"] = {name: value for name, value in function.items() if name != "parsed_arguments"}
+        if not _is_object(arguments := function.get("arguments")):
+            made["function"]["arguments"] = json.dumps({"arguments": arguments}, ensure_ascii=False)
     return made
 
 

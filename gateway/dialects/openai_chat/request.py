@@ -73,7 +73,8 @@ def parse(body: bytes) -> tuple[StoredRequest, ResponseOptions]:
         stream=flag(raw, "stream"),
         include_usage=flag(raw.get("stream_options", {}), "include_usage", "stream_options."),
     )
-    kept = without_packed({name: value for name, value in original.items() if name not in _OURS})
+    # `stream` is left out: it makes no other answer, so an idempotency key fits both.
+    kept = without_packed({name: value for name, value in original.items() if name not in _OURS | {"stream"}})
     fields["original"] = {"family": "openai", "body": kept, "specific": specific.paths}
     return validate(StoredRequest, fields), options
 

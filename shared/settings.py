@@ -177,7 +177,9 @@ class Settings(BaseSettings):
     #: Consecutive failures that open a provider's circuit breaker, for all workers, and how long it stays open.
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     breaker_open_s: Annotated[float, Field(gt=0, le=3600)] = 30
-    #: Models to offer if the provider cannot list its models.
+    #: Handling of ``provider/model`` that is not in the provider's own list: sent to the provider, or refused.
+    unknown_models: Literal["try", "refuse"] = "try"
+    #: Models to offer instead of the provider's own list, for example because it has none. No others are tried.
     openai_models: Names
     anthropic_models: Names
     ollama_models: Names
@@ -280,7 +282,8 @@ class Settings(BaseSettings):
 
 
 def _is_list(field: str) -> bool:
-    return field.endswith("_models") or field in {"auth", "cors_origins", "content_keys", "trusted_proxies"}
+    is_of_models = field.endswith("_models") and field != "unknown_models"
+    return is_of_models or field in {"auth", "cors_origins", "content_keys", "trusted_proxies"}
 
 
 def check_exposure(settings: Settings) -> None:

@@ -57,6 +57,21 @@ async def test_ollama_gets_the_whole_request(fake: FakeProvider, make: Make) -> 
     assert request["options"] == {"temperature": 0.5, "top_p": 0.9, "num_predict": 9, "stop": ["X", "Y"], **PENALTIES}
 
 
+@pytest.mark.parametrize(("name", "joined"), [("anthropic", "a\n\nb"), ("ollama", "a\n\nb")])
+async def test_the_blocks_of_a_system_message_are_apart(
+    fake: FakeProvider, make: Make, name: str, joined: str
+) -> None:
+    """Each is an instruction of its own; a provider that takes one text gets a blank line between them."""
+    blocks = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [{"role": "system", "content": blocks}, {"role": "user", "content": blocks}]
+    await collect(make(name), ask("echo", messages=messages))
+    request = fake.calls[0].request
+    system = request["system"] if name == "anthropic" else request["messages"][0]["content"]
+    assert system == joined
+    if name == "ollama":
+        assert request["messages"][1]["content"] == "ab"
+
+
 async def test_parallel_calls_can_be_disabled(fake: FakeProvider, make: Make) -> None:
     tool = {"type": "function", "function": {"name": "one"}}
     for name in ("openai", "anthropic"):

@@ -74,7 +74,8 @@ async def send(
         submission.queue_position,
     )
     chat_id = options.chat_id if is_of_chat else None
-    return _stream(request, gateway, caller, chat_id, subscription, submission.headers)
+    ignored = {"X-Headrace-Ignored": ", ".join(options.ignored)} if options.ignored else {}
+    return _stream(request, gateway, caller, chat_id, subscription, submission.headers | ignored)
 
 
 @router.get("/{chat_id:path}/stream", dependencies=[LIVE_CONNECTION])

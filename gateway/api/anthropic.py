@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
 from gateway.api.deferred import respond
 from gateway.api.parameters import IdempotencyKey
+from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.dialects.anthropic import request as anthropic_request
 from gateway.dialects.anthropic.stream import MessageEvents, message, token_count
 from gateway.intake.body_memory import run_beside_loop
@@ -28,7 +30,7 @@ async def create(
     its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = await run_beside_loop(anthropic_request.parse, body)
+    chat_request, options = await run_beside_loop(anthropic_request.parse, body, request.headers)
     return await respond(
         request,
         gateway,
@@ -45,11 +47,14 @@ async def create(
     "/v1/messages/count_tokens", response_class=Response, include_in_schema=False, dependencies=[LIVE_CONNECTION]
 )
 async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Response:
-    """Count the tokens of a request to one of Anthropic's models; other providers have no such call. It counts as one
-    request against the limits and consumes none of their tokens."""
+    """Count the tokens of a request. A provider's count takes one request of the limits and none of their tokens. An
+    estimate, for other providers, takes nothing, and the header ``X-Headrace-Estimated`` names it."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = await run_beside_loop(anthropic_request.parse, body, only_count=True)
+    chat_request, options = await run_beside_loop(anthropic_request.parse, body, request.headers, only_count=True)
+    estimate = await estimated_tokens(gateway, caller, chat_request)
+    if estimate is not None:
+        return JSONResponse({"input_tokens": estimate}, headers=ESTIMATED)
     return await respond(
         request,
         gateway,

@@ -2,7 +2,7 @@
 output, or with the failure before it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
@@ -29,14 +29,18 @@ from shared.schemas import ChatRequest
 
 #: These clients cancel only by disconnecting; a stream survives this long without its client.
 GRACE_S = 2.0
+#: Longest value of ``X-Headrace-Ignored``: proxies limit all headers of a response to 4 KiB.
+_LONGEST_HEADER = 1024
 
 Result = TypeVar("Result")
 
 
 class DeferredRenderer(Renderer, Protocol):
-    """Renderer of a deferred response. ``failure``: an error before any output."""
+    """Renderer of a deferred response. ``failure``: an error before any output. ``ignored``: paths of the request's
+    fields that have no effect, known with the first output."""
 
     failure: events.Error | None
+    ignored: tuple[str, ...]
 
 
 async def respond(
@@ -55,18 +59,31 @@ async def respond(
     submission = await submit_once(request, gateway, caller, chat_request, key)
     stream_id = submission.stream_id
     headers = submission.headers | {"X-Request-Id": stream_id, "Request-Id": stream_id}
-    if options.ignored:
-        headers["X-Headrace-Ignored"] = ", ".join(options.ignored)
     if not options.stream:
         await wait_until_ended(request, gateway, caller, submission)
-        return JSONResponse(body_of(stream_id, await _whole_answer(gateway, stream_id)), headers=headers)
+        transcript = await _whole_answer(gateway, stream_id)
+        headers |= _ignored_header(options, (transcript.start.ignored or ()) if transcript.start else ())
+        return JSONResponse(body_of(stream_id, transcript), headers=headers)
     renderer = renderer_of(stream_id)
     first, chunks = await _first_chunk(request, gateway, caller, _subscribe(gateway, submission, renderer))
     if renderer.failure is not None:
         await chunks.aclose()
         raise GenerationFailed(renderer.failure)
+    headers |= _ignored_header(options, renderer.ignored)
     grant = gateway.live_grants.watch(Grant.of(caller))
     return StreamResponse(_prepended(first, chunks), gateway.settings, grant, headers)
+
+
+def _ignored_header(options: ResponseOptions, paths: Iterable[str]) -> dict[str, str]:
+    """Return the header that names the fields without effect, as many as fit into :data:`_LONGEST_HEADER`."""
+    value = ""
+    for path in dict.fromkeys((*options.ignored, *paths)):
+        longer = f"{value}, {path}" if value else path
+        if len(longer) > _LONGEST_HEADER:
+            break
+        if path.isascii() and path.isprintable():
+            value = longer
+    return {"X-Headrace-Ignored": value} if value else {}
 
 
 async def submit_once(

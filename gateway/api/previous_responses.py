@@ -9,6 +9,9 @@ import msgspec
 
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
+from gateway.auth.principal import Principal
+from gateway.dialects.openai_responses import request as responses_request
+from gateway.dialects.openai_responses.request import ResponsesOptions
 from gateway.dialects.openai_responses.response import ResponseInfo, decode_stored
 from gateway.dialects.openai_responses.stream import ResponseEvents
 from gateway.dialects.reasoning import ReasoningCollector, extra_of, pack
@@ -25,7 +28,8 @@ from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
 from shared.schemas import ChatRequest
-from shared.schemas.stored_request import encode_request, stored_messages
+from shared.schemas.stored_request import stored_messages
+from shared.scopes import Scope
 
 PREFIX: Final = "resp_"
 _MOST_REFERENCES: Final = 128
@@ -51,6 +55,29 @@ class Earlier:
     messages: list[dict[str, Any]] = field(default_factory=list)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     stream_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedRequest:
+    """A request with the earlier content that it refers to. ``previous``: id of the response that it continues."""
+
+    chat_request: ChatRequest
+    options: ResponsesOptions
+    earlier: Earlier
+    previous: str | None
+
+
+async def compose_request(gateway: GatewayState, caller: Principal, body: bytes) -> ComposedRequest:
+    """Parse a request, and read the content that it refers to, for which the caller needs the scope ``read``. Raises
+    like :func:`responses_request.parse`."""
+    previous = await run_beside_loop(responses_request.previous_of, body)
+    referred = await run_beside_loop(responses_request.references_of, body)
+    if previous is not None or referred:
+        caller.need(Scope.READ)
+    earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
+    chat_request, options = await run_beside_loop(responses_request.parse, body, earlier.messages, earlier.items)
+    await run_beside_loop(check_size, chat_request, earlier, gateway.settings.max_conversation_bytes)
+    return ComposedRequest(chat_request, options, earlier, previous)
 
 
 async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None, item_ids: Sequence[str]) -> Earlier:
@@ -83,7 +110,7 @@ def check_size(chat_request: ChatRequest, earlier: Earlier, most_bytes: int) -> 
     """Raise :class:`InvalidRequest` if a request is too large with the earlier content that it refers to."""
     if not earlier.stream_ids:
         return
-    size = len(encode_request(chat_request))
+    size = len(chat_request.model_dump_json(exclude_none=True, exclude={"original"}).encode())
     if size > most_bytes:
         problem = f"has {size} bytes with the earlier turns that it refers to; the limit is {most_bytes}"
         raise InvalidRequest(f"input: {problem}; begin a new conversation, or send a summary of the earlier turns")

@@ -14,6 +14,7 @@ hr:{bb}:index                zset    create … finish   as long as its longest 
 hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
 hr:data_version              string  sweep, start      no expiry; version of the data, see data_version.py
 hr:catalog                   hash    workers           a day from the last publication by any worker
+hr:offered                   zset    workers           as the catalog; provider → when it was first offered, s
 hr:sweep                     string  one process       1.5 s; the process that sweeps
 hr:owned:<account>           zset    create, delete    at least with its last stream; ids by creation
 hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request created
@@ -65,6 +66,7 @@ TURNS: Final = "hr:turns"
 WAITING: Final = "hr:waiting"
 TAKEN: Final = "hr:taken"
 CATALOG: Final = "hr:catalog"
+OFFERED: Final = "hr:offered"
 SWEEP: Final = "hr:sweep"
 ENDED: Final = "hr:ended"
 FAILED: Final = "hr:failed"

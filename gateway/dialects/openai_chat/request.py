@@ -112,9 +112,9 @@ def _scalars(raw: Mapping[str, Any], specific: Specific) -> dict[str, Any]:
 
 
 def _is_whole(value: object) -> TypeGuard[float]:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, float) and value.is_integer()
-    )
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_metadata(value: object) -> bool:

@@ -12,8 +12,8 @@ from gateway.api.previous_responses import compose_request, stream_id_of
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
-from gateway.dialects.openai_responses.input_items import items_of
-from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
+from gateway.dialects.append_only import AppendOnlyRenderer
+from gateway.dialects.openai_responses.listed_items import items_of
 from gateway.dialects.options import ResponseOptions
 from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.broker.status import read_fields
@@ -53,7 +53,7 @@ async def count(request: Request, gateway: Gateway, caller: Caller) -> Response:
         chat_request,
         options=ResponseOptions(stream=False, ignored=composed.options.ignored),
         key=None,
-        renderer_of=lambda stream_id: ResponseEvents(ResponseInfo(stream_id, model="", created_at=0)),
+        renderer_of=lambda _: AppendOnlyRenderer(),
         body_of=_counted,
     )
 

@@ -18,17 +18,13 @@ Body = dict[str, Any]
 
 
 class ChatCompletionChunks(AppendOnlyRenderer):
-    """Renderer of a streamed response. ``ignored``: paths of the request's fields without an effect."""
+    """Renderer of a streamed response."""
 
     def __init__(self, stream_id: str, *, include_usage: bool) -> None:
         super().__init__()
         self._include_usage = include_usage
         self._frame = _frame(stream_id)
         self._chunks = ChunkBuilder(self._frame)
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        return self._chunks.ignored
 
     def _event(self, event: Event) -> bytes:
         match event:

@@ -120,7 +120,8 @@ class OfferedTools:
         kind = str(choice.get("type"))
         if kind == TOOL_SEARCH:
             name = self.name_of(TOOL_SEARCH)
-        return name if kind in {"function", "custom", TOOL_SEARCH} and name in self.functions else None
+        is_callable = kind in {"function", "custom", TOOL_SEARCH} and isinstance(name, str)
+        return name if is_callable and name in self.functions else None
 
 
 def decode_forms(raw: Mapping[str, Any]) -> dict[str, ClientTool]:

@@ -34,6 +34,7 @@ from gateway.auth.tickets import Tickets
 from gateway.cache import ExpiringCache
 from gateway.intake.acceptance import Acceptance
 from gateway.intake.backlog import Backlog
+from gateway.intake.body_memory import BodyMemory
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.intake.storage import Storage
@@ -125,6 +126,7 @@ class _Parts:
             scripts=scripts,
             hub=hub,
             connections=Connections(settings.most_connections),
+            body_memory=BodyMemory(settings.body_memory_bytes, settings.request_deadline_s),
             models=models,
             readiness=Readiness(watch, models, acceptance),
             dispatch=dispatch,

@@ -127,9 +127,11 @@ class Settings(BaseSettings):
     queue_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     # --- the gateway
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    #: Request bodies of each process that are read or wait to be stored; further ones wait unread.
+    body_memory_bytes: Annotated[int, Field(ge=2048)] = 256 * 1024 * 1024
     #: Size of a request together with the earlier turns that it refers to by id.
-    max_conversation_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    max_conversation_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     heartbeat_s: Annotated[float, Field(gt=0, le=86_400)] = 15
     retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 1000
     #: A client that reads nothing for this long is disconnected; it can resume.
@@ -142,7 +144,8 @@ class Settings(BaseSettings):
     cors_origins: Origins = ()
     #: Addresses or networks of reverse proxies. X-Forwarded-For, -Proto and -Host of other peers are ignored.
     trusted_proxies: Networks = ()
-    #: Time for a request's head, and then for its body, to arrive completely.
+    #: Time for a request's head, and then for its body, to arrive completely; also the longest wait of a body for
+    #: memory.
     request_deadline_s: Annotated[float, Field(ge=0.1, le=3600)] = 30
 
     # --- the worker
@@ -252,6 +255,10 @@ class Settings(BaseSettings):
                 problem = f"{value} exceeds {PREFIX}{large} ({limit})"
                 message = f"{PREFIX}{small}: {problem}; lower it or raise {PREFIX}{large}"
                 conflicts.append(Conflict(frozenset({small.lower(), large.lower()}), message))
+        if 2 * self.max_body_bytes > self.body_memory_bytes:
+            problem = f"{self.max_body_bytes} exceeds half of {PREFIX}BODY_MEMORY_BYTES ({self.body_memory_bytes})"
+            message = f"{PREFIX}MAX_BODY_BYTES: {problem}; lower it or raise {PREFIX}BODY_MEMORY_BYTES"
+            conflicts.append(Conflict(frozenset({"max_body_bytes", "body_memory_bytes"}), message))
         return conflicts
 
     def _authentication_conflicts(self) -> list[Conflict]:

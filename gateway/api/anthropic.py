@@ -10,6 +10,7 @@ from gateway.api.deferred import respond
 from gateway.api.parameters import IdempotencyKey
 from gateway.dialects.anthropic import request as anthropic_request
 from gateway.dialects.anthropic.stream import MessageEvents, message, token_count
+from gateway.intake.body_memory import run_beside_loop
 from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.protocol.usage import Estimate
 from shared.schemas import ChatRequest
@@ -26,7 +27,8 @@ async def create(
     """Anthropic's Messages, from any provider. The stream can also be read and resumed at ``GET /chat/stream/{id}``;
     its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
-    chat_request, options = anthropic_request.parse(await read_body(request, gateway.settings.max_body_bytes))
+    body = await read_body(request, gateway.settings.max_body_bytes)
+    chat_request, options = await run_beside_loop(anthropic_request.parse, body)
     return await respond(
         request,
         gateway,
@@ -47,7 +49,7 @@ async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Re
     request against the limits and consumes none of their tokens."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = anthropic_request.parse(body, only_count=True)
+    chat_request, options = await run_beside_loop(anthropic_request.parse, body, only_count=True)
     return await respond(
         request,
         gateway,

@@ -18,6 +18,7 @@ from gateway.auth.ownership import read_own
 from gateway.dialects.openai_responses import request as responses_request
 from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
 from gateway.dialects.status_codes import GenerationFailed
+from gateway.intake.body_memory import run_beside_loop
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
@@ -41,13 +42,13 @@ async def create(
     leaves."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    previous = responses_request.previous_of(body)
-    referred = responses_request.references_of(body)
+    previous = await run_beside_loop(responses_request.previous_of, body)
+    referred = await run_beside_loop(responses_request.references_of, body)
     if previous is not None or referred:
         caller.need(Scope.READ)
     earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
-    chat_request, options = responses_request.parse(body, earlier.messages, earlier.items)
-    check_size(chat_request, earlier, gateway.settings.max_conversation_bytes)
+    chat_request, options = await run_beside_loop(responses_request.parse, body, earlier.messages, earlier.items)
+    await run_beside_loop(check_size, chat_request, earlier, gateway.settings.max_conversation_bytes)
     on_disconnect = "continue" if options.background else "cancel"
     chat_request = chat_request.model_copy(update={"on_disconnect": chat_request.on_disconnect or on_disconnect})
     echoed = {"background": options.background, "previous_response_id": previous}

@@ -1,31 +1,34 @@
 """Content of earlier responses, for a request that continues one or names their items."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-
-import msgspec
 
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
 from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
 from gateway.dialects.tool_call import tool_call
+from gateway.intake.body_memory import run_beside_loop, take_memory
 from gateway.live.batch import Batch
 from gateway.state import GatewayState
 from shared.broker.log import LogsTooLarge, read_log
 from shared.broker.status import read_fields
+from shared.broker.stored_request import read_request
 from shared.errors import InvalidRequest, StreamNotFound
 from shared.protocol import events
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
 from shared.schemas import ChatRequest
+from shared.schemas.stored_request import encode_request, stored_messages
 
 PREFIX: Final = "resp_"
 _MOST_REFERENCES: Final = 128
 #: Bytes of a log per byte of a conversation: events of a few characters have several times as many bytes.
 _LOG_BYTES_PER_BYTE: Final = 4
+#: Bytes of all logs that one request reads, several times the longest answer.
+_MOST_LOG_BYTES: Final = 16 * 1024 * 1024
 _NOT_HERE: Final = "previous_response_id: no such response; it was not stored, or its retention has ended"
 
 
@@ -57,7 +60,7 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
     wanted = dict.fromkeys([*([previous_id] if previous_id else []), *sorted(ids)])
     if not wanted:
         return Earlier()
-    most = gateway.settings.max_conversation_bytes * _LOG_BYTES_PER_BYTE
+    most = min(gateway.settings.max_conversation_bytes * _LOG_BYTES_PER_BYTE, _MOST_LOG_BYTES)
     try:
         logs = await read_own_logs(gateway, grant, wanted, most_bytes=most)
     except LogsTooLarge:
@@ -74,7 +77,7 @@ def check_size(chat_request: ChatRequest, earlier: Earlier, most_bytes: int) -> 
     """Raise :class:`InvalidRequest` if a request is too large with the earlier content that it refers to."""
     if not earlier.stream_ids:
         return
-    size = len(chat_request.model_dump_json(exclude_none=True).encode())
+    size = len(encode_request(chat_request))
     if size > most_bytes:
         problem = f"has {size} bytes with the earlier turns that it refers to; the limit is {most_bytes}"
         raise InvalidRequest(f"input: {problem}; begin a new conversation, or send a summary of the earlier turns")
@@ -91,17 +94,26 @@ async def _messages_of(gateway: GatewayState, stream_id: str, stored: list[bytes
     """Return the messages of an earlier response, without its instructions, and its answer."""
     if stored is None:
         raise InvalidRequest(_NOT_HERE)
-    names = ("status", "follow_up", "request")
+    names = ("status", "follow_up", "request", "request_bytes")
     state = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, names)
-    if state["follow_up"] is None or state["request"] is None:
+    request = await _request_of(gateway, stream_id, state)
+    if state["follow_up"] is None or request is None:
         raise InvalidRequest(_NOT_HERE)
     if state["status"] not in TERMINAL:
         raise InvalidRequest("previous_response_id: that response is still in progress; wait for its end")
     if not stored or not events.is_done(stored[-1]):  # it ended between the two reads
         stored = await read_log(gateway.client, gateway.scripts, stream_id)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))
-    sent: list[dict[str, Any]] = msgspec.json.decode(state["request"])["messages"]
+    sent = await run_beside_loop(stored_messages, request)
     return [*sent[int(state["follow_up"]) :], *_answer(transcript)]
+
+
+async def _request_of(gateway: GatewayState, stream_id: str, state: Mapping[str, str | None]) -> bytes | None:
+    size, request = state["request_bytes"], state["request"]
+    if size is None:
+        return None if request is None else request.encode()
+    await take_memory(int(size))
+    return await read_request(gateway.client, gateway.scripts.sealing, stream_id, int(size))
 
 
 async def replay_of(gateway: GatewayState, about: ResponseInfo) -> ResponseEvents:

@@ -57,8 +57,8 @@ async def start_and_stream(
     caller.need(Scope.CHAT)
     grant = Grant.of(caller)
     cursor = parse_cursor(last_event_id)
-    raw = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request = await run_beside_loop(parse_chat_request, raw)
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request = await run_beside_loop(parse_chat_request, await raw)
     watched = gateway.live_grants.watch(grant)
     try:
         submission = await submit(
@@ -90,8 +90,8 @@ async def start(
 ) -> Response:
     """Create a stream and respond 202 with its URLs; it continues with or without readers."""
     caller.need(Scope.CHAT)
-    raw = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request = await run_beside_loop(parse_chat_request, raw)
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request = await run_beside_loop(parse_chat_request, await raw)
     submission = await submit(gateway, caller, chat_request, idempotency_key, on_disconnect="continue")
     stream_id = submission.stream_id
     ticket, expires = gateway.tickets.for_request(stream_id, await gateway.link_revocations.last())

@@ -69,7 +69,6 @@ async def test_parallel_calls_can_be_disabled(fake: FakeProvider, make: Make) ->
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("anthropic", PENALTIES),
         ("ollama", {"parallel_tool_calls": False, "tools": [{"type": "function", "function": {"name": "one"}}]}),
     ],
 )

@@ -15,6 +15,7 @@ from gateway.api.response_models import Accepted
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native, frame
+from gateway.intake.field_policy import requested_policy
 from gateway.intake.submit import CursorWithoutStream, submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
@@ -30,7 +31,8 @@ router = APIRouter()
 _BODY = body_of(ChatRequest, examples.CHAT)
 _REFUSALS = (
     *(*CALLER, *STREAM, *BODY),
-    *("unknown_model", "model_not_allowed", "idempotency_conflict", *LIMITS, "no_models", "draining"),
+    *("unknown_model", "model_not_allowed", "field_not_allowed", "unsupported_field", "idempotency_conflict"),
+    *(*LIMITS, "no_models", "draining"),
 )
 
 
@@ -57,10 +59,17 @@ async def start_and_stream(
     grant = Grant.of(caller)
     cursor = parse_cursor(last_event_id)
     chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
+    policy = requested_policy(request)
     watched = gateway.live_grants.watch(grant)
     try:
         submission = await submit(
-            gateway, caller, chat_request, idempotency_key, on_disconnect="cancel", cursor=cursor
+            gateway,
+            caller,
+            chat_request,
+            idempotency_key,
+            on_disconnect="cancel",
+            cursor=cursor,
+            unsupported_fields=policy,
         )
     except CursorWithoutStream:
         return StreamResponse(_resume_without_key(), gateway.settings, watched)
@@ -89,7 +98,10 @@ async def start(
     """Create a stream and respond 202 with its URLs; it continues with or without readers."""
     caller.need(Scope.CHAT)
     chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
-    submission = await submit(gateway, caller, chat_request, idempotency_key, on_disconnect="continue")
+    policy = requested_policy(request)
+    submission = await submit(
+        gateway, caller, chat_request, idempotency_key, on_disconnect="continue", unsupported_fields=policy
+    )
     stream_id = submission.stream_id
     ticket, expires = gateway.tickets.for_request(stream_id, await gateway.link_revocations.last())
     body: Accepted = {

@@ -15,6 +15,7 @@ from gateway.auth.principal import Principal
 from gateway.dialects.append_only import CANCELLED
 from gateway.dialects.options import ResponseOptions
 from gateway.dialects.status_codes import GenerationFailed
+from gateway.intake.field_policy import add_ignored, requested_policy
 from gateway.intake.submit import Submission, submit, submit_without_key
 from gateway.live.renderer import NullRenderer, Renderer
 from gateway.live.sse import StreamResponse, wait_for_disconnect
@@ -55,8 +56,7 @@ async def respond(
     submission = await submit_once(request, gateway, caller, chat_request, key)
     stream_id = submission.stream_id
     headers = submission.headers | {"X-Request-Id": stream_id, "Request-Id": stream_id}
-    if options.ignored:
-        headers["X-Headrace-Ignored"] = ", ".join(options.ignored)
+    add_ignored(headers, options.ignored)
     if not options.stream:
         await wait_until_ended(request, gateway, caller, submission)
         return JSONResponse(body_of(stream_id, await _whole_answer(gateway, stream_id)), headers=headers)
@@ -80,8 +80,17 @@ async def submit_once(
     """Submit the request. Without a key, an automatic retry of an SDK attaches to the stream of the first try."""
     if chat_request.grace_s is None and chat_request.on_disconnect != "continue":
         chat_request = chat_request.model_copy(update={"grace_s": GRACE_S})
+    policy = requested_policy(request)
     if key is not None:
-        return await submit(gateway, caller, chat_request, key, on_disconnect="cancel", extra_fields=extra_fields)
+        return await submit(
+            gateway,
+            caller,
+            chat_request,
+            key,
+            on_disconnect="cancel",
+            extra_fields=extra_fields,
+            unsupported_fields=policy,
+        )
     return await submit_without_key(
         gateway,
         caller,
@@ -89,6 +98,7 @@ async def submit_once(
         is_retry=_is_retry(request),
         on_disconnect="cancel",
         extra_fields=extra_fields,
+        unsupported_fields=policy,
     )
 
 

@@ -105,9 +105,14 @@ def _lacking_in_messages(request: ChatRequest, family: str) -> list[str]:
     for message in request.messages:
         used |= {name for name in ("name", "is_error") if getattr(message, name)}
         if isinstance(message.content, list):
-            used |= {"content.file" for part in message.content if isinstance(part, FilePart)}
+            used |= {"content.file" for part in message.content if _is_file(part)}
             used |= {"content.cache_control" for part in message.content if part.cache_control}
     return [f"messages.{name}" for name in sorted(used.intersection(lacking))]
+
+
+def _is_file(part: object) -> bool:
+    """Return True for a file that is no text: text is inserted where a provider has no place for files."""
+    return isinstance(part, FilePart) and not (part.file.file_data or "").startswith("data:text/")
 
 
 def _shown(path: str) -> str:

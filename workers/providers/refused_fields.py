@@ -150,7 +150,9 @@ class AdaptedRequest:
             self.error = unsupported(self._server.upstream.name, self.ignored[0])
 
     def _without(self, fields: Collection[str]) -> ChatRequest:
-        return self._request.model_copy(update=dict.fromkeys(fields)) if fields else self._request
+        """Return the request without some fields. A budget of reasoning would bring its effort back."""
+        removed = {*fields, *(("reasoning_tokens",) if "reasoning_effort" in fields else ())}
+        return self._request.model_copy(update=dict.fromkeys(removed)) if removed else self._request
 
     def _is_refused(self, field: RefusableField) -> bool:
         return field.name in self._entries or self._entry(field, one_value=True) in self._entries

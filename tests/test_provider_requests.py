@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from shared.errors import ProviderError
 from tests.fakes import FakeProvider
 from tests.provider_client import KEY, PROMPT, Make, ask, collect, parts_of, text_in
 from workers.providers.anthropic_request import DEFAULT_MAX_TOKENS
@@ -80,17 +79,6 @@ async def test_parallel_calls_can_be_disabled(fake: FakeProvider, make: Make) ->
     openai, anthropic = fake.calls
     assert openai.request["parallel_tool_calls"] is False
     assert anthropic.request["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
-
-
-@pytest.mark.parametrize(
-    ("name", "fields"),
-    [
-        ("ollama", {"parallel_tool_calls": False, "tools": [{"type": "function", "function": {"name": "one"}}]}),
-    ],
-)
-async def test_a_field_that_a_provider_lacks_is_refused(make: Make, name: str, fields: dict[str, Any]) -> None:
-    with pytest.raises(ProviderError, match=name):
-        await collect(make(name), ask("echo", **fields))
 
 
 async def test_anthropic_gets_no_penalties_and_no_seed(fake: FakeProvider, make: Make) -> None:

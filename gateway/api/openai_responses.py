@@ -17,6 +17,7 @@ from gateway.auth.ownership import read_own
 from gateway.dialects.openai_responses.response import ResponseInfo, Stored, decode_stored, encode_stored
 from gateway.dialects.openai_responses.stream import ResponseEvents
 from gateway.dialects.status_codes import GenerationFailed
+from gateway.intake.field_policy import add_ignored
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
@@ -51,8 +52,7 @@ async def create(
         extra_fields["follow_up"] = str(options.instructions)
     submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
     headers = submission.headers | {"X-Request-Id": submission.stream_id}
-    if options.ignored:
-        headers["X-Headrace-Ignored"] = ", ".join(options.ignored)
+    add_ignored(headers, options.ignored)
     about = await _about(gateway, submission.stream_id)
     if options.stream:
         return _stream(gateway, Grant.of(caller), about, submission.log_page, headers=headers)

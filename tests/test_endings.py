@@ -241,7 +241,7 @@ def summary(deltas: list[Delta | Finished]) -> list[tuple[str, object]]:
                 parts.append(("fragment", (delta.index, delta.name, delta.text)))
             case events.ToolCall():
                 parts.append(("call", (delta.index, delta.name, delta.arguments)))
-            case Finished() | events.Json():
+            case Finished() | events.Json() | events.Extra():
                 parts.append(("end", delta))
             case _:
                 parts.append((type(delta).__name__, delta.text))

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
 from gateway.auth.principal import Principal
@@ -24,6 +22,7 @@ from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
 from shared.schemas import ChatRequest
+from shared.schemas.stored_request import stored_messages
 from shared.scopes import Scope
 
 PREFIX: Final = "resp_"
@@ -127,7 +126,7 @@ async def _messages_of(gateway: GatewayState, stream_id: str, stored: list[bytes
     if not stored or not events.is_done(stored[-1]):  # it ended between the two reads
         stored = await read_log(gateway.client, gateway.scripts, stream_id)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))
-    sent: list[dict[str, Any]] = msgspec.json.decode(state["request"])["messages"]
+    sent: list[dict[str, Any]] = stored_messages(state["request"].encode())
     return [*sent[int(state["follow_up"]) :], *_answer(transcript)]
 
 

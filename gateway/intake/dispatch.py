@@ -22,6 +22,7 @@ from shared.errors import BrokerFull, HeadraceError, IdempotencyConflict
 from shared.protocol.ids import idempotency_digest, new_stream_id
 from shared.rate_limits import Demand
 from shared.schemas import ChatRequest, OnDisconnect
+from shared.schemas.stored_request import encode_request
 from shared.settings import Settings
 
 _TRIES_FOR_ROOM: Final = 5
@@ -130,7 +131,7 @@ class Dispatch:
             "principal": principal,
             "provider": chat_request.provider or "",
             "model": chat_request.model,
-            "request": chat_request.model_dump_json(exclude_none=True),
+            "request": encode_request(chat_request),
             "prompt_characters": chat_request.prompt_characters,
             "max_tokens": chat_request.max_tokens or 0,
             "on_disconnect": chat_request.on_disconnect or on_disconnect,

@@ -108,6 +108,36 @@ class ToolCall(Event, frozen=True):
     n: int = 1
 
 
+class Extra(Event, frozen=True):
+    """Provider-specific data at this place of the answer. Renderers of the same ``family`` merge it into their
+    format; all others ignore it. It never repeats the text of another event.
+
+    ``data`` of family ``anthropic`` has one of these forms:
+
+    - ``block``, ``deltas``: a whole content block of another kind than text, thinking and tool_use, such as
+      ``redacted_thinking``: its start and the deltas that change it.
+    - ``in`` (``text`` or ``thinking``), ``delta``: a delta of the open block of that kind, such as
+      ``signature_delta`` and ``citations_delta``. It opens a block if none of the kind is open.
+    - ``open`` (``text`` or ``thinking``), ``block``: the text that follows begins a new block; ``block`` has its
+      further members.
+    - ``call`` (its id), ``block``: further members of the tool_use block that follows.
+    - ``message``, ``usage``: further members of the message and of its usage.
+    - ``stop``, ``end``: members of ``delta`` in ``message_delta``, such as ``stop_reason`` and ``stop_sequence``, and
+      its further top-level members.
+
+    ``data`` of family ``openai``:
+
+    - ``chunk``, ``choice``, ``delta``, ``usage``: further members of these objects, such as ``system_fingerprint``,
+      ``logprobs``, ``annotations`` and ``reasoning_details``.
+    - ``call`` (its index), ``members``: further members of a tool call, such as ``extra_content``.
+    - ``finish_reason``: the server's own, if it is not one of ours.
+    """
+
+    TYPE = b"extra"
+    family: str
+    data: dict[str, Any]
+
+
 class Json(Event, frozen=True):
     """A complete value of a JSON answer and its path: keys and indices from the top. The last event has the path
     ``[]`` and the whole value; ``outside`` counts the characters of the answer outside the JSON."""
@@ -150,7 +180,7 @@ class Done(Event, frozen=True):
     usage: Usage | None
 
 
-TYPES: Final = (Start, Token, Reasoning, Refusal, ToolCall, Json, Error, Done)
+TYPES: Final = (Start, Token, Reasoning, Refusal, ToolCall, Extra, Json, Error, Done)
 _BY_TYPE: Final[dict[bytes, type[Event]]] = {kind.TYPE: kind for kind in TYPES}
 _encoder: Final = msgspec.json.Encoder()
 _decoders: Final = {name: msgspec.json.Decoder(kind) for name, kind in _BY_TYPE.items()}

@@ -10,13 +10,14 @@ from shared.protocol.events import Done, Error, Event, Json, Reasoning, Refusal,
 @dataclass(slots=True)
 class Transcript:
     """Folded events of one epoch, in order. ``deltas`` and ``characters`` count the provider's output, reasoning and
-    tool calls included; ``tool_calls`` and ``json`` hold only complete values."""
+    tool calls included; ``tool_calls`` and ``json`` hold only complete values. ``events``: all of them, in order."""
 
     start: Start | None = None
     deltas: int = 0
     characters: int = 0
     tool_calls: list[ToolCall] = field(default_factory=list)
     json: Any = None
+    events: list[Event] = field(default_factory=list)
     done: Done | None = None
     error: Error | None = None
     _text: list[str] = field(default_factory=list)
@@ -36,6 +37,7 @@ class Transcript:
         return "".join(self._refusal)
 
     def add(self, event: Event) -> None:
+        self.events.append(event)
         match event:
             case Token():
                 self._text.append(event.token)

@@ -1,6 +1,7 @@
 """Body of ``POST /chat`` and ``POST /chat/stream``."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
@@ -16,12 +17,14 @@ from pydantic import (
 from shared.errors import InvalidJson, InvalidRequest
 from shared.schemas.messages import Message, check_results
 from shared.schemas.model import WHOLE, Model
+from shared.schemas.original import Original
 from shared.schemas.request_budget import RequestBudget
 from shared.schemas.response_format import ResponseFormat
 from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
 OnDisconnect = Literal["cancel", "continue"]
 OnWorkerLost = Literal["restart", "fail"]
+OptionsFamily = Literal["anthropic", "openai", "ollama"]
 
 M = TypeVar("M", bound=Model)
 _any_object = TypeAdapter(dict[str, Any])
@@ -64,15 +67,28 @@ class ChatRequest(Model):
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | None = None
     stop: Annotated[list[StopSequence], Field(max_length=16)] | None = None
     """The answer ends before the first of these texts."""
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] | None = None
+    """Supported by Anthropic and Ollama."""
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), WHOLE] | None = None
+    """Supported by OpenAI and Ollama."""
+    user: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+    """An opaque id of the end user, for the provider's detection of abuse."""
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=4096)] | None = None
     tool_choice: ToolChoice | None = None
     """``required``: the model must call some tool. Only with ``tools``."""
     parallel_tool_calls: bool | None = None
-    """``false``: at most one call. Ollama cannot guarantee that."""
+    """``false``: at most one call."""
     response_format: ResponseFormat | None = None
     """Form of the answer; text by default."""
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """OpenAI gets this value, other providers the nearest that they support."""
+    reasoning_tokens: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | None = None
+    """Most tokens of reasoning, for models with such a limit; others get the nearest ``reasoning_effort``."""
+    provider_options: dict[OptionsFamily, dict[str, Any]] | None = None
+    """Fields of a provider's own request, by its family, added to that provider's request as they are."""
+    unsupported_fields: Literal["drop", "refuse"] | None = None
+    """``drop``: a field that the provider lacks is left out and named in ``ignored``. ``refuse``: the request fails.
+    Default: the server's."""
     only_count: bool | None = None
     """Only count the tokens of the request, as ``input_tokens`` of ``usage``. Supported by Anthropic."""
     fallbacks: Annotated[list[ModelName], Field(max_length=8)] | None = None
@@ -115,6 +131,30 @@ class ChatRequest(Model):
         return sent + sum(len(json.dumps(form.model_dump(exclude_none=True))) for form in forms)
 
 
+class StoredRequest(ChatRequest):
+    """A request with the original of its client, if the client's dialect belongs to a provider family. Native
+    requests cannot set it."""
+
+    original: Original | None = None
+
+    @property
+    def prompt_characters(self) -> int:
+        known = super().prompt_characters
+        return known if self.original is None else max(known, self.original.characters)
+
+
+def original_for(request: ChatRequest, family: str) -> Original | None:
+    """Return the request's original if a provider of ``family`` can send it."""
+    original = request.original if isinstance(request, StoredRequest) else None
+    return original if original is not None and original.family == family else None
+
+
+def lost_for(request: ChatRequest, family: str) -> tuple[str, ...]:
+    """Return paths of the client's fields that a provider of ``family`` cannot get."""
+    original = request.original if isinstance(request, StoredRequest) else None
+    return () if original is None or original.family == family else tuple(original.specific)
+
+
 def parse_chat_request(body: bytes, budget: RequestBudget | None = None) -> ChatRequest:
     """Parse the body of a chat request. Raises like :func:`parse_body`."""
     return parse_body(ChatRequest, body, budget)
@@ -139,19 +179,34 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
         raise _refusal(error) from None
 
 
-def validate(kind: type[M], raw: dict[str, Any]) -> M:
-    """Validate a request that was converted from another dialect. Raises like :func:`parse_body`."""
+def validate(
+    kind: type[M],
+    raw: dict[str, Any],
+    budget: RequestBudget | None = None,
+    path_of: Callable[[str], str] | None = None,
+) -> M:
+    """Validate a request that was converted from another dialect. ``path_of``: the client's path of a canonical one.
+    Raises like :func:`parse_body`."""
     try:
-        return kind.model_validate(raw, context=RequestBudget())
+        return kind.model_validate(raw, context=budget or RequestBudget())
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, path_of) from None
 
 
-def _refusal(error: ValidationError) -> InvalidJson | InvalidRequest:
+def _refusal(error: ValidationError, path_of: Callable[[str], str] | None = None) -> InvalidJson | InvalidRequest:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     if problems[0]["type"] == "json_invalid":
         return InvalidJson(f"body: {_lower(problems[0]['msg'])}; send a JSON object in UTF-8")
-    return InvalidRequest("; ".join(_describe(p["loc"], p["type"], p["msg"]) for p in problems[:5]))
+    described = (_describe(p["loc"], p["type"], p["msg"]) for p in problems[:5])
+    return InvalidRequest("; ".join(_translated(each, path_of) for each in described))
+
+
+def _translated(description: str, path_of: Callable[[str], str] | None) -> str:
+    """Replace the path at the beginning of a description, if there is one, by the client's."""
+    path, colon, problem = description.partition(":")
+    if path_of is None or not colon or " " in path:
+        return description
+    return f"{path_of(path)}:{problem}"
 
 
 def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from shared.schemas.model import Function, Model, Name
+from shared.schemas.model import CacheControl, Extra, Function, Model, ToolName
 from shared.schemas.request_budget import RequestBudget
 
 #: Characters of text that cost as much as an image: providers charge 85 to 1,600 tokens for one.
@@ -26,6 +26,7 @@ CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 class TextPart(Model):
     type: Literal["text"]
     text: str
+    cache_control: CacheControl | None = None
 
 
 class ImageUrl(Model):
@@ -38,6 +39,30 @@ class ImagePart(Model):
 
     type: Literal["image_url"]
     image_url: ImageUrl
+    cache_control: CacheControl | None = None
+
+
+class FileContent(Model):
+    """A file: ``file_data`` is a ``data:`` URL, ``file_url`` an address that the provider fetches. Exactly one of
+    them is set."""
+
+    filename: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    file_data: Annotated[str, StringConstraints(pattern=r"^data:[\w.+-]+/[\w.+-]+;base64,")] | None = None
+    file_url: Annotated[str, StringConstraints(pattern=r"^https?://")] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.file_data is None) == (self.file_url is None):
+            raise ValueError("needs either file_data or file_url; set one of them")
+        return self
+
+
+class FilePart(Model):
+    """A document, such as a PDF."""
+
+    type: Literal["file"]
+    file: FileContent
+    cache_control: CacheControl | None = None
 
 
 def _type_of(part: Any) -> str:
@@ -51,8 +76,10 @@ def _form_of(content: object) -> str:
 
 # Tags in parentheses are left out of the field names in errors, see chat.py.
 _Part = Annotated[
-    Annotated[TextPart, Tag("(text)")] | Annotated[ImagePart, Tag("(image_url)")],
-    Discriminator(_type_of, custom_error_type="part", custom_error_message="type must be text or image_url"),
+    Annotated[TextPart, Tag("(text)")]
+    | Annotated[ImagePart, Tag("(image_url)")]
+    | Annotated[FilePart, Tag("(file)")],
+    Discriminator(_type_of, custom_error_type="part", custom_error_message="type must be text, image_url or file"),
 ]
 _Content = Annotated[
     Annotated[str, Tag("(text)")]
@@ -66,9 +93,10 @@ _JSON_OBJECT: Final[dict[str, Any]] = {"contentMediaType": "application/json", "
 
 
 class FunctionCall(Model):
-    """A function and its arguments. ``arguments`` is the text of a JSON object."""
+    """A function and its arguments. ``arguments`` is the text of a JSON object, as far as the model wrote one: what
+    it wrote wrongly may come back."""
 
-    name: Name
+    name: ToolName
     arguments: Annotated[str, Field(json_schema_extra=_JSON_OBJECT)]
 
     @field_validator("arguments", mode="before")
@@ -78,28 +106,22 @@ class FunctionCall(Model):
 
     @property
     def parsed(self) -> dict[str, Any]:
-        """The arguments as a dictionary."""
-        arguments: dict[str, Any] = from_json(self.arguments, allow_inf_nan=False)
-        return arguments
-
-    @field_validator("arguments")
-    @classmethod
-    def _are_an_object(cls, arguments: str) -> str:
+        """The arguments as a dictionary. Arguments that are no JSON object become the member ``arguments``."""
         try:
-            is_object = isinstance(from_json(arguments, allow_inf_nan=False), dict)  # limits the depth too
+            arguments = from_json(self.arguments, allow_inf_nan=False)  # limits the depth too
         except ValueError:
-            is_object = False
-        if not is_object:
-            raise ValueError("not the text of a JSON object; encode the arguments as one")
-        return arguments
+            arguments = None
+        return arguments if isinstance(arguments, dict) else {"arguments": self.arguments}
 
 
 class ToolCall(Model):
-    """A call by a model, in the form of ``tool_calls`` of an answer."""
+    """A call by a model, in the form of ``tool_calls`` of an answer. ``extra``: members of the call that only this
+    provider family reads (``extra_content`` of OpenAI's, ``caller`` of Anthropic's)."""
 
     id: CallId
     type: Function = "function"
     function: FunctionCall
+    extra: Extra | None = None
 
 
 _PRESENT: Final = {"not": {"type": "null"}}
@@ -122,7 +144,7 @@ _BY_ROLE: Final[dict[str, Any]] = {
             },
         },
         {
-            "if": {"properties": {"role": {"const": "user"}}},
+            "if": {"properties": {"role": {"enum": ["user", "tool"]}}},
             "else": {"properties": {"content": {"items": {"properties": {"type": {"const": "text"}}}}}},
         },
     ]
@@ -133,15 +155,22 @@ class Message(Model):
     """One message of a conversation.
 
     ``content`` is optional with ``tool_calls``, which only an assistant has. ``tool_call_id`` is the id of a tool
-    result's call. Only a user's message has images.
+    result's call; ``is_error`` marks a result that reports a failure. Only a user's message and a tool result have
+    images and files. ``name`` distinguishes participants.
+
+    ``extra``: an assistant's reasoning for the provider family that made it. ``anthropic``: ``{"blocks": […]}``, the
+    thinking blocks before the content. ``openai``: members of the message, such as ``reasoning_content``.
     """
 
     model_config = ConfigDict(json_schema_extra=_BY_ROLE)
 
     role: Role
     content: _Content | None = None
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=128)] | None = None
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=4096)] | None = None
     tool_call_id: CallId | None = None
+    is_error: bool | None = None
+    extra: Extra | None = None
 
     @model_validator(mode="after")
     def _fits_the_budget(self, info: ValidationInfo) -> Self:
@@ -151,6 +180,8 @@ class Message(Model):
         for part in parts:
             if isinstance(part, ImagePart):
                 budget.add_image(len(part.image_url.url))
+            elif isinstance(part, FilePart):
+                budget.add_image(len(part.file.file_data or ""))
         return self
 
     @model_validator(mode="after")
@@ -161,12 +192,12 @@ class Message(Model):
             raise ValueError("the role tool needs a tool_call_id, and no other role has one; add or remove it")
         if self.content is None and self.tool_calls is None:
             raise ValueError("content is missing; add it")
-        if self.role != "user" and any(isinstance(part, ImagePart) for part in self.parts):
-            raise ValueError("images: only the role user may have them; remove them or change the role")
+        if self.role not in {"user", "tool"} and any(not isinstance(part, TextPart) for part in self.parts):
+            raise ValueError("images and files: only the roles user and tool may have them; remove them")
         return self
 
     @property
-    def parts(self) -> list[TextPart | ImagePart]:
+    def parts(self) -> list[TextPart | ImagePart | FilePart]:
         """The content as a list of parts."""
         if isinstance(self.content, str):
             return [TextPart(type="text", text=self.content)] if self.content else []
@@ -174,33 +205,27 @@ class Message(Model):
 
     @property
     def characters(self) -> int:
-        """Characters of the text and the calls, and the worth of the images."""
-        images = sum(isinstance(part, ImagePart) for part in self.parts)
+        """Characters of the text and the calls, and the worth of the images and files."""
+        images = sum(not isinstance(part, TextPart) for part in self.parts)
         calls = sum(len(call.function.arguments) for call in self.tool_calls or ())
         return len(self.text) + calls + images * IMAGE_CHARACTERS
 
     @property
     def text(self) -> str:
-        """The content without its images. Parts of a system message are instructions of their own, with a blank line
-        between them."""
+        """The content without its images and files. The parts of a system message are paragraphs."""
         if isinstance(self.content, str):
             return self.content
-        between = "\n\n" if self.role == "system" else ""
-        return between.join(part.text for part in self.parts if isinstance(part, TextPart))
+        separator = "\n\n" if self.role == "system" else ""
+        return separator.join(part.text for part in self.parts if isinstance(part, TextPart))
 
 
 def check_results(messages: list[Message]) -> None:
-    """Raise ValueError for a tool result without an earlier call, and for two calls of one message with the same id.
+    """Raise ValueError for two calls of one message with the same id.
 
     Later messages may reuse an id, because some servers number the calls of each message from 0; a result then
-    belongs to the latest call.
+    belongs to the latest call. A result without a call is accepted: clients cut long histories at their beginning.
     """
-    calls: set[str] = set()
     for at, message in enumerate(messages):
-        if message.tool_call_id is not None and message.tool_call_id not in calls:
-            raise ValueError(
-                f"messages.{at}.tool_call_id: no tool call before it has this id; use the id of an earlier call"
-            )
         own = set[str]()
         for n, call in enumerate(message.tool_calls or ()):
             if call.id in own:
@@ -208,4 +233,3 @@ def check_results(messages: list[Message]) -> None:
                     f"messages.{at}.tool_calls.{n}.id: an earlier call of this message has this id; use unique ids"
                 )
             own.add(call.id)
-        calls |= own

@@ -1,12 +1,18 @@
 """Base class and common types of all parts of a request."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
-#: A name of a tool or a schema that every provider accepts.
+#: A name of a schema that every provider accepts.
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,64}$")]
+#: A name of a tool. A provider with a narrower rule gets a name that stands for it.
+ToolName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,256}$")]
 Function = Literal["function"]
+#: A breakpoint of the provider's prompt cache, in Anthropic's form, such as ``{"type": "ephemeral"}``.
+CacheControl = dict[str, Any]
+#: Data of a provider family that goes back to it unchanged, by family.
+Extra = dict[Literal["anthropic", "openai", "responses"], dict[str, Any]]
 
 
 def _whole(value: object) -> object:

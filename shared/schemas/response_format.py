@@ -1,8 +1,8 @@
 """Form of the answer: text, JSON, or JSON that follows a schema."""
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from shared.schemas.json_schema import JsonSchema
 from shared.schemas.model import Model, Name
@@ -10,7 +10,7 @@ from shared.schemas.model import Model, Name
 
 class NamedSchema(Model):
     name: Name
-    description: Annotated[str, StringConstraints(max_length=16_384)] | None = None
+    description: str | None = None
     schema_: JsonSchema = Field(alias="schema")
     strict: bool | None = None
 

@@ -2,28 +2,31 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, StringConstraints, Tag
+from pydantic import Discriminator, Tag
 
 from shared.schemas.json_schema import ForeignSchema
-from shared.schemas.model import Function, Model, Name
+from shared.schemas.model import CacheControl, Function, Model, ToolName
 
 
 class ToolFunction(Model):
     """A function. Without ``parameters`` it takes none; ``strict`` is for providers that can guarantee the schema."""
 
-    name: Name
-    description: Annotated[str, StringConstraints(max_length=16_384)] | None = None
+    name: ToolName
+    description: str | None = None
     parameters: ForeignSchema | None = None
     strict: bool | None = None
 
 
 class Tool(Model):
+    """A tool. ``cache_control``: as in Anthropic's API."""
+
     type: Function
     function: ToolFunction
+    cache_control: CacheControl | None = None
 
 
 class FunctionName(Model):
-    name: Name
+    name: ToolName
 
 
 class NamedToolChoice(Model):

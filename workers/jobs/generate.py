@@ -13,7 +13,8 @@ from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
 from shared.errors import GenerationError, RequestError
 from shared.protocol.events import PartialUsage, Usage
-from shared.schemas import ChatRequest, RequestBudget, parse_chat_request
+from shared.schemas import StoredRequest
+from shared.schemas.stored_request import decode_request
 from shared.settings import Settings
 from shared.tracing import Tracing
 from workers import metrics
@@ -76,8 +77,7 @@ class Generation:
             metrics.TAKEOVERS.inc()
         outcome = self._outcome_without_generation(job.claimed)
         try:
-            budget = RequestBudget(checks_schemas=False)
-            chat_request = parse_chat_request(job.claimed.fields["request"], budget)
+            chat_request = decode_request(job.claimed.fields["request"])
         except RequestError as error:
             # The error's message is left out: it names fields of the request, and those may be content.
             extra = {"stream_id": job.stream_id, "error": error.code}
@@ -103,7 +103,7 @@ class Generation:
             )
         return None
 
-    async def _generate(self, job: "_Job", chat_request: ChatRequest) -> None:
+    async def _generate(self, job: "_Job", chat_request: StoredRequest) -> None:
         provider, model = chat_request.provider or "", chat_request.model
         scope = CancelScope(self._settings.timeouts(provider, model).total_s)
         writer = StreamWriter(

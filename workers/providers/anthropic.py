@@ -46,6 +46,7 @@ class AnthropicProvider:
     """Provider ``anthropic``. Requires ``anthropic_api_key``, ``anthropic_base_url`` or both."""
 
     name = "anthropic"
+    family = "anthropic"
     counts_tokens = True
 
     def __init__(self, settings: Settings) -> None:

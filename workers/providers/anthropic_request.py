@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Final, Literal
 
 from shared.errors import ProviderError
-from shared.schemas import ChatRequest, ImagePart, Message, NamedToolChoice, Tool
+from shared.schemas import ChatRequest, FilePart, ImagePart, Message, NamedToolChoice, TextPart, Tool
 
 #: The API requires a limit. This one is within every model's own and enough for most chat answers.
 DEFAULT_MAX_TOKENS: Final = 4096
@@ -126,9 +126,7 @@ def _messages(messages: Sequence[Message]) -> list[Body]:
 def _content(message: Message) -> str | list[Body]:
     if isinstance(message.content, str) and not message.tool_calls:
         return message.content
-    blocks: list[Body] = [
-        _image(part) if isinstance(part, ImagePart) else {"type": "text", "text": part.text} for part in message.parts
-    ]
+    blocks: list[Body] = [_part(part) for part in message.parts]
     for call in message.tool_calls or ():
         blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": call.function.parsed})
     return blocks
@@ -136,6 +134,25 @@ def _content(message: Message) -> str | list[Body]:
 
 def _result(message: Message) -> Body:
     return {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text}
+
+
+def _part(part: TextPart | ImagePart | FilePart) -> Body:
+    match part:
+        case TextPart():
+            block: Body = {"type": "text", "text": part.text}
+        case ImagePart():
+            block = _image(part)
+        case FilePart():
+            block = _document(part)
+    return block | ({"cache_control": part.cache_control} if part.cache_control else {})
+
+
+def _document(part: FilePart) -> Body:
+    title: Body = {"title": part.file.filename} if part.file.filename else {}
+    if part.file.file_data is None:
+        return {"type": "document", "source": {"type": "url", "url": part.file.file_url}, **title}
+    kind, _, data = part.file.file_data.removeprefix("data:").partition(";base64,")
+    return {"type": "document", "source": {"type": "base64", "media_type": kind, "data": data}, **title}
 
 
 def _image(part: ImagePart) -> Body:

@@ -41,8 +41,8 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
     name: str | None = None
 
 
-#: A complete ``ToolCall`` or ``Json`` follows the deltas that it is made of.
-Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | events.ToolCall | events.Json
+#: A complete ``ToolCall`` or ``Json`` follows the deltas that it is made of. An ``Extra`` keeps its place.
+Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | events.ToolCall | events.Json | events.Extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,11 @@ class ModelList:
 
 
 class Provider(Protocol):
-    """One configured provider. ``counts_tokens``: it supports requests with ``only_count``."""
+    """One configured provider. ``family``: of its wire format, see :mod:`shared.schemas.original`. ``counts_tokens``:
+    it supports requests with ``only_count``."""
 
     name: str
+    family: str
     counts_tokens: bool
 
     async def list_models(self) -> ModelList:

@@ -72,6 +72,7 @@ class DemoProvider:
     """Provider ``demo``: streams :func:`demo_deltas` at ``demo_tokens_per_s``."""
 
     name = "demo"
+    family = "demo"
     counts_tokens = False
 
     def __init__(self, settings: Settings) -> None:

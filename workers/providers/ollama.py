@@ -42,6 +42,7 @@ class OllamaProvider:
     """Provider ``ollama``. Requires ``ollama_host`` and a running event loop."""
 
     name = "ollama"
+    family = "ollama"
     counts_tokens = False
 
     def __init__(self, settings: Settings) -> None:

@@ -59,6 +59,7 @@ class OpenAIProvider:
     """Provider ``openai``. Requires ``openai_api_key``, ``openai_base_url`` or both."""
 
     name = "openai"
+    family = "openai"
     counts_tokens = False
 
     def __init__(self, settings: Settings) -> None:

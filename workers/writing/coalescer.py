@@ -1,6 +1,7 @@
 """Coalesces the deltas that wait for the next append into as few events as their kinds and the size limit allow."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import UNSET
 
@@ -14,16 +15,19 @@ _JOINABLE = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
 
 
 class Coalescer:
-    """Buffer of deltas. ``deltas`` and ``characters`` count everything received from the provider, ``made_bytes`` the
-    events made of it; ``bytes`` is the approximate size of the deltas waiting now."""
+    """Buffer of deltas. ``deltas`` and ``characters`` count everything received from the provider, ``extras`` its
+    provider-specific data, ``made_bytes`` the events made of it; ``bytes`` is the approximate size of the deltas
+    waiting now."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self.deltas = 0
+        self.extras = 0
         self.characters = 0
         self.made_bytes = 0
         self.bytes = 0
         self._max_event_bytes = max_event_bytes
-        self._waiting: list[_Joinable] = []
+        self._waiting: list[Any] = []  # joinable deltas, and extras if there are any
+        self._has_extra = False
         self._whole_events: list[bytes] = []
         self._halves: dict[tuple[type[_Joinable], int], _Joinable] = {}
         self._counted: dict[type[_Joinable], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
@@ -34,6 +38,12 @@ class Coalescer:
             if isinstance(delta, _JOINABLE):
                 self.bytes += len(delta.text)
                 self._waiting.append(delta)
+            elif isinstance(delta, events.Extra):
+                self.bytes += len(encode(delta))
+                self._waiting.append(delta)
+                self._has_extra = True
+                self.extras += 1
+                self.deltas -= 1
             else:
                 stored = encode(delta)
                 self._whole_events.append(stored)
@@ -48,21 +58,39 @@ class Coalescer:
         runs."""
         waiting, whole_events = self._waiting, self._whole_events
         self._waiting, self._whole_events, self.bytes = [], [], 0
-        made: list[bytes] = []
-        if waiting:
-            first, run, room = waiting[0], list[str](), self._max_event_bytes
-            for delta in waiting:
-                text = delta.text
-                room -= len(text)
-                if run and (room < 0 or not _continues(first, delta)):
-                    made += self._events(first, run)
-                    first, run, room = delta, [], self._max_event_bytes - len(text)
-                run.append(text)
-            made += self._events(first, run)
+        made = self._with_extras(waiting) if self._has_extra else self._joinable_events(waiting)
+        self._has_extra = False
         for half in list(self._halves.values()) if final else ():
             made += self._events(half, [])
         self.made_bytes += sum(map(len, made))
         return made + whole_events
+
+    def _with_extras(self, waiting: list[Any]) -> list[bytes]:
+        made: list[bytes] = []
+        run: list[_Joinable] = []
+        for delta in waiting:
+            if isinstance(delta, events.Extra):
+                made += self._joinable_events(run)
+                made.append(encode(delta))
+                run = []
+            else:
+                run.append(delta)
+        return made + self._joinable_events(run)
+
+    def _joinable_events(self, waiting: Sequence[_Joinable]) -> list[bytes]:
+        """Return the events of deltas without anything between them."""
+        if not waiting:
+            return []
+        made: list[bytes] = []
+        first, run, room = waiting[0], list[str](), self._max_event_bytes
+        for delta in waiting:
+            text = delta.text
+            room -= len(text)
+            if run and (room < 0 or not _continues(first, delta)):
+                made += self._events(first, run)
+                first, run, room = delta, [], self._max_event_bytes - len(text)
+            run.append(text)
+        return made + self._events(first, run)
 
     def _events(self, first: _Joinable, run: list[str]) -> list[bytes]:
         """Return one event, or several if a single delta exceeds the size limit. The first carries the count."""

@@ -117,8 +117,8 @@ class StreamWriter:
 
     @property
     def has_output(self) -> bool:
-        """True once the provider has sent a delta."""
-        return self._coalescer.deltas > 0
+        """True once the provider has sent a part of its answer."""
+        return self._coalescer.deltas + self._coalescer.extras > 0
 
     @property
     def is_written(self) -> bool:

@@ -1,0 +1,99 @@
+"""The request as Redis stores it: canonical fields, and the original without the texts that are in both.
+
+A text of the canonical fields that the original has too is stored as ``{"$": [number]}``: the position among the long
+texts of the original. ``{"$": [number, prefix]}`` stands for a ``data:`` URL whose data the original has by itself.
+"""
+
+from typing import Any, Final
+
+import pydantic_core
+
+from shared.errors import InvalidRequest
+from shared.schemas.chat import ChatRequest, StoredRequest, parse_json_object, validate
+from shared.schemas.request_budget import RequestBudget
+
+_MARK: Final = "$"
+#: Shorter texts are not worth a reference.
+_LONG: Final = 64
+_BASE64: Final = ";base64,"
+
+
+def encode_request(request: ChatRequest) -> bytes:
+    """Return the request's stored form."""
+    original = request.original if isinstance(request, StoredRequest) else None
+    fields = request.model_dump(mode="json", exclude_none=True, exclude={"original"})
+    if original is None:
+        return pydantic_core.to_json(fields)
+    positions: dict[str, int] = {}
+    for text in _long_texts(original.body):
+        positions.setdefault(text, len(positions))
+    stored = _packed(fields, positions) | {"original": original.model_dump(mode="json", exclude={"body"})}
+    stored["original"]["body"] = original.body
+    return pydantic_core.to_json(stored)
+
+
+def decode_request(stored: bytes) -> StoredRequest:
+    """Return a stored request. Its schemas were checked before it was stored, so they are not checked again. Raises
+    :class:`InvalidJson` and :class:`InvalidRequest`."""
+    fields = parse_json_object(stored)
+    original = fields.get("original")
+    if original is not None:
+        try:
+            texts = list(dict.fromkeys(_long_texts(original["body"])))
+            fields = {**_unpacked({n: v for n, v in fields.items() if n != "original"}, texts), "original": original}
+        except (IndexError, KeyError, TypeError) as error:
+            raise InvalidRequest("original: damaged; send the request again") from error
+    return validate(StoredRequest, fields, RequestBudget(checks_schemas=False))
+
+
+def stored_messages(stored: bytes) -> list[dict[str, Any]]:
+    """Return the messages of a stored request as plain objects."""
+    request = decode_request(stored)
+    messages: list[dict[str, Any]] = request.model_dump(mode="json", include={"messages"}, exclude_none=True)[
+        "messages"
+    ]
+    return messages
+
+
+def _long_texts(value: Any) -> list[str]:
+    texts, waiting = [], [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text if len(text) >= _LONG:
+                texts.append(text)
+            case dict() as members:
+                waiting += members.values()
+            case list() as items:
+                waiting += items
+    return texts
+
+
+def _packed(value: Any, positions: dict[str, int]) -> Any:
+    match value:
+        case str() if len(value) >= _LONG:
+            if (at := positions.get(value)) is not None:
+                return {_MARK: [at]}
+            head, found, data = value.partition(_BASE64)
+            if found and (at := positions.get(data)) is not None:
+                return {_MARK: [at, head + _BASE64]}
+        case dict():
+            packed = {name: _packed(member, positions) for name, member in value.items()}
+            return {_MARK: packed} if _MARK in packed else packed
+        case list():
+            return [_packed(item, positions) for item in value]
+    return value
+
+
+def _unpacked(value: Any, texts: list[str]) -> Any:
+    match value:
+        case {"$": [int(at)]} if len(value) == 1:
+            return texts[at]
+        case {"$": [int(at), str(head)]} if len(value) == 1:
+            return head + texts[at]
+        case {"$": dict(escaped)} if len(value) == 1:
+            return {name: _unpacked(member, texts) for name, member in escaped.items()}
+        case dict():
+            return {name: _unpacked(member, texts) for name, member in value.items()}
+        case list():
+            return [_unpacked(item, texts) for item in value]
+    return value

@@ -1,7 +1,7 @@
 """Names of the client's own fields in errors about the canonical request.
 
-A parser marks the parts of the canonical request with their place in the client's; :func:`client_path` then translates
-the path that a failed validation names.
+A parser marks the parts of the canonical request with their place in the client's; :func:`client_path` then
+translates the path that a failed validation names.
 """
 
 from collections.abc import Callable, Mapping

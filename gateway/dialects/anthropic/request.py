@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from gateway.dialects.anthropic.errors import ThreadsUnsupported
+from gateway.dialects.field_paths import Placed, client_path
 from gateway.dialects.options import ResponseOptions, flag
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
@@ -26,6 +27,8 @@ _ROLES: Final = ("user", "assistant", "system")
 _TOOL_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 #: Largest budget of thinking tokens for each reasoning effort; `high` above.
 _EFFORTS: Final = ((4_096, "low"), (16_384, "medium"))
+#: Names of a call's members.
+_CALL_NAMES: Final = {"function.name": "name", "function.arguments": "input", "function": ""}
 Body = dict[str, Any]
 
 
@@ -55,14 +58,31 @@ def parse(body: bytes, *, only_count: bool = False) -> tuple[ChatRequest, Respon
     stream = flag(raw, "stream")
     # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer.
     fields.setdefault("on_worker_lost", "fail" if stream else "restart")
-    return validate(ChatRequest, fields), ResponseOptions(stream, tuple(sorted(raw.keys() & _WITHOUT_EFFECT)))
+    path_of = client_path(fields, _names(raw))
+    return validate(ChatRequest, fields, path_of=path_of), ResponseOptions(
+        stream, tuple(sorted(raw.keys() & _WITHOUT_EFFECT))
+    )
 
 
-def _system(system: Any) -> list[Body]:
+def _names(raw: Body) -> dict[str, str]:
+    """Return the names of this API for canonical fields."""
+    config = raw.get("output_config")
+    has_effort = isinstance(config, dict) and config.get("effort") is not None
+    return {
+        "stop": "stop_sequences",
+        "tool_choice.function": "tool_choice",
+        "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+        "reasoning_effort": "output_config.effort" if has_effort else "thinking",
+        "response_format.json_schema": "output_config.format",
+        "response_format": "output_config.format",
+    }
+
+
+def _system(system: Any, path: str = "system") -> list[Body]:
     if system is None:
         return []
-    parts = [_text(f"system.{at}", block) for at, block in enumerate(system)] if isinstance(system, list) else system
-    return [{"role": "system", "content": parts}]
+    parts = [_text(f"{path}.{at}", block) for at, block in enumerate(system)] if isinstance(system, list) else system
+    return [Placed(path, {"role": "system", "content": parts}, {"content": ""})]
 
 
 def _messages(messages: Any) -> Iterator[Body]:
@@ -73,9 +93,9 @@ def _messages(messages: Any) -> Iterator[Body]:
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
             raise InvalidRequest(f"{path}.role: must be user, assistant or system")
         if message["role"] == "system":
-            yield from _system(message.get("content"))
+            yield from _system(message.get("content"), f"{path}.content")
         elif not isinstance(message.get("content"), list):
-            yield {"role": message["role"], "content": message.get("content")}
+            yield Placed(path, {"role": message["role"], "content": message.get("content")})
         elif message["role"] == "user":
             yield from _user_messages(path, message["content"])
         else:
@@ -89,17 +109,19 @@ def _user_messages(path: str, blocks: list[Any]) -> Iterator[Body]:
         block_path = f"{path}.content.{at}"
         match _type(block):
             case "tool_result":
-                yield {
+                result = {
                     "role": "tool",
                     "tool_call_id": block.get("tool_use_id"),
                     "content": _result(block_path, block),
                 }
+                yield Placed(block_path, result, {"tool_call_id": "tool_use_id"})
             case "image":
-                parts.append({"type": "image_url", "image_url": {"url": _image(block_path, block.get("source"))}})
+                image = {"type": "image_url", "image_url": {"url": _image(block_path, block.get("source"))}}
+                parts.append(Placed(block_path, image, {"image_url": "source"}))
             case _:
                 parts.append(_text(block_path, block))
     if parts:
-        yield {"role": "user", "content": parts}
+        yield Placed(path, {"role": "user", "content": parts})
 
 
 def _assistant_message(path: str, blocks: list[Any]) -> Body:
@@ -109,7 +131,8 @@ def _assistant_message(path: str, blocks: list[Any]) -> Body:
         match _type(block):
             case "tool_use":
                 arguments = json.dumps(block.get("input", {}))
-                calls.append(tool_call(block.get("id"), block.get("name"), arguments))
+                call = tool_call(block.get("id"), block.get("name"), arguments)
+                calls.append(Placed(f"{path}.content.{at}", call, _CALL_NAMES))
             case "thinking" | "redacted_thinking":
                 pass
             case _:
@@ -117,7 +140,7 @@ def _assistant_message(path: str, blocks: list[Any]) -> Body:
     message: Body = {"role": "assistant"}
     if parts or not calls:
         message["content"] = parts or ""
-    return message | ({"tool_calls": calls} if calls else {})
+    return Placed(path, message | ({"tool_calls": calls} if calls else {}))
 
 
 def _result(path: str, block: Body) -> Any:
@@ -130,7 +153,7 @@ def _result(path: str, block: Body) -> Any:
 def _text(path: str, block: Any) -> Body:
     if _type(block) != "text":
         raise InvalidRequest(f"{path}.type: not supported here; use text")
-    return {"type": "text", "text": block.get("text")}
+    return Placed(path, {"type": "text", "text": block.get("text")})
 
 
 def _image(path: str, source: Any) -> str:
@@ -151,7 +174,9 @@ def _tool(at: int, tool: Any) -> Body:
         "parameters": tool.get("input_schema"),
         "strict": tool.get("strict"),
     }
-    return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
+    function = {name: value for name, value in function.items() if value is not None}
+    names = {"function.parameters": "input_schema", "function": ""}
+    return Placed(f"tools.{at}", {"type": "function", "function": function}, names)
 
 
 def _tool_choice(choice: Any) -> Any:

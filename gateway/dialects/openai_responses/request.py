@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.dialects.field_paths import Placed, client_path
 from gateway.dialects.options import flag
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
@@ -31,6 +32,16 @@ _WITHOUT_EFFECT: Final = frozenset(
 #: Fields that are accepted only with the value that applies anyway.
 _ONLY_AS: Final[dict[str, Any]] = {"truncation": "disabled", "top_logprobs": 0}
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+#: Names of this API for canonical fields, and for members of a call.
+_NAMES: Final = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning.effort",
+    "response_format.json_schema": "text.format",
+    "response_format": "text.format",
+    "tool_choice.function": "tool_choice",
+}
+_CALL_NAMES: Final = {"id": "call_id", "function": ""}
 Body = dict[str, Any]
 
 
@@ -74,7 +85,10 @@ def parse(
         if name not in _UNCHANGED | _TRANSLATED | _WITHOUT_EFFECT | _ONLY_AS.keys():
             raise InvalidRequest(f"{name[:64]}: not supported; remove the field")
     fields: Body = {name: value for name, value in raw.items() if name in _UNCHANGED}
-    instructions = [{"role": "system", "content": raw["instructions"]}] if "instructions" in raw else []
+    instructions = []
+    if "instructions" in raw:
+        system = {"role": "system", "content": raw["instructions"]}
+        instructions = [Placed("instructions", system, {"content": ""})]
     fields["messages"] = [*instructions, *earlier, *_messages(raw.get("input"), referred or {})]
     tools = raw.get("tools") or None
     translated = {
@@ -91,13 +105,13 @@ def parse(
     # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer. The
     # same holds in the background: the number from which a client reads on does not identify the attempt.
     fields.setdefault("on_worker_lost", "fail" if options.stream or options.background else "restart")
-    return validate(ChatRequest, fields), options
+    return validate(ChatRequest, fields, path_of=client_path(fields, _NAMES)), options
 
 
 def _messages(raw_input: Any, referred: Mapping[str, Body]) -> list[Body]:
     """Return the input as canonical messages. Consecutive calls belong to one message."""
     if isinstance(raw_input, str):
-        return [{"role": "user", "content": raw_input}]
+        return [Placed("input", {"role": "user", "content": raw_input}, {"content": ""})]
     if not isinstance(raw_input, list):
         raise InvalidRequest("input: must be a string or a list")
     messages: list[Body] = []
@@ -124,23 +138,28 @@ def _items(raw_items: list[Any], referred: Mapping[str, Body]) -> Iterator[Body]
                 role = _ROLES.get(str(item.get("role")))
                 if role is None:
                     raise InvalidRequest(f"{path}.role: must be {', '.join(_ROLES)}")
-                yield {"role": role, "content": _content(path, item.get("content"))}
+                yield Placed(path, {"role": role, "content": _content(path, item.get("content"))})
             case "function_call":
                 call = tool_call(item.get("call_id"), item.get("name"), item.get("arguments"))
-                yield {"role": "assistant", "tool_calls": [call]}
+                yield Placed(path, {"role": "assistant", "tool_calls": [Placed(path, call, _CALL_NAMES)]})
             case "function_call_output":
-                content = _content(path, item.get("output"))
-                yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": content}
+                content = _content(path, item.get("output"), "output")
+                output = {"role": "tool", "tool_call_id": item.get("call_id"), "content": content}
+                yield Placed(path, output, {"tool_call_id": "call_id", "content": "output"})
             case "reasoning":
                 pass  # only the provider's own, encrypted items could be passed on
             case _:
                 raise InvalidRequest(f"{path}.type: not supported; remove it")
 
 
-def _content(path: str, content: Any) -> Any:
+def _content(path: str, content: Any, member: str = "content") -> Any:
     if not isinstance(content, list):
         return content
-    return [_part(f"{path}.content.{at}", part) for at, part in enumerate(content)]
+    return [
+        Placed(place, _part(place, part), {"image_url.url": "image_url", "image_url": ""})
+        for at, part in enumerate(content)
+        for place in [f"{path}.{member}.{at}"]
+    ]
 
 
 def _part(path: str, part: Any) -> Body:
@@ -163,7 +182,7 @@ def _tool(at: int, tool: Any) -> Body:
         for name in ("name", "description", "parameters", "strict")
         if (value := tool.get(name)) is not None
     }
-    return {"type": "function", "function": function}
+    return Placed(f"tools.{at}", {"type": "function", "function": function}, {"function": ""})
 
 
 def _tool_choice(choice: Any) -> Any:

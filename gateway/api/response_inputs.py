@@ -11,8 +11,9 @@ from gateway.api.previous_responses import read_request, stream_id_of
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
-from gateway.dialects.openai_responses.input_items import items_of
-from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
+from gateway.dialects.openai_responses.listed_items import items_of
+from gateway.dialects.openai_responses.response import ResponseInfo
+from gateway.dialects.openai_responses.stream import ResponseEvents
 from gateway.dialects.options import ResponseOptions
 from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.broker.status import read_fields

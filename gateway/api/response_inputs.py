@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -19,6 +18,7 @@ from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.broker.status import read_fields
 from shared.errors import InvalidRequest, StreamNotFound
 from shared.protocol.transcript import Transcript
+from shared.schemas.stored_request import stored_messages
 from shared.scopes import Scope
 
 router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
@@ -74,7 +74,7 @@ async def input_items(
     stored = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, ("request", "follow_up"))
     if stored["request"] is None or stored["follow_up"] is None:
         raise StreamNotFound("response: its input was not stored; create it with store: true")
-    messages = msgspec.json.decode(stored["request"])["messages"]
+    messages = stored_messages(stored["request"].encode())
     items = items_of(stream_id, messages[int(stored["follow_up"]) :])
     if order == "desc":
         items.reverse()

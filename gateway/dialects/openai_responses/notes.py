@@ -11,6 +11,7 @@ _LONGEST_NAME: Final = 64
 _UNSAFE: Final = re.compile(r"[^\x21-\x2b\x2d-\x7e]")
 #: Paths of canonical fields, with the paths that the client used.
 _RENAMED: Final = {
+    "messages": "input",
     "max_tokens": "max_output_tokens",
     "reasoning_effort": "reasoning.effort",
     "response_format": "text.format",

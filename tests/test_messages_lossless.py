@@ -155,7 +155,7 @@ def last_call(system: System, model: str) -> Call:
 
 
 async def test_a_request_reaches_anthropic_as_the_client_wrote_it(system: System) -> None:
-    system.fake.play("m-lossless", Answer(deltas=("done",)))
+    system.fake.play("m-lossless", Answer(deltas=('{"command":"ls"}',)))  # the input of the forced tool
     body = {**REQUEST, "fallbacks": [], "grace_s": 5}
     headers = {"anthropic-beta": BETAS, "anthropic-version": "2023-06-02"}
     answer = await system.http.post(f"{system.url}/v1/messages", json=body, headers=headers)

@@ -183,7 +183,7 @@ def test_anthropics_refusals(name: str, message: str) -> None:
             '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive" and '
             '"output_config.effort" to control thinking behavior.',
         ),
-        ("enabled", "thinking.type: use adaptive; enabled is not supported"),
+        ("enabled", "thinking.type: use adaptive"),
         (None, "thinking.budget_tokens: Input should be greater than or equal to 1024"),
         (None, "Expected `thinking` or `redacted_thinking`, but found `tool_use`. Thinking is enabled."),
     ],

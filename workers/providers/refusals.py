@@ -95,8 +95,8 @@ _REFUSED: Final = (
 )
 
 
-_EXPECTED: Final = re.compile(r"\b(?:should be|must be|expected|use)\b", re.I)
-_FORM_REFUSED: Final = re.compile(rf"\b{_REFUSED}|does not match|expected|must be|should be", re.I)
+_EXPECTED: Final = re.compile(r"\b(?:should be|must be|expected (?:tags|one of)|use)\b", re.I)
+_FORM_REFUSED: Final = re.compile(rf"\b{_REFUSED}|does not match|must be|should be|\buse\b", re.I)
 
 
 def named_fields(raw: object, fields: Collection[RefusableField]) -> dict[RefusableField, bool]:

@@ -50,10 +50,10 @@ def _bodies(request: ChatRequest) -> Iterator[Mapping[str, Any]]:
 
 def _has(value: Any, path: list[str]) -> bool:
     """Return True if a value has a member of this path that is not null."""
-    if isinstance(value, list):
-        return any(_has(item, path) for item in value)
     if not path:
         return value is not None
+    if isinstance(value, list):
+        return any(_has(item, path) for item in value)
     return isinstance(value, Mapping) and path[0] in value and _has(value[path[0]], path[1:])
 
 

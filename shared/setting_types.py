@@ -21,7 +21,7 @@ LONGEST_S: Final = 10 * 365 * 86_400
 
 #: Fields that an operator may deny.
 MOST_DENIED: Final = 100
-_FIELD_PATH: Final = re.compile(r"[A-Za-z0-9_-]{1,128}(\.[A-Za-z0-9_:.-]{1,128}){0,7}")
+_FIELD_PATH: Final = re.compile(r"[A-Za-z0-9_-]{1,128}(\.[A-Za-z0-9_:-]{1,128}){0,7}")
 
 
 def split_list(value: object) -> object:

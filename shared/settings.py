@@ -287,11 +287,9 @@ class Settings(BaseSettings):
         return conflicts
 
 
-_LISTS: Final = frozenset({"auth", "cors_origins", "content_keys", "denied_fields", "trusted_proxies"})
-
-
 def _is_list(field: str) -> bool:
-    return (field.endswith("_models") and field != "unknown_models") or field in _LISTS
+    others = {"auth", "cors_origins", "content_keys", "denied_fields", "trusted_proxies"}
+    return (field.endswith("_models") and field != "unknown_models") or field in others
 
 
 def check_exposure(settings: Settings) -> None:

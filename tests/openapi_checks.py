@@ -15,6 +15,8 @@ _BEYOND_SCHEMAS = (
     "not the text of a JSON object",
     "not a JSON schema",
     "fallbacks.",
+    "set unsupported_fields to drop",
+    "needs either file_data or file_url",
 )
 
 

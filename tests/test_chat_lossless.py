@@ -124,7 +124,7 @@ async def test_a_tool_keeps_its_name_that_the_server_would_refuse(system: System
 
 
 async def test_the_members_of_an_answer_come_back(system: System, client: AsyncOpenAI) -> None:
-    logprobs = {"content": [{"token": "Hi", "logprob": -0.5, "bytes": None, "top_logprobs": []}], "refusal": None}
+    logprobs: dict[str, Any] = {"content": [{"token": "Hi", "logprob": -0.5, "bytes": None, "top_logprobs": []}], "refusal": None}
     cited = {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 1}}
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 0.5}
     raw = frames(

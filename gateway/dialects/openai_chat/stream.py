@@ -18,17 +18,13 @@ Body = dict[str, Any]
 
 
 class ChatCompletionChunks(AppendOnlyRenderer):
-    """Renderer of a streamed response. ``ignored``: paths of the request's fields without an effect."""
+    """Renderer of a streamed response."""
 
     def __init__(self, stream_id: str, *, include_usage: bool) -> None:
         super().__init__()
         self._include_usage = include_usage
         self._frame = _frame(stream_id)
         self._chunks = ChunkBuilder(self._frame)
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        return self._chunks.ignored
 
     def _event(self, event: Event) -> bytes:
         match event:
@@ -38,6 +34,7 @@ class ChatCompletionChunks(AppendOnlyRenderer):
                 return self._end(event)
             case Start():
                 self._has_begun = True
+                self.ignored = tuple(event.ignored or ())
         return b"".join(map(_data, self._chunks.take(event)))
 
     def _error(self, error: Error) -> bytes:

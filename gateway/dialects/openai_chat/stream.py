@@ -34,7 +34,6 @@ class ChatCompletionChunks(AppendOnlyRenderer):
                 return self._end(event)
             case Start():
                 self._has_begun = True
-                self.ignored = tuple(event.ignored or ())
         return b"".join(map(_data, self._chunks.take(event)))
 
     def _error(self, error: Error) -> bytes:

@@ -17,11 +17,9 @@ _TEXT_OF_DETAIL: Final = {"reasoning.text": "text", "reasoning.summary": "summar
 
 
 class ChunkBuilder:
-    """Builder of one response. A provider's own members join the chunk of the next event. ``ignored``: paths of the
-    request's fields without an effect, once the answer has begun."""
+    """Builder of one response. A provider's own members join the chunk of the next event."""
 
     def __init__(self, frame: Body) -> None:
-        self.ignored: tuple[str, ...] = ()
         self._frame = frame
         self._has_refused = False
         self._named: set[int] = set()  # indexes of tool calls that were sent with id and name
@@ -55,7 +53,6 @@ class ChunkBuilder:
                 yield self._made({"refusal": event.text})
             case Start():
                 self._frame["model"] = f"{event.provider}/{event.model}"
-                self.ignored = tuple(event.ignored or ())
                 yield self._made({"role": "assistant", "content": ""})
             case Extra(family="openai"):
                 yield from self._extra(event.data)

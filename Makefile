@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean bench-requests bench-patterns
+.PHONY: help run test compatibility real-clients chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,6 +18,9 @@ test: $(VENV)/installed-dev $(VENV)/installed-node  ## Run all tests, on real pr
 
 compatibility: $(VENV)/installed-dev $(VENV)/installed-node  ## Test every client against every provider, and write the table of docs/compatibility.md
 	@$(BIN)/python -m tests.conformance $(ARGS)
+
+real-clients: $(VENV)/installed-dev  ## Install real client programs, run each, and write their table of docs/compatibility.md (ARGS="codex" for some)
+	@$(BIN)/python -m tests.real_clients $(ARGS)
 
 chaos: $(VENV)/installed-dev  ## Inject random faults into a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
 	@$(BIN)/python -m tests.chaos $(ARGS)

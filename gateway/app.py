@@ -17,10 +17,12 @@ from gateway.api import (
     chat,
     errors,
     listing,
+    models,
     openai_chat,
     openai_responses,
     openapi,
     ops,
+    response_inputs,
     service,
     streams,
     tickets,
@@ -34,6 +36,7 @@ from gateway.auth.tickets import Tickets
 from gateway.cache import ExpiringCache
 from gateway.intake.acceptance import Acceptance
 from gateway.intake.backlog import Backlog
+from gateway.intake.body_memory import BodyMemory
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.intake.storage import Storage
@@ -91,8 +94,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for module in (
         # Routes are matched in this order: the most requested ones come first.
-        *(chat, streams, openai_chat, anthropic, openai_responses, ai_sdk),
-        *(listing, tickets, service, ops, web_pages),
+        *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
+        *(listing, tickets, service, models, ops, web_pages),
     ):
         app.include_router(module.router)
     app.mount("/page", web_pages.PageFiles())
@@ -112,7 +115,7 @@ class _Parts:
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, for_reads, for_leases, scripts, settings, gateway_id)
         watch = BrokerWatch(client)
-        models = Models(client, settings.fallbacks)
+        models = Models(client, settings.fallbacks, tries_unknown=settings.unknown_models == "try")
         acceptance = Acceptance(client)
         backlog = Backlog(client, settings.queue_timeout_s)
         dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))
@@ -125,6 +128,7 @@ class _Parts:
             scripts=scripts,
             hub=hub,
             connections=Connections(settings.most_connections),
+            body_memory=BodyMemory(settings.body_memory_bytes, settings.request_deadline_s),
             models=models,
             readiness=Readiness(watch, models, acceptance),
             dispatch=dispatch,

@@ -19,6 +19,7 @@ from gateway.auth.grants import GrantEnded
 from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.edge.cors import with_cors
 from gateway.edge.crowd import most_connections
+from gateway.edge.head import with_head
 from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
 from gateway.live.sse import Stalled
@@ -56,7 +57,7 @@ def run(settings: Settings) -> None:
             logger.critical("settings invalid", extra={"detail": str(error)})
             sys.exit(CONFIGURATION_ERROR)
     app = create_app(settings)
-    checked = with_open_gateway_checks(with_cors(app, settings.cors_origins), settings)
+    checked = with_open_gateway_checks(with_cors(with_head(app), settings.cors_origins), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))
     port = listener.getsockname()[1]
     logger.info("listening", extra={"host": settings.host, "port": port, "version": VERSION})
@@ -94,22 +95,32 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn server that drains on the first signal (not ready, no new work, live streams sent elsewhere) and leaves
-    at once on the second."""
+    """Uvicorn server that drains on the first signal (no new connections, no new work, live streams sent elsewhere)
+    and leaves at once on the second."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._sockets: list[socket.socket] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._sockets = sockets or []
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is not None and not self.should_exit:
-            self._loop.call_soon_threadsafe(self._app.state.gateway.hub.drain)
+            self._loop.call_soon_threadsafe(self._drain)
         super().handle_exit(sig, frame)
+
+    def _drain(self) -> None:
+        """Stop listening, then cut the live streams: a client that reconnects at once must not come back here."""
+        for server in getattr(self, "servers", ()):  # none before the end of the startup
+            server.close()
+        for listener in self._sockets:
+            listener.close()
+        self._app.state.gateway.hub.drain()
 
 
 def _needs_trace(record: logging.LogRecord) -> bool:

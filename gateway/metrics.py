@@ -7,6 +7,11 @@ STREAMS = Gauge("headrace_gateway_streams", "Streams that this gateway reads now
 SUBSCRIPTIONS = Gauge("headrace_subscriptions", "Clients that read a stream now", multiprocess_mode="livesum")
 RESUMES = Counter("headrace_resumes_total", "Connections that resumed with a cursor", ["result"])
 REFUSALS = Counter("headrace_refusals_total", "Requests refused by a limit or a full queue", ["code"])
+BODY_MEMORY = Gauge(
+    "headrace_body_memory_bytes",
+    "Memory taken by request bodies that are not stored yet",
+    multiprocess_mode="livesum",
+)
 CANCELS = Counter("headrace_cancel_requests_total", "Cancel requests by clients")
 TAIL_HOLES = Counter("headrace_tail_holes_total", "Tails trimmed before this gateway had read them")
 DELIVERY = Histogram(

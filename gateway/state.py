@@ -13,6 +13,7 @@ from gateway.auth.principal import Principal
 from gateway.auth.tickets import Tickets
 from gateway.cache import ExpiringCache
 from gateway.intake.backlog import Backlog
+from gateway.intake.body_memory import BodyMemory
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.live.connections import Connections, Place
@@ -31,6 +32,7 @@ class GatewayState:
     scripts: StreamScripts
     hub: Hub
     connections: Connections
+    body_memory: BodyMemory
     models: Models
     readiness: Readiness
     dispatch: Dispatch

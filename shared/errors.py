@@ -30,6 +30,7 @@ HeadraceError
 │   ├── ContentUnreadable
 │   ├── NoModels
 │   ├── QueueFull
+│   ├── Overloaded
 │   └── Draining
 └── GenerationError         ends a stream with ``error`` + ``done``; has no HTTP status of its own
     └── ProviderError           the provider refused, failed or disconnected
@@ -272,6 +273,16 @@ class QueueFull(Unavailable):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Overloaded(Unavailable):
+    """A body found no memory in time. It was not read."""
+
+    code = "overloaded"
+    message = "too many large requests at the moment; try again shortly"
+    detail = "HEADRACE_BODY_MEMORY_BYTES is taken by other request bodies; raise it, or add gateways"
+    retry_after_s = 5
+    when = "too many large requests are being received"
 
 
 class Draining(Unavailable):

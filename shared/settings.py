@@ -6,7 +6,7 @@ value or an unknown ``HEADRACE_`` name stops the start with a message that lists
 """
 
 from dataclasses import replace
-from typing import Annotated, Final, Literal, NamedTuple, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,6 +16,8 @@ from shared.rate_limits import LIMIT_NAMES, Limits
 from shared.setting_types import (
     LONGEST_S,
     BaseUrl,
+    Conflict,
+    ConflictsFound,
     ContentKeys,
     FieldPaths,
     Json,
@@ -39,19 +41,6 @@ UnsupportedFields = Literal["drop", "refuse"]
 
 class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
-
-
-class Conflict(NamedTuple):
-    """A problem of several fields together; ``message`` names the setting."""
-
-    fields: frozenset[str]
-    message: str
-
-
-class ConflictsFound(ValueError):
-    def __init__(self, conflicts: list[Conflict]) -> None:
-        super().__init__("\n".join(conflict.message for conflict in conflicts))
-        self.conflicts = conflicts
 
 
 class Settings(BaseSettings):
@@ -133,9 +122,11 @@ class Settings(BaseSettings):
     queue_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 300
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     # --- the gateway
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    #: Request bodies of each process that are read or wait to be stored; further ones wait unread.
+    body_memory_bytes: Annotated[int, Field(ge=2048)] = 256 * 1024 * 1024
     #: Size of a request together with the earlier turns that it refers to by id.
-    max_conversation_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    max_conversation_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     heartbeat_s: Annotated[float, Field(gt=0, le=86_400)] = 15
     retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 1000
     #: A client that reads nothing for this long is disconnected; it can resume.
@@ -148,7 +139,8 @@ class Settings(BaseSettings):
     cors_origins: Origins = ()
     #: Addresses or networks of reverse proxies. X-Forwarded-For, -Proto and -Host of other peers are ignored.
     trusted_proxies: Networks = ()
-    #: Time for a request's head, and then for its body, to arrive completely.
+    #: Time for a request's head, and then for its body, to arrive completely; also the longest wait of a body for
+    #: memory.
     request_deadline_s: Annotated[float, Field(ge=0.1, le=3600)] = 30
 
     # --- the worker
@@ -180,7 +172,9 @@ class Settings(BaseSettings):
     #: Consecutive failures that open a provider's circuit breaker, for all workers, and how long it stays open.
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     breaker_open_s: Annotated[float, Field(gt=0, le=3600)] = 30
-    #: Models to offer if the provider cannot list its models.
+    #: Handling of ``provider/model`` that is not in the provider's own list: sent to the provider, or refused.
+    unknown_models: Literal["try", "refuse"] = "try"
+    #: Models to offer instead of the provider's own list, for example because it has none. No others are tried.
     openai_models: Names
     anthropic_models: Names
     ollama_models: Names
@@ -258,6 +252,10 @@ class Settings(BaseSettings):
                 problem = f"{value} exceeds {PREFIX}{large} ({limit})"
                 message = f"{PREFIX}{small}: {problem}; lower it or raise {PREFIX}{large}"
                 conflicts.append(Conflict(frozenset({small.lower(), large.lower()}), message))
+        if 2 * self.max_body_bytes > self.body_memory_bytes:
+            problem = f"{self.max_body_bytes} exceeds half of {PREFIX}BODY_MEMORY_BYTES ({self.body_memory_bytes})"
+            message = f"{PREFIX}MAX_BODY_BYTES: {problem}; lower it or raise {PREFIX}BODY_MEMORY_BYTES"
+            conflicts.append(Conflict(frozenset({"max_body_bytes", "body_memory_bytes"}), message))
         return conflicts
 
     def _authentication_conflicts(self) -> list[Conflict]:
@@ -280,7 +278,7 @@ class Settings(BaseSettings):
 
 def _is_list(field: str) -> bool:
     others = {"auth", "cors_origins", "content_keys", "denied_fields", "trusted_proxies"}
-    return field.endswith("_models") or field in others
+    return (field.endswith("_models") and field != "unknown_models") or field in others
 
 
 def check_exposure(settings: Settings) -> None:

@@ -47,7 +47,7 @@ async def make(fake: FakeProvider) -> AsyncIterator[Make]:
 
 @pytest.fixture(scope="session")
 async def shared_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    system = System(tmp_path_factory.mktemp("system"))
+    system = System(tmp_path_factory.mktemp("system"), max_body_bytes=1024 * 1024)
     try:
         await system.start()
         yield system

@@ -181,13 +181,13 @@ async def test_other_errors_have_the_same_shape(system: System, method: str, pat
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/chat", "GET, POST"),
-        ("PUT", "/chat/x", "DELETE, GET"),
+        ("PUT", "/chat", "GET, HEAD, POST"),
+        ("PUT", "/chat/x", "DELETE, GET, HEAD"),
         ("PUT", "/chat/x/cancel", "POST"),
         ("GET", "/chat/stream", "POST"),  # no stream has the id `stream`
         ("DELETE", "/chat/stream", "POST"),
         ("PUT", "/chat/stream", "POST"),
-        ("POST", "/", "GET"),
+        ("POST", "/", "GET, HEAD"),
         ("POST", "/openapi.json", "GET, HEAD"),
     ],
 )

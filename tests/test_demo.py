@@ -231,7 +231,7 @@ async def test_every_prompt_gets_the_same_story(fake: FakeProvider) -> None:
     assert text_in(first) == STORY
     assert "not a language model" in STORY
     assert first[-1] == Finished("stop", Usage(input_tokens=2, output_tokens=len(first) - 1))
-    assert await demo(fake).list_models() == ModelList(("demo",))
+    assert await demo(fake).list_models() == ModelList(("demo",), closed=True)
 
 
 @pytest.mark.parametrize("prompt", ["Give me 500 words.", "please count to 500"])

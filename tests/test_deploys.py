@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 
 import httpx2
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
 from tests.ports import free_port
-from tests.sse_client import Broken, Frame, text_of
+from tests.sse_client import Broken, Frame, open_sse, text_of
 from tests.system import Process, System, ask
 
 WORDS = [f"w{i} " for i in range(40)]
@@ -56,6 +57,33 @@ async def test_a_draining_gateway_accepts_no_new_request(start_system: StartSyst
     except httpx2.TransportError:
         return  # it has stopped
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+
+
+async def test_a_client_that_resumes_at_once_does_not_come_back_to_a_draining_gateway(
+    start_system: StartSystem,
+) -> None:
+    """The gateway listens no more when it cuts the streams; a connection that is open gets 503."""
+    system = await start_system(gateways=1, workers=1)
+    gate = asyncio.Event()
+    system.fake.play("resumes", Answer(deltas=WORDS, gate=gate, gate_after=1))
+    responses = f"{system.url}/v1/responses"
+    body = {"model": "openai/resumes", "input": "hi", "background": True, "stream": True}
+    async with await open_sse("POST", responses, json=body) as connection:
+        created = await connection.next("response.created")
+        url = f"{responses}/{created.data['response']['id']}?stream=true"
+        await system.http.get(f"{system.url}/healthz")  # leaves an open connection
+        system.gateways[0].signal(signal.SIGTERM)
+        with pytest.raises(Broken):
+            await connection.rest()
+    statuses = []
+    with suppress(httpx2.TransportError):
+        while True:
+            async with system.http.stream("GET", url) as answer:
+                statuses.append(answer.status_code)
+    with pytest.raises(httpx2.ConnectError):
+        async with httpx2.AsyncClient(trust_env=False) as fresh:
+            await fresh.get(url)
+    assert set(statuses) <= {503}
 
 
 async def test_a_draining_worker_finishes_its_streams(start_system: StartSystem) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -15,10 +16,10 @@ from gateway.dialects.openai_chat import request as openai_chat_request
 from gateway.dialects.openai_responses import request as responses_request
 from shared.errors import InvalidJson, InvalidRequest, ProviderError
 from shared.schemas import ChatRequest, parse_chat_request
-from shared.settings import Settings
 from workers.providers import anthropic_request as to_anthropic
 from workers.providers import ollama_request as to_ollama
-from workers.providers.openai import OpenAIProvider
+from workers.providers.openai_repairs import OpenAINames
+from workers.providers.openai_request import body_of as openai_body_of
 
 SAID: Final = "what-was-said"
 ODD: Final[tuple[Any, ...]] = (
@@ -135,21 +136,26 @@ UI_MESSAGES: Final = {
         {
             "id": "m1",
             "role": "user",
-            "parts": [{"type": "text", "text": SAID}, {"type": "file", "mediaType": "image/png", "url": IMAGE}],
+            "parts": [
+                {"type": "text", "text": SAID, "providerMetadata": {"anthropic": {"cacheControl": {}}}},
+                {"type": "file", "mediaType": "image/png", "url": IMAGE},
+                {"type": "file", "mediaType": "a/b", "filename": SAID, "url": "data:a/b;base64,AAAA"},
+            ],
         },
         {
             "id": "m2",
             "role": "assistant",
             "parts": [
                 {"type": "step-start"},
-                {"type": "reasoning", "text": SAID},
-                {"type": "text", "text": SAID},
+                {"type": "reasoning", "text": SAID, "providerMetadata": {"anthropic": {"signature": SAID}}},
+                {"type": "text", "text": SAID, "providerMetadata": {"google": {"thoughtSignature": SAID}}},
                 {
                     "type": "tool-weather",
                     "toolCallId": "c1",
                     "state": "output-available",
                     "input": {"city": SAID},
-                    "output": {"sky": SAID},
+                    "output": {"type": "content", "value": [{"type": "image-url", "url": IMAGE}]},
+                    "callProviderMetadata": {"headrace": {"openai": {"extra_content": {}}}},
                 },
                 {
                     "type": "dynamic-tool",
@@ -171,7 +177,7 @@ DIALECTS: Final[dict[str, tuple[Any, Callable[[bytes], Any]]]] = {
     "count_tokens": (MESSAGE, lambda body: anthropic_request.parse(body, only_count=True)),
     "ui_messages": (UI_MESSAGES, lambda body: ui_message_request.parse(body, None)),
 }
-OPENAI: Final = OpenAIProvider(Settings(openai_base_url="http://127.0.0.1:9"))
+to_openai: Final = partial(openai_body_of, limit="max_tokens", names=OpenAINames.at("api.mistral.ai"))
 
 
 def places(node: Any) -> Iterator[tuple[str | int, ...]]:
@@ -198,7 +204,7 @@ def changed(body: Any, place: tuple[str | int, ...]) -> Iterator[Any]:
 
 def send_to_every_provider(request: ChatRequest) -> None:
     """Convert the request for every provider. A provider may refuse it."""
-    for body_of in (to_anthropic.body_of, to_ollama.body_of, OPENAI._body):
+    for body_of in (to_anthropic.body_of, to_ollama.body_of, to_openai):
         with suppress(ProviderError):
             json.dumps(body_of(request), ensure_ascii=False).encode()
 

@@ -18,9 +18,16 @@ async def test_the_models_are_those_of_the_provider(fake: FakeProvider, make: Ma
 
 
 @network
+async def test_the_dates_of_models_are_those_of_the_provider(fake: FakeProvider, make: Make, name: str) -> None:
+    fake.models = ("a",)
+    (date,) = (await make(name).list_models()).created.values()
+    assert date == (1 if name == "openai" else 1_767_225_600)  # 2026-01-01
+
+
+@network
 async def test_configured_models_need_no_request(fake: FakeProvider, make: Make, name: str) -> None:
     fake.models = ("b", "a")
-    assert await make(name, **{f"{name}_models": "c, d"}).list_models() == ModelList(("c", "d"))
+    assert await make(name, **{f"{name}_models": "c, d"}).list_models() == ModelList(("c", "d"), closed=True)
 
 
 @network

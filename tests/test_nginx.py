@@ -475,13 +475,14 @@ def test_sizes_and_timeouts_match_those_of_the_gateway() -> None:
     def seconds(name: str) -> float:
         return float(value(name).removesuffix("s"))
 
-    assert value("client_max_body_size") == value("client_body_buffer_size") == "1m"
-    assert settings.max_body_bytes == 1024 * 1024
+    assert value("client_max_body_size") == value("client_body_buffer_size") == "32m"
+    assert settings.max_body_bytes == 32 * 1024 * 1024
     count, kibibytes = value("large_client_header_buffers").removesuffix("k").split()
     assert int(kibibytes) * 1024 >= MOST_HEAD_BYTES
     assert int(count) > 1
     assert seconds("proxy_read_timeout") >= 3 * settings.heartbeat_s
     assert seconds("send_timeout") == settings.write_deadline_s
+    assert seconds("proxy_send_timeout") > settings.request_deadline_s, "a body may wait unread for that long"
     assert seconds("client_header_timeout") == settings.request_deadline_s
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakeProvider
-from tests.provider_client import KEY, PROMPT, Make, ask, collect, text_in
+from tests.provider_client import KEY, PROMPT, Make, ask, collect, parts_of, text_in
 from workers.providers.anthropic_request import DEFAULT_MAX_TOKENS
+from workers.providers.base import IgnoredFields
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},
@@ -56,6 +57,21 @@ async def test_ollama_gets_the_whole_request(fake: FakeProvider, make: Make) -> 
     assert request["options"] == {"temperature": 0.5, "top_p": 0.9, "num_predict": 9, "stop": ["X", "Y"], **PENALTIES}
 
 
+@pytest.mark.parametrize(("name", "joined"), [("anthropic", "a\n\nb"), ("ollama", "a\n\nb")])
+async def test_the_blocks_of_a_system_message_are_apart(
+    fake: FakeProvider, make: Make, name: str, joined: str
+) -> None:
+    """Each is an instruction of its own; a provider that takes one text gets a blank line between them."""
+    blocks = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [{"role": "system", "content": blocks}, {"role": "user", "content": blocks}]
+    await collect(make(name), ask("echo", messages=messages))
+    request = fake.calls[0].request
+    system = request["system"] if name == "anthropic" else request["messages"][0]["content"]
+    assert system == joined
+    if name == "ollama":
+        assert request["messages"][1]["content"] == "ab"
+
+
 async def test_parallel_calls_can_be_disabled(fake: FakeProvider, make: Make) -> None:
     tool = {"type": "function", "function": {"name": "one"}}
     for name in ("openai", "anthropic"):
@@ -63,6 +79,13 @@ async def test_parallel_calls_can_be_disabled(fake: FakeProvider, make: Make) ->
     openai, anthropic = fake.calls
     assert openai.request["parallel_tool_calls"] is False
     assert anthropic.request["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+
+
+async def test_anthropic_gets_no_penalties_and_no_seed(fake: FakeProvider, make: Make) -> None:
+    fields = {**PENALTIES, "seed": 5}
+    parts = await parts_of(make("anthropic"), ask("echo", **fields))
+    assert not fields.keys() & fake.calls[0].request.keys()
+    assert [set(part.paths) for part in parts if isinstance(part, IgnoredFields)] == [set(fields)]
 
 
 async def test_no_field_is_added_to_the_clients_request(fake: FakeProvider, make: Make) -> None:

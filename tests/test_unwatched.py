@@ -102,3 +102,14 @@ async def test_polling_the_status_counts_as_watching(system: System) -> None:
         await asyncio.sleep(0.1)
     gate.set()
     assert (await system.ended(stream_id))["text"] == "".join(WORDS)
+
+
+async def test_polling_does_not_keep_an_answer_alive_that_its_reader_has_left(system: System) -> None:
+    """A page that shows the status must not make an abandoned answer go on, and cost, for ever."""
+    gate = asyncio.Event()
+    system.fake.play("status-page", Answer(deltas=WORDS, gate=gate, gate_after=5))
+    async with await system.stream("status-page", grace_s=0.3) as connection:
+        await connection.next("token")
+    status = await system.ended(connection.stream_id)  # polls at short intervals
+    assert (status["status"], status["reason"]) == ("cancelled", "abandoned")
+    assert status["text"] == "".join(WORDS[:5])

@@ -16,6 +16,7 @@ from gateway.auth.principal import Principal
 from gateway.dialects.ai_sdk import request as ui_message_request
 from gateway.dialects.ai_sdk.stream import DONE, UiMessageChunks
 from gateway.edge.acked import was_acked
+from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.field_policy import requested_policy
 from gateway.intake.submit import submit
 from gateway.live.sse import StreamResponse
@@ -52,7 +53,7 @@ async def send(
     reading."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = ui_message_request.parse(body, gateway.settings.default_model)
+    chat_request, options = await run_beside_loop(ui_message_request.parse, body, gateway.settings.default_model)
     account, life_s = account_of(caller.id), gateway.settings.retention_s
     extra_fields = {"chat": chat_key(account, options.chat_id)}
     if options.shown:
@@ -80,7 +81,8 @@ async def send(
         submission.queue_position,
     )
     chat_id = options.chat_id if is_of_chat else None
-    return _stream(request, gateway, caller, chat_id, subscription, submission.headers)
+    ignored = {"X-Headrace-Ignored": ", ".join(options.ignored)} if options.ignored else {}
+    return _stream(request, gateway, caller, chat_id, subscription, submission.headers | ignored)
 
 
 @router.get("/{chat_id:path}/stream", dependencies=[LIVE_CONNECTION])

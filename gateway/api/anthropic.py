@@ -4,12 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
 from gateway.api.deferred import respond
 from gateway.api.parameters import IdempotencyKey
+from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.dialects.anthropic import request as anthropic_request
 from gateway.dialects.anthropic.stream import MessageEvents, message, token_count
+from gateway.intake.body_memory import run_beside_loop
 from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.protocol.usage import Estimate
 from shared.schemas import ChatRequest
@@ -26,7 +29,8 @@ async def create(
     """Anthropic's Messages, from any provider. The stream can also be read and resumed at ``GET /chat/stream/{id}``;
     its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
-    chat_request, options = anthropic_request.parse(await read_body(request, gateway.settings.max_body_bytes))
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request, options = await run_beside_loop(anthropic_request.parse, await raw, request.headers)
     return await respond(
         request,
         gateway,
@@ -43,11 +47,14 @@ async def create(
     "/v1/messages/count_tokens", response_class=Response, include_in_schema=False, dependencies=[LIVE_CONNECTION]
 )
 async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Response:
-    """Count the tokens of a request to one of Anthropic's models; other providers have no such call. It counts as one
-    request against the limits and consumes none of their tokens."""
+    """Count the tokens of a request. A provider's count takes one request of the limits and none of their tokens. An
+    estimate, for other providers, takes nothing, and the header ``X-Headrace-Estimated`` names it."""
     caller.need(Scope.CHAT)
     body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = anthropic_request.parse(body, only_count=True)
+    chat_request, options = await run_beside_loop(anthropic_request.parse, body, request.headers, only_count=True)
+    estimate = await estimated_tokens(gateway, caller, chat_request)
+    if estimate is not None:
+        return JSONResponse({"input_tokens": estimate}, headers=ESTIMATED)
     return await respond(
         request,
         gateway,

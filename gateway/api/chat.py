@@ -15,6 +15,7 @@ from gateway.api.response_models import Accepted
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native, frame
+from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.field_policy import requested_policy
 from gateway.intake.submit import CursorWithoutStream, submit
 from gateway.live.sse import StreamResponse
@@ -58,7 +59,8 @@ async def start_and_stream(
     caller.need(Scope.CHAT)
     grant = Grant.of(caller)
     cursor = parse_cursor(last_event_id)
-    chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request = await run_beside_loop(parse_chat_request, await raw)
     policy = requested_policy(request)
     watched = gateway.live_grants.watch(grant)
     try:
@@ -97,7 +99,8 @@ async def start(
 ) -> Response:
     """Create a stream and respond 202 with its URLs; it continues with or without readers."""
     caller.need(Scope.CHAT)
-    chat_request = parse_chat_request(await read_body(request, gateway.settings.max_body_bytes))
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request = await run_beside_loop(parse_chat_request, await raw)
     policy = requested_policy(request)
     submission = await submit(
         gateway, caller, chat_request, idempotency_key, on_disconnect="continue", unsupported_fields=policy

@@ -35,9 +35,11 @@ Result = TypeVar("Result")
 
 
 class DeferredRenderer(Renderer, Protocol):
-    """Renderer of a deferred response. ``failure``: an error before any output."""
+    """Renderer of a deferred response. ``failure``: an error before any output. ``ignored``: paths of the request's
+    fields that have no effect, known with the first output."""
 
     failure: events.Error | None
+    ignored: tuple[str, ...]
 
 
 async def respond(
@@ -56,15 +58,17 @@ async def respond(
     submission = await submit_once(request, gateway, caller, chat_request, key)
     stream_id = submission.stream_id
     headers = submission.headers | {"X-Request-Id": stream_id, "Request-Id": stream_id}
-    add_ignored(headers, options.ignored)
     if not options.stream:
         await wait_until_ended(request, gateway, caller, submission)
-        return JSONResponse(body_of(stream_id, await _whole_answer(gateway, stream_id)), headers=headers)
+        transcript = await _whole_answer(gateway, stream_id)
+        add_ignored(headers, (*options.ignored, *((transcript.start.ignored or ()) if transcript.start else ())))
+        return JSONResponse(body_of(stream_id, transcript), headers=headers)
     renderer = renderer_of(stream_id)
     first, chunks = await _first_chunk(request, gateway, caller, _subscribe(gateway, submission, renderer))
     if renderer.failure is not None:
         await chunks.aclose()
         raise GenerationFailed(renderer.failure)
+    add_ignored(headers, (*options.ignored, *renderer.ignored))
     grant = gateway.live_grants.watch(Grant.of(caller))
     return StreamResponse(_prepended(first, chunks), gateway.settings, grant, headers)
 

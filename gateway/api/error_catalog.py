@@ -46,7 +46,7 @@ STREAM: Final = ("stream_not_found", "stream_gone", "stream_recovering", "conten
 #: Errors of a route that creates a stream.
 LIMITS: Final = (*map(LimitReached.code_of, LIMIT_NAMES), "queue_full")
 #: Errors of a route with a body.
-BODY: Final = ("invalid_json", "request_timeout", "body_too_large", "invalid_request")
+BODY: Final = ("invalid_json", "request_timeout", "body_too_large", "invalid_request", "overloaded")
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -1,7 +1,8 @@
-"""Renders every error as ``{"error": {"code", "message", "retryable"}}``, or in the format of the path's dialect."""
+"""Renders errors as ``{"error": {"code", "message", "retryable"}}``, or in the format of the request's dialect."""
 
 import logging
 import time
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -9,6 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
+from gateway.api.error_dialects import Dialect, dialect_of
 from gateway.dialects.anthropic import errors as anthropic_errors
 from gateway.dialects.openai_chat import errors as openai_errors
 from gateway.dialects.status_codes import GenerationFailed
@@ -20,10 +22,12 @@ logger = logging.getLogger(__name__)
 _DETAIL_INTERVAL_S = 60.0
 _next_detail_at: dict[tuple[str, str], float] = {}
 
-#: Paths of the SDKs.
-_OPENAI = ("/v1/chat/", "/v1/responses", "/v1/models/")
-_ANTHROPIC = "/v1/messages"
-_CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
+#: Messages of the framework, and ours.
+_MESSAGES = {
+    "Not Found": "path: not found; check the URL",
+    "Method Not Allowed": "method: not allowed for this path; use one of the header Allow",
+}
+_CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 426: "upgrade_required"}
 
 
 def install(app: FastAPI) -> None:
@@ -34,7 +38,7 @@ def install(app: FastAPI) -> None:
 
 
 def error_response(
-    path: str,
+    request: Request,
     status: int,
     code: str,
     message: str,
@@ -44,16 +48,28 @@ def error_response(
     provider_code: str | None = None,
     param: str | None = None,
 ) -> JSONResponse:
-    """Build the response in the format of the dialect that belongs to ``path``."""
-    if path.startswith(_OPENAI):
-        status, body = openai_errors.answer(status, code, message, provider_code=provider_code, param=param)
-    elif path.startswith(_ANTHROPIC):
-        status, body = anthropic_errors.answer(status, code, message)
-    else:
-        body = {"error": {"code": code, "message": message, "retryable": retryable}}
-        return JSONResponse(body, status, headers=headers)
+    """Build the response in the format of the request's dialect."""
+    own = {"code": code, "message": message, "retryable": retryable}
+    match dialect_of(request.scope):
+        case Dialect.NATIVE:
+            return JSONResponse({"error": own}, status, headers=headers)
+        case Dialect.OPENAI:
+            status, body = openai_errors.answer(status, code, message, provider_code=provider_code, param=param)
+        case Dialect.ANTHROPIC:
+            status, body = anthropic_errors.answer(status, code, message)
+        case Dialect.EITHER_OPENAI | Dialect.EITHER_ANTHROPIC as dialect:
+            status, body = _for_either(dialect, status, own)
     # The SDKs retry some statuses by default, whether it helps or not.
     return JSONResponse(body, status, headers={**(headers or {}), "X-Should-Retry": str(retryable).lower()})
+
+
+def _for_either(dialect: Dialect, status: int, own: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Return status and body for clients of any dialect; only the error's type depends on it."""
+    openai_status, openai_body = openai_errors.answer(status, own["code"], own["message"])
+    status, body = anthropic_errors.answer(status, own["code"], own["message"])
+    if dialect is Dialect.EITHER_OPENAI:
+        status, body["error"]["type"] = openai_status, openai_body["error"]["type"]
+    return status, {**body, "error": {**own, **openai_body["error"], **body["error"]}}
 
 
 async def respond(request: Request, error: Exception) -> JSONResponse:
@@ -69,7 +85,7 @@ async def respond(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     return error_response(
-        request.url.path,
+        request,
         error.http_status,
         error.code,
         error.message,
@@ -91,17 +107,22 @@ def _log_detail(error: HeadraceError) -> None:
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()[:5])
-    return error_response(request.url.path, 422, "invalid_request", problems)
+    # SDKs name a parameter without the place where it is sent.
+    skipped = 0 if dialect_of(request.scope) is Dialect.NATIVE else 1
+    problems = "; ".join(f"{'.'.join(map(str, p['loc'][skipped:]))}: {p['msg']}" for p in error.errors()[:5])
+    return error_response(request, 422, "invalid_request", problems)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = _CODES.get(error.status_code, "http_error")
     headers = dict(error.headers or {})
-    if "allow" in map(str.lower, headers) and (methods := _methods(request)):
+    if (allowed := {name.lower(): value for name, value in headers.items()}.get("allow")) is not None:
+        methods = _methods(request) or set(allowed.split(", "))
+        methods |= {"HEAD"} if "GET" in methods else set()  # see gateway/edge/head.py
         headers = {"Allow": ", ".join(sorted(methods))}
-    return error_response(request.url.path, error.status_code, code, str(error.detail), headers=headers)
+    message = _MESSAGES.get(str(error.detail), str(error.detail))
+    return error_response(request, error.status_code, code, message, headers=headers)
 
 
 def _methods(request: Request) -> set[str]:
@@ -115,4 +136,4 @@ def _methods(request: Request) -> set[str]:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     # Starlette logs the traceback itself after this response.
-    return error_response(request.url.path, 500, "internal_error", "internal error; the server logged it")
+    return error_response(request, 500, "internal_error", "internal error; the server logged it")

@@ -9,6 +9,7 @@ from gateway.api.deferred import respond
 from gateway.api.parameters import IdempotencyKey
 from gateway.dialects.openai_chat import request as openai_chat_request
 from gateway.dialects.openai_chat.stream import ChatCompletionChunks, completion
+from gateway.intake.body_memory import run_beside_loop
 from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.scopes import Scope
 
@@ -23,7 +24,8 @@ async def complete(
     """OpenAI's Chat Completions, from any provider. The stream can also be read and resumed at
     ``GET /chat/stream/{id}``; its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
-    chat_request, options = openai_chat_request.parse(await read_body(request, gateway.settings.max_body_bytes))
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request, options = await run_beside_loop(openai_chat_request.parse, await raw)
     return await respond(
         request,
         gateway,

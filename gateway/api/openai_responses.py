@@ -4,7 +4,6 @@ background."""
 from datetime import datetime
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -12,11 +11,11 @@ from gateway.api import streams
 from gateway.api.body import read_body
 from gateway.api.deferred import submit_once, wait_until_ended
 from gateway.api.parameters import IdempotencyKey
-from gateway.api.previous_responses import PREFIX, check_size, read_earlier, replay_of, stream_id_of
+from gateway.api.previous_responses import PREFIX, compose_request, replay_of, stream_id_of
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
-from gateway.dialects.openai_responses import request as responses_request
-from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
+from gateway.dialects.openai_responses.response import ResponseInfo, Stored, decode_stored, encode_stored
+from gateway.dialects.openai_responses.stream import ResponseEvents
 from gateway.dialects.status_codes import GenerationFailed
 from gateway.intake.field_policy import add_ignored
 from gateway.live.sse import StreamResponse
@@ -24,7 +23,7 @@ from gateway.live.subscription import Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
 from shared.broker.replies import LogPage
 from shared.broker.status import read_field, read_state
-from shared.errors import StreamGone
+from shared.errors import Draining, StreamGone
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import TERMINAL, Status
 from shared.scopes import Scope
@@ -41,20 +40,14 @@ async def create(
     """Create a response. In the background it continues without readers; otherwise it is cancelled when its reader
     leaves."""
     caller.need(Scope.CHAT)
-    body = await read_body(request, gateway.settings.max_body_bytes)
-    previous = responses_request.previous_of(body)
-    referred = responses_request.references_of(body)
-    if previous is not None or referred:
-        caller.need(Scope.READ)
-    earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
-    chat_request, options = responses_request.parse(body, earlier.messages, earlier.items)
-    check_size(chat_request, earlier, gateway.settings.max_conversation_bytes)
+    composed = await compose_request(gateway, caller, await read_body(request, gateway.settings.max_body_bytes))
+    chat_request, options = composed.chat_request, composed.options
     on_disconnect = "continue" if options.background else "cancel"
     chat_request = chat_request.model_copy(update={"on_disconnect": chat_request.on_disconnect or on_disconnect})
-    echoed = {"background": options.background, "previous_response_id": previous}
-    extra_fields = {"response": msgspec.json.encode(echoed).decode()}
-    if earlier.stream_ids:
-        extra_fields["sources"] = " ".join(earlier.stream_ids)
+    stored = Stored(options.background, composed.previous, options.encrypts_reasoning, options.echoed, options.forms)
+    extra_fields = {"response": encode_stored(stored)}
+    if composed.earlier.stream_ids:
+        extra_fields["sources"] = " ".join(composed.earlier.stream_ids)
     if options.store:
         extra_fields["follow_up"] = str(options.instructions)
     submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
@@ -84,6 +77,8 @@ async def retrieve(
 ) -> Response:
     """Return the response so far, or a stream of the events after ``starting_after``."""
     caller.need(Scope.READ)
+    if stream and gateway.hub.draining:
+        raise Draining
     grant = Grant.of(caller)
     log_page = await read_own(gateway, grant, stream_id, START)
     about = await _about(gateway, stream_id)
@@ -140,5 +135,5 @@ async def _about(gateway: GatewayState, stream_id: str) -> ResponseInfo:
         raise StreamGone
     created_at = int(datetime.fromisoformat(state.created_at).timestamp())
     stored = await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response")
-    echoed = msgspec.json.decode(stored) if stored else {}  # empty for requests of another dialect
-    return ResponseInfo(stream_id, f"{state.provider}/{state.model}", created_at, metadata=state.metadata, **echoed)
+    model = f"{state.provider}/{state.model}"
+    return ResponseInfo(stream_id, model, created_at, decode_stored(stored), state.metadata)

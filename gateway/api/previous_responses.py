@@ -1,18 +1,27 @@
 """Content of earlier responses, for a request that continues one or names their items."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
-from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
+from gateway.auth.principal import Principal
+from gateway.dialects.openai_responses import request as responses_request
+from gateway.dialects.openai_responses.request import ResponsesOptions
+from gateway.dialects.openai_responses.response import ResponseInfo, decode_stored
+from gateway.dialects.openai_responses.stream import ResponseEvents
+from gateway.dialects.reasoning import ReasoningCollector, extra_of, pack
 from gateway.dialects.tool_call import tool_call
+from gateway.intake.body_memory import run_beside_loop, take_memory
 from gateway.live.batch import Batch
 from gateway.state import GatewayState
 from shared.broker.log import LogsTooLarge, read_log
-from shared.broker.status import read_fields
+from shared.broker.status import read_field, read_fields
+from shared.broker.stored_request import read_request
 from shared.errors import InvalidRequest, StreamNotFound
 from shared.protocol import events
 from shared.protocol.ids import EventId
@@ -20,11 +29,14 @@ from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
 from shared.schemas import ChatRequest
 from shared.schemas.stored_request import stored_messages
+from shared.scopes import Scope
 
 PREFIX: Final = "resp_"
 _MOST_REFERENCES: Final = 128
 #: Bytes of a log per byte of a conversation: events of a few characters have several times as many bytes.
 _LOG_BYTES_PER_BYTE: Final = 4
+#: Bytes of all logs that one request reads, several times the longest answer.
+_MOST_LOG_BYTES: Final = 16 * 1024 * 1024
 _NOT_HERE: Final = "previous_response_id: no such response; it was not stored, or its retention has ended"
 
 
@@ -45,6 +57,29 @@ class Earlier:
     stream_ids: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ComposedRequest:
+    """A request with the earlier content that it refers to. ``previous``: id of the response that it continues."""
+
+    chat_request: ChatRequest
+    options: ResponsesOptions
+    earlier: Earlier
+    previous: str | None
+
+
+async def compose_request(gateway: GatewayState, caller: Principal, body: bytes) -> ComposedRequest:
+    """Parse a request, and read the content that it refers to, for which the caller needs the scope ``read``. Raises
+    like :func:`responses_request.parse`."""
+    previous = await run_beside_loop(responses_request.previous_of, body)
+    referred = await run_beside_loop(responses_request.references_of, body)
+    if previous is not None or referred:
+        caller.need(Scope.READ)
+    earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
+    chat_request, options = await run_beside_loop(responses_request.parse, body, earlier.messages, earlier.items)
+    await run_beside_loop(check_size, chat_request, earlier, gateway.settings.max_conversation_bytes)
+    return ComposedRequest(chat_request, options, earlier, previous)
+
+
 async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None, item_ids: Sequence[str]) -> Earlier:
     """Return the content that a request refers to: by ``previous``, a response's id, or by the ids of items. Items
     that are missing, or belong to others, are left out. Raises :class:`InvalidRequest`."""
@@ -56,7 +91,7 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
     wanted = dict.fromkeys([*([previous_id] if previous_id else []), *sorted(ids)])
     if not wanted:
         return Earlier()
-    most = gateway.settings.max_conversation_bytes * _LOG_BYTES_PER_BYTE
+    most = min(gateway.settings.max_conversation_bytes * _LOG_BYTES_PER_BYTE, _MOST_LOG_BYTES)
     try:
         logs = await read_own_logs(gateway, grant, wanted, most_bytes=most)
     except LogsTooLarge:
@@ -64,7 +99,9 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
     messages = [] if previous_id is None else await _messages_of(gateway, previous_id, logs.get(previous_id))
     items: dict[str, dict[str, Any]] = {}
     for stream_id in ids & logs.keys():
-        replayed = await _render(ResponseInfo(stream_id, model="", created_at=0), logs[stream_id])
+        raw = await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response")
+        stored = msgspec.structs.replace(decode_stored(raw), encrypts_reasoning=True)
+        replayed = await _render(ResponseInfo(stream_id, "", 0, stored), logs[stream_id])
         items |= {item["id"]: item for item in replayed.response.output}
     return Earlier(messages, items, tuple(logs))
 
@@ -73,7 +110,7 @@ def check_size(chat_request: ChatRequest, earlier: Earlier, most_bytes: int) -> 
     """Raise :class:`InvalidRequest` if a request is too large with the earlier content that it refers to."""
     if not earlier.stream_ids:
         return
-    size = len(chat_request.model_dump_json(exclude_none=True).encode())
+    size = len(chat_request.model_dump_json(exclude_none=True, exclude={"original"}).encode())
     if size > most_bytes:
         problem = f"has {size} bytes with the earlier turns that it refers to; the limit is {most_bytes}"
         raise InvalidRequest(f"input: {problem}; begin a new conversation, or send a summary of the earlier turns")
@@ -90,17 +127,26 @@ async def _messages_of(gateway: GatewayState, stream_id: str, stored: list[bytes
     """Return the messages of an earlier response, without its instructions, and its answer."""
     if stored is None:
         raise InvalidRequest(_NOT_HERE)
-    names = ("status", "follow_up", "request")
+    names = ("status", "follow_up", "request", "request_bytes")
     state = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, names)
-    if state["follow_up"] is None or state["request"] is None:
+    request = await _request_of(gateway, stream_id, state)
+    if state["follow_up"] is None or request is None:
         raise InvalidRequest(_NOT_HERE)
     if state["status"] not in TERMINAL:
         raise InvalidRequest("previous_response_id: that response is still in progress; wait for its end")
     if not stored or not events.is_done(stored[-1]):  # it ended between the two reads
         stored = await read_log(gateway.client, gateway.scripts, stream_id)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))
-    sent: list[dict[str, Any]] = stored_messages(state["request"].encode())
+    sent = await run_beside_loop(stored_messages, request)
     return [*sent[int(state["follow_up"]) :], *_answer(transcript)]
+
+
+async def _request_of(gateway: GatewayState, stream_id: str, state: Mapping[str, str | None]) -> bytes | None:
+    size, request = state["request_bytes"], state["request"]
+    if size is None:
+        return None if request is None else request.encode()
+    await take_memory(int(size))
+    return await read_request(gateway.client, gateway.scripts.sealing, stream_id, int(size))
 
 
 async def replay_of(gateway: GatewayState, about: ResponseInfo) -> ResponseEvents:
@@ -118,8 +164,48 @@ async def _render(about: ResponseInfo, stored: list[bytes]) -> ResponseEvents:
 
 
 def _answer(transcript: Transcript) -> list[dict[str, Any]]:
-    calls = [tool_call(call.id, call.name, call.arguments) for call in transcript.tool_calls]
-    text = transcript.text or transcript.refusal
-    if not text and not calls:
-        return []
-    return [{"role": "assistant", **({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})}]
+    """Return the messages of an answer. Reasoning between two parts of it begins a message of its own, since the
+    provider wants it back at its place."""
+    collector, turns = ReasoningCollector(), [_Turn()]
+    for event in transcript.events:
+        packed = collector.take(event)
+        if packed is not None:
+            if turns[-1].has_content:
+                turns.append(_Turn())
+            turns[-1].reasoning.append(pack(*packed))
+        turns[-1].take(event)
+    if len(turns) > 1 and not turns[-1].has_content:
+        turns[-2].reasoning += turns.pop().reasoning
+    return [turn.message for turn in turns if turn.has_content]
+
+
+class _Turn:
+    """Text and calls of an answer up to the next reasoning. ``reasoning``: packed, before them."""
+
+    def __init__(self) -> None:
+        self.reasoning: list[str] = []
+        self._texts: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+
+    @property
+    def has_content(self) -> bool:
+        return bool(self._texts or self._calls)
+
+    @property
+    def message(self) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant"}
+        if self._texts:
+            message["content"] = "".join(self._texts)
+        if self._calls:
+            message["tool_calls"] = self._calls
+        extra = extra_of(self.reasoning)
+        return message if extra is None else {**message, "extra": extra}
+
+    def take(self, event: events.Event) -> None:
+        match event:
+            case events.Token():
+                self._texts.append(event.token)
+            case events.Refusal():
+                self._texts.append(event.text)
+            case events.ToolCall(complete=True):
+                self._calls.append(tool_call(event.id, event.name, event.arguments))

@@ -166,14 +166,24 @@ class Readiness(TypedDict):
 
 
 class ModelCard(TypedDict):
-    """One model. ``id`` is ``provider/model``; ``provider/*`` means any name, for a provider without a list."""
+    """One model. ``id`` is ``provider/model``; ``provider/*`` means any name, for a provider without a list.
+    ``created`` and ``created_at`` are the same time: the provider's date of the model, or else the time at which this
+    server first offered the provider."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
+    type: Literal["model"]
+    display_name: str
+    created_at: Moment
 
 
 class ModelList(TypedDict):
+    """A page of models. ``last_id`` goes into ``after_id``, if ``has_more``."""
+
     object: Literal["list"]
     data: list[ModelCard]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None

@@ -1,12 +1,12 @@
-"""Routes of the gateway itself: health, metrics, models."""
+"""Routes of the gateway itself: health, metrics."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway.api.error_catalog import BROKER, CALLER, error_responses
-from gateway.api.response_models import Health, ModelCard, ModelList, Readiness
-from gateway.state import Caller, Gateway
+from gateway.api.error_catalog import BROKER, error_responses
+from gateway.api.response_models import Health, Readiness
+from gateway.state import Gateway
 from shared.errors import BrokerUnavailable, Draining, NoModels, Unavailable
 from shared.metrics import exposition
 from shared.version import VERSION
@@ -37,25 +37,6 @@ async def readyz(gateway: Gateway) -> Readiness:
 async def metrics() -> Response:
     """Return the metrics in Prometheus' text format."""
     return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/v1/models", responses=error_responses(*CALLER, "no_models"))
-async def models(gateway: Gateway, caller: Caller) -> ModelList:
-    """List the available models that the credentials allow. ``provider/*`` means any name, for a provider without a
-    list."""
-    listed = await gateway.models.listed(caller.models)
-    return {"object": "list", "data": [_card(provider, model) for provider, model in listed]}
-
-
-# Described by OpenAI, not here.
-@router.get("/v1/models/{name:path}", include_in_schema=False)
-async def model(gateway: Gateway, caller: Caller, name: str) -> ModelCard:
-    """Return the model of this name; 404 if it does not exist, or the credentials do not allow it."""
-    return _card(*await gateway.models.find(name, caller.models))
-
-
-def _card(provider: str, model: str) -> ModelCard:
-    return {"id": f"{provider}/{model}", "object": "model", "created": 0, "owned_by": provider}
 
 
 def _not_ready(error: Unavailable) -> JSONResponse:

@@ -94,7 +94,8 @@ async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> Non
 
 @router.get("/chat/{stream_id}", responses=error_responses(*_BY_TICKET))
 async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> StreamStatus:
-    """Return the answer so far as JSON. A read counts as watching for a while, so a client may poll."""
+    """Return the answer so far as JSON. A read counts as watching for a while, so a client may poll, but not after a
+    client has streamed the answer: a page that polls must not keep alive what its reader has left."""
     log_page = await read_own(gateway, grant, stream_id)
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None:

@@ -1,11 +1,12 @@
 """Shared part of renderers for clients that can neither resume nor take back text that they show."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from gateway.dialects.replay_filter import ReplayFilter
 from gateway.live.batch import Batch
 from shared.protocol import events
-from shared.protocol.events import Error, Event
+from shared.protocol.events import Error, Event, Start
 
 #: Error of a stream that was restarted after the client has received events that no longer count.
 STREAM_RESET: Final = Error(
@@ -20,13 +21,15 @@ class AppendOnlyRenderer:
     """Base class; a dialect implements :meth:`_event` and :meth:`_error`.
 
     ``failure``: an error that came before any output. No frame was rendered for it, so that the caller can respond
-    with an HTTP status instead.
+    with an HTTP status instead. ``ignored``: paths of the request's fields that have no effect.
     """
 
     resumable = False
 
     def __init__(self) -> None:
         self.failure: Error | None = None
+        self.ignored: tuple[str, ...] = ()
+        self._has_started = False
         self._filter = ReplayFilter()
         self._has_begun = False
         self._is_over = False
@@ -38,7 +41,16 @@ class AppendOnlyRenderer:
         new = self._filter.take(batch)
         if new is None:
             return self._fail(STREAM_RESET)
+        if not self._has_started:
+            self._note_start(new)
         return b"".join([self._event(events.decode(stored)) for stored in new if not self._is_over])
+
+    def _note_start(self, stored_events: Iterable[bytes]) -> None:
+        for stored in filter(events.is_start, stored_events):
+            start = events.decode(stored)
+            self._has_started = True
+            if isinstance(start, Start):
+                self.ignored = tuple(start.ignored or ())
 
     def _event(self, event: Event) -> bytes:
         """Return the frames of ``event``."""

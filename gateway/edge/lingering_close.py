@@ -5,5 +5,6 @@ Closing a socket with unread bytes resets the connection, and the peer then disc
 
 from typing import Final
 
-MOST_LINGER_BYTES: Final = 1024 * 1024
+#: Twice the default of HEADRACE_MAX_BODY_BYTES: the client of a body that is too large gets to read its size.
+MOST_LINGER_BYTES: Final = 64 * 1024 * 1024
 LINGER_S: Final = 5.0

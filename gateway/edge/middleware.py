@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.edge.headers import with_defaults
 from gateway.edge.lingering_close import LINGER_S, MOST_LINGER_BYTES
 from gateway.edge.request_log import RequestLog, begin_request_log
+from gateway.intake.body_memory import release_body
 from shared.tracing import Tracing
 
 #: Key in a request's scope: the ``send`` for the body of a response that has begun. All layers between only pass it
@@ -40,6 +41,7 @@ class EdgeMiddleware:
             cut = error
             raise
         finally:
+            release_body()
             request_log.write(scope, cut)
 
 

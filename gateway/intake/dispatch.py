@@ -1,6 +1,6 @@
 """Creates and queues a stream, once per idempotency key."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -11,13 +11,14 @@ from gateway.auth.principal import Principal
 from gateway.edge.request_log import current_request_log
 from gateway.intake.admission import Admission, demand_of, refusal
 from gateway.intake.backlog import Backlog
+from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.storage import Storage
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.declarations import Call
-from shared.broker.keys import idempotency_entry_key
+from shared.broker.keys import idempotency_entry_key, request_key
 from shared.broker.queue import job_of, requeue
-from shared.broker.replies import Created, Full, Known, Limited, Stored
-from shared.broker.scripts import StreamScripts
+from shared.broker.replies import Created, Full, Known, Limited, Stored, Unstored, WriteReply
+from shared.broker.scripts import Fields, StreamScripts
 from shared.errors import BrokerFull, HeadraceError, IdempotencyConflict
 from shared.protocol.ids import idempotency_digest, new_stream_id
 from shared.rate_limits import Demand
@@ -26,7 +27,7 @@ from shared.schemas.stored_request import encode_request
 from shared.settings import Settings
 
 _TRIES_FOR_ROOM: Final = 5
-CreateReply = Created | Known | Limited | Stored | Full
+CreateReply = Created | Known | Limited | Stored | Unstored | Full
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,10 @@ class Dispatch:
         demand = replace(demand, limits=limits)
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
         stream_id = new_stream_id(digest)
-        fields = self._fields(chat_request, principal.id, on_disconnect) | {"body_hash": body_hash, **extra_fields}
-        if digest:
-            fields["idempotency"] = digest
+        more = {"body_hash": body_hash, **extra_fields, **({"idempotency": digest} if digest else {})}
+        fields, pieces = await run_beside_loop(
+            self._fields, stream_id, chat_request, principal.id, on_disconnect, more
+        )
         call = self._scripts.create(
             stream_id,
             fields=fields,
@@ -81,7 +83,10 @@ class Dispatch:
             job=job_of(stream_id),
             is_queue_slow=self._backlog.is_slow,
         )
-        match await self._create(call, demand):
+        reply = await self._create(call, pieces, demand)
+        if pieces and not isinstance(reply, Created):
+            await run_commands(self._client, [("DEL", request_key(stream_id))])
+        match reply:
             case Known(known_id, known_hash):
                 _check_same_body(known_hash, body_hash)
                 return Dispatched(known_id, None)
@@ -93,19 +98,29 @@ class Dispatch:
                 metrics.STREAMS_CREATED.inc()
                 return Dispatched(stream_id, Admission(demand, used), queue_position)
 
-    async def _create(self, call: Call[CreateReply], demand: Demand) -> Created | Known | Limited | Full:
-        """Create the stream. If there is no room for it, drop the oldest answers and try again: others may take the
-        room, so a few times. Raises :class:`BrokerFull`, :class:`LimitReached` and :class:`InvalidRequest`."""
+    async def _create(
+        self, call: Call[CreateReply], pieces: Sequence[Call[WriteReply]], demand: Demand
+    ) -> Created | Known | Limited | Full:
+        """Store the pieces of a large request, and create the stream. If there is no room for it, drop the oldest
+        answers and try again: others may take the room, so a few times. Raises :class:`BrokerFull`,
+        :class:`LimitReached` and :class:`InvalidRequest`."""
+        unstored = list(reversed(pieces))
         for _ in range(_TRIES_FOR_ROOM):
             try:
+                while unstored:
+                    await run_script(self._client, unstored[-1])
+                    unstored.pop()
                 reply = await run_script(self._client, call)
             except BrokerFull:
                 if not await self._storage.relieve():
                     raise
                 continue
-            if not isinstance(reply, Stored):
+            if isinstance(reply, Unstored):  # Redis has lost some, or a try took too long
+                unstored = list(reversed(pieces))
+            elif isinstance(reply, Stored):
+                await self._storage.make_room(demand, reply)
+            else:
                 return reply
-            await self._storage.make_room(demand, reply)
         raise BrokerFull
 
     async def find(self, principal: str, idempotency_key: str, body_hash: str) -> str | None:
@@ -120,11 +135,17 @@ class Dispatch:
         return str(stream_id)
 
     def _fields(
-        self, chat_request: ChatRequest, principal: str, on_disconnect: OnDisconnect
-    ) -> dict[str, str | bytes | int]:
+        self,
+        stream_id: str,
+        chat_request: ChatRequest,
+        principal: str,
+        on_disconnect: OnDisconnect,
+        more: Mapping[str, str],
+    ) -> tuple[Fields, list[Call[WriteReply]]]:
+        """Return the fields of the state, and the calls that store a large request before it."""
         grace_s = self._settings.grace_s if chat_request.grace_s is None else chat_request.grace_s
         request_log = current_request_log()
-        return {
+        fields: dict[str, str | bytes | int] = {
             # They join the worker's log lines and spans to those of this request.
             "request_id": request_log.request_id if request_log else "",
             "traceparent": request_log.span.traceparent if request_log else "",
@@ -138,7 +159,9 @@ class Dispatch:
             "grace_ms": round(grace_s * 1000),
             "on_worker_lost": chat_request.on_worker_lost,
             "metadata": msgspec.json.encode(chat_request.metadata or {}),
+            **more,
         }
+        return self._scripts.split_request(stream_id, fields)
 
     async def requeue(self, stream_id: str) -> bool:
         """Queue a stream again in case its job was lost; see :func:`shared.broker.queue.requeue`."""

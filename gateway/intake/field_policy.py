@@ -11,6 +11,7 @@ from shared.settings import Settings, UnsupportedFields
 
 HEADER: Final = "X-Headrace-Unsupported-Fields"
 IGNORED: Final = "X-Headrace-Ignored"
+#: Proxies limit all headers of a response to 4 KiB.
 _LONGEST_HEADER: Final = 1024
 
 
@@ -54,12 +55,14 @@ def known_ignored(chat_request: ChatRequest) -> tuple[str, ...]:
 
 
 def add_ignored(headers: dict[str, str], paths: tuple[str, ...]) -> None:
-    """Add paths to the header that names ignored fields. The paths that are too many for it are left out."""
+    """Add paths to the header that names ignored fields. Those that do not fit, or are not ASCII, are left out."""
     named = [path for path in headers.get(IGNORED, "").split(", ") if path]
     length = sum(len(path) + 2 for path in named)
     for path in paths:
+        if path in named or not (path.isascii() and path.isprintable()):
+            continue
         length += len(path) + 2
-        if path not in named and length <= _LONGEST_HEADER:
+        if length <= _LONGEST_HEADER:
             named.append(path)
     if named:
         headers[IGNORED] = ", ".join(named)

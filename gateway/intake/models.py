@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from gateway.cache import ExpiringCache
-from shared.broker.catalog import Catalog, ProviderModels, read_catalog
+from gateway.intake.model_names import ModelNames
+from shared.broker.catalog import Catalog, read_catalog
 from shared.broker.client import Client
 from shared.errors import InvalidRequest, ModelNotAllowed, NoModels, UnknownModel
 from shared.model_patterns import ModelPatterns
@@ -13,16 +15,25 @@ from shared.schemas import ChatRequest
 logger = logging.getLogger(__name__)
 
 _FRESH_S = 2.0
-_MOST_NAMES = 20
-_LONGEST_NAME = 180  # with the provider as prefix, it is still a valid name
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model on offer. ``created``: Unix seconds."""
+
+    provider: str
+    model: str
+    created: int
 
 
 class Models:
-    """The model catalog, read at most every two seconds. ``fallbacks``: from the settings, of ``provider/model``."""
+    """The model catalog, read at most every two seconds. ``fallbacks``: from the settings, of ``provider/model``.
+    ``tries_unknown``: see :class:`ModelNames`."""
 
-    def __init__(self, client: Client, fallbacks: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, client: Client, fallbacks: Mapping[str, Sequence[str]], *, tries_unknown: bool) -> None:
         self._client = client
         self._fallbacks = fallbacks
+        self._tries_unknown = tries_unknown
         self._last: Catalog = {}
         self._catalogs: ExpiringCache[None, Catalog] = ExpiringCache(self._read, fresh_s=_FRESH_S)
 
@@ -43,13 +54,14 @@ class Models:
         self._last = await read_catalog(self._client) or self._last
         return self._last
 
-    async def listed(self, allowed: ModelPatterns | None) -> list[tuple[str, str]]:
-        """List the allowed (provider, model). A model may be a pattern, for a provider that has no list. Raises
+    async def listed(self, allowed: ModelPatterns | None) -> list[ListedModel]:
+        """List the allowed models. A name may be a pattern, for a provider that has no list. Raises
         :class:`NoModels`."""
+        names = await self._names(allowed)
         return [
-            (provider, model)
-            for provider, offer in (await self._required_catalog()).items()
-            for model in _names(provider, offer, allowed)
+            ListedModel(provider, model, offer.created_at(model))
+            for provider, offer in names.catalog.items()
+            for model in names.listed_of(provider)
         ]
 
     async def resolve(self, request: ChatRequest, allowed: ModelPatterns | None) -> ChatRequest:
@@ -58,36 +70,41 @@ class Models:
         model that only one provider offers are accepted. ``allowed``: models that the credentials allow; None means
         all. Raises :class:`UnknownModel`, :class:`ModelNotAllowed`, :class:`NoModels` and, for a fallback,
         :class:`InvalidRequest`."""
-        catalog = await self._required_catalog()
-        provider, model = _find_allowed(catalog, allowed, request.model, request.provider)
+        names = await self._names(allowed)
+        provider, model = names.find(request.model, request.provider)
         resolved = {"provider": provider, "model": model}
         if request.fallbacks is not None:
-            fallbacks = [_fallback(catalog, allowed, at, name) for at, name in enumerate(request.fallbacks)]
+            fallbacks = [_fallback(names, at, name) for at, name in enumerate(request.fallbacks)]
         else:
-            fallbacks = self._configured_fallbacks(catalog, allowed, provider, f"{provider}/{model}")
+            fallbacks = self._configured_fallbacks(names, provider, f"{provider}/{model}")
         return request.model_copy(update={**resolved, "fallbacks": fallbacks or None})
 
-    async def find(self, name: str, allowed: ModelPatterns | None) -> tuple[str, str]:
-        """Return provider and model of one name. Raises :class:`UnknownModel`, also for a model that is not allowed,
+    async def find(self, name: str, allowed: ModelPatterns | None) -> ListedModel:
+        """Return the listed model of one name. Raises :class:`UnknownModel`, also for a model that is not allowed,
         and :class:`NoModels`."""
+        names = await self._names(allowed, tries_unknown=False)
         try:
-            return _find_allowed(await self._required_catalog(), allowed, name)
+            provider, model = names.find(name)
         except ModelNotAllowed as error:
             raise UnknownModel(error.message) from None
+        return ListedModel(provider, model, names.catalog[provider].created_at(model))
 
-    async def _required_catalog(self) -> Catalog:
+    async def counts_tokens(self, provider: str) -> bool:
+        """Return True if the provider counts the tokens of a request without answering it."""
+        offer = (await self.catalog()).get(provider)
+        return offer is not None and offer.counts_tokens
+
+    async def _names(self, allowed: ModelPatterns | None, *, tries_unknown: bool = True) -> ModelNames:
         if catalog := await self.catalog():
-            return catalog
+            return ModelNames(catalog, allowed, tries_unknown and self._tries_unknown)
         raise NoModels
 
-    def _configured_fallbacks(
-        self, catalog: Catalog, allowed: ModelPatterns | None, provider: str, model: str
-    ) -> list[str]:
+    def _configured_fallbacks(self, names: ModelNames, provider: str, model: str) -> list[str]:
         """Return the fallbacks that are on offer now and allowed: the others must not refuse a request."""
         found = []
         for name in self._fallbacks.get(model) or self._fallbacks.get(provider, ()):
             try:
-                found.append("/".join(_find_allowed(catalog, allowed, name)))
+                found.append("/".join(names.find(name)))
             except ModelNotAllowed:
                 continue
             except UnknownModel as error:
@@ -96,73 +113,10 @@ class Models:
         return found
 
 
-def _fallback(catalog: Catalog, allowed: ModelPatterns | None, at: int, name: str) -> str:
+def _fallback(names: ModelNames, at: int, name: str) -> str:
     try:
-        return "/".join(_find_allowed(catalog, allowed, name))
+        return "/".join(names.find(name))
     except ModelNotAllowed as error:
         raise ModelNotAllowed(f"fallbacks.{at}: {error.message}") from None
     except UnknownModel as error:
         raise InvalidRequest(f"fallbacks.{at}: {error.message}") from None
-
-
-def _names(provider: str, offer: ProviderModels, allowed: ModelPatterns | None) -> list[str]:
-    """Return the provider's allowed models, and the patterns of those that it has no list of."""
-    if allowed is None:
-        return [*offer.models, *(["*"] if offer.open else [])]
-    named = [model for model in offer.models if allowed.allow(provider, model)]
-    return list(dict.fromkeys([*named, *(allowed.of_provider(provider) if offer.open else [])]))
-
-
-def _find_allowed(
-    catalog: Catalog, allowed: ModelPatterns | None, name: str, named: str | None = None
-) -> tuple[str, str]:
-    """Return (provider, model), as :func:`_find`. A bare model that several providers offer is found if only one of
-    them is allowed. Raises :class:`ModelNotAllowed`, and :class:`UnknownModel`, which lists allowed models only."""
-    if allowed is None:
-        return _find(catalog, name, named)
-    try:
-        provider, model = _find(catalog, name, named)
-    except UnknownModel:
-        provider, model = _find(_allowed_part(catalog, allowed), name, named)
-    if not allowed.allow(provider, model):
-        raise ModelNotAllowed(f"model: {name!r} is not allowed for these credentials; see GET /v1/models")
-    return provider, model
-
-
-def _allowed_part(catalog: Catalog, allowed: ModelPatterns) -> Catalog:
-    part = {}
-    for provider, offer in catalog.items():
-        models = tuple(model for model in offer.models if allowed.allow(provider, model))
-        is_open = offer.open and bool(allowed.of_provider(provider))
-        if models or is_open:
-            part[provider] = ProviderModels(models, is_open)
-    return part
-
-
-def _find(catalog: Catalog, name: str, named: str | None = None) -> tuple[str, str]:
-    """Return (provider, model). ``named``: the provider, if the request named it separately. Raises
-    :class:`UnknownModel`."""
-    provider, model = (named, name.removeprefix(f"{named}/")) if named is not None else _split(catalog, name)
-    if not model or len(model) > _LONGEST_NAME:
-        raise UnknownModel(f"model: must have 1 to {_LONGEST_NAME} characters")
-    offer = catalog.get(provider)
-    if offer is None:
-        raise UnknownModel(f"provider: unknown provider {provider!r}; available: {', '.join(catalog)}")
-    if not offer.has(model):
-        available = ", ".join(offer.models[:_MOST_NAMES])
-        raise UnknownModel(f"model: unknown model {model!r} of provider {provider}; available: {available}")
-    return provider, model
-
-
-def _split(catalog: Catalog, name: str) -> tuple[str, str]:
-    prefix, slash, rest = name.partition("/")
-    if slash and prefix in catalog:
-        return prefix, rest
-    offering = [provider for provider, offer in catalog.items() if name in offer.models]
-    offering = offering or [provider for provider, offer in catalog.items() if offer.open]
-    if len(offering) == 1:
-        return offering[0], name
-    if offering:
-        raise UnknownModel(f"model: {name!r} is offered by {', '.join(offering)}; set provider to choose one")
-    available = [f"{provider}/{model}" for provider, offer in catalog.items() for model in offer.models]
-    raise UnknownModel(f"model: unknown model {name!r}; available: {', '.join(available[:_MOST_NAMES])}")

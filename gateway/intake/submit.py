@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
+from gateway.intake.body_memory import releases_body, run_beside_loop
 from gateway.intake.field_policy import add_ignored, known_ignored, supporting_targets, with_policy
 from gateway.state import GatewayState
 from shared.broker.replies import LogPage
@@ -43,6 +44,7 @@ class CursorWithoutStream(Exception):
     """A request has a cursor, but no key of an existing stream. Nothing is generated: the client wanted to resume."""
 
 
+@releases_body
 async def submit(
     gateway: GatewayState,
     caller: Principal,
@@ -63,7 +65,7 @@ async def submit(
     if gateway.hub.draining:
         raise Draining
     _check_fields(gateway, caller, chat_request)
-    body_hash = _hash_of(chat_request, gateway.settings.secret)
+    body_hash = await run_beside_loop(_hash_of, chat_request, gateway.settings.secret)
     # Before the model is resolved: the stream of an earlier request does not depend on the models on offer now.
     if key is not None and (stream_id := await gateway.dispatch.find(caller.id, key, body_hash)) is not None:
         return await _attach(gateway, caller, stream_id, cursor)
@@ -87,6 +89,7 @@ async def submit(
     return Submission(dispatched.stream_id, True, dispatched.queue_position, log_page, headers)
 
 
+@releases_body
 async def submit_without_key(
     gateway: GatewayState,
     caller: Principal,
@@ -99,7 +102,8 @@ async def submit_without_key(
 ) -> Submission:
     """Create a stream; a retry of the same request attaches to the stream of the first try, unless that failed."""
     _check_fields(gateway, caller, chat_request)
-    account, body_hash = account_of(caller.id), _hash_of(chat_request, gateway.settings.secret)
+    account = account_of(caller.id)
+    body_hash = await run_beside_loop(_hash_of, chat_request, gateway.settings.secret)
     if not is_retry:
         await forget_request(gateway.client, account, body_hash)
     elif (stream_id := await find_request(gateway.client, account, body_hash)) is not None:

@@ -1,26 +1,39 @@
 """The model catalog: published by the workers, which hold the provider keys, and read by the gateways.
 
-``hr:catalog`` is a hash, provider → JSON ``{"models": […], "open": bool}``. ``open``: any other name is passed on to
-the provider too.
+``hr:catalog`` is a hash, provider → JSON of :class:`ProviderModels`. ``hr:offered`` has the time at which each
+provider was first offered: the date of its models that have none.
 """
+
+import time
 
 import msgspec
 
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import CATALOG
+from shared.broker.keys import CATALOG, OFFERED
 
 #: The catalog outlives an outage of all workers; requests then wait in the queue.
 _LIFE_S = 24 * 3600
 
 
-class ProviderModels(msgspec.Struct, frozen=True):
-    """One provider's models, under the provider's names."""
+class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One provider's models, under the provider's names. ``open``: any other name is passed on to it too.
+    ``closed``: the provider has no others. ``created``: Unix seconds, of the models that the provider dates.
+    ``offered``: when the provider was first offered; 0 if unknown. ``counts_tokens``: the provider counts the tokens
+    of a request without answering it."""
 
     models: tuple[str, ...]
     open: bool = False
+    closed: bool = False
+    created: dict[str, int] = {}
+    counts_tokens: bool = False
+    offered: int = 0
 
     def has(self, model: str) -> bool:
         return self.open or model in self.models
+
+    def created_at(self, model: str) -> int:
+        """Return the model's date in Unix seconds: the provider's, else the time of the first offer."""
+        return self.created.get(model, self.offered)
 
 
 Catalog = dict[str, ProviderModels]
@@ -32,11 +45,24 @@ async def publish(client: Client, catalog: Catalog) -> None:
     if not catalog:
         return
     fields = [item for name, offered in catalog.items() for item in (name, msgspec.json.encode(offered))]
-    await run_commands(client, [("HSET", CATALOG, *fields), ("EXPIRE", CATALOG, _LIFE_S)])
+    offers = [item for name in catalog for item in (int(time.time()), name)]
+    await run_commands(
+        client,
+        [
+            ("HSET", CATALOG, *fields),
+            ("EXPIRE", CATALOG, _LIFE_S),
+            ("ZADD", OFFERED, "NX", *offers),
+            ("EXPIRE", OFFERED, _LIFE_S),
+        ],
+    )
 
 
 async def read_catalog(client: Client) -> Catalog:
     """Return the models of all providers. Raises :class:`BrokerUnavailable`."""
-    (flat,) = await run_commands(client, [("HGETALL", CATALOG)])
+    flat, offers = await run_commands(client, [("HGETALL", CATALOG), ("ZRANGE", OFFERED, 0, -1, "WITHSCORES")])
     stored = sorted(zip(flat[::2], flat[1::2], strict=True))
-    return {name.decode(): _decoder.decode(offered) for name, offered in stored}
+    offered = dict(zip(offers[::2], offers[1::2], strict=True))
+    return {
+        name.decode(): msgspec.structs.replace(_decoder.decode(models), offered=int(offered.get(name, 0)))
+        for name, models in stored
+    }

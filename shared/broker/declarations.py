@@ -64,6 +64,7 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
     parse: Callable[[Any], T_co]
 
 
+STORE: Final = Script("store", args=("piece_number", "kept_ms", "piece"))
 CREATE: Final = Script(
     "create",
     keys=("queue", "job", "turns", "waiting", "principal_streams"),

@@ -5,6 +5,8 @@ key                          type    written by        lives
 hr:{bb}:<id>:state           hash    all scripts       with the stream: 24 h from the last renewal or the end
 hr:{bb}:<id>:log             list    append, finish    with the stream
 hr:{bb}:<id>:tail            stream  append, finish    with the stream; at most a minute after its end
+hr:{bb}:<id>:request         hash    store             with the stream, at most until its end; pieces of a large
+                                                       request
 hr:{bb}:<id>:readers         zset    acknowledge       with the stream; gateway → end of its reader lease
 hr:{bb}:idem:<digest>        string  create, restore   with the stream; "<id> <body hash>"
 hr:{bb}:<id>:tombstone       string  create … drop     longer than the stream; "live|deleted|dropped <principal>"
@@ -12,6 +14,7 @@ hr:{bb}:index                zset    create … finish   as long as its longest 
 hr:{bb}:pulse                hash    sweep             a day; when this Redis was last seen well
 hr:data_version              string  sweep, start      no expiry; version of the data, see data_version.py
 hr:catalog                   hash    workers           a day from the last publication by any worker
+hr:offered                   zset    workers           as the catalog; provider → when it was first offered, s
 hr:sweep                     string  one process       1.5 s; the process that sweeps
 hr:owned:<account>           zset    create, delete    at least with its last stream; ids by creation
 hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request created
@@ -56,13 +59,14 @@ from shared.protocol.ids import BUCKETS, bucket_of
 from shared.rate_limits import account_of
 
 #: Version of the data described here. Raise it with a change that an older process would misread.
-DATA_VERSION: Final = 2
+DATA_VERSION: Final = 3
 DATA_VERSION_KEY: Final = "hr:data_version"
 QUEUE: Final = "hr:queue"
 TURNS: Final = "hr:turns"
 WAITING: Final = "hr:waiting"
 TAKEN: Final = "hr:taken"
 CATALOG: Final = "hr:catalog"
+OFFERED: Final = "hr:offered"
 SWEEP: Final = "hr:sweep"
 ENDED: Final = "hr:ended"
 FAILED: Final = "hr:failed"
@@ -105,6 +109,11 @@ def idempotency_entry_key(digest: str) -> str:
 
 def state_key(stream_id: str) -> str:
     return stream_keys(stream_id)[0]
+
+
+def request_key(stream_id: str) -> str:
+    """Return the key of the pieces of a large request. The scripts derive the same name from the state's."""
+    return f"{_bucket_prefix(bucket_of(stream_id))}{stream_id}:request"
 
 
 def log_key(stream_id: str) -> str:

@@ -31,6 +31,8 @@ class Code(StrEnum):
     CLOSED = "CLOSED"
     SUPERSEDED = "SUPERSEDED"
     WATCHED = "WATCHED"
+    STORED = "STORED"
+    UNSTORED = "UNSTORED"
 
 
 _CODES: Final = {code.encode(): code for code in Code}
@@ -91,6 +93,11 @@ class Stored:
 
     stored: int
     needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """Nothing was created: pieces of the request are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +198,7 @@ def parse_write(raw: list[Any]) -> WriteReply:
     return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), raw[4])
 
 
-def parse_created(raw: list[Any]) -> Created | Known | Limited | Stored | Full:
+def parse_created(raw: list[Any]) -> Created | Known | Limited | Stored | Unstored | Full:
     match raw[0]:
         case b"KNOWN":
             return Known(raw[1].decode(), raw[2].decode())
@@ -199,10 +206,12 @@ def parse_created(raw: list[Any]) -> Created | Known | Limited | Stored | Full:
             return Limited(raw[1].decode(), raw[2] / 1000, _used(raw[3:]))
         case b"STORED":
             return Stored(raw[1], raw[2])
+        case b"UNSTORED":
+            return Unstored()
         case b"FULL":
             return Full(raw[1])
         case b"EXISTS":  # a repeated call, because the first reply was lost
-            return Created(0, None)
+            raw = [b"CREATED", 0]
     return Created(raw[1], _used(raw[2:]) if raw[2:] else None)
 
 

@@ -34,9 +34,11 @@ from shared.broker.replies import (
     Lost,
     Refused,
     Stored,
+    Unstored,
     WriteReply,
 )
 from shared.broker.sealing import Sealing
+from shared.broker.stored_request import PIECE_BYTES, pieces_of
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 from shared.rate_limits import LIMIT_NAMES, Demand
@@ -48,6 +50,8 @@ Fields = Mapping[str, Argument]
 MAX_EVENTS_PER_PAGE: Final = 256
 #: Time beyond a lease for a living worker to restore a stream that Redis lost (rule R4).
 HEALING_MS: Final = 4000
+#: Life of a piece of a large request until its stream is created.
+_PIECE_MS: Final = 60_000
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,28 @@ class StreamScripts:
         self._longest_life_ms = _ms(longest_s)
         self._provider_limits = [item for limit in settings.provider_streams.items() for item in limit]
 
+    def split_request(self, stream_id: str, fields: Fields) -> tuple[Fields, list[Call[WriteReply]]]:
+        """Return the fields for :meth:`create` or :meth:`restore`, and the calls that store a large request before
+        it, piece by piece. A small request stays in the fields."""
+        request = fields.get("request", b"")
+        request = request.encode() if isinstance(request, str) else bytes(request)
+        rest: dict[str, Argument] = {name: value for name, value in fields.items() if name != "request_bytes"}
+        if len(request) <= PIECE_BYTES:
+            return rest, []
+        del rest["request"]
+        sealed = self.sealing.seal(stream_id, request)
+        calls = [
+            declarations.STORE.call(
+                stream_keys(stream_id),
+                replies.parse_write,
+                piece_number=number,
+                kept_ms=_PIECE_MS,
+                piece=piece,
+            )
+            for number, piece in enumerate(pieces_of(sealed))
+        ]
+        return {**rest, "request_bytes": len(sealed)}, calls
+
     def create(
         self,
         stream_id: str,
@@ -104,9 +130,10 @@ class StreamScripts:
         demand: Demand,
         job: bytes,
         is_queue_slow: bool = False,
-    ) -> Call[Created | Known | Limited | Stored | Full]:
-        """Create and queue a stream. ``fields`` must contain ``principal`` and ``on_disconnect``. ``job``: the
-        serialized arq job. ``is_queue_slow``: refuse as at the queue depth."""
+    ) -> Call[Created | Known | Limited | Stored | Unstored | Full]:
+        """Create and queue a stream. ``fields`` must contain ``principal`` and ``on_disconnect``; a large request is
+        stored before (:meth:`split_request`). ``job``: the serialized arq job. ``is_queue_slow``: refuse as at the
+        queue depth."""
         more = declarations.CREATE.named_keys(
             queue=QUEUE,
             job=job_key(stream_id),

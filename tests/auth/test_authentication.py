@@ -122,3 +122,13 @@ async def test_an_invalid_configuration_stops_the_start(
     environment: dict[str, str], arguments: list[str], names: str
 ) -> None:
     await gateway_refuses_to_start(environment, *arguments, message=names)
+
+
+async def test_missing_credentials_are_refused_in_the_shape_of_the_client(guarded: System) -> None:
+    for path in ("/v1/models", "/v1/models/demo/demo"):
+        for headers in ({"anthropic-version": "2023-06-01"}, {}):
+            answer = await guarded.http.get(guarded.url + path, headers=headers)
+            assert answer.status_code == 401
+            body = answer.json()
+            assert (body["type"], body["error"]["type"]) == ("error", "authentication_error")
+            assert {"message", "type", "param", "code"} <= set(body["error"])

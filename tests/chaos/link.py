@@ -75,6 +75,7 @@ class _End(asyncio.Protocol):
             if self._closed:
                 self._transport.close()
         elif link.proxy.refuse:
+            link.proxy.refused += 1
             self.reset()
         else:
             link.proxy.links.add(link)

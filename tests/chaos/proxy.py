@@ -15,6 +15,7 @@ class Proxy:
         self.delay_s = 0.0
         #: New connections are reset at once.
         self.refuse = False
+        self.refused = 0
         #: New connections fall silent in that way.
         self.silent: Way | None = None
         self.port = 0

@@ -61,6 +61,7 @@ class Node:
                 "maxRetries": ask.max_retries,
                 "leaveAt": ask.leave_at,
                 "resume": ask.resume,
+                "words": ask.words,
                 "join": ask.join,
                 "readTimeoutMs": ask.read_timeout_s and round(ask.read_timeout_s * 1000),
                 "grace": 60 if ask.resume else 0,

@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import socket
+from collections.abc import Callable
 from typing import Final, Self
 
 from tests.fakes.answer import Answer, Call
@@ -30,6 +31,8 @@ class FakeProvider:
         self.calls: list[Call] = []
         #: The listed models: None for all that can be played, () for none.
         self.models: tuple[str, ...] | None = None
+        #: Chooses the answer to a call by the call itself, for every model; None: :meth:`play` does.
+        self.director: Callable[[Call], Answer] | None = None
         #: HTTP status of the list of models.
         self.list_status = 200
         #: The list of models waits for it.
@@ -126,6 +129,8 @@ class FakeProvider:
         connection.done()
 
     def _answer_for(self, call: Call) -> Answer:
+        if self.director is not None:
+            return self.director(call)
         if call.model == ECHO and ECHO not in self._answers:
             return Answer(deltas=re.findall(r"\s*\S+|\s+$", call.prompt))
         answers = self._answers.get(call.model, [Answer(status=404)])

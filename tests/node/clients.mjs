@@ -10,6 +10,7 @@ import OpenAI from 'openai';
 import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod';
 import { Agent, fetch as undiciFetch } from 'undici';
 import { z } from 'zod';
+import { resumption } from '../../examples/react-chat/src/resume.js';
 
 const Person = z.object({ name: z.string() });
 const FORMAT = { type: 'json_schema', json_schema: { name: 'person', schema: z.toJSONSchema(Person) } };
@@ -143,6 +144,32 @@ class Chat extends AbstractChat {
   constructor(options) { super({ ...options, state: new ChatState() }); }
 }
 
+// The words in which each engine reports that the connection broke in the middle of a body.
+const BROKEN = {
+  chrome: 'network error', safari: 'Load failed', firefox: 'Error in input stream', node: 'terminated',
+};
+
+const isOver = ({ status, error }) => status === 'ready' || (status === 'error' && !(error instanceof TypeError));
+
+// Node's `fetch`, in another engine's words.
+const fetchIn = (words, inner) => async (url, init) => {
+  const response = await inner(url, init);
+  if (!words || !response.body) return response;
+  const reader = response.body.getReader();
+  const body = new ReadableStream({
+    async pull(controller) {
+      try {
+        const { done, value } = await reader.read();
+        if (done) controller.close(); else controller.enqueue(value);
+      } catch (error) {
+        controller.error(error instanceof TypeError ? new TypeError(BROKEN[words]) : error);
+      }
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  return new Response(body, response);
+};
+
 // What `useChat` wraps. Its id is the stream's key here, so that a test finds the chat again.
 async function aiChat(ask, outcome, say) {
   let usage = null;
@@ -151,9 +178,12 @@ async function aiChat(ask, outcome, say) {
     ...(ask.tools ? { tools: functions(ask) } : {}),
     ...(ask.structured ? { response_format: FORMAT } : {}),
   };
+  const resuming = resumption(fetchIn(ask.words, fetchOf(ask)));
+  const fetch = ask.resume ? resuming.fetch : fetchOf(ask);
   const chat = new Chat({
     id: ask.join ?? ask.key,
-    transport: new DefaultChatTransport({ api: `${ask.base}/api/chat`, body, headers: keyed(ask), fetch: fetchOf(ask) }),
+    transport: new DefaultChatTransport({ api: `${ask.base}/api/chat`, body, headers: keyed(ask), fetch }),
+    onError: (error) => { if (ask.resume) resuming.onError(error, chat.resumeStream); },
     onData: (part) => { if (part.type === 'data-usage') usage = part.data; },
     onFinish: ({ finishReason }) => { outcome.finish = finishReason ?? null; },
   });
@@ -175,12 +205,11 @@ async function aiChat(ask, outcome, say) {
       const answered = chat.sendMessage({ text: 'hi' });
       while (ask.leaveAt && !outcome.text.includes(ask.leaveAt)) await new Promise((done) => setTimeout(done, 5));
       if (ask.leaveAt) {
-        await fetch(`${ask.base}/api/chat/${chat.id}/stop`, { method: 'POST' });
+        await globalThis.fetch(`${ask.base}/api/chat/${chat.id}/stop`, { method: 'POST' });
         outcome.left = true;
       }
       await answered;
-      // In a browser `onFinish` says `isDisconnect`, and coming back to the page resumes; Node has other words for it.
-      if (chat.status === 'error' && ask.resume) await chat.resumeStream();
+      while (ask.resume && !isOver(chat)) await new Promise((done) => setTimeout(done, 5));
     }
     look();
   } finally {

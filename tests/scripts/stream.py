@@ -21,6 +21,7 @@ from shared.broker.replies import (
     LogPosition,
     Lost,
     Stored,
+    Unstored,
     WriteReply,
 )
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
@@ -70,7 +71,7 @@ class Stream:
 
     def creation(
         self, *, demand: Demand = ANY, fields: Fields | None = None
-    ) -> Call[Created | Known | Limited | Stored | Full]:
+    ) -> Call[Created | Known | Limited | Stored | Unstored | Full]:
         all_fields: Fields = {
             "principal": "p",
             "provider": "fake",

@@ -31,6 +31,14 @@ async def test_watched_streams(client: Client) -> None:
     await run_script(client, SCRIPTS.leave(stream.id, "g2", START))
     assert not (await run_script(client, SCRIPTS.renew(holder))).watched
     await stream.acknowledge(gateway="")
+    assert not (await run_script(client, SCRIPTS.renew(holder))).watched, "a reader had it, and has left"
+
+
+async def test_a_poll_watches_a_stream_that_was_never_streamed(client: Client) -> None:
+    stream = await Stream(client).create(on_disconnect="continue")
+    holder = await stream.claim()
+    assert not (await run_script(client, SCRIPTS.renew(holder))).watched
+    await stream.acknowledge(gateway="")
     assert (await run_script(client, SCRIPTS.renew(holder))).watched
 
 

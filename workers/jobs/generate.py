@@ -4,14 +4,15 @@ import asyncio
 import logging
 import secrets
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
-from shared.errors import GenerationError, RequestError
+from shared.broker.stored_request import PIECE_BYTES, read_request
+from shared.errors import ContentUnreadable, GenerationError, RequestError
 from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import StoredRequest
 from shared.schemas.stored_request import decode_request
@@ -65,6 +66,7 @@ class Generation:
         if isinstance(claimed, Refused):
             logger.debug("stream not claimed", extra={"stream_id": stream_id, "reason": claimed})
             return
+        claimed = await self._with_request(stream_id, claimed)
         log = GenerationLog(self._tracing, stream_id, claimed)
         try:
             await self._process(_Job(stream_id, claimed, token, log))
@@ -72,12 +74,23 @@ class Generation:
             log.close()
             self._provider_limits.slot_freed()
 
+    async def _with_request(self, stream_id: str, claimed: Claimed) -> Claimed:
+        """Add a large request, which is stored beside the state. Raises :class:`BrokerUnavailable`."""
+        size = claimed.fields.get("request_bytes")
+        if size is None:
+            return claimed
+        try:
+            request = await read_request(self._client, self._scripts.sealing, stream_id, int(size))
+        except ContentUnreadable:
+            request = None
+        return replace(claimed, fields={**claimed.fields, "request": request or b""})
+
     async def _process(self, job: "_Job") -> None:
         if job.claimed.attempt > 1:
             metrics.TAKEOVERS.inc()
         outcome = self._outcome_without_generation(job.claimed)
         try:
-            chat_request = decode_request(job.claimed.fields["request"])
+            chat_request = await _parse(job.claimed.fields["request"])
         except RequestError as error:
             # The error's message is left out: it names fields of the request, and those may be content.
             extra = {"stream_id": job.stream_id, "error": error.code}
@@ -151,6 +164,13 @@ class _Job:
     claimed: Claimed
     token: str
     log: GenerationLog
+
+
+async def _parse(request: bytes) -> StoredRequest:
+    """Parse a stored request; a large one in a thread, so that other streams go on. Raises :class:`RequestError`."""
+    if len(request) <= PIECE_BYTES:
+        return decode_request(request)
+    return await asyncio.to_thread(decode_request, request)
 
 
 def _outcome_of_deadline(writer: StreamWriter) -> Outcome:

@@ -1,6 +1,7 @@
 """Anthropic's Messages API, and servers with a compatible API."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import Final
 
 import httpx2
@@ -9,9 +10,11 @@ from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHtt
 from shared.broker.ending import COUNTED
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
+from shared.schemas.chat import original_for
 from shared.settings import Settings
+from workers.providers.anthropic_original import tools_of_original
 from workers.providers.anthropic_reader import MessageReader
-from workers.providers.anthropic_request import answers_by_tool, body_of, ignored_by
+from workers.providers.anthropic_request import answers_by_tool, body_of, headers_of, ignored_by
 from workers.providers.base import AnswerPart, Finished, ModelList
 from workers.providers.errors import StreamedError, Upstream, host_of
 from workers.providers.framing import data_of
@@ -19,14 +22,15 @@ from workers.providers.http_calls import (
     NETWORK_ERRORS,
     calls_of,
     check_type,
+    dated_models,
     list_models,
-    model_ids,
     read_json,
     sdk_options,
     timeout_of,
 )
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import ANTHROPIC_FIELDS, AdaptedRequest, Body, RefusedFields
+from workers.providers.substitutes import anthropic_tool_names
 from workers.providers.tool_calls import ToolCalls, offered_tools
 from workers.providers.usage_counts import FirstDeltas, UsageCounts, member
 
@@ -64,11 +68,14 @@ class AnthropicProvider:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._settings.timeouts(self.name, request.model)
-        adapted = AdaptedRequest(request, self._refused, body_of, ignored_by(request))
+        names = anthropic_tool_names()
+        original = original_for(request, self.family)
+        headers = headers_of(request)
+        adapted = AdaptedRequest(request, self._refused, partial(body_of, names=names), ignored_by(request))
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 if request.only_count:
-                    call.finished = await self._count(adapted.body)
+                    call.finished = await self._count(adapted.body, headers, is_whole=original is not None)
                     call.start()
                     break
                 # Not `messages.create`: its models cost more than everything else on the hot path, see openai.py.
@@ -76,7 +83,7 @@ class AnthropicProvider:
                     "/v1/messages",
                     body=adapted.body,
                     cast_to=object,
-                    options={"timeout": timeout_of(timeouts)},
+                    options={"timeout": timeout_of(timeouts), "headers": headers},
                     stream=True,
                     stream_cls=AsyncStream[object],
                 )
@@ -85,8 +92,9 @@ class AnthropicProvider:
                     check_type(response.response.headers)
                     if ignored := call.start():
                         yield ignored
-                    calls = ToolCalls(self.name, offered_tools(request))
-                    reader = MessageReader(call, calls, by_tool=answers_by_tool(request))
+                    calls = ToolCalls(self.name, {**tools_of_original(original), **offered_tools(request)})
+                    by_tool = answers_by_tool(request)
+                    reader = MessageReader(call, calls, by_tool=by_tool, name_of=names.original)
                     body = response.response.aiter_bytes()
                     async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
                         if not call.has_output:
@@ -99,10 +107,16 @@ class AnthropicProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _count(self, whole: Body) -> Finished:
-        body = {name: value for name, value in whole.items() if name in _COUNTED_FIELDS}
+    async def _count(self, whole: Body, headers: Mapping[str, str], *, is_whole: bool) -> Finished:
+        """Count the tokens of a request. ``is_whole``: the body is the client's own, for this very endpoint."""
+        body = whole if is_whole else {name: value for name, value in whole.items() if name in _COUNTED_FIELDS}
         response = await self._client.post(
-            "/v1/messages/count_tokens", body=body, cast_to=object, stream=True, stream_cls=AsyncStream[object]
+            "/v1/messages/count_tokens",
+            body=body,
+            cast_to=object,
+            options={"headers": headers},
+            stream=True,
+            stream_cls=AsyncStream[object],
         )
         async with response:
             counts = UsageCounts()
@@ -111,7 +125,7 @@ class AnthropicProvider:
             raise ValueError("no count")
         return Finished("stop", Usage(input_tokens=counts.input, output_tokens=0), COUNTED)
 
-    async def _fetch_models(self) -> list[str]:
+    async def _fetch_models(self) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
         response = await self._client.get(
             "/v1/models",
@@ -121,4 +135,4 @@ class AnthropicProvider:
             stream_cls=AsyncStream[object],
         )
         async with response:
-            return model_ids(await read_json(response.response.aiter_bytes()))
+            return dated_models(await read_json(response.response.aiter_bytes()))

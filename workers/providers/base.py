@@ -7,8 +7,8 @@ raised as :class:`shared.errors.ProviderError`; no SDK's own exception leaves th
 closes the provider's connection.
 """
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import msgspec
@@ -69,10 +69,13 @@ AnswerPart = list[Delta] | Finished | IgnoredFields
 @dataclass(frozen=True, slots=True)
 class ModelList:
     """Models of one provider. ``open`` means that every other name is passed on too, because the provider returned no
-    list."""
+    list. ``closed`` means that there are no others: a provider's own list may lack names that it accepts.
+    ``created``: Unix seconds, of the models for which the provider names a date."""
 
     models: tuple[str, ...]
     open: bool = False
+    closed: bool = False
+    created: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 class Provider(Protocol):

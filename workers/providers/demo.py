@@ -91,7 +91,7 @@ class DemoProvider:
         self._interval_s = 1 / settings.demo_tokens_per_s
 
     async def list_models(self) -> ModelList:
-        return ModelList((MODEL,))
+        return ModelList((MODEL,), closed=True)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
         if ignored := ignored_paths(request, self.name):

@@ -1,7 +1,7 @@
 """Code shared by the network providers: client options, the mapping of failures, and the list of models."""
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,6 +17,7 @@ from workers.providers.base import Finished, IgnoredFields, ModelList
 from workers.providers.error_codes import CONTEXT_LENGTH_EXCEEDED
 from workers.providers.errors import Upstream, provider_error, provider_failure
 from workers.providers.framing import MAX_PIECE_BYTES
+from workers.providers.model_dates import seconds_of
 from workers.providers.redirects import check_response
 from workers.providers.refused_fields import AdaptedRequest
 from workers.providers.tracebacks import forget_frames
@@ -141,20 +142,20 @@ def check_type(headers: Mapping[str, str]) -> None:
 
 
 async def list_models(
-    configured: tuple[str, ...], fetch: Callable[[], Awaitable[Iterable[str]]], catch: Catch
+    configured: tuple[str, ...], fetch: Callable[[], Awaitable[Mapping[str, int]]], catch: Catch
 ) -> ModelList:
     """Return the ``configured`` models, else the provider's own list, else an open list."""
     if configured:
-        return ModelList(configured)
+        return ModelList(configured, closed=True)
     try:
         async with asyncio.timeout(LIST_TIMEOUT_S):
-            names = await fetch()
+            dates = await fetch()
     except catch:
-        names = ()
+        dates = {}
     # Gateways read the list every few seconds.
-    usable = (name for name in names if name.isprintable() and 0 < len(name) <= _LONGEST_MODEL)
+    usable = (name for name in dates if name.isprintable() and 0 < len(name) <= _LONGEST_MODEL)
     models = tuple(islice(usable, _MOST_MODELS))
-    return ModelList(models, open=not models)
+    return ModelList(models, open=not models, created={name: dates[name] for name in models if dates[name]})
 
 
 async def read_json(body: AsyncIterable[bytes]) -> object:
@@ -168,13 +169,17 @@ async def read_json(body: AsyncIterable[bytes]) -> object:
     return value
 
 
-def model_ids(listed: object) -> list[str]:
-    """Return the ids in a list of models, as OpenAI and Anthropic send it. Raises ValueError for anything else."""
-    return [model.id for model in msgspec.convert(listed, _Models).data]
+def dated_models(listed: object) -> dict[str, int]:
+    """Return id and date (Unix seconds, 0 if unknown) of each model in a list, as OpenAI and Anthropic send it.
+    Raises ValueError for anything else."""
+    models = msgspec.convert(listed, _Models).data
+    return {model.id: seconds_of(model.created) or seconds_of(model.created_at) for model in models}
 
 
 class _Model(msgspec.Struct):
     id: str
+    created: Any = None
+    created_at: Any = None
 
 
 class _Models(msgspec.Struct):

@@ -19,9 +19,15 @@ async def publish_models(client: Client, providers: Collection[Provider]) -> Non
     providers are published together, so that no gateway sees an incomplete list."""
     while True:
         lists = await asyncio.gather(*(provider.list_models() for provider in providers))
-        names = (provider.name for provider in providers)
         catalog = {
-            name: ProviderModels(listed.models, listed.open) for name, listed in zip(names, lists, strict=True)
+            provider.name: ProviderModels(
+                listed.models,
+                listed.open,
+                listed.closed,
+                created=dict(listed.created),
+                counts_tokens=provider.counts_tokens,
+            )
+            for provider, listed in zip(providers, lists, strict=True)
         }
         for _ in range(round(_LIST_EVERY_S / _PUBLISH_EVERY_S)):
             with suppress(BrokerUnavailable):

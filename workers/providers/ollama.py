@@ -7,7 +7,7 @@ image field, and splits lines at U+0085 (docs/adr/0008).
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -26,6 +26,7 @@ from workers.providers.http_calls import (
     list_models,
     read_json,
 )
+from workers.providers.model_dates import seconds_of
 from workers.providers.ollama_reader import OllamaReader
 from workers.providers.ollama_request import body_of, ignored_by
 from workers.providers.reading import deltas_of
@@ -93,11 +94,11 @@ class OllamaProvider:
         headers = {"Content-Type": "application/json"}
         return self._session.post(f"{self._url}/api/chat", data=data, headers=headers, timeout=_timeout(connect_s))
 
-    async def _fetch_models(self) -> list[str]:
+    async def _fetch_models(self) -> dict[str, int]:
         async with self._session.get(f"{self._url}/api/tags") as response:
             await _check(response)
             listed = msgspec.convert(await read_json(response.content.iter_any()), _Models)
-        return [model.model for model in listed.models]
+        return {model.model: seconds_of(model.modified_at) for model in listed.models}
 
 
 def base_url(host: str) -> str:
@@ -111,6 +112,7 @@ def base_url(host: str) -> str:
 
 class _Model(msgspec.Struct):
     model: str
+    modified_at: Any = None
 
 
 class _Models(msgspec.Struct):

@@ -1,6 +1,7 @@
 """OpenAI, and every server with a compatible Chat Completions API."""
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -8,6 +9,7 @@ import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, OpenAIError
 
 from shared.schemas import ChatRequest
+from shared.schemas.chat import lost_for
 from shared.settings import Settings
 from workers.providers.base import AnswerPart, ModelList
 from workers.providers.errors import StreamedError, Upstream, host_of
@@ -16,35 +18,21 @@ from workers.providers.http_calls import (
     NETWORK_ERRORS,
     calls_of,
     check_type,
+    dated_models,
     list_models,
-    model_ids,
     read_json,
     sdk_options,
     timeout_of,
 )
 from workers.providers.openai_reader import ChatCompletionReader
+from workers.providers.openai_repairs import OpenAINames
+from workers.providers.openai_request import body_of
 from workers.providers.reading import deltas_of
-from workers.providers.refused_fields import OPENAI_FIELDS, AdaptedRequest, Body, RefusedFields
+from workers.providers.refused_fields import OPENAI_FIELDS, AdaptedRequest, RefusedFields
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 CATCH: Final = (OpenAIError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
-
-#: Fields that have the same name and meaning in the canonical request.
-_UNCHANGED: Final = {
-    "model",
-    "messages",
-    "temperature",
-    "top_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "parallel_tool_calls",
-    "stop",
-    "tools",
-    "tool_choice",
-    "response_format",
-    "reasoning_effort",
-}
 
 
 def limit_of(base_url: str) -> str:
@@ -68,6 +56,7 @@ class OpenAIProvider:
         self._models = settings.openai_models
         self._refused = RefusedFields(self._upstream, OPENAI_FIELDS)
         self._limit = limit_of(base_url)
+        self._hostname = urlsplit(base_url).hostname or ""
         self._settings = settings
         options = sdk_options(settings, self.name, settings.openai_api_key, DefaultAioHttpClient)
         self._client = AsyncOpenAI(base_url=base_url, **options)
@@ -77,7 +66,13 @@ class OpenAIProvider:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._settings.timeouts(self.name, request.model)
-        adapted = AdaptedRequest(request, self._refused, self._body)
+        names = OpenAINames.at(self._hostname)
+        adapted = AdaptedRequest(
+            request,
+            self._refused,
+            partial(body_of, limit=self._limit, names=names),
+            lost_for(request, self.family),
+        )
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between
@@ -95,7 +90,7 @@ class OpenAIProvider:
                     check_type(response.response.headers)
                     if ignored := call.start():
                         yield ignored
-                    reader = ChatCompletionReader(call, ToolCalls(self.name, offered_tools(request)))
+                    reader = ChatCompletionReader(call, ToolCalls(self.name, offered_tools(request), names.tools))
                     body = response.response.aiter_bytes()
                     async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
                         call.has_output = True
@@ -106,16 +101,8 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
-    def _body(self, request: ChatRequest) -> Body:
-        body: Body = request.model_dump(mode="json", include=_UNCHANGED, exclude_none=True)
-        if not request.tools:
-            body.pop("parallel_tool_calls", None)
-        if request.max_tokens is not None:
-            body[self._limit] = request.max_tokens
-        return {**body, "stream": True, "stream_options": {"include_usage": True}}
-
-    async def _fetch_models(self) -> list[str]:
+    async def _fetch_models(self) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
         response = await self._client.get("/models", cast_to=object, stream=True, stream_cls=AsyncStream[object])
         async with response:
-            return model_ids(await read_json(response.response.aiter_bytes()))
+            return dated_models(await read_json(response.response.aiter_bytes()))

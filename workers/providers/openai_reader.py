@@ -10,11 +10,15 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.protocol.events import Extra
 from workers.providers.base import Delta, Finished, ReasoningDelta, RefusalDelta, TextDelta
 from workers.providers.errors import StreamedError
 from workers.providers.finish_reasons import FinishNote
 from workers.providers.framing import ErrorEvent, as_text, decode, loose_json
 from workers.providers.http_calls import ProviderCall
+from workers.providers.openai_chunks import Choice, Chunk, Function, ToolCall, decoder
+from workers.providers.openai_chunks import Delta as DeltaStruct
+from workers.providers.openai_extras import FAMILY, MEMBER, Extras, is_only_text
 from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 from workers.providers.usage_counts import UsageCounts, member, whole_number
 
@@ -31,6 +35,10 @@ class ChatCompletionReader:
         self._choice: Any = None  # index of the first choice; others are not mixed in
         self._is_refusal = False
         self._has_begun = False
+        self._extras = Extras()
+        self._waiting: list[Extra] = []  # until there is output: they alone are none
+        self._usage: dict[str, Any] = {}
+        self._own_reason: str | None = None
         self._has_other = False  # pieces that are no chunk have come
 
     @property
@@ -41,10 +49,12 @@ class ChatCompletionReader:
         if not piece.startswith(b"{") or isinstance(piece, ErrorEvent):
             yield from self._take_other(piece)
             return
-        chunk = decode(_decoder, piece)
+        chunk = decode(decoder, piece)
         if chunk.error or not (chunk.choices or chunk.usage):
             _check_error(chunk, piece)
         self._has_begun = True
+        if piece.count(MEMBER) != self._extras.plain or not is_only_text(chunk):
+            self._waiting += self._extras.of_chunk(chunk, piece)
         if chunk.choices:
             if self._choice is None:
                 self._choice = _first_index(chunk.choices)
@@ -61,6 +71,11 @@ class ChatCompletionReader:
         if reason is None:
             raise self._call.incomplete(is_protocol=self._has_begun or not self._has_other)
         yield from self._calls.finish(reason)
+        if self._usage:
+            self._waiting.append(Extra(FAMILY, {"usage": self._usage}))
+        if self._own_reason is not None:
+            self._waiting.append(Extra(FAMILY, {"finish_reason": self._own_reason}))
+        yield from self._waiting
         detail = "refusal" if self._is_refusal else self._finish.unknown
         reason = "content_filter" if self._is_refusal else self._calls.reason(reason)
         self._call.finished = Finished(reason, self._counts.usage(), detail)
@@ -76,42 +91,76 @@ class ChatCompletionReader:
         else:  # a keep-alive of some server: it is not an object, so it carries nothing
             self._has_other = True
 
-    def _take_choice(self, choice: "_Choice") -> Iterator[Delta]:
+    def _take_choice(self, choice: Choice) -> Iterator[Delta]:
         if choice.error:
             raise StreamedError(choice.error)
         delta = choice.delta or choice.message
+        if choice.logprobs is not None:
+            self._waiting.append(Extra(FAMILY, {"choice": {"logprobs": choice.logprobs}}))
         if delta is not None:
             if delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.reasoning_details:
-                yield from _thoughts(delta)
-            if isinstance(delta.content, str):
-                if delta.content:
-                    yield TextDelta(delta.content)
+                yield from self._after_extras(self._extras.thoughts(delta))
+            if isinstance(delta.content, str) and delta.content and not self._waiting:
+                yield TextDelta(delta.content)
             elif delta.content:
-                yield from _parts(delta.content)
-            if delta.tool_calls or delta.function_call or delta.refusal:
-                yield from self._refusal_or_calls(delta)
+                yield from self._after_extras(_parts(delta.content))
+            if delta.tool_calls or delta.function_call or delta.refusal or delta.annotations:
+                yield from self._after_extras(self._refusal_or_calls(delta))
+        if choice.finish_reason or choice.usage is not None:
+            self._note_end(choice)
+
+    def _after_extras(self, deltas: Iterator[Delta]) -> Iterator[Delta]:
+        """Return deltas in their order. Extras wait for output: they alone are none."""
+        for delta in deltas:
+            if isinstance(delta, Extra) and not _is_of_call(delta):
+                self._waiting.append(delta)
+            else:
+                yield from self._extras_so_far()
+                yield delta
+
+    def _extras_so_far(self) -> list[Extra]:
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def _note_end(self, choice: Choice) -> None:
         if choice.finish_reason:
             self._finish.note(choice.finish_reason)
+            is_own = isinstance(choice.finish_reason, str) and choice.finish_reason not in _REASONS
+            self._own_reason = str(choice.finish_reason) if is_own else None
         if choice.usage is not None:  # Moonshot's place
             self._count(choice.usage)
 
-    def _refusal_or_calls(self, delta: "_Delta") -> Iterator[Delta]:
+    def _refusal_or_calls(self, delta: DeltaStruct) -> Iterator[Delta]:
+        if delta.annotations:
+            yield Extra(FAMILY, {"delta": {"annotations": delta.annotations}})
         if delta.refusal and isinstance(delta.refusal, str):
             self._is_refusal = True
             yield RefusalDelta(delta.refusal)
         for call in delta.tool_calls or ():
-            function = call.function or _Function()
+            if call.custom is not None:
+                yield self._custom(call)
+                continue
+            function = call.function or Function()
             yield from self._calls.fragment(
                 whole_number(call.index),
                 id=text_or_none(call.id),
                 name=text_or_none(function.name),
                 arguments=arguments_text(function.arguments),
+                members={"extra_content": call.extra_content} if call.extra_content else None,
             )
         if (legacy := delta.function_call) is not None:
             name, arguments = text_or_none(legacy.name), arguments_text(legacy.arguments)
             yield from self._calls.fragment(0, id=None, name=name, arguments=arguments)
 
+    def _custom(self, call: ToolCall) -> Extra:
+        """Return a fragment of a call with a text instead of arguments, as it came."""
+        members = {name: getattr(call, name) for name in ("id", "type", "custom", "extra_content")}
+        given = {name: value for name, value in members.items() if value is not None}
+        index = self._calls.other(whole_number(call.index))
+        return Extra(FAMILY, {"delta": {"tool_calls": [{"index": index, **given}]}})
+
     def _count(self, usage: object) -> None:
+        self._usage |= self._extras.of_usage(usage)
         self._counts.note(
             input=member(usage, "prompt_tokens"),
             output=_output(usage),
@@ -131,7 +180,11 @@ class ChatCompletionReader:
             self._counts.note(input=evaluated + cached, output=member(timings, "predicted_n"), cached=cached)
 
 
-def _first_index(choices: "list[_Choice]") -> Any:
+def _is_of_call(extra: Extra) -> bool:
+    return "call" in extra.data or "tool_calls" in extra.data.get("delta", ())
+
+
+def _first_index(choices: list[Choice]) -> Any:
     """Return the lowest index of the first chunk."""
     return min((choice.index for choice in choices if isinstance(choice.index, int)), default=choices[0].index)
 
@@ -147,7 +200,7 @@ def _output(usage: object) -> object:
     return completion
 
 
-def _check_error(chunk: "_Chunk", piece: bytes) -> None:
+def _check_error(chunk: Chunk, piece: bytes) -> None:
     """Raise :class:`StreamedError` for a chunk that reports an error, in `error` or in members of its own."""
     whole: Any = loose_json(piece)
     if chunk.error:
@@ -155,18 +208,6 @@ def _check_error(chunk: "_Chunk", piece: bytes) -> None:
     named = member(whole, "object") == "error" or member(whole, "type") == "error"
     if named or any(member(whole, name) for name in _ERROR_MEMBERS):
         raise StreamedError(whole)
-
-
-def _thoughts(delta: "_Delta") -> Iterator[Delta]:
-    """The first member that has any: servers that send several send the same text in each."""
-    for text in (delta.reasoning_content, delta.reasoning, delta.reasoning_text):
-        if text and isinstance(text, str):
-            yield ReasoningDelta(text)
-            return
-    details = delta.reasoning_details
-    texts = [member(d, "text") or member(d, "summary") for d in details] if isinstance(details, list) else []
-    if thought := "".join(text for text in texts if isinstance(text, str)):
-        yield ReasoningDelta(thought)
 
 
 def _parts(content: object) -> Iterator[Delta]:
@@ -185,46 +226,7 @@ def _parts(content: object) -> Iterator[Delta]:
             yield TextDelta(text)
 
 
-class _Function(msgspec.Struct):
-    name: Any = None
-    arguments: Any = None
-
-
-class _ToolCall(msgspec.Struct):
-    index: Any = None
-    id: Any = None
-    function: _Function | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: Any = None
-    refusal: Any = None
-    # No official member: DeepSeek and its followers use the first name, vLLM and OpenRouter the second.
-    reasoning_content: Any = None
-    reasoning: Any = None
-    reasoning_text: Any = None
-    reasoning_details: Any = None
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: Any = None
-    delta: _Delta | None = None
-    message: _Delta | None = None  # of a server that does not stream
-    finish_reason: Any = None
-    usage: Any = None
-    error: Any = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    timings: Any = None
-    error: Any = None
-
-
+_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
 #: Members that some servers report an error in, instead of `error`.
 _ERROR_MEMBERS: Final = ("code", "status_code", "error_code", "error_type", "error_message", "message", "detail")
-_decoder: Final = msgspec.json.Decoder(_Chunk)
 _list_decoder: Final = msgspec.json.Decoder(list[dict[str, Any]])

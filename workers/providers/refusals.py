@@ -19,7 +19,8 @@ class RefusableField:
 
     ``aliases``: further names in refusals. ``path``: the client's field that has no effect without it; None for our
     own fields. ``instead``: the other name of a field that is renamed. ``is_role``: the name is a message's role.
-    ``only``: the field is left out only if this is its only member.
+    ``only``: the field is left out only if this is its only member. ``is_form``: the name is a form of thinking,
+    such as ``adaptive``.
     """
 
     name: str
@@ -28,14 +29,21 @@ class RefusableField:
     instead: str | None = None
     is_role: bool = False
     only: str | None = None
+    is_form: bool = False
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         """Return True if a request has the field."""
         if self.is_role:
             return any(message.get("role") == self.name for message in body["messages"])
+        if self.is_form:
+            return bool((body.get("thinking") or {}).get("type") == self.name)
         if self.name in body:
             return self.only is None or set(body[self.name]) == {self.only}
-        return any(self.name in (body.get(container) or ()) for container in _CONTAINERS)
+        return self.container(body) is not None
+
+    def container(self, body: Mapping[str, Any]) -> str | None:
+        """Return the name of the object of a request that has the field as a member, if one has."""
+        return next((name for name in _CONTAINERS if self.name in (body.get(name) or ())), None)
 
 
 #: Only the beginning of a text is searched: the rest may be a prompt.
@@ -87,6 +95,10 @@ _REFUSED: Final = (
 )
 
 
+_EXPECTED: Final = re.compile(r"\b(?:should be|must be|expected (?:tags|one of)|use)\b", re.I)
+_FORM_REFUSED: Final = re.compile(rf"\b{_REFUSED}|does not match|must be|should be|\buse\b", re.I)
+
+
 def named_fields(raw: object, fields: Collection[RefusableField]) -> dict[RefusableField, bool]:
     """Return those of ``fields`` that a refusal names. True: it refuses only the value that was sent."""
     named: dict[RefusableField, bool] = {}
@@ -117,11 +129,25 @@ class _Part:
     def refuses(self, field: RefusableField) -> bool:
         if field.is_role:
             return self._refuses_role(field)
+        if field.is_form:
+            return self._refuses_form(field)
         if not self._is_about(field):
             return False
         if field.instead is None or self.is_explicit or _mentions(field.instead, self.text):
             return True
         return not (_VALUE_KINDS & self.kinds or _ABOUT_VALUE.search(_without_names(field, self.text)))
+
+    def _refuses_form(self, field: RefusableField) -> bool:
+        """Return True for a text about thinking that refuses the form, or that expects only the other one."""
+        is_about_thinking = _mentions("thinking", self.text) or any(
+            path.startswith("thinking") for path in self.paths
+        )
+        if not (is_about_thinking and _FORM_REFUSED.search(self.text)):
+            return False
+        refused, *expected = _EXPECTED.split(self.text, maxsplit=1)
+        if _mentions(field.name, self.text):
+            return _mentions(field.name, refused)
+        return any(_mentions(str(field.instead), text) for text in expected)
 
     def _is_about(self, field: RefusableField) -> bool:
         prefix = _PREFIX.match(self.text)

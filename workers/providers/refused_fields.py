@@ -14,11 +14,19 @@ from typing import Any, Final
 from shared.errors import ProviderError
 from shared.provider_fields import ignored_paths, lacking_fields
 from shared.schemas import ChatRequest
+from workers.providers.anthropic_thinking import change_form
 from workers.providers.errors import Upstream, raw_report
 from workers.providers.refusals import RefusableField, named_fields
 
 logger = logging.getLogger(__name__)
 
+#: Fields that OpenAI, vLLM, OpenRouter and others have, but not all of them.
+OPENAI_OPTIONS: Final = (
+    *("seed", "user", "safety_identifier", "top_k", "min_p", "repetition_penalty", "logprobs", "top_logprobs"),
+    *("logit_bias", "verbosity", "service_tier", "store", "metadata", "prediction", "web_search_options"),
+    *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "chat_template_kwargs", "reasoning"),
+    *("include_reasoning", "thinking", "enable_thinking", "usage", "plugins", "transforms"),
+)
 OPENAI_FIELDS: Final = (
     RefusableField("stream_options", aliases=("include_usage",)),
     RefusableField("max_tokens", instead="max_completion_tokens"),
@@ -27,14 +35,20 @@ OPENAI_FIELDS: Final = (
     RefusableField("reasoning_effort", path="reasoning_effort"),
     RefusableField("system", instead="developer", is_role=True),
     RefusableField("developer", instead="system", is_role=True),
+    *(RefusableField(name, path=name) for name in OPENAI_OPTIONS),
 )
 ANTHROPIC_FIELDS: Final = (
+    RefusableField("adaptive", instead="enabled", is_form=True),
+    RefusableField("enabled", instead="adaptive", is_form=True),
     RefusableField("disable_parallel_tool_use", path="parallel_tool_calls"),
     RefusableField("thinking", path="reasoning_effort"),
     RefusableField("effort", path="reasoning_effort"),
     RefusableField("output_config", path="reasoning_effort", only="effort"),
 )
 OLLAMA_FIELDS: Final = (RefusableField("think", aliases=("thinking",), path="reasoning_effort"),)
+
+#: Fields of which one value may be refused and remembered. Other values may be the client's own data.
+_WITH_FEW_VALUES: Final = frozenset({"parallel_tool_calls", "reasoning_effort", "tool_choice"})
 
 #: Repeats of one request after refusals.
 MOST_REPEATS: Final = 4
@@ -116,6 +130,8 @@ class AdaptedRequest:
         named = named_fields(raw_report(error), sent)
         latest = {self._entry(field, one_value=named[field]) for field in named if field.instead not in self._entries}
         latest -= self._entries
+        if forms := latest & {field.name for field in named if field.is_form}:
+            latest = forms  # the other form is tried before thinking is left out
         if not latest:  # the last change did not help
             self._server.forget(self.model, self._latest)
             return False
@@ -142,7 +158,7 @@ class AdaptedRequest:
         if paths:
             body = self._build(self._without({*self._lacking, *paths}))
         for field in refused:
-            if field.path is None:
+            if field.is_in(body):  # an original has it still
                 _change(body, field)
         self.body = body
         self.ignored = ignored_paths(self._request, self._server.upstream.name, sorted({*self._built_in, *paths}))
@@ -158,7 +174,7 @@ class AdaptedRequest:
         return field.name in self._entries or self._entry(field, one_value=True) in self._entries
 
     def _entry(self, field: RefusableField, *, one_value: bool) -> str:
-        if field.path is None or not one_value:
+        if field.path not in _WITH_FEW_VALUES or not one_value:
             return field.name
         return f"{field.name}={getattr(self._request, field.path)}"
 
@@ -175,7 +191,21 @@ def _change(body: Body, field: RefusableField) -> None:
         for message in body["messages"]:
             if message["role"] == field.name:
                 message["role"] = field.instead
+    elif field.is_form:
+        change_form(body, str(field.instead))
     elif field.instead is None:
-        del body[field.name]
+        _leave_out(body, field)
     else:
         body[field.instead] = body.pop(field.name)
+
+
+def _leave_out(body: Body, field: RefusableField) -> None:
+    """Leave out a field. Its object stays as the client sent it, for the next attempt."""
+    if field.name in body:
+        del body[field.name]
+    elif (container := field.container(body)) is not None:
+        rest = {name: value for name, value in body[container].items() if name != field.name}
+        if rest:
+            body[container] = rest
+        else:
+            del body[container]

@@ -40,8 +40,13 @@ class Substitutes:
 
 
 def tool_names() -> Substitutes:
-    """Return the substitutes of tools' names for OpenAI, Anthropic and their followers."""
+    """Return the substitutes of tools' names for OpenAI and its followers."""
     return Substitutes(r"[A-Za-z0-9_-]{1,64}", lambda name: f"{_NARROW.sub('_', name)[:55]}_{_digest(name, 8)}")
+
+
+def anthropic_tool_names() -> Substitutes:
+    """Return the substitutes of tools' names for Anthropic."""
+    return Substitutes(r"[A-Za-z0-9_-]{1,128}", lambda name: f"{_NARROW.sub('_', name)[:119]}_{_digest(name, 8)}")
 
 
 def anthropic_call_ids() -> Substitutes:

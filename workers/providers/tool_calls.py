@@ -22,6 +22,7 @@ from shared.errors import ProviderError
 from shared.protocol import events
 from shared.schemas import ChatRequest
 from workers.providers.base import Delta, FinishReason, ToolCallDelta
+from workers.providers.substitutes import Substitutes, tool_names
 from workers.writing.surrogates import well_formed
 
 _decoder: Final = msgspec.json.Decoder(dict[str, Any])
@@ -33,7 +34,7 @@ _CUT_SHORT: Final = frozenset({"length", "content_filter"})
 class _Call:
     """One call in assembly. ``key`` and ``given_id`` are the provider's; ``index`` is None until it is sent on."""
 
-    __slots__ = ("arguments", "given_id", "id", "index", "key", "name")
+    __slots__ = ("arguments", "given_id", "id", "index", "key", "members", "name")
 
     def __init__(self, key: int | None, given_id: str | None) -> None:
         self.key = key
@@ -42,6 +43,7 @@ class _Call:
         self.name = ""
         self.index: int | None = None
         self.arguments: list[str] = []
+        self.members: dict[str, Any] = {}
 
     @property
     def joined(self) -> str:
@@ -55,47 +57,79 @@ class _Call:
 
 class ToolCalls:
     """The calls of one answer. ``upstream`` is the provider's name, for errors; ``offered`` are the request's tools,
-    as :func:`offered_tools` returns them."""
+    as :func:`offered_tools` returns them; ``names`` are those that the provider got substitutes of."""
 
-    def __init__(self, upstream: str, offered: Mapping[str, bool] | None = None) -> None:
+    def __init__(
+        self, upstream: str, offered: Mapping[str, bool] | None = None, names: Substitutes | None = None
+    ) -> None:
         self._upstream = upstream
-        self._offered = offered or {}
+        self._names = names or tool_names()
+        self._offered = {self._names.of(name): requires for name, requires in (offered or {}).items()}
         self._all: list[_Call] = []
-        self._sent = 0
+        self._sent = 0  # calls of `_all`
+        self._next_index = 0
+        self._others: dict[int | None, int] = {}
 
-    def fragment(self, key: int | None, *, id: str | None, name: str | None, arguments: str) -> Iterator[Delta]:
-        """Take one fragment. ``key``: the provider's number of the call or of its block; None if it has none."""
-        call = self._call_of(key, id)
-        if call is None and not (id or name or arguments.strip()):
-            return  # it begins no call
-        if call is None or _begins_another(call, id, name, arguments):
-            call = _Call(key, id)
-            self._all.append(call)
-        if id and not call.given_id:
-            call.given_id = id
+    def other(self, key: int | None) -> int:
+        """Return the index of a call of another form, which is passed on as it came."""
+        if key not in self._others:
+            self._others[key], self._next_index = self._next_index, self._next_index + 1
+        return self._others[key]
+
+    def fragment(
+        self,
+        key: int | None,
+        *,
+        id: str | None,
+        name: str | None,
+        arguments: str,
+        members: dict[str, Any] | None = None,
+    ) -> Iterator[Delta]:
+        """Take one fragment. ``key``: the provider's number of the call or of its block; None if it has none.
+        ``members``: further members of the call, for OpenAI's family."""
+        call = self._begun(key, id, name, arguments)
+        if call is None:
+            return
         if name and name != call.name:
             if call.index is not None:
                 raise self._invalid("changed the name of a tool call within its arguments")
             call.name += name
         if arguments:
             call.arguments.append(arguments)
+        if members:
+            call.members |= members
         if call.index is None:
             if self._all[self._sent] is call and call.given_id and self._is_certain(call):
-                yield self._send(call)
-        elif arguments:
+                yield from self._send(call)
+            return
+        if members:
+            yield events.Extra("openai", {"call": call.index, "members": members})
+        if arguments:
             yield ToolCallDelta(call.index, arguments)
+
+    def _begun(self, key: int | None, id: str | None, name: str | None, arguments: str) -> _Call | None:
+        """Return the call that a fragment belongs to, None if it begins none."""
+        call = self._call_of(key, id)
+        if call is None and not (id or name or arguments.strip()):
+            return None
+        if call is None or _begins_another(call, id, name, arguments):
+            call = _Call(key, id)
+            self._all.append(call)
+        if id and not call.given_id:
+            call.given_id = id
+        return call
 
     def end_block(self, key: int) -> Iterator[Delta]:
         """Send on the call of a block that has ended, if no earlier call waits."""
         call = self._call_of(key, None)
         if call is not None and call.index is None and call.name and self._all[self._sent] is call:
-            yield self._send(call)
+            yield from self._send(call)
 
     def finish(self, reason: FinishReason) -> Iterator[Delta]:
         """Send the waiting fragments and announce the complete calls, once the answer has ended. Raises
         :class:`ProviderError` for a call that is not valid, unless ``reason`` is that of an answer cut short."""
         is_cut = reason in _CUT_SHORT
-        if reason == "tool_calls" and not self._all and self._offered:
+        if reason == "tool_calls" and not (self._all or self._others) and self._offered:
             raise self._invalid("ended with tool calls and sent none")
         for call in self._all:
             if not call.name:
@@ -103,19 +137,20 @@ class ToolCalls:
                     return
                 raise self._invalid("called a tool without naming it")
             if call.index is None:
-                yield self._send(call)
+                yield from self._send(call)
             arguments = call.joined
             if not (arguments or self._offered.get(call.name) or (is_cut and call is self._all[-1])):
                 arguments = "{}"
                 yield ToolCallDelta(call.index or 0, arguments)  # or clients that join the fragments have no JSON
             if _is_object(arguments):
-                yield events.ToolCall(call.index or 0, arguments, call.id, call.name, complete=True, n=0)
+                name = self._names.original(call.name)
+                yield events.ToolCall(call.index or 0, arguments, call.id, name, complete=True, n=0)
             elif not is_cut:
                 raise self._invalid("called a tool with arguments that are not a JSON object", call.name)
 
     def reason(self, given: FinishReason) -> FinishReason:
         """The finish reason of the answer: some providers send `stop` after a call too."""
-        return "tool_calls" if self._all and given == "stop" else given
+        return "tool_calls" if (self._all or self._others) and given == "stop" else given
 
     def _call_of(self, key: int | None, id: str | None) -> _Call | None:
         latest: _Call | None = None
@@ -130,13 +165,17 @@ class ToolCalls:
         is_known = call.name in self._offered if self._offered else bool(call.name)
         return is_known and bool("".join(call.arguments).strip())
 
-    def _send(self, call: _Call) -> ToolCallDelta:
-        call.index, self._sent = self._sent, self._sent + 1
+    def _send(self, call: _Call) -> Iterator[Delta]:
+        call.index, self._next_index = self._next_index, self._next_index + 1
+        self._sent += 1
         is_used = any(call.given_id == other.id for other in self._all)
         call.id = call.given_id if call.given_id and not is_used else f"call_{secrets.token_hex(12)}"
-        return ToolCallDelta(call.index, "".join(call.arguments), call.id, call.name)
+        if call.members:
+            yield events.Extra("openai", {"call": call.index, "members": call.members})
+        yield ToolCallDelta(call.index, "".join(call.arguments), call.id, self._names.original(call.name))
 
     def _invalid(self, problem: str, name: str = "a tool") -> ProviderError:
+        name = self._names.original(name)
         shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
         message = "the model called {} with arguments that are not a JSON object; try again"
         # Neither the log nor the state may have the name: the model may have invented it.

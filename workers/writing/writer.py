@@ -6,6 +6,7 @@ again. Deltas coalesce while an append is in flight and become one event with th
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, StrEnum, auto
@@ -15,7 +16,7 @@ from msgspec import UNSET, structs
 from shared.broker.declarations import Call
 from shared.broker.ending import ABANDONED, Outcome, restorable
 from shared.broker.replies import Claimed, Code, WriteReply
-from shared.broker.scripts import Ending, Holder, StreamScripts
+from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.events import PartialUsage, Usage
@@ -103,6 +104,7 @@ class StreamWriter:
         self._attempt = claimed.attempt
         self._start = b""
         self._scripts = scripts
+        self._to_restore: tuple[Fields, deque[Call[WriteReply]]] | None = None  # the pieces not stored yet
         self._estimate = Estimate.of(claimed.fields)
         self._wake = wake
         self._on_stop = on_stop
@@ -199,9 +201,7 @@ class StreamWriter:
             case Phase.WRITING:
                 return self._append()
             case Phase.RESTORING:
-                body_hash = self._fields["body_hash"].decode()
-                fields = restorable(self._fields)
-                return self._scripts.restore(self.holder, self._events.open, fields=fields, body_hash=body_hash)
+                return self._restore()
             case Phase.ENDING if self._ending is not None:
                 return self._scripts.finish(self.holder, self._events.next_seq, self._events.unsent, self._ending)
             case Phase.RELEASING | Phase.RELEASED:
@@ -262,6 +262,11 @@ class StreamWriter:
                 self._settle_progress(reply)
             case Code.MISSING | Code.BEHIND:
                 self._begin_restore()
+            case Code.STORED:
+                self._piece_stored()
+            case Code.UNSTORED:  # Redis has lost pieces since
+                self._to_restore = None
+                self._wake(self)
             case Code.WATCHED:
                 self._withdraw_ending()
             case Code.CLOSED if self._is_own_ending(reply):
@@ -276,7 +281,25 @@ class StreamWriter:
     def _unsent_bytes(self) -> int:
         return self._events.unsent_bytes + self._coalescer.bytes
 
+    def _restore(self) -> Call[WriteReply]:
+        """Return the call that stores the next piece of a large request, and after the last the restore itself."""
+        if self._to_restore is None:
+            fields, pieces = self._scripts.split_request(self.holder.stream_id, restorable(self._fields))
+            self._to_restore = fields, deque(pieces)
+        fields, unstored = self._to_restore
+        if unstored:
+            return unstored[0]
+        body_hash = self._fields["body_hash"].decode()
+        return self._scripts.restore(self.holder, self._events.open, fields=fields, body_hash=body_hash)
+
+    def _piece_stored(self) -> None:
+        if self._to_restore is not None and self._to_restore[1]:
+            self._to_restore[1].popleft()
+        self._wake(self)
+
     def _begin_restore(self) -> None:
+        if self._phase is not Phase.RESTORING:
+            self._to_restore = None
         if self._phase is not Phase.RELEASING:
             metrics.RESTORES.inc()
             self._phase = Phase.RESTORING

@@ -1,25 +1,14 @@
 import { useChat } from '@ai-sdk/react';
 import { DefaultChatTransport } from 'ai';
 import { useEffect, useState } from 'react';
-
-// Retries reads: a restarting gateway is unavailable for a moment, and a repeated GET is safe.
-async function patiently(url, init) {
-  for (;;) {
-    try {
-      const answer = await fetch(url, init);
-      if (init.method !== 'GET' || answer.status < 500) return answer;
-    } catch (error) {
-      if (init.method !== 'GET') throw error;
-    }
-    await new Promise((resolve) => setTimeout(resolve, 500));
-  }
-}
+import { resumption } from './resume.js';
 
 const api = `${HEADRACE_URL}/api/chat`;
+const resuming = resumption();
 const transport = new DefaultChatTransport({
   api,
   body: { model: MODEL },
-  fetch: patiently,
+  fetch: resuming.fetch,
   // This page keeps messages under Headrace's ids, so that a replay replaces the message, also after its end.
   prepareReconnectToStreamRequest: ({ id }) => ({ api: `${api}/${encodeURIComponent(id)}/stream?ended=true` }),
 });
@@ -31,9 +20,9 @@ export function Chat({ chatId, kept }) {
     messages: kept,
     resume: kept.length > 0,
     transport,
-    // The SDK waits until its page becomes visible again; this resumes at once.
-    onFinish: ({ isDisconnect }) => isDisconnect && setTimeout(resumeStream),
+    onError: (error) => resuming.onError(error, resumeStream),
   });
+  useEffect(() => resuming.cancel, [chatId]);
   useEffect(() => { localStorage.messages = JSON.stringify(messages); }, [messages]);
 
   const busy = status === 'submitted' || status === 'streaming';
@@ -41,11 +30,12 @@ export function Chat({ chatId, kept }) {
     await fetch(`${api}/${encodeURIComponent(chatId)}/stop`, { method: 'POST' }); // `stop` alone only stops reading
     await stop();
   };
-  const send = (event) => {
+  const send = async (event) => {
     event.preventDefault();
     if (!text.trim() || busy) return;
-    void sendMessage({ text });
     setText('');
+    await stop(); // a resume that still waits for the server
+    await sendMessage({ text });
   };
 
   return (

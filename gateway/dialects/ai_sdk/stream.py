@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.dialects.ai_sdk.metadata import joined, of_family, packed, redacted, signed
+from gateway.dialects.reasoning import ReasoningCollector
 from gateway.dialects.token_counts import counted
 from gateway.live.batch import Batch
 from shared.protocol import events
-from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall, Usage
+from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal, Start, Token, ToolCall, Usage
 
 #: Final chunk; the caller sends it.
 DONE: Final = b"data: [DONE]\n\n"
@@ -40,7 +42,10 @@ class UiMessageChunks:
         self._in_step = False
         self._parts = 0
         self._open: str | None = None  # kind of the part that grows: text or reasoning
+        self._metadata: Body = {}  # of that part
+        self._reasoning = ReasoningCollector()
         self._call_ids: dict[int, str] = {}  # by call index
+        self._call_metadata: dict[Any, Body] = {}  # by call index or id
 
     def queued(self, queue_position: int) -> bytes:
         frames = list(self._begin())
@@ -67,6 +72,7 @@ class UiMessageChunks:
                     yield from self._start_step()
                 case "text" | "reasoning" as kind:
                     yield from self._grow(kind, str(part.get("text", "")))
+                    self._add_metadata(part.get("providerMetadata"))
                     yield from self._close()
                 case kind if kind.startswith("tool-") or kind == "dynamic-tool":
                     yield from _past_call(part, kind)
@@ -78,12 +84,24 @@ class UiMessageChunks:
         """Take back the current step, if the batch resets the stream."""
         if batch.reset and self._in_step:
             self._open = None
+            self._metadata = {}
             self._call_ids.clear()
+            self._call_metadata.clear()
             yield _chunk("reset-step")
 
     def _rendered(self, batch: Batch) -> Iterator[bytes]:
         for _, stored in batch.events:
-            yield from self._event(events.decode(stored))
+            event = events.decode(stored)
+            yield from self._finish_reasoning(event)
+            yield from self._event(event)
+
+    def _finish_reasoning(self, next_event: Event) -> Iterator[bytes]:
+        """Keep reasoning that an OpenAI-compatible server wants back, if it ends before ``next_event``. Anthropic's
+        blocks are parts of their own."""
+        match self._reasoning.take(next_event):
+            case ("openai", members):
+                yield from self._start_part("reasoning")
+                self._add_metadata(packed("openai", members))
 
     def _event(self, event: Event) -> Iterator[bytes]:
         match event:
@@ -97,6 +115,8 @@ class UiMessageChunks:
                 yield from self._grow("reasoning", event.text)
             case ToolCall():
                 yield from self._call(event)
+            case Extra():
+                yield from self._extra(event.family, event.data)
             case Error():
                 yield from self._close()
                 yield _chunk("error", errorText=event.message)
@@ -115,23 +135,56 @@ class UiMessageChunks:
             yield _chunk("finish-step")
 
     def _grow(self, kind: str, text: str) -> Iterator[bytes]:
+        yield from self._start_part(kind)
+        yield _chunk(f"{kind}-delta", id=str(self._parts), delta=text)
+
+    def _start_part(self, kind: str) -> Iterator[bytes]:
         yield from self._start_step()
         if self._open != kind:
             yield from self._close()
             self._open = kind
             self._parts += 1
             yield _chunk(f"{kind}-start", id=str(self._parts))
-        yield _chunk(f"{kind}-delta", id=str(self._parts), delta=text)
 
     def _close(self) -> Iterator[bytes]:
         if self._open is not None:
-            yield _chunk(f"{self._open}-end", id=str(self._parts))
+            yield _chunk(f"{self._open}-end", id=str(self._parts), **_provider_metadata(self._metadata))
             self._open = None
+            self._metadata = {}
+
+    def _extra(self, family: str, data: Body) -> Iterator[bytes]:
+        """Keep the data that has to go back to the provider as metadata of a part."""
+        match family, data:
+            case "anthropic", {"open": _}:
+                yield from self._close()
+            case "anthropic", {"in": "thinking", "delta": {"signature": str(signature)}}:
+                yield from self._start_part("reasoning")
+                self._add_metadata(signed(signature))
+            case "anthropic", {"block": {"type": "redacted_thinking", "data": str(encrypted)}}:
+                yield from self._close()
+                yield from self._start_part("reasoning")
+                self._add_metadata(redacted(encrypted))
+                yield from self._close()
+            case (_, {"call": str() | int() as call, "block": dict(members)}) | (
+                _,
+                {"call": str() | int() as call, "members": dict(members)},
+            ):
+                self._call_metadata[call] = of_family(family, members)
+            case "openai", {"delta": {"extra_content": dict(content)}}:
+                yield from self._start_part(self._open or "text")
+                self._add_metadata(of_family("openai", {"extra_content": content}))
+
+    def _add_metadata(self, metadata: object) -> None:
+        if isinstance(metadata, dict):
+            self._metadata = joined(self._metadata, metadata)
 
     def _call(self, call: ToolCall) -> Iterator[bytes]:
         if call.complete:
+            yield from self._close()
             arguments = msgspec.json.decode(call.arguments)
-            yield _chunk("tool-input-available", toolCallId=call.id, toolName=call.name, input=arguments)
+            metadata = self._call_metadata.get(call.index) or self._call_metadata.get(call.id) or {}
+            members = _provider_metadata(metadata)
+            yield _chunk("tool-input-available", toolCallId=call.id, toolName=call.name, input=arguments, **members)
             return
         if call.index not in self._call_ids:
             self._call_ids[call.index] = str(call.id)
@@ -169,15 +222,21 @@ def _past_call(part: Body, kind: str) -> Iterator[bytes]:
     """Yield a tool call of an earlier answer, marked as executed; otherwise the page would call the tool again."""
     call_id, name = part.get("toolCallId"), part.get("toolName") or kind.removeprefix("tool-")
     common: Body = {"toolCallId": call_id, "providerExecuted": True}
+    metadata = part.get("callProviderMetadata")
+    own = _provider_metadata(metadata if isinstance(metadata, dict) else {})
     if kind == "dynamic-tool":
         common["dynamic"] = True
     match part.get("state"):
         case "output-available":
-            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **common)
+            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **common, **own)
             yield _chunk("tool-output-available", output=part.get("output"), **common)
         case "output-error":
-            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **common)
+            yield _chunk("tool-input-available", toolName=name, input=part.get("input"), **common, **own)
             yield _chunk("tool-output-error", errorText=str(part.get("errorText")), **common)
+
+
+def _provider_metadata(metadata: Body) -> Body:
+    return {"providerMetadata": metadata} if metadata else {}
 
 
 def _chunk(kind: str, **members: Any) -> bytes:

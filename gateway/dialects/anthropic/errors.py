@@ -1,5 +1,6 @@
 """Error responses in the format of Anthropic's SDKs."""
 
+from http import HTTPStatus
 from typing import Any, Final
 
 from shared.errors import InvalidRequest
@@ -36,7 +37,8 @@ class ThreadsUnsupported(InvalidRequest):
 def answer(status: int, code: str, message: str) -> tuple[int, dict[str, Any]]:
     """Return status and body."""
     status = _STATUSES.get(code, status)
-    body = body_of(_TYPES.get(status, "api_error"), message)
+    otherwise = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
+    body = body_of(_TYPES.get(status, otherwise), message)
     if code == ThreadsUnsupported.code:
         body["error"]["details"] = {"error_code": code, "unsupported": ["thread"]}
     return status, body

@@ -1,204 +1,189 @@
-"""Parser of Anthropic's Messages requests."""
+"""Parser of Anthropic's Messages requests.
 
-import json
-from collections.abc import Iterator
+The body is kept as it came, for a provider of Anthropic's family. All other providers get the canonical fields.
+"""
+
+import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.dialects.anthropic.errors import ThreadsUnsupported
+from gateway.dialects.anthropic.messages import messages_of, system_of, without_ours
+from gateway.dialects.anthropic.specific_paths import SpecificPaths
+from gateway.dialects.anthropic.tools import choice_of, tools_of
 from gateway.dialects.options import ResponseOptions, flag
-from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
-from shared.schemas import ChatRequest
-from shared.schemas.chat import parse_json_object, validate
+from shared.schemas.chat import StoredRequest, parse_json_object, validate
 
-_UNCHANGED: Final = frozenset(
+#: Fields that only Headrace reads.
+_OWN: Final = frozenset({"provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "unsupported_fields"})
+_UNCHANGED: Final = frozenset({"model", "max_tokens", "temperature", "top_p", "top_k"}) | _OWN
+_TRANSLATED: Final = frozenset(
     {
-        *("model", "max_tokens", "temperature", "top_p"),
-        *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost"),
+        *("messages", "system", "stop_sequences", "tools", "tool_choice", "thinking", "output_config"),
+        *("output_format", "stream", "metadata"),
     }
 )
-_TRANSLATED: Final = frozenset(
-    {"messages", "system", "stop_sequences", "tools", "tool_choice", "thinking", "output_config", "stream"}
-)
-_WITHOUT_EFFECT: Final = frozenset({"metadata", "service_tier", "cache_control", "inference_geo"})
-#: A tuple, not a set: a request may have a list here, and lists are not hashable.
-_ROLES: Final = ("user", "assistant", "system")
-_TOOL_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
+#: Headers that the provider reads too.
+_HEADERS: Final = ("anthropic-beta", "anthropic-version")
+_EFFORTS: Final = frozenset({"minimal", "low", "medium", "high", "xhigh", "max"})
 #: Largest budget of thinking tokens for each reasoning effort; `high` above.
-_EFFORTS: Final = ((4_096, "low"), (16_384, "medium"))
+_EFFORT_BY_BUDGET: Final = ((4_096, "low"), (16_384, "medium"))
+_LARGEST_BUDGET: Final = 10_000_000
+_LONGEST_USER: Final = 512
+_MOST_STOPS: Final = 16
+#: The path before a problem of the canonical request.
+_PROBLEM: Final = re.compile(r"(?:^|(?<=; ))(messages|tools)\.(\d+)((?:\.\w+)*)")
+_CANONICAL_NAMES: Final = {"function": "", "parameters": ".input_schema"}
 Body = dict[str, Any]
 
 
-def parse(body: bytes, *, only_count: bool = False) -> tuple[ChatRequest, ResponseOptions]:
-    """Return the canonical request and the response options. ``only_count``: the request asks for its number of
-    tokens, not for an answer. Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the field."""
-    raw = {name: value for name, value in parse_json_object(body).items() if value is not None}
+def parse(
+    body: bytes, headers: Mapping[str, str] | None = None, *, only_count: bool = False
+) -> tuple[StoredRequest, ResponseOptions]:
+    """Return the request and the response options. ``only_count``: the request asks for its number of tokens, not for
+    an answer. Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the field."""
+    whole = parse_json_object(body)
+    raw = {name: value for name, value in whole.items() if value is not None}
     if "thread" in raw:
         raise ThreadsUnsupported("thread: not supported; send all messages")
-    for name in raw:
-        if name not in _UNCHANGED | _TRANSLATED | _WITHOUT_EFFECT:
-            raise InvalidRequest(f"{name[:64]}: not supported; remove the field")
     if "max_tokens" not in raw and not only_count:
         raise InvalidRequest("max_tokens: field required")
-    fields: Body = {name: value for name, value in raw.items() if name in _UNCHANGED}
-    fields["messages"] = [*_system(raw.get("system")), *_messages(raw.get("messages"))]
-    translated = {
-        "stop": raw.get("stop_sequences"),
-        "tools": [_tool(at, tool) for at, tool in enumerate(_list(raw, "tools"))] or None,
-        "tool_choice": _tool_choice(raw.get("tool_choice")) if raw.get("tools") else None,
-        "only_count": only_count or None,
-        "parallel_tool_calls": _may_call_in_parallel(raw.get("tool_choice")),
-        "reasoning_effort": _effort(raw),
-        "response_format": _format(raw.get("output_config")),
-    }
-    fields |= {name: value for name, value in translated.items() if value is not None}
+    specific = SpecificPaths()
+    specific.note_others("", raw, _UNCHANGED | _TRANSLATED)
+    system = [("system", message) for message in system_of("system", raw.get("system", ""), specific)]
+    messages = [*system, *messages_of(raw.get("messages"), specific)]
+    tools = list(tools_of(raw.get("tools"), specific))
+    names = frozenset(tool["function"]["name"] for _, tool in tools)
     stream = flag(raw, "stream")
+    fields: Body = {
+        **{name: value for name, value in raw.items() if name in _UNCHANGED},
+        **choice_of(raw.get("tool_choice"), names, specific),
+        **_reasoning(raw, specific),
+        **_format(raw, specific),
+        **_user(raw.get("metadata"), specific),
+        **_stops(raw.get("stop_sequences"), specific),
+        "messages": [message for _, message in messages],
+    }
+    if tools:
+        fields["tools"] = [tool for _, tool in tools]
+    if only_count:
+        fields["only_count"] = True
     # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer.
     fields.setdefault("on_worker_lost", "fail" if stream else "restart")
-    return validate(ChatRequest, fields), ResponseOptions(stream, tuple(sorted(raw.keys() & _WITHOUT_EFFECT)))
+    fields["original"] = _original(whole, headers or {}, specific)
+    paths = {"messages": [path for path, _ in messages], "tools": [path for path, _ in tools]}
+    try:
+        return validate(StoredRequest, fields), ResponseOptions(stream)
+    except InvalidRequest as error:
+        raise InvalidRequest(_PROBLEM.sub(lambda found: _clients_path(found, paths), str(error))) from None
 
 
-def _system(system: Any) -> list[Body]:
-    if system is None:
-        return []
-    parts = [_text(f"system.{at}", block) for at, block in enumerate(system)] if isinstance(system, list) else system
-    return [{"role": "system", "content": parts}]
-
-
-def _messages(messages: Any) -> Iterator[Body]:
-    if not isinstance(messages, list):
-        raise InvalidRequest("messages: must be a list")
-    for at, message in enumerate(messages):
-        path = f"messages.{at}"
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise InvalidRequest(f"{path}.role: must be user, assistant or system")
-        if message["role"] == "system":
-            yield from _system(message.get("content"))
-        elif not isinstance(message.get("content"), list):
-            yield {"role": message["role"], "content": message.get("content")}
-        elif message["role"] == "user":
-            yield from _user_messages(path, message["content"])
-        else:
-            yield _assistant_message(path, message["content"])
-
-
-def _user_messages(path: str, blocks: list[Any]) -> Iterator[Body]:
-    """Yield the tool results as messages of their own, then one message with the remaining blocks."""
-    parts: list[Body] = []
-    for at, block in enumerate(blocks):
-        block_path = f"{path}.content.{at}"
-        match _type(block):
-            case "tool_result":
-                yield {
-                    "role": "tool",
-                    "tool_call_id": block.get("tool_use_id"),
-                    "content": _result(block_path, block),
-                }
-            case "image":
-                parts.append({"type": "image_url", "image_url": {"url": _image(block_path, block.get("source"))}})
-            case _:
-                parts.append(_text(block_path, block))
-    if parts:
-        yield {"role": "user", "content": parts}
-
-
-def _assistant_message(path: str, blocks: list[Any]) -> Body:
-    """Return an assistant message. Thinking is left out: it would need a signature, and none is stored."""
-    calls, parts = [], []
-    for at, block in enumerate(blocks):
-        match _type(block):
-            case "tool_use":
-                arguments = json.dumps(block.get("input", {}))
-                calls.append(tool_call(block.get("id"), block.get("name"), arguments))
-            case "thinking" | "redacted_thinking":
-                pass
-            case _:
-                parts.append(_text(f"{path}.content.{at}", block))
-    message: Body = {"role": "assistant"}
-    if parts or not calls:
-        message["content"] = parts or ""
-    return message | ({"tool_calls": calls} if calls else {})
-
-
-def _result(path: str, block: Body) -> Any:
-    content = block.get("content", "")
-    if isinstance(content, list):
-        return [_text(f"{path}.content.{at}", part) for at, part in enumerate(content)] or ""
-    return content
-
-
-def _text(path: str, block: Any) -> Body:
-    if _type(block) != "text":
-        raise InvalidRequest(f"{path}.type: not supported here; use text")
-    return {"type": "text", "text": block.get("text")}
-
-
-def _image(path: str, source: Any) -> str:
-    match _type(source):
-        case "base64":
-            return f"data:{source.get('media_type')};base64,{source.get('data')}"
-        case "url":
-            return str(source.get("url"))
-    raise InvalidRequest(f"{path}.source.type: must be base64 or url")
-
-
-def _tool(at: int, tool: Any) -> Body:
-    if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
-        raise InvalidRequest(f"tools.{at}.type: provider-defined tools are not supported; define a custom tool")
-    function = {
-        "name": tool.get("name"),
-        "description": tool.get("description"),
-        "parameters": tool.get("input_schema"),
-        "strict": tool.get("strict"),
+def _original(whole: Body, headers: Mapping[str, str], specific: SpecificPaths) -> Body:
+    # `stream` is left out: it makes no other answer, so an idempotency key fits both.
+    body = {name: value for name, value in whole.items() if name not in _OWN | {"stream"}}
+    if isinstance(body.get("messages"), list):
+        body["messages"] = without_ours(body["messages"])
+    return {
+        "family": "anthropic",
+        "body": body,
+        "headers": {name: value for name in _HEADERS if (value := headers.get(name)) is not None},
+        "specific": list(specific),
     }
-    return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
 
 
-def _tool_choice(choice: Any) -> Any:
-    if choice is None:
-        return None
-    kind = _type(choice)
-    if isinstance(choice, dict) and kind == "tool":
-        return {"type": "function", "function": {"name": choice.get("name")}}
-    if (chosen := _TOOL_CHOICES.get(str(kind))) is None:
-        raise InvalidRequest(f"tool_choice.type: must be {', '.join(_TOOL_CHOICES)} or tool")
-    return chosen
+def _clients_path(found: re.Match[str], paths: dict[str, list[str]]) -> str:
+    """Return the client's own path of a canonical one: the message or the tool, and within a tool the field."""
+    kind, number, rest = found[1], int(found[2]), found[3]
+    if number >= len(paths[kind]):
+        return found[0]
+    path = paths[kind][number]
+    if kind == "messages":
+        return path
+    within = (_CANONICAL_NAMES.get(name, f".{name}") for name in rest.split(".")[1:])
+    return path + "".join(within)
 
 
-def _may_call_in_parallel(choice: Any) -> bool | None:
-    return False if isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True else None
-
-
-def _effort(raw: Body) -> Any:
+def _reasoning(raw: Body, specific: SpecificPaths) -> Body:
     config, thinking = raw.get("output_config"), raw.get("thinking")
-    if isinstance(config, dict) and config.get("effort") is not None:
-        return config["effort"]
-    match _type(thinking):
-        case "enabled" if isinstance(thinking, dict):
+    fields: Body = {}
+    if thinking is not None:
+        fields = _thinking(thinking, specific)
+    if config is None:
+        return fields
+    if not isinstance(config, dict):
+        raise InvalidRequest("output_config: must be an object")
+    specific.note_others("output_config.", config, {"effort", "format"})
+    match config.get("effort"):
+        case None:
+            pass
+        case str(effort) if effort in _EFFORTS:
+            fields["reasoning_effort"] = effort
+        case str():
+            specific.note("output_config.effort")
+        case _:
+            raise InvalidRequest("output_config.effort: must be a text")
+    return fields
+
+
+def _thinking(thinking: Any, specific: SpecificPaths) -> Body:
+    if not isinstance(thinking, dict) or not isinstance(kind := thinking.get("type"), str):
+        raise InvalidRequest("thinking.type: must be a text")
+    specific.note_others("thinking.", thinking, {"type", "budget_tokens"})
+    match kind:
+        case "enabled":
             budget = thinking.get("budget_tokens")
-            if not isinstance(budget, int):
-                raise InvalidRequest("thinking.budget_tokens: must be an integer")
-            return next((effort for limit, effort in _EFFORTS if budget <= limit), "high")
+            if not isinstance(budget, int) or isinstance(budget, bool) or not 0 < budget <= _LARGEST_BUDGET:
+                raise InvalidRequest("thinking.budget_tokens: must be an integer from 1 to 10000000")
+            effort = next((effort for limit, effort in _EFFORT_BY_BUDGET if budget <= limit), "high")
+            return {"reasoning_tokens": budget, "reasoning_effort": effort}
         case "adaptive":
-            return "medium"
-    return None
+            return {"reasoning_effort": "medium"}
+        case "disabled":
+            return {}
+    specific.note("thinking.type")
+    return {}
 
 
-def _format(config: Any) -> Body | None:
-    output_format = config.get("format") if isinstance(config, dict) else None
-    if output_format is None:
-        return None
-    if _type(output_format) != "json_schema":
-        raise InvalidRequest("output_config.format.type: must be json_schema")
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": output_format.get("schema")}}
+def _format(raw: Body, specific: SpecificPaths) -> Body:
+    """Return the canonical form of the answer. ``output_format`` is the older name of ``output_config.format``."""
+    config = raw.get("output_config")
+    path, output_format = "output_format", raw.get("output_format")
+    if isinstance(config, dict) and config.get("format") is not None:
+        path, output_format = "output_config.format", config["format"]
+    match output_format:
+        case None:
+            return {}
+        case {"type": "json_schema", "schema": dict(schema)}:
+            specific.note_others(f"{path}.", output_format, {"type", "schema"})
+            return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
+        case {"type": str(kind)} if kind != "json_schema":
+            specific.note(path)
+            return {}
+    raise InvalidRequest(f"{path}: must have the type json_schema and a schema")
 
 
-def _list(raw: Body, name: str) -> list[Any]:
-    value = raw.get(name, [])
-    if not isinstance(value, list):
-        raise InvalidRequest(f"{name}: must be a list")
-    return value
+def _user(metadata: Any, specific: SpecificPaths) -> Body:
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict):
+        raise InvalidRequest("metadata: must be an object")
+    specific.note_others("metadata.", metadata, {"user_id"})
+    user = metadata.get("user_id")
+    if isinstance(user, str) and 0 < len(user) <= _LONGEST_USER:
+        return {"user": user}
+    if user is not None:
+        specific.note("metadata.user_id")
+    return {}
 
 
-def _type(block: Any) -> Any:
-    return block.get("type") if isinstance(block, dict) else None
+def _stops(stops: Any, specific: SpecificPaths) -> Body:
+    """Return the stop sequences. Those beyond the canonical limits pass to the same family only."""
+    if stops is None:
+        return {}
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise InvalidRequest("stop_sequences: must be a list of texts")
+    fitting = [stop for stop in stops if 0 < len(stop) <= 256][:_MOST_STOPS]
+    if len(fitting) < len(stops):
+        specific.note("stop_sequences")
+    return {"stop": fitting} if fitting else {}

@@ -7,9 +7,9 @@ import msgspec
 
 from gateway.dialects.append_only import CANCELLED, AppendOnlyRenderer
 from gateway.dialects.openai_chat import errors as openai_errors
-from gateway.dialects.token_counts import counted
-from gateway.dialects.tool_call import tool_call
-from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Start, Token, ToolCall, Usage
+from gateway.dialects.openai_chat.chunks import ChunkBuilder
+from gateway.dialects.openai_chat.whole import Accumulator
+from shared.protocol.events import Done, Error, Event, Start
 from shared.protocol.transcript import Transcript
 
 _DONE: Final = b"data: [DONE]\n\n"
@@ -23,14 +23,8 @@ class ChatCompletionChunks(AppendOnlyRenderer):
     def __init__(self, stream_id: str, *, include_usage: bool) -> None:
         super().__init__()
         self._include_usage = include_usage
-        self._frame: Body = {
-            "id": f"chatcmpl-{stream_id}",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": "",
-        }
-        self._has_refused = False
-        self._named: set[int] = set()  # indexes of tool calls that were sent with id and name
+        self._frame = _frame(stream_id)
+        self._chunks = ChunkBuilder(self._frame)
 
     def _event(self, event: Event) -> bytes:
         match event:
@@ -39,34 +33,8 @@ class ChatCompletionChunks(AppendOnlyRenderer):
             case Done():
                 return self._end(event)
             case Start():
-                self._frame["model"] = f"{event.provider}/{event.model}"
                 self._has_begun = True
-        delta = self._delta_of(event)
-        return b"" if delta is None else self._chunk(delta)
-
-    def _delta_of(self, event: Event) -> Body | None:
-        match event:
-            case Start():
-                return {"role": "assistant", "content": ""}
-            case Token():
-                return {"content": event.token}
-            case Reasoning():
-                return {"reasoning_content": event.text}
-            case Refusal():
-                self._has_refused = True
-                return {"refusal": event.text}
-            case ToolCall(complete=False):
-                return {"tool_calls": [self._call(event)]}
-        return None
-
-    def _call(self, call: ToolCall) -> Body:
-        """Return a fragment of a tool call. Id and name are sent once, because SDKs concatenate repeated fields."""
-        fragment: Body = {"index": call.index, "function": {"arguments": call.arguments}}
-        if call.index not in self._named:
-            self._named.add(call.index)
-            fragment |= {"id": call.id, "type": "function"}
-            fragment["function"] = {"name": call.name, "arguments": call.arguments}
-        return fragment
+        return b"".join(map(_data, self._chunks.take(event)))
 
     def _error(self, error: Error) -> bytes:
         return _data({"error": openai_errors.streamed(error)})
@@ -74,60 +42,34 @@ class ChatCompletionChunks(AppendOnlyRenderer):
     def _end(self, done: Done) -> bytes:
         if done.finish_reason in _FAILED:
             return self._fail(CANCELLED)
-        usage = _usage(done.usage) if self._include_usage and done.usage else None
-        return b"".join(
-            (
-                self._chunk({}, _finish_reason(done, has_refused=self._has_refused)),
-                _data({**self._frame, "choices": [], "usage": usage}) if usage else b"",
-                _DONE,
-            )
-        )
-
-    def _chunk(self, delta: Body, finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return _data({**self._frame, "choices": [choice]})
+        chunk, usage = self._chunks.end(done)
+        usage_chunk = b""
+        if usage is not None and self._include_usage:
+            usage_chunk = _data({**self._frame, "choices": [], "usage": usage})
+        return b"".join((_data(chunk), usage_chunk, _DONE))
 
 
 def completion(stream_id: str, transcript: Transcript) -> Body:
-    """Return the whole answer as one object."""
-    start, done = transcript.start, transcript.done
-    calls = [tool_call(call.id, call.name, call.arguments) for call in transcript.tool_calls]
-    message: Body = {
-        "role": "assistant",
-        "content": transcript.text or (None if calls or transcript.refusal else ""),
-        "refusal": transcript.refusal or None,
-        **({"reasoning_content": transcript.reasoning} if transcript.reasoning else {}),
-        **({"tool_calls": calls} if calls else {}),
-    }
-    finish_reason = _finish_reason(done, has_refused=bool(transcript.refusal)) if done else None
+    """Return the whole answer as one object, made of the same chunks as are streamed."""
+    builder, joined = ChunkBuilder(_frame(stream_id)), Accumulator()
+    usage: Body | None = None
+    for event in transcript.events:
+        if isinstance(event, Done):
+            chunk, usage = builder.end(event)
+            joined.add(chunk)
+        else:
+            for chunk in builder.take(event):
+                joined.add(chunk)
+    return joined.whole(usage)
+
+
+def _frame(stream_id: str) -> Body:
     return {
         "id": f"chatcmpl-{stream_id}",
-        "object": "chat.completion",
+        "object": "chat.completion.chunk",
         "created": int(time.time()),
-        "model": f"{start.provider}/{start.model}" if start else "",
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}],
-        "usage": _usage(done.usage) if done and done.usage else None,
+        "model": "",
     }
-
-
-def _finish_reason(done: Done, *, has_refused: bool) -> str:
-    """Return `stop` for a refusal with text: with `content_filter` the SDKs' helpers raise and discard the text."""
-    return "stop" if has_refused and done.finish_reason == "content_filter" else done.finish_reason
-
-
-def _usage(usage: Usage) -> Body:
-    body = {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-    }
-    details = {
-        "prompt_tokens_details": counted(
-            cached_tokens=usage.cached_tokens, cache_write_tokens=usage.cache_write_tokens
-        ),
-        "completion_tokens_details": counted(reasoning_tokens=usage.reasoning_tokens),
-    }
-    return body | {name: parts for name, parts in details.items() if parts}
 
 
 def _data(body: Body) -> bytes:

@@ -1,6 +1,7 @@
 -- Stored bytes of each account: the payload that scripts write for its streams, counted exactly at creation, with each
 -- renewal and at the end. keys.py describes the keys; they are derived from the account, which the state has.
--- A stream takes STREAM_BYTES for its bookkeeping, the fields of its state that hold content, and its log's events.
+-- A stream takes STREAM_BYTES for its bookkeeping, the fields of its state that hold content, the pieces of its request,
+-- and its log's events.
 
 local STREAM_BYTES = 5120
 local CONTENT = {request = true, metadata = true, shown = true, response = true, sources = true, error = true}
@@ -12,7 +13,7 @@ end
 
 -- Bytes of a stream with these fields (field, value, …) and an empty log.
 local function bytes_of(fields)
-  local bytes = STREAM_BYTES
+  local bytes = STREAM_BYTES + (value_of(fields, 'request_bytes') or 0)
   for i = 1, #fields, 2 do
     if CONTENT[fields[i]] then bytes = bytes + #fields[i + 1] end
   end
@@ -46,7 +47,7 @@ end
 -- Counts what the stream takes now, until `expires`.
 local function count_stored(account, expires)
   local stored, kept = storage_keys(account)
-  local bytes = STREAM_BYTES + log_bytes()
+  local bytes = STREAM_BYTES + log_bytes() + (redis.call('HGET', STATE, 'request_bytes') or 0)
   for name in pairs(CONTENT) do bytes = bytes + redis.call('HSTRLEN', STATE, name) end
   redis.call('HINCRBY', stored, 'total', bytes - (redis.call('HGET', stored, ID) or 0))
   redis.call('HSET', stored, ID, bytes)

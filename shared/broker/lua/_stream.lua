@@ -155,11 +155,32 @@ local function live_until(key, at)
   redis.call('PEXPIREAT', key, at, 'GT')
 end
 
+-- Pieces of a large request (hash), if the state has `request_bytes` instead of `request` (see store.lua).
+local function request_key() return (string.gsub(STATE, 'state$', 'request')) end
+
+-- True if all pieces of a request of this size are stored; a request within the state's fields has none.
+local function has_pieces(request_bytes)
+  local left, piece = tonumber(request_bytes or 0), 0
+  while left > 0 do
+    local bytes = redis.call('HSTRLEN', request_key(), piece)
+    if bytes == 0 then return false end
+    left, piece = left - bytes, piece + 1
+  end
+  return left == 0
+end
+
+-- The value of one of `fields` (field, value, …); nil if it is not there.
+local function value_of(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+end
+
 -- Sets the expiry of all the stream's keys to the same instant. The tombstone outlives them, and the index lives as
 -- long as its longest-lived stream.
 local function keep_until(at, tombstone_ms)
   redis.call('HSET', STATE, 'expires', at)
-  for _, key in ipairs({STATE, LOG, TAIL, READERS, IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
+  for _, key in ipairs({STATE, LOG, TAIL, READERS, request_key(), IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
   redis.call('PEXPIREAT', TOMBSTONE, at + tombstone_ms)
   live_until(INDEX, at)
 end

@@ -7,7 +7,7 @@
 -- Replies {status, epoch of the log, events in the log}, or {} if there is no state.
 
 local gateway, reader_lease_ms, epoch, seq, window = unpack(ARGV, 1, 5)
-local s = load('status', 'holder', 'log_epoch', 'lead', 'full')
+local s = load('status', 'holder', 'log_epoch', 'lead', 'full', 'gateways')
 if not s.status then return {} end
 local log_epoch, n = tonumber(s.log_epoch), redis.call('LLEN', LOG)
 
@@ -21,7 +21,8 @@ end
 if not active(s) then return {s.status, log_epoch, n} end
 
 if gateway == '' then
-  redis.call('HSET', STATE, 'polled_until', now + lease_ms)
+  -- A poll keeps only an answer alive that no client has streamed: a status page must not keep an abandoned one going.
+  if not s.gateways then redis.call('HSET', STATE, 'polled_until', now + lease_ms) end
 else
   local latest = redis.call('ZREVRANGE', READERS, 0, 0, 'WITHSCORES')[2]
   local gateways = table.concat(redis.call('ZRANGE', READERS, 0, -1), ' ')

@@ -11,7 +11,7 @@
 -- Status: none → queued
 -- Replies {'CREATED', queue position, used…}, {'KNOWN', id, body hash} if the idempotency key was used before,
 -- {'LIMITED', limit, ms until there is room, used…}, {'STORED', bytes stored, bytes of this stream},
--- {'FULL', streams waiting} or {'EXISTS'}.
+-- {'FULL', streams waiting}, {'EXISTS'}, or {'UNSTORED'} if pieces of its request are missing (see store.lua).
 
 local body_hash, retention_ms, tombstone_ms, look_after_ms, reader_lease_ms, job, queue_depth, account, tokens,
   longest_life_ms, requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams,
@@ -40,12 +40,14 @@ if limited then
   used, limit, wait = check_limits(account, tokens, limits)
   if limit then return {'LIMITED', limit, wait, unpack(used)} end
 end
-local stored, bytes = total_stored(account), bytes_of({unpack(ARGV, 17)})
+local fields = {unpack(ARGV, 17)}
+local stored, bytes = total_stored(account), bytes_of(fields)
 if stored_bytes ~= '0' and stored + bytes > tonumber(stored_bytes) then return {'STORED', stored, bytes} end
 local waiting = count_waiting(retention_ms)
 if waiting >= tonumber(queue_depth) and (waiting >= tonumber(queue_limit) or is_waiting(account, retention_ms)) then
   return {'FULL', waiting}
 end
+if not has_pieces(value_of(fields, 'request_bytes')) then return {'UNSTORED'} end
 
 redis.call('HSET', STATE, 'status', 'queued', 'epoch', 0, 'log_epoch', 0, 'lead', 0, 'attempt', 0, 'live_until', 0,
   'polled_until', 0, 'created', now, 'account', account, 'stored_limit', stored_bytes, unpack(ARGV, 17))

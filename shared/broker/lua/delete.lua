@@ -10,13 +10,14 @@ local tombstone_ms = ARGV[1]
 local QUEUE, JOB, WAITING, PRINCIPAL_STREAMS = unpack(KEYS, 9, 12)
 local s = load('status', 'holder', 'principal', 'lane', 'account', 'sources', 'idempotency')
 if not s.status then return {'MISSING'} end
-need_rights('DEL HDEL HMGET HINCRBY PEXPIRE SET ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
+need_rights('DEL HDEL HMGET HINCRBY PEXPIRE SET UNLINK ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
   {QUEUE, JOB, WAITING, PRINCIPAL_STREAMS, 'hr:ended', 'hr:account:any'})
 leave_tombstone('deleted', s, tombstone_ms)
 if active(s) then settle() end
 free_provider_slot(s)
 give_back(s.account, {ID})
 forget_sources(s.account, s.sources or nil)
+redis.call('UNLINK', request_key())
 redis.call('DEL', STATE, LOG, TAIL, READERS, JOB)
 local account_waiting = 'hr:account:' .. s.account .. ':waiting'
 for _, key in ipairs({INDEX, QUEUE, WAITING, account_waiting, PRINCIPAL_STREAMS, 'hr:ended', 'hr:failed', 'hr:answers'}) do

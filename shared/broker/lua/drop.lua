@@ -14,10 +14,11 @@ if not s.status then
 end
 if active(s) or tonumber(s.ended) + retention_min_ms > now then return 0 end
 if redis.call('ZCOUNT', READERS, now, '+inf') > 0 or is_source(s.account) then return 0 end
-need_rights('DEL HDEL HINCRBY HMGET PEXPIRE SET ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
+need_rights('DEL HDEL HINCRBY HMGET PEXPIRE SET UNLINK ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
   {'hr:owned:' .. s.account, storage_keys(s.account)})
 leave_tombstone('dropped', s, tombstone_ms)
 local bytes = give_back(s.account, {ID})
+redis.call('UNLINK', request_key())
 redis.call('DEL', STATE, LOG, TAIL, READERS)
 for _, key in ipairs({'hr:owned:' .. s.account, 'hr:ended', 'hr:failed', 'hr:answers'}) do
   redis.call('ZREM', key, ID)

@@ -18,7 +18,7 @@ if first_seq > n + 1 then return reply('GAP', n, s) end
 if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED', n, s) end
 
 need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
-  'XLEN XREVRANGE XTRIM ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
+  'XLEN XREVRANGE XTRIM UNLINK ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
   {'hr:queue', 'arq:job:' .. ID, 'hr:ended', 'hr:account:any', 'hr:endings:any'})
 local before_events = 10 + field_items
 local last = first_seq + #ARGV - before_events - 1
@@ -30,7 +30,10 @@ settle(tonumber(tokens))
 free_provider_slot(load_into(s, 'lane', 'follow_up', 'account', 'sources'))
 redis.call('HDEL', STATE, 'holder', 'lease_until', 'full')
 -- A stream that a later request may continue keeps its request.
-if not s.follow_up then redis.call('HDEL', STATE, 'request') end
+if not s.follow_up then
+  redis.call('HDEL', STATE, 'request', 'request_bytes')
+  redis.call('UNLINK', request_key())
+end
 for _, key in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', key, ID) end
 redis.call('DEL', 'arq:job:' .. ID)
 keep_until(now + retention_ms, tonumber(tombstone_ms))

@@ -4,7 +4,8 @@
 -- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 cap, 5 retention_ms, 6 tombstone_ms, 7 body_hash, 8 reader_lease_ms,
 --       9 field_items (number of items in fields), 10 fields… (field, value, …), events… (of the epoch, from seq 1)
 -- Status: none, queued, running → running
--- Writes only if the state is missing, or is active under a lower epoch; otherwise it replies as append does.
+-- Writes only if the state is missing, or is active under a lower epoch; otherwise it replies as append does. Replies
+-- UNSTORED if pieces of the request are missing (see store.lua).
 
 local epoch, holder, lease_ms, cap, retention_ms, tombstone_ms, body_hash, reader_lease_ms, field_items =
   unpack(ARGV, 1, 9)
@@ -13,6 +14,7 @@ local s = load_for_writer()
 local refusal = refuse(s, epoch, holder)
 if refusal and refusal[1] ~= 'MISSING' and refusal[1] ~= 'BEHIND' then return refusal end
 if not refusal then return reply('GAP', log_length(s, epoch), s) end
+if not has_pieces(value_of({unpack(ARGV, 10, 9 + field_items)}, 'request_bytes')) then return {'UNSTORED', 0, '', 0, 0} end
 
 need_rights('DEL HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH SET XADD XLEN ' ..
   'XREVRANGE XTRIM ZADD ZREM', {IDEMPOTENCY or STATE, 'hr:waiting', 'hr:account:any'})

@@ -1,0 +1,106 @@
+"""Routes ``/v1/responses`` about a request instead of its answer: its items, its tokens, and refused upgrades."""
+
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from gateway.api.body import read_body
+from gateway.api.deferred import respond
+from gateway.api.previous_responses import compose_request, stream_id_of
+from gateway.api.token_counts import ESTIMATED, estimated_tokens
+from gateway.auth.grants import Grant
+from gateway.auth.ownership import read_own
+from gateway.dialects.append_only import AppendOnlyRenderer
+from gateway.dialects.openai_responses.listed_items import items_of
+from gateway.dialects.options import ResponseOptions
+from gateway.state import LIVE_CONNECTION, Caller, Gateway
+from shared.broker.status import read_fields
+from shared.errors import InvalidRequest, StreamNotFound
+from shared.protocol.transcript import Transcript
+from shared.schemas.stored_request import stored_messages
+from shared.scopes import Scope
+
+router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
+
+StreamId = Annotated[str, Depends(stream_id_of)]
+_UPGRADE_REQUIRED: Final = 426
+
+
+@router.get("")
+async def refuse_upgrade(request: Request) -> Response:
+    """Refuse a WebSocket at once, so that its client goes on with plain requests."""
+    if "websocket" not in request.headers.get("upgrade", "").lower():
+        raise HTTPException(405, headers={"Allow": "POST"})
+    message = "upgrade: WebSocket is not supported; send POST, with stream: true for events"
+    raise HTTPException(_UPGRADE_REQUIRED, message, {"Upgrade": "HTTP/1.1", "Connection": "Upgrade, close"})
+
+
+@router.post("/input_tokens", dependencies=[LIVE_CONNECTION])
+async def count(request: Request, gateway: Gateway, caller: Caller) -> Response:
+    """Count the tokens of a request. A provider's count takes one request of the limits and none of their tokens. An
+    estimate, for other providers, takes nothing, and the header ``X-Headrace-Estimated`` names it."""
+    caller.need(Scope.CHAT)
+    composed = await compose_request(gateway, caller, await read_body(request, gateway.settings.max_body_bytes))
+    chat_request = composed.chat_request.model_copy(update={"only_count": True})
+    estimate = await estimated_tokens(gateway, caller, chat_request)
+    if estimate is not None:
+        return JSONResponse(_count(estimate), headers=ESTIMATED)
+    return await respond(
+        request,
+        gateway,
+        caller,
+        chat_request,
+        options=ResponseOptions(stream=False, ignored=composed.options.ignored),
+        key=None,
+        renderer_of=lambda _: AppendOnlyRenderer(),
+        body_of=_counted,
+    )
+
+
+@router.get("/{response_id}/input_items")
+async def input_items(
+    gateway: Gateway,
+    caller: Caller,
+    stream_id: StreamId,
+    *,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: str | None = None,
+) -> dict[str, Any]:
+    """List the items that the response was generated from, with those of the responses that it continues."""
+    caller.need(Scope.READ)
+    await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
+    stored = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, ("request", "follow_up"))
+    if stored["request"] is None or stored["follow_up"] is None:
+        raise StreamNotFound("response: its input was not stored; create it with store: true")
+    messages = stored_messages(stored["request"].encode())
+    items = items_of(stream_id, messages[int(stored["follow_up"]) :])
+    if order == "desc":
+        items.reverse()
+    if after is not None:
+        items = items[_position(items, after) + 1 :]
+    page = items[:limit]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(page) < len(items),
+    }
+
+
+def _position(items: list[dict[str, Any]], item_id: str) -> int:
+    for at, item in enumerate(items):
+        if item["id"] == item_id:
+            return at
+    raise InvalidRequest("after: no such item; use an id of the list")
+
+
+def _counted(_: str, transcript: Transcript) -> dict[str, Any]:
+    usage = transcript.done.usage if transcript.done else None
+    return _count(usage.input_tokens if usage else 0)
+
+
+def _count(tokens: int) -> dict[str, Any]:
+    return {"object": "response.input_tokens", "input_tokens": tokens}

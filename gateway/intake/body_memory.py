@@ -1,0 +1,159 @@
+"""Memory for request bodies: a budget of each process, from which a body takes its size before it is read.
+
+A body holds its part until its request is stored or refused: the raw bytes, their parsed form and the copy on its way
+to Redis live for as long. A body that finds no room waits unread, first come, first served. Small bodies have an
+eighth of the budget to themselves, so that they never wait behind large ones.
+
+A body takes its whole size at once, and one without a declared length the largest size that it may have. So no two
+half-read bodies wait for each other.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
+
+from gateway import metrics
+from shared.errors import Overloaded
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Bodies up to this size are small. Larger ones are parsed in a thread.
+SMALL_BODY_BYTES: Final = 256 * 1024
+
+
+class _Pool:
+    """A number of bytes, given out in the order of the requests for them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free = size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, count: int) -> None:
+        if not self._waiting and count <= self._free:
+            self._remove(count)
+            return
+        turn = count, asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn[1]
+        except BaseException:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                self._admit()
+            elif not turn[1].cancelled():
+                self.give_back(count)
+            raise
+
+    def give_back(self, count: int) -> None:
+        self._free += count
+        metrics.BODY_MEMORY.dec(count)
+        self._admit()
+
+    def _remove(self, count: int) -> None:
+        self._free -= count
+        metrics.BODY_MEMORY.inc(count)
+
+    def _admit(self) -> None:
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
+            count, turn = self._waiting.popleft()
+            if not turn.done():
+                self._remove(count)
+                turn.set_result(None)
+
+
+class BodyMemory:
+    """The budget of this process. ``wait_s``: longest wait of a body for its part."""
+
+    def __init__(self, most_bytes: int, wait_s: float) -> None:
+        self.small = _Pool(most_bytes // 8)
+        self.large = _Pool(most_bytes - self.small.size)
+        self.small_body_bytes = min(SMALL_BODY_BYTES, self.small.size)
+        self.wait_s = wait_s
+        #: Work on large bodies beside the event loop, one after another: threads would compete with it.
+        self.beside_loop = asyncio.Semaphore(1)
+
+    def begin(self) -> "BodyShare":
+        """Return the share of a request, which is the current one of its task until :func:`release_body`."""
+        share = BodyShare(self)
+        _current.set(share)
+        return share
+
+
+class BodyShare:
+    """The part of the budget that one request holds. ``size``: bytes of its content so far."""
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self.memory = memory
+        self._held: dict[_Pool, int] = {}
+        self.size = 0
+
+    async def take(self, count: int) -> None:
+        """Take ``count`` bytes in all, or keep what is held if that is enough. Raises :class:`Overloaded`.
+
+        A share that holds a part for large bodies takes no other, so that two shares never wait for each other."""
+        pool = self.memory.small if count <= self.memory.small_body_bytes else self.memory.large
+        count = min(count, pool.size)
+        if not count or pool in self._held or self.memory.large in self._held:
+            return
+        try:
+            async with asyncio.timeout(self.memory.wait_s):
+                await pool.take(count)
+        except TimeoutError:
+            metrics.REFUSALS.labels(Overloaded.code).inc()
+            raise Overloaded from None
+        self._held[pool] = count
+
+    def shrink(self, count: int) -> None:
+        """Give back what is held beyond ``count`` bytes."""
+        for pool, held in self._held.items():
+            if held > count:
+                pool.give_back(held - count)
+                self._held[pool] = count
+
+    def release(self) -> None:
+        while self._held:
+            pool, held = self._held.popitem()
+            pool.give_back(held)
+
+
+_current: ContextVar[BodyShare | None] = ContextVar("body_share", default=None)
+
+
+def release_body() -> None:
+    """Give back the part of the current request. A second call has no effect."""
+    if (share := _current.get()) is not None:
+        share.release()
+
+
+def releases_body(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Give back the part of the current request when ``function`` has stored or refused it."""
+
+    @wraps(function)
+    async def releasing(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            release_body()
+
+    return releasing
+
+
+async def take_memory(count: int) -> None:
+    """Take memory for content that the current request refers to. Raises :class:`Overloaded`."""
+    if (share := _current.get()) is not None:
+        await share.take(count)
+        share.size += count
+
+
+async def run_beside_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call ``function``, in a thread if the current request's body is large, so that others do not wait for it."""
+    share = _current.get()
+    if share is None or share.size <= SMALL_BODY_BYTES:
+        return function(*args, **kwargs)
+    async with share.memory.beside_loop:
+        return await asyncio.to_thread(function, *args, **kwargs)

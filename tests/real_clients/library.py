@@ -1,0 +1,70 @@
+"""A library, driven by a script of ``tests/real_clients/drivers`` that uses it as its documentation shows."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from tests.fakes import Answer, ToolCall
+from tests.real_clients.install import folder_of
+from tests.real_clients.program import Command, Outcome, Program, Task, Way
+
+DRIVERS: Final = Path(__file__).parent / "drivers"
+_GPT: Final = "openai/gpt-5"
+_CLAUDE: Final = "anthropic/claude-sonnet-4-5"
+CHAT: Final = (Way("chat", "openai", _GPT), Way("chat", "anthropic", _CLAUDE))
+RESPONSES: Final = (Way("responses", "openai", _GPT),)
+MESSAGES: Final = (Way("messages", "anthropic", _CLAUDE),)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Library(Program):
+    """``driver``: a script. It prints its outcome as JSON on its last line."""
+
+    name: str
+    source: Literal["npm", "pip"]
+    packages: tuple[str, ...]
+    ways: tuple[Way, ...]
+    driver: str
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    heavy: bool = False
+
+    def append(self, call_id: str, line: str) -> ToolCall:
+        return ToolCall(f"call_{call_id}", "append", (json.dumps({"line": line}),))
+
+    def look(self, call_id: str, image: Path) -> ToolCall:
+        return ToolCall(f"call_{call_id}", "look", (json.dumps({"path": str(image)}),))
+
+    def structured(self, value: object) -> Answer:
+        return Answer(deltas=(json.dumps(value),))
+
+    def command(self, task: Task) -> Command:
+        asked = {
+            "kind": task.kind,
+            "prompt": task.prompt,
+            "url": task.url,
+            "api": task.way.api,
+            "model": task.way.model,
+        }
+        return Command(
+            arguments=[*self._interpreter(), json.dumps(asked)],
+            environment={"PYTHONWARNINGS": "ignore"},
+            cancels=task.kind == "cancel",
+        )
+
+    def outcome(self, task: Task, code: int, out: str, err: str) -> Outcome:
+        last = out.strip().splitlines()[-1:]
+        if not last or not last[0].startswith("{"):
+            return Outcome(error=(err or out)[-2000:] or f"exit code {code}")
+        return Outcome(**json.loads(last[0]))
+
+    def _interpreter(self) -> list[str | Path]:
+        folder = folder_of(self)
+        if self.source == "pip":
+            return [folder / "bin" / "python", DRIVERS / self.driver]
+        # Node finds packages from the folder of the script.
+        for script in (self.driver, "task.mjs"):
+            shutil.copyfile(DRIVERS / script, folder / script)
+        return ["node", folder / self.driver]

@@ -1,0 +1,38 @@
+"""All programs, in the order of the table."""
+
+from typing import Final
+
+from tests.real_clients.claude_code import ClaudeCode
+from tests.real_clients.codex import Codex
+from tests.real_clients.library import CHAT, MESSAGES, RESPONSES, Library
+from tests.real_clients.program import Program
+
+_AI_SDK_7: Final = (
+    "ai@7.0.173",
+    "@ai-sdk/openai@4.0.118",
+    "@ai-sdk/anthropic@4.0.105",
+    "@ai-sdk/openai-compatible@3.0.92",
+)
+_AI_SDK_6: Final = (
+    "ai@6.0.326",
+    "@ai-sdk/openai@3.0.141",
+    "@ai-sdk/anthropic@3.0.140",
+    "@ai-sdk/openai-compatible@2.0.92",
+)
+_LANGCHAIN: Final = (
+    "langchain==1.5.2",
+    "langchain-openai==1.7.4",
+    "langchain-anthropic==1.7.10",
+    "langgraph==1.2.24",
+)
+_ALL: Final = (*CHAT, *RESPONSES, *MESSAGES)
+
+PROGRAMS: Final[tuple[Program, ...]] = (
+    ClaudeCode(),
+    Codex(),
+    Library("ai-sdk-7", "npm", _AI_SDK_7, _ALL, "ai_sdk.mjs"),
+    Library("ai-sdk-6", "npm", _AI_SDK_6, _ALL, "ai_sdk.mjs"),
+    Library("langchain", "pip", _LANGCHAIN, _ALL, "langchain_py.py"),
+    Library("pydantic-ai", "pip", ("pydantic-ai-slim[openai,anthropic]==2.68.0",), _ALL, "pydantic_ai_py.py"),
+    Library("openai-agents", "pip", ("openai-agents==0.24.0",), (*CHAT, *RESPONSES), "openai_agents_py.py"),
+)

@@ -1,0 +1,62 @@
+"""The upstream of all cells. It plays an agent's model: the number of tool results in a request decides the answer,
+so a repeated request gets the same answer again."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Final
+
+from tests.fakes import Answer, Call
+
+_SIDE_ANSWER: Final = Answer(deltas=("A title",))
+_IMAGE: Final = re.compile(r"base64,iVBORw0KGgo|\"data\": ?\"iVBORw0KGgo")
+
+
+@dataclass(slots=True)
+class Play:
+    """The answers of one cell, and the requests of its main loop. ``offers_tools``: a request without tools is a side
+    request."""
+
+    answers: Sequence[Answer]
+    offers_tools: bool
+    calls: list[Call] = field(default_factory=list)
+
+    @property
+    def results(self) -> list[int]:
+        """Return the number of tool results in each request."""
+        return [count_results(call.request) for call in self.calls]
+
+    @property
+    def images(self) -> list[bool]:
+        """Return for each request whether it has an image."""
+        return [_IMAGE.search(json.dumps(call.request)) is not None for call in self.calls]
+
+
+class Upstream:
+    """Finds the play of a call by the mark in its prompt: many cells share one provider."""
+
+    def __init__(self) -> None:
+        self._plays: dict[str, Play] = {}
+
+    def add(self, mark: str, play: Play) -> None:
+        self._plays[mark] = play
+
+    def answer(self, call: Call) -> Answer:
+        found = re.search(r"\bmark-\d+\b", json.dumps(call.request["messages"]))
+        play = self._plays.get(found[0]) if found else None
+        if play is None or (play.offers_tools and not call.request.get("tools")):
+            return _SIDE_ANSWER
+        play.calls.append(call)
+        before = [0, *accumulate(len(answer.tools) for answer in play.answers)]
+        results = count_results(call.request)
+        return next(play.answers[at] for at in reversed(range(len(play.answers))) if before[at] <= results)
+
+
+def count_results(request: dict[str, Any]) -> int:
+    """Count the tool results of a Chat Completions or Messages request."""
+    messages: list[dict[str, Any]] = request["messages"]
+    blocks = [block for m in messages if isinstance(m.get("content"), list) for block in m["content"]]
+    in_blocks = sum(1 for block in blocks if block.get("type") == "tool_result")
+    return in_blocks + sum(1 for message in messages if message["role"] == "tool")

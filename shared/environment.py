@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from shared.setting_types import TimeoutChanges
-from shared.settings import PREFIX, ConflictsFound, Settings, SettingsError
+from shared.setting_types import ConflictsFound, TimeoutChanges
+from shared.settings import PREFIX, Settings, SettingsError
 
 #: Set by the supervisor for its children, or read by the command line; not settings of a process.
 _COMMAND_LINE_NAMES: Final = frozenset({"HEADRACE_DATA_DIR", "HEADRACE_API_KEY"})

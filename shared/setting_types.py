@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -191,3 +191,16 @@ class TimeoutChanges(BaseModel):
     first_token_s: Seconds | None = None
     between_tokens_s: Seconds | None = None
     total_s: Seconds | None = None
+
+
+class Conflict(NamedTuple):
+    """A problem of several fields together; ``message`` names the setting."""
+
+    fields: frozenset[str]
+    message: str
+
+
+class ConflictsFound(ValueError):
+    def __init__(self, conflicts: list[Conflict]) -> None:
+        super().__init__("\n".join(conflict.message for conflict in conflicts))
+        self.conflicts = conflicts

@@ -6,7 +6,7 @@ value or an unknown ``HEADRACE_`` name stops the start with a message that lists
 """
 
 from dataclasses import replace
-from typing import Annotated, Final, Literal, NamedTuple, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,6 +16,8 @@ from shared.rate_limits import LIMIT_NAMES, Limits
 from shared.setting_types import (
     LONGEST_S,
     BaseUrl,
+    Conflict,
+    ConflictsFound,
     ContentKeys,
     FieldPaths,
     Json,
@@ -39,19 +41,6 @@ UnsupportedFields = Literal["drop", "refuse"]
 
 class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
-
-
-class Conflict(NamedTuple):
-    """A problem of several fields together; ``message`` names the setting."""
-
-    fields: frozenset[str]
-    message: str
-
-
-class ConflictsFound(ValueError):
-    def __init__(self, conflicts: list[Conflict]) -> None:
-        super().__init__("\n".join(conflict.message for conflict in conflicts))
-        self.conflicts = conflicts
 
 
 class Settings(BaseSettings):

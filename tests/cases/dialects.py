@@ -139,8 +139,8 @@ def _take_message_event(seen: Outcome, blocks: dict[int, int], event: Any) -> No
             call = seen.call(blocks[event.index])
             call.id, call.name = event.content_block.id, event.content_block.name
         case "content_block_delta":
-            seen.text += getattr(event.delta, "text", "")
-            seen.reasoning += getattr(event.delta, "thinking", "")
+            seen.text += getattr(event.delta, "text", "") or ""
+            seen.reasoning += getattr(event.delta, "thinking", "") or ""
             if event.delta.type == "input_json_delta" and event.index in blocks:  # or a server's tool
                 seen.call(blocks[event.index]).fragments.append(event.delta.partial_json)
         case "message_delta":

@@ -63,6 +63,7 @@ _FINISH_BY_STOP_REASON: Final = {
     "max_tokens": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
+    "model_context_window_exceeded": "length",
 }
 _FINISH_BY_INCOMPLETE: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _FINISH_OF_AI_SDK: Final = {
@@ -138,12 +139,12 @@ def _take_message_event(seen: Outcome, blocks: dict[int, int], event: Any) -> No
             call = seen.call(blocks[event.index])
             call.id, call.name = event.content_block.id, event.content_block.name
         case "content_block_delta":
-            seen.text += getattr(event.delta, "text", "")
-            seen.reasoning += getattr(event.delta, "thinking", "")
+            seen.text += getattr(event.delta, "text", "") or ""
+            seen.reasoning += getattr(event.delta, "thinking", "") or ""
             if event.delta.type == "input_json_delta" and event.index in blocks:  # or a server's tool
                 seen.call(blocks[event.index]).fragments.append(event.delta.partial_json)
         case "message_delta":
-            seen.finish = _FINISH_BY_STOP_REASON[event.delta.stop_reason]
+            seen.finish = _FINISH_BY_STOP_REASON.get(event.delta.stop_reason, "stop")
             usage = event.usage
             cached = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
             seen.usage = [(usage.input_tokens or 0) + cached, usage.output_tokens]

@@ -14,7 +14,7 @@ REASONS: Final = {
     "a": "a library: its caller decides about a retry",
     "b": "the program has no such function",
     "c": "the program's interface for scripts does not show it",
-    "z": 'not run yet at this version: `make real-clients ARGS="--nightly"` runs it',
+    "z": "not run yet at this version",
 }
 _NOT_RUN: Final = "z"
 _BEGIN: Final = "<!-- written by make real-clients -->\n"

@@ -21,6 +21,7 @@ from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS
 from shared.printable import one_line, printable
 from shared.rate_limits import LIMIT_NAMES, account_of
 from shared.scopes import DEFAULT_SCOPES, Scope
+from shared.setting_types import MOST_DENIED, is_field_path
 from shared.settings import Settings, SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, and revoke links.")
@@ -61,6 +62,10 @@ def create(
         str | None,
         typer.Option(help="Allowed models, such as 'openai/*,fast'; * is any text.  [default: all]"),
     ] = None,
+    deny: Annotated[
+        str,
+        typer.Option(help="Fields, tools and betas that requests may not have, such as 'mcp_servers,tools.bash'."),
+    ] = "",
     data_dir: DataDir = _HERE,
 ) -> None:
     """Create a key and print it. It is never shown again.
@@ -80,9 +85,12 @@ def create(
     given = (requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams, stored_bytes)
     limits = {limit: n for limit, n in zip(LIMIT_NAMES, given, strict=True) if n is not None}
     allowed = None if models is None else _patterns(models)
+    denied = _field_paths(deny)
 
     async def work(client: Client) -> None:
-        key, presented = await create_api_key(client, name, granted, life_s=life_s, limits=limits, models=allowed)
+        key, presented = await create_api_key(
+            client, name, granted, life_s=life_s, limits=limits, models=allowed, denied=denied
+        )
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
 
@@ -98,8 +106,10 @@ def list_(*, data_dir: DataDir = _HERE) -> None:
             expires = "never expires" if key.expires_at is None else f"expires {_day(key.expires_at)}"
             limits = "".join(f"  {limit}={n}" for limit, n in key.limits.items())
             models = "" if key.models is None else f"  models={','.join(key.models)}"
+            denied = f"  denied={','.join(key.denied)}" if key.denied else ""
             scopes = ",".join(key.scopes)
-            line = f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{limits}{models}"
+            rights = f"{limits}{models}{denied}"
+            line = f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{rights}"
             typer.echo(one_line(line))
 
     _with_redis(work, data_dir)
@@ -199,6 +209,16 @@ def _patterns(text: str) -> list[str]:
         problem = f"use patterns of 1 to {LONGEST_PATTERN} characters without spaces"
         raise typer.BadParameter(problem, param_hint="--models")
     return patterns
+
+
+def _field_paths(text: str) -> list[str]:
+    paths = [path.strip() for path in text.split(",") if path.strip()]
+    if len(paths) > MOST_DENIED:
+        raise typer.BadParameter(f"use at most {MOST_DENIED} paths", param_hint="--deny")
+    if not all(map(is_field_path, paths)):
+        problem = "use paths of fields, such as mcp_servers, tools.web_search or betas.NAME"
+        raise typer.BadParameter(problem, param_hint="--deny")
+    return paths
 
 
 def _day(at: float) -> str:

@@ -10,12 +10,15 @@ HeadraceError
 │   ├── Forbidden               403
 │   │   ├── NotLocal                403
 │   │   └── OriginRefused           403
+│   ├── ModelNotAllowed         403
+│   ├── FieldNotAllowed         403
 │   ├── StreamNotFound          404
 │   ├── IdempotencyConflict     409
 │   ├── StreamGone              410
 │   ├── BodyTooLarge            413
 │   ├── LimitReached            429  with Retry-After
 │   ├── TooManyConnections      429  with Retry-After
+│   ├── UnsupportedField        422
 │   └── InvalidRequest          422
 ├── Unavailable             503  with Retry-After; nothing was lost
 │   ├── BrokerUnavailable
@@ -116,6 +119,12 @@ class ModelNotAllowed(RequestError):
     when = "the credentials do not allow the model"
 
 
+class FieldNotAllowed(RequestError):
+    code = "field_not_allowed"
+    http_status = 403
+    when = "the credentials or the server do not allow a field of the request; the message names it"
+
+
 class StreamNotFound(RequestError):
     code = "stream_not_found"
     http_status = 404
@@ -146,6 +155,12 @@ class InvalidRequest(RequestError):
     code = "invalid_request"
     http_status = 422
     when = "a field or parameter is unknown, missing or invalid; the message names it"
+
+
+class UnsupportedField(RequestError):
+    code = "unsupported_field"
+    http_status = 422
+    when = "no target of the request supports a field, and unsupported_fields is refuse; the message names the field"
 
 
 class LimitReached(RequestError):
@@ -306,7 +321,7 @@ class ProviderError(GenerationError):
     ``provider_model_not_found`` ``provider_rejected`` ``provider_rate_limited`` ``provider_unavailable``
     ``provider_unreachable`` ``provider_connect_timeout`` ``provider_first_token_timeout`` ``provider_idle_timeout``
     ``provider_protocol`` ``provider_not_configured`` ``provider_circuit_open`` ``tool_call_invalid``
-    ``upstream_truncated``.
+    ``unsupported_field`` ``upstream_truncated``.
     """
 
     def __init__(

@@ -19,6 +19,10 @@ _APP_SCHEMES: Final = frozenset(
 #: Ten years; some thousand years later the calendar of Python ends.
 LONGEST_S: Final = 10 * 365 * 86_400
 
+#: Fields that an operator may deny.
+MOST_DENIED: Final = 100
+_FIELD_PATH: Final = re.compile(r"[A-Za-z0-9_-]{1,128}(\.[A-Za-z0-9_:.-]{1,128}){0,7}")
+
 
 def split_list(value: object) -> object:
     """Split comma-separated text into a tuple; return anything else unchanged."""
@@ -133,6 +137,20 @@ def _networks(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
+def is_field_path(text: str) -> bool:
+    """Return True for the path of a field that an operator may deny; see ``shared/denied_fields.py``."""
+    return _FIELD_PATH.fullmatch(text) is not None
+
+
+def _field_paths(paths: tuple[str, ...]) -> tuple[str, ...]:
+    if len(paths) > MOST_DENIED:
+        raise ValueError(f"more than {MOST_DENIED} entries; deny fewer")
+    for n, path in enumerate(paths, start=1):
+        if not is_field_path(path):
+            raise ValueError(f"entry {n} is not the path of a field; write it as mcp_servers or tools.web_search")
+    return paths
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
 Json = Annotated[T, NoDecode, BeforeValidator(_json)]
@@ -142,6 +160,7 @@ JwksUrl = Annotated[str, AfterValidator(_jwks_url)]
 ServerAddress = Annotated[str, AfterValidator(_server)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Origins = Annotated[tuple[str, ...], NoDecode, AfterValidator(_origins)]
+FieldPaths = Annotated[tuple[str, ...], NoDecode, AfterValidator(_field_paths)]
 Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks)]
 
 

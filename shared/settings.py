@@ -17,6 +17,7 @@ from shared.setting_types import (
     LONGEST_S,
     BaseUrl,
     ContentKeys,
+    FieldPaths,
     Json,
     JwksUrl,
     Names,
@@ -33,6 +34,7 @@ from shared.setting_types import (
 
 PREFIX: Final = "HEADRACE_"
 DEFAULT_CONNECTIONS: Final = 1000
+UnsupportedFields = Literal["drop", "refuse"]
 
 
 class SettingsError(Exception):
@@ -105,6 +107,10 @@ class Settings(BaseSettings):
 
     #: Model of ``POST /api/chat`` if its body has none: ``provider/model``.
     default_model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    #: Fields of a request that its provider lacks: ``drop`` leaves them out and names them, ``refuse`` fails.
+    unsupported_fields: UnsupportedFields = "drop"
+    #: Fields, tools and betas that requests may not have, such as mcp_servers,tools.web_search. docs/security.md
+    denied_fields: FieldPaths = ()
 
     # --- the stream (docs/glossary.md: cap, window, lease)
     cap: Annotated[int, Field(ge=16, le=65_536)] = 1024
@@ -281,9 +287,11 @@ class Settings(BaseSettings):
         return conflicts
 
 
+_LISTS: Final = frozenset({"auth", "cors_origins", "content_keys", "denied_fields", "trusted_proxies"})
+
+
 def _is_list(field: str) -> bool:
-    is_of_models = field.endswith("_models") and field != "unknown_models"
-    return is_of_models or field in {"auth", "cors_origins", "content_keys", "trusted_proxies"}
+    return (field.endswith("_models") and field != "unknown_models") or field in _LISTS
 
 
 def check_exposure(settings: Settings) -> None:

@@ -86,9 +86,11 @@ async def test_the_first_event_has_the_input_tokens(system: System, client: Asyn
         seen = [event async for event in stream]
     (start,) = [event for event in seen if event.type == "message_start"]
     (delta,) = [event for event in seen if event.type == "message_delta"]
-    estimate = {"input_tokens": 100, "output_tokens": 0}  # a quarter of the characters
     reported = {"input_tokens": 10, "cache_read_input_tokens": 20, "output_tokens": 0}  # Anthropic counts at once
-    assert start.message.usage.model_dump(exclude_unset=True) == (reported if provider == "anthropic" else estimate)
+    if provider == "anthropic":
+        assert start.message.usage.model_dump(exclude_unset=True) == reported
+    else:  # a quarter of the characters, and something for the names of fields
+        assert 100 <= start.message.usage.input_tokens < 150
     assert (delta.usage.input_tokens, delta.usage.cache_read_input_tokens, delta.usage.output_tokens) == (10, 20, 9)
 
 
@@ -100,12 +102,13 @@ async def test_an_empty_answer_is_a_whole_message(system: System, client: AsyncA
 
 
 @each_provider
-async def test_an_unknown_finish_reason_is_the_end_of_a_turn(
+async def test_an_unknown_finish_reason_is_anthropics_own_or_the_end_of_a_turn(
     system: System, client: AsyncAnthropic, provider: str
 ) -> None:
     system.fake.play("m-odd", Answer(deltas=WORDS, finish_reason="out_of_ideas"))
     message = await streamed(client, f"{provider}/m-odd")
-    assert (text_of_message(message), message.stop_reason) == (TEXT, "end_turn")
+    reason = "out_of_ideas" if provider == "anthropic" else "end_turn"
+    assert (text_of_message(message), message.stop_reason) == (TEXT, reason)
 
 
 @each_provider
@@ -233,14 +236,14 @@ async def test_the_tool_runner_of_the_sdk_works(
         ({"max_tokens": None}, "max_tokens: field required"),
         ({"messages": "hi"}, "messages: must be a list"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role: must be user, assistant or system"),
-        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages.0.content.0.type"),
-        ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools.0.type"),
-        ({"top_k": 5}, "top_k: not supported"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages.0.content.0.type"),
+        ({"tools": [{"name": "f", "input_schema": 5}]}, "tools.0.input_schema: "),
+        ({"top_k": -5}, "top_k: "),
         ({"stream": 1}, "stream: must be true or false"),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "messages.0.role: must be user, assistant or system"),
         ({"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": []}}, "tool_choice.type: must be"),
-        ({"output_config": {"effort": ["low"]}}, "reasoning_effort: input should be"),
+        ({"output_config": {"effort": ["low"]}}, "output_config.effort: must be"),
     ],
 )
 async def test_invalid_input_is_named_in_anthropics_error_format(
@@ -255,16 +258,13 @@ async def test_invalid_input_is_named_in_anthropics_error_format(
     assert answer.headers["x-should-retry"] == "false"
 
 
-async def test_a_key_is_required_and_dropped_fields_are_listed_in_a_header(start_system: StartSystem) -> None:
+async def test_a_key_is_required(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, auth="jwt", credentials=boot_credentials(), **JWT_SETTINGS)
     async with client_of(system) as client:
         with pytest.raises(anthropic.AuthenticationError):
             await client.messages.create(model="demo/demo", messages=USER, max_tokens=9)
     async with client_of(system, api_key=token("alice")) as client:
-        raw = await client.messages.with_raw_response.create(
-            model="demo/demo", messages=USER, max_tokens=9, metadata={"user_id": "u"}
-        )
-        assert raw.headers["x-headrace-ignored"] == "metadata"
+        raw = await client.messages.with_raw_response.create(model="demo/demo", messages=USER, max_tokens=9)
         assert raw.headers["request-id"]
 
 

@@ -136,21 +136,26 @@ UI_MESSAGES: Final = {
         {
             "id": "m1",
             "role": "user",
-            "parts": [{"type": "text", "text": SAID}, {"type": "file", "mediaType": "image/png", "url": IMAGE}],
+            "parts": [
+                {"type": "text", "text": SAID, "providerMetadata": {"anthropic": {"cacheControl": {}}}},
+                {"type": "file", "mediaType": "image/png", "url": IMAGE},
+                {"type": "file", "mediaType": "a/b", "filename": SAID, "url": "data:a/b;base64,AAAA"},
+            ],
         },
         {
             "id": "m2",
             "role": "assistant",
             "parts": [
                 {"type": "step-start"},
-                {"type": "reasoning", "text": SAID},
-                {"type": "text", "text": SAID},
+                {"type": "reasoning", "text": SAID, "providerMetadata": {"anthropic": {"signature": SAID}}},
+                {"type": "text", "text": SAID, "providerMetadata": {"google": {"thoughtSignature": SAID}}},
                 {
                     "type": "tool-weather",
                     "toolCallId": "c1",
                     "state": "output-available",
                     "input": {"city": SAID},
-                    "output": {"sky": SAID},
+                    "output": {"type": "content", "value": [{"type": "image-url", "url": IMAGE}]},
+                    "callProviderMetadata": {"headrace": {"openai": {"extra_content": {}}}},
                 },
                 {
                     "type": "dynamic-tool",

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from shared.errors import ProviderError
 from tests.fakes import FakeProvider
-from tests.provider_client import KEY, PROMPT, Make, ask, collect, text_in
+from tests.provider_client import KEY, PROMPT, Make, ask, collect, parts_of, text_in
 from workers.providers.anthropic_request import DEFAULT_MAX_TOKENS
+from workers.providers.base import IgnoredFields
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},
@@ -81,16 +81,11 @@ async def test_parallel_calls_can_be_disabled(fake: FakeProvider, make: Make) ->
     assert anthropic.request["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
 
 
-@pytest.mark.parametrize(
-    ("name", "fields"),
-    [
-        ("anthropic", PENALTIES),
-        ("ollama", {"parallel_tool_calls": False, "tools": [{"type": "function", "function": {"name": "one"}}]}),
-    ],
-)
-async def test_a_field_that_a_provider_lacks_is_refused(make: Make, name: str, fields: dict[str, Any]) -> None:
-    with pytest.raises(ProviderError, match=name):
-        await collect(make(name), ask("echo", **fields))
+async def test_anthropic_gets_no_penalties_and_no_seed(fake: FakeProvider, make: Make) -> None:
+    fields = {**PENALTIES, "seed": 5}
+    parts = await parts_of(make("anthropic"), ask("echo", **fields))
+    assert not fields.keys() & fake.calls[0].request.keys()
+    assert [set(part.paths) for part in parts if isinstance(part, IgnoredFields)] == [set(fields)]
 
 
 async def test_no_field_is_added_to_the_clients_request(fake: FakeProvider, make: Make) -> None:

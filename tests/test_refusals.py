@@ -164,7 +164,34 @@ def test_a_refusal_may_be_about_one_value_of_a_field(refusal: object, one_value:
 )
 def test_anthropics_refusals(name: str, message: str) -> None:
     refusal = {"type": "error", "error": reported(message)}
-    assert [field.name for field in named_fields(refusal, ANTHROPIC_FIELDS)] == [name]
+    named = named_fields(refusal, ANTHROPIC_FIELDS)
+    assert [field.name for field in named if not field.is_form] == [name]
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("adaptive", "adaptive thinking is not supported on this model"),
+        ("adaptive", "thinking.type: Input should be 'enabled' or 'disabled'"),
+        (
+            "adaptive",
+            "thinking: Input tag 'adaptive' found using 'type' does not match any of the expected tags: "
+            "'disabled', 'enabled'",
+        ),
+        (
+            "enabled",
+            '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive" and '
+            '"output_config.effort" to control thinking behavior.',
+        ),
+        ("enabled", "thinking.type: use adaptive"),
+        (None, "thinking.budget_tokens: Input should be greater than or equal to 1024"),
+        (None, "Expected `thinking` or `redacted_thinking`, but found `tool_use`. Thinking is enabled."),
+    ],
+)
+def test_a_form_of_thinking_may_be_refused(form: str | None, message: str) -> None:
+    refusal = {"type": "error", "error": reported(message)}
+    forms = [field for field in ANTHROPIC_FIELDS if field.is_form]
+    assert [field.name for field in named_fields(refusal, forms)] == ([form] if form else [])
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ async def test_a_refusal_of_another_field_is_passed_on_with_its_name(learning: S
 @pytest.mark.parametrize(
     ("provider", "message", "fields", "lost", "path"),
     [
-        ("anthropic", "adaptive thinking is not supported on this model", {}, "thinking", "reasoning_effort"),
+        ("anthropic", "thinking: Extra inputs are not permitted", {}, "thinking", "reasoning_effort"),
         ("anthropic", "output_config: Extra inputs are not permitted", {}, "output_config", "reasoning_effort"),
         (
             "anthropic",

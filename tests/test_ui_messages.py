@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from gateway.dialects.ai_sdk import request as ui_message_request
 from tests.conformance.node import Node
 from tests.conformance.outcome import Ask, Outcome
 from tests.conftest import StartSystem
@@ -20,6 +21,8 @@ from tests.system import System
 WORDS = ("Hello", ", ", "wor", "ld", ".")
 TEXT = "".join(WORDS)
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+PDF = {"type": "file", "mediaType": "application/pdf", "filename": "a.pdf", "url": "data:application/pdf;base64,AAAA"}
+PNG = "data:image/png;base64,AAAA"
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,12 @@ async def node() -> AsyncIterator[Node]:
 
 def user(text: str = "hi", **more: Any) -> dict[str, Any]:
     return {"id": "u1", "role": "user", "parts": [{"type": "text", "text": text}], **more}
+
+
+def looked(output: Any, **more: Any) -> dict[str, Any]:
+    """Return an assistant's message with a call of `look` and its output."""
+    call = {"type": "tool-look", "toolCallId": "c1", "state": "output-available", "input": {}, "output": output}
+    return {"id": "a1", "role": "assistant", "parts": [call | more]}
 
 
 def body(chat: str, model: str, *messages: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -213,12 +222,67 @@ async def test_images_denied_calls_and_open_calls_are_converted(system: System) 
         ({"messages": [{"role": ["user"], "parts": []}]}, "messages.0.role: must be"),
         ({"messages": [{"role": "user", "content": "hi"}]}, "messages.0.parts: must be a list"),
         ({"messages": [user(parts=[{"type": "audio"}])]}, "messages.0.parts.0.type: not supported"),
-        ({"messages": [user(parts=[{"type": "file", "mediaType": "a/b"}])]}, "parts.0.mediaType: only images"),
+        ({"messages": [user(parts=[{"type": "file", "url": "https://a/b"}])]}, "parts.0.mediaType: must be"),
+        ({"messages": [user(parts=[{"type": "file", "mediaType": "a/b"}])]}, "messages.0.parts.0.url: not"),
+        ({"messages": [user(parts=[PDF | {"url": "blob:x"}])]}, "messages.0.parts.0.url: not supported"),
+        (
+            {"messages": [user(), looked({"type": "content", "value": [{"type": "media"}]})]},
+            "parts.0.output.value.0: ",
+        ),
         ({"model": None}, "model: field required"),
-        ({"wheels": 4}, "wheels: not supported"),
+        ({"temperature": "hot"}, "temperature: "),
+        ({"wheels": 4, "unsupported_fields": "refuse"}, "wheels: not supported"),
     ],
 )
 async def test_invalid_input_is_named(system: System, change: dict[str, Any], expected: str) -> None:
     answer = await system.http.post(f"{system.url}/api/chat", json=body("u-bad", "openai/any") | change)
     assert answer.status_code == 422
     assert expected in answer.json()["error"]["message"]
+
+
+async def test_keys_of_the_application_are_ignored_and_named(system: System) -> None:
+    system.fake.play("u-keys", Answer(deltas=WORDS))
+    own = {"selectedVisibilityType": "private", "webSearch": {"on": True}, "a\r\nX-Evil: é": 1}
+    answer = await system.http.post(f"{system.url}/api/chat", json=body("u-keys", "openai/u-keys", **own))
+    assert text_of(chunks_of(answer)) == TEXT
+    ignored = answer.headers["x-headrace-ignored"].split(", ")
+    assert ignored == ["selectedVisibilityType", "webSearch", "a%0D%0AX-Evil%3A%20%C3%A9"]
+    (call,) = [call for call in system.fake.calls if call.model == "u-keys"]
+    assert not set(own) & set(call.request)
+
+
+async def test_files_and_images_in_tool_results_reach_the_provider(system: System) -> None:
+    system.fake.play("u-files", Answer(deltas=WORDS))
+    cached = {
+        "type": "text",
+        "text": "see",
+        "providerMetadata": {"anthropic": {"cacheControl": {"type": "ephemeral"}}},
+    }
+    media = [{"type": "text", "text": "a cat"}, {"type": "media", "mediaType": "image/png", "data": "AAAA"}]
+    messages = [user(parts=[cached, PDF]), looked({"type": "content", "value": media}), user("and?")]
+    request = body("u-files", "anthropic/u-files", *messages, tools=[TOOL])
+    chunks_of(await system.http.post(f"{system.url}/api/chat", json=request))
+    (call,) = [call for call in system.fake.calls if call.model == "u-files"]
+    (text, document), *_ = [message["content"] for message in call.request["messages"]]
+    assert text["cache_control"] == {"type": "ephemeral"}
+    assert (document["type"], document["source"]["data"], document["title"]) == ("document", "AAAA", "a.pdf")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"type": "content", "value": [{"type": "media", "mediaType": "image/png", "data": "AAAA"}]},
+        {"type": "content", "value": [{"type": "image-data", "mediaType": "image/png", "data": "AAAA"}]},
+        {"type": "content", "value": [{"type": "image-url", "url": PNG}]},
+        {
+            "type": "content",
+            "value": [{"type": "file", "mediaType": "image/png", "data": {"type": "data", "data": "AAAA"}}],
+        },
+        {"content": [{"type": "image", "mimeType": "image/png", "data": "AAAA"}]},
+    ],
+)
+def test_every_form_of_an_image_in_a_tool_result_is_an_image(output: Any) -> None:
+    request, _ = ui_message_request.parse(json.dumps(body("c", "m", user(), looked(output))).encode(), None)
+    assert request.messages[-1].model_dump(exclude_none=True)["content"] == [
+        {"type": "image_url", "image_url": {"url": PNG}}
+    ]

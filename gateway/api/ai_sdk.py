@@ -17,6 +17,7 @@ from gateway.dialects.ai_sdk import request as ui_message_request
 from gateway.dialects.ai_sdk.stream import DONE, UiMessageChunks
 from gateway.edge.acked import was_acked
 from gateway.intake.body_memory import run_beside_loop
+from gateway.intake.field_policy import requested_policy
 from gateway.intake.submit import submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
@@ -58,7 +59,13 @@ async def send(
     if options.shown:
         extra_fields["shown"] = msgspec.json.encode(options.shown).decode()
     submission = await submit(
-        gateway, caller, chat_request, idempotency_key, on_disconnect="continue", extra_fields=extra_fields
+        gateway,
+        caller,
+        chat_request,
+        idempotency_key,
+        on_disconnect="continue",
+        extra_fields=extra_fields,
+        unsupported_fields=requested_policy(request),
     )
     stream_id = submission.stream_id
     chat = Chat(stream_id, options.message_id or f"msg_{stream_id}")

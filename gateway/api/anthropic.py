@@ -29,8 +29,8 @@ async def create(
     """Anthropic's Messages, from any provider. The stream can also be read and resumed at ``GET /chat/stream/{id}``;
     its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
-    body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = await run_beside_loop(anthropic_request.parse, body, request.headers)
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request, options = await run_beside_loop(anthropic_request.parse, await raw, request.headers)
     return await respond(
         request,
         gateway,

@@ -16,6 +16,7 @@ from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native, frame
 from gateway.intake.body_memory import run_beside_loop
+from gateway.intake.field_policy import requested_policy
 from gateway.intake.submit import CursorWithoutStream, submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
@@ -31,7 +32,8 @@ router = APIRouter()
 _BODY = body_of(ChatRequest, examples.CHAT)
 _REFUSALS = (
     *(*CALLER, *STREAM, *BODY),
-    *("unknown_model", "model_not_allowed", "idempotency_conflict", *LIMITS, "no_models", "draining"),
+    *("unknown_model", "model_not_allowed", "field_not_allowed", "unsupported_field", "idempotency_conflict"),
+    *(*LIMITS, "no_models", "draining"),
 )
 
 
@@ -57,12 +59,19 @@ async def start_and_stream(
     caller.need(Scope.CHAT)
     grant = Grant.of(caller)
     cursor = parse_cursor(last_event_id)
-    raw = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request = await run_beside_loop(parse_chat_request, raw)
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request = await run_beside_loop(parse_chat_request, await raw)
+    policy = requested_policy(request)
     watched = gateway.live_grants.watch(grant)
     try:
         submission = await submit(
-            gateway, caller, chat_request, idempotency_key, on_disconnect="cancel", cursor=cursor
+            gateway,
+            caller,
+            chat_request,
+            idempotency_key,
+            on_disconnect="cancel",
+            cursor=cursor,
+            unsupported_fields=policy,
         )
     except CursorWithoutStream:
         return StreamResponse(_resume_without_key(), gateway.settings, watched)
@@ -90,9 +99,12 @@ async def start(
 ) -> Response:
     """Create a stream and respond 202 with its URLs; it continues with or without readers."""
     caller.need(Scope.CHAT)
-    raw = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request = await run_beside_loop(parse_chat_request, raw)
-    submission = await submit(gateway, caller, chat_request, idempotency_key, on_disconnect="continue")
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request = await run_beside_loop(parse_chat_request, await raw)
+    policy = requested_policy(request)
+    submission = await submit(
+        gateway, caller, chat_request, idempotency_key, on_disconnect="continue", unsupported_fields=policy
+    )
     stream_id = submission.stream_id
     ticket, expires = gateway.tickets.for_request(stream_id, await gateway.link_revocations.last())
     body: Accepted = {

@@ -2,7 +2,7 @@
 output, or with the failure before it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from gateway.auth.principal import Principal
 from gateway.dialects.append_only import CANCELLED
 from gateway.dialects.options import ResponseOptions
 from gateway.dialects.status_codes import GenerationFailed
+from gateway.intake.field_policy import add_ignored, requested_policy
 from gateway.intake.submit import Submission, submit, submit_without_key
 from gateway.live.renderer import NullRenderer, Renderer
 from gateway.live.sse import StreamResponse, wait_for_disconnect
@@ -29,8 +30,6 @@ from shared.schemas import ChatRequest
 
 #: These clients cancel only by disconnecting; a stream survives this long without its client.
 GRACE_S = 2.0
-#: Longest value of ``X-Headrace-Ignored``: proxies limit all headers of a response to 4 KiB.
-_LONGEST_HEADER = 1024
 
 Result = TypeVar("Result")
 
@@ -62,28 +61,16 @@ async def respond(
     if not options.stream:
         await wait_until_ended(request, gateway, caller, submission)
         transcript = await _whole_answer(gateway, stream_id)
-        headers |= _ignored_header(options, (transcript.start.ignored or ()) if transcript.start else ())
+        add_ignored(headers, (*options.ignored, *((transcript.start.ignored or ()) if transcript.start else ())))
         return JSONResponse(body_of(stream_id, transcript), headers=headers)
     renderer = renderer_of(stream_id)
     first, chunks = await _first_chunk(request, gateway, caller, _subscribe(gateway, submission, renderer))
     if renderer.failure is not None:
         await chunks.aclose()
         raise GenerationFailed(renderer.failure)
-    headers |= _ignored_header(options, renderer.ignored)
+    add_ignored(headers, (*options.ignored, *renderer.ignored))
     grant = gateway.live_grants.watch(Grant.of(caller))
     return StreamResponse(_prepended(first, chunks), gateway.settings, grant, headers)
-
-
-def _ignored_header(options: ResponseOptions, paths: Iterable[str]) -> dict[str, str]:
-    """Return the header that names the fields without effect, as many as fit into :data:`_LONGEST_HEADER`."""
-    value = ""
-    for path in dict.fromkeys((*options.ignored, *paths)):
-        longer = f"{value}, {path}" if value else path
-        if len(longer) > _LONGEST_HEADER:
-            break
-        if path.isascii() and path.isprintable():
-            value = longer
-    return {"X-Headrace-Ignored": value} if value else {}
 
 
 async def submit_once(
@@ -97,8 +84,17 @@ async def submit_once(
     """Submit the request. Without a key, an automatic retry of an SDK attaches to the stream of the first try."""
     if chat_request.grace_s is None and chat_request.on_disconnect != "continue":
         chat_request = chat_request.model_copy(update={"grace_s": GRACE_S})
+    policy = requested_policy(request)
     if key is not None:
-        return await submit(gateway, caller, chat_request, key, on_disconnect="cancel", extra_fields=extra_fields)
+        return await submit(
+            gateway,
+            caller,
+            chat_request,
+            key,
+            on_disconnect="cancel",
+            extra_fields=extra_fields,
+            unsupported_fields=policy,
+        )
     return await submit_without_key(
         gateway,
         caller,
@@ -106,6 +102,7 @@ async def submit_once(
         is_retry=_is_retry(request),
         on_disconnect="cancel",
         extra_fields=extra_fields,
+        unsupported_fields=policy,
     )
 
 

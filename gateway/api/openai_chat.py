@@ -24,8 +24,8 @@ async def complete(
     """OpenAI's Chat Completions, from any provider. The stream can also be read and resumed at
     ``GET /chat/stream/{id}``; its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
-    body = await read_body(request, gateway.settings.max_body_bytes)
-    chat_request, options = await run_beside_loop(openai_chat_request.parse, body)
+    raw = read_body(request, gateway.settings.max_body_bytes)
+    chat_request, options = await run_beside_loop(openai_chat_request.parse, await raw)
     return await respond(
         request,
         gateway,

@@ -4,7 +4,6 @@ background."""
 from datetime import datetime
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -15,8 +14,10 @@ from gateway.api.parameters import IdempotencyKey
 from gateway.api.previous_responses import PREFIX, compose_request, replay_of, stream_id_of
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
-from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
+from gateway.dialects.openai_responses.response import ResponseInfo, Stored, decode_stored, encode_stored
+from gateway.dialects.openai_responses.stream import ResponseEvents
 from gateway.dialects.status_codes import GenerationFailed
+from gateway.intake.field_policy import add_ignored
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
@@ -43,16 +44,15 @@ async def create(
     chat_request, options = composed.chat_request, composed.options
     on_disconnect = "continue" if options.background else "cancel"
     chat_request = chat_request.model_copy(update={"on_disconnect": chat_request.on_disconnect or on_disconnect})
-    echoed = {"background": options.background, "previous_response_id": composed.previous}
-    extra_fields = {"response": msgspec.json.encode(echoed).decode()}
+    stored = Stored(options.background, composed.previous, options.encrypts_reasoning, options.echoed, options.forms)
+    extra_fields = {"response": encode_stored(stored)}
     if composed.earlier.stream_ids:
         extra_fields["sources"] = " ".join(composed.earlier.stream_ids)
     if options.store:
         extra_fields["follow_up"] = str(options.instructions)
     submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
     headers = submission.headers | {"X-Request-Id": submission.stream_id}
-    if options.ignored:
-        headers["X-Headrace-Ignored"] = ", ".join(options.ignored)
+    add_ignored(headers, options.ignored)
     about = await _about(gateway, submission.stream_id)
     if options.stream:
         return _stream(gateway, Grant.of(caller), about, submission.log_page, headers=headers)
@@ -135,5 +135,5 @@ async def _about(gateway: GatewayState, stream_id: str) -> ResponseInfo:
         raise StreamGone
     created_at = int(datetime.fromisoformat(state.created_at).timestamp())
     stored = await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response")
-    echoed = msgspec.json.decode(stored) if stored else {}  # empty for requests of another dialect
-    return ResponseInfo(stream_id, f"{state.provider}/{state.model}", created_at, metadata=state.metadata, **echoed)
+    model = f"{state.provider}/{state.model}"
+    return ResponseInfo(stream_id, model, created_at, decode_stored(stored), state.metadata)

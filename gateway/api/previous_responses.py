@@ -5,18 +5,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
 from gateway.auth.principal import Principal
 from gateway.dialects.openai_responses import request as responses_request
 from gateway.dialects.openai_responses.request import ResponsesOptions
-from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
+from gateway.dialects.openai_responses.response import ResponseInfo, decode_stored
+from gateway.dialects.openai_responses.stream import ResponseEvents
+from gateway.dialects.reasoning import ReasoningCollector, extra_of, pack
 from gateway.dialects.tool_call import tool_call
 from gateway.intake.body_memory import run_beside_loop, take_memory
 from gateway.live.batch import Batch
 from gateway.state import GatewayState
 from shared.broker.log import LogsTooLarge, read_log
-from shared.broker.status import read_fields
+from shared.broker.status import read_field, read_fields
 from shared.broker.stored_request import read_request
 from shared.errors import InvalidRequest, StreamNotFound
 from shared.protocol import events
@@ -24,7 +28,7 @@ from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
 from shared.schemas import ChatRequest
-from shared.schemas.stored_request import encode_request, stored_messages
+from shared.schemas.stored_request import stored_messages
 from shared.scopes import Scope
 
 PREFIX: Final = "resp_"
@@ -95,7 +99,9 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
     messages = [] if previous_id is None else await _messages_of(gateway, previous_id, logs.get(previous_id))
     items: dict[str, dict[str, Any]] = {}
     for stream_id in ids & logs.keys():
-        replayed = await _render(ResponseInfo(stream_id, model="", created_at=0), logs[stream_id])
+        raw = await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response")
+        stored = msgspec.structs.replace(decode_stored(raw), encrypts_reasoning=True)
+        replayed = await _render(ResponseInfo(stream_id, "", 0, stored), logs[stream_id])
         items |= {item["id"]: item for item in replayed.response.output}
     return Earlier(messages, items, tuple(logs))
 
@@ -104,7 +110,7 @@ def check_size(chat_request: ChatRequest, earlier: Earlier, most_bytes: int) -> 
     """Raise :class:`InvalidRequest` if a request is too large with the earlier content that it refers to."""
     if not earlier.stream_ids:
         return
-    size = len(encode_request(chat_request))
+    size = len(chat_request.model_dump_json(exclude_none=True, exclude={"original"}).encode())
     if size > most_bytes:
         problem = f"has {size} bytes with the earlier turns that it refers to; the limit is {most_bytes}"
         raise InvalidRequest(f"input: {problem}; begin a new conversation, or send a summary of the earlier turns")
@@ -158,8 +164,48 @@ async def _render(about: ResponseInfo, stored: list[bytes]) -> ResponseEvents:
 
 
 def _answer(transcript: Transcript) -> list[dict[str, Any]]:
-    calls = [tool_call(call.id, call.name, call.arguments) for call in transcript.tool_calls]
-    text = transcript.text or transcript.refusal
-    if not text and not calls:
-        return []
-    return [{"role": "assistant", **({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})}]
+    """Return the messages of an answer. Reasoning between two parts of it begins a message of its own, since the
+    provider wants it back at its place."""
+    collector, turns = ReasoningCollector(), [_Turn()]
+    for event in transcript.events:
+        packed = collector.take(event)
+        if packed is not None:
+            if turns[-1].has_content:
+                turns.append(_Turn())
+            turns[-1].reasoning.append(pack(*packed))
+        turns[-1].take(event)
+    if len(turns) > 1 and not turns[-1].has_content:
+        turns[-2].reasoning += turns.pop().reasoning
+    return [turn.message for turn in turns if turn.has_content]
+
+
+class _Turn:
+    """Text and calls of an answer up to the next reasoning. ``reasoning``: packed, before them."""
+
+    def __init__(self) -> None:
+        self.reasoning: list[str] = []
+        self._texts: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+
+    @property
+    def has_content(self) -> bool:
+        return bool(self._texts or self._calls)
+
+    @property
+    def message(self) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant"}
+        if self._texts:
+            message["content"] = "".join(self._texts)
+        if self._calls:
+            message["tool_calls"] = self._calls
+        extra = extra_of(self.reasoning)
+        return message if extra is None else {**message, "extra": extra}
+
+    def take(self, event: events.Event) -> None:
+        match event:
+            case events.Token():
+                self._texts.append(event.token)
+            case events.Refusal():
+                self._texts.append(event.text)
+            case events.ToolCall(complete=True):
+                self._calls.append(tool_call(event.id, event.name, event.arguments))

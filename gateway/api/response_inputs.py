@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -12,13 +11,14 @@ from gateway.api.previous_responses import compose_request, stream_id_of
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
-from gateway.dialects.openai_responses.input_items import items_of
-from gateway.dialects.openai_responses.stream import ResponseEvents, ResponseInfo
+from gateway.dialects.append_only import AppendOnlyRenderer
+from gateway.dialects.openai_responses.listed_items import items_of
 from gateway.dialects.options import ResponseOptions
 from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.broker.status import read_fields
 from shared.errors import InvalidRequest, StreamNotFound
 from shared.protocol.transcript import Transcript
+from shared.schemas.stored_request import stored_messages
 from shared.scopes import Scope
 
 router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
@@ -53,7 +53,7 @@ async def count(request: Request, gateway: Gateway, caller: Caller) -> Response:
         chat_request,
         options=ResponseOptions(stream=False, ignored=composed.options.ignored),
         key=None,
-        renderer_of=lambda stream_id: ResponseEvents(ResponseInfo(stream_id, model="", created_at=0)),
+        renderer_of=lambda _: AppendOnlyRenderer(),
         body_of=_counted,
     )
 
@@ -74,7 +74,7 @@ async def input_items(
     stored = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, ("request", "follow_up"))
     if stored["request"] is None or stored["follow_up"] is None:
         raise StreamNotFound("response: its input was not stored; create it with store: true")
-    messages = msgspec.json.decode(stored["request"])["messages"]
+    messages = stored_messages(stored["request"].encode())
     items = items_of(stream_id, messages[int(stored["follow_up"]) :])
     if order == "desc":
         items.reverse()

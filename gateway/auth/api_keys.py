@@ -38,6 +38,7 @@ class ApiKeys:
             key_id=key.id,
             limits=key.limits,
             models=None if key.models is None else ModelPatterns(key.models),
+            denied=tuple(key.denied),
         )
 
     async def was_revoked(self, key_id: str) -> bool:

@@ -15,6 +15,7 @@ from gateway.auth.signing_keys import SigningKeys, SigningKeysUnavailable
 from shared.errors import Unauthenticated, Unavailable
 from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS, ModelPatterns
 from shared.scopes import DEFAULT_SCOPES, Scope
+from shared.setting_types import MOST_DENIED, is_field_path
 from shared.settings import Settings, SettingsError
 
 _ASYMMETRIC: Final = ["RS256", "ES256"]
@@ -73,6 +74,7 @@ class JsonWebTokens:
             expires_at,
             leeway_s=self._leeway_s,
             models=_models_of(claims),
+            denied=_denied_of(claims),
         )
 
     async def _key_of(self, token: str) -> Any:  # a string, or a key of the cryptography library
@@ -114,6 +116,17 @@ def _models_of(claims: dict[str, Any]) -> ModelPatterns | None:
     words = _words(claim.replace(",", " ") if isinstance(claim, str) else claim)
     patterns = [word for word in words if 0 < len(word) <= LONGEST_PATTERN]
     return ModelPatterns(patterns[:MOST_PATTERNS])
+
+
+def _denied_of(claims: dict[str, Any]) -> tuple[str, ...]:
+    """Return the denied fields. A claim that is not a list of paths is refused: otherwise it would deny nothing.
+    Raises :class:`Unauthenticated`."""
+    claim = claims.get("denied_fields")
+    words = claim.replace(",", " ").split() if isinstance(claim, str) else [] if claim is None else claim
+    is_list = isinstance(words, list) and len(words) <= MOST_DENIED
+    if not is_list or not all(isinstance(word, str) and is_field_path(word) for word in words):
+        raise Unauthenticated(f"denied_fields: must be a list of at most {MOST_DENIED} paths of fields")
+    return tuple(words)
 
 
 def _words(claim: Any) -> Iterator[str]:

@@ -14,7 +14,8 @@ class Principal:
     """An authenticated caller. ``id``: the owner of streams; several keys may share one. ``expires_at`` (Unix
     seconds) and ``key_id`` limit the grant: it ends at that time or with that key, or never. ``leeway_s``: time after
     ``expires_at`` in which the credentials are still accepted, since clocks differ. ``limits``: overrides of the
-    server-wide ones. ``models``: the allowed ones; None means all."""
+    server-wide ones. ``models``: the allowed ones; None means all. ``denied``: paths of fields that requests may not
+    have (``shared/denied_fields.py``)."""
 
     id: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES
@@ -23,6 +24,7 @@ class Principal:
     key_id: str | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     models: ModelPatterns | None = None
+    denied: tuple[str, ...] = ()
 
     def need(self, scope: Scope) -> None:
         """Raise :class:`Forbidden` if the scope is missing."""

@@ -10,6 +10,7 @@ _STATUSES: Final = {
     "provider_rate_limited": 429,
     "provider_model_not_found": 404,
     "provider_rejected": 400,
+    "unsupported_field": 400,
     "provider_unavailable": 503,
     "provider_circuit_open": 503,
     "provider_connect_timeout": 504,

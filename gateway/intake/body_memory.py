@@ -74,6 +74,8 @@ class BodyMemory:
         self.large = _Pool(most_bytes - self.small.size)
         self.small_body_bytes = min(SMALL_BODY_BYTES, self.small.size)
         self.wait_s = wait_s
+        #: Work on large bodies beside the event loop, one after another: threads would compete with it.
+        self.beside_loop = asyncio.Semaphore(1)
 
     def begin(self) -> "BodyShare":
         """Return the share of a request, which is the current one of its task until :func:`release_body`."""
@@ -86,7 +88,7 @@ class BodyShare:
     """The part of the budget that one request holds. ``size``: bytes of its content so far."""
 
     def __init__(self, memory: BodyMemory) -> None:
-        self._memory = memory
+        self.memory = memory
         self._held: dict[_Pool, int] = {}
         self.size = 0
 
@@ -94,12 +96,12 @@ class BodyShare:
         """Take ``count`` bytes in all, or keep what is held if that is enough. Raises :class:`Overloaded`.
 
         A share that holds a part for large bodies takes no other, so that two shares never wait for each other."""
-        pool = self._memory.small if count <= self._memory.small_body_bytes else self._memory.large
+        pool = self.memory.small if count <= self.memory.small_body_bytes else self.memory.large
         count = min(count, pool.size)
-        if not count or pool in self._held or self._memory.large in self._held:
+        if not count or pool in self._held or self.memory.large in self._held:
             return
         try:
-            async with asyncio.timeout(self._memory.wait_s):
+            async with asyncio.timeout(self.memory.wait_s):
                 await pool.take(count)
         except TimeoutError:
             metrics.REFUSALS.labels(Overloaded.code).inc()
@@ -149,8 +151,9 @@ async def take_memory(count: int) -> None:
 
 
 async def run_beside_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function``, in a thread if the current request's body is large: others must not wait for it."""
+    """Call ``function``, in a thread if the current request's body is large, so that others do not wait for it."""
     share = _current.get()
     if share is None or share.size <= SMALL_BODY_BYTES:
         return function(*args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)
+    async with share.memory.beside_loop:
+        return await asyncio.to_thread(function, *args, **kwargs)

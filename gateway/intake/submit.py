@@ -12,14 +12,17 @@ from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
 from gateway.intake.body_memory import releases_body, run_beside_loop
+from gateway.intake.field_policy import add_ignored, known_ignored, supporting_targets, with_policy
 from gateway.state import GatewayState
 from shared.broker.replies import LogPage
 from shared.broker.retry_dedupe import find_request, forget_request, remember_request
-from shared.errors import Draining, InvalidRequest, StreamGone, StreamNotFound
+from shared.denied_fields import denied_field
+from shared.errors import Draining, FieldNotAllowed, InvalidRequest, StreamGone, StreamNotFound
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
 from shared.rate_limits import account_of
 from shared.schemas import ChatRequest, OnDisconnect
+from shared.settings import UnsupportedFields
 
 MOST_KEY_CHARACTERS: Final = 255
 _FAILED: Final = frozenset({Status.FAILED, Status.CANCELLED})
@@ -51,23 +54,27 @@ async def submit(
     on_disconnect: OnDisconnect,
     cursor: EventId = START,
     extra_fields: Mapping[str, str] | None = None,
+    unsupported_fields: UnsupportedFields | None = None,
 ) -> Submission:
-    """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect``: the default for requests that
-    set none. ``extra_fields``: a dialect's own fields of the stream's state. Raises :class:`Draining`,
-    :class:`CursorWithoutStream`, and the errors of :meth:`Models.resolve`, :meth:`Dispatch.dispatch` and
-    :func:`read_own`."""
+    """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect`` and ``unsupported_fields``:
+    the defaults for requests that set none. ``extra_fields``: a dialect's own fields of the stream's state. Raises
+    :class:`Draining`, :class:`CursorWithoutStream`, :class:`FieldNotAllowed`, :class:`UnsupportedField`, and the
+    errors of :meth:`Models.resolve`, :meth:`Dispatch.dispatch` and :func:`read_own`."""
     if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
     if gateway.hub.draining:
         raise Draining
+    _check_fields(gateway, caller, chat_request)
     body_hash = await run_beside_loop(_hash_of, chat_request, gateway.settings.secret)
     # Before the model is resolved: the stream of an earlier request does not depend on the models on offer now.
     if key is not None and (stream_id := await gateway.dispatch.find(caller.id, key, body_hash)) is not None:
         return await _attach(gateway, caller, stream_id, cursor)
     if cursor != START:
         raise CursorWithoutStream
+    resolved = await gateway.models.resolve(chat_request, caller.models)
+    resolved = supporting_targets(with_policy(resolved, unsupported_fields, gateway.settings))
     dispatched = await gateway.dispatch.dispatch(
-        await gateway.models.resolve(chat_request, caller.models),
+        resolved,
         body_hash=body_hash,
         principal=caller,
         idempotency_key=key,
@@ -77,6 +84,7 @@ async def submit(
     if dispatched.admission is None:
         return await _attach(gateway, caller, dispatched.stream_id, cursor)
     headers = _headers_of(dispatched.stream_id) | dispatched.admission.headers
+    add_ignored(headers, known_ignored(resolved))
     log_page = LogPage(Status.QUEUED, caller.id, epoch=0, length=0, first=1, events=[])
     return Submission(dispatched.stream_id, True, dispatched.queue_position, log_page, headers)
 
@@ -90,8 +98,10 @@ async def submit_without_key(
     is_retry: bool,
     on_disconnect: OnDisconnect,
     extra_fields: Mapping[str, str] | None = None,
+    unsupported_fields: UnsupportedFields | None = None,
 ) -> Submission:
     """Create a stream; a retry of the same request attaches to the stream of the first try, unless that failed."""
+    _check_fields(gateway, caller, chat_request)
     account = account_of(caller.id)
     body_hash = await run_beside_loop(_hash_of, chat_request, gateway.settings.secret)
     if not is_retry:
@@ -105,10 +115,24 @@ async def submit_without_key(
             if submission.log_page.status not in _FAILED:
                 return submission
     submission = await submit(
-        gateway, caller, chat_request, None, on_disconnect=on_disconnect, extra_fields=extra_fields
+        gateway,
+        caller,
+        chat_request,
+        None,
+        on_disconnect=on_disconnect,
+        extra_fields=extra_fields,
+        unsupported_fields=unsupported_fields,
     )
     await remember_request(gateway.client, account, body_hash, submission.stream_id)
     return submission
+
+
+def _check_fields(gateway: GatewayState, caller: Principal, chat_request: ChatRequest) -> None:
+    """Raise :class:`FieldNotAllowed` for a field that the server or the credentials deny."""
+    for denied, source in ((gateway.settings.denied_fields, "HEADRACE_DENIED_FIELDS"), (caller.denied, "the key")):
+        if (path := denied_field(chat_request, denied)) is not None:
+            problem = f"{path}: not allowed here; remove it"
+            raise FieldNotAllowed(problem, detail=f"{path}: denied by {source}")
 
 
 async def _attach(gateway: GatewayState, caller: Principal, stream_id: str, cursor: EventId) -> Submission:

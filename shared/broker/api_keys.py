@@ -30,7 +30,8 @@ _KEY: Final = re.compile(f"{PREFIX}({_ID.pattern})-([A-Za-z0-9_-]{{43}})")
 class ApiKey(msgspec.Struct, frozen=True):
     """One API key. ``name`` is its owner's; keys of one name share their streams. ``expires_at`` is in Unix seconds;
     None means never. ``limits``: those that differ from the server-wide ones, by the names of
-    :class:`shared.rate_limits.Limits`. ``models``: patterns of the allowed ones; None means all."""
+    :class:`shared.rate_limits.Limits`. ``models``: patterns of the allowed ones; None means all. ``denied``: paths of
+    denied fields."""
 
     id: str
     name: str
@@ -40,6 +41,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     expires_at: float | None = None
     limits: dict[str, int] = {}
     models: list[str] | None = None
+    denied: list[str] = []
 
     @property
     def has_expired(self) -> bool:
@@ -60,12 +62,21 @@ async def create_api_key(
     life_s: float | None = None,
     limits: Mapping[str, int] | None = None,
     models: list[str] | None = None,
+    denied: Sequence[str] = (),
 ) -> tuple[ApiKey, str]:
     """Create a key. Return it and the text that its owner sends, which cannot be read again."""
     secret, now = secrets.token_urlsafe(_SECRET_BYTES), time.time()
     expires_at = None if life_s is None else now + life_s
     key = ApiKey(
-        secrets.token_hex(6), name, _hash_of(secret), sorted(scopes), now, expires_at, dict(limits or {}), models
+        secrets.token_hex(6),
+        name,
+        _hash_of(secret),
+        sorted(scopes),
+        now,
+        expires_at,
+        dict(limits or {}),
+        models,
+        list(denied),
     )
     command: Command = ("SET", api_key_key(key.id), msgspec.json.encode(key))
     await run_commands(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])

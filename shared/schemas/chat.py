@@ -1,6 +1,7 @@
 """Body of ``POST /chat`` and ``POST /chat/stream``."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
@@ -178,19 +179,34 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
         raise _refusal(error) from None
 
 
-def validate(kind: type[M], raw: dict[str, Any], budget: RequestBudget | None = None) -> M:
-    """Validate a request that was converted from another dialect. Raises like :func:`parse_body`."""
+def validate(
+    kind: type[M],
+    raw: dict[str, Any],
+    budget: RequestBudget | None = None,
+    path_of: Callable[[str], str] | None = None,
+) -> M:
+    """Validate a request that was converted from another dialect. ``path_of``: the client's path of a canonical one.
+    Raises like :func:`parse_body`."""
     try:
         return kind.model_validate(raw, context=budget or RequestBudget())
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, path_of) from None
 
 
-def _refusal(error: ValidationError) -> InvalidJson | InvalidRequest:
+def _refusal(error: ValidationError, path_of: Callable[[str], str] | None = None) -> InvalidJson | InvalidRequest:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     if problems[0]["type"] == "json_invalid":
         return InvalidJson(f"body: {_lower(problems[0]['msg'])}; send a JSON object in UTF-8")
-    return InvalidRequest("; ".join(_describe(p["loc"], p["type"], p["msg"]) for p in problems[:5]))
+    described = (_describe(p["loc"], p["type"], p["msg"]) for p in problems[:5])
+    return InvalidRequest("; ".join(_translated(each, path_of) for each in described))
+
+
+def _translated(description: str, path_of: Callable[[str], str] | None) -> str:
+    """Replace the path at the beginning of a description, if there is one, by the client's."""
+    path, colon, problem = description.partition(":")
+    if path_of is None or not colon or " " in path:
+        return description
+    return f"{path_of(path)}:{problem}"
 
 
 def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -140,7 +140,7 @@ def _take_message_event(seen: Outcome, blocks: dict[int, int], event: Any) -> No
         case "content_block_delta":
             seen.text += getattr(event.delta, "text", "")
             seen.reasoning += getattr(event.delta, "thinking", "")
-            if event.delta.type == "input_json_delta":
+            if event.delta.type == "input_json_delta" and event.index in blocks:  # or a server's tool
                 seen.call(blocks[event.index]).fragments.append(event.delta.partial_json)
         case "message_delta":
             seen.finish = _FINISH_BY_STOP_REASON[event.delta.stop_reason]

@@ -10,8 +10,8 @@ Say = Callable[[], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """``leave_at``: stop, in this client's way, once the text contains this. ``resume``: continue after a cut if the
-    client does not by itself. ``words``: the browser in whose words it gets the cut. ``join``: read an answer that was
-    requested elsewhere. ``key``: Idempotency-Key."""
+    client does not by itself. ``words``: the browser in whose words it gets the cut. ``join``: read an answer that
+    was requested elsewhere. ``key``: Idempotency-Key."""
 
     base: str
     model: str

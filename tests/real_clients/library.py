@@ -15,8 +15,8 @@ DRIVERS: Final = Path(__file__).parent / "drivers"
 _GPT: Final = "openai/gpt-5"
 _CLAUDE: Final = "anthropic/claude-sonnet-4-5"
 CHAT: Final = (Way("chat", "openai", _GPT), Way("chat", "anthropic", _CLAUDE))
-RESPONSES: Final = (Way("responses", "openai", _GPT), Way("responses", "anthropic", _CLAUDE))
-MESSAGES: Final = (Way("messages", "anthropic", _CLAUDE), Way("messages", "openai", _GPT))
+RESPONSES: Final = (Way("responses", "openai", _GPT),)
+MESSAGES: Final = (Way("messages", "anthropic", _CLAUDE),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

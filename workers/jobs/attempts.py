@@ -16,6 +16,7 @@ from shared.broker.ending import Outcome
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError, ProviderError
 from shared.protocol.events import PartialUsage, Usage
+from shared.provider_fields import loggable
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from workers import metrics
@@ -175,7 +176,7 @@ def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) 
         "stream_id": writer.holder.stream_id,
         "provider": request.provider,
         "model": request.model,
-        "ignored": list(ignored.paths),
+        **loggable(ignored.paths),
     }
     logger.info("fields ignored", extra=line)
 

@@ -9,11 +9,23 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Final
 
 from shared.protocol.events import Usage
+from shared.provider_fields import ignored_paths
 from shared.schemas import ChatRequest, NamedToolChoice, ResponseFormat
 from shared.schemas.tools import ToolFunction
 from shared.settings import Settings
-from workers.providers.base import Delta, Finished, FinishReason, ModelList, ReasoningDelta, TextDelta, ToolCallDelta
+from workers.providers.base import (
+    AnswerPart,
+    Delta,
+    Finished,
+    FinishReason,
+    IgnoredFields,
+    ModelList,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 from workers.providers.demo_json import instance_of
+from workers.providers.refused_fields import unsupported
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 MODEL: Final = "demo"
@@ -81,7 +93,11 @@ class DemoProvider:
     async def list_models(self) -> ModelList:
         return ModelList((MODEL,), closed=True)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Finished, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
+        if ignored := ignored_paths(request, self.name):
+            if request.unsupported_fields == "refuse":
+                raise unsupported(self.name, ignored[0])
+            yield IgnoredFields(ignored)
         deltas = demo_deltas(request)
         allowed = deltas if request.max_tokens is None else itertools.islice(deltas, request.max_tokens)
         calls = ToolCalls(self.name, offered_tools(request))

@@ -87,6 +87,8 @@ class ProviderCall:
         if self.finished is None:
             failure = provider_error(error, self._upstream, model=self._model, started=self.started)
             self.is_repeated = self._can_repeat(error, failure)
+            if self._adapted is not None and self._adapted.error is not None:
+                failure = self._adapted.error
             if not self.is_repeated:
                 forget_frames(error)
                 try:

@@ -28,7 +28,7 @@ from workers.providers.http_calls import (
 )
 from workers.providers.model_dates import seconds_of
 from workers.providers.ollama_reader import OllamaReader
-from workers.providers.ollama_request import body_of
+from workers.providers.ollama_request import body_of, ignored_by
 from workers.providers.reading import deltas_of
 from workers.providers.redirects import ERROR_BODY_BYTES, ERROR_BODY_S, redirect_checks
 from workers.providers.refused_fields import OLLAMA_FIELDS, AdaptedRequest, RefusedFields
@@ -68,10 +68,10 @@ class OllamaProvider:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._settings.timeouts(self.name, request.model)
-        adapted = AdaptedRequest(request, self._refused, body_of)
+        adapted = AdaptedRequest(request, self._refused, body_of, ignored_by(request))
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
-                reader = OllamaReader(call, ToolCalls(self.name, offered_tools(request)))
+                reader = OllamaReader(call, ToolCalls(self.name, offered_tools(request)), request)
                 async with self._post(adapted.body, timeouts.connect_s) as response:
                     await _check(response)
                     check_type(response.headers)

@@ -5,11 +5,13 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.schemas import ChatRequest
 from workers.providers.base import Delta, Finished, ReasoningDelta, TextDelta
 from workers.providers.errors import StreamedError
 from workers.providers.finish_reasons import FinishNote
 from workers.providers.framing import as_text, decode, loose_json
 from workers.providers.http_calls import ProviderCall
+from workers.providers.ollama_tools import ForcedCall, forced_functions
 from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 from workers.providers.usage_counts import UsageCounts
 
@@ -17,13 +19,16 @@ from workers.providers.usage_counts import UsageCounts
 class OllamaReader:
     """Reader of one answer (:class:`workers.providers.reading.AnswerReader`)."""
 
-    def __init__(self, call: ProviderCall, calls: ToolCalls) -> None:
+    def __init__(self, call: ProviderCall, calls: ToolCalls, request: ChatRequest | None = None) -> None:
         self.is_whole = False
         self._call = call
         self._calls = calls
         self._finish = FinishNote(call.provider)
         self._counts = UsageCounts()
         self._called = 0
+        self._is_limited_to_one = request is not None and request.parallel_tool_calls is False
+        functions = forced_functions(request) if request is not None else []
+        self._forced = ForcedCall(functions, calls) if functions else None
         self._has_begun = False
         self._has_other = False  # lines that are no object have come
 
@@ -45,7 +50,11 @@ class OllamaReader:
             if message.thinking:
                 yield ReasoningDelta(as_text(message.thinking))
             if message.content:
-                yield TextDelta(message.content if isinstance(message.content, str) else as_text(message.content))
+                text = message.content if isinstance(message.content, str) else as_text(message.content)
+                if self._forced is None:
+                    yield TextDelta(text)
+                else:
+                    yield from self._forced.take(text)
             if message.tool_calls:
                 yield from self._calls_of(message.tool_calls)
         if part.done or part.done_reason or part.prompt_eval_count is not None or part.eval_count is not None:
@@ -55,6 +64,9 @@ class OllamaReader:
         reason = self._finish.reason
         if reason is None:
             raise self._call.incomplete(is_protocol=self._has_begun or not self._has_other)
+        if self._forced is not None:
+            yield from self._forced.end()
+            reason = "tool_calls" if reason == "stop" else reason
         yield from self._calls.finish(reason)
         self._call.finished = Finished(self._calls.reason(reason), self._counts.usage(), self._finish.unknown)
 
@@ -73,6 +85,11 @@ class OllamaReader:
             yield from self._calls.fragment(self._called, id=id, name=name, arguments=arguments)
             yield from self._calls.end_block(self._called)
             self._called += 1
+            if self._is_limited_to_one:
+                # Ollama has no such limit: the rest of the answer is not read, and its connection is closed.
+                self._finish.note("tool_calls")
+                self.is_whole = True
+                return
 
 
 class _Function(msgspec.Struct):

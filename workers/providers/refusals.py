@@ -95,8 +95,8 @@ _REFUSED: Final = (
 )
 
 
-_FORM: Final = re.compile(r"\b(adaptive|enabled)\b")
-_FORM_REFUSED: Final = re.compile(rf"\b{_REFUSED}|does not match|expected|must be|should be", re.I)
+_EXPECTED: Final = re.compile(r"\b(?:should be|must be|expected (?:tags|one of)|use)\b", re.I)
+_FORM_REFUSED: Final = re.compile(rf"\b{_REFUSED}|does not match|must be|should be|\buse\b", re.I)
 
 
 def named_fields(raw: object, fields: Collection[RefusableField]) -> dict[RefusableField, bool]:
@@ -138,17 +138,16 @@ class _Part:
         return not (_VALUE_KINDS & self.kinds or _ABOUT_VALUE.search(_without_names(field, self.text)))
 
     def _refuses_form(self, field: RefusableField) -> bool:
-        """Return True if the first form that a text about thinking names is refused."""
+        """Return True for a text about thinking that refuses the form, or that expects only the other one."""
         is_about_thinking = _mentions("thinking", self.text) or any(
             path.startswith("thinking") for path in self.paths
         )
-        named = _FORM.search(self.text)
-        return (
-            is_about_thinking
-            and named is not None
-            and named[1] == field.name
-            and bool(_FORM_REFUSED.search(self.text))
-        )
+        if not (is_about_thinking and _FORM_REFUSED.search(self.text)):
+            return False
+        refused, *expected = _EXPECTED.split(self.text, maxsplit=1)
+        if _mentions(field.name, self.text):
+            return _mentions(field.name, refused)
+        return any(_mentions(str(field.instead), text) for text in expected)
 
     def _is_about(self, field: RefusableField) -> bool:
         prefix = _PREFIX.match(self.text)

@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
+from shared.errors import ProviderError
+from shared.provider_fields import ignored_paths, lacking_fields
 from shared.schemas import ChatRequest
 from workers.providers.anthropic_thinking import change_form
 from workers.providers.errors import Upstream, raw_report
@@ -90,8 +92,9 @@ class RefusedFields:
 class AdaptedRequest:
     """One request, in the form that its server accepts as far as is known.
 
-    ``body`` is sent. ``ignored``: paths of the client's fields that have no effect: those of ``built_in``, and those
-    left out after a refusal.
+    ``body`` is sent. ``ignored``: paths of the client's fields that have no effect: those that the family lacks,
+    those of ``built_in``, and those left out after a refusal. If the request refuses to lose any, ``error`` is set
+    instead; the constructor raises it.
     """
 
     def __init__(
@@ -110,7 +113,11 @@ class AdaptedRequest:
         self._learned: set[str] = set()
         self._latest: set[str] = set()
         self._repeats = 0
+        self._lacking = lacking_fields(request, server.upstream.name)
+        self.error: ProviderError | None = None
         self._adapt()
+        if self.error is not None:
+            raise self.error
 
     def accepted(self) -> None:
         """Remember the fields that were refused before: without them the server accepts the request."""
@@ -137,22 +144,31 @@ class AdaptedRequest:
             return False
         self._repeats += 1
         self._adapt()
+        if self.error is not None:
+            return False
         upstream = self._server.upstream
         line = {"provider": upstream.name, "host": upstream.host, "model": self.model, "fields": sorted(latest)}
         logger.warning("field refused by provider", extra=line)
         return True
 
     def _adapt(self) -> None:
-        body = self._build(self._request)
+        body = self._build(self._without(self._lacking))
         refused = [field for field in self._server.fields if self._is_refused(field) and field.is_in(body)]
         paths = {field.path for field in refused if field.path is not None}
         if paths:
-            body = self._build(self._request.model_copy(update=dict.fromkeys(paths)))
+            body = self._build(self._without({*self._lacking, *paths}))
         for field in refused:
             if field.is_in(body):  # an original has it still
                 _change(body, field)
         self.body = body
-        self.ignored = tuple(sorted({*self._built_in, *paths}))
+        self.ignored = ignored_paths(self._request, self._server.upstream.name, sorted({*self._built_in, *paths}))
+        if self.ignored and self._request.unsupported_fields == "refuse":
+            self.error = unsupported(self._server.upstream.name, self.ignored[0])
+
+    def _without(self, fields: Collection[str]) -> ChatRequest:
+        """Return the request without some fields. A budget of reasoning would bring its effort back."""
+        removed = {*fields, *(("reasoning_tokens",) if "reasoning_effort" in fields else ())}
+        return self._request.model_copy(update=dict.fromkeys(removed)) if removed else self._request
 
     def _is_refused(self, field: RefusableField) -> bool:
         return field.name in self._entries or self._entry(field, one_value=True) in self._entries
@@ -161,6 +177,12 @@ class AdaptedRequest:
         if field.path not in _WITH_FEW_VALUES or not one_value:
             return field.name
         return f"{field.name}={getattr(self._request, field.path)}"
+
+
+def unsupported(provider: str, path: str) -> ProviderError:
+    """Return the error of a request that refuses to lose the field ``path``."""
+    rule = f"not supported by provider {provider}; remove it, or set unsupported_fields to drop"
+    return ProviderError("unsupported_field", f"{path}: {rule}", summary=f"a field is {rule}", param=path)
 
 
 def _change(body: Body, field: RefusableField) -> None:

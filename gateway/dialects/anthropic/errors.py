@@ -18,7 +18,12 @@ _TYPES: Final = {
     504: "timeout_error",
 }
 #: Errors with a different status in Anthropic's API, by our code.
-_STATUSES: Final = {"unknown_model": 404, "invalid_request": 400, "thread_unsupported_request": 400}
+_STATUSES: Final = {
+    "unknown_model": 404,
+    "invalid_request": 400,
+    "unsupported_field": 400,
+    "thread_unsupported_request": 400,
+}
 _OVERLOADED: Final = frozenset({"provider_unavailable", "provider_circuit_open", "queue_timeout"})
 
 
@@ -47,6 +52,6 @@ def type_of(code: str) -> str:
     """Return the type of an error within a stream."""
     if code == "provider_rate_limited":
         return "rate_limit_error"
-    if code == "provider_rejected":
+    if code in {"provider_rejected", "unsupported_field"}:
         return "invalid_request_error"
     return "overloaded_error" if code in _OVERLOADED else "api_error"

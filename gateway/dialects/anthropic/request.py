@@ -80,7 +80,8 @@ def parse(
 
 
 def _original(whole: Body, headers: Mapping[str, str], specific: SpecificPaths) -> Body:
-    body = {name: value for name, value in whole.items() if name not in _OWN}
+    # `stream` is left out: it makes no other answer, so an idempotency key fits both.
+    body = {name: value for name, value in whole.items() if name not in _OWN | {"stream"}}
     if isinstance(body.get("messages"), list):
         body["messages"] = without_ours(body["messages"])
     return {

@@ -45,8 +45,8 @@ def choice_of(choice: Any, names: frozenset[str], specific: SpecificPaths) -> Bo
         raise InvalidRequest("tool_choice.type: must be a text")
     fields: Body = {"parallel_tool_calls": False} if choice.get("disable_parallel_tool_use") is True else {}
     if kind == "tool":
-        if choice.get("name") in names:
-            return fields | {"tool_choice": {"type": "function", "function": {"name": choice["name"]}}}
+        if isinstance(name := choice.get("name"), str) and name in names:
+            return fields | {"tool_choice": {"type": "function", "function": {"name": name}}}
     elif kind in _CHOICES and names:
         return fields | {"tool_choice": _CHOICES[kind]}
     elif kind in {"auto", "none"}:

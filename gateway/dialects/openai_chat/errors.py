@@ -18,6 +18,7 @@ _THEIRS: Final = {
     "model_not_allowed": (403, "model_not_found"),
     "provider_model_not_found": (404, "model_not_found"),
     "invalid_request": (400, "invalid_request"),
+    "unsupported_field": (400, "unsupported_field"),
 }
 
 
@@ -38,7 +39,8 @@ def answer(
 
 def streamed(error: Error) -> dict[str, Any]:
     """Return the body of an error within a stream."""
-    kind = "invalid_request_error" if error.code == "provider_rejected" else "server_error"
+    is_refusal = error.code in {"provider_rejected", "unsupported_field"}
+    kind = "invalid_request_error" if is_refusal else "server_error"
     return {
         "message": error.message,
         "type": kind,

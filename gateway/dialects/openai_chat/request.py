@@ -7,6 +7,7 @@ original. Only what no provider could answer here is refused: several answers at
 from collections.abc import Mapping
 from typing import Any, Final, TypeGuard
 
+from gateway.dialects.field_paths import client_path
 from gateway.dialects.openai_chat.messages import messages_of
 from gateway.dialects.openai_chat.reasoning import without_packed
 from gateway.dialects.openai_chat.specific import Specific
@@ -76,7 +77,8 @@ def parse(body: bytes) -> tuple[StoredRequest, ResponseOptions]:
     # `stream` is left out: it makes no other answer, so an idempotency key fits both.
     kept = without_packed({name: value for name, value in original.items() if name not in _OURS | {"stream"}})
     fields["original"] = {"family": "openai", "body": kept, "specific": specific.paths}
-    return validate(StoredRequest, fields), options
+    names = {"max_tokens": "max_completion_tokens"} if "max_completion_tokens" in raw else {}
+    return validate(StoredRequest, fields, path_of=client_path(fields, names)), options
 
 
 def _refuse_impossible(raw: Mapping[str, Any]) -> None:

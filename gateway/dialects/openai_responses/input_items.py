@@ -1,50 +1,139 @@
-"""Input items of a stored request, as ``GET /v1/responses/{id}/input_items`` lists them."""
+"""Input items of a Responses request as canonical messages."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import json
+from collections.abc import Mapping
+from typing import Any, Final
 
-Item = dict[str, Any]
+from gateway.dialects.openai_responses.notes import Notes
+from gateway.dialects.openai_responses.offered_tools import INPUT, TOOL_SEARCH, OfferedTools
+from gateway.dialects.openai_responses.parts import content_of
+from gateway.dialects.reasoning import extra_of
+from gateway.dialects.tool_call import tool_call
+from shared.errors import InvalidRequest
 
-
-def items_of(stream_id: str, messages: Sequence[dict[str, Any]]) -> list[Item]:
-    """Return the items of canonical messages, in their order. Their ids are those of this list only."""
-    items = [item for message in messages for item in _items(message)]
-    return [{"id": f"{_PREFIXES[item['type']]}_{stream_id}_in{at}", **item} for at, item in enumerate(items)]
-
-
-_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
-
-
-def _items(message: dict[str, Any]) -> Iterator[Item]:
-    role, content = message["role"], message.get("content")
-    if role == "tool":
-        output = content if isinstance(content, str) else [_part(role, part) for part in content or ()]
-        yield {
-            "type": "function_call_output",
-            "call_id": message["tool_call_id"],
-            "output": output,
-            "status": "completed",
-        }
-        return
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-    if parts:
-        shown = [_part(role, part) for part in parts]
-        yield {"type": "message", "role": role, "status": "completed", "content": shown}
-    for call in message.get("tool_calls") or ():
-        function = call["function"]
-        yield {
-            "type": "function_call",
-            "call_id": call["id"],
-            "name": function["name"],
-            "arguments": function["arguments"],
-            "status": "completed",
-        }
+_ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+Body = dict[str, Any]
 
 
-def _part(role: str, part: Item) -> Item:
-    if part.get("type") == "image_url":
-        image = part["image_url"]
-        return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail") or "auto"}
-    if role == "assistant":
-        return {"type": "output_text", "text": part.get("text", ""), "annotations": []}
-    return {"type": "input_text", "text": part.get("text", "")}
+class Conversation:
+    """Messages under construction. ``before``: messages that precede the input. Consecutive calls belong to one
+    message; reasoning of an earlier answer belongs to the message that follows it."""
+
+    def __init__(self, notes: Notes, tools: OfferedTools, before: list[Body]) -> None:
+        self.messages = list(before)
+        self._notes = notes
+        self._tools = tools
+        self._pending: list[str] = []
+        self._reasoning: dict[int, list[str]] = {}
+
+    def add_all(self, raw_input: Any, referred: Mapping[str, Body]) -> None:
+        """Add the input. Raises :class:`InvalidRequest`, which names the item."""
+        if isinstance(raw_input, str):
+            self._add({"role": "user", "content": raw_input}, "input")
+            return
+        if not isinstance(raw_input, list):
+            raise InvalidRequest("input: must be a string or a list")
+        for at, item in enumerate(raw_input):
+            path = f"input.{at}"
+            if not isinstance(item, dict):
+                raise InvalidRequest(f"{path}: must be an object")
+            if item.get("type") == "item_reference":
+                item = referred.get(str(item.get("id")))  # noqa: PLW2901  the item that the reference names
+                if item is None:
+                    raise InvalidRequest(f"{path}.id: no such item, or its retention has ended; send the item itself")
+            self._add_item(path, item)
+        self._end_answer()
+        for at, texts in self._reasoning.items():
+            self.messages[at]["extra"] = extra_of(texts)
+
+    def _add_item(self, path: str, item: Body) -> None:
+        match item.get("type") or "message":
+            case "message":
+                self._add_message(path, item)
+            case "additional_tools":
+                self._tools.add(f"{path}.tools", item.get("tools"))
+            case "reasoning":
+                self._add_reasoning(path, item.get("encrypted_content"))
+            case "compaction_trigger":
+                raise InvalidRequest(f"{path}.type: compaction is not supported; summarize the conversation instead")
+            case str(kind):
+                self._add_tool_item(path, item, kind)
+            case _:
+                raise InvalidRequest(f"{path}.type: must be a string")
+
+    def _add_tool_item(self, path: str, item: Body, kind: str) -> None:
+        """Add a call or an output. Those of tools that OpenAI runs are left out."""
+        match kind:
+            case "function_call":
+                self._add_call(path, item, item.get("arguments"))
+            case "custom_tool_call":
+                self._add_call(path, item, {INPUT: item.get("input")})
+            case "tool_search_call" if item.get("execution") == "client":
+                self._add_call(path, {**item, "name": TOOL_SEARCH}, item.get("arguments"))
+            case "function_call_output" | "custom_tool_call_output":
+                self._add_result(path, item, content_of(self._notes, f"{path}.output", item.get("output")))
+            case "tool_search_output" if item.get("execution") == "client":
+                self._add_result(path, item, self._found(path, item.get("tools")))
+            case _:
+                self._notes.drop(path)
+
+    def _add_message(self, path: str, item: Body) -> None:
+        role = _ROLES.get(str(item.get("role")))
+        if role is None:
+            raise InvalidRequest(f"{path}.role: must be {', '.join(_ROLES)}")
+        raw = item.get("content")
+        if raw is not None and not isinstance(raw, str | list):
+            raise InvalidRequest(f"{path}.content: must be a string or a list")
+        content = content_of(self._notes, f"{path}.content", raw, only_text=role != "user")
+        if isinstance(raw, str) or content or role == "assistant":
+            self._add({"role": role, "content": content}, path)
+
+    def _add_call(self, path: str, item: Body, arguments: Any) -> None:
+        if arguments is not None and not isinstance(arguments, str):
+            arguments = json.dumps(arguments)
+        name = self._tools.name_of(item.get("name"), item.get("namespace"))
+        call = tool_call(_call_id(path, item), name, arguments or "")
+        if self._pending or not self.messages or self.messages[-1]["role"] != "assistant":
+            self._add({"role": "assistant"}, path)
+        calls = self.messages[-1].setdefault("tool_calls", [])
+        place = f"messages.{len(self.messages) - 1}.tool_calls.{len(calls)}"
+        self._notes.place(place, path)
+        self._notes.place(f"{place}.function", path)
+        self._notes.place(f"{place}.id", f"{path}.call_id")
+        calls.append(call)
+
+    def _add_result(self, path: str, item: Body, content: Any) -> None:
+        self._add({"role": "tool", "tool_call_id": _call_id(path, item), "content": content}, path)
+
+    def _found(self, path: str, tools: Any) -> str:
+        """Offer the tools that a search of the client's found; return their names for the model."""
+        return json.dumps({"tools": self._tools.add(f"{path}.tools", tools or [])})
+
+    def _add_reasoning(self, path: str, packed: Any) -> None:
+        """Keep the reasoning for the next message of the answer. That of another server cannot be read."""
+        if extra_of([packed]) is not None:
+            self._pending.append(packed)
+        elif packed:
+            self._notes.drop(path)
+
+    def _add(self, message: Body, path: str) -> None:
+        if message["role"] != "assistant":
+            self._end_answer()
+        elif self._pending:
+            self._reasoning[len(self.messages)] = self._pending
+            self._pending = []
+        self._notes.place(f"messages.{len(self.messages)}", path)
+        self.messages.append(message)
+
+    def _end_answer(self) -> None:
+        """Add reasoning without a later message to the last message of its answer."""
+        if self._pending and self.messages and self.messages[-1]["role"] == "assistant":
+            self._reasoning.setdefault(len(self.messages) - 1, []).extend(self._pending)
+        self._pending = []
+
+
+def _call_id(path: str, item: Body) -> str:
+    call_id = item.get("call_id")
+    if not isinstance(call_id, str):
+        raise InvalidRequest(f"{path}.call_id: must be a string")
+    return call_id

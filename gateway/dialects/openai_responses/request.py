@@ -1,49 +1,70 @@
-"""Parser of OpenAI's Responses requests."""
+"""Parser of OpenAI's Responses requests.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+Fields and items without a canonical counterpart are left out and named. Only a field whose loss would change the
+meaning of the request is refused, such as a server-side conversation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gateway.dialects.openai_responses.input_items import Conversation
+from gateway.dialects.openai_responses.notes import Notes
+from gateway.dialects.openai_responses.offered_tools import ClientTool, OfferedTools
 from gateway.dialects.options import flag
-from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
-from shared.schemas import ChatRequest
-from shared.schemas.chat import parse_json_object, validate
+from shared.schemas.chat import StoredRequest, parse_json_object, validate
 
-_UNCHANGED: Final = frozenset(
-    {
-        *("model", "temperature", "top_p", "parallel_tool_calls", "metadata"),
-        *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost"),
-    }
-)
+_OWN: Final = frozenset({"provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "unsupported_fields"})
+#: Fields about the delivery of the answer. The provider's own values follow from its protocol.
+_DELIVERY: Final = frozenset({"stream", "stream_options", "background", "previous_response_id"})
+_UNCHANGED: Final = _OWN | {"model", "temperature", "top_p", "parallel_tool_calls", "metadata"}
 _TRANSLATED: Final = frozenset(
     {
         *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning"),
-        *("stream", "background", "store", "previous_response_id"),
+        *("stream", "background", "store", "previous_response_id", "include", "user", "safety_identifier"),
     }
 )
-_WITHOUT_EFFECT: Final = frozenset(
-    {
-        *("user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-        *("prompt_cache_options", "include", "stream_options"),
-    }
+#: Fields that would change the meaning of the request, with the remedy.
+_REFUSED: Final = {
+    "conversation": "send the messages, or set previous_response_id",
+    "prompt": "send the text of the prompt as instructions",
+}
+#: Values that apply anyway.
+_DEFAULTS: Final[dict[str, Any]] = {
+    "truncation": "disabled",
+    "top_logprobs": 0,
+    "service_tier": "auto",
+    "stream_options": {},
+}
+_ENCRYPTED: Final = "reasoning.encrypted_content"
+#: Attributes that the response repeats. Its instructions and tools are not repeated, since they can be large.
+_ECHOED: Final = (
+    "temperature",
+    "top_p",
+    "max_output_tokens",
+    "parallel_tool_calls",
+    "tool_choice",
+    "reasoning",
+    "store",
 )
-#: Fields that are accepted only with the value that applies anyway.
-_ONLY_AS: Final[dict[str, Any]] = {"truncation": "disabled", "top_logprobs": 0}
-_ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ResponsesOptions:
     """``instructions``: number of messages at the beginning that apply to this request only; a follow-up request does
-    not inherit them."""
+    not inherit them. ``encrypts_reasoning``: reasoning items get ``encrypted_content``. ``echoed``: attributes that
+    the response repeats. ``forms``: the client's form of tools, by the name of the offered function."""
 
     stream: bool
     background: bool
     store: bool
     instructions: int
+    encrypts_reasoning: bool
     ignored: tuple[str, ...]
+    echoed: Body
+    forms: dict[str, ClientTool] = field(default_factory=dict)
 
 
 def previous_of(body: bytes) -> str | None:
@@ -63,113 +84,89 @@ def references_of(body: bytes) -> list[str]:
 
 def parse(
     body: bytes, earlier: list[Body], referred: Mapping[str, Body] | None = None
-) -> tuple[ChatRequest, ResponsesOptions]:
+) -> tuple[StoredRequest, ResponsesOptions]:
     """Return the canonical request and the response options. ``earlier``: messages before the input. ``referred``:
     items of earlier responses, by id. Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the
     field."""
     raw = {name: value for name, value in parse_json_object(body).items() if value is not None}
+    for name, remedy in _REFUSED.items():
+        if name in raw:
+            raise InvalidRequest(f"{name}: not supported; {remedy}")
+    notes = Notes()
     for name, value in raw.items():
-        if name in _ONLY_AS and value != _ONLY_AS[name]:
-            raise InvalidRequest(f"{name}: only {_ONLY_AS[name]!r} is supported; omit the field")
-        if name not in _UNCHANGED | _TRANSLATED | _WITHOUT_EFFECT | _ONLY_AS.keys():
-            raise InvalidRequest(f"{name[:64]}: not supported; remove the field")
-    fields: Body = {name: value for name, value in raw.items() if name in _UNCHANGED}
-    instructions = [{"role": "system", "content": raw["instructions"]}] if "instructions" in raw else []
-    fields["messages"] = [*instructions, *earlier, *_messages(raw.get("input"), referred or {})]
-    tools = raw.get("tools") or None
+        if name not in _UNCHANGED | _TRANSLATED and value != _DEFAULTS.get(name):
+            notes.drop(name)
+    tools = OfferedTools(notes)
+    tools.add("tools", raw.get("tools", []))
+    instructions = _instructions(notes, raw)
+    conversation = Conversation(notes, tools, [*instructions, *earlier])
+    conversation.add_all(raw.get("input"), referred or {})
+    tool_choice = tools.choose(raw.get("tool_choice"))
+    encrypts_reasoning = _encrypts_reasoning(notes, raw.get("include", []))
     translated = {
+        "messages": conversation.messages,
         "max_tokens": raw.get("max_output_tokens"),
-        "tools": [_tool(at, tool) for at, tool in enumerate(tools)] if isinstance(tools, list) else tools,
-        "tool_choice": _tool_choice(raw.get("tool_choice")) if tools else None,
-        "reasoning_effort": _member(raw, "reasoning", "effort"),
-        "response_format": _format(_member(raw, "text", "format")),
+        "tools": tools.listed(),
+        "tool_choice": tool_choice,
+        "user": raw.get("safety_identifier") or raw.get("user"),
+        "reasoning_effort": _members(notes, raw, "reasoning").get("effort"),
+        "response_format": _format(_members(notes, raw, "text").get("format")),
     }
+    stream, background = flag(raw, "stream"), flag(raw, "background")
+    fields: Body = {name: value for name, value in raw.items() if name in _UNCHANGED}
     fields |= {name: value for name, value in translated.items() if value is not None}
-    ignored = tuple(sorted(raw.keys() & _WITHOUT_EFFECT))
-    store = flag({"store": True, **raw}, "store")
-    options = ResponsesOptions(flag(raw, "stream"), flag(raw, "background"), store, len(instructions), ignored)
     # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer. The
     # same holds in the background: the number from which a client reads on does not identify the attempt.
-    fields.setdefault("on_worker_lost", "fail" if options.stream or options.background else "restart")
-    return validate(ChatRequest, fields), options
-
-
-def _messages(raw_input: Any, referred: Mapping[str, Body]) -> list[Body]:
-    """Return the input as canonical messages. Consecutive calls belong to one message."""
-    if isinstance(raw_input, str):
-        return [{"role": "user", "content": raw_input}]
-    if not isinstance(raw_input, list):
-        raise InvalidRequest("input: must be a string or a list")
-    messages: list[Body] = []
-    for message in _items(raw_input, referred):
-        before = messages[-1] if messages else {}
-        if "tool_calls" in message and before.get("role") == "assistant":
-            before.setdefault("tool_calls", []).extend(message["tool_calls"])
-        else:
-            messages.append(message)
-    return messages
-
-
-def _items(raw_items: list[Any], referred: Mapping[str, Body]) -> Iterator[Body]:
-    for at, item in enumerate(raw_items):
-        path = f"input.{at}"
-        if not isinstance(item, dict):
-            raise InvalidRequest(f"{path}: must be an object")
-        if item.get("type") == "item_reference":
-            item = referred.get(str(item.get("id")))  # noqa: PLW2901  the item that the reference names
-            if item is None:
-                raise InvalidRequest(f"{path}.id: no such item, or its retention has ended; send the item itself")
-        match item.get("type", "message"):
-            case "message":
-                role = _ROLES.get(str(item.get("role")))
-                if role is None:
-                    raise InvalidRequest(f"{path}.role: must be {', '.join(_ROLES)}")
-                yield {"role": role, "content": _content(path, item.get("content"))}
-            case "function_call":
-                call = tool_call(item.get("call_id"), item.get("name"), item.get("arguments"))
-                yield {"role": "assistant", "tool_calls": [call]}
-            case "function_call_output":
-                content = _content(path, item.get("output"))
-                yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": content}
-            case "reasoning":
-                pass  # only the provider's own, encrypted items could be passed on
-            case _:
-                raise InvalidRequest(f"{path}.type: not supported; remove it")
-
-
-def _content(path: str, content: Any) -> Any:
-    if not isinstance(content, list):
-        return content
-    return [_part(f"{path}.content.{at}", part) for at, part in enumerate(content)]
-
-
-def _part(path: str, part: Any) -> Body:
-    match part.get("type") if isinstance(part, dict) else None:
-        case "input_text" | "output_text" | "text":
-            return {"type": "text", "text": part.get("text")}
-        case "refusal":
-            return {"type": "text", "text": part.get("refusal")}
-        case "input_image" if part.get("image_url") is not None:
-            detail = {"detail": part["detail"]} if part.get("detail") else {}
-            return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
-    raise InvalidRequest(f"{path}.type: not supported; remove it")
-
-
-def _tool(at: int, tool: Any) -> Body:
-    if not isinstance(tool, dict) or tool.get("type") != "function":
-        raise InvalidRequest(f"tools.{at}.type: only function is supported; define a function tool")
-    function = {
-        name: value
-        for name in ("name", "description", "parameters", "strict")
-        if (value := tool.get(name)) is not None
+    fields.setdefault("on_worker_lost", "fail" if stream or background else "restart")
+    fields["original"] = {
+        "family": "responses",
+        "body": {name: value for name, value in raw.items() if name not in _OWN | _DELIVERY},
+        "specific": notes.dropped,
     }
-    return {"type": "function", "function": function}
+    options = ResponsesOptions(
+        stream=stream,
+        background=background,
+        store=flag({"store": True, **raw}, "store"),
+        instructions=len(instructions),
+        encrypts_reasoning=encrypts_reasoning,
+        ignored=tuple(notes.dropped),
+        echoed=_echoed(raw),
+        forms=tools.forms,
+    )
+    try:
+        return validate(StoredRequest, fields), options
+    except InvalidRequest as error:
+        raise notes.in_clients_terms(error) from None
 
 
-def _tool_choice(choice: Any) -> Any:
-    if isinstance(choice, dict):
-        return {"type": choice.get("type"), "function": {"name": choice.get("name")}}
-    return choice
+def _instructions(notes: Notes, raw: Body) -> list[Body]:
+    if "instructions" not in raw:
+        return []
+    if not isinstance(raw["instructions"], str):
+        raise InvalidRequest("instructions: must be a string")
+    notes.place("messages.0", "instructions")
+    return [{"role": "system", "content": raw["instructions"]}]
+
+
+def _encrypts_reasoning(notes: Notes, include: Any) -> bool:
+    if not isinstance(include, list):
+        raise InvalidRequest("include: must be a list")
+    for at, name in enumerate(include):
+        if name != _ENCRYPTED:
+            notes.drop(f"include.{at}")
+    return _ENCRYPTED in include
+
+
+def _members(notes: Notes, raw: Body, name: str) -> Body:
+    """Return the members of ``reasoning`` or ``text``. The summary of reasoning is the provider's own in any case."""
+    value = raw.get(name, {})
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{name}: must be an object")
+    for member, setting in value.items():
+        is_known = member in {"effort", "format"} or (member, setting) == ("summary", "auto")
+        if setting is not None and not is_known:
+            notes.drop(f"{name}.{member}")
+    return value
 
 
 def _format(form: Any) -> Any:
@@ -181,8 +178,5 @@ def _format(form: Any) -> Any:
     return form
 
 
-def _member(raw: Body, name: str, member: str) -> Any:
-    value = raw.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise InvalidRequest(f"{name}: must be an object")
-    return value.get(member) if value else None
+def _echoed(raw: Body) -> Body:
+    return {"store": True, **{name: raw[name] for name in _ECHOED if name in raw}}

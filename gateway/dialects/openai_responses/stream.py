@@ -1,83 +1,21 @@
 """OpenAI's Responses: items that are added, grow and are done. Sequence numbers are equal in every replay."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
 from gateway.dialects.append_only import STREAM_RESET
+from gateway.dialects.openai_responses.growing import Growing, GrowingCall, growing_call, members_of
+from gateway.dialects.openai_responses.response import Response, ResponseInfo, usage_of
+from gateway.dialects.reasoning import Packed, ReasoningCollector, pack
 from gateway.dialects.replay_filter import ReplayFilter
 from gateway.live.batch import Batch
 from shared.protocol import events
-from shared.protocol.events import Done, Error, Event, Reasoning, Refusal, Token, ToolCall, Usage
+from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal, Token, ToolCall
 
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 Body = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseInfo:
-    """Attributes of a response other than its answer. ``created_at``: Unix seconds."""
-
-    stream_id: str
-    model: str
-    created_at: int
-    background: bool = False
-    previous_response_id: str | None = None
-    metadata: Body = field(default_factory=dict)
-
-
-class Response:
-    """Response object under construction. ``output``: the items in order."""
-
-    def __init__(self, info: ResponseInfo) -> None:
-        self.info = info
-        self.status = "queued"
-        self.output: list[Body] = []
-        self.error: Body | None = None
-        self.incomplete: Body | None = None
-        self.usage: Body | None = None
-
-    @property
-    def body(self) -> Body:
-        info = self.info
-        return {
-            "id": f"resp_{info.stream_id}",
-            "object": "response",
-            "created_at": info.created_at,
-            "status": self.status,
-            "background": info.background,
-            "previous_response_id": info.previous_response_id,
-            "error": self.error,
-            "incomplete_details": self.incomplete,
-            "model": info.model,
-            "output": self.output,
-            "parallel_tool_calls": True,
-            "tool_choice": "auto",
-            "tools": [],
-            "metadata": info.metadata,
-            "usage": self.usage,
-        }
-
-
-class _Growing:
-    """Item that still receives text. :meth:`join` stores the text at ``member`` of ``holder``."""
-
-    def __init__(self, item: Body, holder: Body, member: str) -> None:
-        self.item = item
-        self._holder = holder
-        self._member = member
-        self._pieces: list[str] = []  # joined rarely: adding each piece to a string would copy the string each time
-
-    def grow(self, text: str) -> None:
-        self._pieces.append(text)
-
-    def join(self) -> str:
-        """Store and return the text so far."""
-        whole = self._holder[self._member] = "".join(self._pieces)
-        self._pieces = [whole]
-        return whole
 
 
 class ResponseEvents:
@@ -97,8 +35,9 @@ class ResponseEvents:
         self._after = after
         self._next = 0
         self._filter = ReplayFilter()
-        self._open: _Growing | None = None  # text or reasoning
-        self._calls: dict[int, _Growing] = {}
+        self._open: Growing | None = None  # text or reasoning
+        self._calls: dict[int, GrowingCall] = {}
+        self._collector = ReasoningCollector() if info.stored.encrypts_reasoning else None
         self._has_begun = False
         self._has_refused = False
 
@@ -136,6 +75,8 @@ class ResponseEvents:
                 yield from self._event(events.decode(stored))
 
     def _event(self, event: Event) -> Iterator[bytes]:
+        if self._collector is not None and (packed := self._collector.take(event)) is not None:
+            yield from self._encrypted(packed)
         match event:
             case Token():
                 yield from self._text("output_text", "text", event.token)
@@ -146,6 +87,8 @@ class ResponseEvents:
                 yield from self._reasoning(event.text)
             case ToolCall():
                 yield from self._call(event)
+            case Extra("openai", {"delta": {"annotations": list(annotations)}}):
+                yield from self._annotate(annotations)
             case Error():
                 yield from self._fail(event)
             case Done():
@@ -161,7 +104,7 @@ class ResponseEvents:
                 part |= {"annotations": [], "logprobs": []}
             item = yield from self._add("message", "msg", role="assistant", content=[])
             item["content"].append(part)
-            growing = self._open = _Growing(item, part, member)
+            growing = self._open = Growing(item, part, member)
             yield self._frame("response.content_part.added", **self._location(item), content_index=0, part=part)
         growing.grow(text)
         location = self._location(growing.item)
@@ -174,7 +117,7 @@ class ResponseEvents:
             part = {"type": "summary_text", "text": ""}
             item = yield from self._add("reasoning", "rs", summary=[])
             item["summary"].append(part)
-            growing = self._open = _Growing(item, part, "text")
+            growing = self._open = Growing(item, part, "text")
             yield self._frame(
                 "response.reasoning_summary_part.added", **self._location(item), summary_index=0, part=part
             )
@@ -182,24 +125,58 @@ class ResponseEvents:
         location = self._location(growing.item)
         yield self._frame("response.reasoning_summary_text.delta", **location, summary_index=0, delta=text)
 
-    def _call(self, call: ToolCall) -> Iterator[bytes]:
-        if call.complete:
-            if (growing := self._calls.pop(call.index, None)) is not None:
-                item, whole = growing.item, growing.join()
-                location = self._location(item)
-                yield self._frame(
-                    "response.function_call_arguments.done", **location, arguments=whole, name=item["name"]
-                )
-                yield self._done(item)
-            return
-        if call.index not in self._calls:
+    def _encrypted(self, packed: Packed) -> Iterator[bytes]:
+        """Finish the item of the reasoning that has ended; reasoning without a text gets an item of its own."""
+        growing = self._open
+        if growing is not None and growing.item["type"] == "reasoning":
+            growing.item["encrypted_content"] = pack(*packed)
             yield from self._close()
-            item = yield from self._add("function_call", "fc", call_id=call.id, name=call.name, arguments="")
-            self._calls[call.index] = _Growing(item, item, "arguments")
-        growing = self._calls[call.index]
-        growing.grow(call.arguments)
-        location = self._location(growing.item)
-        yield self._frame("response.function_call_arguments.delta", **location, delta=call.arguments)
+            return
+        yield from self._close()
+        item = yield from self._add("reasoning", "rs", summary=[])
+        item["encrypted_content"] = pack(*packed)
+        yield self._done(item)
+
+    def _annotate(self, annotations: list[Any]) -> Iterator[bytes]:
+        """Yield citations of the open text. Those that come at another place have no text to belong to."""
+        growing = self._open
+        if growing is None or growing.item["type"] != "message":
+            return
+        known = growing.item["content"][0].get("annotations")
+        for annotation in annotations if known is not None else ():
+            match annotation:
+                case {"type": "url_citation", "url_citation": dict(members)}:
+                    known.append({"type": "url_citation", **members})
+                    places = {"content_index": 0, "annotation_index": len(known) - 1, "annotation": known[-1]}
+                    location = self._location(growing.item)
+                    yield self._frame("response.output_text.annotation.added", **location, **places)
+
+    def _call(self, event: ToolCall) -> Iterator[bytes]:
+        if event.complete:
+            if (call := self._calls.pop(event.index, None)) is not None:
+                yield from self._finish_call(call, event.arguments)
+            return
+        if event.index not in self._calls:
+            yield from self._close()
+            form = self._response.info.stored.forms.get(str(event.name))
+            kind, prefix, members = members_of(event.id, event.name, form)
+            item = yield from self._add(kind, prefix, **members)
+            self._calls[event.index] = growing_call(item, form)
+        call = self._calls[event.index]
+        yield from self._call_delta(call, call.grow(event.arguments))
+
+    def _finish_call(self, call: GrowingCall, arguments: str) -> Iterator[bytes]:
+        item = call.item
+        yield from self._call_delta(call, call.finish(arguments))
+        if call.EVENT:
+            named = {"name": item["name"]} if call.MEMBER == "arguments" else {}
+            whole = {call.MEMBER: item[call.MEMBER], **named}
+            yield self._frame(f"response.{call.EVENT}.done", **self._location(item), **whole)
+        yield self._done(item)
+
+    def _call_delta(self, call: GrowingCall, text: str) -> Iterator[bytes]:
+        if text:
+            yield self._frame(f"response.{call.EVENT}.delta", **self._location(call.item), delta=text)
 
     def _close(self) -> Iterator[bytes]:
         """Finish the growing item: another one begins, or the answer ends."""
@@ -231,7 +208,7 @@ class ResponseEvents:
     def _end(self, done: Done) -> Iterator[bytes]:
         self.is_over = True
         yield from self._close()
-        self._response.usage = _usage(done.usage) if done.usage else None
+        self._response.usage = usage_of(done.usage) if done.usage else None
         if done.finish_reason == "cancelled":
             self._response.status = "cancelled"
             yield self._frame("response.incomplete", response=self._response.body)
@@ -277,15 +254,3 @@ class ResponseEvents:
 
 def _logprobs(kind: str) -> Body:
     return {"logprobs": []} if kind == "output_text" else {}
-
-
-def _usage(usage: Usage) -> Body:
-    """Return the usage. The SDKs' types require all details: those that were not counted are 0."""
-    details = {"cached_tokens": usage.cached_tokens or 0, "cache_write_tokens": usage.cache_write_tokens or 0}
-    return {
-        "input_tokens": usage.input_tokens,
-        "input_tokens_details": details,
-        "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-    }

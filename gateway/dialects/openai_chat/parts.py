@@ -44,9 +44,9 @@ def _part(part: Any, role: Any, specific: Specific, path: tuple[str | int, ...])
             made = {"type": "text", "text": part.get("text")}
         case "refusal":
             made = {"type": "text", "text": part.get("refusal")}
-        case "image_url" if role in _WITH_FILES:
+        case "image_url" if str(role) in _WITH_FILES:
             made = {"type": "image_url", "image_url": _image(part.get("image_url"), specific, path)}
-        case "file" if role in _WITH_FILES:
+        case "file" if str(role) in _WITH_FILES:
             made = _file(part.get("file"))
     if made is None:
         specific.add(*path)
@@ -62,7 +62,7 @@ def _image(image: Any, specific: Specific, path: tuple[str | int, ...]) -> Any:
         return image
     made = {"url": image.get("url")}
     known = {"url"}
-    if image.get("detail") in _DETAILS:
+    if str(image.get("detail")) in _DETAILS:
         made["detail"] = image["detail"]
         known.add("detail")
     specific.add_others(image, known, *path, "image_url")

@@ -181,8 +181,11 @@ def _stops(stops: Any, specific: SpecificPaths) -> Body:
     """Return the stop sequences. Those beyond the canonical limits pass to the same family only."""
     if stops is None:
         return {}
-    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+    if not isinstance(stops, list):
         raise InvalidRequest("stop_sequences: must be a list of texts")
+    for at, stop in enumerate(stops):
+        if not isinstance(stop, str):
+            raise InvalidRequest(f"stop_sequences.{at}: must be a text")
     fitting = [stop for stop in stops if 0 < len(stop) <= 256][:_MOST_STOPS]
     if len(fitting) < len(stops):
         specific.note("stop_sequences")

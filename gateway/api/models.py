@@ -31,16 +31,13 @@ async def models(
     after_id: ModelId = None,
     before_id: ModelId = None,
 ) -> ModelList:
-    """List the available models that the credentials allow: all of them, or at most ``limit`` after or before one.
+    """List the available models that the credentials allow: all of them, or at most ``limit`` after one, before one
+    or between two.
     ``provider/*`` means any name, for a provider without a list."""
-    if after_id is not None and before_id is not None:
-        raise InvalidRequest("before_id: not together with after_id; send one of them")
     cards = [_card(model) for model in await gateway.models.listed(caller.models)]
-    page = cards
-    if after_id is not None:
-        page = page[_position(cards, "after_id", after_id) + 1 :]
-    elif before_id is not None:
-        page = cards[: _position(cards, "before_id", before_id)]
+    first = 0 if after_id is None else _position(cards, "after_id", after_id) + 1
+    last = len(cards) if before_id is None else _position(cards, "before_id", before_id)
+    page = cards[first:last]
     found = len(page)
     if limit is not None:
         page = page[:limit] if before_id is None else page[-limit:]

@@ -31,8 +31,8 @@ async def models(
     after_id: ModelId = None,
     before_id: ModelId = None,
 ) -> ModelList:
-    """List the available models that the credentials allow: all of them, or at most ``limit`` after one, before one
-    or between two.
+    """List the available models that the credentials allow: all of them, or at most ``limit``, after one,
+    before one or between two.
     ``provider/*`` means any name, for a provider without a list."""
     cards = [_card(model) for model in await gateway.models.listed(caller.models)]
     first = 0 if after_id is None else _position(cards, "after_id", after_id) + 1

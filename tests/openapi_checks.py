@@ -17,6 +17,7 @@ _BEYOND_SCHEMAS = (
     "fallbacks.",
     "set unsupported_fields to drop",
     "needs either file_data or file_url",
+    "values; shorten them",
 )
 
 

@@ -233,7 +233,7 @@ async def test_a_providers_bytes_may_be_split_anywhere(fake: FakeProvider, make:
 
 
 def summary(deltas: list[Delta | Finished]) -> list[tuple[str, object]]:
-    """Return everything except ids, which are generated if a provider has none."""
+    """Return everything except ids, which are generated if a provider has none, and data of its own."""
     parts: list[tuple[str, object]] = []
     for delta in deltas:
         match delta:
@@ -241,7 +241,9 @@ def summary(deltas: list[Delta | Finished]) -> list[tuple[str, object]]:
                 parts.append(("fragment", (delta.index, delta.name, delta.text)))
             case events.ToolCall():
                 parts.append(("call", (delta.index, delta.name, delta.arguments)))
-            case Finished() | events.Json() | events.Extra():
+            case events.Extra():
+                pass
+            case Finished() | events.Json():
                 parts.append(("end", delta))
             case _:
                 parts.append((type(delta).__name__, delta.text))

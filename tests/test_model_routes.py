@@ -58,7 +58,7 @@ async def test_pages_follow_each_other_in_both_directions(claude: AsyncAnthropic
     assert (last.has_more, [model.id for model in last.data]) == (False, every[20:])
     backward = await claude.models.list(limit=2, before_id=every[4])
     assert (backward.has_more, [model.id for model in backward.data]) == (True, every[2:4])
-    for wrong in ({"limit": 0}, {"after_id": "none"}, {"before_id": "none"}, {"after_id": "a", "before_id": "b"}):
+    for wrong in ({"limit": 0}, {"after_id": "none"}, {"before_id": "none"}):
         with pytest.raises(anthropic.BadRequestError) as caught:
             await claude.models.list(**wrong)
         assert caught.value.type == "invalid_request_error"

@@ -131,12 +131,6 @@ async def test_ollama_gets_names_instead_of_ids(fake: FakeProvider, make: Make) 
     assert "tools" not in await sent(fake, make, "ollama", ask("m", tools=[WEATHER], tool_choice="none"))
 
 
-async def test_ollama_rejects_a_required_tool_call(make: Make) -> None:
-    error = await failure(make("ollama"), ask("m", tools=[WEATHER], tool_choice="required"))
-    assert (error.code, error.retryable) == ("provider_rejected", False)
-    assert "tool_choice" in error.message
-
-
 async def test_an_id_may_be_reused_in_a_later_turn(fake: FakeProvider, make: Make) -> None:
     """Some servers count the calls of each answer from 0."""
 

@@ -211,7 +211,6 @@ async def test_an_unfinished_request_times_out(start_system: StartSystem) -> Non
 
 
 DEEP = 100_000
-ONE_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":' * DEEP + "1" + "}" * DEEP}}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +218,6 @@ ONE_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments"
     [
         (b'{"model":"m","messages":' + b"[" * DEEP, 400, "recursion limit"),
         (b'{"model":"m","messages":[],"x":' + b'{"a":' * DEEP, 400, "recursion limit"),
-        (ask("m") | {"messages": [{"role": "assistant", "tool_calls": [ONE_CALL]}]}, 422, "arguments: not the text"),
         (
             ask("m")
             | {

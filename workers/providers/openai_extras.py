@@ -37,7 +37,7 @@ class Extras:
     def __init__(self) -> None:
         self._shapes: set[tuple[int, int]] = set()
         self.plain = -1
-        self._latest: dict[str, Any] = {}  # members that a server repeats in every chunk
+        self._latest: dict[str, dict[str, Any]] = {}  # members that a server repeats in every chunk
         self._detail: Any = None  # entry of `reasoning_details` whose text comes now
         self._place: str | None = None
 
@@ -120,9 +120,10 @@ class Extras:
 
     def _changed(self, name: str, members: dict[str, Any]) -> Iterator[Extra]:
         """Return members that have another value than before: servers repeat these."""
-        new = {n: value for n, value in members.items() if value is not None and self._latest.get(n) != value}
+        latest = self._latest.setdefault(name, {})
+        new = {n: value for n, value in members.items() if value is not None and latest.get(n) != value}
         if new:
-            self._latest |= new
+            latest |= new
             yield Extra(FAMILY, {name: new})
 
 

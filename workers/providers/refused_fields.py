@@ -157,9 +157,12 @@ class AdaptedRequest:
         paths = {field.path for field in refused if field.path is not None}
         if paths:
             body = self._build(self._without({*self._lacking, *paths}))
+        may_think = "thinking" in body
         for field in refused:
             if field.is_in(body):  # an original has it still
                 _change(body, field)
+        if may_think and "thinking" not in body:  # the other form does not fit into the limit of the output
+            paths.add("reasoning_effort")
         self.body = body
         self.ignored = ignored_paths(self._request, self._server.upstream.name, sorted({*self._built_in, *paths}))
         if self.ignored and self._request.unsupported_fields == "refuse":

@@ -7,11 +7,13 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+import schemathesis
 
 from gateway.api import examples
 from gateway.api.error_catalog import ERRORS
@@ -72,7 +74,7 @@ async def describe(system: System) -> dict[str, Any]:
 async def test_a_gateway_behaves_as_its_description_says(start_system: StartSystem, tmp_path: Path) -> None:
     """Valid and invalid requests, alone and in chains (a stream created by ``POST`` is read, cancelled, deleted and
     read again), as two users and without credentials. Each stream is cut after ``max-stream-events`` events, which
-    are checked against ``itemSchema``."""
+    are checked against the schema of a stream's events."""
     system = await start_system(
         gateways=1,
         workers=1,
@@ -148,6 +150,37 @@ async def test_every_reference_in_the_description_resolves(system: System) -> No
     assert streams == ["POST /chat/stream", "GET /chat/stream/{stream_id}"]
     create = operations(description)["POST /chat"]
     assert set(create["responses"]) >= {"202", "400", "401", "403", "408", "409", "410", "413", "422", "429", "503"}
+
+
+async def test_generators_of_clients_can_read_the_description(system: System) -> None:
+    """Most of them support OpenAPI 3.1 at the latest, and make a class of each schema and of each title."""
+    description = await describe(system)
+    assert description["openapi"].startswith("3.1.")
+    schemathesis.openapi.from_dict(description).validate()
+    schemas = description["components"]["schemas"]
+    classes = {name.lower() for name in schemas}
+    inner = [title for schema in schemas.values() for member in schema.values() for title in titles_in(member)]
+    assert [title for title in inner if title.lower().replace("_", "") in classes] == []
+
+
+async def test_the_events_of_a_stream_are_described(system: System) -> None:
+    described = operations(await describe(system))
+    for name in ("POST /chat/stream", "GET /chat/stream/{stream_id}"):
+        stream = described[name]["responses"]["200"]["content"]["text/event-stream"]
+        assert stream["schema"]["type"] == "string"
+        assert stream["x-itemSchema"] == {"$ref": "#/components/schemas/Frame"}
+
+
+def titles_in(node: Any) -> Iterator[str]:
+    """Yield the titles of the objects within a schema."""
+    if isinstance(node, dict):
+        if node.get("type") == "object" and isinstance(node.get("title"), str):
+            yield node["title"]
+        for member in node.values():
+            yield from titles_in(member)
+    elif isinstance(node, list):
+        for item in node:
+            yield from titles_in(item)
 
 
 async def test_the_description_and_the_health_check_have_the_version(system: System) -> None:

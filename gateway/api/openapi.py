@@ -1,7 +1,8 @@
 """The OpenAPI description at ``/openapi.json``: the parts that routes share, and how it is assembled.
 
 A route names its own statuses. The schemas come from the types that requests are parsed with and responses are made
-of. Version 3.2 is the first that can describe the events of a stream (``itemSchema``).
+of. The version is 3.1, because most generators of clients support no later one. Only 3.2 can describe the events of a
+stream (``itemSchema``), so they are in an extension of the same meaning, :data:`ITEM_SCHEMA`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from gateway.api.response_models import ErrorBody, PartialUsage, Usage
 from gateway.auth.authenticator import COOKIE
 from shared.protocol import events
 
-VERSION: Final = "3.2.0"
+VERSION: Final = "3.1.0"
+#: OpenAPI 3.2 has the same member without the prefix.
+ITEM_SCHEMA: Final = "x-itemSchema"
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _ABOUT: Final = """\
@@ -43,6 +46,7 @@ resumed.
 Each `id` is a cursor. `queued`, and an `error` or `done` from the gateway itself, have none. A line `: ping` is a
 heartbeat."""
 
+_BODY: Final = "Server-sent events. Each has the form of `Frame`: `x-itemSchema` is the `itemSchema` of OpenAPI 3.2."
 _HEADERS: Final = {"X-Stream-Id": "the stream's id", "Location": "URL of the stream"}
 _TICKET: Final = "from the `stream_url` of `POST /chat` or from `POST /chat/{stream_id}/tickets`; reads one stream"
 _SECURITY: Final[dict[str, Any]] = {
@@ -66,7 +70,7 @@ def described_headers(*names: str, always: bool = True) -> dict[str, Any]:
 
 def event_stream(headers: dict[str, Any]) -> Responses:
     """Describe a 200 response with the stream."""
-    frames = {"itemSchema": _reference("Frame")}
+    frames = {"schema": {"type": "string", "description": _BODY}, ITEM_SCHEMA: _reference("Frame")}
     return {200: {"description": _EVENTS, "headers": headers, "content": {"text/event-stream": frames}}}
 
 
@@ -168,7 +172,9 @@ def _frame(event: str, data: dict[str, Any]) -> dict[str, Any]:
         "retry": {"type": "integer", "description": "milliseconds; in the first event of a connection"},
         "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
     }
-    return {"title": event, "type": "object", "required": ["event", "data"], "properties": properties}
+    # A title is the name of a class in generated clients. An event and a request share the name `tool_call`.
+    title = f"{event.title().replace('_', '')}Frame"
+    return {"title": title, "type": "object", "required": ["event", "data"], "properties": properties}
 
 
 def _reference(name: str) -> dict[str, str]:

@@ -4,6 +4,7 @@
   of lists have the path of the list.
 - ``tools.web_search``: a tool by its type, without the date of its version, or by its name.
 - ``betas.computer-use``: a beta of the header ``anthropic-beta`` or of the body, with or without its date.
+- ``headers.anthropic-workspace-id``: a header that the provider gets too.
 """
 
 import re
@@ -33,6 +34,8 @@ def denied_field(request: ChatRequest, denied: Iterable[str]) -> str | None:
         if any(_has(body, path.split(".")) for body in bodies):
             return path
         if first == "tools" and rest and any(_has_tool(body.get("tools"), rest) for body in bodies):
+            return path
+        if first == "headers" and rest.lower() in headers:
             return path
         if first == "betas" and any(_matches_beta(name, rest) for name in _betas(bodies, headers)):
             return path

@@ -56,7 +56,7 @@ def error_response(
         case Dialect.OPENAI:
             status, body = openai_errors.answer(status, code, message, provider_code=provider_code, param=param)
         case Dialect.ANTHROPIC:
-            status, body = anthropic_errors.answer(status, code, message)
+            status, body = anthropic_errors.answer(status, code, message, provider_code)
         case Dialect.EITHER_OPENAI | Dialect.EITHER_ANTHROPIC as dialect:
             status, body = _for_either(dialect, status, own)
     # The SDKs retry some statuses by default, whether it helps or not.

@@ -118,6 +118,7 @@ class Extra(Event, frozen=True):
       ``redacted_thinking``: its start and the deltas that change it.
     - ``in`` (``text`` or ``thinking``), ``delta``: a delta of the open block of that kind, such as
       ``signature_delta`` and ``citations_delta``. It opens a block if none of the kind is open.
+    - ``in`` (``thinking``), ``ping``: the provider is still thinking. It may show no thinking for minutes.
     - ``open`` (``text`` or ``thinking``), ``block``: the text that follows begins a new block; ``block`` has its
       further members.
     - ``call`` (its id), ``block``: further members of the tool_use block that follows.

@@ -126,3 +126,12 @@ async def test_the_command_line_names_the_problem(guarded: System, arguments: li
     assert done.returncode != 0
     assert names in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_key_may_be_in_either_header_or_in_both(guarded: System) -> None:
+    """Claude Code sends it in both if a program provides it."""
+    key = await make_key(guarded, "either")
+    body = {"model": "openai/echo", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    for headers in (bearer(key), {"x-api-key": key}, {**bearer(key), "x-api-key": key}):
+        answer = await guarded.http.post(f"{guarded.url}/v1/messages", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text

@@ -54,6 +54,8 @@ class MessageReader:
         #: Kind of the blocks of text and thinking, by their index.
         self._kinds: dict[int, str] = {}
         self._latest_kind: str | None = None
+        #: Keep-alives within the latest block.
+        self._pings = 0
         #: Data that is sent on with the next delta, so that it is not an output by itself.
         self._pending: list[Delta] = []
         self._end_data: dict[str, Any] = {}
@@ -136,6 +138,10 @@ class MessageReader:
                 if event.type == "message_delta":
                     self._end_data |= end_members(decode(object_decoder, piece), self._finish.unknown)
                 self.is_whole = event.type == "message_stop"
+            case "ping" if self._latest_kind == "thinking" and not self._by_tool:
+                self._pings += 1
+                if self._pings > 1:  # the first one belongs to the beginning of an answer
+                    yield extra(**{"in": "thinking", "ping": True})
             case "message":
                 yield from self._whole(decode(message_decoder, piece), decode(object_decoder, piece))
             case _ if event.error or event.type == "error":
@@ -147,6 +153,7 @@ class MessageReader:
             self._blocks.pop(index, None)
         kind = block.get("type")
         latest, self._latest_kind = self._latest_kind, None
+        self._pings = 0
         self._kinds.pop(index, None)
         match kind:
             case "tool_use":

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from shared.errors import ProviderError
 from workers.providers.error_codes import CONTEXT_LENGTH_EXCEEDED, OPERATOR_CODES, PUBLIC_CODES
 from workers.providers.error_reports import ErrorReport, error_report
+from workers.providers.rejected_capabilities import rejected_capability
 
 _MILLISECONDS: Final = re.compile("[0-9]{1,9}")
 _PARAM: Final = re.compile(r"[A-Za-z0-9_.\[\]]{1,64}")
@@ -199,6 +200,8 @@ def _reported(
         code, provider_code, param = "provider_rejected", CONTEXT_LENGTH_EXCEEDED, _param(report) or "messages"
     elif code in _ABOUT_REQUEST:
         provider_code = next((kind for kind in report.kinds if kind in PUBLIC_CODES), None)
+        if code == "provider_rejected":
+            provider_code = provider_code or rejected_capability(report)
         param = _param(report)
     known = provider_code or next((kind for kind in report.kinds if kind in OPERATOR_CODES), None)
     detail = _detail(code, upstream, model, f"{source}, {known}" if known else source)

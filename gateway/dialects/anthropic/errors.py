@@ -4,6 +4,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from shared.errors import InvalidRequest
+from shared.protocol.capabilities import CAPABILITIES
 
 _TYPES: Final = {
     400: "invalid_request_error",
@@ -34,8 +35,9 @@ class ThreadsUnsupported(InvalidRequest):
     code = "thread_unsupported_request"
 
 
-def answer(status: int, code: str, message: str) -> tuple[int, dict[str, Any]]:
+def answer(status: int, code: str, message: str, provider_code: str | None = None) -> tuple[int, dict[str, Any]]:
     """Return status and body."""
+    message = with_capability(message, provider_code)
     status = _STATUSES.get(code, status)
     otherwise = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
     body = body_of(_TYPES.get(status, otherwise), message)
@@ -46,6 +48,11 @@ def answer(status: int, code: str, message: str) -> tuple[int, dict[str, Any]]:
 
 def body_of(kind: str, message: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def with_capability(message: str, provider_code: object) -> str:
+    """Add the reason of a refusal that Claude Code can act on, in the words of Anthropic's guide for gateways."""
+    return f"{message} (capability_rejected: {provider_code})" if provider_code in CAPABILITIES else message
 
 
 def type_of(code: str) -> str:

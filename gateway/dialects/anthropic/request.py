@@ -24,8 +24,8 @@ _TRANSLATED: Final = frozenset(
         *("output_format", "stream", "metadata"),
     }
 )
-#: Headers that the provider reads too.
-_HEADERS: Final = ("anthropic-beta", "anthropic-version")
+#: Prefix of the headers that the provider reads too. Agents send new ones before any gateway knows them.
+_HEADERS: Final = "anthropic-"
 _EFFORTS: Final = frozenset({"minimal", "low", "medium", "high", "xhigh", "max"})
 #: Largest budget of thinking tokens for each reasoning effort; `high` above.
 _EFFORT_BY_BUDGET: Final = ((4_096, "low"), (16_384, "medium"))
@@ -87,9 +87,20 @@ def _original(whole: Body, headers: Mapping[str, str], specific: SpecificPaths) 
     return {
         "family": "anthropic",
         "body": body,
-        "headers": {name: value for name in _HEADERS if (value := headers.get(name)) is not None},
+        "headers": _headers_of(headers),
         "specific": list(specific),
     }
+
+
+def _headers_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers for the provider. A header of several lines is a list."""
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        if name.startswith(_HEADERS):
+            if not (value.isascii() and value.isprintable()):
+                raise InvalidRequest(f"{name}: must be printable ASCII")
+            found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 def _clients_path(found: re.Match[str], paths: dict[str, list[str]]) -> str:

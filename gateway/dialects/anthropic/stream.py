@@ -36,7 +36,8 @@ class MessageEvents(AppendOnlyRenderer):
         return frames
 
     def _error(self, error: Error) -> bytes:
-        return _frame(anthropic_errors.body_of(anthropic_errors.type_of(error.code), error.message))
+        message = anthropic_errors.with_capability(error.message, error.provider_code)
+        return _frame(anthropic_errors.body_of(anthropic_errors.type_of(error.code), message))
 
 
 def message(stream_id: str, transcript: Transcript) -> Body:

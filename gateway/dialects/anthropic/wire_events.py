@@ -143,6 +143,9 @@ class WireEvents:
         match data:
             case {"in": "text" | "thinking" as kind, "delta": dict(delta)}:
                 return self._begin() + self._grow(kind, delta)
+            case {"in": "thinking", "ping": True}:
+                opened = [] if self.open == "thinking" else self._open("thinking", {})
+                return [*self._begin(), *opened, {"type": "ping"}]
             case {"open": "text" | "thinking" as kind, "block": dict(members)}:
                 return self._begin() + self._open(kind, members)
             case {"block": dict(block), "deltas": list(deltas)}:

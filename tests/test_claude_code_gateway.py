@@ -127,7 +127,7 @@ async def test_hidden_thinking_is_not_taken_for_silence(system: System) -> None:
     start = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}}
     segments = [frame(message_start()), frame(start), *[frame({"type": "ping"})] * 8]
     signature = {"type": "signature_delta", "signature": "c2ln"}
-    ends = [
+    ends: list[dict[str, Any]] = [
         {"type": "content_block_delta", "index": 0, "delta": signature},
         {"type": "content_block_stop", "index": 0},
         {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},

@@ -20,6 +20,8 @@ KILLS: Final = "gateways killed"
 COLUMNS: Final = (*SCENARIOS, KILLS)
 _AT_ONCE: Final = 3
 _CELL_TIMEOUT_S: Final = 90
+#: A heavy program needs a minute to start, or several on a busy machine.
+_HEAVY_TIMEOUT_S: Final = 600
 _KILLS_TIMEOUT_S: Final = 240
 #: The letter of the cell *gateways killed* of a library.
 NO_AGENT: Final = "a"
@@ -52,9 +54,10 @@ async def run_matrix(
 
     async def run(program: Program, way: Way, column: str, scenario: Scenario) -> None:
         url = system.fake.anthropic_base_url if direct else system.url
+        timeout_s = _HEAVY_TIMEOUT_S if program.heavy else _CELL_TIMEOUT_S
         cell = Cell(program, way, mark=f"mark-{next(marks)}", url=url, upstream=upstream)
         async with at_once:
-            await _run(matrix, (program.name, str(way), column), scenario(cell), _CELL_TIMEOUT_S)
+            await _run(matrix, (program.name, str(way), column), scenario(cell), timeout_s)
 
     try:
         await system.start()

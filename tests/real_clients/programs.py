@@ -25,6 +25,8 @@ _LANGCHAIN: Final = (
     "langchain-anthropic==1.7.10",
     "langgraph==1.2.24",
 )
+#: Its API passes a chat on; its own tools run in a browser's session only.
+_OPEN_WEBUI_LACKS: Final = dict.fromkeys(("parallel tools", "three steps", "image by a tool", "structured"), "b")
 _ALL: Final = (*CHAT, *RESPONSES, *MESSAGES)
 
 PROGRAMS: Final[tuple[Program, ...]] = (
@@ -35,4 +37,7 @@ PROGRAMS: Final[tuple[Program, ...]] = (
     Library("langchain", "pip", _LANGCHAIN, _ALL, "langchain_py.py"),
     Library("pydantic-ai", "pip", ("pydantic-ai-slim[openai,anthropic]==2.68.0",), _ALL, "pydantic_ai_py.py"),
     Library("openai-agents", "pip", ("openai-agents==0.24.0",), (*CHAT, *RESPONSES), "openai_agents_py.py"),
+    Library(
+        "open-webui", "pip", ("open-webui==0.12.4",), CHAT, "open_webui_py.py", lacks=_OPEN_WEBUI_LACKS, heavy=True
+    ),
 )

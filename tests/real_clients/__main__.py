@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.real_clients.install import InstallFailed, install
-from tests.real_clients.matrix import COLUMNS, run_matrix
+from tests.real_clients.matrix import COLUMNS, OWN_COLUMNS, run_matrix
 from tests.real_clients.program import Program
 from tests.real_clients.programs import PROGRAMS
 from tests.real_clients.table import DOCUMENT, written
@@ -26,7 +26,7 @@ async def main(arguments: list[str]) -> int:
     chosen = [p for p in PROGRAMS if p.name in names or (not names and ("--nightly" in arguments or not p.heavy))]
     installed, failed = await _install(chosen)
     with tempfile.TemporaryDirectory() as folder:
-        wanted = [column for column in COLUMNS if not columns or column in columns]
+        wanted = [column for column in (*COLUMNS, *OWN_COLUMNS) if not columns or column in columns]
         matrix = await run_matrix(Path(folder), installed, wanted, direct=direct)
     for name, trace in matrix.failed.items():
         print(f"--- {' · '.join(name)}\n{trace}")

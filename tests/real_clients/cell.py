@@ -33,7 +33,7 @@ class Cell:
         self._mark = mark
         self._url = url
         self._process: asyncio.subprocess.Process | None = None
-        self._home = Path(tempfile.mkdtemp(prefix="home-"))
+        self.home = Path(tempfile.mkdtemp(prefix="home-"))
         upstream.add(mark, self.play)
 
     @property
@@ -62,34 +62,38 @@ class Cell:
             await asyncio.sleep(0.02)
         return self.calls[self.play.results.index(results)]
 
-    async def run(self, kind: Kind) -> Outcome:
+    async def run(
+        self, kind: Kind, *, prompt: str = _PROMPT, options: Sequence[str] = (), stdin: bytes | None = None
+    ) -> Outcome:
+        """Run the program once. ``options`` are added to its command line. ``stdin``: its whole input."""
         task = Task(
             kind=kind,
-            prompt=_PROMPT.format(mark=self._mark),
+            prompt=prompt.format(mark=self._mark),
             url=self._url,
             way=self.way,
             folder=self.folder,
-            home=self._home,
+            home=self.home,
         )
         command = self.program.command(task)
         environment = {
             "PATH": f"{NODE_BIN}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(self._home),
+            "HOME": str(self.home),
             "LANG": "C.UTF-8",
             **command.environment,
         }
         self._process = await asyncio.create_subprocess_exec(
             *command.arguments,
+            *options,
             cwd=self.folder,
             env=environment,
-            stdin=PIPE if command.cancels else asyncio.subprocess.DEVNULL,
+            stdin=PIPE if command.cancels or stdin is not None else asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
             limit=1 << 24,
             start_new_session=True,
         )
         try:
-            out, err = await self._output(self._process, has_input=command.cancels)
+            out, err = await self._output(self._process, stdin, has_input=command.cancels)
         finally:
             self._kill()
         code = self._process.returncode
@@ -108,9 +112,12 @@ class Cell:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
-    async def _output(self, process: asyncio.subprocess.Process, *, has_input: bool) -> tuple[bytes, bytes]:
+    @staticmethod
+    async def _output(
+        process: asyncio.subprocess.Process, stdin: bytes | None, *, has_input: bool
+    ) -> tuple[bytes, bytes]:
         if not has_input:
-            return await process.communicate()
+            return await process.communicate(stdin)
         assert process.stdout is not None
         assert process.stderr is not None
         out, err, _ = await asyncio.gather(process.stdout.read(), process.stderr.read(), process.wait())

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tests.real_clients.cell import Cell
 from tests.real_clients.killed import gateways_killed
+from tests.real_clients.own_scenarios import OWN_SCENARIOS
 from tests.real_clients.program import Program, Way
 from tests.real_clients.scenarios import SCENARIOS, Scenario
 from tests.real_clients.settings import SETTINGS
@@ -18,6 +19,8 @@ from tests.system import System
 
 KILLS: Final = "gateways killed"
 COLUMNS: Final = (*SCENARIOS, KILLS)
+#: Of single programs; they have no place in the table.
+OWN_COLUMNS: Final = tuple(dict.fromkeys(column for own in OWN_SCENARIOS.values() for column in own))
 _AT_ONCE: Final = 3
 _CELL_TIMEOUT_S: Final = 90
 #: A heavy program needs a minute to start, or several on a busy machine.
@@ -65,6 +68,9 @@ async def run_matrix(
             for program, way, column in cells:
                 if column in SCENARIOS and column not in program.lacks:
                     group.create_task(run(program, way, column, SCENARIOS[column]))
+            for program, way, column in cells:
+                if (own := OWN_SCENARIOS.get(program.name, {}).get(column)) is not None and not direct:
+                    group.create_task(run(program, way, column, own))
     finally:
         await system.stop()
     for program, way, column in cells:

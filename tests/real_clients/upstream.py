@@ -22,6 +22,10 @@ class Play:
     answers: Sequence[Answer]
     offers_tools: bool
     calls: list[Call] = field(default_factory=list)
+    side_calls: list[Call] = field(default_factory=list)
+    side_answer: Answer = _SIDE_ANSWER
+    #: Sent to the first request with a tool's result.
+    refused_once: Answer | None = None
 
     @property
     def results(self) -> list[int]:
@@ -46,11 +50,17 @@ class Upstream:
     def answer(self, call: Call) -> Answer:
         found = re.search(r"\bmark-\d+\b", json.dumps(call.request["messages"]))
         play = self._plays.get(found[0]) if found else None
-        if play is None or (play.offers_tools and not call.request.get("tools")):
+        if play is None:
             return _SIDE_ANSWER
+        if play.offers_tools and not call.request.get("tools"):
+            play.side_calls.append(call)
+            return play.side_answer
         play.calls.append(call)
         before = [0, *accumulate(len(answer.tools) for answer in play.answers)]
         results = count_results(call.request)
+        if results and play.refused_once is not None:
+            refusal, play.refused_once = play.refused_once, None
+            return refusal
         return next(play.answers[at] for at in reversed(range(len(play.answers))) if before[at] <= results)
 
 

@@ -1,7 +1,8 @@
 """Idle timeouts of a provider: before its first token and between tokens.
 
-Keep-alive messages of a provider do not count as tokens, except Anthropic's within its thinking. No time passes while this worker does not read: the
-stream's window is full, or the process stood still (it was stopped, its machine slept, its event loop was blocked).
+Keep-alive messages of a provider do not count as tokens, except Anthropic's within its thinking. No time passes while
+this worker does not read: the stream's window is full, or the process stood still (it was stopped, its machine slept,
+its event loop was blocked).
 """
 
 import asyncio

@@ -49,9 +49,9 @@ class Cell:
     def plays(self, *answers: Answer) -> None:
         self.play.answers = answers
 
-    async def nth_call(self, number: int, *, timeout_s: float = 60) -> Call:
-        """Wait for the request of this number, from 1."""
-        async with asyncio.timeout(timeout_s):
+    async def nth_call(self, number: int) -> Call:
+        """Wait for the request of this number, from 1. A heavy program needs minutes to start on a busy machine."""
+        async with asyncio.timeout(500 if self.program.heavy else 60):
             while len(self.calls) < number:
                 await asyncio.sleep(0.02)
         return self.calls[number - 1]

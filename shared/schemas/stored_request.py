@@ -4,6 +4,7 @@ A text of the canonical fields that the original has too is stored as ``{"$": [n
 texts of the original. ``{"$": [number, prefix]}`` stands for a ``data:`` URL whose data the original has by itself.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pydantic_core
@@ -30,6 +31,16 @@ def encode_request(request: ChatRequest) -> bytes:
     stored = _packed(fields, positions) | {"original": original.model_dump(mode="json", exclude={"body"})}
     stored["original"]["body"] = original.body
     return pydantic_core.to_json(stored)
+
+
+def parts_of(request: ChatRequest) -> Iterator[bytes]:
+    """Yield what distinguishes the request from others: its fields without long texts, then each of these once.
+    Taken one by one, a large request is not written as one JSON text, which no other thread could interrupt."""
+    fields = request.model_dump(mode="json", exclude_none=True)
+    texts = list(dict.fromkeys(_long_texts(fields)))
+    yield pydantic_core.to_json(_packed(fields, {text: at for at, text in enumerate(texts)}))
+    for text in texts:
+        yield text.encode(errors="surrogatepass")
 
 
 def decode_request(stored: bytes) -> StoredRequest:

@@ -7,7 +7,8 @@ from tests.fakes.answer import Answer
 from tests.openai_client import openai_client
 from tests.system import System
 from tests.test_chat_lossless import USER, choice, frames
-from workers.providers.base import Delta, TextDelta
+from workers.providers.anthropic_reader import MessageReader
+from workers.providers.base import Delta, ReasoningDelta, TextDelta
 from workers.providers.errors import Upstream
 from workers.providers.http_calls import ProviderCall
 from workers.providers.openai_reader import ChatCompletionReader
@@ -132,3 +133,11 @@ def test_a_chunk_that_only_resembles_the_one_before_is_read_in_full() -> None:
         extra, text = read([usual, usual, other])[2:]
         assert set(map(type, (extra, text))) == {type(extra), TextDelta}
         assert any(word in repr(extra) for word in ("mood", "logprobs", "weather"))
+
+
+def test_a_null_member_of_thinking_costs_no_event() -> None:
+    call = ProviderCall(Upstream("anthropic", "host", "", ""), "m", ())
+    reader = MessageReader(call, ToolCalls("anthropic"), by_tool=False)
+    delta = {"type": "thinking_delta", "thinking": "hm", "signature": None}
+    (piece,) = pieces_of([{"type": "content_block_delta", "index": 0, "delta": delta}], None)
+    assert list(reader.take(piece)) == [ReasoningDelta("hm")]

@@ -23,6 +23,7 @@ _DETAILS: Final[Mapping[str, frozenset[str]]] = {
     "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens"}),
     "completion_tokens_details": frozenset({"reasoning_tokens"}),
 }
+_EMPTY: Final[tuple[object, ...]] = (None, [], {}, "")
 _TEXT_OF_DETAIL: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}
 _decoder: Final = msgspec.json.Decoder()
 
@@ -110,17 +111,16 @@ def _has_output(chunk: Chunk) -> bool:
 def _unknown(whole: Any) -> dict[Place, Any]:
     """Return the members of a chunk, its first choice and its delta that are neither named by the structures nor
     empty."""
-    choices = member(whole, "choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    delta = member(choice, "delta") or member(choice, "message")
-    objects = (("chunk", whole, _CHUNK), ("choice", choice, _CHOICE), ("delta", delta, _DELTA))
-    return {
-        (at, name): made[name]
-        for at, made, known in objects
-        if isinstance(made, dict)
-        for name in made.keys() - known
-        if made[name] not in (None, [], {}, "")
-    }
+    if not isinstance(whole, dict):
+        return {}
+    choices = whole.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    found: dict[Place, Any] = {}
+    delta = choice.get("delta") or choice.get("message")
+    for at, made, known in (("chunk", whole, _CHUNK), ("choice", choice, _CHOICE), ("delta", delta, _DELTA)):
+        if isinstance(made, dict) and not made.keys() <= known:
+            found |= {(at, name): value for name, value in made.items() if name not in known and value not in _EMPTY}
+    return found
 
 
 def _text_of(detail: Any) -> str:

@@ -34,13 +34,16 @@ def encode_request(request: ChatRequest) -> bytes:
 
 
 def parts_of(request: ChatRequest) -> Iterator[bytes]:
-    """Yield what distinguishes the request from others: its fields without long texts, then each of these once.
-    Taken one by one, a large request is not written as one JSON text, which no other thread could interrupt."""
-    fields = request.model_dump(mode="json", exclude_none=True)
-    texts = list(dict.fromkeys(_long_texts(fields)))
-    yield pydantic_core.to_json(_packed(fields, {text: at for at, text in enumerate(texts)}))
-    for text in texts:
-        yield text.encode(errors="surrogatepass")
+    """Yield JSON texts that distinguish the request from others, about one for each message. Writing a large request
+    as one text would keep all other threads waiting."""
+    yield request.model_dump_json(exclude_none=True, exclude={"messages", "original"}).encode()
+    for message in request.messages:
+        yield message.model_dump_json(exclude_none=True).encode()
+    if isinstance(request, StoredRequest) and request.original is not None:
+        yield request.original.model_dump_json(exclude={"body"}).encode()
+        for name, value in request.original.body.items():
+            yield pydantic_core.to_json([name, isinstance(value, list)])
+            yield from map(pydantic_core.to_json, value if isinstance(value, list) else [value])
 
 
 def decode_request(stored: bytes) -> StoredRequest:

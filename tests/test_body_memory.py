@@ -3,12 +3,15 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.conftest import StartSystem
+from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, token
 from tests.fakes.answer import Answer
 from tests.raw_client import RawAnswer, RawConnection, connected
 from tests.raw_requests import CHUNKED, HOST, post
@@ -143,3 +146,31 @@ async def test_a_body_beyond_the_limit_tells_the_size_and_the_setting(narrow: Sy
     assert str(2 * MIB) in message
     assert "HEADRACE" not in message
     assert "HEADRACE_MAX_BODY_BYTES" in narrow.gateways[0].log.read_text()
+
+
+async def test_a_principal_that_sends_slowly_leaves_half_of_the_memory_to_others(tmp_path: Path) -> None:
+    """Seven MiB are for large bodies."""
+    settings = JWT_SETTINGS | LIMITS | {"auth": "jwt", "body_memory_bytes": 8 * MIB}
+    system = System(tmp_path, gateways=1, workers=1, providers=("openai",), **settings)
+    system.http.headers.update(boot_credentials())
+    slow, other = (f"Authorization: {bearer(token(name))['Authorization']}" for name in ("alice", "bob"))
+    length = f"Content-Length: {len(LARGE)}"
+    try:
+        await system.start()
+        system.fake.play("waits", Answer())
+        port = system.gateways[0].port
+        async with AsyncExitStack() as stack:
+            held = [await stack.enter_async_context(connected(port)) for _ in range(4)]
+            for connection in held:
+                await connection.send(post(HOST, slow, length, body=LARGE[:MIB]))
+            await has_taken(system, len(LARGE))
+            async with connected(port) as connection:
+                await connection.send(post(HOST, other, length, body=LARGE))
+                assert (await connection.answer()).status == 202
+            assert await taken(system) == len(LARGE)
+            for connection in held:  # one after another, each finds room when the one before is stored
+                await connection.send(LARGE[MIB:])
+                assert (await connection.answer()).status == 202
+        await is_free(system)
+    finally:
+        await system.stop()

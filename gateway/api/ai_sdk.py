@@ -52,7 +52,7 @@ async def send(
     """Stream the answer to the last message. It continues without readers: the SDK's ``stop()`` only stops
     reading."""
     caller.need(Scope.CHAT)
-    body = await read_body(request, gateway.settings.max_body_bytes)
+    body = await read_body(request, caller, gateway.settings.max_body_bytes)
     chat_request, options = await run_beside_loop(ui_message_request.parse, body, gateway.settings.default_model)
     account, life_s = account_of(caller.id), gateway.settings.retention_s
     extra_fields = {"chat": chat_key(account, options.chat_id)}
@@ -110,7 +110,7 @@ async def stop(request: Request, gateway: Gateway, caller: Caller, chat_id: Chat
     """Stop the current answer and keep its text so far. If the body names another one by ``activeStreamId`` or
     ``assistantMessage``, do nothing: a click may come late."""
     caller.need(Scope.CANCEL)
-    body = await read_body(request, gateway.settings.max_body_bytes)
+    body = await read_body(request, caller, gateway.settings.max_body_bytes)
     chat = await find_chat(gateway.client, gateway.scripts.sealing, account_of(caller.id), chat_id)
     if chat is None or not _is_meant(chat, parse_json_object(body) if body else {}):
         return {"success": True, "stream_id": None}

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
-from gateway.api.deferred import respond
+from gateway.api.deferred import respond, submit_once
 from gateway.api.parameters import IdempotencyKey
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.dialects.anthropic import request as anthropic_request
@@ -29,16 +30,18 @@ async def create(
     """Anthropic's Messages, from any provider. The stream can also be read and resumed at ``GET /chat/stream/{id}``;
     its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
-    raw = read_body(request, gateway.settings.max_body_bytes)
+    raw = read_body(request, caller, gateway.settings.max_body_bytes)
     chat_request, options = await run_beside_loop(anthropic_request.parse, await raw, request.headers)
+    submission = await submit_once(request, gateway, caller, chat_request, idempotency_key)
+    renderer_of = _renderer_of(chat_request)
+    del chat_request
     return await respond(
         request,
         gateway,
         caller,
-        chat_request,
+        submission,
         options=options,
-        key=idempotency_key,
-        renderer_of=_renderer_of(chat_request),
+        renderer_of=renderer_of,
         body_of=message,
     )
 
@@ -50,7 +53,7 @@ async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Re
     """Count the tokens of a request. A provider's count takes one request of the limits and none of their tokens. An
     estimate, for other providers, takes nothing, and the header ``X-Headrace-Estimated`` names it."""
     caller.need(Scope.CHAT)
-    body = await read_body(request, gateway.settings.max_body_bytes)
+    body = await read_body(request, caller, gateway.settings.max_body_bytes)
     chat_request, options = await run_beside_loop(anthropic_request.parse, body, request.headers, only_count=True)
     estimate = await estimated_tokens(gateway, caller, chat_request)
     if estimate is not None:
@@ -59,16 +62,12 @@ async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Re
         request,
         gateway,
         caller,
-        chat_request,
+        await submit_once(request, gateway, caller, chat_request, key=None),
         options=replace(options, stream=False),
-        key=None,
         renderer_of=_renderer_of(chat_request),
         body_of=token_count,
     )
 
 
 def _renderer_of(chat_request: ChatRequest) -> Callable[[str], MessageEvents]:
-    def renderer(stream_id: str) -> MessageEvents:
-        return MessageEvents(stream_id, prompt_tokens=Estimate(chat_request.prompt_characters, 0).prompt_tokens)
-
-    return renderer
+    return partial(MessageEvents, prompt_tokens=Estimate(chat_request.prompt_characters, 0).prompt_tokens)

@@ -4,19 +4,20 @@ import asyncio
 
 from fastapi import HTTPException, Request
 
+from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.intake.body_memory import BodyShare
 from gateway.state import GatewayState
 from shared.errors import BodyTooLarge
 
 
-async def read_body(request: Request, most_bytes: int) -> bytes:
-    """Read the body when there is memory for it. Raises :class:`BodyTooLarge` as early as possible,
-    :class:`Overloaded`, and 408 if the body does not arrive in time."""
+async def read_body(request: Request, caller: Principal, most_bytes: int) -> bytes:
+    """Read the body when there is memory for it, of which each principal has a share. Raises :class:`BodyTooLarge` as
+    early as possible, :class:`Overloaded`, and 408 if the body does not arrive in time."""
     declared = _declared_bytes(request)
     gateway: GatewayState = request.app.state.gateway
     if declared is not None and declared > most_bytes:
         raise _too_large(gateway, f"has {declared} bytes; the limit is {most_bytes}", most_bytes)
-    share = gateway.body_memory.begin()
+    share = gateway.body_memory.begin(None if caller is ANONYMOUS else caller.id)
     await share.take(gateway.body_memory.small_body_bytes if declared is None else declared)
     body = await _read(request, gateway, share, most_bytes)
     share.shrink(len(body))

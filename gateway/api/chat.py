@@ -59,7 +59,7 @@ async def start_and_stream(
     caller.need(Scope.CHAT)
     grant = Grant.of(caller)
     cursor = parse_cursor(last_event_id)
-    raw = read_body(request, gateway.settings.max_body_bytes)
+    raw = read_body(request, caller, gateway.settings.max_body_bytes)
     chat_request = await run_beside_loop(parse_chat_request, await raw)
     policy = requested_policy(request)
     watched = gateway.live_grants.watch(grant)
@@ -99,7 +99,7 @@ async def start(
 ) -> Response:
     """Create a stream and respond 202 with its URLs; it continues with or without readers."""
     caller.need(Scope.CHAT)
-    raw = read_body(request, gateway.settings.max_body_bytes)
+    raw = read_body(request, caller, gateway.settings.max_body_bytes)
     chat_request = await run_beside_loop(parse_chat_request, await raw)
     policy = requested_policy(request)
     submission = await submit(

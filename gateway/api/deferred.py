@@ -46,16 +46,16 @@ async def respond(
     request: Request,
     gateway: GatewayState,
     caller: Principal,
-    chat_request: ChatRequest,
+    submission: Submission,
     *,
     options: ResponseOptions,
-    key: str | None,
     renderer_of: Callable[[str], DeferredRenderer],
     body_of: Callable[[str, Transcript], dict[str, Any]],
 ) -> Response:
     """Respond with a stream, rendered by the result of ``renderer_of`` for the stream's id, or with the whole answer
-    as JSON, built by ``body_of``. The caller must have the scope ``chat``."""
-    submission = await submit_once(request, gateway, caller, chat_request, key)
+    as JSON, built by ``body_of``. The caller must have the scope ``chat``.
+
+    Routes that can have a large request delete it before: the wait for the first output may be long."""
     stream_id = submission.stream_id
     headers = submission.headers | {"X-Request-Id": stream_id, "Request-Id": stream_id}
     if not options.stream:

@@ -5,7 +5,7 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from gateway.api.body import read_body
-from gateway.api.deferred import respond
+from gateway.api.deferred import respond, submit_once
 from gateway.api.parameters import IdempotencyKey
 from gateway.dialects.openai_chat import request as openai_chat_request
 from gateway.dialects.openai_chat.stream import ChatCompletionChunks, completion
@@ -24,15 +24,16 @@ async def complete(
     """OpenAI's Chat Completions, from any provider. The stream can also be read and resumed at
     ``GET /chat/stream/{id}``; its id is in ``X-Stream-Id``."""
     caller.need(Scope.CHAT)
-    raw = read_body(request, gateway.settings.max_body_bytes)
+    raw = read_body(request, caller, gateway.settings.max_body_bytes)
     chat_request, options = await run_beside_loop(openai_chat_request.parse, await raw)
+    submission = await submit_once(request, gateway, caller, chat_request, idempotency_key)
+    del chat_request
     return await respond(
         request,
         gateway,
         caller,
-        chat_request,
+        submission,
         options=options,
-        key=idempotency_key,
         renderer_of=partial(ChatCompletionChunks, include_usage=options.include_usage),
         body_of=completion,
     )

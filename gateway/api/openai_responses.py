@@ -40,7 +40,8 @@ async def create(
     """Create a response. In the background it continues without readers; otherwise it is cancelled when its reader
     leaves."""
     caller.need(Scope.CHAT)
-    composed = await compose_request(gateway, caller, await read_body(request, gateway.settings.max_body_bytes))
+    body = await read_body(request, caller, gateway.settings.max_body_bytes)
+    composed = await compose_request(gateway, caller, body)
     chat_request, options = composed.chat_request, composed.options
     on_disconnect = "continue" if options.background else "cancel"
     chat_request = chat_request.model_copy(update={"on_disconnect": chat_request.on_disconnect or on_disconnect})
@@ -51,6 +52,7 @@ async def create(
     if options.store:
         extra_fields["follow_up"] = str(options.instructions)
     submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
+    del body, composed, chat_request  # possibly large, and the wait for the first output may be long
     headers = submission.headers | {"X-Request-Id": submission.stream_id}
     add_ignored(headers, options.ignored)
     about = await _about(gateway, submission.stream_id)

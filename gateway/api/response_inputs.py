@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
-from gateway.api.deferred import respond
+from gateway.api.deferred import respond, submit_once
 from gateway.api.previous_responses import compose_request, stream_id_of
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.auth.grants import Grant
@@ -41,7 +41,8 @@ async def count(request: Request, gateway: Gateway, caller: Caller) -> Response:
     """Count the tokens of a request. A provider's count takes one request of the limits and none of their tokens. An
     estimate, for other providers, takes nothing, and the header ``X-Headrace-Estimated`` names it."""
     caller.need(Scope.CHAT)
-    composed = await compose_request(gateway, caller, await read_body(request, gateway.settings.max_body_bytes))
+    body = await read_body(request, caller, gateway.settings.max_body_bytes)
+    composed = await compose_request(gateway, caller, body)
     chat_request = composed.chat_request.model_copy(update={"only_count": True})
     estimate = await estimated_tokens(gateway, caller, chat_request)
     if estimate is not None:
@@ -50,9 +51,8 @@ async def count(request: Request, gateway: Gateway, caller: Caller) -> Response:
         request,
         gateway,
         caller,
-        chat_request,
+        await submit_once(request, gateway, caller, chat_request, key=None),
         options=ResponseOptions(stream=False, ignored=composed.options.ignored),
-        key=None,
         renderer_of=lambda _: AppendOnlyRenderer(),
         body_of=_counted,
     )

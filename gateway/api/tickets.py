@@ -42,7 +42,7 @@ async def make_ticket(request: Request, stream_id: StreamId, gateway: Gateway, c
     """Create a link that allows anyone to read this one stream, until it expires, or the API key or token that made
     it ends. Only the stream's owner may, with the scope `read`, and `cancel` for a link that cancels."""
     caller.need(Scope.READ)
-    ticket_request = parse_body(TicketRequest, await read_body(request, _MOST_BODY_BYTES))
+    ticket_request = parse_body(TicketRequest, await read_body(request, caller, _MOST_BODY_BYTES))
     if ticket_request.may_cancel:
         caller.need(Scope.CANCEL)
     await read_own(gateway, Grant.of(caller), stream_id, most_events=0)

@@ -6,6 +6,9 @@ eighth of the budget to themselves, so that they never wait behind large ones.
 
 A body takes its whole size at once, and one without a declared length the largest size that it may have. So no two
 half-read bodies wait for each other.
+
+The large bodies of one principal have at most half of the part for large bodies. So a principal that sends slowly
+keeps no other one waiting, if the others' bodies fit into the rest.
 """
 
 import asyncio
@@ -14,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar
+
+from prometheus_client import Gauge
 
 from gateway import metrics
 from shared.errors import Overloaded
@@ -26,12 +31,17 @@ SMALL_BODY_BYTES: Final = 256 * 1024
 
 
 class _Pool:
-    """A number of bytes, given out in the order of the requests for them."""
+    """A number of bytes, given out in the order of the requests for them. ``gauge``: shows what is taken."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, gauge: Gauge | None) -> None:
         self.size = size
+        self._gauge = gauge
         self._free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def is_unused(self) -> bool:
+        return self._free == self.size and not self._waiting
 
     async def take(self, count: int) -> None:
         if not self._waiting and count <= self._free:
@@ -51,12 +61,14 @@ class _Pool:
 
     def give_back(self, count: int) -> None:
         self._free += count
-        metrics.BODY_MEMORY.dec(count)
+        if self._gauge is not None:
+            self._gauge.dec(count)
         self._admit()
 
     def _remove(self, count: int) -> None:
         self._free -= count
-        metrics.BODY_MEMORY.inc(count)
+        if self._gauge is not None:
+            self._gauge.inc(count)
 
     def _admit(self) -> None:
         while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
@@ -70,25 +82,34 @@ class BodyMemory:
     """The budget of this process. ``wait_s``: longest wait of a body for its part."""
 
     def __init__(self, most_bytes: int, wait_s: float) -> None:
-        self.small = _Pool(most_bytes // 8)
-        self.large = _Pool(most_bytes - self.small.size)
+        self.small = _Pool(most_bytes // 8, metrics.BODY_MEMORY)
+        self.large = _Pool(most_bytes - self.small.size, metrics.BODY_MEMORY)
+        self._principals: dict[str, _Pool] = {}
         self.small_body_bytes = min(SMALL_BODY_BYTES, self.small.size)
         self.wait_s = wait_s
         #: Work on large bodies beside the event loop, one after another: threads would compete with it.
         self.beside_loop = asyncio.Semaphore(1)
 
-    def begin(self) -> "BodyShare":
-        """Return the share of a request, which is the current one of its task until :func:`release_body`."""
-        share = BodyShare(self)
+    def begin(self, principal: str | None) -> "BodyShare":
+        """Return the share of a request, which is the current one of its task until :func:`release_body`.
+        ``principal``: None if authentication is disabled, so that all requests have the same one."""
+        share = BodyShare(self, principal)
         _current.set(share)
         return share
+
+    def of_principal(self, principal: str) -> _Pool:
+        """Return the principal's own half of the part for large bodies. A larger body takes all of it."""
+        for name in [name for name, pool in self._principals.items() if pool.is_unused]:
+            del self._principals[name]
+        return self._principals.setdefault(principal, _Pool(self.large.size // 2, None))
 
 
 class BodyShare:
     """The part of the budget that one request holds. ``size``: bytes of its content so far."""
 
-    def __init__(self, memory: BodyMemory) -> None:
+    def __init__(self, memory: BodyMemory, principal: str | None) -> None:
         self.memory = memory
+        self._principal = principal
         self._held: dict[_Pool, int] = {}
         self.size = 0
 
@@ -96,17 +117,22 @@ class BodyShare:
         """Take ``count`` bytes in all, or keep what is held if that is enough. Raises :class:`Overloaded`.
 
         A share that holds a part for large bodies takes no other, so that two shares never wait for each other."""
-        pool = self.memory.small if count <= self.memory.small_body_bytes else self.memory.large
-        count = min(count, pool.size)
-        if not count or pool in self._held or self.memory.large in self._held:
+        memory = self.memory
+        is_small = count <= memory.small_body_bytes
+        if not count or memory.large in self._held or (is_small and memory.small in self._held):
             return
+        # First the principal's own half: while a body waits for that, it is in no other principal's way.
+        own = [] if is_small or self._principal is None else [memory.of_principal(self._principal)]
+        pools = [*own, memory.small if is_small else memory.large]
         try:
-            async with asyncio.timeout(self.memory.wait_s):
-                await pool.take(count)
+            async with asyncio.timeout(memory.wait_s):
+                for pool in pools:
+                    part = min(count, pool.size)
+                    await pool.take(part)
+                    self._held[pool] = part
         except TimeoutError:
             metrics.REFUSALS.labels(Overloaded.code).inc()
             raise Overloaded from None
-        self._held[pool] = count
 
     def shrink(self, count: int) -> None:
         """Give back what is held beyond ``count`` bytes."""

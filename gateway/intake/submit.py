@@ -22,6 +22,7 @@ from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
 from shared.rate_limits import account_of
 from shared.schemas import ChatRequest, OnDisconnect
+from shared.schemas.stored_request import parts_of
 from shared.settings import UnsupportedFields
 
 MOST_KEY_CHARACTERS: Final = 255
@@ -150,4 +151,8 @@ def _hash_of(chat_request: ChatRequest, secret: SecretStr | None) -> str:
     """Return a hash that is equal for equal requests, however their JSON was written. Guessing a request from it
     requires the secret."""
     key = secret.get_secret_value().encode() if secret else b""
-    return hmac.digest(key, chat_request.model_dump_json(exclude_none=True).encode(), "sha256").hex()
+    hashed = hmac.new(key, digestmod="sha256")
+    for part in parts_of(chat_request):
+        hashed.update(len(part).to_bytes(8))
+        hashed.update(part)
+    return hashed.hexdigest()

@@ -130,6 +130,8 @@ class Extra(Event, frozen=True):
 
     - ``chunk``, ``choice``, ``delta``, ``usage``: further members of these objects, such as ``system_fingerprint``,
       ``logprobs``, ``annotations`` and ``reasoning_details``.
+    - ``each``: ``chunk``, ``choice`` and ``delta`` with members that are in every chunk from here until the next
+      ``each``.
     - ``call`` (its index), ``members``: further members of a tool call, such as ``extra_content``.
     - ``finish_reason``: the server's own, if it is not one of ours.
     """

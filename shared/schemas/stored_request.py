@@ -4,6 +4,7 @@ A text of the canonical fields that the original has too is stored as ``{"$": [n
 texts of the original. ``{"$": [number, prefix]}`` stands for a ``data:`` URL whose data the original has by itself.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pydantic_core
@@ -30,6 +31,19 @@ def encode_request(request: ChatRequest) -> bytes:
     stored = _packed(fields, positions) | {"original": original.model_dump(mode="json", exclude={"body"})}
     stored["original"]["body"] = original.body
     return pydantic_core.to_json(stored)
+
+
+def parts_of(request: ChatRequest) -> Iterator[bytes]:
+    """Yield JSON texts that distinguish the request from others, about one for each message. Writing a large request
+    as one text would keep all other threads waiting."""
+    yield request.model_dump_json(exclude_none=True, exclude={"messages", "original"}).encode()
+    for message in request.messages:
+        yield message.model_dump_json(exclude_none=True).encode()
+    if isinstance(request, StoredRequest) and request.original is not None:
+        yield request.original.model_dump_json(exclude={"body"}).encode()
+        for name, value in request.original.body.items():
+            yield pydantic_core.to_json([name, isinstance(value, list)])
+            yield from map(pydantic_core.to_json, value if isinstance(value, list) else [value])
 
 
 def decode_request(stored: bytes) -> StoredRequest:

@@ -206,7 +206,8 @@ class MessageReader:
     def _thinking(self, delta: object, text: str) -> Iterator[Delta]:
         if text:
             yield ReasoningDelta(text)
-        if (members := without(delta, {"type", "thinking"})) and not self._by_tool:
+        members = {n: value for n, value in without(delta, {"type", "thinking"}).items() if value is not None}
+        if members and not self._by_tool:
             yield extra(**{"in": "thinking", "delta": {"type": "thinking_delta", "thinking": "", **members}})
 
     def _end_block(self, index: int) -> Iterator[Delta]:

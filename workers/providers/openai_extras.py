@@ -1,22 +1,21 @@
-"""Members of a Chat Completions answer that have no canonical form, as :class:`shared.protocol.events.Extra`.
-
-A structure drops members that it does not name, and a second decoding of every chunk would be slow. A chunk is
-decoded again only if its shape is new: the number of its members, and which of the known ones it has. A shape without
-unknown members is not looked at again.
-"""
+"""Members of a Chat Completions answer that have no canonical form, as :class:`shared.protocol.events.Extra`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from shared.protocol.events import Extra
 from workers.providers.base import ReasoningDelta
-from workers.providers.framing import loose_json
+from workers.providers.framing import decode
 from workers.providers.openai_chunks import Choice, Chunk, Delta
+from workers.providers.openai_constants import Constants, Place
+from workers.providers.openai_template import PADDING
 from workers.providers.usage_counts import member
 
 FAMILY: Final = "openai"
-#: Members of each object that canonical events carry, or that the gateway sets itself. ``obfuscation`` is padding.
-_CHUNK: Final = frozenset({*Chunk.__struct_fields__, "id", "object", "created", "model", "obfuscation"})
+#: Members of each object that canonical events carry, or that the gateway sets itself.
+_CHUNK: Final = frozenset({*Chunk.__struct_fields__, "id", "object", "created", "model", *PADDING})
 _CHOICE: Final = frozenset(Choice.__struct_fields__)
 _DELTA: Final = frozenset({*Delta.__struct_fields__, "role"})
 _USAGE: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
@@ -24,37 +23,32 @@ _DETAILS: Final[Mapping[str, frozenset[str]]] = {
     "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens"}),
     "completion_tokens_details": frozenset({"reasoning_tokens"}),
 }
-_MOST_SHAPES: Final = 64
-#: End of a member's name, also within texts.
-MEMBER: Final = b'":'
-_ONLY_TEXT: Final = 4
+_EMPTY: Final[tuple[object, ...]] = (None, [], {}, "")
 _TEXT_OF_DETAIL: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}
+_decoder: Final = msgspec.json.Decoder()
 
 
 class Extras:
-    """Finds these members in one answer. ``plain``: number of members of the latest chunk that had only text."""
+    """Finds these members in one answer."""
 
     def __init__(self) -> None:
-        self._shapes: set[tuple[int, int]] = set()
-        self.plain = -1
-        self._latest: dict[str, dict[str, Any]] = {}  # members that a server repeats in every chunk
+        self._constants = Constants()
+        self._named: dict[str, Any] = {}  # fingerprint and tier, which the gateway repeats in every chunk
         self._detail: Any = None  # entry of `reasoning_details` whose text comes now
         self._place: str | None = None
 
-    def of_chunk(self, chunk: Chunk, piece: bytes) -> Iterator[Extra]:
+    def of_chunk(self, chunk: Chunk, piece: bytes) -> list[Extra]:
         """Return the members of the chunk itself, and all that the structures do not name."""
+        new: dict[str, Any] = {}
         if chunk.system_fingerprint is not None or chunk.service_tier is not None:
             named = {"system_fingerprint": chunk.system_fingerprint, "service_tier": chunk.service_tier}
-            yield from self._changed("chunk", named)
-        count, known = shape = _shape(chunk, piece)
-        if shape not in self._shapes:
-            found = list(self._unknown(loose_json(piece)))
-            yield from found
-            if found or len(self._shapes) == _MOST_SHAPES:
-                return
-            self._shapes.add(shape)
-        if known == _ONLY_TEXT:
-            self.plain = count
+            new = {n: value for n, value in named.items() if value is not None and self._named.get(n) != value}
+            self._named |= new
+        each, own = self._constants.take(_unknown(decode(_decoder, piece)), has_output=_has_output(chunk))
+        if new:
+            own["chunk"] = new | own.get("chunk", {})
+        found = [] if each is None else [Extra(FAMILY, {"each": each})]
+        return [*found, Extra(FAMILY, own)] if own else found
 
     def of_usage(self, usage: object) -> dict[str, Any]:
         """Return the members of a usage that are no canonical counts."""
@@ -107,52 +101,26 @@ class Extras:
         if signed:
             yield Extra(FAMILY, {"delta": {"reasoning_details": [bare | signed]}})
 
-    def _unknown(self, whole: Any) -> Iterator[Extra]:
-        if not isinstance(whole, dict):
-            return
-        yield from self._changed("chunk", _others(whole, _CHUNK))
-        choices = whole.get("choices")
-        for choice in choices[:1] if isinstance(choices, list) else []:
-            if isinstance(choice, dict):
-                yield from self._changed("choice", _others(choice, _CHOICE))
-                if members := _others(choice.get("delta") or choice.get("message"), _DELTA):
-                    yield Extra(FAMILY, {"delta": members})
 
-    def _changed(self, name: str, members: dict[str, Any]) -> Iterator[Extra]:
-        """Return members that have another value than before: servers repeat these."""
-        latest = self._latest.setdefault(name, {})
-        new = {n: value for n, value in members.items() if value is not None and latest.get(n) != value}
-        if new:
-            latest |= new
-            yield Extra(FAMILY, {name: new})
-
-
-def is_only_text(chunk: Chunk) -> bool:
-    """Return True for a chunk with a text, and nothing else that varies between chunks."""
+def _has_output(chunk: Chunk) -> bool:
     choice = chunk.choices[0] if chunk.choices else None
-    if choice is None or choice.delta is None or choice.finish_reason is not None:
-        return False
-    return bool(choice.delta.content) and choice.delta.tool_calls is None
+    delta = (choice.delta or choice.message) if choice is not None else None
+    return delta is not None and bool(delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls)
 
 
-def _shape(chunk: Chunk, piece: bytes) -> tuple[int, int]:
-    """Return a number for each thing that tells chunks apart: members, and the known ones among them."""
-    choice = chunk.choices[0] if chunk.choices else None
-    delta = choice.delta if choice is not None else None
-    known = 0
-    if choice is not None:
-        known += (choice.finish_reason is not None) + 2 * (choice.logprobs is not None)
-    if delta is not None:
-        known += 4 * (delta.content is not None) + 8 * (delta.reasoning_content is not None)
-        known += 16 * (delta.tool_calls is not None) + 32 * (delta.reasoning is not None)
-    return piece.count(MEMBER), known
-
-
-def _others(value: Any, known: frozenset[str]) -> dict[str, Any]:
-    """Return the members of an object that are neither known nor empty."""
-    if not isinstance(value, dict):
+def _unknown(whole: Any) -> dict[Place, Any]:
+    """Return the members of a chunk, its first choice and its delta that are neither named by the structures nor
+    empty."""
+    if not isinstance(whole, dict):
         return {}
-    return {name: inner for name, inner in value.items() if name not in known and inner not in (None, [], {}, "")}
+    choices = whole.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    found: dict[Place, Any] = {}
+    delta = choice.get("delta") or choice.get("message")
+    for at, made, known in (("chunk", whole, _CHUNK), ("choice", choice, _CHOICE), ("delta", delta, _DELTA)):
+        if isinstance(made, dict) and not made.keys() <= known:
+            found |= {(at, name): value for name, value in made.items() if name not in known and value not in _EMPTY}
+    return found
 
 
 def _text_of(detail: Any) -> str:

@@ -18,7 +18,8 @@ from workers.providers.framing import ErrorEvent, as_text, decode, loose_json
 from workers.providers.http_calls import ProviderCall
 from workers.providers.openai_chunks import Choice, Chunk, Function, ToolCall, decoder
 from workers.providers.openai_chunks import Delta as DeltaStruct
-from workers.providers.openai_extras import FAMILY, MEMBER, Extras, is_only_text
+from workers.providers.openai_extras import FAMILY, Extras
+from workers.providers.openai_template import Template, template_of
 from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 from workers.providers.usage_counts import UsageCounts, member, whole_number
 
@@ -36,6 +37,8 @@ class ChatCompletionReader:
         self._is_refusal = False
         self._has_begun = False
         self._extras = Extras()
+        self._template: Template | None = None  # of the latest chunk with one text
+        self._unused = 0  # templates since one was used
         self._waiting: list[Extra] = []  # until there is output: they alone are none
         self._usage: dict[str, Any] = {}
         self._own_reason: str | None = None
@@ -46,15 +49,23 @@ class ChatCompletionReader:
         return self._finish.reason is not None
 
     def take(self, piece: bytes) -> Iterator[Delta]:
+        template = self._template
         if not piece.startswith(b"{") or isinstance(piece, ErrorEvent):
             yield from self._take_other(piece)
-            return
+        elif template is None or not (text := template.text_of(piece)):
+            yield from self._take_chunk(piece)
+        elif template.is_content and not self._waiting:
+            yield TextDelta(text)
+        else:
+            yield from self._take_choice(template.choice_with(text))
+
+    def _take_chunk(self, piece: bytes) -> Iterator[Delta]:
         chunk = decode(decoder, piece)
         if chunk.error or not (chunk.choices or chunk.usage):
             _check_error(chunk, piece)
         self._has_begun = True
-        if piece.count(MEMBER) != self._extras.plain or not is_only_text(chunk):
-            self._waiting += self._extras.of_chunk(chunk, piece)
+        extras = self._extras.of_chunk(chunk, piece)
+        self._waiting += extras
         if chunk.choices:
             if self._choice is None:
                 self._choice = _first_index(chunk.choices)
@@ -65,6 +76,19 @@ class ChatCompletionReader:
             self._count(chunk.usage)
         if chunk.timings is not None:
             self._count_timings(chunk.timings)
+        self._template = None if extras else self._next_template(chunk, piece)
+
+    def _next_template(self, chunk: Chunk, piece: bytes) -> Template | None:
+        """Return the template of this chunk if it has one, else the latest. Chunks that differ in more than a text
+        all have one, and none is ever used: then no more are made."""
+        latest = self._template
+        if latest is not None and latest.is_used:
+            self._unused = 0
+        made = template_of(chunk, piece) if self._unused < _MOST_UNUSED else None
+        if made is None or made.choice.index not in {None, self._choice}:
+            return latest
+        self._unused += 1
+        return made
 
     def end(self) -> Iterator[Delta]:
         reason = self._finish.reason
@@ -226,6 +250,7 @@ def _parts(content: object) -> Iterator[Delta]:
             yield TextDelta(text)
 
 
+_MOST_UNUSED: Final = 8
 _REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
 #: Members that some servers report an error in, instead of `error`.
 _ERROR_MEMBERS: Final = ("code", "status_code", "error_code", "error_type", "error_message", "message", "detail")

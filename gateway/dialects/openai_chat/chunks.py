@@ -17,10 +17,13 @@ _TEXT_OF_DETAIL: Final = {"reasoning.text": "text", "reasoning.summary": "summar
 
 
 class ChunkBuilder:
-    """Builder of one response. A provider's own members join the chunk of the next event."""
+    """Builder of one response. A provider's own members join the chunk of the next event. ``repeats``: members that
+    the provider repeats in every chunk are repeated here too."""
 
-    def __init__(self, frame: Body) -> None:
+    def __init__(self, frame: Body, *, repeats: bool) -> None:
         self._frame = frame
+        self._repeats = repeats
+        self._each: Body = {}
         self._has_refused = False
         self._named: set[int] = set()  # indexes of tool calls that were sent with id and name
         self._foreign = ReasoningCollector()
@@ -74,14 +77,16 @@ class ChunkBuilder:
         return self._made({}, reason), usage_of(done.usage, self._usage) if done.usage else None
 
     def _made(self, delta: Body, finish_reason: str | None = None) -> Body:
-        if not self._has_waiting:
+        if not self._has_waiting and not self._each:
             choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
             return {**self._frame, "choices": [choice]}
+        each_chunk, each_choice, each_delta = (_members(self._each, name) for name in ("chunk", "choice", "delta"))
         for name, value in delta.items():
             before = self._delta.get(name)
             self._delta[name] = before + value if isinstance(before, list) else value
-        choice = {**self._choice, "index": 0, "delta": self._delta, "finish_reason": finish_reason}
-        chunk = {**self._chunk, **self._frame, "choices": [choice]}
+        delta = {**each_delta, **self._delta}
+        choice = {**each_choice, **self._choice, "index": 0, "delta": delta, "finish_reason": finish_reason}
+        chunk = {**each_chunk, **self._chunk, **self._frame, "choices": [choice]}
         self._chunk, self._choice, self._delta, self._has_waiting = {}, {}, {}, False
         return chunk
 
@@ -110,6 +115,8 @@ class ChunkBuilder:
 
     def _extra(self, data: Body) -> Iterator[Body]:
         """Keep a provider's own members for the next chunk. Members that wait already go out first."""
+        if self._repeats and "each" in data:
+            self._each = _members(data, "each")
         chunk = {name: value for name, value in _members(data, "chunk").items() if name not in _REPEATED}
         self._frame |= {name: value for name, value in _members(data, "chunk").items() if name in _REPEATED}
         choice, delta = _members(data, "choice"), _members(data, "delta")

@@ -24,7 +24,7 @@ class ChatCompletionChunks(AppendOnlyRenderer):
         super().__init__()
         self._include_usage = include_usage
         self._frame = _frame(stream_id)
-        self._chunks = ChunkBuilder(self._frame)
+        self._chunks = ChunkBuilder(self._frame, repeats=True)
 
     def _event(self, event: Event) -> bytes:
         match event:
@@ -51,7 +51,7 @@ class ChatCompletionChunks(AppendOnlyRenderer):
 
 def completion(stream_id: str, transcript: Transcript) -> Body:
     """Return the whole answer as one object, made of the same chunks as are streamed."""
-    builder, joined = ChunkBuilder(_frame(stream_id)), Accumulator()
+    builder, joined = ChunkBuilder(_frame(stream_id), repeats=False), Accumulator()
     usage: Body | None = None
     for event in transcript.events:
         if isinstance(event, Done):

@@ -122,7 +122,9 @@ def _call(path: str, block: Body, specific: SpecificPaths) -> Body:
     specific.note_others(f"{path}.", block, {"type", "id", "name", "input"})
     if not isinstance(name := block.get("name"), str) or not name:
         raise InvalidRequest(f"{path}.name: must be a text")
-    return tool_call(_id(f"{path}.id", block.get("id")), name, json.dumps(block.get("input") or {}))
+    return tool_call(
+        _id(f"{path}.id", block.get("id")), name, json.dumps(block.get("input") or {}, ensure_ascii=False)
+    )
 
 
 def _id(path: str, value: Any) -> str:

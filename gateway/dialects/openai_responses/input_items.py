@@ -90,7 +90,7 @@ class Conversation:
 
     def _add_call(self, path: str, item: Body, arguments: Any) -> None:
         if arguments is not None and not isinstance(arguments, str):
-            arguments = json.dumps(arguments)
+            arguments = json.dumps(arguments, ensure_ascii=False)
         name = self._tools.name_of(item.get("name"), item.get("namespace"))
         call = tool_call(_call_id(path, item), name, arguments or "")
         if self._pending or not self.messages or self.messages[-1]["role"] != "assistant":

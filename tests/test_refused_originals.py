@@ -13,7 +13,7 @@ from workers.providers.base import IgnoredFields
 
 SPOKEN: Final = Answer(deltas=("spoken",))
 MESSAGES: Final = ("anthropic", "/v1/messages", {"max_tokens": 2000})
-CHAT: Final = ("openai", "/v1/chat/completions", {})
+CHAT: Final[tuple[str, str, dict[str, Any]]] = ("openai", "/v1/chat/completions", {})
 EDITS: Final = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
 
 

@@ -81,7 +81,7 @@ def in_messages() -> Body:
 
 def in_responses() -> Body:
     image = {"type": "input_image", "image_url": URL, "detail": "auto"}
-    call = {"type": "function_call", "call_id": "c1", "name": "look", "status": "completed", "id": "fc_1"}
+    call: Body = {"type": "function_call", "call_id": "c1", "name": "look", "status": "completed", "id": "fc_1"}
     output = {
         "type": "function_call_output",
         "call_id": "c1",
@@ -105,8 +105,8 @@ def in_responses() -> Body:
 
 
 def in_ui() -> Body:
-    output = {"type": "content", "value": [{"type": "text", "text": "seen"}, {"type": "file", "url": URL}]}
-    output["value"][1] |= {"mediaType": "image/gif"}  # type: ignore[index]
+    image = {"type": "file", "url": URL, "mediaType": "image/gif"}
+    output = {"type": "content", "value": [{"type": "text", "text": "seen"}, image]}
     file = {"type": "file", "mediaType": "image/gif", "url": URL}
     metadata = {"headrace": {"reasoning": PACKED}}
     answer = [
@@ -192,5 +192,6 @@ async def test_the_routes_that_count_tokens_agree(system: System) -> None:
     for route, body in (("chat", native()), ("v1/chat/completions", in_chat())):
         answer = await system.http.post(f"{system.url}/{route}", json={"model": model, **body})
         ended = await system.ended(answer.headers["x-stream-id"])
-        counts.append(ended["usage"]["input_tokens"])
+        usage: Any = ended["usage"]
+        counts.append(usage["input_tokens"])
     assert counts == [-(-characters(parse_chat_request, native()) // 4)] * 4

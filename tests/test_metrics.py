@@ -54,7 +54,6 @@ async def busy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System
         requests_per_minute=REQUESTS,
         lease_s=1,
         provider_retries=1,
-        provider_connect_timeout_s=0.5,
     )
     try:
         await system.start()

@@ -84,6 +84,8 @@ def client_path(request: ChatRequest, canonical: str) -> str:
     """Return the name that the client's wire format has for a canonical field."""
     original = request.original if isinstance(request, StoredRequest) else None
     first, dot, rest = canonical.partition(".")
+    if original and original.family == "anthropic" and first == "reasoning_effort" and "thinking" in original.body:
+        return "thinking"
     return _CLIENT_PATHS.get(original.family if original else "", {}).get(first, first) + dot + rest
 
 

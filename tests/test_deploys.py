@@ -120,7 +120,7 @@ async def test_a_draining_worker_hands_over_unfinished_streams(start_system: Sta
 
 async def test_a_handover_does_not_end_a_stream_older_than_the_queue_timeout(start_system: StartSystem) -> None:
     """The stream has run for longer than it may wait, but has not waited."""
-    system = await start_system(gateways=1, workers=2, drain_s=0.1, queue_timeout_s=2)
+    system = await start_system(gateways=1, workers=2, drain_s=0.1, queue_timeout_s=5)
     gate = asyncio.Event()
     system.fake.play("old", Answer(deltas=WORDS, gate=gate, gate_after=5))
     async with await system.stream("old") as connection:
@@ -130,7 +130,7 @@ async def test_a_handover_does_not_end_a_stream_older_than_the_queue_timeout(sta
         async def is_old() -> bool:
             async with system.broker.client() as client:
                 seconds, _ = await client.time()
-            return bool(seconds * 1000 - created > 2500)
+            return bool(seconds * 1000 - created > 5500)
 
         await system.eventually(is_old)
         (await holder(system, connection.stream_id)).signal(signal.SIGTERM)

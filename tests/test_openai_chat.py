@@ -440,6 +440,14 @@ async def test_rate_limits_have_the_headers_and_errors_of_the_sdk(start_system: 
 
 async def test_heartbeats_keep_a_slow_answer_below_the_clients_read_timeout(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, heartbeat_s=0.2)
-    system.fake.play("slow", Answer(deltas=WORDS, delay_s=1.5))
-    async with openai_client(system, timeout=1) as client:
-        assert joined(await chunks_of(client, "openai/slow")) == TEXT
+    for timeout_s in (1, 4, 16):  # a slow machine may need longer than a timeout for the answer's beginning
+        gate = asyncio.Event()
+        system.fake.play(f"slow-{timeout_s}", Answer(deltas=WORDS, gate=gate, gate_after=1))
+        async with openai_client(system, timeout=timeout_s) as client:
+            reading = asyncio.create_task(chunks_of(client, f"openai/slow-{timeout_s}"))
+            await asyncio.sleep(timeout_s * 2.5)
+            gate.set()
+            await asyncio.wait([reading])
+        if reading.exception() is None:
+            break
+    assert joined(reading.result()) == TEXT

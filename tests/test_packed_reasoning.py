@@ -6,7 +6,15 @@ import zlib
 
 import pytest
 
-from gateway.dialects.reasoning import Packed, ReasoningCollector, ReasoningFamily, extra_of, pack, unpack
+from gateway.dialects.reasoning import (
+    Packed,
+    ReasoningCollector,
+    ReasoningFamily,
+    extra_of,
+    extras_of_calls,
+    pack,
+    unpack,
+)
 from shared.protocol import events
 from shared.protocol.events import Event
 
@@ -142,3 +150,25 @@ def test_reasoning_details_get_the_text_of_the_events() -> None:
 def test_a_member_without_its_text_gets_that_of_the_events() -> None:
     answer = [events.Extra("openai", {"delta": {"reasoning_content": ""}}), thought("Let me "), thought("think.")]
     assert collected(*answer) == [("openai", {"reasoning_content": "Let me think."})]
+
+
+def test_members_of_calls_travel_by_the_id_of_the_call() -> None:
+    signed_call = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    answer = [
+        thought("a"),
+        events.Extra("openai", {"delta": {"reasoning_content": ""}}),
+        events.Extra("openai", {"call": 0, "members": signed_call}),
+        events.ToolCall(0, "{}", id="c0", name="look"),
+        events.ToolCall(1, "{}", id="c1", name="look"),
+    ]
+    (packed,) = collected(*answer)
+    assert packed == ("openai", {"reasoning_content": "a", "calls": {"c0": signed_call}})
+    text = pack(*packed)
+    assert extra_of([text]) == {"openai": {"reasoning_content": "a"}}
+    assert extras_of_calls([text, "other"]) == {"c0": {"openai": signed_call}}
+
+
+def test_forged_members_of_calls_are_left_out() -> None:
+    forgeries = {"c0": {"function": {"name": "other"}}, "c1": 7, "c2": {"extra_content": "text"}}
+    assert unpack(forged(["openai", {"calls": forgeries}])) is None
+    assert unpack(forged(["openai", {"calls": [forgeries]}])) is None

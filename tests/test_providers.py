@@ -190,7 +190,7 @@ async def test_closing_the_generator_closes_the_providers_connection(
     fake.play("m", Answer(deltas=["a", "b"], gate=asyncio.Event(), gate_after=1))
     async with aclosing(make(name).stream(ask("m"))) as deltas:
         assert await anext(deltas) == [TextDelta("a")]
-    await fake.calls[0].wait_closed(timeout_s=1)
+    await fake.calls[0].wait_closed()
     assert fake.calls[0].closed_by_client
     assert fake.calls[0].sent_deltas == 1
 
@@ -208,7 +208,7 @@ async def test_cancelling_the_reader_closes_the_providers_connection(
     reader.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reader
-    await call.wait_closed(timeout_s=1)
+    await call.wait_closed()
     assert call.closed_by_client
 
 
@@ -223,7 +223,7 @@ async def test_a_reader_that_stops_reading_stops_the_provider(fake: FakeProvider
         assert call.stalled_s >= 0.5
         while call.sent_bytes == before:
             await anext(deltas)
-    await call.wait_closed(timeout_s=1)
+    await call.wait_closed()
     assert call.closed_by_client
 
 

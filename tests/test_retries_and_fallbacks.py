@@ -89,14 +89,14 @@ async def test_each_model_has_its_own_timeouts(start_system: StartSystem) -> Non
 
 async def test_a_paused_worker_does_not_count_as_a_silent_provider(start_system: StartSystem) -> None:
     """The worker is stopped for longer than the idle timeout, with tokens in its socket."""
-    system = await start_system(gateways=1, workers=1, lease_s=60, between_tokens_timeout_s=1)
+    system = await start_system(gateways=1, workers=1, lease_s=60, between_tokens_timeout_s=3)
     gate = asyncio.Event()
     system.fake.play("goes-on", Answer(deltas=("one", " two"), gate=gate, gate_after=1))
     async with await system.stream("goes-on") as connection:
         await connection.next("token")
         system.workers[0].signal(signal.SIGSTOP)
         gate.set()
-        await asyncio.sleep(2)
+        await asyncio.sleep(4.5)
         system.workers[0].signal(signal.SIGCONT)
         rest = await connection.rest()
     assert text_of(rest) == " two"

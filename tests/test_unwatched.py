@@ -39,11 +39,11 @@ async def test_a_stream_is_abandoned_after_its_grace_period(system: System) -> N
 async def test_a_client_that_returns_within_the_grace_period_continues(system: System) -> None:
     gate = asyncio.Event()
     system.fake.play("comes-back", Answer(deltas=WORDS, gate=gate, gate_after=5))
-    async with await system.stream("comes-back", grace_s=1.5) as connection:
+    async with await system.stream("comes-back", grace_s=4) as connection:
         seen = [await connection.next("token")]
     for _ in range(3):  # longer in total than the grace period, but never at once
         async with await system.read(connection.stream_id, seen[-1].id, gateway=1):
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(1.5)
     gate.set()
     async with await system.read(connection.stream_id, gateway=1) as again:
         assert text_of(await again.rest()) == "".join(WORDS)

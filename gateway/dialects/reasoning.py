@@ -23,6 +23,9 @@ _PREFIX: Final = "headrace1."
 _MOST_GROWTH: Final = 16
 #: Members of a message that hold reasoning at OpenAI's followers.
 OPENAI_MEMBERS: Final = ("reasoning_content", "reasoning", "reasoning_text", "reasoning_details")
+#: Member of packed data: members of calls by their id, such as the signatures of their thoughts.
+CALLS: Final = "calls"
+_CALL_MEMBERS: Final = frozenset({"extra_content"})
 _BLOCK_MEMBERS: Final[dict[str, tuple[str, ...]]] = {
     "thinking": ("thinking", "signature"),
     "redacted_thinking": ("data",),
@@ -58,6 +61,8 @@ def unpack(text: object) -> Packed | None:
             return ("anthropic", {"blocks": kept}) if kept else None
         case ["openai", dict(members)]:
             known = {name: members[name] for name in OPENAI_MEMBERS if _is_reasoning(name, members.get(name))}
+            if calls := _calls(members.get(CALLS)):
+                known[CALLS] = calls
             return ("openai", known) if known else None
     return None
 
@@ -68,8 +73,15 @@ def extra_of(texts: Iterable[object]) -> dict[str, Data] | None:
     for packed in map(unpack, texts):
         if packed is not None:
             family, data = packed
-            extra[family] = _joined(extra.get(family, {}), data)
+            if data := {name: value for name, value in data.items() if name != CALLS}:
+                extra[family] = _joined(extra.get(family, {}), data)
     return extra or None
+
+
+def extras_of_calls(texts: Iterable[object]) -> dict[str, dict[str, Data]]:
+    """Return ``ToolCall.extra`` of the packed texts of one message, by the ids of the calls."""
+    unpacked = [packed for text in texts if (packed := unpack(text)) is not None]
+    return {id: {family: members} for family, data in unpacked for id, members in data.get(CALLS, {}).items()}
 
 
 class ReasoningCollector:
@@ -87,23 +99,46 @@ class ReasoningCollector:
                 self._take_anthropic(data)
             case events.Extra("openai", {"delta": dict(members)}):
                 self._take_openai(members)
+            case events.Extra("openai", {"call": int(index), "members": dict(members)}):
+                self._members_of_calls.setdefault(index, {}).update(members)
             case events.Start():
                 self._clear()  # another attempt begins
             case events.Extra():
                 pass
-            case _ if self._text or self._blocks or self._details or self._members:
+            case events.ToolCall(id=str(call_id)):
+                self._call_ids[event.index] = call_id
+                return self._finish()
+            case _ if self._text or self._blocks or self._details or self._members or self._members_of_calls:
                 return self._finish()
         return None
 
     def _clear(self) -> None:
+        self._clear_reasoning()
+        self._call_ids: dict[int, str] = {}
+        self._members_of_calls: dict[int, Data] = {}
+
+    def _clear_reasoning(self) -> None:
         self._text: list[str] = []
         self._blocks: list[Data] = []
         self._details: list[Data] = []
         self._members: Data = {}
 
     def _finish(self) -> Packed | None:
+        packed, calls = self._finish_reasoning(), self._finish_calls()
+        if not calls:
+            return packed
+        return ("openai", {**(packed[1] if packed is not None and packed[0] == "openai" else {}), CALLS: calls})
+
+    def _finish_calls(self) -> Data:
+        """Return the members of the calls whose id is known, by it."""
+        known = [index for index in self._members_of_calls if index in self._call_ids]
+        return {self._call_ids[index]: self._members_of_calls.pop(index) for index in known}
+
+    def _finish_reasoning(self) -> Packed | None:
+        if not (self._text or self._blocks or self._details or self._members):
+            return None
         text, blocks, details, members = "".join(self._text), self._blocks, self._details, self._members
-        self._clear()
+        self._clear_reasoning()
         if blocks:
             signed = [block for block in blocks if block["type"] != "thinking" or block["signature"]]
             return ("anthropic", {"blocks": signed}) if signed else None
@@ -183,6 +218,18 @@ def _is_reasoning(name: str, value: object) -> bool:
     if name != "reasoning_details":
         return isinstance(value, str)
     return isinstance(value, list) and all(isinstance(detail, dict) for detail in value)
+
+
+def _calls(raw: object) -> dict[str, Data]:
+    """Return the members of calls with their known members only."""
+    if not isinstance(raw, dict):
+        return {}
+    known = {
+        id: {name: value for name, value in members.items() if name in _CALL_MEMBERS and isinstance(value, dict)}
+        for id, members in raw.items()
+        if isinstance(members, dict)
+    }
+    return {id: members for id, members in known.items() if members}
 
 
 def _joined(earlier: Data, later: Data) -> Data:

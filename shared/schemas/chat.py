@@ -20,6 +20,7 @@ from shared.schemas.model import WHOLE, Model
 from shared.schemas.original import Original
 from shared.schemas.request_budget import RequestBudget
 from shared.schemas.response_format import ResponseFormat
+from shared.schemas.text_count import request_characters
 from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
 OnDisconnect = Literal["cancel", "continue"]
@@ -128,7 +129,8 @@ class ChatRequest(Model):
         tokens are likely to be worth."""
         sent = sum(m.characters for m in self.messages)
         forms = [*(self.tools or ()), *([self.response_format] if self.response_format else ())]
-        return sent + sum(len(json.dumps(form.model_dump(exclude_none=True))) for form in forms)
+        sent += sum(len(json.dumps(form.model_dump(exclude_none=True), ensure_ascii=False)) for form in forms)
+        return sent + sum(map(request_characters, (self.provider_options or {}).values()))
 
 
 class StoredRequest(ChatRequest):

@@ -16,9 +16,8 @@ from pydantic_core import from_json
 
 from shared.schemas.model import CacheControl, Extra, Function, Model, ToolName
 from shared.schemas.request_budget import RequestBudget
+from shared.schemas.text_count import IMAGE_CHARACTERS, characters_of
 
-#: Characters of text that cost as much as an image: providers charge 85 to 1,600 tokens for one.
-IMAGE_CHARACTERS: Final = 4000
 Role = Literal["system", "user", "assistant", "tool"]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -205,10 +204,12 @@ class Message(Model):
 
     @property
     def characters(self) -> int:
-        """Characters of the text and the calls, and the worth of the images and files."""
+        """Characters of the text, the calls and the reasoning, and the worth of the images and files."""
         images = sum(not isinstance(part, TextPart) for part in self.parts)
         calls = sum(len(call.function.arguments) for call in self.tool_calls or ())
-        return len(self.text) + calls + images * IMAGE_CHARACTERS
+        calls += sum(characters_of(call.extra) for call in self.tool_calls or ())
+        reasoning = max(map(characters_of, (self.extra or {}).values()), default=0)  # the same in several forms
+        return len(self.text) + calls + reasoning + images * IMAGE_CHARACTERS
 
     @property
     def text(self) -> str:

@@ -9,12 +9,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from shared.schemas.messages import IMAGE_CHARACTERS
 from shared.schemas.model import Model
+from shared.schemas.text_count import request_characters
 
 Family = Literal["anthropic", "openai", "responses"]
-#: Characters without a space from which a text counts as encoded data instead of words.
-_DATA_CHARACTERS: Final = 4000
 #: Paths of an original's fields without a canonical counterpart. Further ones are not named.
 MOST_PATHS: Final = 64
 
@@ -31,20 +29,5 @@ class Original(Model):
 
     @property
     def characters(self) -> int:
-        """Characters of all texts, and the worth of encoded data."""
-        return _characters(self.body)
-
-
-def _characters(value: Any) -> int:
-    count, waiting = 0, [value]
-    while waiting:
-        match waiting.pop():
-            case str() as text:
-                is_data = len(text) > _DATA_CHARACTERS and " " not in text[:_DATA_CHARACTERS]
-                count += IMAGE_CHARACTERS if is_data else len(text)
-            case dict() as members:
-                waiting += members.values()
-                count += sum(map(len, members))
-            case list() as items:
-                waiting += items
-    return count
+        """Characters of all texts that a model reads, and the worth of encoded data."""
+        return request_characters(self.body)

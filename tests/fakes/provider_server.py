@@ -9,7 +9,7 @@ import json
 import re
 import socket
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from tests.fakes.answer import Answer, Call
 from tests.fakes.anthropic_wire import AnthropicWire
@@ -29,6 +29,8 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        #: Requests to count tokens: bodies and headers.
+        self.counted: list[tuple[dict[str, Any], dict[str, str]]] = []
         #: The listed models: None for all that can be played, () for none.
         self.models: tuple[str, ...] | None = None
         #: Chooses the answer to a call by the call itself, for every model; None: :meth:`play` does.
@@ -109,7 +111,9 @@ class FakeProvider:
             return
         kind = _wire_for(request.path)
         if request.path.endswith("/count_tokens"):
-            words = len(json.dumps(json.loads(request.body)["messages"]).split())
+            body = json.loads(request.body)
+            self.counted.append((body, request.headers))
+            words = len(json.dumps(body["messages"]).split())
             await connection.respond(200, b'{"input_tokens":%d}' % words)
             return
         if kind is None:

@@ -1,4 +1,4 @@
-"""Simulates a network that loses connections."""
+"""Simulates a network that loses connections, or the rest of an answer."""
 
 import asyncio
 from typing import Self
@@ -6,13 +6,15 @@ from urllib.parse import urlsplit
 
 
 class CuttingProxy:
-    """A TCP proxy between the browser and a gateway. :meth:`cut` aborts its connections."""
+    """A TCP proxy between the browser and a gateway. :meth:`cut` aborts its connections. ``passes``: number of bytes
+    that still reach the client; the rest is lost, however fast the gateway is. None: all."""
 
     def __init__(self, upstream_url: str) -> None:
         self.upstream = urlsplit(upstream_url)
         self.refused = 0
         #: New connections get a 502, as from a load balancer during a deploy.
         self.is_deploying = False
+        self.passes: int | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -47,16 +49,25 @@ class CuttingProxy:
             writer.close()
             return
         there, back = await asyncio.open_connection(self.upstream.hostname, self.upstream.port)
-        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        await asyncio.gather(self._pump(reader, back), self._pump(there, writer, is_answer=True))
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool = False
+    ) -> None:
         self._writers.add(writer)
         try:
             while data := await reader.read(65_536):
-                writer.write(data)
+                writer.write(self._passing(data) if is_answer else data)
                 await writer.drain()
         except OSError:
             pass  # cut
         finally:
             self._writers.discard(writer)
             writer.close()
+
+    def _passing(self, data: bytes) -> bytes:
+        if self.passes is None:
+            return data
+        passing = data[: self.passes]
+        self.passes -= len(passing)
+        return passing

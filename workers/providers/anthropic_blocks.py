@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from shared.protocol.events import Extra
-from workers.providers.framing import MAX_PIECE_BYTES
 
 FAMILY: Final = "anthropic"
 #: Members that canonical events have.
@@ -76,20 +75,17 @@ def usage_members(usage: object) -> Data:
 
 
 class OtherBlock:
-    """A block of another kind than text, thinking and tool_use, until it ends. Raises ValueError if it is too
-    large."""
+    """A block of another kind than text, thinking and tool_use, until it ends. ``size``: bytes of its events."""
 
-    def __init__(self, block: Data) -> None:
+    def __init__(self, block: Data, size: int) -> None:
+        self.size = size
         self._block = block
         self._deltas: list[Data] = []
         self._inputs: list[str] = []
-        self._bytes = 0
 
     def add(self, delta: Data, size: int) -> None:
         """Add a delta of ``size`` bytes. Fragments of a JSON text become one delta."""
-        self._bytes += size
-        if self._bytes > MAX_PIECE_BYTES:
-            raise ValueError("one block of an answer is too large")
+        self.size += size
         text = delta.get("partial_json")
         if delta.get("type") == "input_json_delta" and isinstance(text, str):
             self._inputs.append(text)

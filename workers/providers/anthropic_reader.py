@@ -20,9 +20,9 @@ from workers.providers.anthropic_wire import (
     object_decoder,
 )
 from workers.providers.base import Delta, Finished, ReasoningDelta, TextDelta
-from workers.providers.errors import StreamedError
+from workers.providers.errors import StreamedError, TooLargeError
 from workers.providers.finish_reasons import FinishNote
-from workers.providers.framing import ErrorEvent, as_text, decode, loose_json
+from workers.providers.framing import MAX_PIECE_BYTES, ErrorEvent, as_text, decode, loose_json
 from workers.providers.http_calls import ProviderCall
 from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 from workers.providers.usage_counts import UsageCounts, member
@@ -50,6 +50,7 @@ class MessageReader:
         self._has_other = False  # pieces that are no event have come
         #: Open blocks by their index: the number of a call, or a block of another kind.
         self._blocks: dict[int, int | OtherBlock] = {}
+        self._other_bytes = 0  # of the open blocks of another kind, together
         self._block_count = 0
         #: Kind of the blocks of text and thinking, by their index.
         self._kinds: dict[int, str] = {}
@@ -125,7 +126,8 @@ class MessageReader:
     def _other_event(self, event: WireEvent, piece: bytes) -> Iterator[Delta]:
         match event.type:
             case "content_block_start" if event.content_block is not None:
-                yield from self._begin(block_index(event), member(decode(object_decoder, piece), "content_block"))
+                block = member(decode(object_decoder, piece), "content_block")
+                yield from self._begin(block_index(event), block, len(piece))
             case "content_block_stop":
                 yield from self._end_block(block_index(event))
             case "message_start":
@@ -147,7 +149,7 @@ class MessageReader:
             case _ if event.error or event.type == "error":
                 raise StreamedError(loose_json(piece))
 
-    def _begin(self, index: int, block: Any) -> Iterator[Delta]:
+    def _begin(self, index: int, block: Any, size: int) -> Iterator[Delta]:
         if index in self._blocks:
             yield from self._end_block(index)  # a server that uses an index again without ending its block
             self._blocks.pop(index, None)
@@ -162,7 +164,8 @@ class MessageReader:
                 self._kinds[index] = self._latest_kind = kind
                 yield from self._begin_text(block, kind, continues=latest == kind)
             case str():
-                self._blocks[index] = OtherBlock(block)
+                self._hold(size)
+                self._blocks[index] = OtherBlock(block, size)
 
     def _begin_call(self, index: int, block: Any) -> Iterator[Delta]:
         self._block_count += 1
@@ -195,6 +198,7 @@ class MessageReader:
         if delta.type == "thinking_delta":
             yield from self._thinking(member(decode(object_decoder, piece), "delta"), as_text(delta.thinking))
         elif isinstance(block, OtherBlock):
+            self._hold(len(piece))
             block.add(decode(object_decoder, piece)["delta"], len(piece))
         elif delta.type == "input_json_delta":
             if delta.partial_json:
@@ -202,6 +206,12 @@ class MessageReader:
                 yield from self._input(index, as_text(delta.partial_json))
         elif (kind := self._kinds.get(index, KIND_BY_DELTA.get(str(delta.type)))) and not self._by_tool:
             yield extra(**{"in": kind, "delta": decode(object_decoder, piece)["delta"]})
+
+    def _hold(self, size: int) -> None:
+        """Count bytes of blocks that are kept until their end. Raises :class:`TooLargeError`."""
+        self._other_bytes += size
+        if self._other_bytes > MAX_PIECE_BYTES:
+            raise TooLargeError("content blocks", MAX_PIECE_BYTES)
 
     def _thinking(self, delta: object, text: str) -> Iterator[Delta]:
         if text:
@@ -219,6 +229,7 @@ class MessageReader:
             return
         if isinstance(block, OtherBlock):
             del self._blocks[index]
+            self._other_bytes -= block.size
             yield block.event()
         elif block is not None:
             yield from self._calls.end_block(block)
@@ -259,7 +270,7 @@ class MessageReader:
         self._add_pending(start_members(raw))
         for index, block in enumerate(raw.get("content") or ()):
             if isinstance(block, dict):
-                yield from self._begin(index, block)
+                yield from self._begin(index, block, 0)
                 yield from self._end_block(index)
         self._note_end(WireDelta(stop_reason=message.stop_reason), message.usage)
         end = {name: raw.get(name) for name in ("stop_reason", "stop_sequence", "stop_details")}

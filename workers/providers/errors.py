@@ -57,6 +57,14 @@ class RedirectedError(ValueError):
         self.cause = f"HTTP {status}, a redirect to {target or 'no valid address'}"
 
 
+class TooLargeError(ValueError):
+    """More data in one piece than is kept in memory. ``thing``: the piece."""
+
+    def __init__(self, thing: str, most_bytes: int) -> None:
+        self.cause = f"{thing} of more than {most_bytes // 1024**2} MiB"
+        super().__init__(self.cause)
+
+
 #: Codes that are worth a retry, with the message for clients.
 _RETRYABLE: Final[Mapping[str, str]] = {
     "provider_rate_limited": "{name} limits the rate of requests for model {model!r}; try again later",
@@ -234,7 +242,7 @@ def _code_and_cause(error: BaseException) -> tuple[str | None, str]:
     name = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, RedirectedError):
+        if isinstance(cause, RedirectedError | TooLargeError):
             return "provider_protocol", cause.cause
         for kind in type(cause).__mro__:
             if kind.__name__ in _BY_CLASS:

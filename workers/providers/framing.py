@@ -9,6 +9,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from workers.providers.errors import TooLargeError
+
 _PREFIX: Final = b"data:"
 _BOM: Final = b"\xef\xbb\xbf"
 #: Limit of one event or line. The largest that a model sends is a tool call with a file in it.
@@ -121,7 +123,7 @@ def _check_size(rest: bytearray) -> None:
     """Raises ValueError, and frees the memory: the error's traceback would keep it."""
     if len(rest) > MAX_PIECE_BYTES:
         rest.clear()
-        raise ValueError("one piece of an answer is too large")
+        raise TooLargeError("an event", MAX_PIECE_BYTES)
 
 
 def _data(block: bytes) -> bytes:

@@ -37,6 +37,8 @@ OPENAI_FIELDS: Final = (
     RefusableField("developer", instead="system", is_role=True),
     *(RefusableField(name, path=name) for name in OPENAI_OPTIONS),
 )
+#: Fields of Anthropic's that its followers may not have. Without them the answer has the same meaning.
+ANTHROPIC_OPTIONS: Final = ("context_management", "service_tier", "speed", "cache_control", "top_k")
 ANTHROPIC_FIELDS: Final = (
     RefusableField("adaptive", instead="enabled", is_form=True),
     RefusableField("enabled", instead="adaptive", is_form=True),
@@ -44,6 +46,8 @@ ANTHROPIC_FIELDS: Final = (
     RefusableField("thinking", path="reasoning_effort"),
     RefusableField("effort", path="reasoning_effort"),
     RefusableField("output_config", path="reasoning_effort", only="effort"),
+    RefusableField("metadata", path="user"),
+    *(RefusableField(name, path=name) for name in ANTHROPIC_OPTIONS),
 )
 OLLAMA_FIELDS: Final = (RefusableField("think", aliases=("thinking",), path="reasoning_effort"),)
 
@@ -157,11 +161,11 @@ class AdaptedRequest:
         paths = {field.path for field in refused if field.path is not None}
         if paths:
             body = self._build(self._without({*self._lacking, *paths}))
-        may_think = "thinking" in body
+        changes_form = any(field.is_form for field in refused)
         for field in refused:
             if field.is_in(body):  # an original has it still
                 _change(body, field)
-        if may_think and "thinking" not in body:  # the other form does not fit into the limit of the output
+        if changes_form and "thinking" not in body:  # the other form does not fit into the limit of the output
             paths.add("reasoning_effort")
         self.body = body
         self.ignored = ignored_paths(self._request, self._server.upstream.name, sorted({*self._built_in, *paths}))

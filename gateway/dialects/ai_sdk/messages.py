@@ -91,7 +91,7 @@ def _step(parts: list[_Part]) -> Iterator[Body]:
 def _call(part: Body) -> Body:
     name = part.get("toolName") or part["type"].removeprefix("tool-")
     extra = extra_of_call(part)
-    call = tool_call(part.get("toolCallId"), name, json.dumps(part.get("input") or {}))
+    call = tool_call(part.get("toolCallId"), name, json.dumps(part.get("input") or {}, ensure_ascii=False))
     return call | ({"extra": extra} if extra else {})
 
 

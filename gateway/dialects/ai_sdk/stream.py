@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dialects.ai_sdk.metadata import joined, of_family, packed, redacted, signed
-from gateway.dialects.reasoning import ReasoningCollector
+from gateway.dialects.reasoning import CALLS, ReasoningCollector
 from gateway.dialects.token_counts import counted
 from gateway.live.batch import Batch
 from shared.protocol import events
@@ -99,9 +99,9 @@ class UiMessageChunks:
         """Keep reasoning that an OpenAI-compatible server wants back, if it ends before ``next_event``. Anthropic's
         blocks are parts of their own."""
         match self._reasoning.take(next_event):
-            case ("openai", members):
+            case ("openai", data) if data.keys() != {CALLS}:  # a part of a call has metadata of its own
                 yield from self._start_part("reasoning")
-                self._add_metadata(packed("openai", members))
+                self._add_metadata(packed("openai", {name: data[name] for name in data if name != CALLS}))
 
     def _event(self, event: Event) -> Iterator[bytes]:
         match event:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gateway.dialects.anthropic.blocks import MOST_PARTS, blocks_of, in_batches, part_of, parts_of, with_cache_control
 from gateway.dialects.anthropic.specific_paths import SpecificPaths
-from gateway.dialects.reasoning import extra_of, unpack
+from gateway.dialects.reasoning import extra_of, extras_of_calls, unpack
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
 
@@ -108,6 +108,8 @@ def _assistant_messages(path: str, content: Any, specific: SpecificPaths) -> Ite
             parts += part_of(block_path, block, specific)
         else:
             specific.note(block_path)
+    extras = extras_of_calls(block.get("signature") for block in thinking)
+    calls = [call | ({"extra": extras[call["id"]]} if call["id"] in extras else {}) for call in calls]
     head, *others = list(in_batches(parts)) or [[]]
     message: Body = {"role": "assistant", **_reasoning(thinking)}
     while others:
@@ -122,7 +124,9 @@ def _call(path: str, block: Body, specific: SpecificPaths) -> Body:
     specific.note_others(f"{path}.", block, {"type", "id", "name", "input"})
     if not isinstance(name := block.get("name"), str) or not name:
         raise InvalidRequest(f"{path}.name: must be a text")
-    return tool_call(_id(f"{path}.id", block.get("id")), name, json.dumps(block.get("input") or {}))
+    return tool_call(
+        _id(f"{path}.id", block.get("id")), name, json.dumps(block.get("input") or {}, ensure_ascii=False)
+    )
 
 
 def _id(path: str, value: Any) -> str:

@@ -7,7 +7,7 @@ OpenAI's format has no member for it. OpenRouter's `reasoning_details`, LiteLLM'
 
 from typing import Any, Final
 
-from gateway.dialects.reasoning import FORMAT, Packed, pack, unpack
+from gateway.dialects.reasoning import FORMAT, Packed, extra_of, pack
 
 _TEXTS: Final = ("reasoning_content", "reasoning", "reasoning_text")
 MEMBERS: Final = frozenset({*_TEXTS, "reasoning_details", "thinking_blocks"})
@@ -27,8 +27,8 @@ def reasoning_of(message: dict[str, Any]) -> dict[str, dict[str, Any]]:
     details: list[Any] = []
     for detail in _list(message.get("reasoning_details")):
         if _is_packed(detail):
-            if (unpacked := unpack(detail.get("data"))) is not None:
-                _merge(made.setdefault(unpacked[0], {}), unpacked[1])
+            for family, data in (extra_of([detail.get("data")]) or {}).items():
+                _merge(made.setdefault(family, {}), data)
         elif (block := _anthropic_block(detail)) is not None:
             blocks.append(block)
         else:

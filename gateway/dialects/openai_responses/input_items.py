@@ -7,7 +7,7 @@ from typing import Any, Final
 from gateway.dialects.openai_responses.notes import Notes
 from gateway.dialects.openai_responses.offered_tools import INPUT, TOOL_SEARCH, OfferedTools
 from gateway.dialects.openai_responses.parts import content_of
-from gateway.dialects.reasoning import extra_of
+from gateway.dialects.reasoning import extra_of, extras_of_calls, unpack
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
 
@@ -25,6 +25,7 @@ class Conversation:
         self._tools = tools
         self._pending: list[str] = []
         self._reasoning: dict[int, list[str]] = {}
+        self._extras_of_calls: dict[str, Body] = {}
 
     def add_all(self, raw_input: Any, referred: Mapping[str, Body]) -> None:
         """Add the input. Raises :class:`InvalidRequest`, which names the item."""
@@ -44,7 +45,9 @@ class Conversation:
             self._add_item(path, item)
         self._end_answer()
         for at, texts in self._reasoning.items():
-            self.messages[at]["extra"] = extra_of(texts)
+            if extra := extra_of(texts):
+                self.messages[at]["extra"] = extra
+        self._add_extras_of_calls()
 
     def _add_item(self, path: str, item: Body) -> None:
         match item.get("type") or "message":
@@ -90,7 +93,7 @@ class Conversation:
 
     def _add_call(self, path: str, item: Body, arguments: Any) -> None:
         if arguments is not None and not isinstance(arguments, str):
-            arguments = json.dumps(arguments)
+            arguments = json.dumps(arguments, ensure_ascii=False)
         name = self._tools.name_of(item.get("name"), item.get("namespace"))
         call = tool_call(_call_id(path, item), name, arguments or "")
         if self._pending or not self.messages or self.messages[-1]["role"] != "assistant":
@@ -111,10 +114,17 @@ class Conversation:
 
     def _add_reasoning(self, path: str, packed: Any) -> None:
         """Keep the reasoning for the next message of the answer. That of another server cannot be read."""
+        self._extras_of_calls |= extras_of_calls([packed])
         if extra_of([packed]) is not None:
             self._pending.append(packed)
-        elif packed:
+        elif packed and unpack(packed) is None:
             self._notes.drop(path)
+
+    def _add_extras_of_calls(self) -> None:
+        for message in self.messages if self._extras_of_calls else ():
+            for call in message.get("tool_calls") or ():
+                if call["id"] in self._extras_of_calls:
+                    call["extra"] = self._extras_of_calls[call["id"]]
 
     def _add(self, message: Body, path: str) -> None:
         if message["role"] != "assistant":

@@ -80,6 +80,11 @@ def ignored_paths(request: ChatRequest, family: str, further: Iterable[str] = ()
     return tuple(dict.fromkeys(map(_shown, paths)))[:MOST_PATHS]
 
 
+def forced_problem(path: str, provider: str) -> str:
+    """Return the error text of a forced tool that ``provider`` cannot have. ``path``: that of the choice."""
+    return f"{path}: provider {provider} does not have the required tool; choose another model or remove the field"
+
+
 def client_path(request: ChatRequest, canonical: str) -> str:
     """Return the name that the client's wire format has for a canonical field."""
     original = request.original if isinstance(request, StoredRequest) else None

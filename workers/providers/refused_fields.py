@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 from shared.errors import ProviderError
-from shared.provider_fields import ignored_paths, lacking_fields
+from shared.provider_fields import forced_problem, ignored_paths, lacking_fields
 from shared.schemas import ChatRequest
+from shared.schemas.chat import forced_for
 from workers.providers.anthropic_thinking import change_form
 from workers.providers.errors import Upstream, raw_report
 from workers.providers.refusals import RefusableField, named_fields
@@ -113,6 +114,7 @@ class AdaptedRequest:
         self._learned: set[str] = set()
         self._latest: set[str] = set()
         self._repeats = 0
+        check_forced_tool(request, server.upstream.name)
         self._lacking = lacking_fields(request, server.upstream.name)
         self.error: ProviderError | None = None
         self._adapt()
@@ -180,6 +182,13 @@ class AdaptedRequest:
         if field.path not in _WITH_FEW_VALUES or not one_value:
             return field.name
         return f"{field.name}={getattr(self._request, field.path)}"
+
+
+def check_forced_tool(request: ChatRequest, provider: str) -> None:
+    """Raise :class:`ProviderError` for a forced tool that a provider cannot have. ``provider``: its family too."""
+    if (path := forced_for(request, provider)) is not None:
+        problem = forced_problem(path, provider)
+        raise ProviderError("unsupported_field", problem, summary=problem.partition(": ")[2], param=path)
 
 
 def unsupported(provider: str, path: str) -> ProviderError:

@@ -89,6 +89,7 @@ def _original(whole: Body, headers: Mapping[str, str], specific: SpecificPaths) 
         "body": body,
         "headers": {name: value for name in _HEADERS if (value := headers.get(name)) is not None},
         "specific": list(specific),
+        "forced": specific.forced,
     }
 
 

@@ -122,6 +122,7 @@ def parse(
         "family": "responses",
         "body": {name: value for name, value in raw.items() if name not in _OWN | _DELIVERY},
         "specific": notes.dropped,
+        "forced": notes.forced,
     }
     options = ResponsesOptions(
         stream=stream,

@@ -16,6 +16,7 @@ from shared.provider_fields import forced_problem, ignored_paths, lacking_fields
 from shared.schemas import ChatRequest
 from shared.schemas.chat import forced_for
 from workers.providers.anthropic_thinking import change_form
+from workers.providers.call_id_forms import AT_MOST_40, NINE_CHARACTERS
 from workers.providers.errors import Upstream, raw_report
 from workers.providers.refusals import RefusableField, named_fields
 
@@ -36,6 +37,8 @@ OPENAI_FIELDS: Final = (
     RefusableField("reasoning_effort", path="reasoning_effort"),
     RefusableField("system", instead="developer", is_role=True),
     RefusableField("developer", instead="system", is_role=True),
+    RefusableField("nine_character_call_ids", id_form=NINE_CHARACTERS),
+    RefusableField("short_call_ids", id_form=AT_MOST_40),
     *(RefusableField(name, path=name) for name in OPENAI_OPTIONS),
 )
 ANTHROPIC_FIELDS: Final = (
@@ -199,7 +202,9 @@ def unsupported(provider: str, path: str) -> ProviderError:
 
 def _change(body: Body, field: RefusableField) -> None:
     """Leave out or rename a field."""
-    if field.is_role:
+    if field.id_form is not None:
+        field.id_form.apply(body)
+    elif field.is_role:
         for message in body["messages"]:
             if message["role"] == field.name:
                 message["role"] = field.instead

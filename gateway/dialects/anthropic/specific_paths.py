@@ -13,8 +13,8 @@ _UNPRINTABLE: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class SpecificPaths(list[str]):
-    """List of paths. Further ones than :data:`MOST_PATHS` are not added. ``forced``: path of the choice of a tool that
-    has no canonical counterpart."""
+    """List of paths. Further ones than :data:`MOST_PATHS` are not added. ``forced``: path of the choice of a tool
+    that has no canonical counterpart."""
 
     forced: str | None = None
 

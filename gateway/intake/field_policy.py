@@ -63,8 +63,10 @@ def _no_target(chat_request: ChatRequest, able: list[str]) -> UnsupportedField:
 
 
 def known_ignored(chat_request: ChatRequest) -> tuple[str, ...]:
-    """Return the fields without effect that are known before a provider answers: those that the only target lacks."""
-    return () if chat_request.fallbacks else ignored_paths(chat_request, chat_request.provider or "")
+    """Return the fields without effect that are known before a provider answers: those that every target lacks."""
+    others = [set(_ignored(chat_request, name)) for name in chat_request.fallbacks or ()]
+    own = ignored_paths(chat_request, chat_request.provider or "")
+    return tuple(path for path in own if all(path in ignored for ignored in others))
 
 
 def add_ignored(headers: dict[str, str], paths: tuple[str, ...]) -> None:
@@ -74,8 +76,8 @@ def add_ignored(headers: dict[str, str], paths: tuple[str, ...]) -> None:
     for path in paths:
         if path in named or not (path.isascii() and path.isprintable()):
             continue
-        length += len(path) + 2
-        if length <= _LONGEST_HEADER:
+        if length + len(path) + 2 <= _LONGEST_HEADER:
+            length += len(path) + 2
             named.append(path)
     if named:
         headers[IGNORED] = ", ".join(named)

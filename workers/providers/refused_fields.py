@@ -48,6 +48,7 @@ ANTHROPIC_FIELDS: Final = (
     RefusableField("thinking", path="reasoning_effort"),
     RefusableField("effort", path="reasoning_effort"),
     RefusableField("output_config", path="reasoning_effort", only="effort"),
+    RefusableField("service_tier", path="service_tier"),
 )
 OLLAMA_FIELDS: Final = (RefusableField("think", aliases=("thinking",), path="reasoning_effort"),)
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from gateway.dialects.openai_chat.reasoning import packed_detail
 from gateway.dialects.openai_chat.usage import usage_of
 from gateway.dialects.reasoning import ReasoningCollector
+from gateway.dialects.service_tiers import openai_tier
 from shared.protocol.events import Done, Event, Extra, Reasoning, Refusal, Start, Token, ToolCall
 
 Body = dict[str, Any]
@@ -57,6 +58,8 @@ class ChunkBuilder:
             case Extra(family="openai"):
                 yield from self._extra(event.data)
             case Extra():
+                if (tier := openai_tier(event)) is not None:
+                    self._frame["service_tier"] = tier
                 self._foreign.take(event)
                 self._is_thinking = True
 

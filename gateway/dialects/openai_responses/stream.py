@@ -10,6 +10,7 @@ from gateway.dialects.openai_responses.growing import Growing, GrowingCall, grow
 from gateway.dialects.openai_responses.response import Response, ResponseInfo, usage_of
 from gateway.dialects.reasoning import Packed, ReasoningCollector, pack
 from gateway.dialects.replay_filter import ReplayFilter
+from gateway.dialects.service_tiers import openai_tier
 from gateway.live.batch import Batch
 from shared.protocol import events
 from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal, Token, ToolCall
@@ -89,6 +90,8 @@ class ResponseEvents:
                 yield from self._call(event)
             case Extra("openai", {"delta": {"annotations": list(annotations)}}):
                 yield from self._annotate(annotations)
+            case Extra():
+                self._response.service_tier = openai_tier(event) or self._response.service_tier
             case Error():
                 yield from self._fail(event)
             case Done():

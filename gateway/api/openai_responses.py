@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from gateway.api import streams
 from gateway.api.body import read_body
@@ -70,7 +69,7 @@ async def create(
         raise GenerationFailed(replayed.failure)
     if not (options.background or replayed.is_over):
         raise StreamGone  # deleted or lost meanwhile
-    return JSONResponse(replayed.response.body, headers=headers)
+    return _json(replayed.response.body, headers)
 
 
 @router.get("/{response_id}", dependencies=[LIVE_CONNECTION])
@@ -91,7 +90,7 @@ async def retrieve(
     about = await _about(gateway, stream_id)
     if stream:
         return _stream(gateway, grant, about, log_page, after=starting_after)
-    return JSONResponse(await _current_response(gateway, about, log_page.status))
+    return _json(await _current_response(gateway, about, log_page.status))
 
 
 @router.post("/{response_id}/cancel")
@@ -103,13 +102,17 @@ async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Respo
     body = await _current_response(gateway, await _about(gateway, stream_id), cancelled["status"])
     if Scope.READ not in caller.scopes:
         body = {name: body[name] for name in ("id", "object", "status")}
-    return JSONResponse(body)
+    return _json(body)
 
 
 @router.delete("/{response_id}")
 async def delete(gateway: Gateway, caller: Caller, stream_id: StreamId) -> dict[str, Any]:
     await streams.delete(stream_id, gateway, caller)
     return {"id": f"{PREFIX}{stream_id}", "object": "response", "deleted": True}
+
+
+def _json(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json", headers=headers)
 
 
 def _stream(

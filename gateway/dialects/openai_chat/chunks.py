@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from gateway.dialects.citations import Citations
 from gateway.dialects.openai_chat.reasoning import packed_detail
 from gateway.dialects.openai_chat.usage import usage_of
 from gateway.dialects.reasoning import ReasoningCollector
@@ -35,13 +36,17 @@ class ChunkBuilder:
         self._calls: dict[int, Body] = {}
         self._usage: Body = {}
         self._own_reason: str | None = None
+        self._citations = Citations()
 
     def take(self, event: Event) -> Iterator[Body]:
         """Return the chunks of an event before the end."""
         if self._is_thinking and not isinstance(event, Reasoning | Extra):
             self._end_thinking(event)
+        if type(event) is not Token:
+            self._cite(event)
         match event:
             case Token():
+                self._citations.length += len(event.token)
                 yield self._made({"content": event.token})
             case ToolCall(complete=False):
                 yield self._made({"tool_calls": [self._call(event)]})
@@ -68,6 +73,7 @@ class ChunkBuilder:
         ``content_filter`` the SDKs' helpers raise and discard the text."""
         if self._is_thinking:
             self._end_thinking(done)
+        self._cite(done)
         if self._calls:
             self._delta["tool_calls"] = [{"index": index, **members} for index, members in self._calls.items()]
         if self._own_reason is not None:
@@ -110,6 +116,12 @@ class ChunkBuilder:
         if packed is not None and packed[0] != "openai":
             self._add(self._delta, "reasoning_details", [packed_detail(packed, self._packed)])
             self._packed += 1
+
+    def _cite(self, event: Event) -> None:
+        """Add the citations of a text that has ended to the next chunk."""
+        if pages := self._citations.take(event):
+            annotations = [{"type": "url_citation", "url_citation": page} for page in pages]
+            self._add(self._delta, "annotations", annotations)
 
     def _extra(self, data: Body) -> Iterator[Body]:
         """Keep a provider's own members for the next chunk. Members that wait already go out first."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dialects.append_only import STREAM_RESET
+from gateway.dialects.citations import Citations
 from gateway.dialects.openai_responses.growing import Growing, GrowingCall, growing_call, members_of
 from gateway.dialects.openai_responses.response import Response, ResponseInfo, usage_of
 from gateway.dialects.reasoning import Packed, ReasoningCollector, pack
@@ -41,6 +42,7 @@ class ResponseEvents:
         self._collector = ReasoningCollector() if info.stored.encrypts_reasoning else None
         self._has_begun = False
         self._has_refused = False
+        self._citations = Citations()
 
     @property
     def response(self) -> Response:
@@ -78,9 +80,12 @@ class ResponseEvents:
     def _event(self, event: Event) -> Iterator[bytes]:
         if self._collector is not None and (packed := self._collector.take(event)) is not None:
             yield from self._encrypted(packed)
+        if type(event) is not Token and (pages := self._citations.take(event)):
+            yield from self._annotate([{"type": "url_citation", "url_citation": page} for page in pages])
         match event:
             case Token():
                 yield from self._text("output_text", "text", event.token)
+                self._citations.length += len(event.token)
             case Refusal():
                 self._has_refused = True
                 yield from self._text("refusal", "refusal", event.text)
@@ -102,6 +107,7 @@ class ResponseEvents:
         growing = self._open
         if growing is None or growing.item["type"] != "message" or growing.item["content"][0]["type"] != kind:
             yield from self._close()
+            self._citations.restart()
             part: Body = {"type": kind, member: ""}
             if kind == "output_text":
                 part |= {"annotations": [], "logprobs": []}

@@ -42,8 +42,7 @@ class ChunkBuilder:
         """Return the chunks of an event before the end."""
         if self._is_thinking and not isinstance(event, Reasoning | Extra):
             self._end_thinking(event)
-        if type(event) is not Token:
-            self._cite(event)
+        self._cite(event)
         match event:
             case Token():
                 self._citations.length += len(event.token)
@@ -63,10 +62,7 @@ class ChunkBuilder:
             case Extra(family="openai"):
                 yield from self._extra(event.data)
             case Extra():
-                if (tier := openai_tier(event)) is not None:
-                    self._frame["service_tier"] = tier
-                self._foreign.take(event)
-                self._is_thinking = True
+                self._foreign_extra(event)
 
     def end(self, done: Done) -> tuple[Body, Body | None]:
         """Return the last chunk of the choice, and the usage. A refusal with text ends with ``stop``: at
@@ -117,9 +113,16 @@ class ChunkBuilder:
             self._add(self._delta, "reasoning_details", [packed_detail(packed, self._packed)])
             self._packed += 1
 
+    def _foreign_extra(self, event: Extra) -> None:
+        """Keep data of a provider of another family, as far as this format has a place for it."""
+        if (tier := openai_tier(event)) is not None:
+            self._frame["service_tier"] = tier
+        self._foreign.take(event)
+        self._is_thinking = True
+
     def _cite(self, event: Event) -> None:
         """Add the citations of a text that has ended to the next chunk."""
-        if pages := self._citations.take(event):
+        if type(event) is not Token and (pages := self._citations.take(event)):
             annotations = [{"type": "url_citation", "url_citation": page} for page in pages]
             self._add(self._delta, "annotations", annotations)
 

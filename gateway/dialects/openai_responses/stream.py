@@ -80,8 +80,7 @@ class ResponseEvents:
     def _event(self, event: Event) -> Iterator[bytes]:
         if self._collector is not None and (packed := self._collector.take(event)) is not None:
             yield from self._encrypted(packed)
-        if type(event) is not Token and (pages := self._citations.take(event)):
-            yield from self._annotate([{"type": "url_citation", "url_citation": page} for page in pages])
+        yield from self._cite(event)
         match event:
             case Token():
                 yield from self._text("output_text", "text", event.token)
@@ -145,6 +144,11 @@ class ResponseEvents:
         item = yield from self._add("reasoning", "rs", summary=[])
         item["encrypted_content"] = pack(*packed)
         yield self._done(item)
+
+    def _cite(self, event: Event) -> Iterator[bytes]:
+        """Yield the citations of a text that has ended."""
+        if type(event) is not Token and (pages := self._citations.take(event)):
+            yield from self._annotate([{"type": "url_citation", "url_citation": page} for page in pages])
 
     def _annotate(self, annotations: list[Any]) -> Iterator[bytes]:
         """Yield citations of the open text. Those that come at another place have no text to belong to."""

@@ -21,8 +21,11 @@ SHARED: dict[str, Any] = {
     "safety_identifier": "person",
     "user": "u",
 }
-ROUTES = {"responses": {"input": "hi"}, "messages": {"messages": USER, "max_tokens": 9}}
-ROUTES["chat/completions"] = {"messages": USER}
+ROUTES: dict[str, dict[str, Any]] = {
+    "responses": {"input": "hi"},
+    "messages": {"messages": USER, "max_tokens": 9},
+    "chat/completions": {"messages": USER},
+}
 
 
 def sse(*events: dict[str, Any], named: bool) -> bytes:

@@ -7,6 +7,7 @@ whose loss would change the meaning, such as a forced tool, is not here: the pro
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from shared.counterparts import counterparts
 from shared.schemas.chat import ChatRequest, StoredRequest, lost_for, original_for
 from shared.schemas.messages import FilePart
 from shared.schemas.original import MOST_PATHS
@@ -47,6 +48,7 @@ _CLIENT_PATHS: Final[Mapping[str, Mapping[str, str]]] = {
         "messages": "input",
         "reasoning_effort": "reasoning.effort",
         "response_format": "text.format",
+        "verbosity": "text.verbosity",
     },
 }
 _LONGEST_PATH: Final = 128
@@ -76,8 +78,15 @@ def ignored_paths(request: ChatRequest, family: str, further: Iterable[str] = ()
     """Return the client's paths of all fields that have no effect at a provider of ``family``. ``further``: canonical
     paths that only the provider knows."""
     canonical = [*lacking_fields(request, family), *_lacking_in_messages(request, family), *further]
-    paths = [*(client_path(request, name) for name in canonical), *lost_for(request, family)]
+    sent = counterparts(request, family)
+    lost = [path for path in lost_for(request, family) if path not in sent]
+    paths = [*(client_path(request, name) for name in canonical), *lost]
     return tuple(dict.fromkeys(map(_shown, paths)))[:MOST_PATHS]
+
+
+def forced_problem(path: str, provider: str) -> str:
+    """Return the error text of a forced tool that ``provider`` cannot have. ``path``: that of the choice."""
+    return f"{path}: provider {provider} does not have the required tool; choose another model or remove the field"
 
 
 def client_path(request: ChatRequest, canonical: str) -> str:

@@ -317,7 +317,8 @@ async def test_cache_breakpoints_and_orphaned_results_reach_anthropic(fake: Fake
     (call,) = fake.calls
     assert call.request["system"] == [{"type": "text", "text": "be kind", **mark}]
     assert call.request["tools"][0]["cache_control"] == mark["cache_control"]
-    assert call.request["messages"][0] == {"role": "user", "content": [{"type": "text", "text": "an old result"}]}
+    texts = [block["text"] for block in call.request["messages"][0]["content"]]
+    assert texts == ["Result of an earlier tool call:", "an old result"]
     assert call.request["messages"][1]["content"][0]["cache_control"] == mark["cache_control"]
     assert (call.request["metadata"], call.request["top_k"]) == ({"user_id": "u"}, 5)
     assert (call.request["service_tier"], call.headers["anthropic-beta"]) == ("auto", "b1,b2")

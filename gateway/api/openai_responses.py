@@ -4,8 +4,8 @@ background."""
 from datetime import datetime
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from gateway.api import streams
 from gateway.api.body import read_body
@@ -14,10 +14,10 @@ from gateway.api.parameters import IdempotencyKey
 from gateway.api.previous_responses import PREFIX, compose_request, replay_of, stream_id_of
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
+from gateway.dialects.openai_responses import echo
 from gateway.dialects.openai_responses.response import ResponseInfo, Stored, decode_stored, encode_stored
 from gateway.dialects.openai_responses.stream import ResponseEvents
 from gateway.dialects.status_codes import GenerationFailed
-from gateway.intake.field_policy import add_ignored
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
@@ -41,21 +41,26 @@ async def create(
     leaves."""
     caller.need(Scope.CHAT)
     body = await read_body(request, caller, gateway.settings.max_body_bytes)
-    composed = await compose_request(gateway, caller, body)
+    composed, body_bytes = await compose_request(gateway, caller, body), len(body)
+    del body
     chat_request, options = composed.chat_request, composed.options
     on_disconnect = "continue" if options.background else "cancel"
     chat_request = chat_request.model_copy(update={"on_disconnect": chat_request.on_disconnect or on_disconnect})
+    large: echo.Large = options.large
     stored = Stored(options.background, composed.previous, options.encrypts_reasoning, options.echoed, options.forms)
+    continues = bool(composed.earlier.stream_ids)
+    if not echo.is_read_from_request(body_bytes, is_kept=options.store, continues=continues):
+        large = echo.storable(options.large)
+        stored = msgspec.structs.replace(stored, large=large)
     extra_fields = {"response": encode_stored(stored)}
     if composed.earlier.stream_ids:
         extra_fields["sources"] = " ".join(composed.earlier.stream_ids)
     if options.store:
         extra_fields["follow_up"] = str(options.instructions)
     submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
-    del body, composed, chat_request  # possibly large, and the wait for the first output may be long
+    del composed, chat_request  # possibly large, and the wait for the first output may be long
     headers = submission.headers | {"X-Request-Id": submission.stream_id}
-    add_ignored(headers, options.ignored)
-    about = await _about(gateway, submission.stream_id)
+    about = await _about(gateway, submission.stream_id, large=large)
     if options.stream:
         return _stream(gateway, Grant.of(caller), about, submission.log_page, headers=headers)
     if not options.background:
@@ -65,7 +70,7 @@ async def create(
         raise GenerationFailed(replayed.failure)
     if not (options.background or replayed.is_over):
         raise StreamGone  # deleted or lost meanwhile
-    return JSONResponse(replayed.response.body, headers=headers)
+    return _json(replayed.response.body, headers)
 
 
 @router.get("/{response_id}", dependencies=[LIVE_CONNECTION])
@@ -86,7 +91,7 @@ async def retrieve(
     about = await _about(gateway, stream_id)
     if stream:
         return _stream(gateway, grant, about, log_page, after=starting_after)
-    return JSONResponse(await _current_response(gateway, about, log_page.status))
+    return _json(await _current_response(gateway, about, log_page.status))
 
 
 @router.post("/{response_id}/cancel")
@@ -98,13 +103,17 @@ async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Respo
     body = await _current_response(gateway, await _about(gateway, stream_id), cancelled["status"])
     if Scope.READ not in caller.scopes:
         body = {name: body[name] for name in ("id", "object", "status")}
-    return JSONResponse(body)
+    return _json(body)
 
 
 @router.delete("/{response_id}")
 async def delete(gateway: Gateway, caller: Caller, stream_id: StreamId) -> dict[str, Any]:
     await streams.delete(stream_id, gateway, caller)
     return {"id": f"{PREFIX}{stream_id}", "object": "response", "deleted": True}
+
+
+def _json(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json", headers=headers)
 
 
 def _stream(
@@ -131,11 +140,15 @@ async def _current_response(gateway: GatewayState, about: ResponseInfo, status: 
     return response.body
 
 
-async def _about(gateway: GatewayState, stream_id: str) -> ResponseInfo:
+async def _about(gateway: GatewayState, stream_id: str, *, large: echo.Large = None) -> ResponseInfo:
+    """Return the attributes of a response. ``large``: those of its request, if they are at hand."""
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None or state.created_at is None:
         raise StreamGone
     created_at = int(datetime.fromisoformat(state.created_at).timestamp())
-    stored = await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response")
+    stored = decode_stored(await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response"))
+    large = large if large is not None else stored.large
+    if large is None and stored.echoed.get("store"):
+        large = echo.large_in(await read_field(gateway.client, gateway.scripts.sealing, stream_id, "request"))
     model = f"{state.provider}/{state.model}"
-    return ResponseInfo(stream_id, model, created_at, decode_stored(stored), state.metadata)
+    return ResponseInfo(stream_id, model, created_at, stored, state.metadata, large)

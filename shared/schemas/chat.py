@@ -157,6 +157,12 @@ def lost_for(request: ChatRequest, family: str) -> tuple[str, ...]:
     return () if original is None or original.family == family else tuple(original.specific)
 
 
+def forced_for(request: ChatRequest, family: str) -> str | None:
+    """Return the path of a forced tool that a provider of ``family`` cannot have, or None."""
+    original = request.original if isinstance(request, StoredRequest) else None
+    return None if original is None or original.family == family else original.forced
+
+
 def parse_chat_request(body: bytes, budget: RequestBudget | None = None) -> ChatRequest:
     """Parse the body of a chat request. Raises like :func:`parse_body`."""
     return parse_body(ChatRequest, body, budget)

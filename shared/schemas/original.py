@@ -20,12 +20,14 @@ MOST_PATHS: Final = 64
 class Original(Model):
     """A client's request as it came. ``body``: the JSON object without the fields that only Headrace reads.
     ``headers``: those that the provider reads too, in lower case. ``specific``: paths of the fields that a provider
-    of another family does not get."""
+    of another family does not get. ``forced``: path of the choice of a tool that only this family has. A provider of
+    another family refuses the request, because an answer without that tool would be another one."""
 
     family: Family
     body: dict[str, Any]
     headers: dict[str, str] = Field(default_factory=dict)
     specific: Annotated[list[str], Field(max_length=MOST_PATHS)] = Field(default_factory=list)
+    forced: str | None = None
 
     @property
     def characters(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from shared.schemas import FilePart, ImagePart, Message, TextPart
 from workers.providers.substitutes import Substitutes, anthropic_call_ids
+from workers.providers.unpaired_calls import EARLIER_RESULT, missing_results
 
 Body = dict[str, Any]
 
@@ -24,19 +25,18 @@ def messages_of(messages: Sequence[Message], names: Substitutes) -> list[Body]:
     ids = anthropic_call_ids()
     groups = [(role, list(group)) for role, group in groupby(_chat(messages), lambda message: message.role)]
     made: list[Body] = []
-    open_calls: set[str] = set()
-    for at, (role, group) in enumerate(groups):
+    open_calls: list[str] = []
+    for role, group in groups:
         if role == "tool":
             made.append({"role": "user", "content": _results(group, open_calls, ids)})
-            open_calls = set()
+            open_calls = []
             continue
-        answered = _answered(groups[at + 1][1]) if at + 1 < len(groups) and groups[at + 1][0] == "tool" else set()
-        for n, message in enumerate(group):
-            open_calls = answered if n == len(group) - 1 else set()
-            content = _content(message, open_calls, names, ids)
-            if content:
+        for message in group:
+            made += _unanswered(open_calls, ids)
+            open_calls = [call.id for call in message.tool_calls or ()]
+            if content := _content(message, names, ids):
                 made.append({"role": role, "content": content})
-        open_calls = {call.id for call in group[-1].tool_calls or ()} & open_calls
+    made += _unanswered(open_calls, ids)
     return made or [{"role": message.role, "content": message.text} for message in _chat(messages)]
 
 
@@ -50,21 +50,20 @@ def _chat(messages: Sequence[Message]) -> list[Message]:
     return [message for message in messages if message.role != "system"]
 
 
-def _answered(results: Sequence[Message]) -> set[str]:
-    return {str(message.tool_call_id) for message in results}
+def _unanswered(open_calls: list[str], ids: Substitutes) -> list[Body]:
+    """Return the message that follows calls without a result."""
+    return [{"role": "user", "content": missing_results(map(ids.of, open_calls))}] if open_calls else []
 
 
-def _content(message: Message, answered: set[str], names: Substitutes, ids: Substitutes) -> str | list[Body]:
-    """Return the content. Calls without a result are left out: they were cut off, and the API refuses them."""
+def _content(message: Message, names: Substitutes, ids: Substitutes) -> str | list[Body]:
     blocks = _thinking(message)
     if isinstance(message.content, str) and not message.tool_calls and not blocks:
         return message.content
     blocks = [*blocks, *(_part(part) for part in message.parts if not _is_blank(part))]
     for call in message.tool_calls or ():
-        if call.id in answered:
-            name, arguments = names.of(call.function.name), call.function.parsed
-            own = (call.extra or {}).get("anthropic", {})
-            blocks.append({"type": "tool_use", "id": ids.of(call.id), "name": name, "input": arguments, **own})
+        name, arguments = names.of(call.function.name), call.function.parsed
+        own = (call.extra or {}).get("anthropic", {})
+        blocks.append({"type": "tool_use", "id": ids.of(call.id), "name": name, "input": arguments, **own})
     return blocks
 
 
@@ -73,15 +72,19 @@ def _thinking(message: Message) -> list[Body]:
     return [block for block in blocks if isinstance(block, dict)] if isinstance(blocks, list) else []
 
 
-def _results(group: Sequence[Message], open_calls: set[str], ids: Substitutes) -> list[Body]:
+def _results(group: Sequence[Message], open_calls: list[str], ids: Substitutes) -> list[Body]:
     """Return the results of the calls before them, then the others as text."""
-    results, orphans = list[Body](), list[Body]()
+    results: dict[str, Body] = {}
+    orphans: list[Body] = []
     for message in group:
-        if message.tool_call_id in open_calls:
-            results.append(_result(message, ids))
+        id = str(message.tool_call_id)
+        if id in open_calls and id not in results:
+            results[id] = _result(message, ids)
         else:
+            orphans += [{"type": "text", "text": EARLIER_RESULT}]
             orphans += [_part(part) for part in message.parts if not _is_blank(part)]
-    return results + orphans or [{"type": "text", "text": "(no result)"}]
+    missing = missing_results(ids.of(id) for id in open_calls if id not in results)
+    return [*results.values(), *missing, *orphans]
 
 
 def _result(message: Message, ids: Substitutes) -> Body:

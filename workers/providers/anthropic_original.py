@@ -5,6 +5,7 @@ from typing import Any
 from shared.schemas import ChatRequest
 from shared.schemas.original import Original
 from workers.providers.substitutes import Substitutes, anthropic_call_ids
+from workers.providers.unpaired_calls import paired
 
 Body = dict[str, Any]
 
@@ -31,14 +32,15 @@ def tools_of_original(original: Original | None) -> dict[str, bool]:
 
 
 def _repaired(body: Body, names: Substitutes) -> Body:
-    """Replace ids of calls and names of tools that Anthropic would refuse. Everything else is the same object."""
+    """Replace ids of calls and names of tools that Anthropic would refuse, and repair calls without a result.
+    Everything else is the same object."""
     ids = anthropic_call_ids()
     if isinstance(tools := body.get("tools"), list):
         body["tools"] = [_renamed(tool, "name", names) for tool in tools]
     if "tool_choice" in body:
         body["tool_choice"] = _renamed(body["tool_choice"], "name", names)
     if isinstance(messages := body.get("messages"), list):
-        body["messages"] = [_repaired_message(message, names, ids) for message in messages]
+        body["messages"] = paired([_repaired_message(message, names, ids) for message in messages])
     return body
 
 

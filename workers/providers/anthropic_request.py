@@ -2,8 +2,9 @@
 
 from typing import Any, Final, Literal
 
+from shared.counterparts import counterpart_fields
 from shared.schemas import ChatRequest, NamedToolChoice, Tool
-from shared.schemas.chat import lost_for, original_for
+from shared.schemas.chat import original_for
 from workers.providers.anthropic_messages import messages_of, system_of
 from workers.providers.anthropic_original import body_of_original
 from workers.providers.anthropic_thinking import may_think, thinking_of
@@ -57,6 +58,7 @@ def body_of(request: ChatRequest, names: Substitutes | None = None) -> Body:
         "stream": True,
         **{name: value for name, value in optional.items() if value is not None},
         **thinking,
+        **counterpart_fields(request, FAMILY),
     }
     return body | {name: value for name, value in options_of(request).items() if name not in {*_OURS, "betas"}}
 
@@ -92,7 +94,7 @@ def ignored_by(request: ChatRequest) -> tuple[str, ...]:
         "response_format": _wants_object(request) and not answers_by_tool(request),
         **{f"messages.{at}.name": message.name is not None for at, message in enumerate(request.messages)},
     }
-    return (*(path for path, is_ignored in wanted.items() if is_ignored), *lost_for(request, FAMILY))
+    return tuple(path for path, is_ignored in wanted.items() if is_ignored)
 
 
 def _thinks(request: ChatRequest) -> bool:

@@ -22,7 +22,7 @@ def may_think(request: ChatRequest) -> bool:
     With a forced tool there is no thinking."""
     is_wanted = request.reasoning_effort not in {None, "none"} or request.reasoning_tokens is not None
     is_free = not isinstance(request.tool_choice, NamedToolChoice) and request.tool_choice != "required"
-    follows_a_tool = request.messages[-1].role == "tool"
+    follows_a_tool = request.messages[-1].role == "tool" or bool(request.messages[-1].tool_calls)
     return is_wanted and is_free and (not follows_a_tool or has_signed_thinking(request.messages))
 
 

@@ -25,7 +25,7 @@ from workers.providers.base import (
     ToolCallDelta,
 )
 from workers.providers.demo_json import instance_of
-from workers.providers.refused_fields import unsupported
+from workers.providers.refused_fields import check_forced_tool, unsupported
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 MODEL: Final = "demo"
@@ -94,6 +94,7 @@ class DemoProvider:
         return ModelList((MODEL,), closed=True)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
+        check_forced_tool(request, self.name)
         if ignored := ignored_paths(request, self.name):
             if request.unsupported_fields == "refuse":
                 raise unsupported(self.name, ignored[0])

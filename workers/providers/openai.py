@@ -9,7 +9,6 @@ import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, OpenAIError
 
 from shared.schemas import ChatRequest
-from shared.schemas.chat import lost_for
 from shared.settings import Settings
 from workers.providers.base import AnswerPart, ModelList
 from workers.providers.errors import StreamedError, Upstream, host_of
@@ -67,12 +66,7 @@ class OpenAIProvider:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._settings.timeouts(self.name, request.model)
         names = OpenAINames.at(self._hostname)
-        adapted = AdaptedRequest(
-            request,
-            self._refused,
-            partial(body_of, limit=self._limit, names=names),
-            lost_for(request, self.family),
-        )
+        adapted = AdaptedRequest(request, self._refused, partial(body_of, limit=self._limit, names=names))
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between

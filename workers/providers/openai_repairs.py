@@ -20,9 +20,9 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from workers.providers.substitutes import Substitutes, mistral_call_ids, tool_names
+from workers.providers.unpaired_calls import EARLIER_RESULT, NO_RESULT
 
 Body = dict[str, Any]
-_NO_RESULT: Final = "No result was given for this call."
 _IN_NEXT_MESSAGE: Final = "The result follows in a user message."
 _FORMS: Final = ("function", "custom")
 
@@ -60,7 +60,7 @@ def _messages(messages: list[Body], names: OpenAINames) -> Iterator[Body]:
         if role == "tool":
             id = message.get("tool_call_id")
             if id not in open_calls:
-                files.append({"type": "text", "text": f"Result of an earlier tool call:\n{_text(message)}"})
+                files.append({"type": "text", "text": f"{EARLIER_RESULT}\n{_text(message)}"})
                 files += _files(message)
                 continue
             open_calls.remove(id)
@@ -80,7 +80,7 @@ def _messages(messages: list[Body], names: OpenAINames) -> Iterator[Body]:
 def _closed(open_calls: list[str], files: list[Body], names: OpenAINames) -> Iterator[Body]:
     """Return what has to follow the results of one assistant's message."""
     for id in open_calls:
-        yield {"role": "tool", "tool_call_id": _id(id, names), "content": _NO_RESULT}
+        yield {"role": "tool", "tool_call_id": _id(id, names), "content": NO_RESULT}
     if files:
         yield {"role": "user", "content": files}
 

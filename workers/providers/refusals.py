@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+from workers.providers.call_id_forms import CallIdForm
 from workers.providers.error_reports import KIND_MEMBERS, TEXT_MEMBERS, key_of, keys_of, levels_of
 
 
@@ -20,7 +21,7 @@ class RefusableField:
     ``aliases``: further names in refusals. ``path``: the client's field that has no effect without it; None for our
     own fields. ``instead``: the other name of a field that is renamed. ``is_role``: the name is a message's role.
     ``only``: the field is left out only if this is its only member. ``is_form``: the name is a form of thinking,
-    such as ``adaptive``.
+    such as ``adaptive``. ``id_form``: the form that ids of tool calls get.
     """
 
     name: str
@@ -30,9 +31,12 @@ class RefusableField:
     is_role: bool = False
     only: str | None = None
     is_form: bool = False
+    id_form: CallIdForm | None = None
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         """Return True if a request has the field."""
+        if self.id_form is not None:
+            return self.id_form.is_missed_by(body)
         if self.is_role:
             return any(message.get("role") == self.name for message in body["messages"])
         if self.is_form:
@@ -127,6 +131,8 @@ class _Part:
         return bool(_UNSUPPORTED_KINDS & self.kinds)
 
     def refuses(self, field: RefusableField) -> bool:
+        if field.id_form is not None:
+            return field.id_form.is_refusal(self.text, self.paths)
         if field.is_role:
             return self._refuses_role(field)
         if field.is_form:

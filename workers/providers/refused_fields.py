@@ -12,9 +12,11 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 from shared.errors import ProviderError
-from shared.provider_fields import ignored_paths, lacking_fields
+from shared.provider_fields import forced_problem, ignored_paths, lacking_fields
 from shared.schemas import ChatRequest
+from shared.schemas.chat import forced_for
 from workers.providers.anthropic_thinking import change_form
+from workers.providers.call_id_forms import AT_MOST_40, NINE_CHARACTERS
 from workers.providers.errors import Upstream, raw_report
 from workers.providers.refusals import RefusableField, named_fields
 
@@ -35,6 +37,8 @@ OPENAI_FIELDS: Final = (
     RefusableField("reasoning_effort", path="reasoning_effort"),
     RefusableField("system", instead="developer", is_role=True),
     RefusableField("developer", instead="system", is_role=True),
+    RefusableField("nine_character_call_ids", id_form=NINE_CHARACTERS),
+    RefusableField("short_call_ids", id_form=AT_MOST_40),
     *(RefusableField(name, path=name) for name in OPENAI_OPTIONS),
 )
 #: Fields of Anthropic's that its followers may not have. Without them the answer has the same meaning.
@@ -117,6 +121,7 @@ class AdaptedRequest:
         self._learned: set[str] = set()
         self._latest: set[str] = set()
         self._repeats = 0
+        check_forced_tool(request, server.upstream.name)
         self._lacking = lacking_fields(request, server.upstream.name)
         self.error: ProviderError | None = None
         self._adapt()
@@ -186,6 +191,13 @@ class AdaptedRequest:
         return f"{field.name}={getattr(self._request, field.path)}"
 
 
+def check_forced_tool(request: ChatRequest, provider: str) -> None:
+    """Raise :class:`ProviderError` for a forced tool that a provider cannot have. ``provider``: its family too."""
+    if (path := forced_for(request, provider)) is not None:
+        problem = forced_problem(path, provider)
+        raise ProviderError("unsupported_field", problem, summary=problem.partition(": ")[2], param=path)
+
+
 def unsupported(provider: str, path: str) -> ProviderError:
     """Return the error of a request that refuses to lose the field ``path``."""
     rule = f"not supported by provider {provider}; remove it, or set unsupported_fields to drop"
@@ -194,7 +206,9 @@ def unsupported(provider: str, path: str) -> ProviderError:
 
 def _change(body: Body, field: RefusableField) -> None:
     """Leave out or rename a field."""
-    if field.is_role:
+    if field.id_form is not None:
+        field.id_form.apply(body)
+    elif field.is_role:
         for message in body["messages"]:
             if message["role"] == field.name:
                 message["role"] = field.instead

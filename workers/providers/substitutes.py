@@ -59,5 +59,10 @@ def mistral_call_ids() -> Substitutes:
     return Substitutes(r"[A-Za-z0-9]{9}", lambda id: _digest(id, 9))
 
 
+def short_call_ids() -> Substitutes:
+    """Return the substitutes of calls' ids for OpenAI: at most 40 characters."""
+    return Substitutes(r"(?s:.{0,40})", lambda id: f"call_{_digest(id, 24)}")
+
+
 def _digest(text: str, length: int) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dialects.ai_sdk.metadata import joined, of_family, packed, redacted, signed
+from gateway.dialects.citations import cited_document, pages_of
 from gateway.dialects.reasoning import CALLS, ReasoningCollector
 from gateway.dialects.token_counts import counted
 from gateway.live.batch import Batch
@@ -44,6 +45,7 @@ class UiMessageChunks:
         self._open: str | None = None  # kind of the part that grows: text or reasoning
         self._metadata: Body = {}  # of that part
         self._reasoning = ReasoningCollector()
+        self._sources: list[Body] = []
         self._call_ids: dict[int, str] = {}  # by call index
         self._call_metadata: dict[Any, Body] = {}  # by call index or id
 
@@ -85,6 +87,7 @@ class UiMessageChunks:
         if batch.reset and self._in_step:
             self._open = None
             self._metadata = {}
+            self._sources.clear()
             self._call_ids.clear()
             self._call_metadata.clear()
             yield _chunk("reset-step")
@@ -117,6 +120,7 @@ class UiMessageChunks:
                 yield from self._call(event)
             case Extra():
                 yield from self._extra(event.family, event.data)
+                yield from self._cite(event)
             case Error():
                 yield from self._close()
                 yield _chunk("error", errorText=event.message)
@@ -173,6 +177,16 @@ class UiMessageChunks:
             case "openai", {"delta": {"extra_content": dict(content)}}:
                 yield from self._start_part(self._open or "text")
                 self._add_metadata(of_family("openai", {"extra_content": content}))
+
+    def _cite(self, event: Extra) -> Iterator[bytes]:
+        """Yield each cited source once."""
+        found = [("source-url", page) for page in pages_of(event)]
+        if (document := cited_document(event)) is not None:
+            found.append(("source-document", document))
+        for kind, source in found:
+            if source not in self._sources:
+                self._sources.append(source)
+                yield _chunk(kind, sourceId=f"{self._message_id}-source-{len(self._sources)}", **source)
 
     def _add_metadata(self, metadata: object) -> None:
         if isinstance(metadata, dict):

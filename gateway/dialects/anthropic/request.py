@@ -89,6 +89,7 @@ def _original(whole: Body, headers: Mapping[str, str], specific: SpecificPaths) 
         "body": body,
         "headers": _headers_of(headers),
         "specific": list(specific),
+        "forced": specific.forced,
     }
 
 

@@ -13,7 +13,10 @@ _UNPRINTABLE: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class SpecificPaths(list[str]):
-    """List of paths. Further ones than :data:`MOST_PATHS` are not added."""
+    """List of paths. Further ones than :data:`MOST_PATHS` are not added. ``forced``: path of the choice of a tool
+    that has no canonical counterpart."""
+
+    forced: str | None = None
 
     def note(self, path: str) -> None:
         if len(self) < MOST_PATHS:

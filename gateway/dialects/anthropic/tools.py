@@ -37,8 +37,8 @@ def tools_of(tools: Any, specific: SpecificPaths) -> Iterator[tuple[str, Body]]:
 
 
 def choice_of(choice: Any, names: frozenset[str], specific: SpecificPaths) -> Body:
-    """Return the canonical fields of a choice. ``names``: those of the canonical tools. A choice of another tool has
-    no canonical counterpart. Raises :class:`InvalidRequest`."""
+    """Return the canonical fields of a choice. ``names``: those of the canonical tools. A forced tool that is none of
+    them has no canonical counterpart. Raises :class:`InvalidRequest`."""
     if choice is None:
         return {}
     if not isinstance(choice, dict) or not isinstance(kind := choice.get("type"), str):
@@ -51,7 +51,7 @@ def choice_of(choice: Any, names: frozenset[str], specific: SpecificPaths) -> Bo
         return fields | {"tool_choice": _CHOICES[kind]}
     elif kind in {"auto", "none"}:
         return fields
-    specific.note("tool_choice")
+    specific.forced = "tool_choice"
     return fields
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from gateway.dialects.anthropic.usage import merged, usage_of
 from gateway.dialects.reasoning import ReasoningCollector, pack
+from gateway.dialects.service_tiers import anthropic_tier
 from shared.protocol.events import (
     Done,
     Event,
@@ -67,6 +68,8 @@ class WireEvents:
             return []
         if isinstance(event, Extra) and event.family == FAMILY:
             return self._merge(event.data)
+        if (tier := anthropic_tier(event)) is not None:
+            self._usage = merged({"service_tier": tier}, self._usage)
         made = self._begin() + self._signature(event)
         match event:
             case Token():

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from gateway.dialects.citations import Citations
 from gateway.dialects.openai_chat.reasoning import packed_detail
 from gateway.dialects.openai_chat.usage import usage_of
 from gateway.dialects.reasoning import ReasoningCollector
+from gateway.dialects.service_tiers import openai_tier
 from shared.protocol.events import Done, Event, Extra, Reasoning, Refusal, Start, Token, ToolCall
 
 Body = dict[str, Any]
@@ -37,13 +39,16 @@ class ChunkBuilder:
         self._calls: dict[int, Body] = {}
         self._usage: Body = {}
         self._own_reason: str | None = None
+        self._citations = Citations()
 
     def take(self, event: Event) -> Iterator[Body]:
         """Return the chunks of an event before the end."""
         if self._is_thinking and not isinstance(event, Reasoning | Extra):
             self._end_thinking(event)
+        self._cite(event)
         match event:
             case Token():
+                self._citations.length += len(event.token)
                 yield self._made({"content": event.token})
             case ToolCall(complete=False):
                 yield self._made({"tool_calls": [self._call(event)]})
@@ -60,14 +65,14 @@ class ChunkBuilder:
             case Extra(family="openai"):
                 yield from self._extra(event.data)
             case Extra():
-                self._foreign.take(event)
-                self._is_thinking = True
+                self._foreign_extra(event)
 
     def end(self, done: Done) -> tuple[Body, Body | None]:
         """Return the last chunk of the choice, and the usage. A refusal with text ends with ``stop``: at
         ``content_filter`` the SDKs' helpers raise and discard the text."""
         if self._is_thinking:
             self._end_thinking(done)
+        self._cite(done)
         if self._calls:
             self._delta["tool_calls"] = [{"index": index, **members} for index, members in self._calls.items()]
         if self._own_reason is not None:
@@ -112,6 +117,19 @@ class ChunkBuilder:
         if packed is not None and packed[0] != "openai":
             self._add(self._delta, "reasoning_details", [packed_detail(packed, self._packed)])
             self._packed += 1
+
+    def _foreign_extra(self, event: Extra) -> None:
+        """Keep data of a provider of another family, as far as this format has a place for it."""
+        if (tier := openai_tier(event)) is not None:
+            self._frame["service_tier"] = tier
+        self._foreign.take(event)
+        self._is_thinking = True
+
+    def _cite(self, event: Event) -> None:
+        """Add the citations of a text that has ended to the next chunk."""
+        if type(event) is not Token and (pages := self._citations.take(event)):
+            annotations = [{"type": "url_citation", "url_citation": page} for page in pages]
+            self._add(self._delta, "annotations", annotations)
 
     def _extra(self, data: Body) -> Iterator[Body]:
         """Keep a provider's own members for the next chunk. Members that wait already go out first."""

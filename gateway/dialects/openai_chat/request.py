@@ -76,7 +76,7 @@ def parse(body: bytes) -> tuple[StoredRequest, ResponseOptions]:
     )
     # `stream` is left out: it makes no other answer, so an idempotency key fits both.
     kept = without_packed({name: value for name, value in original.items() if name not in _OURS | {"stream"}})
-    fields["original"] = {"family": "openai", "body": kept, "specific": specific.paths}
+    fields["original"] = {"family": "openai", "body": kept, "specific": specific.paths, "forced": specific.forced}
     names = {"max_tokens": "max_completion_tokens"} if "max_completion_tokens" in raw else {}
     return validate(StoredRequest, fields, path_of=client_path(fields, names)), options
 

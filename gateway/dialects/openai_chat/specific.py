@@ -9,9 +9,11 @@ _LONGEST_NAME: Final = 64
 
 
 class Specific:
-    """Collects the paths, up to the most that a request keeps."""
+    """Collects the paths, up to the most that a request keeps. ``forced``: path of the choice of a tool that has no
+    canonical counterpart."""
 
     def __init__(self) -> None:
+        self.forced: str | None = None
         self.paths: list[str] = []
 
     def add(self, *path: str | int) -> None:

@@ -28,7 +28,7 @@ def tools_of(raw: Mapping[str, Any], specific: Specific) -> dict[str, Any]:
     if not tools and (raw.get("tools") or chosen in ("auto", "none")):
         # Nothing is left to choose from: all tools are the provider's own, or there are none.
         if chosen not in (None, "auto", "none"):
-            specific.add("tool_choice")
+            specific.forced = "tool_choice"
         chosen = None
     return {name: value for name, value in (("tools", tools or None), ("tool_choice", chosen)) if value is not None}
 
@@ -70,7 +70,7 @@ def _choice(choice: Any, specific: Specific) -> Any:
         return choice
     kind = choice.get("type")
     if isinstance(kind, str) and kind != "function":
-        specific.add("tool_choice")
+        specific.forced = "tool_choice"
         return None
     specific.add_others(choice, {"type", "function"}, "tool_choice")
     function = choice.get("function")

@@ -21,10 +21,12 @@ _PATH: Final = re.compile(r"[a-z_]+(?:\.[A-Za-z0-9_$-]+)*")
 
 
 class Notes:
-    """Notes about one request. ``dropped``: paths of the fields that no canonical field holds."""
+    """Notes about one request. ``dropped``: paths of the fields that no canonical field holds. ``forced``: path of
+    the choice of a tool that has no canonical counterpart."""
 
     def __init__(self) -> None:
         self.dropped: list[str] = []
+        self.forced: str | None = None
         self._clients = dict(_RENAMED)
 
     def drop(self, path: str) -> None:

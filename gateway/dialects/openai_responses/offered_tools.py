@@ -17,6 +17,8 @@ Kind = Literal["function", "custom", "tool_search"]
 #: Argument of the function that a custom tool is offered as.
 INPUT: Final = "input"
 TOOL_SEARCH: Final = "tool_search"
+#: Types of tools that the client runs.
+_CALLABLE: Final = frozenset({"function", "custom", TOOL_SEARCH})
 _FUNCTION_MEMBERS: Final = ("name", "description", "parameters", "strict")
 
 
@@ -38,6 +40,7 @@ class OfferedTools:
         self._paths: dict[str, str] = {}
         self.forms: dict[str, ClientTool] = {}
         self.functions: dict[str, Body] = {}
+        self._has_others = False  # tools that only OpenAI can run
 
     def add(self, path: str, tools: Any, namespace: str | None = None) -> list[str]:
         """Offer a list of tools; return the names of the functions. Tools that only OpenAI can run are left out.
@@ -60,17 +63,25 @@ class OfferedTools:
         return list(self.functions.values()) or None
 
     def choose(self, choice: Any) -> Any:
-        """Return the canonical ``tool_choice``, and restrict the offered tools to ``allowed_tools``. Raises
-        :class:`InvalidRequest`."""
+        """Return the canonical ``tool_choice``, and restrict the offered tools to ``allowed_tools``. A forced tool
+        that only OpenAI can run is noted. Raises :class:`InvalidRequest`."""
         if not isinstance(choice, dict):
-            if choice == "required" and not self.functions:
-                raise InvalidRequest("tool_choice: no tool can be called here; send function or custom tools")
-            return choice if self.functions else None
+            return self._choose_by_word(choice)
         if choice.get("type") == "allowed_tools":
             return self._restrict(choice)
-        if (name := self._chosen(choice)) is None:
-            raise InvalidRequest("tool_choice: names no tool that can be called here; choose one of tools")
-        return {"type": "function", "function": {"name": name}}
+        if (name := self._chosen(choice)) is not None:
+            return {"type": "function", "function": {"name": name}}
+        if not isinstance(kind := choice.get("type"), str) or kind in _CALLABLE:
+            raise InvalidRequest("tool_choice: names no tool of the request; choose one of tools")
+        self._notes.forced = "tool_choice"
+        return None
+
+    def _choose_by_word(self, choice: Any) -> Any:
+        if choice == "required" and not self.functions:
+            if not self._has_others:
+                raise InvalidRequest("tool_choice: there are no tools; add tools or remove tool_choice")
+            self._notes.forced = "tool_choice"
+        return choice if self.functions else None
 
     def _add_one(self, path: str, tool: Any, namespace: str | None) -> list[str]:
         match tool:
@@ -81,6 +92,7 @@ class OfferedTools:
             case {"type": "tool_search", "execution": "client"}:
                 return [self._offer(path, {"name": TOOL_SEARCH, **tool}, None, TOOL_SEARCH)]
             case {"type": str()}:
+                self._has_others = True
                 self._notes.drop(path)
                 return []
             case _:
@@ -120,7 +132,7 @@ class OfferedTools:
         kind = str(choice.get("type"))
         if kind == TOOL_SEARCH:
             name = self.name_of(TOOL_SEARCH)
-        is_callable = kind in {"function", "custom", TOOL_SEARCH} and isinstance(name, str)
+        is_callable = kind in _CALLABLE and isinstance(name, str)
         return name if is_callable and name in self.functions else None
 
 

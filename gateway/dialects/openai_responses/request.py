@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
+from gateway.dialects.openai_responses.echo import large_of, small_of
 from gateway.dialects.openai_responses.input_items import Conversation
 from gateway.dialects.openai_responses.notes import Notes
 from gateway.dialects.openai_responses.offered_tools import ClientTool, OfferedTools
@@ -38,24 +41,15 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "stream_options": {},
 }
 _ENCRYPTED: Final = "reasoning.encrypted_content"
-#: Attributes that the response repeats. Its instructions and tools are not repeated, since they can be large.
-_ECHOED: Final = (
-    "temperature",
-    "top_p",
-    "max_output_tokens",
-    "parallel_tool_calls",
-    "tool_choice",
-    "reasoning",
-    "store",
-)
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ResponsesOptions:
     """``instructions``: number of messages at the beginning that apply to this request only; a follow-up request does
-    not inherit them. ``encrypts_reasoning``: reasoning items get ``encrypted_content``. ``echoed``: attributes that
-    the response repeats. ``forms``: the client's form of tools, by the name of the offered function."""
+    not inherit them. ``encrypts_reasoning``: reasoning items get ``encrypted_content``. ``echoed`` and ``large``:
+    attributes that the response repeats, see :mod:`gateway.dialects.openai_responses.echo`. ``forms``: the client's
+    form of tools, by the name of the offered function."""
 
     stream: bool
     background: bool
@@ -64,6 +58,7 @@ class ResponsesOptions:
     encrypts_reasoning: bool
     ignored: tuple[str, ...]
     echoed: Body
+    large: dict[str, msgspec.Raw] = field(default_factory=dict)
     forms: dict[str, ClientTool] = field(default_factory=dict)
 
 
@@ -96,6 +91,8 @@ def parse(
     for name, value in raw.items():
         if name not in _UNCHANGED | _TRANSLATED and value != _DEFAULTS.get(name):
             notes.drop(name)
+    if "safety_identifier" in raw and "user" in raw:
+        notes.drop("user")  # the canonical request has one of them
     tools = OfferedTools(notes)
     tools.add("tools", raw.get("tools", []))
     instructions = _instructions(notes, raw)
@@ -122,6 +119,7 @@ def parse(
         "family": "responses",
         "body": {name: value for name, value in raw.items() if name not in _OWN | _DELIVERY},
         "specific": notes.dropped,
+        "forced": notes.forced,
     }
     options = ResponsesOptions(
         stream=stream,
@@ -130,7 +128,8 @@ def parse(
         instructions=len(instructions),
         encrypts_reasoning=encrypts_reasoning,
         ignored=tuple(notes.dropped),
-        echoed=_echoed(raw),
+        echoed=small_of(raw),
+        large=large_of(raw),
         forms=tools.forms,
     )
     try:
@@ -176,7 +175,3 @@ def _format(form: Any) -> Any:
         }
         return {"type": "json_schema", "json_schema": named}
     return form
-
-
-def _echoed(raw: Body) -> Body:
-    return {"store": True, **{name: raw[name] for name in _ECHOED if name in raw}}

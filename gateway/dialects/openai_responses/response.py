@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.dialects.openai_responses.echo import Large, repeated
 from gateway.dialects.openai_responses.offered_tools import ClientTool
 from shared.protocol.events import Usage
 
@@ -14,24 +15,27 @@ Body = dict[str, Any]
 class Stored(msgspec.Struct, frozen=True, omit_defaults=True):
     """Attributes of the request that its response needs, as stored with the stream. ``echoed``: repeated by the
     response. ``forms``: the client's form of tools, by the name of the offered function. ``encrypts_reasoning``:
-    reasoning items get ``encrypted_content``."""
+    reasoning items get ``encrypted_content``. ``large``: attributes that cannot be read from the stored request."""
 
     background: bool = False
     previous_response_id: str | None = None
     encrypts_reasoning: bool = False
     echoed: Body = {}
     forms: dict[str, ClientTool] = {}
+    large: dict[str, msgspec.Raw] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseInfo:
-    """Attributes of a response other than its answer. ``created_at``: Unix seconds."""
+    """Attributes of a response other than its answer. ``created_at``: Unix seconds. ``large``: attributes of the
+    request that it repeats."""
 
     stream_id: str
     model: str
     created_at: int
     stored: Stored = field(default_factory=Stored)
     metadata: Body = field(default_factory=dict)
+    large: Large = None
 
 
 def encode_stored(stored: Stored) -> str:
@@ -53,6 +57,7 @@ class Response:
         self.error: Body | None = None
         self.incomplete: Body | None = None
         self.usage: Body | None = None
+        self.service_tier: str | None = None
 
     @property
     def body(self) -> Body:
@@ -70,9 +75,10 @@ class Response:
             "output": self.output,
             "parallel_tool_calls": True,
             "tool_choice": "auto",
-            "tools": [],
             "truncation": "disabled",
+            **repeated(info.large),
             **info.stored.echoed,
+            **({"service_tier": self.service_tier} if self.service_tier is not None else {}),
             "metadata": info.metadata,
             "usage": self.usage,
         }

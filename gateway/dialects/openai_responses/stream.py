@@ -6,10 +6,12 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dialects.append_only import STREAM_RESET
+from gateway.dialects.citations import Citations
 from gateway.dialects.openai_responses.growing import Growing, GrowingCall, growing_call, members_of
 from gateway.dialects.openai_responses.response import Response, ResponseInfo, usage_of
 from gateway.dialects.reasoning import Packed, ReasoningCollector, pack
 from gateway.dialects.replay_filter import ReplayFilter
+from gateway.dialects.service_tiers import openai_tier
 from gateway.live.batch import Batch
 from shared.protocol import events
 from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal, Token, ToolCall
@@ -40,6 +42,7 @@ class ResponseEvents:
         self._collector = ReasoningCollector() if info.stored.encrypts_reasoning else None
         self._has_begun = False
         self._has_refused = False
+        self._citations = Citations()
 
     @property
     def response(self) -> Response:
@@ -77,9 +80,11 @@ class ResponseEvents:
     def _event(self, event: Event) -> Iterator[bytes]:
         if self._collector is not None and (packed := self._collector.take(event)) is not None:
             yield from self._encrypted(packed)
+        yield from self._cite(event)
         match event:
             case Token():
                 yield from self._text("output_text", "text", event.token)
+                self._citations.length += len(event.token)
             case Refusal():
                 self._has_refused = True
                 yield from self._text("refusal", "refusal", event.text)
@@ -89,6 +94,8 @@ class ResponseEvents:
                 yield from self._call(event)
             case Extra("openai", {"delta": {"annotations": list(annotations)}}):
                 yield from self._annotate(annotations)
+            case Extra():
+                self._response.service_tier = openai_tier(event) or self._response.service_tier
             case Error():
                 yield from self._fail(event)
             case Done():
@@ -99,6 +106,7 @@ class ResponseEvents:
         growing = self._open
         if growing is None or growing.item["type"] != "message" or growing.item["content"][0]["type"] != kind:
             yield from self._close()
+            self._citations.restart()
             part: Body = {"type": kind, member: ""}
             if kind == "output_text":
                 part |= {"annotations": [], "logprobs": []}
@@ -136,6 +144,11 @@ class ResponseEvents:
         item = yield from self._add("reasoning", "rs", summary=[])
         item["encrypted_content"] = pack(*packed)
         yield self._done(item)
+
+    def _cite(self, event: Event) -> Iterator[bytes]:
+        """Yield the citations of a text that has ended."""
+        if type(event) is not Token and (pages := self._citations.take(event)):
+            yield from self._annotate([{"type": "url_citation", "url_citation": page} for page in pages])
 
     def _annotate(self, annotations: list[Any]) -> Iterator[bytes]:
         """Yield citations of the open text. Those that come at another place have no text to belong to."""

@@ -1,0 +1,89 @@
+"""Citations of Anthropic reach clients of the other dialects in their own form."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.dialects.ai_sdk.stream import UiMessageChunks
+from gateway.dialects.openai_chat.stream import ChatCompletionChunks, completion
+from gateway.dialects.openai_responses.response import ResponseInfo
+from gateway.dialects.openai_responses.stream import ResponseEvents
+from gateway.live.batch import Batch
+from shared.protocol import events
+from shared.protocol.events import Done, Event, Extra, Start, Token, Usage
+from shared.protocol.ids import EventId
+from shared.protocol.transcript import fold
+
+WEB = {"type": "web_search_result_location", "url": "https://a.example", "title": "A", "encrypted_index": "e"}
+FOUND = {"type": "search_result_location", "source": "https://b.example", "title": None}
+PDF = {"type": "page_location", "document_title": "Paper", "cited_text": "x", "start_page_number": 1}
+ANNOTATION = {"type": "url_citation", "url_citation": {"url": "https://c.example", "title": "C"}}
+EXPECTED = [
+    {"start_index": 6, "end_index": 11, "url": "https://a.example", "title": "A"},
+    {"start_index": 6, "end_index": 11, "url": "https://b.example", "title": ""},
+]
+
+
+def cite(citation: dict[str, Any]) -> Extra:
+    return Extra("anthropic", {"in": "text", "delta": {"type": "citations_delta", "citation": citation}})
+
+
+def opened() -> Extra:
+    return Extra("anthropic", {"open": "text", "block": {"citations": []}})
+
+
+def answer(*, first: bool) -> list[Event]:
+    """Return an answer whose second block is cited. ``first``: the citations come before its text."""
+    text, cited = [Token("cited", 1)], [cite(WEB), cite(FOUND), cite(PDF)]
+    block: list[Event] = [*cited, *text] if first else [*text, *cited]
+    end = Done("stop", None, Usage(1, 3))
+    return [Start("s", "m", "anthropic", 1), Token("plain ", 0), opened(), *block, opened(), Token(" end", 2), end]
+
+
+def frames(renderer: Any, answered: list[Event]) -> list[dict[str, Any]]:
+    stored = [(b"1-%d" % at, events.encode(event)) for at, event in enumerate(answered, 1)]
+    rendered = renderer.render(Batch(stored, EventId(1, len(stored)))).decode()
+    lines = [line.removeprefix("data: ") for line in rendered.splitlines() if line.startswith("data: {")]
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_chat_completions_get_annotations(*, first: bool) -> None:
+    chunks = frames(ChatCompletionChunks("s", include_usage=False), answer(first=first))
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    annotations = [a for delta in deltas for a in delta.get("annotations", ())]
+    assert annotations == [{"type": "url_citation", "url_citation": page} for page in EXPECTED]
+    assert "".join(delta.get("content", "") for delta in deltas) == "plain cited end"
+    message = completion("s", fold(answer(first=first)))["choices"][0]["message"]
+    assert message["annotations"] == annotations
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_responses_get_annotations(*, first: bool) -> None:
+    seen = frames(ResponseEvents(ResponseInfo("s", "m", 0)), answer(first=first))
+    added = [event["annotation"] for event in seen if event["type"] == "response.output_text.annotation.added"]
+    assert added == [{"type": "url_citation", **page} for page in EXPECTED]
+    (part,) = seen[-1]["response"]["output"][0]["content"]
+    assert (part["text"], part["annotations"]) == ("plain cited end", added)
+
+
+def test_ui_messages_get_sources_once() -> None:
+    twice = [*answer(first=False)[:-1], cite(WEB), Extra("openai", {"delta": {"annotations": [ANNOTATION]}})]
+    chunks = frames(UiMessageChunks("m"), twice)
+    sources = [chunk for chunk in chunks if chunk["type"].startswith("source-")]
+    assert [source.get("url") for source in sources if source["type"] == "source-url"] == [
+        "https://a.example",
+        "https://b.example",
+        "https://c.example",
+    ]
+    (document,) = (source for source in sources if source["type"] == "source-document")
+    assert (document["mediaType"], document["title"]) == ("application/pdf", "Paper")
+    assert len({source["sourceId"] for source in sources}) == len(sources)
+
+
+@pytest.mark.parametrize("citation", [{}, {"url": 5}, {"url": "javascript:alert(1)"}, {"source": "file:///etc"}])
+def test_what_is_no_web_address_is_no_source(citation: dict[str, Any]) -> None:
+    answered = [*answer(first=False)[:2], cite(citation), Done("stop", None, None)]
+    assert "url_citation" not in str(frames(ChatCompletionChunks("s", include_usage=False), answered))
+    assert "source-" not in str(frames(UiMessageChunks("m"), answered))

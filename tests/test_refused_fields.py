@@ -345,3 +345,16 @@ def test_a_change_that_did_not_help_is_forgotten() -> None:
         assert not adapted.refuse(Refused("Unknown parameter: 'other'"))
         assert memory.of("m") == frozenset()
     assert adapted.body == {"messages": []}
+
+
+@pytest.mark.parametrize("value", ["effort", 7, ["effort"], None])
+@pytest.mark.parametrize("name", ["thinking", "output_config", "tool_choice"])
+async def test_a_value_of_another_type_is_the_servers_to_refuse(
+    make: Make, fake: FakeProvider, name: str, value: Any
+) -> None:
+    """The client's options go to the server as they are; the repair of a refused field must not fail at them."""
+    provider, options = make("anthropic"), {name: value, "max_tokens": "many"}
+    for word in ("effort", "thinking", "adaptive"):
+        fake.play("odd", refusal(word))
+        request = ask("odd", reasoning_effort="low", provider_options={"anthropic": options})
+        assert (await failure(provider, request)).code == "provider_rejected"

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from starlette.datastructures import Headers
+
 from gateway.dialects.anthropic.errors import ThreadsUnsupported
 from gateway.dialects.anthropic.messages import messages_of, system_of, without_ours
 from gateway.dialects.anthropic.specific_paths import SpecificPaths
@@ -25,7 +27,8 @@ _TRANSLATED: Final = frozenset(
     }
 )
 #: Headers that the provider reads too.
-_HEADERS: Final = ("anthropic-beta", "anthropic-version")
+_LIST_HEADER: Final = "anthropic-beta"
+_HEADERS: Final = (_LIST_HEADER, "anthropic-version")
 _EFFORTS: Final = frozenset({"minimal", "low", "medium", "high", "xhigh", "max"})
 #: Largest budget of thinking tokens for each reasoning effort; `high` above.
 _EFFORT_BY_BUDGET: Final = ((4_096, "low"), (16_384, "medium"))
@@ -87,9 +90,16 @@ def _original(whole: Body, headers: Mapping[str, str], specific: SpecificPaths) 
     return {
         "family": "anthropic",
         "body": body,
-        "headers": {name: value for name in _HEADERS if (value := headers.get(name)) is not None},
+        "headers": {name: value for name in _HEADERS if (value := _header(headers, name)) is not None},
         "specific": list(specific),
     }
+
+
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    """Return a header. A list of betas may come in several lines."""
+    if name == _LIST_HEADER and isinstance(headers, Headers):
+        return ", ".join(headers.getlist(name)) or None
+    return headers.get(name)
 
 
 def _clients_path(found: re.Match[str], paths: dict[str, list[str]]) -> str:

@@ -5,7 +5,7 @@ event, such as tools that the server ran itself and signatures, become provider-
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from shared.protocol.events import PartialUsage
 from workers.providers.anthropic_blocks import OtherBlock, block_members, end_members, extra, start_members, without
@@ -26,6 +26,9 @@ from workers.providers.framing import ErrorEvent, as_text, decode, loose_json
 from workers.providers.http_calls import ProviderCall
 from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 from workers.providers.usage_counts import UsageCounts, member
+
+#: Open blocks of other kinds than text, thinking and tool_use: each is held until it ends. Servers open one.
+_MOST_OPEN_BLOCKS: Final = 16
 
 
 class MessageReader:
@@ -155,6 +158,8 @@ class MessageReader:
                 self._kinds[index] = self._latest_kind = kind
                 yield from self._begin_text(block, kind, continues=latest == kind)
             case str():
+                if sum(isinstance(other, OtherBlock) for other in self._blocks.values()) == _MOST_OPEN_BLOCKS:
+                    raise ValueError("too many open blocks")
                 self._blocks[index] = OtherBlock(block)
 
     def _begin_call(self, index: int, block: Any) -> Iterator[Delta]:

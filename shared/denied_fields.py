@@ -77,11 +77,11 @@ def _is_tool(tool: Mapping[str, Any], name: str) -> bool:
 
 
 def _betas(bodies: Iterable[Mapping[str, Any]], headers: Mapping[str, str]) -> Iterator[str]:
-    yield from (name.strip() for name in headers.get(_BETA_HEADER, "").split(",") if name.strip())
-    for body in bodies:
-        for member in _BETA_MEMBERS:
-            value = body.get(member)
-            yield from (name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str))
+    texts: list[Any] = [headers.get(_BETA_HEADER)]
+    for value in (body.get(member) for body in bodies for member in _BETA_MEMBERS):
+        texts += value if isinstance(value, list) else [value]
+    for text in texts:  # each may list several, in the body too: a server in between may make a header of them
+        yield from (name.strip() for name in str(text or "").split(",") if name.strip())
 
 
 def _matches_beta(beta: str, name: str) -> bool:

@@ -163,3 +163,53 @@ async def test_a_worker_keeps_nothing_of_bad_answers(wire_system: System) -> Non
     for _ in range(10):
         await fail()
     assert worker.rss_bytes - before < 60 * MIB  # each kept more than 20 MiB
+
+
+#: Events that a worker has to hold, since no output has come yet, or their block has not ended.
+ENDLESS = {
+    "openai": [b'data: {"choices":[{"index":0,"delta":{"later":"%b"}}]}\n\n' % (b"x" * MIB)] * 40,
+    "anthropic": [
+        b'data: {"type":"content_block_start","index":%d,"content_block":{"type":"later","x":"%b"}}\n\n'
+        b'data: {"type":"content_block_delta","index":1000,"delta":{"type":"text_delta","text":"a"}}\n\n'
+        % (index, b"x" * MIB)
+        for index in range(40)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_what_waits_for_output_is_bounded(make: Make, name: str) -> None:
+    async with sending(b"".join(ENDLESS[name])) as url:
+        assert await code_of(make(name, **addresses(url))) == "provider_protocol"
+
+
+#: Ends of a message with members that belong to its beginning.
+ODD_ENDS: tuple[dict[str, Any], ...] = (
+    {"content": "x", "usage": {"output_tokens": "many", "output_tokens_details": 7, "server_tool_use": 7}},
+    {"delta": {"stop_reason": "tool_use", "content": 5, "usage": "x", "id": 7, "type": 9, "role": []}},
+)
+
+
+@pytest.mark.parametrize("end", ODD_ENDS, ids=["event", "delta"])
+async def test_an_odd_end_does_not_change_the_message(wire_system: System, end: dict[str, Any]) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+    wire = [
+        {"type": "message_start", "message": {"usage": {"input_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "a", "citations": 5}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": 5}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": call},
+        {"type": "content_block_stop", "index": 1},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}} | end,
+        {"type": "message_stop"},
+    ]
+    wire_system.fake.play("odd-end", Answer(raw=b"".join(b"data: %b\n\n" % json.dumps(e).encode() for e in wire)))
+    tools = [{"name": "look", "input_schema": {"type": "object"}}]
+    body = {"model": "anthropic/odd-end", "max_tokens": 9, "tools": tools}
+    body["messages"] = [{"role": "user", "content": "hi"}]
+    answer = await wire_system.http.post(f"{wire_system.url}/v1/messages", json=body)
+    assert answer.status_code == 200, answer.text
+    message = answer.json()
+    assert (message["role"], message["stop_reason"]) == ("assistant", "tool_use")
+    assert [block["type"] for block in message["content"]] == ["text", "tool_use"]
+    assert message["content"][0]["citations"] == [5]

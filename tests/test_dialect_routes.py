@@ -159,6 +159,17 @@ async def test_the_input_items_of_a_response_are_listed(system: System, client: 
     assert caught.value.param == "after"
 
 
+async def test_a_large_input_and_a_file_are_listed(system: System, client: AsyncOpenAI) -> None:
+    system.fake.play("large-items", Answer())
+    file = {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}
+    text = {"type": "input_text", "text": "x" * 600_000}
+    sent: Any = [{"role": "user", "content": [text, file]}]
+    response = await client.responses.create(model="openai/large-items", input=sent)
+    (item,) = (await client.responses.input_items.list(response.id)).data
+    shown: Any = item.model_dump(exclude_unset=True)
+    assert shown["content"] == [text, file]
+
+
 async def test_tokens_are_counted_by_the_provider_or_estimated(system: System, client: AsyncOpenAI) -> None:
     system.fake.play("counted", Answer(usage=(41, 0)))
     async with AsyncAnthropic(base_url=system.url, api_key="none", max_retries=0) as claude:

@@ -53,6 +53,16 @@ async def test_the_names_of_claude_codes_betas_reach_anthropic(system: System) -
     assert "test-key-456" in str(keys)
 
 
+async def test_betas_in_several_lines_reach_anthropic(system: System) -> None:
+    system.fake.play("lines", Answer())
+    body = {"model": "anthropic/lines", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    headers = [("anthropic-beta", "one-1"), ("anthropic-beta", "two-2"), ("anthropic-beta", "three-3")]
+    answer = await system.http.post(f"{system.url}/v1/messages", headers=headers, json=body)
+    assert answer.status_code == 200, answer.text
+    (call,) = [call for call in system.fake.calls if call.model == "lines"]
+    assert call.headers["anthropic-beta"].replace(" ", "") == "one-1,two-2,three-3"
+
+
 async def _post(system: System, headers: Mapping[str, str], body: Mapping[str, Any]) -> httpx2.Response:
     url = f"{system.url}/v1/messages?beta=true"
     return await system.http.post(url, headers=dict(headers), content=json.dumps(body).encode())

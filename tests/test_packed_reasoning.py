@@ -2,6 +2,7 @@
 
 import base64
 import json
+import random
 import zlib
 
 import pytest
@@ -34,6 +35,7 @@ def forged(value: object) -> str:
         ("anthropic", {"blocks": BLOCKS}),
         ("openai", {"reasoning_details": [{"type": "reasoning.encrypted", "data": "c2VhbGVk", "index": 0}]}),
         ("openai", {"reasoning_content": "Möglich ist es. " * 10_000}),
+        ("openai", {"reasoning_content": '[1, {"a": "\\\\"}], ' * 10_000}),
     ],
 )
 def test_a_packed_text_returns_the_same_reasoning(family: ReasoningFamily, data: dict[str, object]) -> None:
@@ -59,6 +61,8 @@ def test_a_packed_text_returns_the_same_reasoning(family: ReasoningFamily, data:
         forged(["openai", {"reasoning_details": ["text"]}]),
         forged(["openai", {"reasoning_content": "a" * 10_000_000}]),  # a thousand times its size
         forged(["openai", "["] * 2 + ["[" * 100_000]),
+        forged(["openai", {"reasoning_details": [{}] * 100_000}]),
+        forged(["openai", {"reasoning_details": [{"data": random.randbytes(7000).hex() * 8}]}]),  # ten times
     ],
     ids=str,
 )

@@ -345,3 +345,31 @@ def test_a_change_that_did_not_help_is_forgotten() -> None:
         assert not adapted.refuse(Refused("Unknown parameter: 'other'"))
         assert memory.of("m") == frozenset()
     assert adapted.body == {"messages": []}
+
+
+@pytest.mark.parametrize("value", ["effort", 7, ["effort"], None])
+@pytest.mark.parametrize("name", ["thinking", "output_config", "tool_choice"])
+async def test_a_value_of_another_type_is_the_servers_to_refuse(
+    make: Make, fake: FakeProvider, name: str, value: Any
+) -> None:
+    """The client's options go to the server as they are; the repair of a refused field must not fail at them."""
+    provider, options = make("anthropic"), {name: value, "max_tokens": "many"}
+    for word in ("effort", "thinking", "adaptive"):
+        fake.play("odd", refusal(word))
+        request = ask("odd", reasoning_effort="low", provider_options={"anthropic": options})
+        assert (await failure(provider, request)).code == "provider_rejected"
+
+
+@pytest.mark.parametrize("kind", ["invalid_value", "unsupported_value", "invalid_type"])
+async def test_a_wrong_value_of_one_client_takes_the_field_from_no_other(
+    make: Make, fake: FakeProvider, kind: str
+) -> None:
+    provider = make("openai")
+    problem = {"message": "Invalid value: 'loud'.", "param": "verbosity", "code": kind}
+    fake.play("valued", Answer(status=400, error_body={"error": problem}), SPOKEN, SPOKEN)
+    wrong, right = (
+        ask("valued", provider_options={"openai": {"verbosity": verbosity}}) for verbosity in ("loud", "low")
+    )
+    assert (await failure(provider, wrong)).code == "provider_rejected"
+    assert text_in(await collect(provider, right)) == "spoken"
+    assert fake.calls[-1].request["verbosity"] == "low"

@@ -129,7 +129,7 @@ async def _messages_of(gateway: GatewayState, stream_id: str, stored: list[bytes
         raise InvalidRequest(_NOT_HERE)
     names = ("status", "follow_up", "request", "request_bytes")
     state = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, names)
-    request = await _request_of(gateway, stream_id, state)
+    request = await request_of(gateway, stream_id, state)
     if state["follow_up"] is None or request is None:
         raise InvalidRequest(_NOT_HERE)
     if state["status"] not in TERMINAL:
@@ -141,7 +141,9 @@ async def _messages_of(gateway: GatewayState, stream_id: str, stored: list[bytes
     return [*sent[int(state["follow_up"]) :], *_answer(transcript)]
 
 
-async def _request_of(gateway: GatewayState, stream_id: str, state: Mapping[str, str | None]) -> bytes | None:
+async def request_of(gateway: GatewayState, stream_id: str, state: Mapping[str, str | None]) -> bytes | None:
+    """Return the stored request of a state with ``request`` and ``request_bytes``; None if there is none. Raises
+    :class:`Overloaded`."""
     size, request = state["request_bytes"], state["request"]
     if size is None:
         return None if request is None else request.encode()

@@ -7,14 +7,16 @@ from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
 from gateway.api.deferred import respond, submit_once
-from gateway.api.previous_responses import compose_request, stream_id_of
+from gateway.api.previous_responses import compose_request, request_of, stream_id_of
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
+from gateway.auth.principal import ANONYMOUS
 from gateway.dialects.append_only import AppendOnlyRenderer
 from gateway.dialects.openai_responses.listed_items import items_of
 from gateway.dialects.options import ResponseOptions
-from gateway.state import LIVE_CONNECTION, Caller, Gateway
+from gateway.intake.body_memory import releases_body, run_beside_loop
+from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
 from shared.broker.status import read_fields
 from shared.errors import InvalidRequest, StreamNotFound
 from shared.protocol.transcript import Transcript
@@ -71,11 +73,7 @@ async def input_items(
     """List the items that the response was generated from, with those of the responses that it continues."""
     caller.need(Scope.READ)
     await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
-    stored = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, ("request", "follow_up"))
-    if stored["request"] is None or stored["follow_up"] is None:
-        raise StreamNotFound("response: its input was not stored; create it with store: true")
-    messages = stored_messages(stored["request"].encode())
-    items = items_of(stream_id, messages[int(stored["follow_up"]) :])
+    items = await _items(gateway, caller, stream_id)
     if order == "desc":
         items.reverse()
     if after is not None:
@@ -88,6 +86,20 @@ async def input_items(
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(page) < len(items),
     }
+
+
+@releases_body
+async def _items(gateway: GatewayState, caller: Caller, stream_id: str) -> list[dict[str, Any]]:
+    gateway.body_memory.begin(
+        None if caller is ANONYMOUS else caller.id
+    )  # a request of megabytes takes its part, as it did when it came
+    names = ("follow_up", "request", "request_bytes")
+    state = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, names)
+    request = await request_of(gateway, stream_id, state)
+    if request is None or state["follow_up"] is None:
+        raise StreamNotFound("response: its input was not stored; create it with store: true")
+    messages = await run_beside_loop(stored_messages, request)
+    return items_of(stream_id, messages[int(state["follow_up"]) :])
 
 
 def _position(items: list[dict[str, Any]], item_id: str) -> int:

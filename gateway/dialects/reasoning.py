@@ -15,12 +15,16 @@ from pydantic_core import from_json, to_json
 
 from shared.protocol import events
 from shared.protocol.events import Event
+from shared.schemas.json_bounds import has_more_values
 
 #: ``format`` of an entry of ``reasoning_details`` that holds a packed text.
 FORMAT: Final = "headrace-v1"
 _PREFIX: Final = "headrace1."
-#: Decompression of a text takes at most this many times its size, so a small body cannot cause much work.
-_MOST_GROWTH: Final = 16
+#: Decompression of a text takes at most this many times its size, and its values are in proportion to it too, so a
+#: small body can cause neither much work nor many objects.
+_MOST_GROWTH: Final = 4
+_CHARACTERS_PER_VALUE: Final = 8
+_FREE_VALUES: Final = 16
 #: Members of a message that hold reasoning at OpenAI's followers.
 OPENAI_MEMBERS: Final = ("reasoning_content", "reasoning", "reasoning_text", "reasoning_details")
 #: Member of packed data: members of calls by their id, such as the signatures of their thoughts.
@@ -41,10 +45,10 @@ Packed = tuple[ReasoningFamily, Data]
 def pack(family: ReasoningFamily, data: Data) -> str:
     """Return the opaque text of a family's reasoning."""
     raw = to_json([family, data])
-    compressed = zlib.compress(raw)
-    if len(raw) > _MOST_GROWTH * len(compressed):
-        compressed = zlib.compress(raw, 0)
-    return _PREFIX + base64.urlsafe_b64encode(compressed).rstrip(b"=").decode()
+    encoded = base64.urlsafe_b64encode(zlib.compress(raw))
+    if not _is_bounded(raw, encoded):
+        encoded = base64.urlsafe_b64encode(zlib.compress(raw, 0))
+    return _PREFIX + encoded.rstrip(b"=").decode()
 
 
 def unpack(text: object) -> Packed | None:
@@ -198,10 +202,16 @@ class ReasoningCollector:
 def _decompressed(encoded: str) -> bytes:
     compressed = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
     decompressor = zlib.decompressobj()
-    raw = decompressor.decompress(compressed, _MOST_GROWTH * len(compressed) + 1)
-    if not decompressor.eof or decompressor.unconsumed_tail:
+    raw = decompressor.decompress(compressed, _MOST_GROWTH * len(encoded) + 1)
+    if not decompressor.eof or decompressor.unconsumed_tail or not _is_bounded(raw, encoded):
         raise ValueError("too large, or cut")
     return raw
+
+
+def _is_bounded(raw: bytes, encoded: str | bytes) -> bool:
+    """Return True for a text that may be parsed: ``raw`` of ``encoded``."""
+    most_values = _FREE_VALUES + len(encoded) // _CHARACTERS_PER_VALUE
+    return len(raw) <= _MOST_GROWTH * len(encoded) and not has_more_values(raw, most_values)
 
 
 def _block(raw: object) -> Data | None:

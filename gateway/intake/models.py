@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.cache import ExpiringCache
 from gateway.intake.model_names import ModelNames
+from gateway.intake.provider_models import check_provider_models
 from shared.broker.catalog import Catalog, read_catalog
 from shared.broker.client import Client
 from shared.errors import InvalidRequest, ModelNotAllowed, NoModels, UnknownModel
@@ -72,6 +73,7 @@ class Models:
         :class:`InvalidRequest`."""
         names = await self._names(allowed)
         provider, model = names.find(request.model, request.provider)
+        check_provider_models(request, allowed)
         resolved = {"provider": provider, "model": model}
         if request.fallbacks is not None:
             fallbacks = [_fallback(names, at, name) for at, name in enumerate(request.fallbacks)]

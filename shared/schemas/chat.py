@@ -1,6 +1,7 @@
 """Body of ``POST /chat`` and ``POST /chat/stream``."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
@@ -15,8 +16,9 @@ from pydantic import (
 )
 
 from shared.errors import InvalidJson, InvalidRequest
+from shared.schemas.json_bounds import check_value_count, check_values
 from shared.schemas.messages import Message, check_results
-from shared.schemas.model import WHOLE, Model
+from shared.schemas.model import WHOLE, AnyObject, Model
 from shared.schemas.original import Original
 from shared.schemas.request_budget import RequestBudget
 from shared.schemas.response_format import ResponseFormat
@@ -28,6 +30,7 @@ OnWorkerLost = Literal["restart", "fail"]
 OptionsFamily = Literal["anthropic", "openai", "ollama"]
 
 M = TypeVar("M", bound=Model)
+_BETA: Final = re.compile(r"[!-+\--~]{1,256}")
 _any_object = TypeAdapter(dict[str, Any])
 
 MAX_METADATA_ENTRIES = 16
@@ -85,7 +88,7 @@ class ChatRequest(Model):
     """OpenAI gets this value, other providers the nearest that they support."""
     reasoning_tokens: Annotated[int, Field(ge=1, le=10_000_000), WHOLE] | None = None
     """Most tokens of reasoning, for models with such a limit; others get the nearest ``reasoning_effort``."""
-    provider_options: dict[OptionsFamily, dict[str, Any]] | None = None
+    provider_options: dict[OptionsFamily, AnyObject] | None = None
     """Fields of a provider's own request, by its family, added to that provider's request as they are."""
     unsupported_fields: Literal["drop", "refuse"] | None = None
     """``drop``: a field that the provider lacks is left out and named in ``ignored``. ``refuse``: the request fails.
@@ -108,6 +111,15 @@ class ChatRequest(Model):
     @classmethod
     def _list_of_one_stop(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("provider_options")
+    @classmethod
+    def _has_names_of_betas(cls, options: dict[str, dict[str, Any]] | None) -> dict[str, dict[str, Any]] | None:
+        """Check the betas, which become a header."""
+        betas = (options or {}).get("anthropic", {}).get("betas")
+        if betas is not None and not (isinstance(betas, list) and all(map(_is_beta, betas))):
+            raise ValueError("anthropic.betas: must be a list of names; use letters, digits and -")
+        return options
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -145,6 +157,10 @@ class StoredRequest(ChatRequest):
         return known if self.original is None else max(known, self.original.characters)
 
 
+def _is_beta(name: object) -> bool:
+    return isinstance(name, str) and _BETA.fullmatch(name) is not None
+
+
 def original_for(request: ChatRequest, family: str) -> Original | None:
     """Return the request's original if a provider of ``family`` can send it."""
     original = request.original if isinstance(request, StoredRequest) else None
@@ -173,6 +189,7 @@ def parse_body(kind: type[M], body: bytes, budget: RequestBudget | None = None) 
 
     Raises :class:`InvalidJson` or :class:`InvalidRequest`. Their messages name the problem and repeat no content.
     """
+    _check(check_value_count, body)
     try:
         return kind.model_validate_json(body, context=budget or RequestBudget())
     except ValidationError as error:
@@ -181,6 +198,14 @@ def parse_body(kind: type[M], body: bytes, budget: RequestBudget | None = None) 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
     """Parse a body of another dialect as a JSON object. Raises like :func:`parse_body`."""
+    _check(check_value_count, body)
+    parsed = parse_stored_object(body)
+    _check(check_values, parsed)
+    return parsed
+
+
+def parse_stored_object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object that was checked before it was stored. Raises like :func:`parse_body`."""
     try:
         return _any_object.validate_json(body)
     except ValidationError as error:
@@ -199,6 +224,13 @@ def validate(
         return kind.model_validate(raw, context=budget or RequestBudget())
     except ValidationError as error:
         raise _refusal(error, path_of) from None
+
+
+def _check(check: Callable[[Any], None], value: object) -> None:
+    try:
+        check(value)
+    except ValueError as error:
+        raise InvalidRequest(f"body: {error}") from None
 
 
 def _refusal(error: ValidationError, path_of: Callable[[str], str] | None = None) -> InvalidJson | InvalidRequest:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import jsonschema_rs
 from pydantic import AfterValidator, ValidationInfo
 
+from shared.schemas.json_bounds import check_values
 from shared.schemas.pattern_cost import MAX_COMPILED_BYTES
 from shared.schemas.request_budget import RequestBudget
 from shared.schemas.schema_cost import SchemaCost
@@ -45,6 +46,7 @@ def _checked(schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
     if budget.checks_schemas:
         budget.checks_schemas = False
         SchemaCost(schema, budget)
+        check_values(schema)
         _compile(schema)
         budget.checks_schemas = True
     return schema
@@ -68,6 +70,7 @@ def _checked_form(schema: dict[str, Any], info: ValidationInfo) -> dict[str, Any
     if budget.checks_schemas:
         budget.checks_schemas = False
         count_values(schema, budget)
+        check_values(schema)
         _check_form(schema)
         budget.checks_schemas = True
     return schema

@@ -2,17 +2,28 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
+
+from shared.schemas.json_bounds import check_values
 
 #: A name of a schema that every provider accepts.
 Name = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,64}$")]
 #: A name of a tool. A provider with a narrower rule gets a name that stands for it.
 ToolName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,256}$")]
 Function = Literal["function"]
+
+
+def _bounded(value: dict[str, Any]) -> dict[str, Any]:
+    check_values(value)
+    return value
+
+
+#: Any JSON object that a provider gets as it is.
+AnyObject = Annotated[dict[str, Any], AfterValidator(_bounded)]
 #: A breakpoint of the provider's prompt cache, in Anthropic's form, such as ``{"type": "ephemeral"}``.
-CacheControl = dict[str, Any]
+CacheControl = AnyObject
 #: Data of a provider family that goes back to it unchanged, by family.
-Extra = dict[Literal["anthropic", "openai", "responses"], dict[str, Any]]
+Extra = dict[Literal["anthropic", "openai", "responses"], AnyObject]
 
 
 def _whole(value: object) -> object:

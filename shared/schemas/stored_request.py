@@ -10,7 +10,7 @@ from typing import Any, Final
 import pydantic_core
 
 from shared.errors import InvalidRequest
-from shared.schemas.chat import ChatRequest, StoredRequest, parse_json_object, validate
+from shared.schemas.chat import ChatRequest, StoredRequest, parse_stored_object, validate
 from shared.schemas.request_budget import RequestBudget
 
 _MARK: Final = "$"
@@ -49,7 +49,7 @@ def parts_of(request: ChatRequest) -> Iterator[bytes]:
 def decode_request(stored: bytes) -> StoredRequest:
     """Return a stored request. Its schemas were checked before it was stored, so they are not checked again. Raises
     :class:`InvalidJson` and :class:`InvalidRequest`."""
-    fields = parse_json_object(stored)
+    fields = parse_stored_object(stored)
     original = fields.get("original")
     if original is not None:
         try:

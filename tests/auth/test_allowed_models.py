@@ -45,6 +45,23 @@ async def test_a_model_that_is_not_allowed_is_refused(guarded: System, path: str
         assert answer.status_code in {200, 202}, answer.text
 
 
+@pytest.mark.parametrize("field", ["models", "tools"])
+async def test_a_model_that_a_server_would_choose_is_refused(guarded: System, field: str) -> None:
+    """OpenRouter takes alternatives to the model, and a tool of Anthropic's asks another one."""
+    limited = bearer(token("limited", models="openai/allowed*"))
+    guarded.fake.play("allowed-1", Answer())
+    for name, is_allowed in (("secret", False), ("allowed-2", True), (7, False)):
+        value = [name] if field == "models" else [{"type": "advisor_20260301", "name": "a", "model": name}]
+        chat = {"model": "openai/allowed-1", "messages": [USER]}
+        for path, body in (
+            ("/v1/chat/completions", chat | {field: value}),
+            ("/chat", chat | {"provider_options": {"openai": {field: value}}}),
+        ):
+            answer = await guarded.http.post(guarded.url + path, json=body, headers=limited)
+            assert (answer.status_code in {200, 202}) == is_allowed, answer.text
+            assert is_allowed or (answer.status_code == 403 and f"{field}.0" in answer.json()["error"]["message"])
+
+
 @pytest.mark.parametrize(
     ("models", "allowed"),
     [

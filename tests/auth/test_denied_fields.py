@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shared.denied_fields import denied_field
+from shared.errors import InvalidRequest
 from shared.schemas import ChatRequest, StoredRequest
 from shared.schemas.chat import validate
 from tests.conftest import StartSystem
@@ -37,6 +38,8 @@ def messages_request(body: dict[str, Any], **headers: str) -> StoredRequest:
         ("tools.bash", {"tools": [{"type": "namespace", "name": "n", "tools": [{"name": "bash"}]}]}, {}),
         ("betas.computer-use", {}, {"anthropic-beta": "a, computer-use-2025-01-24"}),
         ("betas.computer-use-2025-01-24", {"betas": ["computer-use-2025-01-24"]}, {}),
+        ("betas.computer-use", {"betas": ["a,computer-use-2025-01-24"]}, {}),
+        ("betas.computer-use", {"anthropic_beta": " computer-use-2025-01-24 ,a"}, {}),
         ("betas", {}, {"anthropic-beta": "a"}),
     ],
 )
@@ -57,6 +60,13 @@ def test_options_of_a_provider_are_searched_too() -> None:
     for path in ("mcp_servers", "tools.web_search", "betas.b", "provider_options", "provider_options.anthropic"):
         assert denied_field(request, [path]) == path
     assert denied_field(request, ["provider_options.openai", "betas.c"]) is None
+
+
+@pytest.mark.parametrize("betas", ["a", ["a,b"], [" b"], ["b\r\nx-api-key: c"], ["\u00e9"], [7], {}])
+def test_betas_of_options_are_names(betas: Any) -> None:
+    """They become a header, and each is compared with the denied ones."""
+    with pytest.raises(InvalidRequest, match="betas"):
+        validate(ChatRequest, NATIVE | {"provider_options": {"anthropic": {"betas": betas}}})
 
 
 async def test_a_key_may_not_use_its_denied_fields(guarded: System) -> None:

@@ -20,7 +20,9 @@ _MESSAGE: Final = frozenset(
 )
 _USAGE: Final = frozenset({"input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"})
 _DETAILS: Final = "output_tokens_details"
-_END: Final = frozenset({"type", "delta", "usage", "amazon-bedrock-invocationMetrics"})
+#: Members of a message that its end cannot change.
+_OF_MESSAGE: Final = frozenset({"id", "type", "role", "model", "content", "usage"})
+_END: Final = _OF_MESSAGE | {"delta", "amazon-bedrock-invocationMetrics"}
 #: Stop reasons that canonical finish reasons do not distinguish.
 _STOP_REASONS: Final = frozenset({"pause_turn", "stop_sequence", "model_context_window_exceeded", "compaction"})
 Data = dict[str, Any]
@@ -53,7 +55,7 @@ def end_members(event: Data, unknown_reason: str | None) -> Data:
     """Return the further members of ``message_delta``; empty if there are none. ``unknown_reason``: the stop reason,
     if its meaning is not known."""
     delta = event.get("delta")
-    stop = without(delta, {"type", "stop_reason", "stop_sequence"})
+    stop = without(delta, _OF_MESSAGE | {"stop_reason", "stop_sequence"})
     stop = {name: value for name, value in stop.items() if value is not None}
     if isinstance(delta, dict):
         reason = delta.get("stop_reason")

@@ -38,7 +38,8 @@ def thinking_of(request: ChatRequest, max_tokens: int) -> Body:
 def change_form(body: Body, form: str) -> None:
     """Change the form of thinking in a request to ``form``. The new request has the same budget or effort, as nearly
     as the form allows."""
-    thinking, config = body["thinking"], body.get("output_config") or {}
+    thinking, config = body["thinking"], body.get("output_config")
+    config = config if isinstance(config, dict) else {}
     if form == "adaptive":
         display = {"display": thinking["display"]} if "display" in thinking else {}
         body["thinking"] = {"type": "adaptive", **display}
@@ -46,7 +47,8 @@ def change_form(body: Body, form: str) -> None:
             body["output_config"] = {**config, "effort": _effort(thinking.get("budget_tokens"))}
         return
     budget = _BUDGETS.get(str(config.get("effort", "high")), _BUDGETS["high"])
-    enabled = _within_budget(budget, body.get("max_tokens") or 0)
+    limit = body.get("max_tokens")
+    enabled = _within_budget(budget, limit if isinstance(limit, int) else 0)
     body.pop("thinking")
     if enabled is not None:
         display = {"display": thinking["display"]} if thinking.get("display") == "omitted" else {}

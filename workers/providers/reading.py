@@ -17,7 +17,7 @@ import httpx2
 from shared.errors import ProviderError
 from workers.providers.base import Delta
 from workers.providers.errors import StreamedError
-from workers.providers.framing import Splitter
+from workers.providers.framing import MAX_PIECE_BYTES, Splitter
 from workers.providers.http_calls import NETWORK_ERRORS
 
 #: Keep-alives after a finish reason prolong the grace at most so many times.
@@ -26,6 +26,8 @@ _LONGEST_GRACE: Final = 5
 _STOOD_STILL_S: Final = 0.05
 #: A body read to its end leaves its connection for the next request; a server that does not end it is not waited for.
 _DRAIN_S: Final = 0.1
+#: Bytes without any output: a reader may hold all of them until there is some.
+_MOST_UNSEEN_BYTES: Final = 4 * MAX_PIECE_BYTES
 _BROKEN: Final[tuple[type[Exception], ...]] = (TimeoutError, httpx2.HTTPError, aiohttp.ClientError, OSError)
 _FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, ProviderError, *NETWORK_ERRORS)
 
@@ -60,6 +62,7 @@ async def deltas_of(
     """Yield the deltas that each read brought. ``end_grace_s``: silence after a finish reason that ends the answer.
     Errors of ``reader`` and ``body`` are raised after the deltas before them."""
     grace = _Grace(end_grace_s)
+    unseen = 0
     async with aclosing(split(body)) as batches:  # or it would hold the last read until the loop closes it
         while not reader.is_whole:
             try:
@@ -71,6 +74,9 @@ async def deltas_of(
             if pieces is None:
                 break
             deltas, fault = _read(reader, pieces)
+            unseen = 0 if deltas else unseen + sum(map(len, pieces))
+            if unseen > _MOST_UNSEEN_BYTES:
+                raise ValueError("too much without output")
             if deltas:
                 yield deltas
                 grace.ends_at = None

@@ -40,14 +40,21 @@ class RefusableField:
         if self.is_role:
             return any(message.get("role") == self.name for message in body["messages"])
         if self.is_form:
-            return bool((body.get("thinking") or {}).get("type") == self.name)
+            return _object(body, "thinking").get("type") == self.name
         if self.name in body:
-            return self.only is None or set(body[self.name]) == {self.only}
+            return self.only is None or set(_object(body, self.name)) == {self.only}
         return self.container(body) is not None
 
     def container(self, body: Mapping[str, Any]) -> str | None:
         """Return the name of the object of a request that has the field as a member, if one has."""
-        return next((name for name in _CONTAINERS if self.name in (body.get(name) or ())), None)
+        return next((name for name in _CONTAINERS if self.name in _object(body, name)), None)
+
+
+def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object of a request; an empty one for another value. A client may send any in a field of the
+    provider's."""
+    value = body.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 #: Only the beginning of a text is searched: the rest may be a prompt.

@@ -137,6 +137,7 @@ class AdaptedRequest:
         """Leave out or rename the fields that a refusal names. Returns False if it names none, or after too many."""
         sent = [field for field in self._server.fields if field.is_in(self.body)]
         named = named_fields(raw_report(error), sent)
+        named = {field: one_value for field, one_value in named.items() if not (one_value and _may_have_any(field))}
         latest = {self._entry(field, one_value=named[field]) for field in named if field.instead not in self._entries}
         latest -= self._entries
         if forms := latest & {field.name for field in named if field.is_form}:
@@ -202,6 +203,12 @@ def unsupported(provider: str, path: str) -> ProviderError:
     """Return the error of a request that refuses to lose the field ``path``."""
     rule = f"not supported by provider {provider}; remove it, or set unsupported_fields to drop"
     return ProviderError("unsupported_field", f"{path}: {rule}", summary=f"a field is {rule}", param=path)
+
+
+def _may_have_any(field: RefusableField) -> bool:
+    """Return True for a field of the client's own values: a wrong one is the client's mistake. To leave the field out
+    would take it from all other clients of the server too."""
+    return field.path is not None and field.path not in _WITH_FEW_VALUES
 
 
 def _change(body: Body, field: RefusableField) -> None:

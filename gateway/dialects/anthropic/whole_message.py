@@ -39,7 +39,8 @@ def _change(block: Body, delta: Body, input_pieces: list[str]) -> None:
     elif kind == "input_json_delta":
         input_pieces.append(str(delta.get("partial_json") or ""))
     elif kind == "citations_delta":
-        block["citations"] = [*(block.get("citations") or ()), delta.get("citation")]
+        before = block.get("citations")
+        block["citations"] = [*(before if isinstance(before, list) else ()), delta.get("citation")]
     else:
         block |= {name: value for name, value in delta.items() if name != "type"}
 

@@ -45,6 +45,8 @@ def _part(role: str, part: Item) -> Item:
     if part.get("type") == "image_url":
         image = part["image_url"]
         return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail") or "auto"}
+    if part.get("type") == "file":
+        return {"type": "input_file", **part["file"]}
     if role == "assistant":
         return {"type": "output_text", "text": part.get("text", ""), "annotations": []}
     return {"type": "input_text", "text": part.get("text", "")}

@@ -1,0 +1,41 @@
+"""Models that a request names to its provider's server, beside its own model.
+
+Some servers choose among several models themselves, or let one ask another. For credentials that are limited to some
+models, these count too.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from shared.errors import ModelNotAllowed
+from shared.model_patterns import ModelPatterns
+from shared.schemas import ChatRequest, StoredRequest
+
+
+def check_provider_models(request: ChatRequest, allowed: ModelPatterns | None) -> None:
+    """Raise :class:`ModelNotAllowed` for a further model that ``allowed`` (None: all) does not permit."""
+    if allowed is None:
+        return
+    for family, body, prefix in _bodies(request):
+        for path, name in _models(body):
+            if not isinstance(name, str) or not allowed.allow(family, name):
+                raise ModelNotAllowed(f"{prefix}{path}: not allowed for these credentials; see GET /v1/models")
+
+
+def _bodies(request: ChatRequest) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """Yield what a provider gets as it is. The name of a family's provider is that of the family."""
+    if isinstance(request, StoredRequest) and request.original is not None:
+        yield request.original.family, request.original.body, ""
+    for family, options in (request.provider_options or {}).items():
+        yield family, options, f"provider_options.{family}."
+
+
+def _models(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the models with their paths: alternatives to the request's own, and those that a tool asks."""
+    alternatives = body.get("models")
+    for at, name in enumerate(alternatives if isinstance(alternatives, list) else []):
+        yield f"models.{at}", name
+    tools = body.get("tools")
+    for at, tool in enumerate(tools if isinstance(tools, list) else []):
+        if isinstance(tool, Mapping) and tool.get("model") is not None:
+            yield f"tools.{at}.model", tool["model"]

@@ -1,5 +1,5 @@
-// LangChain and LangGraph for JavaScript, with OpenAI's and Anthropic's chat models: a graph with the tools, and
-// LangChain's own agent for the image.
+// LangChain and LangGraph for JavaScript, with OpenAI's and Anthropic's chat models: a streamed graph with the tools,
+// and LangChain's own agent for the image.
 
 import { ChatAnthropic } from '@langchain/anthropic';
 import { MessagesAnnotation, START, StateGraph } from '@langchain/langgraph';
@@ -10,7 +10,7 @@ import { z } from 'zod';
 import { SCHEMA, TASK, append, cancelled, finish, read, run } from './task.mjs';
 
 function model() {
-  const options = { model: TASK.model, apiKey: 'none', streaming: true };
+  const options = { model: TASK.model, apiKey: 'none', maxRetries: 0 };
   if (TASK.api === 'messages') return new ChatAnthropic({ ...options, anthropicApiUrl: TASK.url });
   const configuration = { baseURL: `${TASK.url}/v1` };
   return new ChatOpenAI({ ...options, configuration, useResponsesApi: TASK.api === 'responses' });
@@ -36,7 +36,10 @@ async function graph() {
     .addConditionalEdges('agent', toolsCondition)
     .addEdge('tools', 'agent')
     .compile();
-  finish({ text: (await compiled.invoke({ messages })).messages.at(-1).text });
+  let state;
+  const options = { streamMode: ['messages', 'values'] };
+  for await (const [mode, data] of await compiled.stream({ messages }, options)) if (mode === 'values') state = data;
+  finish({ text: state.messages.at(-1).text });
 }
 
 async function agent() {

@@ -53,6 +53,12 @@ def text_of(seen: list[Any]) -> str:
     return "".join(event.delta for event in seen if event.type == "response.output_text.delta")
 
 
+async def take(stream: Any, seen: list[Any]) -> None:
+    """Append the events to ``seen`` until the stream ends or fails."""
+    async for event in stream:
+        seen.append(event)
+
+
 def events_of(body: str) -> list[Any]:
     return [json.loads(line.removeprefix("data: ")) for line in body.splitlines() if line.startswith("data: ")]
 
@@ -220,10 +226,10 @@ async def test_limits_refusals_and_failures_end_as_such(system: System, client: 
     with pytest.raises(openai.BadRequestError):
         await client.responses.create(model="openai/r-fails", input="hi")
     system.fake.play("r-breaks", Answer(deltas=WORDS[:2], end="truncate"))
+    broken = await client.responses.create(model="openai/r-breaks", input="hi", stream=True)
     seen = []
     with pytest.raises(openai.APIError):
-        async for event in await client.responses.create(model="openai/r-breaks", input="hi", stream=True):
-            seen.append(event)
+        await take(broken, seen)
     assert text_of(seen) == "".join(WORDS[:2])
 
 

@@ -46,14 +46,10 @@ PROGRAMS: Final[tuple[Program, ...]] = (
     ClaudeCode(),
     Codex(),
     Library("ai-sdk-7", "npm", _AI_SDK_7, (*_AI_SDK_COMPATIBLE, *_AI_SDK_WAYS), "ai_sdk.mjs"),
-    Library(
-        "ai-sdk-6", "npm", _AI_SDK_6, (*without_tool_images(_AI_SDK_COMPATIBLE), *_AI_SDK_WAYS), "ai_sdk.mjs"
-    ),
+    Library("ai-sdk-6", "npm", _AI_SDK_6, (*without_tool_images(_AI_SDK_COMPATIBLE), *_AI_SDK_WAYS), "ai_sdk.mjs"),
     Library("langchain", "pip", _LANGCHAIN, _ALL, "langchain_py.py"),
     Library("pydantic-ai", "pip", ("pydantic-ai-slim[openai,anthropic]==2.68.0",), _ALL, "pydantic_ai_py.py"),
     Library("openai-agents", "pip", ("openai-agents==0.24.0",), (*CHAT, *RESPONSES), "openai_agents_py.py"),
     Library("langchain-js", "npm", _LANGCHAIN_JS, _ALL, "langchain_js.mjs"),
-    Library(
-        "openai-agents-js", "npm", _AGENTS_JS, (*without_tool_images(CHAT), *RESPONSES), "openai_agents_js.mjs"
-    ),
+    Library("openai-agents-js", "npm", _AGENTS_JS, (*without_tool_images(CHAT), *RESPONSES), "openai_agents_js.mjs"),
 )

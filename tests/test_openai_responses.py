@@ -1,6 +1,7 @@
 """OpenAI's own SDK works with ``/v1/responses`` and any provider: streams, background and resume."""
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -50,6 +51,16 @@ async def ask(client: Any, model: str, **options: Any) -> list[Any]:
 
 def text_of(seen: list[Any]) -> str:
     return "".join(event.delta for event in seen if event.type == "response.output_text.delta")
+
+
+async def take(stream: Any, seen: list[Any]) -> None:
+    """Append the events to ``seen`` until the stream ends or fails."""
+    async for event in stream:
+        seen.append(event)
+
+
+def events_of(body: str) -> list[Any]:
+    return [json.loads(line.removeprefix("data: ")) for line in body.splitlines() if line.startswith("data: ")]
 
 
 def plain(seen: list[Any]) -> list[Any]:
@@ -209,13 +220,35 @@ async def test_limits_refusals_and_failures_end_as_such(system: System, client: 
         refused = await stream.get_final_response()  # it raises if the response is not completed
     assert refused.output[0].content[0].refusal == "I will not"
     system.fake.play("r-fails", Answer(status=400))
-    failed = (await ask(client, "openai/r-fails"))[-1]
-    assert (failed.type, failed.response.error.code) == ("response.failed", "provider_rejected")
+    with pytest.raises(openai.APIError) as failed:  # as with OpenAI, which sends an event of this type
+        await ask(client, "openai/r-fails")
+    assert failed.value.code == "provider_rejected"
     with pytest.raises(openai.BadRequestError):
         await client.responses.create(model="openai/r-fails", input="hi")
     system.fake.play("r-breaks", Answer(deltas=WORDS[:2], end="truncate"))
-    seen = await ask(client, "openai/r-breaks")
-    assert (seen[-1].type, text_of(seen)) == ("response.failed", "".join(WORDS[:2]))
+    broken = await client.responses.create(model="openai/r-breaks", input="hi", stream=True)
+    seen: list[Any] = []
+    with pytest.raises(openai.APIError):
+        await take(broken, seen)
+    assert text_of(seen) == "".join(WORDS[:2])
+
+
+@pytest.mark.parametrize("output", [(), WORDS[:2]], ids=["before any output", "after some output"])
+async def test_a_failed_stream_ends_with_both_of_openais_events(system: System, output: tuple[str, ...]) -> None:
+    """Some libraries, such as LangChain, take a stream without the event ``error`` for a complete answer."""
+    answer = Answer(deltas=output, end="truncate") if output else Answer(status=400)
+    system.fake.play("r-both", answer)
+    request = {"model": "openai/r-both", "input": "hi", "stream": True}
+    created = await system.http.post(f"{system.url}/v1/responses", json=request)
+    seen = events_of(created.text)
+    error, failed = seen[-2:]
+    assert (error["type"], failed["type"]) == ("error", "response.failed")
+    assert (error["error"]["code"], error["error"]["message"]) == tuple(failed["response"]["error"].values())
+    assert error["error"]["type"] == ("server_error" if output else "invalid_request_error")
+    assert error["sequence_number"] + 1 == failed["sequence_number"] == len(seen) - 1
+    path = f"/v1/responses/{failed['response']['id']}"
+    rest = await system.http.get(f"{system.url}{path}?stream=true&starting_after={error['sequence_number'] - 1}")
+    assert events_of(rest.text) == [error, failed]
 
 
 async def test_the_sdk_retries_a_retryable_failure_by_itself(system: System, client: Any) -> None:
@@ -320,9 +353,10 @@ async def test_after_a_lost_worker_no_client_continues_with_another_answer(start
         system.workers[0].start()
         await system.ended(response.id.removeprefix("resp_"))
         rest = await client.responses.retrieve(response.id, stream=True, starting_after=seen[-1].sequence_number)
-        seen += [event async for event in rest]
+        with pytest.raises(openai.APIError) as lost:
+            await take(rest, seen)
     assert text_of(seen) == "".join(first[:4])
-    assert seen[-1].response.error.code == "worker_lost"
+    assert lost.value.code == "worker_lost"
 
 
 async def test_a_response_continues_an_earlier_one(system: System, client: Any) -> None:

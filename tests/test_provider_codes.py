@@ -185,8 +185,10 @@ async def test_openais_responses(openai_client: AsyncOpenAI, refusing: str) -> N
         await openai_client.responses.create(model=refusing, input="hi")
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
     stream = await openai_client.responses.create(model=refusing, input="hi", stream=True)
-    failed = [event.response.error async for event in stream if event.type == "response.failed"]
-    assert [error.code for error in failed if error is not None] == ["context_length_exceeded"]
+    with pytest.raises(openai.APIError) as failed:
+        async for _ in stream:
+            pass
+    assert (failed.value.code, failed.value.param) == ("context_length_exceeded", "messages")
 
 
 @pytest.mark.parametrize("stream", [True, False])

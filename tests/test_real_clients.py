@@ -28,3 +28,15 @@ def test_a_cell_that_was_not_run_is_not_green() -> None:
     partly = Matrix(passed={(program.name, str(program.ways[0]), "text")})
     table = written(DOCUMENT.read_text(), PROGRAMS, [program], partly).partition("make real-clients -->\n")[2]
     assert "✓" not in next(line for line in table.splitlines() if program.packages[0] in line)
+
+
+def test_a_cell_names_the_reason_of_the_pairs_without_it() -> None:
+    column = "image by a tool"
+    program = next(program for program in PROGRAMS if {bool(way.lacks) for way in program.ways} == {True, False})
+    names = [(program.name, str(way), column) for way in program.ways if not way.lacks]
+    for passed, result in ((names, "✓i"), (names[1:], "z")):
+        table = written(DOCUMENT.read_text(), PROGRAMS, [program], Matrix(passed=set(passed)))
+        lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+        place = next(cells for cells in lines if column in cells).index(column)
+        line = next(cells for cells in lines if cells[1:2] and cells[1].startswith(f"`{program.packages[0]}`"))
+        assert line[place] == result

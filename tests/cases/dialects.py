@@ -156,9 +156,14 @@ async def responses(clients: Clients, model: str, request: Body) -> Outcome:
     if "tools" in options:
         options["tools"] = [{"type": "function", **tool["function"]} for tool in options["tools"]]
     create: Any = clients.openai.responses.create
-    async with await create(model=model, input=PROMPT, **options) as stream:
-        async for event in stream:
-            _take_response_event(seen, items, event)
+    try:
+        async with await create(model=model, input=PROMPT, **options) as stream:
+            async for event in stream:
+                _take_response_event(seen, items, event)
+    except openai.APIError as error:
+        if type(error) is not openai.APIError:  # a status or a connection
+            raise
+        seen.error = error.code
     return seen
 
 
@@ -176,8 +181,6 @@ def _take_response_event(seen: Outcome, items: dict[str, int], event: Any) -> No
             seen.call(items[event.item_id]).fragments.append(event.delta)
         case "response.function_call_arguments.done":
             seen.call(items[event.item_id]).arguments = event.arguments
-        case "response.failed":
-            seen.error = event.response.error.code
         case "response.completed" | "response.incomplete":
             _take_response(seen, event.response)
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -15,8 +15,19 @@ DRIVERS: Final = Path(__file__).parent / "drivers"
 _GPT: Final = "openai/gpt-5"
 _CLAUDE: Final = "anthropic/claude-sonnet-4-5"
 CHAT: Final = (Way("chat", "openai", _GPT), Way("chat", "anthropic", _CLAUDE))
-RESPONSES: Final = (Way("responses", "openai", _GPT),)
-MESSAGES: Final = (Way("messages", "anthropic", _CLAUDE),)
+RESPONSES: Final = (Way("responses", "openai", _GPT), Way("responses", "anthropic", _CLAUDE))
+MESSAGES: Final = (Way("messages", "anthropic", _CLAUDE), Way("messages", "openai", _GPT))
+#: A tool's image is text or missing in the request that the library sends over Chat Completions.
+_NO_IMAGE: Final = {"image by a tool": "i"}
+
+
+def by(client: str, ways: tuple[Way, ...]) -> tuple[Way, ...]:
+    """Return ``ways`` by the library's package ``client``."""
+    return tuple(replace(way, client=client) for way in ways)
+
+
+def without_tool_images(ways: tuple[Way, ...]) -> tuple[Way, ...]:
+    return tuple(replace(way, lacks=_NO_IMAGE) for way in ways)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +58,7 @@ class Library(Program):
             "url": task.url,
             "api": task.way.api,
             "model": task.way.model,
+            "client": task.way.client,
         }
         return Command(
             arguments=[*self._interpreter(), json.dumps(asked)],

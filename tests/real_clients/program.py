@@ -22,11 +22,14 @@ SCHEMA: Final = {
 @dataclass(frozen=True, slots=True)
 class Way:
     """An API that the program speaks, and the provider behind the gateway. ``model``: the name that it asks for; None
-    for its default."""
+    for its default. ``client``: the program's package for this API, if it has several. ``lacks``: the scenarios that
+    the program does not have in this way, with the letter of the reason."""
 
     api: Literal["chat", "responses", "messages"]
     provider: Literal["openai", "anthropic"]
     model: str | None
+    client: str = ""
+    lacks: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def is_direct(self) -> bool:
@@ -34,7 +37,8 @@ class Way:
         return (self.api, self.provider) in {("chat", "openai"), ("messages", "anthropic")}
 
     def __str__(self) -> str:
-        return f"{self.api} → {self.provider}"
+        client = f" ({self.client})" if self.client else ""
+        return f"{self.api}{client} → {self.provider}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from typing import Final
 
 from tests.real_clients.claude_code import ClaudeCode
 from tests.real_clients.codex import Codex
-from tests.real_clients.library import CHAT, MESSAGES, RESPONSES, Library
+from tests.real_clients.library import CHAT, MESSAGES, RESPONSES, Library, by, without_tool_images
 from tests.real_clients.program import Program
 
 _AI_SDK_7: Final = (
@@ -19,6 +19,12 @@ _AI_SDK_6: Final = (
     "@ai-sdk/anthropic@3.0.140",
     "@ai-sdk/openai-compatible@2.0.92",
 )
+_AI_SDK_WAYS: Final = (
+    *without_tool_images(by("@ai-sdk/openai", CHAT)),
+    *by("@ai-sdk/openai", RESPONSES),
+    *by("@ai-sdk/anthropic", MESSAGES),
+)
+_AI_SDK_COMPATIBLE: Final = by("@ai-sdk/openai-compatible", CHAT)
 _LANGCHAIN: Final = (
     "langchain==1.5.2",
     "langchain-openai==1.7.4",
@@ -27,16 +33,27 @@ _LANGCHAIN: Final = (
 )
 #: Its API passes a chat on; its own tools run in a browser's session only.
 _OPEN_WEBUI_LACKS: Final = dict.fromkeys(("parallel tools", "three steps", "image by a tool", "structured"), "b")
+_LANGCHAIN_JS: Final = (
+    "langchain@1.5.14",
+    "@langchain/openai@1.6.0",
+    "@langchain/anthropic@1.5.11",
+    "@langchain/langgraph@1.7.3",
+    "@langchain/core@1.4.0",
+    "zod@4.6.7",
+)
+_AGENTS_JS: Final = ("@openai/agents@0.20.0", "openai@7.59.0", "zod@4.6.7")
 _ALL: Final = (*CHAT, *RESPONSES, *MESSAGES)
 
 PROGRAMS: Final[tuple[Program, ...]] = (
     ClaudeCode(),
     Codex(),
-    Library("ai-sdk-7", "npm", _AI_SDK_7, _ALL, "ai_sdk.mjs"),
-    Library("ai-sdk-6", "npm", _AI_SDK_6, _ALL, "ai_sdk.mjs"),
+    Library("ai-sdk-7", "npm", _AI_SDK_7, (*_AI_SDK_COMPATIBLE, *_AI_SDK_WAYS), "ai_sdk.mjs"),
+    Library("ai-sdk-6", "npm", _AI_SDK_6, (*without_tool_images(_AI_SDK_COMPATIBLE), *_AI_SDK_WAYS), "ai_sdk.mjs"),
     Library("langchain", "pip", _LANGCHAIN, _ALL, "langchain_py.py"),
     Library("pydantic-ai", "pip", ("pydantic-ai-slim[openai,anthropic]==2.68.0",), _ALL, "pydantic_ai_py.py"),
     Library("openai-agents", "pip", ("openai-agents==0.24.0",), (*CHAT, *RESPONSES), "openai_agents_py.py"),
+    Library("langchain-js", "npm", _LANGCHAIN_JS, _ALL, "langchain_js.mjs"),
+    Library("openai-agents-js", "npm", _AGENTS_JS, (*without_tool_images(CHAT), *RESPONSES), "openai_agents_js.mjs"),
     Library(
         "open-webui", "pip", ("open-webui==0.12.4",), CHAT, "open_webui_py.py", lacks=_OPEN_WEBUI_LACKS, heavy=True
     ),

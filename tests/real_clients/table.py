@@ -14,6 +14,8 @@ REASONS: Final = {
     "a": "a library: its caller decides about a retry",
     "b": "the program has no such function",
     "c": "the program's interface for scripts does not show it",
+    "i": "not the pairs over Chat Completions (in AI SDK 7 only those by `@ai-sdk/openai`): the library sends an "
+    "image of a tool as text, or leaves it out",
     "z": "not run yet at this version",
 }
 _NOT_RUN: Final = "z"
@@ -45,9 +47,12 @@ def _line(program: Program, matrix: Matrix) -> str:
 
 
 def _cell(program: Program, matrix: Matrix, column: str) -> str:
-    if letter := lacks(program, column):
-        return letter
-    names = [(program.name, str(way), column) for way in program.ways]
+    """Return the result of the ways that have this cell, and the letters of the others."""
+    reasons = {way: lacks(program, way, column) for way in program.ways}
+    letters = "".join(sorted({letter for letter in reasons.values() if letter}))
+    names = [(program.name, str(way), column) for way, letter in reasons.items() if not letter]
+    if not names:
+        return letters
     if any(name in matrix.failed for name in names):
-        return "✗"
-    return "✓" if all(name in matrix.passed for name in names) else _NOT_RUN
+        return f"✗{letters}"
+    return f"✓{letters}" if all(name in matrix.passed for name in names) else _NOT_RUN

@@ -5,7 +5,7 @@ event, such as tools that the server ran itself and signatures, become provider-
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from shared.protocol.events import PartialUsage
 from workers.providers.anthropic_blocks import OtherBlock, block_members, end_members, extra, start_members, without

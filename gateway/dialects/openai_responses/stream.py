@@ -7,6 +7,7 @@ import msgspec
 
 from gateway.dialects.append_only import STREAM_RESET
 from gateway.dialects.citations import Citations
+from gateway.dialects.openai_chat.errors import streamed
 from gateway.dialects.openai_responses.growing import Growing, GrowingCall, growing_call, members_of
 from gateway.dialects.openai_responses.response import Response, ResponseInfo, usage_of
 from gateway.dialects.reasoning import Packed, ReasoningCollector, pack
@@ -211,11 +212,13 @@ class ResponseEvents:
         yield self._done(item)
 
     def _fail(self, error: Error) -> Iterator[bytes]:
+        """Yield both events that OpenAI sends: many clients raise by ``error``, and ignore the failed response."""
         self.is_over = True
         self.failure = error
         yield from self._close()
         self._response.status = "failed"
         self._response.error = {"code": error.provider_code or error.code, "message": error.message}
+        yield self._frame("error", error=streamed(error))
         yield self._frame("response.failed", response=self._response.body)
 
     def _end(self, done: Done) -> Iterator[bytes]:

@@ -1,5 +1,7 @@
-// Vercel's AI SDK, with its providers for OpenAI (both APIs), Anthropic and OpenAI-compatible servers.
+// Vercel's AI SDK, with its providers for OpenAI (both APIs), Anthropic and OpenAI-compatible servers. From version 7
+// on, tools return images as files, and the provider for compatible servers can send them.
 
+import { readFileSync } from 'node:fs';
 import { createAnthropic } from '@ai-sdk/anthropic';
 import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
@@ -10,11 +12,22 @@ const baseURL = `${TASK.url}/v1`;
 const options = { baseURL, apiKey: 'none' };
 
 function model() {
-  if (TASK.api === 'messages') return createAnthropic(options)(TASK.model);
-  if (TASK.api === 'responses') return createOpenAI(options).responses(TASK.model);
-  return createOpenAICompatible({ ...options, name: 'headrace', includeUsage: true, supportsStructuredOutputs: true })(
-    TASK.model,
-  );
+  if (TASK.client === '@ai-sdk/anthropic') return createAnthropic(options)(TASK.model);
+  if (TASK.client === '@ai-sdk/openai') return createOpenAI(options)[TASK.api](TASK.model);
+  return createOpenAICompatible({
+    ...options,
+    name: 'headrace',
+    includeUsage: true,
+    supportsStructuredOutputs: true,
+    supportsMultiPartToolContent: true,
+  })(TASK.model);
+}
+
+const { version } = JSON.parse(readFileSync(new URL('node_modules/ai/package.json', import.meta.url)));
+
+function image(data) {
+  if (version.startsWith('6.')) return { type: 'media', mediaType: 'image/png', data };
+  return { type: 'file', mediaType: 'image/png', data: { type: 'data', data } };
 }
 
 const text = (properties) => jsonSchema({ type: 'object', properties, required: Object.keys(properties) });
@@ -25,10 +38,7 @@ const tools = {
     description: 'Read an image.',
     inputSchema: text({ path: { type: 'string' } }),
     execute: ({ path }) => read(path),
-    toModelOutput: (given) => ({
-      type: 'content',
-      value: [{ type: 'media', mediaType: 'image/png', data: given?.output ?? given }],
-    }),
+    toModelOutput: ({ output }) => ({ type: 'content', value: [image(output)] }),
   }),
 };
 

@@ -73,7 +73,7 @@ class Outcome:
 class Program(ABC):
     """A program, at a pinned version. ``lacks``: the scenarios that it does not have, with the letter of the reason.
     ``offers_tools``: every request of its main loop has tools; one without them is a side request, such as for a
-    title. ``heavy``: it is run at the nightly level only. ``is_agent``: it finishes a task by itself, so that it is
+    title. ``main_tool``: a tool that only requests of its main loop have. ``heavy``: it is run at the nightly level only. ``is_agent``: it finishes a task by itself, so that it is
     also run while gateways are killed."""
 
     name: str
@@ -82,6 +82,7 @@ class Program(ABC):
     ways: tuple[Way, ...]
     lacks: Mapping[str, str] = MappingProxyType({})
     offers_tools: bool = False
+    main_tool: str | None = None
     heavy: bool = False
     is_agent: bool = False
 

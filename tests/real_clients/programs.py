@@ -5,7 +5,9 @@ from typing import Final
 from tests.real_clients.claude_code import ClaudeCode
 from tests.real_clients.codex import Codex
 from tests.real_clients.library import CHAT, MESSAGES, RESPONSES, Library
+from tests.real_clients.opencode import Opencode
 from tests.real_clients.program import Program
+from tests.real_clients.qwen_code import QwenCode
 
 _AI_SDK_7: Final = (
     "ai@7.0.173",
@@ -30,6 +32,8 @@ _ALL: Final = (*CHAT, *RESPONSES, *MESSAGES)
 PROGRAMS: Final[tuple[Program, ...]] = (
     ClaudeCode(),
     Codex(),
+    Opencode(),
+    QwenCode(),
     Library("ai-sdk-7", "npm", _AI_SDK_7, _ALL, "ai_sdk.mjs"),
     Library("ai-sdk-6", "npm", _AI_SDK_6, _ALL, "ai_sdk.mjs"),
     Library("langchain", "pip", _LANGCHAIN, _ALL, "langchain_py.py"),

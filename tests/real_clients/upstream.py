@@ -17,11 +17,18 @@ _IMAGE: Final = re.compile(r"base64,iVBORw0KGgo|\"data\": ?\"iVBORw0KGgo")
 @dataclass(slots=True)
 class Play:
     """The answers of one cell, and the requests of its main loop. ``offers_tools``: a request without tools is a side
-    request."""
+    request, and so is one without the ``main_tool``, if there is one."""
 
     answers: Sequence[Answer]
     offers_tools: bool
+    main_tool: str | None = None
     calls: list[Call] = field(default_factory=list)
+
+    def is_side_request(self, request: dict[str, Any]) -> bool:
+        tools: list[dict[str, Any]] = request.get("tools") or []
+        if self.main_tool is None:
+            return self.offers_tools and not tools
+        return self.main_tool not in {tool.get("function", tool).get("name") for tool in tools}
 
     @property
     def results(self) -> list[int]:
@@ -46,7 +53,7 @@ class Upstream:
     def answer(self, call: Call) -> Answer:
         found = re.search(r"\bmark-\d+\b", json.dumps(call.request["messages"]))
         play = self._plays.get(found[0]) if found else None
-        if play is None or (play.offers_tools and not call.request.get("tools")):
+        if play is None or play.is_side_request(call.request):
             return _SIDE_ANSWER
         play.calls.append(call)
         before = [0, *accumulate(len(answer.tools) for answer in play.answers)]

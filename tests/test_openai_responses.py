@@ -210,12 +210,35 @@ async def test_limits_refusals_and_failures_end_as_such(system: System, client: 
     assert refused.output[0].content[0].refusal == "I will not"
     system.fake.play("r-fails", Answer(status=400))
     failed = (await ask(client, "openai/r-fails"))[-1]
-    assert (failed.type, failed.response.error.code) == ("response.failed", "provider_rejected")
+    assert (failed.type, failed.response.error.code) == ("response.failed", "invalid_prompt")
     with pytest.raises(openai.BadRequestError):
         await client.responses.create(model="openai/r-fails", input="hi")
     system.fake.play("r-breaks", Answer(deltas=WORDS[:2], end="truncate"))
     seen = await ask(client, "openai/r-breaks")
     assert (seen[-1].type, text_of(seen)) == ("response.failed", "".join(WORDS[:2]))
+
+
+@pytest.mark.parametrize(
+    ("status", "theirs", "code"),
+    [
+        (400, None, "invalid_prompt"),
+        (404, None, "invalid_prompt"),
+        (400, "unsupported_parameter", "invalid_prompt"),
+        (400, "context_length_exceeded", "context_length_exceeded"),
+        (400, "image_too_large", "image_too_large"),
+        (429, None, "rate_limit_exceeded"),
+        (503, None, "provider_unavailable"),
+    ],
+)
+async def test_a_failed_response_has_the_codes_by_which_clients_decide_about_a_retry(
+    system: System, client: Any, status: int, theirs: str | None, code: str
+) -> None:
+    """A client of OpenAI knows a refusal by OpenAI's codes only. It takes another code for a passing failure."""
+    body = {"error": {"message": "no", "type": "invalid_request_error", "code": theirs, "param": None}}
+    system.fake.play(f"r-{status}-{theirs}", *[Answer(status=status, error_body=body)] * 9)
+    failed = (await ask(client, f"openai/r-{status}-{theirs}"))[-1].response
+    assert failed.error.code == code
+    assert (await client.responses.retrieve(failed.id)).error.code == code
 
 
 async def test_the_sdk_retries_a_retryable_failure_by_itself(system: System, client: Any) -> None:

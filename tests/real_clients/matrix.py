@@ -87,5 +87,5 @@ async def _run(
 def lacks(program: Program, column: str) -> str | None:
     """Return the letter of the reason why the program has no such cell, or None."""
     if column == KILLS and not program.is_agent:
-        return NO_AGENT
+        return program.lacks.get(column, NO_AGENT)
     return program.lacks.get(column)

@@ -9,7 +9,11 @@ from tests.fakes import Answer, ToolCall
 from tests.real_clients.install import folder_of
 from tests.real_clients.program import Command, Outcome, Program, Task, Way
 
-_PACKAGES: Final = {"chat": "@ai-sdk/openai-compatible", "responses": "@ai-sdk/openai", "messages": "@ai-sdk/anthropic"}
+_PACKAGES: Final = {
+    "chat": "@ai-sdk/openai-compatible",
+    "responses": "@ai-sdk/openai",
+    "messages": "@ai-sdk/anthropic",
+}
 #: The configuration's entry for a model that the program has no data of.
 _MODEL: Final = {"attachment": True, "modalities": {"input": ["text", "image"], "output": ["text"]}}
 

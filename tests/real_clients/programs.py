@@ -2,9 +2,11 @@
 
 from typing import Final
 
+from tests.real_clients.aider import Aider
 from tests.real_clients.claude_code import ClaudeCode
 from tests.real_clients.codex import Codex
 from tests.real_clients.library import CHAT, MESSAGES, RESPONSES, Library
+from tests.real_clients.llm import Llm
 from tests.real_clients.opencode import Opencode
 from tests.real_clients.program import Program
 from tests.real_clients.qwen_code import QwenCode
@@ -34,6 +36,8 @@ PROGRAMS: Final[tuple[Program, ...]] = (
     Codex(),
     Opencode(),
     QwenCode(),
+    Aider(),
+    Llm(),
     Library("ai-sdk-7", "npm", _AI_SDK_7, _ALL, "ai_sdk.mjs"),
     Library("ai-sdk-6", "npm", _AI_SDK_6, _ALL, "ai_sdk.mjs"),
     Library("langchain", "pip", _LANGCHAIN, _ALL, "langchain_py.py"),

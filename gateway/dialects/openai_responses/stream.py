@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.dialects.append_only import STREAM_RESET
+from gateway.dialects.openai_responses.errors import failed_response
 from gateway.dialects.openai_responses.growing import Growing, GrowingCall, growing_call, members_of
 from gateway.dialects.openai_responses.response import Response, ResponseInfo, usage_of
 from gateway.dialects.reasoning import Packed, ReasoningCollector, pack
@@ -202,7 +203,7 @@ class ResponseEvents:
         self.failure = error
         yield from self._close()
         self._response.status = "failed"
-        self._response.error = {"code": error.provider_code or error.code, "message": error.message}
+        self._response.error = failed_response(error)
         yield self._frame("response.failed", response=self._response.body)
 
     def _end(self, done: Done) -> Iterator[bytes]:

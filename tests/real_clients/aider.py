@@ -1,8 +1,9 @@
-"""aider, with the addresses and keys of OpenAI's and Anthropic's APIs. Its models have no tools: they edit by text."""
+"""aider, with the addresses and keys of OpenAI's and Anthropic's APIs. It gives no tools: models edit by text."""
 
 import json
 import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from tests.fakes import Answer, ToolCall
@@ -36,7 +37,9 @@ class Aider(Program):
         Way("messages", "anthropic", "anthropic/claude-sonnet-4-5"),
         Way("messages", "openai", "anthropic/openai/gpt-5"),
     )
-    lacks = dict.fromkeys(("parallel tools", "three steps", "image by a tool", "structured", "gateways killed"), "b")
+    lacks = MappingProxyType(
+        dict.fromkeys(("parallel tools", "three steps", "image by a tool", "structured", "gateways killed"), "b")
+    )
 
     def append(self, call_id: str, line: str) -> ToolCall:
         raise NotImplementedError
@@ -52,15 +55,9 @@ class Aider(Program):
         models.parent.mkdir(parents=True, exist_ok=True)
         models.write_text(json.dumps({"none": {}}))
         options = [*_OPTIONS, *(_CACHE if task.kind == "usage" else ())]
+        program = folder_of(self) / "bin" / "aider"
         return Command(
-            arguments=[
-                folder_of(self) / "bin" / "aider",
-                "--model",
-                task.way.model or "",
-                *options,
-                "--message",
-                task.prompt,
-            ],
+            arguments=[program, "--model", str(task.way.model), *options, "--message", task.prompt],
             environment={
                 "OPENAI_API_BASE": f"{task.url}/v1",
                 "OPENAI_API_KEY": "none",

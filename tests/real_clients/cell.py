@@ -101,7 +101,7 @@ class Cell:
     def interrupt(self) -> None:
         """Press Ctrl-C in the program's terminal, unless it cancels by itself."""
         if self._process is not None and self._process.returncode is None and self._process.stdin is None:
-            self._process.send_signal(signal.SIGINT)
+            os.killpg(self._process.pid, signal.SIGINT)
 
     def end_input(self) -> None:
         """End the input of a program that has cancelled by itself."""

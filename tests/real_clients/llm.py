@@ -1,9 +1,10 @@
-"""Simon Willison's ``llm``, with its models for OpenAI's APIs and the plug-in for Anthropic's. Its tools are functions
-that the user gives."""
+"""Simon Willison's ``llm``, with its models for OpenAI's APIs and the plug-in for Anthropic's. Its tools are
+functions of the user."""
 
 import json
 import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from tests.fakes import Answer, ToolCall
@@ -44,7 +45,7 @@ class Llm(Program):
     packages = ("llm==0.36", "llm-anthropic==0.30")
     # The plug-in has the models of Anthropic only.
     ways = (*CHAT, *RESPONSES, Way("messages", "anthropic", "claude-sonnet-4-5"))
-    lacks = {"gateways killed": "b"}
+    lacks = MappingProxyType({"gateways killed": "b"})
 
     def append(self, call_id: str, line: str) -> ToolCall:
         return ToolCall(f"call_{call_id}", "append", (json.dumps({"line": line}),))

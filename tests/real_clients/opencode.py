@@ -1,8 +1,9 @@
-"""opencode, with one more provider in its configuration. It may use its tools unasked; its plug-ins are not updated."""
+"""opencode, with one more provider in its configuration. It may use its tools unasked, and loads no plug-ins."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from tests.fakes import Answer, ToolCall
@@ -29,7 +30,7 @@ class Opencode(Program):
         Way("messages", "anthropic", "anthropic/claude-sonnet-4-5"),
         Way("messages", "openai", "openai/gpt-5"),
     )
-    lacks = {"structured": "c"}
+    lacks = MappingProxyType({"structured": "c"})
     offers_tools = True
     is_agent = True
 

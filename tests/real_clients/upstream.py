@@ -11,7 +11,8 @@ from typing import Any, Final
 from tests.fakes import Answer, Call
 
 _SIDE_ANSWER: Final = Answer(deltas=("A title",))
-_IMAGE: Final = re.compile(r"base64,iVBORw0KGgo|\"data\": ?\"iVBORw0KGgo")
+#: A PNG, or the JPEG that a program makes of it.
+_IMAGE: Final = re.compile(r"(?:base64,|\"data\": ?\")(?:iVBORw0KGgo|/9j/)")
 
 
 @dataclass(slots=True)

@@ -37,5 +37,7 @@ _PROVIDER_CODES: Final = frozenset(
 
 def failed_response(error: Error) -> dict[str, str]:
     """Return the member ``error`` of a failed response."""
-    code = error.provider_code if error.provider_code in _PROVIDER_CODES else _CODES.get(error.code, error.code)
+    code = _CODES.get(error.code, error.code)
+    if error.provider_code and error.provider_code in _PROVIDER_CODES:
+        code = error.provider_code
     return {"code": code, "message": error.message}

@@ -38,7 +38,13 @@ class Aider(Program):
         Way("messages", "openai", "anthropic/openai/gpt-5"),
     )
     lacks = MappingProxyType(
-        dict.fromkeys(("parallel tools", "three steps", "image by a tool", "structured", "gateways killed"), "b")
+        {
+            **dict.fromkeys(
+                ("parallel tools", "three steps", "image by a tool", "structured", "gateways killed"), "b"
+            ),
+            # It shows only the counts of Anthropic's and DeepSeek's APIs.
+            "chat: cached tokens": "c",
+        }
     )
 
     def append(self, call_id: str, line: str) -> ToolCall:

@@ -222,7 +222,7 @@ async def test_limits_refusals_and_failures_end_as_such(system: System, client: 
     system.fake.play("r-fails", Answer(status=400))
     with pytest.raises(openai.APIError) as failed:  # as with OpenAI, which sends an event of this type
         await ask(client, "openai/r-fails")
-    assert failed.value.code == "provider_rejected"
+    assert failed.value.code == "invalid_prompt"
     with pytest.raises(openai.BadRequestError):
         await client.responses.create(model="openai/r-fails", input="hi")
     system.fake.play("r-breaks", Answer(deltas=WORDS[:2], end="truncate"))
@@ -249,6 +249,30 @@ async def test_a_failed_stream_ends_with_both_of_openais_events(system: System, 
     path = f"/v1/responses/{failed['response']['id']}"
     rest = await system.http.get(f"{system.url}{path}?stream=true&starting_after={error['sequence_number'] - 1}")
     assert events_of(rest.text) == [error, failed]
+
+
+@pytest.mark.parametrize(
+    ("status", "theirs", "code"),
+    [
+        (400, None, "invalid_prompt"),
+        (404, None, "invalid_prompt"),
+        (400, "unsupported_parameter", "invalid_prompt"),
+        (400, "context_length_exceeded", "context_length_exceeded"),
+        (400, "image_too_large", "image_too_large"),
+        (429, None, "rate_limit_exceeded"),
+        (503, None, "provider_unavailable"),
+    ],
+)
+async def test_a_failed_response_has_the_codes_by_which_clients_decide_about_a_retry(
+    system: System, client: Any, status: int, theirs: str | None, code: str
+) -> None:
+    """A client of OpenAI knows a refusal by OpenAI's codes only. It takes another code for a passing failure."""
+    body = {"error": {"message": "no", "type": "invalid_request_error", "code": theirs, "param": None}}
+    system.fake.play(f"r-{status}-{theirs}", *[Answer(status=status, error_body=body)] * 9)
+    request = {"model": f"openai/r-{status}-{theirs}", "input": "hi", "stream": True}
+    error, failed = events_of((await system.http.post(f"{system.url}/v1/responses", json=request)).text)[-2:]
+    assert error["error"]["code"] == failed["response"]["error"]["code"] == code
+    assert (await client.responses.retrieve(failed["response"]["id"])).error.code == code
 
 
 async def test_the_sdk_retries_a_retryable_failure_by_itself(system: System, client: Any) -> None:

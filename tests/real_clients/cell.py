@@ -29,7 +29,7 @@ class Cell:
         self.folder = Path(tempfile.mkdtemp(prefix="work-"))
         self.image = self.folder / "picture.png"
         self.image.write_bytes(_a_picture())
-        self.play = Play([], program.offers_tools)
+        self.play = Play([], program.offers_tools, program.main_tool)
         self._mark = mark
         self._url = url
         self._process: asyncio.subprocess.Process | None = None
@@ -105,7 +105,7 @@ class Cell:
     def interrupt(self) -> None:
         """Press Ctrl-C in the program's terminal, unless it cancels by itself."""
         if self._process is not None and self._process.returncode is None and self._process.stdin is None:
-            self._process.send_signal(signal.SIGINT)
+            os.killpg(self._process.pid, signal.SIGINT)
 
     def end_input(self) -> None:
         """End the input of a program that has cancelled by itself."""

@@ -96,5 +96,5 @@ async def _run(
 def lacks(program: Program, way: Way, column: str) -> str | None:
     """Return the letter of the reason why the program has no such cell, or None."""
     if column == KILLS and not program.is_agent:
-        return NO_AGENT
-    return program.lacks.get(column) or way.lacks.get(column)
+        return program.lacks.get(column, NO_AGENT)
+    return program.lacks.get(column) or way.lacks.get(column) or program.lacks.get(f"{way.api}: {column}")

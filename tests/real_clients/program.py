@@ -76,9 +76,10 @@ class Outcome:
 
 class Program(ABC):
     """A program, at a pinned version. ``lacks``: the scenarios that it does not have, with the letter of the reason.
+    A key is a column, or ``api: column`` if the program lacks it over that API only.
     ``offers_tools``: every request of its main loop has tools; one without them is a side request, such as for a
-    title. ``heavy``: it is run at the nightly level only. ``is_agent``: it finishes a task by itself, so that it is
-    also run while gateways are killed."""
+    title. ``main_tool``: a tool that only requests of its main loop have. ``heavy``: it is run at the nightly level
+    only. ``is_agent``: it finishes a task by itself, so that it is also run while gateways are killed."""
 
     name: str
     source: Literal["npm", "pip"]
@@ -86,6 +87,7 @@ class Program(ABC):
     ways: tuple[Way, ...]
     lacks: Mapping[str, str] = MappingProxyType({})
     offers_tools: bool = False
+    main_tool: str | None = None
     heavy: bool = False
     is_agent: bool = False
 

@@ -2,10 +2,14 @@
 
 from typing import Final
 
+from tests.real_clients.aider import Aider
 from tests.real_clients.claude_code import ClaudeCode
 from tests.real_clients.codex import Codex
 from tests.real_clients.library import CHAT, MESSAGES, RESPONSES, Library, by, without_tool_images
+from tests.real_clients.llm import Llm
+from tests.real_clients.opencode import Opencode
 from tests.real_clients.program import Program
+from tests.real_clients.qwen_code import QwenCode
 
 _AI_SDK_7: Final = (
     "ai@7.0.173",
@@ -47,6 +51,10 @@ _ALL: Final = (*CHAT, *RESPONSES, *MESSAGES)
 PROGRAMS: Final[tuple[Program, ...]] = (
     ClaudeCode(),
     Codex(),
+    Opencode(),
+    QwenCode(),
+    Aider(),
+    Llm(),
     Library("ai-sdk-7", "npm", _AI_SDK_7, (*_AI_SDK_COMPATIBLE, *_AI_SDK_WAYS), "ai_sdk.mjs"),
     Library("ai-sdk-6", "npm", _AI_SDK_6, (*without_tool_images(_AI_SDK_COMPATIBLE), *_AI_SDK_WAYS), "ai_sdk.mjs"),
     Library("langchain", "pip", _LANGCHAIN, _ALL, "langchain_py.py"),

@@ -11,6 +11,7 @@ from tests.real_clients.cell import Cell
 WORDS: Final = ("Hello", ", ", "wor", "ld", ".")
 TEXT: Final = "".join(WORDS)
 FINAL: Final = Answer(deltas=WORDS)
+BEFORE_TOOLS: Final = "I do both"
 #: In both providers' format.
 _REFUSAL: Final = {
     "type": "error",
@@ -28,7 +29,7 @@ async def text(cell: Cell) -> None:
 
 async def parallel_tools(cell: Cell) -> None:
     append = cell.program.append
-    cell.plays(Answer(deltas=("I do both",), tools=[append("1", "one"), append("2", "two")]), FINAL)
+    cell.plays(Answer(deltas=(BEFORE_TOOLS,), tools=[append("1", "one"), append("2", "two")]), FINAL)
     outcome = await cell.run("tools")
     assert outcome.error is None, outcome.error
     assert outcome.text == TEXT

@@ -11,21 +11,29 @@ from typing import Any, Final
 from tests.fakes import Answer, Call
 
 _SIDE_ANSWER: Final = Answer(deltas=("A title",))
-_IMAGE: Final = re.compile(r"base64,iVBORw0KGgo|\"data\": ?\"iVBORw0KGgo")
+#: A PNG, or the JPEG that a program makes of it.
+_IMAGE: Final = re.compile(r"(?:base64,|\"data\": ?\")(?:iVBORw0KGgo|/9j/)")
 
 
 @dataclass(slots=True)
 class Play:
     """The answers of one cell, and the requests of its main loop. ``offers_tools``: a request without tools is a side
-    request."""
+    request, and so is one without the ``main_tool``, if there is one."""
 
     answers: Sequence[Answer]
     offers_tools: bool
+    main_tool: str | None = None
     calls: list[Call] = field(default_factory=list)
     side_calls: list[Call] = field(default_factory=list)
     side_answer: Answer = _SIDE_ANSWER
     #: Sent to the first request with a tool's result.
     refused_once: Answer | None = None
+
+    def is_side_request(self, request: dict[str, Any]) -> bool:
+        tools: list[dict[str, Any]] = request.get("tools") or []
+        if self.main_tool is None:
+            return self.offers_tools and not tools
+        return self.main_tool not in {tool.get("function", tool).get("name") for tool in tools}
 
     @property
     def results(self) -> list[int]:
@@ -52,7 +60,7 @@ class Upstream:
         play = self._plays.get(found[0]) if found else None
         if play is None:
             return _SIDE_ANSWER
-        if play.offers_tools and not call.request.get("tools"):
+        if play.is_side_request(call.request):
             play.side_calls.append(call)
             return play.side_answer
         play.calls.append(call)

@@ -8,6 +8,7 @@ import msgspec
 from gateway.dialects.append_only import STREAM_RESET
 from gateway.dialects.citations import Citations
 from gateway.dialects.openai_chat.errors import streamed
+from gateway.dialects.openai_responses.errors import failed_response
 from gateway.dialects.openai_responses.growing import Growing, GrowingCall, growing_call, members_of
 from gateway.dialects.openai_responses.response import Response, ResponseInfo, usage_of
 from gateway.dialects.reasoning import Packed, ReasoningCollector, pack
@@ -217,8 +218,8 @@ class ResponseEvents:
         self.failure = error
         yield from self._close()
         self._response.status = "failed"
-        self._response.error = {"code": error.provider_code or error.code, "message": error.message}
-        yield self._frame("error", error=streamed(error))
+        self._response.error = failed_response(error)
+        yield self._frame("error", error=streamed(error) | {"code": self._response.error["code"]})
         yield self._frame("response.failed", response=self._response.body)
 
     def _end(self, done: Done) -> Iterator[bytes]:

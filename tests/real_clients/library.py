@@ -17,6 +17,8 @@ _CLAUDE: Final = "anthropic/claude-sonnet-4-5"
 CHAT: Final = (Way("chat", "openai", _GPT), Way("chat", "anthropic", _CLAUDE))
 RESPONSES: Final = (Way("responses", "openai", _GPT),)
 MESSAGES: Final = (Way("messages", "anthropic", _CLAUDE),)
+#: Responses and Messages, each over the other provider.
+CROSSED: Final = (Way("responses", "anthropic", _CLAUDE), Way("messages", "openai", _GPT))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -60,7 +60,7 @@ async def run_matrix(
         await system.start()
         async with asyncio.TaskGroup() as group:
             for program, way, column in cells:
-                if column in SCENARIOS and column not in program.lacks:
+                if column in SCENARIOS and lacks(program, way, column) is None:
                     group.create_task(run(program, way, column, SCENARIOS[column]))
     finally:
         await system.stop()
@@ -84,8 +84,8 @@ async def _run(
     print(f"{' · '.join(name)}: {'passed' if name in matrix.passed else 'FAILED'}", flush=True)
 
 
-def lacks(program: Program, column: str) -> str | None:
+def lacks(program: Program, way: Way, column: str) -> str | None:
     """Return the letter of the reason why the program has no such cell, or None."""
     if column == KILLS and not program.is_agent:
         return NO_AGENT
-    return program.lacks.get(column)
+    return program.lacks.get(column) or program.lacks.get(f"{way.api}: {column}")

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from tests.fakes import Answer, ToolCall
 
 Kind = Literal["text", "tools", "image", "structured", "cancel", "error", "usage"]
+Api = Literal["chat", "responses", "messages"]
 #: The schema of every structured answer.
 SCHEMA: Final = {
     "type": "object",
@@ -24,7 +25,7 @@ class Way:
     """An API that the program speaks, and the provider behind the gateway. ``model``: the name that it asks for; None
     for its default."""
 
-    api: Literal["chat", "responses", "messages"]
+    api: Api
     provider: Literal["openai", "anthropic"]
     model: str | None
 
@@ -72,6 +73,7 @@ class Outcome:
 
 class Program(ABC):
     """A program, at a pinned version. ``lacks``: the scenarios that it does not have, with the letter of the reason.
+    A key is a column, or ``api: column`` if the program lacks it over that API only.
     ``offers_tools``: every request of its main loop has tools; one without them is a side request, such as for a
     title. ``heavy``: it is run at the nightly level only. ``is_agent``: it finishes a task by itself, so that it is
     also run while gateways are killed."""

@@ -4,7 +4,7 @@ from typing import Final
 
 from tests.real_clients.claude_code import ClaudeCode
 from tests.real_clients.codex import Codex
-from tests.real_clients.library import CHAT, MESSAGES, RESPONSES, Library
+from tests.real_clients.library import CHAT, CROSSED, MESSAGES, RESPONSES, Library
 from tests.real_clients.program import Program
 
 _AI_SDK_7: Final = (
@@ -26,6 +26,7 @@ _LANGCHAIN: Final = (
     "langgraph==1.2.24",
 )
 _ALL: Final = (*CHAT, *RESPONSES, *MESSAGES)
+_EACH: Final = (*_ALL, *CROSSED)
 
 PROGRAMS: Final[tuple[Program, ...]] = (
     ClaudeCode(),
@@ -34,5 +35,13 @@ PROGRAMS: Final[tuple[Program, ...]] = (
     Library("ai-sdk-6", "npm", _AI_SDK_6, _ALL, "ai_sdk.mjs"),
     Library("langchain", "pip", _LANGCHAIN, _ALL, "langchain_py.py"),
     Library("pydantic-ai", "pip", ("pydantic-ai-slim[openai,anthropic]==2.68.0",), _ALL, "pydantic_ai_py.py"),
-    Library("openai-agents", "pip", ("openai-agents==0.24.0",), (*CHAT, *RESPONSES), "openai_agents_py.py"),
+    Library(
+        "openai-agents",
+        "pip",
+        ("openai-agents==0.24.0",),
+        (*CHAT, *RESPONSES),
+        "openai_agents_py.py",
+        lacks={"chat: image by a tool": "d"},
+    ),
+    Library("litellm", "pip", ("litellm==1.110.2",), _EACH, "litellm_py.py"),
 )

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from tests.fakes import Answer, ToolCall
+from tests.real_clients.upstream import count_results
 
 Kind = Literal["text", "tools", "image", "structured", "cancel", "error", "usage"]
 Api = Literal["chat", "responses", "messages"]
@@ -98,6 +99,14 @@ class Program(ABC):
     @abstractmethod
     def structured(self, value: object) -> Answer:
         """Return an answer that gives the program ``value`` of :data:`SCHEMA`."""
+
+    def final(self, words: Sequence[str]) -> Answer:
+        """Return the answer that ends the program's work with tools."""
+        return Answer(deltas=tuple(words))
+
+    def count_results(self, request: dict[str, Any]) -> int:
+        """Count the tool results in a request to the provider."""
+        return count_results(request)
 
     @abstractmethod
     def command(self, task: Task) -> Command: ...

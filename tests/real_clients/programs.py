@@ -5,7 +5,7 @@ from typing import Final
 from tests.real_clients.claude_code import ClaudeCode
 from tests.real_clients.codex import Codex
 from tests.real_clients.library import CHAT, CROSSED, MESSAGES, RESPONSES, Library
-from tests.real_clients.program import Program
+from tests.real_clients.program import Program, Way
 
 _AI_SDK_7: Final = (
     "ai@7.0.173",
@@ -25,8 +25,22 @@ _LANGCHAIN: Final = (
     "langchain-anthropic==1.7.10",
     "langgraph==1.2.24",
 )
+_LLAMA_INDEX: Final = (
+    "llama-index-core==0.14.25",
+    "llama-index-llms-openai-like==0.8.1",
+    "llama-index-llms-openai==0.8.3",
+    "llama-index-llms-anthropic==0.12.3",
+    "anthropic==1.17.0",  # it fails by itself with 2.x, whose MessageParam is a union
+)
 _ALL: Final = (*CHAT, *RESPONSES, *MESSAGES)
 _EACH: Final = (*_ALL, *CROSSED)
+#: Its Anthropic model takes the names of Anthropic's models only.
+_LLAMA_INDEX_WAYS: Final = (
+    *CHAT,
+    *RESPONSES,
+    Way("responses", "anthropic", "anthropic/claude-sonnet-4-5"),
+    Way("messages", "anthropic", "claude-sonnet-4-5"),
+)
 
 PROGRAMS: Final[tuple[Program, ...]] = (
     ClaudeCode(),
@@ -43,5 +57,40 @@ PROGRAMS: Final[tuple[Program, ...]] = (
         "openai_agents_py.py",
         lacks={"chat: image by a tool": "d"},
     ),
+    Library(
+        "llama-index",
+        "pip",
+        _LLAMA_INDEX,
+        _LLAMA_INDEX_WAYS,
+        "llama_index_py.py",
+        lacks={"chat: image by a tool": "d", "responses: error": "e"},
+    ),
     Library("litellm", "pip", ("litellm==1.110.2",), _EACH, "litellm_py.py"),
+    Library(
+        "instructor",
+        "pip",
+        ("instructor==1.17.0", "anthropic==0.93.0"),
+        _EACH,
+        "instructor_py.py",
+        lacks={"parallel tools": "b", "three steps": "b", "image by a tool": "b"},
+        value_tool="Value",
+    ),
+    Library(
+        "dspy",
+        "pip",
+        ("dspy==3.4.1", "litellm==1.110.2"),
+        _EACH,
+        "dspy_py.py",
+        lacks={"image by a tool": "b"},
+        final_tool="submit",
+    ),
+    Library(
+        "smolagents",
+        "pip",
+        ("smolagents[openai,litellm]==1.26.0",),
+        (*CHAT, *MESSAGES, Way("messages", "openai", "openai/gpt-5")),
+        "smolagents_py.py",
+        final_tool="final_answer",
+        result_text="appended|looked",
+    ),
 )

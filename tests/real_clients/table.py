@@ -16,6 +16,7 @@ REASONS: Final = {
     "b": "the program has no such function",
     "c": "the program's interface for scripts does not show it",
     "d": "the library leaves an image of a tool's result out of Chat Completions, by design",
+    "e": "the library ignores a failure in a stream of Responses",
     "z": "not run yet at this version",
 }
 _NOT_RUN: Final = "z"

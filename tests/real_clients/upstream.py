@@ -3,7 +3,7 @@ so a repeated request gets the same answer again."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final
@@ -21,12 +21,13 @@ class Play:
 
     answers: Sequence[Answer]
     offers_tools: bool
+    count_results: Callable[[dict[str, Any]], int]
     calls: list[Call] = field(default_factory=list)
 
     @property
     def results(self) -> list[int]:
         """Return the number of tool results in each request."""
-        return [count_results(call.request) for call in self.calls]
+        return [self.count_results(call.request) for call in self.calls]
 
     @property
     def images(self) -> list[bool]:
@@ -50,7 +51,7 @@ class Upstream:
             return _SIDE_ANSWER
         play.calls.append(call)
         before = [0, *accumulate(len(answer.tools) for answer in play.answers)]
-        results = count_results(call.request)
+        results = play.count_results(call.request)
         return next(play.answers[at] for at in reversed(range(len(play.answers))) if before[at] <= results)
 
 

@@ -43,7 +43,7 @@ async def several_steps(cell: Cell) -> None:
     lines = ["one", "two", "three"]
     cell.plays(
         *(Answer(deltas=(), reasoning=("Hm",), tools=[append(line, line)]) for line in lines),
-        cell.program.final(WORDS),
+        final,
     )
     outcome = await cell.run("tools")
     assert outcome.error is None, outcome.error

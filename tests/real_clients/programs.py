@@ -90,6 +90,7 @@ PROGRAMS: Final[tuple[Program, ...]] = (
         ("smolagents[openai,litellm]==1.26.0",),
         (*CHAT, *MESSAGES, Way("messages", "openai", "openai/gpt-5")),
         "smolagents_py.py",
+        lacks={"cancel": "b"},
         final_tool="final_answer",
         result_text="appended|looked",
     ),

@@ -1,11 +1,12 @@
 """The tool-calling agent of smolagents, with its model for OpenAI's servers and, over LiteLLM, for Anthropic's. A
-tool's image goes to the model by a step callback, as its documentation shows."""
+tool's image goes to the model by a step callback, as its documentation shows. It can end an agent between two steps,
+but cannot cancel a running request."""
 
 import json
 
 from PIL import Image
 from smolagents import LiteLLMModel, OpenAIModel, ToolCallingAgent, tool
-from task import ANTHROPIC_URL, OPENAI_URL, SCHEMA, TASK, cancelled, finish, run
+from task import ANTHROPIC_URL, OPENAI_URL, SCHEMA, TASK, finish, run
 from task import append as append_line
 
 PROMPT = [{"role": "user", "content": [{"type": "text", "text": TASK.prompt}]}]
@@ -64,12 +65,4 @@ def usage():
     finish(cached=model().generate(PROMPT).raw.usage.prompt_tokens_details.cached_tokens)
 
 
-def cancel():
-    parts = model().generate_stream(PROMPT)
-    while not next(parts).content:
-        pass
-    parts.close()
-    cancelled()
-
-
-run(text=text, tools=agent, image=agent, structured=structured, cancel=cancel, error=text, usage=usage)
+run(text=text, tools=agent, image=agent, structured=structured, error=text, usage=usage)

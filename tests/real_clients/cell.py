@@ -29,7 +29,7 @@ class Cell:
         self.folder = Path(tempfile.mkdtemp(prefix="work-"))
         self.image = self.folder / "picture.png"
         self.image.write_bytes(_a_picture())
-        self.play = Play([], program.offers_tools, program.main_tool)
+        self.play = Play([], program.offers_tools, program.count_results, program.main_tool)
         self._mark = mark
         self._url = url
         self._process: asyncio.subprocess.Process | None = None

@@ -1,15 +1,17 @@
 """A library, driven by a script of ``tests/real_clients/drivers`` that uses it as its documentation shows."""
 
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from tests.fakes import Answer, ToolCall
 from tests.real_clients.install import folder_of
 from tests.real_clients.program import Command, Outcome, Program, Task, Way
+from tests.real_clients.upstream import count_results
 
 DRIVERS: Final = Path(__file__).parent / "drivers"
 _GPT: Final = "openai/gpt-5"
@@ -32,7 +34,9 @@ def without_tool_images(ways: tuple[Way, ...]) -> tuple[Way, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Library(Program):
-    """``driver``: a script. It prints its outcome as JSON on its last line."""
+    """``driver``: a script. It prints its outcome as JSON on its last line. ``value_tool``: the tool whose
+    arguments are a structured answer. ``final_tool``: the tool whose argument ``answer`` ends the work with tools.
+    ``result_text``: a pattern of a tool result, if the library sends results as a user's text."""
 
     name: str
     source: Literal["npm", "pip"]
@@ -41,6 +45,9 @@ class Library(Program):
     driver: str
     lacks: Mapping[str, str] = field(default_factory=dict)
     heavy: bool = False
+    value_tool: str | None = None
+    final_tool: str | None = None
+    result_text: str | None = None
 
     def append(self, call_id: str, line: str) -> ToolCall:
         return ToolCall(f"call_{call_id}", "append", (json.dumps({"line": line}),))
@@ -48,7 +55,21 @@ class Library(Program):
     def look(self, call_id: str, image: Path) -> ToolCall:
         return ToolCall(f"call_{call_id}", "look", (json.dumps({"path": str(image)}),))
 
+    def final(self, words: Sequence[str]) -> Answer:
+        if self.final_tool is None:
+            return Answer(deltas=tuple(words))
+        arguments = json.dumps({"answer": "".join(words)})
+        return Answer(deltas=(), tools=[ToolCall("call_final", self.final_tool, (arguments,))])
+
+    def count_results(self, request: dict[str, Any]) -> int:
+        if self.result_text is None:
+            return count_results(request)
+        said = [message["content"] for message in request["messages"] if message["role"] == "user"]
+        return len(re.findall(self.result_text, json.dumps(said)))
+
     def structured(self, value: object) -> Answer:
+        if self.value_tool is not None:
+            return Answer(deltas=(), tools=[ToolCall("call_value", self.value_tool, (json.dumps(value),))])
         return Answer(deltas=(json.dumps(value),))
 
     def command(self, task: Task) -> Command:

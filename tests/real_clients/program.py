@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from tests.fakes import Answer, ToolCall
+from tests.real_clients.upstream import count_results
 
 Kind = Literal["text", "tools", "image", "structured", "cancel", "error", "usage"]
+Api = Literal["chat", "responses", "messages"]
 #: The schema of every structured answer.
 SCHEMA: Final = {
     "type": "object",
@@ -25,7 +27,7 @@ class Way:
     for its default. ``client``: the program's package for this API, if it has several. ``lacks``: the scenarios that
     the program does not have in this way, with the letter of the reason."""
 
-    api: Literal["chat", "responses", "messages"]
+    api: Api
     provider: Literal["openai", "anthropic"]
     model: str | None
     client: str = ""
@@ -102,6 +104,14 @@ class Program(ABC):
     @abstractmethod
     def structured(self, value: object) -> Answer:
         """Return an answer that gives the program ``value`` of :data:`SCHEMA`."""
+
+    def final(self, words: Sequence[str]) -> Answer:
+        """Return the answer that ends the program's work with tools."""
+        return Answer(deltas=tuple(words))
+
+    def count_results(self, request: dict[str, Any]) -> int:
+        """Count the tool results in a request to the provider."""
+        return count_results(request)
 
     @abstractmethod
     def command(self, task: Task) -> Command: ...

@@ -8,7 +8,7 @@ from tests.real_clients.codex import Codex
 from tests.real_clients.library import CHAT, MESSAGES, RESPONSES, Library, by, without_tool_images
 from tests.real_clients.llm import Llm
 from tests.real_clients.opencode import Opencode
-from tests.real_clients.program import Program
+from tests.real_clients.program import Program, Way
 from tests.real_clients.qwen_code import QwenCode
 
 _AI_SDK_7: Final = (
@@ -46,7 +46,20 @@ _LANGCHAIN_JS: Final = (
     "zod@4.6.7",
 )
 _AGENTS_JS: Final = ("@openai/agents@0.20.0", "openai@7.59.0", "zod@4.6.7")
+_LLAMA_INDEX: Final = (
+    "llama-index-core==0.14.25",
+    "llama-index-llms-openai-like==0.8.1",
+    "llama-index-llms-openai==0.8.3",
+    "llama-index-llms-anthropic==0.12.3",
+    "anthropic==1.17.0",  # it fails by itself with 2.x, whose MessageParam is a union
+)
 _ALL: Final = (*CHAT, *RESPONSES, *MESSAGES)
+#: Its Anthropic model takes the names of Anthropic's models only.
+_LLAMA_INDEX_WAYS: Final = (
+    *CHAT,
+    *RESPONSES,
+    Way("messages", "anthropic", "claude-sonnet-4-5"),
+)
 
 PROGRAMS: Final[tuple[Program, ...]] = (
     ClaudeCode(),
@@ -59,10 +72,54 @@ PROGRAMS: Final[tuple[Program, ...]] = (
     Library("ai-sdk-6", "npm", _AI_SDK_6, (*without_tool_images(_AI_SDK_COMPATIBLE), *_AI_SDK_WAYS), "ai_sdk.mjs"),
     Library("langchain", "pip", _LANGCHAIN, _ALL, "langchain_py.py"),
     Library("pydantic-ai", "pip", ("pydantic-ai-slim[openai,anthropic]==2.68.0",), _ALL, "pydantic_ai_py.py"),
-    Library("openai-agents", "pip", ("openai-agents==0.24.0",), (*CHAT, *RESPONSES), "openai_agents_py.py"),
+    Library(
+        "openai-agents",
+        "pip",
+        ("openai-agents==0.24.0",),
+        (*CHAT, *RESPONSES),
+        "openai_agents_py.py",
+        lacks={"chat: image by a tool": "d"},
+    ),
     Library("langchain-js", "npm", _LANGCHAIN_JS, _ALL, "langchain_js.mjs"),
     Library("openai-agents-js", "npm", _AGENTS_JS, (*without_tool_images(CHAT), *RESPONSES), "openai_agents_js.mjs"),
     Library(
         "open-webui", "pip", ("open-webui==0.12.4",), CHAT, "open_webui_py.py", lacks=_OPEN_WEBUI_LACKS, heavy=True
+    ),
+    Library(
+        "llama-index",
+        "pip",
+        _LLAMA_INDEX,
+        _LLAMA_INDEX_WAYS,
+        "llama_index_py.py",
+        lacks={"chat: image by a tool": "d"},
+    ),
+    Library("litellm", "pip", ("litellm==1.110.2",), _ALL, "litellm_py.py"),
+    Library(
+        "instructor",
+        "pip",
+        ("instructor==1.17.0", "anthropic==0.93.0"),
+        _ALL,
+        "instructor_py.py",
+        lacks={"parallel tools": "b", "three steps": "b", "image by a tool": "b"},
+        value_tool="Value",
+    ),
+    Library(
+        "dspy",
+        "pip",
+        ("dspy==3.4.1", "litellm==1.110.2"),
+        _ALL,
+        "dspy_py.py",
+        lacks={"image by a tool": "b"},
+        final_tool="submit",
+    ),
+    Library(
+        "smolagents",
+        "pip",
+        ("smolagents[openai,litellm]==1.26.0",),
+        (*CHAT, *MESSAGES),
+        "smolagents_py.py",
+        lacks={"cancel": "b"},
+        final_tool="final_answer",
+        result_text="appended|looked",
     ),
 )

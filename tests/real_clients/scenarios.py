@@ -29,7 +29,9 @@ async def text(cell: Cell) -> None:
 
 async def parallel_tools(cell: Cell) -> None:
     append = cell.program.append
-    cell.plays(Answer(deltas=(BEFORE_TOOLS,), tools=[append("1", "one"), append("2", "two")]), FINAL)
+    cell.plays(
+        Answer(deltas=(BEFORE_TOOLS,), tools=[append("1", "one"), append("2", "two")]), cell.program.final(WORDS)
+    )
     outcome = await cell.run("tools")
     assert outcome.error is None, outcome.error
     assert outcome.text == TEXT
@@ -38,9 +40,12 @@ async def parallel_tools(cell: Cell) -> None:
 
 
 async def several_steps(cell: Cell) -> None:
-    append = cell.program.append
+    append, final = cell.program.append, cell.program.final(WORDS)
     lines = ["one", "two", "three"]
-    cell.plays(*(Answer(deltas=(), reasoning=("Hm",), tools=[append(line, line)]) for line in lines), FINAL)
+    cell.plays(
+        *(Answer(deltas=(), reasoning=("Hm",), tools=[append(line, line)]) for line in lines),
+        final,
+    )
     outcome = await cell.run("tools")
     assert outcome.error is None, outcome.error
     assert outcome.text == TEXT
@@ -51,7 +56,7 @@ async def several_steps(cell: Cell) -> None:
 async def image(cell: Cell) -> None:
     program = cell.program
     look = Answer(deltas=(), tools=[program.look("1", cell.image)])
-    cell.plays(look, Answer(deltas=(), tools=[program.append("2", "seen")]), FINAL)
+    cell.plays(look, Answer(deltas=(), tools=[program.append("2", "seen")]), cell.program.final(WORDS))
     outcome = await cell.run("image")
     assert outcome.error is None, outcome.error
     assert outcome.text == TEXT
@@ -90,7 +95,7 @@ async def error(cell: Cell) -> None:
     outcome = await cell.run("error")
     assert outcome.error
     # Claude Code takes its newest features out of the request, one by one, and tries again.
-    assert len(cell.calls) <= 6, f"{len(cell.calls)} requests"
+    assert 1 <= len(cell.calls) <= 6, f"{len(cell.calls)} requests"
 
 
 async def cached_tokens(cell: Cell) -> None:

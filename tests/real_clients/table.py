@@ -18,7 +18,6 @@ REASONS: Final = {
     "i": "not the pairs over Chat Completions (in AI SDK 7 only those by `@ai-sdk/openai`): the library sends an "
     "image of a tool as text, or leaves it out",
     "d": "the library leaves an image of a tool's result out of Chat Completions, by design",
-    "e": "the library ignores a failure in a stream of Responses",
     "z": "not run yet at this version",
 }
 _NOT_RUN: Final = "z"

@@ -3,7 +3,7 @@ so a repeated request gets the same answer again."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final
@@ -22,6 +22,7 @@ class Play:
 
     answers: Sequence[Answer]
     offers_tools: bool
+    count_results: Callable[[dict[str, Any]], int]
     main_tool: str | None = None
     calls: list[Call] = field(default_factory=list)
     side_calls: list[Call] = field(default_factory=list)
@@ -38,7 +39,7 @@ class Play:
     @property
     def results(self) -> list[int]:
         """Return the number of tool results in each request."""
-        return [count_results(call.request) for call in self.calls]
+        return [self.count_results(call.request) for call in self.calls]
 
     @property
     def images(self) -> list[bool]:
@@ -65,7 +66,7 @@ class Upstream:
             return play.side_answer
         play.calls.append(call)
         before = [0, *accumulate(len(answer.tools) for answer in play.answers)]
-        results = count_results(call.request)
+        results = play.count_results(call.request)
         if results and play.refused_once is not None:
             refusal, play.refused_once = play.refused_once, None
             return refusal

@@ -51,7 +51,7 @@ _LLAMA_INDEX: Final = (
     "llama-index-llms-openai-like==0.8.1",
     "llama-index-llms-openai==0.8.3",
     "llama-index-llms-anthropic==0.12.3",
-    "anthropic==1.17.0",  # it fails by itself with 2.x, whose MessageParam is a union
+    "anthropic==0.93.0",  # it calls this with arguments and types that 1.x and 2.x do not have
 )
 _ALL: Final = (*CHAT, *RESPONSES, *MESSAGES)
 #: Its Anthropic model takes the names of Anthropic's models only.

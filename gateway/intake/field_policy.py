@@ -1,10 +1,12 @@
 """Policy for fields that a provider lacks: drop them, or use only targets that support them."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from fastapi import Request
 
-from shared.errors import InvalidRequest, UnsupportedField
+from shared.denied_fields import denied_field
+from shared.errors import FieldNotAllowed, InvalidRequest, UnsupportedField
 from shared.provider_fields import ignored_paths
 from shared.schemas import ChatRequest
 from shared.settings import Settings, UnsupportedFields
@@ -13,6 +15,8 @@ HEADER: Final = "X-Headrace-Unsupported-Fields"
 IGNORED: Final = "X-Headrace-Ignored"
 #: Proxies limit all headers of a response to 4 KiB.
 _LONGEST_HEADER: Final = 1024
+#: Families of wire formats, by provider.
+Families = Mapping[str, str]
 
 
 def requested_policy(request: Request) -> UnsupportedFields | None:
@@ -31,27 +35,52 @@ def with_policy(chat_request: ChatRequest, requested: UnsupportedFields | None, 
     return chat_request.model_copy(update={"unsupported_fields": policy})
 
 
-def supporting_targets(chat_request: ChatRequest) -> ChatRequest:
+def supporting_targets(chat_request: ChatRequest, families: Families) -> ChatRequest:
     """Return the request without the targets that its policy excludes. ``chat_request``: with resolved targets.
     Raises :class:`UnsupportedField` if none is left."""
     if chat_request.unsupported_fields != "refuse":
         return chat_request
-    own = f"{chat_request.provider}/{chat_request.model}"
-    targets = [name for name in (own, *(chat_request.fallbacks or ())) if not _ignored(chat_request, name)]
+    targets = [name for name in targets_of(chat_request) if not _ignored(chat_request, name, families)]
     if not targets:
-        path = _ignored(chat_request, own)[0]
+        path = _ignored(chat_request, targets_of(chat_request)[0], families)[0]
         raise UnsupportedField(
             f"{path}: not supported by provider {chat_request.provider}; remove it, choose another model, or set"
             " unsupported_fields to drop"
         )
+    return with_targets(chat_request, targets)
+
+
+def permitted_targets(chat_request: ChatRequest, denied_at: Mapping[str, tuple[str, ...]]) -> ChatRequest:
+    """Return the request without the targets that deny one of its fields. ``denied_at``: denied fields by provider.
+    Raises :class:`FieldNotAllowed` if none is left."""
+    targets, refused = list[str](), list[str]()
+    for target in targets_of(chat_request):
+        provider = target.partition("/")[0]
+        path = denied_field(chat_request, denied_at.get(provider, ()))
+        if path is None:
+            targets.append(target)
+        else:
+            refused.append(path)
+    if not targets:
+        path = refused[0]
+        raise FieldNotAllowed(f"{path}: not allowed here; remove it", detail=f"{path}: denied by every target")
+    return with_targets(chat_request, targets) if refused else chat_request
+
+
+def targets_of(chat_request: ChatRequest) -> list[str]:
+    """Return all targets of a resolved request, in the order in which they are tried."""
+    return [f"{chat_request.provider}/{chat_request.model}", *(chat_request.fallbacks or ())]
+
+
+def with_targets(chat_request: ChatRequest, targets: list[str]) -> ChatRequest:
     provider, _, model = targets[0].partition("/")
     changes = {"provider": provider, "model": model, "fallbacks": targets[1:] or None}
     return chat_request.model_copy(update=changes)
 
 
-def known_ignored(chat_request: ChatRequest) -> tuple[str, ...]:
+def known_ignored(chat_request: ChatRequest, families: Families) -> tuple[str, ...]:
     """Return the fields without effect that are known before a provider answers: those that the only target lacks."""
-    return () if chat_request.fallbacks else ignored_paths(chat_request, chat_request.provider or "")
+    return () if chat_request.fallbacks else _ignored(chat_request, targets_of(chat_request)[0], families)
 
 
 def add_ignored(headers: dict[str, str], paths: tuple[str, ...]) -> None:
@@ -68,5 +97,6 @@ def add_ignored(headers: dict[str, str], paths: tuple[str, ...]) -> None:
         headers[IGNORED] = ", ".join(named)
 
 
-def _ignored(chat_request: ChatRequest, target: str) -> tuple[str, ...]:
-    return ignored_paths(chat_request, target.partition("/")[0])
+def _ignored(chat_request: ChatRequest, target: str, families: Families) -> tuple[str, ...]:
+    provider = target.partition("/")[0]
+    return ignored_paths(chat_request, families.get(provider, provider))

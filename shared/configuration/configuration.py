@@ -45,6 +45,12 @@ class Configuration:
             general = replace(general, **{name: value for name, value in own.items() if value is not None})
         return self.settings.changed_timeouts(general, provider, model)
 
+    @property
+    def secret_variables(self) -> frozenset[str]:
+        """Names of environment variables with keys of the file's providers."""
+        sources = [source for entry in self.document.providers.values() for source in entry.api_keys]
+        return frozenset(source.place for source in sources if source.kind == "env")
+
     @cached_property
     def hash(self) -> str:
         """Hash of the file's content, on which all processes must agree. It depends on no secret."""
@@ -58,9 +64,9 @@ def load_configuration(settings: Settings) -> Configuration:
     if settings.config is None:
         return Configuration(settings, Document(), short)
     document, problems = read_document(settings.config)
-    providers = {**short, **document.providers}
+    providers = short | document.providers
     # Gateways do not have the variables of short forms, but their aliases may name them.
-    known = {**{name: ProviderEntry(kind=name) for name in SHORT_FORMS}, **providers}
+    known = {name: ProviderEntry(kind=name) for name in SHORT_FORMS} | providers
     _check(document, known, problems)
     problems.raise_if_any()
     replaced = tuple(name for name in short if name in document.providers)

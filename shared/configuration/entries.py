@@ -128,13 +128,14 @@ def _target(value: Any) -> Any:
 class AliasEntry(_Table):
     """Table ``[models.NAME]``."""
 
-    targets: Annotated[tuple[Annotated[Target, BeforeValidator(_target)], ...], Field(min_length=1, max_length=64)]
+    targets: Annotated[tuple[Annotated[Target, BeforeValidator(_target)], ...], Field(min_length=1, max_length=16)]
     fallbacks: Annotated[tuple[ModelName, ...], Field(max_length=8)] = ()
     routing: Literal["weighted", "least_busy"] = "weighted"
 
 
 class PriceEntry(_Table):
-    """Table ``[prices."provider/model"]``: amounts per million tokens. What is left out costs what its whole costs."""
+    """Table ``[prices."provider/model"]``: amounts per million tokens. A kind that is left out costs what its whole
+    costs."""
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     as_of: date

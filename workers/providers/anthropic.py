@@ -8,15 +8,16 @@ import httpx2
 from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHttpClient
 
 from shared.broker.ending import COUNTED
+from shared.configuration.entries import Auth
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.schemas.chat import original_for
-from shared.settings import Settings
 from workers.providers.anthropic_original import tools_of_original
 from workers.providers.anthropic_reader import MessageReader
 from workers.providers.anthropic_request import answers_by_tool, body_of, headers_of, ignored_by
 from workers.providers.base import AnswerPart, Finished, ModelList
-from workers.providers.errors import StreamedError, Upstream, host_of
+from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
+from workers.providers.errors import StreamedError
 from workers.providers.framing import data_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
@@ -46,28 +47,41 @@ _COUNTED_FIELDS: Final = frozenset(
 )
 
 
-class AnthropicProvider:
-    """Provider ``anthropic``. Requires ``anthropic_api_key``, ``anthropic_base_url`` or both."""
+def _with_key(client: AsyncAnthropic, key: ApiKey, auth: Auth | None) -> AsyncAnthropic:
+    """Return a client with the same connections that sends this key."""
+    if auth == "bearer":
+        return client.with_options(auth_token=key.text)
+    return client.with_options(api_key=key.text)
 
-    name = "anthropic"
+
+class AnthropicProvider:
+    """A provider of kind ``anthropic``."""
+
     family = "anthropic"
     counts_tokens = True
 
-    def __init__(self, settings: Settings) -> None:
-        base_url = settings.anthropic_base_url or DEFAULT_BASE_URL
-        self._upstream = Upstream(self.name, host_of(base_url), "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+    def __init__(self, endpoint: Endpoint) -> None:
+        base_url = endpoint.entry.base_url or DEFAULT_BASE_URL
+        self.name = endpoint.name
+        self._endpoint = endpoint
+        self._upstream = endpoint.upstream(base_url)
         self._refused = RefusedFields(self._upstream, ANTHROPIC_FIELDS)
-        self._models = settings.anthropic_models
-        self._settings = settings
-        options = sdk_options(settings, self.name, settings.anthropic_api_key, DefaultAioHttpClient)
+        self._models = endpoint.entry.models
         # Otherwise three environment variables decide whether prompts appear in traces.
-        self._client = AsyncAnthropic(base_url=base_url, open_telemetry=False, **options)
+        self._client = AsyncAnthropic(
+            base_url=base_url,
+            api_key=NO_KEY,
+            open_telemetry=False,
+            **sdk_options(endpoint, DefaultAioHttpClient),
+        )
+        self._clients = {key.id: _with_key(self._client, key, endpoint.entry.auth) for key in endpoint.keys}
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
-        timeouts = self._settings.timeouts(self.name, request.model)
+    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+        timeouts = self._endpoint.timeouts(request.model)
+        client = self._client_of(key)
         names = anthropic_tool_names()
         original = original_for(request, self.family)
         headers = headers_of(request)
@@ -75,11 +89,11 @@ class AnthropicProvider:
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 if request.only_count:
-                    call.finished = await self._count(adapted.body, headers, is_whole=original is not None)
+                    call.finished = await self._count(client, adapted.body, headers, is_whole=original is not None)
                     call.start()
                     break
                 # Not `messages.create`: its models cost more than everything else on the hot path, see openai.py.
-                response = await self._client.post(
+                response = await client.post(
                     "/v1/messages",
                     body=adapted.body,
                     cast_to=object,
@@ -107,10 +121,16 @@ class AnthropicProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _count(self, whole: Body, headers: Mapping[str, str], *, is_whole: bool) -> Finished:
+    def _client_of(self, key: ApiKey | None) -> AsyncAnthropic:
+        """Return the client of a key, or of the first one."""
+        return self._clients[key.id] if key else next(iter(self._clients.values()), self._client)
+
+    async def _count(
+        self, client: AsyncAnthropic, whole: Body, headers: Mapping[str, str], *, is_whole: bool
+    ) -> Finished:
         """Count the tokens of a request. ``is_whole``: the body is the client's own, for this very endpoint."""
         body = whole if is_whole else {name: value for name, value in whole.items() if name in _COUNTED_FIELDS}
-        response = await self._client.post(
+        response = await client.post(
             "/v1/messages/count_tokens",
             body=body,
             cast_to=object,
@@ -127,7 +147,7 @@ class AnthropicProvider:
 
     async def _fetch_models(self) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
-        response = await self._client.get(
+        response = await self._client_of(None).get(
             "/v1/models",
             cast_to=object,
             options={"params": {"limit": MODELS_PAGE}},

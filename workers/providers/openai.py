@@ -2,17 +2,18 @@
 
 from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
-from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, OpenAIError
+from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit, OpenAIError
 
+from shared.configuration.entries import Auth
 from shared.schemas import ChatRequest
 from shared.schemas.chat import lost_for
-from shared.settings import Settings
 from workers.providers.base import AnswerPart, ModelList
-from workers.providers.errors import StreamedError, Upstream, host_of
+from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
+from workers.providers.errors import StreamedError
 from workers.providers.framing import data_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
@@ -43,29 +44,37 @@ def limit_of(base_url: str) -> str:
     return "max_completion_tokens" if is_openai else "max_tokens"
 
 
-class OpenAIProvider:
-    """Provider ``openai``. Requires ``openai_api_key``, ``openai_base_url`` or both."""
+def _with_key(client: AsyncOpenAI, key: ApiKey, auth: Auth | None) -> AsyncOpenAI:
+    """Return a client with the same connections that sends this key."""
+    if auth == "api-key":
+        headers: dict[str, Any] = {"api-key": key.text, "Authorization": Omit()}
+        return client.with_options(default_headers=headers)
+    return client.with_options(api_key=key.text)
 
-    name = "openai"
+
+class OpenAIProvider:
+    """A provider of kind ``openai``."""
+
     family = "openai"
     counts_tokens = False
 
-    def __init__(self, settings: Settings) -> None:
-        base_url = settings.openai_base_url or DEFAULT_BASE_URL
-        self._upstream = Upstream(self.name, host_of(base_url), "OPENAI_API_KEY", "OPENAI_BASE_URL")
-        self._models = settings.openai_models
+    def __init__(self, endpoint: Endpoint) -> None:
+        base_url = endpoint.entry.base_url or DEFAULT_BASE_URL
+        self.name = endpoint.name
+        self._endpoint = endpoint
+        self._upstream = endpoint.upstream(base_url)
+        self._models = endpoint.entry.models
         self._refused = RefusedFields(self._upstream, OPENAI_FIELDS)
-        self._limit = limit_of(base_url)
+        self._limit = endpoint.entry.quirks.token_limit or limit_of(base_url)
         self._hostname = urlsplit(base_url).hostname or ""
-        self._settings = settings
-        options = sdk_options(settings, self.name, settings.openai_api_key, DefaultAioHttpClient)
-        self._client = AsyncOpenAI(base_url=base_url, **options)
+        self._client = AsyncOpenAI(base_url=base_url, api_key=NO_KEY, **sdk_options(endpoint, DefaultAioHttpClient))
+        self._clients = {key.id: _with_key(self._client, key, endpoint.entry.auth) for key in endpoint.keys}
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
-        timeouts = self._settings.timeouts(self.name, request.model)
+    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+        timeouts = self._endpoint.timeouts(request.model)
         names = OpenAINames.at(self._hostname)
         adapted = AdaptedRequest(
             request,
@@ -77,7 +86,7 @@ class OpenAIProvider:
             with call:
                 # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between
                 # provider and reader. This is the same request, but framing.py reads the chunks.
-                response = await self._client.post(
+                response = await self._client_of(key).post(
                     "/chat/completions",
                     body=adapted.body,
                     cast_to=object,
@@ -101,8 +110,14 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
+    def _client_of(self, key: ApiKey | None) -> AsyncOpenAI:
+        """Return the client of a key, or of the first one."""
+        return self._clients[key.id] if key else next(iter(self._clients.values()), self._client)
+
     async def _fetch_models(self) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
-        response = await self._client.get("/models", cast_to=object, stream=True, stream_cls=AsyncStream[object])
+        response = await self._client_of(None).get(
+            "/models", cast_to=object, stream=True, stream_cls=AsyncStream[object]
+        )
         async with response:
             return dated_models(await read_json(response.response.aiter_bytes()))

@@ -113,7 +113,7 @@ class AdaptedRequest:
         self._learned: set[str] = set()
         self._latest: set[str] = set()
         self._repeats = 0
-        self._lacking = lacking_fields(request, server.upstream.name)
+        self._lacking = lacking_fields(request, server.upstream.family)
         self.error: ProviderError | None = None
         self._adapt()
         if self.error is not None:
@@ -164,7 +164,7 @@ class AdaptedRequest:
         if may_think and "thinking" not in body:  # the other form does not fit into the limit of the output
             paths.add("reasoning_effort")
         self.body = body
-        self.ignored = ignored_paths(self._request, self._server.upstream.name, sorted({*self._built_in, *paths}))
+        self.ignored = ignored_paths(self._request, self._server.upstream.family, sorted({*self._built_in, *paths}))
         if self.ignored and self._request.unsupported_fields == "refuse":
             self.error = unsupported(self._server.upstream.name, self.ignored[0])
 

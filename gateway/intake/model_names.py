@@ -82,6 +82,8 @@ class ModelNames:
         offering = offering or [provider for provider, offer in catalog.items() if offer.open]
         if len(offering) == 1:
             return offering[0], name
+        if near := difflib.get_close_matches(name, aliases):
+            raise UnknownModel(f"model: unknown model {name!r}; did you mean {' or '.join(near)}?")
         if offering:
             raise UnknownModel(f"model: {name!r} is offered by {', '.join(offering)}; set provider to choose one")
         available = [f"{provider}/{model}" for provider, offer in catalog.items() for model in offer.models]

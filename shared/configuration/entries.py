@@ -21,12 +21,14 @@ FAMILIES: Final[dict[str, str]] = {
     "ollama": "ollama",
     "demo": "demo",
 }
+#: The first is the default.
 _AUTH: Final[dict[str, tuple[Auth, ...]]] = {
     "openai": ("bearer", "api-key", "entra"),
     "openai-responses": ("bearer", "api-key", "entra"),
     "anthropic": ("x-api-key", "bearer"),
     "ollama": ("bearer",),
 }
+DEFAULT_AUTH: Final = {kind: accepted[0] for kind, accepted in _AUTH.items()}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _FORBIDDEN_HEADERS: Final = frozenset(
@@ -62,9 +64,9 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
         if not _HEADER.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of a header; use letters, digits and hyphens")
         if name.lower() in _FORBIDDEN_HEADERS:
-            raise ValueError(f"{name} is set by Headrace; use api_keys and auth for credentials")
+            raise ValueError(f"{name!r} is set by Headrace; use api_keys and auth for credentials")
         if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"{name} is not printable ASCII; remove other characters")
+            raise ValueError(f"{name!r} is not printable ASCII; remove other characters")
     return headers
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import httpx2
-from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHttpClient
+from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHttpClient, Omit
 
 from shared.broker.ending import COUNTED
-from shared.configuration.entries import Auth
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.schemas.chat import original_for
@@ -47,13 +46,6 @@ _COUNTED_FIELDS: Final = frozenset(
 )
 
 
-def _with_key(client: AsyncAnthropic, key: ApiKey, auth: Auth | None) -> AsyncAnthropic:
-    """Return a client with the same connections that sends this key."""
-    if auth == "bearer":
-        return client.with_options(auth_token=key.text)
-    return client.with_options(api_key=key.text)
-
-
 class AnthropicProvider:
     """A provider of kind ``anthropic``."""
 
@@ -74,26 +66,24 @@ class AnthropicProvider:
             open_telemetry=False,
             **sdk_options(endpoint, DefaultAioHttpClient),
         )
-        self._clients = {key.id: _with_key(self._client, key, endpoint.entry.auth) for key in endpoint.keys}
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
-        client = self._client_of(key)
         names = anthropic_tool_names()
         original = original_for(request, self.family)
-        headers = headers_of(request)
+        headers = {**headers_of(request), **self._headers(key)}
         adapted = AdaptedRequest(request, self._refused, partial(body_of, names=names), ignored_by(request))
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 if request.only_count:
-                    call.finished = await self._count(client, adapted.body, headers, is_whole=original is not None)
+                    call.finished = await self._count(adapted.body, headers, is_whole=original is not None)
                     call.start()
                     break
                 # Not `messages.create`: its models cost more than everything else on the hot path, see openai.py.
-                response = await client.post(
+                response = await self._client.post(
                     "/v1/messages",
                     body=adapted.body,
                     cast_to=object,
@@ -121,16 +111,15 @@ class AnthropicProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
-    def _client_of(self, key: ApiKey | None) -> AsyncAnthropic:
-        """Return the client of a key, or of the first one."""
-        return self._clients[key.id] if key else next(iter(self._clients.values()), self._client)
+    def _headers(self, key: ApiKey | None) -> dict[str, Any]:
+        """Return the headers with a key, or with the first one, instead of the client's own."""
+        credentials = self._endpoint.credentials(key)
+        return {"X-Api-Key": Omit(), **credentials} if credentials else {}
 
-    async def _count(
-        self, client: AsyncAnthropic, whole: Body, headers: Mapping[str, str], *, is_whole: bool
-    ) -> Finished:
+    async def _count(self, whole: Body, headers: Mapping[str, Any], *, is_whole: bool) -> Finished:
         """Count the tokens of a request. ``is_whole``: the body is the client's own, for this very endpoint."""
         body = whole if is_whole else {name: value for name, value in whole.items() if name in _COUNTED_FIELDS}
-        response = await client.post(
+        response = await self._client.post(
             "/v1/messages/count_tokens",
             body=body,
             cast_to=object,
@@ -147,10 +136,10 @@ class AnthropicProvider:
 
     async def _fetch_models(self) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
-        response = await self._client_of(None).get(
+        response = await self._client.get(
             "/v1/models",
             cast_to=object,
-            options={"params": {"limit": MODELS_PAGE}},
+            options={"params": {"limit": MODELS_PAGE}, "headers": self._headers(None)},
             stream=True,
             stream_cls=AsyncStream[object],
         )

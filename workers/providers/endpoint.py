@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from shared.configuration.configuration import Configuration
-from shared.configuration.entries import ProviderEntry
+from shared.configuration.entries import DEFAULT_AUTH, ProviderEntry
 from shared.configuration.secret_sources import SecretUnreadable
 from shared.setting_types import Timeouts
 from workers.providers.errors import Upstream, host_of
@@ -57,6 +57,18 @@ class Endpoint:
         else:
             key_setting, url_setting = (f"{key} of [providers.{self.name}]" for key in ("api_keys", "base_url"))
         return Upstream(self.name, host_of(address), key_setting, url_setting, self.entry.family)
+
+    def credentials(self, key: ApiKey | None = None) -> dict[str, str]:
+        """Return the header with a key, or with the first one; nothing for a server that needs none."""
+        key = key or next(iter(self.keys), None)
+        if key is None:
+            return {}
+        match self.entry.auth or DEFAULT_AUTH.get(self.entry.kind):
+            case "api-key":
+                return {"api-key": key.text}
+            case "x-api-key":
+                return {"X-Api-Key": key.text}
+        return {"Authorization": f"Bearer {key.text}"}
 
     @cached_property
     def is_short_form(self) -> bool:

@@ -89,16 +89,11 @@ class OllamaProvider:
         self, body: Mapping[str, object], key: ApiKey | None, connect_s: float
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         data = msgspec.json.encode(body)
-        headers = {"Content-Type": "application/json"} | self._authorization(key)
+        headers = {"Content-Type": "application/json"} | self._endpoint.credentials(key)
         return self._session.post(f"{self._url}/api/chat", data=data, headers=headers, timeout=_timeout(connect_s))
 
-    def _authorization(self, key: ApiKey | None) -> dict[str, str]:
-        """Return the header with a key, or with the first one."""
-        key = key or next(iter(self._endpoint.keys), None)
-        return {"Authorization": f"Bearer {key.text}"} if key else {}
-
     async def _fetch_models(self) -> dict[str, int]:
-        async with self._session.get(f"{self._url}/api/tags", headers=self._authorization(None)) as response:
+        async with self._session.get(f"{self._url}/api/tags", headers=self._endpoint.credentials()) as response:
             await _check(response)
             listed = msgspec.convert(await read_json(response.content.iter_any()), _Models)
         return {model.model: seconds_of(model.modified_at) for model in listed.models}

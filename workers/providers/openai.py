@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit, OpenAIError
 
-from shared.configuration.entries import Auth
 from shared.schemas import ChatRequest
 from shared.schemas.chat import lost_for
 from workers.providers.base import AnswerPart, ModelList
@@ -44,14 +43,6 @@ def limit_of(base_url: str) -> str:
     return "max_completion_tokens" if is_openai else "max_tokens"
 
 
-def _with_key(client: AsyncOpenAI, key: ApiKey, auth: Auth | None) -> AsyncOpenAI:
-    """Return a client with the same connections that sends this key."""
-    if auth == "api-key":
-        headers: dict[str, Any] = {"api-key": key.text, "Authorization": Omit()}
-        return client.with_options(default_headers=headers)
-    return client.with_options(api_key=key.text)
-
-
 class OpenAIProvider:
     """A provider of kind ``openai``."""
 
@@ -68,7 +59,6 @@ class OpenAIProvider:
         self._limit = endpoint.entry.quirks.token_limit or limit_of(base_url)
         self._hostname = urlsplit(base_url).hostname or ""
         self._client = AsyncOpenAI(base_url=base_url, api_key=NO_KEY, **sdk_options(endpoint, DefaultAioHttpClient))
-        self._clients = {key.id: _with_key(self._client, key, endpoint.entry.auth) for key in endpoint.keys}
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
@@ -86,11 +76,11 @@ class OpenAIProvider:
             with call:
                 # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between
                 # provider and reader. This is the same request, but framing.py reads the chunks.
-                response = await self._client_of(key).post(
+                response = await self._client.post(
                     "/chat/completions",
                     body=adapted.body,
                     cast_to=object,
-                    options={"timeout": timeout_of(timeouts)},
+                    options={"timeout": timeout_of(timeouts), "headers": self._headers(key)},
                     stream=True,
                     stream_cls=AsyncStream[object],
                 )
@@ -110,14 +100,19 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
-    def _client_of(self, key: ApiKey | None) -> AsyncOpenAI:
-        """Return the client of a key, or of the first one."""
-        return self._clients[key.id] if key else next(iter(self._clients.values()), self._client)
+    def _headers(self, key: ApiKey | None) -> dict[str, Any]:
+        """Return the headers with a key, or with the first one, instead of the client's own."""
+        credentials = self._endpoint.credentials(key)
+        return {"Authorization": Omit(), **credentials} if credentials else {}
 
     async def _fetch_models(self) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
-        response = await self._client_of(None).get(
-            "/models", cast_to=object, stream=True, stream_cls=AsyncStream[object]
+        response = await self._client.get(
+            "/models",
+            cast_to=object,
+            options={"headers": self._headers(None)},
+            stream=True,
+            stream_cls=AsyncStream[object],
         )
         async with response:
             return dated_models(await read_json(response.response.aiter_bytes()))

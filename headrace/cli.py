@@ -11,9 +11,10 @@ import typer
 
 from headrace import api_keys
 from shared.environment import load_settings
+from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
 from shared.printable import printable
-from shared.settings import Settings, SettingsError, check_exposure
+from shared.settings import Settings, SettingsError
 from shared.version import VERSION
 
 if TYPE_CHECKING:

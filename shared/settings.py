@@ -31,7 +31,6 @@ from shared.setting_types import (
     ServerAddress,
     TimeoutChanges,
     Timeouts,
-    is_loopback,
     split_list,
 )
 
@@ -285,19 +284,3 @@ class Settings(BaseSettings):
 def _is_list(field: str) -> bool:
     others = {"auth", "cors_origins", "content_keys", "denied_fields", "trusted_proxies"}
     return (field.endswith("_models") and field != "unknown_models") or field in others
-
-
-def check_exposure(settings: Settings) -> None:
-    """Raise :class:`SettingsError` if others can reach the gateway and authentication is not configured."""
-    if settings.auth:
-        return
-    remedy = "set it to keys, jwt or keys,jwt, or to none to accept every request"
-    if not is_loopback(settings.host):
-        raise SettingsError(
-            f"HEADRACE_AUTH: not set, but HEADRACE_HOST ({settings.host}) is reachable by others; {remedy}"
-        )
-    if settings.trusted_proxies:
-        raise SettingsError(
-            "HEADRACE_AUTH: not set, but HEADRACE_TRUSTED_PROXIES names a proxy, through which others reach the"
-            f" gateway; {remedy}"
-        )

@@ -69,7 +69,7 @@ def _provider_events() -> Run:
 
 
 def _provider_chunks() -> Run:
-    call = ProviderCall(Upstream("openai", "localhost", "", ""), "gpt-some", ())
+    call = ProviderCall(Upstream("openai", "localhost", "", "", "openai"), "gpt-some", ())
     reader = ChatCompletionReader(call, ToolCalls("openai"))
 
     async def run() -> None:

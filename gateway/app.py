@@ -53,11 +53,11 @@ from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
+from shared.configuration.configuration import Configuration
 from shared.errors import BrokerMisconfigured
 from shared.garbage import settle_garbage_collector
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
-from shared.settings import Settings
 from shared.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -70,10 +70,12 @@ failed = threading.Event()
 misconfigured = threading.Event()
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(configuration: Configuration) -> FastAPI:
+    settings = configuration.settings
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        parts = _Parts(settings)
+        parts = _Parts(configuration)
         app.state.gateway = parts.state
         try:
             yield
@@ -107,7 +109,8 @@ def create_app(settings: Settings) -> FastAPI:
 class _Parts:
     """The parts of this process, put together; made within its event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, configuration: Configuration) -> None:
+        settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
         self._connections = [PipelineConnection(settings.redis_url) for _ in range(3)]
         for_reads, for_leases, for_sweep = self._connections
@@ -115,7 +118,7 @@ class _Parts:
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, for_reads, for_leases, scripts, settings, gateway_id)
         watch = BrokerWatch(client)
-        models = Models(client, settings.fallbacks, tries_unknown=settings.unknown_models == "try")
+        models = Models(client, configuration)
         acceptance = Acceptance(client)
         backlog = Backlog(client, settings.queue_timeout_s)
         dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))

@@ -24,6 +24,7 @@ from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
 from gateway.live.sse import Stalled
 from gateway.live.subscription import Drained
+from shared.configuration.configuration import Configuration
 from shared.exit_codes import CONFIGURATION_ERROR
 from shared.logs import configure_logging
 from shared.settings import Settings, SettingsError
@@ -35,9 +36,10 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 2048
 
 
-def run(settings: Settings) -> None:
+def run(configuration: Configuration) -> None:
     """Serve until SIGTERM or SIGINT. Exit with 1 if the address is unavailable or a part of the gateway failed, with
     2 if a restart cannot help."""
+    settings = configuration.settings
     configure_logging(settings.log_level, settings.log_format)
     try:
         tracing = configure_tracing(settings, "gateway")
@@ -56,7 +58,7 @@ def run(settings: Settings) -> None:
         except SettingsError as error:
             logger.critical("settings invalid", extra={"detail": str(error)})
             sys.exit(CONFIGURATION_ERROR)
-    app = create_app(settings)
+    app = create_app(configuration)
     checked = with_open_gateway_checks(with_cors(with_head(app), settings.cors_origins), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))
     port = listener.getsockname()[1]

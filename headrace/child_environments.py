@@ -1,6 +1,6 @@
 """Environments of the processes that ``headrace up`` starts: each gets only the secrets that it uses."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 #: Keys and addresses of providers, and other variables of their SDKs. Gateways call no provider.
@@ -11,9 +11,11 @@ _OF_CLIENTS: Final = ("HEADRACE_API_KEY",)
 _OF_GATEWAYS: Final = ("HEADRACE_SECRET", "HEADRACE_AUTH", "HEADRACE_JWT_")
 
 
-def of_gateway(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the secrets of workers."""
-    return _without(environment, (*_OF_WORKERS, *_OF_CLIENTS))
+def of_gateway(environment: Mapping[str, str], secrets: Collection[str] = ()) -> dict[str, str]:
+    """Return the environment without the secrets of workers. ``secrets``: further variables with keys of
+    providers."""
+    own = _without(environment, (*_OF_WORKERS, *_OF_CLIENTS))
+    return {name: value for name, value in own.items() if name not in secrets}
 
 
 def of_worker(environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,16 +5,20 @@ import asyncio
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from headrace import api_keys
 from shared.environment import load_settings
+from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
 from shared.printable import printable
-from shared.settings import Settings, SettingsError, check_exposure
+from shared.settings import Settings, SettingsError
 from shared.version import VERSION
+
+if TYPE_CHECKING:
+    from shared.configuration.configuration import Configuration
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +51,12 @@ Port = Annotated[
 ]
 
 
+Config = Annotated[
+    Path | None,
+    typer.Option(help="File with providers, aliases and prices.  [default: HEADRACE_CONFIG]", show_default=False),
+]
+
+
 def _print_version(*, wanted: bool) -> None:
     if wanted:
         typer.echo(f"headrace {VERSION}")
@@ -71,6 +81,7 @@ def up(
     *,
     host: Host = None,
     port: Port = None,
+    config: Config = None,
     gateways: Annotated[
         int, typer.Option(min=1, help="Number of gateways; they listen on PORT, PORT + 1 and so on.")
     ] = 1,
@@ -80,12 +91,13 @@ def up(
     ] = Path(".headrace"),
 ) -> None:
     """Run broker, gateways and workers on this machine. A broker is started unless HEADRACE_REDIS_URL is set."""
-    settings = _load(host=host, port=port)
+    settings = _load(host=host, port=port, config=config)
     _stop_if(_exposure_problem(settings))
+    configuration = _configuration(settings)
     from headrace.up import Plan, UpError
     from headrace.up import up as run
 
-    plan = Plan(settings=settings, gateways=gateways, workers=workers, data_dir=data_dir)
+    plan = Plan(configuration=configuration, gateways=gateways, workers=workers, data_dir=data_dir)
     try:
         code = asyncio.run(run(plan))
     except UpError as error:
@@ -94,24 +106,25 @@ def up(
 
 
 @app.command()
-def gateway(*, host: Host = None, port: Port = None) -> None:
+def gateway(*, host: Host = None, port: Port = None, config: Config = None) -> None:
     """Run one gateway process. For a Procfile or a container."""
-    settings = _load(host=host, port=port)
+    settings = _load(host=host, port=port, config=config)
     _stop_if(NO_SECRET if settings.secret is None else "", _exposure_problem(settings))
     hold_garbage_collector()
+    configuration = _configuration(settings)
     from gateway.main import run
 
-    run(settings)
+    run(configuration)
 
 
 @app.command()
-def worker() -> None:
+def worker(*, config: Config = None) -> None:
     """Run one worker process. For a Procfile or a container."""
-    settings = _load()
+    configuration = _configuration(_load(config=config))
     hold_garbage_collector()
     from workers.main import run
 
-    run(settings)
+    run(configuration)
 
 
 @app.command()
@@ -188,13 +201,23 @@ def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, ob
         raise typer.BadParameter(str(error), param_hint="--json-schema") from error
 
 
-def _load(**options: str | int | None) -> Settings:
+def _load(**options: str | int | Path | None) -> Settings:
     """Load the settings; command line options override the environment."""
     try:
         settings = load_settings()
     except SettingsError as error:
         _fail(str(error), code=2)
     return settings.model_copy(update={name: value for name, value in options.items() if value is not None})
+
+
+def _configuration(settings: Settings) -> "Configuration":
+    from shared.configuration.configuration import load_configuration
+    from shared.configuration.document import ConfigurationError
+
+    try:
+        return load_configuration(settings)
+    except ConfigurationError as error:
+        _fail(str(error), code=2)
 
 
 def _exposure_problem(settings: Settings) -> str:

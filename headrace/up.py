@@ -17,6 +17,7 @@ from headrace.data_dir import DataDirError
 from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker
 from headrace.readiness import wait_ready
 from headrace.supervisor import Supervisor
+from shared.configuration.configuration import Configuration
 from shared.exit_codes import CONFIGURATION_ERROR
 from shared.settings import Settings
 
@@ -37,10 +38,14 @@ class UpError(Exception):
 class Plan:
     """Options of the command. Gateway i of ``gateways`` (from 0) listens on ``settings.port`` + i."""
 
-    settings: Settings
+    configuration: Configuration
     gateways: int
     workers: int
     data_dir: Path
+
+    @property
+    def settings(self) -> Settings:
+        return self.configuration.settings
 
     @property
     def ports(self) -> range:
@@ -110,6 +115,7 @@ def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, st
         "PYTHONUNBUFFERED": "1",
         "HEADRACE_LOG_FORMAT": plan.settings.log_format or ("text" if sys.stdout.isatty() else "json"),
         "HEADRACE_DRAIN_S": str(plan.drain_s),
+        **({"HEADRACE_CONFIG": str(plan.settings.config.resolve())} if plan.settings.config else {}),
         "HEADRACE_DATA_DIR": str(directory),
         "HEADRACE_REDIS_URL": broker.redis_url if broker else plan.settings.redis_url,
         "HEADRACE_SECRET": secret.get_secret_value() if secret else data_dir.secret(directory),
@@ -154,7 +160,7 @@ def child_specs(plan: Plan, environment: dict[str, str]) -> list[ChildSpec]:
         ChildSpec(
             name=f"gateway.{number}",
             argv=(*headrace, "gateway", "--host", plan.settings.host, "--port", str(port)),
-            env=of_gateway(environment),
+            env=of_gateway(environment, plan.configuration.secret_variables),
         )
         for number, port in enumerate(plan.ports, start=1)
     ]

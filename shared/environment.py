@@ -5,40 +5,18 @@ Each problem is a line ``HEADRACE_NAME: problem; remedy``. It never repeats a va
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from shared.problem_texts import text_of
 from shared.setting_types import ConflictsFound, TimeoutChanges
 from shared.settings import PREFIX, Settings, SettingsError
 
 #: Set by the supervisor for its children, or read by the command line; not settings of a process.
 _COMMAND_LINE_NAMES: Final = frozenset({"HEADRACE_DATA_DIR", "HEADRACE_API_KEY"})
-_NUMBERS: Final = {
-    "int_parsing": "not an integer",
-    "int_type": "not an integer",
-    "int_from_float": "not an integer",
-    "int_parsing_size": "not an integer",
-    "float_parsing": "not a number",
-    "float_type": "not a number",
-    "finite_number": "not a finite number",
-    "greater_than": "too small",
-    "greater_than_equal": "too small",
-    "less_than": "too large",
-    "less_than_equal": "too large",
-}
-_OTHERS: Final = {
-    "bool_parsing": "not a boolean; use true or false",
-    "dict_type": "not a JSON object; use {…}",
-    "model_type": "not a JSON object; use {…}",
-    "list_type": "not a JSON array; use […]",
-    "string_type": "not text; use quotes",
-    "extra_forbidden": f"unknown field; use {', '.join(TimeoutChanges.model_fields)}",
-}
-_BOUNDS: Final = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
 
 
 def load_settings() -> Settings:
@@ -110,43 +88,6 @@ def _default_of(field: str) -> Any:
 def _problem_of(error: ErrorDetails, field: FieldInfo) -> str:
     _, *inner = error["loc"] or ("",)
     place = "".join(f"entry {at + 1}: " if isinstance(at, int) else f"{at}: " for at in inner)
-    return place + _text_of(error, None if inner else field)
-
-
-def _text_of(error: ErrorDetails, field: FieldInfo | None) -> str:
-    kind, context = error["type"], error.get("ctx", {})
-    if kind in _NUMBERS:
-        return f"{_NUMBERS[kind]}; {_number_remedy(kind, context, field)}"
-    if kind in _OTHERS:
-        return _OTHERS[kind]
-    match context:
-        case {"expected": str(expected)}:
-            return f"unknown value; use {_without_quotes(expected)}"
-        case {"min_length": length}:
-            return f"too short; use at least {length} characters"
-        case {"max_length": length}:
-            return f"too long; use at most {length} {'characters' if kind.startswith('string') else 'entries'}"
-    message = error["msg"].removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
-
-
-def _number_remedy(kind: str, context: Mapping[str, Any], field: FieldInfo | None) -> str:
-    bounds = _bounds(field.metadata if field else ()) or {k: v for k, v in context.items() if k in _BOUNDS}
-    is_integer = kind.startswith("int") or (field is not None and field.annotation is int)
-    noun = "an integer" if is_integer else "a number"
-    words = _BOUNDS if "ge" in bounds else _BOUNDS | {"le": "up to"}
-    return " ".join(
-        ("set", noun, *(f"{word} {_plain(bounds[name])}" for name, word in words.items() if name in bounds))
-    )
-
-
-def _bounds(metadata: Iterable[object]) -> dict[str, object]:
-    return {name: getattr(item, name) for item in metadata for name in _BOUNDS if hasattr(item, name)}
-
-
-def _plain(bound: Any) -> str:
-    return str(int(bound) if bound == int(bound) else bound)
-
-
-def _without_quotes(text: str) -> str:
-    return text.replace("'", "")
+    if error["type"] == "extra_forbidden":
+        return f"{place}unknown field; use {', '.join(TimeoutChanges.model_fields)}"
+    return place + text_of(error, None if inner else field)

@@ -6,6 +6,7 @@ value or an unknown ``HEADRACE_`` name stops the start with a message that lists
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -30,7 +31,6 @@ from shared.setting_types import (
     ServerAddress,
     TimeoutChanges,
     Timeouts,
-    is_loopback,
     split_list,
 )
 
@@ -48,6 +48,8 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )
 
+    #: File with providers, aliases and prices, such as headrace.toml. docs/configuration.md
+    config: Path | None = None
     # --- addresses, secrets, logs and traces
     redis_url: Annotated[str, AfterValidator(check_url)] = "redis://127.0.0.1:6379/0"
     host: str = "127.0.0.1"
@@ -187,15 +189,18 @@ class Settings(BaseSettings):
     ollama_api_key: SecretStr | None = Field(default=None, validation_alias="OLLAMA_API_KEY")
     ollama_host: ServerAddress | None = Field(default=None, validation_alias="OLLAMA_HOST")
 
-    def timeouts(self, provider: str, model: str = "") -> Timeouts:
-        """Return the timeouts of one model: its own, else those of its provider, else the general ones."""
-        base = Timeouts(
+    @property
+    def general_timeouts(self) -> Timeouts:
+        return Timeouts(
             connect_s=self.provider_connect_timeout_s,
             first_token_s=self.first_token_timeout_s,
             between_tokens_s=self.between_tokens_timeout_s,
             total_s=self.total_deadline_s,
             end_grace_s=self.end_grace_s,
         )
+
+    def changed_timeouts(self, base: Timeouts, provider: str, model: str) -> Timeouts:
+        """Return the timeouts of one model: ``base`` with the changes for its provider, and then its own."""
         for name in (provider, f"{provider}/{model}"):
             if changes := self.model_timeouts.get(name):
                 base = replace(base, **changes.model_dump(exclude_none=True))
@@ -279,19 +284,3 @@ class Settings(BaseSettings):
 def _is_list(field: str) -> bool:
     others = {"auth", "cors_origins", "content_keys", "denied_fields", "trusted_proxies"}
     return (field.endswith("_models") and field != "unknown_models") or field in others
-
-
-def check_exposure(settings: Settings) -> None:
-    """Raise :class:`SettingsError` if others can reach the gateway and authentication is not configured."""
-    if settings.auth:
-        return
-    remedy = "set it to keys, jwt or keys,jwt, or to none to accept every request"
-    if not is_loopback(settings.host):
-        raise SettingsError(
-            f"HEADRACE_AUTH: not set, but HEADRACE_HOST ({settings.host}) is reachable by others; {remedy}"
-        )
-    if settings.trusted_proxies:
-        raise SettingsError(
-            "HEADRACE_AUTH: not set, but HEADRACE_TRUSTED_PROXIES names a proxy, through which others reach the"
-            f" gateway; {remedy}"
-        )

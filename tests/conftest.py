@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakeProvider
-from tests.provider_client import KINDS, Make, settings_for
+from tests.provider_client import Make, provider_named, settings_for
 from tests.system import System
 from workers.providers.base import Provider
 
@@ -37,7 +37,7 @@ async def make(fake: FakeProvider) -> AsyncIterator[Make]:
     made: list[Provider] = []
 
     def build(name: str, **overrides: object) -> Provider:
-        made.append(KINDS[name](settings_for(fake, **overrides)))
+        made.append(provider_named(name, settings_for(fake, **overrides)))
         return made[-1]
 
     yield build

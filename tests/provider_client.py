@@ -6,26 +6,27 @@ from typing import Any
 
 import pytest
 
+from shared.configuration.configuration import load_configuration
 from shared.errors import ProviderError
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from tests.fakes import FakeProvider
-from workers.providers.anthropic import AnthropicProvider
 from workers.providers.base import Delta, Finished, IgnoredFields, Provider, TextDelta
-from workers.providers.ollama import OllamaProvider
-from workers.providers.openai import OpenAIProvider
+from workers.providers.endpoint import endpoints_of
+from workers.providers.registry import provider_of
 
 KEY = "test-key-123"
 PROMPT = "my secret prompt"
 NETWORK = ("openai", "anthropic", "ollama")
-KINDS: dict[str, Callable[[Settings], Provider]] = {
-    "openai": OpenAIProvider,
-    "anthropic": AnthropicProvider,
-    "ollama": OllamaProvider,
-}
 Make = Callable[..., Provider]
 
 network = pytest.mark.parametrize("name", NETWORK)
+
+
+def provider_named(name: str, settings: Settings) -> Provider:
+    """Return the adapter of one provider, as the settings configure it."""
+    endpoints, _ = endpoints_of(load_configuration(settings))
+    return provider_of(endpoints[name])
 
 
 def settings_for(fake: FakeProvider, **overrides: object) -> Settings:

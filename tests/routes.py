@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from fastapi.routing import iter_route_contexts
 
 from gateway.app import create_app
+from shared.configuration.configuration import load_configuration
 from shared.settings import Settings
 from tests.system import SECRET
 
 
 def every_route() -> Iterator[tuple[str, str]]:
     """Yield method and path of each route, of a file of the page, and of calls that no route handles."""
-    app = create_app(Settings(secret=SECRET))
+    app = create_app(load_configuration(Settings(secret=SECRET)))
     routes = iter_route_contexts(app.routes)
     found = [(method, route.path or "") for route in routes for method in route.methods or ()]
     expected = {"/chat", "/v1/messages", "/api/chat", "/", "/ops/overview", "/openapi.json", "/healthz", "/metrics"}

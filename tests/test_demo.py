@@ -13,9 +13,9 @@ from shared.schemas import ChatRequest
 from shared.schemas.json_schema import violation
 from shared.settings import Settings
 from tests.fakes import FakeProvider
-from tests.provider_client import ask, collect, settings_for, text_in
-from workers.providers.base import Delta, Finished, ModelList, ReasoningDelta, ToolCallDelta
-from workers.providers.demo import STORY, THOUGHT, DemoProvider, demo_text
+from tests.provider_client import ask, collect, provider_named, settings_for, text_in
+from workers.providers.base import Delta, Finished, ModelList, Provider, ReasoningDelta, ToolCallDelta
+from workers.providers.demo import STORY, THOUGHT, demo_text
 from workers.providers.demo_json import instance_of
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
@@ -28,7 +28,7 @@ def by_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 async def answer(request: ChatRequest) -> list[Delta | Finished]:
-    return await collect(DemoProvider(Settings(demo_tokens_per_s=1e6)), request)
+    return await collect(provider_named("demo", Settings(demo_tokens_per_s=1e6)), request)
 
 
 def ending(deltas: list[Delta | Finished]) -> Finished:
@@ -220,8 +220,8 @@ async def test_a_prompt_that_asks_to_think_gets_reasoning_first(fields: dict[str
     assert [d for d in deltas if not isinstance(d, ReasoningDelta)][:-1] == without[:-1]
 
 
-def demo(fake: FakeProvider, tokens_per_s: float = 1e6) -> DemoProvider:
-    return DemoProvider(settings_for(fake, demo_tokens_per_s=tokens_per_s))
+def demo(fake: FakeProvider, tokens_per_s: float = 1e6) -> Provider:
+    return provider_named("demo", settings_for(fake, demo_tokens_per_s=tokens_per_s))
 
 
 async def test_every_prompt_gets_the_same_story(fake: FakeProvider) -> None:

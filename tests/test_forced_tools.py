@@ -7,7 +7,7 @@ import pytest
 from shared.schemas.chat import StoredRequest
 from tests.fakes import FakeProvider
 from tests.fakes.answer import Answer
-from tests.provider_client import KINDS, Make, failure
+from tests.provider_client import NETWORK, Make, failure
 from tests.system import System
 from workers.providers.demo import DemoProvider
 
@@ -76,7 +76,7 @@ async def test_an_optional_tool_of_another_family_is_left_out_and_named(system: 
     assert answer.headers["X-Headrace-Ignored"] == "tools.0"
 
 
-@pytest.mark.parametrize("name", [*KINDS, "demo"])
+@pytest.mark.parametrize("name", [*NETWORK, "demo"])
 async def test_a_worker_refuses_it_too(fake: FakeProvider, make: Make, name: str) -> None:
     """A request that was queued before may arrive at a worker, or at a fallback."""
     original = {"family": "responses", "body": {}, "forced": "tool_choice"}

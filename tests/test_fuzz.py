@@ -271,7 +271,7 @@ PIECES = {
     ],
 }
 DOCUMENTED: tuple[type[Exception], ...] = (*NETWORK_ERRORS, StreamedError, ProviderError)
-UPSTREAM = Upstream("x", "host", "KEY", "URL")
+UPSTREAM = Upstream("x", "host", "KEY", "URL", "openai")
 
 
 def _answer(name: str) -> tuple[AnswerReader, ProviderCall]:

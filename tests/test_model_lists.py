@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 
+from shared.configuration.configuration import load_configuration
 from tests.fakes import FakeProvider
 from tests.provider_client import KEY, Make, network, settings_for
 from workers.providers import http_calls
 from workers.providers.base import ModelList
-from workers.providers.registry import configured_providers
+from workers.providers.endpoint import endpoints_of
+from workers.providers.registry import providers_of
 
 
 @network
@@ -79,7 +81,7 @@ async def test_the_providers_are_those_in_the_environment(
         ({"OLLAMA_HOST": fake.ollama_host}, {"demo", "ollama"}),
     ]
     for given, names in rows:
-        providers = configured_providers(settings_for(fake, **nothing | given))
+        providers = providers_of(endpoints_of(load_configuration(settings_for(fake, **nothing | given)))[0])
         assert set(providers) == names
         for name, provider in providers.items():
             assert provider.name == name

@@ -138,7 +138,7 @@ def test_an_error_within_a_stream_is_classified_by_its_type(kind: str, code: str
     class APIError(Exception):
         type = kind
 
-    upstream = Upstream("openai", "api.openai.com", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+    upstream = Upstream("openai", "api.openai.com", "OPENAI_API_KEY", "OPENAI_BASE_URL", "openai")
     assert provider_error(APIError(), upstream, model="m", started=True).code == code
 
 

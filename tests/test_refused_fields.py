@@ -316,7 +316,7 @@ def test_openai_itself_gets_the_newer_name_of_the_token_limit(url: str, name: st
 
 # --- the memory
 
-SERVER = Upstream("openai", "localhost", "", "")
+SERVER = Upstream("openai", "localhost", "", "", "openai")
 
 
 def test_the_memory_is_bounded_and_expires(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,9 @@ TEXTS = (
 
 
 def read(pieces: list[bytes]) -> list[Delta]:
-    reader = ChatCompletionReader(ProviderCall(Upstream("openai", "host", "", ""), "m", ()), ToolCalls("openai"))
+    reader = ChatCompletionReader(
+        ProviderCall(Upstream("openai", "host", "", "", "openai"), "m", ()), ToolCalls("openai")
+    )
     return [delta for piece in pieces for delta in reader.take(piece)]
 
 
@@ -138,7 +140,7 @@ def test_a_chunk_that_only_resembles_the_one_before_is_read_in_full() -> None:
 
 
 def test_a_null_member_of_thinking_costs_no_event() -> None:
-    call = ProviderCall(Upstream("anthropic", "host", "", ""), "m", ())
+    call = ProviderCall(Upstream("anthropic", "host", "", "", "anthropic"), "m", ())
     reader = MessageReader(call, ToolCalls("anthropic"), by_tool=False)
     delta = {"type": "thinking_delta", "thinking": "hm", "signature": None}
     (piece,) = pieces_of([{"type": "content_block_delta", "index": 0, "delta": delta}], None)

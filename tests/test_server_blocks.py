@@ -11,9 +11,8 @@ import pytest
 
 from shared.errors import ProviderError
 from shared.settings import Settings
-from tests.provider_client import KEY, ask, parts_of
+from tests.provider_client import KEY, ask, parts_of, provider_named
 from tests.raw_server import HEAD
-from workers.providers.anthropic import AnthropicProvider
 from workers.providers.framing import MAX_PIECE_BYTES
 
 PIECE: Final = "x" * 60_000
@@ -79,7 +78,7 @@ async def serving(events: Callable[[], Iterator[dict[str, Any]]]) -> AsyncIterat
 async def test_an_endless_block_ends_the_answer(events: Callable[[], Iterator[dict[str, Any]]]) -> None:
     async with serving(events) as (url, sent):
         settings = Settings.model_validate({"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": url})
-        provider = AnthropicProvider(settings)
+        provider = provider_named("anthropic", settings)
         try:
             with pytest.raises(ProviderError) as caught:
                 await parts_of(provider, ask("m"))

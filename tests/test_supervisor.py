@@ -26,6 +26,7 @@ from headrace.data_dir import DataDirError
 from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker, find_server
 from headrace.supervisor import Supervisor
 from headrace.up import Plan, child_specs
+from shared.configuration.configuration import load_configuration
 from shared.settings import Settings
 from tests.cli import ROOT, environment, until
 from tests.ports import free_port, free_ports
@@ -360,7 +361,9 @@ async def shell(line: str) -> str:
 
 
 def test_workers_do_not_fight_over_a_port_for_their_metrics(tmp_path: Path) -> None:
-    plan = Plan(settings=Settings(metrics_port=9000), gateways=1, workers=3, data_dir=tmp_path)
+    plan = Plan(
+        configuration=load_configuration(Settings(metrics_port=9000)), gateways=1, workers=3, data_dir=tmp_path
+    )
     ports = [spec.env["HEADRACE_METRICS_PORT"] for spec in child_specs(plan, {}) if spec.name.startswith("worker")]
     assert ports == ["9000", "9001", "9002"]
 

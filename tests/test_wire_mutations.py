@@ -38,7 +38,7 @@ GRACE_S = 0.3
 
 
 async def _usage_after(body: AsyncIterator[bytes]) -> object:
-    call = ProviderCall(Upstream("openai", "host", "KEY", "URL"), "m", ())
+    call = ProviderCall(Upstream("openai", "host", "KEY", "URL", "openai"), "m", ())
     async for _ in deltas_of(body, data_of, ChatCompletionReader(call, ToolCalls("openai")), GRACE_S):
         pass
     assert call.finished is not None

@@ -17,12 +17,13 @@ from shared.broker.scripts import StreamScripts
 from shared.broker.sweep import Sweep
 from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
+from shared.configuration.configuration import Configuration
 from shared.errors import BrokerMisconfigured
 from shared.exit_codes import CONFIGURATION_ERROR
 from shared.garbage import settle_garbage_collector
 from shared.logs import configure_logging
 from shared.metrics import SWEPT, LoopLag
-from shared.settings import Settings, SettingsError
+from shared.settings import SettingsError
 from shared.tracing import Tracing
 from shared.tracing_setup import configure_tracing
 from shared.version import VERSION
@@ -32,8 +33,9 @@ from workers.jobs.generate import Generation
 from workers.jobs.provider_limits import ProviderLimits
 from workers.jobs.queue import StreamQueue
 from workers.providers.circuit_breakers import Breakers
+from workers.providers.endpoint import Endpoint, endpoints_of
 from workers.providers.model_publisher import publish_models
-from workers.providers.registry import configured_providers
+from workers.providers.registry import providers_of
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
 
@@ -42,21 +44,23 @@ logger = logging.getLogger(__name__)
 _HANDOVER_S = 5.0
 
 
-def run(settings: Settings) -> None:
+def run(configuration: Configuration) -> None:
     """Run until SIGTERM or SIGINT; a second signal ends the process at once. Exits with 1 if it cannot serve,
     with 2 if a restart cannot help."""
+    settings = configuration.settings
     configure_logging(settings.log_level, settings.log_format)
     try:
         tracing = configure_tracing(settings, "worker")
     except SettingsError as error:
         logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(CONFIGURATION_ERROR)
-    code = uvloop.run(_serve(settings, tracing))
+    code = uvloop.run(_serve(configuration, tracing))
     tracing.close()
     sys.exit(code)
 
 
-async def _serve(settings: Settings, tracing: Tracing) -> int:
+async def _serve(configuration: Configuration, tracing: Tracing) -> int:
+    settings = configuration.settings
     stop = _stop_on_signals()
     client = connect(settings.redis_url, serves=True)
     watch = BrokerWatch(client)
@@ -77,7 +81,7 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
             },
         )
         return 1
-    worker = _Worker(settings, client, watch, tracing)
+    worker = _Worker(configuration, client, watch, tracing)
     try:
         return await worker.serve(stop)
     finally:
@@ -87,12 +91,13 @@ async def _serve(settings: Settings, tracing: Tracing) -> int:
 class _Worker:
     """All parts of this process, wired together."""
 
-    def __init__(self, settings: Settings, client: Client, watch: BrokerWatch, tracing: Tracing) -> None:
+    def __init__(self, configuration: Configuration, client: Client, watch: BrokerWatch, tracing: Tracing) -> None:
+        settings = configuration.settings
         self._settings = settings
         self._client = client
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
-        self._providers = configured_providers(settings)
+        self._providers = providers_of(_usable_endpoints(configuration))
         # An unanswered renewal must be retried before the lease expires.
         writing, sweeping = PipelineConnection(settings.redis_url), PipelineConnection(settings.redis_url)
         renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
@@ -103,10 +108,10 @@ class _Worker:
         provider_limits = ProviderLimits(client, settings)
         generation = Generation(
             worker_id=worker_id,
-            settings=settings,
+            configuration=configuration,
             client=client,
             scripts=scripts,
-            attempts=ProviderAttempts(self._providers, breakers, client, scripts, settings),
+            attempts=ProviderAttempts(self._providers, breakers, client, scripts, configuration),
             flusher=flusher,
             leases=self._leases,
             provider_limits=provider_limits,
@@ -205,6 +210,14 @@ class _Worker:
         except TimeoutError:
             return False
         return True
+
+
+def _usable_endpoints(configuration: Configuration) -> dict[str, Endpoint]:
+    """Return the endpoints whose keys can be read. The others are logged, and not offered."""
+    endpoints, problems = endpoints_of(configuration)
+    for problem in problems:
+        logger.error("provider left out", extra={"detail": problem})
+    return endpoints
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -60,10 +60,10 @@ async def model(gateway: Gateway, caller: Caller, name: str) -> ModelCard:
 
 def _card(model: ListedModel) -> ModelCard:
     return {
-        "id": f"{model.provider}/{model.model}",
+        "id": model.id,
         "object": "model",
         "created": model.created,
-        "owned_by": model.provider,
+        "owned_by": model.provider or "headrace",
         "type": "model",
         "display_name": model.model,
         "created_at": datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

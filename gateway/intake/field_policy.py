@@ -1,10 +1,12 @@
 """Policy for fields that a provider lacks: drop them, or use only targets that support them."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from fastapi import Request
 
-from shared.errors import InvalidRequest, UnsupportedField
+from shared.denied_fields import denied_field
+from shared.errors import FieldNotAllowed, InvalidRequest, UnsupportedField
 from shared.provider_fields import forced_problem, ignored_paths
 from shared.schemas import ChatRequest
 from shared.schemas.chat import forced_for
@@ -14,6 +16,8 @@ HEADER: Final = "X-Headrace-Unsupported-Fields"
 IGNORED: Final = "X-Headrace-Ignored"
 #: Proxies limit all headers of a response to 4 KiB.
 _LONGEST_HEADER: Final = 1024
+#: Families of wire formats, by provider.
+Families = Mapping[str, str]
 
 
 def requested_policy(request: Request) -> UnsupportedFields | None:
@@ -32,40 +36,61 @@ def with_policy(chat_request: ChatRequest, requested: UnsupportedFields | None, 
     return chat_request.model_copy(update={"unsupported_fields": policy})
 
 
-def supporting_targets(chat_request: ChatRequest) -> ChatRequest:
+def supporting_targets(chat_request: ChatRequest, families: Families) -> ChatRequest:
     """Return the request without the targets that cannot have its forced tool, or that its policy excludes.
     ``chat_request``: with resolved targets. Raises :class:`UnsupportedField` if none is left."""
-    own = f"{chat_request.provider}/{chat_request.model}"
-    named = [own, *(chat_request.fallbacks or ())]
-    able = [name for name in named if forced_for(chat_request, _provider_of(name)) is None]
+    named = targets_of(chat_request)
+    able = [name for name in named if forced_for(chat_request, _family_of(name, families)) is None]
     refuses = chat_request.unsupported_fields == "refuse"
-    targets = [name for name in able if not (refuses and _ignored(chat_request, name))]
+    targets = [name for name in able if not (refuses and _ignored(chat_request, name, families))]
     if not targets:
-        raise _no_target(chat_request, able)
-    if targets == named:
-        return chat_request
+        raise _no_target(chat_request, able, families)
+    return chat_request if targets == named else with_targets(chat_request, targets)
+
+
+def permitted_targets(chat_request: ChatRequest, denied_at: Mapping[str, tuple[str, ...]]) -> ChatRequest:
+    """Return the request without the targets that deny one of its fields. ``denied_at``: denied fields by provider.
+    Raises :class:`FieldNotAllowed` if none is left."""
+    targets, refused = list[str](), list[str]()
+    for target in targets_of(chat_request):
+        path = denied_field(chat_request, denied_at.get(_provider_of(target), ()))
+        if path is None:
+            targets.append(target)
+        else:
+            refused.append(path)
+    if not targets:
+        path = refused[0]
+        raise FieldNotAllowed(f"{path}: not allowed here; remove it", detail=f"{path}: denied by every target")
+    return with_targets(chat_request, targets) if refused else chat_request
+
+
+def targets_of(chat_request: ChatRequest) -> list[str]:
+    """Return all targets of a resolved request, in the order in which they are tried."""
+    return [f"{chat_request.provider}/{chat_request.model}", *(chat_request.fallbacks or ())]
+
+
+def with_targets(chat_request: ChatRequest, targets: list[str]) -> ChatRequest:
     provider, _, model = targets[0].partition("/")
     changes = {"provider": provider, "model": model, "fallbacks": targets[1:] or None}
     return chat_request.model_copy(update=changes)
 
 
-def _no_target(chat_request: ChatRequest, able: list[str]) -> UnsupportedField:
+def _no_target(chat_request: ChatRequest, able: list[str], families: Families) -> UnsupportedField:
     """Return the error of a request without a target. ``able``: targets that can have its forced tool."""
-    provider = chat_request.provider or ""
     if not able:
-        return UnsupportedField(forced_problem(forced_for(chat_request, provider) or "tool_choice", provider))
-    target = able[0]
-    path = _ignored(chat_request, target)[0]
+        own = targets_of(chat_request)[0]
+        path = forced_for(chat_request, _family_of(own, families)) or "tool_choice"
+        return UnsupportedField(forced_problem(path, _provider_of(own)))
+    path = _ignored(chat_request, able[0], families)[0]
     return UnsupportedField(
-        f"{path}: not supported by provider {_provider_of(target)}; remove it, choose another model, or set"
+        f"{path}: not supported by provider {_provider_of(able[0])}; remove it, choose another model, or set"
         " unsupported_fields to drop"
     )
 
 
-def known_ignored(chat_request: ChatRequest) -> tuple[str, ...]:
+def known_ignored(chat_request: ChatRequest, families: Families) -> tuple[str, ...]:
     """Return the fields without effect that are known before a provider answers: those that every target lacks."""
-    others = [set(_ignored(chat_request, name)) for name in chat_request.fallbacks or ()]
-    own = ignored_paths(chat_request, chat_request.provider or "")
+    own, *others = [_ignored(chat_request, name, families) for name in targets_of(chat_request)]
     return tuple(path for path in own if all(path in ignored for ignored in others))
 
 
@@ -83,8 +108,12 @@ def add_ignored(headers: dict[str, str], paths: tuple[str, ...]) -> None:
         headers[IGNORED] = ", ".join(named)
 
 
-def _ignored(chat_request: ChatRequest, target: str) -> tuple[str, ...]:
-    return ignored_paths(chat_request, _provider_of(target))
+def _ignored(chat_request: ChatRequest, target: str, families: Families) -> tuple[str, ...]:
+    return ignored_paths(chat_request, _family_of(target, families))
+
+
+def _family_of(target: str, families: Families) -> str:
+    return families.get(_provider_of(target), _provider_of(target))
 
 
 def _provider_of(target: str) -> str:

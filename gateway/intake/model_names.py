@@ -1,6 +1,8 @@
 """Finds the provider and the model that a name means."""
 
+import difflib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,16 +34,17 @@ class ModelNames:
         named = [model for model in offer.models if self.allowed.allow(provider, model)]
         return list(dict.fromkeys([*named, *(self.allowed.of_provider(provider) if offer.open else [])]))
 
-    def find(self, name: str, named: str | None = None) -> tuple[str, str]:
-        """Return (provider, model). ``named``: the provider, if the request named it separately. A bare model that
-        several providers offer is found if only one of them is allowed. Raises :class:`ModelNotAllowed`, and
+    def find(self, name: str, named: str | None = None, aliases: Collection[str] = ()) -> tuple[str, str]:
+        """Return (provider, model). ``named``: the provider, if the request named it separately. ``aliases``: further
+        names that an error may propose. A bare model that several providers offer is found if only one of them is
+        allowed. Raises :class:`ModelNotAllowed`, and
         :class:`UnknownModel`, which lists allowed models only."""
         if self.allowed is None:
-            return self._find(self.catalog, name, named)
+            return self._find(self.catalog, name, named, aliases)
         try:
-            provider, model = self._find(self.catalog, name, named)
+            provider, model = self._find(self.catalog, name, named, ())
         except UnknownModel:
-            provider, model = self._find(self._allowed_part(self.allowed), name, named)
+            provider, model = self._find(self._allowed_part(self.allowed), name, named, ())
         if not self.allowed.allow(provider, model):
             raise ModelNotAllowed(f"model: {name!r} is not allowed for these credentials; see GET /v1/models")
         return provider, model
@@ -55,8 +58,11 @@ class ModelNames:
                 part[provider] = ProviderModels(models, is_open, offer.closed)
         return part
 
-    def _find(self, catalog: Catalog, name: str, named: str | None) -> tuple[str, str]:
-        provider, model = (named, name.removeprefix(f"{named}/")) if named is not None else self._split(catalog, name)
+    def _find(self, catalog: Catalog, name: str, named: str | None, aliases: Collection[str]) -> tuple[str, str]:
+        if named is not None:
+            provider, model = named, name.removeprefix(f"{named}/")
+        else:
+            provider, model = self._split(catalog, name, aliases)
         if not model or len(model) > _LONGEST_NAME:
             raise UnknownModel(f"model: must have 1 to {_LONGEST_NAME} characters")
         offer = catalog.get(provider)
@@ -67,7 +73,7 @@ class ModelNames:
             raise UnknownModel(f"model: unknown model {model!r} of provider {provider}; available: {available}")
         return provider, model
 
-    def _split(self, catalog: Catalog, name: str) -> tuple[str, str]:
+    def _split(self, catalog: Catalog, name: str, aliases: Collection[str]) -> tuple[str, str]:
         prefix, slash, rest = name.partition("/")
         if slash and prefix in catalog:
             return prefix, rest
@@ -76,10 +82,15 @@ class ModelNames:
         offering = offering or [provider for provider, offer in catalog.items() if offer.open]
         if len(offering) == 1:
             return offering[0], name
+        if near := difflib.get_close_matches(name, aliases):
+            raise UnknownModel(f"model: unknown model {name!r}; did you mean {' or '.join(near)}?")
         if offering:
             raise UnknownModel(f"model: {name!r} is offered by {', '.join(offering)}; set provider to choose one")
         available = [f"{provider}/{model}" for provider, offer in catalog.items() for model in offer.models]
-        raise UnknownModel(f"model: unknown model {name!r}; available: {', '.join(available[:_MOST_NAMES])}")
+        if near := difflib.get_close_matches(name, [*aliases, *available]):
+            raise UnknownModel(f"model: unknown model {name!r}; did you mean {' or '.join(near)}?")
+        shown = ", ".join([*aliases, *available][:_MOST_NAMES])
+        raise UnknownModel(f"model: unknown model {name!r}; available: {shown}")
 
     def _listing_dated(self, catalog: Catalog, name: str) -> list[str]:
         """Return the providers that list the name with a date: ``claude-sonnet-4-5-20250929``."""

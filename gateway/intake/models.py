@@ -1,40 +1,42 @@
 """Resolves a model name to a provider and a model that the workers offer."""
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.cache import ExpiringCache
 from gateway.intake.model_names import ModelNames
 from gateway.intake.provider_models import check_provider_models
+from gateway.intake.targets import Targets, usable_targets
 from shared.broker.catalog import Catalog, read_catalog
 from shared.broker.client import Client
-from shared.errors import InvalidRequest, ModelNotAllowed, NoModels, UnknownModel
+from shared.configuration.configuration import Configuration
+from shared.errors import ModelNotAllowed, NoModels, UnknownModel
 from shared.model_patterns import ModelPatterns
 from shared.schemas import ChatRequest
-
-logger = logging.getLogger(__name__)
 
 _FRESH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model on offer. ``created``: Unix seconds."""
+    """A model on offer. ``provider``: None for an alias. ``created``: Unix seconds."""
 
-    provider: str
+    provider: str | None
     model: str
     created: int
 
+    @property
+    def id(self) -> str:
+        return self.model if self.provider is None else f"{self.provider}/{self.model}"
+
 
 class Models:
-    """The model catalog, read at most every two seconds. ``fallbacks``: from the settings, of ``provider/model``.
-    ``tries_unknown``: see :class:`ModelNames`."""
+    """The model catalog, read at most every two seconds, with the aliases of the configuration."""
 
-    def __init__(self, client: Client, fallbacks: Mapping[str, Sequence[str]], *, tries_unknown: bool) -> None:
+    def __init__(self, client: Client, configuration: Configuration) -> None:
         self._client = client
-        self._fallbacks = fallbacks
-        self._tries_unknown = tries_unknown
+        self._configuration = configuration
+        self._tries_unknown = configuration.settings.unknown_models == "try"
         self._last: Catalog = {}
         self._catalogs: ExpiringCache[None, Catalog] = ExpiringCache(self._read, fresh_s=_FRESH_S)
 
@@ -59,37 +61,70 @@ class Models:
         """List the allowed models. A name may be a pattern, for a provider that has no list. Raises
         :class:`NoModels`."""
         names = await self._names(allowed)
-        return [
+        listed = [
             ListedModel(provider, model, offer.created_at(model))
             for provider, offer in names.catalog.items()
             for model in names.listed_of(provider)
         ]
+        return [*self._aliases(names), *listed]
 
-    async def resolve(self, request: ChatRequest, allowed: ModelPatterns | None) -> ChatRequest:
+    def _aliases(self, names: ModelNames) -> Iterator[ListedModel]:
+        """Yield the aliases with at least one target on offer."""
+        for name, alias in self._configuration.aliases.items():
+            if targets := [target.target.partition("/") for target in usable_targets(alias, names)]:
+                created = max(names.catalog[provider].created_at(model) for provider, _, model in targets)
+                yield ListedModel(None, name, created)
+
+    async def resolve(
+        self, request: ChatRequest, allowed: ModelPatterns | None, chat_id: str | None = None
+    ) -> ChatRequest:
         """Return the request with ``provider`` set, ``model`` as that provider's own name, and ``fallbacks`` as
-        ``provider/model``: the request's, else those of the settings for this model. ``provider/model`` and a bare
-        model that only one provider offers are accepted. ``allowed``: models that the credentials allow; None means
-        all. Raises :class:`UnknownModel`, :class:`ModelNotAllowed`, :class:`NoModels` and, for a fallback,
-        :class:`InvalidRequest`."""
+        ``provider/model``: the request's, else those of the settings for this model. An alias becomes its first
+        target; its other ones come before its fallbacks. ``provider/model`` and a bare model that only one provider
+        offers are accepted. ``allowed``: models that the credentials allow; None means all. ``chat_id``: of the chat
+        that the request belongs to. Raises :class:`UnknownModel`, :class:`ModelNotAllowed`, :class:`NoModels` and,
+        for a fallback, :class:`InvalidRequest`."""
         names = await self._names(allowed)
-        provider, model = names.find(request.model, request.provider)
-        check_provider_models(request, allowed)
-        resolved = {"provider": provider, "model": model}
+        targets = Targets(names, self._configuration.aliases, request, chat_id)
+        found = targets.of(request.model, request.provider)
         if request.fallbacks is not None:
-            fallbacks = [_fallback(names, at, name) for at, name in enumerate(request.fallbacks)]
+            fallbacks = targets.of_request(request.fallbacks)
         else:
-            fallbacks = self._configured_fallbacks(names, provider, f"{provider}/{model}")
-        return request.model_copy(update={**resolved, "fallbacks": fallbacks or None})
+            fallbacks = targets.of_settings(self._fallbacks_of(request, found[0]))
+        first, *others = dict.fromkeys([*found, *fallbacks])
+        if allowed is not None:
+            providers = {target.partition("/")[0] for target in (first, *others)}
+            check_provider_models(request, allowed, {name: names.catalog[name].family or name for name in providers})
+        provider, _, model = first.partition("/")
+        return request.model_copy(update={"provider": provider, "model": model, "fallbacks": others or None})
+
+    def _fallbacks_of(self, request: ChatRequest, target: str) -> Sequence[str]:
+        """Return the configured fallbacks: of the alias, else of HEADRACE_FALLBACKS for the model or its provider."""
+        if request.provider is None and (alias := self._configuration.aliases.get(request.model)):
+            return alias.fallbacks
+        settings = self._configuration.settings.fallbacks
+        return settings.get(target) or settings.get(target.partition("/")[0]) or ()
 
     async def find(self, name: str, allowed: ModelPatterns | None) -> ListedModel:
         """Return the listed model of one name. Raises :class:`UnknownModel`, also for a model that is not allowed,
         and :class:`NoModels`."""
         names = await self._names(allowed, tries_unknown=False)
+        if alias := next((each for each in self._aliases(names) if each.model == name), None):
+            return alias
         try:
             provider, model = names.find(name)
         except ModelNotAllowed as error:
             raise UnknownModel(error.message) from None
         return ListedModel(provider, model, names.catalog[provider].created_at(model))
+
+    @property
+    def denied_at(self) -> dict[str, tuple[str, ...]]:
+        """Fields that providers of the configuration deny, by provider."""
+        return {name: entry.deny for name, entry in self._configuration.providers.items() if entry.deny}
+
+    async def families(self) -> dict[str, str]:
+        """Return the families of the providers' wire formats, by provider."""
+        return {name: offer.family or name for name, offer in (await self.catalog()).items()}
 
     async def counts_tokens(self, provider: str) -> bool:
         """Return True if the provider counts the tokens of a request without answering it."""
@@ -100,25 +135,3 @@ class Models:
         if catalog := await self.catalog():
             return ModelNames(catalog, allowed, tries_unknown and self._tries_unknown)
         raise NoModels
-
-    def _configured_fallbacks(self, names: ModelNames, provider: str, model: str) -> list[str]:
-        """Return the fallbacks that are on offer now and allowed: the others must not refuse a request."""
-        found = []
-        for name in self._fallbacks.get(model) or self._fallbacks.get(provider, ()):
-            try:
-                found.append("/".join(names.find(name)))
-            except ModelNotAllowed:
-                continue
-            except UnknownModel as error:
-                fields = {"setting": "HEADRACE_FALLBACKS", "model": model, "detail": error.message}
-                logger.warning("fallback unavailable", extra=fields)
-        return found
-
-
-def _fallback(names: ModelNames, at: int, name: str) -> str:
-    try:
-        return "/".join(names.find(name))
-    except ModelNotAllowed as error:
-        raise ModelNotAllowed(f"fallbacks.{at}: {error.message}") from None
-    except UnknownModel as error:
-        raise InvalidRequest(f"fallbacks.{at}: {error.message}") from None

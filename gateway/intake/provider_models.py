@@ -12,18 +12,18 @@ from shared.model_patterns import ModelPatterns
 from shared.schemas import ChatRequest, StoredRequest
 
 
-def check_provider_models(request: ChatRequest, allowed: ModelPatterns | None) -> None:
-    """Raise :class:`ModelNotAllowed` for a further model that ``allowed`` (None: all) does not permit."""
-    if allowed is None:
-        return
+def check_provider_models(request: ChatRequest, allowed: ModelPatterns, families: Mapping[str, str]) -> None:
+    """Raise :class:`ModelNotAllowed` for a further model that ``allowed`` does not permit. ``families``: of the
+    request's targets, by provider."""
     for family, body, prefix in _bodies(request):
+        providers = [name for name, its_family in families.items() if its_family == family] or [family]
         for path, name in _models(body):
-            if not isinstance(name, str) or not allowed.allow(family, name):
+            if not isinstance(name, str) or not all(allowed.allow(provider, name) for provider in providers):
                 raise ModelNotAllowed(f"{prefix}{path}: not allowed for these credentials; see GET /v1/models")
 
 
 def _bodies(request: ChatRequest) -> Iterator[tuple[str, Mapping[str, Any], str]]:
-    """Yield what a provider gets as it is. The name of a family's provider is that of the family."""
+    """Yield what providers of a family get as it is."""
     if isinstance(request, StoredRequest) and request.original is not None:
         yield request.original.family, request.original.body, ""
     for family, options in (request.provider_options or {}).items():

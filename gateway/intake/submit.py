@@ -12,7 +12,13 @@ from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
 from gateway.intake.body_memory import releases_body, run_beside_loop
-from gateway.intake.field_policy import add_ignored, known_ignored, supporting_targets, with_policy
+from gateway.intake.field_policy import (
+    add_ignored,
+    known_ignored,
+    permitted_targets,
+    supporting_targets,
+    with_policy,
+)
 from gateway.state import GatewayState
 from shared.broker.replies import LogPage
 from shared.broker.retry_dedupe import find_request, forget_request, remember_request
@@ -72,8 +78,10 @@ async def submit(
         return await _attach(gateway, caller, stream_id, cursor)
     if cursor != START:
         raise CursorWithoutStream
-    resolved = await gateway.models.resolve(chat_request, caller.models)
-    resolved = supporting_targets(with_policy(resolved, unsupported_fields, gateway.settings))
+    resolved = await gateway.models.resolve(chat_request, caller.models, (extra_fields or {}).get("chat"))
+    resolved = permitted_targets(resolved, gateway.models.denied_at)
+    families = await gateway.models.families()
+    resolved = supporting_targets(with_policy(resolved, unsupported_fields, gateway.settings), families)
     dispatched = await gateway.dispatch.dispatch(
         resolved,
         body_hash=body_hash,
@@ -85,7 +93,7 @@ async def submit(
     if dispatched.admission is None:
         return await _attach(gateway, caller, dispatched.stream_id, cursor)
     headers = _headers_of(dispatched.stream_id) | dispatched.admission.headers
-    add_ignored(headers, known_ignored(resolved))
+    add_ignored(headers, known_ignored(resolved, families))
     log_page = LogPage(Status.QUEUED, caller.id, epoch=0, length=0, first=1, events=[])
     return Submission(dispatched.stream_id, True, dispatched.queue_position, log_page, headers)
 

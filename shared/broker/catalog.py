@@ -19,7 +19,7 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     """One provider's models, under the provider's names. ``open``: any other name is passed on to it too.
     ``closed``: the provider has no others. ``created``: Unix seconds, of the models that the provider dates.
     ``offered``: when the provider was first offered; 0 if unknown. ``counts_tokens``: the provider counts the tokens
-    of a request without answering it."""
+    of a request without answering it. ``family``: of the provider's wire format; empty if it is the name."""
 
     models: tuple[str, ...]
     open: bool = False
@@ -27,6 +27,7 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     created: dict[str, int] = {}
     counts_tokens: bool = False
     offered: int = 0
+    family: str = ""
 
     def has(self, model: str) -> bool:
         return self.open or model in self.models

@@ -29,6 +29,9 @@ OnDisconnect = Literal["cancel", "continue"]
 OnWorkerLost = Literal["restart", "fail"]
 OptionsFamily = Literal["anthropic", "openai", "ollama"]
 
+MOST_FALLBACKS: Final = 8
+#: Targets of one alias.
+MOST_TARGETS: Final = 16
 M = TypeVar("M", bound=Model)
 _BETA: Final = re.compile(r"[!-+\--~]{1,256}")
 _any_object = TypeAdapter(dict[str, Any])
@@ -95,7 +98,7 @@ class ChatRequest(Model):
     Default: the server's."""
     only_count: bool | None = None
     """Only count the tokens of the request, as ``input_tokens`` of ``usage``. Supported by Anthropic."""
-    fallbacks: Annotated[list[ModelName], Field(max_length=8)] | None = None
+    fallbacks: Annotated[list[ModelName], Field(max_length=MOST_FALLBACKS)] | None = None
     """Models to try in this order if the model before fails without any output."""
     on_disconnect: OnDisconnect | None = None
     """Action after ``grace_s`` without a reader. ``cancel`` stops and keeps the partial answer; it is the default of
@@ -150,6 +153,8 @@ class StoredRequest(ChatRequest):
     requests cannot set it."""
 
     original: Original | None = None
+    #: With the other targets of an alias before them.
+    fallbacks: Annotated[list[ModelName], Field(max_length=MOST_FALLBACKS + MOST_TARGETS)] | None = None
 
     @property
     def prompt_characters(self) -> int:

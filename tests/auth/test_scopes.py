@@ -8,6 +8,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from gateway.app import create_app
+from shared.configuration.configuration import load_configuration
 from shared.scopes import Scope
 from shared.settings import Settings
 from tests.credentials import bearer, start_stream, token
@@ -66,7 +67,7 @@ NOWHERE: Final = {
 
 
 def routes() -> set[str]:
-    app = create_app(Settings(secret=SECRET))
+    app = create_app(load_configuration(Settings(secret=SECRET)))
     found = set()
     for route in iter_route_contexts(app.routes):
         found |= {f"{method} {route.path}" for method in route.methods or {"GET"} if method != "HEAD"}

@@ -23,7 +23,7 @@ from workers.providers.refused_fields import ANTHROPIC_FIELDS, OLLAMA_FIELDS, OP
 from workers.writing.structured_output import JsonAnswer
 from workers.writing.surrogates import well_formed
 
-_UPSTREAM: Final = Upstream("x", "host", "KEY", "URL")
+_UPSTREAM: Final = Upstream("x", "host", "KEY", "URL", "openai")
 _FIELDS: Final = (*OPENAI_FIELDS, *ANTHROPIC_FIELDS, *OLLAMA_FIELDS)
 _CODES: Final = ("provider_", "tool_call_invalid", "upstream_truncated")
 _REPORT: Final = {

@@ -28,7 +28,7 @@ _READERS: Final[Mapping[str, Callable[[ProviderCall, ToolCalls], AnswerReader]]]
 async def read(wire: str, pieces: Iterable[bytes], tools: Mapping[str, bool], *, is_reset: bool = False) -> Outcome:
     """Read a whole body. ``is_reset``: the connection breaks after it. An exception other than an error of the
     provider is a fault."""
-    call = ProviderCall(Upstream(wire, "host", "KEY", "URL"), "m", (StreamedError, *NETWORK_ERRORS))
+    call = ProviderCall(Upstream(wire, "host", "KEY", "URL", wire), "m", (StreamedError, *NETWORK_ERRORS))
     reader = _READERS[wire](call, ToolCalls(wire, tools))
     split = lines_of if wire == "ollama" else data_of
     seen, texts = Outcome(), _Texts()

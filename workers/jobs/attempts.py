@@ -14,11 +14,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome
 from shared.broker.scripts import StreamScripts
+from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable, GenerationError, ProviderError
 from shared.protocol.events import PartialUsage, Usage
 from shared.provider_fields import loggable
 from shared.schemas import ChatRequest
-from shared.settings import Settings
 from workers import metrics
 from workers.jobs.generation_log import GenerationLog
 from workers.providers.base import Finished, IgnoredFields, Provider
@@ -44,13 +44,14 @@ class ProviderAttempts:
         breakers: Breakers,
         client: Client,
         scripts: StreamScripts,
-        settings: Settings,
+        configuration: Configuration,
     ) -> None:
         self._providers = providers
         self._breakers = breakers
         self._client = client
         self._scripts = scripts
-        self._settings = settings
+        self._configuration = configuration
+        self._settings = configuration.settings
 
     async def answer(
         self, request: ChatRequest, writer: StreamWriter, log: GenerationLog
@@ -135,7 +136,7 @@ class ProviderAttempts:
         response_format = None if request.only_count else request.response_format
         schema = response_format.schema_to_follow if response_format is not None else None
         json_answer = None if schema is None else JsonAnswer(schema, depth=self._settings.json_depth)
-        timeouts = self._settings.timeouts(provider.name, request.model)
+        timeouts = self._configuration.timeouts(provider.name, request.model)
         async with (
             IdleTimeout(provider.name, timeouts) as idle_timeout,
             aclosing(provider.stream(request)) as answer,

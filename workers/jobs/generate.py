@@ -12,11 +12,11 @@ from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
 from shared.broker.stored_request import PIECE_BYTES, read_request
+from shared.configuration.configuration import Configuration
 from shared.errors import ContentUnreadable, GenerationError, RequestError
 from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import StoredRequest
 from shared.schemas.stored_request import decode_request
-from shared.settings import Settings
 from shared.tracing import Tracing
 from workers import metrics
 from workers.jobs.attempts import ProviderAttempts
@@ -39,7 +39,7 @@ class Generation:
         self,
         *,
         worker_id: str,
-        settings: Settings,
+        configuration: Configuration,
         client: Client,
         scripts: StreamScripts,
         attempts: ProviderAttempts,
@@ -49,7 +49,8 @@ class Generation:
         tracing: Tracing,
     ) -> None:
         self._worker_id = worker_id
-        self._settings = settings
+        self._configuration = configuration
+        self._settings = configuration.settings
         self._client = client
         self._scripts = scripts
         self._attempts = attempts
@@ -118,7 +119,7 @@ class Generation:
 
     async def _generate(self, job: "_Job", chat_request: StoredRequest) -> None:
         provider, model = chat_request.provider or "", chat_request.model
-        scope = CancelScope(self._settings.timeouts(provider, model).total_s)
+        scope = CancelScope(self._configuration.timeouts(provider, model).total_s)
         writer = StreamWriter(
             holder_of(job.stream_id, job.claimed, job.token),
             job.claimed,

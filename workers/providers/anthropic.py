@@ -2,21 +2,21 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import httpx2
-from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHttpClient
+from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHttpClient, Omit
 
 from shared.broker.ending import COUNTED
 from shared.protocol.events import Usage
 from shared.schemas import ChatRequest
 from shared.schemas.chat import original_for
-from shared.settings import Settings
 from workers.providers.anthropic_original import tools_of_original
 from workers.providers.anthropic_reader import MessageReader
 from workers.providers.anthropic_request import answers_by_tool, body_of, headers_of, ignored_by
 from workers.providers.base import AnswerPart, Finished, ModelList
-from workers.providers.errors import StreamedError, Upstream, host_of
+from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
+from workers.providers.errors import StreamedError
 from workers.providers.framing import data_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
@@ -47,30 +47,34 @@ _COUNTED_FIELDS: Final = frozenset(
 
 
 class AnthropicProvider:
-    """Provider ``anthropic``. Requires ``anthropic_api_key``, ``anthropic_base_url`` or both."""
+    """A provider of kind ``anthropic``."""
 
-    name = "anthropic"
     family = "anthropic"
     counts_tokens = True
 
-    def __init__(self, settings: Settings) -> None:
-        base_url = settings.anthropic_base_url or DEFAULT_BASE_URL
-        self._upstream = Upstream(self.name, host_of(base_url), "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+    def __init__(self, endpoint: Endpoint) -> None:
+        base_url = endpoint.entry.base_url or DEFAULT_BASE_URL
+        self.name = endpoint.name
+        self._endpoint = endpoint
+        self._upstream = endpoint.upstream(base_url)
         self._refused = RefusedFields(self._upstream, ANTHROPIC_FIELDS)
-        self._models = settings.anthropic_models
-        self._settings = settings
-        options = sdk_options(settings, self.name, settings.anthropic_api_key, DefaultAioHttpClient)
+        self._models = endpoint.entry.models
         # Otherwise three environment variables decide whether prompts appear in traces.
-        self._client = AsyncAnthropic(base_url=base_url, open_telemetry=False, **options)
+        self._client = AsyncAnthropic(
+            base_url=base_url,
+            api_key=NO_KEY,
+            open_telemetry=False,
+            **sdk_options(endpoint, DefaultAioHttpClient),
+        )
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
-        timeouts = self._settings.timeouts(self.name, request.model)
+    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+        timeouts = self._endpoint.timeouts(request.model)
         names = anthropic_tool_names()
         original = original_for(request, self.family)
-        headers = headers_of(request)
+        headers = {**headers_of(request), **self._headers(key)}
         adapted = AdaptedRequest(request, self._refused, partial(body_of, names=names), ignored_by(request))
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
@@ -107,7 +111,12 @@ class AnthropicProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _count(self, whole: Body, headers: Mapping[str, str], *, is_whole: bool) -> Finished:
+    def _headers(self, key: ApiKey | None) -> dict[str, Any]:
+        """Return the headers with a key, or with the first one, instead of the client's own."""
+        credentials = self._endpoint.credentials(key)
+        return {"X-Api-Key": Omit(), **credentials} if credentials else {}
+
+    async def _count(self, whole: Body, headers: Mapping[str, Any], *, is_whole: bool) -> Finished:
         """Count the tokens of a request. ``is_whole``: the body is the client's own, for this very endpoint."""
         body = whole if is_whole else {name: value for name, value in whole.items() if name in _COUNTED_FIELDS}
         response = await self._client.post(
@@ -130,7 +139,7 @@ class AnthropicProvider:
         response = await self._client.get(
             "/v1/models",
             cast_to=object,
-            options={"params": {"limit": MODELS_PAGE}},
+            options={"params": {"limit": MODELS_PAGE}, "headers": self._headers(None)},
             stream=True,
             stream_cls=AsyncStream[object],
         )

@@ -16,6 +16,7 @@ import msgspec
 from shared.protocol import events
 from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
+from workers.providers.endpoint import ApiKey
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -90,9 +91,9 @@ class Provider(Protocol):
         """Ask the provider for its models. Never raises: a provider without a list is ``open``."""
         ...
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
+    def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         """Return an async generator over one answer; no list is empty. ``request.model`` is the provider's own name.
-        The caller applies the idle timeouts."""
+        ``key``: one of the provider's; None means the first. The caller applies the idle timeouts."""
         ...
 
     async def aclose(self) -> None:

@@ -12,7 +12,6 @@ from shared.protocol.events import Usage
 from shared.provider_fields import ignored_paths
 from shared.schemas import ChatRequest, NamedToolChoice, ResponseFormat
 from shared.schemas.tools import ToolFunction
-from shared.settings import Settings
 from workers.providers.base import (
     AnswerPart,
     Delta,
@@ -25,6 +24,7 @@ from workers.providers.base import (
     ToolCallDelta,
 )
 from workers.providers.demo_json import instance_of
+from workers.providers.endpoint import ApiKey, Endpoint
 from workers.providers.refused_fields import check_forced_tool, unsupported
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
@@ -81,21 +81,21 @@ _DemoDelta = TextDelta | ReasoningDelta | ToolCallDelta
 
 
 class DemoProvider:
-    """Provider ``demo``: streams :func:`demo_deltas` at ``demo_tokens_per_s``."""
+    """A provider of kind ``demo``: streams :func:`demo_deltas` at ``demo_tokens_per_s``."""
 
-    name = "demo"
     family = "demo"
     counts_tokens = False
 
-    def __init__(self, settings: Settings) -> None:
-        self._interval_s = 1 / settings.demo_tokens_per_s
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.name = endpoint.name
+        self._interval_s = 1 / endpoint.configuration.settings.demo_tokens_per_s
 
     async def list_models(self) -> ModelList:
         return ModelList((MODEL,), closed=True)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
-        check_forced_tool(request, self.name)
-        if ignored := ignored_paths(request, self.name):
+    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+        check_forced_tool(request, self.name, self.family)
+        if ignored := ignored_paths(request, self.family):
             if request.unsupported_fields == "refuse":
                 raise unsupported(self.name, ignored[0])
             yield IgnoredFields(ignored)

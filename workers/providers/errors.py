@@ -29,6 +29,7 @@ class Upstream:
     host: str
     key_variable: str
     url_variable: str
+    family: str
 
 
 class StreamedError(Exception):

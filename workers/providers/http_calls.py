@@ -8,12 +8,11 @@ from typing import Any, Final, Self
 
 import httpx2
 import msgspec
-from pydantic import SecretStr
 
 from shared.errors import ProviderError
 from shared.setting_types import Timeouts
-from shared.settings import Settings
 from workers.providers.base import Finished, IgnoredFields, ModelList
+from workers.providers.endpoint import Endpoint
 from workers.providers.error_codes import CONTEXT_LENGTH_EXCEEDED
 from workers.providers.errors import Upstream, provider_error, provider_failure
 from workers.providers.framing import MAX_PIECE_BYTES
@@ -30,8 +29,6 @@ _MOST_MODELS: Final = 10_000
 _LONGEST_MODEL: Final = 180
 #: Connections beyond one per stream, for lists of models and for sockets that are still closing.
 SPARE_CONNECTIONS: Final = 16
-#: Key for servers that need none: without one, an SDK refuses to run or takes another from the environment.
-NO_KEY: Final = "none"
 
 Catch = tuple[type[Exception], ...]
 #: SDKs leak raw socket errors, and they build their models without validation, so that an answer of the wrong shape
@@ -118,17 +115,15 @@ def timeout_of(timeouts: Timeouts) -> httpx2.Timeout:
     return httpx2.Timeout(None, connect=timeouts.connect_s, pool=_POOL_TIMEOUT_S)
 
 
-def sdk_options(
-    settings: Settings, name: str, key: SecretStr | None, http_client: Callable[..., object]
-) -> dict[str, Any]:
-    """Return the arguments that the SDKs' clients share. ``http_client``: the SDK's own class."""
-    timeout = timeout_of(settings.timeouts(name))
+def sdk_options(endpoint: Endpoint, http_client: Callable[..., object]) -> dict[str, Any]:
+    """Return the arguments that the SDKs' clients share, except the key. ``http_client``: the SDK's own class."""
+    timeout = timeout_of(endpoint.timeouts())
     limits = httpx2.Limits(
-        max_connections=settings.concurrency + SPARE_CONNECTIONS, max_keepalive_connections=settings.concurrency
+        max_connections=endpoint.connections + SPARE_CONNECTIONS, max_keepalive_connections=endpoint.connections
     )
     return {
-        "api_key": key.get_secret_value() if key else NO_KEY,
         "max_retries": 0,
+        "default_headers": dict(endpoint.entry.headers),
         # Set twice: if the HTTP client's timeout equals its default, the SDK uses its own 600 s.
         "timeout": timeout,
         "http_client": http_client(timeout=timeout, limits=limits, event_hooks={"response": [check_response]}),

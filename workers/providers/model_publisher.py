@@ -26,6 +26,7 @@ async def publish_models(client: Client, providers: Collection[Provider]) -> Non
                 listed.closed,
                 created=dict(listed.created),
                 counts_tokens=provider.counts_tokens,
+                family=provider.family,
             )
             for provider, listed in zip(providers, lists, strict=True)
         }

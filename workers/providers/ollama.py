@@ -14,9 +14,9 @@ import aiohttp
 import msgspec
 
 from shared.schemas import ChatRequest
-from shared.settings import Settings
 from workers.providers.base import AnswerPart, ModelList
-from workers.providers.errors import RedirectedError, RefusedError, StreamedError, Upstream, host_of
+from workers.providers.endpoint import ApiKey, Endpoint
+from workers.providers.errors import RedirectedError, RefusedError, StreamedError
 from workers.providers.framing import lines_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
@@ -36,29 +36,27 @@ from workers.providers.tool_calls import ToolCalls, offered_tools
 
 CATCH: Final = (aiohttp.ClientError, RefusedError, StreamedError, *NETWORK_ERRORS)
 _DEFAULT_PORT: Final = 11434
+DEFAULT_HOST: Final = f"http://127.0.0.1:{_DEFAULT_PORT}"
 
 
 class OllamaProvider:
-    """Provider ``ollama``. Requires ``ollama_host`` and a running event loop."""
+    """A provider of kind ``ollama``. Requires a running event loop."""
 
-    name = "ollama"
     family = "ollama"
     counts_tokens = False
 
-    def __init__(self, settings: Settings) -> None:
-        host = settings.ollama_host
-        if host is None:
-            raise ValueError("OllamaProvider: requires ollama_host")
-        self._upstream = Upstream(self.name, host_of(host), "OLLAMA_API_KEY", "OLLAMA_HOST")
+    def __init__(self, endpoint: Endpoint) -> None:
+        host = endpoint.entry.base_url or DEFAULT_HOST
+        self.name = endpoint.name
+        self._endpoint = endpoint
+        self._upstream = endpoint.upstream(host)
         self._refused = RefusedFields(self._upstream, OLLAMA_FIELDS)
-        self._models = settings.ollama_models
-        self._settings = settings
-        key = settings.ollama_api_key
+        self._models = endpoint.entry.models
         self._url = base_url(host)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=settings.concurrency + SPARE_CONNECTIONS),
-            timeout=_timeout(settings.timeouts(self.name).connect_s),
-            headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else None,
+            connector=aiohttp.TCPConnector(limit=endpoint.connections + SPARE_CONNECTIONS),
+            timeout=_timeout(endpoint.timeouts().connect_s),
+            headers=endpoint.entry.headers,
             trace_configs=[redirect_checks()],
             trust_env=True,  # for proxies, as the other providers' SDKs do
         )
@@ -66,13 +64,13 @@ class OllamaProvider:
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
-        timeouts = self._settings.timeouts(self.name, request.model)
+    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+        timeouts = self._endpoint.timeouts(request.model)
         adapted = AdaptedRequest(request, self._refused, body_of, ignored_by(request))
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 reader = OllamaReader(call, ToolCalls(self.name, offered_tools(request)), request)
-                async with self._post(adapted.body, timeouts.connect_s) as response:
+                async with self._post(adapted.body, key, timeouts.connect_s) as response:
                     await _check(response)
                     check_type(response.headers)
                     if ignored := call.start():
@@ -88,14 +86,14 @@ class OllamaProvider:
         await self._session.close()
 
     def _post(
-        self, body: Mapping[str, object], connect_s: float
+        self, body: Mapping[str, object], key: ApiKey | None, connect_s: float
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         data = msgspec.json.encode(body)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"} | self._endpoint.credentials(key)
         return self._session.post(f"{self._url}/api/chat", data=data, headers=headers, timeout=_timeout(connect_s))
 
     async def _fetch_models(self) -> dict[str, int]:
-        async with self._session.get(f"{self._url}/api/tags") as response:
+        async with self._session.get(f"{self._url}/api/tags", headers=self._endpoint.credentials()) as response:
             await _check(response)
             listed = msgspec.convert(await read_json(response.content.iter_any()), _Models)
         return {model.model: seconds_of(model.modified_at) for model in listed.models}

@@ -2,16 +2,16 @@
 
 from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
-from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, OpenAIError
+from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit, OpenAIError
 
 from shared.schemas import ChatRequest
-from shared.settings import Settings
 from workers.providers.base import AnswerPart, ModelList
-from workers.providers.errors import StreamedError, Upstream, host_of
+from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
+from workers.providers.errors import StreamedError
 from workers.providers.framing import data_of
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
@@ -43,28 +43,27 @@ def limit_of(base_url: str) -> str:
 
 
 class OpenAIProvider:
-    """Provider ``openai``. Requires ``openai_api_key``, ``openai_base_url`` or both."""
+    """A provider of kind ``openai``."""
 
-    name = "openai"
     family = "openai"
     counts_tokens = False
 
-    def __init__(self, settings: Settings) -> None:
-        base_url = settings.openai_base_url or DEFAULT_BASE_URL
-        self._upstream = Upstream(self.name, host_of(base_url), "OPENAI_API_KEY", "OPENAI_BASE_URL")
-        self._models = settings.openai_models
+    def __init__(self, endpoint: Endpoint) -> None:
+        base_url = endpoint.entry.base_url or DEFAULT_BASE_URL
+        self.name = endpoint.name
+        self._endpoint = endpoint
+        self._upstream = endpoint.upstream(base_url)
+        self._models = endpoint.entry.models
         self._refused = RefusedFields(self._upstream, OPENAI_FIELDS)
-        self._limit = limit_of(base_url)
+        self._limit = endpoint.entry.quirks.token_limit or limit_of(base_url)
         self._hostname = urlsplit(base_url).hostname or ""
-        self._settings = settings
-        options = sdk_options(settings, self.name, settings.openai_api_key, DefaultAioHttpClient)
-        self._client = AsyncOpenAI(base_url=base_url, **options)
+        self._client = AsyncOpenAI(base_url=base_url, api_key=NO_KEY, **sdk_options(endpoint, DefaultAioHttpClient))
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[AnswerPart, None]:
-        timeouts = self._settings.timeouts(self.name, request.model)
+    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+        timeouts = self._endpoint.timeouts(request.model)
         names = OpenAINames.at(self._hostname)
         adapted = AdaptedRequest(request, self._refused, partial(body_of, limit=self._limit, names=names))
         for call in calls_of(self._upstream, adapted, CATCH):
@@ -75,7 +74,7 @@ class OpenAIProvider:
                     "/chat/completions",
                     body=adapted.body,
                     cast_to=object,
-                    options={"timeout": timeout_of(timeouts)},
+                    options={"timeout": timeout_of(timeouts), "headers": self._headers(key)},
                     stream=True,
                     stream_cls=AsyncStream[object],
                 )
@@ -95,8 +94,19 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
+    def _headers(self, key: ApiKey | None) -> dict[str, Any]:
+        """Return the headers with a key, or with the first one, instead of the client's own."""
+        credentials = self._endpoint.credentials(key)
+        return {"Authorization": Omit(), **credentials} if credentials else {}
+
     async def _fetch_models(self) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
-        response = await self._client.get("/models", cast_to=object, stream=True, stream_cls=AsyncStream[object])
+        response = await self._client.get(
+            "/models",
+            cast_to=object,
+            options={"headers": self._headers(None)},
+            stream=True,
+            stream_cls=AsyncStream[object],
+        )
         async with response:
             return dated_models(await read_json(response.response.aiter_bytes()))

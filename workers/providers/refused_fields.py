@@ -121,8 +121,8 @@ class AdaptedRequest:
         self._learned: set[str] = set()
         self._latest: set[str] = set()
         self._repeats = 0
-        check_forced_tool(request, server.upstream.name)
-        self._lacking = lacking_fields(request, server.upstream.name)
+        check_forced_tool(request, server.upstream.name, server.upstream.family)
+        self._lacking = lacking_fields(request, server.upstream.family)
         self.error: ProviderError | None = None
         self._adapt()
         if self.error is not None:
@@ -174,7 +174,7 @@ class AdaptedRequest:
         if changes_form and "thinking" not in body:  # the other form does not fit into the limit of the output
             paths.add("reasoning_effort")
         self.body = body
-        self.ignored = ignored_paths(self._request, self._server.upstream.name, sorted({*self._built_in, *paths}))
+        self.ignored = ignored_paths(self._request, self._server.upstream.family, sorted({*self._built_in, *paths}))
         if self.ignored and self._request.unsupported_fields == "refuse":
             self.error = unsupported(self._server.upstream.name, self.ignored[0])
 
@@ -192,9 +192,9 @@ class AdaptedRequest:
         return f"{field.name}={getattr(self._request, field.path)}"
 
 
-def check_forced_tool(request: ChatRequest, provider: str) -> None:
-    """Raise :class:`ProviderError` for a forced tool that a provider cannot have. ``provider``: its family too."""
-    if (path := forced_for(request, provider)) is not None:
+def check_forced_tool(request: ChatRequest, provider: str, family: str) -> None:
+    """Raise :class:`ProviderError` for a forced tool that a provider of ``family`` cannot have."""
+    if (path := forced_for(request, family)) is not None:
         problem = forced_problem(path, provider)
         raise ProviderError("unsupported_field", problem, summary=problem.partition(": ")[2], param=path)
 

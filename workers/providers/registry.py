@@ -1,26 +1,36 @@
-"""Builds the providers that the settings configure."""
+"""Builds the adapters of the configured providers."""
 
-from shared.settings import Settings
+from collections.abc import Mapping
+
 from workers.providers.base import Provider
-from workers.providers.demo import DemoProvider
+from workers.providers.endpoint import Endpoint
 
 
-def configured_providers(settings: Settings) -> dict[str, Provider]:
-    """Return the providers by name: ``demo`` always, each other one if its key or address is set.
+def providers_of(endpoints: Mapping[str, Endpoint]) -> dict[str, Provider]:
+    """Return the adapters by the names of their providers. Requires a running event loop."""
+    return {name: provider_of(endpoint) for name, endpoint in endpoints.items()}
+
+
+def provider_of(endpoint: Endpoint) -> Provider:
+    """Return the adapter of one provider.
 
     The SDKs are imported here, not at the top: each costs more than half a second, and memory.
     """
-    providers: list[Provider] = [DemoProvider(settings)]
-    if settings.openai_api_key or settings.openai_base_url:
-        from workers.providers.openai import OpenAIProvider  # noqa: PLC0415
+    match endpoint.entry.kind:
+        case "openai":
+            from workers.providers.openai import OpenAIProvider  # noqa: PLC0415
 
-        providers.append(OpenAIProvider(settings))
-    if settings.anthropic_api_key or settings.anthropic_base_url:
-        from workers.providers.anthropic import AnthropicProvider  # noqa: PLC0415
+            return OpenAIProvider(endpoint)
+        case "anthropic":
+            from workers.providers.anthropic import AnthropicProvider  # noqa: PLC0415
 
-        providers.append(AnthropicProvider(settings))
-    if settings.ollama_host:
-        from workers.providers.ollama import OllamaProvider  # noqa: PLC0415
+            return AnthropicProvider(endpoint)
+        case "ollama":
+            from workers.providers.ollama import OllamaProvider  # noqa: PLC0415
 
-        providers.append(OllamaProvider(settings))
-    return {provider.name: provider for provider in providers}
+            return OllamaProvider(endpoint)
+        case "demo":
+            from workers.providers.demo import DemoProvider  # noqa: PLC0415
+
+            return DemoProvider(endpoint)
+    raise NotImplementedError(endpoint.entry.kind)

@@ -1,0 +1,152 @@
+"""Tables of ``headrace.toml``: one provider, one alias, one price. docs/configuration.md explains every key."""
+
+import re
+from datetime import date
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from shared.configuration.secret_sources import SecretPlace
+from shared.setting_types import BaseUrl, FieldPaths, Seconds
+
+Kind = Literal["openai", "openai-responses", "anthropic", "anthropic-bedrock", "anthropic-vertex", "ollama", "demo"]
+Auth = Literal["bearer", "api-key", "x-api-key", "entra"]
+#: Families of wire formats, see shared/schemas/original.py.
+FAMILIES: Final[dict[str, str]] = {
+    "openai": "openai",
+    "openai-responses": "responses",
+    "anthropic": "anthropic",
+    "anthropic-bedrock": "anthropic",
+    "anthropic-vertex": "anthropic",
+    "ollama": "ollama",
+    "demo": "demo",
+}
+#: The first is the default.
+_AUTH: Final[dict[str, tuple[Auth, ...]]] = {
+    "openai": ("bearer", "api-key", "entra"),
+    "openai-responses": ("bearer", "api-key", "entra"),
+    "anthropic": ("x-api-key", "bearer"),
+    "ollama": ("bearer",),
+}
+DEFAULT_AUTH: Final = {kind: accepted[0] for kind, accepted in _AUTH.items()}
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_FORBIDDEN_HEADERS: Final = frozenset(
+    {
+        *("authorization", "api-key", "x-api-key", "cookie", "proxy-authorization"),
+        *("host", "content-length", "content-type", "transfer-encoding", "connection"),
+    }
+)
+LONGEST_NAME: Final = 180
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Tokens = Annotated[int, Field(ge=1, le=10**12)]
+ModelName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Quirks(_Table):
+    """Deviations of a server from its API. Left out: learned from the server's refusals."""
+
+    #: The server accepts ``stream_options``; without them, it sends no usage.
+    stream_options: bool = True
+    #: Name of the limit of output tokens.
+    token_limit: Literal["max_tokens", "max_completion_tokens"] | None = None
+    #: ``nine`` letters or digits, as Mistral requires.
+    tool_call_ids: Literal["any", "nine"] | None = None
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a header; use letters, digits and hyphens")
+        if name.lower() in _FORBIDDEN_HEADERS:
+            raise ValueError(f"{name!r} is set by Headrace; use api_keys and auth for credentials")
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"{name!r} is not printable ASCII; remove other characters")
+    return headers
+
+
+class ProviderEntry(_Table):
+    """Table ``[providers.NAME]``."""
+
+    kind: Kind
+    base_url: BaseUrl | None = None
+    #: The first is preferred only if a request has no prefix in common with others; see docs/configuration.md.
+    api_keys: Annotated[tuple[SecretPlace, ...], Field(max_length=64)] = ()
+    auth: Auth | None = None
+    #: Of ``anthropic-bedrock`` and ``anthropic-vertex``.
+    region: str | None = None
+    project: str | None = None
+    #: Models on offer; left out: the provider's own list.
+    models: Annotated[tuple[ModelName, ...], Field(max_length=10_000)] = ()
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict)
+    connect_timeout_s: Seconds | None = None
+    first_token_timeout_s: Seconds | None = None
+    idle_timeout_s: Seconds | None = None
+    concurrent_streams: Count | None = None
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Tokens | None = None
+    deny: FieldPaths = ()
+    quirks: Quirks = Quirks()
+    #: Answers may be stored at the provider, so that another worker resumes them.
+    background: bool = False
+
+    @property
+    def family(self) -> str:
+        return FAMILIES[self.kind]
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Self:
+        accepted = _AUTH.get(self.kind, ())
+        if self.auth is not None and self.auth not in accepted:
+            remedy = f"use {' or '.join(accepted)}" if accepted else "remove it"
+            raise ValueError(f"auth: {self.auth} does not exist for kind {self.kind}; {remedy}")
+        if self.api_keys and not accepted:
+            raise ValueError(f"api_keys: kind {self.kind} has none; remove them")
+        if self.auth == "entra" and self.api_keys:
+            raise ValueError("api_keys: auth entra has tokens instead; remove the keys or use auth api-key")
+        if self.base_url is not None and self.kind in {"demo", "anthropic-bedrock", "anthropic-vertex"}:
+            raise ValueError(f"base_url: kind {self.kind} has none; remove it")
+        if self.background and self.kind != "openai-responses":
+            raise ValueError("background: only kind openai-responses resumes answers; remove it")
+        return self
+
+
+class Target(_Table):
+    """``provider/model``, with its share of the requests."""
+
+    target: Annotated[str, Field(pattern=r"^[^/]+/.+$", max_length=256)]
+    weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1
+
+
+def _target(value: Any) -> Any:
+    return {"target": value} if isinstance(value, str) else value
+
+
+class AliasEntry(_Table):
+    """Table ``[models.NAME]``."""
+
+    targets: Annotated[tuple[Annotated[Target, BeforeValidator(_target)], ...], Field(min_length=1, max_length=16)]
+    fallbacks: Annotated[tuple[ModelName, ...], Field(max_length=8)] = ()
+    routing: Literal["weighted", "least_busy"] = "weighted"
+
+
+class PriceEntry(_Table):
+    """Table ``[prices."provider/model"]``: amounts per million tokens. A kind that is left out costs what its whole
+    costs."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    as_of: date
+    input: Annotated[float, Field(ge=0)]
+    cached_input: Annotated[float, Field(ge=0)] | None = None
+    cache_write: Annotated[float, Field(ge=0)] | None = None
+    output: Annotated[float, Field(ge=0)]
+    reasoning: Annotated[float, Field(ge=0)] | None = None
+
+
+def is_provider_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None

@@ -22,6 +22,8 @@ hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream 
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
 hr:revoked:<id>              string  the CLI           90 days, as long as any ticket made with the key
 hr:revoked_links             zset    revoke_links      90 days from the last change; account → its last revocation
+hr:configurations            zset    each process      a day from the last publication; hash → when it was read, s
+hr:configuration:<hash>      string  each process      a day from its last publication; JSON, limits by provider
 hr:breaker:<provider>        string  workers           30 s; exists while the breaker is open
 hr:breaker:<provider>:failures  counter workers        a minute longer; consecutive failures
 hr:queue                     zset    create, enqueue   with its last stream; id → turn, the lowest is taken first
@@ -74,6 +76,7 @@ ANSWERS: Final = "hr:answers"
 ABOVE_LIMIT: Final = "hr:above_limit"
 PROCESSES: Final = "hr:processes"
 REVOKED_LINKS: Final = "hr:revoked_links"
+CONFIGURATIONS: Final = "hr:configurations"
 
 
 def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
@@ -188,6 +191,10 @@ def endings_key(minute: int) -> str:
 
 def process_key(process_id: str) -> str:
     return f"hr:process:{process_id}"
+
+
+def configuration_key(configuration_hash: str) -> str:
+    return f"hr:configuration:{configuration_hash}"
 
 
 def breaker_key(provider: str) -> str:

@@ -35,7 +35,7 @@ _SENT: Final = (
         "ZRANDMEMBER",
         "ZRANGE",
     ),
-    *("ZRANK", "ZREM", "ZREMRANGEBYSCORE"),
+    *("ZRANK", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE"),
 )
 #: Commands without a key, as they are sent.
 _KEYLESS: Final = ("EXEC", "INFO memory", "MULTI", "PING", "SCRIPT LOAD return", "TIME")

@@ -68,7 +68,7 @@ async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any
     """Return the history of one stream of any owner, until its retention ends. ``place``: its queue position, 1 is
     next."""
     known, now_ms = await _find(gateway, stream_id), time.time_ns() // 1_000_000
-    (queue_position,) = await queue_positions(gateway.client, [stream_id], gateway.settings)
+    (queue_position,) = await queue_positions(gateway.client, [stream_id], gateway.scripts.target_limits)
     return {
         **_row(known, now_ms),
         "at": _time(now_ms),

@@ -24,6 +24,7 @@ _SENT: Final = (
     *(
         "MGET",
         "PEXPIRE",
+        "PEXPIREAT",
         "PSETEX",
         "SET",
         "SETRANGE",
@@ -34,6 +35,7 @@ _SENT: Final = (
         "ZPOPMIN",
         "ZRANDMEMBER",
         "ZRANGE",
+        "ZRANGEBYSCORE",
     ),
     *("ZRANK", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE"),
 )

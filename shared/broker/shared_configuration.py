@@ -15,17 +15,10 @@ from shared.broker.client import Client, run_commands
 from shared.broker.keys import CONFIGURATIONS, configuration_key
 from shared.broker.pipeline_connection import Command
 from shared.configuration.configuration import Configuration
+from shared.rate_limits import UNLIMITED, TargetLimits
 
 _KEPT_S: Final = 24 * 3600
 _MOST: Final = 10
-
-
-class TargetLimits(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Limits of one provider, over all processes; 0 = unlimited."""
-
-    concurrent_streams: int = 0
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
 
 
 #: By provider; those without limits are left out.
@@ -50,7 +43,7 @@ def limits_of(configuration: Configuration) -> dict[str, TargetLimits]:
         found[name] = TargetLimits(
             entry.concurrent_streams or 0, entry.requests_per_minute or 0, entry.tokens_per_minute or 0
         )
-    return {name: limits for name, limits in found.items() if limits != TargetLimits()}
+    return {name: limits for name, limits in found.items() if limits != UNLIMITED}
 
 
 async def publish(client: Client, configuration_hash: str, loaded_at: float, limits: Limits) -> None:

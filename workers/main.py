@@ -14,6 +14,7 @@ from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.queue import requeue
 from shared.broker.scripts import StreamScripts
+from shared.broker.shared_configuration import ConfigurationWatch
 from shared.broker.sweep import Sweep
 from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
@@ -131,7 +132,7 @@ class _Worker:
         )
         self._queue = StreamQueue(settings, worker_id, generation.run, queue_again)
         self._taker = asyncio.create_task(self._queue.main())
-        self._lag = LoopLag()
+        self._lag, self._configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         self._presence = Presence(client, worker_id, "worker", self._load)
         publishing = publish_models(client, self._providers.values())
         coroutines = (
@@ -141,6 +142,7 @@ class _Worker:
             sweep.run(),
             breakers.run(),
             keys.run(),
+            self._configurations.run(),
             provider_limits.run(),
             publishing,
             self._presence.run(),
@@ -193,6 +195,7 @@ class _Worker:
             slots=self._settings.concurrency,
             lag_s=self._lag.worst_s,
             draining=not self._queue.allow_pick_jobs,
+            configuration=self._configurations.hash,
         )
 
     async def _drain(self) -> None:

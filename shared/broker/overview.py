@@ -16,6 +16,7 @@ from shared.broker.keys import ENDED, FAILED, WAITING, endings_key, sweep_keys
 from shared.broker.memory_stats import Memory, read_memory
 from shared.broker.pipeline_connection import Command
 from shared.broker.processes import Process, read_processes
+from shared.broker.shared_configuration import read
 from shared.broker.timeline import StreamTimeline, read_timeline
 
 #: Most streams shown: active ones, those that have waited longest, and those that ended or failed last.
@@ -34,7 +35,8 @@ class Overview:
     """Streams, queue and endings, for operators. ``live``: number of active streams, of which ``streams`` is a part,
     the newest first. ``waiting``: number of streams that no worker has taken yet, the first of them created at
     ``oldest_ms``. ``minutes``: (minute since 1970, status, ``tokens`` or ``failed:<reason>`` → count), the oldest
-    first. ``open_breakers``: targets."""
+    first. ``open_breakers``: targets. ``configuration``: hash of the newest one that a process has read; empty if
+    unknown."""
 
     at_ms: int
     live: int
@@ -46,6 +48,7 @@ class Overview:
     processes: list[Process]
     minutes: list[tuple[int, dict[str, int]]]
     open_breakers: list[str]
+    configuration: str
     memory: Memory
 
 
@@ -84,6 +87,7 @@ async def read_overview(client: Client) -> Overview:
         processes=await read_processes(client),
         minutes=counted,
         memory=memory,
+        configuration=newest.hash if (newest := await read(client)) is not None else "",
         open_breakers=sorted(name for name, each in (await read_breakers(client)).items() if each.open),
     )
 

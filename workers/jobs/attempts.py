@@ -51,7 +51,7 @@ class ProviderAttempts:
         self._client = client
         self._scripts = scripts
         self._settings = configuration.settings
-        self._router = Router(client, scripts, breakers, keys)
+        self._router = Router(client, scripts, breakers, keys, configuration)
         self._reader = AnswerReader(configuration)
 
     async def answer(self, request: ChatRequest, run: Run) -> Answered:

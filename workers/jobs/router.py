@@ -9,6 +9,7 @@ from typing import Final
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.keys import provider_limit_keys
 from shared.broker.scripts import StreamScripts
+from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable, ProviderError
 from shared.schemas import ChatRequest
 from workers.jobs.run import Run, logger, target_of
@@ -23,11 +24,25 @@ _MOST: Final = 1000
 class Router:
     """One instance serves all jobs of a worker."""
 
-    def __init__(self, client: Client, scripts: StreamScripts, breakers: Breakers, keys: Keys) -> None:
+    def __init__(
+        self,
+        client: Client,
+        scripts: StreamScripts,
+        breakers: Breakers,
+        keys: Keys,
+        configuration: Configuration,
+    ) -> None:
         self._client = client
         self._scripts = scripts
         self._breakers = breakers
         self._keys = keys
+        #: Targets whose running streams are counted, for all requests.
+        self._counted = {
+            target.target
+            for alias in configuration.aliases.values()
+            if alias.routing == "least_busy"
+            for target in alias.targets
+        }
         #: Running streams by target, and when they were read.
         self._running: dict[str, tuple[float, int]] = {}
 
@@ -49,9 +64,10 @@ class Router:
         """Take a slot of the request's provider for one call. Raises :class:`ProviderError` if it has none. Without
         Redis the call is made all the same: nothing can be written meanwhile."""
         provider, target = request.provider or "", target_of(request)
-        if not (run.has_lane or run.is_least_busy or provider in self._scripts.target_limits):
+        is_counted = run.is_least_busy or target in self._counted
+        if not (run.has_lane or is_counted or provider in self._scripts.target_limits):
             return
-        counted = target if run.is_least_busy else ""
+        counted = target if is_counted else ""
         try:
             full = await run_script(self._client, self._scripts.take_slot(run.writer.holder, provider, counted))
         except BrokerUnavailable:

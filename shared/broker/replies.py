@@ -237,7 +237,7 @@ def parse_slot(raw: list[Any]) -> TargetFull | str | None:
 
 
 def parse_unparked(raw: list[bytes]) -> list[str]:
-    return [stream_id.decode() for stream_id in raw[::2]]
+    return [stream_id.decode() for stream_id in raw]
 
 
 def parse_claim(raw: list[Any]) -> Claimed | Refused:

@@ -159,3 +159,21 @@ async def test_a_restored_stream_holds_the_slot_that_it_had(client: Client) -> N
     assert await running(client, "a") == 1
     assert (await stream.finish(holder, 3, [DONE])).code is Code.OK
     assert await running(client, "a") == 0
+
+
+async def test_small_requests_do_not_overtake_a_large_one_that_waits_for_tokens(client: Client) -> None:
+    limits = TargetLimits(tokens_per_minute=100)
+    made = limited(a=limits)
+    stream, holder = await claimed(client, made, provider="a", expected_tokens=60)
+    large, small, later = [
+        await Stream(client, key=False).create(provider="a", expected_tokens=tokens) for tokens in (80, 10, 10)
+    ]
+    for turn, parked in enumerate((large, small, later)):
+        await parked.set(turn=turn)
+        assert await run_script(client, made.claim(parked.id, "w1.x")) is Refused.PARKED
+    assert await run_script(client, scripts.unpark("a", limits)) == []
+    assert await run_script(client, made.take_slot(holder, "a")) == "a"
+    await stream.finish(holder, 1, [DONE])
+    assert await run_script(client, scripts.unpark("a", limits)) == [large.id, small.id, later.id]
+    for parked in (large, small, later):
+        assert isinstance(await run_script(client, made.claim(parked.id, "w1.x")), Claimed)

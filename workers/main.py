@@ -14,6 +14,7 @@ from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.queue import requeue
 from shared.broker.scripts import StreamScripts
+from shared.broker.shared_configuration import ConfigurationWatch
 from shared.broker.sweep import Sweep
 from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
@@ -34,6 +35,7 @@ from workers.jobs.provider_limits import ProviderLimits
 from workers.jobs.queue import StreamQueue
 from workers.providers.circuit_breakers import Breakers
 from workers.providers.endpoint import Endpoint, endpoints_of
+from workers.providers.keys import Keys
 from workers.providers.model_publisher import publish_models
 from workers.providers.registry import providers_of
 from workers.writing.flusher import Flusher
@@ -97,21 +99,22 @@ class _Worker:
         self._client = client
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
-        self._providers = providers_of(_usable_endpoints(configuration))
+        endpoints = _usable_endpoints(configuration)
+        self._providers = providers_of(endpoints)
         # An unanswered renewal must be retried before the lease expires.
         writing, sweeping = PipelineConnection(settings.redis_url), PipelineConnection(settings.redis_url)
         renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
         self._connections = [writing, renewing, sweeping]
         self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
-        breakers = Breakers(client, self._providers, settings)
-        provider_limits = ProviderLimits(client, settings)
+        breakers, keys = Breakers(client, settings), Keys(client, endpoints)
+        provider_limits = ProviderLimits(client, scripts, settings)
         generation = Generation(
             worker_id=worker_id,
             configuration=configuration,
             client=client,
             scripts=scripts,
-            attempts=ProviderAttempts(self._providers, breakers, client, scripts, configuration),
+            attempts=ProviderAttempts(self._providers, breakers, keys, client, scripts, configuration),
             flusher=flusher,
             leases=self._leases,
             provider_limits=provider_limits,
@@ -129,7 +132,7 @@ class _Worker:
         )
         self._queue = StreamQueue(settings, worker_id, generation.run, queue_again)
         self._taker = asyncio.create_task(self._queue.main())
-        self._lag = LoopLag()
+        self._lag, self._configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         self._presence = Presence(client, worker_id, "worker", self._load)
         publishing = publish_models(client, self._providers.values())
         coroutines = (
@@ -138,6 +141,8 @@ class _Worker:
             self._leases.listen(),
             sweep.run(),
             breakers.run(),
+            keys.run(),
+            self._configurations.run(),
             provider_limits.run(),
             publishing,
             self._presence.run(),
@@ -190,6 +195,7 @@ class _Worker:
             slots=self._settings.concurrency,
             lag_s=self._lag.worst_s,
             draining=not self._queue.allow_pick_jobs,
+            configuration=self._configurations.hash,
         )
 
     async def _drain(self) -> None:

@@ -26,13 +26,15 @@ _MOST: Final = 500
 
 class Load(msgspec.Struct, frozen=True):
     """Load of one process. ``streams``: streams that a worker writes or a gateway reads. ``slots``: most streams a
-    worker writes at once. ``readers``: clients of a gateway. ``lag_s``: recent worst lag of the event loop."""
+    worker writes at once. ``readers``: clients of a gateway. ``lag_s``: recent worst lag of the event loop.
+    ``configuration``: hash of the one that the process has read; empty for an older version."""
 
     streams: int
     slots: int = 0
     readers: int = 0
     lag_s: float = 0.0
     draining: bool = False
+    configuration: str = ""
 
 
 class Process(msgspec.Struct, frozen=True):

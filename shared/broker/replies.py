@@ -108,6 +108,14 @@ class Full:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetFull:
+    """A call would exceed this limit of its provider, and would not after ``wait_s``."""
+
+    limit: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The stream was claimed. ``readable``: number of events in the log, of any epoch. ``fields``: the whole
     state."""
@@ -219,8 +227,17 @@ def _used(raw: list[int]) -> Used:
     return Used(raw[0], raw[1] / 1000, raw[2], raw[3] / 1000, raw[4], raw[5])
 
 
+def parse_slot(raw: list[Any]) -> TargetFull | str | None:
+    match raw[0]:
+        case b"OK":
+            return str(raw[1].decode())
+        case b"FULL":
+            return TargetFull(raw[1].decode(), raw[2] / 1000)
+    return None
+
+
 def parse_unparked(raw: list[bytes]) -> list[str]:
-    return [stream_id.decode() for stream_id in raw[::2]]
+    return [stream_id.decode() for stream_id in raw]
 
 
 def parse_claim(raw: list[Any]) -> Claimed | Refused:

@@ -199,7 +199,7 @@ async def test_the_answer_has_every_block_of_the_provider(system: System, client
 async def test_a_conversation_goes_on_at_a_provider_of_another_family(system: System) -> None:
     """Nothing of Anthropic's own ends the conversation."""
     system.fake.play("m-other", Answer(deltas=("done",)))
-    body = {**REQUEST, "model": "openai/m-other"}
+    body = {**REQUEST, "model": "openai/m-other", "tool_choice": {"type": "auto"}}
     answer = await system.http.post(f"{system.url}/v1/messages", json=body)
     assert answer.status_code == 200, answer.text
     assert answer.json()["content"] == [{"type": "text", "text": "done"}]

@@ -34,7 +34,7 @@ def test_a_cell_names_the_reason_of_the_pairs_without_it() -> None:
     column = "image by a tool"
     program = next(program for program in PROGRAMS if {bool(way.lacks) for way in program.ways} == {True, False})
     names = [(program.name, str(way), column) for way in program.ways if not way.lacks]
-    for passed, result in ((names, "✓, chat: i"), (names[1:], "z")):
+    for passed, result in ((names, "✓, chat: i"), (names[1:], "z, chat: i")):
         table = written(DOCUMENT.read_text(), PROGRAMS, [program], Matrix(passed=set(passed)))
         lines = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
         place = next(cells for cells in lines if column in cells).index(column)

@@ -57,11 +57,17 @@ class _Call:
 
 class ToolCalls:
     """The calls of one answer. ``upstream`` is the provider's name, for errors; ``offered`` are the request's tools,
-    as :func:`offered_tools` returns them; ``names`` are those that the provider got substitutes of."""
+    as :func:`offered_tools` returns them; ``names`` are those that the provider got substitutes of. ``family``: of
+    the calls' further members."""
 
     def __init__(
-        self, upstream: str, offered: Mapping[str, bool] | None = None, names: Substitutes | None = None
+        self,
+        upstream: str,
+        offered: Mapping[str, bool] | None = None,
+        names: Substitutes | None = None,
+        family: str = "openai",
     ) -> None:
+        self._family = family
         self._upstream = upstream
         self._names = names or tool_names()
         self._offered = {self._names.of(name): requires for name, requires in (offered or {}).items()}
@@ -86,7 +92,7 @@ class ToolCalls:
         members: dict[str, Any] | None = None,
     ) -> Iterator[Delta]:
         """Take one fragment. ``key``: the provider's number of the call or of its block; None if it has none.
-        ``members``: further members of the call, for OpenAI's family."""
+        ``members``: further members of the call, for the provider's family."""
         call = self._begun(key, id, name, arguments)
         if call is None:
             return
@@ -103,7 +109,7 @@ class ToolCalls:
                 yield from self._send(call)
             return
         if members:
-            yield events.Extra("openai", {"call": call.index, "members": members})
+            yield events.Extra(self._family, {"call": call.index, "members": members})
         if arguments:
             yield ToolCallDelta(call.index, arguments)
 
@@ -171,7 +177,7 @@ class ToolCalls:
         is_used = any(call.given_id == other.id for other in self._all)
         call.id = call.given_id if call.given_id and not is_used else f"call_{secrets.token_hex(12)}"
         if call.members:
-            yield events.Extra("openai", {"call": call.index, "members": call.members})
+            yield events.Extra(self._family, {"call": call.index, "members": call.members})
         yield ToolCallDelta(call.index, "".join(call.arguments), call.id, self._names.original(call.name))
 
     def _invalid(self, problem: str, name: str = "a tool") -> ProviderError:

@@ -125,11 +125,11 @@ class ResponsesWire:
         self._output.append(item)
         self._open, self._text = item, ""
         frames += self._frame(_ADDED, output_index=len(self._output) - 1, item=item)
-        made = {"type": part, "refusal" if part == "refusal" else "text": ""}
+        made: Body = {"type": part, "refusal" if part == "refusal" else "text": ""}
         if part == "output_text":
             made |= {"annotations": [], "logprobs": []}
         item[name] = [made]
-        where = {"summary_index": 0} if kind == "reasoning" else {"content_index": 0}
+        where = {"summary_index" if kind == "reasoning" else "content_index": 0}
         event = "reasoning_summary_part" if kind == "reasoning" else "content_part"
         return frames + self._of_open(f"response.{event}.added", **where, part=made)
 

@@ -99,6 +99,8 @@ def _item(item: Any, names: ResponsesNames) -> Any:
     if not isinstance(item, dict):
         return item
     made: Body = _with_id(_named(item, names))
+    if isinstance(request_id := item.get("approval_request_id"), str):
+        made = made | {"approval_request_id": upstream_id(request_id) or request_id}
     if isinstance(call_id := item.get("call_id"), str) and (sent := names.calls.of(call_id)) != call_id:
         made = made | {"call_id": sent}
     if item.get("type") == "function_call" and not is_object(arguments := item.get("arguments")):

@@ -75,7 +75,9 @@ def _items(message: Message) -> Iterator[Body]:
         yield {"type": "message", "role": message.role, "content": _content(message)}
     for call in message.tool_calls or ():
         function = {"name": call.function.name, "arguments": call.function.arguments}
-        yield {"type": "function_call", "call_id": call.id, **function}
+        id = (call.extra or {}).get(FAMILY, {}).get("id")
+        named = {"id": id} if isinstance(id, str) else {}
+        yield {"type": "function_call", **named, "call_id": call.id, **function}
 
 
 def _reasoning_items(message: Message) -> Iterator[Body]:

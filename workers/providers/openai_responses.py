@@ -63,7 +63,7 @@ class ResponsesProvider:
                     if ignored := call.start():
                         yield ignored
                     calls = ToolCalls(self.name, offered_tools(request), names.tools, FAMILY)
-                    reader = ResponsesReader(call, calls, names.tools)
+                    reader = ResponsesReader(call, calls)
                     body = response.response.aiter_bytes()
                     async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
                         call.has_output = True

@@ -12,7 +12,6 @@ from shared.response_items import INPUT, TOOL_SEARCH, function_name
 from workers.providers.base import Delta
 from workers.providers.framing import as_text
 from workers.providers.responses_events import CALLS
-from workers.providers.substitutes import Substitutes
 from workers.providers.tool_calls import ToolCalls, arguments_text, text_or_none
 
 _CARRIED: Final = frozenset({"type", "call_id", "name", "namespace", "arguments", "input", "status", "execution"})
@@ -25,11 +24,11 @@ def is_call(item: Mapping[str, Any]) -> bool:
 
 
 class Calls:
-    """Calls of one answer. ``names``: those that the server got substitutes of."""
+    """Calls of one answer."""
 
-    def __init__(self, calls: ToolCalls, names: Substitutes) -> None:
+    def __init__(self, calls: ToolCalls) -> None:
         self._calls = calls
-        self._names = names
+        self._names = calls.names
         self._begun: set[int] = set()  # items whose arguments have begun
         self._members: dict[int, dict[str, Any]] = {}
         self._ended: set[int] = set()

@@ -4,6 +4,7 @@ Items are told apart by their index, because some servers give an item another i
 the event of its end. Everything that the deltas have not brought by then is taken from the whole parts and items.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -30,7 +31,6 @@ from workers.providers.responses_events import (
     decoder,
 )
 from workers.providers.responses_texts import FAMILY, Place, Texts
-from workers.providers.substitutes import Substitutes
 from workers.providers.tool_calls import ToolCalls
 from workers.providers.usage_counts import UsageCounts, member, whole_number
 
@@ -54,11 +54,11 @@ _LOCATION: Final = frozenset({"output_index", "item_id", "sequence_number"})
 class ResponsesReader:
     """Reader of one answer (:class:`workers.providers.reading.AnswerReader`)."""
 
-    def __init__(self, call: ProviderCall, calls: ToolCalls, names: Substitutes) -> None:
+    def __init__(self, call: ProviderCall, calls: ToolCalls) -> None:
         self.is_whole = False
         self._call = call
         self._tool_calls = calls
-        self._calls = Calls(calls, names)
+        self._calls = Calls(calls)
         self._texts = Texts()
         self._finish = FinishNote(call.provider)
         self._counts = UsageCounts()
@@ -169,13 +169,13 @@ class ResponsesReader:
     def _finish_item(self, key: int, item: Data) -> Iterator[Delta]:
         if key in self._ended:
             return
-        if key not in self._items:
-            yield from self._add(Event(output_index=key), item)
         self._ended.add(key)
         self._items[key] = {"id": item.get("id"), "type": item.get("type")}
         if item.get("type") in TEXTS:
             yield from self._texts.finish(key, item)
-        elif is_call(item):
+            return
+        self._texts.interrupt()
+        if is_call(item):
             yield from self._calls.finish(key, item)
         elif _is_of_provider(item):
             yield Extra(FAMILY, {"at": key, "done": item})
@@ -216,8 +216,16 @@ class ResponsesReader:
         by_id = {item.get("id"): item for item in output if item.get("id")}
         for key, known in list(self._items.items()):
             at_key = output[key] if key < len(output) else {}
-            item = by_id.get(known.get("id")) or (at_key if at_key.get("type") == known.get("type") else known)
+            fits = known.get("type") in {None, at_key.get("type")}
+            item = by_id.get(known.get("id")) or (at_key if fits else known)
             yield from self._finish_item(key, item)
+        known_ids = {known.get("id") for known in self._items.values()}
+        types = Counter(known.get("type") for known in self._items.values())
+        for key, item in enumerate(output):
+            types[item.get("type")] -= 1
+            is_new = key not in self._items and item.get("id") not in known_ids
+            if is_new and types[item.get("type")] < 0:  # some servers change the ids of items
+                yield from self._finish_item(key, item)
 
     def _count(self, usage: object) -> None:
         self._counts.note(
@@ -238,10 +246,11 @@ class ResponsesReader:
         key = self._known_key(event, item)
         if key is not None:
             return key
-        number = whole_number(event.output_index)
-        if number is not None:
-            return number
-        return len(self._items) if item is not None else max(self._items, default=0)
+        key = whole_number(event.output_index)
+        if key is None:
+            key = len(self._items) if item is not None else max(self._items, default=0)
+        self._items.setdefault(key, {"id": event.item_id})
+        return key
 
     def _known_key(self, event: Event, item: Data | None = None) -> int | None:
         number = whole_number(event.output_index)

@@ -69,8 +69,8 @@ class ToolCalls:
     ) -> None:
         self._family = family
         self._upstream = upstream
-        self._names = names or tool_names()
-        self._offered = {self._names.of(name): requires for name, requires in (offered or {}).items()}
+        self.names = names or tool_names()
+        self._offered = {self.names.of(name): requires for name, requires in (offered or {}).items()}
         self._all: list[_Call] = []
         self._sent = 0  # calls of `_all`
         self._next_index = 0
@@ -149,7 +149,7 @@ class ToolCalls:
                 arguments = "{}"
                 yield ToolCallDelta(call.index or 0, arguments)  # or clients that join the fragments have no JSON
             if _is_object(arguments):
-                name = self._names.original(call.name)
+                name = self.names.original(call.name)
                 yield events.ToolCall(call.index or 0, arguments, call.id, name, complete=True, n=0)
             elif not is_cut:
                 raise self._invalid("called a tool with arguments that are not a JSON object", call.name)
@@ -178,10 +178,10 @@ class ToolCalls:
         call.id = call.given_id if call.given_id and not is_used else f"call_{secrets.token_hex(12)}"
         if call.members:
             yield events.Extra(self._family, {"call": call.index, "members": call.members})
-        yield ToolCallDelta(call.index, "".join(call.arguments), call.id, self._names.original(call.name))
+        yield ToolCallDelta(call.index, "".join(call.arguments), call.id, self.names.original(call.name))
 
     def _invalid(self, problem: str, name: str = "a tool") -> ProviderError:
-        name = self._names.original(name)
+        name = self.names.original(name)
         shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
         message = "the model called {} with arguments that are not a JSON object; try again"
         # Neither the log nor the state may have the name: the model may have invented it.

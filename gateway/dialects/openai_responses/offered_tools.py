@@ -34,6 +34,7 @@ class OfferedTools:
         self._notes = notes
         self._names: dict[tuple[str | None, str], str] = {}
         self._paths: dict[str, str] = {}
+        self._provider_tools: set[str] = set()  # types of the tools that only OpenAI can run
         self.forms: dict[str, ClientTool] = {}
         self.functions: dict[str, Body] = {}
 
@@ -62,10 +63,13 @@ class OfferedTools:
         :class:`InvalidRequest`."""
         if not isinstance(choice, dict):
             if choice == "required" and not self.functions:
-                raise InvalidRequest("tool_choice: no tool can be called here; send function or custom tools")
+                return self._without_functions()
             return choice if self.functions else None
         if choice.get("type") == "allowed_tools":
             return self._restrict(choice)
+        if choice.get("type") in self._provider_tools:
+            self._notes.drop("tool_choice")
+            return None
         if (name := self._chosen(choice)) is None:
             raise InvalidRequest("tool_choice: names no tool that can be called here; choose one of tools")
         return {"type": "function", "function": {"name": name}}
@@ -78,8 +82,9 @@ class OfferedTools:
                 return self.add(f"{path}.tools", inner, name)
             case {"type": "tool_search", "execution": "client"}:
                 return [self._offer(path, {"name": TOOL_SEARCH, **tool}, None, TOOL_SEARCH)]
-            case {"type": str()}:
+            case {"type": str(kind)}:
                 self._notes.drop(path)
+                self._provider_tools.add(kind)
                 return []
             case _:
                 raise InvalidRequest(f"{path}.type: must be a string; define a function tool")
@@ -104,6 +109,13 @@ class OfferedTools:
         function = {**_custom(tool), "name": unique} if kind == "custom" else {**_function(tool), "name": unique}
         self.functions[unique] = {"type": "function", "function": function}
         return unique
+
+    def _without_functions(self) -> None:
+        """Take the choice of any tool, of a request without functions. Raises :class:`InvalidRequest` if it has no
+        tool at all."""
+        if not self._provider_tools:
+            raise InvalidRequest("tool_choice: no tool can be called here; send function or custom tools")
+        self._notes.drop("tool_choice")
 
     def _restrict(self, choice: Body) -> Any:
         allowed, mode = choice.get("tools"), choice.get("mode", "auto")

@@ -130,6 +130,7 @@ class ResponseEvents:
     def _close_of(self, members: Body) -> Iterator[bytes]:
         """Finish the item of the provider. Reasoning without a text has not begun until now."""
         status = members.pop("status", "completed")
+        members.pop("id", None)  # known from its beginning, or too late
         if self._frames.upstream.opening is not None:
             item = yield from self._frames.add("reasoning", "rs", summary=[])
             item |= members

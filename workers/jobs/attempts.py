@@ -21,7 +21,7 @@ from shared.provider_fields import loggable
 from shared.schemas import ChatRequest
 from workers import metrics
 from workers.jobs.generation_log import GenerationLog
-from workers.providers.base import Finished, IgnoredFields, Provider
+from workers.providers.base import EMPTY_ANSWER, Finished, IgnoredFields, Provider
 from workers.providers.circuit_breakers import Breakers
 from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
@@ -167,7 +167,7 @@ class ProviderAttempts:
             except GenerationError as error:
                 return Outcome.failed(error)
         empty = finished.detail is None and not writer.has_output
-        return Outcome(finished.reason, "empty_answer" if empty else finished.detail)
+        return Outcome(finished.reason, EMPTY_ANSWER if empty else finished.detail)
 
 
 def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) -> None:

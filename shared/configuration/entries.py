@@ -92,6 +92,11 @@ class ProviderEntry(_Table):
     tokens_per_minute: Tokens | None = None
     deny: FieldPaths = ()
     quirks: Quirks = Quirks()
+    #: Patterns of the models of kind ``openai`` that are asked by Responses instead of Chat Completions. Left out:
+    #: those of OpenAI that have no other API.
+    responses_models: (
+        Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] | None
+    ) = None
     #: Answers may be stored at the provider, so that another worker resumes them.
     background: bool = False
 
@@ -111,6 +116,8 @@ class ProviderEntry(_Table):
             raise ValueError("api_keys: auth entra has tokens instead; remove the keys or use auth api-key")
         if self.base_url is not None and self.kind in {"demo", "anthropic-bedrock", "anthropic-vertex"}:
             raise ValueError(f"base_url: kind {self.kind} has none; remove it")
+        if self.responses_models is not None and self.kind != "openai":
+            raise ValueError("responses_models: only kind openai has both APIs; remove it")
         if self.background and self.kind != "openai-responses":
             raise ValueError("background: only kind openai-responses resumes answers; remove it")
         return self

@@ -27,6 +27,7 @@ async def publish_models(client: Client, providers: Collection[Provider]) -> Non
                 created=dict(listed.created),
                 counts_tokens=provider.counts_tokens,
                 family=provider.family,
+                responses=listed.responses,
             )
             for provider, listed in zip(providers, lists, strict=True)
         }

@@ -115,12 +115,12 @@ def _call(call: Body, names: OpenAINames) -> Body:
         made["id"] = _id(call["id"], names)
     if isinstance(function := made.get("function"), dict):
         made["function"] = {name: value for name, value in function.items() if name != "parsed_arguments"}
-        if not _is_object(arguments := function.get("arguments")):
+        if not is_object(arguments := function.get("arguments")):
             made["function"]["arguments"] = json.dumps({"arguments": arguments}, ensure_ascii=False)
     return made
 
 
-def _is_object(arguments: Any) -> bool:
+def is_object(arguments: Any) -> bool:
     """Return True for the text of a JSON object, and for nothing: servers take that for an empty one."""
     if not arguments or isinstance(arguments, dict):
         return True

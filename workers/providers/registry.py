@@ -18,9 +18,13 @@ def provider_of(endpoint: Endpoint) -> Provider:
     """
     match endpoint.entry.kind:
         case "openai":
-            from workers.providers.openai import OpenAIProvider  # noqa: PLC0415
+            from workers.providers.openai_apis import openai_provider  # noqa: PLC0415
 
-            return OpenAIProvider(endpoint)
+            return openai_provider(endpoint)
+        case "openai-responses":
+            from workers.providers.openai_responses import ResponsesProvider  # noqa: PLC0415
+
+            return ResponsesProvider(endpoint)
         case "anthropic":
             from workers.providers.anthropic import AnthropicProvider  # noqa: PLC0415
 

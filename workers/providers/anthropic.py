@@ -24,6 +24,7 @@ from workers.providers.http_calls import (
     check_type,
     dated_models,
     list_models,
+    probe_models,
     read_json,
     sdk_options,
     timeout_of,
@@ -69,6 +70,9 @@ class AnthropicProvider:
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
+
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        return await probe_models(self._upstream, partial(self._fetch_models, key), CATCH)
 
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
@@ -134,12 +138,12 @@ class AnthropicProvider:
             raise ValueError("no count")
         return Finished("stop", Usage(input_tokens=counts.input, output_tokens=0), COUNTED)
 
-    async def _fetch_models(self) -> dict[str, int]:
+    async def _fetch_models(self, key: ApiKey | None = None) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
         response = await self._client.get(
             "/v1/models",
             cast_to=object,
-            options={"params": {"limit": MODELS_PAGE}, "headers": self._headers(None)},
+            options={"params": {"limit": MODELS_PAGE}, "headers": self._headers(key)},
             stream=True,
             stream_cls=AsyncStream[object],
         )

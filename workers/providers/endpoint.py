@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from shared.configuration.configuration import Configuration
 from shared.configuration.entries import DEFAULT_AUTH, ProviderEntry
-from shared.configuration.secret_sources import SecretUnreadable
+from shared.configuration.secret_sources import SecretSource, SecretUnreadable
 from shared.setting_types import Timeouts
 from workers.providers.errors import Upstream, host_of
 
@@ -86,7 +86,7 @@ def endpoints_of(configuration: Configuration) -> tuple[dict[str, Endpoint], lis
     endpoints, problems = dict[str, Endpoint](), list[str]()
     for name, entry in configuration.providers.items():
         try:
-            keys = _keys_of(name, entry, configuration)
+            keys = _keys_of(name, configuration)
         except SecretUnreadable as error:
             problems.append(f"providers.{name}.api_keys: {error}")
         else:
@@ -94,9 +94,25 @@ def endpoints_of(configuration: Configuration) -> tuple[dict[str, Endpoint], lis
     return endpoints, problems
 
 
-def _keys_of(name: str, entry: ProviderEntry, configuration: Configuration) -> tuple[ApiKey, ...]:
+def key_sources(name: str, configuration: Configuration) -> list[tuple[str, "SecretSource | ReadSecret"]]:
+    """Return the places of a provider's keys, each with its name in messages."""
+    entry = configuration.providers[name]
     if name in configuration.document.providers:
-        keys = [ApiKey(source.read()) for source in entry.api_keys]
-        return tuple({key.id: key for key in keys}.values())
+        return [(str(source), source) for source in entry.api_keys]
     secret: SecretStr | None = getattr(configuration.settings, f"{entry.kind}_api_key", None)
-    return () if secret is None else (ApiKey(secret),)
+    return [] if secret is None else [(f"{entry.kind.upper()}_API_KEY", ReadSecret(secret))]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSecret:
+    """A key that the settings contain."""
+
+    secret: SecretStr
+
+    def read(self) -> SecretStr:
+        return self.secret
+
+
+def _keys_of(name: str, configuration: Configuration) -> tuple[ApiKey, ...]:
+    keys = [ApiKey(source.read()) for _, source in key_sources(name, configuration)]
+    return tuple({key.id: key for key in keys}.values())

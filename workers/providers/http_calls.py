@@ -24,6 +24,7 @@ from workers.providers.tracebacks import forget_frames
 #: Timeout for a free connection of our own pool, which is large enough that nothing waits.
 _POOL_TIMEOUT_S: Final = 5.0
 LIST_TIMEOUT_S: Final = 3.0
+_PROBE_TIMEOUT_S: Final = 10.0
 _MOST_MODELS: Final = 10_000
 #: Longest name of a model that a request may have.
 _LONGEST_MODEL: Final = 180
@@ -151,6 +152,16 @@ async def list_models(
     usable = (name for name in dates if name.isprintable() and 0 < len(name) <= _LONGEST_MODEL)
     models = tuple(islice(usable, _MOST_MODELS))
     return ModelList(models, open=not models, created={name: dates[name] for name in models if dates[name]})
+
+
+async def probe_models(
+    upstream: Upstream, fetch: Callable[[], Awaitable[Mapping[str, int]]], catch: Catch
+) -> tuple[str, ...]:
+    """Return the provider's own list. Raises :class:`ProviderError`."""
+    with ProviderCall(upstream, "", catch):
+        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            return tuple(await fetch())
+    raise AssertionError("unreachable: a failed call raises")
 
 
 async def read_json(body: AsyncIterable[bytes]) -> object:

@@ -20,6 +20,7 @@ from workers.providers.http_calls import (
     check_type,
     dated_models,
     list_models,
+    probe_models,
     read_json,
     sdk_options,
     timeout_of,
@@ -63,6 +64,9 @@ class OpenAIProvider:
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        return await probe_models(self._upstream, partial(self._fetch_models, key), CATCH)
+
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
         names = OpenAINames.at(self._hostname)
@@ -105,12 +109,12 @@ class OpenAIProvider:
         credentials = self._endpoint.credentials(key)
         return {"Authorization": Omit(), **credentials} if credentials else {}
 
-    async def _fetch_models(self) -> dict[str, int]:
+    async def _fetch_models(self, key: ApiKey | None = None) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
         response = await self._client.get(
             "/models",
             cast_to=object,
-            options={"headers": self._headers(None)},
+            options={"headers": self._headers(key)},
             stream=True,
             stream_cls=AsyncStream[object],
         )

@@ -12,6 +12,7 @@ import typer
 from headrace import api_keys
 from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
+from shared.hangup import Hangup
 from shared.printable import printable
 from shared.settings import Settings, SettingsError
 from shared.version import VERSION
@@ -105,24 +106,26 @@ def up(
 
 @app.command()
 def gateway(*, host: Host = None, port: Port = None, config: Config = None) -> None:
-    """Run one gateway process. For a Procfile or a container."""
+    """Run one gateway process. For a Procfile or a container. SIGHUP reads the file again."""
+    hangup = Hangup()
     hold_garbage_collector()
     configuration = _configured(host=host, port=port, config=config)
     settings = configuration.settings
     _stop_if(NO_SECRET if settings.secret is None else "", _exposure_problem(settings))
     from gateway.main import run
 
-    run(configuration)
+    run(configuration, hangup)
 
 
 @app.command()
 def worker(*, config: Config = None) -> None:
-    """Run one worker process. For a Procfile or a container."""
+    """Run one worker process. For a Procfile or a container. SIGHUP reads the file again."""
+    hangup = Hangup()
     hold_garbage_collector()
     configuration = _configured(config=config)
     from workers.main import run
 
-    run(configuration)
+    run(configuration, hangup)
 
 
 @app.command()
@@ -186,6 +189,14 @@ def top(
     from headrace.top import Watch, run
 
     raise typer.Exit(run(Watch(url.rstrip("/"), key, once)))
+
+
+@app.command()
+def reload(*, data_dir: api_keys.DataDir = Path(".headrace")) -> None:
+    """Have every gateway and worker of this Redis read its file again. The exit code is 1 if one refuses it."""
+    from headrace.reload import reload as run
+
+    raise typer.Exit(api_keys.with_redis(run, data_dir))
 
 
 @app.command()

@@ -74,7 +74,8 @@ def checked_document(path: Path, short: Mapping[str, ProviderEntry]) -> Document
     :class:`ConfigurationError`."""
     document, problems = read_document(path)
     # Gateways do not have the variables of short forms, but their aliases may name them.
-    known = {**{name: ProviderEntry(kind=name) for name in SHORT_FORMS}, **short, **document.providers}
+    known: dict[str, ProviderEntry] = {name: ProviderEntry(kind=name) for name in SHORT_FORMS}
+    known |= {**short, **document.providers}
     _check(document, known, problems)
     problems.raise_if_any()
     return document

@@ -40,8 +40,13 @@ class Breakers:
         self._client = client
         self._limit = settings.breaker_failures
         self._open_s = settings.breaker_open_s
-        self._known = dict.fromkeys(providers, Breaker())
-        for provider in self._known:
+        self._known = dict[str, Breaker]()
+        self.follow(providers)
+
+    def follow(self, providers: Iterable[str]) -> None:
+        """Add providers."""
+        for provider in providers:
+            self._known.setdefault(provider, Breaker())
             metrics.BREAKER_REFUSALS.labels(provider)  # exported as 0 from the start
 
     async def run(self) -> None:

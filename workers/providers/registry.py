@@ -1,6 +1,6 @@
 """Builds the adapters of the configured providers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from workers.providers.base import Provider
 from workers.providers.endpoint import Endpoint
@@ -12,25 +12,30 @@ def providers_of(endpoints: Mapping[str, Endpoint]) -> dict[str, Provider]:
 
 
 def provider_of(endpoint: Endpoint) -> Provider:
-    """Return the adapter of one provider.
+    """Return the adapter of one provider."""
+    return class_of(endpoint.entry.kind)(endpoint)
+
+
+def class_of(kind: str) -> Callable[[Endpoint], Provider]:
+    """Return the adapter's class.
 
     The SDKs are imported here, not at the top: each costs more than half a second, and memory.
     """
-    match endpoint.entry.kind:
+    match kind:
         case "openai":
             from workers.providers.openai import OpenAIProvider  # noqa: PLC0415
 
-            return OpenAIProvider(endpoint)
+            return OpenAIProvider
         case "anthropic":
             from workers.providers.anthropic import AnthropicProvider  # noqa: PLC0415
 
-            return AnthropicProvider(endpoint)
+            return AnthropicProvider
         case "ollama":
             from workers.providers.ollama import OllamaProvider  # noqa: PLC0415
 
-            return OllamaProvider(endpoint)
+            return OllamaProvider
         case "demo":
             from workers.providers.demo import DemoProvider  # noqa: PLC0415
 
-            return DemoProvider(endpoint)
-    raise NotImplementedError(endpoint.entry.kind)
+            return DemoProvider
+    raise NotImplementedError(kind)

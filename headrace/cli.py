@@ -192,6 +192,14 @@ def top(
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON schema of headrace.toml, for editors."""
+    from shared.configuration.schema import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+@app.command()
 def reload(*, data_dir: api_keys.DataDir = Path(".headrace")) -> None:
     """Have every gateway and worker of this Redis read its file again. The exit code is 1 if one refuses it."""
     from headrace.reload import reload as run

@@ -116,10 +116,13 @@ class ProviderEntry(_Table):
         return self
 
 
+_TargetName = Annotated[str, Field(pattern=r"^[^/]+/.+$", max_length=256)]
+
+
 class Target(_Table):
     """``provider/model``, with its share of the requests."""
 
-    target: Annotated[str, Field(pattern=r"^[^/]+/.+$", max_length=256)]
+    target: _TargetName
     weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1
 
 
@@ -130,7 +133,10 @@ def _target(value: Any) -> Any:
 class AliasEntry(_Table):
     """Table ``[models.NAME]``."""
 
-    targets: Annotated[tuple[Annotated[Target, BeforeValidator(_target)], ...], Field(min_length=1, max_length=16)]
+    targets: Annotated[
+        tuple[Annotated[Target, BeforeValidator(_target, json_schema_input_type=_TargetName | Target)], ...],
+        Field(min_length=1, max_length=16),
+    ]
     fallbacks: Annotated[tuple[ModelName, ...], Field(max_length=8)] = ()
     routing: Literal["weighted", "least_busy"] = "weighted"
 

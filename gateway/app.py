@@ -50,6 +50,7 @@ from shared.broker.overview import read_overview
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.scripts import StreamScripts
+from shared.broker.shared_configuration import ConfigurationWatch
 from shared.broker.sweep import Sweep
 from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
@@ -147,8 +148,11 @@ class _Parts:
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
         )
-        lag = LoopLag()
-        self._presence = Presence(client, gateway_id, "gateway", lambda: _load_of(hub, lag), current)
+        lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
+        current.follow(configurations.load)
+        self._presence = Presence(
+            client, gateway_id, "gateway", lambda: _load_of(hub, lag, configurations), current.reload
+        )
         sweep = Sweep(
             client,
             for_sweep,
@@ -171,6 +175,7 @@ class _Parts:
             update_redis_metrics(client),
             watch.run(),
             acceptance.run(),
+            configurations.run(),
         )
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         for task in self._tasks:
@@ -185,9 +190,15 @@ class _Parts:
             await connection.aclose()
 
 
-def _load_of(hub: Hub, lag: LoopLag) -> Load:
+def _load_of(hub: Hub, lag: LoopLag, configurations: ConfigurationWatch) -> Load:
     streams, readers = hub.load
-    return Load(streams=streams, readers=readers, lag_s=lag.worst_s, draining=hub.draining)
+    return Load(
+        streams=streams,
+        readers=readers,
+        lag_s=lag.worst_s,
+        draining=hub.draining,
+        configuration=configurations.hash,
+    )
 
 
 def _leave_if_broken(task: asyncio.Task[None]) -> None:

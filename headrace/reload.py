@@ -31,7 +31,7 @@ async def reload(client: Client) -> int:
         note("no gateway or worker uses this Redis; check HEADRACE_REDIS_URL or --data-dir")
         return 1
     print(table([_row(process, request_id) for process in processes]))
-    if len({process.configuration for process in processes}) > 1:
+    if len({process.load.configuration for process in processes}) > 1:
         note("the processes have different configurations; give all of them the same file")
     return 0 if all(_took(process, request_id) for process in processes) else 1
 
@@ -47,4 +47,4 @@ def _row(process: Process, request_id: str) -> Sequence[str]:
         state, detail = "REFUSED", process.problem.replace("\n", " | ")
     else:
         state, detail = "ok", ""
-    return state, process.kind, process.id, process.host, f"pid {process.pid}", process.configuration, detail
+    return state, process.kind, process.id, process.host, f"pid {process.pid}", process.load.configuration, detail

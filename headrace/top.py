@@ -131,11 +131,16 @@ def _processes(kind: str, processes: list[dict[str, Any]]) -> Table:
             str(process["streams"]),
             str(process["slots" if kind == "worker" else "readers"]),
             Text(f"{process['lag_s'] * 1000:.0f} ms", style="red" if process["lag_s"] > _HIGH_LAG_S else ""),
-            "draining" if process["draining"] else "",
+            _marks(process),
         )
     if not processes:
         table.add_row(Text("none", style="bold red"))
     return table
+
+
+def _marks(process: dict[str, Any]) -> Text:
+    marks = {"draining": process["draining"], "other configuration": process.get("other_configuration", False)}
+    return Text(", ".join(name for name, applies in marks.items() if applies), style="bold red")
 
 
 def _failures(seen: Overview) -> list[Text]:

@@ -321,7 +321,7 @@ class ProviderError(GenerationError):
     ``provider_model_not_found`` ``provider_rejected`` ``provider_rate_limited`` ``provider_unavailable``
     ``provider_unreachable`` ``provider_connect_timeout`` ``provider_first_token_timeout`` ``provider_idle_timeout``
     ``provider_protocol`` ``provider_not_configured`` ``provider_circuit_open`` ``tool_call_invalid``
-    ``unsupported_field`` ``upstream_truncated``.
+    ``unsupported_field`` ``upstream_truncated``. ``refuses_key``: the API key is not valid.
     """
 
     def __init__(
@@ -335,8 +335,10 @@ class ProviderError(GenerationError):
         summary: str | None = None,
         provider_code: str | None = None,
         param: str | None = None,
+        refuses_key: bool = False,
     ) -> None:
         super().__init__(code, message, retryable=retryable, detail=detail, summary=summary)
         self.retry_after_s = retry_after_s
+        self.refuses_key = refuses_key
         self.provider_code = provider_code
         self.param = param

@@ -40,6 +40,20 @@ LIMIT_NAMES: Final = tuple(field.name for field in fields(Limits))
 
 
 @dataclass(frozen=True, slots=True)
+class TargetLimits:
+    """Limits of one provider, over all processes; 0 = unlimited."""
+
+    concurrent_streams: int = 0
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+
+
+#: In the order of the arguments of take_slot.lua and unpark.lua.
+TARGET_LIMIT_NAMES: Final = tuple(field.name for field in fields(TargetLimits))
+UNLIMITED: Final = TargetLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """Demand of one request: itself, a stream, and ``tokens``, which are reserved until the real usage is known."""
 

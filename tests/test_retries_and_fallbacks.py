@@ -233,7 +233,8 @@ async def test_the_circuit_breaker_opens_for_all_workers(start_system: StartSyst
     for _ in range(6):
         assert error_of(await answer(system, "m"))[0] == "provider_circuit_open"
     assert calls_of(system.fake, "m") == calls
-    # Other providers are not affected, and serve as fallbacks.
+    # Other models and providers are not affected, and serve as fallbacks.
+    assert text_of(await answer(system, "echo", prompt="hello")) == "hello"
     frames = await answer(system, "m", fallbacks=["anthropic/echo"])
     assert answered_by(frames) == ["anthropic/echo"]
     # After a while one request is let through; since it succeeds, the breaker closes.
@@ -243,15 +244,16 @@ async def test_the_circuit_breaker_opens_for_all_workers(start_system: StartSyst
 
 async def test_one_request_alone_does_not_open_the_circuit_breaker(start_system: StartSystem) -> None:
     """Its retries count as one failure, and an error about the request counts as a success."""
-    system = await start_system(gateways=1, workers=1, provider_retries=2, breaker_failures=2, breaker_open_s=60)
-    system.fake.play("down", DOWN)
-    system.fake.play("rejected", Answer(status=400))
-    frames = await answer(system, "down", fallbacks=["openai/down", "openai/down"])
-    assert error_of(frames)[0] == "provider_unavailable"
-    assert calls_of(system.fake, "down") == 9
-    await answer(system, "rejected")
-    await answer(system, "down")
-    assert text_of(await answer(system, "echo", prompt="hello")) == "hello"
+    system = await start_system(gateways=1, workers=1, provider_retries=2, breaker_failures=3, breaker_open_s=60)
+    for passing in (Answer(status=400), SPOKEN):
+        system.fake.calls.clear()
+        system.fake.play("down", DOWN)
+        for _ in range(2):
+            assert error_of(await answer(system, "down"))[0] == "provider_unavailable"
+        assert calls_of(system.fake, "down") == 6
+        system.fake.play("down", passing)
+        await answer(system, "down")
+        assert calls_of(system.fake, "down") == 7
 
 
 async def is_refused(system: System) -> bool:

@@ -15,6 +15,7 @@ from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.queue import requeue
 from shared.broker.scripts import StreamScripts
+from shared.broker.shared_configuration import ConfigurationWatch
 from shared.broker.sweep import Sweep
 from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
@@ -39,6 +40,7 @@ from workers.jobs.provider_limits import ProviderLimits
 from workers.jobs.queue import StreamQueue
 from workers.providers.base import Provider
 from workers.providers.circuit_breakers import Breakers
+from workers.providers.keys import Keys
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
 
@@ -108,16 +110,17 @@ class _Worker:
         self._connections = [writing, renewing, sweeping]
         self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
-        breakers = Breakers(client, configuration.providers, settings)
+        breakers = Breakers(client, settings)
 
-        def attempts(providers: Mapping[str, Provider], configuration: Configuration) -> ProviderAttempts:
-            breakers.follow(providers)
-            return ProviderAttempts(providers, breakers, client, scripts, configuration)
+        def attempts(providers: Mapping[str, Provider], keys: Keys, configuration: Configuration) -> ProviderAttempts:
+            return ProviderAttempts(providers, breakers, keys, client, scripts, configuration)
 
-        self._adapters = CurrentAdapters(configuration, attempts)
+        self._adapters = CurrentAdapters(client, configuration, attempts)
+        self._configurations = ConfigurationWatch(client, scripts, configuration)
         current = CurrentConfiguration(configuration, self._adapters.replace)
+        current.follow(self._configurations.load)
         hangup.reload_with(current.start_reload)
-        provider_limits = ProviderLimits(client, settings)
+        provider_limits = ProviderLimits(client, scripts, settings)
         generation = Generation(
             worker_id=worker_id,
             settings=settings,
@@ -142,7 +145,7 @@ class _Worker:
         self._queue = StreamQueue(settings, worker_id, generation.run, queue_again)
         self._taker = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
-        self._presence = Presence(client, worker_id, "worker", self._load, current)
+        self._presence = Presence(client, worker_id, "worker", self._load, current.reload)
         publishing = publish_models(client, self._adapters)
         coroutines = (
             flusher.run(),
@@ -150,6 +153,8 @@ class _Worker:
             self._leases.listen(),
             sweep.run(),
             breakers.run(),
+            self._adapters.run(),
+            self._configurations.run(),
             provider_limits.run(),
             publishing,
             self._presence.run(),
@@ -201,6 +206,7 @@ class _Worker:
             slots=self._settings.concurrency,
             lag_s=self._lag.worst_s,
             draining=not self._queue.allow_pick_jobs,
+            configuration=self._configurations.hash,
         )
 
     async def _drain(self) -> None:

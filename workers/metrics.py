@@ -23,20 +23,31 @@ TOKENS_SAVED = Counter(
 STREAMS = Gauge("headrace_worker_streams", "Streams this worker holds", multiprocess_mode="livesum")
 SLOTS = Gauge("headrace_worker_slots", "Streams this worker can hold at once", multiprocess_mode="livesum")
 RETRIES = Counter("headrace_provider_retries_total", "Retries of a request at the same provider")
-FALLBACKS = Counter("headrace_fallbacks_total", "Requests sent to a fallback model")
+FALLBACKS = Counter("headrace_fallbacks_total", "Requests sent to another target or to a fallback")
 UNKNOWN_FINISH_REASONS = Counter(
     "headrace_unknown_finish_reasons_total", "Answers with a finish reason that is not known", ["provider"]
 )
 PROVIDER_FAILURES = Counter("headrace_provider_failures_total", "Failed calls of a provider", ["provider", "code"])
-BREAKER_OPEN = Gauge(
+_BREAKER_OPEN = Gauge(
     "headrace_breaker_open",
-    "1 while the circuit breaker of the provider is open",
-    ["provider"],
+    "1 while the circuit breaker of the target is open",
+    ["provider", "model"],
     multiprocess_mode="livemax",
 )
+_MOST_BREAKERS = 100
+_breakers = set[tuple[str, str]]()
 BREAKER_REFUSALS = Counter(
     "headrace_breaker_refusals_total", "Requests refused by an open circuit breaker", ["provider"]
 )
+
+
+def breaker_gauge(provider: str, model: str) -> Gauge:
+    """Return the gauge of a target's breaker. All after the first hundred have the label other."""
+    if (provider, model) not in _breakers:
+        if len(_breakers) >= _MOST_BREAKERS:
+            return _BREAKER_OPEN.labels(provider, "other")
+        _breakers.add((provider, model))
+    return _BREAKER_OPEN.labels(provider, model)
 
 
 def serve(host: str, port: int) -> None:

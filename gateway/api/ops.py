@@ -12,7 +12,7 @@ from gateway.api.response_models import CancelAnswer
 from gateway.api.streams import stop
 from gateway.auth.operator import Operator
 from gateway.state import Gateway, GatewayState
-from shared.broker.overview import MINUTES, MOST_LIVE
+from shared.broker.overview import MINUTES, MOST_LIVE, Overview
 from shared.broker.processes import Process
 from shared.broker.queue import queue_positions
 from shared.broker.status import time_of
@@ -46,14 +46,15 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
         "streams": [_row(each, seen.at_ms) for each in seen.streams],
         "ended": [_row(each, seen.at_ms) for each in seen.ended],
         "failed": [_row(each, seen.at_ms) for each in seen.failed],
-        "gateways": [_process(each) for each in seen.processes if each.kind == "gateway"],
-        "workers": [_process(each) for each in seen.processes if each.kind == "worker"],
+        "gateways": [_process(each, seen) for each in seen.processes if each.kind == "gateway"],
+        "workers": [_process(each, seen) for each in seen.processes if each.kind == "worker"],
         "minutes": [
             {"at": _time(minute * 60_000), **{name: counts.get(name, 0) for name in (*sorted(TERMINAL), "tokens")}}
             for minute, counts in seen.minutes
         ],
         "failures": reasons,
         "left_alone": seen.open_breakers,
+        "configuration": seen.configuration,
         "redis": {
             "used_bytes": seen.memory.used,
             "limit_bytes": seen.memory.limit,
@@ -68,7 +69,7 @@ async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any
     """Return the history of one stream of any owner, until its retention ends. ``place``: its queue position, 1 is
     next."""
     known, now_ms = await _find(gateway, stream_id), time.time_ns() // 1_000_000
-    (queue_position,) = await queue_positions(gateway.client, [stream_id], gateway.settings)
+    (queue_position,) = await queue_positions(gateway.client, [stream_id], gateway.scripts.target_limits)
     return {
         **_row(known, now_ms),
         "at": _time(now_ms),
@@ -120,13 +121,15 @@ def _row(known: StreamTimeline, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _process(process: Process) -> dict[str, Any]:
+def _process(process: Process, seen: Overview) -> dict[str, Any]:
+    own = process.load.configuration
     return {
         "id": process.id,
         "host": process.host,
         "pid": process.pid,
         "since": _time(round(process.since * 1000)),
         **msgspec.structs.asdict(process.load),
+        "other_configuration": bool(own and seen.configuration) and own != seen.configuration,
     }
 
 

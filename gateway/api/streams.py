@@ -167,7 +167,7 @@ def _tool_call(call: events.ToolCall) -> Call:
 
 
 async def _queue_position(gateway: GatewayState, stream_id: str) -> int | None:
-    (queue_position,) = await queue_positions(gateway.client, [stream_id], gateway.settings)
+    (queue_position,) = await queue_positions(gateway.client, [stream_id], gateway.scripts.target_limits)
     return queue_position
 
 

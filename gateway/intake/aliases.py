@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import math
-import random
 from collections.abc import Iterable
 
 from shared.configuration.entries import Target
+from shared.rendezvous import rank
 from shared.schemas import ChatRequest
 from shared.schemas.chat import StoredRequest
 
@@ -19,7 +18,8 @@ def ordered(targets: Iterable[Target], request: ChatRequest, chat_id: str | None
     chance.
     """
     prefix = prefix_of(request, chat_id)
-    return [target.target for target in sorted(targets, key=lambda target: _rank(target, prefix), reverse=True)]
+    ranked = sorted(targets, key=lambda target: rank(target.target, prefix, target.weight), reverse=True)
+    return [target.target for target in ranked]
 
 
 def prefix_of(request: ChatRequest, chat_id: str | None = None) -> str | None:
@@ -33,16 +33,6 @@ def prefix_of(request: ChatRequest, chat_id: str | None = None) -> str | None:
     system = [message.text for message in request.messages if message.role == "system"]
     tools = [tool.model_dump(mode="json", exclude_none=True) for tool in request.tools or ()]
     return _hash(["begin", system, tools]) if system or tools else None
-
-
-def _rank(target: Target, prefix: str | None) -> float:
-    """Return a target's rank for one prefix: greater is earlier."""
-    if prefix is None:
-        chance = random.random()  # noqa: S311  no secret
-    else:
-        digest = hashlib.sha256(f"{prefix} {target.target}".encode()).digest()
-        chance = (int.from_bytes(digest[:8], "big") + 1) / (2**64 + 2)
-    return -target.weight / math.log(chance or 0.5)
 
 
 def _hash(parts: Iterable[object]) -> str:

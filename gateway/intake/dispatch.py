@@ -70,7 +70,8 @@ class Dispatch:
         demand = replace(demand, limits=limits)
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
         stream_id = new_stream_id(digest)
-        more = {"body_hash": body_hash, **extra_fields, **({"idempotency": digest} if digest else {})}
+        more = {"body_hash": body_hash, **extra_fields, "expected_tokens": str(demand.tokens)}
+        more |= {"idempotency": digest} if digest else {}
         fields, pieces = await run_beside_loop(
             self._fields, stream_id, chat_request, principal.id, on_disconnect, more
         )

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from gateway.cache import ExpiringCache
 from gateway.intake.model_names import ModelNames
+from gateway.intake.routing_fields import routing_fields
 from gateway.intake.targets import Targets, usable_targets
 from shared.broker.catalog import Catalog, read_catalog
 from shared.broker.client import Client
 from shared.configuration.configuration import Configuration
 from shared.configuration.current import CurrentConfiguration
+from shared.configuration.entries import AliasEntry
 from shared.errors import ModelNotAllowed, NoModels, UnknownModel
 from shared.model_patterns import ModelPatterns
 from shared.schemas import ChatRequest
@@ -99,9 +101,16 @@ class Models:
         provider, _, model = first.partition("/")
         return request.model_copy(update={"provider": provider, "model": model, "fallbacks": others or None})
 
+    def routing_of(self, request: ChatRequest, resolved: ChatRequest, chat_id: str | None) -> dict[str, str]:
+        """Return the fields of the state from which a resolved request is routed."""
+        return routing_fields(resolved, self._alias_of(request), chat_id, self._configuration)
+
+    def _alias_of(self, request: ChatRequest) -> AliasEntry | None:
+        return self._configuration.aliases.get(request.model) if request.provider is None else None
+
     def _fallbacks_of(self, request: ChatRequest, target: str) -> Sequence[str]:
         """Return the configured fallbacks: of the alias, else of HEADRACE_FALLBACKS for the model or its provider."""
-        if request.provider is None and (alias := self._configuration.aliases.get(request.model)):
+        if (alias := self._alias_of(request)) is not None:
             return alias.fallbacks
         settings = self._configuration.settings.fallbacks
         return settings.get(target) or settings.get(target.partition("/")[0]) or ()

@@ -77,7 +77,8 @@ async def submit(
         return await _attach(gateway, caller, stream_id, cursor)
     if cursor != START:
         raise CursorWithoutStream
-    resolved = await gateway.models.resolve(chat_request, caller.models, (extra_fields or {}).get("chat"))
+    chat_id = (extra_fields or {}).get("chat")
+    resolved = await gateway.models.resolve(chat_request, caller.models, chat_id)
     resolved = permitted_targets(resolved, gateway.models.denied_at)
     families = await gateway.models.families()
     resolved = supporting_targets(with_policy(resolved, unsupported_fields, gateway.settings), families)
@@ -87,7 +88,7 @@ async def submit(
         principal=caller,
         idempotency_key=key,
         on_disconnect=on_disconnect,
-        extra_fields=extra_fields or {},
+        extra_fields=gateway.models.routing_of(chat_request, resolved, chat_id) | dict(extra_fields or {}),
     )
     if dispatched.admission is None:
         return await _attach(gateway, caller, dispatched.stream_id, cursor)

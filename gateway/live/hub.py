@@ -188,7 +188,8 @@ class Hub:
             self._times_next_append = True
             feeds = [feed for feed in self._feeds.values() if feed.queue_position is not None]
             with suppress(BrokerUnavailable):
-                positions = await queue_positions(self._client, [feed.stream_id for feed in feeds], self._settings)
+                waiting = [feed.stream_id for feed in feeds]
+                positions = await queue_positions(self._client, waiting, self._scripts.target_limits)
                 for feed, position in zip(feeds, positions, strict=True):
                     feed.set_queue_position(position)
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from shared.rate_limits import LIMIT_NAMES
+from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -78,7 +78,7 @@ CLAIM: Final = Script(
     "claim",
     keys=("waiting", "taken"),
     args=("holder", "lease_ms", "provider_limits…"),
-    parts=("_stream", "_storage", "_provider_limit"),
+    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
 )
 APPEND: Final = Script(
     "append",
@@ -104,9 +104,14 @@ RESTORE: Final = Script(
 RENEW: Final = Script(
     "renew",
     args=("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms"),
-    parts=("_stream", "_storage", "_provider_limit"),
+    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
 )
-RELEASE: Final = Script("release", args=("epoch", "holder"), parts=("_stream", "_provider_limit"))
+RELEASE: Final = Script("release", args=("epoch", "holder"), parts=("_stream", "_rate_limits", "_provider_limit"))
+TAKE_SLOT: Final = Script(
+    "take_slot",
+    args=("epoch", "holder", "lease_ms", "provider", "target", *TARGET_LIMIT_NAMES),
+    parts=("_stream", "_rate_limits", "_provider_limit"),
+)
 ACKNOWLEDGE: Final = Script("acknowledge", args=("gateway", "reader_lease_ms", "epoch", "seq", "window"))
 CANCEL: Final = Script("cancel", args=("reason",))
 DELETE: Final = Script(
@@ -120,6 +125,6 @@ READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", 
 NOTE: Final = Script("note", args=("event", "detail"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids", "run_id"), parts=())
 ENQUEUE: Final = Script("enqueue", keys=("queue", "job"), args=("stream_id", "job", "life_ms"), parts=())
-UNPARK: Final = Script("unpark", keys=("running", "parked"), args=("limit",), parts=())
+UNPARK: Final = Script("unpark", keys=("running", "parked", "used"), args=TARGET_LIMIT_NAMES, parts=())
 REVOKE_LINKS: Final = Script("revoke_links", keys=("revoked_links",), args=("account", "kept_ms"), parts=())
 RIGHTS: Final = Script("rights", keys=("probe",), args=("checks",), parts=())

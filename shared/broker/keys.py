@@ -22,8 +22,11 @@ hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream 
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
 hr:revoked:<id>              string  the CLI           90 days, as long as any ticket made with the key
 hr:revoked_links             zset    revoke_links      90 days from the last change; account → its last revocation
-hr:breaker:<provider>        string  workers           30 s; exists while the breaker is open
-hr:breaker:<provider>:failures  counter workers        a minute longer; consecutive failures
+hr:configurations            zset    each process      a day from the last publication; hash → when it was read, s
+hr:configuration:<hash>      string  each process      a day from its last publication; JSON, limits by provider
+hr:breaker:<target>          string  workers           30 s; exists while the breaker is open
+hr:breaker:<target>:failures  counter workers          a minute longer; consecutive failures
+hr:breakers                  zset    workers           as the last count; target → its last failure, ms
 hr:queue                     zset    create, enqueue   with its last stream; id → turn, the lowest is taken first
 arq:job:<id>                 string  create, enqueue   until the stream's end; arq's, as arq:* and hr:queue:* are
 hr:turns                     hash    create            with the queue; account → its last round (docs/adr/0010)
@@ -38,8 +41,11 @@ hr:account:<account>:waiting zset    create … delete   with the queue; id → 
 hr:account:<account>:removed zset    delete, drop      with its last tombstone; "<id> <idempotency digest>" → removal
 hr:above_limit               zset    claim, renew      a minute; account → bytes above its limit
 hr:answers                   zset    finish            with its last stream; id → end, of streams that may be dropped
-hr:lane:<provider>:running   zset    claim … finish    a day; id → end of its lease, where a provider has a limit
+hr:lane:<lane>:running       zset    claim … finish    a day; id → end of its lease. A lane is a provider with
+                                                       a limit, or a target of an alias with least_busy
 hr:lane:<provider>:parked    zset    claim, unpark     with its last stream; id → turn
+hr:lane:<provider>:used      hash    claim … finish    two days; r<second>, t<second> → count
+hr:paused:<hash>:<provider>  zset    workers           with its longest pause; "<key id>[ <model>]" → its end, ms
 hr:endings:<minute>          hash    finish            an hour; status, tokens or failed:<reason> → count
 hr:ended, hr:failed          zset    finish            with their last stream; id → end, of the last 100 and 50
 hr:processes                 zset    each process      a minute; process → its last report, ms
@@ -76,6 +82,8 @@ ABOVE_LIMIT: Final = "hr:above_limit"
 PROCESSES: Final = "hr:processes"
 RELOAD: Final = "hr:reload"
 REVOKED_LINKS: Final = "hr:revoked_links"
+BREAKERS: Final = "hr:breakers"
+CONFIGURATIONS: Final = "hr:configurations"
 
 
 def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
@@ -171,8 +179,9 @@ def job_key(stream_id: str) -> str:
 
 
 def provider_limit_keys(provider: str) -> list[str]:
-    """Return the keys of running and of parked streams. The scripts derive the same names from the state."""
-    return [f"hr:lane:{provider}:running", f"hr:lane:{provider}:parked"]
+    """Return the keys of running and of parked streams, and of the counts of a minute. The scripts derive the same
+    names from the state."""
+    return [f"hr:lane:{provider}:{kind}" for kind in ("running", "parked", "used")]
 
 
 def api_key_key(key_id: str) -> str:
@@ -192,12 +201,20 @@ def process_key(process_id: str) -> str:
     return f"hr:process:{process_id}"
 
 
-def breaker_key(provider: str) -> str:
-    return f"hr:breaker:{provider}"
+def configuration_key(configuration_hash: str) -> str:
+    return f"hr:configuration:{configuration_hash}"
 
 
-def breaker_failures_key(provider: str) -> str:
-    return f"{breaker_key(provider)}:failures"
+def paused_key(configuration_hash: str, provider: str) -> str:
+    return f"hr:paused:{configuration_hash}:{provider}"
+
+
+def breaker_key(target: str) -> str:
+    return f"hr:breaker:{target}"
+
+
+def breaker_failures_key(target: str) -> str:
+    return f"{breaker_key(target)}:failures"
 
 
 def _bucket_prefix(bucket: str) -> str:

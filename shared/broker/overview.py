@@ -12,10 +12,11 @@ from typing import Final
 
 from shared.broker.circuit_breaker import read_breakers
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import CATALOG, ENDED, FAILED, WAITING, endings_key, sweep_keys
+from shared.broker.keys import ENDED, FAILED, WAITING, endings_key, sweep_keys
 from shared.broker.memory_stats import Memory, read_memory
 from shared.broker.pipeline_connection import Command
 from shared.broker.processes import Process, read_processes
+from shared.broker.shared_configuration import read
 from shared.broker.timeline import StreamTimeline, read_timeline
 
 #: Most streams shown: active ones, those that have waited longest, and those that ended or failed last.
@@ -34,7 +35,8 @@ class Overview:
     """Streams, queue and endings, for operators. ``live``: number of active streams, of which ``streams`` is a part,
     the newest first. ``waiting``: number of streams that no worker has taken yet, the first of them created at
     ``oldest_ms``. ``minutes``: (minute since 1970, status, ``tokens`` or ``failed:<reason>`` → count), the oldest
-    first. ``open_breakers``: providers."""
+    first. ``open_breakers``: targets. ``configuration``: hash of the newest one that a process has read; empty if
+    unknown."""
 
     at_ms: int
     live: int
@@ -46,6 +48,7 @@ class Overview:
     processes: list[Process]
     minutes: list[tuple[int, dict[str, int]]]
     open_breakers: list[str]
+    configuration: str
     memory: Memory
 
 
@@ -58,12 +61,11 @@ async def read_overview(client: Client) -> Overview:
         ("ZRANGE", WAITING, 0, _MOST_WAITING - 1, "WITHSCORES"),
         ("ZRANGE", ENDED, 0, _MOST_ENDED - 1, "REV"),
         ("ZRANGE", FAILED, 0, _MOST_ENDED - 1, "REV"),
-        ("HKEYS", CATALOG),
         *(("HGETALL", endings_key(minute)) for minute in minutes),
         *(("ZRANGE", index, 0, _PER_BUCKET - 1) for index in _INDEXES),
     ]
     replies = iter(await run_commands(client, commands))
-    waiting, oldest, ended, failed, providers = (next(replies) for _ in range(5))
+    waiting, oldest, ended, failed = (next(replies) for _ in range(4))
     counted = [(minute, _counts(next(replies))) for minute in minutes]
     memory = await read_memory(client)
     first = dict.fromkeys(each.decode() for each in oldest[::2])
@@ -85,13 +87,9 @@ async def read_overview(client: Client) -> Overview:
         processes=await read_processes(client),
         minutes=counted,
         memory=memory,
-        open_breakers=await _open_breakers(client, sorted(each.decode() for each in providers)),
+        configuration=newest.hash if (newest := await read(client)) is not None else "",
+        open_breakers=sorted(name for name, each in (await read_breakers(client)).items() if each.open),
     )
-
-
-async def _open_breakers(client: Client, providers: list[str]) -> list[str]:
-    breakers = await read_breakers(client, providers) if providers else {}
-    return [provider for provider, breaker in breakers.items() if breaker.open]
 
 
 def _round_robin(buckets: list[list[bytes]]) -> Iterator[str]:

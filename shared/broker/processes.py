@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -17,7 +17,6 @@ import msgspec
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import PROCESSES, RELOAD, process_key
 from shared.broker.pipeline_connection import Command
-from shared.configuration.current import CurrentConfiguration
 from shared.errors import BrokerUnavailable
 from shared.printable import printable
 
@@ -30,17 +29,19 @@ _LONGEST_PROBLEM: Final = 4000
 
 class Load(msgspec.Struct, frozen=True):
     """Load of one process. ``streams``: streams that a worker writes or a gateway reads. ``slots``: most streams a
-    worker writes at once. ``readers``: clients of a gateway. ``lag_s``: recent worst lag of the event loop."""
+    worker writes at once. ``readers``: clients of a gateway. ``lag_s``: recent worst lag of the event loop.
+    ``configuration``: hash of the one that the process has read; empty for an older version."""
 
     streams: int
     slots: int = 0
     readers: int = 0
     lag_s: float = 0.0
     draining: bool = False
+    configuration: str = ""
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process' report. ``since``: time of its start, in Unix seconds. ``configuration``: its hash.
+    """One process' report. ``since``: time of its start, in Unix seconds.
     ``reload``: id of the last request to reload that the process has handled. ``problem``: it refused the file of
     that request, and why."""
 
@@ -50,7 +51,6 @@ class Process(msgspec.Struct, frozen=True):
     pid: int
     since: float
     load: Load
-    configuration: str = ""
     reload: str = ""
     problem: str = ""
 
@@ -67,13 +67,13 @@ class Presence:
         process_id: str,
         kind: Literal["gateway", "worker"],
         read_load: Callable[[], Load],
-        current: CurrentConfiguration,
+        reload: Callable[[], Awaitable[str]],
     ) -> None:
         self._client = client
         self._id = process_id
         self._kind = kind
         self._read_load = read_load
-        self._current = current
+        self._reload = reload
         self._since = time.time()
         self._handled = self._problem = ""
 
@@ -83,7 +83,7 @@ class Presence:
             with suppress(BrokerUnavailable):
                 request = await self._report()
                 if request not in {"", self._handled}:
-                    self._problem = printable(await self._current.reload())[:_LONGEST_PROBLEM]
+                    self._problem = printable(await self._reload())[:_LONGEST_PROBLEM]
                     self._handled = request
                     await self._report()
             await asyncio.sleep(_REPORT_EVERY_S)
@@ -102,7 +102,6 @@ class Presence:
             pid=os.getpid(),
             since=self._since,
             load=self._read_load(),
-            configuration=self._current.value.hash,
             reload=self._handled,
             problem=self._problem,
         )

@@ -108,6 +108,14 @@ class Full:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetFull:
+    """A call would exceed this limit of its provider, and would not after ``wait_s``."""
+
+    limit: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The stream was claimed. ``readable``: number of events in the log, of any epoch. ``fields``: the whole
     state."""
@@ -217,6 +225,10 @@ def parse_created(raw: list[Any]) -> Created | Known | Limited | Stored | Unstor
 
 def _used(raw: list[int]) -> Used:
     return Used(raw[0], raw[1] / 1000, raw[2], raw[3] / 1000, raw[4], raw[5])
+
+
+def parse_slot(raw: list[Any]) -> TargetFull | None:
+    return TargetFull(raw[1].decode(), raw[2] / 1000) if raw[0] == b"FULL" else None
 
 
 def parse_unparked(raw: list[bytes]) -> list[str]:

@@ -24,6 +24,7 @@ _SENT: Final = (
     *(
         "MGET",
         "PEXPIRE",
+        "PEXPIREAT",
         "PSETEX",
         "SET",
         "SETRANGE",
@@ -34,8 +35,9 @@ _SENT: Final = (
         "ZPOPMIN",
         "ZRANDMEMBER",
         "ZRANGE",
+        "ZRANGEBYSCORE",
     ),
-    *("ZRANK", "ZREM", "ZREMRANGEBYSCORE"),
+    *("ZRANK", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE"),
 )
 #: Commands without a key, as they are sent.
 _KEYLESS: Final = ("EXEC", "INFO memory", "MULTI", "PING", "SCRIPT LOAD return", "TIME")

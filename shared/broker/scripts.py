@@ -34,6 +34,7 @@ from shared.broker.replies import (
     Lost,
     Refused,
     Stored,
+    TargetFull,
     Unstored,
     WriteReply,
 )
@@ -41,7 +42,7 @@ from shared.broker.sealing import Sealing
 from shared.broker.stored_request import PIECE_BYTES, pieces_of
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
-from shared.rate_limits import LIMIT_NAMES, Demand
+from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, TargetLimits
 from shared.settings import Settings
 
 Fields = Mapping[str, Argument]
@@ -96,7 +97,10 @@ class StreamScripts:
         self._queue_depth = settings.queue_depth
         longest_s = settings.queue_timeout_s + settings.max_attempts * (settings.total_deadline_s + settings.lease_s)
         self._longest_life_ms = _ms(longest_s)
-        self._provider_limits = [item for limit in settings.provider_streams.items() for item in limit]
+        #: Limits of providers; see shared_configuration.py.
+        self.target_limits: Mapping[str, TargetLimits] = {
+            name: TargetLimits(concurrent_streams=limit) for name, limit in settings.provider_streams.items()
+        }
 
     def split_request(self, stream_id: str, fields: Fields) -> tuple[Fields, list[Call[WriteReply]]]:
         """Return the fields for :meth:`create` or :meth:`restore`, and the calls that store a large request before
@@ -160,7 +164,8 @@ class StreamScripts:
         )
 
     def claim(self, stream_id: str, token: str, *, to_end: bool = False) -> Call[Claimed | Refused]:
-        """Take a stream. ``to_end``: ignore the concurrency limit of its provider."""
+        """Take a stream, and a slot of the first of its targets with room. ``to_end``: ignore the limits of
+        providers."""
         more = declarations.CLAIM.named_keys(waiting=WAITING, taken=TAKEN)
 
         def parse(raw: Any) -> Claimed | Refused:
@@ -174,7 +179,7 @@ class StreamScripts:
             parse,
             holder=token,
             lease_ms=self._lease_ms,
-            provider_limits=[] if to_end else self._provider_limits,
+            provider_limits=[] if to_end else _flat_limits(self.target_limits),
         )
 
     def append(
@@ -242,6 +247,21 @@ class StreamScripts:
     def release(self, holder: Holder) -> Call[WriteReply]:
         """Hand the stream over to the next claim, without waiting for the lease to end."""
         return declarations.RELEASE.call(holder.keys, replies.parse_write, epoch=holder.epoch, holder=holder.token)
+
+    def take_slot(self, holder: Holder, provider: str, target: str = "") -> Call[TargetFull | None]:
+        """Take a slot of a provider for one call, instead of the one that the stream had before. ``target``: count
+        the stream there too. None: there is one, or the stream has another holder, which its next append shows."""
+        limits = self.target_limits.get(provider, UNLIMITED)
+        return declarations.TAKE_SLOT.call(
+            holder.keys,
+            replies.parse_slot,
+            epoch=holder.epoch,
+            holder=holder.token,
+            lease_ms=self._lease_ms,
+            provider=provider,
+            target=target,
+            **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
+        )
 
     def acknowledge(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[LogPosition | None]:
         """Report readers, the leading one at ``lead``. The reply is None if there is no state."""
@@ -332,11 +352,13 @@ def requeue(stream_id: str, job: bytes, *, life_s: float) -> Call[bool]:
     return declarations.ENQUEUE.call(keys, bool, stream_id=stream_id, job=job, life_ms=_ms(life_s))
 
 
-def unpark(provider: str, limit: int) -> Call[list[str]]:
-    """Take parked streams for which their provider has free slots; the caller queues them."""
-    running, parked = provider_limit_keys(provider)
+def unpark(provider: str, limits: TargetLimits) -> Call[list[str]]:
+    """Take parked streams for which their provider has room; the caller queues them."""
+    running, parked, used = provider_limit_keys(provider)
     return declarations.UNPARK.call(
-        declarations.UNPARK.named_keys(running=running, parked=parked), replies.parse_unparked, limit=limit
+        declarations.UNPARK.named_keys(running=running, parked=parked, used=used),
+        replies.parse_unparked,
+        **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
     )
 
 
@@ -346,3 +368,7 @@ def _ms(seconds: float) -> int:
 
 def _flat(fields: Fields) -> list[Argument]:
     return [item for pair in fields.items() for item in pair]
+
+
+def _flat_limits(limits: Mapping[str, TargetLimits]) -> list[Argument]:
+    return [item for name, each in limits.items() for item in (name, *(getattr(each, n) for n in TARGET_LIMIT_NAMES))]

@@ -54,8 +54,9 @@ class Configuration:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of the file's content, on which all processes must agree. It depends on no secret."""
-        tables = self.document.model_dump(mode="json")
+        """Hash of the file's content and of HEADRACE_PROVIDER_STREAMS, on which all processes must agree. It depends
+        on no secret."""
+        tables = self.document.model_dump(mode="json") | {"streams": self.settings.provider_streams}
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -25,12 +25,17 @@ class CurrentConfiguration:
     def __init__(self, configuration: Configuration, apply: Apply | None = None) -> None:
         self._configuration = configuration
         self._apply = apply
+        self._followers = list[Callable[[Configuration], None]]()
         self._lock = asyncio.Lock()
         self._reloads = set[asyncio.Task[str]]()
 
     @property
     def value(self) -> Configuration:
         return self._configuration
+
+    def follow(self, load: Callable[[Configuration], None]) -> None:
+        """Pass every later configuration to ``load``, once it is in force."""
+        self._followers.append(load)
 
     def start_reload(self) -> None:
         """Start :meth:`reload` in the background."""
@@ -53,5 +58,7 @@ class CurrentConfiguration:
                 logger.exception("configuration refused", extra={"hash": self.value.hash})
                 return _BUG
             self._configuration = configuration
+            for load in self._followers:
+                load(configuration)
             logger.info("configuration loaded", extra={"hash": configuration.hash})
             return ""

@@ -1,8 +1,7 @@
 """Timelines, counts and the overview for operators."""
 
-from shared.broker.catalog import ProviderModels, publish
+from shared.broker.circuit_breaker import count_failure
 from shared.broker.client import Client, run_script
-from shared.broker.keys import breaker_key
 from shared.broker.overview import MOST_LIVE, read_overview
 from shared.broker.replies import (
     Code,
@@ -91,9 +90,9 @@ async def test_endings_are_counted_and_the_last_are_listed(client: Client) -> No
 
 
 async def test_open_breakers_are_listed(client: Client) -> None:
-    await publish(client, {"openai": ProviderModels(("a",)), "demo": ProviderModels(("demo",))})
-    await client.set(breaker_key("openai"), "1", px=60_000)
-    assert (await read_overview(client)).open_breakers == ["openai"]
+    for target in ("openai/a", "openai/b"):
+        await count_failure(client, target, limit=1 if target == "openai/b" else 2, open_s=60)
+    assert (await read_overview(client)).open_breakers == ["openai/b"]
 
 
 async def test_the_oldest_waiting_streams_are_listed(client: Client) -> None:

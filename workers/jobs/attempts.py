@@ -1,11 +1,10 @@
-"""Runs a request against its model, with retries and then fallbacks.
+"""Runs a request against its targets, with their keys and with retries, and then against its fallbacks.
 
 There is no retry or fallback after the first token: text that a reader has seen is never withdrawn.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -15,24 +14,23 @@ from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome
 from shared.broker.scripts import StreamScripts
 from shared.configuration.configuration import Configuration
-from shared.errors import BrokerUnavailable, GenerationError, ProviderError
+from shared.errors import BrokerUnavailable, ProviderError
 from shared.protocol.events import PartialUsage, Usage
-from shared.provider_fields import loggable
 from shared.schemas import ChatRequest
 from workers import metrics
-from workers.jobs.generation_log import GenerationLog
-from workers.providers.base import Finished, IgnoredFields, Provider
+from workers.jobs.answer_reader import AnswerReader, Call
+from workers.jobs.rounds import Candidate, failure_of, untried
+from workers.jobs.router import Router
+from workers.jobs.run import Run, logger, target_of
+from workers.providers.base import Provider
 from workers.providers.circuit_breakers import Breakers
+from workers.providers.endpoint import ApiKey
 from workers.providers.errors import provider_failure
-from workers.providers.idle_timeout import IdleTimeout
+from workers.providers.keys import Keys
 from workers.providers.tracebacks import forget_frames
-from workers.providers.usage_counts import FirstDeltas
-from workers.writing.structured_output import JsonAnswer
-from workers.writing.writer import StreamWriter
-
-logger = logging.getLogger(__name__)
 
 _backoff: Final = wait_exponential_jitter(multiplier=0.25, max=4, jitter=0.25)
+Answered = tuple[Outcome, Usage | PartialUsage | None]
 
 
 class ProviderAttempts:
@@ -42,43 +40,45 @@ class ProviderAttempts:
         self,
         providers: Mapping[str, Provider],
         breakers: Breakers,
+        keys: Keys,
         client: Client,
         scripts: StreamScripts,
         configuration: Configuration,
     ) -> None:
         self._providers = providers
         self._breakers = breakers
+        self._keys = keys
         self._client = client
         self._scripts = scripts
-        self._configuration = configuration
         self._settings = configuration.settings
+        self._router = Router(client, scripts, breakers, keys, configuration)
+        self._reader = AnswerReader(configuration)
 
-    async def answer(
-        self, request: ChatRequest, writer: StreamWriter, log: GenerationLog
-    ) -> tuple[Outcome, Usage | PartialUsage | None]:
-        """Write one whole answer to ``writer``. Usage is as far as the provider counted it. Raises the last
-        attempt's :class:`ProviderError`."""
-        candidates = list(_candidates(request))
-        counted = set[str]()  # a request counts once for the breaker of a provider, however many calls fail
-        for candidate in candidates[:-1]:
+    async def answer(self, request: ChatRequest, run: Run) -> Answered:
+        """Write one whole answer. Usage is as far as the provider counted it. Raises the last attempt's
+        :class:`ProviderError`."""
+        targets, fallbacks = run.candidates(request)
+        groups = [await self._router.ordered(targets, run), *([fallback] for fallback in fallbacks)]
+        for group in groups[:-1]:
             try:
-                return await self._try_provider(candidate, writer, counted, log)
+                return await self._try_group(group, run)
             except ProviderError as error:
-                if writer.has_output:
+                if run.writer.has_output:
                     raise
                 forget_frames(error)
                 metrics.FALLBACKS.inc()
-                logger.warning("trying a fallback", extra={"stream_id": writer.holder.stream_id, "code": error.code})
-        return await self._try_provider(candidates[-1], writer, counted, log)
+                logger.warning("trying a fallback", extra={"stream_id": run.stream_id, "code": error.code})
+        return await self._try_group(groups[-1], run)
 
-    async def _try_provider(
-        self, request: ChatRequest, writer: StreamWriter, counted: set[str], log: GenerationLog
-    ) -> tuple[Outcome, Usage | PartialUsage | None]:
-        """Call one provider, with retries for failures that may pass."""
-        provider = self._provider_of(request, writer)
-        failure: ProviderError | None = None
+    async def _try_group(self, targets: list[ChatRequest], run: Run) -> Answered:
+        """Try each target without a wait, and after a wait those again whose failure may pass."""
+        candidates = [Candidate(target) for target in targets]
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: self._may_pass(error) and not writer.has_output),
+            retry=retry_if_exception(
+                lambda error: (
+                    isinstance(error, ProviderError) and not run.writer.has_output and bool(untried(candidates))
+                )
+            ),
             stop=stop_after_attempt(1 + self._settings.provider_retries),
             wait=_wait_s,
             before_sleep=lambda _: metrics.RETRIES.inc(),
@@ -86,120 +86,82 @@ class ProviderAttempts:
         )
         async for attempt in retrying:
             with attempt:
-                try:
-                    await self._breakers.admit(provider.name)
-                except ProviderError as refusal:
-                    raise failure or refusal from None
-                writer.set_model(provider.name, request.model)
-                try:
-                    with log.call(provider.name, request) as call:
-                        outcome, usage = await self._read(provider, request, writer, partial(log.first_token, call))
-                        log.answered(call, outcome.finish_reason, usage)
-                        return outcome, usage
-                except ProviderError as error:
-                    forget_frames(error)
-                    failure = error
-                    _log_failure(error, request, writer)
-                    await self._note_failure(error, provider.name, writer, counts=provider.name not in counted)
-                    counted.add(provider.name)
-                    raise
+                return await self._try_round(candidates, run)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _may_pass(self, error: BaseException) -> bool:
-        """Return True for a failure that may not occur again."""
-        if not isinstance(error, ProviderError) or not error.retryable:
-            return False
-        longest_s = self._settings.retry_longest_wait_s
-        return error.code != "provider_circuit_open" and (error.retry_after_s or 0) <= longest_s
+    async def _try_round(self, candidates: list[Candidate], run: Run) -> Answered:
+        *others, last = untried(candidates)
+        for candidate in (*others, last):
+            try:
+                return await self._try_keys(candidate.request, run)
+            except ProviderError as error:
+                if run.writer.has_output:
+                    raise
+                forget_frames(error)
+                candidate.failed(error, longest_wait_s=self._settings.retry_longest_wait_s)
+                if candidate is not last:
+                    metrics.FALLBACKS.inc()
+                    line = {"stream_id": run.stream_id, "target": target_of(candidate.request), "code": error.code}
+                    logger.warning("trying another target", extra=line | {"detail": error.detail})
+        raise failure_of(candidates)
 
-    async def _note_failure(self, error: ProviderError, provider: str, writer: StreamWriter, *, counts: bool) -> None:
-        await self._breakers.failed(provider, error, counts=counts)
+    async def _try_keys(self, request: ChatRequest, run: Run) -> Answered:
+        """Call one target with each of its keys, without a wait, until one is accepted."""
+        provider = self._provider_of(request, run)
+        failures = list[ProviderError]()
+        keys = self._keys.usable(provider.name, request.model, run.prefix)
+        await self._breakers.admit(target_of(request))
+        for key in keys:
+            await self._router.take_slot(request, run)
+            try:
+                return await self._call(provider, request, key, run)
+            except ProviderError as error:
+                if run.writer.has_output:
+                    raise
+                if not await self._keys.failed(provider.name, request.model, key, error):
+                    raise
+                forget_frames(error)
+                failures.append(error)
+        raise next((each for each in failures if each.retryable), failures[-1])
+
+    async def _call(self, provider: Provider, request: ChatRequest, key: ApiKey | None, run: Run) -> Answered:
+        target = target_of(request)
+        run.writer.set_model(provider.name, request.model)
+        try:
+            with run.log.call(provider.name, request) as span:
+                on_answer = partial(self._answers, target, key)
+                call = Call(provider, request, key, on_answer, partial(run.log.first_token, span))
+                outcome, usage = await self._reader.read(call, run)
+                run.log.answered(span, outcome.finish_reason, usage)
+                return outcome, usage
+        except ProviderError as error:
+            forget_frames(error)
+            run.log_failure(error, request, key)
+            await self._note_failure(error, target, run)
+            raise
+
+    async def _answers(self, target: str, key: ApiKey | None) -> None:
+        await self._breakers.succeeded(target)
+        await self._keys.succeeded(target.partition("/")[0], key)
+
+    async def _note_failure(self, error: ProviderError, target: str, run: Run) -> None:
+        await self._breakers.failed(target, error, counts=target not in run.counted)
+        run.counted.add(target)
         with suppress(BrokerUnavailable):  # only operators read it
-            note = self._scripts.note_failure(writer.holder.stream_id, provider, error.code)
+            note = self._scripts.note_failure(run.stream_id, target.partition("/")[0], error.code)
             await run_script(self._client, note)
 
-    def _provider_of(self, request: ChatRequest, writer: StreamWriter) -> Provider:
+    def _provider_of(self, request: ChatRequest, run: Run) -> Provider:
         provider = self._providers.get(request.provider or "")
         if provider is None:
             detail = f"this worker has no provider {request.provider}; set its key on every worker"
             error = provider_failure("provider_not_configured", request.provider or "", detail=detail)
-            _log_failure(error, request, writer)
+            run.log_failure(error, request)
             raise error
         if request.only_count and not provider.counts_tokens:
             message = f"{provider.name}: cannot count tokens; choose a model of another provider"
             raise ProviderError("provider_rejected", message)
         return provider
-
-    async def _read(
-        self, provider: Provider, request: ChatRequest, writer: StreamWriter, on_first_token: Callable[[], None]
-    ) -> tuple[Outcome, Usage | PartialUsage | None]:
-        response_format = None if request.only_count else request.response_format
-        schema = response_format.schema_to_follow if response_format is not None else None
-        json_answer = None if schema is None else JsonAnswer(schema, depth=self._settings.json_depth)
-        timeouts = self._configuration.timeouts(provider.name, request.model)
-        async with (
-            IdleTimeout(provider.name, timeouts) as idle_timeout,
-            aclosing(provider.stream(request)) as answer,
-        ):
-            async for part in answer:
-                if isinstance(part, IgnoredFields):
-                    _ignore(part, request, writer)
-                    continue
-                idle_timeout.pause()
-                if not writer.has_output:
-                    await self._breakers.succeeded(provider.name)
-                    if not isinstance(part, Finished):
-                        on_first_token()
-                    if isinstance(part, FirstDeltas) and part.input_counts is not None:
-                        writer.set_input_counts(part.input_counts)
-                if isinstance(part, Finished):
-                    return await self._finish(part, json_answer, writer), part.usage
-                await writer.push(part if json_answer is None else [*part, *json_answer.take(part)])
-                if writer.bytes >= self._settings.max_stream_bytes:
-                    return Outcome("length", "max_stream_bytes"), None
-                idle_timeout.resume()
-        raise provider_failure("upstream_truncated", provider.name, detail="the answer ended without its end marker")
-
-    async def _finish(self, finished: Finished, json_answer: JsonAnswer | None, writer: StreamWriter) -> Outcome:
-        if json_answer is not None and finished.reason == "stop":
-            try:
-                await writer.push([json_answer.finish()])
-            except GenerationError as error:
-                return Outcome.failed(error)
-        empty = finished.detail is None and not writer.has_output
-        return Outcome(finished.reason, "empty_answer" if empty else finished.detail)
-
-
-def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) -> None:
-    """Name the fields that have no effect, in `start` and in the log."""
-    writer.set_model(request.provider or "", request.model, ignored.paths)
-    line = {
-        "stream_id": writer.holder.stream_id,
-        "provider": request.provider,
-        "model": request.model,
-        **loggable(ignored.paths),
-    }
-    logger.info("fields ignored", extra=line)
-
-
-def _log_failure(error: ProviderError, request: ChatRequest, writer: StreamWriter) -> None:
-    line = {
-        "stream_id": writer.holder.stream_id,
-        "provider": request.provider,
-        "model": request.model,
-        "code": error.code,
-        "detail": error.detail or error.summary,
-    }
-    logger.warning("provider call failed", extra=line)
-
-
-def _candidates(request: ChatRequest) -> Iterator[ChatRequest]:
-    """Yield the request for its own model, then for each of its ``fallbacks``: ``provider/model``."""
-    alone = request.model_copy(update={"fallbacks": None})
-    yield alone
-    for fallback in request.fallbacks or ():
-        provider, _, model = fallback.partition("/")
-        yield alone.model_copy(update={"provider": provider, "model": model})
 
 
 def _wait_s(state: RetryCallState) -> float:

@@ -5,17 +5,21 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
+from shared.broker.client import Client
 from shared.configuration.configuration import Configuration
 from shared.configuration.document import ConfigurationError
 from workers.jobs.attempts import ProviderAttempts
 from workers.providers.base import Provider
 from workers.providers.endpoint import Endpoint, endpoints_of
+from workers.providers.keys import Keys
 from workers.providers.registry import class_of, provider_of
 
 logger = logging.getLogger(__name__)
 
-MakeAttempts = Callable[[Mapping[str, Provider], Configuration], ProviderAttempts]
+MakeAttempts = Callable[[Mapping[str, Provider], Keys, Configuration], ProviderAttempts]
+_READ_EVERY_S: Final = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +31,7 @@ class AdapterSet:
     endpoints: Mapping[str, Endpoint]
     problems: list[str]
     providers: Mapping[str, Provider]
+    keys: Keys
     attempts: ProviderAttempts
     users: int = 0
 
@@ -35,7 +40,8 @@ class CurrentAdapters:
     """Holder of the adapter set for new streams. An adapter closes after the last stream of the last set that has
     it. Requires a running event loop."""
 
-    def __init__(self, configuration: Configuration, make_attempts: MakeAttempts) -> None:
+    def __init__(self, client: Client, configuration: Configuration, make_attempts: MakeAttempts) -> None:
+        self._client = client
         self._make_attempts = make_attempts
         self._older = list[AdapterSet]()
         self._closing = set[asyncio.Task[None]]()
@@ -49,6 +55,12 @@ class CurrentAdapters:
     def providers(self) -> Mapping[str, Provider]:
         """Adapters for new streams."""
         return self._current.providers
+
+    async def run(self) -> None:
+        """Run until cancelled: read the pauses of the keys every second."""
+        while True:
+            await asyncio.gather(*(used.keys.read() for used in (self._current, *self._older)))
+            await asyncio.sleep(_READ_EVERY_S)
 
     @contextmanager
     def in_use(self) -> Iterator[AdapterSet]:
@@ -81,9 +93,7 @@ class CurrentAdapters:
     async def aclose(self) -> None:
         """Close all adapters."""
         await asyncio.gather(*self._closing, return_exceptions=True)
-        for provider in {
-            id(each): each for used in (self._current, *self._older) for each in used.providers.values()
-        }.values():
+        for provider in _adapters_of(self._current, *self._older):
             await provider.aclose()
 
     def _made(
@@ -94,9 +104,9 @@ class CurrentAdapters:
         kept: Mapping[str, Provider],
     ) -> AdapterSet:
         providers = {name: kept.get(name) or provider_of(endpoint) for name, endpoint in endpoints.items()}
-        return AdapterSet(
-            configuration, endpoints, problems, providers, self._make_attempts(providers, configuration)
-        )
+        keys = Keys(self._client, endpoints)
+        attempts = self._make_attempts(providers, keys, configuration)
+        return AdapterSet(configuration, endpoints, problems, providers, keys, attempts)
 
     def _close_unused(self) -> None:
         """Close the adapters of sets without users, except those that other sets have too."""
@@ -104,12 +114,15 @@ class CurrentAdapters:
         if not unused:
             return
         self._older = [used for used in self._older if used.users]
-        needed = {id(each) for used in (self._current, *self._older) for each in used.providers.values()}
-        for provider in {id(each): each for used in unused for each in used.providers.values()}.values():
-            if id(provider) not in needed:
-                task = asyncio.create_task(provider.aclose())
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+        needed = _adapters_of(self._current, *self._older)
+        for provider in _adapters_of(*unused) - needed:
+            task = asyncio.create_task(provider.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+def _adapters_of(*sets: AdapterSet) -> set[Provider]:
+    return {provider for each in sets for provider in each.providers.values()}
 
 
 def _is_same(old: Endpoint, new: Endpoint | None) -> bool:

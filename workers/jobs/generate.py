@@ -22,6 +22,7 @@ from workers import metrics
 from workers.jobs.current_adapters import AdapterSet, CurrentAdapters
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
+from workers.jobs.run import Run
 from workers.providers.tracebacks import forget_frames
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
@@ -133,7 +134,9 @@ class Generation:
             usage: Usage | PartialUsage | None = None
             try:
                 async with scope:
-                    outcome, usage = await adapters.attempts.answer(chat_request, writer, job.log)
+                    outcome, usage = await adapters.attempts.answer(
+                        chat_request, Run(writer, job.log, job.claimed.fields)
+                    )
             except Interrupted:
                 outcome = Outcome.cancelled(writer.stop_reason or StopReason.CANCELLED)
             except DeadlineExceeded:

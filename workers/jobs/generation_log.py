@@ -94,6 +94,7 @@ class GenerationLog:
         counts = {} if usage is None else genai.usage_attributes(usage)
         line: dict[str, Any] = {
             **ending_line(self._stream_id, self._claimed, outcome),
+            **self._target,
             "outcome": None if ended is Ended.WRITTEN else ended.value,
             "duration_s": self._since_creation_s(),
             "queued_s": _seconds(self._now_ms - int(self._claimed.fields["created"])),
@@ -116,6 +117,12 @@ class GenerationLog:
             self._span.set({"headrace.reason": outcome.known_reason})
         if outcome.error is not None:
             self._span.fail(outcome.error.code)
+
+    @property
+    def _target(self) -> dict[str, str]:
+        """The target that was called last, if any: the one that answered."""
+        provider, model = self._provider_and_model
+        return {"provider": provider, "model": model} if provider else {}
 
     def close(self) -> None:
         self._span.end()

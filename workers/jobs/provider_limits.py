@@ -1,4 +1,4 @@
-"""Re-queues streams parked at a provider's concurrency limit when a slot frees. claim.lua enforces the limit."""
+"""Re-queues streams parked for providers at a limit; claim.lua and take_slot.lua enforce the limits."""
 
 import asyncio
 import logging
@@ -6,21 +6,22 @@ from contextlib import suppress
 from typing import Final
 
 from shared.broker import scripts
-from shared.broker.client import Client, run_script
+from shared.broker.client import Client, run_scripts
 from shared.broker.queue import requeue
+from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: A slot can also free elsewhere: a worker died, or its notification was lost.
+#: A slot can also free elsewhere: a worker died, a minute passed, or a notification was lost.
 _POLL_S: Final = 1.0
 
 
 class ProviderLimits:
-    def __init__(self, client: Client, settings: Settings) -> None:
+    def __init__(self, client: Client, stream_scripts: StreamScripts, settings: Settings) -> None:
         self._client = client
-        self._limits = settings.provider_streams
+        self._scripts = stream_scripts
         self._life_s = settings.unended_s
         self._slot_freed = asyncio.Event()
 
@@ -41,6 +42,11 @@ class ProviderLimits:
                 logger.debug("parked streams not re-queued", extra={"error": "Redis unavailable"})
 
     async def _unpark(self) -> None:
-        for provider, limit in self._limits.items():
-            for stream_id in await run_script(self._client, scripts.unpark(provider, limit)):
+        calls = [scripts.unpark(provider, limits) for provider, limits in self._scripts.target_limits.items()]
+        if not calls:
+            return
+        for stream_ids in await run_scripts(self._client, calls):
+            if isinstance(stream_ids, BrokerUnavailable):
+                raise stream_ids
+            for stream_id in stream_ids:
                 await requeue(self._client, stream_id, life_s=self._life_s)

@@ -1,9 +1,8 @@
-"""Circuit breakers: a provider that keeps failing gets no requests for a while, so that none waits for its
-timeout."""
+"""Circuit breakers: a target (``provider/model``) that keeps failing gets no requests for a while, so that none waits
+for its timeout."""
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -30,66 +29,74 @@ _REFUSALS: Final = frozenset(
     {"provider_auth", "provider_rejected", "provider_model_not_found", "provider_rate_limited"}
 )
 _READ_EVERY_S: Final = 1.0
+_CLOSED: Final = Breaker()
 
 
 class Breakers:
     """Local copy of the breakers that all workers share. It is at most a second old, so that no request waits for
-    Redis."""
+    Redis, and has only targets that failed lately."""
 
-    def __init__(self, client: Client, providers: Iterable[str], settings: Settings) -> None:
+    def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
         self._limit = settings.breaker_failures
         self._open_s = settings.breaker_open_s
-        self._known = dict[str, Breaker]()
-        self.follow(providers)
-
-    def follow(self, providers: Iterable[str]) -> None:
-        """Add providers."""
-        for provider in providers:
-            self._known.setdefault(provider, Breaker())
-            metrics.BREAKER_REFUSALS.labels(provider)  # exported as 0 from the start
+        self._known: dict[str, Breaker] = {}
 
     async def run(self) -> None:
         """Run until cancelled: read the breakers every second. Without Redis the last state stays."""
         while True:
             with suppress(BrokerUnavailable):
-                for name, breaker in (await read_breakers(self._client, list(self._known))).items():
-                    self._note(name, breaker)
+                breakers = await read_breakers(self._client)
+                for target in [*self._known, *breakers]:
+                    self._note(target, breakers.get(target, _CLOSED))
             await asyncio.sleep(_READ_EVERY_S)
 
-    async def admit(self, provider: str) -> None:
-        """Raise :class:`ProviderError` if the provider's breaker is open."""
-        breaker = self._known[provider]
-        if breaker.open or (breaker.failures >= self._limit and not await self._is_first(provider)):
-            metrics.BREAKER_REFUSALS.labels(provider).inc()
-            detail = f"circuit breaker open after {breaker.failures} failures in a row; see HEADRACE_BREAKER_FAILURES"
-            raise provider_failure("provider_circuit_open", provider, detail=detail, retry_after_s=self._open_s)
+    def is_open(self, target: str) -> bool:
+        """Return True if the target's breaker is open, or waits for the answer to a probe."""
+        breaker = self._known.get(target, _CLOSED)
+        return breaker.open or breaker.failures >= self._limit
 
-    async def failed(self, provider: str, error: ProviderError, *, counts: bool) -> None:
-        """Record a failed call. ``counts``: it is the first failure of its request at this provider."""
-        metrics.PROVIDER_FAILURES.labels(provider, error.code).inc()
+    async def admit(self, target: str) -> None:
+        """Raise :class:`ProviderError` if the target's breaker is open."""
+        breaker = self._known.get(target, _CLOSED)
+        if breaker.open or (breaker.failures >= self._limit and not await self._is_first(target)):
+            provider, _, model = target.partition("/")
+            metrics.BREAKER_REFUSALS.labels(provider).inc()
+            detail = f"circuit breaker of {target} open after {breaker.failures} failures in a row; see"
+            detail += " HEADRACE_BREAKER_FAILURES"
+            raise provider_failure(
+                "provider_circuit_open", provider, model=model, detail=detail, retry_after_s=self._open_s
+            )
+
+    async def failed(self, target: str, error: ProviderError, *, counts: bool) -> None:
+        """Record a failed call. ``counts``: it is the first failure of its request at this target."""
+        metrics.PROVIDER_FAILURES.labels(target.partition("/")[0], error.code).inc()
         if error.code in _REFUSALS:
-            await self.succeeded(provider)
+            await self.succeeded(target)
         elif error.code in _PROVIDER_FAULTS and counts:
             with suppress(BrokerUnavailable):
-                breaker = await count_failure(self._client, provider, limit=self._limit, open_s=self._open_s)
-                self._note(provider, breaker)
+                breaker = await count_failure(self._client, target, limit=self._limit, open_s=self._open_s)
+                self._note(target, breaker)
 
-    async def succeeded(self, provider: str) -> None:
-        if self._known[provider].failures:
+    async def succeeded(self, target: str) -> None:
+        if target in self._known:
             with suppress(BrokerUnavailable):
-                await close_breaker(self._client, provider)
-                self._note(provider, Breaker())
+                await close_breaker(self._client, target)
+                self._note(target, _CLOSED)
 
-    async def _is_first(self, provider: str) -> bool:
+    async def _is_first(self, target: str) -> bool:
         try:
-            return await take_probe(self._client, provider, open_s=self._open_s)
+            return await take_probe(self._client, target, open_s=self._open_s)
         except BrokerUnavailable:
             return True
 
-    def _note(self, provider: str, breaker: Breaker) -> None:
-        if breaker.open != self._known[provider].open:
+    def _note(self, target: str, breaker: Breaker) -> None:
+        if breaker.open != self._known.get(target, _CLOSED).open:
+            provider, _, model = target.partition("/")
             event = "circuit breaker opened" if breaker.open else "circuit breaker closed"
-            logger.warning(event, extra={"provider": provider, "failures": breaker.failures})
-        metrics.BREAKER_OPEN.labels(provider).set(breaker.open)
-        self._known[provider] = breaker
+            logger.warning(event, extra={"provider": provider, "model": model, "failures": breaker.failures})
+            metrics.breaker_gauge(provider, model).set(breaker.open)
+        if breaker == _CLOSED:
+            self._known.pop(target, None)
+        else:
+            self._known[target] = breaker

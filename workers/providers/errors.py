@@ -120,6 +120,8 @@ _BY_CLASS: Final[Mapping[str, str | None]] = {
     "StreamedError": None,  # the report decides
     "APIError": None,
 }
+#: Codes with which a provider refuses the key itself, and not what it may do, under any status.
+_INVALID_KEY: Final = frozenset({"account_deactivated", "authentication_error", "invalid_api_key"})
 #: Members of an SDK's error, if the response had no body.
 _ERROR_MEMBERS: Final = ("code", "type", "param", "message")
 #: Only these codes come from the request, so that clients may see the provider's own code and parameter.
@@ -135,6 +137,7 @@ def provider_failure(
     retry_after_s: float | None = None,
     provider_code: str | None = None,
     param: str | None = None,
+    refuses_key: bool = False,
 ) -> ProviderError:
     """Build the error for ``code``, with the message that clients see."""
     message = _RETRYABLE.get(code) or _FINAL[code]
@@ -148,6 +151,7 @@ def provider_failure(
         detail=detail,
         provider_code=provider_code,
         param=param,
+        refuses_key=refuses_key,
     )
 
 
@@ -211,6 +215,7 @@ def _reported(
         retry_after_s=wait_s,
         provider_code=provider_code,
         param=param,
+        refuses_key=code == "provider_auth" and (status == 401 or not _INVALID_KEY.isdisjoint(report.kinds)),
     )
 
 

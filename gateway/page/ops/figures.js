@@ -100,7 +100,8 @@ function process(kind, each, now) {
   meter.value = isWorker ? each.streams : 0;
   meter.hidden = !isWorker;
   meter.setAttribute("aria-label", load);
-  const up = each.draining ? "draining" : `up ${duration(Date.parse(now) - Date.parse(each.since))}`;
-  made.append(name, element("span", "load", load), meter, element("span", each.draining ? "draining" : "quiet", up));
+  const isMarked = each.draining || each.other_configuration;
+  const up = each.other_configuration ? "other configuration" : each.draining ? "draining" : `up ${duration(Date.parse(now) - Date.parse(each.since))}`;
+  made.append(name, element("span", "load", load), meter, element("span", isMarked ? "draining" : "quiet", up));
   return made;
 }

@@ -1,27 +1,70 @@
--- Per-provider concurrency limits over all workers. The state's field `lane` names the provider if it has a limit.
--- hr:lane:<provider>:running (zset): id → end of its lease, ms. hr:lane:<provider>:parked (zset): id → turn.
+-- Limits of providers over all workers: streams at once, requests and tokens a minute. A lane is a provider, or one of
+-- its targets whose streams are only counted. The state has `lane` (lanes in which the stream runs, one a line),
+-- `lane_tokens` and `lane_second` (what is reserved, and when), `lane_new` (1: no call was made yet), and `parked`
+-- (providers for which it waits, separated by spaces).
+-- hr:lane:<lane>:running (zset): id → end of its lease, ms. hr:lane:<provider>:parked (zset): id → turn.
+-- hr:lane:<provider>:used (hash): counters as an account's. `limits` is {streams, requests, tokens}; 0: unlimited.
 
-local function provider_key(provider, kind) return 'hr:lane:' .. provider .. ':' .. kind end
+local function lane_key(lane, kind) return 'hr:lane:' .. lane .. ':' .. kind end
 
--- Parks the stream and returns true if the provider is at its limit. unpark.lua releases it when a slot frees.
-local function park(provider, limit, turn)
-  local running, parked = provider_key(provider, 'running'), provider_key(provider, 'parked')
-  redis.call('ZREMRANGEBYSCORE', running, '-inf', now)
-  if redis.call('ZCARD', running) < limit or redis.call('ZSCORE', running, ID) then return false end
-  if redis.call('ZADD', parked, turn, ID) == 1 then note('parked:' .. provider) end
-  redis.call('PEXPIREAT', parked, redis.call('PEXPIRETIME', STATE))
+-- Returns the limit that one more call would exceed, and ms until it would not; nil if there is room. A request of more
+-- tokens than the limit needs all of it.
+local function limit_reached(provider, limits, tokens)
+  local running = lane_key(provider, 'running')
+  local is_new = limits[1] > 0 and not redis.call('ZSCORE', running, ID)
+  if is_new and redis.call('ZCOUNT', running, now, '+inf') >= limits[1] then return 'concurrent_streams', 1000 end
+  if limits[2] == 0 and limits[3] == 0 then return end
+  local counts = recent_counts(lane_key(provider, 'used'))
+  local _, _, requests_wait = in_minute(counts, 'r', 1, limits[2])
+  if requests_wait > 0 then return 'requests_per_minute', requests_wait end
+  local _, _, tokens_wait = in_minute(counts, 't', math.min(tokens, limits[3]), limits[3])
+  if tokens_wait > 0 then return 'tokens_per_minute', tokens_wait end
+end
+
+-- Lets the stream wait for any of `providers`. unpark.lua releases it when one has room.
+local function park(providers, turn)
+  for _, provider in ipairs(providers) do
+    local parked = lane_key(provider, 'parked')
+    redis.call('ZADD', parked, turn, ID)
+    redis.call('PEXPIREAT', parked, redis.call('PEXPIRETIME', STATE))
+  end
+  if redis.call('HEXISTS', STATE, 'parked') == 0 then note('parked:' .. providers[1]) end
+  redis.call('HSET', STATE, 'parked', table.concat(providers, ' '))
   -- Workers unpark it; the sweep looks again only in case one of them died while doing so.
   redis.call('ZADD', INDEX, now + 30000, ID)
-  return true
 end
 
-local function hold_provider_slot(provider, until_ms)
-  redis.call('ZADD', provider_key(provider, 'running'), until_ms, ID)
-  redis.call('PEXPIREAT', provider_key(provider, 'running'), until_ms + 86400000)
+local function hold_lanes(lanes, until_ms)
+  for lane in string.gmatch(lanes or '', '[^\n]+') do
+    local running = lane_key(lane, 'running')
+    redis.call('ZADD', running, until_ms, ID)
+    redis.call('ZREMRANGEBYSCORE', running, '-inf', now)
+    redis.call('PEXPIREAT', running, until_ms + 86400000)
+  end
 end
 
-local function free_provider_slot(s)
-  if not s.lane then return end
-  redis.call('ZREM', provider_key(s.lane, 'running'), ID)
-  redis.call('ZREM', provider_key(s.lane, 'parked'), ID)
+-- Counts a call at the provider, and holds `lanes`.
+local function enter_lanes(lanes, provider, limits, tokens, until_ms)
+  redis.call('HSET', STATE, 'lane', lanes)
+  if limits[2] + limits[3] > 0 then
+    add(lane_key(provider, 'used'), 'r' .. second, 1)
+    add(lane_key(provider, 'used'), 't' .. second, tokens)
+    redis.call('HSET', STATE, 'lane_tokens', tokens, 'lane_second', second)
+  end
+  hold_lanes(lanes, until_ms)
+end
+
+-- Frees the stream's slots and its places among the parked. `tokens`: what its call used; nil keeps the reservation.
+local function leave_lanes(tokens)
+  local s = load('lane', 'lane_tokens', 'lane_second', 'lane_new', 'parked')
+  for lane in string.gmatch(s.lane or '', '[^\n]+') do redis.call('ZREM', lane_key(lane, 'running'), ID) end
+  for provider in string.gmatch(s.parked or '', '%S+') do redis.call('ZREM', lane_key(provider, 'parked'), ID) end
+  if s.lane_tokens and tokens then
+    local used = lane_key(string.match(s.lane, '^[^\n]+'), 'used')
+    correct(used, tokens - s.lane_tokens, {'t' .. s.lane_second}, {'t' .. second})
+    if s.lane_new then correct(used, -1, {'r' .. s.lane_second}, {}) end
+  end
+  if s.lane or s.parked then
+    redis.call('HDEL', STATE, 'lane', 'lane_tokens', 'lane_second', 'lane_new', 'parked')
+  end
 end

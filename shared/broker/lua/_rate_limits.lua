@@ -80,20 +80,21 @@ local function reserve(account, tokens, life_ms, used)
   return {used[1] + 1, full_minute, used[3] + tokens, tokens_reset, used[5] + tokens, used[6] + 1}
 end
 
--- Frees the account's slot and corrects its reservation to `tokens`; nil means as many as were reserved. A surplus is
--- returned to the minute and day it was reserved in; a deficit is charged now.
+-- Corrects a reservation by `more`: a surplus is returned to the fields it was `reserved` in; a deficit is charged to
+-- the `current` ones.
+local function correct(used_key, more, reserved, current)
+  for _, field in ipairs(more > 0 and current or {}) do add(used_key, field, more) end
+  for _, field in ipairs(more < 0 and reserved or {}) do
+    if redis.call('HEXISTS', used_key, field) == 1 then add(used_key, field, more) end
+  end
+end
+
+-- Frees the account's slot and corrects its reservation to `tokens`; nil means as many as were reserved.
 local function settle(tokens)
   local s = load('account', 'reserved', 'reserved_at')
   if not s.account then return end
   local used_key, streams_key = account_keys(s.account)
   if redis.call('ZREM', streams_key, ID) == 0 or not tokens then return end
-  local more = tokens - s.reserved
-  if more > 0 then
-    add(used_key, 't' .. second, more)
-    add(used_key, today, more)
-  elseif more < 0 then
-    for _, field in ipairs({'t' .. s.reserved_at, 'd' .. math.floor(s.reserved_at / 86400)}) do
-      if redis.call('HEXISTS', used_key, field) == 1 then add(used_key, field, more) end
-    end
-  end
+  local reserved = {'t' .. s.reserved_at, 'd' .. math.floor(s.reserved_at / 86400)}
+  correct(used_key, tokens - s.reserved, reserved, {'t' .. second, today})
 end

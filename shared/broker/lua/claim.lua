@@ -2,16 +2,17 @@
 -- Takes a stream that no worker holds, under an epoch that was never used and never will be again (rule E1).
 -- Writes no event: the older epoch stays readable until the first append of this one.
 -- KEYS: 1-8 stream, 9 waiting (zset, see _queue.lua), 10 taken (counter; shows gateways how fast the queue drains)
--- ARGV: 1 holder, 2 lease_ms, 3 provider_limits… (provider, limit, provider, limit, …; see _provider_limit.lua)
+-- ARGV: 1 holder, 2 lease_ms, 3 provider_limits… (provider, streams, requests, tokens, …; see _provider_limit.lua)
 -- Status: queued, running → running
 -- Replies {'MISSING'}, {'CLOSED'}, {'HELD'} (by a worker; or after an outage, until those that held streams had time to
--- renew their leases), {'PARKED'} (its provider is at its limit), or {'CLAIMED', epoch, attempt, events readable, stop
--- signal, {field, value, …}}.
+-- renew their leases), {'PARKED'} (all providers of its targets are at a limit), or {'CLAIMED', epoch, attempt, events
+-- readable, stop signal, {field, value, …}}.
 
 local holder, lease_ms = unpack(ARGV, 1, 2)
 local WAITING, TAKEN = unpack(KEYS, 9, 10)
 local s = load('status', 'holder', 'epoch', 'log_epoch', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
-  'live_until', 'polled_until', 'created', 'handed_over', 'provider', 'turn', 'account', 'stored_limit')
+  'live_until', 'polled_until', 'created', 'handed_over', 'provider', 'lanes', 'turn',
+  'account', 'stored_limit', 'expected_tokens')
 if not s.status then
   redis.call('ZREM', INDEX, ID)
   return {'MISSING'}
@@ -25,28 +26,38 @@ if held(s) then
 end
 if s.status == 'running' and not s.handed_over and is_recovering(tonumber(lease_ms), true) then return {'HELD'} end
 
-need_rights('HDEL HGET HGETALL HSET HSETNX INCR LLEN PEXPIRE PEXPIREAT PEXPIRETIME XREVRANGE ZADD ZCARD ZREM ' ..
-  'ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN, 'hr:account:any'})
+need_rights('HDEL HEXISTS HGET HGETALL HINCRBY HSET HSETNX INCR LLEN PEXPIRE PEXPIREAT PEXPIRETIME XREVRANGE ZADD ' ..
+  'ZCOUNT ZREM ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN, 'hr:account:any', 'hr:lane:any'})
 if not s.cancel and is_far_above(s.account, s.stored_limit) then
   s.cancel = 'stored_bytes'
   redis.call('HSET', STATE, 'cancel', s.cancel)
 end
-local limited
-for i = 3, #ARGV, 2 do
-  if ARGV[i] == s.provider and not s.cancel then
-    limited = s.provider
-    redis.call('HSET', STATE, 'lane', limited)
-    if park(limited, tonumber(ARGV[i + 1]), s.turn or 0) then return {'PARKED'} end
+local limits = {}
+for i = 3, #ARGV, 4 do limits[ARGV[i]] = {tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])} end
+local chosen, full, tokens = nil, {}, tonumber(s.expected_tokens or 0)
+for provider in string.gmatch(s.lanes or s.provider or '', '%S+') do
+  if s.cancel or not limits[provider] or not limit_reached(provider, limits[provider], tokens) then
+    chosen = provider
+    break
   end
+  full[#full + 1] = provider
+end
+if not chosen and #full > 0 then
+  park(full, s.turn or 0)
+  return {'PARKED'}
 end
 
+leave_lanes()
 if s.status == 'queued' then
   redis.call('ZREM', WAITING, ID)
   redis.call('ZREM', 'hr:account:' .. s.account .. ':waiting', ID)
   redis.call('INCR', TAKEN)
   redis.call('PEXPIRE', TAKEN, 86400000)
 end
-if limited then hold_provider_slot(limited, now + lease_ms) end
+if chosen and limits[chosen] and not s.cancel then
+  enter_lanes(chosen, chosen, limits[chosen], tokens, now + lease_ms)
+  redis.call('HSET', STATE, 'lane_new', 1)
+end
 local top_epoch = top_of_tail()
 local epoch = math.max(tonumber(s.epoch) + 1, top_epoch + 1, now - s.created)
 local attempt = s.handed_over and tonumber(s.attempt) or s.attempt + 1

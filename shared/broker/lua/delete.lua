@@ -8,13 +8,13 @@
 
 local tombstone_ms = ARGV[1]
 local QUEUE, JOB, WAITING, PRINCIPAL_STREAMS = unpack(KEYS, 9, 12)
-local s = load('status', 'holder', 'principal', 'lane', 'account', 'sources', 'idempotency')
+local s = load('status', 'holder', 'principal', 'account', 'sources', 'idempotency')
 if not s.status then return {'MISSING'} end
-need_rights('DEL HDEL HMGET HINCRBY PEXPIRE SET UNLINK ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
-  {QUEUE, JOB, WAITING, PRINCIPAL_STREAMS, 'hr:ended', 'hr:account:any'})
+need_rights('DEL HDEL HEXISTS HMGET HSET HINCRBY PEXPIRE SET UNLINK ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
+  {QUEUE, JOB, WAITING, PRINCIPAL_STREAMS, 'hr:ended', 'hr:account:any', 'hr:lane:any'})
 leave_tombstone('deleted', s, tombstone_ms)
 if active(s) then settle() end
-free_provider_slot(s)
+leave_lanes()
 give_back(s.account, {ID})
 forget_sources(s.account, s.sources or nil)
 redis.call('UNLINK', request_key())

@@ -19,7 +19,7 @@ if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED'
 
 need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
   'XLEN XREVRANGE XTRIM UNLINK ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
-  {'hr:queue', 'arq:job:' .. ID, 'hr:ended', 'hr:account:any', 'hr:endings:any'})
+  {'hr:queue', 'arq:job:' .. ID, 'hr:ended', 'hr:account:any', 'hr:endings:any', 'hr:lane:any'})
 local before_events = 10 + field_items
 local last = first_seq + #ARGV - before_events - 1
 -- Without output there are only the events start, error and done.
@@ -27,7 +27,8 @@ if s.log_epoch == '0' and last > (status == 'failed' and 3 or 2) then note('outp
 write(s, epoch, n, last, before_events + 1 - first_seq, tonumber(cap))
 redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 11, before_events))
 settle(tonumber(tokens))
-free_provider_slot(load_into(s, 'lane', 'follow_up', 'account', 'sources'))
+leave_lanes(tonumber(tokens))
+load_into(s, 'follow_up', 'account', 'sources')
 redis.call('HDEL', STATE, 'holder', 'lease_until', 'full')
 -- A stream that a later request may continue keeps its request.
 if not s.follow_up then

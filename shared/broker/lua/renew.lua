@@ -13,7 +13,7 @@ if refusal then return refusal end
 redis.call('HSET', STATE, 'lease_until', now + lease_ms)
 redis.call('ZADD', INDEX, now + lease_ms, ID)
 load_into(s, 'expires', 'lane', 'account', 'stored_limit')
-if s.lane then hold_provider_slot(s.lane, now + lease_ms) end
+hold_lanes(s.lane, now + lease_ms)
 -- keep_until costs six commands, so it runs at most once a minute and not at every renewal.
 if tonumber(s.expires) < now + retention_ms - math.min(60000, retention_ms / 2) then
   keep_until(now + retention_ms, tonumber(tombstone_ms))

@@ -17,7 +17,7 @@ if not refusal then return reply('GAP', log_length(s, epoch), s) end
 if not has_pieces(value_of({unpack(ARGV, 10, 9 + field_items)}, 'request_bytes')) then return {'UNSTORED', 0, '', 0, 0} end
 
 need_rights('DEL HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH SET XADD XLEN ' ..
-  'XREVRANGE XTRIM ZADD ZREM', {IDEMPOTENCY or STATE, 'hr:waiting', 'hr:account:any'})
+  'XREVRANGE XTRIM ZADD ZREM ZREMRANGEBYSCORE', {IDEMPOTENCY or STATE, 'hr:waiting', 'hr:account:any', 'hr:lane:any'})
 local before_events = 9 + field_items
 redis.call('HSET', STATE, 'live_until', 0, 'polled_until', now + reader_lease_ms, 'log_epoch', 0, 'lead', 0,
   unpack(ARGV, 10, before_events))
@@ -28,7 +28,7 @@ if IDEMPOTENCY then redis.call('SET', IDEMPOTENCY, ID .. ' ' .. body_hash) end
 redis.call('SET', TOMBSTONE, 'live ' .. redis.call('HGET', STATE, 'principal'))
 load_into(s, 'account', 'lane', 'reserved', 'sources')
 if s.reserved then hold_account_slot(s.account, tonumber(retention_ms)) end
-if s.lane then hold_provider_slot(s.lane, now + lease_ms) end
+hold_lanes(s.lane, now + lease_ms)
 redis.call('ZREM', 'hr:waiting', ID) -- a Redis that lost data may still count it as waiting
 redis.call('ZREM', 'hr:account:' .. (s.account or '') .. ':waiting', ID)
 s = load_for_writer()

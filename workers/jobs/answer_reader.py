@@ -1,0 +1,93 @@
+"""Reads one provider's answer into a stream's writer."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from shared.broker.ending import Outcome
+from shared.configuration.configuration import Configuration
+from shared.errors import GenerationError
+from shared.protocol.events import PartialUsage, Usage
+from shared.provider_fields import loggable
+from shared.schemas import ChatRequest
+from workers.jobs.run import Run, logger
+from workers.providers.base import Finished, IgnoredFields, Provider
+from workers.providers.endpoint import ApiKey
+from workers.providers.errors import provider_failure
+from workers.providers.idle_timeout import IdleTimeout
+from workers.providers.usage_counts import FirstDeltas
+from workers.writing.structured_output import JsonAnswer
+from workers.writing.writer import StreamWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a provider. ``on_answer``: called when its answer begins, with or without a token;
+    ``on_first_token``: with the first token."""
+
+    provider: Provider
+    request: ChatRequest
+    key: ApiKey | None
+    on_answer: Callable[[], Awaitable[None]]
+    on_first_token: Callable[[], None]
+
+
+class AnswerReader:
+    """Reads answers for all jobs of a worker."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._settings = configuration.settings
+
+    async def read(self, call: Call, run: Run) -> tuple[Outcome, Usage | PartialUsage | None]:
+        """Write the answer. Raises :class:`ProviderError`."""
+        provider, request, writer = call.provider, call.request, run.writer
+        response_format = None if request.only_count else request.response_format
+        schema = response_format.schema_to_follow if response_format is not None else None
+        json_answer = None if schema is None else JsonAnswer(schema, depth=self._settings.json_depth)
+        timeouts = self._configuration.timeouts(provider.name, request.model)
+        async with (
+            IdleTimeout(provider.name, timeouts) as idle_timeout,
+            aclosing(provider.stream(request, call.key)) as answer,
+        ):
+            async for part in answer:
+                if isinstance(part, IgnoredFields):
+                    _ignore(part, request, writer)
+                    continue
+                idle_timeout.pause()
+                if not writer.has_output:
+                    await call.on_answer()
+                    if not isinstance(part, Finished):
+                        call.on_first_token()
+                    if isinstance(part, FirstDeltas) and part.input_counts is not None:
+                        writer.set_input_counts(part.input_counts)
+                if isinstance(part, Finished):
+                    return await _finish(part, json_answer, writer), part.usage
+                await writer.push(part if json_answer is None else [*part, *json_answer.take(part)])
+                if writer.bytes >= self._settings.max_stream_bytes:
+                    return Outcome("length", "max_stream_bytes"), None
+                idle_timeout.resume()
+        raise provider_failure("upstream_truncated", provider.name, detail="the answer ended without its end marker")
+
+
+async def _finish(finished: Finished, json_answer: JsonAnswer | None, writer: StreamWriter) -> Outcome:
+    if json_answer is not None and finished.reason == "stop":
+        try:
+            await writer.push([json_answer.finish()])
+        except GenerationError as error:
+            return Outcome.failed(error)
+    empty = finished.detail is None and not writer.has_output
+    return Outcome(finished.reason, "empty_answer" if empty else finished.detail)
+
+
+def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) -> None:
+    """Name the fields that have no effect, in `start` and in the log."""
+    writer.set_model(request.provider or "", request.model, ignored.paths)
+    line: dict[str, Any] = {
+        "stream_id": writer.holder.stream_id,
+        "provider": request.provider,
+        "model": request.model,
+        **loggable(ignored.paths),
+    }
+    logger.info("fields ignored", extra=line)

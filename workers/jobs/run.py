@@ -1,0 +1,72 @@
+"""One run of a stream's generation: what all calls of providers for it share."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from shared.errors import ProviderError
+from shared.schemas import ChatRequest
+from workers.jobs.generation_log import GenerationLog
+from workers.providers.endpoint import ApiKey
+from workers.writing.writer import StreamWriter
+
+logger = logging.getLogger("workers.jobs.attempts")
+
+
+@dataclass(slots=True)
+class Run:
+    """``fields``: the claimed state. ``counted``: targets whose breakers have counted a failure of this request: it
+    counts once for each. ``has_lane``: the stream holds a slot that another call would free."""
+
+    writer: StreamWriter
+    log: GenerationLog
+    fields: Mapping[str, bytes]
+    counted: set[str] = field(default_factory=set)
+    has_lane: bool = False
+
+    def __post_init__(self) -> None:
+        self.has_lane = "lane" in self.fields
+
+    @property
+    def stream_id(self) -> str:
+        return self.writer.holder.stream_id
+
+    @property
+    def prefix(self) -> str | None:
+        """Hash of what requests with the same prompt cache have in common."""
+        return self.fields.get("prefix", b"").decode() or None
+
+    @property
+    def is_least_busy(self) -> bool:
+        return self.fields.get("routing") == b"least_busy"
+
+    def candidates(self, request: ChatRequest) -> tuple[list[ChatRequest], list[ChatRequest]]:
+        """Return the request for each of its targets, and for each of its fallbacks."""
+        count = max(1, len(self.fields.get("lanes", b"").split()))
+        candidates = list(_candidates(request))
+        return candidates[:count], candidates[count:]
+
+    def log_failure(self, error: ProviderError, request: ChatRequest, key: ApiKey | None = None) -> None:
+        line = {
+            "stream_id": self.stream_id,
+            "provider": request.provider,
+            "model": request.model,
+            "code": error.code,
+            "detail": error.detail or error.summary,
+            **({"key": key.id} if key is not None else {}),
+        }
+        logger.warning("provider call failed", extra=line)
+
+
+def target_of(request: ChatRequest) -> str:
+    """Return ``provider/model``."""
+    return f"{request.provider}/{request.model}"
+
+
+def _candidates(request: ChatRequest) -> Iterator[ChatRequest]:
+    """Yield the request for its own model, then for each of its ``fallbacks``: ``provider/model``."""
+    alone = request.model_copy(update={"fallbacks": None})
+    yield alone
+    for fallback in request.fallbacks or ():
+        provider, _, model = fallback.partition("/")
+        yield alone.model_copy(update={"provider": provider, "model": model})

@@ -200,6 +200,17 @@ def schema() -> None:
 
 
 @app.command()
+def providers(*, config: Config = None, data_dir: api_keys.DataDir = Path(".headrace")) -> None:
+    """List the providers with their keys (masked), limits and state."""
+    configuration = _configured(config=config)
+    from functools import partial
+
+    from headrace.providers import providers as run
+
+    raise typer.Exit(api_keys.with_redis(partial(run, configuration), data_dir))
+
+
+@app.command()
 def reload(*, data_dir: api_keys.DataDir = Path(".headrace")) -> None:
     """Have every gateway and worker of this Redis read its file again. The exit code is 1 if one refuses it."""
     from headrace.reload import reload as run

@@ -13,7 +13,7 @@ from shared.errors import ProviderError
 from shared.schemas import ChatRequest
 from workers.providers.base import Provider
 from workers.providers.endpoint import ApiKey, Endpoint, key_sources
-from workers.providers.extras import ExtraMissing
+from workers.providers.extras import ExtraMissing, require_extras
 from workers.providers.registry import provider_of
 
 _ASK_TIMEOUT_S: Final = 60.0
@@ -73,9 +73,11 @@ class _ProviderCheck:
         if self._problems and not keys:
             return
         try:
-            self._provider = provider_of(self._endpoint)
+            require_extras(self._entry)
         except ExtraMissing as error:
-            self._problems.append(Row(WRONG, name, "", str(error)))
+            self._problems.append(Row(WRONG, name, "", f"providers.{name}: {error}"))
+        else:
+            self._provider = provider_of(self._endpoint)
 
     async def rows(self) -> list[Row]:
         if self._entry.kind == "demo":
@@ -116,7 +118,7 @@ class _ProviderCheck:
             if error.code not in _WITHOUT_LIST:
                 raise
             is_enough = self._entry.models or self._asks
-            return (), "reached; it has no list of models: --ask tests key and model" if is_enough else None
+            return (), "it has no list of models; --ask tests key and model" if is_enough else None
         return listed, f"{len(listed)} models"
 
     @property

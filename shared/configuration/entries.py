@@ -29,6 +29,8 @@ _AUTH: Final[dict[str, tuple[Auth, ...]]] = {
     "ollama": ("bearer",),
 }
 DEFAULT_AUTH: Final = {kind: accepted[0] for kind, accepted in _AUTH.items()}
+#: They take credentials from the environment, as the cloud's own tools do.
+_CLOUDS: Final = frozenset({"anthropic-bedrock", "anthropic-vertex"})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _FORBIDDEN_HEADERS: Final = frozenset(
@@ -109,8 +111,16 @@ class ProviderEntry(_Table):
             raise ValueError(f"api_keys: kind {self.kind} has none; remove them")
         if self.auth == "entra" and self.api_keys:
             raise ValueError("api_keys: auth entra has tokens instead; remove the keys or use auth api-key")
-        if self.base_url is not None and self.kind in {"demo", "anthropic-bedrock", "anthropic-vertex"}:
+        if self.base_url is not None and self.kind in {"demo", *_CLOUDS}:
             raise ValueError(f"base_url: kind {self.kind} has none; remove it")
+        if self.kind == "anthropic-bedrock" and not self.region:
+            raise ValueError("region: kind anthropic-bedrock needs it; set it, such as eu-central-1")
+        if self.region is not None and self.kind not in _CLOUDS:
+            raise ValueError(f"region: kind {self.kind} has none; remove it")
+        if self.project is not None and self.kind != "anthropic-vertex":
+            raise ValueError(f"project: kind {self.kind} has none; remove it")
+        if self.kind in _CLOUDS and not self.models:
+            raise ValueError(f"models: kind {self.kind} has no list of models; name them")
         if self.background and self.kind != "openai-responses":
             raise ValueError("background: only kind openai-responses resumes answers; remove it")
         return self

@@ -13,6 +13,7 @@ from shared.errors import ProviderError
 from shared.setting_types import Timeouts
 from workers.providers.base import Finished, IgnoredFields, ModelList
 from workers.providers.endpoint import Endpoint
+from workers.providers.entra import EntraTokens
 from workers.providers.error_codes import CONTEXT_LENGTH_EXCEEDED
 from workers.providers.errors import Upstream, provider_error, provider_failure
 from workers.providers.framing import MAX_PIECE_BYTES
@@ -122,12 +123,15 @@ def sdk_options(endpoint: Endpoint, http_client: Callable[..., object]) -> dict[
     limits = httpx2.Limits(
         max_connections=endpoint.connections + SPARE_CONNECTIONS, max_keepalive_connections=endpoint.connections
     )
+    hooks: dict[str, list[Callable[..., Awaitable[None]]]] = {"response": [check_response]}
+    if endpoint.entry.auth == "entra":
+        hooks["request"] = [EntraTokens().authorize]
     return {
         "max_retries": 0,
         "default_headers": dict(endpoint.entry.headers),
         # Set twice: if the HTTP client's timeout equals its default, the SDK uses its own 600 s.
         "timeout": timeout,
-        "http_client": http_client(timeout=timeout, limits=limits, event_hooks={"response": [check_response]}),
+        "http_client": http_client(timeout=timeout, limits=limits, event_hooks=hooks),
     }
 
 

@@ -57,7 +57,8 @@ class OpenAIProvider:
         self._upstream = endpoint.upstream(base_url)
         self._models = endpoint.entry.models
         self._refused = RefusedFields(self._upstream, OPENAI_FIELDS)
-        self._limit = endpoint.entry.quirks.token_limit or limit_of(base_url)
+        self._quirks = endpoint.entry.quirks
+        self._limit = self._quirks.token_limit or limit_of(base_url)
         self._hostname = urlsplit(base_url).hostname or ""
         self._client = AsyncOpenAI(base_url=base_url, api_key=NO_KEY, **sdk_options(endpoint, DefaultAioHttpClient))
 
@@ -69,11 +70,11 @@ class OpenAIProvider:
 
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
-        names = OpenAINames.at(self._hostname)
+        names = OpenAINames.at(self._hostname, self._quirks.tool_call_ids)
         adapted = AdaptedRequest(
             request,
             self._refused,
-            partial(body_of, limit=self._limit, names=names),
+            partial(body_of, limit=self._limit, names=names, has_stream_options=self._quirks.stream_options),
             lost_for(request, self.family),
         )
         for call in calls_of(self._upstream, adapted, CATCH):

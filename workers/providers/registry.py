@@ -30,6 +30,14 @@ def class_of(kind: str) -> Callable[[Endpoint], Provider]:
             from workers.providers.anthropic import AnthropicProvider  # noqa: PLC0415
 
             return AnthropicProvider
+        case "anthropic-bedrock":
+            from workers.providers.anthropic_clouds import BedrockProvider  # noqa: PLC0415
+
+            return BedrockProvider
+        case "anthropic-vertex":
+            from workers.providers.anthropic_clouds import VertexProvider  # noqa: PLC0415
+
+            return VertexProvider
         case "ollama":
             from workers.providers.ollama import OllamaProvider  # noqa: PLC0415
 

@@ -13,12 +13,13 @@ from typing import Any, Final, Literal
 
 from pydantic_core import from_json, to_json
 
+from gateway.dialects.reasoning_items import ReasoningItems, reasoning_item
 from shared.protocol import events
 from shared.protocol.events import Event
+from shared.response_items import PACKED_PREFIX
 
 #: ``format`` of an entry of ``reasoning_details`` that holds a packed text.
 FORMAT: Final = "headrace-v1"
-_PREFIX: Final = "headrace1."
 #: Decompression of a text takes at most this many times its size, so a small body cannot cause much work.
 _MOST_GROWTH: Final = 16
 #: Members of a message that hold reasoning at OpenAI's followers.
@@ -30,7 +31,7 @@ _BLOCK_MEMBERS: Final[dict[str, tuple[str, ...]]] = {
 #: Members of an entry of ``reasoning_details`` that arrive in fragments.
 _FRAGMENTS: Final = frozenset({"text", "summary", "data"})
 
-ReasoningFamily = Literal["anthropic", "openai"]
+ReasoningFamily = Literal["anthropic", "openai", "responses"]
 Data = dict[str, Any]
 Packed = tuple[ReasoningFamily, Data]
 
@@ -41,15 +42,15 @@ def pack(family: ReasoningFamily, data: Data) -> str:
     compressed = zlib.compress(raw)
     if len(raw) > _MOST_GROWTH * len(compressed):
         compressed = zlib.compress(raw, 0)
-    return _PREFIX + base64.urlsafe_b64encode(compressed).rstrip(b"=").decode()
+    return PACKED_PREFIX + base64.urlsafe_b64encode(compressed).rstrip(b"=").decode()
 
 
 def unpack(text: object) -> Packed | None:
     """Return the family and the data of a packed text, or None for any other value."""
-    if not isinstance(text, str) or not text.startswith(_PREFIX):
+    if not isinstance(text, str) or not text.startswith(PACKED_PREFIX):
         return None
     try:
-        value = from_json(_decompressed(text.removeprefix(_PREFIX)), allow_inf_nan=False)
+        value = from_json(_decompressed(text.removeprefix(PACKED_PREFIX)), allow_inf_nan=False)
     except (binascii.Error, zlib.error, ValueError):
         return None
     match value:
@@ -59,6 +60,9 @@ def unpack(text: object) -> Packed | None:
         case ["openai", dict(members)]:
             known = {name: members[name] for name in OPENAI_MEMBERS if _is_reasoning(name, members.get(name))}
             return ("openai", known) if known else None
+        case ["responses", {"items": list(items)}]:
+            read = [item for raw in items if (item := reasoning_item(raw)) is not None]
+            return ("responses", {"items": read}) if read else None
     return None
 
 
@@ -83,19 +87,23 @@ class ReasoningCollector:
         match event:
             case events.Reasoning():
                 self._text.append(event.text)
+                self._items.add_text(event.text)
             case events.Extra("anthropic", data):
                 self._take_anthropic(data)
             case events.Extra("openai", {"delta": dict(members)}):
                 self._take_openai(members)
+            case events.Extra("responses", data):
+                self._items.take(data)
             case events.Start():
                 self._clear()  # another attempt begins
             case events.Extra():
                 pass
-            case _ if self._text or self._blocks or self._details or self._members:
+            case _ if self._text or self._blocks or self._details or self._members or self._items.whole:
                 return self._finish()
         return None
 
     def _clear(self) -> None:
+        self._items = ReasoningItems()
         self._text: list[str] = []
         self._blocks: list[Data] = []
         self._details: list[Data] = []
@@ -103,7 +111,10 @@ class ReasoningCollector:
 
     def _finish(self) -> Packed | None:
         text, blocks, details, members = "".join(self._text), self._blocks, self._details, self._members
+        items = self._items.whole
         self._clear()
+        if items:
+            return ("responses", {"items": items})
         if blocks:
             signed = [block for block in blocks if block["type"] != "thinking" or block["signature"]]
             return ("anthropic", {"blocks": signed}) if signed else None

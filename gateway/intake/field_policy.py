@@ -1,6 +1,6 @@
 """Policy for fields that a provider lacks: drop them, or use only targets that support them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from fastapi import Request
@@ -15,8 +15,8 @@ HEADER: Final = "X-Headrace-Unsupported-Fields"
 IGNORED: Final = "X-Headrace-Ignored"
 #: Proxies limit all headers of a response to 4 KiB.
 _LONGEST_HEADER: Final = 1024
-#: Families of wire formats, by provider.
-Families = Mapping[str, str]
+#: Returns the family of a target's wire format.
+Families = Callable[[str], str]
 
 
 def requested_policy(request: Request) -> UnsupportedFields | None:
@@ -98,5 +98,4 @@ def add_ignored(headers: dict[str, str], paths: tuple[str, ...]) -> None:
 
 
 def _ignored(chat_request: ChatRequest, target: str, families: Families) -> tuple[str, ...]:
-    provider = target.partition("/")[0]
-    return ignored_paths(chat_request, families.get(provider, provider))
+    return ignored_paths(chat_request, families(target))

@@ -1,6 +1,6 @@
 """Resolves a model name to a provider and a model that the workers offer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.cache import ExpiringCache
@@ -132,9 +132,16 @@ class Models:
         """Fields that providers of the configuration deny, by provider."""
         return {name: entry.deny for name, entry in self._configuration.providers.items() if entry.deny}
 
-    async def families(self) -> dict[str, str]:
-        """Return the families of the providers' wire formats, by provider."""
-        return {name: offer.family or name for name, offer in (await self.catalog()).items()}
+    async def families(self) -> Callable[[str], str]:
+        """Return a function from a target, ``provider/model``, to the family of its wire format."""
+        catalog = await self.catalog()
+
+        def family_of(target: str) -> str:
+            provider, _, model = target.partition("/")
+            offer = catalog.get(provider)
+            return (offer.family_of(model) if offer is not None else "") or provider
+
+        return family_of
 
     async def counts_tokens(self, provider: str) -> bool:
         """Return True if the provider counts the tokens of a request without answering it."""

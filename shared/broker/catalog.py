@@ -11,6 +11,7 @@ import msgspec
 
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import CATALOG, OFFERED
+from shared.model_patterns import matches_any
 
 #: The catalog outlives an outage of all workers; requests then wait in the queue.
 _LIFE_S = 24 * 3600
@@ -20,7 +21,8 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     """One provider's models, under the provider's names. ``open``: any other name is passed on to it too.
     ``closed``: the provider has no others. ``created``: Unix seconds, of the models that the provider dates.
     ``offered``: when the provider was first offered; 0 if unknown. ``counts_tokens``: the provider counts the tokens
-    of a request without answering it. ``family``: of the provider's wire format; empty if it is the name."""
+    of a request without answering it. ``family``: of the provider's wire format; empty if it is the name.
+    ``responses``: patterns of the models that have the family of Responses instead."""
 
     models: tuple[str, ...]
     open: bool = False
@@ -29,9 +31,14 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     counts_tokens: bool = False
     offered: int = 0
     family: str = ""
+    responses: tuple[str, ...] = ()
 
     def has(self, model: str) -> bool:
         return self.open or model in self.models
+
+    def family_of(self, model: str) -> str:
+        """Return the family of a model's wire format; empty if it is the provider's name."""
+        return "responses" if matches_any(model, self.responses) else self.family
 
     def created_at(self, model: str) -> int:
         """Return the model's date in Unix seconds: the provider's, else the time of the first offer."""

@@ -1,6 +1,7 @@
 """Tables of ``headrace.toml``: one provider, one alias, one price. docs/configuration.md explains every key."""
 
 import re
+from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -94,6 +95,11 @@ class ProviderEntry(_Table):
     tokens_per_minute: Tokens | None = None
     deny: FieldPaths = ()
     quirks: Quirks = Quirks()
+    #: Patterns of the models of kind ``openai`` that are asked by Responses instead of Chat Completions. Left out:
+    #: those of OpenAI that have no other API.
+    responses_models: (
+        Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] | None
+    ) = None
     #: Answers may be stored at the provider, so that another worker resumes them.
     background: bool = False
 
@@ -103,27 +109,35 @@ class ProviderEntry(_Table):
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
+        for problem in (*self._misfits_of_access(), *self._misfits_of_kind()):
+            raise ValueError(problem)
+        return self
+
+    def _misfits_of_access(self) -> Iterator[str]:
         accepted = _AUTH.get(self.kind, ())
         if self.auth is not None and self.auth not in accepted:
             remedy = f"use {' or '.join(accepted)}" if accepted else "remove it"
-            raise ValueError(f"auth: {self.auth} does not exist for kind {self.kind}; {remedy}")
+            yield f"auth: {self.auth} does not exist for kind {self.kind}; {remedy}"
         if self.api_keys and not accepted:
-            raise ValueError(f"api_keys: kind {self.kind} has none; remove them")
+            yield f"api_keys: kind {self.kind} has none; remove them"
         if self.auth == "entra" and self.api_keys:
-            raise ValueError("api_keys: auth entra has tokens instead; remove the keys or use auth api-key")
+            yield "api_keys: auth entra has tokens instead; remove the keys or use auth api-key"
         if self.base_url is not None and self.kind in {"demo", *_CLOUDS}:
-            raise ValueError(f"base_url: kind {self.kind} has none; remove it")
-        if self.kind == "anthropic-bedrock" and not self.region:
-            raise ValueError("region: kind anthropic-bedrock needs it; set it, such as eu-central-1")
+            yield f"base_url: kind {self.kind} has none; remove it"
         if self.region is not None and self.kind not in _CLOUDS:
-            raise ValueError(f"region: kind {self.kind} has none; remove it")
+            yield f"region: kind {self.kind} has none; remove it"
+        if self.region is None and self.kind == "anthropic-bedrock":
+            yield "region: kind anthropic-bedrock needs it; set it, such as eu-central-1"
         if self.project is not None and self.kind != "anthropic-vertex":
-            raise ValueError(f"project: kind {self.kind} has none; remove it")
+            yield f"project: kind {self.kind} has none; remove it"
+
+    def _misfits_of_kind(self) -> Iterator[str]:
         if self.kind in _CLOUDS and not self.models:
-            raise ValueError(f"models: kind {self.kind} has no list of models; name them")
+            yield f"models: kind {self.kind} has no list of models; name them"
+        if self.responses_models is not None and self.kind != "openai":
+            yield "responses_models: only kind openai has both APIs; remove it"
         if self.background and self.kind != "openai-responses":
-            raise ValueError("background: only kind openai-responses resumes answers; remove it")
-        return self
+            yield "background: only kind openai-responses resumes answers; remove it"
 
 
 _TargetName = Annotated[str, Field(pattern=r"^[^/]+/.+$", max_length=256)]

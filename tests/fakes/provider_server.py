@@ -1,4 +1,4 @@
-"""A provider on a real port that speaks the three real wire formats and behaves as configured.
+"""A provider on a real port that speaks the real wire formats and behaves as configured.
 
 Every model name is a behaviour: ``fake.play("slow", Answer(delay_s=0.1))``. ``echo`` repeats the last user message;
 any other name is a 404, as with real providers.
@@ -17,6 +17,7 @@ from tests.fakes.http import Connection, Request
 from tests.fakes.ollama_wire import OllamaWire
 from tests.fakes.openai_wire import OpenAIWire
 from tests.fakes.play import Play
+from tests.fakes.responses_wire import ResponsesWire
 from tests.fakes.wire import Wire
 
 ECHO: Final = "echo"
@@ -162,6 +163,7 @@ def _key_of(request: Request) -> str:
 def _wire_for(path: str) -> type[Wire] | None:
     by_ending: dict[str, type[Wire]] = {
         "/chat/completions": OpenAIWire,
+        "/responses": ResponsesWire,
         "/v1/messages": AnthropicWire,
         "/api/chat": OllamaWire,
     }

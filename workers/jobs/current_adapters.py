@@ -14,7 +14,7 @@ from workers.jobs.attempts import ProviderAttempts
 from workers.providers.base import Provider
 from workers.providers.endpoint import Endpoint, endpoints_of
 from workers.providers.keys import Keys
-from workers.providers.registry import class_of, provider_of
+from workers.providers.registry import maker_of, provider_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class CurrentAdapters:
         if added := [problem for problem in problems if problem not in self._current.problems]:
             raise ConfigurationError("\n".join(added))
         for kind in {endpoint.entry.kind for endpoint in endpoints.values()}:
-            await asyncio.to_thread(class_of, kind)  # to import an SDK takes half a second
+            await asyncio.to_thread(maker_of, kind)  # to import an SDK takes half a second
         old = self._current
         kept = {
             name: old.providers[name] for name in old.endpoints if _is_same(old.endpoints[name], endpoints.get(name))

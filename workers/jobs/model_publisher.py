@@ -45,6 +45,7 @@ async def _listed(adapters: CurrentAdapters) -> Catalog:
             created=dict(listed.created),
             counts_tokens=provider.counts_tokens,
             family=provider.family,
+            responses=listed.responses,
         )
         for provider, listed in zip(providers, lists, strict=True)
     }

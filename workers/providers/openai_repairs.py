@@ -22,7 +22,7 @@ from pydantic_core import from_json
 from workers.providers.substitutes import Substitutes, mistral_call_ids, tool_names
 
 Body = dict[str, Any]
-_NO_RESULT: Final = "No result was given for this call."
+NO_RESULT: Final = "No result was given for this call."
 _IN_NEXT_MESSAGE: Final = "The result follows in a user message."
 _FORMS: Final = ("function", "custom")
 
@@ -81,7 +81,7 @@ def _messages(messages: list[Body], names: OpenAINames) -> Iterator[Body]:
 def _closed(open_calls: list[str], files: list[Body], names: OpenAINames) -> Iterator[Body]:
     """Return what has to follow the results of one assistant's message."""
     for id in open_calls:
-        yield {"role": "tool", "tool_call_id": _id(id, names), "content": _NO_RESULT}
+        yield {"role": "tool", "tool_call_id": _id(id, names), "content": NO_RESULT}
     if files:
         yield {"role": "user", "content": files}
 
@@ -116,12 +116,12 @@ def _call(call: Body, names: OpenAINames) -> Body:
         made["id"] = _id(call["id"], names)
     if isinstance(function := made.get("function"), dict):
         made["function"] = {name: value for name, value in function.items() if name != "parsed_arguments"}
-        if not _is_object(arguments := function.get("arguments")):
+        if not is_object(arguments := function.get("arguments")):
             made["function"]["arguments"] = json.dumps({"arguments": arguments}, ensure_ascii=False)
     return made
 
 
-def _is_object(arguments: Any) -> bool:
+def is_object(arguments: Any) -> bool:
     """Return True for the text of a JSON object, and for nothing: servers take that for an empty one."""
     if not arguments or isinstance(arguments, dict):
         return True

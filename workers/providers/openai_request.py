@@ -31,7 +31,7 @@ _UNCHANGED: Final = {
 #: Fields that a client's ``provider_options`` do not replace.
 _FIXED: Final = frozenset({"model", "messages", "stream", "stream_options", "n"})
 #: Most tokens of reasoning for each effort below ``high``.
-_EFFORTS: Final = ((1024, "minimal"), (4096, "low"), (16_384, "medium"))
+EFFORTS: Final = ((1024, "minimal"), (4096, "low"), (16_384, "medium"))
 
 
 def body_of(request: ChatRequest, limit: str, names: OpenAINames, *, has_stream_options: bool = True) -> Body:
@@ -63,7 +63,7 @@ def _from_canonical(request: ChatRequest, limit: str) -> Body:
         body[limit] = request.max_tokens
     if request.reasoning_tokens is not None and request.reasoning_effort is None:
         tokens = request.reasoning_tokens
-        body["reasoning_effort"] = next((effort for most, effort in _EFFORTS if tokens <= most), "high")
+        body["reasoning_effort"] = next((effort for most, effort in EFFORTS if tokens <= most), "high")
     return body
 
 

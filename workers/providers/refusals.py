@@ -20,7 +20,7 @@ class RefusableField:
     ``aliases``: further names in refusals. ``path``: the client's field that has no effect without it; None for our
     own fields. ``instead``: the other name of a field that is renamed. ``is_role``: the name is a message's role.
     ``only``: the field is left out only if this is its only member. ``is_form``: the name is a form of thinking,
-    such as ``adaptive``.
+    such as ``adaptive``. ``within``: the object of the request that has the field as a member.
     """
 
     name: str
@@ -30,6 +30,7 @@ class RefusableField:
     is_role: bool = False
     only: str | None = None
     is_form: bool = False
+    within: str | None = None
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         """Return True if a request has the field."""
@@ -37,12 +38,15 @@ class RefusableField:
             return any(message.get("role") == self.name for message in body["messages"])
         if self.is_form:
             return bool((body.get("thinking") or {}).get("type") == self.name)
-        if self.name in body:
+        if self.within is None and self.name in body:
             return self.only is None or set(body[self.name]) == {self.only}
         return self.container(body) is not None
 
     def container(self, body: Mapping[str, Any]) -> str | None:
         """Return the name of the object of a request that has the field as a member, if one has."""
+        if self.within is not None:
+            holder = body.get(self.within)
+            return self.within if isinstance(holder, Mapping) and self.name in holder else None
         return next((name for name in _CONTAINERS if self.name in (body.get(name) or ())), None)
 
 
@@ -191,7 +195,8 @@ def _path(level: Mapping[str, Any], name: str) -> str:
 def _is_at(field: RefusableField, path: str) -> bool:
     first, *rest = re.split(r"[.\[]", path, maxsplit=2)
     keys = {key_of(name) for name in (field.name, *field.aliases)}
-    return key_of(rest[0] if rest and first in _CONTAINERS else first) in keys
+    containers = _CONTAINERS if field.within is None else (field.within,)
+    return key_of(rest[0] if rest and first in containers else first) in keys
 
 
 @cache

@@ -27,6 +27,12 @@ OPENAI_OPTIONS: Final = (
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "chat_template_kwargs", "reasoning"),
     *("include_reasoning", "thinking", "enable_thinking", "usage", "plugins", "transforms"),
 )
+#: Fields of Responses that its servers do not all have.
+RESPONSES_OPTIONS: Final = (
+    *("parallel_tool_calls", "user", "safety_identifier", "top_logprobs", "service_tier", "metadata"),
+    *("truncation", "max_tool_calls", "stream_options", "prompt_cache_key", "prompt_cache_retention"),
+    *("prompt_cache_options", "client_metadata", "context_management"),
+)
 OPENAI_FIELDS: Final = (
     RefusableField("stream_options", aliases=("include_usage",)),
     RefusableField("max_tokens", instead="max_completion_tokens"),
@@ -36,6 +42,14 @@ OPENAI_FIELDS: Final = (
     RefusableField("system", instead="developer", is_role=True),
     RefusableField("developer", instead="system", is_role=True),
     *(RefusableField(name, path=name) for name in OPENAI_OPTIONS),
+)
+RESPONSES_FIELDS: Final = (
+    RefusableField("include", aliases=("encrypted_content",)),
+    RefusableField("store"),
+    RefusableField("summary", within="reasoning"),
+    RefusableField("effort", aliases=("reasoning",), path="reasoning_effort", within="reasoning"),
+    RefusableField("verbosity", path="text.verbosity", within="text"),
+    *(RefusableField(name, path=name) for name in RESPONSES_OPTIONS),
 )
 ANTHROPIC_FIELDS: Final = (
     RefusableField("adaptive", instead="enabled", is_form=True),

@@ -1,9 +1,22 @@
 """Builds the adapters of the configured providers."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Final
 
 from workers.providers.base import Provider
 from workers.providers.endpoint import Endpoint
+
+#: Module, and the name in it that makes an adapter, by kind.
+_MAKERS: Final = {
+    "openai": ("openai_apis", "openai_provider"),
+    "openai-responses": ("openai_responses", "ResponsesProvider"),
+    "anthropic": ("anthropic", "AnthropicProvider"),
+    "anthropic-bedrock": ("anthropic_clouds", "BedrockProvider"),
+    "anthropic-vertex": ("anthropic_clouds", "VertexProvider"),
+    "ollama": ("ollama", "OllamaProvider"),
+    "demo": ("demo", "DemoProvider"),
+}
 
 
 def providers_of(endpoints: Mapping[str, Endpoint]) -> dict[str, Provider]:
@@ -13,37 +26,14 @@ def providers_of(endpoints: Mapping[str, Endpoint]) -> dict[str, Provider]:
 
 def provider_of(endpoint: Endpoint) -> Provider:
     """Return the adapter of one provider."""
-    return class_of(endpoint.entry.kind)(endpoint)
+    return maker_of(endpoint.entry.kind)(endpoint)
 
 
-def class_of(kind: str) -> Callable[[Endpoint], Provider]:
-    """Return the adapter's class.
+def maker_of(kind: str) -> Callable[[Endpoint], Provider]:
+    """Return the function that makes an adapter.
 
-    The SDKs are imported here, not at the top: each costs more than half a second, and memory.
+    Modules are imported here, not at the top: an SDK costs more than half a second, and memory.
     """
-    match kind:
-        case "openai":
-            from workers.providers.openai import OpenAIProvider  # noqa: PLC0415
-
-            return OpenAIProvider
-        case "anthropic":
-            from workers.providers.anthropic import AnthropicProvider  # noqa: PLC0415
-
-            return AnthropicProvider
-        case "anthropic-bedrock":
-            from workers.providers.anthropic_clouds import BedrockProvider  # noqa: PLC0415
-
-            return BedrockProvider
-        case "anthropic-vertex":
-            from workers.providers.anthropic_clouds import VertexProvider  # noqa: PLC0415
-
-            return VertexProvider
-        case "ollama":
-            from workers.providers.ollama import OllamaProvider  # noqa: PLC0415
-
-            return OllamaProvider
-        case "demo":
-            from workers.providers.demo import DemoProvider  # noqa: PLC0415
-
-            return DemoProvider
-    raise NotImplementedError(kind)
+    module, name = _MAKERS[kind]
+    maker: Callable[[Endpoint], Provider] = getattr(import_module(f"workers.providers.{module}"), name)
+    return maker

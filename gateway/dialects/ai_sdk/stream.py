@@ -96,12 +96,12 @@ class UiMessageChunks:
             yield from self._event(event)
 
     def _finish_reasoning(self, next_event: Event) -> Iterator[bytes]:
-        """Keep reasoning that an OpenAI-compatible server wants back, if it ends before ``next_event``. Anthropic's
+        """Keep reasoning that a server of OpenAI's APIs wants back, if it ends before ``next_event``. Anthropic's
         blocks are parts of their own."""
         match self._reasoning.take(next_event):
-            case ("openai", members):
+            case ("openai" | "responses" as family, members):
                 yield from self._start_part("reasoning")
-                self._add_metadata(packed("openai", members))
+                self._add_metadata(packed(family, members))
 
     def _event(self, event: Event) -> Iterator[bytes]:
         match event:

@@ -11,12 +11,10 @@ import msgspec
 
 from gateway.dialects.openai_responses.notes import Notes
 from shared.errors import InvalidRequest
+from shared.response_items import INPUT, TOOL_SEARCH, function_name
 
 Body = dict[str, Any]
 Kind = Literal["function", "custom", "tool_search"]
-#: Argument of the function that a custom tool is offered as.
-INPUT: Final = "input"
-TOOL_SEARCH: Final = "tool_search"
 _FUNCTION_MEMBERS: Final = ("name", "description", "parameters", "strict")
 
 
@@ -36,6 +34,7 @@ class OfferedTools:
         self._notes = notes
         self._names: dict[tuple[str | None, str], str] = {}
         self._paths: dict[str, str] = {}
+        self._provider_tools: set[str] = set()  # types of the tools that only OpenAI can run
         self.forms: dict[str, ClientTool] = {}
         self.functions: dict[str, Body] = {}
 
@@ -51,7 +50,7 @@ class OfferedTools:
         if not isinstance(name, str):
             return name
         namespace = namespace if isinstance(namespace, str) else None
-        return self._names.get((namespace, name)) or _joined(namespace, name)
+        return self._names.get((namespace, name)) or function_name(namespace, name)
 
     def listed(self) -> list[Body] | None:
         """Return the canonical tools, or None if there are none."""
@@ -64,10 +63,13 @@ class OfferedTools:
         :class:`InvalidRequest`."""
         if not isinstance(choice, dict):
             if choice == "required" and not self.functions:
-                raise InvalidRequest("tool_choice: no tool can be called here; send function or custom tools")
+                return self._without_functions()
             return choice if self.functions else None
         if choice.get("type") == "allowed_tools":
             return self._restrict(choice)
+        if choice.get("type") in self._provider_tools:
+            self._notes.drop("tool_choice")
+            return None
         if (name := self._chosen(choice)) is None:
             raise InvalidRequest("tool_choice: names no tool that can be called here; choose one of tools")
         return {"type": "function", "function": {"name": name}}
@@ -80,8 +82,9 @@ class OfferedTools:
                 return self.add(f"{path}.tools", inner, name)
             case {"type": "tool_search", "execution": "client"}:
                 return [self._offer(path, {"name": TOOL_SEARCH, **tool}, None, TOOL_SEARCH)]
-            case {"type": str()}:
+            case {"type": str(kind)}:
                 self._notes.drop(path)
+                self._provider_tools.add(kind)
                 return []
             case _:
                 raise InvalidRequest(f"{path}.type: must be a string; define a function tool")
@@ -94,7 +97,7 @@ class OfferedTools:
             if path.startswith("tools."):
                 raise InvalidRequest(f"{path}.name: an earlier tool has this name; use unique names")
             return self._names[namespace, name]  # found again by a search
-        unique = offered = _joined(namespace, name)
+        unique = offered = function_name(namespace, name)
         number = 1
         while unique in self.functions:
             number += 1
@@ -106,6 +109,13 @@ class OfferedTools:
         function = {**_custom(tool), "name": unique} if kind == "custom" else {**_function(tool), "name": unique}
         self.functions[unique] = {"type": "function", "function": function}
         return unique
+
+    def _without_functions(self) -> None:
+        """Take the choice of any tool, of a request without functions. Raises :class:`InvalidRequest` if it has no
+        tool at all."""
+        if not self._provider_tools:
+            raise InvalidRequest("tool_choice: no tool can be called here; send function or custom tools")
+        self._notes.drop("tool_choice")
 
     def _restrict(self, choice: Body) -> Any:
         allowed, mode = choice.get("tools"), choice.get("mode", "auto")
@@ -126,12 +136,6 @@ class OfferedTools:
 
 def decode_forms(raw: Mapping[str, Any]) -> dict[str, ClientTool]:
     return msgspec.convert(raw, dict[str, ClientTool])
-
-
-def _joined(namespace: str | None, name: str) -> str:
-    if namespace is None:
-        return name
-    return f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
 
 
 def _function(tool: Body) -> Body:

@@ -53,6 +53,7 @@ class Response:
         self.error: Body | None = None
         self.incomplete: Body | None = None
         self.usage: Body | None = None
+        self.upstream: Body = {}  # further members of the upstream's own response
 
     @property
     def body(self) -> Body:
@@ -73,6 +74,7 @@ class Response:
             "tools": [],
             "truncation": "disabled",
             **info.stored.echoed,
+            **self.upstream,
             "metadata": info.metadata,
             "usage": self.usage,
         }

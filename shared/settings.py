@@ -171,7 +171,7 @@ class Settings(BaseSettings):
     #: Fallback models, as JSON: {"openai/gpt-5": ["anthropic/claude"], "ollama": ["openai/gpt-5"]}. A request that
     #: has ``fallbacks``, even an empty list, does not get these.
     fallbacks: Json[dict[str, Annotated[list[str], Field(max_length=8)]]] = Field(default_factory=dict)
-    #: Consecutive failures that open a provider's circuit breaker, for all workers, and how long it stays open.
+    #: Consecutive failures that open a target's circuit breaker, for all workers, and how long it stays open.
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     breaker_open_s: Annotated[float, Field(gt=0, le=3600)] = 30
     #: Handling of ``provider/model`` that is not in the provider's own list: sent to the provider, or refused.

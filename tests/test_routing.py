@@ -13,7 +13,7 @@ from tests.fakes.answer import Call
 from tests.sse_client import error_of, text_of
 from tests.system import System
 
-NAMES = ("twins", "keyed", "small", "tight", "left", "right", "rated")
+NAMES = ("twins", "pair", "keyed", "small", "tight", "left", "right", "rated")
 Fakes = dict[str, FakeProvider]
 FIRST, SECOND = "Bearer key-one-of-keyed", "Bearer key-two-of-keyed"
 CONFIGURATION = """
@@ -25,6 +25,11 @@ api_keys = ["env:KEY_ONE", "env:KEY_TWO"]
 [providers.twins]
 kind = "openai"
 base_url = "{twins.openai_base_url}"
+api_keys = ["env:KEY_ONE", "env:KEY_TWO"]
+
+[providers.pair]
+kind = "openai"
+base_url = "{pair.openai_base_url}"
 api_keys = ["env:KEY_ONE", "env:KEY_TWO"]
 
 [providers.small]
@@ -200,6 +205,29 @@ async def test_if_all_keys_are_limited_the_error_names_it(system: System, fakes:
         async with await system.stream("all-limited", provider="keyed") as connection:
             assert error_of(await connection.rest()) == ("provider_rate_limited", True)
     assert {key_of(call) for call in fake.calls} == {FIRST, SECOND}
+
+
+async def test_keys_that_are_all_refused_are_tried_again(system: System, fakes: Fakes) -> None:
+    fake = fakes["pair"]
+    fake.director = by_key({FIRST: Answer(status=401), SECOND: Answer(status=401)})
+    async with await system.stream("m", provider="pair") as connection:
+        assert error_of(await connection.rest()) == ("provider_auth", False)
+    assert {key_of(call) for call in fake.calls} == {FIRST, SECOND}
+    fake.director = by_key({})
+    for number in range(4):
+        stream_id = await post(system, "pair/m", messages=with_system(str(number)))
+        assert (await system.ended(stream_id))["text"] == "spoken"
+
+
+async def test_a_key_without_access_to_one_model_is_not_paused(system: System, fakes: Fakes) -> None:
+    fake = fakes["keyed"]
+    fake.director = by_key({FIRST: Answer(status=403)})
+    for _ in range(2):
+        fake.calls.clear()
+        for number in range(8):
+            stream_id = await post(system, "keyed/forbidden", messages=with_system(str(number)))
+            assert (await system.ended(stream_id))["text"] == "spoken"
+        assert {key_of(call) for call in fake.calls} == {FIRST, SECOND}
 
 
 # --- targets

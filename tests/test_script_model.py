@@ -135,6 +135,8 @@ MISSING_CHECKS: Final = [
         "redis.call('DEL', TOMBSTONE)",
         "delete",
     ),
+    Mutation("an ended stream frees its slot", "leave_lanes(tonumber(tokens))", "", "finish"),
+    Mutation("a call frees the slot before it", "leave_lanes(0)", "", "take_slot"),
     Mutation("another epoch is counted anew", "if epoch ~= s.log_epoch then events, bytes = 0, 0 end", "", "finish"),
 ]
 

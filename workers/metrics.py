@@ -34,6 +34,7 @@ _BREAKER_OPEN = Gauge(
     ["provider", "model"],
     multiprocess_mode="livemax",
 )
+_OTHER = "other"
 _MOST_BREAKERS = 100
 _breakers = set[tuple[str, str]]()
 BREAKER_REFUSALS = Counter(
@@ -41,11 +42,17 @@ BREAKER_REFUSALS = Counter(
 )
 
 
+def label_provider(provider: str) -> None:
+    """Export the metrics of a provider's breakers as 0 from the start."""
+    BREAKER_REFUSALS.labels(provider)
+    _BREAKER_OPEN.labels(provider, _OTHER)
+
+
 def breaker_gauge(provider: str, model: str) -> Gauge:
     """Return the gauge of a target's breaker. All after the first hundred have the label other."""
     if (provider, model) not in _breakers:
         if len(_breakers) >= _MOST_BREAKERS:
-            return _BREAKER_OPEN.labels(provider, "other")
+            return _BREAKER_OPEN.labels(provider, _OTHER)
         _breakers.add((provider, model))
     return _BREAKER_OPEN.labels(provider, model)
 

@@ -111,6 +111,10 @@ _SET_BY_SCRIPTS = frozenset(
         "full",
         "expires",
         "counted",
+        "lane_new",
+        "lane_tokens",
+        "lane_second",
+        "parked",
     }
 )
 

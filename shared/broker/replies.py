@@ -227,12 +227,17 @@ def _used(raw: list[int]) -> Used:
     return Used(raw[0], raw[1] / 1000, raw[2], raw[3] / 1000, raw[4], raw[5])
 
 
-def parse_slot(raw: list[Any]) -> TargetFull | None:
-    return TargetFull(raw[1].decode(), raw[2] / 1000) if raw[0] == b"FULL" else None
+def parse_slot(raw: list[Any]) -> TargetFull | str | None:
+    match raw[0]:
+        case b"OK":
+            return str(raw[1].decode())
+        case b"FULL":
+            return TargetFull(raw[1].decode(), raw[2] / 1000)
+    return None
 
 
 def parse_unparked(raw: list[bytes]) -> list[str]:
-    return [stream_id.decode() for stream_id in raw[::2]]
+    return [stream_id.decode() for stream_id in raw]
 
 
 def parse_claim(raw: list[Any]) -> Claimed | Refused:

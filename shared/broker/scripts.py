@@ -248,9 +248,10 @@ class StreamScripts:
         """Hand the stream over to the next claim, without waiting for the lease to end."""
         return declarations.RELEASE.call(holder.keys, replies.parse_write, epoch=holder.epoch, holder=holder.token)
 
-    def take_slot(self, holder: Holder, provider: str, target: str = "") -> Call[TargetFull | None]:
+    def take_slot(self, holder: Holder, provider: str, target: str = "") -> Call[TargetFull | str | None]:
         """Take a slot of a provider for one call, instead of the one that the stream had before. ``target``: count
-        the stream there too. None: there is one, or the stream has another holder, which its next append shows."""
+        the stream there too. The reply is the state's new ``lane``; None if the caller may not write, as its next
+        append shows."""
         limits = self.target_limits.get(provider, UNLIMITED)
         return declarations.TAKE_SLOT.call(
             holder.keys,

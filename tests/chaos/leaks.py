@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from shared.broker.keys import provider_limit_keys
 from tests.chaos.rig import Rig
 from tests.system import Gateway
 
@@ -34,13 +35,23 @@ async def complaints_at_the_end(rig: Rig, baseline: dict[str, int]) -> list[str]
         return condition or time.monotonic() > deadline
 
     async def quiet() -> bool | None:
-        return True if await settled(not list(_unsettled(rig, baseline))) else None
+        is_quiet = not list(_unsettled(rig, baseline)) and not await _slots(rig)
+        return True if await settled(is_quiet) else None
 
     await rig.eventually(quiet, timeout_s=60)
     found += _unsettled(rig, baseline)
+    if slots := await _slots(rig):
+        found.append(f"{slots} slots of the provider are held")
     found += [f"key without expiry: {key}" for key in await rig.keys_without_expiry()]
     found += [f"{p.name} is not alive" for p in rig.processes if not p.alive]
     return found
+
+
+async def _slots(rig: Rig) -> int:
+    """Return the number of slots whose lease has not ended."""
+    async with rig.broker.client() as client:
+        count: int = await client.zcount(provider_limit_keys("openai")[0], time.time_ns() // 1_000_000, "+inf")
+    return count
 
 
 def _unsettled(rig: Rig, baseline: dict[str, int]) -> Iterator[str]:

@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "first_token_timeout_s": 4,
     "provider_retries": 0,  # so that a second call means that a worker was lost
     "breaker_failures": 1000,
+    "provider_streams": '{"openai": 1000}',  # out of the way, so that every stream holds a slot
     "between_tokens_timeout_s": 4,
     "drain_s": DRAIN_S,
 }

@@ -71,21 +71,21 @@ async def test_a_call_uses_the_slot_of_its_claim_and_a_further_one_counts_again(
     made = limited(a=TargetLimits(2, 5, 1000))
     _, holder = await claimed(client, made, provider="a", expected_tokens=100)
     assert (await running(client, "a"), await used(client, "a")) == (1, {"r": 1, "t": 100})
-    assert await run_script(client, made.take_slot(holder, "a")) is None
+    assert await run_script(client, made.take_slot(holder, "a")) == "a"
     assert (await running(client, "a"), await used(client, "a")) == (1, {"r": 1, "t": 100})
-    assert await run_script(client, made.take_slot(holder, "a")) is None
+    assert await run_script(client, made.take_slot(holder, "a")) == "a"
     assert (await running(client, "a"), await used(client, "a")) == (1, {"r": 2, "t": 100})
 
 
 async def test_another_provider_frees_the_slot_and_the_reservation(client: Client) -> None:
     made = limited(a=TargetLimits(2, 5, 1000), b=TargetLimits(2, 5, 1000))
     _, holder = await claimed(client, made, provider="a", expected_tokens=100)
-    assert await run_script(client, made.take_slot(holder, "b", "b/m")) is None
+    assert await run_script(client, made.take_slot(holder, "b", "b/m")) == "b\nb/m"
     assert await used(client, "a") == {"r": 0, "t": 0}  # no call was made
     assert await used(client, "b") == {"r": 1, "t": 100}
     assert [await running(client, lane) for lane in ("a", "b", "b/m")] == [0, 1, 1]
     await run_script(client, made.renew(holder))
-    assert await run_script(client, made.take_slot(holder, "c")) is None
+    assert await run_script(client, made.take_slot(holder, "c")) == ""
     assert [await running(client, lane) for lane in ("a", "b", "b/m", "c")] == [0, 0, 0, 0]
     assert await used(client, "b") == {"r": 1, "t": 0}
 
@@ -116,6 +116,7 @@ async def test_a_request_of_more_tokens_than_the_limit_needs_all_of_it(client: C
     stream, holder = await claimed(client, made, provider="a", expected_tokens=100)
     other = await Stream(client, key=False).create(provider="a", expected_tokens=1)
     assert await run_script(client, made.claim(other.id, "w1.x")) is Refused.PARKED
+    assert await run_script(client, made.take_slot(holder, "a")) == "a"
     await stream.finish(holder, 1, [DONE])
     assert await used(client, "a") == {"r": 1, "t": ENDING.tokens}
 
@@ -128,14 +129,14 @@ async def test_only_the_holder_takes_slots(client: Client) -> None:
     new = await stream.take_over()
     assert await run_script(client, made.take_slot(old, "a")) is None
     assert await running(client, "a") == 0
-    assert await run_script(client, made.take_slot(new, "a")) is None
+    assert await run_script(client, made.take_slot(new, "a")) == "a"
     assert await running(client, "a") == 1
 
 
 async def test_a_takeover_and_a_release_free_the_slot(client: Client) -> None:
     made = limited(a=TargetLimits(concurrent_streams=1), b=TargetLimits(concurrent_streams=1))
     stream, holder = await claimed(client, made, provider="a")
-    assert await run_script(client, made.take_slot(holder, "b")) is None
+    assert await run_script(client, made.take_slot(holder, "b")) == "b"
     await stream.set(lease_until=0)
     await be_well(stream)
     reply = await run_script(client, made.claim(stream.id, "w2.x"))
@@ -145,3 +146,34 @@ async def test_a_takeover_and_a_release_free_the_slot(client: Client) -> None:
     await stream.append(later, 1, some(1, 1))
     assert (await run_script(client, made.release(later))).code is Code.OK
     assert [await running(client, lane) for lane in "ab"] == [0, 0]
+
+
+async def test_a_restored_stream_holds_the_slot_that_it_had(client: Client) -> None:
+    made = limited(a=TargetLimits(concurrent_streams=1))
+    stream = await Stream(client, key=False).create()
+    holder = await stream.claim()
+    fields = {**await stream.state(), "lane": "a"}
+    await client.flushall()
+    reply = await run_script(client, made.restore(holder, some(1, 2), fields=fields, body_hash="ff"))
+    assert reply.code is Code.OK
+    assert await running(client, "a") == 1
+    assert (await stream.finish(holder, 3, [DONE])).code is Code.OK
+    assert await running(client, "a") == 0
+
+
+async def test_small_requests_do_not_overtake_a_large_one_that_waits_for_tokens(client: Client) -> None:
+    limits = TargetLimits(tokens_per_minute=100)
+    made = limited(a=limits)
+    stream, holder = await claimed(client, made, provider="a", expected_tokens=60)
+    large, small, later = [
+        await Stream(client, key=False).create(provider="a", expected_tokens=tokens) for tokens in (80, 10, 10)
+    ]
+    for turn, parked in enumerate((large, small, later)):
+        await parked.set(turn=turn)
+        assert await run_script(client, made.claim(parked.id, "w1.x")) is Refused.PARKED
+    assert await run_script(client, scripts.unpark("a", limits)) == []
+    assert await run_script(client, made.take_slot(holder, "a")) == "a"
+    await stream.finish(holder, 1, [DONE])
+    assert await run_script(client, scripts.unpark("a", limits)) == [large.id, small.id, later.id]
+    for parked in (large, small, later):
+        assert isinstance(await run_script(client, made.claim(parked.id, "w1.x")), Claimed)

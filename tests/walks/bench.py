@@ -44,6 +44,8 @@ DIGEST: Final = "ab" * 32
 #: Time by which Redis' clock advances whenever Redis loses something, in ms since the stream's creation.
 AGE_MS: Final = 1_000_000
 
+#: Two providers with a limit, and a target whose streams are only counted.
+LANES: Final = ("one", "two", "two/m")
 FATE: Final = ("answered", "answered", "answered", "reply lost", "request lost", "delayed", "doubled")
 PICK: Final = (0, 1)
 MOSTLY: Final = (True, True, True, False)

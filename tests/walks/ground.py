@@ -4,14 +4,15 @@ from typing import Any
 
 from shared.broker.client import Client, run_script
 from shared.broker.declarations import Call
-from shared.broker.keys import stream_keys
+from shared.broker.keys import provider_limit_keys, stream_keys
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.ids import EventId, parse_event_id
+from shared.rate_limits import TargetLimits
 from tests.walks.actors import Redis, check_one_attempt
-from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LOG, PULSE, STATE, TAIL, TIGHT, TOMBSTONE, Bench, T
+from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LANES, LOG, PULSE, STATE, TAIL, TIGHT, TOMBSTONE, Bench, T
 
 STORED = "hr:account:an-account:stored"
 STREAM_BYTES = 5120
@@ -24,6 +25,7 @@ class Ground:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.scripts = StreamScripts(TIGHT)
+        self.scripts.target_limits = {name: TargetLimits(concurrent_streams=1) for name in LANES[:2]}
         self.client: Client = bench.client
         self.stream_id = f"{DIGEST[:2]}{next(bench.numbers):032x}"
         self.keys = stream_keys(self.stream_id, DIGEST)
@@ -67,6 +69,7 @@ class Ground:
             assert of_log[at] == self.shown[at], f"{at} was shown with another content"
         self._check_lives(redis)
         await self._check_stored_bytes(redis)
+        await self._check_lanes(redis)
 
     async def _check_stored_bytes(self, redis: Redis) -> None:
         """The account's total is the sum of its streams, and an ended stream is counted to the byte."""
@@ -77,6 +80,14 @@ class Ground:
         if redis.ended and counted is not None:
             content = [redis.state.get(name, b"") for name in _CONTENT]
             assert counted == STREAM_BYTES + sum(map(len, [*content, *redis.log]))
+
+    async def _check_lanes(self, redis: Redis) -> None:
+        """The stream runs in the lanes of its state, and in none after its end."""
+        own = redis.state.get(b"lane", b"").decode().split()
+        keys = [provider_limit_keys(lane)[0] for lane in LANES]
+        held = [lane for lane, key in zip(LANES, keys, strict=True) if await self.client.zscore(key, self.stream_id)]
+        assert held == sorted(own), f"the stream runs in {held} and not in {own}"
+        assert not (redis.ended and held), "an ended stream holds a slot"
 
     def _check_lives(self, redis: Redis) -> None:
         state, log, tail, readers, index, tombstone, _pulse, idempotency = redis.lives
@@ -105,6 +116,9 @@ class Ground:
                 assert reply.code is refusal, f"{call.script.name} of {holder}: {reply} instead of {refusal}"
             if refusal not in {None, Code.OK}:
                 assert await self._look() == before, f"{call.script.name} of {holder} changed Redis: {reply}"
+        if holder is not None and call.script.name == "take_slot" and before.refusal(holder) is not None:
+            assert reply is None, f"{holder} took a slot: {reply}"
+            assert await self._look() == before, f"{holder} changed Redis with a call: {reply}"
         if isinstance(reply, Claimed):
             if before.held and before.state[b"holder"] == str(call.arguments[0]).encode():
                 assert await self._look() == before, "a repeated claim changed Redis"

@@ -31,6 +31,7 @@ from tests.walks.bench import (
     DEMAND,
     DIGEST,
     FATE,
+    LANES,
     LONGEST_ANSWER,
     MOSTLY,
     PICK,
@@ -109,7 +110,7 @@ class Walk(Ground):
     async def begun(self, on_disconnect: str = "continue", on_worker_lost: str = "restart") -> AsyncIterator[None]:
         fields: dict[str, str | bytes | int] = {
             "principal": "p",
-            "provider": "fake",
+            "provider": LANES[0],
             "model": "m",
             "request": "{}",
             "prompt_characters": 0,
@@ -245,6 +246,23 @@ class Walk(Ground):
             worker.deltas += 1
 
     @move(
+        2,
+        lambda self: any(w.generates for w in self.workers),
+        pick=PICK,
+        fate=FATE,
+        provider=LANES[:2],
+        is_counted=(True, False),
+    )
+    async def take_slot(self, *, pick: int, fate: str, provider: str, is_counted: bool) -> None:
+        """Call a provider: take its slot instead of the one that the stream has."""
+        writer = self.worker(pick, lambda worker: worker.generates).writer
+        assert writer is not None
+        call = self.scripts.take_slot(writer.holder, provider, LANES[2] if is_counted else "")
+        lane = await self._faulty(call, writer.holder, fate)
+        if isinstance(lane, str):
+            writer.set_lane(lane)
+
+    @move(
         2, lambda self: any(w.generates for w in self.workers), pick=PICK, how=("stop", "stop", "fail", "hand over")
     )
     async def leave(self, *, pick: int, how: str) -> None:
@@ -339,7 +357,8 @@ class Walk(Ground):
     @move(2)
     async def remember(self) -> None:
         """Redis as it is now, to fall back to."""
-        names: list[str] = [name.decode() for name in await self.client.keys("hr:{*")]
+        found = [*await self.client.keys("hr:{*"), *await self.client.keys("hr:lane:*")]
+        names: list[str] = [name.decode() for name in found]
         async with self.client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.dump(name)

@@ -53,6 +53,8 @@ class ProviderAttempts:
         self._settings = configuration.settings
         self._router = Router(client, scripts, breakers, keys, configuration)
         self._reader = AnswerReader(configuration)
+        for provider in providers:
+            metrics.label_provider(provider)
 
     async def answer(self, request: ChatRequest, run: Run) -> Answered:
         """Write one whole answer. Usage is as far as the provider counted it. Raises the last attempt's

@@ -8,6 +8,7 @@ from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.keys import provider_limit_keys
+from shared.broker.replies import TargetFull
 from shared.broker.scripts import StreamScripts
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable, ProviderError
@@ -69,12 +70,15 @@ class Router:
             return
         counted = target if is_counted else ""
         try:
-            full = await run_script(self._client, self._scripts.take_slot(run.writer.holder, provider, counted))
+            taken = await run_script(self._client, self._scripts.take_slot(run.writer.holder, provider, counted))
         except BrokerUnavailable:
             logger.debug("slot not taken", extra={"stream_id": run.stream_id, "error": "Redis unavailable"})
             return
-        if full is not None:
-            raise _full(request, full.limit, full.wait_s)
+        if isinstance(taken, TargetFull):
+            raise _full(request, taken.limit, taken.wait_s)
+        if taken is None:
+            return
+        run.writer.set_lane(taken)
         run.has_lane = True
         read_at, running = self._running.get(target, (0.0, 0))
         self._running[target] = read_at, running + 1

@@ -139,6 +139,10 @@ class StreamWriter:
 
     # --- called by the job
 
+    def set_lane(self, lane: str) -> None:
+        """Set the field ``lane`` of the state, for a Redis that loses it."""
+        self._fields = {**self._fields, "lane": lane.encode()}
+
     def set_model(self, provider: str, model: str, ignored: Sequence[str] = ()) -> None:
         """Set the provider and model of `start`, which is written with the first output. ``ignored``: paths of the
         request's fields that have no effect there."""

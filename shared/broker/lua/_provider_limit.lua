@@ -21,6 +21,13 @@ local function limit_reached(provider, limits, tokens)
   if tokens_wait > 0 then return 'tokens_per_minute', tokens_wait end
 end
 
+-- True if a stream with a lower turn waits for the provider's tokens: smaller requests must not overtake it for ever.
+local function is_behind(provider, limits, turn)
+  if limits[3] == 0 then return false end
+  local first = redis.call('ZRANGE', lane_key(provider, 'parked'), 0, 0, 'WITHSCORES')
+  return first[1] and first[1] ~= ID and tonumber(first[2]) < tonumber(turn)
+end
+
 -- Lets the stream wait for any of `providers`. unpark.lua releases it when one has room.
 local function park(providers, turn)
   for _, provider in ipairs(providers) do

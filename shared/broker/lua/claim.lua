@@ -27,7 +27,7 @@ end
 if s.status == 'running' and not s.handed_over and is_recovering(tonumber(lease_ms), true) then return {'HELD'} end
 
 need_rights('HDEL HEXISTS HGET HGETALL HINCRBY HSET HSETNX INCR LLEN PEXPIRE PEXPIREAT PEXPIRETIME XREVRANGE ZADD ' ..
-  'ZCOUNT ZREM ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN, 'hr:account:any', 'hr:lane:any'})
+  'ZCOUNT ZRANGE ZREM ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN, 'hr:account:any', 'hr:lane:any'})
 if not s.cancel and is_far_above(s.account, s.stored_limit) then
   s.cancel = 'stored_bytes'
   redis.call('HSET', STATE, 'cancel', s.cancel)
@@ -36,7 +36,8 @@ local limits = {}
 for i = 3, #ARGV, 4 do limits[ARGV[i]] = {tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])} end
 local chosen, full, tokens = nil, {}, tonumber(s.expected_tokens or 0)
 for provider in string.gmatch(s.lanes or s.provider or '', '%S+') do
-  if s.cancel or not limits[provider] or not limit_reached(provider, limits[provider], tokens) then
+  local limit = not s.cancel and limits[provider]
+  if not limit or not (limit_reached(provider, limit, tokens) or is_behind(provider, limit, s.turn or 0)) then
     chosen = provider
     break
   end

@@ -16,9 +16,10 @@ if refusal and refusal[1] ~= 'MISSING' and refusal[1] ~= 'BEHIND' then return re
 if not refusal then return reply('GAP', log_length(s, epoch), s) end
 if not has_pieces(value_of({unpack(ARGV, 10, 9 + field_items)}, 'request_bytes')) then return {'UNSTORED', 0, '', 0, 0} end
 
-need_rights('DEL HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH SET XADD XLEN ' ..
+need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH SET XADD XLEN ' ..
   'XREVRANGE XTRIM ZADD ZREM ZREMRANGEBYSCORE', {IDEMPOTENCY or STATE, 'hr:waiting', 'hr:account:any', 'hr:lane:any'})
 local before_events = 9 + field_items
+leave_lanes()
 redis.call('HSET', STATE, 'live_until', 0, 'polled_until', now + reader_lease_ms, 'log_epoch', 0, 'lead', 0,
   unpack(ARGV, 10, before_events))
 redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', holder, 'lease_until', now + lease_ms,

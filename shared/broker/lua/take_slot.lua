@@ -5,7 +5,7 @@
 -- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 provider, 5 target (whose running streams are counted; '': none),
 --       6 concurrent_streams, 7 requests_per_minute, 8 tokens_per_minute (limits; 0: unlimited)
 -- Status: unchanged
--- Replies {'OK'}, {'FULL', limit, ms until there is room}, or as append does to a caller that may not write.
+-- Replies {'OK', lanes}, {'FULL', limit, ms until there is room}, or as append does to a caller that may not write.
 
 local epoch, holder, lease_ms, provider, target, concurrent_streams, requests_per_minute, tokens_per_minute =
   unpack(ARGV, 1, 8)
@@ -22,11 +22,11 @@ if s.lane_new and s.lane == provider then
   redis.call('HDEL', STATE, 'lane_new')
   redis.call('HSET', STATE, 'lane', lanes)
   hold_lanes(lanes, now + lease_ms)
-  return {'OK'}
+  return {'OK', lanes}
 end
 local tokens = tonumber(s.expected_tokens or 0)
 local limit, wait_ms = limit_reached(provider, limits, tokens)
 if limit then return {'FULL', limit, wait_ms} end
 leave_lanes(0) -- a former call had no output
 if lanes ~= '' then enter_lanes(lanes, provider, limits, tokens, now + lease_ms) end
-return {'OK'}
+return {'OK', lanes}

@@ -72,7 +72,8 @@ async def system(shared_system: System) -> AsyncIterator[System]:
 @pytest.fixture(scope="session")
 async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Yield one gateway and one worker with :data:`IMPATIENT`, for tests of failing providers."""
-    system = System(tmp_path_factory.mktemp("impatient"), gateways=1, workers=1, **IMPATIENT)
+    folder, names = tmp_path_factory.mktemp("impatient"), (*PROVIDERS, "responses")
+    system = System(folder, gateways=1, workers=1, providers=names, configuration=RESPONSES, **IMPATIENT)
     try:
         await system.start()
         yield system
@@ -83,8 +84,7 @@ async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 @pytest.fixture(scope="session")
 async def wire_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Yield one gateway and one worker with :data:`ONE_ATTEMPT`, for replays of providers' responses."""
-    folder = tmp_path_factory.mktemp("wires")
-    names = (*PROVIDERS, "responses")
+    folder, names = tmp_path_factory.mktemp("wires"), (*PROVIDERS, "responses")
     system = System(folder, gateways=1, workers=1, providers=names, configuration=RESPONSES, **ONE_ATTEMPT)
     try:
         await system.start()

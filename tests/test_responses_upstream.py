@@ -9,6 +9,10 @@ from typing import Any, Final
 
 import pytest
 
+from shared.configuration.configuration import load_configuration
+from shared.configuration.entries import ProviderEntry
+from shared.model_patterns import matches_any
+from shared.settings import Settings
 from tests.fakes import Answer, FakeProvider
 from tests.fakes.answer import Call, Counts, ToolCall
 from tests.responses_frames import ended, event, frames, message, response
@@ -16,6 +20,8 @@ from tests.sse_client import open_sse
 from tests.system import System
 from tests.test_codex import PATCH, PIXEL, TOOLS, request
 from tests.test_lost_processes import holder
+from workers.providers.endpoint import Endpoint
+from workers.providers.openai_apis import responses_models
 
 CONFIGURATION: Final = """
 [providers.up]
@@ -455,6 +461,11 @@ async def test_a_field_that_the_server_refuses_is_left_out_alone(upstream: Upstr
     first, second = [call.request for call in upstream.calls("refuses")]
     assert first.pop("include")
     assert second == first
+    upstream.fake.play("refuses", Answer(status=400, error_body={"error": error}), Answer())
+    body: Body = {"model": "up/refuses", "input": "hi", "include": ["reasoning.encrypted_content"]}
+    answer = await upstream.system.http.post(f"{upstream.system.url}/v1/responses", json=body)
+    status = await upstream.system.status(answer.headers["x-stream-id"])
+    assert status["ignored"] == ["include"]
 
 
 async def test_the_header_names_what_the_api_of_the_model_lacks(upstream: Upstream) -> None:
@@ -463,6 +474,25 @@ async def test_the_header_names_what_the_api_of_the_model_lacks(upstream: Upstre
         body = {"model": f"both/{model}", "messages": [USER], "seed": 1, "stop": ["x"]}
         answer = await upstream.system.http.post(f"{upstream.system.url}/v1/chat/completions", json=body)
         assert answer.headers.get("x-headrace-ignored") == ignored
+
+
+@pytest.mark.parametrize(
+    ("fields", "model", "expected"),
+    [
+        ({}, "gpt-5-pro", True),
+        ({}, "o3-pro-2025-06-10", True),
+        ({}, "gpt-5.1-codex-max", True),
+        ({}, "o4-mini-deep-research", True),
+        ({}, "gpt-5-mini", False),
+        ({"base_url": "http://127.0.0.1:1/v1"}, "gpt-5-pro", False),
+        ({"responses_models": ()}, "gpt-5-pro", False),
+        ({"responses_models": ("gpt-5-m*",)}, "gpt-5-mini", True),
+    ],
+)
+def test_only_openais_own_models_have_a_default(fields: Body, model: str, expected: bool) -> None:
+    configuration = load_configuration(Settings())
+    endpoint = Endpoint("openai", ProviderEntry(kind="openai", **fields), (), configuration)
+    assert matches_any(model, responses_models(endpoint)) is expected
 
 
 # --- failures

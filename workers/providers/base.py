@@ -9,7 +9,7 @@ closes the provider's connection.
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -18,6 +18,8 @@ from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 from workers.providers.endpoint import ApiKey
 
+#: Detail of an answer without any output.
+EMPTY_ANSWER: Final = "empty_answer"
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 

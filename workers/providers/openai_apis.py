@@ -13,8 +13,7 @@ from workers.providers.openai_responses import ResponsesProvider
 
 #: Models of OpenAI that have no other API than Responses.
 ONLY_RESPONSES: Final = (
-    *("*-pro", "*-pro-20*", "codex-*", "*-codex", "*-codex-*", "*-deep-research", "*-deep-research-*"),
-    *("computer-use-*",),
+    *("*-pro", "*-pro-20*", "*codex*", "*-deep-research", "*-deep-research-20*", "computer-use-*"),
 )
 
 

@@ -21,6 +21,7 @@ class RefusableField:
     own fields. ``instead``: the other name of a field that is renamed. ``is_role``: the name is a message's role.
     ``only``: the field is left out only if this is its only member. ``is_form``: the name is a form of thinking,
     such as ``adaptive``. ``within``: the object of the request that has the field as a member.
+    ``is_ours``: the field is the client's only in an original.
     """
 
     name: str
@@ -31,6 +32,7 @@ class RefusableField:
     only: str | None = None
     is_form: bool = False
     within: str | None = None
+    is_ours: bool = False
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         """Return True if a request has the field."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from shared.errors import ProviderError
 from shared.provider_fields import ignored_paths, lacking_fields
 from shared.schemas import ChatRequest
+from shared.schemas.chat import original_for
 from workers.providers.anthropic_thinking import change_form
 from workers.providers.errors import Upstream, raw_report
 from workers.providers.refusals import RefusableField, named_fields
@@ -44,9 +45,9 @@ OPENAI_FIELDS: Final = (
     *(RefusableField(name, path=name) for name in OPENAI_OPTIONS),
 )
 RESPONSES_FIELDS: Final = (
-    RefusableField("include", aliases=("encrypted_content",)),
-    RefusableField("store"),
-    RefusableField("summary", within="reasoning"),
+    RefusableField("include", aliases=("encrypted_content",), path="include", is_ours=True),
+    RefusableField("store", path="store", is_ours=True),
+    RefusableField("summary", path="reasoning.summary", within="reasoning", is_ours=True),
     RefusableField("effort", aliases=("reasoning",), path="reasoning_effort", within="reasoning"),
     RefusableField("verbosity", path="text.verbosity", within="text"),
     *(RefusableField(name, path=name) for name in RESPONSES_OPTIONS),
@@ -168,7 +169,9 @@ class AdaptedRequest:
     def _adapt(self) -> None:
         body = self._build(self._without(self._lacking))
         refused = [field for field in self._server.fields if self._is_refused(field) and field.is_in(body)]
-        paths = {field.path for field in refused if field.path is not None}
+        has_original = original_for(self._request, self._server.upstream.family) is not None
+        named = [field for field in refused if has_original or not field.is_ours]
+        paths = {field.path for field in named if field.path is not None}
         if paths:
             body = self._build(self._without({*self._lacking, *paths}))
         may_think = "thinking" in body

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from shared.protocol.events import Extra
-from workers.providers.base import Delta, Finished, FinishReason, TextDelta
+from workers.providers.base import EMPTY_ANSWER, Delta, Finished, FinishReason, TextDelta
 from workers.providers.errors import StreamedError
 from workers.providers.finish_reasons import FinishNote
 from workers.providers.framing import ErrorEvent, decode, loose_json
@@ -31,6 +31,7 @@ from workers.providers.responses_events import (
     decoder,
 )
 from workers.providers.responses_texts import FAMILY, Place, Texts
+from workers.providers.responses_usage import count, further_usage
 from workers.providers.tool_calls import ToolCalls
 from workers.providers.usage_counts import UsageCounts, member, whole_number
 
@@ -42,11 +43,6 @@ _OWN: Final = frozenset(
         *("previous_response_id", "instructions", "tools", "metadata", "output_text", "conversation", "prompt"),
     }
 )
-_USAGE: Final = frozenset({"input_tokens", "output_tokens", "total_tokens"})
-_DETAILS: Final = {
-    "input_tokens_details": frozenset({"cached_tokens", "cache_write_tokens"}),
-    "output_tokens_details": frozenset({"reasoning_tokens"}),
-}
 #: Members of an event that say which item it is about. The gateway sets its own.
 _LOCATION: Final = frozenset({"output_index", "item_id", "sequence_number"})
 
@@ -65,6 +61,8 @@ class ResponsesReader:
         self._items: dict[int, Data] = {}
         self._ended: set[int] = set()
         self._has_begun = False
+        self._has_output = False
+        self._has_other = False  # pieces that are no event of this API have come
         self._waiting: list[Extra] = []  # until there is output: they alone are none
 
     @property
@@ -83,26 +81,32 @@ class ResponsesReader:
             if isinstance(delta, Extra) and "at" not in delta.data and "call" not in delta.data:
                 self._waiting.append(delta)
             else:
+                self._has_output = True
                 yield from self._extras_so_far()
                 yield delta
 
     def end(self) -> Iterator[Delta]:
         reason = self._finish.reason
         if reason is None:
-            raise self._call.incomplete(is_protocol=self._has_begun)
+            raise self._call.incomplete(is_protocol=self._has_begun or not self._has_other)
         yield from self._extras_so_far()
-        yield from self._tool_calls.finish(reason)
+        for delta in self._tool_calls.finish(reason):
+            self._has_output = True
+            yield delta
         has_refused = self._texts.has_refused
         given: FinishReason = "content_filter" if has_refused else self._tool_calls.reason(reason)
-        self._call.finished = Finished(
-            given, self._counts.usage(), "refusal" if has_refused else self._finish.unknown
-        )
+        detail = "refusal" if has_refused else self._finish.unknown
+        if not self._has_output:  # further members of the response are none
+            detail = detail or EMPTY_ANSWER
+        self._call.finished = Finished(given, self._counts.usage(), detail)
 
     def _take_other(self, piece: bytes) -> None:
         if piece == b"[DONE]":
             self.is_whole = True
         elif isinstance(piece, ErrorEvent):
             raise StreamedError(_error_of(loose_json(piece)))
+        else:  # a keep-alive of some server: it is not an object, so it carries nothing
+            self._has_other = True
 
     def _is_plain(self, event: Event) -> bool:
         """Return True for a text that continues the one before, and has nothing beside it."""
@@ -119,7 +123,10 @@ class ResponsesReader:
         if not isinstance(kind, str):
             yield from self._whole_response(loose_json(piece))
             return
-        self._has_begun = self._has_begun or kind.startswith("response.")
+        if kind.startswith("response."):
+            self._has_begun = True
+        else:
+            self._has_other = True
         if kind in PARTS:
             yield from self._texts.delta(self._place(event, PARTS[kind]), event.delta, event.logprobs)
         elif kind == ARGUMENTS:
@@ -188,6 +195,8 @@ class ResponsesReader:
         if data.get("object") == "response" and isinstance(status := data.get("status"), str):
             self._has_begun = True
             yield from self._end(status, data)
+        else:
+            self._has_other = True
 
     def _end(self, status: str, response: Data) -> Iterator[Delta]:
         if status in {"failed", "cancelled"} or response.get("error"):
@@ -199,11 +208,11 @@ class ResponsesReader:
             self._finish.note(status)
         output = [item for item in _list(response.get("output")) if isinstance(item, Mapping)]
         yield from self._missing(output)
-        self._count(response.get("usage"))
+        count(self._counts, response.get("usage"))
         members = {name: value for name, value in response.items() if name not in _OWN and value is not None}
         if members:
             yield Extra(FAMILY, {"response": members})
-        if usage := _further_usage(response.get("usage")):
+        if usage := further_usage(response.get("usage")):
             yield Extra(FAMILY, {"usage": usage})
         self.is_whole = True
 
@@ -226,15 +235,6 @@ class ResponsesReader:
             is_new = key not in self._items and item.get("id") not in known_ids
             if is_new and types[item.get("type")] < 0:  # some servers change the ids of items
                 yield from self._finish_item(key, item)
-
-    def _count(self, usage: object) -> None:
-        self._counts.note(
-            input=member(usage, "input_tokens"),
-            output=member(usage, "output_tokens"),
-            cached=member(usage, "input_tokens_details", "cached_tokens"),
-            cache_write=member(usage, "input_tokens_details", "cache_write_tokens"),
-            reasoning=member(usage, "output_tokens_details", "reasoning_tokens"),
-        )
 
     # --- places
 
@@ -274,17 +274,6 @@ def _is_of_provider(item: Data) -> bool:
 def _error_of(report: object) -> object:
     """Return the error of an ``error`` event, whose members some servers put into ``error``."""
     return member(report, "error") or report
-
-
-def _further_usage(usage: object) -> dict[str, Any]:
-    """Return the members of a usage that are no canonical counts."""
-    if not isinstance(usage, Mapping):
-        return {}
-    made = {name: value for name, value in usage.items() if name not in _USAGE and name not in _DETAILS}
-    for name, known in _DETAILS.items():
-        if isinstance(details := usage.get(name), Mapping):
-            made[name] = {inner: count for inner, count in details.items() if inner not in known}
-    return {name: value for name, value in made.items() if value not in (None, {})}
 
 
 def _object(value: object) -> Data:

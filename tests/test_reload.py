@@ -9,14 +9,21 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from headrace.child_environments import of_gateway, of_worker
+from shared.broker.client import connect
 from shared.broker.keys import CATALOG
+from shared.configuration.configuration import Configuration, load_configuration
+from shared.settings import Settings
 from tests.cli import ROOT, Ended, environment, finish, headrace, until
 from tests.fakes import Answer, FakeProvider
 from tests.system import Process, System
 from tests.test_supervisor import running_up
+from workers.jobs.attempts import ProviderAttempts
+from workers.jobs.current_adapters import CurrentAdapters
 
 Fakes = dict[str, FakeProvider]
 HEAD = """
@@ -183,13 +190,27 @@ async def has_text(system: System, stream_id: str) -> bool:
     return (await system.status(stream_id))["text"] == "be"
 
 
-@pytest.mark.usefixtures("alpha")
-async def test_connections_of_an_unchanged_provider_stay(system: System, fakes: Fakes) -> None:
-    assert await answer_of(system, "alpha/m") == "alpha"
-    before = fakes["alpha"].open_connections
-    configure(system, text(fakes, "beta", "alpha"))
-    assert (await reload(system)).code == 0
-    assert fakes["alpha"].open_connections == before > 0
+async def test_only_changed_providers_get_other_connections(fakes: Fakes, tmp_path: Path) -> None:
+    def loaded(content: str) -> Configuration:
+        file = tmp_path / "headrace.toml"
+        file.write_text(content.replace('api_keys = ["env:KEY_OF_ALL"]', ""))
+        return load_configuration(Settings(config=file))
+
+    client = connect("redis://127.0.0.1:1/0")
+    adapters = CurrentAdapters(client, loaded(text(fakes, "alpha", "beta")), lambda *_: cast(ProviderAttempts, None))
+    before = dict(adapters.providers)
+    await adapters.replace(loaded(text(fakes, "alpha", "beta").replace('models = ["m"]', 'models = ["n", "m"]', 1)))
+    assert adapters.providers["beta"] is before["beta"]
+    assert adapters.providers["alpha"] is not before["alpha"]
+    await adapters.aclose()
+    await client.aclose()
+
+
+def test_credentials_of_clouds_reach_workers_only() -> None:
+    names = {"AWS_SECRET_ACCESS_KEY", "AZURE_CLIENT_SECRET", "GOOGLE_APPLICATION_CREDENTIALS", "IDENTITY_HEADER"}
+    given = dict.fromkeys(names, "secret") | {"PATH": "/bin"}
+    assert of_gateway(given) == {"PATH": "/bin"}
+    assert of_worker(given) == given
 
 
 async def test_a_hangup_of_the_supervisor_reaches_its_children(tmp_path: Path) -> None:

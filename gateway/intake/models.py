@@ -11,6 +11,7 @@ from gateway.intake.targets import Targets, usable_targets
 from shared.broker.catalog import Catalog, read_catalog
 from shared.broker.client import Client
 from shared.configuration.configuration import Configuration
+from shared.configuration.current import CurrentConfiguration
 from shared.configuration.entries import AliasEntry
 from shared.errors import ModelNotAllowed, NoModels, UnknownModel
 from shared.model_patterns import ModelPatterns
@@ -35,12 +36,16 @@ class ListedModel:
 class Models:
     """The model catalog, read at most every two seconds, with the aliases of the configuration."""
 
-    def __init__(self, client: Client, configuration: Configuration) -> None:
+    def __init__(self, client: Client, current: CurrentConfiguration) -> None:
         self._client = client
-        self._configuration = configuration
-        self._tries_unknown = configuration.settings.unknown_models == "try"
+        self._current = current
+        self._tries_unknown = current.value.settings.unknown_models == "try"
         self._last: Catalog = {}
         self._catalogs: ExpiringCache[None, Catalog] = ExpiringCache(self._read, fresh_s=_FRESH_S)
+
+    @property
+    def _configuration(self) -> Configuration:
+        return self._current.value
 
     @property
     def were_seen(self) -> bool:

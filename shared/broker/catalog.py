@@ -5,6 +5,7 @@ provider was first offered: the date of its models that have none.
 """
 
 import time
+from collections.abc import Collection
 
 import msgspec
 
@@ -48,8 +49,9 @@ Catalog = dict[str, ProviderModels]
 _decoder = msgspec.json.Decoder(ProviderModels)
 
 
-async def publish(client: Client, catalog: Catalog) -> None:
-    """Publish one worker's models, all in one command. Raises :class:`BrokerUnavailable`."""
+async def publish(client: Client, catalog: Catalog, removed: Collection[str] = ()) -> None:
+    """Publish one worker's models, all at once. ``removed``: providers that it offers no longer; a worker that still
+    has them publishes them again. Raises :class:`BrokerUnavailable`."""
     if not catalog:
         return
     fields = [item for name, offered in catalog.items() for item in (name, msgspec.json.encode(offered))]
@@ -58,6 +60,7 @@ async def publish(client: Client, catalog: Catalog) -> None:
         client,
         [
             ("HSET", CATALOG, *fields),
+            *([("HDEL", CATALOG, *removed)] if removed else []),
             ("EXPIRE", CATALOG, _LIFE_S),
             ("ZADD", OFFERED, "NX", *offers),
             ("EXPIRE", OFFERED, _LIFE_S),

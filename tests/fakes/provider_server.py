@@ -38,6 +38,8 @@ class FakeProvider:
         self.director: Callable[[Call], Answer] | None = None
         #: HTTP status of the list of models.
         self.list_status = 200
+        #: Keys that get no list of models.
+        self.revoked_keys: frozenset[str] = frozenset()
         #: The list of models waits for it.
         self.list_gate: asyncio.Event | None = None
         self._answers: dict[str, list[Answer]] = {}
@@ -150,8 +152,16 @@ class FakeProvider:
         else:
             kind = AnthropicWire if "anthropic-version" in request.headers else OpenAIWire
         models = sorted({ECHO, *self._answers}) if self.models is None else list(self.models)
-        listed = kind.model_list(models) if self.list_status == 200 else kind.refusal(self.list_status, "no list")
-        await connection.respond(self.list_status, json.dumps(listed).encode())
+        status = 401 if _key_of(request) in self.revoked_keys else self.list_status
+        listed = kind.model_list(models) if status == 200 else kind.refusal(status, "no list")
+        await connection.respond(status, json.dumps(listed).encode())
+
+
+def _key_of(request: Request) -> str:
+    headers = request.headers
+    return (
+        headers.get("x-api-key") or headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+    )
 
 
 def _wire_for(path: str) -> type[Wire] | None:

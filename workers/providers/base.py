@@ -95,6 +95,10 @@ class Provider(Protocol):
         """Ask the provider for its models. Never raises: a provider without a list is ``open``."""
         ...
 
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        """Return the provider's own list of models, asked for with one of its keys. Raises :class:`ProviderError`."""
+        ...
+
     def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         """Return an async generator over one answer; no list is empty. ``request.model`` is the provider's own name.
         ``key``: one of the provider's; None means the first. The caller applies the idle timeouts."""

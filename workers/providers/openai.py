@@ -19,6 +19,7 @@ from workers.providers.http_calls import (
     check_type,
     dated_models,
     list_models,
+    probe_models,
     read_json,
     sdk_options,
     timeout_of,
@@ -59,17 +60,22 @@ class OpenAIProvider:
         self._upstream = endpoint.upstream(base_url)
         self._models = endpoint.entry.models
         self._refused = RefusedFields(self._upstream, OPENAI_FIELDS)
-        self._limit = endpoint.entry.quirks.token_limit or limit_of(base_url)
+        self._quirks = endpoint.entry.quirks
+        self._limit = self._quirks.token_limit or limit_of(base_url)
         self._hostname = urlsplit(base_url).hostname or ""
         self._client = AsyncOpenAI(base_url=base_url, api_key=NO_KEY, **sdk_options(endpoint, DefaultAioHttpClient))
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, partial(fetch_models, self._client, self._endpoint), CATCH)
 
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        return await probe_models(self._upstream, partial(fetch_models, self._client, self._endpoint, key), CATCH)
+
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
-        names = OpenAINames.at(self._hostname)
-        adapted = AdaptedRequest(request, self._refused, partial(body_of, limit=self._limit, names=names))
+        names = OpenAINames.at(self._hostname, self._quirks.tool_call_ids)
+        build = partial(body_of, limit=self._limit, names=names, has_stream_options=self._quirks.stream_options)
+        adapted = AdaptedRequest(request, self._refused, build)
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between
@@ -105,13 +111,13 @@ def headers_of(endpoint: Endpoint, key: ApiKey | None) -> dict[str, Any]:
     return {"Authorization": Omit(), **credentials} if credentials else {}
 
 
-async def fetch_models(client: AsyncOpenAI, endpoint: Endpoint) -> dict[str, int]:
+async def fetch_models(client: AsyncOpenAI, endpoint: Endpoint, key: ApiKey | None = None) -> dict[str, int]:
     """Return the models of a server, with their dates."""
     # Not `models.list`: it would read a body of any size.
     response = await client.get(
         "/models",
         cast_to=object,
-        options={"headers": headers_of(endpoint, None)},
+        options={"headers": headers_of(endpoint, key)},
         stream=True,
         stream_cls=AsyncStream[object],
     )

@@ -45,6 +45,9 @@ class BothAPIs:
     async def list_models(self) -> ModelList:
         return dataclasses.replace(await self._chat.list_models(), responses=self._patterns)
 
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        return await self._chat.probe(key)
+
     def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         provider = self._responses if matches_any(request.model, self._patterns) else self._chat
         return provider.stream(request, key)

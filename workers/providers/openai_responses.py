@@ -11,7 +11,7 @@ from shared.schemas import ChatRequest
 from workers.providers.base import AnswerPart, ModelList
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
 from workers.providers.framing import data_of
-from workers.providers.http_calls import calls_of, check_type, list_models, sdk_options, timeout_of
+from workers.providers.http_calls import calls_of, check_type, list_models, probe_models, sdk_options, timeout_of
 from workers.providers.openai import CATCH, DEFAULT_BASE_URL, fetch_models, headers_of
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import RESPONSES_FIELDS, AdaptedRequest, RefusedFields
@@ -40,6 +40,9 @@ class ResponsesProvider:
     async def list_models(self) -> ModelList:
         fetch = partial(fetch_models, self._client, self._endpoint)
         return await list_models(self._endpoint.entry.models, fetch, CATCH)
+
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        return await probe_models(self._upstream, partial(fetch_models, self._client, self._endpoint, key), CATCH)
 
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.cache import ExpiringCache
 from gateway.intake.model_names import ModelNames
@@ -100,8 +101,8 @@ class Models:
             fallbacks = targets.of_settings(self._fallbacks_of(request, found[0]))
         first, *others = dict.fromkeys([*found, *fallbacks])
         if allowed is not None:
-            providers = {target.partition("/")[0] for target in (first, *others)}
-            check_provider_models(request, allowed, {name: names.catalog[name].family or name for name in providers})
+            pairs = {(_provider_of(target), _family_of(target, names.catalog)) for target in (first, *others)}
+            check_provider_models(request, allowed, pairs)
         provider, _, model = first.partition("/")
         return request.model_copy(update={"provider": provider, "model": model, "fallbacks": others or None})
 
@@ -138,14 +139,7 @@ class Models:
 
     async def families(self) -> Callable[[str], str]:
         """Return a function from a target, ``provider/model``, to the family of its wire format."""
-        catalog = await self.catalog()
-
-        def family_of(target: str) -> str:
-            provider, _, model = target.partition("/")
-            offer = catalog.get(provider)
-            return (offer.family_of(model) if offer is not None else "") or provider
-
-        return family_of
+        return partial(_family_of, catalog=await self.catalog())
 
     async def counts_tokens(self, provider: str) -> bool:
         """Return True if the provider counts the tokens of a request without answering it."""
@@ -156,3 +150,13 @@ class Models:
         if catalog := await self.catalog():
             return ModelNames(catalog, allowed, tries_unknown and self._tries_unknown)
         raise NoModels
+
+
+def _provider_of(target: str) -> str:
+    return target.partition("/")[0]
+
+
+def _family_of(target: str, catalog: Catalog) -> str:
+    provider, _, model = target.partition("/")
+    offer = catalog.get(provider)
+    return (offer.family_of(model) if offer is not None else "") or provider

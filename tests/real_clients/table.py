@@ -15,8 +15,8 @@ REASONS: Final = {
     "a": "a library: its caller decides about a retry",
     "b": "the program has no such function",
     "c": "the program's interface for scripts does not show it",
-    "i": "not the pairs over Chat Completions (in AI SDK 7 only those by `@ai-sdk/openai`): the library sends an "
-    "image of a tool as text, or leaves it out",
+    "i": "not the pairs over Chat Completions (AI SDK 7: only `@ai-sdk/openai`): a tool's image is sent as text, "
+    "or left out",
     "d": "the library leaves an image of a tool's result out of Chat Completions, by design",
     "z": "not run yet at this version",
 }

@@ -55,8 +55,10 @@ from shared.broker.sweep import Sweep
 from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
 from shared.configuration.configuration import Configuration
+from shared.configuration.current import CurrentConfiguration
 from shared.errors import BrokerMisconfigured
 from shared.garbage import settle_garbage_collector
+from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
 from shared.version import VERSION
@@ -71,12 +73,12 @@ failed = threading.Event()
 misconfigured = threading.Event()
 
 
-def create_app(configuration: Configuration) -> FastAPI:
+def create_app(configuration: Configuration, hangup: Hangup | None = None) -> FastAPI:
     settings = configuration.settings
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        parts = _Parts(configuration)
+        parts = _Parts(configuration, hangup)
         app.state.gateway = parts.state
         try:
             yield
@@ -110,7 +112,7 @@ def create_app(configuration: Configuration) -> FastAPI:
 class _Parts:
     """The parts of this process, put together; made within its event loop."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, hangup: Hangup | None) -> None:
         settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
         self._connections = [PipelineConnection(settings.redis_url) for _ in range(3)]
@@ -119,7 +121,10 @@ class _Parts:
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, for_reads, for_leases, scripts, settings, gateway_id)
         watch = BrokerWatch(client)
-        models = Models(client, configuration)
+        current = CurrentConfiguration(configuration)
+        if hangup is not None:
+            hangup.reload_with(current.start_reload)
+        models = Models(client, current)
         acceptance = Acceptance(client)
         backlog = Backlog(client, settings.queue_timeout_s)
         dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))
@@ -144,7 +149,10 @@ class _Parts:
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
-        self._presence = Presence(client, gateway_id, "gateway", lambda: _load_of(hub, lag, configurations))
+        current.follow(configurations.load)
+        self._presence = Presence(
+            client, gateway_id, "gateway", lambda: _load_of(hub, lag, configurations), current.reload
+        )
         sweep = Sweep(
             client,
             for_sweep,

@@ -26,6 +26,7 @@ from gateway.live.sse import Stalled
 from gateway.live.subscription import Drained
 from shared.configuration.configuration import Configuration
 from shared.exit_codes import CONFIGURATION_ERROR
+from shared.hangup import Hangup
 from shared.logs import configure_logging
 from shared.settings import Settings, SettingsError
 from shared.tracing_setup import configure_tracing
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 2048
 
 
-def run(configuration: Configuration) -> None:
+def run(configuration: Configuration, hangup: Hangup) -> None:
     """Serve until SIGTERM or SIGINT. Exit with 1 if the address is unavailable or a part of the gateway failed, with
     2 if a restart cannot help."""
     settings = configuration.settings
@@ -58,7 +59,7 @@ def run(configuration: Configuration) -> None:
         except SettingsError as error:
             logger.critical("settings invalid", extra={"detail": str(error)})
             sys.exit(CONFIGURATION_ERROR)
-    app = create_app(configuration)
+    app = create_app(configuration, hangup)
     checked = with_open_gateway_checks(with_cors(with_head(app), settings.cors_origins), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))
     port = listener.getsockname()[1]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, NoReturn, TypeVar
 
 import typer
 
@@ -23,6 +23,8 @@ from shared.rate_limits import LIMIT_NAMES, account_of
 from shared.scopes import DEFAULT_SCOPES, Scope
 from shared.setting_types import MOST_DENIED, is_field_path
 from shared.settings import Settings, SettingsError
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, and revoke links.")
 
@@ -94,7 +96,7 @@ def create(
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
 
-    _with_redis(work, data_dir)
+    with_redis(work, data_dir)
 
 
 @app.command(name="list")
@@ -112,7 +114,7 @@ def list_(*, data_dir: DataDir = _HERE) -> None:
             line = f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{rights}"
             typer.echo(one_line(line))
 
-    _with_redis(work, data_dir)
+    with_redis(work, data_dir)
 
 
 @app.command()
@@ -133,7 +135,7 @@ def revoke(
                 f"key {key_id}: not found, perhaps expired; links that it made are revoked; see `headrace keys list`"
             )
 
-    _with_redis(work, data_dir)
+    with_redis(work, data_dir)
 
 
 @app.command(name="revoke-links")
@@ -158,10 +160,11 @@ def revoke_links(
         await revoke_links_of(client, account_of(principal))
         typer.echo(f"links of {principal}: revoked", err=True)
 
-    _with_redis(work, data_dir)
+    with_redis(work, data_dir)
 
 
-def _with_redis(work: Callable[[Client], Awaitable[None]], directory: Path) -> None:
+def with_redis(work: Callable[[Client], Awaitable[T]], directory: Path) -> T:
+    """Run ``work`` with the Redis of the settings, or of the ``headrace up`` in ``directory``."""
     settings = _settings()
     url = settings.redis_url
     if "redis_url" not in settings.model_fields_set:
@@ -170,16 +173,16 @@ def _with_redis(work: Callable[[Client], Awaitable[None]], directory: Path) -> N
         except data_dir.DataDirError as error:
             _fail(str(error))
 
-    async def run() -> None:
+    async def run() -> T:
         client = connect(url)
         try:
-            await work(client)
+            return await work(client)
         except BrokerUnavailable as error:
             _fail(_explain(await diagnose(client, error)))
         finally:
             await client.aclose()
 
-    asyncio.run(run())
+    return asyncio.run(run())
 
 
 def _explain(error: BrokerUnavailable) -> str:

@@ -1,6 +1,7 @@
 """The instructions that ``headrace up`` prints once everything runs, ready to copy."""
 
 import ipaddress
+from collections.abc import Collection
 
 from headrace.readiness import for_url
 from shared.settings import Settings
@@ -12,7 +13,7 @@ CURL = (
 )
 
 
-def banner(settings: Settings) -> str:
+def banner(settings: Settings, providers: Collection[str] = ("demo",)) -> str:
     base = f"http://{_display_host(settings.host)}:{settings.port}"
     chat = "headrace chat" if settings.port == 8000 else f"headrace chat --url {base}"
     key = '-H "Authorization: Bearer $KEY" ' if settings.authentication else ""
@@ -28,7 +29,7 @@ def banner(settings: Settings) -> str:
             "",
             f'In the terminal, with automatic resume:  {chat} "Tell me a story"',
             *_credentials(settings),
-            f"Providers: {', '.join(_providers(settings))}",
+            f"Providers: {_shown(providers)}",
         )
     )
 
@@ -47,11 +48,6 @@ def _display_host(host: str) -> str:
     return "localhost" if address.is_loopback or address.is_unspecified else for_url(host)
 
 
-def _providers(settings: Settings) -> list[str]:
-    configured = {
-        "openai": settings.openai_api_key or settings.openai_base_url,
-        "anthropic": settings.anthropic_api_key or settings.anthropic_base_url,
-        "ollama": settings.ollama_host,
-    }
-    named = [name for name, value in configured.items() if value]
-    return ["demo", *named] if named else ["demo (OPENAI_API_KEY, ANTHROPIC_API_KEY, OLLAMA_HOST add more)"]
+def _shown(providers: Collection[str]) -> str:
+    hint = "" if len(providers) > 1 else " (OPENAI_API_KEY, ANTHROPIC_API_KEY, OLLAMA_HOST or --config FILE add more)"
+    return ", ".join(providers) + hint

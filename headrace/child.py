@@ -67,6 +67,12 @@ class Child:
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(delay * 2, LONGEST_DELAY_S)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if the child runs."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
     def terminate(self) -> None:
         """Ask the child to stop, and do not restart it."""
         self._stop(signal.SIGTERM)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from headrace import api_keys
-from shared.environment import load_settings
 from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
+from shared.hangup import Hangup
 from shared.printable import printable
 from shared.settings import Settings, SettingsError
 from shared.version import VERSION
@@ -91,9 +91,8 @@ def up(
     ] = Path(".headrace"),
 ) -> None:
     """Run broker, gateways and workers on this machine. A broker is started unless HEADRACE_REDIS_URL is set."""
-    settings = _load(host=host, port=port, config=config)
-    _stop_if(_exposure_problem(settings))
-    configuration = _configuration(settings)
+    configuration = _configured(host=host, port=port, config=config)
+    _stop_if(_exposure_problem(configuration.settings))
     from headrace.up import Plan, UpError
     from headrace.up import up as run
 
@@ -107,24 +106,26 @@ def up(
 
 @app.command()
 def gateway(*, host: Host = None, port: Port = None, config: Config = None) -> None:
-    """Run one gateway process. For a Procfile or a container."""
-    settings = _load(host=host, port=port, config=config)
-    _stop_if(NO_SECRET if settings.secret is None else "", _exposure_problem(settings))
+    """Run one gateway process. For a Procfile or a container. SIGHUP reads the file again."""
+    hangup = Hangup()
     hold_garbage_collector()
-    configuration = _configuration(settings)
+    configuration = _configured(host=host, port=port, config=config)
+    settings = configuration.settings
+    _stop_if(NO_SECRET if settings.secret is None else "", _exposure_problem(settings))
     from gateway.main import run
 
-    run(configuration)
+    run(configuration, hangup)
 
 
 @app.command()
 def worker(*, config: Config = None) -> None:
-    """Run one worker process. For a Procfile or a container."""
-    configuration = _configuration(_load(config=config))
+    """Run one worker process. For a Procfile or a container. SIGHUP reads the file again."""
+    hangup = Hangup()
     hold_garbage_collector()
+    configuration = _configured(config=config)
     from workers.main import run
 
-    run(configuration)
+    run(configuration, hangup)
 
 
 @app.command()
@@ -190,6 +191,50 @@ def top(
     raise typer.Exit(run(Watch(url.rstrip("/"), key, once)))
 
 
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of headrace.toml, for editors."""
+    from shared.configuration.schema import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+@app.command()
+def providers(*, config: Config = None, data_dir: api_keys.DataDir = Path(".headrace")) -> None:
+    """List the providers with their keys (masked), limits and state."""
+    configuration = _configured(config=config)
+    from functools import partial
+
+    from headrace.providers import providers as run
+
+    raise typer.Exit(api_keys.with_redis(partial(run, configuration), data_dir))
+
+
+@app.command()
+def reload(*, data_dir: api_keys.DataDir = Path(".headrace")) -> None:
+    """Have every gateway and worker of this Redis read its file again. The exit code is 1 if one refuses it."""
+    from headrace.reload import reload as run
+
+    raise typer.Exit(api_keys.with_redis(run, data_dir))
+
+
+@app.command()
+def check(
+    *,
+    config: Config = None,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Send a request for one token to a model of each provider, with each key.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: api_keys.DataDir = Path(".headrace"),
+) -> None:
+    """Test settings, file, keys, Redis and providers. The exit code is 1 if something is wrong."""
+    configuration = _configured(config=config)
+    from headrace.check import Options, run
+
+    raise typer.Exit(run(Options(configuration, data_dir, ask, as_json)))
+
+
 def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, object] | None:
     if schema_file is None:
         return {"type": "json_object"} if as_json else None
@@ -201,21 +246,13 @@ def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, ob
         raise typer.BadParameter(str(error), param_hint="--json-schema") from error
 
 
-def _load(**options: str | int | Path | None) -> Settings:
-    """Load the settings; command line options override the environment."""
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        _fail(str(error), code=2)
-    return settings.model_copy(update={name: value for name, value in options.items() if value is not None})
-
-
-def _configuration(settings: Settings) -> "Configuration":
-    from shared.configuration.configuration import load_configuration
+def _configured(**options: str | int | Path | None) -> "Configuration":
+    """Load settings and file; command line options override the environment."""
     from shared.configuration.document import ConfigurationError
+    from shared.configuration.loading import load_all
 
     try:
-        return load_configuration(settings)
+        return load_all(options)
     except ConfigurationError as error:
         _fail(str(error), code=2)
 

@@ -1,9 +1,10 @@
 """Keeps a set of children running and stops them in order.
 
-The first SIGINT, SIGTERM or SIGHUP cancels the task that entered the supervisor, as does a child that ends with a
+The first SIGINT or SIGTERM cancels the task that entered the supervisor, as does a child that ends with a
 configuration error: a restart would not help it. Its exit stops everything: first
 all but the broker (SIGTERM, SIGKILL after ``stop_within_s``), then the broker in the same way, so that its file is
-complete. The second signal kills everything at once.
+complete. The second signal kills everything at once. SIGHUP goes to all children but the broker, which read their
+configuration again; if it came because the terminal closed, it stops everything too.
 """
 
 import asyncio
@@ -14,9 +15,10 @@ from typing import Self
 
 from headrace.child import Child, ChildSpec
 from headrace.console import Console
+from shared.hangup import Hangup
 
 STOP_WITHIN_S = 10.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Supervisor:
@@ -29,12 +31,14 @@ class Supervisor:
         self._stop_within_s = stop_within_s
         self._first_to_stop: dict[Child, asyncio.Task[None]] = {}
         self._last_to_stop: dict[Child, asyncio.Task[None]] = {}
+        self._hangup = Hangup()
         self._owner: asyncio.Task[object] | None = None
 
     async def __aenter__(self) -> Self:
         self._owner = asyncio.current_task()
         for number in SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        self._hangup.reload_with(self._reload)
         return self
 
     async def __aexit__(
@@ -47,6 +51,7 @@ class Supervisor:
         await self._stop(self._last_to_stop)
         for number in SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
 
     def start(self, spec: ChildSpec) -> None:
         """Start a child."""
@@ -66,6 +71,11 @@ class Supervisor:
             self.misconfigured = True
             owner, self._owner = self._owner, None
             owner.cancel()
+
+    def _reload(self) -> None:
+        self._console.note("reloading the configuration")
+        for child in self._first_to_stop:
+            child.send(signal.SIGHUP)
 
     def _on_signal(self) -> None:
         if self._owner is not None:

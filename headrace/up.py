@@ -144,7 +144,7 @@ async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None,
             for spec in child_specs(plan, environment):
                 supervisor.start(spec)
             await wait_ready(plan.settings.host, plan.ports, console)
-            console.block(banner(plan.settings))
+            console.block(banner(plan.settings, list(plan.configuration.providers)))
             await asyncio.Event().wait()
     except asyncio.CancelledError:  # the first signal or a wrong configuration; by now everything has been stopped
         if supervisor.killed:

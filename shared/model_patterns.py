@@ -26,6 +26,11 @@ class ModelPatterns:
         return any(_matches(model, pattern) for pattern in self.of_provider(provider))
 
 
+def matches_any(model: str, patterns: Iterable[str]) -> bool:
+    """Return True if a pattern without a provider matches the model's name."""
+    return any(_matches(model, pattern) for pattern in patterns)
+
+
 def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern.replace("[", "[[]"))  # brackets are part of a name
 

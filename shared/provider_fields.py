@@ -15,6 +15,7 @@ from shared.schemas.original import MOST_PATHS
 #: Fields of the canonical request, by family. A provider's name is the name of its family.
 _LACKING: Final[Mapping[str, frozenset[str]]] = {
     "openai": frozenset({"top_k"}),
+    "responses": frozenset({"stop", "top_k", "seed", "frequency_penalty", "presence_penalty"}),
     "anthropic": frozenset({"frequency_penalty", "presence_penalty", "seed"}),
     "ollama": frozenset({"user"}),
     "demo": frozenset(
@@ -27,6 +28,7 @@ _LACKING: Final[Mapping[str, frozenset[str]]] = {
 #: Members of messages, by family.
 _LACKING_IN_MESSAGES: Final[Mapping[str, frozenset[str]]] = {
     "openai": frozenset({"is_error"}),
+    "responses": frozenset({"name", "is_error"}),
     "anthropic": frozenset({"name"}),
     "ollama": frozenset({"name", "is_error", "content.file", "content.cache_control"}),
     "demo": frozenset({"name", "is_error", "content.file", "content.cache_control"}),

@@ -37,9 +37,9 @@ class Ended:
     err: str
 
 
-async def finish(process: asyncio.subprocess.Process, stdin: str = "") -> Ended:
+async def finish(process: asyncio.subprocess.Process, stdin: str = "", *, timeout_s: float = 30) -> Ended:
     try:
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), timeout_s)
     finally:
         if process.returncode is None:
             process.kill()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes import FakeProvider
 from tests.provider_client import Make, provider_named, settings_for
-from tests.system import System
+from tests.system import PROVIDERS, System
 from workers.providers.base import Provider
 
 StartSystem = Callable[..., Awaitable[System]]
@@ -22,6 +22,12 @@ IMPATIENT: dict[str, Any] = {
     "breaker_failures": 1000,
 }
 #: No retries, and the breaker is out of the way. A finish reason without an end marker ends an answer soon.
+#: A provider without a short form in the environment.
+RESPONSES = """
+[providers.responses]
+kind = "openai-responses"
+base_url = "{fake.openai_base_url}"
+"""
 ONE_ATTEMPT: dict[str, Any] = {"end_grace_s": 1, "provider_retries": 0, "breaker_failures": 1000}
 
 
@@ -66,7 +72,8 @@ async def system(shared_system: System) -> AsyncIterator[System]:
 @pytest.fixture(scope="session")
 async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Yield one gateway and one worker with :data:`IMPATIENT`, for tests of failing providers."""
-    system = System(tmp_path_factory.mktemp("impatient"), gateways=1, workers=1, **IMPATIENT)
+    folder, names = tmp_path_factory.mktemp("impatient"), (*PROVIDERS, "responses")
+    system = System(folder, gateways=1, workers=1, providers=names, configuration=RESPONSES, **IMPATIENT)
     try:
         await system.start()
         yield system
@@ -77,7 +84,8 @@ async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 @pytest.fixture(scope="session")
 async def wire_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     """Yield one gateway and one worker with :data:`ONE_ATTEMPT`, for replays of providers' responses."""
-    system = System(tmp_path_factory.mktemp("wires"), gateways=1, workers=1, **ONE_ATTEMPT)
+    folder, names = tmp_path_factory.mktemp("wires"), (*PROVIDERS, "responses")
+    system = System(folder, gateways=1, workers=1, providers=names, configuration=RESPONSES, **ONE_ATTEMPT)
     try:
         await system.start()
         yield system

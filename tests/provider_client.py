@@ -2,31 +2,45 @@
 
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import pytest
 
 from shared.configuration.configuration import load_configuration
+from shared.configuration.document import Document
 from shared.errors import ProviderError
+from shared.protocol.events import Extra
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from tests.fakes import FakeProvider
 from workers.providers.base import Delta, Finished, IgnoredFields, Provider, TextDelta
-from workers.providers.endpoint import endpoints_of
+from workers.providers.endpoint import Endpoint, endpoints_of
 from workers.providers.registry import provider_of
 
 KEY = "test-key-123"
 PROMPT = "my secret prompt"
-NETWORK = ("openai", "anthropic", "ollama")
+NETWORK = ("openai", "anthropic", "ollama", "responses")
 Make = Callable[..., Provider]
+T = TypeVar("T")
 
 network = pytest.mark.parametrize("name", NETWORK)
 
 
 def provider_named(name: str, settings: Settings) -> Provider:
     """Return the adapter of one provider, as the settings configure it."""
-    endpoints, _ = endpoints_of(load_configuration(settings))
+    configuration = load_configuration(settings)
+    endpoints, _ = endpoints_of(configuration)
+    if name == "responses":  # it has no short form in the environment
+        return provider_of(_responses(endpoints["openai"]))
     return provider_of(endpoints[name])
+
+
+def _responses(openai: Endpoint) -> Endpoint:
+    """Return the same server as a provider of a configuration's file."""
+    entry = openai.entry.model_copy(update={"kind": "openai-responses"})
+    configuration = replace(openai.configuration, document=Document(providers={"responses": entry}))
+    return Endpoint("responses", entry, openai.keys, configuration)
 
 
 def settings_for(fake: FakeProvider, **overrides: object) -> Settings:
@@ -45,7 +59,13 @@ def ask(model: str, prompt: str = PROMPT, **fields: Any) -> ChatRequest:
 
 
 async def collect(provider: Provider, request: ChatRequest) -> list[Delta | Finished]:
-    return [part for part in await parts_of(provider, request) if not isinstance(part, IgnoredFields)]
+    """Return the parts of an answer, without those that only clients of Responses get."""
+    return canonical(part for part in await parts_of(provider, request) if not isinstance(part, IgnoredFields))
+
+
+def canonical(parts: Iterable[T]) -> list[T]:
+    """Return parts of an answer without those that only clients of Responses get."""
+    return [part for part in parts if not (isinstance(part, Extra) and part.family == "responses")]
 
 
 async def parts_of(provider: Provider, request: ChatRequest) -> list[Delta | Finished | IgnoredFields]:

@@ -85,7 +85,8 @@ class Gateway(Process):
 
 class System:
     """Running system. ``settings`` are environment variables without their prefix; ``environment`` has further ones,
-    unchanged. ``credentials`` are headers of every call of :attr:`http`. ``providers`` and demo are on offer: loading
+    unchanged. ``configuration`` is the text of headrace.toml; ``{fake}`` is the fake provider. ``credentials`` are
+    headers of every call of :attr:`http`. ``providers`` and demo are on offer: loading
     an SDK takes a worker a second each."""
 
     def __init__(
@@ -96,6 +97,7 @@ class System:
         workers: int = 2,
         environment: Mapping[str, str] | None = None,
         credentials: Mapping[str, str] | None = None,
+        configuration: str | None = None,
         providers: Collection[str] = PROVIDERS,
         **settings: object,
     ) -> None:
@@ -107,6 +109,7 @@ class System:
         self.redis_url = self.broker.url
         self._settings = {f"HEADRACE_{name.upper()}": str(value) for name, value in settings.items()}
         self._settings |= environment or {}
+        self._configuration = configuration
         self._counts = gateways, workers
         self._providers = frozenset(providers)
         self.gateways: list[Gateway] = []
@@ -124,6 +127,10 @@ class System:
     async def start_processes(self) -> None:
         """Start everything except the broker."""
         await self.fake.start()
+        if self._configuration is not None:
+            file = self.folder / "headrace.toml"
+            file.write_text(self._configuration.format(fake=self.fake))
+            self._settings["HEADRACE_CONFIG"] = str(file)
         gateways, workers = self._counts
         for i in range(gateways):
             name = f"gateway.{i + 1}"

@@ -147,6 +147,14 @@ def test_names_mean_one_thing(tmp_path: Path, text: str, problem: str) -> None:
         ("kind = 'ollama'\nauth = 'entra'", "auth: entra does not exist for kind ollama; use bearer"),
         ("kind = 'demo'\napi_keys = ['env:A']", "api_keys: kind demo has none; remove them"),
         ("kind = 'openai'\nheaders = { Authorization = 'x' }", "'Authorization' is set by Headrace; use api_keys"),
+        ("kind = 'openai'\nregion = 'eu'", "region: kind openai has none; remove it"),
+        (
+            "kind = 'anthropic-bedrock'\nregion = 'eu'\nproject = 'p'\nmodels = ['m']",
+            "project: kind anthropic-bedrock",
+        ),
+        ("kind = 'anthropic-bedrock'\nmodels = ['m']", "region: kind anthropic-bedrock needs it; set it, such as"),
+        ("kind = 'anthropic-vertex'", "models: kind anthropic-vertex has no list of models; name them"),
+        ("kind = 'ollama'\nresponses_models = ['x']", "responses_models: only kind openai has both APIs; remove it"),
         ("kind = 'openai'\nbackground = true", "background: only kind openai-responses resumes answers"),
     ],
 )

@@ -76,15 +76,15 @@ ROWS: dict[str, Row] = {
         "error tool_call_invalid, retryable",
         "ab",
         body=(TOOL,),
-        only=("openai", "anthropic"),
+        only=("openai", "anthropic", "responses"),
     ),
     "content filter": Row(
-        Answer(deltas=HALF, finish_reason="content_filter"), "content_filter", "ab", only=("openai",)
+        Answer(deltas=HALF, finish_reason="content_filter"), "content_filter", "ab", only=("openai", "responses")
     ),
     "refusal": Row(
         Answer(deltas=(), refusal=HALF, finish_reason="content_filter"),
         "content_filter, refusal",
-        only=("openai", "anthropic"),
+        only=("openai", "anthropic", "responses"),
     ),
     "empty answer": Row(Answer(deltas=()), "stop, empty_answer"),
     "not the JSON that was asked for": Row(

@@ -9,7 +9,6 @@ from tests.fakes import FakeProvider
 from tests.fakes.answer import Answer
 from tests.provider_client import NETWORK, Make, failure
 from tests.system import System
-from workers.providers.demo import DemoProvider
 
 USER: list[Any] = [{"role": "user", "content": "hi"}]
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
@@ -79,9 +78,8 @@ async def test_an_optional_tool_of_another_family_is_left_out_and_named(system: 
 @pytest.mark.parametrize("name", [*NETWORK, "demo"])
 async def test_a_worker_refuses_it_too(fake: FakeProvider, make: Make, name: str) -> None:
     """A request that was queued before may arrive at a worker, or at a fallback."""
-    original = {"family": "responses", "body": {}, "forced": "tool_choice"}
+    original = {"family": "anthropic" if name == "responses" else "responses", "body": {}, "forced": "tool_choice"}
     fields = {"model": "m", "messages": USER, "unsupported_fields": "drop", "original": original}
-    provider = DemoProvider(make("openai")._settings) if name == "demo" else make(name)  # type: ignore[attr-defined]
-    error = await failure(provider, StoredRequest.model_validate(fields))
+    error = await failure(make(name), StoredRequest.model_validate(fields))
     assert (error.code, error.param) == ("unsupported_field", "tool_choice")
     assert not fake.calls

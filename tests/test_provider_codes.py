@@ -10,9 +10,9 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 from tests.fakes import Answer, FakeProvider
-from tests.provider_client import NETWORK, Make, ask, failure, network
+from tests.provider_client import Make, ask, failure, network
 from tests.raw_server import answering
-from tests.system import System
+from tests.system import PROVIDERS, System
 from workers.providers import errors
 from workers.providers.errors import provider_failure
 
@@ -134,7 +134,7 @@ def test_messages_for_clients_name_no_host_and_no_setting() -> None:
 # --- what clients see
 
 
-@pytest.fixture(params=NETWORK)
+@pytest.fixture(params=PROVIDERS)
 def refusing(request: pytest.FixtureRequest, system: System) -> str:
     """A model whose requests are always too long."""
     body: dict[str, Any] = {

@@ -5,6 +5,7 @@ import logging
 import secrets
 import signal
 import sys
+from collections.abc import Mapping
 from functools import partial
 
 import uvloop
@@ -19,9 +20,11 @@ from shared.broker.sweep import Sweep
 from shared.broker.watch import BrokerWatch
 from shared.cancellation import cancel_all
 from shared.configuration.configuration import Configuration
+from shared.configuration.current import CurrentConfiguration
 from shared.errors import BrokerMisconfigured
 from shared.exit_codes import CONFIGURATION_ERROR
 from shared.garbage import settle_garbage_collector
+from shared.hangup import Hangup
 from shared.logs import configure_logging
 from shared.metrics import SWEPT, LoopLag
 from shared.settings import SettingsError
@@ -30,14 +33,14 @@ from shared.tracing_setup import configure_tracing
 from shared.version import VERSION
 from workers import metrics
 from workers.jobs.attempts import ProviderAttempts
+from workers.jobs.current_adapters import CurrentAdapters
 from workers.jobs.generate import Generation
+from workers.jobs.model_publisher import publish_models
 from workers.jobs.provider_limits import ProviderLimits
 from workers.jobs.queue import StreamQueue
+from workers.providers.base import Provider
 from workers.providers.circuit_breakers import Breakers
-from workers.providers.endpoint import Endpoint, endpoints_of
 from workers.providers.keys import Keys
-from workers.providers.model_publisher import publish_models
-from workers.providers.registry import providers_of
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
 
@@ -46,7 +49,7 @@ logger = logging.getLogger(__name__)
 _HANDOVER_S = 5.0
 
 
-def run(configuration: Configuration) -> None:
+def run(configuration: Configuration, hangup: Hangup) -> None:
     """Run until SIGTERM or SIGINT; a second signal ends the process at once. Exits with 1 if it cannot serve,
     with 2 if a restart cannot help."""
     settings = configuration.settings
@@ -56,12 +59,12 @@ def run(configuration: Configuration) -> None:
     except SettingsError as error:
         logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(CONFIGURATION_ERROR)
-    code = uvloop.run(_serve(configuration, tracing))
+    code = uvloop.run(_serve(configuration, tracing, hangup))
     tracing.close()
     sys.exit(code)
 
 
-async def _serve(configuration: Configuration, tracing: Tracing) -> int:
+async def _serve(configuration: Configuration, tracing: Tracing, hangup: Hangup) -> int:
     settings = configuration.settings
     stop = _stop_on_signals()
     client = connect(settings.redis_url, serves=True)
@@ -83,7 +86,7 @@ async def _serve(configuration: Configuration, tracing: Tracing) -> int:
             },
         )
         return 1
-    worker = _Worker(configuration, client, watch, tracing)
+    worker = _Worker(configuration, client, watch, tracing, hangup)
     try:
         return await worker.serve(stop)
     finally:
@@ -93,28 +96,37 @@ async def _serve(configuration: Configuration, tracing: Tracing) -> int:
 class _Worker:
     """All parts of this process, wired together."""
 
-    def __init__(self, configuration: Configuration, client: Client, watch: BrokerWatch, tracing: Tracing) -> None:
+    def __init__(
+        self, configuration: Configuration, client: Client, watch: BrokerWatch, tracing: Tracing, hangup: Hangup
+    ) -> None:
         settings = configuration.settings
         self._settings = settings
         self._client = client
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
-        endpoints = _usable_endpoints(configuration)
-        self._providers = providers_of(endpoints)
         # An unanswered renewal must be retried before the lease expires.
         writing, sweeping = PipelineConnection(settings.redis_url), PipelineConnection(settings.redis_url)
         renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
         self._connections = [writing, renewing, sweeping]
         self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
-        breakers, keys = Breakers(client, settings), Keys(client, endpoints)
+        breakers = Breakers(client, settings)
+
+        def attempts(providers: Mapping[str, Provider], keys: Keys, configuration: Configuration) -> ProviderAttempts:
+            return ProviderAttempts(providers, breakers, keys, client, scripts, configuration)
+
+        self._adapters = CurrentAdapters(client, configuration, attempts)
+        self._configurations = ConfigurationWatch(client, scripts, configuration)
+        current = CurrentConfiguration(configuration, self._adapters.replace)
+        current.follow(self._configurations.load)
+        hangup.reload_with(current.start_reload)
         provider_limits = ProviderLimits(client, scripts, settings)
         generation = Generation(
             worker_id=worker_id,
-            configuration=configuration,
+            settings=settings,
             client=client,
             scripts=scripts,
-            attempts=ProviderAttempts(self._providers, breakers, keys, client, scripts, configuration),
+            adapters=self._adapters,
             flusher=flusher,
             leases=self._leases,
             provider_limits=provider_limits,
@@ -132,16 +144,16 @@ class _Worker:
         )
         self._queue = StreamQueue(settings, worker_id, generation.run, queue_again)
         self._taker = asyncio.create_task(self._queue.main())
-        self._lag, self._configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
-        self._presence = Presence(client, worker_id, "worker", self._load)
-        publishing = publish_models(client, self._providers.values())
+        self._lag = LoopLag()
+        self._presence = Presence(client, worker_id, "worker", self._load, current.reload)
+        publishing = publish_models(client, self._adapters)
         coroutines = (
             flusher.run(),
             self._leases.renew(),
             self._leases.listen(),
             sweep.run(),
             breakers.run(),
-            keys.run(),
+            self._adapters.run(),
             self._configurations.run(),
             provider_limits.run(),
             publishing,
@@ -157,7 +169,7 @@ class _Worker:
             extra={
                 "worker": worker_id,
                 "version": VERSION,
-                "providers": ", ".join(self._providers),
+                "providers": ", ".join(self._adapters.providers),
                 "slots": settings.concurrency,
             },
         )
@@ -182,8 +194,7 @@ class _Worker:
     async def close(self) -> None:
         await cancel_all([self._taker, *self._background, *self._queue.tasks.values()])
         await self._presence.leave()
-        for provider in self._providers.values():
-            await provider.aclose()
+        await self._adapters.aclose()
         for connection in self._connections:
             await connection.aclose()
         await self._client.aclose()
@@ -216,14 +227,6 @@ class _Worker:
         except TimeoutError:
             return False
         return True
-
-
-def _usable_endpoints(configuration: Configuration) -> dict[str, Endpoint]:
-    """Return the endpoints whose keys can be read. The others are logged, and not offered."""
-    endpoints, problems = endpoints_of(configuration)
-    for problem in problems:
-        logger.error("provider left out", extra={"detail": problem})
-    return endpoints
 
 
 def _stop_on_signals() -> asyncio.Event:

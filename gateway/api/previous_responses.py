@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
+from pydantic_core import to_json
 
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
 from gateway.auth.principal import Principal
 from gateway.dialects.openai_responses import request as responses_request
+from gateway.dialects.openai_responses.original import as_items
 from gateway.dialects.openai_responses.request import ResponsesOptions
 from gateway.dialects.openai_responses.response import ResponseInfo, decode_stored
 from gateway.dialects.openai_responses.stream import ResponseEvents
@@ -27,8 +29,9 @@ from shared.protocol import events
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
-from shared.schemas import ChatRequest
-from shared.schemas.stored_request import stored_messages
+from shared.response_items import stream_of
+from shared.schemas import ChatRequest, StoredRequest
+from shared.schemas.stored_request import stored_conversation
 from shared.scopes import Scope
 
 PREFIX: Final = "resp_"
@@ -49,10 +52,11 @@ def stream_id_of(response_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """Content of earlier responses. ``messages``: those before the input. ``items``: by id, with the other items of
-    their responses. ``stream_ids``: the streams that they are from."""
+    """Content of earlier responses. ``messages``: those before the input, and ``input``: the same as items.
+    ``items``: by id, with the other items of their responses. ``stream_ids``: the streams that they are from."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
+    input: list[Any] = field(default_factory=list)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     stream_ids: tuple[str, ...] = ()
 
@@ -75,7 +79,9 @@ async def compose_request(gateway: GatewayState, caller: Principal, body: bytes)
     if previous is not None or referred:
         caller.need(Scope.READ)
     earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
-    chat_request, options = await run_beside_loop(responses_request.parse, body, earlier.messages, earlier.items)
+    chat_request, options = await run_beside_loop(
+        responses_request.parse, body, earlier.messages, earlier.items, earlier.input
+    )
     await run_beside_loop(check_size, chat_request, earlier, gateway.settings.max_conversation_bytes)
     return ComposedRequest(chat_request, options, earlier, previous)
 
@@ -87,7 +93,7 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
         problem = f"{len(item_ids)} item references, more than {_MOST_REFERENCES}"
         raise InvalidRequest(f"input: {problem}; send the items themselves, or set previous_response_id")
     previous_id = None if previous is None else _previous_stream_id(previous)
-    ids = {item_id.partition("_")[2].rpartition("_")[0] for item_id in item_ids}
+    ids = {stream_id for item_id in item_ids if (stream_id := stream_of(item_id)) is not None}
     wanted = dict.fromkeys([*([previous_id] if previous_id else []), *sorted(ids)])
     if not wanted:
         return Earlier()
@@ -96,21 +102,30 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
         logs = await read_own_logs(gateway, grant, wanted, most_bytes=most)
     except LogsTooLarge:
         raise InvalidRequest("input: refers to responses that are too large together; refer to fewer") from None
-    messages = [] if previous_id is None else await _messages_of(gateway, previous_id, logs.get(previous_id))
+    messages, before = list[dict[str, Any]](), list[Any]()
+    if previous_id is not None:
+        messages, before = await _conversation_of(gateway, previous_id, logs.get(previous_id))
     items: dict[str, dict[str, Any]] = {}
     for stream_id in ids & logs.keys():
-        raw = await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response")
-        stored = msgspec.structs.replace(decode_stored(raw), encrypts_reasoning=True)
-        replayed = await _render(ResponseInfo(stream_id, "", 0, stored), logs[stream_id])
-        items |= {item["id"]: item for item in replayed.response.output}
-    return Earlier(messages, items, tuple(logs))
+        output = await _output_of(gateway, stream_id, logs[stream_id])
+        items |= {item["id"]: item for item in output}
+    return Earlier(messages, before, items, tuple(logs))
+
+
+async def _output_of(gateway: GatewayState, stream_id: str, stored: list[bytes]) -> list[dict[str, Any]]:
+    """Return the items of an answer, with their encrypted reasoning."""
+    raw = await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response")
+    attributes = msgspec.structs.replace(decode_stored(raw), encrypts_reasoning=True)
+    return (await _render(ResponseInfo(stream_id, "", 0, attributes), stored)).response.output
 
 
 def check_size(chat_request: ChatRequest, earlier: Earlier, most_bytes: int) -> None:
     """Raise :class:`InvalidRequest` if a request is too large with the earlier content that it refers to."""
     if not earlier.stream_ids:
         return
-    size = len(chat_request.model_dump_json(exclude_none=True, exclude={"original"}).encode())
+    fields = chat_request.model_dump_json(exclude_none=True, exclude={"original"}).encode()
+    original = chat_request.original.body if isinstance(chat_request, StoredRequest) and chat_request.original else {}
+    size = max(len(fields), len(to_json(original)))
     if size > most_bytes:
         problem = f"has {size} bytes with the earlier turns that it refers to; the limit is {most_bytes}"
         raise InvalidRequest(f"input: {problem}; begin a new conversation, or send a summary of the earlier turns")
@@ -123,8 +138,11 @@ def _previous_stream_id(response_id: str) -> str:
         raise InvalidRequest(_NOT_HERE) from None
 
 
-async def _messages_of(gateway: GatewayState, stream_id: str, stored: list[bytes] | None) -> list[dict[str, Any]]:
-    """Return the messages of an earlier response, without its instructions, and its answer."""
+async def _conversation_of(
+    gateway: GatewayState, stream_id: str, stored: list[bytes] | None
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Return the messages of an earlier response, without its instructions, and its answer. Return the same as items
+    too."""
     if stored is None:
         raise InvalidRequest(_NOT_HERE)
     names = ("status", "follow_up", "request", "request_bytes")
@@ -137,8 +155,9 @@ async def _messages_of(gateway: GatewayState, stream_id: str, stored: list[bytes
     if not stored or not events.is_done(stored[-1]):  # it ended between the two reads
         stored = await read_log(gateway.client, gateway.scripts, stream_id)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))
-    sent = await run_beside_loop(stored_messages, request)
-    return [*sent[int(state["follow_up"]) :], *_answer(transcript)]
+    sent, given = await run_beside_loop(stored_conversation, request)
+    output = await _output_of(gateway, stream_id, stored)
+    return [*sent[int(state["follow_up"]) :], *_answer(transcript)], [*as_items(given), *output]
 
 
 async def request_of(gateway: GatewayState, stream_id: str, state: Mapping[str, str | None]) -> bytes | None:

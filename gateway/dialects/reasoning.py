@@ -13,13 +13,14 @@ from typing import Any, Final, Literal
 
 from pydantic_core import from_json, to_json
 
+from gateway.dialects.reasoning_items import ReasoningItems, reasoning_item
 from shared.protocol import events
 from shared.protocol.events import Event
+from shared.response_items import PACKED_PREFIX
 from shared.schemas.json_bounds import has_more_values
 
 #: ``format`` of an entry of ``reasoning_details`` that holds a packed text.
 FORMAT: Final = "headrace-v1"
-_PREFIX: Final = "headrace1."
 #: Decompression of a text takes at most this many times its size, and its values are in proportion to it too, so a
 #: small body can cause neither much work nor many objects.
 _MOST_GROWTH: Final = 4
@@ -37,7 +38,7 @@ _BLOCK_MEMBERS: Final[dict[str, tuple[str, ...]]] = {
 #: Members of an entry of ``reasoning_details`` that arrive in fragments.
 _FRAGMENTS: Final = frozenset({"text", "summary", "data"})
 
-ReasoningFamily = Literal["anthropic", "openai"]
+ReasoningFamily = Literal["anthropic", "openai", "responses"]
 Data = dict[str, Any]
 Packed = tuple[ReasoningFamily, Data]
 
@@ -48,15 +49,15 @@ def pack(family: ReasoningFamily, data: Data) -> str:
     encoded = base64.urlsafe_b64encode(zlib.compress(raw))
     if not _is_bounded(raw, encoded):
         encoded = base64.urlsafe_b64encode(zlib.compress(raw, 0))
-    return _PREFIX + encoded.rstrip(b"=").decode()
+    return PACKED_PREFIX + encoded.rstrip(b"=").decode()
 
 
 def unpack(text: object) -> Packed | None:
     """Return the family and the data of a packed text, or None for any other value."""
-    if not isinstance(text, str) or not text.startswith(_PREFIX):
+    if not isinstance(text, str) or not text.startswith(PACKED_PREFIX):
         return None
     try:
-        value = from_json(_decompressed(text.removeprefix(_PREFIX)), allow_inf_nan=False)
+        value = from_json(_decompressed(text.removeprefix(PACKED_PREFIX)), allow_inf_nan=False)
     except (binascii.Error, zlib.error, ValueError):
         return None
     match value:
@@ -68,6 +69,9 @@ def unpack(text: object) -> Packed | None:
             if calls := _calls(members.get(CALLS)):
                 known[CALLS] = calls
             return ("openai", known) if known else None
+        case ["responses", {"items": list(items)}]:
+            read = [item for raw in items if (item := reasoning_item(raw)) is not None]
+            return ("responses", {"items": read}) if read else None
     return None
 
 
@@ -99,12 +103,15 @@ class ReasoningCollector:
         match event:
             case events.Reasoning():
                 self._text.append(event.text)
+                self._items.add_text(event.text)
             case events.Extra("anthropic", data):
                 self._take_anthropic(data)
             case events.Extra("openai", {"delta": dict(members)}):
                 self._take_openai(members)
             case events.Extra("openai", {"call": int(index), "members": dict(members)}):
                 self._members_of_calls.setdefault(index, {}).update(members)
+            case events.Extra("responses", data):
+                self._items.take(data)
             case events.Start():
                 self._clear()  # another attempt begins
             case events.Extra():
@@ -112,9 +119,13 @@ class ReasoningCollector:
             case events.ToolCall(id=str(call_id)):
                 self._call_ids[event.index] = call_id
                 return self._finish()
-            case _ if self._text or self._blocks or self._details or self._members or self._members_of_calls:
+            case _ if self._has_reasoning or self._members_of_calls:
                 return self._finish()
         return None
+
+    @property
+    def _has_reasoning(self) -> bool:
+        return bool(self._text or self._blocks or self._details or self._members or self._items.whole)
 
     def _clear(self) -> None:
         self._clear_reasoning()
@@ -122,6 +133,7 @@ class ReasoningCollector:
         self._members_of_calls: dict[int, Data] = {}
 
     def _clear_reasoning(self) -> None:
+        self._items = ReasoningItems()
         self._text: list[str] = []
         self._blocks: list[Data] = []
         self._details: list[Data] = []
@@ -139,10 +151,13 @@ class ReasoningCollector:
         return {self._call_ids[index]: self._members_of_calls.pop(index) for index in known}
 
     def _finish_reasoning(self) -> Packed | None:
-        if not (self._text or self._blocks or self._details or self._members):
+        if not self._has_reasoning:
             return None
         text, blocks, details, members = "".join(self._text), self._blocks, self._details, self._members
+        items = self._items.whole
         self._clear_reasoning()
+        if items:
+            return ("responses", {"items": items})
         if blocks:
             signed = [block for block in blocks if block["type"] != "thinking" or block["signature"]]
             return ("anthropic", {"blocks": signed}) if signed else None

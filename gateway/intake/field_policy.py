@@ -1,6 +1,6 @@
 """Policy for fields that a provider lacks: drop them, or use only targets that support them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from fastapi import Request
@@ -16,8 +16,8 @@ HEADER: Final = "X-Headrace-Unsupported-Fields"
 IGNORED: Final = "X-Headrace-Ignored"
 #: Proxies limit all headers of a response to 4 KiB.
 _LONGEST_HEADER: Final = 1024
-#: Families of wire formats, by provider.
-Families = Mapping[str, str]
+#: Returns the family of a target's wire format.
+Families = Callable[[str], str]
 
 
 def requested_policy(request: Request) -> UnsupportedFields | None:
@@ -40,7 +40,7 @@ def supporting_targets(chat_request: ChatRequest, families: Families) -> ChatReq
     """Return the request without the targets that cannot have its forced tool, or that its policy excludes.
     ``chat_request``: with resolved targets. Raises :class:`UnsupportedField` if none is left."""
     named = targets_of(chat_request)
-    able = [name for name in named if forced_for(chat_request, _family_of(name, families)) is None]
+    able = [name for name in named if forced_for(chat_request, families(name)) is None]
     refuses = chat_request.unsupported_fields == "refuse"
     targets = [name for name in able if not (refuses and _ignored(chat_request, name, families))]
     if not targets:
@@ -79,7 +79,7 @@ def _no_target(chat_request: ChatRequest, able: list[str], families: Families) -
     """Return the error of a request without a target. ``able``: targets that can have its forced tool."""
     if not able:
         own = targets_of(chat_request)[0]
-        path = forced_for(chat_request, _family_of(own, families)) or "tool_choice"
+        path = forced_for(chat_request, families(own)) or "tool_choice"
         return UnsupportedField(forced_problem(path, _provider_of(own)))
     path = _ignored(chat_request, able[0], families)[0]
     return UnsupportedField(
@@ -109,11 +109,7 @@ def add_ignored(headers: dict[str, str], paths: tuple[str, ...]) -> None:
 
 
 def _ignored(chat_request: ChatRequest, target: str, families: Families) -> tuple[str, ...]:
-    return ignored_paths(chat_request, _family_of(target, families))
-
-
-def _family_of(target: str, families: Families) -> str:
-    return families.get(_provider_of(target), _provider_of(target))
+    return ignored_paths(chat_request, families(target))
 
 
 def _provider_of(target: str) -> str:

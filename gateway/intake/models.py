@@ -1,7 +1,8 @@
 """Resolves a model name to a provider and a model that the workers offer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.cache import ExpiringCache
 from gateway.intake.model_names import ModelNames
@@ -11,6 +12,7 @@ from gateway.intake.targets import Targets, usable_targets
 from shared.broker.catalog import Catalog, read_catalog
 from shared.broker.client import Client
 from shared.configuration.configuration import Configuration
+from shared.configuration.current import CurrentConfiguration
 from shared.configuration.entries import AliasEntry
 from shared.errors import ModelNotAllowed, NoModels, UnknownModel
 from shared.model_patterns import ModelPatterns
@@ -35,12 +37,16 @@ class ListedModel:
 class Models:
     """The model catalog, read at most every two seconds, with the aliases of the configuration."""
 
-    def __init__(self, client: Client, configuration: Configuration) -> None:
+    def __init__(self, client: Client, current: CurrentConfiguration) -> None:
         self._client = client
-        self._configuration = configuration
-        self._tries_unknown = configuration.settings.unknown_models == "try"
+        self._current = current
+        self._tries_unknown = current.value.settings.unknown_models == "try"
         self._last: Catalog = {}
         self._catalogs: ExpiringCache[None, Catalog] = ExpiringCache(self._read, fresh_s=_FRESH_S)
+
+    @property
+    def _configuration(self) -> Configuration:
+        return self._current.value
 
     @property
     def were_seen(self) -> bool:
@@ -95,8 +101,8 @@ class Models:
             fallbacks = targets.of_settings(self._fallbacks_of(request, found[0]))
         first, *others = dict.fromkeys([*found, *fallbacks])
         if allowed is not None:
-            providers = {target.partition("/")[0] for target in (first, *others)}
-            check_provider_models(request, allowed, {name: names.catalog[name].family or name for name in providers})
+            pairs = {(_provider_of(target), _family_of(target, names.catalog)) for target in (first, *others)}
+            check_provider_models(request, allowed, pairs)
         provider, _, model = first.partition("/")
         return request.model_copy(update={"provider": provider, "model": model, "fallbacks": others or None})
 
@@ -131,9 +137,9 @@ class Models:
         """Fields that providers of the configuration deny, by provider."""
         return {name: entry.deny for name, entry in self._configuration.providers.items() if entry.deny}
 
-    async def families(self) -> dict[str, str]:
-        """Return the families of the providers' wire formats, by provider."""
-        return {name: offer.family or name for name, offer in (await self.catalog()).items()}
+    async def families(self) -> Callable[[str], str]:
+        """Return a function from a target, ``provider/model``, to the family of its wire format."""
+        return partial(_family_of, catalog=await self.catalog())
 
     async def counts_tokens(self, provider: str) -> bool:
         """Return True if the provider counts the tokens of a request without answering it."""
@@ -144,3 +150,13 @@ class Models:
         if catalog := await self.catalog():
             return ModelNames(catalog, allowed, tries_unknown and self._tries_unknown)
         raise NoModels
+
+
+def _provider_of(target: str) -> str:
+    return target.partition("/")[0]
+
+
+def _family_of(target: str, catalog: Catalog) -> str:
+    provider, _, model = target.partition("/")
+    offer = catalog.get(provider)
+    return (offer.family_of(model) if offer is not None else "") or provider

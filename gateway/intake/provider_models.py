@@ -4,7 +4,7 @@ Some servers choose among several models themselves, or let one ask another. For
 models, these count too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from shared.errors import ModelNotAllowed
@@ -12,11 +12,11 @@ from shared.model_patterns import ModelPatterns
 from shared.schemas import ChatRequest, StoredRequest
 
 
-def check_provider_models(request: ChatRequest, allowed: ModelPatterns, families: Mapping[str, str]) -> None:
-    """Raise :class:`ModelNotAllowed` for a further model that ``allowed`` does not permit. ``families``: of the
-    request's targets, by provider."""
+def check_provider_models(request: ChatRequest, allowed: ModelPatterns, targets: Iterable[tuple[str, str]]) -> None:
+    """Raise :class:`ModelNotAllowed` for a further model that ``allowed`` does not permit. ``targets``: the providers
+    of the request's targets, each with the family of the target's wire format."""
     for family, body, prefix in _bodies(request):
-        providers = [name for name, its_family in families.items() if its_family == family] or [family]
+        providers = {name for name, its_family in targets if its_family == family} or {family}
         for path, name in _models(body):
             if not isinstance(name, str) or not all(allowed.allow(provider, name) for provider in providers):
                 raise ModelNotAllowed(f"{prefix}{path}: not allowed for these credentials; see GET /v1/models")

@@ -5,11 +5,13 @@ provider was first offered: the date of its models that have none.
 """
 
 import time
+from collections.abc import Collection
 
 import msgspec
 
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import CATALOG, OFFERED
+from shared.model_patterns import matches_any
 
 #: The catalog outlives an outage of all workers; requests then wait in the queue.
 _LIFE_S = 24 * 3600
@@ -19,7 +21,8 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     """One provider's models, under the provider's names. ``open``: any other name is passed on to it too.
     ``closed``: the provider has no others. ``created``: Unix seconds, of the models that the provider dates.
     ``offered``: when the provider was first offered; 0 if unknown. ``counts_tokens``: the provider counts the tokens
-    of a request without answering it. ``family``: of the provider's wire format; empty if it is the name."""
+    of a request without answering it. ``family``: of the provider's wire format; empty if it is the name.
+    ``responses``: patterns of the models that have the family of Responses instead."""
 
     models: tuple[str, ...]
     open: bool = False
@@ -28,9 +31,14 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     counts_tokens: bool = False
     offered: int = 0
     family: str = ""
+    responses: tuple[str, ...] = ()
 
     def has(self, model: str) -> bool:
         return self.open or model in self.models
+
+    def family_of(self, model: str) -> str:
+        """Return the family of a model's wire format; empty if it is the provider's name."""
+        return "responses" if matches_any(model, self.responses) else self.family
 
     def created_at(self, model: str) -> int:
         """Return the model's date in Unix seconds: the provider's, else the time of the first offer."""
@@ -41,8 +49,9 @@ Catalog = dict[str, ProviderModels]
 _decoder = msgspec.json.Decoder(ProviderModels)
 
 
-async def publish(client: Client, catalog: Catalog) -> None:
-    """Publish one worker's models, all in one command. Raises :class:`BrokerUnavailable`."""
+async def publish(client: Client, catalog: Catalog, removed: Collection[str] = ()) -> None:
+    """Publish one worker's models, all at once. ``removed``: providers that it offers no longer; a worker that still
+    has them publishes them again. Raises :class:`BrokerUnavailable`."""
     if not catalog:
         return
     fields = [item for name, offered in catalog.items() for item in (name, msgspec.json.encode(offered))]
@@ -51,6 +60,7 @@ async def publish(client: Client, catalog: Catalog) -> None:
         client,
         [
             ("HSET", CATALOG, *fields),
+            *([("HDEL", CATALOG, *removed)] if removed else []),
             ("EXPIRE", CATALOG, _LIFE_S),
             ("ZADD", OFFERED, "NX", *offers),
             ("EXPIRE", OFFERED, _LIFE_S),

@@ -50,6 +50,7 @@ hr:endings:<minute>          hash    finish            an hour; status, tokens o
 hr:ended, hr:failed          zset    finish            with their last stream; id → end, of the last 100 and 50
 hr:processes                 zset    each process      a minute; process → its last report, ms
 hr:process:<process>         string  that process      15 s; JSON, its report
+hr:reload                    string  the CLI           a minute; id of the latest request to read files again
 hr:gateway:<gateway>         pub/sub append, finish    -, ids of streams whose tail has grown
 hr:worker:<worker>           pub/sub cancel, room      -
 
@@ -79,6 +80,7 @@ FAILED: Final = "hr:failed"
 ANSWERS: Final = "hr:answers"
 ABOVE_LIMIT: Final = "hr:above_limit"
 PROCESSES: Final = "hr:processes"
+RELOAD: Final = "hr:reload"
 REVOKED_LINKS: Final = "hr:revoked_links"
 BREAKERS: Final = "hr:breakers"
 CONFIGURATIONS: Final = "hr:configurations"

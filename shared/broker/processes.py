@@ -8,20 +8,23 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Literal
 
 import msgspec
 
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import PROCESSES, process_key
+from shared.broker.keys import PROCESSES, RELOAD, process_key
 from shared.broker.pipeline_connection import Command
 from shared.errors import BrokerUnavailable
+from shared.printable import printable
 
 _REPORT_EVERY_S: Final = 2.0
 _LIFE_MS: Final = 15_000
 _MOST: Final = 500
+_REQUEST_LIFE_S: Final = 60
+_LONGEST_PROBLEM: Final = 4000
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -38,7 +41,9 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process' report. ``since``: time of its start, in Unix seconds."""
+    """One process' report. ``since``: time of its start, in Unix seconds.
+    ``reload``: id of the last request to reload that the process has handled. ``problem``: it refused the file of
+    that request, and why."""
 
     id: str
     kind: Literal["gateway", "worker"]
@@ -46,6 +51,8 @@ class Process(msgspec.Struct, frozen=True):
     pid: int
     since: float
     load: Load
+    reload: str = ""
+    problem: str = ""
 
 
 _decoder: Final = msgspec.json.Decoder(Process)
@@ -60,18 +67,25 @@ class Presence:
         process_id: str,
         kind: Literal["gateway", "worker"],
         read_load: Callable[[], Load],
+        reload: Callable[[], Awaitable[str]],
     ) -> None:
         self._client = client
         self._id = process_id
         self._kind = kind
         self._read_load = read_load
+        self._reload = reload
         self._since = time.time()
+        self._handled = self._problem = ""
 
     async def run(self) -> None:
         """Run until cancelled: report at a fixed interval."""
         while True:
             with suppress(BrokerUnavailable):
-                await self._report()
+                request = await self._report()
+                if request not in {"", self._handled}:
+                    self._problem = printable(await self._reload())[:_LONGEST_PROBLEM]
+                    self._handled = request
+                    await self._report()
             await asyncio.sleep(_REPORT_EVERY_S)
 
     async def leave(self) -> None:
@@ -79,7 +93,8 @@ class Presence:
         with suppress(BrokerUnavailable):
             await run_commands(self._client, [("ZREM", PROCESSES, self._id), ("DEL", process_key(self._id))])
 
-    async def _report(self) -> None:
+    async def _report(self) -> str:
+        """Report, and return the id of the latest request to reload."""
         report = Process(
             id=self._id,
             kind=self._kind,
@@ -87,6 +102,8 @@ class Presence:
             pid=os.getpid(),
             since=self._since,
             load=self._read_load(),
+            reload=self._handled,
+            problem=self._problem,
         )
         now_ms = time.time_ns() // 1_000_000
         commands: list[Command] = [
@@ -94,8 +111,15 @@ class Presence:
             ("ZADD", PROCESSES, now_ms, self._id),
             ("ZREMRANGEBYSCORE", PROCESSES, "-inf", now_ms - 4 * _LIFE_MS),
             ("PEXPIRE", PROCESSES, 4 * _LIFE_MS),
+            ("GET", RELOAD),
         ]
-        await run_commands(self._client, commands)
+        *_, request = await run_commands(self._client, commands)
+        return request.decode() if request else ""
+
+
+async def request_reload(client: Client, request_id: str) -> None:
+    """Ask every process to read its file again. Its report then has this id. Raises :class:`BrokerUnavailable`."""
+    await run_commands(client, [("SET", RELOAD, request_id, "EX", _REQUEST_LIFE_S)])
 
 
 async def read_processes(client: Client) -> list[Process]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from shared.configuration.document import Document, Problems, read_document
 from shared.configuration.entries import AliasEntry, PriceEntry, ProviderEntry, is_provider_name
@@ -64,14 +65,21 @@ def load_configuration(settings: Settings) -> Configuration:
     short = short_forms(settings)
     if settings.config is None:
         return Configuration(settings, Document(), short)
-    document, problems = read_document(settings.config)
-    providers = short | document.providers
+    document = checked_document(settings.config, short)
+    replaced = tuple(name for name in short if name in document.providers)
+    return Configuration(settings, document, short | document.providers, replaced)
+
+
+def checked_document(path: Path, short: Mapping[str, ProviderEntry]) -> Document:
+    """Read a file and check its names. ``short``: providers of the environment. Raises
+    :class:`ConfigurationError`."""
+    document, problems = read_document(path)
     # Gateways do not have the variables of short forms, but their aliases may name them.
-    known = {name: ProviderEntry(kind=name) for name in SHORT_FORMS} | providers
+    known: dict[str, ProviderEntry] = {name: ProviderEntry(kind=name) for name in SHORT_FORMS}
+    known |= {**short, **document.providers}
     _check(document, known, problems)
     problems.raise_if_any()
-    replaced = tuple(name for name in short if name in document.providers)
-    return Configuration(settings, document, providers, replaced)
+    return document
 
 
 def _check(document: Document, providers: Mapping[str, ProviderEntry], problems: Problems) -> None:

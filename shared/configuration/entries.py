@@ -1,6 +1,7 @@
 """Tables of ``headrace.toml``: one provider, one alias, one price. docs/configuration.md explains every key."""
 
 import re
+from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -29,6 +30,8 @@ _AUTH: Final[dict[str, tuple[Auth, ...]]] = {
     "ollama": ("bearer",),
 }
 DEFAULT_AUTH: Final = {kind: accepted[0] for kind, accepted in _AUTH.items()}
+#: They take credentials from the environment, as the cloud's own tools do.
+_CLOUDS: Final = frozenset({"anthropic-bedrock", "anthropic-vertex"})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _FORBIDDEN_HEADERS: Final = frozenset(
@@ -92,6 +95,11 @@ class ProviderEntry(_Table):
     tokens_per_minute: Tokens | None = None
     deny: FieldPaths = ()
     quirks: Quirks = Quirks()
+    #: Patterns of the models of kind ``openai`` that are asked by Responses instead of Chat Completions. Left out:
+    #: those of OpenAI that have no other API.
+    responses_models: (
+        Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] | None
+    ) = None
     #: Answers may be stored at the provider, so that another worker resumes them.
     background: bool = False
 
@@ -101,25 +109,44 @@ class ProviderEntry(_Table):
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
+        for problem in (*self._misfits_of_access(), *self._misfits_of_kind()):
+            raise ValueError(problem)
+        return self
+
+    def _misfits_of_access(self) -> Iterator[str]:
         accepted = _AUTH.get(self.kind, ())
         if self.auth is not None and self.auth not in accepted:
             remedy = f"use {' or '.join(accepted)}" if accepted else "remove it"
-            raise ValueError(f"auth: {self.auth} does not exist for kind {self.kind}; {remedy}")
+            yield f"auth: {self.auth} does not exist for kind {self.kind}; {remedy}"
         if self.api_keys and not accepted:
-            raise ValueError(f"api_keys: kind {self.kind} has none; remove them")
+            yield f"api_keys: kind {self.kind} has none; remove them"
         if self.auth == "entra" and self.api_keys:
-            raise ValueError("api_keys: auth entra has tokens instead; remove the keys or use auth api-key")
-        if self.base_url is not None and self.kind in {"demo", "anthropic-bedrock", "anthropic-vertex"}:
-            raise ValueError(f"base_url: kind {self.kind} has none; remove it")
+            yield "api_keys: auth entra has tokens instead; remove the keys or use auth api-key"
+        if self.base_url is not None and self.kind in {"demo", *_CLOUDS}:
+            yield f"base_url: kind {self.kind} has none; remove it"
+        if self.region is not None and self.kind not in _CLOUDS:
+            yield f"region: kind {self.kind} has none; remove it"
+        if self.region is None and self.kind == "anthropic-bedrock":
+            yield "region: kind anthropic-bedrock needs it; set it, such as eu-central-1"
+        if self.project is not None and self.kind != "anthropic-vertex":
+            yield f"project: kind {self.kind} has none; remove it"
+
+    def _misfits_of_kind(self) -> Iterator[str]:
+        if self.kind in _CLOUDS and not self.models:
+            yield f"models: kind {self.kind} has no list of models; name them"
+        if self.responses_models is not None and self.kind != "openai":
+            yield "responses_models: only kind openai has both APIs; remove it"
         if self.background and self.kind != "openai-responses":
-            raise ValueError("background: only kind openai-responses resumes answers; remove it")
-        return self
+            yield "background: only kind openai-responses resumes answers; remove it"
+
+
+_TargetName = Annotated[str, Field(pattern=r"^[^/]+/.+$", max_length=256)]
 
 
 class Target(_Table):
     """``provider/model``, with its share of the requests."""
 
-    target: Annotated[str, Field(pattern=r"^[^/]+/.+$", max_length=256)]
+    target: _TargetName
     weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1
 
 
@@ -130,7 +157,10 @@ def _target(value: Any) -> Any:
 class AliasEntry(_Table):
     """Table ``[models.NAME]``."""
 
-    targets: Annotated[tuple[Annotated[Target, BeforeValidator(_target)], ...], Field(min_length=1, max_length=16)]
+    targets: Annotated[
+        tuple[Annotated[Target, BeforeValidator(_target, json_schema_input_type=_TargetName | Target)], ...],
+        Field(min_length=1, max_length=16),
+    ]
     fallbacks: Annotated[tuple[ModelName, ...], Field(max_length=8)] = ()
     routing: Literal["weighted", "least_busy"] = "weighted"
 

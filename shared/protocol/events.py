@@ -134,6 +134,19 @@ class Extra(Event, frozen=True):
       ``each``.
     - ``call`` (its index), ``members``: further members of a tool call, such as ``extra_content``.
     - ``finish_reason``: the server's own, if it is not one of ours.
+
+    ``data`` of family ``responses``:
+
+    - ``open`` (``message`` or ``reasoning``), ``item``: the text that follows begins a new item; ``item`` has its
+      further members, such as ``id``.
+    - ``part`` (``output_text``, ``refusal``, ``summary_text`` or ``reasoning_text``): the text that follows begins a
+      new part of the item. ``joint``: the text begins with this separator, which the provider has not sent.
+    - ``close``: further members of the item that ends, such as ``encrypted_content``.
+    - ``annotation``: of the open text. ``logprobs``: of the text that follows.
+    - ``call`` (its index), ``members``: further members of the item of a tool call, such as its ``id``.
+    - ``at`` (the provider's number of an item) with ``added``, ``event`` or ``done``: an item of another kind, such
+      as ``web_search_call``, and the events about it.
+    - ``response``, ``usage``: further members of the response and of its usage.
     """
 
     TYPE = b"extra"

@@ -27,7 +27,7 @@ from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
 OnDisconnect = Literal["cancel", "continue"]
 OnWorkerLost = Literal["restart", "fail"]
-OptionsFamily = Literal["anthropic", "openai", "ollama"]
+OptionsFamily = Literal["anthropic", "openai", "responses", "ollama"]
 
 MOST_FALLBACKS: Final = 8
 #: Targets of one alias.

@@ -159,6 +159,7 @@ class Message(Model):
 
     ``extra``: an assistant's reasoning for the provider family that made it. ``anthropic``: ``{"blocks": […]}``, the
     thinking blocks before the content. ``openai``: members of the message, such as ``reasoning_content``.
+    ``responses``: ``{"items": […]}``, the items of reasoning before the content.
     """
 
     model_config = ConfigDict(json_schema_extra=_BY_ROLE)

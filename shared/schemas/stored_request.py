@@ -62,7 +62,16 @@ def decode_request(stored: bytes) -> StoredRequest:
 
 def stored_messages(stored: bytes) -> list[dict[str, Any]]:
     """Return the messages of a stored request as plain objects."""
+    return _messages_of(decode_request(stored))
+
+
+def stored_conversation(stored: bytes) -> tuple[list[dict[str, Any]], Any]:
+    """Return the messages of a stored request, and the input of its original; None if it has none."""
     request = decode_request(stored)
+    return _messages_of(request), request.original.body.get("input") if request.original is not None else None
+
+
+def _messages_of(request: StoredRequest) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = request.model_dump(mode="json", include={"messages"}, exclude_none=True)[
         "messages"
     ]

@@ -147,8 +147,14 @@ class Call:
     @property
     def prompt(self) -> str:
         """Return the last user message."""
-        prompts = [m["content"] for m in self.request.get("messages", []) if m.get("role") == "user"]
+        prompts = [m.get("content") for m in self.messages if m.get("role") == "user"]
         return str(prompts[-1]) if prompts else ""
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The request's messages, or its items."""
+        given = self.request.get("messages", self.request.get("input", []))
+        return given if isinstance(given, list) else [{"role": "user", "content": given}]
 
     async def wait_deltas(self, count: int, *, timeout_s: float = 10) -> None:
         """Wait until ``count`` deltas were handed to the socket."""

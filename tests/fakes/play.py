@@ -147,8 +147,9 @@ class Play:
                 return given
 
     def _input_words(self) -> int:
-        spoken = [str(m.get("content") or "") for m in self._call.request["messages"]]
-        return sum(len(text.split()) for text in [*spoken, str(self._call.request.get("system", ""))])
+        spoken = [str(m.get("content") or "") for m in self._call.messages]
+        apart = [str(self._call.request.get(name) or "") for name in ("system", "instructions")]
+        return sum(len(text.split()) for text in [*spoken, *apart])
 
     def _indiscretion(self) -> str:
         """Return an error text that repeats the prompt and parts of the key, as real providers do. It must never be

@@ -1,4 +1,4 @@
-"""A provider on a real port that speaks the three real wire formats and behaves as configured.
+"""A provider on a real port that speaks the real wire formats and behaves as configured.
 
 Every model name is a behaviour: ``fake.play("slow", Answer(delay_s=0.1))``. ``echo`` repeats the last user message;
 any other name is a 404, as with real providers.
@@ -17,6 +17,7 @@ from tests.fakes.http import Connection, Request
 from tests.fakes.ollama_wire import OllamaWire
 from tests.fakes.openai_wire import OpenAIWire
 from tests.fakes.play import Play
+from tests.fakes.responses_wire import ResponsesWire
 from tests.fakes.wire import Wire
 
 ECHO: Final = "echo"
@@ -37,6 +38,8 @@ class FakeProvider:
         self.director: Callable[[Call], Answer] | None = None
         #: HTTP status of the list of models.
         self.list_status = 200
+        #: Keys that get no list of models.
+        self.revoked_keys: frozenset[str] = frozenset()
         #: The list of models waits for it.
         self.list_gate: asyncio.Event | None = None
         self._answers: dict[str, list[Answer]] = {}
@@ -149,13 +152,22 @@ class FakeProvider:
         else:
             kind = AnthropicWire if "anthropic-version" in request.headers else OpenAIWire
         models = sorted({ECHO, *self._answers}) if self.models is None else list(self.models)
-        listed = kind.model_list(models) if self.list_status == 200 else kind.refusal(self.list_status, "no list")
-        await connection.respond(self.list_status, json.dumps(listed).encode())
+        status = 401 if _key_of(request) in self.revoked_keys else self.list_status
+        listed = kind.model_list(models) if status == 200 else kind.refusal(status, "no list")
+        await connection.respond(status, json.dumps(listed).encode())
+
+
+def _key_of(request: Request) -> str:
+    headers = request.headers
+    return (
+        headers.get("x-api-key") or headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+    )
 
 
 def _wire_for(path: str) -> type[Wire] | None:
     by_ending: dict[str, type[Wire]] = {
         "/chat/completions": OpenAIWire,
+        "/responses": ResponsesWire,
         "/v1/messages": AnthropicWire,
         "/api/chat": OllamaWire,
     }

@@ -1,4 +1,4 @@
-"""The common interface of the three wire formats."""
+"""The common interface of the wire formats."""
 
 import json
 import re

@@ -19,12 +19,12 @@ from workers.providers.base import TextDelta
 from workers.providers.errors import StreamedError, Upstream, host_of, provider_error, retry_after_s
 from workers.providers.framing import data_of, lines_of
 from workers.providers.refusals import named_fields
-from workers.providers.refused_fields import ANTHROPIC_FIELDS, OLLAMA_FIELDS, OPENAI_FIELDS
+from workers.providers.refused_fields import ANTHROPIC_FIELDS, OLLAMA_FIELDS, OPENAI_FIELDS, RESPONSES_FIELDS
 from workers.writing.structured_output import JsonAnswer
 from workers.writing.surrogates import well_formed
 
 _UPSTREAM: Final = Upstream("x", "host", "KEY", "URL", "openai")
-_FIELDS: Final = (*OPENAI_FIELDS, *ANTHROPIC_FIELDS, *OLLAMA_FIELDS)
+_FIELDS: Final = (*OPENAI_FIELDS, *ANTHROPIC_FIELDS, *OLLAMA_FIELDS, *RESPONSES_FIELDS)
 _CODES: Final = ("provider_", "tool_call_invalid", "upstream_truncated")
 _REPORT: Final = {
     "error": {

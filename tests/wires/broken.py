@@ -67,6 +67,8 @@ def call_fragments_dropped(stream: WireStream, rng: random.Random) -> None:
     at = rng.randrange(len(stream.answer.calls))
     pieces = [event for event in stream.events if event.kind == "call" and event.call == at and _arguments(event, at)]
     choices = [[event for event in stream.events if event.call == at and event is not pieces[-1]]]
+    if stream.wire == "responses":  # the end of the answer has all calls: only their order would change
+        choices = [[event for event in choices[0] if event.name != "response.output_item.added"]]
     if len(pieces) > 1:
         choices += [pieces[:1], pieces[-1:]]
     if OFFERED.get(stream.answer.calls[at].name):
@@ -76,6 +78,8 @@ def call_fragments_dropped(stream: WireStream, rng: random.Random) -> None:
 
 
 def _arguments(event: WireEvent, call: int) -> str:
+    if "output_index" in event.data:
+        return str(event.data.get("delta", "")).strip()
     if "delta" in event.data:
         return str(event.data["delta"]["partial_json"]).strip()
     return "".join(str(f["function"]["arguments"]) for f in fragments_of([event], call)).strip()
@@ -125,10 +129,14 @@ def texts_repeated(stream: WireStream, rng: random.Random) -> None:
 
 
 def _read_text(stream: WireStream) -> None:
-    stream.answer.text = [_text(event.data) for event in stream.of_kind("text")]
+    texts = [_text(event.data) for event in stream.of_kind("text")]
+    if texts or stream.wire != "responses":  # there, the end of an item has its text again
+        stream.answer.text = texts
 
 
 def _text(data: Any) -> str:
+    if "output_index" in data:
+        return str(data["delta"])
     if "choices" in data:
         return str(data["choices"][0]["delta"]["content"])
     return str(data["delta"]["text"] if "delta" in data else data["message"]["content"])

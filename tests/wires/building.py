@@ -1,4 +1,4 @@
-"""Good streams of the three wires, as their servers document them."""
+"""Good streams of the wires, as their servers document them."""
 
 import json
 import random
@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from tests.wires.answers import GoodAnswer, GoodCall
+from tests.wires.building_responses import responses_events
 from tests.wires.stream import Data, WireEvent
 
 #: The finish reasons in the words of each wire.
@@ -139,4 +140,5 @@ BUILDERS: Final[Mapping[str, Callable[[GoodAnswer, random.Random], list[WireEven
     "openai": openai_events,
     "anthropic": anthropic_events,
     "ollama": ollama_events,
+    "responses": responses_events,
 }

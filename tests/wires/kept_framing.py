@@ -9,7 +9,7 @@ from tests.wires.stream import Data, WireEvent, WireStream
 
 Mutation = Callable[[WireStream, random.Random], None]
 
-_SSE: Final = ("openai", "anthropic")
+_SSE: Final = ("openai", "anthropic", "responses")
 _UNKNOWN: Final = ("x_field", "obfuscation", "trace", "provider_extra", "cost", "日本", "Content", "x.y")
 _ANYTHING: Final[tuple[Any, ...]] = (None, 0, -1, 1.5, "", "x", [], {}, [{"a": [None]}], {"b": {"c": 1}}, True, False)
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {}, False)

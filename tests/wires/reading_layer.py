@@ -15,6 +15,7 @@ from workers.providers.http_calls import NETWORK_ERRORS, ProviderCall
 from workers.providers.ollama_reader import OllamaReader
 from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.reading import AnswerReader, deltas_of
+from workers.providers.responses_reader import ResponsesReader
 from workers.providers.tool_calls import ToolCalls
 from workers.writing.surrogates import well_formed
 
@@ -22,6 +23,7 @@ _READERS: Final[Mapping[str, Callable[[ProviderCall, ToolCalls], AnswerReader]]]
     "openai": ChatCompletionReader,
     "anthropic": lambda call, calls: MessageReader(call, calls, by_tool=False),
     "ollama": OllamaReader,
+    "responses": ResponsesReader,
 }
 
 

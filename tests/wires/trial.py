@@ -15,6 +15,7 @@ from tests.wires.kept_calls import CALLS
 from tests.wires.kept_framing import FRAMING, Mutation
 from tests.wires.kept_ollama import OLLAMA, OLLAMA_LAST
 from tests.wires.kept_openai import OPENAI, OPENAI_LAST
+from tests.wires.kept_responses import RESPONSES, RESPONSES_LAST
 from tests.wires.stream import WireStream
 from workers.writing.surrogates import well_formed
 
@@ -27,8 +28,14 @@ _KEPT: Final[Mapping[str, tuple[Mutation, ...]]] = {
     "openai": (*OPENAI, *CALLS),
     "anthropic": ANTHROPIC,
     "ollama": OLLAMA,
+    "responses": RESPONSES,
 }
-_LAST: Final = {"openai": OPENAI_LAST, "anthropic": ANTHROPIC_LAST, "ollama": OLLAMA_LAST}
+_LAST: Final = {
+    "openai": OPENAI_LAST,
+    "anthropic": ANTHROPIC_LAST,
+    "ollama": OLLAMA_LAST,
+    "responses": RESPONSES_LAST,
+}
 _CLASSES: Final = ("kept",) * 5 + ("broken",) * 3 + ("texts",)
 
 

@@ -12,7 +12,7 @@ from shared.protocol.events import PartialUsage, Usage
 from shared.provider_fields import loggable
 from shared.schemas import ChatRequest
 from workers.jobs.run import Run, logger
-from workers.providers.base import Finished, IgnoredFields, Provider
+from workers.providers.base import EMPTY_ANSWER, Finished, IgnoredFields, Provider
 from workers.providers.endpoint import ApiKey
 from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
@@ -78,7 +78,7 @@ async def _finish(finished: Finished, json_answer: JsonAnswer | None, writer: St
         except GenerationError as error:
             return Outcome.failed(error)
     empty = finished.detail is None and not writer.has_output
-    return Outcome(finished.reason, "empty_answer" if empty else finished.detail)
+    return Outcome(finished.reason, EMPTY_ANSWER if empty else finished.detail)
 
 
 def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) -> None:

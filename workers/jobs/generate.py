@@ -12,14 +12,14 @@ from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
 from shared.broker.stored_request import PIECE_BYTES, read_request
-from shared.configuration.configuration import Configuration
 from shared.errors import ContentUnreadable, GenerationError, RequestError
 from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import StoredRequest
 from shared.schemas.stored_request import decode_request
+from shared.settings import Settings
 from shared.tracing import Tracing
 from workers import metrics
-from workers.jobs.attempts import ProviderAttempts
+from workers.jobs.current_adapters import AdapterSet, CurrentAdapters
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
 from workers.jobs.run import Run
@@ -40,21 +40,20 @@ class Generation:
         self,
         *,
         worker_id: str,
-        configuration: Configuration,
+        settings: Settings,
         client: Client,
         scripts: StreamScripts,
-        attempts: ProviderAttempts,
+        adapters: CurrentAdapters,
         flusher: Flusher,
         leases: Leases,
         provider_limits: ProviderLimits,
         tracing: Tracing,
     ) -> None:
         self._worker_id = worker_id
-        self._configuration = configuration
-        self._settings = configuration.settings
+        self._settings = settings
         self._client = client
         self._scripts = scripts
-        self._attempts = attempts
+        self._adapters = adapters
         self._flusher = flusher
         self._leases = leases
         self._provider_limits = provider_limits
@@ -100,7 +99,8 @@ class Generation:
             message = "the stored request is invalid; send it again"
             outcome = Outcome.failed(GenerationError("internal_error", message))
         if outcome is None or not await self._end_claimed(job, outcome):
-            await self._generate(job, chat_request)
+            with self._adapters.in_use() as adapters:
+                await self._generate(job, chat_request, adapters)
 
     async def _end_claimed(self, job: "_Job", outcome: Outcome) -> bool:
         """End the stream with the partial answer of an earlier attempt. Logs the end. False: a reader came back."""
@@ -118,9 +118,9 @@ class Generation:
             )
         return None
 
-    async def _generate(self, job: "_Job", chat_request: StoredRequest) -> None:
+    async def _generate(self, job: "_Job", chat_request: StoredRequest, adapters: AdapterSet) -> None:
         provider, model = chat_request.provider or "", chat_request.model
-        scope = CancelScope(self._configuration.timeouts(provider, model).total_s)
+        scope = CancelScope(adapters.configuration.timeouts(provider, model).total_s)
         writer = StreamWriter(
             holder_of(job.stream_id, job.claimed, job.token),
             job.claimed,
@@ -134,7 +134,7 @@ class Generation:
             usage: Usage | PartialUsage | None = None
             try:
                 async with scope:
-                    outcome, usage = await self._attempts.answer(
+                    outcome, usage = await adapters.attempts.answer(
                         chat_request, Run(writer, job.log, job.claimed.fields)
                     )
             except Interrupted:

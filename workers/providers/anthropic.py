@@ -1,6 +1,6 @@
 """Anthropic's Messages API, and servers with a compatible API."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from workers.providers.http_calls import (
     check_type,
     dated_models,
     list_models,
+    probe_models,
     read_json,
     sdk_options,
     timeout_of,
@@ -51,24 +52,34 @@ class AnthropicProvider:
 
     family = "anthropic"
     counts_tokens = True
+    _catch = CATCH
 
     def __init__(self, endpoint: Endpoint) -> None:
-        base_url = endpoint.entry.base_url or DEFAULT_BASE_URL
         self.name = endpoint.name
         self._endpoint = endpoint
-        self._upstream = endpoint.upstream(base_url)
+        self._client = self._made_client(endpoint)
+        self._upstream = endpoint.upstream(str(self._client.base_url))
         self._refused = RefusedFields(self._upstream, ANTHROPIC_FIELDS)
         self._models = endpoint.entry.models
-        # Otherwise three environment variables decide whether prompts appear in traces.
-        self._client = AsyncAnthropic(
-            base_url=base_url,
+
+    def _made_client(self, endpoint: Endpoint) -> AsyncAnthropic:
+        return AsyncAnthropic(
+            base_url=endpoint.entry.base_url or DEFAULT_BASE_URL,
             api_key=NO_KEY,
+            # Otherwise three environment variables decide whether prompts appear in traces.
             open_telemetry=False,
             **sdk_options(endpoint, DefaultAioHttpClient),
         )
 
+    def _events(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+        """Return the server-sent events of an answer."""
+        return response.aiter_bytes()
+
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
+
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        return await probe_models(self._upstream, partial(self._fetch_models, key), CATCH)
 
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
@@ -76,7 +87,7 @@ class AnthropicProvider:
         original = original_for(request, self.family)
         headers = {**headers_of(request), **self._headers(key)}
         adapted = AdaptedRequest(request, self._refused, partial(body_of, names=names), ignored_by(request))
-        for call in calls_of(self._upstream, adapted, CATCH):
+        for call in calls_of(self._upstream, adapted, self._catch):
             with call:
                 if request.only_count:
                     call.finished = await self._count(adapted.body, headers, is_whole=original is not None)
@@ -99,7 +110,7 @@ class AnthropicProvider:
                     calls = ToolCalls(self.name, {**tools_of_original(original), **offered_tools(request)})
                     by_tool = answers_by_tool(request)
                     reader = MessageReader(call, calls, by_tool=by_tool, name_of=names.original)
-                    body = response.response.aiter_bytes()
+                    body = self._events(response.response)
                     async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
                         if not call.has_output:
                             call.has_output = True
@@ -134,12 +145,12 @@ class AnthropicProvider:
             raise ValueError("no count")
         return Finished("stop", Usage(input_tokens=counts.input, output_tokens=0), COUNTED)
 
-    async def _fetch_models(self) -> dict[str, int]:
+    async def _fetch_models(self, key: ApiKey | None = None) -> dict[str, int]:
         # Not `models.list`: it would read a body of any size.
         response = await self._client.get(
             "/v1/models",
             cast_to=object,
-            options={"params": {"limit": MODELS_PAGE}, "headers": self._headers(None)},
+            options={"params": {"limit": MODELS_PAGE}, "headers": self._headers(key)},
             stream=True,
             stream_cls=AsyncStream[object],
         )

@@ -9,7 +9,7 @@ closes the provider's connection.
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -18,6 +18,8 @@ from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 from workers.providers.endpoint import ApiKey
 
+#: Detail of an answer without any output.
+EMPTY_ANSWER: Final = "empty_answer"
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -71,12 +73,14 @@ AnswerPart = list[Delta] | Finished | IgnoredFields
 class ModelList:
     """Models of one provider. ``open`` means that every other name is passed on too, because the provider returned no
     list. ``closed`` means that there are no others: a provider's own list may lack names that it accepts.
-    ``created``: Unix seconds, of the models for which the provider names a date."""
+    ``created``: Unix seconds, of the models for which the provider names a date. ``responses``: patterns of the
+    models that an OpenAI provider asks by Responses."""
 
     models: tuple[str, ...]
     open: bool = False
     closed: bool = False
     created: Mapping[str, int] = field(default_factory=dict, compare=False)
+    responses: tuple[str, ...] = ()
 
 
 class Provider(Protocol):
@@ -89,6 +93,10 @@ class Provider(Protocol):
 
     async def list_models(self) -> ModelList:
         """Ask the provider for its models. Never raises: a provider without a list is ``open``."""
+        ...
+
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        """Return the provider's own list of models, asked for with one of its keys. Raises :class:`ProviderError`."""
         ...
 
     def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:

@@ -93,6 +93,9 @@ class DemoProvider:
     async def list_models(self) -> ModelList:
         return ModelList((MODEL,), closed=True)
 
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        return (MODEL,)
+
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         check_forced_tool(request, self.name, self.family)
         if ignored := ignored_paths(request, self.family):

@@ -9,9 +9,10 @@ from pydantic import SecretStr
 
 from shared.configuration.configuration import Configuration
 from shared.configuration.entries import DEFAULT_AUTH, ProviderEntry
-from shared.configuration.secret_sources import SecretUnreadable
+from shared.configuration.secret_sources import SecretSource, SecretUnreadable
 from shared.setting_types import Timeouts
 from workers.providers.errors import Upstream, host_of
+from workers.providers.extras import ExtraMissing, require_extras
 
 #: Key for servers that need none: without one, an SDK refuses to run or takes another from the environment.
 NO_KEY: Final = "none"
@@ -56,6 +57,8 @@ class Endpoint:
             key_setting, url_setting = f"{prefix}_API_KEY", f"{prefix}_{'HOST' if prefix == 'OLLAMA' else 'BASE_URL'}"
         else:
             key_setting, url_setting = (f"{key} of [providers.{self.name}]" for key in ("api_keys", "base_url"))
+            if self.entry.auth == "entra":
+                key_setting = "the Azure identity and its role, such as AZURE_CLIENT_ID,"
         return Upstream(self.name, host_of(address), key_setting, url_setting, self.entry.family)
 
     def credentials(self, key: ApiKey | None = None) -> dict[str, str]:
@@ -86,7 +89,10 @@ def endpoints_of(configuration: Configuration) -> tuple[dict[str, Endpoint], lis
     endpoints, problems = dict[str, Endpoint](), list[str]()
     for name, entry in configuration.providers.items():
         try:
-            keys = _keys_of(name, entry, configuration)
+            require_extras(entry)
+            keys = _keys_of(name, configuration)
+        except ExtraMissing as error:
+            problems.append(f"providers.{name}: {error}")
         except SecretUnreadable as error:
             problems.append(f"providers.{name}.api_keys: {error}")
         else:
@@ -94,9 +100,25 @@ def endpoints_of(configuration: Configuration) -> tuple[dict[str, Endpoint], lis
     return endpoints, problems
 
 
-def _keys_of(name: str, entry: ProviderEntry, configuration: Configuration) -> tuple[ApiKey, ...]:
+def key_sources(name: str, configuration: Configuration) -> list[tuple[str, "SecretSource | ReadSecret"]]:
+    """Return the places of a provider's keys, each with its name in messages."""
+    entry = configuration.providers[name]
     if name in configuration.document.providers:
-        keys = [ApiKey(source.read()) for source in entry.api_keys]
-        return tuple({key.id: key for key in keys}.values())
+        return [(str(source), source) for source in entry.api_keys]
     secret: SecretStr | None = getattr(configuration.settings, f"{entry.kind}_api_key", None)
-    return () if secret is None else (ApiKey(secret),)
+    return [] if secret is None else [(f"{entry.kind.upper()}_API_KEY", ReadSecret(secret))]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSecret:
+    """A key that the settings contain."""
+
+    secret: SecretStr
+
+    def read(self) -> SecretStr:
+        return self.secret
+
+
+def _keys_of(name: str, configuration: Configuration) -> tuple[ApiKey, ...]:
+    keys = [ApiKey(source.read()) for _, source in key_sources(name, configuration)]
+    return tuple({key.id: key for key in keys}.values())

@@ -50,6 +50,14 @@ class RefusedError(Exception):
         self.body = body
 
 
+class TokenUnavailable(ValueError):
+    """A service gave no token for the provider."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__()
+        self.cause = f"no token, {cause}"
+
+
 class RedirectedError(ValueError):
     """A redirect that is not followed. ``target``: scheme and host, empty if it names none."""
 
@@ -250,6 +258,8 @@ def _code_and_cause(error: BaseException) -> tuple[str | None, str]:
     while cause is not None:
         if isinstance(cause, RedirectedError | TooLargeError):
             return "provider_protocol", cause.cause
+        if isinstance(cause, TokenUnavailable):
+            return "provider_auth", cause.cause
         for kind in type(cause).__mro__:
             if kind.__name__ in _BY_CLASS:
                 code, name = _BY_CLASS[kind.__name__], type(cause).__name__

@@ -13,6 +13,7 @@ from shared.errors import ProviderError
 from shared.setting_types import Timeouts
 from workers.providers.base import Finished, IgnoredFields, ModelList
 from workers.providers.endpoint import Endpoint
+from workers.providers.entra import EntraTokens
 from workers.providers.error_codes import CONTEXT_LENGTH_EXCEEDED
 from workers.providers.errors import Upstream, provider_error, provider_failure
 from workers.providers.framing import MAX_PIECE_BYTES
@@ -24,6 +25,7 @@ from workers.providers.tracebacks import forget_frames
 #: Timeout for a free connection of our own pool, which is large enough that nothing waits.
 _POOL_TIMEOUT_S: Final = 5.0
 LIST_TIMEOUT_S: Final = 3.0
+_PROBE_TIMEOUT_S: Final = 10.0
 _MOST_MODELS: Final = 10_000
 #: Longest name of a model that a request may have.
 _LONGEST_MODEL: Final = 180
@@ -121,12 +123,15 @@ def sdk_options(endpoint: Endpoint, http_client: Callable[..., object]) -> dict[
     limits = httpx2.Limits(
         max_connections=endpoint.connections + SPARE_CONNECTIONS, max_keepalive_connections=endpoint.connections
     )
+    hooks: dict[str, list[Callable[..., Awaitable[None]]]] = {"response": [check_response]}
+    if endpoint.entry.auth == "entra":
+        hooks["request"] = [EntraTokens().authorize]
     return {
         "max_retries": 0,
         "default_headers": dict(endpoint.entry.headers),
         # Set twice: if the HTTP client's timeout equals its default, the SDK uses its own 600 s.
         "timeout": timeout,
-        "http_client": http_client(timeout=timeout, limits=limits, event_hooks={"response": [check_response]}),
+        "http_client": http_client(timeout=timeout, limits=limits, event_hooks=hooks),
     }
 
 
@@ -151,6 +156,16 @@ async def list_models(
     usable = (name for name in dates if name.isprintable() and 0 < len(name) <= _LONGEST_MODEL)
     models = tuple(islice(usable, _MOST_MODELS))
     return ModelList(models, open=not models, created={name: dates[name] for name in models if dates[name]})
+
+
+async def probe_models(
+    upstream: Upstream, fetch: Callable[[], Awaitable[Mapping[str, int]]], catch: Catch
+) -> tuple[str, ...]:
+    """Return the provider's own list. Raises :class:`ProviderError`."""
+    with ProviderCall(upstream, "", catch):
+        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            return tuple(await fetch())
+    raise AssertionError("unreachable: a failed call raises")
 
 
 async def read_json(body: AsyncIterable[bytes]) -> object:

@@ -4,7 +4,6 @@ Requests with the same prefix prefer the same key, since a provider keeps its pr
 rate is limited is paused for one model; a key that the provider refuses is paused until the configuration changes.
 """
 
-import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,6 @@ from workers.providers.errors import provider_failure
 
 logger = logging.getLogger(__name__)
 
-_READ_EVERY_S: Final = 1.0
 #: Pause after a 429 without ``Retry-After``, if there are other keys.
 _DEFAULT_PAUSE_S: Final = 5.0
 _LONGEST_PAUSE_S: Final = 24 * 3600.0
@@ -35,12 +33,10 @@ class Keys:
         self._endpoints = endpoints
         self._pauses: dict[str, Pauses] = {}
 
-    async def run(self) -> None:
-        """Run until cancelled: read the pauses every second. Without Redis the last ones stay until they end."""
-        while True:
-            with suppress(BrokerUnavailable):
-                await self._read()
-            await asyncio.sleep(_READ_EVERY_S)
+    async def read(self) -> None:
+        """Read the pauses; call it every second. Without Redis the last ones stay until they end."""
+        with suppress(BrokerUnavailable):
+            await self._read()
 
     def usable(self, provider: str, model: str, prefix: str | None) -> list[Choice]:
         """Return the keys that are not paused for a model, the preferred one first. If the provider refuses all, the

@@ -7,6 +7,7 @@ image field, and splits lines at U+0085 (docs/adr/0008).
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from workers.providers.http_calls import (
     calls_of,
     check_type,
     list_models,
+    probe_models,
     read_json,
 )
 from workers.providers.model_dates import seconds_of
@@ -64,6 +66,9 @@ class OllamaProvider:
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
 
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        return await probe_models(self._upstream, partial(self._fetch_models, key), CATCH)
+
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
         adapted = AdaptedRequest(request, self._refused, body_of, ignored_by(request))
@@ -92,8 +97,9 @@ class OllamaProvider:
         headers = {"Content-Type": "application/json"} | self._endpoint.credentials(key)
         return self._session.post(f"{self._url}/api/chat", data=data, headers=headers, timeout=_timeout(connect_s))
 
-    async def _fetch_models(self) -> dict[str, int]:
-        async with self._session.get(f"{self._url}/api/tags", headers=self._endpoint.credentials()) as response:
+    async def _fetch_models(self, key: ApiKey | None = None) -> dict[str, int]:
+        headers = self._endpoint.credentials(key)
+        async with self._session.get(f"{self._url}/api/tags", headers=headers) as response:
             await _check(response)
             listed = msgspec.convert(await read_json(response.content.iter_any()), _Models)
         return {model.model: seconds_of(model.modified_at) for model in listed.models}

@@ -19,6 +19,7 @@ from workers.providers.http_calls import (
     check_type,
     dated_models,
     list_models,
+    probe_models,
     read_json,
     sdk_options,
     timeout_of,
@@ -37,9 +38,13 @@ CATCH: Final = (OpenAIError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
 def limit_of(base_url: str) -> str:
     """Return the name of the token limit. OpenAI's reasoning models refuse ``max_tokens``. Other servers may support
     only that and silently ignore the newer name, so they get it after a refusal only."""
+    return "max_completion_tokens" if is_openai(base_url) else "max_tokens"
+
+
+def is_openai(base_url: str) -> bool:
+    """Return True for an address of OpenAI itself."""
     host = urlsplit(base_url).hostname or ""
-    is_openai = host == "api.openai.com" or host.endswith(".api.openai.com")
-    return "max_completion_tokens" if is_openai else "max_tokens"
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
 class OpenAIProvider:
@@ -55,17 +60,22 @@ class OpenAIProvider:
         self._upstream = endpoint.upstream(base_url)
         self._models = endpoint.entry.models
         self._refused = RefusedFields(self._upstream, OPENAI_FIELDS)
-        self._limit = endpoint.entry.quirks.token_limit or limit_of(base_url)
+        self._quirks = endpoint.entry.quirks
+        self._limit = self._quirks.token_limit or limit_of(base_url)
         self._hostname = urlsplit(base_url).hostname or ""
         self._client = AsyncOpenAI(base_url=base_url, api_key=NO_KEY, **sdk_options(endpoint, DefaultAioHttpClient))
 
     async def list_models(self) -> ModelList:
-        return await list_models(self._models, self._fetch_models, CATCH)
+        return await list_models(self._models, partial(fetch_models, self._client, self._endpoint), CATCH)
+
+    async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
+        return await probe_models(self._upstream, partial(fetch_models, self._client, self._endpoint, key), CATCH)
 
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
-        names = OpenAINames.at(self._hostname)
-        adapted = AdaptedRequest(request, self._refused, partial(body_of, limit=self._limit, names=names))
+        names = OpenAINames.at(self._hostname, self._quirks.tool_call_ids)
+        build = partial(body_of, limit=self._limit, names=names, has_stream_options=self._quirks.stream_options)
+        adapted = AdaptedRequest(request, self._refused, build)
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between
@@ -74,7 +84,7 @@ class OpenAIProvider:
                     "/chat/completions",
                     body=adapted.body,
                     cast_to=object,
-                    options={"timeout": timeout_of(timeouts), "headers": self._headers(key)},
+                    options={"timeout": timeout_of(timeouts), "headers": headers_of(self._endpoint, key)},
                     stream=True,
                     stream_cls=AsyncStream[object],
                 )
@@ -94,19 +104,22 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         await self._client.close()
 
-    def _headers(self, key: ApiKey | None) -> dict[str, Any]:
-        """Return the headers with a key, or with the first one, instead of the client's own."""
-        credentials = self._endpoint.credentials(key)
-        return {"Authorization": Omit(), **credentials} if credentials else {}
 
-    async def _fetch_models(self) -> dict[str, int]:
-        # Not `models.list`: it would read a body of any size.
-        response = await self._client.get(
-            "/models",
-            cast_to=object,
-            options={"headers": self._headers(None)},
-            stream=True,
-            stream_cls=AsyncStream[object],
-        )
-        async with response:
-            return dated_models(await read_json(response.response.aiter_bytes()))
+def headers_of(endpoint: Endpoint, key: ApiKey | None) -> dict[str, Any]:
+    """Return the headers with a key, or with the first one, instead of the SDK's own."""
+    credentials = endpoint.credentials(key)
+    return {"Authorization": Omit(), **credentials} if credentials else {}
+
+
+async def fetch_models(client: AsyncOpenAI, endpoint: Endpoint, key: ApiKey | None = None) -> dict[str, int]:
+    """Return the models of a server, with their dates."""
+    # Not `models.list`: it would read a body of any size.
+    response = await client.get(
+        "/models",
+        cast_to=object,
+        options={"headers": headers_of(endpoint, key)},
+        stream=True,
+        stream_cls=AsyncStream[object],
+    )
+    async with response:
+        return dated_models(await read_json(response.response.aiter_bytes()))

@@ -15,7 +15,7 @@ these faults stays as it is.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic_core import from_json
 
@@ -35,10 +35,11 @@ class OpenAINames:
     calls: Substitutes | None = None
 
     @classmethod
-    def at(cls, host: str) -> "OpenAINames":
-        """Return the names for a server."""
+    def at(cls, host: str, call_ids: Literal["any", "nine"] | None = None) -> "OpenAINames":
+        """Return the names for a server. ``call_ids``: the ids that it accepts; None: known by its address."""
         is_mistral = host == "mistral.ai" or host.endswith(".mistral.ai")
-        return cls(calls=mistral_call_ids() if is_mistral else None)
+        has_nine = is_mistral if call_ids is None else call_ids == "nine"
+        return cls(calls=mistral_call_ids() if has_nine else None)
 
 
 def repaired(body: Body, names: OpenAINames) -> Body:
@@ -115,12 +116,12 @@ def _call(call: Body, names: OpenAINames) -> Body:
         made["id"] = _id(call["id"], names)
     if isinstance(function := made.get("function"), dict):
         made["function"] = {name: value for name, value in function.items() if name != "parsed_arguments"}
-        if not _is_object(arguments := function.get("arguments")):
+        if not is_object(arguments := function.get("arguments")):
             made["function"]["arguments"] = json.dumps({"arguments": arguments}, ensure_ascii=False)
     return made
 
 
-def _is_object(arguments: Any) -> bool:
+def is_object(arguments: Any) -> bool:
     """Return True for the text of a JSON object, and for nothing: servers take that for an empty one."""
     if not arguments or isinstance(arguments, dict):
         return True

@@ -32,11 +32,12 @@ _UNCHANGED: Final = {
 #: Fields that a client's ``provider_options`` do not replace.
 _FIXED: Final = frozenset({"model", "messages", "stream", "stream_options", "n"})
 #: Most tokens of reasoning for each effort below ``high``.
-_EFFORTS: Final = ((1024, "minimal"), (4096, "low"), (16_384, "medium"))
+EFFORTS: Final = ((1024, "minimal"), (4096, "low"), (16_384, "medium"))
 
 
-def body_of(request: ChatRequest, limit: str, names: OpenAINames) -> Body:
-    """Return the body. ``limit``: name of the token limit, for canonical requests."""
+def body_of(request: ChatRequest, limit: str, names: OpenAINames, *, has_stream_options: bool = True) -> Body:
+    """Return the body. ``limit``: name of the token limit, for canonical requests. ``has_stream_options``: the server
+    accepts them."""
     original = original_for(request, "openai")
     body = _from_canonical(request, limit) if original is None else dict(original.body)
     client_options = body.get("stream_options")
@@ -46,6 +47,8 @@ def body_of(request: ChatRequest, limit: str, names: OpenAINames) -> Body:
         "stream": True,
         "stream_options": client_options | usage if isinstance(client_options, dict) else usage,
     }
+    if not has_stream_options:
+        del body["stream_options"]
     body |= {n: v for n, v in (request.provider_options or {}).get("openai", {}).items() if n not in _FIXED}
     return repaired(body, names)
 
@@ -61,7 +64,7 @@ def _from_canonical(request: ChatRequest, limit: str) -> Body:
         body[limit] = request.max_tokens
     if request.reasoning_tokens is not None and request.reasoning_effort is None:
         tokens = request.reasoning_tokens
-        body["reasoning_effort"] = next((effort for most, effort in _EFFORTS if tokens <= most), "high")
+        body["reasoning_effort"] = next((effort for most, effort in EFFORTS if tokens <= most), "high")
     return body | counterpart_fields(request, "openai")
 
 

@@ -21,7 +21,8 @@ class RefusableField:
     ``aliases``: further names in refusals. ``path``: the client's field that has no effect without it; None for our
     own fields. ``instead``: the other name of a field that is renamed. ``is_role``: the name is a message's role.
     ``only``: the field is left out only if this is its only member. ``is_form``: the name is a form of thinking,
-    such as ``adaptive``. ``id_form``: the form that ids of tool calls get.
+    such as ``adaptive``. ``id_form``: the form that ids of tool calls get. ``within``: the object of the request that
+    has the field as a member. ``is_ours``: the field is the client's only in an original.
     """
 
     name: str
@@ -32,6 +33,8 @@ class RefusableField:
     only: str | None = None
     is_form: bool = False
     id_form: CallIdForm | None = None
+    within: str | None = None
+    is_ours: bool = False
 
     def is_in(self, body: Mapping[str, Any]) -> bool:
         """Return True if a request has the field."""
@@ -41,12 +44,14 @@ class RefusableField:
             return any(message.get("role") == self.name for message in body["messages"])
         if self.is_form:
             return _object(body, "thinking").get("type") == self.name
-        if self.name in body:
+        if self.within is None and self.name in body:
             return self.only is None or set(_object(body, self.name)) == {self.only}
         return self.container(body) is not None
 
     def container(self, body: Mapping[str, Any]) -> str | None:
         """Return the name of the object of a request that has the field as a member, if one has."""
+        if self.within is not None:
+            return self.within if self.name in _object(body, self.within) else None
         return next((name for name in _CONTAINERS if self.name in _object(body, name)), None)
 
 
@@ -204,7 +209,8 @@ def _path(level: Mapping[str, Any], name: str) -> str:
 def _is_at(field: RefusableField, path: str) -> bool:
     first, *rest = re.split(r"[.\[]", path, maxsplit=2)
     keys = {key_of(name) for name in (field.name, *field.aliases)}
-    return key_of(rest[0] if rest and first in _CONTAINERS else first) in keys
+    containers = _CONTAINERS if field.within is None else (field.within,)
+    return key_of(rest[0] if rest and first in containers else first) in keys
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import Any, Final
 from shared.errors import ProviderError
 from shared.provider_fields import forced_problem, ignored_paths, lacking_fields
 from shared.schemas import ChatRequest
-from shared.schemas.chat import forced_for
+from shared.schemas.chat import forced_for, original_for
 from workers.providers.anthropic_thinking import change_form
 from workers.providers.call_id_forms import AT_MOST_40, NINE_CHARACTERS
 from workers.providers.errors import Upstream, raw_report
@@ -28,6 +28,12 @@ OPENAI_OPTIONS: Final = (
     *("logit_bias", "verbosity", "service_tier", "store", "metadata", "prediction", "web_search_options"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "chat_template_kwargs", "reasoning"),
     *("include_reasoning", "thinking", "enable_thinking", "usage", "plugins", "transforms"),
+)
+#: Fields of Responses that its servers do not all have.
+RESPONSES_OPTIONS: Final = (
+    *("parallel_tool_calls", "user", "safety_identifier", "top_logprobs", "service_tier", "metadata"),
+    *("truncation", "max_tool_calls", "stream_options", "prompt_cache_key", "prompt_cache_retention"),
+    *("prompt_cache_options", "client_metadata", "context_management"),
 )
 OPENAI_FIELDS: Final = (
     RefusableField("stream_options", aliases=("include_usage",)),
@@ -43,6 +49,14 @@ OPENAI_FIELDS: Final = (
 )
 #: Fields of Anthropic's that its followers may not have. Without them the answer has the same meaning.
 ANTHROPIC_OPTIONS: Final = ("context_management", "service_tier", "speed", "cache_control", "top_k")
+RESPONSES_FIELDS: Final = (
+    RefusableField("include", aliases=("encrypted_content",), path="include", is_ours=True),
+    RefusableField("store", path="store", is_ours=True),
+    RefusableField("summary", path="reasoning.summary", within="reasoning", is_ours=True),
+    RefusableField("effort", aliases=("reasoning",), path="reasoning_effort", within="reasoning"),
+    RefusableField("verbosity", path="text.verbosity", within="text"),
+    *(RefusableField(name, path=name) for name in RESPONSES_OPTIONS),
+)
 ANTHROPIC_FIELDS: Final = (
     RefusableField("adaptive", instead="enabled", is_form=True),
     RefusableField("enabled", instead="adaptive", is_form=True),
@@ -164,7 +178,9 @@ class AdaptedRequest:
     def _adapt(self) -> None:
         body = self._build(self._without(self._lacking))
         refused = [field for field in self._server.fields if self._is_refused(field) and field.is_in(body)]
-        paths = {field.path for field in refused if field.path is not None}
+        has_original = original_for(self._request, self._server.upstream.family) is not None
+        named = [field for field in refused if has_original or not field.is_ours]
+        paths = {field.path for field in named if field.path is not None}
         if paths:
             body = self._build(self._without({*self._lacking, *paths}))
         changes_form = any(field.is_form for field in refused)

@@ -1,9 +1,22 @@
 """Builds the adapters of the configured providers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Final
 
 from workers.providers.base import Provider
 from workers.providers.endpoint import Endpoint
+
+#: Module, and the name in it that makes an adapter, by kind.
+_MAKERS: Final = {
+    "openai": ("openai_apis", "openai_provider"),
+    "openai-responses": ("openai_responses", "ResponsesProvider"),
+    "anthropic": ("anthropic", "AnthropicProvider"),
+    "anthropic-bedrock": ("anthropic_clouds", "BedrockProvider"),
+    "anthropic-vertex": ("anthropic_clouds", "VertexProvider"),
+    "ollama": ("ollama", "OllamaProvider"),
+    "demo": ("demo", "DemoProvider"),
+}
 
 
 def providers_of(endpoints: Mapping[str, Endpoint]) -> dict[str, Provider]:
@@ -12,25 +25,15 @@ def providers_of(endpoints: Mapping[str, Endpoint]) -> dict[str, Provider]:
 
 
 def provider_of(endpoint: Endpoint) -> Provider:
-    """Return the adapter of one provider.
+    """Return the adapter of one provider."""
+    return maker_of(endpoint.entry.kind)(endpoint)
 
-    The SDKs are imported here, not at the top: each costs more than half a second, and memory.
+
+def maker_of(kind: str) -> Callable[[Endpoint], Provider]:
+    """Return the function that makes an adapter.
+
+    Modules are imported here, not at the top: an SDK costs more than half a second, and memory.
     """
-    match endpoint.entry.kind:
-        case "openai":
-            from workers.providers.openai import OpenAIProvider  # noqa: PLC0415
-
-            return OpenAIProvider(endpoint)
-        case "anthropic":
-            from workers.providers.anthropic import AnthropicProvider  # noqa: PLC0415
-
-            return AnthropicProvider(endpoint)
-        case "ollama":
-            from workers.providers.ollama import OllamaProvider  # noqa: PLC0415
-
-            return OllamaProvider(endpoint)
-        case "demo":
-            from workers.providers.demo import DemoProvider  # noqa: PLC0415
-
-            return DemoProvider(endpoint)
-    raise NotImplementedError(endpoint.entry.kind)
+    module, name = _MAKERS[kind]
+    maker: Callable[[Endpoint], Provider] = getattr(import_module(f"workers.providers.{module}"), name)
+    return maker

@@ -64,5 +64,10 @@ def short_call_ids() -> Substitutes:
     return Substitutes(r"(?s:.{0,40})", lambda id: f"call_{_digest(id, 24)}")
 
 
+def long_call_ids() -> Substitutes:
+    """Return the substitutes of calls' ids for Responses, which limits their length."""
+    return Substitutes(r"[\s\S]{1,64}", lambda id: f"call_{_digest(id, 24)}")
+
+
 def _digest(text: str, length: int) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]

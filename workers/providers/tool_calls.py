@@ -57,14 +57,20 @@ class _Call:
 
 class ToolCalls:
     """The calls of one answer. ``upstream`` is the provider's name, for errors; ``offered`` are the request's tools,
-    as :func:`offered_tools` returns them; ``names`` are those that the provider got substitutes of."""
+    as :func:`offered_tools` returns them; ``names`` are those that the provider got substitutes of. ``family``: of
+    the calls' further members."""
 
     def __init__(
-        self, upstream: str, offered: Mapping[str, bool] | None = None, names: Substitutes | None = None
+        self,
+        upstream: str,
+        offered: Mapping[str, bool] | None = None,
+        names: Substitutes | None = None,
+        family: str = "openai",
     ) -> None:
+        self._family = family
         self._upstream = upstream
-        self._names = names or tool_names()
-        self._offered = {self._names.of(name): requires for name, requires in (offered or {}).items()}
+        self.names = names or tool_names()
+        self._offered = {self.names.of(name): requires for name, requires in (offered or {}).items()}
         self._all: list[_Call] = []
         self._sent = 0  # calls of `_all`
         self._next_index = 0
@@ -86,7 +92,7 @@ class ToolCalls:
         members: dict[str, Any] | None = None,
     ) -> Iterator[Delta]:
         """Take one fragment. ``key``: the provider's number of the call or of its block; None if it has none.
-        ``members``: further members of the call, for OpenAI's family."""
+        ``members``: further members of the call, for the provider's family."""
         call = self._begun(key, id, name, arguments)
         if call is None:
             return
@@ -103,7 +109,7 @@ class ToolCalls:
                 yield from self._send(call)
             return
         if members:
-            yield events.Extra("openai", {"call": call.index, "members": members})
+            yield events.Extra(self._family, {"call": call.index, "members": members})
         if arguments:
             yield ToolCallDelta(call.index, arguments)
 
@@ -143,7 +149,7 @@ class ToolCalls:
                 arguments = "{}"
                 yield ToolCallDelta(call.index or 0, arguments)  # or clients that join the fragments have no JSON
             if _is_object(arguments):
-                name = self._names.original(call.name)
+                name = self.names.original(call.name)
                 yield events.ToolCall(call.index or 0, arguments, call.id, name, complete=True, n=0)
             elif not is_cut:
                 raise self._invalid("called a tool with arguments that are not a JSON object", call.name)
@@ -171,11 +177,11 @@ class ToolCalls:
         is_used = any(call.given_id == other.id for other in self._all)
         call.id = call.given_id if call.given_id and not is_used else f"call_{secrets.token_hex(12)}"
         if call.members:
-            yield events.Extra("openai", {"call": call.index, "members": call.members})
-        yield ToolCallDelta(call.index, "".join(call.arguments), call.id, self._names.original(call.name))
+            yield events.Extra(self._family, {"call": call.index, "members": call.members})
+        yield ToolCallDelta(call.index, "".join(call.arguments), call.id, self.names.original(call.name))
 
     def _invalid(self, problem: str, name: str = "a tool") -> ProviderError:
-        name = self._names.original(name)
+        name = self.names.original(name)
         shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
         message = "the model called {} with arguments that are not a JSON object; try again"
         # Neither the log nor the state may have the name: the model may have invented it.

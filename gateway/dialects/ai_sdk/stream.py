@@ -99,12 +99,13 @@ class UiMessageChunks:
             yield from self._event(event)
 
     def _finish_reasoning(self, next_event: Event) -> Iterator[bytes]:
-        """Keep reasoning that an OpenAI-compatible server wants back, if it ends before ``next_event``. Anthropic's
+        """Keep reasoning that a server of OpenAI's APIs wants back, if it ends before ``next_event``. Anthropic's
         blocks are parts of their own."""
         match self._reasoning.take(next_event):
-            case ("openai", data) if data.keys() != {CALLS}:  # a part of a call has metadata of its own
+            case ("openai" | "responses" as family, data) if data.keys() != {CALLS}:
+                # A part of a call has metadata of its own.
                 yield from self._start_part("reasoning")
-                self._add_metadata(packed("openai", {name: data[name] for name in data if name != CALLS}))
+                self._add_metadata(packed(family, {name: data[name] for name in data if name != CALLS}))
 
     def _event(self, event: Event) -> Iterator[bytes]:
         match event:

@@ -6,26 +6,33 @@ from typing import Any, Final, Protocol
 
 from pydantic_core import from_json
 
-from gateway.dialects.openai_responses.offered_tools import INPUT, TOOL_SEARCH, ClientTool
+from gateway.dialects.openai_responses.offered_tools import ClientTool
+from shared.response_items import INPUT, TOOL_SEARCH
 
 Body = dict[str, Any]
 
 
 class Growing:
-    """Item that still receives text. :meth:`join` stores the text at ``member`` of ``holder``."""
+    """Item that still receives text. :meth:`join` stores the text at ``member`` of ``part``, which is the item itself
+    or one of its parts."""
 
-    def __init__(self, item: Body, holder: Body, member: str) -> None:
+    def __init__(self, item: Body, part: Body, member: str) -> None:
         self.item = item
-        self._holder = holder
+        self.part = part
         self._member = member
         self._pieces: list[str] = []  # joined rarely: adding each piece to a string would copy the string each time
+
+    @property
+    def kind(self) -> str:
+        """Type of the part."""
+        return str(self.part["type"])
 
     def grow(self, text: str) -> None:
         self._pieces.append(text)
 
     def join(self) -> str:
         """Store and return the text so far."""
-        whole = self._holder[self._member] = "".join(self._pieces)
+        whole = self.part[self._member] = "".join(self._pieces)
         self._pieces = [whole]
         return whole
 

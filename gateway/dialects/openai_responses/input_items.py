@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.dialects.openai_responses.notes import Notes
-from gateway.dialects.openai_responses.offered_tools import INPUT, TOOL_SEARCH, OfferedTools
+from gateway.dialects.openai_responses.offered_tools import OfferedTools
 from gateway.dialects.openai_responses.parts import content_of
 from gateway.dialects.reasoning import extra_of, extras_of_calls, unpack
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
+from shared.response_items import INPUT, TOOL_SEARCH
 
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 Body = dict[str, Any]

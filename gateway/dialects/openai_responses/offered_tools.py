@@ -11,12 +11,10 @@ import msgspec
 
 from gateway.dialects.openai_responses.notes import Notes
 from shared.errors import InvalidRequest
+from shared.response_items import INPUT, TOOL_SEARCH, function_name
 
 Body = dict[str, Any]
 Kind = Literal["function", "custom", "tool_search"]
-#: Argument of the function that a custom tool is offered as.
-INPUT: Final = "input"
-TOOL_SEARCH: Final = "tool_search"
 #: Types of tools that the client runs.
 _CALLABLE: Final = frozenset({"function", "custom", TOOL_SEARCH})
 _FUNCTION_MEMBERS: Final = ("name", "description", "parameters", "strict")
@@ -54,7 +52,7 @@ class OfferedTools:
         if not isinstance(name, str):
             return name
         namespace = namespace if isinstance(namespace, str) else None
-        return self._names.get((namespace, name)) or _joined(namespace, name)
+        return self._names.get((namespace, name)) or function_name(namespace, name)
 
     def listed(self) -> list[Body] | None:
         """Return the canonical tools, or None if there are none."""
@@ -106,7 +104,7 @@ class OfferedTools:
             if path.startswith("tools."):
                 raise InvalidRequest(f"{path}.name: an earlier tool has this name; use unique names")
             return self._names[namespace, name]  # found again by a search
-        unique = offered = _joined(namespace, name)
+        unique = offered = function_name(namespace, name)
         number = 1
         while unique in self.functions:
             number += 1
@@ -138,12 +136,6 @@ class OfferedTools:
 
 def decode_forms(raw: Mapping[str, Any]) -> dict[str, ClientTool]:
     return msgspec.convert(raw, dict[str, ClientTool])
-
-
-def _joined(namespace: str | None, name: str) -> str:
-    if namespace is None:
-        return name
-    return f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
 
 
 def _function(tool: Body) -> Body:

@@ -4,7 +4,7 @@ Fields and items without a canonical counterpart are left out and named. Only a 
 meaning of the request is refused, such as a server-side conversation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,14 +14,12 @@ from gateway.dialects.openai_responses.echo import large_of, small_of
 from gateway.dialects.openai_responses.input_items import Conversation
 from gateway.dialects.openai_responses.notes import Notes
 from gateway.dialects.openai_responses.offered_tools import ClientTool, OfferedTools
+from gateway.dialects.openai_responses.original import OWN, original_of
 from gateway.dialects.options import flag
 from shared.errors import InvalidRequest
 from shared.schemas.chat import StoredRequest, parse_json_object, validate
 
-_OWN: Final = frozenset({"provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "unsupported_fields"})
-#: Fields about the delivery of the answer. The provider's own values follow from its protocol.
-_DELIVERY: Final = frozenset({"stream", "stream_options", "background", "previous_response_id"})
-_UNCHANGED: Final = _OWN | {"model", "temperature", "top_p", "parallel_tool_calls", "metadata"}
+_UNCHANGED: Final = OWN | {"model", "temperature", "top_p", "parallel_tool_calls", "metadata"}
 _TRANSLATED: Final = frozenset(
     {
         *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning"),
@@ -78,12 +76,16 @@ def references_of(body: bytes) -> list[str]:
 
 
 def parse(
-    body: bytes, earlier: list[Body], referred: Mapping[str, Body] | None = None
+    body: bytes,
+    earlier: list[Body],
+    referred: Mapping[str, Body] | None = None,
+    earlier_items: Sequence[Any] = (),
 ) -> tuple[StoredRequest, ResponsesOptions]:
-    """Return the canonical request and the response options. ``earlier``: messages before the input. ``referred``:
-    items of earlier responses, by id. Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names the
-    field."""
-    raw = {name: value for name, value in parse_json_object(body).items() if value is not None}
+    """Return the canonical request and the response options. ``earlier``: messages before the input, and
+    ``earlier_items``: the same as items. ``referred``: items of earlier responses, by id. Raises :class:`InvalidJson`
+    and :class:`InvalidRequest`, which names the field."""
+    whole = parse_json_object(body)
+    raw = {name: value for name, value in whole.items() if value is not None}
     for name, remedy in _REFUSED.items():
         if name in raw:
             raise InvalidRequest(f"{name}: not supported; {remedy}")
@@ -117,7 +119,7 @@ def parse(
     fields.setdefault("on_worker_lost", "fail" if stream or background else "restart")
     fields["original"] = {
         "family": "responses",
-        "body": {name: value for name, value in raw.items() if name not in _OWN | _DELIVERY},
+        "body": original_of(whole, earlier_items, referred or {}),
         "specific": notes.dropped,
         "forced": notes.forced,
     }

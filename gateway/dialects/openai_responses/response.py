@@ -58,6 +58,7 @@ class Response:
         self.incomplete: Body | None = None
         self.usage: Body | None = None
         self.service_tier: str | None = None
+        self.upstream: Body = {}  # further members of the upstream's own response
 
     @property
     def body(self) -> Body:
@@ -79,6 +80,7 @@ class Response:
             **repeated(info.large),
             **info.stored.echoed,
             **({"service_tier": self.service_tier} if self.service_tier is not None else {}),
+            **self.upstream,
             "metadata": info.metadata,
             "usage": self.usage,
         }

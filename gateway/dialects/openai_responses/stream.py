@@ -1,22 +1,22 @@
 """OpenAI's Responses: items that are added, grow and are done. Sequence numbers are equal in every replay."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
-
-import msgspec
 
 from gateway.dialects.append_only import STREAM_RESET
 from gateway.dialects.citations import Citations
 from gateway.dialects.openai_chat.errors import streamed
 from gateway.dialects.openai_responses.errors import failed_response
-from gateway.dialects.openai_responses.growing import Growing, GrowingCall, growing_call, members_of
+from gateway.dialects.openai_responses.growing import GrowingCall, growing_call, members_of
+from gateway.dialects.openai_responses.item_frames import ItemFrames
 from gateway.dialects.openai_responses.response import Response, ResponseInfo, usage_of
+from gateway.dialects.openai_responses.upstream import UpstreamData, own_item
 from gateway.dialects.reasoning import Packed, ReasoningCollector, pack
 from gateway.dialects.replay_filter import ReplayFilter
 from gateway.dialects.service_tiers import openai_tier
 from gateway.live.batch import Batch
 from shared.protocol import events
-from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal, Token, ToolCall
+from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal, Start, Token, ToolCall
 
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 Body = dict[str, Any]
@@ -36,10 +36,8 @@ class ResponseEvents:
         self.failure: Error | None = None
         self.is_over = False
         self._response = Response(info)
-        self._after = after
-        self._next = 0
+        self._frames = ItemFrames(self._response, after)
         self._filter = ReplayFilter()
-        self._open: Growing | None = None  # text or reasoning
         self._calls: dict[int, GrowingCall] = {}
         self._collector = ReasoningCollector() if info.stored.encrypts_reasoning else None
         self._has_begun = False
@@ -49,7 +47,7 @@ class ResponseEvents:
     @property
     def response(self) -> Response:
         """Response object with everything rendered so far."""
-        for growing in (*self._calls.values(), *([self._open] if self._open else ())):
+        for growing in (*self._calls.values(), *([self._frames.open] if self._frames.open else ())):
             growing.join()
         return self._response
 
@@ -66,9 +64,9 @@ class ResponseEvents:
         begins."""
         if not self._has_begun:
             self._has_begun = True
-            yield self._frame("response.created", response=self._response.body)
+            yield self._frames.frame("response.created", response=self._response.body)
             self._response.status = "in_progress"
-            yield self._frame("response.in_progress", response=self._response.body)
+            yield self._frames.frame("response.in_progress", response=self._response.body)
 
     def _rendered(self, batch: Batch) -> Iterator[bytes]:
         new = self._filter.take(batch)
@@ -80,72 +78,112 @@ class ResponseEvents:
                 yield from self._event(events.decode(stored))
 
     def _event(self, event: Event) -> Iterator[bytes]:
-        if self._collector is not None and (packed := self._collector.take(event)) is not None:
+        packed = self._collector.take(event) if self._collector is not None else None
+        if packed is not None and packed[0] != "responses":
             yield from self._encrypted(packed)
         yield from self._cite(event)
         match event:
             case Token():
-                yield from self._text("output_text", "text", event.token)
-                self._citations.length += len(event.token)
+                yield from self._token(event.token)
             case Refusal():
                 self._has_refused = True
-                yield from self._text("refusal", "refusal", event.text)
+                yield from self._frames.text("refusal", event.text)
             case Reasoning():
-                yield from self._reasoning(event.text)
+                text = self._frames.upstream.take_joint(event.text)
+                yield from self._frames.text(self._frames.upstream.part or self._frames.reasoning_part(), text)
             case ToolCall():
                 yield from self._call(event)
-            case Extra("openai", {"delta": {"annotations": list(annotations)}}):
-                yield from self._annotate(annotations)
             case Extra():
-                self._response.service_tier = openai_tier(event) or self._response.service_tier
+                yield from self._extra(event)
+            case Start():
+                self._frames.upstream = UpstreamData()
             case Error():
                 yield from self._fail(event)
             case Done():
                 yield from self._end(event)
 
-    def _text(self, kind: str, member: str, text: str) -> Generator[bytes, None, None]:
-        """Yield a text delta. ``kind``: type of the part that contains the text."""
-        growing = self._open
-        if growing is None or growing.item["type"] != "message" or growing.item["content"][0]["type"] != kind:
-            yield from self._close()
+    def _token(self, text: str) -> Iterator[bytes]:
+        before = self._frames.open
+        yield from self._frames.text("output_text", text)
+        if self._frames.open is not before:
             self._citations.restart()
-            part: Body = {"type": kind, member: ""}
-            if kind == "output_text":
-                part |= {"annotations": [], "logprobs": []}
-            item = yield from self._add("message", "msg", role="assistant", content=[])
-            item["content"].append(part)
-            growing = self._open = Growing(item, part, member)
-            yield self._frame("response.content_part.added", **self._location(item), content_index=0, part=part)
-        growing.grow(text)
-        location = self._location(growing.item)
-        yield self._frame(f"response.{kind}.delta", **location, content_index=0, delta=text, **_logprobs(kind))
+        self._citations.length += len(text)
 
-    def _reasoning(self, text: str) -> Iterator[bytes]:
-        growing = self._open
-        if growing is None or growing.item["type"] != "reasoning":
-            yield from self._close()
-            part = {"type": "summary_text", "text": ""}
-            item = yield from self._add("reasoning", "rs", summary=[])
-            item["summary"].append(part)
-            growing = self._open = Growing(item, part, "text")
-            yield self._frame(
-                "response.reasoning_summary_part.added", **self._location(item), summary_index=0, part=part
-            )
-        growing.grow(text)
-        location = self._location(growing.item)
-        yield self._frame("response.reasoning_summary_text.delta", **location, summary_index=0, delta=text)
+    def _extra(self, extra: Extra) -> Iterator[bytes]:
+        match extra:
+            case Extra("openai", {"delta": {"annotations": list(annotations)}}):
+                yield from self._annotate(annotations)
+            case Extra("responses", data):
+                yield from self._merge(data)
+            case _:
+                self._response.service_tier = openai_tier(extra) or self._response.service_tier
+
+    def _merge(self, data: Body) -> Iterator[bytes]:
+        """Merge the data of an upstream that speaks this API too."""
+        upstream = self._frames.upstream
+        match data:
+            case {"open": str()}:
+                yield from self._frames.close()
+                upstream.begin(data)
+            case {"part": str()}:
+                upstream.begin(data)
+            case {"close": dict(members)}:
+                yield from self._close_of(members)
+            case {"annotation": annotation}:
+                yield from self._frames.annotation(annotation)
+            case {"logprobs": list(logprobs)}:
+                upstream.logprobs = logprobs
+            case {"call": int(index), "members": dict(members)}:
+                upstream.calls[index] = {**upstream.calls.get(index, {}), **members}
+            case {"at": int(key)}:
+                yield from self._provider_item(key, data)
+            case {"response": dict(members)}:
+                self._response.upstream = members
+            case {"usage": dict(members)}:
+                upstream.usage = members
+
+    def _close_of(self, members: Body) -> Iterator[bytes]:
+        """Finish the item of the provider. Reasoning without a text has not begun until now."""
+        status = members.pop("status", "completed")
+        members.pop("id", None)  # known from its beginning, or too late
+        if self._frames.upstream.opening is not None:
+            item = yield from self._frames.add("reasoning", "rs", summary=[])
+            item |= members
+            yield self._frames.done(item, status)
+        elif self._frames.open is not None:
+            self._frames.open.item |= members
+            yield from self._frames.close(status)
+
+    def _provider_item(self, key: int, data: Body) -> Iterator[bytes]:
+        """Yield an event about an item of one of the provider's own tools."""
+        items, output = self._frames.upstream.items, self._response.output
+        whole = data.get("added") or data.get("done")
+        if isinstance(whole, dict):
+            yield from self._frames.close()
+            if key not in items:
+                items[key] = own_item(whole, self._response.info.stream_id, len(output))
+                output.append(items[key])
+                yield self._frames.frame("response.output_item.added", output_index=len(output) - 1, item=items[key])
+            if "done" in data:
+                known = items.pop(key)
+                number = output.index(known)
+                output[number] = {**whole, "id": known["id"]}
+                yield self._frames.frame("response.output_item.done", output_index=number, item=output[number])
+        elif isinstance(event := data.get("event"), dict) and key in items:
+            members = {name: value for name, value in event.items() if name != "type"}
+            yield self._frames.frame(str(event.get("type")), **self._frames.location(items[key]), **members)
 
     def _encrypted(self, packed: Packed) -> Iterator[bytes]:
         """Finish the item of the reasoning that has ended; reasoning without a text gets an item of its own."""
-        growing = self._open
+        growing = self._frames.open
         if growing is not None and growing.item["type"] == "reasoning":
             growing.item["encrypted_content"] = pack(*packed)
-            yield from self._close()
+            yield from self._frames.close()
             return
-        yield from self._close()
-        item = yield from self._add("reasoning", "rs", summary=[])
+        yield from self._frames.close()
+        item = yield from self._frames.add("reasoning", "rs", summary=[])
         item["encrypted_content"] = pack(*packed)
-        yield self._done(item)
+        yield self._frames.done(item)
 
     def _cite(self, event: Event) -> Iterator[bytes]:
         """Yield the citations of a text that has ended."""
@@ -153,18 +191,11 @@ class ResponseEvents:
             yield from self._annotate([{"type": "url_citation", "url_citation": page} for page in pages])
 
     def _annotate(self, annotations: list[Any]) -> Iterator[bytes]:
-        """Yield citations of the open text. Those that come at another place have no text to belong to."""
-        growing = self._open
-        if growing is None or growing.item["type"] != "message":
-            return
-        known = growing.item["content"][0].get("annotations")
-        for annotation in annotations if known is not None else ():
+        """Yield citations of a Chat Completions upstream."""
+        for annotation in annotations:
             match annotation:
                 case {"type": "url_citation", "url_citation": dict(members)}:
-                    known.append({"type": "url_citation", **members})
-                    places = {"content_index": 0, "annotation_index": len(known) - 1, "annotation": known[-1]}
-                    location = self._location(growing.item)
-                    yield self._frame("response.output_text.annotation.added", **location, **places)
+                    yield from self._frames.annotation({"type": "url_citation", **members})
 
     def _call(self, event: ToolCall) -> Iterator[bytes]:
         if event.complete:
@@ -172,10 +203,11 @@ class ResponseEvents:
                 yield from self._finish_call(call, event.arguments)
             return
         if event.index not in self._calls:
-            yield from self._close()
+            yield from self._frames.close()
             form = self._response.info.stored.forms.get(str(event.name))
             kind, prefix, members = members_of(event.id, event.name, form)
-            item = yield from self._add(kind, prefix, **members)
+            self._frames.upstream.opening = self._frames.upstream.calls.pop(event.index, None)
+            item = yield from self._frames.add(kind, prefix, **members)
             self._calls[event.index] = growing_call(item, form)
         call = self._calls[event.index]
         yield from self._call_delta(call, call.grow(event.arguments))
@@ -186,56 +218,37 @@ class ResponseEvents:
         if call.EVENT:
             named = {"name": item["name"]} if call.MEMBER == "arguments" else {}
             whole = {call.MEMBER: item[call.MEMBER], **named}
-            yield self._frame(f"response.{call.EVENT}.done", **self._location(item), **whole)
-        yield self._done(item)
+            yield self._frames.frame(f"response.{call.EVENT}.done", **self._frames.location(item), **whole)
+        yield self._frames.done(item)
 
     def _call_delta(self, call: GrowingCall, text: str) -> Iterator[bytes]:
         if text:
-            yield self._frame(f"response.{call.EVENT}.delta", **self._location(call.item), delta=text)
-
-    def _close(self) -> Iterator[bytes]:
-        """Finish the growing item: another one begins, or the answer ends."""
-        growing, self._open = self._open, None
-        if growing is None:
-            return
-        item, text = growing.item, growing.join()
-        location = self._location(item)
-        if item["type"] == "reasoning":
-            part = item["summary"][0]
-            yield self._frame("response.reasoning_summary_text.done", **location, summary_index=0, text=text)
-            yield self._frame("response.reasoning_summary_part.done", **location, summary_index=0, part=part)
-        else:
-            part = item["content"][0]
-            kind, member = part["type"], "text" if part["type"] == "output_text" else "refusal"
-            whole = {member: text, **_logprobs(kind)}
-            yield self._frame(f"response.{kind}.done", **location, content_index=0, **whole)
-            yield self._frame("response.content_part.done", **location, content_index=0, part=part)
-        yield self._done(item)
+            yield self._frames.frame(f"response.{call.EVENT}.delta", **self._frames.location(call.item), delta=text)
 
     def _fail(self, error: Error) -> Iterator[bytes]:
         """Yield both events that OpenAI sends: many clients raise by ``error``, and ignore the failed response."""
         self.is_over = True
         self.failure = error
-        yield from self._close()
+        yield from self._frames.close()
         self._response.status = "failed"
         self._response.error = failed_response(error)
-        yield self._frame("error", error=streamed(error) | {"code": self._response.error["code"]})
-        yield self._frame("response.failed", response=self._response.body)
+        yield self._frames.frame("error", error=streamed(error) | {"code": self._response.error["code"]})
+        yield self._frames.frame("response.failed", response=self._response.body)
 
     def _end(self, done: Done) -> Iterator[bytes]:
         self.is_over = True
-        yield from self._close()
-        self._response.usage = usage_of(done.usage) if done.usage else None
+        yield from self._frames.close()
+        self._response.usage = self._frames.upstream.merged(usage_of(done.usage)) if done.usage else None
         if done.finish_reason == "cancelled":
             self._response.status = "cancelled"
-            yield self._frame("response.incomplete", response=self._response.body)
+            yield self._frames.frame("response.incomplete", response=self._response.body)
         elif reason := self._incomplete_reason(done):
             self._response.status = "incomplete"
             self._response.incomplete = {"reason": reason}
-            yield self._frame("response.incomplete", response=self._response.body)
+            yield self._frames.frame("response.incomplete", response=self._response.body)
         else:
             self._response.status = "completed"
-            yield self._frame("response.completed", response=self._response.body)
+            yield self._frames.frame("response.completed", response=self._response.body)
 
     # --- internal
 
@@ -244,30 +257,3 @@ class ResponseEvents:
         if self._has_refused and done.finish_reason == "content_filter":
             return None
         return _INCOMPLETE.get(done.finish_reason)
-
-    def _add(self, kind: str, prefix: str, **members: Any) -> Generator[bytes, None, Body]:
-        index = len(self._response.output)
-        item: Body = {"id": f"{prefix}_{self._response.info.stream_id}_{index}", "type": kind}
-        item |= {"status": "in_progress", **members}
-        self._response.output.append(item)
-        yield self._frame("response.output_item.added", output_index=index, item=item)
-        return item
-
-    def _done(self, item: Body) -> bytes:
-        item["status"] = "completed"
-        return self._frame("response.output_item.done", output_index=self._response.output.index(item), item=item)
-
-    def _location(self, item: Body) -> Body:
-        return {"item_id": item["id"], "output_index": self._response.output.index(item)}
-
-    def _frame(self, kind: str, **members: Any) -> bytes:
-        number = self._next
-        self._next += 1
-        if number <= self._after:
-            return b""
-        body = {"type": kind, "sequence_number": number, **members}
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(body))
-
-
-def _logprobs(kind: str) -> Body:
-    return {"logprobs": []} if kind == "output_text" else {}

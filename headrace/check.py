@@ -1,0 +1,87 @@
+"""The command ``headrace check``: tests settings, file, secrets, Redis and every provider, and prints the result."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from headrace import data_dir
+from headrace.check_rows import NOTE, OK, WRONG, Row
+from headrace.data_dir import DataDirError
+from headrace.provider_checks import check_providers
+from headrace.table import table
+from shared.broker.client import connect
+from shared.broker.fitness import Fitness
+from shared.broker.redis_address import safe_address
+from shared.configuration.configuration import Configuration
+from shared.errors import BrokerUnavailable
+
+_VARIABLES: Final = {
+    "openai": "OPENAI_API_KEY, OPENAI_BASE_URL",
+    "anthropic": "ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL",
+    "ollama": "OLLAMA_API_KEY, OLLAMA_HOST",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of the command. ``ask``: send a request to one model of each provider."""
+
+    configuration: Configuration
+    data_dir: Path
+    ask: bool
+    as_json: bool
+
+
+def run(options: Options) -> int:
+    """Check and print everything. Return the exit code: 0, or 1 if something is wrong."""
+    rows = asyncio.run(_rows(options))
+    is_wrong = any(row.state == WRONG for row in rows)
+    if options.as_json:
+        print(json.dumps({"ok": not is_wrong, "checks": [asdict(row) for row in rows]}, indent=2))
+    else:
+        print(table([(row.state, row.name, row.key, row.detail) for row in rows]))
+    return 1 if is_wrong else 0
+
+
+async def _rows(options: Options) -> list[Row]:
+    redis = await _redis(options)  # before the SDKs are imported, which takes longer than its timeouts allow
+    return [*_file(options.configuration), redis, *await check_providers(options.configuration, asks=options.ask)]
+
+
+def _file(configuration: Configuration) -> Iterator[Row]:
+    path = configuration.settings.config
+    if path is None:
+        yield Row(OK, "settings", "", "no file; set HEADRACE_CONFIG or --config for several providers of one kind")
+        return
+    document = configuration.document
+    counts = f"{len(document.providers)} providers, {len(document.models)} aliases, {len(document.prices)} prices"
+    yield Row(OK, str(path), "", f"{counts}; hash {configuration.hash}")
+    for name in configuration.replaced:
+        variables = _VARIABLES.get(name)
+        detail = f"[providers.{name}] replaces the short form"
+        yield Row(NOTE, name, "", f"{detail}; {variables} have no effect" if variables else detail)
+
+
+async def _redis(options: Options) -> Row:
+    settings = options.configuration.settings
+    url = settings.redis_url
+    if "redis_url" not in settings.model_fields_set:
+        try:
+            found = data_dir.broker_url(options.data_dir)
+        except DataDirError as error:
+            return Row(WRONG, "Redis", "", str(error))
+        if found is None:
+            detail = "not tested: HEADRACE_REDIS_URL is not set, so headrace up starts its own"
+            return Row(NOTE, "Redis", "", detail)
+        url = found
+    client = connect(url)
+    try:
+        await Fitness(client).check()
+    except BrokerUnavailable as error:
+        return Row(WRONG, "Redis", "", error.detail)
+    finally:
+        await client.aclose()
+    return Row(OK, "Redis", "", safe_address(url))

@@ -1,0 +1,119 @@
+"""The command ``headrace providers`` shows limits, paused keys and open breakers of a running system."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli import Ended, finish, headrace
+from tests.fakes import Answer, FakeProvider
+from tests.fakes.answer import Call
+from tests.system import System
+
+CONFIGURATION = """
+[providers.alpha]
+kind = "openai"
+base_url = "{fake.openai_base_url}"
+api_keys = ["env:KEY_ONE", "env:KEY_TWO"]
+models = ["m", "down", "limited"]
+concurrent_streams = 7
+requests_per_minute = 100
+"""
+KEYS = {"KEY_ONE": "first-key-of-the-team-1111", "KEY_TWO": "second-key-of-the-team-2222"}
+
+
+@pytest.fixture(scope="module")
+async def fake() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+async def system(fake: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    folder = tmp_path_factory.mktemp("states")
+    (folder / "headrace.toml").write_text(CONFIGURATION.format(fake=fake))
+    system = System(
+        folder,
+        gateways=1,
+        workers=1,
+        providers=["alpha"],
+        environment={**KEYS, "HEADRACE_BREAKER_FAILURES": "1"},
+        config=folder / "headrace.toml",
+        provider_retries=0,
+    )
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
+async def listed(system: System, file: Path | None, **environment: str) -> Ended:
+    options = ["--config", str(file)] if file else []
+    ended = await finish(
+        await headrace("providers", *options, HEADRACE_REDIS_URL=system.broker.url, **environment), timeout_s=100
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert not any(key in ended.out for key in KEYS.values())
+    return ended
+
+
+def row(ended: Ended, *begin: str) -> str:
+    """Return the rest of the line that begins with these cells."""
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    prefix = " ".join(begin) + " "
+    (found,) = [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
+    return found
+
+
+async def test_limits_keys_and_breakers_are_listed(system: System, fake: FakeProvider) -> None:
+    gate = asyncio.Event()
+    answers = {
+        "m": Answer(gate=gate, gate_after=1),
+        "down": Answer(status=503),
+        "limited": Answer(status=429, retry_after="600"),
+    }
+
+    def answer(call: Call) -> Answer:
+        is_first = call.headers["authorization"].endswith("1111")
+        return Answer(status=401) if is_first and call.model == "m" else answers[call.model]
+
+    fake.director = answer
+    streams = [await system.post("alpha/m", provider=None, messages=with_system(n)) for n in range(4)]
+    await fake.wait_calls(4)
+    for model in ("down", "limited"):
+        await system.ended(await system.post(f"alpha/{model}", provider=None))
+
+    async def has_first_key() -> bool:
+        ended = await listed(system, system.folder / "headrace.toml", **KEYS)
+        return "refused by the provider" in ended.out
+
+    while not await has_first_key():  # requests prefer a key by their beginning
+        streams.append(await system.post("alpha/m", provider=None, messages=with_system(len(streams))))
+    ended = await listed(system, system.folder / "headrace.toml", **KEYS)
+    models, running, waiting, requests, _, state = row(ended, "alpha", "openai").split(maxsplit=5)
+    assert models == "3"
+    assert running.endswith("/7")
+    assert int(running.partition("/")[0]) >= 4
+    assert waiting == "0"
+    assert requests.endswith("/100")
+    assert state == "1 breakers open, keys paused"
+    assert "refused by the provider" in row(ended, "alpha", "env:KEY_ONE", "…1111", "id")
+    assert "rate limited: limited until" in row(ended, "alpha", "env:KEY_TWO", "…2222", "id")
+    assert row(ended, "alpha", "down") == "breaker open after 1 failures"
+    gate.set()
+    for stream_id in streams:
+        await system.ended(stream_id)
+
+
+async def test_without_file_and_keys_the_state_is_that_of_redis(system: System) -> None:
+    ended = await listed(system, None)
+    assert row(ended, "alpha", "openai").startswith("3 ")
+    assert row(ended, "demo", "demo").startswith("1 - 0 - - ok")
+    ended = await listed(system, system.folder / "headrace.toml")
+    assert row(ended, "alpha", "env:KEY_ONE") == "not readable here; only workers need it"
+
+
+def with_system(number: int) -> list[dict[str, str]]:
+    return [{"role": "system", "content": f"instructions {number}"}, {"role": "user", "content": "hi"}]

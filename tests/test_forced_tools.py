@@ -78,7 +78,8 @@ async def test_an_optional_tool_of_another_family_is_left_out_and_named(system: 
 @pytest.mark.parametrize("name", [*NETWORK, "demo"])
 async def test_a_worker_refuses_it_too(fake: FakeProvider, make: Make, name: str) -> None:
     """A request that was queued before may arrive at a worker, or at a fallback."""
-    original = {"family": "anthropic" if name == "responses" else "responses", "body": {}, "forced": "tool_choice"}
+    family = "anthropic" if name == "responses" else "responses"
+    original = {"family": family, "body": {}, "forced": "tool_choice"}
     fields = {"model": "m", "messages": USER, "unsupported_fields": "drop", "original": original}
     error = await failure(make(name), StoredRequest.model_validate(fields))
     assert (error.code, error.param) == ("unsupported_field", "tool_choice")

@@ -12,7 +12,6 @@ from headrace.sse_decoder import ServerSentEvent, SseDecoder
 from shared.broker.connection_pool import check_url
 from shared.broker.sealing import Sealing
 from shared.broker.timeline import FIELDS, StreamTimeline
-from shared.configuration.configuration import load_configuration
 from shared.environment import load_settings
 from shared.errors import ContentUnreadable
 from shared.protocol import events
@@ -71,7 +70,7 @@ def _settings(environment: Mapping[str, str]) -> None:
             assert all(": " in line for line in str(error).splitlines())
             assert "hunter2" not in str(error), "a message repeats a value, which may be a password"
             raise
-    assert load_configuration(settings).timeouts("openai", "m").connect_s > 0
+    assert settings.general_timeouts.connect_s > 0
     assert settings.limits.most_tokens >= 0
 
 

@@ -155,7 +155,7 @@ def test_names_mean_one_thing(tmp_path: Path, text: str, problem: str) -> None:
         ("kind = 'anthropic-bedrock'\nmodels = ['m']", "region: kind anthropic-bedrock needs it; set it, such as"),
         ("kind = 'anthropic-vertex'", "models: kind anthropic-vertex has no list of models; name them"),
         ("kind = 'ollama'\nresponses_models = ['x']", "responses_models: only kind openai has both APIs; remove it"),
-        ("kind = 'openai'\nbackground = true", "background: only kind openai-responses resumes answers"),
+        ("kind = 'openai-responses'\nbackground = true", "background: answers cannot be resumed at a provider yet"),
     ],
 )
 def test_keys_fit_the_kind(tmp_path: Path, table: str, problem: str) -> None:

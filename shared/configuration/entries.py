@@ -136,8 +136,8 @@ class ProviderEntry(_Table):
             yield f"models: kind {self.kind} has no list of models; name them"
         if self.responses_models is not None and self.kind != "openai":
             yield "responses_models: only kind openai has both APIs; remove it"
-        if self.background and self.kind != "openai-responses":
-            yield "background: only kind openai-responses resumes answers; remove it"
+        if self.background:
+            yield "background: answers cannot be resumed at a provider yet; remove it"
 
 
 _TargetName = Annotated[str, Field(pattern=r"^[^/]+/.+$", max_length=256)]

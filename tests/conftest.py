@@ -21,13 +21,13 @@ IMPATIENT: dict[str, Any] = {
     "provider_retries": 1,
     "breaker_failures": 1000,
 }
-#: No retries, and the breaker is out of the way. A finish reason without an end marker ends an answer soon.
 #: A provider without a short form in the environment.
 RESPONSES = """
 [providers.responses]
 kind = "openai-responses"
 base_url = "{fake.openai_base_url}"
 """
+#: No retries, and the breaker is out of the way. A finish reason without an end marker ends an answer soon.
 ONE_ATTEMPT: dict[str, Any] = {"end_grace_s": 1, "provider_retries": 0, "breaker_failures": 1000}
 
 

@@ -20,11 +20,14 @@ from workers.providers.registry import provider_of
 
 KEY = "test-key-123"
 PROMPT = "my secret prompt"
-NETWORK = ("openai", "anthropic", "ollama", "responses")
+#: Providers that the environment alone configures, as in most systems of the tests.
+SHORT_FORMS = ("openai", "anthropic", "ollama")
+NETWORK = (*SHORT_FORMS, "responses")
 Make = Callable[..., Provider]
 T = TypeVar("T")
 
 network = pytest.mark.parametrize("name", NETWORK)
+short_forms = pytest.mark.parametrize("name", SHORT_FORMS)
 
 
 def provider_named(name: str, settings: Settings) -> Provider:

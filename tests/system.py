@@ -86,8 +86,8 @@ class Gateway(Process):
 class System:
     """Running system. ``settings`` are environment variables without their prefix; ``environment`` has further ones,
     unchanged. ``configuration`` is the text of headrace.toml; ``{fake}`` is the fake provider. ``credentials`` are
-    headers of every call of :attr:`http`. ``providers`` and demo are on offer: loading
-    an SDK takes a worker a second each."""
+    headers of every call of :attr:`http`. ``providers`` and demo are on offer: loading an SDK takes a worker a second
+    each."""
 
     def __init__(
         self,

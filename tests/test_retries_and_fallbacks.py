@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import IMPATIENT, StartSystem
 from tests.fakes import Answer, FakeProvider
-from tests.provider_client import network
+from tests.provider_client import network, short_forms
 from tests.raw_server import full_listener
 from tests.sse_client import Frame, error_of, text_of
 from tests.system import PROVIDERS, System
@@ -63,7 +63,7 @@ async def test_a_silent_provider_ends_with_the_timeout_that_expired(
             assert call.closed_by_client
 
 
-@network
+@short_forms
 async def test_a_connection_that_is_never_accepted_times_out(start_system: StartSystem, name: str) -> None:
     """A listener with a full backlog neither accepts nor refuses."""
     with full_listener() as url:

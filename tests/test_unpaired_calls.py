@@ -49,7 +49,8 @@ async def test_each_provider_gets_every_call_and_every_result(
 ) -> None:
     parts = await parts_of(make(name), ask("echo", messages=history))
     assert not [part for part in parts if isinstance(part, IgnoredFields)]
-    sent = str(fake.calls[-1].request["messages"])
+    body = fake.calls[-1].request
+    sent = str(body["input" if name == "responses" else "messages"])
     calls = sum(len(message.get("tool_calls") or ()) for message in history)
     assert sent.count("look") - sent.count("'tool_name': 'look'") == calls
     for message in history:

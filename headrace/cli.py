@@ -212,7 +212,7 @@ def providers(*, config: Config = None, data_dir: api_keys.DataDir = Path(".head
 
 @app.command()
 def reload(*, data_dir: api_keys.DataDir = Path(".headrace")) -> None:
-    """Have every gateway and worker of this Redis read its file again. The exit code is 1 if one refuses it."""
+    """Have all running processes read headrace.toml again. The exit code is 1 if one refuses it."""
     from headrace.reload import reload as run
 
     raise typer.Exit(api_keys.with_redis(run, data_dir))

@@ -28,6 +28,11 @@ ANSWERS = {
         b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}\n\n'
         b'data: {"type":"message_stop"}\n\n',
     ),
+    "responses": (
+        "text/event-stream",
+        b'data: {"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"here"}\n\n'
+        b'data: {"type":"response.completed","response":{"status":"completed","output":[]}}\n\n',
+    ),
     "ollama": (
         "application/x-ndjson",
         b'{"message":{"role":"assistant","content":"here"},"done":true,"done_reason":"stop"}\n',

@@ -235,6 +235,7 @@ async def test_a_closed_terminal_stops_a_worker(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
         os.execve(
             sys.executable, [sys.executable, "-m", "headrace", "worker"], environment(HEADRACE_LOG_FORMAT="json")
         )

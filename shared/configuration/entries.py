@@ -100,7 +100,7 @@ class ProviderEntry(_Table):
     responses_models: (
         Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] | None
     ) = None
-    #: Answers may be stored at the provider, so that another worker resumes them.
+    #: Reserved: answers stored at the provider, so that another worker resumes them. ``true`` is refused.
     background: bool = False
 
     @property

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from shared.provider_codes import IMAGE_CODES
+
 CONTEXT_LENGTH_EXCEEDED: Final = "context_length_exceeded"
 
 #: Codes about the request itself. SDKs and applications branch on them, so clients get them.
@@ -25,21 +27,7 @@ PUBLIC_CODES: Final = frozenset(
         "unknown_parameter",
         "unsupported_parameter",
         "unsupported_value",
-        # Images.
-        "empty_image_file",
-        "failed_to_download_image",
-        "image_content_policy_violation",
-        "image_file_not_found",
-        "image_file_too_large",
-        "image_parse_error",
-        "image_too_large",
-        "image_too_small",
-        "invalid_base64_image",
-        "invalid_image",
-        "invalid_image_format",
-        "invalid_image_mode",
-        "invalid_image_url",
-        "unsupported_image_media_type",
+        *IMAGE_CODES,
         # Content.
         "content_filter",
         "content_policy_violation",

@@ -4,6 +4,7 @@ refusal gets OpenAI's code."""
 from typing import Final
 
 from shared.protocol.events import Error
+from shared.provider_codes import IMAGE_CODES
 
 _CODES: Final = {
     "provider_rejected": "invalid_prompt",
@@ -12,27 +13,7 @@ _CODES: Final = {
     "provider_rate_limited": "rate_limit_exceeded",
 }
 #: Codes of providers that OpenAI itself has in a failed response. A code about a parameter is part of an HTTP error.
-_PROVIDER_CODES: Final = frozenset(
-    {
-        "context_length_exceeded",
-        "empty_image_file",
-        "failed_to_download_image",
-        "image_content_policy_violation",
-        "image_file_not_found",
-        "image_file_too_large",
-        "image_parse_error",
-        "image_too_large",
-        "image_too_small",
-        "invalid_base64_image",
-        "invalid_image",
-        "invalid_image_format",
-        "invalid_image_mode",
-        "invalid_image_url",
-        "invalid_prompt",
-        "rate_limit_exceeded",
-        "unsupported_image_media_type",
-    }
-)
+_PROVIDER_CODES: Final = IMAGE_CODES | {"context_length_exceeded", "invalid_prompt", "rate_limit_exceeded"}
 
 
 def failed_response(error: Error) -> dict[str, str]:

@@ -7,9 +7,9 @@ raised as :class:`shared.errors.ProviderError`; no SDK's own exception leaves th
 closes the provider's connection.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -65,8 +65,33 @@ class Finished:
     detail: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderCursor:
+    """A place in an answer that the provider stores. ``at``: the provider's number of the last event before it; None
+    is the beginning."""
+
+    response_id: str
+    at: int | None
+
+
+class StoredDeltas(list[Delta]):
+    """Deltas of an answer that the provider stores, and the place behind them. An empty list says only where the
+    answer is; it comes before the first output, as soon as the provider has named it."""
+
+    def __init__(self, deltas: Iterable[Delta], cursor: ProviderCursor) -> None:
+        super().__init__(deltas)
+        self.cursor = cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """All deltas before the place from which an answer is resumed, for comparison with what was written."""
+
+    deltas: list[Delta]
+
+
 #: One item of an answer.
-AnswerPart = list[Delta] | Finished | IgnoredFields
+AnswerPart = list[Delta] | StoredDeltas | Replayed | Finished | IgnoredFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,4 +131,26 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close the client and its connections."""
+        ...
+
+
+@runtime_checkable
+class StoringProvider(Protocol):
+    """A provider that can store answers, so that a worker continues what another one lost. Its :meth:`Provider.stream`
+    yields :class:`StoredDeltas` where the configuration says ``background = true``."""
+
+    def stores(self, model: str) -> bool:
+        """Return True if answers of this model are stored, so that they can be resumed."""
+        ...
+
+    def resume(
+        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor
+    ) -> AsyncGenerator[AnswerPart, None]:
+        """Go on with a stored answer behind ``cursor``: yield :class:`Replayed`, unless that is the beginning, and
+        then what :meth:`Provider.stream` would. Raises :class:`ProviderError` if the provider has the answer no more,
+        or not the part behind the cursor. Never sends the request again."""
+        ...
+
+    async def cancel(self, response_id: str, key: ApiKey | None) -> None:
+        """Stop a stored answer at the provider. Raises :class:`ProviderError`."""
         ...

@@ -136,8 +136,8 @@ class Provider(Protocol):
 
 @runtime_checkable
 class StoringProvider(Protocol):
-    """A provider that can store answers, so that a worker continues what another one lost. Its :meth:`Provider.stream`
-    yields :class:`StoredDeltas` where the configuration says ``background = true``."""
+    """A provider that can store answers, so that a worker continues what another one lost. Where the configuration
+    has ``background = true``, its :meth:`Provider.stream` yields :class:`StoredDeltas`."""
 
     def stores(self, model: str) -> bool:
         """Return True if answers of this model are stored, so that they can be resumed."""

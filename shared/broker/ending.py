@@ -104,6 +104,7 @@ _SET_BY_SCRIPTS = frozenset(
         "holder",
         "lease_until",
         "log_epoch",
+        "lineage",
         "lead",
         "live_until",
         "polled_until",

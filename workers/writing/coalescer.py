@@ -7,6 +7,7 @@ from msgspec import UNSET
 
 from shared.protocol import events
 from shared.protocol.events import encode
+from shared.protocol.transcript import fold
 from workers.providers.base import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from workers.writing.surrogates import ends_in_half, well_formed
 
@@ -51,6 +52,24 @@ class Coalescer:
                 self.deltas -= 1
                 if not isinstance(delta, events.Json):  # values repeat the text
                     self.made_bytes += len(stored)
+
+    @property
+    def is_split(self) -> bool:
+        """True while half of a surrogate pair waits for the other one."""
+        return bool(self._halves)
+
+    def resume(self, written: Sequence[events.Event]) -> None:
+        """Count the events of an answer that is continued."""
+        transcript = fold(written)
+        self.deltas, self.characters = transcript.deltas, transcript.characters
+        for event in written:
+            kind = _KINDS.get(type(event))
+            if isinstance(event, events.Extra):
+                self.extras += 1
+            elif kind is not None and isinstance(event, (events.Token, events.Reasoning, events.Refusal)):
+                self._counted[kind] += event.n
+            if not isinstance(event, (events.Json, events.Start)):
+                self.made_bytes += len(encode(event))
 
     def take(self, *, final: bool = False) -> list[bytes]:
         """Return the waiting deltas as events and clear the buffer. Half of a surrogate pair waits for the other one
@@ -127,6 +146,7 @@ _EVENTS: dict[type[_Joinable], type[events.Token | events.Reasoning | events.Ref
     ReasoningDelta: events.Reasoning,
     RefusalDelta: events.Refusal,
 }
+_KINDS: dict[type[events.Event], type[_Joinable]] = {event: delta for delta, event in _EVENTS.items()}
 
 
 def _continues(first: _Joinable, delta: _Joinable) -> bool:

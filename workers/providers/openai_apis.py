@@ -5,10 +5,11 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from shared.model_patterns import matches_any
+from shared.openai_address import is_openai
 from shared.schemas import ChatRequest
 from workers.providers.base import AnswerPart, ModelList, Provider, ProviderCursor
 from workers.providers.endpoint import ApiKey, Endpoint
-from workers.providers.openai import DEFAULT_BASE_URL, OpenAIProvider, is_openai
+from workers.providers.openai import DEFAULT_BASE_URL, OpenAIProvider
 from workers.providers.openai_responses import ResponsesProvider
 
 #: Models of OpenAI that have no other API than Responses.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from shared.configuration.secret_sources import SecretPlace
+from shared.openai_address import is_openai
 from shared.setting_types import BaseUrl, FieldPaths, Seconds
 
 Kind = Literal["openai", "openai-responses", "anthropic", "anthropic-bedrock", "anthropic-vertex", "ollama", "demo"]
@@ -100,7 +101,7 @@ class ProviderEntry(_Table):
     responses_models: (
         Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] | None
     ) = None
-    #: Reserved: answers stored at the provider, so that another worker resumes them. ``true`` is refused.
+    #: Answers asked for by Responses are stored at the provider, so that another worker resumes them.
     background: bool = False
 
     @property
@@ -136,8 +137,17 @@ class ProviderEntry(_Table):
             yield f"models: kind {self.kind} has no list of models; name them"
         if self.responses_models is not None and self.kind != "openai":
             yield "responses_models: only kind openai has both APIs; remove it"
-        if self.background:
-            yield "background: answers cannot be resumed at a provider yet; remove it"
+        if self.background and self.kind not in {"openai", "openai-responses"}:
+            yield f"background: kind {self.kind} cannot store answers; remove it, or use kind openai-responses"
+        elif self.background and not self._has_responses:
+            yield "background: no model is asked by Responses; set responses_models, or remove background"
+
+    @property
+    def _has_responses(self) -> bool:
+        """True if some models may be asked by Responses."""
+        if self.kind == "openai-responses" or self.responses_models:
+            return True
+        return self.responses_models is None and (self.base_url is None or is_openai(self.base_url))
 
 
 _TargetName = Annotated[str, Field(pattern=r"^[^/]+/.+$", max_length=256)]

@@ -52,6 +52,7 @@ ANTHROPIC_OPTIONS: Final = ("context_management", "service_tier", "speed", "cach
 RESPONSES_FIELDS: Final = (
     RefusableField("include", aliases=("encrypted_content",), path="include", is_ours=True),
     RefusableField("store", path="store", is_ours=True),
+    RefusableField("background"),
     RefusableField("summary", path="reasoning.summary", within="reasoning", is_ours=True),
     RefusableField("effort", aliases=("reasoning",), path="reasoning_effort", within="reasoning"),
     RefusableField("verbosity", path="text.verbosity", within="text"),

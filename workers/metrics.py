@@ -15,6 +15,9 @@ APPEND = Histogram(
 )
 TRIMMED = Counter("headrace_tail_trimmed_events_total", "Events in the log that have left the tail")
 TAKEOVERS = Counter("headrace_takeovers_total", "Streams claimed after another worker had started them")
+RESUMED_ANSWERS = Counter(
+    "headrace_resumed_answers_total", "Answers stored at their provider that another worker went on with", ["result"]
+)
 RESTORES = Counter("headrace_restores_total", "Streams rewritten after Redis had lost them")
 ENDINGS = Counter("headrace_endings_total", "Streams ended by this worker", ["finish_reason", "reason"])
 TOKENS_SAVED = Counter(

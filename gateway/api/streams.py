@@ -23,8 +23,8 @@ from gateway.live.subscription import Subscription
 from gateway.state import Caller, ConnectionPlace, Gateway, GatewayState
 from shared.broker.client import run_script
 from shared.broker.ending import Outcome, end_unheld
-from shared.broker.queue import queue_positions
 from shared.broker.log import read_stored_log
+from shared.broker.queue import queue_positions
 from shared.broker.replies import Refused
 from shared.broker.status import read_state
 from shared.errors import BrokerUnavailable, Draining, StreamGone

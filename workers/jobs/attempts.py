@@ -11,14 +11,13 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from shared.broker.client import Client, run_script
-from shared.broker.ending import Outcome
 from shared.broker.scripts import StreamScripts
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable, ProviderError
-from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 from workers import metrics
-from workers.jobs.answer_reader import AnswerReader, Call
+from workers.jobs.answer_reader import Answered, AnswerReader, Call
+from workers.jobs.resumption import Resumption
 from workers.jobs.rounds import Candidate, failure_of, untried
 from workers.jobs.router import Router
 from workers.jobs.run import Run, logger, target_of
@@ -30,7 +29,6 @@ from workers.providers.keys import Keys
 from workers.providers.tracebacks import forget_frames
 
 _backoff: Final = wait_exponential_jitter(multiplier=0.25, max=4, jitter=0.25)
-Answered = tuple[Outcome, Usage | PartialUsage | None]
 
 
 class ProviderAttempts:
@@ -53,12 +51,15 @@ class ProviderAttempts:
         self._settings = configuration.settings
         self._router = Router(client, scripts, breakers, keys, configuration)
         self._reader = AnswerReader(configuration)
+        self.resumption = Resumption(providers, keys, client, scripts, self._router, self._reader)
         for provider in providers:
             metrics.label_provider(provider)
 
     async def answer(self, request: ChatRequest, run: Run) -> Answered:
         """Write one whole answer. Usage is as far as the provider counted it. Raises the last attempt's
         :class:`ProviderError`."""
+        if (resumed := await self.resumption.answer(request, run)) is not None:
+            return resumed
         targets, fallbacks = run.candidates(request)
         groups = [await self._router.ordered(targets, run), *([fallback] for fallback in fallbacks)]
         for group in groups[:-1]:
@@ -139,6 +140,7 @@ class ProviderAttempts:
         except ProviderError as error:
             forget_frames(error)
             run.log_failure(error, request, key)
+            await self.resumption.cancel(run)
             await self._note_failure(error, target, run)
             raise
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from shared.errors import ProviderError
 from shared.schemas import ChatRequest
 from workers.jobs.generation_log import GenerationLog
+from workers.jobs.stored_answers import StoredAnswer, stored_answer
 from workers.providers.endpoint import ApiKey
 from workers.writing.writer import StreamWriter
 
@@ -15,17 +16,26 @@ logger = logging.getLogger("workers.jobs.attempts")
 
 @dataclass(slots=True)
 class Run:
-    """``fields``: the claimed state. ``counted``: targets whose breakers have counted a failure of this request: it
-    counts once for each. ``has_lane``: the stream holds a slot that another call would free."""
+    """``fields``: the claimed state; ``readable``: number of events in the log. ``stored``: the answer that goes on
+    at its provider; at first, one of an earlier attempt. ``counted``: targets whose breakers have counted a failure
+    of this request: it counts once for each. ``has_lane``: the stream holds a slot that another call would free."""
 
     writer: StreamWriter
     log: GenerationLog
     fields: Mapping[str, bytes]
+    readable: int = 0
+    stored: StoredAnswer | None = None
     counted: set[str] = field(default_factory=set)
     has_lane: bool = False
 
     def __post_init__(self) -> None:
         self.has_lane = "lane" in self.fields
+        self.stored = stored_answer(self.fields)
+
+    @property
+    def resumes(self) -> bool:
+        """True if the answer of an earlier attempt may be continued."""
+        return self.fields.get("on_worker_lost") not in {b"restart", b"fail"}
 
     @property
     def stream_id(self) -> str:

@@ -63,7 +63,7 @@ def end_of_log(fields: Mapping[str, bytes], readable: int) -> EventId:
 
 
 async def cancel_at_provider(answer: StoredAnswer, providers: Mapping[str, Provider], keys: Keys) -> None:
-    """Stop an answer that nobody waits for, so that it costs no more. A provider that does not answer is logged."""
+    """Stop an answer that has no reader any more, so that it costs no more. A failure is logged."""
     provider = providers.get(answer.provider)
     line = {"provider": answer.provider, "target": answer.target}
     if not isinstance(provider, StoringProvider):

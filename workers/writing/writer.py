@@ -30,6 +30,7 @@ from workers.writing.send_buffer import SendBuffer
 
 logger = logging.getLogger(__name__)
 
+Log = Sequence[bytes]
 #: Poll interval behind the notification of room in the window, in case that is lost.
 ROOM_POLL_S = 1.0
 
@@ -160,11 +161,12 @@ class StreamWriter:
 
     def note_cursor(self, cursor: str) -> None:
         """Note where the provider's stored answer is, before it has output."""
-        self._cursor = cursor
-        self._has_to_note = True
-        self._wake(self)
+        if not self.has_output:
+            self._cursor = cursor
+            self._has_to_note = True
+            self._wake(self)
 
-    def resume(self, log: Sequence[bytes], lineage: Lineage, cursor: str) -> None:
+    def resume(self, log: Log, lineage: Lineage, cursor: str) -> None:
         """Continue ``log`` instead of beginning a new one (rule E13). ``lineage``: its epochs; ``cursor``: as for
         :meth:`push`. Call it before any output."""
         self._events.resume(log, cursor)
@@ -323,9 +325,7 @@ class StreamWriter:
         cursor = self._events.cursor_at(len(written)) if written else self._cursor
         if written or cursor:  # else the cursor of the attempt before counts
             fields = {**fields, "provider_cursor": cursor or "-"}
-        return self._scripts.restore(
-            self.holder, written, fields=fields, body_hash=body_hash, lineage=self._lineage
-        )
+        return self._scripts.restore(self.holder, written, fields=fields, body_hash=body_hash, lineage=self._lineage)
 
     def _piece_stored(self) -> None:
         if self._to_restore is not None and self._to_restore[1]:

@@ -38,6 +38,9 @@ class Storage:
     ignores_cursor: bool = False
     #: A GET with ``starting_after`` returns the response as one JSON object.
     is_json: bool = False
+    #: After so many events the first connection sends a keep-alive message with a number of its own, which the stored
+    #: events do not have.
+    keepalive_after: int | None = None
     #: Member ``id`` of the response in all events of GETs, instead of its own.
     other_id: str | None = None
 

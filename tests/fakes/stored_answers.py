@@ -192,7 +192,10 @@ class StoredAnswers:
                     continue
                 if sent == cut:
                     break
-                await connection.chunk(call, _frame(event, storage, is_get=is_get))
+                if not is_get and sent == storage.keepalive_after:
+                    await connection.chunk(call, _frame({"type": "keepalive", "sequence_number": number}, storage))
+                shift = int(not is_get and storage.keepalive_after is not None and sent >= storage.keepalive_after)
+                await connection.chunk(call, _frame(event, storage, is_get=is_get, shift=shift))
                 sent += 1
             if sent == cut:
                 break
@@ -202,7 +205,9 @@ class StoredAnswers:
         connection.end_chunks()
 
 
-def _frame(event: Body, storage: Storage, *, is_get: bool) -> bytes:
+def _frame(event: Body, storage: Storage, *, is_get: bool = False, shift: int = 0) -> bytes:
+    if shift and "sequence_number" in event:
+        event = event | {"sequence_number": event["sequence_number"] + shift}
     if not storage.has_numbers:
         event = {name: value for name, value in event.items() if name != "sequence_number"}
     if is_get and storage.other_id is not None and "response" in event:

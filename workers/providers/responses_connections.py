@@ -140,7 +140,7 @@ class StoredAnswer:
         reads = deltas_of(body, data_of, self._reader, self._end_grace_s, yields_empty=True)
         async with aclosing(reads):
             async for deltas in reads:
-                if (placed := self._reader.placed(deltas)) is not None:
+                for placed in self._reader.placed(deltas):
                     self._call.has_output = True
                     yield placed
 

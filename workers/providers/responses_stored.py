@@ -1,12 +1,13 @@
 """Reader of an answer that a server of Responses stores: it notes the place of each read, over all connections."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
 from shared.errors import ProviderError
-from workers.providers.base import Delta, ProviderCursor, StoredDeltas
+from workers.providers.base import Delta, StoredDeltas
 from workers.providers.framing import ErrorEvent, decode, loose_json
 from workers.providers.http_calls import ProviderCall
 from workers.providers.responses_events import numbered_decoder
@@ -69,13 +70,15 @@ class StoredReader:
         self._is_paused, self._until = False, None
         return self.place.at
 
-    def placed(self, deltas: list[Delta]) -> list[Delta] | None:
-        """Return the deltas of one read with the place behind them. None: there is nothing to pass on."""
-        cursor: ProviderCursor | None = self.place.cursor
-        if cursor is not None and (deltas or not self._is_announced):
+    def placed(self, deltas: list[Delta]) -> Iterator[list[Delta]]:
+        """Yield the deltas of one read with the place behind them. The first list of an answer is empty: it names the
+        answer before there is output."""
+        cursor = self.place.cursor
+        if cursor is not None and not self._is_announced:
             self._is_announced = True
-            return StoredDeltas(deltas, cursor)
-        return deltas or None
+            yield StoredDeltas((), replace(cursor, at=None) if deltas else cursor)
+        if deltas:
+            yield deltas if cursor is None else StoredDeltas(deltas, cursor)
 
     def take(self, piece: bytes) -> Iterator[Delta]:
         try:

@@ -80,8 +80,8 @@ MISSING_CHECKS: Final = [
     Mutation("no gap in finish", "if first_seq > n + 1 then return reply('GAP', n, s) end", script="finish"),
     Mutation(
         "logged events are skipped by append",
-        "write(s, epoch, n, upto, 6",
-        "write(s, epoch, first_seq - 1, upto, 6",
+        "write(s, epoch, n, upto, 8",
+        "write(s, epoch, first_seq - 1, upto, 8",
         "append",
     ),
     Mutation(
@@ -92,7 +92,7 @@ MISSING_CHECKS: Final = [
     ),
     Mutation(
         "the log is of one epoch",
-        "tonumber(s.log_epoch) == epoch and redis.call('LLEN', LOG) or 0",
+        "(log_epoch == epoch or log_epoch == tonumber(continued)) and redis.call('LLEN', LOG) or 0",
         "redis.call('LLEN', LOG)",
     ),
     Mutation("a new epoch empties the log", "redis.call('DEL', LOG)\n"),
@@ -116,7 +116,7 @@ MISSING_CHECKS: Final = [
     ),
     Mutation(
         "no restore over the same epoch",
-        "if not refusal then return reply('GAP', log_length(s, epoch), s) end",
+        "if not refusal then return reply('GAP', log_length(s, epoch, lineage), s) end",
         script="restore",
     ),
     Mutation("an epoch above the state's", "tonumber(s.epoch) + 1, ", script="claim"),
@@ -137,6 +137,16 @@ MISSING_CHECKS: Final = [
     ),
     Mutation("an ended stream frees its slot", "leave_lanes(tonumber(tokens))", "", "finish"),
     Mutation("a call frees the slot before it", "leave_lanes(0)", "", "take_slot"),
+    Mutation("an id is of the epoch that wrote its event", "if seq <= tonumber(last) then", "if false then"),
+    Mutation(
+        "a restore keeps the lineage",
+        " else redis.call('HSET', STATE, 'lineage', lineage) end",
+        " end",
+    ),
+    Mutation(
+        "the place belongs to the last event", "upto == last and provider_cursor or '-'", "provider_cursor", "append"
+    ),
+    Mutation("a restore forgets an old place", "redis.call('HDEL', STATE, 'provider_cursor')\n", "", "restore"),
     Mutation("another epoch is counted anew", "if epoch ~= s.log_epoch then events, bytes = 0, 0 end", "", "finish"),
 ]
 

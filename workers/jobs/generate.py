@@ -22,6 +22,7 @@ from workers import metrics
 from workers.jobs.current_adapters import AdapterSet, CurrentAdapters
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
+from workers.jobs.resumption import worker_lost
 from workers.jobs.run import Run
 from workers.jobs.stored_answers import cancel_at_provider, stored_answer
 from workers.providers.tracebacks import forget_frames
@@ -115,11 +116,8 @@ class Generation:
             return Outcome.cancelled(claimed.signal)
         no_more = claimed.attempt > self._settings.max_attempts
         forbidden = claimed.readable > 0 and claimed.fields["on_worker_lost"] == b"fail"
-        if no_more or forbidden:
-            return Outcome.failed(
-                GenerationError("worker_lost", "the answer was interrupted; send the request again")
-            )
-        return None
+        can_resume = claimed.fields.get("may_resume") == b"1" and stored_answer(claimed.fields) is not None
+        return Outcome.failed(worker_lost()) if no_more or (forbidden and not can_resume) else None
 
     async def _generate(self, job: "_Job", chat_request: StoredRequest, adapters: AdapterSet) -> None:
         provider, model = chat_request.provider or "", chat_request.model

@@ -10,7 +10,7 @@ from msgspec import structs
 from shared.broker.client import Client
 from shared.broker.log import read_stored_log
 from shared.broker.scripts import StreamScripts
-from shared.errors import BrokerUnavailable, ProviderError
+from shared.errors import BrokerUnavailable, GenerationError, ProviderError
 from shared.schemas import ChatRequest
 from workers import metrics
 from workers.jobs.answer_reader import Answered, AnswerReader, Call
@@ -49,7 +49,8 @@ class Resumption:
 
     async def answer(self, request: ChatRequest, run: Run) -> Answered | None:
         """Write the rest of the answer. None: there is none that can be resumed, and the answer must begin anew.
-        Raises :class:`ProviderError` for a failure after that."""
+        Raises :class:`ProviderError` for a failure after that, and :class:`GenerationError` if the request does not
+        allow to begin anew."""
         stored = run.stored
         if stored is None:
             return None
@@ -66,6 +67,8 @@ class Resumption:
         logger.warning("answer not resumed", extra=extra)
         metrics.RESUMED_ANSWERS.labels("restarted").inc()
         await self.cancel(run)
+        if run.readable and run.fields.get("on_worker_lost") == b"fail":
+            raise worker_lost()
         return None
 
     async def cancel(self, run: Run) -> None:
@@ -131,6 +134,10 @@ class Resumption:
         lineage = readable_lineage(run.fields, len(log))
         writer.resume(log, lineage, structs.replace(stored, epoch=writer.holder.epoch).text)
         logger.info("answer resumed", extra={"stream_id": run.stream_id, "target": stored.target, "seq": len(log)})
+
+
+def worker_lost() -> GenerationError:
+    return GenerationError("worker_lost", "the answer was interrupted; send the request again")
 
 
 async def _nothing() -> None:

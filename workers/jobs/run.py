@@ -35,7 +35,7 @@ class Run:
     @property
     def resumes(self) -> bool:
         """True if the answer of an earlier attempt may be continued."""
-        return self.fields.get("on_worker_lost") not in {b"restart", b"fail"}
+        return self.fields.get("may_resume") == b"1"
 
     @property
     def stream_id(self) -> str:

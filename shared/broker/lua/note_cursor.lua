@@ -1,8 +1,8 @@
-#!lua flags=allow-oom
+#!lua
 -- Notes where the provider's stored answer is while it has no output yet; later, append does.
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder, 3 provider_cursor
--- Status: running → running
+-- Status: unchanged
 -- Replies as append does; NOTED if it was noted.
 
 local epoch, holder, provider_cursor = unpack(ARGV, 1, 3)

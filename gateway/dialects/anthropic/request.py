@@ -69,8 +69,8 @@ def parse(
         fields["tools"] = [tool for _, tool in tools]
     if only_count:
         fields["only_count"] = True
-    # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer.
-    fields.setdefault("on_worker_lost", "fail" if stream else "restart")
+    # Clients of this API cannot take back text that they show, so a streamed answer is resumed or ends.
+    fields["fails_unless_resumed"] = stream
     fields["original"] = _original(whole, headers or {}, specific)
     paths = {"messages": [path for path, _ in messages], "tools": [path for path, _ in tools]}
     try:

@@ -68,8 +68,8 @@ def parse(body: bytes) -> tuple[StoredRequest, ResponseOptions]:
         fields["messages"] = messages_of(raw["messages"], specific)
     fields |= tools_of(raw, specific) | _scalars(raw, specific) | _reasoning(raw, specific)
     fields |= _response_format(raw, specific)
-    # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer.
-    fields.setdefault("on_worker_lost", "fail" if raw.get("stream") else "restart")
+    # Clients of this API cannot take back text that they show, so a streamed answer is resumed or ends.
+    fields["fails_unless_resumed"] = bool(raw.get("stream"))
     options = ResponseOptions(
         stream=flag(raw, "stream"),
         include_usage=flag(raw.get("stream_options", {}), "include_usage", "stream_options."),

@@ -1,4 +1,4 @@
-"""An answer that its provider stores survives its worker: every word comes once, without a reset, and is paid once."""
+"""An answer that its provider stores survives its worker: every word once, without a reset, and paid once."""
 
 import asyncio
 import json
@@ -111,16 +111,20 @@ async def test_a_reader_gets_every_word_once_when_the_worker_is_killed(system: S
 
 async def check_every_cursor(system: System, stream_id: str, frames: list[Frame]) -> None:
     """Check that each id that a client may have leads to what follows it, and that others reset."""
-    for at in range(len(frames) - 1):
+    for at in sorted({0, 1, 2, len(frames) - 2, *range(3, len(frames), 3)} - {len(frames) - 1}):
         async with await system.read(stream_id, frames[at].id, gateway=at % 2) as connection:
-            assert await connection.rest() == frames[at + 1 :]
+            assert plain(await connection.rest()) == plain(frames[at + 1 :])
     first, last = (int(frame.at.partition("-")[0]) for frame in (frames[0], frames[-1]))
     takeover = sum(frame.at.startswith(f"{first}-") for frame in frames)
     for cursor in (f"{first}-{takeover + 1}", f"{last}-{len(frames) + 1}", f"{first + 1}-1"):
         async with await system.read(stream_id, cursor) as connection:
             begin, *others = await connection.rest()
             assert begin.data["reset"]
-            assert others == frames[1:]
+            assert plain(others) == plain(frames[1:])
+
+
+def plain(frames: list[Frame]) -> list[tuple[str | None, str, object]]:
+    return [(frame.id, frame.event, frame.data) for frame in frames]
 
 
 async def test_two_lost_workers_make_a_third_epoch(system: System) -> None:

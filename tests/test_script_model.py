@@ -92,8 +92,8 @@ MISSING_CHECKS: Final = [
     ),
     Mutation(
         "the log is of one epoch",
-        "(log_epoch == epoch or log_epoch == tonumber(continued)) and redis.call('LLEN', LOG) or 0",
-        "redis.call('LLEN', LOG)",
+        "return (log_epoch == epoch or n == tonumber(last)) and n or 0",
+        "return redis.call('LLEN', LOG)",
     ),
     Mutation("a new epoch empties the log", "redis.call('DEL', LOG)\n"),
     Mutation("the tail is capped", "if redis.call('XLEN', TAIL) > cap then", "if false then"),
@@ -146,7 +146,6 @@ MISSING_CHECKS: Final = [
     Mutation(
         "the place belongs to the last event", "upto == last and provider_cursor or '-'", "provider_cursor", "append"
     ),
-    Mutation("a restore forgets an old place", "redis.call('HDEL', STATE, 'provider_cursor')\n", "", "restore"),
     Mutation("another epoch is counted anew", "if epoch ~= s.log_epoch then events, bytes = 0, 0 end", "", "finish"),
 ]
 

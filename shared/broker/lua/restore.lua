@@ -21,7 +21,6 @@ need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIR
   'XREVRANGE XTRIM ZADD ZREM ZREMRANGEBYSCORE', {IDEMPOTENCY or STATE, 'hr:waiting', 'hr:account:any', 'hr:lane:any'})
 local before_events = 10 + field_items
 leave_lanes()
-redis.call('HDEL', STATE, 'provider_cursor')
 redis.call('HSET', STATE, 'live_until', 0, 'polled_until', now + reader_lease_ms, 'log_epoch', 0, 'lead', 0,
   unpack(ARGV, 11, before_events))
 redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', holder, 'lease_until', now + lease_ms,

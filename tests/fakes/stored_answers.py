@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -111,6 +112,8 @@ class StoredAnswers:
         self.gets: list[Get] = []
         #: Ids of the responses for which a cancel came, in order, with those that were refused.
         self.cancels: list[str] = []
+        #: Called when a stream of a stored answer begins to be read again.
+        self.on_read: Callable[[Get, StoredAnswer], None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
@@ -146,6 +149,8 @@ class StoredAnswers:
             await _refuse(connection, stored.storage.status, "This response can no longer be streamed.")
         else:
             connection.call = call
+            if self.on_read is not None:
+                self.on_read(got, stored)
             await self._stream(connection, call, stored, after=got.starting_after)
             connection.done()
 

@@ -17,10 +17,12 @@ from shared.settings import Settings
 from tests.fakes import Answer, FakeProvider, Storage, ToolCall
 from tests.fakes.answer import Turnstile
 from tests.provider_client import canonical, text_in
+from tests.responses_frames import event, frames, response
 from workers.providers.base import (
     AnswerPart,
     Delta,
     Finished,
+    IgnoredFields,
     ProviderCursor,
     Replayed,
     StoredDeltas,
@@ -451,19 +453,43 @@ async def test_an_original_is_stored_unless_it_forbids_it(up: Upstream) -> None:
     assert body == {**client, "model": "original", "stream": True, "background": True, "store": True}
 
 
+UNKNOWN: Final = {"message": "Unknown parameter: 'background'.", "param": "background", "code": "unknown_parameter"}
+#: vLLM's, unless it was started with VLLM_ENABLE_RESPONSES_API_STORE=1.
+NO_STORE: Final = {
+    "message": "This vLLM engine does not support `store=True` and therefore does not support the background mode. "
+    "To enable these features, set the environment variable `VLLM_ENABLE_RESPONSES_API_STORE=1` when launching.",
+    "type": "invalid_request_error",
+    "param": "background",
+    "code": 400,
+}
+
+
+@pytest.mark.parametrize("report", [UNKNOWN, NO_STORE, {**NO_STORE, "param": None}], ids=["unknown", "vLLM", "text"])
 @pytest.mark.parametrize("has_original", [True, False])
-async def test_a_server_that_refuses_background_is_not_asked_to_store(up: Upstream, has_original: bool) -> None:
-    model = f"refused {has_original}"
-    report = {"message": "Unknown parameter: 'background'.", "param": "background", "code": "unknown_parameter"}
+async def test_a_server_that_refuses_background_is_not_asked_to_store(
+    up: Upstream, has_original: bool, report: dict[str, Any]
+) -> None:
+    model = f"refused-{has_original}-{report['code']}-{report['param']}"
     up.fake.play(model, Answer(status=400, error_body={"error": report}), RICH)
     fields = {"original": {"family": "responses", "body": {"input": "hi"}}} if has_original else {}
-    parts = await up.stream(model, **fields)
+    parts = await up.stream(model, **fields, unsupported_fields="refuse")
     assert cursors_in(parts) == []
+    assert not any(isinstance(part, IgnoredFields) for part in parts)
     assert text_in(deltas_in(parts)) == TEXT
     first, second = up.bodies(model)
     assert (first["background"], first["store"]) == (True, True)
     assert "background" not in second
-    assert second.get("store") is (None if has_original else False)
+    assert second.get("store") in ({None} if has_original else {None, False})
+
+
+async def test_an_id_that_is_no_part_of_a_path_is_not_stored(up: Upstream) -> None:
+    known = len(up.fake.gets)
+    for id in ("../models", "..", "a" * 300, "resp/1", 7):
+        created = event("created", response=response(id=id, background=True))
+        text = event("output_text.delta", output_index=0, content_index=0, delta="hi")
+        up.fake.play("strange", Answer(segments=[frames(created, text)]))
+        assert (await failure_of(up.stream("strange"))).code == "upstream_truncated"
+    assert len(up.fake.gets) == known
 
 
 async def test_only_providers_of_responses_store(up: Upstream) -> None:

@@ -179,8 +179,9 @@ class AdaptedRequest:
     def _adapt(self) -> None:
         body = self._build(self._without(self._lacking))
         refused = [field for field in self._server.fields if self._is_refused(field) and field.is_in(body)]
-        has_original = original_for(self._request, self._server.upstream.family) is not None
-        named = [field for field in refused if has_original or not field.is_ours]
+        original = original_for(self._request, self._server.upstream.family)
+        sent = {} if original is None else original.body
+        named = [field for field in refused if not field.is_ours or field.is_in(sent)]
         paths = {field.path for field in named if field.path is not None}
         if paths:
             body = self._build(self._without({*self._lacking, *paths}))

@@ -58,8 +58,7 @@ def restore(rules: Rules, redis: Redis | None, request: Request) -> tuple[Reply,
     log = tuple(request.event(seq) for seq in range(1, request.last + 1))
     tail = tuple(Entry(event.epoch, seq, event.attempt, event.kind) for seq, event in enumerate(log, 1))
     if rules.restore == "guarded" and redis is not None:
-        top = redis.tail[-1][:2] if redis.tail else (0, 0)
-        tail = redis.tail + tuple(entry for entry in tail if entry[:2] > top)
+        tail = tail if request.base else redis.tail + tail  # the older entries have lower ids, and may stay
     status = ENDED if request.last >= LENGTH else RUNNING
     attempts = redis.attempts if redis else 1
     return Reply("OK", request.last), Redis(status, request.epoch, True, attempts, log, capped(tail))

@@ -34,6 +34,8 @@ hold_lanes(s.lane, now + lease_ms)
 redis.call('ZREM', 'hr:waiting', ID) -- a Redis that lost data may still count it as waiting
 redis.call('ZREM', 'hr:account:' .. (s.account or '') .. ':waiting', ID)
 s = load_for_writer()
+-- The tail may have events that a continued epoch wrote behind the point of takeover (rule E13).
+if lineage ~= '' then redis.call('DEL', TAIL) end
 write(s, epoch, 0, #ARGV - before_events, before_events, tonumber(cap), lineage)
 keep_until(now + retention_ms, tonumber(tombstone_ms))
 load_into(s, 'account', 'sources')

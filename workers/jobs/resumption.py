@@ -73,9 +73,9 @@ class Resumption:
 
     async def cancel(self, run: Run) -> None:
         """Stop the stored answer of a run at its provider, if it goes on there."""
-        stored, run.stored = run.stored, None
-        if stored is not None:
-            await cancel_at_provider(stored, self._providers, self._keys)
+        if run.stored is not None:
+            await cancel_at_provider(run.stored, self._providers, self._keys)
+            run.stored = None
 
     async def _go_on(self, stored: StoredAnswer, request: ChatRequest, run: Run) -> Answered:
         candidate = self._candidate(stored, request, run)

@@ -1,6 +1,6 @@
 """Reads one provider's answer into a stream's writer."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -11,26 +11,29 @@ from shared.errors import GenerationError
 from shared.protocol.events import PartialUsage, Usage
 from shared.provider_fields import loggable
 from shared.schemas import ChatRequest
+from workers.jobs.continuations import join
 from workers.jobs.run import Run, logger
-from workers.providers.base import EMPTY_ANSWER, Finished, IgnoredFields, Provider
+from workers.jobs.seam import Seam
+from workers.providers.base import EMPTY_ANSWER, AnswerPart, Delta, Finished, IgnoredFields, Provider, Replayed
 from workers.providers.endpoint import ApiKey
 from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
 from workers.providers.usage_counts import FirstDeltas
+from workers.writing.coalescer import Written
 from workers.writing.structured_output import JsonAnswer
-from workers.writing.writer import StreamWriter
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a provider. ``on_answer``: called when its answer begins, with or without a token;
-    ``on_first_token``: with the first token."""
+    ``on_first_token``: with the first token. ``seam``: None if the call begins the answer."""
 
     provider: Provider
     request: ChatRequest
     key: ApiKey | None
     on_answer: Callable[[], Awaitable[None]]
     on_first_token: Callable[[], None]
+    seam: Seam | None = None
 
 
 class AnswerReader:
@@ -51,27 +54,59 @@ class AnswerReader:
             IdleTimeout(provider.name, timeouts) as idle_timeout,
             aclosing(provider.stream(request, call.key)) as answer,
         ):
+            has_begun = False
             async for part in answer:
                 if isinstance(part, IgnoredFields):
-                    _ignore(part, request, writer)
+                    _ignore(part, call, run)
                     continue
                 idle_timeout.pause()
-                if not writer.has_output:
-                    await call.on_answer()
-                    if not isinstance(part, Finished):
-                        call.on_first_token()
-                    if isinstance(part, FirstDeltas) and part.input_counts is not None:
-                        writer.set_input_counts(part.input_counts)
+                if not has_begun:
+                    has_begun = True
+                    await _begin(part, call, run)
                 if isinstance(part, Finished):
-                    return await _finish(part, json_answer, writer), part.usage
-                await writer.push(part if json_answer is None else [*part, *json_answer.take(part)])
-                if writer.bytes >= self._settings.max_stream_bytes:
+                    return await _finish(part, json_answer, call, run), part.usage
+                if not isinstance(part, Replayed):  # only a resumed answer has one
+                    written = _joined(part, call, run)
+                    await writer.push(written if json_answer is None else [*written, *json_answer.take(part)])
+                if writer.bytes + _held(call) >= self._settings.max_stream_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
         raise provider_failure("upstream_truncated", provider.name, detail="the answer ended without its end marker")
 
 
-async def _finish(finished: Finished, json_answer: JsonAnswer | None, writer: StreamWriter) -> Outcome:
+async def _begin(part: AnswerPart, call: Call, run: Run) -> None:
+    await call.on_answer()
+    if not isinstance(part, Finished):
+        call.on_first_token()
+    if isinstance(part, FirstDeltas) and part.input_counts is not None:
+        if run.answer is not None:
+            run.answer.input_counts = part.input_counts
+        if call.seam is None:
+            run.writer.set_input_counts(part.input_counts)
+
+
+def _joined(deltas: Sequence[Delta], call: Call, run: Run) -> Sequence[Written]:
+    """Return what is written now. The deltas of a continuation are held back at first."""
+    joining: Sequence[Written] = ()
+    if call.seam is not None and not call.seam.is_open:
+        deltas = call.seam.take(deltas)
+        if not call.seam.is_open:
+            return ()
+        joining = join(call.seam, run)
+    if run.answer is not None:
+        run.answer.add(deltas)
+    return [*joining, *deltas] if joining else deltas
+
+
+def _held(call: Call) -> int:
+    return 0 if call.seam is None or call.seam.is_open else call.seam.held_characters
+
+
+async def _finish(finished: Finished, json_answer: JsonAnswer | None, call: Call, run: Run) -> Outcome:
+    writer = run.writer
+    if call.seam is not None and not call.seam.is_open:
+        last = call.seam.end()
+        await writer.push([*join(call.seam, run), *last])
     if json_answer is not None and finished.reason == "stop":
         try:
             await writer.push([json_answer.finish()])
@@ -81,11 +116,15 @@ async def _finish(finished: Finished, json_answer: JsonAnswer | None, writer: St
     return Outcome(finished.reason, EMPTY_ANSWER if empty else finished.detail)
 
 
-def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) -> None:
-    """Name the fields that have no effect, in `start` and in the log."""
-    writer.set_model(request.provider or "", request.model, ignored.paths)
+def _ignore(ignored: IgnoredFields, call: Call, run: Run) -> None:
+    """Name the fields that have no effect, in `start` or `continued` and in the log."""
+    request = call.request
+    if call.seam is not None:
+        call.seam.ignored = (*call.seam.ignored, *ignored.paths)
+    else:
+        run.writer.set_model(request.provider or "", request.model, (*run.ignored, *ignored.paths))
     line: dict[str, Any] = {
-        "stream_id": writer.holder.stream_id,
+        "stream_id": run.stream_id,
         "provider": request.provider,
         "model": request.model,
         **loggable(ignored.paths),

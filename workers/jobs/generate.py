@@ -155,7 +155,7 @@ class Generation:
                 return
             else:
                 ended = await writer.finish(outcome, usage)
-        job.log.ended(outcome, usage, ended)
+        job.log.ended(outcome, writer.logged_usage(usage), ended)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
             _count(outcome)
 

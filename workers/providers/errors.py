@@ -92,6 +92,7 @@ _FINAL: Final[Mapping[str, str]] = {
     "provider_not_configured": "{name} is not available; choose another provider or contact the operator",
     "provider_protocol": "{name} sent an invalid response; contact the operator of this service",
     "provider_rejected": "{name} rejected the request for model {model!r}; check its parameters and its length",
+    "provider_started_over": "{name} began its answer anew instead of going on with it; send the request again",
 }
 _TOO_LONG_MESSAGE: Final = "prompt is too long for the maximum context length of model {model!r}; shorten it"
 

@@ -1,0 +1,121 @@
+"""The place where the output of another call joins an answer.
+
+The call gets the answer's text without the white space at its end: Anthropic refuses that, and chat templates cut it
+off. A continuation therefore begins with white space that the reader may have already, and that part is left out.
+Nothing else of a continuation is ever left out, but for a server that is known to repeat the given text.
+
+A model may begin the answer anew instead of going on with it. The output of a call is held back until that is
+decided: a continuation that begins with the first 40 characters of the answer is an error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared.errors import ProviderError
+from shared.protocol import events
+from shared.schemas import ChatRequest
+from workers.providers.base import Delta, ReasoningDelta, TextDelta
+from workers.providers.errors import provider_failure
+
+STARTED_OVER: Final = "provider_started_over"
+#: Characters that decide.
+_OPENING: Final = 40
+#: Most white space before a text that is held back.
+_MOST_SPACE: Final = 200
+_BEFORE_TEXT: Final = (TextDelta, ReasoningDelta, events.Extra)
+
+
+@dataclass(slots=True)
+class Seam:
+    """The join of one call. ``text``: the answer so far. ``repeats``: the server sends the given text once more.
+    ``is_open``: the output is a continuation. ``ignored``: paths of the request's fields without effect."""
+
+    request: ChatRequest
+    text: str
+    repeats: bool = False
+    is_open: bool = False
+    ignored: Sequence[str] = ()
+    held_characters: int = 0
+    _held: list[Delta] = field(default_factory=list)
+    _begins: str = ""  # the held text
+
+    def take(self, deltas: Sequence[Delta]) -> Sequence[Delta]:
+        """Return the deltas that join the answer; nothing while they are held back. Raises :class:`ProviderError` if
+        the call begins the answer anew."""
+        if self.is_open:
+            return deltas
+        self._held += deltas
+        for delta in deltas:
+            text = delta.text if isinstance(delta, TextDelta | ReasoningDelta) else ""
+            self.held_characters += len(text)
+            if isinstance(delta, TextDelta):
+                self._begins += text
+        # Other output than text, such as a tool call, is no beginning of the answer.
+        is_other = any(not isinstance(delta, _BEFORE_TEXT) for delta in deltas)
+        return self._release(is_last=is_other)
+
+    def end(self) -> list[Delta]:
+        """Return the deltas that are still held back when the call ends. Raises like :meth:`take`."""
+        return [] if self.is_open else self._release(is_last=True)
+
+    def _release(self, *, is_last: bool) -> list[Delta]:
+        left_out = self._left_out(is_last=is_last)
+        if left_out is None:
+            return []
+        self.is_open = True
+        held, self._held = self._held, []
+        return _without(left_out, held)
+
+    def _left_out(self, *, is_last: bool) -> int | None:
+        """Return the number of characters to leave out at the beginning; None: it is not decided yet."""
+        given = self.text.rstrip()
+        repeated = 0
+        if self.repeats:
+            if not self._begins.startswith(given):
+                if is_last or not given.startswith(self._begins):
+                    raise self._started_over()
+                return None
+            repeated = len(given)
+        begins = self._begins[repeated:]
+        text = begins.lstrip()
+        if not is_last and self._is_open_question(begins, text):
+            return None
+        if text.startswith(self._opening):
+            raise self._started_over()
+        return repeated + _common_length(self.text[len(given) :], begins[: len(begins) - len(text)])
+
+    def _is_open_question(self, begins: str, text: str) -> bool:
+        if not text:
+            return len(begins) <= _MOST_SPACE
+        return len(text) < len(self._opening) and self._opening.startswith(text)
+
+    @property
+    def _opening(self) -> str:
+        return self.text.strip()[:_OPENING]
+
+    def _started_over(self) -> ProviderError:
+        provider, model = self.request.provider or "", self.request.model
+        detail = f"{provider} began the answer of {model!r} anew instead of going on with it; remove the model from"
+        detail += f" continues_models of [providers.{provider}]"
+        return provider_failure(STARTED_OVER, provider, model=model, detail=detail)
+
+
+def _without(count: int, deltas: list[Delta]) -> list[Delta]:
+    """Return the deltas without the first ``count`` characters of their text."""
+    kept = list[Delta]()
+    for delta in deltas:
+        if count and isinstance(delta, TextDelta):
+            cut = min(count, len(delta.text))
+            count -= cut
+            if cut < len(delta.text):
+                kept.append(TextDelta(delta.text[cut:]))
+        else:
+            kept.append(delta)
+    return kept
+
+
+def _common_length(first: str, second: str) -> int:
+    """Return the length of the longest beginning that two texts have in common."""
+    pairs = zip(first, second, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

@@ -151,7 +151,11 @@ async def test_a_connection_that_is_cut_in_mid_answer_is_continued(system: Syste
     first, second = model(), model()
     system.fake.play(first, broken(end="reset", gate=gate, gate_after=len(BEGINNING)))
     system.fake.play(second, rest())
-    request = {"provider": None, "fallbacks": [f"llama/{second}"], "on_provider_lost": "continue"}
+    request: dict[str, Any] = {
+        "provider": None,
+        "fallbacks": [f"llama/{second}"],
+        "on_provider_lost": "continue",
+    }
     async with await system.stream(f"plain/{first}", **request) as connection:
         seen = ""
         while seen != BEGUN:
@@ -250,7 +254,7 @@ async def test_an_original_keeps_its_members(system: System) -> None:
     first, second = model(), model()
     system.fake.play(first, broken())
     system.fake.play(second, rest())
-    body = {
+    body: dict[str, Any] = {
         "model": f"plain/{first}",
         "messages": [{"role": "user", "content": "hi"}],
         "fallbacks": [f"deep/{second}"],
@@ -320,14 +324,14 @@ async def test_white_space_at_the_end_is_neither_lost_nor_doubled(
 async def test_an_answer_that_begins_anew_is_an_error(system: System, target: str, again: tuple[str, ...]) -> None:
     frames = await continued(system, target, broken(), rest(*again))
     assert text_of(frames) == BEGUN
-    assert error_of(frames) == ("provider_started_over", False)
+    assert error_of(frames) == ("provider_started_over", True)
     assert of_kind(frames, "continued") == []
 
 
 async def test_only_the_first_40_characters_decide(system: System) -> None:
     begun = "x" * 39 + "yz and so on"
     frames = await continued(system, "deep", broken(begun), rest("x" * 39 + "y" + " again"))
-    assert error_of(frames) == ("provider_started_over", False)
+    assert error_of(frames) == ("provider_started_over", True)
     frames = await continued(system, "deep", broken(begun), rest("x" * 39, "z is another word"))
     assert text_of(frames) == begun + "x" * 39 + "z is another word"
 
@@ -346,7 +350,7 @@ async def test_a_server_that_repeats_the_text_goes_on_behind_it(system: System) 
     frames = await continued(system, "echoing", broken(), rest(BEGUN[:5], BEGUN[5:] + " mi", "ll and on."))
     assert text_of(frames) == WHOLE
     frames = await continued(system, "echoing", broken(), rest("The river runs"))
-    assert error_of(frames) == ("provider_started_over", False)
+    assert error_of(frames) == ("provider_started_over", True)
 
 
 async def test_a_continuation_may_call_a_tool(system: System) -> None:

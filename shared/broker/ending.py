@@ -160,7 +160,8 @@ async def end_claimed(
     partial = await read_log(client, scripts, stream_id)
     sent = fold(events.decode(stored) for stored in partial)
     estimate = Estimate.of(claimed.fields)
-    usage = estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
+    cancelled = outcome.is_cancelled
+    usage = estimate.usage(sent.deltas, sent.characters, cancelled=cancelled, prefixes=sent.prefixes)
     everything = partial + outcome.closing_events(usage)
     holder = holder_of(stream_id, claimed, token)
     ending = outcome.ending(usage, only_if_unwatched=outcome.reason == ABANDONED)

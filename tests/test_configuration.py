@@ -155,6 +155,22 @@ def test_names_mean_one_thing(tmp_path: Path, text: str, problem: str) -> None:
         ("kind = 'anthropic-bedrock'\nmodels = ['m']", "region: kind anthropic-bedrock needs it; set it, such as"),
         ("kind = 'anthropic-vertex'", "models: kind anthropic-vertex has no list of models; name them"),
         ("kind = 'ollama'\nresponses_models = ['x']", "responses_models: only kind openai has both APIs; remove it"),
+        (
+            "kind = 'anthropic'\ncontinues = 'prefix'",
+            "continues: prefix does not exist for kind anthropic; use assistant_prefill",
+        ),
+        (
+            "kind = 'openai-responses'\ncontinues = 'prefix'",
+            "continues: prefix does not exist for kind openai-responses; remove it",
+        ),
+        (
+            "kind = 'ollama'\ncontinues_models = ['x']",
+            "continues_models: continues is not set; set it or remove this",
+        ),
+        (
+            "kind = 'openai'\nquirks = { repeats_prefix = true }",
+            "quirks.repeats_prefix: continues is not set; set it or remove this",
+        ),
         ("kind = 'openai-responses'\nbackground = true", "background: answers cannot be resumed at a provider yet"),
     ],
 )

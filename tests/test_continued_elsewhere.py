@@ -1,17 +1,20 @@
 """A provider breaks off in mid-answer, and another target goes on with the text (``on_provider_lost: continue``)."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 
 import pytest
 
+from shared.configuration.entries import ProviderEntry
 from tests.cases.dialects import DIALECTS, Clients
 from tests.fakes import Answer
 from tests.fakes.answer import Call, Counts, ToolCall
 from tests.sse_client import Frame, error_of, text_of
 from tests.system import System
+from workers.jobs.continuations import repeats_prefix
 
 NAMES = ("plain", "claude", "deep", "echoing", "vllm", "llama", "again")
 CONFIGURATION = """
@@ -69,6 +72,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         provider_retries=0,
         between_tokens_timeout_s=0.6,
         breaker_failures=1000,
+        max_stream_bytes=100_000,
     )
     try:
         await system.start()
@@ -222,9 +226,57 @@ async def test_every_dialect_gets_the_whole_text(system: System, dialect: str, t
         request = own if dialect == "api/chat" else {"extra_body": own}
         outcome = await DIALECTS[dialect](clients, f"{targets[0]}/{first}", request)
     assert (outcome.text, outcome.error, outcome.finish) == (WHOLE, None, "stop")
+    assert "on_provider_lost" not in last_call(system).request
     assert outcome.usage is not None
     assert outcome.usage[0] > 9
     assert outcome.usage[1] > 3
+
+
+async def test_a_message_keeps_one_block_of_text(system: System) -> None:
+    first, second = model(), model()
+    system.fake.play(first, broken(usage=(7, 2)))
+    system.fake.play(second, rest(usage=(9, 3)))
+    body = {
+        "model": f"claude/{first}",
+        "fallbacks": [f"claude/{second}"],
+        "on_provider_lost": "continue",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    message = (await system.http.post(f"{system.url}/v1/messages", json=body)).json()
+    assert message["content"] == [{"type": "text", "text": WHOLE}]
+    assert message["stop_reason"] == "end_turn"
+
+
+async def test_a_page_of_the_ai_sdk_gets_one_part_and_the_target(system: System) -> None:
+    first, second = model(), model()
+    system.fake.play(first, broken())
+    system.fake.play(second, rest())
+    said = [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]
+    body = {"id": first, "model": f"plain/{first}", "messages": said, "trigger": "submit-message"}
+    own = {"fallbacks": [f"deep/{second}"], "on_provider_lost": "continue"}
+    answer = await system.http.post(f"{system.url}/api/chat", json=body | own)
+    chunks = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert [chunk["type"] for chunk in chunks].count("text-start") == 1
+    (target,) = [chunk["data"] for chunk in chunks if chunk["type"] == "data-continued"]
+    assert target == {"provider": "deep", "model": second}
+
+
+async def test_an_answer_can_be_cancelled_while_it_is_continued(system: System) -> None:
+    first, second = model(), model()
+    system.fake.play(first, broken())
+    system.fake.play(second, rest(gate=asyncio.Event()))
+    body: dict[str, Any] = {"provider": None, "fallbacks": [f"deep/{second}"], "on_provider_lost": "continue"}
+    stream_id = await system.post(f"plain/{first}", **body)
+
+    async def is_asked() -> bool:
+        return last_call(system).model == second
+
+    await system.eventually(is_asked)
+    await system.http.post(f"{system.url}/chat/{stream_id}/cancel")
+    status = await system.ended(stream_id)
+    assert (status["status"], status["text"], status["usage_by_target"]) == ("cancelled", BEGUN, [])
+    await last_call(system).wait_closed()
 
 
 # --- the request
@@ -353,6 +405,35 @@ async def test_a_server_that_repeats_the_text_goes_on_behind_it(system: System) 
     assert error_of(frames) == ("provider_started_over", True)
 
 
+async def test_output_that_is_held_back_is_limited(system: System) -> None:
+    thoughts = ["x" * 1000] * 200
+    frames = await continued(system, "deep", broken(), rest("never", reasoning=thoughts))
+    done = frames[-1].data
+    assert (text_of(frames), done["finish_reason"], done["reason"]) == (BEGUN, "length", "max_stream_bytes")
+
+
+async def test_characters_of_any_kind_are_counted_as_code_points(system: System) -> None:
+    begun = "Wörter und 🎈🎈"
+    frames = await continued(system, "claude", broken(begun), rest("🎈", " fliegen"))
+    assert text_of(frames) == begun + "🎈 fliegen"
+    assert of_kind(frames, "continued")[0]["characters"] == len(begun)
+    assert last_call(system).messages[-1]["content"] == begun
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"base_url": "https://api.mistral.ai/v1"}, True),
+        ({"base_url": "https://api.mistral.ai/v1", "quirks": {"repeats_prefix": False}}, False),
+        ({"base_url": "https://api.deepseek.com/beta"}, False),
+        ({"base_url": "https://proxy.test/v1", "quirks": {"repeats_prefix": True}}, True),
+    ],
+)
+def test_the_server_that_repeats_the_text_is_recognised(table: dict[str, Any], expected: bool) -> None:
+    entry = ProviderEntry.model_validate({"kind": "openai", "continues": "prefix", **table})
+    assert repeats_prefix(entry) is expected
+
+
 async def test_a_continuation_may_call_a_tool(system: System) -> None:
     tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
     frames = await continued(system, "deep", broken(), rest(tools=(ToolCall("c1", "look"),)), tools=tools)
@@ -388,6 +469,18 @@ async def test_usage_is_the_sum_over_the_calls(system: System) -> None:
     status = await system.status(frames[1].data["stream_id"])
     assert (status["usage"], status["usage_by_target"]) == (done["usage"], parts)
     assert status["text"] == WHOLE
+    stream_id = of_kind(frames, "start")[0]["stream_id"]
+
+    async def logged() -> list[dict[str, Any]]:
+        lines = [line for line in system.workers[0].log.read_text().splitlines() if stream_id in line]
+        logs = [json.loads(line) for line in lines]
+        return logs if logs[-1]["event"] == "stream ended" else []
+
+    logs = await system.eventually(logged)
+    (line,) = [line for line in logs if line["event"] == "answer continued"]
+    assert (line["broken_off"], line["target"]) == (f"claude/{first}", f"deep/{second}")
+    assert (logs[-1]["provider"], logs[-1]["input_tokens"]) == ("deep", 31)
+    assert "river" not in str(logs)
 
 
 async def test_an_answer_of_one_call_has_no_parts(system: System) -> None:

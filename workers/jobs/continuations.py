@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import UNSET
 
 from shared.configuration.configuration import Configuration
+from shared.configuration.entries import ProviderEntry
 from shared.errors import ProviderError
 from shared.protocol import events
 from shared.schemas import ChatRequest
@@ -85,7 +86,7 @@ class Continuations:
         return Seam(
             request,
             run.continuation.text,
-            repeats=self._repeats_prefix(request),
+            repeats=repeats_prefix(self._providers[request.provider or ""]),
             ignored=run.continuation.lost.get(target_of(request), ()),
         )
 
@@ -113,11 +114,12 @@ class Continuations:
         lost[target_of(request)] = paths
         return None if paths and request.unsupported_fields == "refuse" else made
 
-    def _repeats_prefix(self, request: ChatRequest) -> bool:
-        entry = self._providers[request.provider or ""]
-        if entry.quirks.repeats_prefix is not None:
-            return entry.quirks.repeats_prefix
-        return entry.continues == "prefix" and is_mistral(urlsplit(entry.base_url or "").hostname or "")
+
+def repeats_prefix(entry: ProviderEntry) -> bool:
+    """Return True if a continuation begins with the given text once more."""
+    if entry.quirks.repeats_prefix is not None:
+        return entry.quirks.repeats_prefix
+    return entry.continues == "prefix" and is_mistral(urlsplit(entry.base_url or "").hostname or "")
 
 
 def join(seam: Seam, run: Run) -> list[events.Continued]:

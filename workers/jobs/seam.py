@@ -21,8 +21,6 @@ from workers.providers.errors import provider_failure
 STARTED_OVER: Final = "provider_started_over"
 #: Characters that decide.
 _OPENING: Final = 40
-#: Most white space before a text that is held back.
-_MOST_SPACE: Final = 200
 _BEFORE_TEXT: Final = (TextDelta, ReasoningDelta, events.Extra)
 
 
@@ -79,20 +77,12 @@ class Seam:
             repeated = len(given)
         begins = self._begins[repeated:]
         text = begins.lstrip()
-        if not is_last and self._is_open_question(begins, text):
+        opening = self.text.strip()[:_OPENING]
+        if not is_last and len(text) < len(opening) and opening.startswith(text):
             return None
-        if text.startswith(self._opening):
+        if text.startswith(opening):
             raise self._started_over()
         return repeated + _common_length(self.text[len(given) :], begins[: len(begins) - len(text)])
-
-    def _is_open_question(self, begins: str, text: str) -> bool:
-        if not text:
-            return len(begins) <= _MOST_SPACE
-        return len(text) < len(self._opening) and self._opening.startswith(text)
-
-    @property
-    def _opening(self) -> str:
-        return self.text.strip()[:_OPENING]
 
     def _started_over(self) -> ProviderError:
         provider, model = self.request.provider or "", self.request.model

@@ -483,6 +483,19 @@ async def test_usage_is_the_sum_over_the_calls(system: System) -> None:
     assert "river" not in str(logs)
 
 
+async def test_each_call_that_broke_off_has_its_own_usage(system: System) -> None:
+    first, second = model(), model()
+    later = broken(" mill that was", usage=Counts(17, 9)), Answer(status=400)
+    system.fake.play(first, broken(usage=Counts(11, 3)), *later)
+    system.fake.play(second, rest(" closed.", usage=None))
+    frames = await ask(system, f"claude/{first}", f"deep/{second}")
+    parts = [part["usage"] for part in frames[-1].data["usage_by_target"]]
+    assert text_of(frames) == BEGUN + " mill that was closed."
+    assert [part["input_tokens"] for part in parts[:2]] == [11, 17]
+    assert [part["output_tokens"] for part in parts] == [7, 4, 2]
+    assert parts[2]["input_tokens"] == 11  # estimated from 2 and 42 characters
+
+
 async def test_an_answer_of_one_call_has_no_parts(system: System) -> None:
     name = model()
     system.fake.play(name, rest())
@@ -503,6 +516,7 @@ JSON = {"type": "json_object"}
     [
         (broken(tools=(ToolCall("c1", "look", ('{"a":', "1}")),)), {"tools": TOOLS}),
         (broken('{"a": "a long text'), {"response_format": JSON}),
+        (broken(), {"tools": TOOLS, "tool_choice": "required"}),
         (broken('{"a": "a long text'), {"provider_options": {"openai": {"guided_json": {"type": "object"}}}}),
         (broken(refusal=("I cannot",)), {}),
         (broken("Short"), {}),
@@ -516,6 +530,7 @@ JSON = {"type": "json_object"}
     ids=[
         "tool",
         "json",
+        "forced",
         "grammar",
         "refusal",
         "short",

@@ -11,6 +11,7 @@ from shared.errors import GenerationError
 from shared.protocol.events import PartialUsage, Usage
 from shared.provider_fields import loggable
 from shared.schemas import ChatRequest
+from workers.jobs.answer_so_far import AnswerSoFar
 from workers.jobs.continuations import join
 from workers.jobs.run import Run, logger
 from workers.jobs.seam import Seam
@@ -65,9 +66,13 @@ class AnswerReader:
                     await _begin(part, call, run)
                 if isinstance(part, Finished):
                     return await _finish(part, json_answer, call, run), part.usage
-                if not isinstance(part, Replayed):  # only a resumed answer has one
-                    written = _joined(part, call, run)
-                    await writer.push(written if json_answer is None else [*written, *json_answer.take(part)])
+                if isinstance(part, Replayed):  # it is written already
+                    if run.answer is not None:
+                        run.answer.add(part.deltas)
+                    idle_timeout.resume()
+                    continue
+                written = part if run.answer is None else _joined(part, call, run.answer, run)
+                await writer.push(written if json_answer is None else [*written, *json_answer.take(part)])
                 if writer.bytes + _held(call) >= self._settings.max_stream_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
@@ -79,13 +84,15 @@ async def _begin(part: AnswerPart, call: Call, run: Run) -> None:
     if not isinstance(part, Finished):
         call.on_first_token()
     if isinstance(part, FirstDeltas) and part.input_counts is not None:
+        if call.seam is not None:
+            call.seam.input_counts = part.input_counts
+            return
+        run.writer.set_input_counts(part.input_counts)
         if run.answer is not None:
             run.answer.input_counts = part.input_counts
-        if call.seam is None:
-            run.writer.set_input_counts(part.input_counts)
 
 
-def _joined(deltas: Sequence[Delta], call: Call, run: Run) -> Sequence[Written]:
+def _joined(deltas: Sequence[Delta], call: Call, answer: AnswerSoFar, run: Run) -> Sequence[Written]:
     """Return what is written now. The deltas of a continuation are held back at first."""
     joining: Sequence[Written] = ()
     if call.seam is not None and not call.seam.is_open:
@@ -93,13 +100,12 @@ def _joined(deltas: Sequence[Delta], call: Call, run: Run) -> Sequence[Written]:
         if not call.seam.is_open:
             return ()
         joining = join(call.seam, run)
-    if run.answer is not None:
-        run.answer.add(deltas)
+    answer.add(deltas)
     return [*joining, *deltas] if joining else deltas
 
 
 def _held(call: Call) -> int:
-    return 0 if call.seam is None or call.seam.is_open else call.seam.held_characters
+    return 0 if call.seam is None else call.seam.held_bytes
 
 
 async def _finish(finished: Finished, json_answer: JsonAnswer | None, call: Call, run: Run) -> Outcome:

@@ -136,7 +136,7 @@ def join(seam: Seam, run: Run) -> list[events.Continued]:
     characters = len(continuation.text.rstrip())
     usage.go_on((provider, model), continuation.broken_off, continuation.output, characters)
     answer.continuations += 1
-    answer.input_counts = None
+    answer.input_counts = seam.input_counts
     ignored = list(seam.ignored) or UNSET
     return [events.Continued(provider, model, continuation.token_index, len(continuation.text), ignored)]
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from shared.configuration.entries import Continues
 from shared.provider_fields import client_path
-from shared.schemas import ChatRequest, Message
+from shared.schemas import ChatRequest, Message, NamedToolChoice
 from shared.schemas.chat import StoredRequest, original_for
 
 Body = dict[str, Any]
@@ -22,7 +22,9 @@ _FORMS: Final = frozenset(
 
 
 def has_fixed_form(request: ChatRequest) -> bool:
-    """Return True if the answer has to be JSON, or to follow a grammar."""
+    """Return True if the answer has to be JSON or a tool call, or to follow a grammar."""
+    if isinstance(request.tool_choice, NamedToolChoice) or request.tool_choice == "required":
+        return True
     if request.response_format is not None and request.response_format.type != "text":
         return True
     original = request.original if isinstance(request, StoredRequest) else None

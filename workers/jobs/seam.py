@@ -14,6 +14,7 @@ from typing import Final
 
 from shared.errors import ProviderError
 from shared.protocol import events
+from shared.protocol.events import PartialUsage
 from shared.schemas import ChatRequest
 from workers.providers.base import Delta, ReasoningDelta, TextDelta
 from workers.providers.errors import provider_failure
@@ -27,16 +28,25 @@ _BEFORE_TEXT: Final = (TextDelta, ReasoningDelta, events.Extra)
 @dataclass(slots=True)
 class Seam:
     """The join of one call. ``text``: the answer so far. ``repeats``: the server sends the given text once more.
-    ``is_open``: the output is a continuation. ``ignored``: paths of the request's fields without effect."""
+    ``is_open``: the output is a continuation. ``ignored``: paths of the request's fields without effect.
+    ``input_counts``: as far as the provider reported them before its output. ``held_bytes``: approximate size of what
+    is held back."""
 
     request: ChatRequest
     text: str
     repeats: bool = False
     is_open: bool = False
     ignored: Sequence[str] = ()
-    held_characters: int = 0
+    input_counts: PartialUsage | None = None
+    held_bytes: int = 0
     _held: list[Delta] = field(default_factory=list)
     _begins: str = ""  # the held text
+    _given: str = field(init=False)
+    _opening: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._given = self.text.rstrip()
+        self._opening = self._given.lstrip()[:_OPENING]
 
     def take(self, deltas: Sequence[Delta]) -> Sequence[Delta]:
         """Return the deltas that join the answer; nothing while they are held back. Raises :class:`ProviderError` if
@@ -44,11 +54,8 @@ class Seam:
         if self.is_open:
             return deltas
         self._held += deltas
-        for delta in deltas:
-            text = delta.text if isinstance(delta, TextDelta | ReasoningDelta) else ""
-            self.held_characters += len(text)
-            if isinstance(delta, TextDelta):
-                self._begins += text
+        self._begins += "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+        self.held_bytes += sum(map(_size, deltas))
         # Other output than text, such as a tool call, is no beginning of the answer.
         is_other = any(not isinstance(delta, _BEFORE_TEXT) for delta in deltas)
         return self._release(is_last=is_other)
@@ -61,34 +68,36 @@ class Seam:
         left_out = self._left_out(is_last=is_last)
         if left_out is None:
             return []
-        self.is_open = True
+        self.is_open, self.held_bytes = True, 0
         held, self._held = self._held, []
         return _without(left_out, held)
 
     def _left_out(self, *, is_last: bool) -> int | None:
         """Return the number of characters to leave out at the beginning; None: it is not decided yet."""
-        given = self.text.rstrip()
         repeated = 0
         if self.repeats:
-            if not self._begins.startswith(given):
-                if is_last or not given.startswith(self._begins):
+            if not self._begins.startswith(self._given):
+                if is_last or not self._given.startswith(self._begins):
                     raise self._started_over()
                 return None
-            repeated = len(given)
+            repeated = len(self._given)
         begins = self._begins[repeated:]
         text = begins.lstrip()
-        opening = self.text.strip()[:_OPENING]
-        if not is_last and len(text) < len(opening) and opening.startswith(text):
+        if not is_last and len(text) < len(self._opening) and self._opening.startswith(text):
             return None
-        if text.startswith(opening):
+        if text.startswith(self._opening):
             raise self._started_over()
-        return repeated + _common_length(self.text[len(given) :], begins[: len(begins) - len(text)])
+        return repeated + _common_length(self.text[len(self._given) :], begins[: len(begins) - len(text)])
 
     def _started_over(self) -> ProviderError:
         provider, model = self.request.provider or "", self.request.model
         detail = f"{provider} began the answer of {model!r} anew instead of going on with it; remove the model from"
         detail += f" continues_models of [providers.{provider}]"
         return provider_failure(STARTED_OVER, provider, model=model, detail=detail)
+
+
+def _size(delta: Delta) -> int:
+    return len(delta.text) if isinstance(delta, TextDelta | ReasoningDelta) else len(str(delta))
 
 
 def _without(count: int, deltas: list[Delta]) -> list[Delta]:

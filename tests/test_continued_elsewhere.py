@@ -10,7 +10,6 @@ import pytest
 
 from shared.configuration.entries import ProviderEntry
 from tests.cases.dialects import DIALECTS, Clients
-from tests.conftest import StartSystem
 from tests.fakes import Answer
 from tests.fakes.answer import Call, Counts, ToolCall
 from tests.sse_client import Frame, error_of, text_of
@@ -74,6 +73,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         between_tokens_timeout_s=0.6,
         breaker_failures=1000,
         max_stream_bytes=100_000,
+        lease_s=2,
     )
     try:
         await system.start()
@@ -497,25 +497,6 @@ async def test_each_call_that_broke_off_has_its_own_usage(system: System) -> Non
     assert parts[2]["input_tokens"] == 11  # estimated from 2 and 42 characters
 
 
-async def test_a_continued_answer_outlives_its_worker(start_system: StartSystem) -> None:
-    """The estimate of its usage counts the prompt of each call."""
-    system = await start_system(
-        gateways=1, workers=2, lease_s=1, providers=NAMES, configuration=CONFIGURATION, provider_retries=0
-    )
-    system.fake.play("able-m", broken(), rest(gate=asyncio.Event(), gate_after=1))
-    body: dict[str, Any] = {"provider": None, "on_provider_lost": "continue", "on_worker_lost": "fail"}
-    async with await system.stream("again/able-m", **body) as connection:
-        await connection.next("continued")
-        await connection.next("token")
-        for worker in system.workers:
-            if connection.stream_id in worker.log.read_text():
-                worker.stop()
-        await connection.rest()
-    status: dict[str, Any] = await system.status(connection.stream_id)
-    assert (status["status"], status["text"]) == ("failed", BEGUN + REST[0])
-    assert status["usage"]["input_tokens"] == 1 + 8  # from 2 and 30 characters
-
-
 async def test_an_answer_of_one_call_has_no_parts(system: System) -> None:
     name = model()
     system.fake.play(name, rest())
@@ -587,3 +568,21 @@ async def test_if_no_target_answers_the_stream_ends_with_the_first_error(system:
     frames = await continued(system, "deep", broken(), Answer(status=400))
     assert text_of(frames) == BEGUN
     assert error_of(frames) == ("upstream_truncated", True)
+
+
+async def test_a_continued_answer_outlives_its_worker(system: System) -> None:
+    """The estimate of its usage counts the prompt of each call."""
+    name = f"able-{model()}"
+    system.fake.play(name, broken(), rest(gate=asyncio.Event(), gate_after=1))
+    body: dict[str, Any] = {"provider": None, "on_provider_lost": "continue", "on_worker_lost": "fail"}
+    async with await system.stream(f"again/{name}", **body) as connection:
+        await connection.next("continued")
+        await connection.next("token")
+        (worker,) = system.workers
+        worker.stop()
+        worker.start()
+        frames = await connection.rest()
+    assert error_of(frames) == ("worker_lost", False)
+    status: dict[str, Any] = await system.status(connection.stream_id)
+    assert (status["status"], status["text"]) == ("failed", BEGUN + REST[0])
+    assert status["usage"]["input_tokens"] == 1 + 8  # from 2 and 30 characters

@@ -166,6 +166,22 @@ def test_names_mean_one_thing(tmp_path: Path, text: str, problem: str) -> None:
             "background: no model is asked by Responses; set responses_models, or remove background",
         ),
         ("kind = 'openai'\nresponses_models = []\nbackground = true", "background: no model is asked by Responses"),
+        (
+            "kind = 'anthropic'\ncontinues = 'prefix'",
+            "continues: prefix does not exist for kind anthropic; use assistant_prefill",
+        ),
+        (
+            "kind = 'openai-responses'\ncontinues = 'prefix'",
+            "continues: prefix does not exist for kind openai-responses; remove it",
+        ),
+        (
+            "kind = 'ollama'\ncontinues_models = ['x']",
+            "continues_models: continues is not set; set it or remove this",
+        ),
+        (
+            "kind = 'openai'\nquirks = { repeats_prefix = true }",
+            "quirks.repeats_prefix: continues is not set; set it or remove this",
+        ),
     ],
 )
 def test_keys_fit_the_kind(tmp_path: Path, table: str, problem: str) -> None:

@@ -123,6 +123,7 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
         "finish_reason": state.finish_reason,
         "reason": transcript.done.reason if transcript.done else state.reason,
         "usage": msgspec.to_builtins(transcript.done.usage) if transcript.done else None,
+        "usage_by_target": msgspec.to_builtins(transcript.done.usage_by_target or []) if transcript.done else [],
         "error": msgspec.to_builtins(transcript.error) if transcript.error else None,
         "model": transcript.start.model if transcript.start else state.model,
         "provider": transcript.start.provider if transcript.start else state.provider,

@@ -27,6 +27,7 @@ from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
 OnDisconnect = Literal["cancel", "continue"]
 OnWorkerLost = Literal["resume", "restart", "fail"]
+OnProviderLost = Literal["fail", "continue"]
 OptionsFamily = Literal["anthropic", "openai", "responses", "ollama"]
 
 MOST_FALLBACKS: Final = 8
@@ -108,6 +109,9 @@ class ChatRequest(Model):
     on_worker_lost: OnWorkerLost | None = None
     """``resume`` (default): another worker continues the answer at a provider that stores it, else as ``restart``.
     ``restart``: another worker restarts the answer, and readers get a ``reset``. ``fail``: the stream ends."""
+    on_provider_lost: OnProviderLost | None = None
+    """Action if the provider breaks off in mid-answer. ``fail`` (default): the stream ends with an error.
+    ``continue``: a target that continues a given text goes on, and an event ``continued`` names it."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_ENTRIES)] | None = None
     """Data of the caller, returned by ``GET /chat/{stream_id}``."""
 

@@ -1,6 +1,6 @@
 """Reads one provider's answer into a stream's writer."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,10 @@ from shared.errors import GenerationError
 from shared.protocol.events import PartialUsage, Usage
 from shared.provider_fields import loggable
 from shared.schemas import ChatRequest
+from workers.jobs.answer_so_far import AnswerSoFar
+from workers.jobs.continuations import join
 from workers.jobs.run import Run, logger, target_of
+from workers.jobs.seam import Seam
 from workers.jobs.stored_answers import StoredAnswer
 from workers.providers.base import (
     EMPTY_ANSWER,
@@ -29,8 +32,8 @@ from workers.providers.endpoint import ApiKey
 from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
 from workers.providers.usage_counts import FirstDeltas
+from workers.writing.coalescer import Written
 from workers.writing.structured_output import JsonAnswer
-from workers.writing.writer import StreamWriter
 
 Answered = tuple[Outcome, Usage | PartialUsage | None]
 
@@ -38,14 +41,15 @@ Answered = tuple[Outcome, Usage | PartialUsage | None]
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a provider. ``on_answer``: called when its answer begins, with or without a token;
-    ``on_first_token``: with the first token. ``cursor``: the place from which a stored answer is resumed;
-    ``on_replay``: called with what comes before that place."""
+    ``on_first_token``: with the first token. ``seam``: None if the call begins the answer. ``cursor``: the place from
+    which a stored answer is resumed; ``on_replay``: called with what comes before that place."""
 
     provider: Provider
     request: ChatRequest
     key: ApiKey | None
     on_answer: Callable[[], Awaitable[None]]
     on_first_token: Callable[[], None]
+    seam: Seam | None = None
     cursor: ProviderCursor | None = None
     on_replay: Callable[[list[Delta]], None] | None = None
 
@@ -78,32 +82,64 @@ class AnswerReader:
             IdleTimeout(provider.name, timeouts) as idle_timeout,
             aclosing(call.parts()) as answer,
         ):
+            has_begun = False
             async for part in answer:
                 if isinstance(part, (IgnoredFields, Replayed)):
-                    _take_beginning(part, call, json_answer, writer)
+                    _take_beginning(part, call, json_answer, run)
                     continue
                 cursor = _cursor_behind(part, call, run) if isinstance(part, StoredDeltas) else ""
                 if not part:
                     writer.note_cursor(cursor)
                     continue
                 idle_timeout.pause()
-                if not writer.has_output:
-                    await call.on_answer()
-                    if not isinstance(part, Finished):
-                        call.on_first_token()
-                    if isinstance(part, FirstDeltas) and part.input_counts is not None:
-                        writer.set_input_counts(part.input_counts)
+                if not has_begun:
+                    has_begun = True
+                    await _begin(part, call, run)
                 if isinstance(part, Finished):
                     run.stored = None
-                    return await _finish(part, json_answer, writer), part.usage
-                await writer.push(part if json_answer is None else [*part, *json_answer.take(part)], cursor)
-                if writer.bytes >= self._settings.max_stream_bytes:
+                    return await _finish(part, json_answer, call, run), part.usage
+                written = part if run.answer is None else _joined(part, call, run.answer, run)
+                await writer.push(written if json_answer is None else [*written, *json_answer.take(part)], cursor)
+                if writer.bytes + _held(call) >= self._settings.max_stream_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
         raise provider_failure("upstream_truncated", provider.name, detail="the answer ended without its end marker")
 
 
-async def _finish(finished: Finished, json_answer: JsonAnswer | None, writer: StreamWriter) -> Outcome:
+async def _begin(part: AnswerPart, call: Call, run: Run) -> None:
+    await call.on_answer()
+    if not isinstance(part, Finished):
+        call.on_first_token()
+    if isinstance(part, FirstDeltas) and part.input_counts is not None:
+        if call.seam is not None:
+            call.seam.input_counts = part.input_counts
+            return
+        run.writer.set_input_counts(part.input_counts)
+        if run.answer is not None:
+            run.answer.input_counts = part.input_counts
+
+
+def _joined(deltas: Sequence[Delta], call: Call, answer: AnswerSoFar, run: Run) -> Sequence[Written]:
+    """Return what is written now. The deltas of a continuation are held back at first."""
+    joining: Sequence[Written] = ()
+    if call.seam is not None and not call.seam.is_open:
+        deltas = call.seam.take(deltas)
+        if not call.seam.is_open:
+            return ()
+        joining = join(call.seam, run)
+    answer.add(deltas)
+    return [*joining, *deltas] if joining else deltas
+
+
+def _held(call: Call) -> int:
+    return 0 if call.seam is None else call.seam.held_bytes
+
+
+async def _finish(finished: Finished, json_answer: JsonAnswer | None, call: Call, run: Run) -> Outcome:
+    writer = run.writer
+    if call.seam is not None and not call.seam.is_open:
+        last = call.seam.end()
+        await writer.push([*join(call.seam, run), *last])
     if json_answer is not None and finished.reason == "stop":
         try:
             await writer.push([json_answer.finish()])
@@ -113,14 +149,14 @@ async def _finish(finished: Finished, json_answer: JsonAnswer | None, writer: St
     return Outcome(finished.reason, EMPTY_ANSWER if empty else finished.detail)
 
 
-def _take_beginning(
-    part: IgnoredFields | Replayed, call: Call, json_answer: JsonAnswer | None, writer: StreamWriter
-) -> None:
+def _take_beginning(part: IgnoredFields | Replayed, call: Call, json_answer: JsonAnswer | None, run: Run) -> None:
     if isinstance(part, IgnoredFields):
-        _ignore(part, call.request, writer)
+        _ignore(part, call, run)
         return
     if call.on_replay is not None:
         call.on_replay(part.deltas)
+    if run.answer is not None:
+        run.answer.add(part.deltas)
     if json_answer is not None:
         json_answer.take(part.deltas)
 
@@ -131,11 +167,15 @@ def _cursor_behind(deltas: StoredDeltas, call: Call, run: Run) -> str:
     return run.stored.text
 
 
-def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) -> None:
-    """Name the fields that have no effect, in `start` and in the log."""
-    writer.set_model(request.provider or "", request.model, ignored.paths)
+def _ignore(ignored: IgnoredFields, call: Call, run: Run) -> None:
+    """Name the fields that have no effect, in `start` or `continued` and in the log."""
+    request = call.request
+    if call.seam is not None:
+        call.seam.ignored = (*call.seam.ignored, *ignored.paths)
+    else:
+        run.writer.set_model(request.provider or "", request.model, (*run.ignored, *ignored.paths))
     line: dict[str, Any] = {
-        "stream_id": writer.holder.stream_id,
+        "stream_id": run.stream_id,
         "provider": request.provider,
         "model": request.model,
         **loggable(ignored.paths),

@@ -158,7 +158,7 @@ class Generation:
                 ended = await writer.finish(outcome, usage)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
             await adapters.attempts.resumption.cancel(run)
-        job.log.ended(outcome, usage, ended)
+        job.log.ended(outcome, writer.logged_usage(usage), ended)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
             _count(outcome)
 

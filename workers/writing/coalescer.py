@@ -13,12 +13,15 @@ from workers.writing.surrogates import ends_in_half, well_formed
 
 _Joinable = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
 _JOINABLE = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
+#: Events that keep their place between the deltas before and after them.
+_IN_PLACE = (events.Extra, events.Continued)
+Written = Delta | events.Continued
 
 
 class Coalescer:
-    """Buffer of deltas. ``deltas`` and ``characters`` count everything received from the provider, ``extras`` its
-    provider-specific data, ``made_bytes`` the events made of it; ``bytes`` is the approximate size of the deltas
-    waiting now."""
+    """Buffer of deltas. ``deltas`` and ``characters`` count everything received from the provider, ``extras`` the
+    events that keep their place, ``made_bytes`` the events made of it; ``bytes`` is the approximate size of the
+    deltas waiting now."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self.deltas = 0
@@ -33,13 +36,13 @@ class Coalescer:
         self._halves: dict[tuple[type[_Joinable], int], _Joinable] = {}
         self._counted: dict[type[_Joinable], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
 
-    def add(self, deltas: Sequence[Delta]) -> None:
+    def add(self, deltas: Sequence[Written]) -> None:
         self.deltas += len(deltas)
         for delta in deltas:
             if isinstance(delta, _JOINABLE):
                 self.bytes += len(delta.text)
                 self._waiting.append(delta)
-            elif isinstance(delta, events.Extra):
+            elif isinstance(delta, _IN_PLACE):
                 self.bytes += len(encode(delta))
                 self._waiting.append(delta)
                 self._has_extra = True
@@ -88,7 +91,7 @@ class Coalescer:
         made: list[bytes] = []
         run: list[_Joinable] = []
         for delta in waiting:
-            if isinstance(delta, events.Extra):
+            if isinstance(delta, _IN_PLACE):
                 made += self._joinable_events(run)
                 made.append(encode(delta))
                 run = []

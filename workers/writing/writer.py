@@ -19,14 +19,14 @@ from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
-from shared.protocol.events import PartialUsage, Usage
+from shared.protocol.events import PartialUsage, TargetUsage, Usage
 from shared.protocol.lineage import NO_LINEAGE, Lineage
 from shared.protocol.usage import Estimate
 from shared.settings import Settings
 from workers import metrics
-from workers.providers.base import Delta
-from workers.writing.coalescer import Coalescer
+from workers.writing.coalescer import Coalescer, Written
 from workers.writing.send_buffer import SendBuffer
+from workers.writing.usage_by_target import Output, UsageByTarget
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class StreamWriter:
         self._cursor = ""  # the place in the provider's stored answer, after all deltas so far
         self._has_to_note = False
         self.is_superseded = False
-        self._estimate = Estimate.of(claimed.fields)
+        self.usage_by_target = UsageByTarget(Estimate.of(claimed.fields))
         self._wake = wake
         self._on_stop = on_stop
         self._cap = settings.cap
@@ -126,7 +126,12 @@ class StreamWriter:
     @property
     def has_output(self) -> bool:
         """True once the provider has sent a part of its answer."""
-        return self._coalescer.deltas + self._coalescer.extras > 0
+        return self.output_count > 0
+
+    @property
+    def output_count(self) -> int:
+        """Number of deltas and extras so far."""
+        return self._coalescer.deltas + self._coalescer.extras
 
     @property
     def is_written(self) -> bool:
@@ -154,6 +159,7 @@ class StreamWriter:
         request's fields that have no effect there."""
         start = events.Start(self.holder.stream_id, model, provider, self._attempt, ignored=list(ignored) or UNSET)
         self._start = events.encode(start)
+        self.usage_by_target.target = provider, model
 
     def set_input_counts(self, counts: PartialUsage) -> None:
         """Add the counts of the input to `start`, if the provider reported them before its first output."""
@@ -173,7 +179,7 @@ class StreamWriter:
         self._lineage = lineage
         self._coalescer.resume([events.decode(stored) for stored in log])
 
-    async def push(self, deltas: Sequence[Delta], cursor: str = "") -> None:
+    async def push(self, deltas: Sequence[Written], cursor: str = "") -> None:
         """Add ``deltas``. ``cursor``: the place in the provider's stored answer after them. Returns at once unless
         the unsent bytes exceed their limit; then it waits, so that the caller stops reading its provider."""
         self._coalescer.add(deltas)
@@ -193,6 +199,10 @@ class StreamWriter:
         if self._phase is not Phase.CLOSED:
             self._begin_ending(outcome, usage)
         return await self._ended
+
+    def logged_usage(self, counted: Usage | PartialUsage | None) -> Usage | PartialUsage | None:
+        """Return the counts for the log. ``counted``: those of the latest call."""
+        return self.usage_by_target.logged(counted, self._output)
 
     async def hand_over(self) -> Ended:
         """Release the stream as it is. Returns HANDED_OVER, or the result that came first."""
@@ -391,27 +401,27 @@ class StreamWriter:
         self, outcome: Outcome, counted: Usage | PartialUsage | None, *, only_if_unwatched: bool = False
     ) -> None:
         self._freeze(final=True)
-        usage = self._completed(outcome, counted)
+        usage, by_target = self._completed(outcome, counted)
         if not self._events and not self._is_first_output:
             # Readers have an earlier attempt's text: only `start` makes them discard it.
             self._events.freeze([self._start])
-        self._events.close(outcome.closing_events(usage))
+        self._events.close(outcome.closing_events(usage, by_target))
         self._ending = outcome.ending(usage, only_if_unwatched=only_if_unwatched)
         if self._phase is not Phase.RESTORING:
             self._phase = Phase.ENDING
         self._wake(self)
 
-    def _completed(self, outcome: Outcome, counted: Usage | PartialUsage | None) -> Usage:
-        sent = self._coalescer
-        match counted:
-            case Usage():
-                return counted
-            case PartialUsage():
-                return self._estimate.completed(counted, sent.deltas, sent.characters)
-            case _:
-                usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
-                metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
-                return usage
+    def _completed(self, outcome: Outcome, counted: Usage | PartialUsage | None) -> tuple[Usage, list[TargetUsage]]:
+        """Return the usage of the whole answer, and that of each call if there were several."""
+        latest = self.usage_by_target.of_call(counted, self._output, cancelled=outcome.is_cancelled)
+        usage = self.usage_by_target.sum_with(latest)
+        if counted is None:
+            metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
+        return usage, self.usage_by_target.all_with(latest)
+
+    @property
+    def _output(self) -> Output:
+        return Output(self._coalescer.deltas, self._coalescer.characters)
 
     def _is_own_ending(self, reply: WriteReply) -> bool:
         return self._ending is not None and reply.epoch == self.holder.epoch and reply.last_seq == len(self._events)

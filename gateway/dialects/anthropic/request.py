@@ -16,7 +16,12 @@ from shared.errors import InvalidRequest
 from shared.schemas.chat import StoredRequest, parse_json_object, validate
 
 #: Fields that only Headrace reads.
-_OWN: Final = frozenset({"provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "unsupported_fields"})
+_OWN: Final = frozenset(
+    {
+        *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost"),
+        "unsupported_fields",
+    }
+)
 _UNCHANGED: Final = frozenset({"model", "max_tokens", "temperature", "top_p", "top_k"}) | _OWN
 _TRANSLATED: Final = frozenset(
     {

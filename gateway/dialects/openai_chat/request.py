@@ -17,7 +17,9 @@ from shared.errors import InvalidRequest
 from shared.schemas.chat import MAX_METADATA_ENTRIES, StoredRequest, parse_json_object, validate
 
 #: Fields that only Headrace reads (`extra_body` of the SDKs), as is `provider` if it is a text.
-_OURS: Final = frozenset({"fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "unsupported_fields"})
+_OURS: Final = frozenset(
+    {"fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost", "unsupported_fields"}
+)
 #: Fields of both formats.
 _UNCHANGED: Final = frozenset(
     {

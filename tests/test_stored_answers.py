@@ -223,6 +223,20 @@ async def test_an_answer_too_old_to_be_streamed_is_polled_until_it_is_whole(up: 
     assert len(up.bodies("old")) == 1
 
 
+async def test_an_answer_of_a_server_that_does_not_stream_is_polled(up: Upstream) -> None:
+    turnstile = Turnstile()
+    up.play("whole", replace(RICH, turnstile=turnstile), never_streams=True)
+    known = len(up.fake.gets)
+    reading = asyncio.create_task(up.stream("whole"))
+    await up.fake.wait_gets(known + 1)
+    await turnstile.allow(len(WORDS))
+    parts = await reading
+    assert cursors_in(parts) == [ProviderCursor(up.id_of("whole"), None)]
+    assert said(deltas_in(parts))["TextDelta"] == TEXT
+    assert said(await up.whole("whole")) == said(deltas_in(parts))
+    assert len(up.bodies("whole")) == 1
+
+
 @pytest.mark.parametrize(
     ("storage", "detail"),
     [

@@ -41,8 +41,14 @@ class Storage:
     #: After so many events the first connection sends a keep-alive message with a number of its own, which the stored
     #: events do not have.
     keepalive_after: int | None = None
+    #: Every request gets the response as it is at that time, as one JSON object.
+    never_streams: bool = False
     #: Member ``id`` of the response in all events of GETs, instead of its own.
     other_id: str | None = None
+
+    def sends_whole(self, is_continuation: bool) -> bool:
+        """Return True for a GET of a stream that gets the whole response instead."""
+        return self.never_streams or (self.is_json and is_continuation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,10 @@ class StoredAnswers:
         stored.task.add_done_callback(self._tasks.discard)
         await stored.next_frames(0)
         self.by_id[stored.response["id"]] = stored
-        await self._stream(connection, call, stored, after=None)
+        if answer.storage.never_streams:
+            await connection.respond(200, dumps(stored.response).encode())
+        else:
+            await self._stream(connection, call, stored, after=None)
 
     async def get(self, connection: Connection, request: Request, key: str) -> None:
         """Answer a GET of one response."""
@@ -143,7 +146,7 @@ class StoredAnswers:
         stored = self.by_id.get(response_id)
         if stored is None or stored.key != key:
             await _refuse(connection, 404, f"Response with id '{response_id}' not found.")
-        elif query.get("stream") != "true" or (stored.storage.is_json and "starting_after" in query):
+        elif query.get("stream") != "true" or stored.storage.sends_whole("starting_after" in query):
             await connection.respond(200, dumps(stored.response).encode())
         elif stored.storage.status is not None:
             await _refuse(connection, stored.storage.status, "This response can no longer be streamed.")

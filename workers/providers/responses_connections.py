@@ -4,6 +4,7 @@ OpenAI refuses to stream an answer that is more than five minutes old. Its respo
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from workers.providers.http_calls import ProviderCall, check_type, timeout_of
 from workers.providers.openai import headers_of
 from workers.providers.reading import BROKEN, deltas_of
 from workers.providers.responses_stored import Interrupted, StillRunning, StoredReader
+
+logger = logging.getLogger(__name__)
 
 PATH: Final = "/responses"
 #: Waits before the further connections. With each event that comes they begin anew.
@@ -106,6 +109,8 @@ class StoredAnswer:
                     async for deltas in reads:
                         yield deltas
             except StillRunning:
+                for placed in self._reader.placed([]):
+                    yield placed
                 self._polls, tries = True, 0
                 await asyncio.sleep(_POLL_S)
             except _INTERRUPTIONS as error:
@@ -115,6 +120,8 @@ class StoredAnswer:
                 fault = fault if fault is not None and tries else error
                 if tries == len(_WAITS_S) or not self._may_pass(error):
                     self._fail(fault)
+                extra = {"provider": self._call.provider, "model": self._access.model, "cause": type(error).__name__}
+                logger.warning("provider connection replaced", extra=extra)
                 await asyncio.sleep(_WAITS_S[tries])
                 tries += 1
             else:

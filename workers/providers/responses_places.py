@@ -1,7 +1,8 @@
 """Places in a stored answer of Responses: the id of the response, and the numbers of its events."""
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from workers.providers.base import ProviderCursor
 from workers.providers.framing import loose_json
@@ -49,6 +50,12 @@ class Place:
     def cursor(self) -> ProviderCursor | None:
         id = self.response_id
         return ProviderCursor(id, self.at) if self._can_be_stored and id is not None else None
+
+    def adopt(self, response: Mapping[str, Any]) -> bool:
+        """Take the id of a whole response, of a server that does not stream. Returns True if it can be read again."""
+        if self._can_be_stored and self.response_id is None:
+            self._name(response)
+        return self.is_stored and response.get("id") == self.response_id
 
     def void(self) -> None:
         """Note that there is no place any more from which the answer could be resumed."""
@@ -109,11 +116,14 @@ class Place:
         if self._is_first and self.response_id is not None:
             return
         response = member(loose_json(piece), "response")
-        id = member(response, "id")
-        if self.response_id is None and isinstance(id, str):
-            if member(response, "background") is True and _ID.fullmatch(id):
-                self.response_id = id
-            else:
-                self.void()
-        elif id is not None and id != self.response_id:
+        if self.response_id is None:
+            self._name(response)
+        elif member(response, "id") not in {None, self.response_id}:
             raise LostPlace("it is another response")
+
+    def _name(self, response: object) -> None:
+        id = member(response, "id")
+        if member(response, "background") is True and isinstance(id, str) and _ID.fullmatch(id):
+            self.response_id = id
+        else:
+            self.void()

@@ -114,9 +114,7 @@ class StoredReader:
     def _whole_response(self, piece: bytes) -> Iterator[Delta]:
         """Take a response instead of its events: first what they have not brought of the texts that had begun."""
         whole = loose_json(piece)
-        if self.place.is_stored and isinstance(whole, Mapping) and whole.get("object") == "response":
-            if whole.get("id") != self.place.response_id:
-                raise LostPlace("it is another response")
+        if isinstance(whole, Mapping) and whole.get("object") == "response" and self._is_resumable(whole):
             if self._until is not None:
                 raise LostPlace("its events are not stored")
             if whole.get("status") in _RUNNING:
@@ -125,6 +123,11 @@ class StoredReader:
             for rest in self._rest_of(whole):
                 yield from self._inner.take(msgspec.json.encode(rest))
         yield from self._inner.take(piece)
+
+    def _is_resumable(self, whole: Mapping[str, Any]) -> bool:
+        if self.place.is_stored and whole.get("id") != self.place.response_id:
+            raise LostPlace("it is another response")
+        return self.place.adopt(whole)
 
     def _rest_of(self, whole: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         if whole.get("status") in {"completed", "incomplete"} and not whole.get("error"):

@@ -4,7 +4,7 @@ A field that a provider lacks is dropped and named, or the request is refused, b
 whose loss would change the meaning, such as a forced tool, is not here: the provider emulates or refuses it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from shared.counterparts import counterparts
@@ -45,6 +45,7 @@ _CLIENT_PATHS: Final[Mapping[str, Mapping[str, str]]] = {
         "reasoning_tokens": "thinking.budget_tokens",
         "response_format": "output_config.format",
     },
+    "openai": {"text.verbosity": "verbosity"},
     "responses": {
         "max_tokens": "max_output_tokens",
         "messages": "input",
@@ -76,11 +77,13 @@ def lacking_fields(request: ChatRequest, family: str) -> tuple[str, ...]:
     return tuple(name for name in sorted(_LACKING.get(family, ())) if _is_set(request, name))
 
 
-def ignored_paths(request: ChatRequest, family: str, further: Iterable[str] = ()) -> tuple[str, ...]:
+def ignored_paths(
+    request: ChatRequest, family: str, further: Iterable[str] = (), unsent: Collection[str] = ()
+) -> tuple[str, ...]:
     """Return the client's paths of all fields that have no effect at a provider of ``family``. ``further``: canonical
-    paths that only the provider knows."""
+    paths that only the provider knows. ``unsent``: counterparts that the provider does not get either."""
     canonical = [*lacking_fields(request, family), *_lacking_in_messages(request, family), *further]
-    sent = counterparts(request, family)
+    sent = counterparts(request, family).keys() - set(unsent)
     lost = [path for path in lost_for(request, family) if path not in sent]
     paths = [*(client_path(request, name) for name in canonical), *lost]
     return tuple(dict.fromkeys(map(_shown, paths)))[:MOST_PATHS]
@@ -97,7 +100,8 @@ def client_path(request: ChatRequest, canonical: str) -> str:
     first, dot, rest = canonical.partition(".")
     if original and original.family == "anthropic" and first == "reasoning_effort" and "thinking" in original.body:
         return "thinking"
-    return _CLIENT_PATHS.get(original.family if original else "", {}).get(first, first) + dot + rest
+    names = _CLIENT_PATHS.get(original.family if original else "", {})
+    return names.get(canonical) or names.get(first, first) + dot + rest
 
 
 def loggable(paths: Iterable[str]) -> dict[str, Any]:

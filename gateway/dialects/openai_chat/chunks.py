@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from gateway.dialects.citations import Citations
+from gateway.dialects.logprobs import chat_logprobs
 from gateway.dialects.openai_chat.reasoning import packed_detail
 from gateway.dialects.openai_chat.usage import usage_of
 from gateway.dialects.reasoning import ReasoningCollector
@@ -65,7 +66,7 @@ class ChunkBuilder:
             case Extra(family="openai"):
                 yield from self._extra(event.data)
             case Extra():
-                self._foreign_extra(event)
+                yield from self._foreign_extra(event)
 
     def end(self, done: Done) -> tuple[Body, Body | None]:
         """Return the last chunk of the choice, and the usage. A refusal with text ends with ``stop``: at
@@ -118,8 +119,10 @@ class ChunkBuilder:
             self._add(self._delta, "reasoning_details", [packed_detail(packed, self._packed)])
             self._packed += 1
 
-    def _foreign_extra(self, event: Extra) -> None:
+    def _foreign_extra(self, event: Extra) -> Iterator[Body]:
         """Keep data of a provider of another family, as far as this format has a place for it."""
+        if (logprobs := chat_logprobs(event)) is not None:
+            yield from self._extra({"choice": {"logprobs": logprobs}})
         if (tier := openai_tier(event)) is not None:
             self._frame["service_tier"] = tier
         self._foreign.take(event)

@@ -129,8 +129,10 @@ class ChunkBuilder:
         self._is_thinking = True
 
     def _cite(self, event: Event) -> None:
-        """Add the citations of a text that has ended to the next chunk."""
-        if type(event) is not Token and (pages := self._citations.take(event)):
+        """Add the citations of a text that has ended, and those that the provider has placed, to the next chunk."""
+        if type(event) is Token:
+            return
+        if pages := [*self._citations.take(event), *self._citations.take_part(event)]:
             annotations = [{"type": "url_citation", "url_citation": page} for page in pages]
             self._add(self._delta, "annotations", annotations)
 

@@ -12,6 +12,8 @@ from shared.schemas.chat import ChatRequest, StoredRequest, lost_for, original_f
 from shared.schemas.messages import FilePart
 from shared.schemas.original import MOST_PATHS
 
+#: Problem of a ``previous_response_id``.
+NO_RESPONSE: Final = "no such response; it was not stored, or its retention has ended"
 #: Fields of the canonical request, by family. A provider's name is the name of its family.
 _LACKING: Final[Mapping[str, frozenset[str]]] = {
     "openai": frozenset({"top_k"}),
@@ -54,6 +56,15 @@ _CLIENT_PATHS: Final[Mapping[str, Mapping[str, str]]] = {
         "verbosity": "text.verbosity",
     },
 }
+_FORCED_TOOL: Final = "provider {provider} does not have the required tool; choose another model or remove the field"
+#: Problems of fields without which the answer would be another one, by field, or by the last step below ``input``.
+_FORCED_PROBLEMS: Final[Mapping[str, str]] = {
+    "conversation": "not supported by provider {provider}; send the messages, or set previous_response_id",
+    "prompt": "not supported by provider {provider}; send the text of the prompt as instructions",
+    "previous_response_id": NO_RESPONSE,
+    "type": "compaction is not supported by provider {provider}; summarize the conversation instead",
+    "id": "no such item, or its retention has ended; send the item itself",
+}
 _LONGEST_PATH: Final = 128
 #: Names of public fields that may be logged. Another name comes from the client, so it may be content.
 _PUBLIC_NAMES: Final = (
@@ -90,8 +101,9 @@ def ignored_paths(
 
 
 def forced_problem(path: str, provider: str) -> str:
-    """Return the error text of a forced tool that ``provider`` cannot have. ``path``: that of the choice."""
-    return f"{path}: provider {provider} does not have the required tool; choose another model or remove the field"
+    """Return the error text of a field that ``provider`` lacks and that is never left out. ``path``: its own."""
+    last = path.rpartition(".")[2] if path.startswith("input.") else path
+    return f"{path}: {_FORCED_PROBLEMS.get(last, _FORCED_TOOL).format(provider=provider)}"
 
 
 def client_path(request: ChatRequest, canonical: str) -> str:

@@ -46,6 +46,9 @@ class Translated:
         return self.value in found if self.is_entry and isinstance(found, list) else found is not None
 
 
+_OPTIONS_OF_SEARCH: Final = frozenset({"search_context_size", "user_location"})
+
+
 def _words(values: Mapping[str, str]) -> Callable[[Any], Any]:
     return lambda value: values.get(value) if isinstance(value, str) else None
 
@@ -59,8 +62,9 @@ def _unless_zero(value: Any) -> Any:
 
 
 def _web_search(options: Any) -> Any:
-    """Return the tool for Chat Completions' options of a web search."""
-    if not isinstance(options, dict):
+    """Return the tool for Chat Completions' options of a web search. Options of another name are not passed on: they
+    would be members of a tool, such as its type or a model that it asks."""
+    if not isinstance(options, dict) or not options.keys() <= _OPTIONS_OF_SEARCH:
         return None
     tool = {"type": "web_search", **options}
     match options.get("user_location"):

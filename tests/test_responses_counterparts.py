@@ -66,6 +66,16 @@ async def test_nothing_is_stored_that_the_client_did_not_ask_for(wire_system: Sy
         assert not {"background", "metadata", "text", "tools", "top_logprobs", "user"} & made.keys()
 
 
+async def test_options_of_a_search_make_no_other_tool(wire_system: System) -> None:
+    tried: tuple[Any, ...] = ({"type": "mcp", "server_url": "https://a.example"}, {"model": "another"}, [])
+    for options in tried:
+        wire_system.fake.play("searching", Answer())
+        body = {"model": "responses/searching", "messages": USER, "web_search_options": options}
+        answer = await post(wire_system, "chat/completions", body)
+        assert answer.headers["X-Headrace-Ignored"] == "web_search_options"
+        assert "tools" not in sent(wire_system, "searching")
+
+
 @pytest.mark.parametrize(("tier", "expected"), [("auto", "auto"), ("standard_only", "default")])
 async def test_the_tier_of_a_messages_client_reaches_a_responses_server(
     wire_system: System, tier: str, expected: str

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from shared.configuration.secret_sources import SecretPlace
 from shared.model_patterns import matches_any
+from shared.openai_address import is_openai
 from shared.setting_types import BaseUrl, FieldPaths, Seconds
 
 Kind = Literal["openai", "openai-responses", "anthropic", "anthropic-bedrock", "anthropic-vertex", "ollama", "demo"]
@@ -167,10 +168,17 @@ class ProviderEntry(_Table):
         if self.responses_models is not None and self.kind != "openai":
             yield "responses_models: only kind openai has both APIs; remove it"
         yield from self._misfits_of_continuing()
-        if self.background:
-            yield "background: answers cannot be resumed at a provider yet; remove it"
+        if self.background and self.kind not in {"openai", "openai-responses"}:
+            yield f"background: kind {self.kind} cannot store answers; remove it, or use kind openai-responses"
+        elif self.background and not self._has_responses:
+            yield "background: no model is asked by Responses; set responses_models, or remove background"
 
-    #: Answers asked for by Responses are stored at the provider, so that another worker resumes them.
+    @property
+    def _has_responses(self) -> bool:
+        """True if some models may be asked by Responses."""
+        if self.kind == "openai-responses" or self.responses_models:
+            return True
+        return self.responses_models is None and (self.base_url is None or is_openai(self.base_url))
 
     def _misfits_of_continuing(self) -> Iterator[str]:
         accepted = _CONTINUES.get(self.kind, ())

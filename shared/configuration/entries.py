@@ -167,11 +167,11 @@ class ProviderEntry(_Table):
             yield f"models: kind {self.kind} has no list of models; name them"
         if self.responses_models is not None and self.kind != "openai":
             yield "responses_models: only kind openai has both APIs; remove it"
-        yield from self._misfits_of_continuing()
         if self.background and self.kind not in {"openai", "openai-responses"}:
             yield f"background: kind {self.kind} cannot store answers; remove it, or use kind openai-responses"
         elif self.background and not self._has_responses:
             yield "background: no model is asked by Responses; set responses_models, or remove background"
+        yield from self._misfits_of_continuing()
 
     @property
     def _has_responses(self) -> bool:

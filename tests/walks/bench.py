@@ -36,8 +36,9 @@ TIGHT: Final = Settings.model_construct(
     max_tick_s=0.0,
     retention_min_s=0.0,
 )
-#: Virtual seconds after which a reader's stream counts as lost.
-LOST_AFTER_S: Final = 2.0
+#: Virtual seconds after which a reader's stream counts as lost: more than a machine stands still, because the clock
+#: goes on meanwhile.
+LOST_AFTER_S: Final = 20.0
 LONGEST_ANSWER: Final = 8
 STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, _IDEMPOTENCY = range(8)
 DIGEST: Final = "ab" * 32

@@ -35,6 +35,7 @@ from tests.walks.bench import (
     FATE,
     LANES,
     LONGEST_ANSWER,
+    LOST_AFTER_S,
     MOSTLY,
     PICK,
     READERS,
@@ -525,12 +526,12 @@ class Walk(Ground):
 
     @move(1)
     async def time_passes(self) -> None:
-        """Half a second passes, in which every living worker reaches Redis."""
+        """A quarter of the time passes after which a stream counts as lost, and every living worker reaches Redis."""
         for writer in self.remembered:
             await self._renew(writer, "answered")
             while writer in self.woken:
                 await self._flush(writer, "answered")
-        self.bench.loop.ahead_s += 0.5
+        self.bench.loop.ahead_s += LOST_AFTER_S / 4
 
     # --- without faults, every viewer gets an ending
 

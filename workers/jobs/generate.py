@@ -152,7 +152,7 @@ class Generation:
                 # Keep the partial answer of the previous attempt rather than end with none.
                 await self._end_claimed(job, outcome)
                 _count(outcome)
-                await adapters.attempts.resumption.cancel(run)
+                await adapters.attempts.resumption.give_up(run)
                 return
             else:
                 ended = await writer.finish(outcome, usage)

@@ -86,7 +86,7 @@ class Phase(Enum):
 class StreamWriter:
     """One stream's writer. :meth:`set_model` must be called before any output. ``wake`` puts this writer into the
     flusher's next pipeline. ``on_stop`` is called once, when reading the provider must end; ``stop_reason`` has the
-    reason. ``is_superseded``: another worker has taken the stream over.
+    reason. ``is_superseded``: another worker has taken the stream over, or will.
     """
 
     def __init__(
@@ -171,6 +171,13 @@ class StreamWriter:
             self._cursor = cursor
             self._has_to_note = True
             self._wake(self)
+
+    def forget_cursor(self) -> None:
+        """Forget where the provider's stored answer is, because it was given up."""
+        self._cursor, self._has_to_note = "", False
+        self._events.forget_cursors()
+        self._fields = {name: value for name, value in self._fields.items() if name != "provider_cursor"}
+        self._to_restore = None
 
     def resume(self, log: Log, lineage: Lineage, cursor: str) -> None:
         """Continue ``log`` instead of beginning a new one (rule E13). ``lineage``: its epochs; ``cursor``: as for
@@ -257,6 +264,8 @@ class StreamWriter:
             case Phase.CLOSED:  # by the reply to a renewal, which came first
                 pass
             case Phase.RELEASED:
+                # SUPERSEDED is also the reply to a repeated release, and BEHIND leaves the stream to another claim.
+                self.is_superseded = reply.code in {Code.SUPERSEDED, Code.BEHIND}
                 self._close(Ended.HANDED_OVER if reply.code is Code.OK else Ended.LOST)
             case _:
                 self._settle_write(reply)

@@ -310,6 +310,25 @@ async def test_an_answer_that_was_given_up_is_not_resumed_later(crew: Crew) -> N
     assert provider.resumed == ["resp_1"]
 
 
+async def test_an_answer_resumed_from_its_beginning_names_the_fields_without_effect(crew: Crew) -> None:
+    stream_id, provider = await crew.create(on_provider_lost="continue"), crew.provider
+    provider.pause_after, provider.pause = 0, for_ever
+    first = crew.workers[0].take(stream_id)
+
+    async def is_noted() -> bool:
+        return b"resp_1" in (await crew.client.hget(state_key(stream_id), "provider_cursor") or b"")  # type: ignore[misc]
+
+    await until(is_noted)
+    await cancel_all([first])
+    await crew.lose_holder(stream_id)
+    provider.pause = None
+    await crew.workers[1].take(stream_id)
+    transcript = await crew.transcript(stream_id)
+    assert (transcript.text, provider.calls) == (TEXT, 1)
+    assert transcript.start is not None
+    assert transcript.start.ignored == ["on_provider_lost"]
+
+
 async def resumed(provider: Keeper, count: int) -> bool:
     return len(provider.resumed) >= count
 

@@ -106,7 +106,7 @@ class Resumption:
     async def _go_on(self, stored: StoredAnswer, request: ChatRequest, run: Run) -> Answered:
         candidate = self._candidate(stored, request, run)
         provider, key = self._provider_of(stored), key_of(stored, self._keys)
-        run.writer.set_model(provider.name, candidate.model)
+        run.writer.set_model(provider.name, candidate.model, run.ignored)
         with_log = stored.epoch == int(run.fields["log_epoch"]) and stored.at is not None
         cursor = stored.cursor if with_log else ProviderCursor(stored.response_id, None)
         log = await self._read_log(run) if with_log else []

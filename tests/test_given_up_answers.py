@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from shared.broker.client import Client, connect, run_script
-from shared.broker.keys import state_key
+from shared.broker.keys import state_key, stream_keys
 from shared.broker.log import read_log
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.scripts import StreamScripts
@@ -186,12 +186,12 @@ class Crew:
     provider: Keeper
     workers: list[Worker]
 
-    async def create(self, **fields: Any) -> str:
+    async def create(self, *, on_disconnect: str = "continue", **fields: Any) -> str:
         stream_id = new_stream_id()
         body = {"provider": "keeps", "model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
         request = StoredRequest.model_validate(body)
         state: dict[str, str | bytes | int] = {
-            **{"principal": "p", "on_disconnect": "continue", "grace_ms": 0, "body_hash": "00"},
+            **{"principal": "p", "on_disconnect": on_disconnect, "grace_ms": 0, "body_hash": "00"},
             **{"request": request.model_dump_json(exclude_none=True), "provider": "keeps", "model": "m"},
             **request.loss_fields,
         }
@@ -200,9 +200,9 @@ class Crew:
         await run_script(self.client, call)
         return stream_id
 
-    async def begun(self) -> str:
+    async def begun(self, on_disconnect: str = "continue") -> str:
         """Return a stream whose worker was lost after three words."""
-        stream_id = await self.create()
+        stream_id = await self.create(on_disconnect=on_disconnect)
         self.provider.pause_after, self.provider.pause = 3, for_ever
         first = self.workers[0].take(stream_id)
         await self.has_text(stream_id, "w2 ")
@@ -214,6 +214,12 @@ class Crew:
     async def lose_holder(self, stream_id: str) -> None:
         """Let the lease end, without the time that this takes."""
         await self.client.hset(state_key(stream_id), mapping={"lease_until": 0, "handed_over": 1})  # type: ignore[misc]
+
+    async def abandon(self, stream_id: str) -> None:
+        """Let the grace of a stream without readers end, without the time that this takes."""
+        keys = stream_keys(stream_id)
+        await self.client.hset(keys[0], mapping={"live_until": 0, "polled_until": 0, "created": 0})  # type: ignore[misc]
+        await self.client.hset(keys[6], mapping={"at": 10**15})  # type: ignore[misc]
 
     async def transcript(self, stream_id: str) -> Transcript:
         return fold(map(events.decode, await read_log(self.client, SCRIPTS, stream_id)))
@@ -327,6 +333,43 @@ async def test_an_answer_resumed_from_its_beginning_names_the_fields_without_eff
     assert (transcript.text, provider.calls) == (TEXT, 1)
     assert transcript.start is not None
     assert transcript.start.ignored == ["on_provider_lost"]
+
+
+async def test_a_stream_abandoned_while_it_is_resumed_keeps_its_partial_answer(crew: Crew) -> None:
+    stream_id, provider = await crew.begun(on_disconnect="cancel"), crew.provider
+    provider.before_resume = for_ever
+    second = crew.workers[1].take(stream_id)
+    await until(resumed, provider, 1)
+    await crew.abandon(stream_id)
+    crew.workers[1].renew()
+    await second
+    transcript = await crew.transcript(stream_id)
+    assert transcript.done is not None
+    assert (transcript.text, transcript.done.reason) == ("w0 w1 w2 ", "abandoned")
+    assert provider.cancelled == ["resp_1"]
+
+
+async def test_a_stream_that_has_a_reader_again_before_it_is_resumed_goes_on(crew: Crew) -> None:
+    stream_id, provider = await crew.begun(on_disconnect="cancel"), crew.provider
+
+    async def be_interrupted() -> None:
+        try:
+            await for_ever()
+        finally:
+            await crew.client.hset(state_key(stream_id), "live_until", str(10**15))  # type: ignore[misc]
+
+    provider.before_resume = be_interrupted
+    second = crew.workers[1].take(stream_id)
+    await until(resumed, provider, 1)
+    await crew.abandon(stream_id)
+    crew.workers[1].renew()
+    await second
+    provider.before_resume = None
+    await crew.workers[2].take(stream_id)
+    transcript = await crew.transcript(stream_id)
+    assert (transcript.text, provider.calls, provider.cancelled) == (TEXT, 1, [])
+    assert transcript.done is not None
+    assert transcript.done.finish_reason == "stop"
 
 
 async def resumed(provider: Keeper, count: int) -> bool:

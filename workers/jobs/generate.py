@@ -150,10 +150,11 @@ class Generation:
                 ended = await writer.hand_over()
             elif job.claimed.readable and not writer.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
                 # Keep the partial answer of the previous attempt rather than end with none.
-                await self._end_claimed(job, outcome)
-                _count(outcome)
-                await adapters.attempts.resumption.give_up(run)
-                return
+                if await self._end_claimed(job, outcome):
+                    _count(outcome)
+                    await adapters.attempts.resumption.give_up(run)
+                    return
+                ended = await writer.hand_over()  # an abandoned stream has a reader again
             else:
                 ended = await writer.finish(outcome, usage)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it

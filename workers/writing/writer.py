@@ -39,7 +39,7 @@ class StopReason(StrEnum):
     """Why reading the provider stopped before its answer was complete."""
 
     CANCELLED = "cancelled"  # by a client
-    ABANDONED = ABANDONED  # no reader for too long; the ending is written already
+    ABANDONED = ABANDONED  # no reader for too long; the ending is written already, if there was output
     HANDOVER = "handover"  # this worker drains: another one takes the stream
     LOST = "lost"  # as Ended.LOST
     STORED_BYTES = "stored_bytes"  # the principal is far above its limit of stored bytes
@@ -401,8 +401,12 @@ class StreamWriter:
 
     def _handle(self, signal: str) -> None:
         if signal == ABANDONED:
-            if self._ending is None and self._phase is not Phase.CLOSED:
+            if self._ending is not None or self._phase is Phase.CLOSED:
+                return
+            if self.has_output or self._is_first_output:
                 self._begin_ending(Outcome.cancelled(ABANDONED), None, only_if_unwatched=True)
+            else:  # the job keeps the partial answer of an earlier attempt
+                self.stop(StopReason.ABANDONED)
         elif signal:
             self.stop(StopReason(signal))
 

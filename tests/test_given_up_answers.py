@@ -119,6 +119,14 @@ class Keeper:
         yield Finished("stop", None)
 
 
+class Continuer(Keeper):
+    """A provider that goes on with the answer of another one, and stores nothing."""
+
+    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+        yield [TextDelta("and on.")]
+        yield Finished("stop", None)
+
+
 def failure(detail: str) -> ProviderError:
     return provider_failure("upstream_truncated", "keeps", detail=detail)
 
@@ -145,9 +153,11 @@ class Worker:
         self._connections = [PipelineConnection(redis_url) for _ in range(2)]
         self.leases = Leases(self._connections[0], SCRIPTS, SETTINGS, name)
         flusher = Flusher(self._connections[1], lambda: 0)
-        configuration = Configuration(SETTINGS, Document(), {"keeps": ProviderEntry(kind="openai-responses")})
+        other = ProviderEntry.model_validate({"kind": "openai", "continues": "assistant_prefill"})
+        entries = {"keeps": ProviderEntry(kind="openai-responses"), "other": other}
+        configuration = Configuration(SETTINGS, Document(), entries)
         keys = Keys(client, {})
-        providers = {"keeps": provider}
+        providers = {"keeps": provider, "other": Continuer("other")}
         attempts = ProviderAttempts(providers, Breakers(client, SETTINGS), keys, client, SCRIPTS, configuration)
         generation = Generation(
             worker_id=name,
@@ -200,9 +210,9 @@ class Crew:
         await run_script(self.client, call)
         return stream_id
 
-    async def begun(self, on_disconnect: str = "continue") -> str:
+    async def begun(self, **fields: Any) -> str:
         """Return a stream whose worker was lost after three words."""
-        stream_id = await self.create(on_disconnect=on_disconnect)
+        stream_id = await self.create(**fields)
         self.provider.pause_after, self.provider.pause = 3, for_ever
         first = self.workers[0].take(stream_id)
         await self.has_text(stream_id, "w2 ")
@@ -370,6 +380,19 @@ async def test_a_stream_that_has_a_reader_again_before_it_is_resumed_goes_on(cre
     assert (transcript.text, provider.calls, provider.cancelled) == (TEXT, 1, [])
     assert transcript.done is not None
     assert transcript.done.finish_reason == "stop"
+
+
+async def test_an_answer_that_another_target_continues_is_stopped_after_a_resume_too(crew: Crew) -> None:
+    stream_id, provider = await crew.begun(on_provider_lost="continue", fallbacks=["other/m"]), crew.provider
+
+    async def break_off() -> None:
+        raise failure("the connection is broken")
+
+    provider.pause_after, provider.pause = 5, break_off
+    await crew.workers[1].take(stream_id)
+    transcript = await crew.transcript(stream_id)
+    assert transcript.text == "w0 w1 w2 w3 w4 and on."
+    assert provider.cancelled == ["resp_1"]
 
 
 async def resumed(provider: Keeper, count: int) -> bool:

@@ -89,7 +89,9 @@ class Resumption:
         note = self._scripts.note_cursor(run.writer.holder, UNKNOWN)
         try:
             reply = await run_script(self._client, note)
-        except BrokerUnavailable:  # nothing is known of other workers; the end of this run stops the answer
+        except BrokerUnavailable:  # another worker may have the stream
+            extra = {"provider": run.stored.provider, "target": run.stored.target, "detail": "Redis unavailable"}
+            logger.warning("stored answer not cancelled", extra=extra)
             return
         run.writer.settle_renewal(reply)
         if reply.code is Code.SUPERSEDED:

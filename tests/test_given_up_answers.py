@@ -193,6 +193,7 @@ class Crew:
     """Workers that share Redis and a provider."""
 
     client: Client
+    redis_url: str
     provider: Keeper
     workers: list[Worker]
 
@@ -225,6 +226,9 @@ class Crew:
         """Let the lease end, without the time that this takes."""
         await self.client.hset(state_key(stream_id), mapping={"lease_until": 0, "handed_over": 1})  # type: ignore[misc]
 
+    async def is_held(self, stream_id: str) -> bool:
+        return int(await self.client.hget(state_key(stream_id), "lease_until") or 0) > 0  # type: ignore[misc]
+
     async def abandon(self, stream_id: str) -> None:
         """Let the grace of a stream without readers end, without the time that this takes."""
         keys = stream_keys(stream_id)
@@ -253,7 +257,7 @@ async def crew(tmp_path: Path) -> AsyncIterator[Crew]:
     await broker.start()
     client, provider = connect(broker.url), Keeper()
     workers = [Worker(client, broker.url, provider, f"w{number}") for number in range(3)]
-    yield Crew(client, provider, workers)
+    yield Crew(client, broker.url, provider, workers)
     for worker in workers:
         await worker.aclose()
     await client.aclose()
@@ -380,6 +384,30 @@ async def test_a_stream_that_has_a_reader_again_before_it_is_resumed_goes_on(cre
     assert (transcript.text, provider.calls, provider.cancelled) == (TEXT, 1, [])
     assert transcript.done is not None
     assert transcript.done.finish_reason == "stop"
+
+
+async def test_a_worker_that_ends_an_abandoned_stream_too_late_does_not_stop_the_answer(crew: Crew) -> None:
+    stream_id, provider = await crew.begun(on_disconnect="cancel"), crew.provider
+    await crew.abandon(stream_id)
+    slow_client = connect(crew.redis_url)
+    slow_client.whole_reads = asyncio.Semaphore(1)
+    slow = Worker(slow_client, crew.redis_url, provider, "slow")
+    goes_on = asyncio.Event()
+    async with slow_client.whole_reads:  # the worker waits before it reads the partial answer
+        second = slow.take(stream_id)
+        await until(crew.is_held, stream_id)
+        await crew.client.hset(state_key(stream_id), "live_until", str(10**15))  # type: ignore[misc]
+        await crew.lose_holder(stream_id)
+        provider.pause_after, provider.pause = 5, waiting(goes_on)
+        third = crew.workers[2].take(stream_id)
+        await crew.has_text(stream_id, "w4 ")
+    await second
+    goes_on.set()
+    await third
+    assert provider.cancelled == []
+    assert (await crew.transcript(stream_id)).text == TEXT
+    await slow.aclose()
+    await slow_client.aclose()
 
 
 async def test_an_answer_that_another_target_continues_is_stopped_after_a_resume_too(crew: Crew) -> None:

@@ -56,10 +56,12 @@ class Upstream:
     async def stream(self, model: str, **fields: Any) -> list[AnswerPart]:
         return [part async for part in self.adapter.stream(request(model, **fields))]
 
-    async def resume(self, model: str, at: int | None, id: str = "", key: ApiKey = KEY) -> list[AnswerPart]:
+    async def resume(
+        self, model: str, at: int | None, id: str = "", key: ApiKey = KEY, **fields: Any
+    ) -> list[AnswerPart]:
         """Continue the latest answer of a model, as another worker does."""
         cursor = ProviderCursor(id or self.id_of(model), at)
-        return [part async for part in self.adapter.resume(request(model), key, cursor)]
+        return [part async for part in self.adapter.resume(request(model, **fields), key, cursor)]
 
     async def whole(self, model: str) -> list[Delta]:
         """Return all deltas of the latest answer of a model."""
@@ -494,6 +496,13 @@ async def test_a_server_that_refuses_background_is_not_asked_to_store(
     assert (first["background"], first["store"]) == (True, True)
     assert "background" not in second
     assert second.get("store") in ({None} if has_original else {None, False})
+
+
+async def test_an_answer_resumed_from_its_beginning_names_the_fields_without_effect(up: Upstream) -> None:
+    up.play("ignored")
+    first, *_ = await up.stream("ignored", seed=1)
+    again, *_ = await up.resume("ignored", None, seed=1)
+    assert first == again == IgnoredFields(("seed",))
 
 
 async def test_an_id_that_is_no_part_of_a_path_is_not_stored(up: Upstream) -> None:

@@ -10,6 +10,7 @@ from shared.broker.client import Client, connect, run_script
 from shared.broker.ending import Outcome, holder_of
 from shared.broker.replies import Claimed, Code, Refused, WriteReply
 from shared.broker.scripts import StreamScripts
+from shared.errors import BrokerUnavailable
 from shared.protocol.events import Usage
 from shared.protocol.ids import new_stream_id
 from shared.rate_limits import Demand, Limits
@@ -228,3 +229,19 @@ async def test_a_timeout_within_a_scope_is_not_its_deadline() -> None:
     with pytest.raises(TimeoutError):
         async with CancelScope(60):
             raise TimeoutError
+
+
+async def test_a_handover_whose_reply_was_lost_leaves_the_stream_to_others(client: Client) -> None:
+    """The worker must not stop the stored answer that the next one resumes."""
+    writer = await claimed_writer(client)
+    await writer.push([TextDelta("x")])
+    await step(client, writer)
+    handing_over = asyncio.create_task(writer.hand_over())
+    await asyncio.sleep(0)
+    release = writer.next_call()
+    assert release is not None
+    await run_script(client, release)
+    writer.settle(BrokerUnavailable())
+    await step(client, writer)
+    assert await handing_over is Ended.LOST
+    assert writer.is_superseded

@@ -169,7 +169,7 @@ class ProviderAttempts:
         except ProviderError as error:
             forget_frames(error)
             run.log_failure(error, request, key)
-            await self.resumption.cancel(run)
+            await self.resumption.give_up(run)
             await self._note_failure(error, target, run)
             raise
 

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome, end_claimed, holder_of
-from shared.broker.replies import Claimed, Refused
+from shared.broker.replies import Claimed, Code, Refused
 from shared.broker.scripts import StreamScripts
 from shared.broker.stored_request import PIECE_BYTES, read_request
 from shared.errors import ContentUnreadable, GenerationError, RequestError
@@ -103,12 +103,19 @@ class Generation:
         with self._adapters.in_use() as adapters:
             if outcome is None or not await self._end_claimed(job, outcome):
                 await self._generate(job, chat_request, adapters)
-            elif (stored := stored_answer(job.claimed.fields)) is not None:
+            elif (stored := stored_answer(job.claimed.fields)) is not None and await self._has_ended(job):
                 await cancel_at_provider(stored, adapters.providers, adapters.keys)
 
     async def _end_claimed(self, job: "_Job", outcome: Outcome) -> bool:
         """End the stream with the partial answer of an earlier attempt. Logs the end. False: a reader came back."""
         return await end_claimed(self._client, self._scripts, job.stream_id, job.claimed, job.token, outcome)
+
+    async def _has_ended(self, job: "_Job") -> bool:
+        """Return False if another worker has taken the stream over before this one could end it. Raises
+        :class:`BrokerUnavailable`."""
+        holder = holder_of(job.stream_id, job.claimed, job.token)
+        reply = await run_script(self._client, self._scripts.renew(holder))
+        return reply.code is Code.CLOSED
 
     def _outcome_without_generation(self, claimed: Claimed) -> Outcome | None:
         """Return the outcome of a stream that must not be generated (again). None: generate it."""
@@ -150,10 +157,11 @@ class Generation:
                 ended = await writer.hand_over()
             elif job.claimed.readable and not writer.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
                 # Keep the partial answer of the previous attempt rather than end with none.
-                await self._end_claimed(job, outcome)
-                _count(outcome)
-                await adapters.attempts.resumption.cancel(run)
-                return
+                if await self._end_claimed(job, outcome):
+                    _count(outcome)
+                    await adapters.attempts.resumption.give_up(run)
+                    return
+                ended = await writer.hand_over()  # an abandoned stream has a reader again
             else:
                 ended = await writer.finish(outcome, usage)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it

@@ -7,8 +7,9 @@ from functools import partial
 
 from msgspec import structs
 
-from shared.broker.client import Client
+from shared.broker.client import Client, run_script
 from shared.broker.log import read_stored_log
+from shared.broker.replies import Code
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, GenerationError, ProviderError
 from shared.schemas import ChatRequest
@@ -17,7 +18,14 @@ from workers.jobs.answer_reader import Answered, AnswerReader, Call
 from workers.jobs.replay import is_replay
 from workers.jobs.router import Router
 from workers.jobs.run import Run, target_of
-from workers.jobs.stored_answers import StoredAnswer, cancel_at_provider, end_of_log, key_of, readable_lineage
+from workers.jobs.stored_answers import (
+    UNKNOWN,
+    StoredAnswer,
+    cancel_at_provider,
+    end_of_log,
+    key_of,
+    readable_lineage,
+)
 from workers.providers.base import Delta, Provider, ProviderCursor, StoringProvider
 from workers.providers.errors import provider_failure
 from workers.providers.keys import Keys
@@ -61,18 +69,38 @@ class Resumption:
         except ProviderError as error:
             forget_frames(error)
             if run.writer.has_output:
+                await self.give_up(run)
                 raise
             line = f"{error.code}: {error.detail or error.summary}"
         extra = {"stream_id": run.stream_id, "target": stored.target, "detail": line}
         logger.warning("answer not resumed", extra=extra)
         metrics.RESUMED_ANSWERS.labels("restarted").inc()
-        await self.cancel(run)
+        await self.give_up(run)
         if run.readable and run.fields.get("on_worker_lost") == b"fail":
             raise worker_lost()
         return None
 
+    async def give_up(self, run: Run) -> None:
+        """Stop the stored answer of a run that has not ended. The state forgets it first, so that no later attempt
+        resumes what was stopped. If another worker has taken the stream over, the answer is left to that worker."""
+        if run.stored is None:
+            return
+        run.writer.forget_cursor()
+        note = self._scripts.note_cursor(run.writer.holder, UNKNOWN)
+        try:
+            reply = await run_script(self._client, note)
+        except BrokerUnavailable:  # another worker may have the stream
+            extra = {"provider": run.stored.provider, "target": run.stored.target, "detail": "Redis unavailable"}
+            logger.warning("stored answer not cancelled", extra=extra)
+            return
+        run.writer.settle_renewal(reply)
+        if reply.code is Code.SUPERSEDED:
+            run.stored = None
+            await asyncio.sleep(0)  # the run is interrupted here
+        await self.cancel(run)
+
     async def cancel(self, run: Run) -> None:
-        """Stop the stored answer of a run at its provider, if it goes on there."""
+        """Stop the stored answer of a run that has ended, if it goes on at its provider."""
         if run.stored is not None:
             await cancel_at_provider(run.stored, self._providers, self._keys)
             run.stored = None
@@ -80,7 +108,7 @@ class Resumption:
     async def _go_on(self, stored: StoredAnswer, request: ChatRequest, run: Run) -> Answered:
         candidate = self._candidate(stored, request, run)
         provider, key = self._provider_of(stored), key_of(stored, self._keys)
-        run.writer.set_model(provider.name, candidate.model)
+        run.writer.set_model(provider.name, candidate.model, run.ignored)
         with_log = stored.epoch == int(run.fields["log_epoch"]) and stored.at is not None
         cursor = stored.cursor if with_log else ProviderCursor(stored.response_id, None)
         log = await self._read_log(run) if with_log else []

@@ -8,7 +8,7 @@ from functools import partial
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from shared.schemas import ChatRequest
-from workers.providers.base import AnswerPart, ModelList, ProviderCursor
+from workers.providers.base import AnswerPart, IgnoredFields, ModelList, ProviderCursor
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
 from workers.providers.framing import data_of
 from workers.providers.http_calls import ProviderCall, calls_of, check_type, list_models, probe_models, sdk_options
@@ -51,9 +51,7 @@ class ResponsesProvider:
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
         access = self._access(request, key)
         names = ResponsesNames()
-        adapted = AdaptedRequest(
-            request, self._refused, partial(body_of, names=names, is_stored=self.stores(request))
-        )
+        adapted = self._adapted(request, names)
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 body = sent_body(adapted.body, request, names)
@@ -90,7 +88,7 @@ class ResponsesProvider:
         self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor
     ) -> AsyncGenerator[AnswerPart, None]:
         names = ResponsesNames()
-        body_of(request, names)  # the answer has the names that its request was sent with
+        adapted = self._adapted(request, names)  # the answer has the names that its request was sent with
         call = ProviderCall(self._upstream, request.model, CATCH)
         with call:
             reader = self._reader(request, call, names)
@@ -99,6 +97,8 @@ class ResponsesProvider:
             answer = StoredAnswer(self._access(request, key), stored, call, grace_s)
             if cursor.at is not None:
                 yield await answer.replay(cursor.at)
+            elif adapted.ignored:
+                yield IgnoredFields(adapted.ignored)
             if not stored.has_ended:
                 async with aclosing(answer.deltas()) as reads:
                     async for deltas in reads:
@@ -112,6 +112,9 @@ class ResponsesProvider:
 
     async def aclose(self) -> None:
         await self._client.close()
+
+    def _adapted(self, request: ChatRequest, names: ResponsesNames) -> AdaptedRequest:
+        return AdaptedRequest(request, self._refused, partial(body_of, names=names, is_stored=self.stores(request)))
 
     def _access(self, request: ChatRequest, key: ApiKey | None) -> Access:
         return Access(self._client, self._endpoint, key, request.model)

@@ -67,6 +67,11 @@ class SendBuffer:
         provider stores nothing."""
         return self._cursors.get(seq, "-") if self._cursors else ""
 
+    def forget_cursors(self) -> None:
+        """Make the places after all events so far unknown, if there are any."""
+        if self._cursors:
+            self._cursors = {0: "-"}
+
     def in_log(self, last_seq: int) -> int:
         """Return the last seq in the log by the reply to a call that does not know of continued events: they are
         there, as long as the log has none of this epoch."""

@@ -39,7 +39,7 @@ class StopReason(StrEnum):
     """Why reading the provider stopped before its answer was complete."""
 
     CANCELLED = "cancelled"  # by a client
-    ABANDONED = ABANDONED  # no reader for too long; the ending is written already
+    ABANDONED = ABANDONED  # no reader for too long; the ending is written already, if there was output
     HANDOVER = "handover"  # this worker drains: another one takes the stream
     LOST = "lost"  # as Ended.LOST
     STORED_BYTES = "stored_bytes"  # the principal is far above its limit of stored bytes
@@ -86,7 +86,7 @@ class Phase(Enum):
 class StreamWriter:
     """One stream's writer. :meth:`set_model` must be called before any output. ``wake`` puts this writer into the
     flusher's next pipeline. ``on_stop`` is called once, when reading the provider must end; ``stop_reason`` has the
-    reason. ``is_superseded``: another worker has taken the stream over.
+    reason. ``is_superseded``: another worker has taken the stream over, or will.
     """
 
     def __init__(
@@ -171,6 +171,13 @@ class StreamWriter:
             self._cursor = cursor
             self._has_to_note = True
             self._wake(self)
+
+    def forget_cursor(self) -> None:
+        """Forget where the provider's stored answer is, because it was given up."""
+        self._cursor, self._has_to_note = "", False
+        self._events.forget_cursors()
+        self._fields = {name: value for name, value in self._fields.items() if name != "provider_cursor"}
+        self._to_restore = None
 
     def resume(self, log: Log, lineage: Lineage, cursor: str) -> None:
         """Continue ``log`` instead of beginning a new one (rule E13). ``lineage``: its epochs; ``cursor``: as for
@@ -257,6 +264,8 @@ class StreamWriter:
             case Phase.CLOSED:  # by the reply to a renewal, which came first
                 pass
             case Phase.RELEASED:
+                # SUPERSEDED is also the reply to a repeated release, and BEHIND leaves the stream to another claim.
+                self.is_superseded = reply.code in {Code.SUPERSEDED, Code.BEHIND}
                 self._close(Ended.HANDED_OVER if reply.code is Code.OK else Ended.LOST)
             case _:
                 self._settle_write(reply)
@@ -392,8 +401,12 @@ class StreamWriter:
 
     def _handle(self, signal: str) -> None:
         if signal == ABANDONED:
-            if self._ending is None and self._phase is not Phase.CLOSED:
+            if self._ending is not None or self._phase is Phase.CLOSED:
+                return
+            if self.has_output or self._is_first_output:
                 self._begin_ending(Outcome.cancelled(ABANDONED), None, only_if_unwatched=True)
+            else:  # the job keeps the partial answer of an earlier attempt
+                self.stop(StopReason.ABANDONED)
         elif signal:
             self.stop(StopReason(signal))
 

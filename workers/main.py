@@ -193,6 +193,7 @@ class _Worker:
 
     async def close(self) -> None:
         await cancel_all([self._taker, *self._background, *self._queue.tasks.values()])
+        await self._queue.close()
         await self._presence.leave()
         await self._adapters.aclose()
         for connection in self._connections:

@@ -23,6 +23,7 @@ from shared.configuration.configuration import Configuration
 from shared.configuration.current import CurrentConfiguration
 from shared.errors import BrokerMisconfigured
 from shared.exit_codes import CONFIGURATION_ERROR
+from shared.file_descriptors import raise_limit
 from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
 from shared.logs import configure_logging
@@ -47,6 +48,8 @@ from workers.writing.leases import Leases
 logger = logging.getLogger(__name__)
 
 _HANDOVER_S = 5.0
+#: File descriptors that are not for streams: Redis, metrics, files, spare connections to providers.
+_RESERVED_DESCRIPTORS = 128
 
 
 def run(configuration: Configuration, hangup: Hangup) -> None:
@@ -59,9 +62,18 @@ def run(configuration: Configuration, hangup: Hangup) -> None:
     except SettingsError as error:
         logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(CONFIGURATION_ERROR)
+    _check_descriptors(settings.concurrency)
     code = uvloop.run(_serve(configuration, tracing, hangup))
     tracing.close()
     sys.exit(code)
+
+
+def _check_descriptors(slots: int) -> None:
+    """Raise the limit of file descriptors, and log a warning if it is still too low: each stream takes one."""
+    limit = raise_limit()
+    if limit < slots + _RESERVED_DESCRIPTORS:
+        detail = f"raise ulimit -n to {slots + _RESERVED_DESCRIPTORS}, or lower HEADRACE_CONCURRENCY"
+        logger.warning("file descriptors scarce", extra={"limit": limit, "slots": slots, "detail": detail})
 
 
 async def _serve(configuration: Configuration, tracing: Tracing, hangup: Hangup) -> int:

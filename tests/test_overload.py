@@ -269,7 +269,7 @@ async def test_a_worker_with_fewer_descriptors_than_slots_warns(tmp_path: Path) 
             [
                 "sh",
                 "-c",
-                'ulimit -Hn 500; ulimit -Sn 256; exec "$@"',
+                'ulimit -n 500; ulimit -Sn 256; exec "$@"',
                 "sh",
                 sys.executable,
                 "-m",

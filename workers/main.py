@@ -117,9 +117,9 @@ class _Worker:
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
         # An unanswered renewal must be retried before the lease expires.
-        writing, sweeping = PipelineConnection(settings.redis_url), PipelineConnection(settings.redis_url)
+        writing = PipelineConnection(settings.redis_url)
         renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
-        self._connections = [writing, renewing, sweeping]
+        self._connections = [writing, renewing]
         self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
         breakers = Breakers(client, settings)
@@ -147,7 +147,6 @@ class _Worker:
         queue_again = partial(requeue, client, life_s=settings.unended_s)
         sweep = Sweep(
             client,
-            sweeping,
             scripts,
             settings,
             own_id=worker_id,

@@ -10,6 +10,7 @@ from typing import Final
 from shared.broker.client import Client
 from shared.configuration.configuration import Configuration
 from shared.configuration.document import ConfigurationError
+from shared.rounds import next_round
 from workers.jobs.attempts import ProviderAttempts
 from workers.providers.base import Provider
 from workers.providers.endpoint import Endpoint, endpoints_of
@@ -60,7 +61,7 @@ class CurrentAdapters:
         """Run until cancelled: read the pauses of the keys every second."""
         while True:
             await asyncio.gather(*(used.keys.read() for used in (self._current, *self._older)))
-            await asyncio.sleep(_READ_EVERY_S)
+            await next_round(_READ_EVERY_S)
 
     @contextmanager
     def in_use(self) -> Iterator[AdapterSet]:

@@ -84,9 +84,12 @@ class Sweep:
                 await next_round(_EVERY_S)
 
     async def sweep(self) -> None:
-        """Sweep all buckets once."""
-        replies, memory, _ = await asyncio.gather(  # together they share an exchange
-            run_scripts(self._client, self._calls), read_memory_use(self._client), self._dropping.relieve_accounts()
+        """Sweep all buckets once, and begin the turn anew."""
+        replies, memory, *_ = await asyncio.gather(  # together they share an exchange
+            run_scripts(self._client, self._calls),
+            read_memory_use(self._client),
+            run_commands(self._client, [("PEXPIRE", SWEEP, _TURN_MS)]),
+            self._dropping.relieve_accounts(),
         )
         for due in replies:
             if isinstance(due, BrokerUnavailable):
@@ -102,11 +105,8 @@ class Sweep:
         version, sweeper, left_ms = await run_commands(self._client, [HOLD_VERSION, take, ("PTTL", SWEEP)])
         if (found := other_version(version)) is not None:
             raise BrokerMisconfigured(detail=describe_refusal(found), reason=Reason.DATA_VERSION)
-        if sweeper is None:
+        if sweeper in {None, self._own_id}:
             return True
-        if sweeper == self._own_id:
-            (extended,) = await run_commands(self._client, [("PEXPIRE", SWEEP, _TURN_MS)])
-            return bool(extended)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0, left_ms) / 1000 + _LATE_S):
                 await next_round(_EVERY_S)

@@ -60,7 +60,8 @@ class CurrentAdapters:
     async def run(self) -> None:
         """Run until cancelled: read the pauses of the keys every second."""
         while True:
-            await asyncio.gather(*(used.keys.read() for used in (self._current, *self._older)))
+            for used in (self._current, *self._older):
+                await used.keys.read()
             await next_round(_READ_EVERY_S)
 
     @contextmanager

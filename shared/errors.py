@@ -321,7 +321,7 @@ class ProviderError(GenerationError):
     ``provider_model_not_found`` ``provider_rejected`` ``provider_rate_limited`` ``provider_unavailable``
     ``provider_unreachable`` ``provider_connect_timeout`` ``provider_first_token_timeout`` ``provider_idle_timeout``
     ``provider_protocol`` ``provider_not_configured`` ``provider_circuit_open`` ``tool_call_invalid``
-    ``unsupported_field`` ``upstream_truncated``. ``refuses_key``: the API key is not valid.
+    ``provider_started_over`` ``unsupported_field`` ``upstream_truncated``. ``refuses_key``: the API key is not valid.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from shared.protocol.events import Extra
 from shared.schemas import ChatRequest
 from shared.settings import Settings
 from tests.fakes import FakeProvider
-from workers.providers.base import Delta, Finished, IgnoredFields, Provider, TextDelta
+from workers.providers.base import Delta, Finished, IgnoredFields, Provider, Replayed, TextDelta
 from workers.providers.endpoint import Endpoint, endpoints_of
 from workers.providers.registry import provider_of
 
@@ -74,6 +74,7 @@ def canonical(parts: Iterable[T]) -> list[T]:
 async def parts_of(provider: Provider, request: ChatRequest) -> list[Delta | Finished | IgnoredFields]:
     received: list[Delta | Finished | IgnoredFields] = []
     async for part in provider.stream(request):
+        assert not isinstance(part, Replayed)
         received += part if isinstance(part, list) else [part]
     return received
 

@@ -155,12 +155,51 @@ def test_names_mean_one_thing(tmp_path: Path, text: str, problem: str) -> None:
         ("kind = 'anthropic-bedrock'\nmodels = ['m']", "region: kind anthropic-bedrock needs it; set it, such as"),
         ("kind = 'anthropic-vertex'", "models: kind anthropic-vertex has no list of models; name them"),
         ("kind = 'ollama'\nresponses_models = ['x']", "responses_models: only kind openai has both APIs; remove it"),
-        ("kind = 'openai-responses'\nbackground = true", "background: answers cannot be resumed at a provider yet"),
+        (
+            "kind = 'ollama'\nbackground = true",
+            "background: kind ollama cannot store answers; remove it, or use kind",
+        ),
+        ("kind = 'anthropic'\nbackground = true", "background: kind anthropic cannot store answers"),
+        ("kind = 'demo'\nbackground = true", "background: kind demo cannot store answers"),
+        (
+            "kind = 'openai'\nbase_url = 'http://127.0.0.1:9/v1'\nbackground = true",
+            "background: no model is asked by Responses; set responses_models, or remove background",
+        ),
+        ("kind = 'openai'\nresponses_models = []\nbackground = true", "background: no model is asked by Responses"),
+        (
+            "kind = 'anthropic'\ncontinues = 'prefix'",
+            "continues: prefix does not exist for kind anthropic; use assistant_prefill",
+        ),
+        (
+            "kind = 'openai-responses'\ncontinues = 'prefix'",
+            "continues: prefix does not exist for kind openai-responses; remove it",
+        ),
+        (
+            "kind = 'ollama'\ncontinues_models = ['x']",
+            "continues_models: continues is not set; set it or remove this",
+        ),
+        (
+            "kind = 'openai'\nquirks = { repeats_prefix = true }",
+            "quirks.repeats_prefix: continues is not set; set it or remove this",
+        ),
     ],
 )
 def test_keys_fit_the_kind(tmp_path: Path, table: str, problem: str) -> None:
     (found,) = problems(tmp_path, f"[providers.alpha]\n{table}")
     assert problem in found
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "kind = 'openai-responses'",
+        "kind = 'openai'",
+        "kind = 'openai'\nbase_url = 'http://127.0.0.1:9/v1'\nresponses_models = ['*-pro']",
+    ],
+)
+def test_answers_asked_for_by_responses_may_be_stored(tmp_path: Path, table: str) -> None:
+    configuration = loaded(tmp_path, f"[providers.alpha]\n{table}\nbackground = true")
+    assert configuration.providers["alpha"].background
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from shared.broker.keys import stream_keys
 from shared.broker.replies import LogPage
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.protocol.lifecycle import Status
+from shared.protocol.lineage import NO_LINEAGE
 from tests.broker import Broker
 from tests.fundamentals.live import hub_at
 
-PAGE = LogPage(Status.RUNNING, "p", 1, 1, 1, [])
+PAGE = LogPage(Status.RUNNING, "p", 1, NO_LINEAGE, 1, 1, [])
 TOKEN = b'token {"token":"x","token_index":0,"n":1}'
 
 

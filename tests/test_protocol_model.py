@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.protocol_model.configurations import FIRST_DRAFT, RESETS, SMALL, WITHOUT
+from tests.protocol_model.configurations import FIRST_DRAFT, RESETS, RESUMED, SMALL, WITHOUT
 from tests.protocol_model.search import explore
 
 
@@ -11,6 +11,12 @@ def test_the_rules_hold_in_every_order_of_steps_and_faults(name: str) -> None:
     result = explore(SMALL[name])
     assert result.holds, (result.violations, result.stuck, result.two_answers)
     assert result.states > 1000
+
+
+@pytest.mark.parametrize("name", ["S1", "S2", "S3", "S4", "S5", "S7"])  # the others take a minute together
+def test_a_successor_continues_the_log(name: str) -> None:
+    result = explore(RESUMED[name])
+    assert result.holds, (result.violations, result.stuck, result.two_answers)
 
 
 def test_no_reader_is_reset_while_its_worker_lives() -> None:
@@ -38,6 +44,7 @@ def test_the_first_draft_breaks_after_a_rollback(name: str, kinds: set[str]) -> 
         ("without-E4", "I6"),
         ("without-E6", "two answers"),
         ("without-E7", "P1"),
+        ("without-E13", "I1"),
         ("without-R4", "a reader got 404 although a worker holds the stream"),
     ],
 )

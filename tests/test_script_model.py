@@ -80,8 +80,8 @@ MISSING_CHECKS: Final = [
     Mutation("no gap in finish", "if first_seq > n + 1 then return reply('GAP', n, s) end", script="finish"),
     Mutation(
         "logged events are skipped by append",
-        "write(s, epoch, n, upto, 6",
-        "write(s, epoch, first_seq - 1, upto, 6",
+        "write(s, epoch, n, upto, 8",
+        "write(s, epoch, first_seq - 1, upto, 8",
         "append",
     ),
     Mutation(
@@ -92,8 +92,8 @@ MISSING_CHECKS: Final = [
     ),
     Mutation(
         "the log is of one epoch",
-        "tonumber(s.log_epoch) == epoch and redis.call('LLEN', LOG) or 0",
-        "redis.call('LLEN', LOG)",
+        "return (log_epoch == epoch or n == tonumber(last)) and n or 0",
+        "return redis.call('LLEN', LOG)",
     ),
     Mutation("a new epoch empties the log", "redis.call('DEL', LOG)\n"),
     Mutation("the tail is capped", "if redis.call('XLEN', TAIL) > cap then", "if false then"),
@@ -116,7 +116,7 @@ MISSING_CHECKS: Final = [
     ),
     Mutation(
         "no restore over the same epoch",
-        "if not refusal then return reply('GAP', log_length(s, epoch), s) end",
+        "if not refusal then return reply('GAP', log_length(s, epoch, lineage), s) end",
         script="restore",
     ),
     Mutation("an epoch above the state's", "tonumber(s.epoch) + 1, ", script="claim"),
@@ -137,6 +137,15 @@ MISSING_CHECKS: Final = [
     ),
     Mutation("an ended stream frees its slot", "leave_lanes(tonumber(tokens))", "", "finish"),
     Mutation("a call frees the slot before it", "leave_lanes(0)", "", "take_slot"),
+    Mutation("an id is of the epoch that wrote its event", "if seq <= tonumber(last) then", "if false then"),
+    Mutation(
+        "a restore keeps the lineage",
+        " else redis.call('HSET', STATE, 'lineage', lineage) end",
+        " end",
+    ),
+    Mutation(
+        "the place belongs to the last event", "upto == last and provider_cursor or '-'", "provider_cursor", "append"
+    ),
     Mutation("another epoch is counted anew", "if epoch ~= s.log_epoch then events, bytes = 0, 0 end", "", "finish"),
 ]
 

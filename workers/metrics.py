@@ -15,6 +15,9 @@ APPEND = Histogram(
 )
 TRIMMED = Counter("headrace_tail_trimmed_events_total", "Events in the log that have left the tail")
 TAKEOVERS = Counter("headrace_takeovers_total", "Streams claimed after another worker had started them")
+RESUMED_ANSWERS = Counter(
+    "headrace_resumed_answers_total", "Answers stored at their provider that another worker went on with", ["result"]
+)
 RESTORES = Counter("headrace_restores_total", "Streams rewritten after Redis had lost them")
 ENDINGS = Counter("headrace_endings_total", "Streams ended by this worker", ["finish_reason", "reason"])
 TOKENS_SAVED = Counter(
@@ -24,6 +27,9 @@ STREAMS = Gauge("headrace_worker_streams", "Streams this worker holds", multipro
 SLOTS = Gauge("headrace_worker_slots", "Streams this worker can hold at once", multiprocess_mode="livesum")
 RETRIES = Counter("headrace_provider_retries_total", "Retries of a request at the same provider")
 FALLBACKS = Counter("headrace_fallbacks_total", "Requests sent to another target or to a fallback")
+CONTINUATIONS = Counter(
+    "headrace_continuations_total", "Answers that went on with this provider after one broke off", ["provider"]
+)
 UNKNOWN_FINISH_REASONS = Counter(
     "headrace_unknown_finish_reasons_total", "Answers with a finish reason that is not known", ["provider"]
 )
@@ -43,8 +49,9 @@ BREAKER_REFUSALS = Counter(
 
 
 def label_provider(provider: str) -> None:
-    """Export the metrics of a provider's breakers as 0 from the start."""
+    """Export the metrics of a provider as 0 from the start."""
     BREAKER_REFUSALS.labels(provider)
+    CONTINUATIONS.labels(provider)
     _BREAKER_OPEN.labels(provider, _OTHER)
 
 

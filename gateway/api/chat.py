@@ -22,7 +22,7 @@ from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway
 from shared.protocol import events
-from shared.protocol.ids import EventId, parse_cursor
+from shared.protocol.ids import parse_cursor
 from shared.protocol.lifecycle import TERMINAL
 from shared.schemas import ChatRequest, parse_chat_request
 from shared.scopes import Scope
@@ -76,9 +76,9 @@ async def start_and_stream(
     except CursorWithoutStream:
         return StreamResponse(_resume_without_key(), gateway.settings, watched)
     stream_id, log_page = submission.stream_id, submission.log_page
-    if log_page.status in TERMINAL and log_page.length and cursor == (log_page.epoch, log_page.length):
+    if log_page.status in TERMINAL and log_page.length and cursor == log_page.end:
         # Fetch-based clients send the same POST after every end; they stop at `done`, and loop on 204.
-        log_page = await read_own(gateway, grant, stream_id, EventId(log_page.epoch, log_page.length - 1))
+        log_page = await read_own(gateway, grant, stream_id, log_page.id_of(log_page.length - 1))
     subscription = Subscription(
         gateway.hub, stream_id, cursor, log_page, Native(stream_id), submission.queue_position
     )

@@ -52,6 +52,7 @@ CHAT: Final[dict[str, dict[str, Any]]] = {
         "on_disconnect": "continue",
         "grace_s": 10,
         "on_worker_lost": "fail",
+        "on_provider_lost": "continue",
     },
 }
 TICKET: Final[dict[str, dict[str, Any]]] = {"an_hour": {"life_s": 3600}, "to_cancel": {"may_cancel": True}}

@@ -79,6 +79,14 @@ class Usage(TypedDict):
     reasoning_tokens: NotRequired[int]
 
 
+class TargetUsage(TypedDict):
+    """Usage of one call of an answer that was continued."""
+
+    provider: str
+    model: str
+    usage: Usage
+
+
 class PartialUsage(TypedDict):
     """Token counts as far as the provider has reported them. The fields mean the same as those of ``Usage``."""
 
@@ -93,7 +101,8 @@ class StreamStatus(TypedDict):
     """The answer so far. ``json`` is set once it is complete and matches the requested schema, ``finish_reason`` and
     ``usage`` once the stream has ended, ``error`` if it failed. ``reason``: why it ended, if not by the provider's
     own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
-    1 is next, until a worker takes the stream. ``ignored``: paths of the request's fields that have no effect,
+    1 is next, until a worker takes the stream. ``usage_by_target``: the parts of ``usage``, if the answer was
+    continued by another call. ``ignored``: paths of the request's fields that have no effect,
     because the provider does not accept them."""
 
     stream_id: str
@@ -107,6 +116,7 @@ class StreamStatus(TypedDict):
     finish_reason: FinishReason | None
     reason: str | None
     usage: Usage | None
+    usage_by_target: list[TargetUsage]
     error: StreamFailure | None
     model: str
     provider: str

@@ -23,13 +23,13 @@ from gateway.live.subscription import Subscription
 from gateway.state import Caller, ConnectionPlace, Gateway, GatewayState
 from shared.broker.client import run_script
 from shared.broker.ending import Outcome, end_unheld
-from shared.broker.log import read_log
+from shared.broker.log import read_stored_log
 from shared.broker.queue import queue_positions
-from shared.broker.replies import LogPage, Refused
+from shared.broker.replies import Refused
 from shared.broker.status import read_state
 from shared.errors import BrokerUnavailable, Draining, StreamGone
 from shared.protocol import events
-from shared.protocol.ids import START, EventId, parse_cursor
+from shared.protocol.ids import START, parse_cursor
 from shared.protocol.lifecycle import ACTIVE, TERMINAL, Status
 from shared.protocol.transcript import fold
 from shared.scopes import Scope
@@ -70,10 +70,10 @@ async def resume(
     # Readers with links take no place of the owner, nor of other links, or they could lock the owner out.
     place.take(log_page.principal if grant.owner is not None else f"links of {stream_id}")
     if cursor != START:
-        how = "same_epoch" if cursor.epoch == log_page.epoch else "reset"
+        how = "same_epoch" if log_page.follows(cursor) else "reset"
         metrics.RESUMES.labels(how).inc()
         await _report_resume(gateway, stream_id, how)
-    if log_page.status in TERMINAL and cursor == (log_page.epoch, log_page.length):
+    if log_page.status in TERMINAL and cursor == log_page.end:
         return Response(status_code=204)
     subscription = Subscription(gateway.hub, stream_id, cursor, log_page, Native(stream_id))
     headers = {"X-Stream-Id": stream_id}
@@ -102,11 +102,14 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
         raise StreamGone
     # The state must not be newer than the events: the stream may have ended between the two reads.
     is_consistent = log_page.complete and log_page.status == state.status
-    stored = log_page.events if is_consistent else await read_log(gateway.client, gateway.scripts, stream_id)
+    stored, end = log_page.events, log_page.end
+    if not is_consistent:
+        log = await read_stored_log(gateway.client, gateway.scripts, stream_id)
+        stored, end = log.events, log.cursor
     if log_page.length and not stored:
         raise StreamGone  # deleted or dropped between the two reads
     if log_page.status in ACTIVE:
-        await _count_as_watching(gateway, stream_id, log_page, len(stored))
+        await run_script(gateway.client, gateway.scripts.acknowledge(stream_id, "", end))
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))  # megabytes, at worst
     return {
         "stream_id": stream_id,
@@ -120,13 +123,14 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
         "finish_reason": state.finish_reason,
         "reason": transcript.done.reason if transcript.done else state.reason,
         "usage": msgspec.to_builtins(transcript.done.usage) if transcript.done else None,
+        "usage_by_target": msgspec.to_builtins(transcript.done.usage_by_target or []) if transcript.done else [],
         "error": msgspec.to_builtins(transcript.error) if transcript.error else None,
         "model": transcript.start.model if transcript.start else state.model,
         "provider": transcript.start.provider if transcript.start else state.provider,
         "attempt": state.attempt,
         "ignored": transcript.start.ignored or [] if transcript.start else [],
         "metadata": state.metadata,
-        "last_event_id": str(EventId(log_page.epoch, len(stored))) if stored else None,
+        "last_event_id": str(end) if stored else None,
         "created_at": state.created_at,
         "started_at": state.started_at,
         "ended_at": state.ended_at,
@@ -169,8 +173,3 @@ def _tool_call(call: events.ToolCall) -> Call:
 async def _queue_position(gateway: GatewayState, stream_id: str) -> int | None:
     (queue_position,) = await queue_positions(gateway.client, [stream_id], gateway.scripts.target_limits)
     return queue_position
-
-
-async def _count_as_watching(gateway: GatewayState, stream_id: str, log_page: LogPage, read: int) -> None:
-    call = gateway.scripts.acknowledge(stream_id, "", EventId(log_page.epoch, read))
-    await run_script(gateway.client, call)

@@ -158,7 +158,7 @@ class Dispatch:
             "max_tokens": chat_request.max_tokens or 0,
             "on_disconnect": chat_request.on_disconnect or on_disconnect,
             "grace_ms": round(grace_s * 1000),
-            "on_worker_lost": chat_request.on_worker_lost,
+            **chat_request.loss_fields,
             "metadata": msgspec.json.encode(chat_request.metadata or {}),
             **more,
         }

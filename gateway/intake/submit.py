@@ -26,6 +26,7 @@ from shared.denied_fields import denied_field
 from shared.errors import Draining, FieldNotAllowed, InvalidRequest, StreamGone, StreamNotFound
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
+from shared.protocol.lineage import NO_LINEAGE
 from shared.rate_limits import account_of
 from shared.schemas import ChatRequest, OnDisconnect
 from shared.schemas.stored_request import parts_of
@@ -95,7 +96,7 @@ async def submit(
         return await _attach(gateway, caller, dispatched.stream_id, cursor)
     headers = _headers_of(dispatched.stream_id) | dispatched.admission.headers
     add_ignored(headers, known_ignored(resolved, families))
-    log_page = LogPage(Status.QUEUED, caller.id, epoch=0, length=0, first=1, events=[])
+    log_page = LogPage(Status.QUEUED, caller.id, epoch=0, lineage=NO_LINEAGE, length=0, first=1, events=[])
     return Submission(dispatched.stream_id, True, dispatched.queue_position, log_page, headers)
 
 

@@ -147,7 +147,7 @@ class Subscription:
         self._outage_since = None
         if page.events:
             return self._batch_of(page)
-        end = EventId(page.epoch, page.length)
+        end = page.end
         self._source.caught_up(feed, end)
         if feed.position is not None and feed.position > end:
             self._begin_outage()  # the log has lost events that the tail delivered: poll, since nothing may wake us
@@ -200,9 +200,10 @@ class Subscription:
         return page.epoch == self.cursor.epoch != 0 and self.cursor.seq > page.length
 
     def _batch_of(self, page: LogPage) -> Batch:
-        reset = self.cursor not in (START, EventId(page.epoch, self.cursor.seq))
-        numbered = [(format_event_id(page.epoch, page.first + i), stored) for i, stored in enumerate(page.events)]
-        last = EventId(page.epoch, page.first + len(page.events) - 1)
+        reset = self.cursor != START and not page.follows(self.cursor)
+        ids = [page.id_of(seq) for seq in range(page.first, page.first + len(page.events))]
+        numbered = [(format_event_id(*at), stored) for at, stored in zip(ids, page.events, strict=True)]
+        last = ids[-1]
         return Batch(numbered, last, reset=reset, ended=events.is_done(page.events[-1]))
 
     def _closing(self, *closing: events.Event) -> Batch:

@@ -82,14 +82,14 @@ CLAIM: Final = Script(
 )
 APPEND: Final = Script(
     "append",
-    args=("epoch", "holder", "first_seq", "window", "cap", "events…"),
+    args=("epoch", "holder", "first_seq", "window", "cap", "lineage", "provider_cursor", "events…"),
     parts=("_append_fast", "_stream"),
 )
 FINISH: Final = Script(
     "finish",
     args=(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
-        *("tokens", "field_items", "fields…", "events…"),
+        *("tokens", "lineage", "field_items", "fields…", "events…"),
     ),
     parts=("_stream", "_rate_limits", "_storage", "_provider_limit", "_endings"),
 )
@@ -97,10 +97,11 @@ RESTORE: Final = Script(
     "restore",
     args=(
         *("epoch", "holder", "lease_ms", "cap", "retention_ms", "tombstone_ms", "body_hash", "reader_lease_ms"),
-        *("field_items", "fields…", "events…"),
+        *("lineage", "field_items", "fields…", "events…"),
     ),
     parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
 )
+NOTE_CURSOR: Final = Script("note_cursor", args=("epoch", "holder", "provider_cursor"))
 RENEW: Final = Script(
     "renew",
     args=("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from shared.broker.client import Client, run_script
 from shared.broker.log import read_log
@@ -13,7 +14,7 @@ from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import GenerationError
 from shared.protocol import events
-from shared.protocol.events import Usage
+from shared.protocol.events import TargetUsage, Usage
 from shared.protocol.lifecycle import STATUS_AFTER
 from shared.protocol.transcript import fold
 from shared.protocol.usage import Estimate
@@ -59,12 +60,13 @@ class Outcome:
         is_own = self.finish_reason in _WITH_OWN_REASON or self.reason in _REASONS
         return self.reason if is_own else "other"
 
-    def closing_events(self, usage: Usage | None) -> list[bytes]:
-        """Return ``error`` if there is one, then ``done``."""
+    def closing_events(self, usage: Usage | None, by_target: list[TargetUsage] | None = None) -> list[bytes]:
+        """Return ``error`` if there is one, then ``done``. ``by_target``: the parts of the usage, if there are
+        several."""
         closing: list[events.Event] = []
         if self.error is not None:
             closing.append(events.Error.of(self.error))
-        closing.append(events.Done(self.finish_reason, self.reason, usage))
+        closing.append(events.Done(self.finish_reason, self.reason, usage, by_target or UNSET))
         return [events.encode(event) for event in closing]
 
     def ending(self, usage: Usage | None, *, only_if_unwatched: bool = False) -> Ending:
@@ -104,6 +106,7 @@ _SET_BY_SCRIPTS = frozenset(
         "holder",
         "lease_until",
         "log_epoch",
+        "lineage",
         "lead",
         "live_until",
         "polled_until",
@@ -158,7 +161,8 @@ async def end_claimed(
     partial = await read_log(client, scripts, stream_id)
     sent = fold(events.decode(stored) for stored in partial)
     estimate = Estimate.of(claimed.fields)
-    usage = estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
+    cancelled = outcome.is_cancelled
+    usage = estimate.usage(sent.deltas, sent.characters, cancelled=cancelled, prefixes=sent.prefixes)
     everything = partial + outcome.closing_events(usage)
     holder = holder_of(stream_id, claimed, token)
     ending = outcome.ending(usage, only_if_unwatched=outcome.reason == ABANDONED)

@@ -66,7 +66,7 @@ from shared.protocol.ids import BUCKETS, bucket_of
 from shared.rate_limits import account_of
 
 #: Version of the data described here. Raise it with a change that an older process would misread.
-DATA_VERSION: Final = 3
+DATA_VERSION: Final = 4
 DATA_VERSION_KEY: Final = "hr:data_version"
 QUEUE: Final = "hr:queue"
 TURNS: Final = "hr:turns"

@@ -17,13 +17,18 @@ _MOST_EVENTS: Final = 65_536
 
 
 async def read_log(client: Client, scripts: StreamScripts, stream_id: str) -> list[bytes]:
-    """Return every event of the readable epoch, all of one epoch; empty if there is no stream. Raises
+    """Return every event of the log, all of one answer; empty if there is no stream. Raises
     :class:`BrokerUnavailable`."""
+    return (await read_stored_log(client, scripts, stream_id)).events
+
+
+async def read_stored_log(client: Client, scripts: StreamScripts, stream_id: str) -> "StoredLog":
+    """Return the whole log. Raises :class:`BrokerUnavailable`."""
     log = StoredLog(stream_id)
     async with client.whole_reads:
         while not log.is_read:
             log.take(await run_script(client, scripts.read(stream_id, log.cursor, most_bytes=_PAGE_BYTES)))
-    return log.events
+    return log
 
 
 class LogsTooLarge(Exception):
@@ -32,7 +37,8 @@ class LogsTooLarge(Exception):
 
 @dataclass
 class StoredLog:
-    """A log that is read page by page. ``last``: the last reply; None if nothing was read."""
+    """A log that is read page by page. ``last``: the last reply; None if nothing was read. ``cursor``: the id of the
+    last event."""
 
     stream_id: str
     events: list[bytes] = field(default_factory=list)
@@ -47,11 +53,11 @@ class StoredLog:
             self.events.clear()
             self.is_read = True
             return
-        if page.epoch != self.cursor.epoch:
+        if not page.follows(self.cursor):
             self.events.clear()
         self.events += page.events
         self.is_read = page.complete
-        self.cursor = EventId(page.epoch, len(self.events))
+        self.cursor = page.id_of(len(self.events))
 
 
 async def read_logs(

@@ -9,6 +9,7 @@ import msgspec
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import TRANSITIONS, Status, Step
+from shared.protocol.lineage import Lineage
 
 
 class IllegalStatus(BrokerUnavailable):
@@ -31,6 +32,7 @@ class Code(StrEnum):
     CLOSED = "CLOSED"
     SUPERSEDED = "SUPERSEDED"
     WATCHED = "WATCHED"
+    NOTED = "NOTED"
     STORED = "STORED"
     UNSTORED = "UNSTORED"
 
@@ -153,11 +155,13 @@ class LogPosition:
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """A page of the log: events ``first``, ``first + 1``, … of ``epoch``, out of ``length`` in the log."""
+    """A page of the log: events ``first``, ``first + 1``, … of ``epoch`` and its ``lineage``, out of ``length`` in
+    the log."""
 
     status: Status
     principal: str
     epoch: int
+    lineage: Lineage
     length: int
     first: int
     events: list[bytes]
@@ -165,6 +169,19 @@ class LogPage:
     @property
     def complete(self) -> bool:
         return self.first + len(self.events) > self.length
+
+    @property
+    def end(self) -> EventId:
+        """The last event in the log."""
+        return self.id_of(self.length)
+
+    def id_of(self, seq: int) -> EventId:
+        """Return the id of an event of the log."""
+        return EventId(self.lineage.epoch_of(seq, self.epoch), seq)
+
+    def follows(self, cursor: EventId) -> bool:
+        """Return True if the log has the event that ``cursor`` names, or is of its epoch (rule R2)."""
+        return self.id_of(cursor.seq) == cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,4 +290,5 @@ def parse_page(raw: list[Any]) -> LogPage | Gone | Lost | None:
     if len(raw) == 1:
         kind, _, principal = raw[0].decode().partition(" ")
         return Gone(principal, deleted=kind == "deleted", dropped=kind == "dropped")
-    return LogPage(parse_status("read", raw[0]), raw[1].decode(), raw[2], raw[3], raw[4], raw[5:])
+    lineage = Lineage(raw[3].decode())
+    return LogPage(parse_status("read", raw[0]), raw[1].decode(), raw[2], lineage, raw[4], raw[5], raw[6:])

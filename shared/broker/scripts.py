@@ -42,6 +42,7 @@ from shared.broker.sealing import Sealing
 from shared.broker.stored_request import PIECE_BYTES, pieces_of
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
+from shared.protocol.lineage import NO_LINEAGE, Lineage
 from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, TargetLimits
 from shared.settings import Settings
 
@@ -183,16 +184,32 @@ class StreamScripts:
         )
 
     def append(
-        self, holder: Holder, first: int, events: Sequence[bytes], *, resend: bool = False
+        self,
+        holder: Holder,
+        first: int,
+        events: Sequence[bytes],
+        *,
+        resend: bool = False,
+        lineage: Lineage = NO_LINEAGE,
+        cursor: str = "",
     ) -> Call[WriteReply]:
-        """Add ``events`` from seq ``first`` on. A ``resend`` ignores the window."""
+        """Add ``events`` from seq ``first`` on. A ``resend`` ignores the window. ``lineage``: of the log that the
+        epoch continues. ``cursor``: the place in the provider's stored answer after the last event, if there is one;
+        see ``provider_cursor`` in ``append.lua``."""
         window = 0 if resend else self._window
         sealed = self.sealing.seal_all(holder.stream_id, events)
         # Positional, since this is the hot path: `declarations.APPEND.call` takes 1 µs more. A test compares the two.
-        arguments: list[Argument] = [holder.epoch, holder.token, first, window, self._cap, *sealed]
-        return Call(declarations.APPEND, holder.keys, arguments, replies.parse_write)
+        fixed: list[Argument] = [holder.epoch, holder.token, first, window, self._cap, lineage.text, cursor]
+        return Call(declarations.APPEND, holder.keys, [*fixed, *sealed], replies.parse_write)
 
-    def finish(self, holder: Holder, first: int, events: Sequence[bytes], ending: Ending) -> Call[WriteReply]:
+    def finish(
+        self,
+        holder: Holder,
+        first: int,
+        events: Sequence[bytes],
+        ending: Ending,
+        lineage: Lineage = NO_LINEAGE,
+    ) -> Call[WriteReply]:
         """End a stream with ``events`` from seq ``first`` on; the last is ``done``."""
         fields = _flat(ending.fields)
         return declarations.FINISH.call(
@@ -207,14 +224,23 @@ class StreamScripts:
             status=ending.status,
             only_if_unwatched=int(ending.only_if_unwatched),
             tokens=ending.tokens,
+            lineage=lineage.text,
             field_items=len(fields),
             fields=fields,
             events=self.sealing.seal_all(holder.stream_id, events),
         )
 
-    def restore(self, holder: Holder, events: Sequence[bytes], *, fields: Fields, body_hash: str) -> Call[WriteReply]:
-        """Write a stream again that Redis lost: all ``events`` of the epoch so far, and the state's ``fields`` as
-        they were claimed."""
+    def restore(
+        self,
+        holder: Holder,
+        events: Sequence[bytes],
+        *,
+        fields: Fields,
+        body_hash: str,
+        lineage: Lineage = NO_LINEAGE,
+    ) -> Call[WriteReply]:
+        """Write a stream again that Redis lost: all ``events`` of the epoch and its ``lineage`` so far, and the
+        state's ``fields`` as they were claimed."""
         flat = _flat(self.sealing.seal_fields(holder.stream_id, fields))
         return declarations.RESTORE.call(
             holder.keys,
@@ -227,6 +253,7 @@ class StreamScripts:
             tombstone_ms=self._tombstone_ms,
             body_hash=body_hash,
             reader_lease_ms=self._reader_lease_ms,
+            lineage=lineage.text,
             field_items=len(flat),
             fields=flat,
             events=self.sealing.seal_all(holder.stream_id, events),
@@ -242,6 +269,12 @@ class StreamScripts:
             lease_ms=self._lease_ms,
             retention_ms=self._unended_ms,
             tombstone_ms=self._tombstone_ms,
+        )
+
+    def note_cursor(self, holder: Holder, cursor: str) -> Call[WriteReply]:
+        """Note where the provider's stored answer is, before it has output."""
+        return declarations.NOTE_CURSOR.call(
+            holder.keys, replies.parse_write, epoch=holder.epoch, holder=holder.token, provider_cursor=cursor
         )
 
     def release(self, holder: Holder) -> Call[WriteReply]:

@@ -122,10 +122,10 @@ class Sweep:
 
     async def _waiting(self, due: Due) -> list["_Waiting"]:
         """Return those of the due streams that exist."""
-        fields = ("status", "created", "lease_until", "cancel")
+        fields = ("status", "created", "lease_until", "cancel", "provider_cursor")
         states = await run_commands(self._client, [("HMGET", state_key(each), *fields) for each in due.stream_ids])
         waiting = []
-        for stream_id, (status, created, lease_until, cancel) in zip(due.stream_ids, states, strict=True):
+        for stream_id, (status, created, lease_until, cancel, stored) in zip(due.stream_ids, states, strict=True):
             if status is None:  # it expired unended; if its worker restores it, the index has it again
                 await run_commands(self._client, [("ZREM", index_key(stream_id), stream_id)])
                 continue
@@ -135,7 +135,9 @@ class Sweep:
                 report_illegal_status(error, state_key(stream_id))
                 continue
             for_ms = due.now_ms - max(int(created), int(lease_until or 0))
-            waiting.append(_Waiting(stream_id, for_ms, known, is_cancelled=cancel is not None))
+            # A worker stops a stored answer at its provider.
+            is_cancelled = cancel is not None and stored in {None, b"-"}
+            waiting.append(_Waiting(stream_id, for_ms, known, is_cancelled=is_cancelled))
         return waiting
 
     async def _end(self, stream: "_Waiting") -> None:
@@ -156,7 +158,8 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A stream without a holder; ``for_ms`` since it was created or last held."""
+    """A stream without a holder; ``for_ms`` since it was created or last held. ``is_cancelled``: it can be ended at
+    once."""
 
     stream_id: str
     for_ms: int

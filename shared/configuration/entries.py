@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from shared.configuration.secret_sources import SecretPlace
+from shared.model_patterns import matches_any
+from shared.openai_address import is_openai
 from shared.setting_types import BaseUrl, FieldPaths, Seconds
 
 Kind = Literal["openai", "openai-responses", "anthropic", "anthropic-bedrock", "anthropic-vertex", "ollama", "demo"]
@@ -30,6 +32,15 @@ _AUTH: Final[dict[str, tuple[Auth, ...]]] = {
     "ollama": ("bearer",),
 }
 DEFAULT_AUTH: Final = {kind: accepted[0] for kind, accepted in _AUTH.items()}
+#: Forms in which a server gets the beginning of an answer, so that it goes on with it.
+Continues = Literal["assistant_prefill", "prefix", "continue_final_message"]
+_CONTINUES: Final[dict[str, tuple[Continues, ...]]] = {
+    "openai": ("assistant_prefill", "prefix", "continue_final_message"),
+    "anthropic": ("assistant_prefill",),
+    "anthropic-bedrock": ("assistant_prefill",),
+    "anthropic-vertex": ("assistant_prefill",),
+    "ollama": ("assistant_prefill",),
+}
 #: They take credentials from the environment, as the cloud's own tools do.
 _CLOUDS: Final = frozenset({"anthropic-bedrock", "anthropic-vertex"})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -44,6 +55,7 @@ LONGEST_NAME: Final = 180
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=10**12)]
+Patterns = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)]
 ModelName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
@@ -60,6 +72,8 @@ class Quirks(_Table):
     token_limit: Literal["max_tokens", "max_completion_tokens"] | None = None
     #: ``nine`` letters or digits, as Mistral requires.
     tool_call_ids: Literal["any", "nine"] | None = None
+    #: A continuation begins with the given text once more, as Mistral's does.
+    repeats_prefix: bool | None = None
 
 
 def _headers(headers: dict[str, str]) -> dict[str, str]:
@@ -97,15 +111,24 @@ class ProviderEntry(_Table):
     quirks: Quirks = Quirks()
     #: Patterns of the models of kind ``openai`` that are asked by Responses instead of Chat Completions. Left out:
     #: those of OpenAI that have no other API.
-    responses_models: (
-        Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=100)] | None
-    ) = None
-    #: Reserved: answers stored at the provider, so that another worker resumes them. ``true`` is refused.
+    responses_models: Patterns | None = None
+    #: How the provider goes on with a given beginning of an answer. Left out: it does not.
+    continues: Continues | None = None
+    #: Patterns of the models that do. Left out: all.
+    continues_models: Patterns | None = None
+    #: Answers asked for by Responses are stored at the provider, so that another worker resumes them.
     background: bool = False
 
     @property
     def family(self) -> str:
         return FAMILIES[self.kind]
+
+    def continues_for(self, model: str) -> Continues | None:
+        """Return the form in which a model gets the beginning of an answer. None: it does not go on with one."""
+        if self.continues is None or matches_any(model, self.responses_models or ()):
+            return None
+        is_named = self.continues_models is None or matches_any(model, self.continues_models)
+        return self.continues if is_named else None
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
@@ -136,8 +159,28 @@ class ProviderEntry(_Table):
             yield f"models: kind {self.kind} has no list of models; name them"
         if self.responses_models is not None and self.kind != "openai":
             yield "responses_models: only kind openai has both APIs; remove it"
-        if self.background:
-            yield "background: answers cannot be resumed at a provider yet; remove it"
+        if self.background and self.kind not in {"openai", "openai-responses"}:
+            yield f"background: kind {self.kind} cannot store answers; remove it, or use kind openai-responses"
+        elif self.background and not self._has_responses:
+            yield "background: no model is asked by Responses; set responses_models, or remove background"
+        yield from self._misfits_of_continuing()
+
+    @property
+    def _has_responses(self) -> bool:
+        """True if some models may be asked by Responses."""
+        if self.kind == "openai-responses" or self.responses_models:
+            return True
+        return self.responses_models is None and (self.base_url is None or is_openai(self.base_url))
+
+    def _misfits_of_continuing(self) -> Iterator[str]:
+        accepted = _CONTINUES.get(self.kind, ())
+        if self.continues is not None and self.continues not in accepted:
+            remedy = f"use {' or '.join(accepted)}" if accepted else "remove it"
+            yield f"continues: {self.continues} does not exist for kind {self.kind}; {remedy}"
+        if self.continues_models is not None and self.continues is None:
+            yield "continues_models: continues is not set; set it or remove this"
+        if self.quirks.repeats_prefix is not None and self.continues is None:
+            yield "quirks.repeats_prefix: continues is not set; set it or remove this"
 
 
 _TargetName = Annotated[str, Field(pattern=r"^[^/]+/.+$", max_length=256)]

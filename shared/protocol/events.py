@@ -45,6 +45,14 @@ class PartialUsage(msgspec.Struct, frozen=True):
     reasoning_tokens: int | UnsetType = UNSET
 
 
+class TargetUsage(msgspec.Struct, frozen=True):
+    """Usage of one call of an answer to which several calls have contributed."""
+
+    provider: str
+    model: str
+    usage: Usage
+
+
 class Event(msgspec.Struct, frozen=True):
     """Base of all events: the type's name, as stored and sent."""
 
@@ -154,6 +162,19 @@ class Extra(Event, frozen=True):
     data: dict[str, Any]
 
 
+class Continued(Event, frozen=True):
+    """The provider broke off, and the answer goes on with the output of another call. ``provider`` and ``model``: its
+    target. ``token_index``: ordinal of the next delta of text. ``characters``: length of the text before.
+    ``ignored``: as in :class:`Start`, for this call."""
+
+    TYPE = b"continued"
+    provider: str
+    model: str
+    token_index: int
+    characters: int
+    ignored: list[str] | UnsetType = UNSET
+
+
 class Json(Event, frozen=True):
     """A complete value of a JSON answer and its path: keys and indices from the top. The last event has the path
     ``[]`` and the whole value; ``outside`` counts the characters of the answer outside the JSON."""
@@ -188,15 +209,17 @@ class Error(Event, frozen=True):
 
 class Done(Event, frozen=True):
     """The last event. ``finish_reason``: stop, length, tool_calls, content_filter, cancelled or error; ``reason``
-    explains it if it does not come from the provider."""
+    explains it if it does not come from the provider. ``usage_by_target``: the parts of ``usage``, if the answer was
+    continued, in the order of the calls."""
 
     TYPE = b"done"
     finish_reason: str
     reason: str | None
     usage: Usage | None
+    usage_by_target: list[TargetUsage] | UnsetType = UNSET
 
 
-TYPES: Final = (Start, Token, Reasoning, Refusal, ToolCall, Extra, Json, Error, Done)
+TYPES: Final = (Start, Token, Reasoning, Refusal, ToolCall, Extra, Continued, Json, Error, Done)
 _BY_TYPE: Final[dict[bytes, type[Event]]] = {kind.TYPE: kind for kind in TYPES}
 _encoder: Final = msgspec.json.Encoder()
 _decoders: Final = {name: msgspec.json.Decoder(kind) for name, kind in _BY_TYPE.items()}

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.protocol.events import Done, Error, Event, Json, Reasoning, Refusal, Start, Token, ToolCall
+from shared.protocol.events import Continued, Done, Error, Event, Json, Reasoning, Refusal, Start, Token, ToolCall
 
 
 @dataclass(slots=True)
@@ -35,6 +35,11 @@ class Transcript:
     @property
     def refusal(self) -> str:
         return "".join(self._refusal)
+
+    @property
+    def prefixes(self) -> list[int]:
+        """Characters of the text that each further call went on with."""
+        return [event.characters for event in self.events if isinstance(event, Continued)]
 
     def add(self, event: Event) -> None:
         self.events.append(event)

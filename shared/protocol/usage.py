@@ -1,7 +1,7 @@
 """Estimates the token counts of an answer that its provider did not report."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from msgspec import UNSET, UnsetType
@@ -27,11 +27,13 @@ class Estimate:
     def prompt_tokens(self) -> int:
         return _tokens(self.prompt_characters)
 
-    def usage(self, deltas: int, characters: int, *, cancelled: bool = False) -> Usage:
-        """Estimate the usage of an answer of so many deltas and characters: a delta is at least one token."""
+    def usage(self, deltas: int, characters: int, *, cancelled: bool = False, prefixes: Iterable[int] = ()) -> Usage:
+        """Estimate the usage of an answer of so many deltas and characters: a delta is at least one token.
+        ``prefixes``: characters of the answer that further calls got besides the request."""
+        repeated = sum(_tokens(self.prompt_characters + prefix) for prefix in prefixes)
         output = max(deltas, _tokens(characters))
         saved = max(0, self.max_tokens - output) if cancelled and self.max_tokens else UNSET
-        return Usage(self.prompt_tokens, output, estimated=True, tokens_saved=saved)
+        return Usage(self.prompt_tokens + repeated, output, estimated=True, tokens_saved=saved)
 
     def completed(self, counted: PartialUsage, deltas: int, characters: int) -> Usage:
         """Estimate the side that the provider did not count, and keep the rest. A side is never less than its parts

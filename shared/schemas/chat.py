@@ -26,7 +26,8 @@ from shared.schemas.text_count import request_characters
 from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 
 OnDisconnect = Literal["cancel", "continue"]
-OnWorkerLost = Literal["restart", "fail"]
+OnWorkerLost = Literal["resume", "restart", "fail"]
+OnProviderLost = Literal["fail", "continue"]
 OptionsFamily = Literal["anthropic", "openai", "responses", "ollama"]
 
 MOST_FALLBACKS: Final = 8
@@ -105,8 +106,12 @@ class ChatRequest(Model):
     ``POST /chat/stream``. ``continue`` continues; it is the default of ``POST /chat``."""
     grace_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
     """Seconds; 60 by default."""
-    on_worker_lost: OnWorkerLost = "restart"
-    """``restart``: another worker restarts the answer, and readers get a ``reset``. ``fail``: the stream ends."""
+    on_worker_lost: OnWorkerLost | None = None
+    """``resume`` (default): another worker continues the answer at a provider that stores it, else as ``restart``.
+    ``restart``: another worker restarts the answer, and readers get a ``reset``. ``fail``: the stream ends."""
+    on_provider_lost: OnProviderLost | None = None
+    """Action if the provider breaks off in mid-answer. ``fail`` (default): the stream ends with an error.
+    ``continue``: a target that continues a given text goes on, and an event ``continued`` names it."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_ENTRIES)] | None = None
     """Data of the caller, returned by ``GET /chat/{stream_id}``."""
 
@@ -139,6 +144,11 @@ class ChatRequest(Model):
         return self
 
     @property
+    def loss_fields(self) -> dict[str, str]:
+        """Fields of the stream's state about the loss of its worker, see :func:`loss_fields`."""
+        return loss_fields(self.on_worker_lost)
+
+    @property
     def prompt_characters(self) -> int:
         """Approximate number of characters that a provider gets, to estimate usage. An image counts as many as its
         tokens are likely to be worth."""
@@ -148,6 +158,13 @@ class ChatRequest(Model):
         return sent + sum(map(request_characters, (self.provider_options or {}).values()))
 
 
+def loss_fields(said: OnWorkerLost | None, *, fails: bool = False) -> dict[str, str]:
+    """Return the fields of a stream's state about the loss of its worker. ``on_worker_lost``: what happens unless the
+    answer is resumed; empty is ``restart``. ``may_resume``: 1 if it may be resumed."""
+    default = "fail" if fails else ""
+    return {"on_worker_lost": said or default, "may_resume": str(int(said in {None, "resume"}))}
+
+
 class StoredRequest(ChatRequest):
     """A request with the original of its client, if the client's dialect belongs to a provider family. Native
     requests cannot set it."""
@@ -155,6 +172,13 @@ class StoredRequest(ChatRequest):
     original: Original | None = None
     #: With the other targets of an alias before them.
     fallbacks: Annotated[list[ModelName], Field(max_length=MOST_FALLBACKS + MOST_TARGETS)] | None = None
+    #: Default of dialects whose clients cannot take text back: without a provider that stores the answer, the loss of
+    #: its worker ends it. Only the state contains it, see :attr:`loss_fields`.
+    fails_unless_resumed: Annotated[bool, Field(exclude=True)] = False
+
+    @property
+    def loss_fields(self) -> dict[str, str]:
+        return loss_fields(self.on_worker_lost, fails=self.fails_unless_resumed)
 
     @property
     def prompt_characters(self) -> int:

@@ -134,6 +134,7 @@ class Campaign:
             (f"provider {plan.end}", plan.end != "finish"),
             (f"provider {plan.status}", plan.status is not None),
             ("provider stall", plan.stall_s > 0),
+            ("provider stores", plan.is_stored),
             ("cancel", record.cancelled),
             ("delete", record.deleted),
         ):
@@ -143,6 +144,7 @@ class Campaign:
             readers["readers"] += 1
             readers["resumes"] += transcript.resumes
             readers["resets"] += len(transcript.resets)
+            readers["continued"] += transcript.continued
             ending = "none"
             if transcript.refused is not None:
                 ending = f"status {transcript.refused}"

@@ -163,5 +163,6 @@ class Chat:
 
     def _new_reader(self, name: str) -> Reader:
         reader = Reader(self._rig, self._plan.rng(name))
+        reader.transcript.may_continue = self._plan.is_stored
         self.record.transcripts.append(reader.transcript)
         return reader

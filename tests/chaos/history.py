@@ -46,6 +46,8 @@ class History:
     losses: list[float] = field(default_factory=list)
     #: Stream → its calls, in order.
     calls: dict[int, list[ProviderCall]] = field(default_factory=dict)
+    #: Stream → reads of its stored answer by workers that went on with it, in order.
+    reads: dict[int, list[ProviderCall]] = field(default_factory=dict)
     #: Stalls of the test process, which carries all connections; nothing can be blamed on the system then.
     lags: list[Span] = field(default_factory=list)
 
@@ -75,6 +77,10 @@ class History:
 
     # --- queries of the oracle
 
+    def connections(self, stream: int) -> list[ProviderCall]:
+        """Return all connections to the provider for a stream."""
+        return [*self.calls.get(stream, ()), *self.reads.get(stream, ())]
+
     def is_excused(self, call: ProviderCall, until: float) -> bool:
         """Return True if the stream may have left this call's worker before ``until``: the worker was out, or the
         broker lost data after the call had ended."""
@@ -101,7 +107,10 @@ class History:
     def open_calls(self, worker: int | None = None) -> int:
         """Number of open calls, of one worker or of all."""
         return sum(
-            call.end == inf and worker in (None, call.worker) for calls in self.calls.values() for call in calls[-2:]
+            call.end == inf and worker in (None, call.worker)
+            for of_streams in (self.calls, self.reads)
+            for calls in of_streams.values()
+            for call in calls[-2:]
         )
 
     def _held_healthily(self, stream: int, at: float) -> bool:
@@ -110,7 +119,7 @@ class History:
             if span.touches(at, healed):
                 healed = max(healed, span.end + _HEALED_S)
         return any(
-            call.begin <= at <= call.end and not self.is_excused(call, healed) for call in self.calls.get(stream, ())
+            call.begin <= at <= call.end and not self.is_excused(call, healed) for call in self.connections(stream)
         )
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shared.broker.keys import provider_limit_keys
+from tests.chaos.plans import STORING
 from tests.chaos.rig import Rig
 from tests.system import Gateway
 
@@ -50,8 +51,9 @@ async def complaints_at_the_end(rig: Rig, baseline: dict[str, int]) -> list[str]
 async def _slots(rig: Rig) -> int:
     """Return the number of slots whose lease has not ended."""
     async with rig.broker.client() as client:
-        count: int = await client.zcount(provider_limit_keys("openai")[0], time.time_ns() // 1_000_000, "+inf")
-    return count
+        now = time.time_ns() // 1_000_000
+        counts = [await client.zcount(provider_limit_keys(name)[0], now, "+inf") for name in ("openai", STORING)]
+    return sum(counts)
 
 
 def _unsettled(rig: Rig, baseline: dict[str, int]) -> Iterator[str]:

@@ -67,6 +67,8 @@ class _Judge:
         if same_epoch:
             return None if self._lost_since_request(at) else "reset under the same epoch"
         begun = [call for call in self._calls if call.begin <= at]
+        if self._plan.is_stored and len(begun) == 1 and not self._lost_since_request(at):
+            return "reset though the answer is stored"
         if len(begun) > 1 or any(self._history.is_excused(call, at) for call in begun):
             return None
         return f"reset though the worker of {[call.number for call in begun]} was well"
@@ -131,9 +133,10 @@ class _Judge:
         codes |= _ANY_ERROR.get(plan.end, set())
         history = self._history
         unseen = not transcript.text and history.a_call_may_have_failed_unseen(self._record.requested_at, at)
-        if unseen or any(history.provider_was_disturbed(call) for call in self._calls):
+        connections = history.connections(plan.number)
+        if unseen or any(history.provider_was_disturbed(call) for call in connections):
             codes |= _BROKEN_NETWORK
-        lost = [call for call in self._calls if history.is_excused(call, at)]
+        lost = [call for call in connections if history.is_excused(call, at)]
         if lost and (plan.on_worker_lost == "fail" or len(lost) > 1):
             codes.add("worker_lost")
         return codes

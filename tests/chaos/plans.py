@@ -8,16 +8,20 @@ from typing import Literal
 
 from tests.fakes.answer import Answer, End
 
+#: Name of the provider that stores answers.
+STORING = "storing"
 _LETTERS = ("", " ", "é", "漢字", "🙂", "\n", '"', "data: x\n\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPlan:
-    """Plan of one stream. ``cancel_s``, ``delete_s``: after the answer to the POST. ``stall_s``: the provider's
+    """Plan of one stream. ``is_stored``: the provider stores the answer, so that another worker goes on with it.
+    ``cancel_s``, ``delete_s``: after the answer to the POST. ``stall_s``: the provider's
     silence, once. ``grace_s``: None for the default, which is longer than any absence."""
 
     seed: int
     number: int
+    is_stored: bool
     tokens: int
     delay_s: float
     end: End
@@ -39,11 +43,12 @@ class StreamPlan:
     @property
     def body(self) -> dict[str, object]:
         body: dict[str, object] = {
-            "provider": "openai",
+            "provider": STORING if self.is_stored else "openai",
             "model": self.model,
             "messages": [{"role": "user", "content": f"stream {self.number}"}],
-            "on_worker_lost": self.on_worker_lost,
         }
+        if not self.is_stored or self.on_worker_lost == "fail":
+            body["on_worker_lost"] = self.on_worker_lost
         return body if self.grace_s is None else {**body, "grace_s": self.grace_s, "on_disconnect": "cancel"}
 
     def rng(self, purpose: str) -> random.Random:
@@ -73,6 +78,7 @@ def draw_plan(seed: int, number: int) -> StreamPlan:
     return StreamPlan(
         seed=seed,
         number=number,
+        is_stored=random.Random(f"{seed}:{number}:stored").random() < 0.3,
         tokens=rng.randint(20, 400),
         delay_s=rng.choice([0.0, rng.uniform(0.002, 0.03), rng.uniform(0.01, 0.03)]),
         end=rng.choices(["finish", "truncate", "reset", "hang"], [92, 3, 3, 2])[0],  # type: ignore[arg-type]

@@ -10,12 +10,13 @@ from typing import Any
 
 from shared.settings import Settings
 from tests.chaos.history import History, ProviderCall, Span
-from tests.chaos.plans import StreamPlan
+from tests.chaos.plans import STORING, StreamPlan
 from tests.chaos.proxy import Proxy
 from tests.fakes.answer import Answer, Call
 from tests.fakes.provider_server import FakeProvider
+from tests.fakes.stored_answers import Get, StoredAnswer
 from tests.ports import free_port
-from tests.system import Process, System
+from tests.system import PROVIDERS, Process, System
 
 GATEWAYS = WORKERS = 2
 LEASE_S = 2.0
@@ -39,6 +40,15 @@ SETTINGS: dict[str, Any] = {
     "drain_s": DRAIN_S,
 }
 _KEY = "chaos-worker-"
+_CONFIGURATION = """
+[providers.{name}]
+kind = "openai-responses"
+base_url = "http://127.0.0.1:{port}/v1"
+api_keys = ["env:STORING_KEY"]
+background = true
+concurrent_streams = 1000
+headers = {{ "x-worker" = "{worker}" }}
+"""
 _LAG_S = LEASE_S / 4
 
 
@@ -51,6 +61,7 @@ class ChaosProvider(FakeProvider):
         self._history = history
         self._plans: dict[str, StreamPlan] = {}
         self._watching: set[asyncio.Task[None]] = set()
+        self._stored.on_read = self._answer_is_read
 
     def expect(self, plan: StreamPlan) -> None:
         self._plans[plan.model] = plan
@@ -60,16 +71,22 @@ class ChaosProvider(FakeProvider):
         answer, plan = super()._answer_for(call), self._plans.get(call.model)
         if plan is None:
             return answer
-        worker = int(call.headers["authorization"].rpartition(_KEY)[2])
-        noted = ProviderCall(call.number, plan.number, worker, time.monotonic())
-        self._history.calls.setdefault(plan.number, []).append(noted)
-        task = asyncio.create_task(self._note_end(call, noted))
-        self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
+        self._note(call, plan, self._history.calls)
         if answer.gate is not None:
             until_gate_s = answer.gate_after * answer.delay_s
             asyncio.get_running_loop().call_later(until_gate_s + plan.stall_s, answer.gate.set)
         return answer
+
+    def _answer_is_read(self, get: Get, stored: StoredAnswer) -> None:
+        self._note(get.call, self._plans[stored.call.model], self._history.reads)
+
+    def _note(self, call: Call, plan: StreamPlan, noted_in: dict[int, list[ProviderCall]]) -> None:
+        worker = int(call.headers.get("x-worker") or call.headers["authorization"].rpartition(_KEY)[2])
+        noted = ProviderCall(call.number, plan.number, worker, time.monotonic())
+        noted_in.setdefault(plan.number, []).append(noted)
+        task = asyncio.create_task(self._note_end(call, noted))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
 
     async def _note_end(self, call: Call, noted: ProviderCall) -> None:
         await call.closed.wait()
@@ -80,7 +97,9 @@ class Rig(System):
     """Clients reach gateway i by ``clients[i]``, gateways the broker by ``gateway_links[i]``, and so on."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        super().__init__(folder, gateways=GATEWAYS, workers=WORKERS, **{**SETTINGS, **settings})
+        providers = (*PROVIDERS, STORING)
+        merged = {**SETTINGS, **settings}
+        super().__init__(folder, gateways=GATEWAYS, workers=WORKERS, providers=providers, **merged)
         self.history = History()
         self.fake: ChaosProvider = ChaosProvider(self.history)
         self.clients = [Proxy() for _ in range(GATEWAYS)]
@@ -144,9 +163,14 @@ class Rig(System):
         if kind == "worker":
             environment["OPENAI_API_KEY"] = f"{_KEY}{i}"
             environment["OPENAI_BASE_URL"] = f"http://127.0.0.1:{self.provider_links[i].port}/v1"
+            environment["STORING_KEY"] = "chaos-storing"
             if self.metrics_ports:
                 environment["HEADRACE_METRICS_PORT"] = str(self.metrics_ports[i])
-        return environment
+        # Each process has a file of its own, since each worker has a proxy of its own.
+        file = self.folder / f"headrace-{name}.toml"
+        port = self.provider_links[min(i, WORKERS - 1)].port
+        file.write_text(_CONFIGURATION.format(name=STORING, port=port, worker=i))
+        return environment | {"HEADRACE_CONFIG": str(file)}
 
     async def _measure_own_lag(self) -> None:
         while True:

@@ -21,6 +21,10 @@ class Transcript:
     error: dict[str, Any] | None = None
     #: When the answer was begun anew, and whether under the same epoch.
     resets: list[tuple[float, bool]] = field(default_factory=list)
+    #: Another epoch may continue the answer.
+    may_continue: bool = False
+    #: Number of times that one did.
+    continued: int = 0
     #: Connections that came with a cursor.
     resumes: int = 0
     #: 404 or 410 instead of a stream.
@@ -67,6 +71,8 @@ class Transcript:
             if is_reset:
                 self.resets.append((time.monotonic(), epoch == self.epoch))
             self.text, self.error, self._deltas = "", None, 0
+        elif self.may_continue and epoch > self.epoch and seq == self.seq + 1:
+            self.continued += 1
         elif (epoch, seq) != (self.epoch, self.seq + 1):
             self.complaints.append(f"{frame.event} {frame.id} after {self.cursor}")
         elif frame.event == "start":

@@ -14,6 +14,43 @@ End = Literal["finish", "truncate", "reset", "refuse", "error_in_band", "hang", 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """Storage of an answer by a Responses server. Each switch is one fault or peculiarity of such servers."""
+
+    #: The server ignores ``background``: the answer ends with its connection.
+    ignored: bool = False
+    #: Connections that break: the first one (of the POST) after so many events, then those of the GETs in turn.
+    #: Later connections are whole.
+    cuts: Sequence[int] = ()
+    #: End of a connection that breaks: RST, or a clean end of the body. After RST, data may be lost that the client
+    #: has not read.
+    cut_by: Literal["truncate", "reset"] = "truncate"
+    #: Events have numbers.
+    has_numbers: bool = True
+    #: HTTP status of every GET of a stream, instead of the events.
+    status: int | None = None
+    #: HTTP status of every cancel, instead of cancelling.
+    cancel_status: int | None = None
+    #: Numbers of events that no GET returns.
+    lost: Sequence[int] = ()
+    #: A GET returns all events, whatever it has in ``starting_after``.
+    ignores_cursor: bool = False
+    #: A GET with ``starting_after`` returns the response as one JSON object.
+    is_json: bool = False
+    #: After so many events the first connection sends a keep-alive message with a number of its own, which the stored
+    #: events do not have.
+    keepalive_after: int | None = None
+    #: Every request gets the response as it is at that time, as one JSON object.
+    never_streams: bool = False
+    #: Member ``id`` of the response in all events of GETs, instead of its own.
+    other_id: str | None = None
+
+    def sends_whole(self, is_continuation: bool) -> bool:
+        """Return True for a GET of a stream that gets the whole response instead."""
+        return self.never_streams or (self.is_json and is_continuation)
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Token counts that a provider reports; None: left out. ``input`` includes ``cached`` and ``cache_write``, and
@@ -107,6 +144,13 @@ class Answer:
     comments: bool = False
     #: Data of a later version of the API: unknown events, and unknown members of known ones.
     unknown: bool = False
+    #: Behaviour of a Responses server whose request has ``background: true``.
+    storage: Storage = Storage()
+
+    @property
+    def is_storable(self) -> bool:
+        is_error = self.status is not None or self.end == "refuse"
+        return not (is_error or self.storage.ignored or self.raw is not None or self.segments is not None)
 
     @property
     def ends_with(self) -> str:

@@ -21,6 +21,8 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
+    #: Without the question mark.
+    query: str = ""
 
 
 class Connection(asyncio.Protocol):
@@ -131,7 +133,8 @@ class Connection(asyncio.Protocol):
             await self._wait_for_more()
         body = bytes(self._received[:length])
         del self._received[:length]
-        return Request(method, path.partition("?")[0], headers, body)
+        path, _, query = path.partition("?")
+        return Request(method, path, headers, body, query)
 
     async def _take_until_blank_line(self) -> bytes:
         while (end := self._received.find(b"\r\n\r\n")) < 0:

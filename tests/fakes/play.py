@@ -5,20 +5,35 @@ import json
 import random
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from tests.fakes.answer import Answer, Call, Counts
-from tests.fakes.http import Connection
 from tests.fakes.wire import Wire
 
 #: Deltas sent at full speed before others have their turn.
 BURST: Final = 16
 
 
+class Output(Protocol):
+    """The connection that gets an answer, or the record of one that the provider stores."""
+
+    async def respond(
+        self, status: int, body: bytes, content_type: str = "application/json", *, retry_after: str | None = None
+    ) -> None: ...
+
+    def begin_chunks(self, content_type: str, status: int = 200) -> None: ...
+
+    async def chunk(self, call: Call, data: bytes) -> None: ...
+
+    def end_chunks(self) -> None: ...
+
+    async def reset(self) -> None: ...
+
+
 class Play:
     """Plays ``answer`` to ``call`` in the format of ``wire``."""
 
-    def __init__(self, connection: Connection, call: Call, answer: Answer, wire: Wire) -> None:
+    def __init__(self, connection: Output, call: Call, answer: Answer, wire: Wire) -> None:
         self._connection = connection
         self._call = call
         self._answer = answer

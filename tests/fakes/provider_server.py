@@ -18,6 +18,7 @@ from tests.fakes.ollama_wire import OllamaWire
 from tests.fakes.openai_wire import OpenAIWire
 from tests.fakes.play import Play
 from tests.fakes.responses_wire import ResponsesWire
+from tests.fakes.stored_answers import Get, StoredAnswer, StoredAnswers
 from tests.fakes.wire import Wire
 
 ECHO: Final = "echo"
@@ -45,6 +46,7 @@ class FakeProvider:
         self._answers: dict[str, list[Answer]] = {}
         self._connections: set[Connection] = set()
         self._arrived = asyncio.Condition()
+        self._stored = StoredAnswers(self._arrived)
         self._server: asyncio.Server | None = None
         self._port = 0
 
@@ -80,6 +82,7 @@ class FakeProvider:
             self._server.close()
             self._server = None
         await asyncio.gather(*(connection.abort() for connection in self._connections))
+        await self._stored.stop()
 
     @property
     def openai_base_url(self) -> str:
@@ -97,6 +100,20 @@ class FakeProvider:
     def open_connections(self) -> int:
         return len(self._connections)
 
+    @property
+    def gets(self) -> list[Get]:
+        """Requests to read stored answers of Responses."""
+        return self._stored.gets
+
+    @property
+    def cancels(self) -> list[str]:
+        """Ids of the stored answers of Responses that a client has cancelled."""
+        return self._stored.cancels
+
+    def stored(self, call: Call) -> StoredAnswer:
+        """Return the stored answer of a call."""
+        return next(stored for stored in self._stored.by_id.values() if stored.call is call)
+
     def play(self, model: str, answer: Answer, *later: Answer) -> None:
         """Set the behaviour of ``model`` from the next call on. With ``later`` answers, each call takes the next one;
         the last stays."""
@@ -108,9 +125,29 @@ class FakeProvider:
             await self._arrived.wait_for(lambda: len(self.calls) >= count)
         return self.calls
 
+    async def wait_gets(self, count: int, *, timeout_s: float = 10) -> list[Get]:
+        """Wait until there are ``count`` requests for stored answers, and return all."""
+        async with asyncio.timeout(timeout_s), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.gets) >= count)
+        return self.gets
+
+    async def wait_cancels(self, count: int, *, timeout_s: float = 10) -> list[str]:
+        """Wait until there are ``count`` cancels, and return all."""
+        async with asyncio.timeout(timeout_s), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.cancels) >= count)
+        return self.cancels
+
     async def _handle(self, connection: Connection, request: Request) -> None:
         if request.method == "GET":
-            await self._list(connection, request)
+            is_stored = "/responses/" in request.path
+            await (
+                self._stored.get(connection, request, _key_of(request))
+                if is_stored
+                else self._list(connection, request)
+            )
+            return
+        if request.path.endswith("/cancel"):
+            await self._stored.cancel(connection, request, _key_of(request))
             return
         kind = _wire_for(request.path)
         if request.path.endswith("/count_tokens"):
@@ -132,7 +169,15 @@ class FakeProvider:
         self.calls.append(call)
         async with self._arrived:
             self._arrived.notify_all()
-        await Play(connection, call, self._answer_for(call), kind(number=call.number, request=body)).run()
+        answer = self._answer_for(call)
+        is_stored = kind is ResponsesWire and body.get("background") is True and answer.is_storable
+        if kind is ResponsesWire and not is_stored:
+            body = body | {"background": False}
+        wire = kind(number=call.number, request=body)
+        if is_stored:
+            await self._stored.create(connection, call, answer, wire, _key_of(request))
+        else:
+            await Play(connection, call, answer, wire).run()
         connection.done()
 
     def _answer_for(self, call: Call) -> Answer:

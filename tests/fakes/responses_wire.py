@@ -30,6 +30,7 @@ class ResponsesWire:
             "object": "response",
             "created_at": 1,
             "status": "in_progress",
+            "background": request.get("background") is True,
             "error": None,
             "incomplete_details": None,
             "instructions": request.get("instructions"),
@@ -46,9 +47,12 @@ class ResponsesWire:
         }
 
     def opening(self, usage: Counts | None) -> bytes:
-        return self._frame("response.created", response=self._response) + self._frame(
-            "response.in_progress", response=self._response
-        )
+        if self._response["background"]:
+            queued = self._response | {"status": "queued"}
+            first = self._frame("response.created", response=queued) + self._frame("response.queued", response=queued)
+        else:
+            first = self._frame("response.created", response=self._response)
+        return first + self._frame("response.in_progress", response=self._response)
 
     def reasoning(self, text: str) -> bytes:
         frames = self._enter("reasoning", "summary_text")

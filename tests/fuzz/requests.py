@@ -51,7 +51,7 @@ _CHAT: Final = {
     "metadata": {"a": "b"},
     "reasoning_effort": "low",
 }
-_NATIVE: Final = {**_CHAT, "on_worker_lost": "restart"}
+_NATIVE: Final = {**_CHAT, "on_worker_lost": "restart", "on_provider_lost": "continue"}
 _OPENAI: Final = {**_CHAT, "stream": True, "stream_options": {"include_usage": True}, "n": 1, "user": "u", "seed": 1}
 _ANTHROPIC: Final = {
     **_OURS,

@@ -90,6 +90,26 @@ SMALL: Final = {
     "G5": _small(empty=1, crash=1, lost_reply=1),
     "G6": _small(rollback=1, pause=1, fails_when_lost=True),
 }
+#: Answers that a successor continues (rule E13).
+RESUMED: Final = {
+    "S1": _small(crash=1, pause=1, resumes="may"),
+    "S2": _small(rollback=1, crash=1, resumes="may"),
+    "S3": _small(rollback=1, pause=1, resumes="may"),
+    "S4": _small(rollback=1, pause=1, resumes="always"),
+    "S5": _small(empty=1, crash=1, lost_reply=1, resumes="may"),
+    "S6": _small(rollback=1, pause=1, delay=1, resumes="always"),
+    "S7": _small(crash=2, resumes="always", forbids_reset=True, max_attempts=4, wants_one_answer=True),
+    "S8": _small(crash=1, pause=1, lost_reply=1, delay=1, resumes="always", max_attempts=3),
+    "S9": _small(rollback=2, crash=1, resumes="always"),
+}
+#: Large ones.
+RESUMED_TWICE: Final = {
+    "T1": _fixed(epochs="rising", resumes="may", rollback=1, crash=2, pause=0, lost_reply=0),
+    "T2": _fixed(epochs="rising", resumes="may", empty=1, rollback=1, crash=1, pause=1, lost_reply=0),
+    "T3": _fixed(epochs="rising", resumes="always", rollback=2, crash=2, pause=0, lost_reply=0),
+    "T4": _fixed(epochs="random", resumes="always", rollback=1, crash=1, pause=1, lost_reply=1),
+    "T5": _fixed(epochs="rising", resumes="may", readers=2, rollback=1, crash=1, pause=0, lost_reply=0),
+}
 #: G1, G3 or P1d without the rule in the name.
 WITHOUT: Final = {
     "without-A5": replace(RESETS["P1d"], compare="equality"),
@@ -100,9 +120,12 @@ WITHOUT: Final = {
     "without-E4": replace(SMALL["G3"], foreign_ending="same"),
     "without-E6": replace(RESETS["P1d"], lingers=False),
     "without-R4": replace(SMALL["G1"], reader="draft"),
+    "without-E13": replace(RESUMED["S3"], ends_at_takeover=False),
 }
 FAMILIES: Final = {
     "small": SMALL,
+    "resumed": RESUMED,
+    "resumed_twice": RESUMED_TWICE,
     "without": WITHOUT,
     "first_draft": FIRST_DRAFT,
     "ablation": ABLATION,

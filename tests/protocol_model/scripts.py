@@ -3,10 +3,8 @@
 from tests.protocol_model.states import (
     ENDED,
     LENGTH,
-    PLAIN,
     RUNNING,
     Entry,
-    Logged,
     Redis,
     Reply,
     Request,
@@ -22,14 +20,23 @@ def append(rules: Rules, redis: Redis | None, request: Request) -> tuple[Reply, 
     refusal = _refusal(rules, redis, request)
     if refusal is not None:
         return refusal, redis
-    log, tail = redis.log, redis.tail
-    for seq in range(len(log) + 1, request.last + 1):
-        if tail and (request.epoch, seq) <= tail[-1][:2]:
+    n, tail = _log_length(redis, request), redis.tail
+    log = redis.log[:n]
+    for seq in range(n + 1, request.last + 1):
+        event = request.event(seq)
+        if tail and (event.epoch, seq) <= tail[-1][:2]:
             return Reply("XADD REFUSED", 0), redis
-        log += (Logged(request.attempt, PLAIN),)
-        tail = capped((*tail, Entry(request.epoch, seq, request.attempt, PLAIN)))
+        log += (event,)
+        tail = capped((*tail, Entry(event.epoch, seq, event.attempt, event.kind)))
     status = ENDED if len(log) >= LENGTH else RUNNING
     return Reply("OK", request.last), redis._replace(status=status, leased=True, log=log, tail=tail)
+
+
+def _log_length(redis: Redis, request: Request) -> int:
+    """Number of events of the log that are the caller's own, or that it continues (rule E13)."""
+    epoch, n = (redis.log[-1].epoch, len(redis.log)) if redis.log else (0, 0)
+    continues = bool(request.base) and (epoch, n) == (request.base[-1].epoch, len(request.base))
+    return n if epoch == request.epoch or continues else 0
 
 
 def _refusal(rules: Rules, redis: Redis, request: Request) -> Reply | None:
@@ -39,25 +46,26 @@ def _refusal(rules: Rules, redis: Redis, request: Request) -> Reply | None:
         return Reply("CLOSED" if redis.status == ENDED else "BEHIND", 0)
     if redis.status == ENDED:
         return Reply("CLOSED", len(redis.log))
-    if request.first > len(redis.log) + 1:
-        return Reply("GAP", len(redis.log))
+    if request.first > (n := _log_length(redis, request)) + 1:
+        return Reply("GAP", n)
     return None
 
 
 def restore(rules: Rules, redis: Redis | None, request: Request) -> tuple[Reply, Redis | None]:
     """Write all events of an attempt into a Redis that has lost them (rule E3)."""
-    if redis is not None and (refusal := _restore_refusal(rules, redis, request.epoch)) is not None:
+    if redis is not None and (refusal := _restore_refusal(rules, redis, request)) is not None:
         return refusal, redis
-    log = (Logged(request.attempt, PLAIN),) * request.last
-    tail = tuple(Entry(request.epoch, seq, request.attempt, PLAIN) for seq in range(1, request.last + 1))
+    log = tuple(request.event(seq) for seq in range(1, request.last + 1))
+    tail = tuple(Entry(event.epoch, seq, event.attempt, event.kind) for seq, event in enumerate(log, 1))
     if rules.restore == "guarded" and redis is not None:
-        tail = redis.tail + tail  # the older entries have lower ids, and may stay
+        tail = tail if request.base else redis.tail + tail  # the older entries have lower ids, and may stay
     status = ENDED if request.last >= LENGTH else RUNNING
     attempts = redis.attempts if redis else 1
     return Reply("OK", request.last), Redis(status, request.epoch, True, attempts, log, capped(tail))
 
 
-def _restore_refusal(rules: Rules, redis: Redis, epoch: int) -> Reply | None:
+def _restore_refusal(rules: Rules, redis: Redis, request: Request) -> Reply | None:
+    epoch = request.epoch
     if rules.restore == "blind":
         return None
     if rules.restore == "missing":
@@ -65,5 +73,7 @@ def _restore_refusal(rules: Rules, redis: Redis, epoch: int) -> Reply | None:
     if redis.epoch > epoch:
         return Reply("SUPERSEDED", 0)
     if redis.epoch == epoch:
-        return Reply("CLOSED" if redis.status == ENDED else "GAP", len(redis.log))
+        if redis.status == ENDED:
+            return Reply("CLOSED", len(redis.log))
+        return Reply("GAP", _log_length(redis, request))
     return Reply("CLOSED", 0) if redis.status == ENDED else None

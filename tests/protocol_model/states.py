@@ -37,6 +37,10 @@ class Rules:
     lease_in_writes: bool = False
     #: After a loss of data nothing is claimed until every live holder could renew.
     grace: bool = False
+    #: A successor goes on with the log that it finds, under a new epoch (rule E13). ``may``: or begins anew.
+    resumes: Literal["never", "may", "always"] = "never"
+    #: A cursor of a continued epoch counts only up to the point of takeover.
+    ends_at_takeover: bool = True
     max_attempts: int = 3
     highest_random_epoch: int = 6
 
@@ -62,6 +66,7 @@ class Rules:
 class Logged(NamedTuple):
     """Event in the log; its seq is its position. The number of the attempt stands for the content."""
 
+    epoch: int
     attempt: int
     kind: int
 
@@ -87,7 +92,8 @@ class Redis(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """Worker; without a mode it is idle. ``made``: events in memory. ``acked``: events known to be in the log."""
+    """Worker; without a mode it is idle. ``made``: events in memory. ``acked``: events known to be in the log.
+    ``base``: the events of the log that it continues; they are the first of ``made``."""
 
     epoch: int
     attempt: int
@@ -95,6 +101,7 @@ class Worker(NamedTuple):
     acked: int
     mode: str
     leased: bool
+    base: tuple[Logged, ...] = ()
 
     @property
     def is_idle(self) -> bool:
@@ -102,23 +109,27 @@ class Worker(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """Reader. ``attempt``: attempt of the events that it shows. ``finished``: it has seen a terminal event."""
+    """Reader. ``shown``: the attempt of each event that it shows. ``finished``: it has seen a terminal event."""
 
     phase: int
     epoch: int
     seq: int
-    attempt: int
+    shown: tuple[int, ...]
     finished: bool
 
 
 class Request(NamedTuple):
-    """Append (``A``) or restore (``R``) of events ``first`` to ``last`` of an attempt."""
+    """Append (``A``) or restore (``R``) of events ``first`` to ``last`` of an attempt, which continues ``base``."""
 
     kind: str
     epoch: int
     attempt: int
     first: int
     last: int
+    base: tuple[Logged, ...] = ()
+
+    def event(self, seq: int) -> Logged:
+        return self.base[seq - 1] if seq <= len(self.base) else Logged(self.epoch, self.attempt, PLAIN)
 
 
 class Budget(NamedTuple):
@@ -134,8 +145,9 @@ class Budget(NamedTuple):
 
 
 class State(NamedTuple):
-    """State of the whole system. ``attempts``: number of the newest attempt. ``used``: epochs given out so far.
-    ``seen``: events that readers were shown, as (epoch, seq, attempt, is a failure)."""
+    """State of the whole system. ``bases``: for each attempt so far, the attempts of the events that it continues.
+    ``used``: epochs given out so far. ``seen``: events that readers were shown, as (epoch, seq, attempt, is a
+    failure)."""
 
     redis: Redis | None
     replica: Redis | Literal["none"] | None
@@ -143,9 +155,19 @@ class State(NamedTuple):
     readers: tuple[Reader, ...]
     late: Request | None
     budget: Budget
-    attempts: int
+    bases: tuple[tuple[int, ...], ...]
     used: tuple[int, ...]
     seen: tuple[tuple[int, int, int, bool], ...]
+
+    @property
+    def attempts(self) -> int:
+        """Number of the newest attempt."""
+        return len(self.bases)
+
+    def answer(self, attempt: int, length: int) -> tuple[int, ...]:
+        """Attempts of the first events of the answer that this attempt gives."""
+        base = self.bases[attempt - 1]
+        return (base + (attempt,) * LENGTH)[:length]
 
 
 class Violation(NamedTuple):

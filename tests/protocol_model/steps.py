@@ -53,10 +53,10 @@ class Model:
             redis,
             redis if rules.rollback else "none",
             (IDLE, IDLE),
-            (Reader(OFF, 0, 0, 0, False),) * rules.readers,
+            (Reader(OFF, 0, 0, (), False),) * rules.readers,
             None,
             Budget(*faults, grace=False),
-            0,
+            (),
             (),
             (),
         )
@@ -125,8 +125,8 @@ class Model:
             text = f"superseded writer (epoch {request.epoch} < state {before.epoch}) changed Redis"
             return Violation("I3", text)
         if before is not None and before.epoch == request.epoch and before.log:
-            owner = before.log[0].attempt
-            if owner != request.attempt:
+            owner = before.log[-1].attempt
+            if before.log[-1].epoch == request.epoch and owner != request.attempt:
                 return Violation("I3", f"attempt u{request.attempt} wrote into u{owner}'s epoch {request.epoch}")
         if self.rules.forbids_older_writer and any(w.attempt > request.attempt for w in now.workers):
             return Violation("I3h", f"attempt u{request.attempt} wrote while a newer one lives")
@@ -144,23 +144,37 @@ class Model:
             else:
                 yield from self._end_under_fresh_epochs(now, redis)
             return
+        if redis is not None and redis.log and self.rules.resumes != "never":
+            yield from self._continues(now, redis, place)
+            if self.rules.resumes == "always":
+                return
         attempt = now.attempts + 1
         has_output = redis is not None and len(redis.log) >= 2
         kind = RESET_START if has_output and self.rules.client == "flag" else PLAIN
         for epoch in self._fresh_epochs(now):
             tail = capped((*(redis.tail if redis else ()), Entry(epoch, 1, attempt, kind)))
             attempts = (redis.attempts if redis else 0) + 1
-            claimed = Redis(RUNNING, epoch, True, attempts, (Logged(attempt, kind),), tail)
+            claimed = Redis(RUNNING, epoch, True, attempts, (Logged(epoch, attempt, kind),), tail)
             label = f"u{attempt} claims epoch {epoch}{' with reset' if kind else ''}"
-            taken = now._replace(attempts=attempt, used=self._used(now, epoch))
-            repeated = self._repeated(now, epoch)
-            worker = Worker(epoch, attempt, 1, 1, RUNS, True)
-            yield _step(taken, label, redis=claimed, workers=_put(now.workers, place, worker), violation=repeated)
-            if now.budget.lost_reply:
-                budget = _less(now.budget, "lost_reply")
-                yield _step(
-                    taken, f"{label} REPLY LOST", is_fault=True, redis=claimed, budget=budget, violation=repeated
-                )
+            yield from self._claim(now, place, label, claimed, Worker(epoch, attempt, 1, 1, RUNS, True))
+
+    def _continues(self, now: State, redis: Redis, place: int) -> Iterator[Step]:
+        """Go on with the log under a fresh epoch, which begins with the first append (rule E13)."""
+        attempt, k = now.attempts + 1, len(redis.log)
+        for epoch in self._fresh_epochs(now):
+            claimed = redis._replace(status=RUNNING, epoch=epoch, leased=True, attempts=redis.attempts + 1)
+            label = f"u{attempt} claims epoch {epoch} and continues {redis.log[-1].epoch}-{k}"
+            worker = Worker(epoch, attempt, k, k, RUNS, True, redis.log)
+            yield from self._claim(now, place, label, claimed, worker)
+
+    def _claim(self, now: State, place: int, label: str, claimed: Redis, worker: Worker) -> Iterator[Step]:
+        epoch, base = worker.epoch, tuple(event.attempt for event in worker.base)
+        taken = now._replace(bases=(*now.bases, base), used=self._used(now, epoch))
+        repeated = self._repeated(now, epoch)
+        yield _step(taken, label, redis=claimed, workers=_put(now.workers, place, worker), violation=repeated)
+        if now.budget.lost_reply:
+            budget = _less(now.budget, "lost_reply")
+            yield _step(taken, f"{label} REPLY LOST", is_fault=True, redis=claimed, budget=budget, violation=repeated)
 
     def _must_end(self, redis: Redis) -> bool:
         no_more = redis.attempts >= self.rules.max_attempts
@@ -169,7 +183,7 @@ class Model:
 
     def _end_in_place(self, now: State, redis: Redis) -> Step:
         epoch, seq, attempt = redis.epoch, len(redis.log) + 1, redis.log[0].attempt
-        log = (*redis.log, Logged(attempt, FAILURE))
+        log = (*redis.log, Logged(epoch, attempt, FAILURE))
         tail = capped((*redis.tail, Entry(epoch, seq, attempt, FAILURE)))
         ended = Redis(ENDED, epoch, False, redis.attempts, log, tail)
         return _step(now, f"sweep ends e{epoch} with a failure at {epoch}-{seq}", redis=ended)
@@ -178,10 +192,10 @@ class Model:
         """End a stream under a fresh epoch, with a copy of its log (rule E4)."""
         attempt, n = now.attempts + 1, len(redis.log)
         for epoch in self._fresh_epochs(now):
-            log = (Logged(attempt, PLAIN),) * n + (Logged(attempt, FAILURE),)
+            log = (Logged(epoch, attempt, PLAIN),) * n + (Logged(epoch, attempt, FAILURE),)
             copied = tuple(Entry(epoch, seq, attempt, event.kind) for seq, event in enumerate(log, 1))
             ended = Redis(ENDED, epoch, False, redis.attempts, log, capped(redis.tail + copied))
-            taken = now._replace(attempts=attempt, used=self._used(now, epoch))
+            taken = now._replace(bases=(*now.bases, ()), used=self._used(now, epoch))
             label = f"sweep claims e{epoch}, copies {n}, ends with a failure"
             yield _step(taken, label, redis=ended, violation=self._repeated(now, epoch))
 
@@ -230,7 +244,7 @@ class Model:
         made, acked = worker.made, worker.acked
         ends = [made] if made > acked else [seq for seq in (made + 1, made + 2) if seq <= LENGTH]
         for last in ends:
-            request = Request("A", worker.epoch, worker.attempt, acked + 1, last)
+            request = Request("A", worker.epoch, worker.attempt, acked + 1, last, worker.base)
             without_reply = worker._replace(made=max(made, last))
             reply, redis = append(self.rules, now.redis, request)
             after = self._after_append(without_reply, reply)
@@ -249,7 +263,7 @@ class Model:
         return IDLE
 
     def _restores(self, now: State, place: int, worker: Worker) -> Iterator[Step]:
-        request = Request("R", worker.epoch, worker.attempt, 1, worker.made)
+        request = Request("R", worker.epoch, worker.attempt, 1, worker.made, worker.base)
         reply, redis = restore(self.rules, now.redis, request)
         yield from self._write(now, place, request, (reply, redis), self._after_restore(worker, reply), worker)
 
@@ -294,7 +308,7 @@ class Model:
             replica = redis if has_replica else now.replica
             forgotten = _put(now.workers, place, IDLE)
             yield _step(now, f"{name}: last check passes, forgets", workers=forgotten, replica=replica)
-        request = Request("A", worker.epoch, worker.attempt, LENGTH + 1, LENGTH)
+        request = Request("A", worker.epoch, worker.attempt, LENGTH + 1, LENGTH, worker.base)
         reply, _ = append(self.rules, redis, request)
         if reply.code in ("MISSING", "BEHIND"):
             after = worker._replace(mode=RESTORES)
@@ -340,21 +354,23 @@ class Model:
         """Reconnect with a cursor (rule R2)."""
         label = f"reader connects with {reader.epoch}-{reader.seq}"
         has_ended, length = redis.status == ENDED, len(redis.log)
-        if redis.epoch == reader.epoch and reader.seq <= length:
+        epoch = redis.log[-1].epoch if redis.log else 0
+        if self._has(redis, reader):
             if not has_ended or reader.seq < length:
                 return _turn(now, place, reader, ON, label)
             unseen = None if reader.finished else Violation("I4", "204 without having seen a terminal event")
             return _turn(now, place, reader, FINISHED, f"{label}: 204", unseen)
         if self.rules.reader == "draft":
             return _turn(now, place, reader, RESET_PENDING, f"{label}: reset")
-        if redis.epoch == reader.epoch and has_ended:
+        if epoch == reader.epoch and has_ended:
             too_short = Violation("I7", "ended stream is shorter than a cursor of its own epoch")
             return _step(now, label, violation=too_short)
         return _turn(now, place, reader, ON, f"{label} (held or reset)")
 
     def _reads(self, now: State, redis: Redis, place: int, reader: Reader) -> Iterator[Step]:
         epoch, seq, fixed = reader.epoch, reader.seq, self.rules.reader == "fixed"
-        from_log = Entry(redis.epoch, 1, *redis.log[0])
+        from_log = Entry(redis.log[0].epoch, 1, redis.log[0].attempt, redis.log[0].kind)
+        log_epoch, has_cursor = redis.log[-1].epoch, self._has(redis, reader)
         if reader.phase == RESET_PENDING:
             yield self._deliver(now, place, reader, from_log, "log", clears=True)
             return
@@ -362,16 +378,24 @@ class Model:
         if next_entry is not None and next_entry.seq == (seq + 1 if next_entry.epoch == epoch else 1):
             clears = fixed and next_entry.epoch != epoch
             yield self._deliver(now, place, reader, next_entry, "tail", clears=clears)
-        elif redis.epoch != epoch and (fixed or next_entry is not None):
+        elif not has_cursor and log_epoch != epoch and (fixed or next_entry is not None):
             yield self._deliver(now, place, reader, from_log, "log", clears=True)
-        if redis.epoch == epoch and seq < len(redis.log):
-            event = Entry(epoch, seq + 1, *redis.log[seq])
-            yield self._deliver(now, place, reader, event, "log", clears=False)
+        if has_cursor and seq < len(redis.log):
+            event = redis.log[seq]
+            entry = Entry(event.epoch, seq + 1, event.attempt, event.kind)
+            yield self._deliver(now, place, reader, entry, "log", clears=False)
+
+    def _has(self, redis: Redis, reader: Reader) -> bool:
+        """True if the log has the event that the reader's cursor names (rule R2)."""
+        seq = reader.seq
+        if not self.rules.ends_at_takeover and reader.epoch in {event.epoch for event in redis.log}:
+            return seq <= len(redis.log)
+        return seq == 0 or (seq <= len(redis.log) and redis.log[seq - 1].epoch == reader.epoch)
 
     def _deliver(self, now: State, place: int, reader: Reader, event: Entry, source: str, *, clears: bool) -> Step:
         if self.rules.reader == "draft":
             clears |= event.kind == RESET_START if self.rules.client == "flag" else event.epoch != reader.epoch
-        violation = self._wrong_event(reader, event, clears=clears)
+        violation = self._wrong_event(now, reader, event, clears=clears)
         is_last = event.kind == FAILURE or event.seq == LENGTH
         seen = now.seen
         # In other variants an id cannot have two contents.
@@ -381,21 +405,23 @@ class Model:
                 violation = Violation("I6", f"id {event.epoch}-{event.seq} shown with two contents")
             if shown not in seen:
                 seen = tuple(sorted((*seen, shown)))
-        after = Reader(OFF if is_last else ON, event.epoch, event.seq, event.attempt, is_last)
+        kept = () if clears else reader.shown[: event.seq - 1]
+        after = Reader(OFF if is_last else ON, event.epoch, event.seq, (*kept, event.attempt), is_last)
         label = f"reader gets {event.epoch}-{event.seq} (u{event.attempt}) from the {source}"
         label += f"{' END' if is_last else ''}{' CLEARED' if clears and reader.epoch else ''}"
         return _step(now, label, readers=_seat(now.readers, place, after), seen=seen, violation=violation)
 
-    def _wrong_event(self, reader: Reader, event: Entry, *, clears: bool) -> Violation | None:
-        attempt, seq, finished = (0, 0, False) if clears else (reader.attempt, reader.seq, reader.finished)
-        if not clears and event.seq == 1 and event.epoch != reader.epoch and seq <= 1 and not finished:
-            attempt, seq = 0, 0  # the client shows only a `start`, so there is nothing to mix
+    def _wrong_event(self, now: State, reader: Reader, event: Entry, *, clears: bool) -> Violation | None:
+        shown, finished = ((), False) if clears else (reader.shown, reader.finished)
+        if not clears and event.seq == 1 and event.epoch != reader.epoch and len(shown) <= 1 and not finished:
+            shown = ()  # the client shows only a `start`, so there is nothing to mix
         if self.rules.forbids_reset and clears and reader.epoch:
             return Violation("P1", "reader is reset though the holder lives")
         if finished:
             return Violation("I2", f"event {event.epoch}-{event.seq} after the terminal one")
-        if event.seq != seq + 1 or attempt not in (0, event.attempt):
-            has, gets = f"u{attempt} up to {seq}", f"u{event.attempt} {event.epoch}-{event.seq}"
+        after = (*shown, event.attempt)
+        if event.seq != len(after) or after != now.answer(event.attempt, event.seq):
+            has, gets = f"{shown}", f"u{event.attempt} {event.epoch}-{event.seq}"
             return Violation("I1", f"reader mixes: has {has}, gets {gets}")
         return None
 

@@ -14,6 +14,7 @@ from shared.broker.replies import (
 )
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
+from shared.protocol.lineage import NO_LINEAGE
 from tests.scripts.stream import (
     DIGEST,
     DONE,
@@ -129,11 +130,11 @@ async def test_acknowledge(client: Client) -> None:
 
 async def test_read(client: Client) -> None:
     stream = await Stream(client).create()
-    assert await stream.read() == LogPage(Status.QUEUED, "p", 0, 0, 1, [])
+    assert await stream.read() == LogPage(Status.QUEUED, "p", 0, NO_LINEAGE, 0, 1, [])
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 9))
     epoch = holder.epoch
-    assert await stream.read() == LogPage(Status.RUNNING, "p", epoch, 9, 1, some(1, 9))
+    assert await stream.read() == LogPage(Status.RUNNING, "p", epoch, NO_LINEAGE, 9, 1, some(1, 9))
     assert (await stream.page(EventId(epoch, 4))).events == some(5, 9)
     assert (await stream.page(EventId(epoch + 1, 4))).events == some(1, 9)
     for seq in (9, 10, 10**14):

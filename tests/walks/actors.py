@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.live.feed import Entry, Feed
 from gateway.live.hub import Hub
@@ -19,6 +19,7 @@ from shared.protocol import events
 from shared.protocol.events import Done, Start
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import TERMINAL, Status
+from shared.protocol.lineage import Lineage
 from tests.walks.bench import (
     LOST_AFTER_S,
     TIGHT,
@@ -96,6 +97,26 @@ class SteppedSubscription(Subscription):
             await super()._wait(feed, version)
         finally:
             self.parked = False
+
+
+class Cursor(NamedTuple):
+    """Place in a stored answer of a walk: the epoch of the log, the signature of the answer, its deltas so far."""
+
+    epoch: int
+    uid: int
+    deltas: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.epoch} {self.uid} {self.deltas}"
+
+    def of_epoch(self, epoch: int) -> str:
+        return self._replace(epoch=epoch).text
+
+    @classmethod
+    def of(cls, fields: Mapping[str, bytes]) -> "Cursor | None":
+        text = fields.get("provider_cursor", b"-").decode()
+        return None if text == "-" else cls(*map(int, text.split()))
 
 
 @dataclass
@@ -191,6 +212,9 @@ class Redis:
     @property
     def log_epoch(self) -> int:
         return int(self.state[b"log_epoch"])
+
+    def id_of(self, seq: int) -> EventId:
+        return EventId(Lineage(self.state.get(b"lineage", b"").decode()).epoch_of(seq, self.log_epoch), seq)
 
     @property
     def active(self) -> bool:

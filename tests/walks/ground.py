@@ -61,7 +61,7 @@ class Ground:
             return
         check_one_attempt(redis.log, whole=redis.ended)
         assert redis.ended or not any(map(events.is_done, redis.log)), "done before the terminal state"
-        of_log = {EventId(redis.log_epoch, i + 1): event for i, event in enumerate(redis.log)}
+        of_log = {redis.id_of(i + 1): event for i, event in enumerate(redis.log)}
         of_tail = {at: event for at, event in redis.tail if at.epoch == redis.log_epoch}
         assert of_tail.items() <= of_log.items(), "log and tail disagree"
         assert not of_log or redis.tail[-1] == list(of_log.items())[-1], "the tail misses the newest event"

@@ -13,14 +13,16 @@ import msgspec
 from gateway.dialects.native import Native
 from shared.broker.client import run_script
 from shared.broker.ending import Outcome, end_claimed, holder_of
+from shared.broker.log import read_stored_log
 from shared.broker.replies import Claimed, Gone, LogPage, Refused
 from shared.errors import GenerationError
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
-from shared.protocol.ids import EventId, parse_cursor, parse_event_id
+from shared.protocol.ids import parse_cursor, parse_event_id
 from shared.protocol.lifecycle import TERMINAL
 from tests.walks.actors import (
     _FRAME,
+    Cursor,
     SteppedHub,
     SteppedSubscription,
     Viewer,
@@ -40,6 +42,7 @@ from tests.walks.bench import (
     Bench,
 )
 from tests.walks.ground import Ground
+from workers.jobs.stored_answers import end_of_log, readable_lineage
 from workers.providers.base import ReasoningDelta, TextDelta
 from workers.writing.writer import StopReason, StreamWriter
 
@@ -83,7 +86,7 @@ class Walk(Ground):
         self.uids = itertools.count(1)
         self.tokens = itertools.count(1)
         self.snapshot: dict[str, tuple[bytes, int]] | None = None
-        self.deleted = self.dropped = False
+        self.deleted = self.dropped = self.is_stored = False
 
     async def do(self, name: str, **arguments: Any) -> None:
         """One move; then all that it set going until nothing moves."""
@@ -107,7 +110,11 @@ class Walk(Ground):
     # --- the walk begins
 
     @contextlib.asynccontextmanager
-    async def begun(self, on_disconnect: str = "continue", on_worker_lost: str = "restart") -> AsyncIterator[None]:
+    async def begun(
+        self, on_disconnect: str = "continue", on_worker_lost: str = "restart", *, is_stored: bool = False
+    ) -> AsyncIterator[None]:
+        """Create the stream. ``is_stored``: the provider stores its answers."""
+        self.is_stored = is_stored
         fields: dict[str, str | bytes | int] = {
             "principal": "p",
             "provider": LANES[0],
@@ -160,16 +167,20 @@ class Walk(Ground):
         lease_over=MOSTLY,
         well=MOSTLY,
         remembered=(True, False),
+        resumes=MOSTLY,
     )
-    async def claim(self, *, pick: int, fate: str, lease_over: bool, well: bool, remembered: bool) -> None:
-        """Claim a stream. ``remembered``: Redis as it was before, for a failover to come."""
+    async def claim(
+        self, *, pick: int, fate: str, lease_over: bool, well: bool, remembered: bool, resumes: bool
+    ) -> None:
+        """Claim a stream. ``remembered``: Redis as it was before, for a failover to come. ``resumes``: go on with the
+        stored answer of the attempt before, if there is one."""
         if remembered:
             await self.remember()
         if lease_over:
             await self._expire_lease()
-        await self._claim(self.worker(pick, lambda worker: worker.idle), fate, well=well)
+        await self._claim(self.worker(pick, lambda worker: worker.idle), fate, well=well, resumes=resumes)
 
-    async def _claim(self, worker: Worker, fate: str, *, well: bool) -> None:
+    async def _claim(self, worker: Worker, fate: str, *, well: bool, resumes: bool = True) -> None:
         if well:
             await self._pulse()
         await self._set_clock()
@@ -187,11 +198,27 @@ class Walk(Ground):
             worker.ending = Outcome.failed(GenerationError("worker_lost", "lost"))
         else:
             self._begin(worker)
+            if resumes:
+                await self._resume(worker, claimed)
 
     def _begin(self, worker: Worker) -> None:
         assert worker.claim is not None
         worker.uid, worker.deltas = next(self.uids), 0
         worker.writer = self._writer(worker.uid, *worker.claim)
+
+    async def _resume(self, worker: Worker, claimed: Claimed) -> None:
+        """Go on with a stored answer as ``workers.jobs.resumption`` does, if Redis loses nothing meanwhile."""
+        cursor = Cursor.of(claimed.fields)
+        if cursor is None or not claimed.readable or cursor.epoch != int(claimed.fields["log_epoch"]):
+            return
+        log = await read_stored_log(self.client, self.scripts, self.stream_id)
+        if log.cursor != end_of_log(claimed.fields, claimed.readable):
+            return
+        assert worker.claim is not None
+        worker.uid, worker.deltas = cursor.uid, cursor.deltas
+        worker.writer = self._writer(worker.uid, *worker.claim)
+        lineage = readable_lineage(claimed.fields, claimed.readable)
+        worker.writer.resume(log.events, lineage, cursor.of_epoch(claimed.epoch))
 
     def _writer(self, uid: int, claimed: Claimed, token: str) -> StreamWriter:
         def wake(writer: StreamWriter) -> None:
@@ -242,8 +269,9 @@ class Walk(Ground):
         for _ in range(min(deltas, LONGEST_ANSWER - worker.deltas)):
             text = f"{worker.uid}.{worker.deltas} "
             kind = ReasoningDelta if mixed and worker.deltas % 2 else TextDelta
-            await worker.writer.push([kind(text)])
             worker.deltas += 1
+            cursor = Cursor(worker.writer.holder.epoch, worker.uid, worker.deltas).text if self.is_stored else ""
+            await worker.writer.push([kind(text)], cursor)
 
     @move(
         2,
@@ -422,7 +450,7 @@ class Walk(Ground):
         if isinstance(page, Gone):
             assert self.dropped if page.dropped else self.deleted
             viewer.ending = "dropped" if page.dropped else "deleted"
-        elif isinstance(page, LogPage) and page.status in TERMINAL and cursor == (page.epoch, page.length):
+        elif isinstance(page, LogPage) and page.status in TERMINAL and cursor == page.end:
             raise AssertionError("204 for a viewer that has not seen `done`")
         elif isinstance(page, LogPage):
             viewer.subscription = SteppedSubscription(hub, self.stream_id, cursor, page, Native(self.stream_id))
@@ -462,8 +490,10 @@ class Walk(Ground):
         viewer.last_id = frame[1].decode()
         at = parse_event_id(viewer.last_id)
         viewer.held.append((at, stored))
-        epoch = viewer.held[0][0].epoch
-        assert [a for a, _ in viewer.held] == [EventId(epoch, i + 1) for i in range(len(viewer.held))], viewer.held
+        epochs = [a.epoch for a, _ in viewer.held]
+        assert epochs == sorted(epochs), viewer.held
+        assert self.is_stored or epochs[0] == epochs[-1], viewer.held
+        assert [a.seq for a, _ in viewer.held] == [i + 1 for i in range(len(viewer.held))], viewer.held
         check_one_attempt([event for _, event in viewer.held])
         assert self.shown.setdefault(at, stored) == stored, f"{at} was shown with another content"
         if isinstance(event, Done):

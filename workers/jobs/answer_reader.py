@@ -1,6 +1,6 @@
 """Reads one provider's answer into a stream's writer."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -11,26 +11,57 @@ from shared.errors import GenerationError
 from shared.protocol.events import PartialUsage, Usage
 from shared.provider_fields import loggable
 from shared.schemas import ChatRequest
-from workers.jobs.run import Run, logger
-from workers.providers.base import EMPTY_ANSWER, Finished, IgnoredFields, Provider
+from workers.jobs.answer_so_far import AnswerSoFar
+from workers.jobs.continuations import join
+from workers.jobs.run import Run, logger, target_of
+from workers.jobs.seam import Seam
+from workers.jobs.stored_answers import StoredAnswer
+from workers.providers.base import (
+    EMPTY_ANSWER,
+    AnswerPart,
+    Delta,
+    Finished,
+    IgnoredFields,
+    Provider,
+    ProviderCursor,
+    Replayed,
+    StoredDeltas,
+    StoringProvider,
+)
 from workers.providers.endpoint import ApiKey
 from workers.providers.errors import provider_failure
 from workers.providers.idle_timeout import IdleTimeout
 from workers.providers.usage_counts import FirstDeltas
+from workers.writing.coalescer import Written
 from workers.writing.structured_output import JsonAnswer
-from workers.writing.writer import StreamWriter
+
+Answered = tuple[Outcome, Usage | PartialUsage | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a provider. ``on_answer``: called when its answer begins, with or without a token;
-    ``on_first_token``: with the first token."""
+    ``on_first_token``: with the first token. ``seam``: None if the call begins the answer. ``cursor``: the place from
+    which a stored answer is resumed; ``on_replay``: called with what comes before that place."""
 
     provider: Provider
     request: ChatRequest
     key: ApiKey | None
     on_answer: Callable[[], Awaitable[None]]
     on_first_token: Callable[[], None]
+    seam: Seam | None = None
+    cursor: ProviderCursor | None = None
+    on_replay: Callable[[list[Delta]], None] | None = None
+
+    def parts(self) -> AsyncGenerator[AnswerPart, None]:
+        if self.cursor is not None and isinstance(self.provider, StoringProvider):
+            return self.provider.resume(self.request, self.key, self.cursor)
+        return self.provider.stream(self.request, self.key)
+
+    def stored_answer(self, epoch: int, cursor: ProviderCursor) -> StoredAnswer:
+        """Return where the provider has the answer, for a log of ``epoch``."""
+        key_id = self.key.id if self.key is not None else ""
+        return StoredAnswer(epoch, target_of(self.request), key_id, cursor.response_id, cursor.at)
 
 
 class AnswerReader:
@@ -40,7 +71,7 @@ class AnswerReader:
         self._configuration = configuration
         self._settings = configuration.settings
 
-    async def read(self, call: Call, run: Run) -> tuple[Outcome, Usage | PartialUsage | None]:
+    async def read(self, call: Call, run: Run) -> Answered:
         """Write the answer. Raises :class:`ProviderError`."""
         provider, request, writer = call.provider, call.request, run.writer
         response_format = None if request.only_count else request.response_format
@@ -49,29 +80,66 @@ class AnswerReader:
         timeouts = self._configuration.timeouts(provider.name, request.model)
         async with (
             IdleTimeout(provider.name, timeouts) as idle_timeout,
-            aclosing(provider.stream(request, call.key)) as answer,
+            aclosing(call.parts()) as answer,
         ):
+            has_begun = False
             async for part in answer:
-                if isinstance(part, IgnoredFields):
-                    _ignore(part, request, writer)
+                if isinstance(part, (IgnoredFields, Replayed)):
+                    _take_beginning(part, call, json_answer, run)
+                    continue
+                cursor = _cursor_behind(part, call, run) if isinstance(part, StoredDeltas) else ""
+                if not part:
+                    writer.note_cursor(cursor)
                     continue
                 idle_timeout.pause()
-                if not writer.has_output:
-                    await call.on_answer()
-                    if not isinstance(part, Finished):
-                        call.on_first_token()
-                    if isinstance(part, FirstDeltas) and part.input_counts is not None:
-                        writer.set_input_counts(part.input_counts)
+                if not has_begun:
+                    has_begun = True
+                    await _begin(part, call, run)
                 if isinstance(part, Finished):
-                    return await _finish(part, json_answer, writer), part.usage
-                await writer.push(part if json_answer is None else [*part, *json_answer.take(part)])
-                if writer.bytes >= self._settings.max_stream_bytes:
+                    run.stored = None
+                    return await _finish(part, json_answer, call, run), part.usage
+                written = part if run.answer is None else _joined(part, call, run.answer, run)
+                await writer.push(written if json_answer is None else [*written, *json_answer.take(part)], cursor)
+                if writer.bytes + _held(call) >= self._settings.max_stream_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
         raise provider_failure("upstream_truncated", provider.name, detail="the answer ended without its end marker")
 
 
-async def _finish(finished: Finished, json_answer: JsonAnswer | None, writer: StreamWriter) -> Outcome:
+async def _begin(part: AnswerPart, call: Call, run: Run) -> None:
+    await call.on_answer()
+    if not isinstance(part, Finished):
+        call.on_first_token()
+    if isinstance(part, FirstDeltas) and part.input_counts is not None:
+        if call.seam is not None:
+            call.seam.input_counts = part.input_counts
+            return
+        run.writer.set_input_counts(part.input_counts)
+        if run.answer is not None:
+            run.answer.input_counts = part.input_counts
+
+
+def _joined(deltas: Sequence[Delta], call: Call, answer: AnswerSoFar, run: Run) -> Sequence[Written]:
+    """Return what is written now. The deltas of a continuation are held back at first."""
+    joining: Sequence[Written] = ()
+    if call.seam is not None and not call.seam.is_open:
+        deltas = call.seam.take(deltas)
+        if not call.seam.is_open:
+            return ()
+        joining = join(call.seam, run)
+    answer.add(deltas)
+    return [*joining, *deltas] if joining else deltas
+
+
+def _held(call: Call) -> int:
+    return 0 if call.seam is None else call.seam.held_bytes
+
+
+async def _finish(finished: Finished, json_answer: JsonAnswer | None, call: Call, run: Run) -> Outcome:
+    writer = run.writer
+    if call.seam is not None and not call.seam.is_open:
+        last = call.seam.end()
+        await writer.push([*join(call.seam, run), *last])
     if json_answer is not None and finished.reason == "stop":
         try:
             await writer.push([json_answer.finish()])
@@ -81,11 +149,33 @@ async def _finish(finished: Finished, json_answer: JsonAnswer | None, writer: St
     return Outcome(finished.reason, EMPTY_ANSWER if empty else finished.detail)
 
 
-def _ignore(ignored: IgnoredFields, request: ChatRequest, writer: StreamWriter) -> None:
-    """Name the fields that have no effect, in `start` and in the log."""
-    writer.set_model(request.provider or "", request.model, ignored.paths)
+def _take_beginning(part: IgnoredFields | Replayed, call: Call, json_answer: JsonAnswer | None, run: Run) -> None:
+    if isinstance(part, IgnoredFields):
+        _ignore(part, call, run)
+        return
+    if call.on_replay is not None:
+        call.on_replay(part.deltas)
+    if run.answer is not None:
+        run.answer.add(part.deltas)
+    if json_answer is not None:
+        json_answer.take(part.deltas)
+
+
+def _cursor_behind(deltas: StoredDeltas, call: Call, run: Run) -> str:
+    """Note where the answer goes on, and return that place as Redis stores it."""
+    run.stored = call.stored_answer(run.writer.holder.epoch, deltas.cursor)
+    return run.stored.text
+
+
+def _ignore(ignored: IgnoredFields, call: Call, run: Run) -> None:
+    """Name the fields that have no effect, in `start` or `continued` and in the log."""
+    request = call.request
+    if call.seam is not None:
+        call.seam.ignored = (*call.seam.ignored, *ignored.paths)
+    else:
+        run.writer.set_model(request.provider or "", request.model, (*run.ignored, *ignored.paths))
     line: dict[str, Any] = {
-        "stream_id": writer.holder.stream_id,
+        "stream_id": run.stream_id,
         "provider": request.provider,
         "model": request.model,
         **loggable(ignored.paths),

@@ -1,6 +1,7 @@
 """Runs a request against its targets, with their keys and with retries, and then against its fallbacks.
 
-There is no retry or fallback after the first token: text that a reader has seen is never withdrawn.
+After the first token there is no retry and no fallback, because text that a reader has seen is never withdrawn. A
+call may go on with the text, if the request allows it (:mod:`workers.jobs.continuations`).
 """
 
 from collections.abc import Mapping
@@ -11,17 +12,18 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from shared.broker.client import Client, run_script
-from shared.broker.ending import Outcome
 from shared.broker.scripts import StreamScripts
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable, ProviderError
-from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 from workers import metrics
-from workers.jobs.answer_reader import AnswerReader, Call
+from workers.jobs.answer_reader import Answered, AnswerReader, Call
+from workers.jobs.continuations import Continuations
+from workers.jobs.resumption import Resumption
 from workers.jobs.rounds import Candidate, failure_of, untried
 from workers.jobs.router import Router
 from workers.jobs.run import Run, logger, target_of
+from workers.jobs.seam import STARTED_OVER
 from workers.providers.base import Provider
 from workers.providers.circuit_breakers import Breakers
 from workers.providers.endpoint import ApiKey
@@ -30,7 +32,6 @@ from workers.providers.keys import Keys
 from workers.providers.tracebacks import forget_frames
 
 _backoff: Final = wait_exponential_jitter(multiplier=0.25, max=4, jitter=0.25)
-Answered = tuple[Outcome, Usage | PartialUsage | None]
 
 
 class ProviderAttempts:
@@ -53,19 +54,49 @@ class ProviderAttempts:
         self._settings = configuration.settings
         self._router = Router(client, scripts, breakers, keys, configuration)
         self._reader = AnswerReader(configuration)
+        self.resumption = Resumption(providers, keys, client, scripts, self._router, self._reader)
+        self._continuations = Continuations(configuration)
         for provider in providers:
             metrics.label_provider(provider)
 
     async def answer(self, request: ChatRequest, run: Run) -> Answered:
         """Write one whole answer. Usage is as far as the provider counted it. Raises the last attempt's
         :class:`ProviderError`."""
+        self._continuations.prepare(request, run)
+        try:
+            if (resumed := await self.resumption.answer(request, run)) is not None:
+                return resumed
+            return await self._try_groups(await self._groups(request, run), run)
+        except ProviderError as error:
+            if not run.has_output or run.answer is None:
+                raise
+            forget_frames(error)
+            broken_off = error
+        return await self._continue(request, run, broken_off)
+
+    async def _continue(self, request: ChatRequest, run: Run, error: ProviderError) -> Answered:
+        """Go on with an answer whose provider broke off, for as long as there is a call that does."""
+        while groups := self._continuations.next_groups(await self._groups(request, run), run, error):
+            try:
+                return await self._try_groups(groups, run)
+            except ProviderError as failure:
+                forget_frames(failure)
+                if not run.has_output:
+                    raise (failure if failure.code == STARTED_OVER else error) from None
+                error = failure
+        raise error
+
+    async def _groups(self, request: ChatRequest, run: Run) -> list[list[ChatRequest]]:
+        """Return the targets, and each fallback. Those of a group are tried together."""
         targets, fallbacks = run.candidates(request)
-        groups = [await self._router.ordered(targets, run), *([fallback] for fallback in fallbacks)]
+        return [await self._router.ordered(targets, run), *([fallback] for fallback in fallbacks)]
+
+    async def _try_groups(self, groups: list[list[ChatRequest]], run: Run) -> Answered:
         for group in groups[:-1]:
             try:
                 return await self._try_group(group, run)
             except ProviderError as error:
-                if run.writer.has_output:
+                if run.has_output:
                     raise
                 forget_frames(error)
                 metrics.FALLBACKS.inc()
@@ -77,9 +108,7 @@ class ProviderAttempts:
         candidates = [Candidate(target) for target in targets]
         retrying = AsyncRetrying(
             retry=retry_if_exception(
-                lambda error: (
-                    isinstance(error, ProviderError) and not run.writer.has_output and bool(untried(candidates))
-                )
+                lambda error: isinstance(error, ProviderError) and not run.has_output and bool(untried(candidates))
             ),
             stop=stop_after_attempt(1 + self._settings.provider_retries),
             wait=_wait_s,
@@ -97,7 +126,7 @@ class ProviderAttempts:
             try:
                 return await self._try_keys(candidate.request, run)
             except ProviderError as error:
-                if run.writer.has_output:
+                if run.has_output:
                     raise
                 forget_frames(error)
                 candidate.failed(error, longest_wait_s=self._settings.retry_longest_wait_s)
@@ -118,7 +147,7 @@ class ProviderAttempts:
             try:
                 return await self._call(provider, request, key, run)
             except ProviderError as error:
-                if run.writer.has_output:
+                if run.has_output:
                     raise
                 if not await self._keys.failed(provider.name, request.model, key, error):
                     raise
@@ -128,17 +157,19 @@ class ProviderAttempts:
 
     async def _call(self, provider: Provider, request: ChatRequest, key: ApiKey | None, run: Run) -> Answered:
         target = target_of(request)
-        run.writer.set_model(provider.name, request.model)
+        if (seam := self._continuations.seam(request, run)) is None:
+            run.writer.set_model(provider.name, request.model, run.ignored)
         try:
             with run.log.call(provider.name, request) as span:
                 on_answer = partial(self._answers, target, key)
-                call = Call(provider, request, key, on_answer, partial(run.log.first_token, span))
+                call = Call(provider, request, key, on_answer, partial(run.log.first_token, span), seam)
                 outcome, usage = await self._reader.read(call, run)
                 run.log.answered(span, outcome.finish_reason, usage)
                 return outcome, usage
         except ProviderError as error:
             forget_frames(error)
             run.log_failure(error, request, key)
+            await self.resumption.cancel(run)
             await self._note_failure(error, target, run)
             raise
 

@@ -22,7 +22,9 @@ from workers import metrics
 from workers.jobs.current_adapters import AdapterSet, CurrentAdapters
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
+from workers.jobs.resumption import worker_lost
 from workers.jobs.run import Run
+from workers.jobs.stored_answers import cancel_at_provider, stored_answer
 from workers.providers.tracebacks import forget_frames
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
@@ -98,9 +100,11 @@ class Generation:
             logger.error("stored request invalid", extra=extra)  # noqa: TRY400
             message = "the stored request is invalid; send it again"
             outcome = Outcome.failed(GenerationError("internal_error", message))
-        if outcome is None or not await self._end_claimed(job, outcome):
-            with self._adapters.in_use() as adapters:
+        with self._adapters.in_use() as adapters:
+            if outcome is None or not await self._end_claimed(job, outcome):
                 await self._generate(job, chat_request, adapters)
+            elif (stored := stored_answer(job.claimed.fields)) is not None:
+                await cancel_at_provider(stored, adapters.providers, adapters.keys)
 
     async def _end_claimed(self, job: "_Job", outcome: Outcome) -> bool:
         """End the stream with the partial answer of an earlier attempt. Logs the end. False: a reader came back."""
@@ -112,11 +116,8 @@ class Generation:
             return Outcome.cancelled(claimed.signal)
         no_more = claimed.attempt > self._settings.max_attempts
         forbidden = claimed.readable > 0 and claimed.fields["on_worker_lost"] == b"fail"
-        if no_more or forbidden:
-            return Outcome.failed(
-                GenerationError("worker_lost", "the answer was interrupted; send the request again")
-            )
-        return None
+        can_resume = claimed.fields.get("may_resume") == b"1" and stored_answer(claimed.fields) is not None
+        return Outcome.failed(worker_lost()) if no_more or (forbidden and not can_resume) else None
 
     async def _generate(self, job: "_Job", chat_request: StoredRequest, adapters: AdapterSet) -> None:
         provider, model = chat_request.provider or "", chat_request.model
@@ -130,13 +131,12 @@ class Generation:
             on_stop=scope.interrupt,
         )
         writer.set_model(provider, model)
+        run = Run(writer, job.log, job.claimed.fields, job.claimed.readable)
         with self._leases.hold(writer):
             usage: Usage | PartialUsage | None = None
             try:
                 async with scope:
-                    outcome, usage = await adapters.attempts.answer(
-                        chat_request, Run(writer, job.log, job.claimed.fields)
-                    )
+                    outcome, usage = await adapters.attempts.answer(chat_request, run)
             except Interrupted:
                 outcome = Outcome.cancelled(writer.stop_reason or StopReason.CANCELLED)
             except DeadlineExceeded:
@@ -152,10 +152,13 @@ class Generation:
                 # Keep the partial answer of the previous attempt rather than end with none.
                 await self._end_claimed(job, outcome)
                 _count(outcome)
+                await adapters.attempts.resumption.cancel(run)
                 return
             else:
                 ended = await writer.finish(outcome, usage)
-        job.log.ended(outcome, usage, ended)
+        if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
+            await adapters.attempts.resumption.cancel(run)
+        job.log.ended(outcome, writer.logged_usage(usage), ended)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
             _count(outcome)
 

@@ -79,7 +79,8 @@ class GenerationLog:
                 raise
 
     def first_token(self, call: Span) -> None:
-        self._first_token_s = self._since_creation_s()
+        if self._first_token_s is None:  # a continuation has another one
+            self._first_token_s = self._since_creation_s()
         call.event("first_token")
 
     def answered(self, call: Span, finish_reason: str, usage: Usage | PartialUsage | None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from shared.errors import ProviderError
 from shared.schemas import ChatRequest
+from workers.jobs.seam import STARTED_OVER
 
 _OPEN = "provider_circuit_open"
 
@@ -22,7 +23,8 @@ class Candidate:
         is_open = error.code == _OPEN
         if self.failure is None or not is_open:
             self.failure = error
-        self.is_out = is_open or not error.retryable or (error.retry_after_s or 0) > longest_wait_s
+        is_final = is_open or not error.retryable or error.code == STARTED_OVER
+        self.is_out = is_final or (error.retry_after_s or 0) > longest_wait_s
 
 
 def untried(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from shared.errors import ProviderError
 from shared.schemas import ChatRequest
+from workers.jobs.answer_so_far import AnswerSoFar, Continuation
 from workers.jobs.generation_log import GenerationLog
+from workers.jobs.stored_answers import StoredAnswer, stored_answer
 from workers.providers.endpoint import ApiKey
 from workers.writing.writer import StreamWriter
 
@@ -15,21 +17,43 @@ logger = logging.getLogger("workers.jobs.attempts")
 
 @dataclass(slots=True)
 class Run:
-    """``fields``: the claimed state. ``counted``: targets whose breakers have counted a failure of this request: it
-    counts once for each. ``has_lane``: the stream holds a slot that another call would free."""
+    """``fields``: the claimed state; ``readable``: number of events in the log. ``stored``: the answer that goes on
+    at its provider; at first, one of an earlier attempt. ``counted``: targets whose breakers have counted a failure
+    of this request: it counts once for each. ``has_lane``: the stream holds a slot that another call would free.
+    ``ignored``: paths of fields without effect at any provider.
+
+    ``answer``: the output so far; None if it is never continued. ``continuation``: the text that further calls go on
+    with. ``output_before``: the writer's output when the last call broke off."""
 
     writer: StreamWriter
     log: GenerationLog
     fields: Mapping[str, bytes]
+    readable: int = 0
+    stored: StoredAnswer | None = None
     counted: set[str] = field(default_factory=set)
     has_lane: bool = False
+    ignored: tuple[str, ...] = ()
+    answer: AnswerSoFar | None = None
+    continuation: Continuation | None = None
+    output_before: int = 0
 
     def __post_init__(self) -> None:
         self.has_lane = "lane" in self.fields
+        self.stored = stored_answer(self.fields)
+
+    @property
+    def resumes(self) -> bool:
+        """True if the answer of an earlier attempt may be continued."""
+        return self.fields.get("may_resume") == b"1"
 
     @property
     def stream_id(self) -> str:
         return self.writer.holder.stream_id
+
+    @property
+    def has_output(self) -> bool:
+        """True once the provider has sent a part of its answer, or of its continuation."""
+        return self.writer.output_count > self.output_before
 
     @property
     def prefix(self) -> str | None:

@@ -139,8 +139,8 @@ class StoringProvider(Protocol):
     """A provider that can store answers, so that a worker continues what another one lost. Where the configuration
     has ``background = true``, its :meth:`Provider.stream` yields :class:`StoredDeltas`."""
 
-    def stores(self, model: str) -> bool:
-        """Return True if answers of this model are stored, so that they can be resumed."""
+    def stores(self, request: ChatRequest) -> bool:
+        """Return True if the provider is asked to store the answer, so that it can be resumed."""
         ...
 
     def resume(

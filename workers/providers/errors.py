@@ -84,6 +84,7 @@ _RETRYABLE: Final[Mapping[str, str]] = {
     "provider_idle_timeout": "{name} stopped sending its answer; try again",
     "provider_circuit_open": "{name} keeps failing and gets no requests for a while; try again later",
     "upstream_truncated": "{name} closed the connection before the answer was complete; try again",
+    "provider_started_over": "{name} began its answer anew instead of going on with it; send the request again",
     "tool_call_invalid": "the model made a tool call that {name} could not read; try again",
 }
 _FINAL: Final[Mapping[str, str]] = {

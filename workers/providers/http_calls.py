@@ -67,6 +67,11 @@ class ProviderCall:
         detail = f"{self.provider} at {self._upstream.host} ended its answer without a finish reason"
         return provider_failure(code, self.provider, model=self._model, detail=detail)
 
+    def cannot_continue(self, cause: str) -> ProviderError:
+        """Return the error of a stored answer whose rest the provider does not send."""
+        detail = f"{self.provider} at {self._upstream.host} does not continue its stored answer ({cause})"
+        return provider_failure("upstream_truncated", self.provider, model=self._model, detail=detail)
+
     def start(self) -> IgnoredFields | None:
         """Note that the server answers the request. Returns the client's fields that have no effect, if any."""
         self.started = True

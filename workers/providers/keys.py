@@ -53,6 +53,17 @@ class Keys:
             "provider_rate_limited", provider, model=model, detail=detail, retry_after_s=max(0.0, wait_s)
         )
 
+    def with_id(self, provider: str, key_id: str) -> Choice:
+        """Return a key of a provider by its id; None for the empty id of a server that needs none. Raises
+        :class:`ProviderError` if this worker has no such key."""
+        if not key_id:
+            return None
+        for key in self._keys_of(provider):
+            if key is not None and key.id == key_id:
+                return key
+        detail = f"this worker lacks the key {key_id} of {provider}, with which the answer was begun"
+        raise provider_failure("provider_not_configured", provider, detail=detail)
+
     def has_usable(self, provider: str, model: str) -> bool:
         """Return True if a key is not paused for a model."""
         return any(not self._ends_of(provider, model, key) for key in self._keys_of(provider))

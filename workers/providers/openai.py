@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit, OpenAIError
 
+from shared.openai_address import is_openai
 from shared.schemas import ChatRequest
 from workers.providers.base import AnswerPart, ModelList
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
@@ -39,12 +40,6 @@ def limit_of(base_url: str) -> str:
     """Return the name of the token limit. OpenAI's reasoning models refuse ``max_tokens``. Other servers may support
     only that and silently ignore the newer name, so they get it after a refusal only."""
     return "max_completion_tokens" if is_openai(base_url) else "max_tokens"
-
-
-def is_openai(base_url: str) -> bool:
-    """Return True for an address of OpenAI itself."""
-    host = urlsplit(base_url).hostname or ""
-    return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
 class OpenAIProvider:

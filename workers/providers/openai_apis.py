@@ -5,10 +5,11 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from shared.model_patterns import matches_any
+from shared.openai_address import is_openai
 from shared.schemas import ChatRequest
-from workers.providers.base import AnswerPart, ModelList, Provider
+from workers.providers.base import AnswerPart, ModelList, Provider, ProviderCursor
 from workers.providers.endpoint import ApiKey, Endpoint
-from workers.providers.openai import DEFAULT_BASE_URL, OpenAIProvider, is_openai
+from workers.providers.openai import DEFAULT_BASE_URL, OpenAIProvider
 from workers.providers.openai_responses import ResponsesProvider
 
 #: Models of OpenAI that have no other API than Responses.
@@ -49,9 +50,23 @@ class BothAPIs:
         return await self._chat.probe(key)
 
     def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
-        provider = self._responses if matches_any(request.model, self._patterns) else self._chat
+        provider = self._responses if self._is_asked_by_responses(request) else self._chat
         return provider.stream(request, key)
+
+    def stores(self, request: ChatRequest) -> bool:
+        return self._is_asked_by_responses(request) and self._responses.stores(request)
+
+    def resume(
+        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor
+    ) -> AsyncGenerator[AnswerPart, None]:
+        return self._responses.resume(request, key, cursor)
+
+    async def cancel(self, response_id: str, key: ApiKey | None) -> None:
+        await self._responses.cancel(response_id, key)
 
     async def aclose(self) -> None:
         await self._chat.aclose()
         await self._responses.aclose()
+
+    def _is_asked_by_responses(self, request: ChatRequest) -> bool:
+        return matches_any(request.model, self._patterns)

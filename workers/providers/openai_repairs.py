@@ -37,9 +37,13 @@ class OpenAINames:
     @classmethod
     def at(cls, host: str, call_ids: Literal["any", "nine"] | None = None) -> "OpenAINames":
         """Return the names for a server. ``call_ids``: the ids that it accepts; None: known by its address."""
-        is_mistral = host == "mistral.ai" or host.endswith(".mistral.ai")
-        has_nine = is_mistral if call_ids is None else call_ids == "nine"
+        has_nine = is_mistral(host) if call_ids is None else call_ids == "nine"
         return cls(calls=mistral_call_ids() if has_nine else None)
+
+
+def is_mistral(host: str) -> bool:
+    """Return True for an address of Mistral itself."""
+    return host == "mistral.ai" or host.endswith(".mistral.ai")
 
 
 def repaired(body: Body, names: OpenAINames) -> Body:

@@ -1,26 +1,27 @@
 """OpenAI's Responses, and every server with a compatible API."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Final
 
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from shared.schemas import ChatRequest
-from workers.providers.base import AnswerPart, ModelList
+from workers.providers.base import AnswerPart, ModelList, ProviderCursor
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
 from workers.providers.framing import data_of
-from workers.providers.http_calls import calls_of, check_type, list_models, probe_models, sdk_options, timeout_of
-from workers.providers.openai import CATCH, DEFAULT_BASE_URL, fetch_models, headers_of
+from workers.providers.http_calls import ProviderCall, calls_of, check_type, list_models, probe_models, sdk_options
+from workers.providers.openai import CATCH, DEFAULT_BASE_URL, fetch_models
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import RESPONSES_FIELDS, AdaptedRequest, RefusedFields
+from workers.providers.responses_connections import PATH, Access, StoredAnswer
+from workers.providers.responses_places import Place
 from workers.providers.responses_reader import ResponsesReader
 from workers.providers.responses_repairs import ResponsesNames
-from workers.providers.responses_request import FAMILY, body_of
+from workers.providers.responses_request import FAMILY, body_of, forbids_storage, sent_body
+from workers.providers.responses_stored import StoredReader
 from workers.providers.tool_calls import ToolCalls, offered_tools
-
-_PATH: Final = "/responses"
 
 
 class ResponsesProvider:
@@ -44,18 +45,24 @@ class ResponsesProvider:
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return await probe_models(self._upstream, partial(fetch_models, self._client, self._endpoint, key), CATCH)
 
+    def stores(self, request: ChatRequest) -> bool:
+        return self._endpoint.entry.background and not request.only_count and not forbids_storage(request)
+
     async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
-        timeouts = self._endpoint.timeouts(request.model)
+        access = self._access(request, key)
         names = ResponsesNames()
-        adapted = AdaptedRequest(request, self._refused, partial(body_of, names=names))
+        adapted = AdaptedRequest(
+            request, self._refused, partial(body_of, names=names, is_stored=self.stores(request))
+        )
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
+                body = sent_body(adapted.body, request, names)
                 # `responses.create` builds a model of each event; framing.py reads them for a fraction of the time.
                 response = await self._client.post(
-                    _PATH,
-                    body=adapted.body,
+                    PATH,
+                    body=body,
                     cast_to=object,
-                    options={"timeout": timeout_of(timeouts), "headers": headers_of(self._endpoint, key)},
+                    options=access.options,
                     stream=True,
                     stream_cls=AsyncStream[object],
                 )
@@ -64,14 +71,50 @@ class ResponsesProvider:
                     check_type(response.response.headers)
                     if ignored := call.start():
                         yield ignored
-                    calls = ToolCalls(self.name, offered_tools(request), names.tools, FAMILY)
-                    reader = ResponsesReader(call, calls)
-                    body = response.response.aiter_bytes()
-                    async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
-                        call.has_output = True
+                    reader = self._reader(request, call, names)
+                    pieces = response.response.aiter_bytes()
+                    grace_s = self._endpoint.timeouts(request.model).grace_s
+                    if "background" in body:
+                        answer = StoredAnswer(access, StoredReader(reader, call, Place()), call, grace_s)
+                        reads = answer.deltas(pieces)
+                    else:
+                        reads = deltas_of(pieces, data_of, reader, grace_s)
+                    async with aclosing(reads):
+                        async for deltas in reads:
+                            call.has_output = True
+                            yield deltas
+        if call.finished is not None:
+            yield call.finished
+
+    async def resume(
+        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor
+    ) -> AsyncGenerator[AnswerPart, None]:
+        names = ResponsesNames()
+        body_of(request, names)  # the answer has the names that its request was sent with
+        call = ProviderCall(self._upstream, request.model, CATCH)
+        with call:
+            reader = self._reader(request, call, names)
+            stored = StoredReader(reader, call, Place(cursor.response_id), until=cursor.at)
+            grace_s = self._endpoint.timeouts(request.model).grace_s
+            answer = StoredAnswer(self._access(request, key), stored, call, grace_s)
+            if cursor.at is not None:
+                yield await answer.replay(cursor.at)
+            if not stored.has_ended:
+                async with aclosing(answer.deltas()) as reads:
+                    async for deltas in reads:
                         yield deltas
         if call.finished is not None:
             yield call.finished
 
+    async def cancel(self, response_id: str, key: ApiKey | None) -> None:
+        with ProviderCall(self._upstream, "", CATCH):
+            await Access(self._client, self._endpoint, key).cancel(response_id)
+
     async def aclose(self) -> None:
         await self._client.close()
+
+    def _access(self, request: ChatRequest, key: ApiKey | None) -> Access:
+        return Access(self._client, self._endpoint, key, request.model)
+
+    def _reader(self, request: ChatRequest, call: ProviderCall, names: ResponsesNames) -> ResponsesReader:
+        return ResponsesReader(call, ToolCalls(self.name, offered_tools(request), names.tools, FAMILY))

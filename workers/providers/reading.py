@@ -28,7 +28,7 @@ _STOOD_STILL_S: Final = 0.05
 _DRAIN_S: Final = 0.1
 #: Bytes without any output: a reader may hold all of them until there is some.
 _MOST_UNSEEN_BYTES: Final = 4 * MAX_PIECE_BYTES
-_BROKEN: Final[tuple[type[Exception], ...]] = (TimeoutError, httpx2.HTTPError, aiohttp.ClientError, OSError)
+BROKEN: Final[tuple[type[Exception], ...]] = (TimeoutError, httpx2.HTTPError, aiohttp.ClientError, OSError)
 _FAULTS: Final[tuple[type[Exception], ...]] = (StreamedError, ProviderError, *NETWORK_ERRORS)
 
 
@@ -57,17 +57,23 @@ class AnswerReader(Protocol):
 
 
 async def deltas_of(
-    body: AsyncIterator[bytes], split: Splitter, reader: AnswerReader, end_grace_s: float
+    body: AsyncIterator[bytes],
+    split: Splitter,
+    reader: AnswerReader,
+    end_grace_s: float,
+    *,
+    yields_empty: bool = False,
 ) -> AsyncGenerator[list[Delta], None]:
     """Yield the deltas that each read brought. ``end_grace_s``: silence after a finish reason that ends the answer.
-    Errors of ``reader`` and ``body`` are raised after the deltas before them."""
+    ``yields_empty``: also for a read that brought none. Errors of ``reader`` and ``body`` are raised after the deltas
+    before them."""
     grace = _Grace(end_grace_s)
     unseen = 0
     async with aclosing(split(body)) as batches:  # or it would hold the last read until the loop closes it
         while not reader.is_whole:
             try:
                 pieces = await (grace.next(batches) if reader.can_end else anext(batches, None))
-            except _BROKEN:
+            except BROKEN:
                 if not reader.can_end:
                     raise
                 break
@@ -77,14 +83,14 @@ async def deltas_of(
             unseen = 0 if deltas else unseen + sum(map(len, pieces))
             if unseen > _MOST_UNSEEN_BYTES:
                 raise ValueError("too much without output")
-            if deltas:
+            if deltas or yields_empty:
                 yield deltas
-                grace.ends_at = None
+                grace.ends_at = None if deltas else grace.ends_at
             if fault is not None:
                 raise fault
     if last := list(reader.end()):
         yield last
-    with suppress(*_BROKEN):
+    with suppress(*BROKEN):
         async with asyncio.timeout(_DRAIN_S):
             async for _ in body:
                 pass

@@ -52,6 +52,7 @@ ANTHROPIC_OPTIONS: Final = ("context_management", "service_tier", "speed", "cach
 RESPONSES_FIELDS: Final = (
     RefusableField("include", aliases=("encrypted_content",), path="include", is_ours=True),
     RefusableField("store", path="store", is_ours=True),
+    RefusableField("background"),
     RefusableField("summary", path="reasoning.summary", within="reasoning", is_ours=True),
     RefusableField("effort", aliases=("reasoning",), path="reasoning_effort", within="reasoning"),
     RefusableField("verbosity", path="text.verbosity", within="text"),
@@ -178,8 +179,9 @@ class AdaptedRequest:
     def _adapt(self) -> None:
         body = self._build(self._without(self._lacking))
         refused = [field for field in self._server.fields if self._is_refused(field) and field.is_in(body)]
-        has_original = original_for(self._request, self._server.upstream.family) is not None
-        named = [field for field in refused if has_original or not field.is_ours]
+        original = original_for(self._request, self._server.upstream.family)
+        sent = {} if original is None else original.body
+        named = [field for field in refused if not field.is_ours or field.is_in(sent)]
         paths = {field.path for field in named if field.path is not None}
         if paths:
             body = self._build(self._without({*self._lacking, *paths}))

@@ -19,7 +19,12 @@ class Event(msgspec.Struct):
     logprobs: Any = None
 
 
+class NumberedEvent(Event):
+    sequence_number: Any = None
+
+
 decoder: Final = msgspec.json.Decoder(Event)
+numbered_decoder: Final = msgspec.json.Decoder(NumberedEvent)
 
 TEXT: Final = "response.output_text.delta"
 #: Deltas of texts, with the type of the part that holds the text.
@@ -50,6 +55,8 @@ ENDS: Final = {
     "response.cancelled": "cancelled",
     "response.canceled": "cancelled",
 }
+#: Events that contain the response.
+RESPONSE_EVENTS: Final = frozenset({"response.created", "response.queued", "response.in_progress", *ENDS})
 #: Item types of text and of the calls that clients answer. All other items belong to tools of the provider.
 TEXTS: Final = frozenset({"message", "reasoning"})
 CALLS: Final = frozenset({"function_call", "custom_tool_call"})

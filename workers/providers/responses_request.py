@@ -4,13 +4,14 @@ An original keeps every member and their order. Only ``model`` and ``stream`` ar
 accepts is repaired (:mod:`workers.providers.responses_repairs`).
 
 A client of another dialect has not asked the provider to store anything, so its requests have ``store: false``. Its
-reasoning then has to travel with the conversation: it is asked for in encrypted form.
+reasoning then has to travel with the conversation: it is asked for in encrypted form. Answers that are stored for
+resume are an exception, which the operator has configured.
 """
 
 from collections.abc import Iterator
 from typing import Any, Final
 
-from shared.schemas import ChatRequest, FilePart, ImagePart, Message, TextPart, Tool
+from shared.schemas import ChatRequest, FilePart, ImagePart, Message, StoredRequest, TextPart, Tool
 from shared.schemas.chat import original_for
 from shared.schemas.response_format import ResponseFormat
 from shared.schemas.tools import NamedToolChoice, ToolChoice
@@ -27,13 +28,31 @@ _FIXED: Final = frozenset({"model", "input", "stream", "background", "previous_r
 _REASONING: Final = ("id", "summary", "content", "encrypted_content")
 
 
-def body_of(request: ChatRequest, names: ResponsesNames) -> Body:
-    """Return the body."""
+def body_of(request: ChatRequest, names: ResponsesNames, *, is_stored: bool = False) -> Body:
+    """Return the body. ``is_stored``: the server generates the answer in the background and stores it."""
     original = original_for(request, FAMILY)
     body = _from_canonical(request) if original is None else dict(original.body)
     body |= {"model": request.model, "stream": True}
     body |= {n: v for n, v in (request.provider_options or {}).get(FAMILY, {}).items() if n not in _FIXED}
+    if is_stored:
+        body |= {"background": True, "store": True}
     return repaired(body, names)
+
+
+def forbids_storage(request: ChatRequest) -> bool:
+    """Return True if the client itself says that the provider must not store the answer."""
+    original = request.original if isinstance(request, StoredRequest) else None
+    options = (request.provider_options or {}).values()
+    return any(body.get("store") is False for body in (*options, original.body if original is not None else {}))
+
+
+def sent_body(body: Body, request: ChatRequest, names: ResponsesNames) -> Body:
+    """Return the body to send. Without ``background``, which the server has refused, nothing asks it to store the
+    answer but what the client set."""
+    if "store" not in body or "background" in body:
+        return body
+    asked = body_of(request, names).get("store")
+    return body | {"store": asked} if asked is not None else {n: v for n, v in body.items() if n != "store"}
 
 
 def _from_canonical(request: ChatRequest) -> Body:

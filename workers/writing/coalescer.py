@@ -7,17 +7,21 @@ from msgspec import UNSET
 
 from shared.protocol import events
 from shared.protocol.events import encode
+from shared.protocol.transcript import fold
 from workers.providers.base import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from workers.writing.surrogates import ends_in_half, well_formed
 
 _Joinable = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
 _JOINABLE = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
+#: Events that keep their place between the deltas before and after them.
+_IN_PLACE = (events.Extra, events.Continued)
+Written = Delta | events.Continued
 
 
 class Coalescer:
-    """Buffer of deltas. ``deltas`` and ``characters`` count everything received from the provider, ``extras`` its
-    provider-specific data, ``made_bytes`` the events made of it; ``bytes`` is the approximate size of the deltas
-    waiting now."""
+    """Buffer of deltas. ``deltas`` and ``characters`` count everything received from the provider, ``extras`` the
+    events that keep their place, ``made_bytes`` the events made of it; ``bytes`` is the approximate size of the
+    deltas waiting now."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self.deltas = 0
@@ -32,13 +36,13 @@ class Coalescer:
         self._halves: dict[tuple[type[_Joinable], int], _Joinable] = {}
         self._counted: dict[type[_Joinable], int] = {TextDelta: 0, ReasoningDelta: 0, RefusalDelta: 0}
 
-    def add(self, deltas: Sequence[Delta]) -> None:
+    def add(self, deltas: Sequence[Written]) -> None:
         self.deltas += len(deltas)
         for delta in deltas:
             if isinstance(delta, _JOINABLE):
                 self.bytes += len(delta.text)
                 self._waiting.append(delta)
-            elif isinstance(delta, events.Extra):
+            elif isinstance(delta, _IN_PLACE):
                 self.bytes += len(encode(delta))
                 self._waiting.append(delta)
                 self._has_extra = True
@@ -51,6 +55,24 @@ class Coalescer:
                 self.deltas -= 1
                 if not isinstance(delta, events.Json):  # values repeat the text
                     self.made_bytes += len(stored)
+
+    @property
+    def is_split(self) -> bool:
+        """True while half of a surrogate pair waits for the other one."""
+        return bool(self._halves)
+
+    def resume(self, written: Sequence[events.Event]) -> None:
+        """Count the events of an answer that is continued."""
+        transcript = fold(written)
+        self.deltas, self.characters = transcript.deltas, transcript.characters
+        for event in written:
+            kind = _KINDS.get(type(event))
+            if isinstance(event, events.Extra):
+                self.extras += 1
+            elif kind is not None and isinstance(event, (events.Token, events.Reasoning, events.Refusal)):
+                self._counted[kind] += event.n
+            if not isinstance(event, (events.Json, events.Start)):
+                self.made_bytes += len(encode(event))
 
     def take(self, *, final: bool = False) -> list[bytes]:
         """Return the waiting deltas as events and clear the buffer. Half of a surrogate pair waits for the other one
@@ -69,7 +91,7 @@ class Coalescer:
         made: list[bytes] = []
         run: list[_Joinable] = []
         for delta in waiting:
-            if isinstance(delta, events.Extra):
+            if isinstance(delta, _IN_PLACE):
                 made += self._joinable_events(run)
                 made.append(encode(delta))
                 run = []
@@ -127,6 +149,7 @@ _EVENTS: dict[type[_Joinable], type[events.Token | events.Reasoning | events.Ref
     ReasoningDelta: events.Reasoning,
     RefusalDelta: events.Refusal,
 }
+_KINDS: dict[type[events.Event], type[_Joinable]] = {event: delta for delta, event in _EVENTS.items()}
 
 
 def _continues(first: _Joinable, delta: _Joinable) -> bool:

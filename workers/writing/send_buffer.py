@@ -1,4 +1,4 @@
-"""All events of one attempt, kept until the end, and the position up to which the log has them.
+"""All events of one answer, kept until the end, and the position up to which the log has them.
 
 A frozen event never changes: it has the same seq and the same bytes at every re-send.
 """
@@ -11,14 +11,16 @@ MAX_EVENTS_PER_APPEND = 64
 
 class SendBuffer:
     """Events and their positions. ``acknowledged``: the last seq known to be in the log. ``unsent_bytes``: the size
-    of the events after it."""
+    of the events after it. ``continued``: the number of events that an earlier epoch wrote (rule E13)."""
 
     def __init__(self) -> None:
+        self.continued = 0
         self.acknowledged = 0
         self.unsent_bytes = 0
         self._highest_acknowledged = 0
         self._all: list[bytes] = []
         self._closing = 0
+        self._cursors: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -44,11 +46,31 @@ class SendBuffer:
 
     @property
     def next_batch(self) -> list[bytes]:
-        return self._all[self.acknowledged : self.acknowledged + MAX_EVENTS_PER_APPEND]
+        # Events of an earlier epoch go together, because the fast append would write them as this one's.
+        return self._all[self.acknowledged : max(self.acknowledged + MAX_EVENTS_PER_APPEND, self.continued)]
 
-    def freeze(self, stored: Sequence[bytes]) -> None:
+    def resume(self, stored: Sequence[bytes], cursor: str) -> None:
+        """Begin with the events of a log that is continued. ``cursor``: as for :meth:`freeze`."""
+        self._all = list(stored)
+        self._cursors[len(stored)] = cursor
+        self.continued = self.acknowledged = self._highest_acknowledged = len(stored)
+
+    def freeze(self, stored: Sequence[bytes], cursor: str = "") -> None:
+        """Add events. ``cursor``: the place in the provider's stored answer after them."""
         self._all += stored
         self.unsent_bytes += sum(map(len, stored))
+        if cursor and stored:
+            self._cursors[len(self._all)] = cursor
+
+    def cursor_at(self, seq: int) -> str:
+        """Return the place in the provider's stored answer after an event; ``-`` if that is unknown, ``""`` if the
+        provider stores nothing."""
+        return self._cursors.get(seq, "-") if self._cursors else ""
+
+    def in_log(self, last_seq: int) -> int:
+        """Return the last seq in the log by the reply to a call that does not know of continued events: they are
+        there, as long as the log has none of this epoch."""
+        return last_seq or self.continued
 
     def acknowledge(self, last_seq: int) -> None:
         """Set the end of the log to ``last_seq``, which may be lower than before."""

@@ -19,16 +19,18 @@ from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
-from shared.protocol.events import PartialUsage, Usage
+from shared.protocol.events import PartialUsage, TargetUsage, Usage
+from shared.protocol.lineage import NO_LINEAGE, Lineage
 from shared.protocol.usage import Estimate
 from shared.settings import Settings
 from workers import metrics
-from workers.providers.base import Delta
-from workers.writing.coalescer import Coalescer
+from workers.writing.coalescer import Coalescer, Written
 from workers.writing.send_buffer import SendBuffer
+from workers.writing.usage_by_target import Output, UsageByTarget
 
 logger = logging.getLogger(__name__)
 
+Log = Sequence[bytes]
 #: Poll interval behind the notification of room in the window, in case that is lost.
 ROOM_POLL_S = 1.0
 
@@ -84,7 +86,7 @@ class Phase(Enum):
 class StreamWriter:
     """One stream's writer. :meth:`set_model` must be called before any output. ``wake`` puts this writer into the
     flusher's next pipeline. ``on_stop`` is called once, when reading the provider must end; ``stop_reason`` has the
-    reason.
+    reason. ``is_superseded``: another worker has taken the stream over.
     """
 
     def __init__(
@@ -105,7 +107,11 @@ class StreamWriter:
         self._start = b""
         self._scripts = scripts
         self._to_restore: tuple[Fields, deque[Call[WriteReply]]] | None = None  # the pieces not stored yet
-        self._estimate = Estimate.of(claimed.fields)
+        self._lineage = NO_LINEAGE
+        self._cursor = ""  # the place in the provider's stored answer, after all deltas so far
+        self._has_to_note = False
+        self.is_superseded = False
+        self.usage_by_target = UsageByTarget(Estimate.of(claimed.fields))
         self._wake = wake
         self._on_stop = on_stop
         self._cap = settings.cap
@@ -120,7 +126,12 @@ class StreamWriter:
     @property
     def has_output(self) -> bool:
         """True once the provider has sent a part of its answer."""
-        return self._coalescer.deltas + self._coalescer.extras > 0
+        return self.output_count > 0
+
+    @property
+    def output_count(self) -> int:
+        """Number of deltas and extras so far."""
+        return self._coalescer.deltas + self._coalescer.extras
 
     @property
     def is_written(self) -> bool:
@@ -148,15 +159,31 @@ class StreamWriter:
         request's fields that have no effect there."""
         start = events.Start(self.holder.stream_id, model, provider, self._attempt, ignored=list(ignored) or UNSET)
         self._start = events.encode(start)
+        self.usage_by_target.target = provider, model
 
     def set_input_counts(self, counts: PartialUsage) -> None:
         """Add the counts of the input to `start`, if the provider reported them before its first output."""
         self._start = events.encode(structs.replace(events.decode(self._start), usage=counts))
 
-    async def push(self, deltas: Sequence[Delta]) -> None:
-        """Add ``deltas``. Returns at once unless the unsent bytes exceed their limit; then it waits, so that the
-        caller stops reading its provider."""
+    def note_cursor(self, cursor: str) -> None:
+        """Note where the provider's stored answer is, before it has output."""
+        if not self.has_output:
+            self._cursor = cursor
+            self._has_to_note = True
+            self._wake(self)
+
+    def resume(self, log: Log, lineage: Lineage, cursor: str) -> None:
+        """Continue ``log`` instead of beginning a new one (rule E13). ``lineage``: its epochs; ``cursor``: as for
+        :meth:`push`. Call it before any output."""
+        self._events.resume(log, cursor)
+        self._lineage = lineage
+        self._coalescer.resume([events.decode(stored) for stored in log])
+
+    async def push(self, deltas: Sequence[Written], cursor: str = "") -> None:
+        """Add ``deltas``. ``cursor``: the place in the provider's stored answer after them. Returns at once unless
+        the unsent bytes exceed their limit; then it waits, so that the caller stops reading its provider."""
         self._coalescer.add(deltas)
+        self._cursor = cursor
         self._wake(self)
         while self._unsent_bytes > self._max_unsent_bytes and self.stop_reason is None:
             self._progress.clear()
@@ -172,6 +199,10 @@ class StreamWriter:
         if self._phase is not Phase.CLOSED:
             self._begin_ending(outcome, usage)
         return await self._ended
+
+    def logged_usage(self, counted: Usage | PartialUsage | None) -> Usage | PartialUsage | None:
+        """Return the counts for the log. ``counted``: those of the latest call."""
+        return self.usage_by_target.logged(counted, self._output)
 
     async def hand_over(self) -> Ended:
         """Release the stream as it is. Returns HANDED_OVER, or the result that came first."""
@@ -207,7 +238,9 @@ class StreamWriter:
             case Phase.RESTORING:
                 return self._restore()
             case Phase.ENDING if self._ending is not None:
-                return self._scripts.finish(self.holder, self._events.next_seq, self._events.unsent, self._ending)
+                return self._scripts.finish(
+                    self.holder, self._events.next_seq, self._events.unsent, self._ending, self._lineage
+                )
             case Phase.RELEASING | Phase.RELEASED:
                 self._phase = Phase.RELEASED
                 return self._scripts.release(self.holder)
@@ -235,8 +268,9 @@ class StreamWriter:
         if is_over or isinstance(reply, BrokerUnavailable):
             return
         if reply.code is Code.OK:
-            if reply.last_seq < self._events.acknowledged:  # Redis lost a suffix
-                self._events.acknowledge(reply.last_seq)
+            last_seq = self._events.in_log(reply.last_seq)
+            if last_seq < self._events.acknowledged:  # Redis lost a suffix
+                self._events.acknowledge(last_seq)
                 self._wake(self)
             self._handle(reply.signal)
         else:
@@ -252,7 +286,7 @@ class StreamWriter:
             self._ended = asyncio.get_running_loop().create_future()
             self._phase = Phase.ENDING
             if reply.code is Code.OK:
-                self._events.acknowledge(reply.last_seq)
+                self._events.acknowledge(self._events.in_log(reply.last_seq))
                 self._wake(self)
             else:
                 self._begin_restore()
@@ -266,6 +300,9 @@ class StreamWriter:
                 self._settle_progress(reply)
             case Code.MISSING | Code.BEHIND:
                 self._begin_restore()
+            case Code.NOTED:
+                self._has_to_note = False
+                self._wake(self)
             case Code.STORED:
                 self._piece_stored()
             case Code.UNSTORED:  # Redis has lost pieces since
@@ -288,13 +325,17 @@ class StreamWriter:
     def _restore(self) -> Call[WriteReply]:
         """Return the call that stores the next piece of a large request, and after the last the restore itself."""
         if self._to_restore is None:
-            fields, pieces = self._scripts.split_request(self.holder.stream_id, restorable(self._fields))
+            stream_id, fields = self.holder.stream_id, restorable(self._fields)
+            fields, pieces = self._scripts.split_request(stream_id, fields)
             self._to_restore = fields, deque(pieces)
         fields, unstored = self._to_restore
         if unstored:
             return unstored[0]
-        body_hash = self._fields["body_hash"].decode()
-        return self._scripts.restore(self.holder, self._events.open, fields=fields, body_hash=body_hash)
+        body_hash, written = self._fields["body_hash"].decode(), self._events.open
+        cursor = self._events.cursor_at(len(written)) if written else self._cursor
+        if written or cursor:  # else the cursor of the attempt before counts
+            fields = {**fields, "provider_cursor": cursor or "-"}
+        return self._scripts.restore(self.holder, written, fields=fields, body_hash=body_hash, lineage=self._lineage)
 
     def _piece_stored(self) -> None:
         if self._to_restore is not None and self._to_restore[1]:
@@ -313,14 +354,22 @@ class StreamWriter:
         if not self._events.unsent_bytes:
             self._freeze()
         if not (batch := self._events.next_batch):
-            return None
-        return self._scripts.append(self.holder, self._events.next_seq, batch, resend=self._events.is_resend)
+            return self._scripts.note_cursor(self.holder, self._cursor) if self._has_to_note else None
+        self._has_to_note = False
+        return self._scripts.append(
+            self.holder,
+            self._events.next_seq,
+            batch,
+            resend=self._events.is_resend,
+            lineage=self._lineage,
+            cursor=self._events.cursor_at(self._events.acknowledged + len(batch)),
+        )
 
     def _freeze(self, *, final: bool = False) -> None:
         coalesced = self._coalescer.take(final=final)
         if coalesced and not self._events:
             coalesced.insert(0, self._start)
-        self._events.freeze(coalesced)
+        self._events.freeze(coalesced, "" if self._coalescer.is_split else self._cursor)
 
     def _settle_progress(self, reply: WriteReply) -> None:
         self._events.acknowledge(reply.last_seq)
@@ -352,27 +401,27 @@ class StreamWriter:
         self, outcome: Outcome, counted: Usage | PartialUsage | None, *, only_if_unwatched: bool = False
     ) -> None:
         self._freeze(final=True)
-        usage = self._completed(outcome, counted)
+        usage, by_target = self._completed(outcome, counted)
         if not self._events and not self._is_first_output:
             # Readers have an earlier attempt's text: only `start` makes them discard it.
             self._events.freeze([self._start])
-        self._events.close(outcome.closing_events(usage))
+        self._events.close(outcome.closing_events(usage, by_target))
         self._ending = outcome.ending(usage, only_if_unwatched=only_if_unwatched)
         if self._phase is not Phase.RESTORING:
             self._phase = Phase.ENDING
         self._wake(self)
 
-    def _completed(self, outcome: Outcome, counted: Usage | PartialUsage | None) -> Usage:
-        sent = self._coalescer
-        match counted:
-            case Usage():
-                return counted
-            case PartialUsage():
-                return self._estimate.completed(counted, sent.deltas, sent.characters)
-            case _:
-                usage = self._estimate.usage(sent.deltas, sent.characters, cancelled=outcome.is_cancelled)
-                metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
-                return usage
+    def _completed(self, outcome: Outcome, counted: Usage | PartialUsage | None) -> tuple[Usage, list[TargetUsage]]:
+        """Return the usage of the whole answer, and that of each call if there were several."""
+        latest = self.usage_by_target.of_call(counted, self._output, cancelled=outcome.is_cancelled)
+        usage = self.usage_by_target.sum_with(latest)
+        if counted is None:
+            metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
+        return usage, self.usage_by_target.all_with(latest)
+
+    @property
+    def _output(self) -> Output:
+        return Output(self._coalescer.deltas, self._coalescer.characters)
 
     def _is_own_ending(self, reply: WriteReply) -> bool:
         return self._ending is not None and reply.epoch == self.holder.epoch and reply.last_seq == len(self._events)
@@ -392,6 +441,7 @@ class StreamWriter:
             "claim lost",
             extra={"stream_id": stream_id, "epoch": epoch, "code": reply.code, "signal": reply.signal},
         )
+        self.is_superseded = reply.code is Code.SUPERSEDED
         self._close(Ended.LOST)
 
     def _close(self, ended: Ended) -> None:

@@ -122,6 +122,9 @@ class UiMessageChunks:
             case Extra():
                 yield from self._extra(event.family, event.data)
                 yield from self._cite(event)
+            case events.Continued():
+                target = {"provider": event.provider, "model": event.model}
+                yield _chunk("data-continued", data=target, transient=True)
             case Error():
                 yield from self._close()
                 yield _chunk("error", errorText=event.message)

@@ -16,7 +16,12 @@ from shared.errors import InvalidRequest
 from shared.schemas.chat import StoredRequest, parse_json_object, validate
 
 #: Fields that only Headrace reads.
-_OWN: Final = frozenset({"provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "unsupported_fields"})
+_OWN: Final = frozenset(
+    {
+        *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost"),
+        "unsupported_fields",
+    }
+)
 _UNCHANGED: Final = frozenset({"model", "max_tokens", "temperature", "top_p", "top_k"}) | _OWN
 _TRANSLATED: Final = frozenset(
     {
@@ -69,8 +74,8 @@ def parse(
         fields["tools"] = [tool for _, tool in tools]
     if only_count:
         fields["only_count"] = True
-    # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer.
-    fields.setdefault("on_worker_lost", "fail" if stream else "restart")
+    # Clients of this API cannot take back text that they show, so a streamed answer is resumed or ends.
+    fields["fails_unless_resumed"] = stream
     fields["original"] = _original(whole, headers or {}, specific)
     paths = {"messages": [path for path, _ in messages], "tools": [path for path, _ in tools]}
     try:

@@ -17,7 +17,9 @@ from shared.errors import InvalidRequest
 from shared.schemas.chat import MAX_METADATA_ENTRIES, StoredRequest, parse_json_object, validate
 
 #: Fields that only Headrace reads (`extra_body` of the SDKs), as is `provider` if it is a text.
-_OURS: Final = frozenset({"fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "unsupported_fields"})
+_OURS: Final = frozenset(
+    {"fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost", "unsupported_fields"}
+)
 #: Fields of both formats.
 _UNCHANGED: Final = frozenset(
     {
@@ -68,8 +70,8 @@ def parse(body: bytes) -> tuple[StoredRequest, ResponseOptions]:
         fields["messages"] = messages_of(raw["messages"], specific)
     fields |= tools_of(raw, specific) | _scalars(raw, specific) | _reasoning(raw, specific)
     fields |= _response_format(raw, specific)
-    # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer.
-    fields.setdefault("on_worker_lost", "fail" if raw.get("stream") else "restart")
+    # Clients of this API cannot take back text that they show, so a streamed answer is resumed or ends.
+    fields["fails_unless_resumed"] = bool(raw.get("stream"))
     options = ResponseOptions(
         stream=flag(raw, "stream"),
         include_usage=flag(raw.get("stream_options", {}), "include_usage", "stream_options."),

@@ -4,7 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 Body = dict[str, Any]
-OWN: Final = frozenset({"provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "unsupported_fields"})
+OWN: Final = frozenset(
+    {
+        *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost"),
+        "unsupported_fields",
+    }
+)
 #: Fields about the delivery of the answer to this client. ``previous_response_id`` is an id of the gateway's.
 _DELIVERY: Final = frozenset({"stream", "background", "previous_response_id"})
 

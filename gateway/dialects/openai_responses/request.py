@@ -114,9 +114,9 @@ def parse(
     stream, background = flag(raw, "stream"), flag(raw, "background")
     fields: Body = {name: value for name, value in raw.items() if name in _UNCHANGED}
     fields |= {name: value for name, value in translated.items() if value is not None}
-    # Clients of this API cannot take back text that they show, so the loss of the worker ends a streamed answer. The
-    # same holds in the background: the number from which a client reads on does not identify the attempt.
-    fields.setdefault("on_worker_lost", "fail" if stream or background else "restart")
+    # Clients of this API cannot take back text that they show, so a streamed answer is resumed or ends. The same
+    # holds in the background: the number from which a client reads on does not identify the attempt.
+    fields["fails_unless_resumed"] = stream or background
     fields["original"] = {
         "family": "responses",
         "body": original_of(whole, earlier_items, referred or {}),

@@ -57,9 +57,22 @@ local function note(entry)
   if #history < 2000 then redis.call('HSET', STATE, 'history', history .. now .. ':' .. entry .. ' ') end
 end
 
--- Number of events of `epoch` in the log; 0 if the log is of another epoch.
-local function log_length(s, epoch)
-  return tonumber(s.log_epoch) == epoch and redis.call('LLEN', LOG) or 0
+-- Epoch of the event `seq` of a log of `epoch` with this lineage (rule E13): the epochs that the log continues, each
+-- with its last seq, such as '4:3 8123:10'; '' or false if it continues none.
+local function epoch_of(seq, epoch, lineage)
+  for earlier, last in string.gmatch(lineage or '', '(%d+):(%d+)') do
+    if seq <= tonumber(last) then return tonumber(earlier) end
+  end
+  return epoch
+end
+
+-- Number of events in the log that a writer of `epoch` need not send: its own, or those of the lineage that it
+-- continues. 0 if the log is of another epoch.
+local function log_length(s, epoch, lineage)
+  local log_epoch = tonumber(s.log_epoch)
+  local continued, last = string.match(lineage or '', '(%d+):(%d+)$')
+  local n = (log_epoch == epoch or log_epoch == tonumber(continued)) and redis.call('LLEN', LOG) or 0
+  return (log_epoch == epoch or n == tonumber(last)) and n or 0
 end
 
 -- True while a live reader is connected; a status poll does not count.
@@ -121,11 +134,16 @@ local function top_of_tail()
 end
 
 -- Writes the events n+1 .. upto of `epoch` to log and tail. Event q is ARGV[base + q].
--- The first write of an epoch empties the log. Only entries above the tail's top are added to the tail.
-local function write(s, epoch, n, upto, base, cap)
-  if tonumber(s.log_epoch) ~= epoch then
-    redis.call('DEL', LOG)
-    redis.call('HSET', STATE, 'log_epoch', epoch, 'lead', 0)
+-- The first write of an epoch empties the log, unless it continues the log. Only entries above the tail's top are added
+-- to the tail.
+local function write(s, epoch, n, upto, base, cap, lineage)
+  if tonumber(s.log_epoch) ~= epoch or n == 0 then
+    if n == 0 then
+      redis.call('DEL', LOG)
+      redis.call('HSET', STATE, 'lead', 0)
+    end
+    redis.call('HSET', STATE, 'log_epoch', epoch)
+    if lineage == '' then redis.call('HDEL', STATE, 'lineage') else redis.call('HSET', STATE, 'lineage', lineage) end
   end
   if upto <= n then return end
   for from = n + 1, upto, 4000 do
@@ -133,8 +151,9 @@ local function write(s, epoch, n, upto, base, cap)
   end
   local top_epoch, top_seq = top_of_tail()
   for q = math.max(n + 1, upto - cap + 1), upto do
-    if epoch > top_epoch or (epoch == top_epoch and q > top_seq) then
-      redis.call('XADD', TAIL, epoch .. '-' .. q, 'e', ARGV[base + q])
+    local at = epoch_of(q, epoch, lineage)
+    if at > top_epoch or (at == top_epoch and q > top_seq) then
+      redis.call('XADD', TAIL, at .. '-' .. q, 'e', ARGV[base + q])
     end
   end
   notify_gateways()

@@ -4,12 +4,13 @@
 -- ARGV: 1 gateway ('' for a poll of the JSON status), 2 reader_lease_ms (0: the last reader has left),
 --       3 epoch, 4 seq (of the leading cursor), 5 window (in events)
 -- Status: unchanged
--- Replies {status, epoch of the log, events in the log}, or {} if there is no state.
+-- Replies {status, epoch of the last event in the log, events in the log}, or {} if there is no state.
 
 local gateway, reader_lease_ms, epoch, seq, window = unpack(ARGV, 1, 5)
-local s = load('status', 'holder', 'log_epoch', 'lead', 'full', 'gateways')
+local s = load('status', 'holder', 'log_epoch', 'lineage', 'lead', 'full', 'gateways')
 if not s.status then return {} end
 local log_epoch, n = tonumber(s.log_epoch), redis.call('LLEN', LOG)
+local last_epoch = epoch_of(n, log_epoch, s.lineage)
 
 local lease_ms = tonumber(reader_lease_ms)
 if gateway ~= '' then
@@ -18,7 +19,7 @@ if gateway ~= '' then
   redis.call('PEXPIREAT', READERS, redis.call('PEXPIRETIME', STATE))
 end
 -- The readers of a stream that has ended matter to drop.lua only.
-if not active(s) then return {s.status, log_epoch, n} end
+if not active(s) then return {s.status, last_epoch, n} end
 
 if gateway == '' then
   -- A poll keeps only an answer alive that no client has streamed: a status page must not keep an abandoned one going.
@@ -31,7 +32,7 @@ end
 
 -- A client may send a cursor beyond the log; that must not open the window.
 local lead, cursor = tonumber(s.lead), math.min(tonumber(seq), n)
-if tonumber(epoch) == log_epoch and cursor > lead then
+if epoch_of(cursor, log_epoch, s.lineage) == tonumber(epoch) and cursor > lead then
   lead = cursor
   redis.call('HSET', STATE, 'lead', lead)
 end
@@ -39,4 +40,4 @@ if s.full and (lead + window > n or lease_ms == 0) then
   redis.call('HDEL', STATE, 'full')
   notify_holder(s, 'room')
 end
-return {s.status, log_epoch, n}
+return {s.status, last_epoch, n}

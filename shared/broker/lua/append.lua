@@ -2,27 +2,38 @@
 -- Adds events to log and tail, as far as the window allows. Events that are already in the log are skipped.
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 window (in events; 0: none, for a resend),
---       5 cap, 6 events…
+--       5 cap, 6 lineage (of the log that the epoch continues, see epoch_of; '': none), 7 provider_cursor (where the
+--       provider's answer is after the last event; '-': unknown; '': the provider does not store it), 8 events…
 -- Status: running → running
 -- Replies, in this order of checks: MISSING, CLOSED, SUPERSEDED, BEHIND, GAP n, then OK n or FULL n.
 
-local epoch, holder, first_seq, window, cap = unpack(ARGV, 1, 5)
+local epoch, holder, first_seq, window, cap, lineage, provider_cursor = unpack(ARGV, 1, 7)
 epoch, first_seq, window = tonumber(epoch), tonumber(first_seq), tonumber(window)
 local s = load_for_writer()
 local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
-local n = log_length(s, epoch)
+local n = log_length(s, epoch, lineage)
 if first_seq > n + 1 then return reply('GAP', n, s) end
 
-local last = first_seq + #ARGV - 6
+local last = first_seq + #ARGV - 8
 local upto = last
 -- A stream that continues without readers has no window while no live reader is connected.
 if window > 0 and (s.on_disconnect == 'cancel' or has_live_reader(s)) then
-  local lead = tonumber(s.log_epoch) == epoch and s.lead or 0
+  local lead = (tonumber(s.log_epoch) == epoch or n > 0) and s.lead or 0
   upto = math.min(last, lead + window)
+  -- A part of an append has no place in the provider's answer, so that no worker could resume there.
+  if upto < last and provider_cursor ~= '' and #ARGV - 7 <= window then upto = math.min(upto, n) end
 end
-if tonumber(s.log_epoch) ~= epoch and upto > n then note('output:') end
-write(s, epoch, n, upto, 6 - first_seq, tonumber(cap))
+if upto > n then
+  local is_first = tonumber(s.log_epoch) ~= epoch
+  if is_first then note('output:') end
+  write(s, epoch, n, upto, 8 - first_seq, tonumber(cap), lineage)
+  if provider_cursor ~= '' then
+    redis.call('HSET', STATE, 'provider_cursor', upto == last and provider_cursor or '-')
+  elseif is_first then
+    redis.call('HDEL', STATE, 'provider_cursor')
+  end
+end
 if upto < last then
   redis.call('HSET', STATE, 'full', 1)
   return reply('FULL', math.max(n, upto), s)

@@ -28,7 +28,7 @@ from shared.configuration.configuration import Configuration
 from shared.exit_codes import CONFIGURATION_ERROR
 from shared.hangup import Hangup
 from shared.logs import configure_logging
-from shared.rounds import next_round
+from shared.polling import next_poll
 from shared.settings import Settings, SettingsError
 from shared.tracing_setup import configure_tracing
 from shared.version import VERSION
@@ -129,7 +129,7 @@ class _Server(uvicorn.Server):
         exiting = asyncio.create_task(self._exiting.wait())
         while not await self.on_tick(ticks):
             ticks = (ticks + _TICKS_PER_S) % _MOST_TICKS
-            tick = asyncio.create_task(next_round(1))
+            tick = asyncio.create_task(next_poll(1))
             await asyncio.wait([exiting, tick], return_when=asyncio.FIRST_COMPLETED)
             tick.cancel()
         exiting.cancel()

@@ -7,7 +7,7 @@ from gateway import metrics
 from shared.broker.client import Client
 from shared.broker.processes import read_processes
 from shared.errors import BrokerUnavailable
-from shared.rounds import next_round
+from shared.polling import next_poll
 
 _READ_EVERY_S: Final = 2.0
 
@@ -23,7 +23,7 @@ class Acceptance:
         while True:
             with suppress(BrokerUnavailable):
                 metrics.ACCEPTING.set(await self.is_accepting())
-            await next_round(_READ_EVERY_S)
+            await next_poll(_READ_EVERY_S)
 
     async def is_accepting(self) -> bool:
         """Return whether a worker runs that does not drain. Raises :class:`BrokerUnavailable`."""

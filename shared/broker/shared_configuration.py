@@ -20,8 +20,8 @@ from shared.broker.pipeline_connection import Command
 from shared.broker.scripts import StreamScripts
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable
+from shared.polling import next_poll
 from shared.rate_limits import UNLIMITED, TargetLimits
-from shared.rounds import next_round
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class ConfigurationWatch:
         while True:
             with suppress(BrokerUnavailable):
                 await self._exchange()
-            await next_round(_READ_EVERY_S)
+            await next_poll(_READ_EVERY_S)
 
     async def _exchange(self) -> None:
         own, now = self._own, time.monotonic()

@@ -23,8 +23,8 @@ from shared.broker.replies import Due, IllegalStatus, parse_status
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
+from shared.polling import next_poll
 from shared.protocol.lifecycle import Status
-from shared.rounds import next_round
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Sweep:
                 logger.debug("sweep failed", extra={"error": type(error).__name__})
                 await asyncio.sleep(_RETRY_S)
             else:
-                await next_round(_EVERY_S)
+                await next_poll(_EVERY_S)
 
     async def sweep(self) -> None:
         """Sweep all buckets once, and begin the turn anew."""
@@ -99,7 +99,7 @@ class Sweep:
         await self._dropping.relieve(memory)
 
     async def _take_turn(self) -> bool:
-        """Take or keep the turn. Without it, return False in the next round, or sooner if the turn has passed then.
+        """Take or keep the turn. Without it, return False at the next poll, or sooner if the turn has passed then.
         The version of the data is set before all else, in case Redis was emptied."""
         take: Command = ("SET", SWEEP, self._own_id, "NX", "GET", "PX", _TURN_MS)
         version, sweeper, left_ms = await run_commands(self._client, [HOLD_VERSION, take, ("PTTL", SWEEP)])
@@ -109,7 +109,7 @@ class Sweep:
             return True
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0, left_ms) / 1000 + _LATE_S):
-                await next_round(_EVERY_S)
+                await next_poll(_EVERY_S)
         return False
 
     async def _examine(self, due: Due) -> None:

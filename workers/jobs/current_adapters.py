@@ -10,7 +10,7 @@ from typing import Final
 from shared.broker.client import Client
 from shared.configuration.configuration import Configuration
 from shared.configuration.document import ConfigurationError
-from shared.rounds import next_round
+from shared.polling import next_poll
 from workers.jobs.attempts import ProviderAttempts
 from workers.providers.base import Provider
 from workers.providers.endpoint import Endpoint, endpoints_of
@@ -62,7 +62,7 @@ class CurrentAdapters:
         while True:
             for used in (self._current, *self._older):
                 await used.keys.read()
-            await next_round(_READ_EVERY_S)
+            await next_poll(_READ_EVERY_S)
 
     @contextmanager
     def in_use(self) -> Iterator[AdapterSet]:

@@ -1,4 +1,4 @@
-"""Common rounds of a process' periodic tasks: those that are due together wake together.
+"""One timer for the periodic tasks of a process: those that are due together wake together.
 
 Tasks that poll Redis in one turn of the event loop share one exchange (``shared/broker/shared_connection.py``), so an
 idle process wakes a few times a second instead of once for each task.
@@ -8,24 +8,24 @@ import asyncio
 from typing import Final
 from weakref import WeakKeyDictionary
 
-_all: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, "_Rounds"]()
+_all: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, "_Polls"]()
 
 
-async def next_round(period_s: float) -> None:
+async def next_poll(period_s: float) -> None:
     """Wait for the next multiple of ``period_s`` since the first call in this event loop."""
     loop = asyncio.get_running_loop()
-    rounds = _all.get(loop)
-    if rounds is None:
-        rounds = _all[loop] = _Rounds(loop.time())
-    await rounds.wait(period_s)
+    polls = _all.get(loop)
+    if polls is None:
+        polls = _all[loop] = _Polls(loop.time())
+    await polls.wait(period_s)
 
 
-class _Rounds:
-    """``origin_s``: time of the event loop from which rounds are counted."""
+class _Polls:
+    """``origin_s``: time of the event loop from which the periods are counted."""
 
     def __init__(self, origin_s: float) -> None:
         self._origin_s = origin_s
-        self._waiting: dict[int, list[asyncio.Future[None]]] = {}  # by the time of the round, in ms after the origin
+        self._waiting: dict[int, list[asyncio.Future[None]]] = {}  # by the time of the poll, in ms after the origin
 
     async def wait(self, period_s: float) -> None:
         loop = asyncio.get_running_loop()

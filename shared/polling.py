@@ -11,13 +11,14 @@ from weakref import WeakKeyDictionary
 _all: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, "_Polls"]()
 
 
-async def next_poll(period_s: float) -> None:
-    """Wait for the next multiple of ``period_s`` since the first call in this event loop."""
+async def next_poll(period_s: float) -> float:
+    """Wait for the next multiple of ``period_s`` since the first call in this event loop. Return the seconds by which
+    the event loop was late."""
     loop = asyncio.get_running_loop()
     polls = _all.get(loop)
     if polls is None:
         polls = _all[loop] = _Polls(loop.time())
-    await polls.wait(period_s)
+    return await polls.wait(period_s)
 
 
 class _Polls:
@@ -25,9 +26,9 @@ class _Polls:
 
     def __init__(self, origin_s: float) -> None:
         self._origin_s = origin_s
-        self._waiting: dict[int, list[asyncio.Future[None]]] = {}  # by the time of the poll, in ms after the origin
+        self._waiting: dict[int, list[asyncio.Future[float]]] = {}  # by the time of the poll, in ms after the origin
 
-    async def wait(self, period_s: float) -> None:
+    async def wait(self, period_s: float) -> float:
         loop = asyncio.get_running_loop()
         period_ms = round(period_s * 1000)
         now_ms = int((loop.time() - self._origin_s) * 1000)
@@ -36,11 +37,12 @@ class _Polls:
         if waiting is None:
             waiting = self._waiting[due_ms] = []
             loop.call_at(self._origin_s + due_ms / 1000, self._begin, due_ms)
-        woken = loop.create_future()
+        woken: asyncio.Future[float] = loop.create_future()
         waiting.append(woken)
-        await woken
+        return await woken
 
     def _begin(self, due_ms: int) -> None:
+        late_s = max(0.0, asyncio.get_running_loop().time() - self._origin_s - due_ms / 1000)
         for woken in self._waiting.pop(due_ms):
             if not woken.done():
-                woken.set_result(None)
+                woken.set_result(late_s)

@@ -18,8 +18,8 @@ local is_new_hour = not at or math.floor(at / 3600000) < math.floor(now / 360000
 local reply, stamp = {now}, string.format('%.0f', now) -- as text, since Redis formats numbers slowly
 for bucket = 1, #KEYS, 2 do
   local index, pulse = unpack(KEYS, bucket, bucket + 1)
-  local is_new = redis.call('HSET', pulse, 'at', stamp, 'run_id', run_id) > 0
-  if is_new or was_away then redis.call('HSET', pulse, 'trouble', now) end
+  local is_new = redis.call('HSET', pulse, 'at', stamp) > 0
+  if is_new or was_away then redis.call('HSET', pulse, 'run_id', run_id, 'trouble', stamp) end
   if is_new or is_new_hour then redis.call('PEXPIRE', pulse, 86400000) end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', stamp, 'LIMIT', 0, most_ids)) do
     redis.call('ZADD', index, now + lease_ms, id)

@@ -121,8 +121,6 @@ class _Server(uvicorn.Server):
         if self._loop is not None and not self.should_exit:
             self._loop.call_soon_threadsafe(self._drain)
         super().handle_exit(sig, frame)
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._exiting.set)
 
     async def main_loop(self) -> None:
         ticks = 0
@@ -136,6 +134,7 @@ class _Server(uvicorn.Server):
 
     def _drain(self) -> None:
         """Stop listening, then cut the live streams: a client that reconnects at once must not come back here."""
+        self._exiting.set()
         for server in getattr(self, "servers", ()):  # none before the end of the startup
             server.close()
         for listener in self._sockets:

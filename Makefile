@@ -39,7 +39,7 @@ check: $(VENV)/installed-dev audit  ## Check lint, format, types, import rules a
 
 check-deploy: $(VENV)/deploy/installed  ## Check the Dockerfile, docker-compose.yml and the Kubernetes manifests, by linter and schemas
 	$(VENV)/deploy/bin/hadolint deploy/Dockerfile
-	$(VENV)/deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(VENV)/deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/headrace-toml.yml
 	$(VENV)/deploy/bin/kubernetes-validate --strict --quiet --no-warn $(wildcard deploy/k8s/*.yaml)
 
 audit: $(VENV)/audit/installed  ## Check the locked dependencies for known vulnerabilities

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from shared.counterparts import counterpart_bodies
 from shared.schemas.chat import ChatRequest, StoredRequest
 
 _TOOL_VERSION: Final = re.compile(r"(_preview)?(_\d{8}|_\d{4}_\d{2}_\d{2})?$")
@@ -43,9 +44,11 @@ def denied_field(request: ChatRequest, denied: Iterable[str]) -> str | None:
 
 
 def _bodies(request: ChatRequest) -> Iterator[Mapping[str, Any]]:
-    """Yield the client's body, the canonical one and those within it for a provider."""
+    """Yield the client's body, the canonical one, those within it for a provider, and fields that a provider gets
+    under the name of another format."""
     if isinstance(request, StoredRequest) and request.original is not None:
         yield request.original.body
+        yield from counterpart_bodies(request)
     canonical = request.model_dump(mode="json", exclude={"original"}, exclude_unset=True, exclude_none=True)
     yield canonical
     yield from canonical.get("provider_options", {}).values()

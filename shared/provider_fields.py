@@ -4,7 +4,7 @@ A field that a provider lacks is dropped and named, or the request is refused, b
 whose loss would change the meaning, such as a forced tool, is not here: the provider emulates or refuses it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from shared.counterparts import counterparts
@@ -12,6 +12,8 @@ from shared.schemas.chat import ChatRequest, StoredRequest, lost_for, original_f
 from shared.schemas.messages import FilePart
 from shared.schemas.original import MOST_PATHS
 
+#: Problem of a ``previous_response_id``.
+NO_RESPONSE: Final = "no such response; it was not stored, or its retention has ended"
 #: Fields of the canonical request, by family. A provider's name is the name of its family.
 _LACKING: Final[Mapping[str, frozenset[str]]] = {
     "openai": frozenset({"top_k"}),
@@ -45,6 +47,7 @@ _CLIENT_PATHS: Final[Mapping[str, Mapping[str, str]]] = {
         "reasoning_tokens": "thinking.budget_tokens",
         "response_format": "output_config.format",
     },
+    "openai": {"text.verbosity": "verbosity"},
     "responses": {
         "max_tokens": "max_output_tokens",
         "messages": "input",
@@ -52,6 +55,15 @@ _CLIENT_PATHS: Final[Mapping[str, Mapping[str, str]]] = {
         "response_format": "text.format",
         "verbosity": "text.verbosity",
     },
+}
+_FORCED_TOOL: Final = "provider {provider} does not have the required tool; choose another model or remove the field"
+#: Problems of fields without which the answer would be another one, by field, or by the last step below ``input``.
+_FORCED_PROBLEMS: Final[Mapping[str, str]] = {
+    "conversation": "not supported by provider {provider}; send the messages, or set previous_response_id",
+    "prompt": "not supported by provider {provider}; send the text of the prompt as instructions",
+    "previous_response_id": NO_RESPONSE,
+    "type": "compaction is not supported by provider {provider}; summarize the conversation instead",
+    "id": "no such item, or its retention has ended; send the item itself",
 }
 _LONGEST_PATH: Final = 128
 #: Names of public fields that may be logged. Another name comes from the client, so it may be content.
@@ -76,19 +88,22 @@ def lacking_fields(request: ChatRequest, family: str) -> tuple[str, ...]:
     return tuple(name for name in sorted(_LACKING.get(family, ())) if _is_set(request, name))
 
 
-def ignored_paths(request: ChatRequest, family: str, further: Iterable[str] = ()) -> tuple[str, ...]:
+def ignored_paths(
+    request: ChatRequest, family: str, further: Iterable[str] = (), unsent: Collection[str] = ()
+) -> tuple[str, ...]:
     """Return the client's paths of all fields that have no effect at a provider of ``family``. ``further``: canonical
-    paths that only the provider knows."""
+    paths that only the provider knows. ``unsent``: counterparts that the provider does not get either."""
     canonical = [*lacking_fields(request, family), *_lacking_in_messages(request, family), *further]
-    sent = counterparts(request, family)
+    sent = counterparts(request, family).keys() - set(unsent)
     lost = [path for path in lost_for(request, family) if path not in sent]
     paths = [*(client_path(request, name) for name in canonical), *lost]
     return tuple(dict.fromkeys(map(_shown, paths)))[:MOST_PATHS]
 
 
 def forced_problem(path: str, provider: str) -> str:
-    """Return the error text of a forced tool that ``provider`` cannot have. ``path``: that of the choice."""
-    return f"{path}: provider {provider} does not have the required tool; choose another model or remove the field"
+    """Return the error text of a field that ``provider`` lacks and that is never left out. ``path``: its own."""
+    last = path.rpartition(".")[2] if path.startswith("input.") else path
+    return f"{path}: {_FORCED_PROBLEMS.get(last, _FORCED_TOOL).format(provider=provider)}"
 
 
 def client_path(request: ChatRequest, canonical: str) -> str:
@@ -97,7 +112,8 @@ def client_path(request: ChatRequest, canonical: str) -> str:
     first, dot, rest = canonical.partition(".")
     if original and original.family == "anthropic" and first == "reasoning_effort" and "thinking" in original.body:
         return "thinking"
-    return _CLIENT_PATHS.get(original.family if original else "", {}).get(first, first) + dot + rest
+    names = _CLIENT_PATHS.get(original.family if original else "", {})
+    return names.get(canonical) or names.get(first, first) + dot + rest
 
 
 def loggable(paths: Iterable[str]) -> dict[str, Any]:

@@ -53,7 +53,8 @@ async def make(fake: FakeProvider) -> AsyncIterator[Make]:
 
 @pytest.fixture(scope="session")
 async def shared_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    system = System(tmp_path_factory.mktemp("system"), max_body_bytes=1024 * 1024)
+    folder, names = tmp_path_factory.mktemp("system"), (*PROVIDERS, "responses")
+    system = System(folder, providers=names, configuration=RESPONSES, max_body_bytes=1024 * 1024)
     try:
         await system.start()
         yield system

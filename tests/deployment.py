@@ -19,6 +19,8 @@ from tests.broker import Broker
 from tests.system import REPOSITORY
 
 COMPOSE: Final = REPOSITORY / "docker-compose.yml"
+#: Adds headrace.toml to it.
+COMPOSE_TOML: Final = REPOSITORY / "deploy" / "compose" / "headrace-toml.yml"
 KUBERNETES: Final = REPOSITORY / "deploy" / "k8s"
 #: Where ``headrace`` and ``python`` are, as in the image.
 _BIN: Final = str(Path(sys.executable).parent)
@@ -45,11 +47,9 @@ def compose_services(environment: Mapping[str, str]) -> dict[str, Described]:
     return {name: _described(service, environment) for name, service in services.items()}
 
 
-def compose_file(environment: Mapping[str, str]) -> dict[str, Any]:
+def compose_file(environment: Mapping[str, str], path: Path = COMPOSE) -> dict[str, Any]:
     """Return the file with its variables replaced."""
-    file: dict[str, Any] = yaml.safe_load(
-        _VARIABLE.sub(lambda found: _value(found, environment), COMPOSE.read_text())
-    )
+    file: dict[str, Any] = yaml.safe_load(_VARIABLE.sub(lambda found: _value(found, environment), path.read_text()))
     return file
 
 
@@ -94,7 +94,8 @@ def kubernetes_pod(name: str, secrets: Mapping[str, Mapping[str, str]]) -> Descr
         else:
             environment.update(objects[f"ConfigMap {source['configMapRef']['name']}"]["data"])
     for variable in container.get("env", ()):
-        environment[variable["name"]] = _value_of(variable, secrets)
+        if not variable.get("valueFrom", {}).get("configMapKeyRef", {}).get("optional"):
+            environment[variable["name"]] = _value_of(variable, secrets)
     command = container.get("command", []) + container.get("args", [])
     return Described(command, environment, _probe(container), pod["terminationGracePeriodSeconds"])
 

@@ -20,7 +20,7 @@ from workers.providers.registry import provider_of
 
 KEY = "test-key-123"
 PROMPT = "my secret prompt"
-#: Providers that the environment alone configures, as in most systems of the tests.
+#: Providers that the environment alone can configure.
 SHORT_FORMS = ("openai", "anthropic", "ollama")
 NETWORK = (*SHORT_FORMS, "responses")
 Make = Callable[..., Provider]

@@ -189,6 +189,31 @@ def test_keys_fit_the_kind(tmp_path: Path, table: str, problem: str) -> None:
     assert problem in found
 
 
+def test_all_keys_that_do_not_fit_the_kind_are_named_at_once(tmp_path: Path) -> None:
+    text = """[providers.alpha]
+kind = "demo"
+api_keys = ["env:A"]
+auth = "bearer"
+project = "p"
+region = "eu"
+[providers.beta]
+kind = "anthropic-bedrock"
+project = "p"
+models = [5]
+headrs = {}
+"""
+    assert problems(tmp_path, text) == [
+        "3: providers.alpha.api_keys: kind demo has none; remove them",
+        "4: providers.alpha.auth: bearer does not exist for kind demo; remove it",
+        "5: providers.alpha.project: kind demo has none; remove it",
+        "6: providers.alpha.region: kind demo has none; remove it",
+        "7: providers.beta.region: kind anthropic-bedrock needs it; set it, such as eu-central-1",
+        "9: providers.beta.project: kind anthropic-bedrock has none; remove it",
+        "10: providers.beta.models entry 1: not text; use quotes",
+        "11: providers.beta.headrs: unknown key; did you mean headers?",
+    ]
+
+
 @pytest.mark.parametrize(
     "table",
     [

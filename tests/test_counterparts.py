@@ -50,11 +50,11 @@ MESSAGES_ANSWER = sse(
 
 
 async def test_responses_fields_reach_a_chat_completions_server(system: System) -> None:
-    system.fake.play("parts", Answer())
-    body = {"model": "openai/parts", "input": "hi", "text": {"verbosity": "low"}, **SHARED, "max_tool_calls": 3}
+    system.fake.play("both-apis", Answer())
+    body = {"model": "openai/both-apis", "input": "hi", "text": {"verbosity": "low"}, **SHARED, "max_tool_calls": 3}
     answer = await system.http.post(f"{system.url}/v1/responses", json=body)
     assert answer.status_code == 200, answer.text
-    sent = next(call.request for call in system.fake.calls if call.model == "parts")
+    sent = next(call.request for call in system.fake.calls if call.model == "both-apis")
     assert {name: sent[name] for name in SHARED} == SHARED
     assert sent["verbosity"] == "low"
     assert not {"store", "metadata", "text", "max_tool_calls"} & sent.keys()

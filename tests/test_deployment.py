@@ -16,7 +16,9 @@ import yaml
 
 from tests.deployment import (
     COMPOSE,
+    COMPOSE_TOML,
     Running,
+    compose_file,
     compose_services,
     kubernetes_objects,
     kubernetes_pod,
@@ -258,3 +260,38 @@ def test_no_process_is_killed_while_it_drains() -> None:
     config = (CONFIG / "nginx.conf").read_text()
     (shutdown_s,) = re.findall(r"^worker_shutdown_timeout (\d+)s;", config, re.MULTILINE)
     assert described["nginx"].grace_s >= float(shutdown_s) + LEAVE_S
+
+
+# --- headrace.toml
+
+
+def test_compose_mounts_the_file_for_all_processes_and_keys_for_workers_only() -> None:
+    services = compose_file(ENVIRONMENT, COMPOSE_TOML)["services"]
+    processes = {name for name, service in compose_services(ENVIRONMENT).items() if service.command[0] == "headrace"}
+    assert services.keys() == processes
+    mounts = {name: {each["target"]: each for each in service["volumes"]} for name, service in services.items()}
+    for name, service in services.items():
+        assert Path(service["environment"]["HEADRACE_CONFIG"]).parent.as_posix() in mounts[name]
+        assert all(each["read_only"] and not each["bind"]["create_host_path"] for each in mounts[name].values())
+    assert {name for name, targets in mounts.items() if "/run/secrets" in targets} == {"worker"}
+
+
+@pytest.mark.parametrize("name", ["headrace-gateway", "headrace-worker"])
+def test_pods_of_kubernetes_have_the_file_if_its_config_map_exists(name: str) -> None:
+    pod = kubernetes_objects()[f"Deployment {name}"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (variable,) = (each for each in container["env"] if each["name"] == "HEADRACE_CONFIG")
+    reference = variable["valueFrom"]["configMapKeyRef"]
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    mounts = {each["mountPath"]: volumes[each["name"]] for each in container["volumeMounts"]}
+    command = re.search(rf"create configmap {reference['name']} (.*)", (REPOSITORY / "docs/deploy.md").read_text())
+    assert command is not None
+    path = re.search(rf"--from-literal={reference['key']}=(\S+)", command[1])
+    assert path is not None
+    assert mounts[Path(path[1]).parent.as_posix()]["configMap"] == {"name": reference["name"], "optional": True}
+    assert f"--from-file={Path(path[1]).name}" in command[1]
+    assert reference["optional"]
+    assert "HEADRACE_CONFIG" not in kubernetes_pod(name, kubernetes_secrets()).environment
+    keys = mounts.pop("/run/secrets", None)
+    assert (keys is None) == (name == "headrace-gateway")
+    assert keys is None or keys["secret"]["optional"]

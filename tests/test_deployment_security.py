@@ -163,7 +163,7 @@ def test_each_pod_gets_its_own_secrets_only(name: str) -> None:
 
 def test_the_documented_commands_create_every_secret_that_pods_refer_to() -> None:
     secrets = kubernetes_secrets()
-    named = set(re.findall(r"(?:secretRef|secretKeyRef):\s+name: (\S+)", all_manifests()))
+    named = set(re.findall(r"(?:secretRef|secretKeyRef|secret):\s+(?:name|secretName): (\S+)", all_manifests()))
     assert named == secrets.keys()
     assert f":{secrets['headrace-redis']['password']}@" in secrets["headrace"]["HEADRACE_REDIS_URL"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.sse_decoder import SseDecoder
 from tests.fakes import Answer, ToolCall
-from tests.provider_client import short_forms
+from tests.provider_client import network
 from tests.sse_client import Frame, SseConnection, text_of
 from tests.system import System, ask
 
@@ -74,7 +74,7 @@ async def replayed(system: System, stream_id: str, frames: list[Frame]) -> None:
         assert [(f.id, f.event, f.data) for f in again] == [(f.id, f.event, f.data) for f in expected]
 
 
-@short_forms
+@network
 async def test_tokens_stay_data(system: System, name: str) -> None:
     system.fake.play(f"say-{name}", Answer(deltas=PAYLOADS, delay_s=0.001))
     async with await system.stream(f"say-{name}", provider=name) as connection:
@@ -94,7 +94,7 @@ async def test_a_single_token_stays_data(system: System, payload: str) -> None:
     assert [f.data["token"] for f in frames if f.event == "token"] == [payload]
 
 
-@short_forms
+@network
 async def test_reasoning_stays_data(system: System, name: str) -> None:
     system.fake.play(f"think-{name}", Answer(reasoning=PAYLOADS, deltas=["so"]))
     async with await system.stream(f"think-{name}", provider=name) as connection:
@@ -113,7 +113,7 @@ async def test_a_refusal_stays_data(system: System) -> None:
     assert (await system.status(connection.stream_id))["refusal"] == ALL
 
 
-@short_forms
+@network
 async def test_tool_calls_stay_data(system: System, name: str) -> None:
     calls = [
         ToolCall(f"{payload}{n}", f"{payload}f", (json.dumps({payload: payload}), "\n\r\n\t "))
@@ -147,7 +147,7 @@ async def test_json_stays_data(system: System, ascii_only: bool) -> None:
     assert (await system.status(connection.stream_id))["json"] == value
 
 
-@short_forms
+@network
 @pytest.mark.parametrize("payload", [ALL[:120], *PAYLOADS], ids=ascii)
 async def test_an_error_and_the_name_of_a_model_stay_data(system: System, name: str, payload: str) -> None:
     model = f"no such{payload}"

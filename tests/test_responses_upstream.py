@@ -461,8 +461,9 @@ async def test_a_field_that_the_server_refuses_is_left_out_alone(upstream: Upstr
     first, second = [call.request for call in upstream.calls("refuses")]
     assert first.pop("include")
     assert second == first
-    upstream.fake.play("refuses", Answer(status=400, error_body={"error": error}), Answer())
-    body: Body = {"model": "up/refuses", "input": "hi", "include": ["reasoning.encrypted_content"]}
+    # Another model: the worker that has learned of the refusal would not send the field again.
+    upstream.fake.play("refuses-too", Answer(status=400, error_body={"error": error}), Answer())
+    body: Body = {"model": "up/refuses-too", "input": "hi", "include": ["reasoning.encrypted_content"]}
     answer = await upstream.system.http.post(f"{upstream.system.url}/v1/responses", json=body)
     status = await upstream.system.status(answer.headers["x-stream-id"])
     assert status["ignored"] == ["include"]

@@ -1,12 +1,16 @@
 """Processes that have read different files: the newest one counts for all, and the others are marked."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from tests.browser import browser, browser_missing
 from tests.cli import finish, headrace
 from tests.system import Process, System
+from tests.test_ops import OpsPage
 
 FILE = """
 [providers.second]
@@ -36,6 +40,22 @@ async def marks(system: System) -> dict[str, bool]:
     return {f"{kind} {each['pid']}": each["other_configuration"] for kind, each in processes}
 
 
+async def marks_on_page(system: System) -> list[str]:
+    """Return the processes that the operators' page marks, as a browser shows them."""
+    script = """
+        return Array.from(document.querySelectorAll("#processes .process"))
+          .filter((process) => process.querySelector(".draining")?.textContent === "other configuration")
+          .map((process) => process.dataset.kind);
+    """
+    with ExitStack() as stack:
+        page = OpsPage(await asyncio.to_thread(stack.enter_context, browser()))
+        await page.open(f"{system.url}/ops")
+        await page.until("#processes", "other configuration")
+        found = await asyncio.to_thread(page.driver.execute_script, script)
+        await asyncio.to_thread(stack.close)
+    return sorted(found)
+
+
 async def test_the_newest_file_counts_for_all_and_the_others_are_marked(system: System) -> None:
     old = {f"gateway {system.gateways[0].pid}", f"worker {system.workers[0].pid}"}
 
@@ -54,6 +74,8 @@ async def test_the_newest_file_counts_for_all_and_the_others_are_marked(system: 
     await system.eventually(are_marked, timeout_s=100)
     shown = await finish(await headrace("top", "--once", "--url", system.url))
     assert shown.out.count("other configuration") == 2
+    if browser_missing() is None:  # tests/test_ops.py fails in CI without one
+        assert await marks_on_page(system) == ["gateway", "worker"]
 
     async def is_warned() -> bool:
         logs = [process.log.read_text() for process in (*system.gateways, *system.workers)]

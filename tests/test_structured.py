@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import Answer
 from tests.json_pieces import pieces_of
-from tests.provider_client import short_forms
+from tests.provider_client import network
 from tests.sse_client import Frame, text_of
 from tests.system import System
 from workers.providers.base import TextDelta
@@ -77,7 +77,7 @@ def cut(text: str, seed: int) -> list[str]:
     return pieces
 
 
-@short_forms
+@network
 @pytest.mark.parametrize("format_", FORMATS)
 async def test_values_stream_from_every_provider(system: System, name: str, format_: dict[str, Any]) -> None:
     text = json.dumps(RECIPE)
@@ -100,7 +100,7 @@ async def test_values_stream_from_every_provider(system: System, name: str, form
     assert status["json"] == RECIPE
 
 
-@short_forms
+@network
 async def test_a_schema_violation_is_an_error_and_the_text_stays(system: System, name: str) -> None:
     text = '{"name": "x", "steps": "none"}'
     system.fake.play(f"wrong-{name}", Answer(deltas=cut(text, 2), usage=(3, 9)))
@@ -115,7 +115,7 @@ async def test_a_schema_violation_is_an_error_and_the_text_stays(system: System,
     assert frames[-1].data["usage"] == {"input_tokens": 3, "output_tokens": 9, "estimated": False}
 
 
-@short_forms
+@network
 async def test_an_answer_cut_off_by_the_token_limit_is_no_schema_violation(system: System, name: str) -> None:
     system.fake.play(f"short-{name}", Answer(deltas=['{"name": "x", "st'], finish_reason="length"))
     async with await system.stream(f"short-{name}", provider=name, response_format=FORMATS[1]) as connection:

@@ -1,4 +1,4 @@
-"""Tool calls of all three providers reach the client in one form."""
+"""Tool calls of every provider reach the client in one form."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from shared.protocol import events
 from shared.protocol.events import Usage
 from tests.fakes import Answer, FakeProvider, ToolCall
-from tests.provider_client import Make, ask, collect, failure, network, short_forms, text_in
+from tests.provider_client import Make, ask, collect, failure, network, text_in
 from tests.raw_server import answering
 from tests.sse_client import Frame
 from tests.system import System
@@ -146,7 +146,7 @@ def call_events(frames: list[Frame]) -> list[dict[str, object]]:
     return [frame.data for frame in frames if frame.event == "tool_call"]
 
 
-@short_forms
+@network
 async def test_calls_reach_the_client_and_their_results_can_be_sent_back(system: System, name: str) -> None:
     system.fake.play(f"tools-{name}", Answer(deltas=["One moment."], tools=(BERN, ROME), delay_s=0.01))
     async with await system.stream(f"tools-{name}", provider=name) as connection:

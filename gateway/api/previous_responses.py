@@ -26,9 +26,10 @@ from shared.broker.status import read_field, read_fields
 from shared.broker.stored_request import read_request
 from shared.errors import InvalidRequest, StreamNotFound
 from shared.protocol import events
-from shared.protocol.ids import EventId
+from shared.protocol.ids import EventId, is_stream_id
 from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import Transcript, fold
+from shared.provider_fields import NO_RESPONSE
 from shared.response_items import stream_of
 from shared.schemas import ChatRequest, StoredRequest
 from shared.schemas.stored_request import stored_conversation
@@ -40,7 +41,10 @@ _MOST_REFERENCES: Final = 128
 _LOG_BYTES_PER_BYTE: Final = 4
 #: Bytes of all logs that one request reads, several times the longest answer.
 _MOST_LOG_BYTES: Final = 16 * 1024 * 1024
-_NOT_HERE: Final = "previous_response_id: no such response; it was not stored, or its retention has ended"
+_NOT_HERE: Final = f"previous_response_id: {NO_RESPONSE}"
+_OF_A_CONVERSATION: Final = (
+    "previous_response_id: that response belongs to a conversation of its provider; set conversation instead"
+)
 
 
 def stream_id_of(response_id: str) -> str:
@@ -53,12 +57,14 @@ def stream_id_of(response_id: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Earlier:
     """Content of earlier responses. ``messages``: those before the input, and ``input``: the same as items.
-    ``items``: by id, with the other items of their responses. ``stream_ids``: the streams that they are from."""
+    ``items``: by id, with the other items of their responses. ``stream_ids``: the streams that they are from.
+    ``base``: id of a response that only the provider has, before all of these."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     input: list[Any] = field(default_factory=list)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     stream_ids: tuple[str, ...] = ()
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ async def compose_request(gateway: GatewayState, caller: Principal, body: bytes)
         caller.need(Scope.READ)
     earlier = await read_earlier(gateway, Grant.of(caller), previous, referred)
     chat_request, options = await run_beside_loop(
-        responses_request.parse, body, earlier.messages, earlier.items, earlier.input
+        responses_request.parse, body, earlier.messages, earlier.items, earlier.input, earlier.base
     )
     await run_beside_loop(check_size, chat_request, earlier, gateway.settings.max_conversation_bytes)
     return ComposedRequest(chat_request, options, earlier, previous)
@@ -92,11 +98,11 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
     if len(item_ids) > _MOST_REFERENCES:
         problem = f"{len(item_ids)} item references, more than {_MOST_REFERENCES}"
         raise InvalidRequest(f"input: {problem}; send the items themselves, or set previous_response_id")
-    previous_id = None if previous is None else _previous_stream_id(previous)
+    previous_id, base = _divided(previous)
     ids = {stream_id for item_id in item_ids if (stream_id := stream_of(item_id)) is not None}
     wanted = dict.fromkeys([*([previous_id] if previous_id else []), *sorted(ids)])
     if not wanted:
-        return Earlier()
+        return Earlier(base=base)
     most = min(gateway.settings.max_conversation_bytes * _LOG_BYTES_PER_BYTE, _MOST_LOG_BYTES)
     try:
         logs = await read_own_logs(gateway, grant, wanted, most_bytes=most)
@@ -104,12 +110,12 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
         raise InvalidRequest("input: refers to responses that are too large together; refer to fewer") from None
     messages, before = list[dict[str, Any]](), list[Any]()
     if previous_id is not None:
-        messages, before = await _conversation_of(gateway, previous_id, logs.get(previous_id))
+        messages, before, base = await _conversation_of(gateway, previous_id, logs.get(previous_id))
     items: dict[str, dict[str, Any]] = {}
     for stream_id in ids & logs.keys():
         output = await _output_of(gateway, stream_id, logs[stream_id])
         items |= {item["id"]: item for item in output}
-    return Earlier(messages, before, items, tuple(logs))
+    return Earlier(messages, before, items, tuple(logs), base)
 
 
 async def _output_of(gateway: GatewayState, stream_id: str, stored: list[bytes]) -> list[dict[str, Any]]:
@@ -131,18 +137,21 @@ def check_size(chat_request: ChatRequest, earlier: Earlier, most_bytes: int) -> 
         raise InvalidRequest(f"input: {problem}; begin a new conversation, or send a summary of the earlier turns")
 
 
-def _previous_stream_id(response_id: str) -> str:
-    try:
-        return stream_id_of(response_id)
-    except StreamNotFound:
-        raise InvalidRequest(_NOT_HERE) from None
+def _divided(previous: str | None) -> tuple[str | None, str | None]:
+    """Return the stream of the gateway's own response, or the id of one that only a provider can have."""
+    if previous is None:
+        return None, None
+    if not previous.startswith(PREFIX):
+        raise InvalidRequest(_NOT_HERE)
+    stream_id = previous.removeprefix(PREFIX)
+    return (stream_id, None) if is_stream_id(stream_id) else (None, previous)
 
 
 async def _conversation_of(
     gateway: GatewayState, stream_id: str, stored: list[bytes] | None
-) -> tuple[list[dict[str, Any]], list[Any]]:
-    """Return the messages of an earlier response, without its instructions, and its answer. Return the same as items
-    too."""
+) -> tuple[list[dict[str, Any]], list[Any], str | None]:
+    """Return the messages of an earlier response, without its instructions, and its answer; the same as items; and
+    the id of the provider's response before them."""
     if stored is None:
         raise InvalidRequest(_NOT_HERE)
     names = ("status", "follow_up", "request", "request_bytes")
@@ -155,9 +164,12 @@ async def _conversation_of(
     if not stored or not events.is_done(stored[-1]):  # it ended between the two reads
         stored = await read_log(gateway.client, gateway.scripts, stream_id)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))
-    sent, given = await run_beside_loop(stored_conversation, request)
+    sent, body = await run_beside_loop(stored_conversation, request)
+    if body.get("conversation") is not None:
+        raise InvalidRequest(_OF_A_CONVERSATION)
     output = await _output_of(gateway, stream_id, stored)
-    return [*sent[int(state["follow_up"]) :], *_answer(transcript)], [*as_items(given), *output]
+    messages = [*sent[int(state["follow_up"]) :], *_answer(transcript)]
+    return messages, [*as_items(body.get("input")), *output], body.get("previous_response_id")
 
 
 async def request_of(gateway: GatewayState, stream_id: str, state: Mapping[str, str | None]) -> bytes | None:

@@ -13,6 +13,8 @@ def openai_tier(event: Event) -> str | None:
     match event:
         case Extra("openai", {"chunk": {"service_tier": str(tier)}}):
             return tier
+        case Extra("responses", {"response": {"service_tier": str(tier)}}):
+            return tier
         case Extra("anthropic", {"usage": {"service_tier": str(tier)}}):
             return _OPENAI_WORDS.get(tier)
     return None

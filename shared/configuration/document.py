@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from shared.configuration.entries import AliasEntry, PriceEntry, ProviderEntry, Quirks, Target
+from shared.configuration.entries import AliasEntry, Misfits, PriceEntry, ProviderEntry, Quirks, Target
 from shared.configuration.toml_lines import line_of, lines_of
 from shared.problem_texts import text_of
 
@@ -72,11 +73,45 @@ def read_document(path: Path) -> tuple[Document, Problems]:
         content = TomlConfigSettingsSource(Document, path)()
         return Document(**content), problems
     except ValidationError as error:
-        for details in error.errors(include_url=False, include_input=False):
-            key = tuple(part for part in details["loc"] if part != "[key]")
-            problems.add(key, _problem_of(details, key))
+        _add_all(problems, content, error)
     problems.raise_if_any()
     raise AssertionError("unreachable: an invalid document has problems")
+
+
+def _add_all(problems: Problems, content: dict[str, Any], error: ValidationError) -> None:
+    """Add all errors of a document. A table with a wrong value is checked once more without it, because pydantic
+    compares the keys of a table only if all of them are valid."""
+    wrong: dict[KeyPath, set[str]] = {}
+    for details in error.errors(include_url=False, include_input=False):
+        key = tuple(part for part in details["loc"] if part != "[key]")
+        if (misfits := details.get("ctx", {}).get("error")) and isinstance(misfits, Misfits):
+            _add_misfits(problems, key, misfits)
+            continue
+        problems.add(key, _problem_of(details, key))
+        if key[0] == "providers" and len(key) > len(("providers", "NAME")):
+            wrong.setdefault(key[:2], set()).add(str(key[2]))
+    for table, names in wrong.items():
+        _add_misfits(problems, table, _misfits_of(content[str(table[0])][table[1]], names), names)
+
+
+def _misfits_of(table: dict[str, Any], wrong: set[str]) -> Misfits:
+    """Return the misfits of a provider's table without its ``wrong`` keys."""
+    try:
+        ProviderEntry.model_validate({name: value for name, value in table.items() if name not in wrong})
+    except ValidationError as error:
+        for details in error.errors(include_url=False, include_input=False):
+            if isinstance(misfits := details.get("ctx", {}).get("error"), Misfits):
+                return misfits
+    return Misfits([])
+
+
+def _add_misfits(problems: Problems, table: KeyPath, misfits: Misfits, wrong: Collection[str] = ()) -> None:
+    """Add the misfits of a table, except those of keys that are ``wrong`` anyway."""
+    for misfit in misfits.problems:
+        key, _, problem = misfit.partition(": ")
+        names = key.split(".")
+        if names[0] not in wrong:
+            problems.add((*table, *names), problem)
 
 
 def _text_at(path: Path) -> str:

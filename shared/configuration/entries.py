@@ -63,6 +63,14 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Misfits(ValueError):
+    """Keys of a provider's table that do not fit its kind. ``problems``: ``key: problem; remedy`` for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
 class Quirks(_Table):
     """Deviations of a server from its API. Left out: learned from the server's refusals."""
 
@@ -132,8 +140,8 @@ class ProviderEntry(_Table):
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
-        for problem in (*self._misfits_of_access(), *self._misfits_of_kind()):
-            raise ValueError(problem)
+        if problems := [*self._misfits_of_access(), *self._misfits_of_kind()]:
+            raise Misfits(problems)
         return self
 
     def _misfits_of_access(self) -> Iterator[str]:

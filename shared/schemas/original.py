@@ -20,8 +20,9 @@ MOST_PATHS: Final = 64
 class Original(Model):
     """A client's request as it came. ``body``: the JSON object without the fields that only Headrace reads.
     ``headers``: those that the provider reads too, in lower case. ``specific``: paths of the fields that a provider
-    of another family does not get. ``forced``: path of the choice of a tool that only this family has. A provider of
-    another family refuses the request, because an answer without that tool would be another one."""
+    of another family does not get. ``forced``: path of a field that only this family has and that is never left out,
+    such as the choice of its own tool or ``conversation``. A provider of another family refuses the request, because
+    an answer without that field would be another one."""
 
     family: Family
     body: dict[str, Any]

@@ -65,10 +65,10 @@ def stored_messages(stored: bytes) -> list[dict[str, Any]]:
     return _messages_of(decode_request(stored))
 
 
-def stored_conversation(stored: bytes) -> tuple[list[dict[str, Any]], Any]:
-    """Return the messages of a stored request, and the input of its original; None if it has none."""
+def stored_conversation(stored: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the messages of a stored request, and the body of its original; empty if it has none."""
     request = decode_request(stored)
-    return _messages_of(request), request.original.body.get("input") if request.original is not None else None
+    return _messages_of(request), request.original.body if request.original is not None else {}
 
 
 def _messages_of(request: StoredRequest) -> list[dict[str, Any]]:

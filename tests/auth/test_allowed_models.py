@@ -15,6 +15,12 @@ from tests.system import System
 USER = {"role": "user", "content": "hi"}
 NATIVE: dict[str, Any] = {"provider": "openai", "messages": [USER]}
 UI_MESSAGE = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
+TWO_FAMILIES = """
+[providers.both]
+kind = "openai"
+base_url = "{fake.openai_base_url}"
+responses_models = ["*-codex"]
+"""
 #: Requests of every dialect but for their model, with the status and code of a model that is not allowed.
 REQUESTS: dict[str, tuple[dict[str, Any], int, str]] = {
     "/chat": ({"messages": [USER]}, 403, "model_not_allowed"),
@@ -60,6 +66,27 @@ async def test_a_model_that_a_server_would_choose_is_refused(guarded: System, fi
             answer = await guarded.http.post(guarded.url + path, json=body, headers=limited)
             assert (answer.status_code in {200, 202}) == is_allowed, answer.text
             assert is_allowed or (answer.status_code == 403 and f"{field}.0" in answer.json()["error"]["message"])
+
+
+async def test_a_model_in_a_tool_is_checked_at_the_target_of_its_family(start_system: StartSystem) -> None:
+    """A provider of kind openai that asks some models by Responses has two families."""
+    system = await start_system(
+        gateways=1,
+        workers=1,
+        providers=("both",),
+        configuration=TWO_FAMILIES,
+        auth="jwt",
+        credentials=bearer(token("boot")),
+        **JWT_SETTINGS,
+    )
+    limited = bearer(token("limited", models="both/allowed*"))
+    requests: dict[str, dict[str, Any]] = {"responses": {"input": "hi"}, "chat/completions": {"messages": [USER]}}
+    for route, model in (("responses", "allowed-codex"), ("chat/completions", "allowed-1")):
+        system.fake.play(model, Answer())
+        for name, status in (("allowed-2", 200), ("secret", 403)):
+            body = {**requests[route], "model": f"both/{model}", "tools": [{"type": "advisor", "model": name}]}
+            answer = await system.http.post(f"{system.url}/v1/{route}", json=body, headers=limited)
+            assert answer.status_code == status, answer.text
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,22 @@ def test_a_denied_field_is_found(path: str, body: dict[str, Any], headers: dict[
     assert denied_field(messages_request(body, **headers), [path]) == path
 
 
+@pytest.mark.parametrize(
+    ("path", "family", "body"),
+    [
+        ("tools.web_search", "openai", {"web_search_options": {}}),
+        ("text.verbosity", "openai", {"verbosity": "low"}),
+        ("logprobs", "responses", {"include": ["message.output_text.logprobs"]}),
+    ],
+)
+def test_a_denied_field_is_found_under_the_name_of_another_format(
+    path: str, family: str, body: dict[str, Any]
+) -> None:
+    original = {"family": family, "body": body}
+    request = validate(StoredRequest, {"model": "m", "messages": [USER], "original": original})
+    assert denied_field(request, [path]) == path
+
+
 @pytest.mark.parametrize("path", ["mcp_servers", "tools.web", "tools.type", "betas.computer", "output_config.format"])
 def test_another_field_is_not_denied(path: str) -> None:
     body = {"mcp_servers": None, "tools": [SEARCH | {"name": "s"}], "output_config": {"effort": "low"}}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from shared.our_citations import is_our_citation
 from shared.schemas import ChatRequest
 from shared.schemas.original import Original
 from workers.providers.substitutes import Substitutes, anthropic_call_ids
@@ -32,8 +33,8 @@ def tools_of_original(original: Original | None) -> dict[str, bool]:
 
 
 def _repaired(body: Body, names: Substitutes) -> Body:
-    """Replace ids of calls and names of tools that Anthropic would refuse, and repair calls without a result.
-    Everything else is the same object."""
+    """Replace ids of calls and names of tools that Anthropic would refuse, leave out citations of the gateway's own,
+    and repair calls without a result. Everything else is the same object."""
     ids = anthropic_call_ids()
     if isinstance(tools := body.get("tools"), list):
         body["tools"] = [_renamed(tool, "name", names) for tool in tools]
@@ -57,7 +58,15 @@ def _repaired_block(block: Any, names: Substitutes, ids: Substitutes) -> Any:
             return _renamed(_renamed(block, "id", ids), "name", names)
         case {"type": "tool_result"}:
             return _renamed(block, "tool_use_id", ids)
+        case {"type": "text", "citations": list(citations)} if any(map(is_our_citation, citations)):
+            return _cited(block, [each for each in citations if not is_our_citation(each)])
     return block
+
+
+def _cited(block: Body, citations: list[Any]) -> Body:
+    """Return a text with these citations only."""
+    rest = {name: value for name, value in block.items() if name != "citations"}
+    return rest | ({"citations": citations} if citations else {})
 
 
 def _renamed(members: Any, name: str, substitutes: Substitutes) -> Any:

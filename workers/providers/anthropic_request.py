@@ -2,7 +2,7 @@
 
 from typing import Any, Final, Literal
 
-from shared.counterparts import counterpart_fields
+from shared.counterparts import add_counterparts
 from shared.schemas import ChatRequest, NamedToolChoice, Tool
 from shared.schemas.chat import original_for
 from workers.providers.anthropic_messages import messages_of, system_of
@@ -58,8 +58,8 @@ def body_of(request: ChatRequest, names: Substitutes | None = None) -> Body:
         "stream": True,
         **{name: value for name, value in optional.items() if value is not None},
         **thinking,
-        **counterpart_fields(request, FAMILY),
     }
+    add_counterparts(body, request, FAMILY)
     return body | {name: value for name, value in options_of(request).items() if name not in {*_OURS, "betas"}}
 
 

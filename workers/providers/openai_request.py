@@ -7,7 +7,7 @@ replaced, and what no such server accepts is repaired (:mod:`workers.providers.o
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shared.counterparts import counterpart_fields
+from shared.counterparts import add_counterparts
 from shared.schemas import ChatRequest, FilePart, ImagePart, Message, TextPart, Tool
 from shared.schemas.chat import original_for
 from workers.providers.openai_repairs import OpenAINames, repaired
@@ -65,7 +65,7 @@ def _from_canonical(request: ChatRequest, limit: str) -> Body:
     if request.reasoning_tokens is not None and request.reasoning_effort is None:
         tokens = request.reasoning_tokens
         body["reasoning_effort"] = next((effort for most, effort in EFFORTS if tokens <= most), "high")
-    return body | counterpart_fields(request, "openai")
+    return add_counterparts(body, request, "openai")
 
 
 def _tool(tool: Tool) -> Body:

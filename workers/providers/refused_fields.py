@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
+from shared.counterparts import without_counterpart
 from shared.errors import ProviderError
 from shared.provider_fields import forced_problem, ignored_paths, lacking_fields
 from shared.schemas import ChatRequest
@@ -192,7 +193,9 @@ class AdaptedRequest:
         if changes_form and "thinking" not in body:  # the other form does not fit into the limit of the output
             paths.add("reasoning_effort")
         self.body = body
-        self.ignored = ignored_paths(self._request, self._server.upstream.family, sorted({*self._built_in, *paths}))
+        family = self._server.upstream.family
+        unsent = without_counterpart(self._request, family, body)
+        self.ignored = ignored_paths(self._request, family, sorted({*self._built_in, *paths}), unsent)
         if self.ignored and self._request.unsupported_fields == "refuse":
             self.error = unsupported(self._server.upstream.name, self.ignored[0])
 

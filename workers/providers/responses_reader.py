@@ -40,7 +40,7 @@ Data = Mapping[str, Any]
 _OWN: Final = frozenset(
     {
         *("id", "object", "created_at", "status", "model", "output", "usage", "error", "background", "store"),
-        *("previous_response_id", "instructions", "tools", "metadata", "output_text", "conversation", "prompt"),
+        *("previous_response_id", "instructions", "tools", "metadata", "output_text"),
     }
 )
 #: Members of an event that say which item it is about. The gateway sets its own.

@@ -51,8 +51,15 @@ def repaired(body: Body, names: ResponsesNames) -> Body:
         body["tool_choice"] = _named(choice, names)
     if isinstance(items := body.get("input"), list):
         own = [item for item in items if not _is_foreign(item)]
-        body["input"] = [_item(item, names) for item in _answered(own)]
+        answered = own if _continues(body, own) else _answered(own)
+        body["input"] = [_item(item, names) for item in answered]
     return body
+
+
+def _continues(body: Body, items: list[Any]) -> bool:
+    """Return True if the server itself has a part of the conversation, which may hold the missing calls."""
+    refers = any(isinstance(item, dict) and item.get("type") == "item_reference" for item in items)
+    return refers or any(body.get(name) is not None for name in ("conversation", "previous_response_id", "prompt"))
 
 
 def _is_foreign(item: Any) -> bool:

@@ -3,14 +3,15 @@
 An original keeps every member and their order. Only ``model`` and ``stream`` are replaced, and what no such server
 accepts is repaired (:mod:`workers.providers.responses_repairs`).
 
-A client of another dialect has not asked the provider to store anything, so its requests have ``store: false``. Its
-reasoning then has to travel with the conversation: it is asked for in encrypted form. Answers that are stored for
-resume are an exception, which the operator has configured.
+A client of another dialect has not asked the provider to store anything, unless it says so (``store`` of Chat
+Completions). So its requests have ``store: false``. Its reasoning then has to travel with the conversation: it is
+asked for in encrypted form. Answers that are stored for resume are an exception, which the operator has configured.
 """
 
 from collections.abc import Iterator
 from typing import Any, Final
 
+from shared.counterparts import add_counterparts
 from shared.schemas import ChatRequest, FilePart, ImagePart, Message, StoredRequest, TextPart, Tool
 from shared.schemas.chat import original_for
 from shared.schemas.response_format import ResponseFormat
@@ -74,7 +75,7 @@ def _from_canonical(request: ChatRequest) -> Body:
         body["text"] = {"format": _format(request.response_format)}
     if reasoning := _reasoning(request):
         body["reasoning"] = reasoning
-    return body | {"store": False, "include": [ENCRYPTED]}
+    return add_counterparts(body | {"store": False, "include": [ENCRYPTED]}, request, FAMILY)
 
 
 def _divided(messages: list[Message]) -> tuple[list[Message], list[Message]]:

@@ -145,4 +145,7 @@ def _parts(item: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _further(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in item.items() if name not in _CARRIED and value is not None}
+    """Return the further members of an item. Reasoning has its status too: not all servers send it."""
+    further = {name: value for name, value in item.items() if name not in _CARRIED and value is not None}
+    has_status = item.get("type") == "reasoning" and isinstance(item.get("status"), str)
+    return further | ({"status": "in_progress"} if has_status else {})

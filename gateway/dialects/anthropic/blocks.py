@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from gateway.dialects.anthropic.specific_paths import SpecificPaths
 from shared.errors import InvalidRequest
+from shared.our_citations import is_our_citation
 
 #: Most parts of a canonical message.
 MOST_PARTS: Final = 256
@@ -81,8 +82,14 @@ def _text(path: str, block: Body, specific: SpecificPaths) -> list[Body]:
     text = block.get("text")
     if not isinstance(text, str):
         raise InvalidRequest(f"{path}.text: must be a text")
-    specific.note_others(f"{path}.", block, {"type", "text", "cache_control"})
+    known = {"type", "text", "cache_control", *(("citations",) if _are_ours(block.get("citations")) else ())}
+    specific.note_others(f"{path}.", block, known)
     return [with_cache_control(path, {"type": "text", "text": text}, block, specific)]
+
+
+def _are_ours(citations: Any) -> bool:
+    """Return True for citations that the gateway has made: no provider reads them."""
+    return isinstance(citations, list) and all(map(is_our_citation, citations))
 
 
 def _image(source: Any) -> Body | None:

@@ -8,6 +8,7 @@ is merged, so that a client gets the blocks of the provider.
 from typing import Any, Final, Literal
 
 from gateway.dialects.anthropic.usage import merged, usage_of
+from gateway.dialects.citations import anthropic_citations
 from gateway.dialects.reasoning import ReasoningCollector, pack
 from gateway.dialects.service_tiers import anthropic_tier
 from shared.protocol.events import (
@@ -60,6 +61,7 @@ class WireEvents:
         self._call_members: dict[str, Body] = {}
         self._collector = ReasoningCollector()
         self._may_sign = False  # reasoning of another family may end
+        self._cited: list[Body] = []  # before the text that they belong to
 
     def of(self, event: Event) -> list[Body]:
         """Return the wire events of a canonical event."""
@@ -73,13 +75,16 @@ class WireEvents:
         made = self._begin() + self._signature(event)
         match event:
             case Token():
-                made += self._grow("text", {"type": "text_delta", "text": event.token})
+                made += self._grow("text", {"type": "text_delta", "text": event.token}) + self._cite()
             case Refusal():
                 made += self._grow("text", {"type": "text_delta", "text": event.text})
             case Reasoning():
                 made += self._grow("thinking", {"type": "thinking_delta", "thinking": event.text})
             case ToolCall():
                 made += self._call(event)
+            case Extra():
+                self._cited += anthropic_citations(event)
+                made += self._cite() if self.open == "text" else []
             case Done():
                 made += self._finish(event)
         return made
@@ -120,6 +125,11 @@ class WireEvents:
         if family == FAMILY:
             return []
         return self._grow("thinking", {"type": "signature_delta", "signature": pack(family, data)})
+
+    def _cite(self) -> list[Body]:
+        """Return the citations that wait, for the open block of text."""
+        cited, self._cited = self._cited, []
+        return [self._delta(self.blocks - 1, {"type": "citations_delta", "citation": each}) for each in cited]
 
     def _grow(self, kind: TextKind, delta: Body) -> list[Body]:
         started = [] if self.open == kind else self._open(kind, {})

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from gateway.dialects.citations import Citations
+from gateway.dialects.logprobs import chat_logprobs
 from gateway.dialects.openai_chat.reasoning import packed_detail
 from gateway.dialects.openai_chat.usage import usage_of
 from gateway.dialects.reasoning import ReasoningCollector
@@ -65,7 +66,7 @@ class ChunkBuilder:
             case Extra(family="openai"):
                 yield from self._extra(event.data)
             case Extra():
-                self._foreign_extra(event)
+                yield from self._foreign_extra(event)
 
     def end(self, done: Done) -> tuple[Body, Body | None]:
         """Return the last chunk of the choice, and the usage. A refusal with text ends with ``stop``: at
@@ -118,16 +119,20 @@ class ChunkBuilder:
             self._add(self._delta, "reasoning_details", [packed_detail(packed, self._packed)])
             self._packed += 1
 
-    def _foreign_extra(self, event: Extra) -> None:
+    def _foreign_extra(self, event: Extra) -> Iterator[Body]:
         """Keep data of a provider of another family, as far as this format has a place for it."""
+        if (logprobs := chat_logprobs(event)) is not None:
+            yield from self._extra({"choice": {"logprobs": logprobs}})
         if (tier := openai_tier(event)) is not None:
             self._frame["service_tier"] = tier
         self._foreign.take(event)
         self._is_thinking = True
 
     def _cite(self, event: Event) -> None:
-        """Add the citations of a text that has ended to the next chunk."""
-        if type(event) is not Token and (pages := self._citations.take(event)):
+        """Add the citations of a text that has ended, and those that the provider has placed, to the next chunk."""
+        if type(event) is Token:
+            return
+        if pages := [*self._citations.take(event), *self._citations.take_part(event)]:
             annotations = [{"type": "url_citation", "url_citation": page} for page in pages]
             self._add(self._delta, "annotations", annotations)
 

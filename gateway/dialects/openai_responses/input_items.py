@@ -10,7 +10,7 @@ from gateway.dialects.openai_responses.parts import content_of
 from gateway.dialects.reasoning import extra_of, extras_of_calls, unpack
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
-from shared.response_items import INPUT, TOOL_SEARCH
+from shared.response_items import INPUT, TOOL_SEARCH, stream_of
 
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 Body = dict[str, Any]
@@ -40,15 +40,23 @@ class Conversation:
             if not isinstance(item, dict):
                 raise InvalidRequest(f"{path}: must be an object")
             if item.get("type") == "item_reference":
-                item = referred.get(str(item.get("id")))  # noqa: PLW2901  the item that the reference names
-                if item is None:
-                    raise InvalidRequest(f"{path}.id: no such item, or its retention has ended; send the item itself")
-            self._add_item(path, item)
+                self._add_referred(path, str(item.get("id")), referred)
+            else:
+                self._add_item(path, item)
         self._end_answer()
         for at, texts in self._reasoning.items():
             if extra := extra_of(texts):
                 self.messages[at]["extra"] = extra
         self._add_extras_of_calls()
+
+    def _add_referred(self, path: str, item_id: str, referred: Mapping[str, Body]) -> None:
+        """Add the item that a reference names. One that the gateway did not make is perhaps the provider's."""
+        if (item := referred.get(item_id)) is not None:
+            self._add_item(path, item)
+        elif stream_of(item_id) is None:
+            self._notes.force(f"{path}.id")
+        else:
+            raise InvalidRequest(f"{path}.id: no such item, or its retention has ended; send the item itself")
 
     def _add_item(self, path: str, item: Body) -> None:
         match item.get("type") or "message":
@@ -59,7 +67,7 @@ class Conversation:
             case "reasoning":
                 self._add_reasoning(path, item.get("encrypted_content"))
             case "compaction_trigger":
-                raise InvalidRequest(f"{path}.type: compaction is not supported; summarize the conversation instead")
+                self._notes.force(f"{path}.type")
             case str(kind):
                 self._add_tool_item(path, item, kind)
             case _:

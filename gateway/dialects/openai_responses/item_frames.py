@@ -88,15 +88,19 @@ class ItemFrames:
 
     def add(self, kind: str, prefix: str, /, **members: Any) -> Generator[bytes, None, Body]:
         index = len(self._response.output)
+        is_of_upstream = self.upstream.opening is not None
         further = self.upstream.take_opening()
         id = item_id(prefix, self._response.info.stream_id, index, further.pop("id", None))
-        item: Body = {"id": id, "type": kind, "status": "in_progress", **further, **members}
+        # An upstream's reasoning has a status only if the upstream says so: servers may refuse one that comes back.
+        status = {} if is_of_upstream and kind == "reasoning" else {"status": "in_progress"}
+        item: Body = {"id": id, "type": kind, **status, **further, **members}
         self._response.output.append(item)
         yield self.frame("response.output_item.added", output_index=index, item=item)
         return item
 
     def done(self, item: Body, status: str = "completed") -> bytes:
-        item["status"] = status
+        if "status" in item or status != "completed":
+            item["status"] = status
         return self.frame("response.output_item.done", output_index=self._response.output.index(item), item=item)
 
     def location(self, item: Body) -> Body:

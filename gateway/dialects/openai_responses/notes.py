@@ -22,7 +22,7 @@ _PATH: Final = re.compile(r"[a-z_]+(?:\.[A-Za-z0-9_$-]+)*")
 
 class Notes:
     """Notes about one request. ``dropped``: paths of the fields that no canonical field holds. ``forced``: path of
-    the choice of a tool that has no canonical counterpart."""
+    the first field that only a server of Responses can read and that is never left out."""
 
     def __init__(self) -> None:
         self.dropped: list[str] = []
@@ -34,6 +34,10 @@ class Notes:
         name = _UNSAFE.sub("?", path)[: 2 * _LONGEST_NAME]
         if len(self.dropped) < MOST_PATHS and name not in self.dropped:
             self.dropped.append(name)
+
+    def force(self, path: str) -> None:
+        """Note a field that only a server of Responses can read. Without it the answer would be another one."""
+        self.forced = self.forced or path
 
     def place(self, canonical: str, client: str) -> None:
         """Note the client's path of a canonical field."""

@@ -71,14 +71,14 @@ class OfferedTools:
             return {"type": "function", "function": {"name": name}}
         if not isinstance(kind := choice.get("type"), str) or kind in _CALLABLE:
             raise InvalidRequest("tool_choice: names no tool of the request; choose one of tools")
-        self._notes.forced = "tool_choice"
+        self._notes.force("tool_choice")
         return None
 
     def _choose_by_word(self, choice: Any) -> Any:
         if choice == "required" and not self.functions:
             if not self._has_others:
                 raise InvalidRequest("tool_choice: there are no tools; add tools or remove tool_choice")
-            self._notes.forced = "tool_choice"
+            self._notes.force("tool_choice")
         return choice if self.functions else None
 
     def _add_one(self, path: str, tool: Any, namespace: str | None) -> list[str]:

@@ -10,14 +10,17 @@ OWN: Final = frozenset(
         "unsupported_fields",
     }
 )
-#: Fields about the delivery of the answer to this client. ``previous_response_id`` is an id of the gateway's.
+#: Fields about the delivery of the answer to this client. ``previous_response_id`` is mostly an id of the gateway's.
 _DELIVERY: Final = frozenset({"stream", "background", "previous_response_id"})
 
 
-def original_of(whole: Body, earlier: Sequence[Any], referred: Mapping[str, Body]) -> Body:
+def original_of(whole: Body, earlier: Sequence[Any], referred: Mapping[str, Body], base: str | None = None) -> Body:
     """Return the body as the upstream gets it: with the items of ``earlier`` responses before its input, and with the
-    ``referred`` items instead of references, which the upstream cannot resolve."""
+    ``referred`` items instead of references, which the upstream cannot resolve. ``base``: id of a response of the
+    upstream's own that is before all of them."""
     body = {name: value for name, value in whole.items() if name not in OWN | _DELIVERY}
+    if base is not None:
+        body["previous_response_id"] = base
     given = body.get("input")
     refers = isinstance(given, list) and any(map(_is_reference, given))
     if earlier or refers:

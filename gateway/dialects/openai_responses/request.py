@@ -1,7 +1,7 @@
 """Parser of OpenAI's Responses requests.
 
-Fields and items without a canonical counterpart are left out and named. Only a field whose loss would change the
-meaning of the request is refused, such as a server-side conversation.
+Fields and items without a canonical counterpart are left out and named. A field whose loss would change the meaning
+of the request, such as a server-side conversation, is noted: only an upstream of the same API gets the request.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,8 @@ _TRANSLATED: Final = frozenset(
         *("stream", "background", "store", "previous_response_id", "include", "user", "safety_identifier"),
     }
 )
-#: Fields that would change the meaning of the request, with the remedy.
-_REFUSED: Final = {
-    "conversation": "send the messages, or set previous_response_id",
-    "prompt": "send the text of the prompt as instructions",
-}
+#: Fields that only a server of Responses can read, and that are never left out.
+_FORCED: Final = ("conversation", "prompt")
 #: Values that apply anyway.
 _DEFAULTS: Final[dict[str, Any]] = {
     "truncation": "disabled",
@@ -38,6 +35,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "service_tier": "auto",
     "stream_options": {},
 }
+#: Canonical message of a request that has none, such as one of a stored prompt. No provider gets it.
+_NOTHING: Final = {"role": "user", "content": ""}
 _ENCRYPTED: Final = "reasoning.encrypted_content"
 Body = dict[str, Any]
 
@@ -62,9 +61,12 @@ class ResponsesOptions:
 
 def previous_of(body: bytes) -> str | None:
     """Return the id of the response that the request continues. Raises like :func:`parse`."""
-    previous = parse_json_object(body).get("previous_response_id")
+    whole = parse_json_object(body)
+    previous = whole.get("previous_response_id")
     if previous is not None and not isinstance(previous, str):
         raise InvalidRequest("previous_response_id: must be a string")
+    if previous is not None and whole.get("conversation") is not None:
+        raise InvalidRequest("previous_response_id: cannot be combined with conversation; remove one of them")
     return previous
 
 
@@ -80,18 +82,20 @@ def parse(
     earlier: list[Body],
     referred: Mapping[str, Body] | None = None,
     earlier_items: Sequence[Any] = (),
+    base: str | None = None,
 ) -> tuple[StoredRequest, ResponsesOptions]:
     """Return the canonical request and the response options. ``earlier``: messages before the input, and
-    ``earlier_items``: the same as items. ``referred``: items of earlier responses, by id. Raises :class:`InvalidJson`
-    and :class:`InvalidRequest`, which names the field."""
+    ``earlier_items``: the same as items. ``referred``: items of earlier responses, by id. ``base``: id of a response
+    of the upstream's own, before all of these. Raises :class:`InvalidJson` and :class:`InvalidRequest`, which names
+    the field."""
     whole = parse_json_object(body)
     raw = {name: value for name, value in whole.items() if value is not None}
-    for name, remedy in _REFUSED.items():
-        if name in raw:
-            raise InvalidRequest(f"{name}: not supported; {remedy}")
     notes = Notes()
+    for name in (*_FORCED, *(("previous_response_id",) if base is not None else ())):
+        if name in raw:
+            notes.force(name)
     for name, value in raw.items():
-        if name not in _UNCHANGED | _TRANSLATED and value != _DEFAULTS.get(name):
+        if name not in _UNCHANGED | _TRANSLATED | set(_FORCED) and value != _DEFAULTS.get(name):
             notes.drop(name)
     if "safety_identifier" in raw and "user" in raw:
         notes.drop("user")  # the canonical request has one of them
@@ -99,11 +103,14 @@ def parse(
     tools.add("tools", raw.get("tools", []))
     instructions = _instructions(notes, raw)
     conversation = Conversation(notes, tools, [*instructions, *earlier])
-    conversation.add_all(raw.get("input"), referred or {})
-    tool_choice = tools.choose(raw.get("tool_choice"))
+    if "input" in raw or notes.forced is None:
+        conversation.add_all(raw.get("input"), referred or {})
+    has_messages = bool(conversation.messages)
+    # The provider's template may have the tools, so its choice cannot be checked here.
+    tool_choice = None if "prompt" in raw else tools.choose(raw.get("tool_choice"))
     encrypts_reasoning = _encrypts_reasoning(notes, raw.get("include", []))
     translated = {
-        "messages": conversation.messages,
+        "messages": conversation.messages if has_messages or notes.forced is None else [_NOTHING],
         "max_tokens": raw.get("max_output_tokens"),
         "tools": tools.listed(),
         "tool_choice": tool_choice,
@@ -119,7 +126,7 @@ def parse(
     fields["fails_unless_resumed"] = stream or background
     fields["original"] = {
         "family": "responses",
-        "body": original_of(whole, earlier_items, referred or {}),
+        "body": original_of(whole, earlier_items, referred or {}, base),
         "specific": notes.dropped,
         "forced": notes.forced,
     }
@@ -127,7 +134,7 @@ def parse(
         stream=stream,
         background=background,
         store=flag({"store": True, **raw}, "store"),
-        instructions=len(instructions),
+        instructions=len(instructions) + (0 if has_messages else 1),
         encrypts_reasoning=encrypts_reasoning,
         ignored=tuple(notes.dropped),
         echoed=small_of(raw),

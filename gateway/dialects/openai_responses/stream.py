@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from gateway.dialects.append_only import STREAM_RESET
 from gateway.dialects.citations import Citations
+from gateway.dialects.logprobs import responses_logprobs
 from gateway.dialects.openai_chat.errors import streamed
 from gateway.dialects.openai_responses.errors import failed_response
 from gateway.dialects.openai_responses.growing import GrowingCall, growing_call, members_of
@@ -116,6 +117,7 @@ class ResponseEvents:
             case Extra("responses", data):
                 yield from self._merge(data)
             case _:
+                self._frames.upstream.logprobs += responses_logprobs(extra)
                 self._response.service_tier = openai_tier(extra) or self._response.service_tier
 
     def _merge(self, data: Body) -> Iterator[bytes]:

@@ -50,7 +50,7 @@ async def queue_hops(redis_url: str, samples: int) -> list[float]:
     queue.quiet()
     await taking
     await queue.drained()
-    await queue.pool.aclose()
+    await queue.close()
     await client.aclose()
     return hops
 

@@ -115,8 +115,8 @@ class _Parts:
     def __init__(self, configuration: Configuration, hangup: Hangup | None) -> None:
         settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
-        self._connections = [PipelineConnection(settings.redis_url) for _ in range(3)]
-        for_reads, for_leases, for_sweep = self._connections
+        self._connections = [PipelineConnection(settings.redis_url) for _ in range(2)]
+        for_reads, for_leases = self._connections
         scripts = StreamScripts(settings)
         gateway_id = f"g{secrets.token_hex(4)}"
         hub = Hub(client, for_reads, for_leases, scripts, settings, gateway_id)
@@ -155,7 +155,6 @@ class _Parts:
         )
         sweep = Sweep(
             client,
-            for_sweep,
             scripts,
             settings,
             own_id=gateway_id,

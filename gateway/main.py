@@ -28,6 +28,7 @@ from shared.configuration.configuration import Configuration
 from shared.exit_codes import CONFIGURATION_ERROR
 from shared.hangup import Hangup
 from shared.logs import configure_logging
+from shared.polling import next_poll
 from shared.settings import Settings, SettingsError
 from shared.tracing_setup import configure_tracing
 from shared.version import VERSION
@@ -35,6 +36,8 @@ from shared.version import VERSION
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+#: Uvicorn's ticks in a second, and in the number after which it begins to count again.
+_TICKS_PER_S, _MOST_TICKS = 10, 864_000
 
 
 def run(configuration: Configuration, hangup: Hangup) -> None:
@@ -99,13 +102,15 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
 
 class _Server(uvicorn.Server):
     """Uvicorn server that drains on the first signal (no new connections, no new work, live streams sent elsewhere)
-    and leaves at once on the second."""
+    and leaves at once on the second. It ticks once a second instead of ten times: nine of ten ticks only look for a
+    signal."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sockets: list[socket.socket] = []
+        self._exiting = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -117,8 +122,19 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._drain)
         super().handle_exit(sig, frame)
 
+    async def main_loop(self) -> None:
+        ticks = 0
+        exiting = asyncio.create_task(self._exiting.wait())
+        while not await self.on_tick(ticks):
+            ticks = (ticks + _TICKS_PER_S) % _MOST_TICKS
+            tick = asyncio.create_task(next_poll(1))
+            await asyncio.wait([exiting, tick], return_when=asyncio.FIRST_COMPLETED)
+            tick.cancel()
+        exiting.cancel()
+
     def _drain(self) -> None:
         """Stop listening, then cut the live streams: a client that reconnects at once must not come back here."""
+        self._exiting.set()
         for server in getattr(self, "servers", ()):  # none before the end of the startup
             server.close()
         for listener in self._sockets:

@@ -1,6 +1,5 @@
 """Memory use and stream counts of Redis, for ``/metrics``."""
 
-import asyncio
 import logging
 from typing import Final
 
@@ -8,6 +7,7 @@ from gateway import metrics
 from shared.broker.client import Client
 from shared.broker.memory_stats import read_memory
 from shared.errors import BrokerUnavailable
+from shared.polling import next_poll
 
 logger = logging.getLogger(__name__)
 
@@ -27,4 +27,4 @@ async def update_redis_metrics(client: Client) -> None:
             metrics.LIVE_STREAMS.set(memory.live)
             if memory.stream:
                 metrics.STREAM_BYTES.set(memory.stream)
-        await asyncio.sleep(_READ_EVERY_S)
+        await next_poll(_READ_EVERY_S)

@@ -4,7 +4,6 @@ Every process has its own endpoint. If several share ``PROMETHEUS_MULTIPROC_DIR`
 so that workers on one machine need no port each. Label sets are bounded.
 """
 
-import asyncio
 import os
 import re
 from collections.abc import Iterable
@@ -15,11 +14,12 @@ from typing import Final
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from shared.polling import next_poll
 from shared.version import VERSION
 
 #: prometheus-client reads this variable at its first import, and stores its values in that directory.
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
-_CHECK_INTERVAL_S: Final = 0.5
+_CHECK_EVERY_S: Final = 1.0
 
 BUILD_INFO = Gauge("headrace_build_info", "1, labelled with the version", ["version"], multiprocess_mode="livemax")
 BUILD_INFO.labels(VERSION).set(1)
@@ -74,20 +74,17 @@ class _LiveProcessCollector(MultiProcessCollector):
 
 
 class LoopLag:
-    """Event loop lag. ``worst_s`` is the recent maximum, which decays by a fifth at each check."""
+    """Event loop lag. ``worst_s`` is the recent maximum, which decays by a third at each check."""
 
     def __init__(self) -> None:
         self.worst_s = 0.0
 
     async def run(self) -> None:
         """Run until cancelled: measure the lag."""
-        loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _CHECK_INTERVAL_S
-            await asyncio.sleep(_CHECK_INTERVAL_S)
-            lag_s = max(0.0, loop.time() - due)
+            lag_s = await next_poll(_CHECK_EVERY_S)
             LOOP_LAG.observe(lag_s)
-            self.worst_s = max(lag_s, self.worst_s * 0.8)
+            self.worst_s = max(lag_s, self.worst_s * 2 / 3)
 
 
 def _drop_ended_processes(folder: Path) -> None:

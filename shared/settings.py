@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     request_deadline_s: Annotated[float, Field(ge=0.1, le=3600)] = 30
 
     # --- the worker
-    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1000
     #: Time that a worker collects events of many streams into one write: per stream it holds, and at most.
     #: docs/performance.md has the curve.
     tick_per_stream_s: Annotated[float, Field(ge=0, le=0.1)] = 30e-6

@@ -1,15 +1,20 @@
 """Beyond the capacity, streams wait in a fair queue with a known position, and further requests are refused."""
 
 import asyncio
+import resource
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 from tests.chaos.proxy import Proxy
 from tests.conftest import StartSystem
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, token
 from tests.fakes.answer import Answer
+from tests.ports import free_port
 from tests.responses import code_of
 from tests.sse_client import SseConnection, open_sse, text_of
-from tests.system import PROVIDERS, Process, System, ask
+from tests.system import PROVIDERS, REPOSITORY, SECRET, Process, System, ask
 
 
 async def gated(system: System, model: str, *, running: int) -> asyncio.Event:
@@ -249,3 +254,40 @@ async def _workers(system: System, wanted: int) -> bool:
     async with system.broker.client() as client:
         known: list[bytes] = await client.zrange("hr:processes", 0, -1)
     return sum(each.startswith(b"w") for each in known) == wanted
+
+
+async def test_a_worker_with_fewer_descriptors_than_slots_warns(tmp_path: Path) -> None:
+    """It raises its soft limit first: the usual one of 1,024 does not suffice for the default number of slots."""
+    log = tmp_path / "worker.log"
+    environment = {
+        "HEADRACE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        "HEADRACE_SECRET": SECRET,
+        "HEADRACE_LOG_FORMAT": "json",
+    }
+    with log.open("wb") as file:
+        worker = subprocess.Popen(
+            [
+                "sh",
+                "-c",
+                'ulimit -n 500; ulimit -Sn 256; exec "$@"',
+                "sh",
+                sys.executable,
+                "-m",
+                "headrace",
+                "worker",
+            ],
+            env=environment,
+            cwd=REPOSITORY,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        async with asyncio.timeout(100):
+            while "file descriptors scarce" not in log.read_text():
+                assert worker.poll() is None, log.read_text()
+                await asyncio.sleep(0.05)
+        assert "raise ulimit -n to 1128, or lower HEADRACE_CONCURRENCY" in log.read_text()
+        assert resource.prlimit(worker.pid, resource.RLIMIT_NOFILE) == (500, 500)
+    finally:
+        worker.kill()
+        worker.wait()

@@ -23,6 +23,7 @@ from shared.configuration.configuration import Configuration
 from shared.configuration.current import CurrentConfiguration
 from shared.errors import BrokerMisconfigured
 from shared.exit_codes import CONFIGURATION_ERROR
+from shared.file_descriptors import raise_limit
 from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
 from shared.logs import configure_logging
@@ -47,6 +48,8 @@ from workers.writing.leases import Leases
 logger = logging.getLogger(__name__)
 
 _HANDOVER_S = 5.0
+#: File descriptors that are not for streams: Redis, metrics, files, spare connections to providers.
+_RESERVED_DESCRIPTORS = 128
 
 
 def run(configuration: Configuration, hangup: Hangup) -> None:
@@ -59,9 +62,18 @@ def run(configuration: Configuration, hangup: Hangup) -> None:
     except SettingsError as error:
         logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(CONFIGURATION_ERROR)
+    _check_descriptors(settings.concurrency)
     code = uvloop.run(_serve(configuration, tracing, hangup))
     tracing.close()
     sys.exit(code)
+
+
+def _check_descriptors(slots: int) -> None:
+    """Raise the limit of file descriptors, and log a warning if it is still too low: each stream takes one."""
+    limit = raise_limit()
+    if limit < slots + _RESERVED_DESCRIPTORS:
+        detail = f"raise ulimit -n to {slots + _RESERVED_DESCRIPTORS}, or lower HEADRACE_CONCURRENCY"
+        logger.warning("file descriptors scarce", extra={"limit": limit, "slots": slots, "detail": detail})
 
 
 async def _serve(configuration: Configuration, tracing: Tracing, hangup: Hangup) -> int:
@@ -105,9 +117,9 @@ class _Worker:
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
         # An unanswered renewal must be retried before the lease expires.
-        writing, sweeping = PipelineConnection(settings.redis_url), PipelineConnection(settings.redis_url)
+        writing = PipelineConnection(settings.redis_url)
         renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
-        self._connections = [writing, renewing, sweeping]
+        self._connections = [writing, renewing]
         self._leases = Leases(renewing, scripts, settings, worker_id)
         flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
         breakers = Breakers(client, settings)
@@ -135,7 +147,6 @@ class _Worker:
         queue_again = partial(requeue, client, life_s=settings.unended_s)
         sweep = Sweep(
             client,
-            sweeping,
             scripts,
             settings,
             own_id=worker_id,
@@ -193,6 +204,7 @@ class _Worker:
 
     async def close(self) -> None:
         await cancel_all([self._taker, *self._background, *self._queue.tasks.values()])
+        await self._queue.close()
         await self._presence.leave()
         await self._adapters.aclose()
         for connection in self._connections:

@@ -12,6 +12,7 @@ from gateway.auth.api_keys import ApiKeys
 from gateway.auth.link_revocations import LinkRevocations
 from gateway.auth.principal import Principal
 from shared.errors import BrokerUnavailable
+from shared.polling import next_poll
 from shared.rate_limits import account_of
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class LiveGrants:
         """Run until cancelled: end the grants of expired tickets and tokens, and of revoked keys and links. During a
         Redis outage, nothing is revoked."""
         while True:
-            await asyncio.sleep(_CHECK_EVERY_S)
+            await next_poll(_CHECK_EVERY_S)
             revoked = await self._revoked_keys({grant.key_id for grant in self._watched.values() if grant.key_id})
             revoked_links = await self._read_revoked_links()
             now = time.time()

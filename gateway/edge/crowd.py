@@ -5,8 +5,9 @@ Redis. At the limit, the connection that has waited longest for a request is clo
 connections on which nothing is requested keep no client out.
 """
 
-import resource
 from typing import Final, Protocol
+
+from shared.file_descriptors import raise_limit
 
 #: Descriptors that are not for clients: Redis, logs, the page's files.
 _RESERVED: Final = 128
@@ -47,8 +48,4 @@ class Crowd:
 
 def most_connections() -> int:
     """Raise the limit of file descriptors as far as this process may. Return the number of connections that fit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    limit = 2**31 if hard == resource.RLIM_INFINITY else hard
-    return max(1, limit - _RESERVED)
+    return max(1, raise_limit() - _RESERVED)

@@ -1,6 +1,5 @@
 """Checks that a worker runs which can take new requests."""
 
-import asyncio
 from contextlib import suppress
 from typing import Final
 
@@ -8,6 +7,7 @@ from gateway import metrics
 from shared.broker.client import Client
 from shared.broker.processes import read_processes
 from shared.errors import BrokerUnavailable
+from shared.polling import next_poll
 
 _READ_EVERY_S: Final = 2.0
 
@@ -23,7 +23,7 @@ class Acceptance:
         while True:
             with suppress(BrokerUnavailable):
                 metrics.ACCEPTING.set(await self.is_accepting())
-            await asyncio.sleep(_READ_EVERY_S)
+            await next_poll(_READ_EVERY_S)
 
     async def is_accepting(self) -> bool:
         """Return whether a worker runs that does not drain. Raises :class:`BrokerUnavailable`."""

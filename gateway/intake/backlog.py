@@ -1,6 +1,5 @@
 """Statistics of the queue: its length, its wait and its drain rate, read from Redis every second."""
 
-import asyncio
 import logging
 import math
 import time
@@ -11,6 +10,7 @@ from gateway import metrics
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import TAKEN, WAITING
 from shared.errors import BrokerUnavailable, QueueFull
+from shared.polling import next_poll
 
 logger = logging.getLogger(__name__)
 
@@ -73,4 +73,4 @@ class Backlog:
                 metrics.QUEUE_DEPTH.set(self.waiting)
                 self._oldest_s = max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0
                 metrics.QUEUE_OLDEST.set(self._oldest_s)
-            await asyncio.sleep(_READ_EVERY_S)
+            await next_poll(_READ_EVERY_S)

@@ -23,6 +23,7 @@ from shared.broker.replies import Gone, LogPage, LogPosition, Lost
 from shared.broker.scripts import HEALING_MS, StreamScripts
 from shared.broker.sealing import is_sealed
 from shared.errors import BrokerUnavailable, ContentUnreadable
+from shared.polling import next_poll
 from shared.protocol.ids import START, EventId
 from shared.settings import Settings
 
@@ -184,7 +185,7 @@ class Hub:
     async def follow_queue_positions(self) -> None:
         """Run until cancelled: update the positions of streams in the queue and of streams parked for a provider."""
         while True:
-            await asyncio.sleep(QUEUE_POSITIONS_S)
+            await next_poll(QUEUE_POSITIONS_S)
             self._times_next_append = True
             feeds = [feed for feed in self._feeds.values() if feed.queue_position is not None]
             with suppress(BrokerUnavailable):

@@ -124,7 +124,7 @@ DELETE: Final = Script(
 DROP: Final = Script("drop", args=("tombstone_ms", "retention_min_ms"), parts=("_stream", "_storage"))
 READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
 NOTE: Final = Script("note", args=("event", "detail"))
-SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids", "run_id"), parts=())
+SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
 ENQUEUE: Final = Script("enqueue", keys=("queue", "job"), args=("stream_id", "job", "life_ms"), parts=())
 UNPARK: Final = Script("unpark", keys=("running", "parked", "used"), args=TARGET_LIMIT_NAMES, parts=())
 REVOKE_LINKS: Final = Script("revoke_links", keys=("revoked_links",), args=("account", "kept_ms"), parts=())

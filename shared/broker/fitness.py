@@ -1,8 +1,8 @@
 """Checks that Redis can be used: it answers, takes writes, is new enough, evicts nothing, and grants all rights."""
 
-from typing import Final
+from typing import Any, Final
 
-from shared.broker.client import REDIS_ERRORS, Client, parse_info, run_commands
+from shared.broker.client import REDIS_ERRORS, Client, parse_info, refused
 from shared.broker.data_version import DataVersion, describe_refusal
 from shared.broker.pipeline_connection import Command
 from shared.broker.rights import check_rights
@@ -38,21 +38,29 @@ class Fitness:
             raise await diagnose(self._client, error) from error
 
     async def _check(self) -> None:
-        self._check_server(await self._info())
+        server, memory, probe = await self._exchange([("INFO", "server"), ("INFO", "memory"), WRITE_PROBE])
+        self._check_server({**await self._info(server), **await self._info(memory)})
         if not self._has_rights:
             await check_rights(self._client)
             self._has_rights = True
         if self._client.data_version is not None and not self._client.data_version.is_adopted:
             await self._adopt(self._client.data_version)
-        await run_commands(self._client.shared, [WRITE_PROBE])
+        if isinstance(probe, Exception):
+            raise refused(probe, self._client.target, str(WRITE_PROBE[0])) from None
 
-    async def _info(self) -> dict[str, str]:
+    async def _exchange(self, commands: list[Command]) -> list[Any]:
         try:
-            (info,) = await run_commands(self._client.shared, [("INFO",)])
-        except BrokerUnfit:
+            return await self._client.shared.exchange(commands)
+        except REDIS_ERRORS as error:
+            raise classify(error, self._client.target) from error
+
+    async def _info(self, reply: bytes | Exception) -> dict[str, str]:
+        if not isinstance(reply, Exception):
+            return parse_info(reply)
+        error = refused(reply, self._client.target, "INFO")
+        if isinstance(error, BrokerUnfit):
             await check_rights(self._client)  # names all rights that are missing, not only this one
-            raise
-        return parse_info(info)
+        raise error from None
 
     def _check_server(self, info: dict[str, str]) -> None:
         where = f"Redis at {self._client.target}"

@@ -4,7 +4,6 @@
 process that stops reporting is forgotten.
 """
 
-import asyncio
 import os
 import socket
 import time
@@ -18,6 +17,7 @@ from shared.broker.client import Client, run_commands
 from shared.broker.keys import PROCESSES, RELOAD, process_key
 from shared.broker.pipeline_connection import Command
 from shared.errors import BrokerUnavailable
+from shared.polling import next_poll
 from shared.printable import printable
 
 _REPORT_EVERY_S: Final = 2.0
@@ -86,7 +86,7 @@ class Presence:
                     self._problem = printable(await self._reload())[:_LONGEST_PROBLEM]
                     self._handled = request
                     await self._report()
-            await asyncio.sleep(_REPORT_EVERY_S)
+            await next_poll(_REPORT_EVERY_S)
 
     async def leave(self) -> None:
         """Withdraw the report. If Redis does not answer, the report expires by itself."""

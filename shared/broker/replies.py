@@ -201,7 +201,7 @@ class Lost(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Streams of one bucket that the sweep must examine, at ``now_ms`` by Redis' clock."""
+    """Streams that the sweep must examine, at ``now_ms`` by Redis' clock."""
 
     now_ms: int
     stream_ids: list[str]

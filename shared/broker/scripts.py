@@ -375,9 +375,11 @@ class StreamScripts:
             healing_ms=self._lease_ms + HEALING_MS,
         )
 
-    def sweep(self, keys: tuple[str, str], run_id: str, *, most: int = 100) -> Call[Due]:
-        """Update one bucket's pulse and return its streams that are due. ``keys``: index and pulse."""
-        return declarations.SWEEP.call(keys, replies.parse_due, lease_ms=self._lease_ms, most_ids=most, run_id=run_id)
+    def sweep(self, buckets: Sequence[tuple[str, str]], *, most: int = 100) -> Call[Due]:
+        """Update the pulses of buckets and return their streams that are due. ``buckets``: index and pulse of each;
+        on one server any number of them. ``most``: of each bucket."""
+        keys = [key for bucket in buckets for key in bucket]
+        return declarations.SWEEP.call(keys, replies.parse_due, lease_ms=self._lease_ms, most_ids=most)
 
 
 def requeue(stream_id: str, job: bytes, *, life_s: float) -> Call[bool]:

@@ -5,7 +5,6 @@
 raise :class:`BrokerUnavailable`.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from shared.broker.pipeline_connection import Command
 from shared.broker.scripts import StreamScripts
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable
+from shared.polling import next_poll
 from shared.rate_limits import UNLIMITED, TargetLimits
 
 logger = logging.getLogger(__name__)
@@ -69,13 +69,18 @@ async def publish(client: Client, configuration_hash: str, loaded_at: float, lim
     await run_commands(client, commands)
 
 
-async def read(client: Client) -> SharedConfiguration | None:
-    """Return the newest configuration that a process has read; None if Redis has none."""
-    (newest,) = await run_commands(client, [("ZRANGE", CONFIGURATIONS, 0, 0, "REV", "WITHSCORES")])
+async def read(client: Client, expected_hash: str = "") -> SharedConfiguration | None:
+    """Return the newest configuration that a process has read; None if Redis has none. A second exchange is needed
+    only if it is not the expected one."""
+    newest, limits = await run_commands(
+        client,
+        [("ZRANGE", CONFIGURATIONS, 0, 0, "REV", "WITHSCORES"), ("GET", configuration_key(expected_hash))],
+    )
     if not newest:
         return None
     configuration_hash = newest[0].decode()
-    (limits,) = await run_commands(client, [("GET", configuration_key(configuration_hash))])
+    if configuration_hash != expected_hash:
+        (limits,) = await run_commands(client, [("GET", configuration_key(configuration_hash))])
     if limits is None:
         return None
     return SharedConfiguration(configuration_hash, float(newest[1]), _decoder.decode(limits))
@@ -108,14 +113,14 @@ class ConfigurationWatch:
         while True:
             with suppress(BrokerUnavailable):
                 await self._exchange()
-            await asyncio.sleep(_READ_EVERY_S)
+            await next_poll(_READ_EVERY_S)
 
     async def _exchange(self) -> None:
         own, now = self._own, time.monotonic()
         if now - self._published_at >= _PUBLISH_EVERY_S:
             await publish(self._client, own.hash, own.loaded_at, own.limits)
             self._published_at = now
-        newest = await read(self._client)
+        newest = await read(self._client, own.hash)
         if newest is None:  # Redis has lost it
             self._published_at = -_PUBLISH_EVERY_S
             return

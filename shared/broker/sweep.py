@@ -9,46 +9,46 @@ that claims a stream decides everything else.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
-from shared.broker.client import (
-    REDIS_ERRORS,
-    Client,
-    parse_info,
-    report_illegal_status,
-    run_commands,
-    run_scripts,
-)
+from shared.broker.client import REDIS_ERRORS, Client, report_illegal_status, run_commands, run_scripts
 from shared.broker.data_version import HOLD_VERSION, describe_refusal, other_version
-from shared.broker.dropping import Dropping, memory_of
+from shared.broker.dropping import Dropping, read_memory_use
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
-from shared.broker.pipeline_connection import Command, PipelineConnection
+from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Due, IllegalStatus, parse_status
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
+from shared.polling import next_poll
 from shared.protocol.lifecycle import Status
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: A sweeper that dies is replaced before its missing pulse counts as an outage (2 s, `is_recovering` in _stream.lua).
-_TRY_EVERY_S = 0.25
-_TURN_MS = 1500
-_EVERY_S = 1.0
+_EVERY_S: Final = 1.0
+#: Each sweep begins a turn anew. Another process takes over as soon as a turn has passed, and so before the missing
+#: pulse of a sweeper that died counts as an outage (2 s, `is_recovering` in _stream.lua).
+_TURN_MS: Final = 1500
+_RETRY_S: Final = 0.25
+#: How much later than the end of another's turn to look.
+_LATE_S: Final = 0.02
+#: Buckets in one call: few calls are cheap, and a call with many due streams must not hold Redis up for long.
+_BUCKETS_PER_CALL: Final = 64
 
 Requeue = Callable[[str], Awaitable[bool]]
 
 
 class Sweep:
-    """Sweeps whenever it is this process' turn. ``connection`` serves only the sweep's scripts. ``requeue`` queues a
-    stream's id and returns False if it is queued already. ``count`` is called with the name of each action."""
+    """Sweeps whenever it is this process' turn. ``requeue`` queues a stream's id and returns False if it is queued
+    already. ``count`` is called with the name of each action."""
 
     def __init__(
         self,
         client: Client,
-        connection: PipelineConnection,
         scripts: StreamScripts,
         settings: Settings,
         *,
@@ -57,56 +57,60 @@ class Sweep:
         count: Callable[[str], None],
     ) -> None:
         self._client = client
-        self._connection = connection
         self._scripts = scripts
         self._dropping = Dropping(client, scripts, settings)
         self._queue_timeout_ms = settings.queue_timeout_s * 1000
         self._own_id = own_id.encode()
         self._requeue = requeue
         self._count = count
-        self._keys = sweep_keys()
+        buckets = sweep_keys()
+        chunks = range(0, len(buckets), _BUCKETS_PER_CALL)
+        self._calls = [scripts.sweep(buckets[first : first + _BUCKETS_PER_CALL]) for first in chunks]
 
     async def run(self) -> None:
         """Run until cancelled: sweep once a second while it is this process' turn. Raises
         :class:`BrokerMisconfigured` if Redis was emptied and has data of another version now."""
-        loop = asyncio.get_running_loop()
-        next_sweep = loop.time()
         while True:
-            await asyncio.sleep(_TRY_EVERY_S)
             try:
-                if await self._is_my_turn() and loop.time() >= next_sweep:
-                    next_sweep = loop.time() + _EVERY_S
-                    await self.sweep()
+                if not await self._take_turn():
+                    continue
+                await self.sweep()
             except BrokerMisconfigured:
                 raise
             except (*REDIS_ERRORS, Unavailable) as error:
                 logger.debug("sweep failed", extra={"error": type(error).__name__})
+                await asyncio.sleep(_RETRY_S)
+            else:
+                await next_poll(_EVERY_S)
 
     async def sweep(self) -> None:
-        """Sweep all buckets once."""
-        info = parse_info((await run_commands(self._client, [("INFO", "server", "memory")]))[0])
-        run_id = info["run_id"]
-        calls = [self._scripts.sweep(keys, run_id) for keys in self._keys]
-        for due in await run_scripts(self._connection, calls):
+        """Sweep all buckets once, and begin the turn anew."""
+        replies, memory, *_ = await asyncio.gather(  # together they share an exchange
+            run_scripts(self._client, self._calls),
+            read_memory_use(self._client),
+            run_commands(self._client, [("PEXPIRE", SWEEP, _TURN_MS)]),
+            self._dropping.relieve_accounts(),
+        )
+        for due in replies:
             if isinstance(due, BrokerUnavailable):
                 raise due
             if due.stream_ids:
                 await self._examine(due)
-        await self._dropping.relieve(memory_of(info))
-        await self._dropping.relieve_accounts()
+        await self._dropping.relieve(memory)
 
-    async def _is_my_turn(self) -> bool:
-        """Take or keep the turn. The version of the data is set before all else, in case Redis was emptied."""
-        take: Command = ("SET", SWEEP, self._own_id, "NX", "PX", _TURN_MS)
-        version, took, sweeper = await run_commands(self._client, [HOLD_VERSION, take, ("GET", SWEEP)])
+    async def _take_turn(self) -> bool:
+        """Take or keep the turn. Without it, return False at the next poll, or sooner if the turn has passed then.
+        The version of the data is set before all else, in case Redis was emptied."""
+        take: Command = ("SET", SWEEP, self._own_id, "NX", "GET", "PX", _TURN_MS)
+        version, sweeper, left_ms = await run_commands(self._client, [HOLD_VERSION, take, ("PTTL", SWEEP)])
         if (found := other_version(version)) is not None:
             raise BrokerMisconfigured(detail=describe_refusal(found), reason=Reason.DATA_VERSION)
-        if took is not None:
+        if sweeper in {None, self._own_id}:
             return True
-        if sweeper != self._own_id:
-            return False
-        (extended,) = await run_commands(self._client, [("PEXPIRE", SWEEP, _TURN_MS)])
-        return bool(extended)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0, left_ms) / 1000 + _LATE_S):
+                await next_poll(_EVERY_S)
+        return False
 
     async def _examine(self, due: Due) -> None:
         for stream in await self._waiting(due):

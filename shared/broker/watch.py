@@ -9,6 +9,7 @@ from shared.broker.trouble import Reason
 from shared.broker.trouble_log import TROUBLE
 from shared.errors import BrokerFull, BrokerMisconfigured, BrokerUnavailable
 from shared.metrics import REDIS_TROUBLE
+from shared.polling import next_poll
 
 _EVERY_S: Final = 1.0
 
@@ -27,7 +28,7 @@ class BrokerWatch:
         """Run until cancelled. Raises :class:`BrokerMisconfigured` if waiting does not help a start."""
         while True:
             await self.check()
-            await asyncio.sleep(_EVERY_S)
+            await next_poll(_EVERY_S)
 
     async def wait_until_fit(self, stop: asyncio.Event) -> bool:
         """Wait for Redis. Returns False if ``stop`` was set first. Raises :class:`BrokerMisconfigured`."""

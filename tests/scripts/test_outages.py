@@ -59,7 +59,7 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
     assert await run_script(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
     assert await run_script(client, SCRIPTS.delete(deleted.id, "p")) is True
     assert (await run_script(client, SCRIPTS.release(holders[released.id]))).code is Code.OK
-    await run_script(client, SCRIPTS.sweep(sweep_keys()[0], "id"))
+    await run_script(client, SCRIPTS.sweep(sweep_keys()[:2]))
     assert (await running.finish(holder, 3, [DONE])).code is Code.OK
     assert (await running.page()).events == [*some(1, 2), DONE]
     await client.config_set("maxmemory", "0")

@@ -44,10 +44,9 @@ async def test_sweep(client: Client) -> None:
     stream = await Stream(client).create()
     bucket = next(keys for keys in sweep_keys() if keys[0] == stream.keys[INDEX])
     assert bucket[1] == stream.keys[PULSE]
-    run_id = (await client.info("server"))["run_id"]
 
-    async def sweep(run_id: str = run_id) -> Due:
-        return await run_script(client, SCRIPTS.sweep(bucket, run_id))
+    async def sweep() -> Due:
+        return await run_script(client, SCRIPTS.sweep([bucket]))
 
     async def trouble() -> str | None:
         value: bytes | None = await client.hget(stream.keys[PULSE], "trouble")  # type: ignore[misc]
@@ -69,6 +68,17 @@ async def test_sweep(client: Client) -> None:
     assert await trouble() is None
     frozen = await sweep()
     assert await trouble() == str(frozen.now_ms)
-    await be_well(stream)
-    replaced = await sweep("another")
+    await be_well(stream, run_id="another")
+    replaced = await sweep()
     assert await trouble() == str(replaced.now_ms)
+
+
+async def test_one_call_sweeps_any_number_of_buckets(client: Client) -> None:
+    due = [await Stream(client, key=False).create() for _ in range(5)]
+    for stream in due:
+        await client.zadd(stream.keys[INDEX], {stream.id: now_ms() - 1})
+    found = await run_script(client, SCRIPTS.sweep(sweep_keys()))
+    assert sorted(found.stream_ids) == sorted(stream.id for stream in due)
+    pulses = [await client.hgetall(pulse) for _, pulse in sweep_keys()]  # type: ignore[misc]
+    run_id = (await client.info("server"))["run_id"].encode()
+    assert {(pulse[b"at"], pulse[b"run_id"]) for pulse in pulses} == {(str(found.now_ms).encode(), run_id)}

@@ -8,7 +8,6 @@ import pytest
 
 from shared.broker.client import Client, run_script, run_scripts
 from shared.broker.declarations import Call
-from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import (
     LogPage,
     parse_claim,
@@ -20,7 +19,6 @@ from shared.metrics import ILLEGAL_TRANSITIONS
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import STEPS, TERMINAL, Status, froms_and_tos, is_allowed
 from shared.settings import Settings
-from tests.broker import Broker
 from tests.scripts.stream import (
     DONE,
     ENDING,
@@ -125,7 +123,7 @@ async def test_an_illegal_status_is_counted_and_taken_for_an_outage(
 
 
 async def test_the_sweep_passes_over_a_stream_with_an_illegal_status(
-    client: Client, scripts_broker: Broker, caplog: pytest.LogCaptureFixture
+    client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One such stream must not end the process that sweeps."""
     paused, lost = await Stream(client).create(status="paused"), await Stream(client, key=False).create()
@@ -137,14 +135,10 @@ async def test_the_sweep_passes_over_a_stream_with_an_illegal_status(
         requeued.append(stream_id)
         return True
 
-    connection = PipelineConnection(scripts_broker.url)
     settings = Settings.model_construct()
-    sweep = Sweep(client, connection, SCRIPTS, settings, own_id="g1", requeue=requeue, count=lambda _: None)
+    sweep = Sweep(client, SCRIPTS, settings, own_id="g1", requeue=requeue, count=lambda _: None)
     before = ILLEGAL_TRANSITIONS.labels("sweep")._value.get()
-    try:
-        await sweep.sweep()
-    finally:
-        await connection.aclose()
+    await sweep.sweep()
     assert lost.id in requeued
     assert paused.id not in requeued
     assert ILLEGAL_TRANSITIONS.labels("sweep")._value.get() == before + 1

@@ -10,6 +10,7 @@ from typing import Final
 from shared.broker.client import Client
 from shared.configuration.configuration import Configuration
 from shared.configuration.document import ConfigurationError
+from shared.polling import next_poll
 from workers.jobs.attempts import ProviderAttempts
 from workers.providers.base import Provider
 from workers.providers.endpoint import Endpoint, endpoints_of
@@ -59,8 +60,9 @@ class CurrentAdapters:
     async def run(self) -> None:
         """Run until cancelled: read the pauses of the keys every second."""
         while True:
-            await asyncio.gather(*(used.keys.read() for used in (self._current, *self._older)))
-            await asyncio.sleep(_READ_EVERY_S)
+            for used in (self._current, *self._older):
+                await used.keys.read()
+            await next_poll(_READ_EVERY_S)
 
     @contextmanager
     def in_use(self) -> Iterator[AdapterSet]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Final
 
 from shared.broker import scripts
@@ -10,6 +9,7 @@ from shared.broker.client import Client, run_scripts
 from shared.broker.queue import requeue
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
+from shared.polling import next_poll
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,15 +31,22 @@ class ProviderLimits:
 
     async def run(self) -> None:
         """Run until cancelled: re-queue parked streams after each freed slot, and every second."""
+        polling = asyncio.create_task(self._poll())
+        try:
+            while True:
+                await self._slot_freed.wait()
+                self._slot_freed.clear()
+                try:
+                    await self._unpark()
+                except BrokerUnavailable:
+                    logger.debug("parked streams not re-queued", extra={"error": "Redis unavailable"})
+        finally:
+            polling.cancel()
+
+    async def _poll(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_POLL_S):
-                    await self._slot_freed.wait()
-            self._slot_freed.clear()
-            try:
-                await self._unpark()
-            except BrokerUnavailable:
-                logger.debug("parked streams not re-queued", extra={"error": "Redis unavailable"})
+            await next_poll(_POLL_S)
+            self._slot_freed.set()
 
     async def _unpark(self) -> None:
         calls = [scripts.unpark(provider, limits) for provider, limits in self._scripts.target_limits.items()]

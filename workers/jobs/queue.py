@@ -1,35 +1,38 @@
 """Consumer side of the queue. The producer side is ``shared/broker/queue.py``.
 
 arq carries only ids; a stream's data and holder are in its state. So an id is removed from the queue at once
-(``BZPOPMIN``: one blocking round trip, no polling, no scan over jobs that run elsewhere), and the sweep re-queues
+(``BZPOPMIN``: one blocking exchange, no polling, no scan over jobs that run elsewhere), and the sweep re-queues
 ids that were lost between here and the claim. docs/adr/0002 says why arq's own polling is not used.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from arq.connections import ArqRedis
-from arq.constants import retry_key_prefix
 from arq.worker import Worker, func
 from redis.exceptions import ResponseError
 
 from shared.broker.client import REDIS_ERRORS, refused
 from shared.broker.connection_pool import pool_of
 from shared.broker.keys import QUEUE
+from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.queue import JOB
-from shared.broker.redis_address import safe_address
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_S = 1.0
-_MAX_BATCH = 16
+_BLOCK_S: Final = 1.0
+_MAX_BATCH: Final = 16
+#: Turn of the event loop from which this process is overloaded, and how long it then waits before the next job.
+_SLOW_TURN_S: Final = 0.1
+_LONGEST_WAIT_S: Final = 0.25
 #: arq must not count attempts or kill long answers: the stream's state and deadline do that.
-_NO_LIMIT = 1_000_000
+_NO_LIMIT: Final = 1_000_000
 
 
 class StreamQueue(Worker):
@@ -46,11 +49,8 @@ class StreamQueue(Worker):
         async def job(ctx: dict[Any, Any], stream_id: str) -> None:
             await generate(stream_id)
 
-        redis = ArqRedis(
-            connection_pool=pool_of(settings.redis_url, timeout_s=5, connections=32),
-            job_serializer=msgspec.json.encode,
-            job_deserializer=msgspec.json.decode,
-            default_queue_name=QUEUE,
+        redis = ArqRedis(  # arq writes its health record with it, every 30 s
+            connection_pool=pool_of(settings.redis_url, timeout_s=5, connections=1), default_queue_name=QUEUE
         )
         super().__init__(
             functions=[func(job, name=JOB, max_tries=_NO_LIMIT)],
@@ -66,7 +66,8 @@ class StreamQueue(Worker):
             job_deserializer=msgspec.json.decode,
             log_results=False,
         )
-        self._target = safe_address(settings.redis_url)
+        self._connection = PipelineConnection(settings.redis_url)
+        self._generate = generate
         self._requeue = requeue
         self._slot_freed = asyncio.Event()
         self._repeated = set[str]()  # ids taken a second time while their jobs still ran here
@@ -79,18 +80,18 @@ class StreamQueue(Worker):
         """Take and start jobs until :meth:`quiet`."""
         while self.allow_pick_jobs:
             try:
-                await self.heart_beat()
+                await self.record_health()
                 if self.free_slots <= 0:
                     self._slot_freed.clear()
                     await self._slot_freed.wait()
-                for stream_id in await self._take():
+                for stream_id in await self._take(await self._next_batch()):
                     if self.allow_pick_jobs:
                         self._start(stream_id)
                     else:  # quiet() was called while the read was blocked
                         await self._requeue(stream_id)
             except (*REDIS_ERRORS, BrokerUnavailable) as error:
                 if isinstance(error, ResponseError):
-                    refused(error, self._target, "BZPOPMIN")
+                    refused(error, self._connection.target, "BZPOPMIN")
                 logger.debug("queue unavailable", extra={"error": type(error).__name__})
                 await asyncio.sleep(0.2)
 
@@ -104,24 +105,43 @@ class StreamQueue(Worker):
         while self.tasks:
             await asyncio.wait(list(self.tasks.values()))
 
-    async def finish_job(self, job_id: str, *_: Any, **__: Any) -> None:
-        """Delete arq's retry counter alone. arq would also remove the id and the job, but a stream that was parked or
-        handed over may have new ones by now. The scripts that end a stream remove them."""
-        await self.pool.delete(retry_key_prefix + job_id)
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        await self._connection.aclose()
+        await self.pool.aclose(close_connection_pool=True)
 
-    async def finish_failed_job(self, job_id: str, *_: Any, **__: Any) -> None:
-        """Delete arq's retry counter; arq calls this if the job's data is missing."""
-        await self.finish_job(job_id)
+    async def run_job(self, job_id: str, score: int) -> None:
+        """Run one job. arq's own method would first read the job and count its tries in Redis, and delete the count
+        afterwards: three more commands, with results that are not needed (rule E9)."""
+        await self._generate(job_id)
+        self.jobs_complete += 1
 
-    async def _take(self) -> list[str]:
-        """Return ids to start, or none after one second without any."""
-        first = await self.pool.bzpopmin(QUEUE, timeout=_BLOCK_S)
-        if first is None:
-            return []
-        taken = [first[1].decode()]
-        more = min(self.free_slots, _MAX_BATCH) - 1
-        if more > 0:
-            taken += [member.decode() for member, _ in await self.pool.zpopmin(QUEUE, more)]
+    async def _next_batch(self) -> int:
+        """Return the most jobs to take. While the event loop is slow, wait a moment and take only one, so that other
+        workers get the rest."""
+        most = min(self.free_slots, _MAX_BATCH)
+        waits_until = time.monotonic() + _LONGEST_WAIT_S
+        while self.tasks and await _turn_s() > _SLOW_TURN_S:
+            if time.monotonic() >= waits_until:
+                return min(most, 1)
+        return most
+
+    async def _take(self, most: int) -> list[str]:
+        """Return ids to start, or none after one second without any. Redis answers the second command at once after
+        the first, so both take one exchange."""
+        commands: list[Command] = [("BZPOPMIN", QUEUE, _BLOCK_S)]
+        if most > 1:
+            commands.append(("ZPOPMIN", QUEUE, most - 1))
+        replies = await self._connection.exchange(commands)
+        taken: list[str] = []
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        first, *more = replies
+        if first is not None:
+            taken.append(first[1].decode())
+        for reply in more:
+            taken += [stream_id.decode() for stream_id in reply[::2]]
         return taken
 
     def _start(self, stream_id: str) -> None:
@@ -140,4 +160,12 @@ class StreamQueue(Worker):
                 self._start(stream_id)
         self._slot_freed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
+            self.jobs_failed += 1
             logger.warning("job failed", extra={"stream_id": stream_id, "error": type(error).__name__})
+
+
+async def _turn_s() -> float:
+    """Return how long a turn of the event loop takes now."""
+    begun = time.monotonic()
+    await asyncio.sleep(0)
+    return time.monotonic() - begun

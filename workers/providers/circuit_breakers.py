@@ -1,7 +1,6 @@
 """Circuit breakers: a target (``provider/model``) that keeps failing gets no requests for a while, so that none waits
 for its timeout."""
 
-import asyncio
 import logging
 from contextlib import suppress
 from typing import Final
@@ -9,6 +8,7 @@ from typing import Final
 from shared.broker.circuit_breaker import Breaker, close_breaker, count_failure, read_breakers, take_probe
 from shared.broker.client import Client
 from shared.errors import BrokerUnavailable, ProviderError
+from shared.polling import next_poll
 from shared.settings import Settings
 from workers import metrics
 from workers.providers.errors import provider_failure
@@ -49,7 +49,7 @@ class Breakers:
                 breakers = await read_breakers(self._client)
                 for target in [*self._known, *breakers]:
                     self._note(target, breakers.get(target, _CLOSED))
-            await asyncio.sleep(_READ_EVERY_S)
+            await next_poll(_READ_EVERY_S)
 
     def is_open(self, target: str) -> bool:
         """Return True if the target's breaker is open, or waits for the answer to a probe."""

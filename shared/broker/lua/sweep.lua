@@ -1,20 +1,29 @@
 #!lua flags=allow-oom
--- One bucket's turn of the sweep: updates its pulse and returns the streams that are due.
--- KEYS: 1 index (zset: id → next look, ms), 2 pulse (hash: at, run_id, trouble)
--- ARGV: 1 lease_ms (after which to look again), 2 most_ids, 3 run_id (of this Redis)
+-- A turn of the sweep over some buckets: updates their pulses and returns their streams that are due.
+-- KEYS: 1 index (zset: id → next look, ms), 2 pulse (hash: at, run_id, trouble) (of a bucket; those of others follow)
+-- ARGV: 1 lease_ms (after which to look again), 2 most_ids (of each bucket)
 -- Replies {now in ms, id, …}.
 -- A pulse that stopped for two seconds, or came from another Redis, means an outage: workers could not renew their
--- leases. The field `trouble` has its time; claim and read check it (is_recovering).
+-- leases. The field `trouble` has its time; claim and read check it (is_recovering). All pulses of a call are on one
+-- server and written together, so the first is examined for all. A pulse lives for a day.
 
-local INDEX, PULSE = unpack(KEYS, 1, 2)
-local lease_ms, most_ids, run_id = unpack(ARGV, 1, 3)
+local lease_ms, most_ids = unpack(ARGV, 1, 2)
+local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local PULSE = KEYS[2]
 local at, before = unpack(redis.call('HMGET', PULSE, 'at', 'run_id'))
-if not at or now - at > 2000 or before ~= run_id then redis.call('HSET', PULSE, 'trouble', now) end
-redis.call('HSET', PULSE, 'at', now, 'run_id', run_id)
-redis.call('PEXPIRE', PULSE, 86400000)
-
-local due = redis.call('ZRANGEBYSCORE', INDEX, '-inf', now, 'LIMIT', 0, most_ids)
-for _, id in ipairs(due) do redis.call('ZADD', INDEX, now + lease_ms, id) end
-return {now, unpack(due)}
+local was_away = not at or now - at > 2000 or before ~= run_id
+local is_new_hour = not at or math.floor(at / 3600000) < math.floor(now / 3600000)
+local reply, stamp = {now}, string.format('%.0f', now) -- as text, since Redis formats numbers slowly
+for bucket = 1, #KEYS, 2 do
+  local index, pulse = unpack(KEYS, bucket, bucket + 1)
+  local is_new = redis.call('HSET', pulse, 'at', stamp) > 0
+  if is_new or was_away then redis.call('HSET', pulse, 'run_id', run_id, 'trouble', stamp) end
+  if is_new or is_new_hour then redis.call('PEXPIRE', pulse, 86400000) end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', stamp, 'LIMIT', 0, most_ids)) do
+    redis.call('ZADD', index, now + lease_ms, id)
+    reply[#reply + 1] = id
+  end
+end
+return reply

@@ -14,6 +14,7 @@ from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import GenerationError
 from shared.protocol import events
+from shared.protocol.chunks import compress
 from shared.protocol.events import TargetUsage, Usage
 from shared.protocol.lifecycle import STATUS_AFTER
 from shared.protocol.transcript import fold
@@ -166,7 +167,7 @@ async def end_claimed(
     everything = partial + outcome.closing_events(usage)
     holder = holder_of(stream_id, claimed, token)
     ending = outcome.ending(usage, only_if_unwatched=outcome.reason == ABANDONED)
-    reply = await run_script(client, scripts.finish(holder, 1, everything, ending))
+    reply = await run_script(client, scripts.finish(holder, 1, everything, compress(everything), ending))
     if reply.code is Code.OK:
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
     else:

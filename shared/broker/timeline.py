@@ -14,6 +14,7 @@ import msgspec
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import log_key, state_key
 from shared.broker.pipeline_connection import Command
+from shared.protocol.chunks import length_of
 from shared.protocol.lifecycle import ACTIVE
 
 #: The fields of a state that operators may see: neither request nor metadata.
@@ -109,12 +110,12 @@ async def read_timeline(client: Client, stream_ids: list[str]) -> list[StreamTim
         return []
     commands: list[Command] = []
     for stream_id in stream_ids:
-        commands += [("HMGET", state_key(stream_id), *FIELDS), ("LLEN", log_key(stream_id))]
+        commands += [("HMGET", state_key(stream_id), *FIELDS, "chunks"), ("LLEN", log_key(stream_id))]
     replies = await run_commands(client, commands)
     found = zip(stream_ids, replies[::2], replies[1::2], strict=True)
     return [
-        StreamTimeline(stream_id, _texts(values), length)
-        for stream_id, values, length in found
+        StreamTimeline(stream_id, _texts(values), length_of(chunks.decode()) if chunks else entries)
+        for stream_id, (*values, chunks), entries in found
         if values[0] is not None
     ]
 

@@ -146,7 +146,6 @@ MISSING_CHECKS: Final = [
     Mutation("chunks take the place of the events", "redis.call('UNLINK', LOG)\n", "", "finish"),
     Mutation("chunks are of a whole log", "begin_log(s, epoch, n, lineage)\nredis", "redis", "finish"),
     Mutation("a log has the events of its chunks", "chunks and tonumber(string.match(chunks, '%d+$')) or "),
-    Mutation("a page begins in the chunk of its cursor", "tonumber(upto) >= first and ", "", "read"),
     Mutation("a page skips the events before it", "page[7] = before end", "page[7] = first - 1 end", "read"),
     Mutation(
         "the tail of an ended stream has its last events",

@@ -18,7 +18,7 @@ from shared.protocol.chunks import compress
 from shared.protocol.events import TargetUsage, Usage
 from shared.protocol.lifecycle import STATUS_AFTER
 from shared.protocol.transcript import fold
-from shared.protocol.usage import Estimate
+from shared.protocol.usage import Estimate, encode_usage
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Outcome:
         fields: dict[str, str | bytes | int] = {
             "finish_reason": self.finish_reason,
             "reason": self.known_reason or "",
-            "usage": msgspec.json.encode(usage),
+            "usage": encode_usage(usage),
         }
         if self.error is not None:
             fields["error"] = msgspec.json.encode(events.Error.without_content(self.error))

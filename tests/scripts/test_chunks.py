@@ -7,12 +7,14 @@ import pytest
 
 from shared.broker import declarations
 from shared.broker.client import Client, run_script
+from shared.broker.ending import Outcome
 from shared.broker.replies import Code, LogPage
 from shared.broker.scripts import StreamScripts
 from shared.errors import ContentUnreadable
 from shared.protocol import chunks as chunks_module
 from shared.protocol import events
 from shared.protocol.chunks import CHUNK_BYTES, CHUNK_EVENTS, compress, decompress, take
+from shared.protocol.events import Usage
 from shared.protocol.ids import START, EventId
 from shared.settings import Settings
 from tests.scripts.stream import DIGEST, DONE, ENDING, LOG, STATE, Stream, event, some
@@ -137,7 +139,8 @@ async def test_an_ended_answer_of_500_tokens_takes_six_kib(client: Client) -> No
     before = await client.memory_usage(stream.keys[LOG], samples=0)
     assert before is not None
     assert before > 20_000
-    await stream.finish(holder, 501, [DONE])
+    usage = Usage(1234, 500, cached_tokens=0, reasoning_tokens=0)
+    await stream.finish(holder, 501, [DONE], Outcome("stop").ending(usage))
     assert await client.object("ENCODING", stream.keys[STATE]) == b"listpack"
     own = [key async for key in client.scan_iter(f"*{stream.id}*") if not key.endswith(b":tail")]
     sizes = {key.decode(): await client.memory_usage(key, samples=0) or 0 for key in own}

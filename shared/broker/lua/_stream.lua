@@ -51,10 +51,11 @@ local function removed()
 end
 
 -- Adds to the stream's timeline (shared/broker/timeline.py), which is for operators and limited in size. Entries are
--- `<ms>:<event>:<detail>`, separated by spaces.
+-- `<ms since creation>:<event>:<detail>`, separated by spaces: short, so that Redis keeps the state compactly.
 local function note(entry)
-  local history = redis.call('HGET', STATE, 'history') or ''
-  if #history < 2000 then redis.call('HSET', STATE, 'history', history .. now .. ':' .. entry .. ' ') end
+  local history, created = unpack(redis.call('HMGET', STATE, 'history', 'created'))
+  history = (history or '') .. now - (created or now) .. ':' .. entry .. ' '
+  if #history < 2000 then redis.call('HSET', STATE, 'history', history) end
 end
 
 -- Epoch of the event `seq` of a log of `epoch` with this lineage (rule E13): the epochs that the log continues, each

@@ -1,8 +1,8 @@
 """Redis memory of an ended answer: ``python -m bench.kept_answers`` takes some ten seconds.
 
-One gateway and one worker write answers of 500 tokens of prose. MEMORY USAGE of each kept answer's own keys is
-printed, without the tail, which lives for a minute after the end; and its share of the keys that streams share, which
-is the growth of Redis' memory without the own keys.
+One gateway and one worker write answers of 500 tokens of prose. MEMORY USAGE is printed, for each answer: that of its
+own keys, with the tail apart, which lives for a minute after the end; and a share of the keys that streams have in
+common.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _TOKEN: Final = re.compile(r" ?\w{1,5}|\W")
 
 
 def prose(tokens: int) -> list[str]:
-    """Return the begin of a document, cut into tokens."""
+    """Return the first tokens of a document."""
     text = re.sub(r"[|`*#-]+", "", (REPOSITORY / "docs" / "reliability.md").read_text())
     return _TOKEN.findall(" ".join(text.split()))[:tokens]
 
@@ -42,7 +42,7 @@ async def main() -> None:
 
 
 async def _measure(system: System) -> None:
-    # A pause after each delta, so that each is an event.
+    # A pause after each delta, so that most are an event.
     system.fake.play("prose", Answer(deltas=prose(_TOKENS), delay_s=0.03))
     stream_ids = await asyncio.gather(*(system.post("prose", "Describe each fault.") for _ in range(_ANSWERS)))
     for stream_id in stream_ids:
@@ -51,6 +51,7 @@ async def _measure(system: System) -> None:
     characters = len(str(status["text"]))
     own: dict[str, int] = defaultdict(int)
     async with system.broker.client() as client:
+        tails = [await client.memory_usage(tail_key(stream_id), samples=0) or 0 for stream_id in stream_ids]
         await client.delete(*map(tail_key, stream_ids))
         for stream_id in stream_ids:
             async for key in client.scan_iter(f"*{stream_id}*", count=1000):
@@ -64,7 +65,8 @@ async def _measure(system: System) -> None:
                 size = await client.memory_usage(key, samples=0) or 0
                 shared += size if await client.type(key) in {b"zset", b"hash"} and b"{" not in key else 0
     rows = [["key", "bytes an answer"], *([name, f"{total / _ANSWERS:.0f}"] for name, total in sorted(own.items()))]
-    rows.append(["all of its keys", f"{sum(own.values()) / _ANSWERS:.0f}"])
+    rows.append(["all of these", f"{sum(own.values()) / _ANSWERS:.0f}"])
+    rows.append(["tail, for a minute", f"{sum(tails) / _ANSWERS:.0f}"])
     rows.append(["shared keys", f"{shared / _ANSWERS:.0f}"])
     print(aligned(rows))
     print(f"\n{characters} characters, events up to {status['last_event_id']}; the state is a {encoding.decode()}:")

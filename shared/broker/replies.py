@@ -286,7 +286,7 @@ def parse_due(raw: list[Any]) -> Due:
 def parse_page(
     raw: list[Any], open_page: Callable[[list[bytes], int | None], list[bytes]]
 ) -> LogPage | Gone | Lost | None:
-    """Parse a page. ``open_page`` opens its events, or its chunks and the number of events in them before the page."""
+    """Parse a page. ``open_page`` opens events, or chunks and the number of events in them before the page."""
     if not raw:
         return None
     if raw == [b""]:

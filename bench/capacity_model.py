@@ -12,6 +12,8 @@ from typing import Any, Final
 
 FILE: Final = Path(__file__).with_name("capacity.json")
 _KIB_PER_GIB: Final = 2**20
+#: Life of a tail after the end.
+_TAIL_S: Final = 60
 _US_PER_S: Final = 1e6
 
 
@@ -39,6 +41,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class AfterTheEnd:
+    """Bytes that an ended answer takes in Redis: itself, each of its tokens, and each in the tail for a minute."""
+
+    answer: float
+    token: float
+    tail_token: float
+
+
+@dataclass(frozen=True, slots=True)
 class Constants:
     """Constants of ``capacity.json``, which names the source of each."""
 
@@ -53,6 +64,7 @@ class Constants:
     bus_bytes_per_publish: float
     queue_us_per_request: float
     redis_bytes_per_token: float
+    after_the_end: AfterTheEnd
     to_client_bytes: float
     redis_network_bytes: float  # the busier direction
     buckets: int
@@ -112,6 +124,7 @@ def load(path: Path = FILE) -> Constants:
         bus_bytes_per_publish=values["bus_bytes_per_publish"]["value"],
         queue_us_per_request=values["queue_us_per_request"]["value"],
         redis_bytes_per_token=values["redis_bytes_per_token"]["value"],
+        after_the_end=AfterTheEnd(**values["redis_bytes_after_the_end"]),
         to_client_bytes=bytes_per_token["to_client"],
         redis_network_bytes=max(bytes_per_token["into_redis"], bytes_per_token["out_of_redis"]),
         buckets=values["buckets"]["value"],
@@ -143,8 +156,10 @@ def plan(c: Constants, demand: Demand) -> Plan:
 def redis_memory_gib(c: Constants, demand: Demand) -> float:
     """Return the memory of open streams, half-way through their answers, and of ended ones until retention ends."""
     half = c.kib_per_stream.redis + c.redis_bytes_per_token * demand.answer_tokens / 2 / 1024
-    whole = c.kib_per_stream.redis + c.redis_bytes_per_token * demand.answer_tokens / 1024
-    return (demand.streams * half + demand.requests * demand.retention_s * whole) / _KIB_PER_GIB
+    kept = (c.after_the_end.answer + c.after_the_end.token * demand.answer_tokens) / 1024
+    tail = c.after_the_end.tail_token * demand.answer_tokens / 1024
+    ended = demand.retention_s * kept + min(demand.retention_s, _TAIL_S) * tail
+    return (demand.streams * half + demand.requests * ended) / _KIB_PER_GIB
 
 
 def hit(count: float, tokens: float) -> float:

@@ -24,6 +24,7 @@ from shared.broker.replies import Claimed
 from shared.broker.scripts import Ending, Fields, StreamScripts
 from shared.broker.stored_request import read_request
 from shared.protocol import events
+from shared.protocol.chunks import compress
 from shared.protocol.ids import new_stream_id
 from shared.protocol.lifecycle import Status
 from shared.rate_limits import Demand, Limits
@@ -88,7 +89,8 @@ def _claim(client: Client, stream_id: str, claims: list[Claimed]) -> Callable[[]
 
 def _finish(client: Client, stream_id: str, claimed: Claimed) -> Callable[[], Awaitable[Any]]:
     holder, done = holder_of(stream_id, claimed, _HOLDER), events.encode(events.Done("stop", None, None))
-    return lambda: run_script(client, _SCRIPTS.finish(holder, 1, [done], Ending(Status.COMPLETED, {"reason": ""}, 0)))
+    ending, chunks = Ending(Status.COMPLETED, {"reason": ""}, 0), compress([done])
+    return lambda: run_script(client, _SCRIPTS.finish(holder, 1, [done], chunks, ending))
 
 
 async def _row(name: str, url: str, calls: list[Callable[[], Awaitable[Any]]]) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import zlib
 
 import pytest
 from redis.asyncio import Redis
@@ -22,14 +23,14 @@ SECRETS = (b"canary-prompt", b"canary-metadata", b"canary-answer", b"canary-tool
 
 
 async def everything(client: Redis) -> dict[str, bytes]:
-    """Return all keys with their whole content."""
+    """Return all keys with their whole content, logs decompressed if they are not sealed."""
     found = {}
     async for key in client.scan_iter(count=1000):
         match await client.type(key):
             case b"string":
                 content = [await client.get(key)]
             case b"list":
-                content = await client.lrange(key, 0, -1)  # type: ignore[misc]
+                content = [inflated(part) for part in await client.lrange(key, 0, -1)]  # type: ignore[misc]
             case b"hash":
                 content = [part for pair in (await client.hgetall(key)).items() for part in pair]  # type: ignore[misc]
             case b"zset":
@@ -42,6 +43,13 @@ async def everything(client: Redis) -> dict[str, bytes]:
                 raise AssertionError(other)
         found[key.decode()] = b"\n".join(content)
     return found
+
+
+def inflated(stored: bytes) -> bytes:
+    try:
+        return zlib.decompress(stored)
+    except zlib.error:
+        return stored
 
 
 async def canaries(system: System) -> set[bytes]:

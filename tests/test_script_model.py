@@ -21,6 +21,7 @@ import pytest
 from gateway.live import feed as feed_module
 from shared.broker import declarations
 from shared.broker.declarations import Script
+from shared.protocol import chunks as chunks_module
 from shared.protocol.lifecycle import TERMINAL, TRANSITIONS
 from tests.walks.bench import EXAMPLES, MUTATIONS, SOAK, Bench
 from tests.walks.search import walk_all
@@ -37,6 +38,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 @pytest.fixture(autouse=True)
 def _small_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "RING", 2)
+    monkeypatch.setattr(chunks_module, "CHUNK_EVENTS", 3)
 
 
 @pytest.mark.timeout(300 + SOAK)
@@ -69,8 +71,8 @@ class Mutation:
 MISSING_CHECKS: Final = [
     Mutation(
         "an ended stream refuses",
-        "if not active(s) then\n    return {'CLOSED',",
-        "if false then\n    return {'CLOSED',",
+        "if not active(s) then\n    local chunks, reason",
+        "if false then\n    local chunks, reason",
     ),
     Mutation("a higher epoch supersedes", "current > epoch or "),
     Mutation("another holder supersedes", " or (current == epoch and s.holder ~= holder)"),
@@ -83,12 +85,6 @@ MISSING_CHECKS: Final = [
         "write(s, epoch, n, upto, 8",
         "write(s, epoch, first_seq - 1, upto, 8",
         "append",
-    ),
-    Mutation(
-        "logged events are skipped by finish",
-        "write(s, epoch, n, last,",
-        "write(s, epoch, first_seq - 1, last,",
-        "finish",
     ),
     Mutation(
         "the log is of one epoch",
@@ -146,7 +142,17 @@ MISSING_CHECKS: Final = [
     Mutation(
         "the place belongs to the last event", "upto == last and provider_cursor or '-'", "provider_cursor", "append"
     ),
-    Mutation("another epoch is counted anew", "if epoch ~= s.log_epoch then events, bytes = 0, 0 end", "", "finish"),
+    Mutation("chunks are counted anew", " or s.chunks then events, bytes", " then events, bytes", "finish"),
+    Mutation("chunks take the place of the events", "redis.call('UNLINK', LOG)\n", "", "finish"),
+    Mutation("chunks are of a whole log", "begin_log(s, epoch, n, lineage)\nredis", "redis", "finish"),
+    Mutation("a log has the events of its chunks", "chunks and tonumber(string.match(chunks, '%d+$')) or "),
+    Mutation("a page skips the events before it", "page[7] = before end", "page[7] = first - 1 end", "read"),
+    Mutation(
+        "the tail of an ended stream has its last events",
+        "write_tail(epoch, n, last,",
+        "math.max(epoch, n, last,",
+        "finish",
+    ),
 ]
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from shared.broker.client import Client, connect, run_script
 from shared.broker.ending import Outcome, holder_of
-from shared.broker.replies import Claimed, Code, Refused, WriteReply
+from shared.broker.replies import Claimed, Code, LogPage, Refused, WriteReply
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
+from shared.protocol import events
 from shared.protocol.events import Usage
-from shared.protocol.ids import new_stream_id
+from shared.protocol.ids import START, new_stream_id
 from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
@@ -141,6 +142,28 @@ async def test_a_handover_goes_on_when_an_abandoned_stream_has_a_reader_again(cl
     assert await handing_over is Ended.HANDED_OVER
 
 
+async def log_of(client: Client, writer: StreamWriter) -> list[events.Event]:
+    page = await run_script(client, SCRIPTS.read(writer.holder.stream_id, START))
+    assert isinstance(page, LogPage)
+    assert page.complete
+    return [events.decode(stored) for stored in page.events]
+
+
+async def test_a_withdrawn_ending_leaves_no_trace_in_the_log(client: Client) -> None:
+    writer = await claimed_writer(client)
+    await writer.push([TextDelta("x")])
+    writer.settle_renewal(reply_of(writer, Code.OK, signal="abandoned"))
+    assert writer.next_call() is not None
+    writer.settle(reply_of(writer, Code.WATCHED))
+    await writer.push([TextDelta("y"), TextDelta("z")])
+    ending = asyncio.create_task(writer.finish(Outcome("stop"), Usage(1, 3)))
+    await asyncio.sleep(0)
+    await step(client, writer)
+    assert await ending is Ended.WRITTEN
+    kinds = [event.TYPE for event in await log_of(client, writer)]
+    assert kinds == [b"start", b"token", b"token", b"done"]
+
+
 async def test_an_ending_is_said_again_and_then_let_go(client: Client) -> None:
     writer = await claimed_writer(client)
     await writer.push([TextDelta("x")])
@@ -148,13 +171,14 @@ async def test_an_ending_is_said_again_and_then_let_go(client: Client) -> None:
     await asyncio.sleep(0)
     await step(client, writer)
     assert await ending is Ended.WRITTEN
+    before = await log_of(client, writer)
     await client.flushall()
     assert writer.check(await run_script(client, SCRIPTS.renew(writer.holder)))
     assert not writer.is_settled
     await step(client, writer)  # restores
     await step(client, writer)  # ends
     assert writer.is_written
-    assert await client.exists(writer.holder.keys[0])
+    assert await log_of(client, writer) == before
 
 
 async def test_an_ending_that_was_deleted_meanwhile_is_let_go(client: Client) -> None:

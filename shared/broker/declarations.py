@@ -89,7 +89,7 @@ FINISH: Final = Script(
     "finish",
     args=(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
-        *("tokens", "lineage", "field_items", "fields…", "events…"),
+        *("tokens", "lineage", "field_items", "chunk_ends", "fields…", "chunks…", "events…"),
     ),
     parts=("_stream", "_rate_limits", "_storage", "_provider_limit", "_endings"),
 )

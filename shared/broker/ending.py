@@ -14,10 +14,11 @@ from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.errors import GenerationError
 from shared.protocol import events
+from shared.protocol.chunks import compress
 from shared.protocol.events import TargetUsage, Usage
 from shared.protocol.lifecycle import STATUS_AFTER
 from shared.protocol.transcript import fold
-from shared.protocol.usage import Estimate
+from shared.protocol.usage import Estimate, encode_usage
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Outcome:
         fields: dict[str, str | bytes | int] = {
             "finish_reason": self.finish_reason,
             "reason": self.known_reason or "",
-            "usage": msgspec.json.encode(usage),
+            "usage": encode_usage(usage),
         }
         if self.error is not None:
             fields["error"] = msgspec.json.encode(events.Error.without_content(self.error))
@@ -166,7 +167,7 @@ async def end_claimed(
     everything = partial + outcome.closing_events(usage)
     holder = holder_of(stream_id, claimed, token)
     ending = outcome.ending(usage, only_if_unwatched=outcome.reason == ABANDONED)
-    reply = await run_script(client, scripts.finish(holder, 1, everything, ending))
+    reply = await run_script(client, scripts.finish(holder, 1, everything, compress(everything), ending))
     if reply.code is Code.OK:
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
     else:

@@ -1,5 +1,6 @@
 """Replies of the scripts, and their parsing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Any, Final
@@ -282,7 +283,10 @@ def parse_due(raw: list[Any]) -> Due:
     return Due(raw[0], [stream_id.decode() for stream_id in raw[1:]])
 
 
-def parse_page(raw: list[Any]) -> LogPage | Gone | Lost | None:
+def parse_page(
+    raw: list[Any], open_page: Callable[[list[bytes], int | None], list[bytes]]
+) -> LogPage | Gone | Lost | None:
+    """Parse a page. ``open_page`` opens events, or chunks and the number of events in them before the page."""
     if not raw:
         return None
     if raw == [b""]:
@@ -291,4 +295,6 @@ def parse_page(raw: list[Any]) -> LogPage | Gone | Lost | None:
         kind, _, principal = raw[0].decode().partition(" ")
         return Gone(principal, deleted=kind == "deleted", dropped=kind == "dropped")
     lineage = Lineage(raw[3].decode())
-    return LogPage(parse_status("read", raw[0]), raw[1].decode(), raw[2], lineage, raw[4], raw[5], raw[6:])
+    first, before = raw[5], raw[6]
+    events = open_page(raw[7:], None if before < 0 else first - 1 - before)
+    return LogPage(parse_status("read", raw[0]), raw[1].decode(), raw[2], lineage, raw[4], first, events)

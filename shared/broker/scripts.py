@@ -40,6 +40,8 @@ from shared.broker.replies import (
 )
 from shared.broker.sealing import Sealing
 from shared.broker.stored_request import PIECE_BYTES, pieces_of
+from shared.errors import ContentUnreadable
+from shared.protocol.chunks import Chunks, take
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE, Lineage
@@ -207,10 +209,12 @@ class StreamScripts:
         holder: Holder,
         first: int,
         events: Sequence[bytes],
+        chunks: Chunks,
         ending: Ending,
         lineage: Lineage = NO_LINEAGE,
     ) -> Call[WriteReply]:
-        """End a stream with ``events`` from seq ``first`` on; the last is ``done``."""
+        """End a stream with ``events`` from seq ``first`` on; the last is ``done``. ``chunks``: the whole log, which
+        replaces the one of single events."""
         fields = _flat(ending.fields)
         return declarations.FINISH.call(
             holder.keys,
@@ -226,7 +230,9 @@ class StreamScripts:
             tokens=ending.tokens,
             lineage=lineage.text,
             field_items=len(fields),
+            chunk_ends=chunks.ends_text,
             fields=fields,
+            chunks=self.sealing.seal_all(holder.stream_id, chunks.data),
             events=self.sealing.seal_all(holder.stream_id, events),
         )
 
@@ -359,11 +365,17 @@ class StreamScripts:
     ) -> Call[LogPage | Gone | Lost | None]:
         """Read a page of the log, from the start if ``after`` is of another epoch. None: the stream is unknown."""
 
+        def open_page(stored: list[bytes], skipped: int | None) -> list[bytes]:
+            if skipped is None:
+                return self.sealing.open_all(stream_id, stored)
+            opened = (self.sealing.open(stream_id, chunk) for chunk in stored)
+            try:
+                return take(opened, skipped, most_events=most_events, most_bytes=most_bytes)
+            except ValueError as error:
+                raise ContentUnreadable from error
+
         def parse(raw: Any) -> LogPage | Gone | Lost | None:
-            page = replies.parse_page(raw)
-            if isinstance(page, LogPage):
-                return replace(page, events=self.sealing.open_all(stream_id, page.events))
-            return page
+            return replies.parse_page(raw, open_page)
 
         return declarations.READ.call(
             stream_keys(stream_id),

@@ -14,7 +14,9 @@ import msgspec
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import log_key, state_key
 from shared.broker.pipeline_connection import Command
+from shared.protocol.chunks import length_of
 from shared.protocol.lifecycle import ACTIVE
+from shared.protocol.usage import decode_usage
 
 #: The fields of a state that operators may see: neither request nor metadata.
 FIELDS: Final = (
@@ -56,7 +58,7 @@ class StreamTimeline:
 
     @property
     def usage(self) -> Any:
-        return msgspec.json.decode(self.fields["usage"] or "null")
+        return decode_usage(self.fields["usage"])
 
     @property
     def error(self) -> Any:
@@ -76,18 +78,19 @@ class StreamTimeline:
         return sorted(self._entries(), key=lambda each: each.at_ms)
 
     def _entries(self) -> Iterator[TimelineEntry]:
-        if (created := self.at("created")) is not None:
+        created, attempt = self.at("created") or 0, 0
+        if created:
             yield TimelineEntry(created, "created", "", 0)
-        attempt = 0
         for entry in (self.fields["history"] or "").split():
             with suppress(ValueError, IndexError):  # an entry of another version
-                at, what, *details = entry.split(":")
+                since_creation, what, *details = entry.split(":")
+                at = created + int(since_creation)
                 if what == "claim":
                     attempt = int(details[0])
                     if details[1] != "ending":  # a claim that only ended the stream
-                        yield TimelineEntry(int(at), "taken_over" if attempt > 1 else "claimed", details[1], attempt)
+                        yield TimelineEntry(at, "taken_over" if attempt > 1 else "claimed", details[1], attempt)
                 elif what in _NAMES:
-                    yield TimelineEntry(int(at), _NAMES[what], ": ".join(details), attempt)
+                    yield TimelineEntry(at, _NAMES[what], ": ".join(details), attempt)
         if (ended := self.at("ended")) is not None:
             reasons = (self.fields["finish_reason"], self.fields["reason"])
             yield TimelineEntry(ended, "ended", ": ".join(reason for reason in reasons if reason), attempt)
@@ -109,12 +112,12 @@ async def read_timeline(client: Client, stream_ids: list[str]) -> list[StreamTim
         return []
     commands: list[Command] = []
     for stream_id in stream_ids:
-        commands += [("HMGET", state_key(stream_id), *FIELDS), ("LLEN", log_key(stream_id))]
+        commands += [("HMGET", state_key(stream_id), *FIELDS, "chunks"), ("LLEN", log_key(stream_id))]
     replies = await run_commands(client, commands)
     found = zip(stream_ids, replies[::2], replies[1::2], strict=True)
     return [
-        StreamTimeline(stream_id, _texts(values), length)
-        for stream_id, values, length in found
+        StreamTimeline(stream_id, _texts(values), length_of(chunks.decode()) if chunks else entries)
+        for stream_id, (*values, chunks), entries in found
         if values[0] is not None
     ]
 

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from msgspec import UNSET, UnsetType
+import msgspec
+from msgspec import UNSET, UnsetType, structs
 
 from shared.protocol.events import PartialUsage, Usage
 
@@ -56,3 +58,17 @@ def _counted_or(count: int | UnsetType, estimate: int) -> int:
 
 def _tokens(characters: int) -> int:
     return math.ceil(characters / _CHARACTERS_PER_TOKEN)
+
+
+def encode_usage(usage: Usage | None) -> bytes:
+    """Return the state's field: the values without their names, since Redis keeps a state of short values compactly.
+    null: not counted."""
+    values = structs.astuple(usage) if usage is not None else None
+    return msgspec.json.encode(values and [None if value is UNSET else value for value in values])
+
+
+def decode_usage(stored: str | None) -> dict[str, Any] | None:
+    """Return the members of the usage that :func:`encode_usage` encoded."""
+    values = msgspec.json.decode(stored or "null")
+    names = Usage.__struct_fields__
+    return values and {name: value for name, value in zip(names, values, strict=True) if value is not None}

@@ -11,6 +11,7 @@ from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Claimed, LogPage
 from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol import events
+from shared.protocol.chunks import compress
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
@@ -45,7 +46,7 @@ class WrittenStream:
         self._client = client
         self._scripts = StreamScripts(Settings())
         self._holder: Holder | None = None
-        self._next_seq = 1
+        self._log: list[bytes] = []
 
     @property
     def epoch(self) -> int:
@@ -74,7 +75,9 @@ class WrittenStream:
 
     async def end(self) -> None:
         outcome = Outcome("stop")
-        call = self._scripts.finish(self._held, self._next_seq, outcome.closing_events(None), outcome.ending(None))
+        closing = outcome.closing_events(None)
+        chunks = compress([*self._log, *closing])
+        call = self._scripts.finish(self._held, len(self._log) + 1, closing, chunks, outcome.ending(None))
         await run_script(self._client, call)
 
     async def delete(self) -> None:
@@ -93,5 +96,5 @@ class WrittenStream:
 
     async def _append(self, *new: events.Event) -> None:
         stored = [events.encode(event) for event in new]
-        await run_script(self._client, self._scripts.append(self._held, self._next_seq, stored))
-        self._next_seq += len(stored)
+        await run_script(self._client, self._scripts.append(self._held, len(self._log) + 1, stored))
+        self._log += stored

@@ -25,6 +25,7 @@ from shared.broker.replies import (
     WriteReply,
 )
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
+from shared.protocol.chunks import compress, decompress, length_of
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.protocol.lifecycle import Status
 from shared.rate_limits import Demand, Limits
@@ -105,7 +106,8 @@ class Stream:
         return await run_script(self.client, SCRIPTS.append(holder, first, events, resend=resend))
 
     async def finish(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:
-        return await run_script(self.client, SCRIPTS.finish(holder, first, events, ending))
+        chunks = compress([*(await self.log())[: first - 1], *events])
+        return await run_script(self.client, SCRIPTS.finish(holder, first, events, chunks, ending))
 
     async def restore(self, holder: Holder, events: list[bytes]) -> WriteReply:
         """Restore with the fields that a worker keeps."""
@@ -143,6 +145,15 @@ class Stream:
         await self.client.hset(self.keys[STATE], mapping=fields)  # type: ignore[misc]
 
     async def log(self) -> list[bytes]:
+        """Return the events in the log, compressed or not."""
+        chunks, stored = (await self.state()).get("chunks"), await self.stored_log()
+        if chunks is None:
+            return stored
+        events = [event for chunk in stored for event in decompress(chunk)]
+        assert length_of(chunks) == len(events)
+        return events
+
+    async def stored_log(self) -> list[bytes]:
         return await self.client.lrange(self.keys[LOG], 0, -1)  # type: ignore[no-any-return,misc]
 
     async def tail(self) -> list[tuple[str, bytes]]:

@@ -13,6 +13,7 @@ from shared.broker.replies import (
     Limited,
 )
 from shared.broker.scripts import Ending
+from shared.protocol.chunks import compress
 from shared.protocol.lifecycle import Status
 from shared.rate_limits import Demand, Limits
 from tests.scripts.stream import (
@@ -105,7 +106,7 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
     assert await taken() == (1, 20)
     ending = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage": "null"}, 4)
     for _ in range(2):
-        await run_script(client, SCRIPTS.finish(holder, 3, [DONE], ending))
+        await run_script(client, SCRIPTS.finish(holder, 3, [DONE], compress([*some(1, 2), DONE]), ending))
     assert await taken() == (0, 14)
 
     await client.zadd("hr:account:account:streams", {deleted.id: now_ms() + 60_000})

@@ -3,6 +3,7 @@
 from shared.broker.client import Client, run_script
 from shared.broker.replies import Code, Refused
 from shared.broker.scripts import Holder
+from shared.protocol.chunks import compress
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import Lineage
@@ -118,7 +119,8 @@ async def test_a_restore_writes_the_lineage(client: Client) -> None:
 
 async def test_an_ending_continues_too(client: Client) -> None:
     stream, first, second, lineage = await taken_over(client)
-    reply = await run_script(client, SCRIPTS.finish(second, 4, [DONE], ENDING, lineage))
+    chunks = compress([*await stream.log(), DONE])
+    reply = await run_script(client, SCRIPTS.finish(second, 4, [DONE], chunks, ENDING, lineage))
     assert (reply.code, reply.last_seq) == (Code.OK, 4)
     page = await stream.page(EventId(first.epoch, 3))
     assert (page.status, page.first, page.end) == (Status.COMPLETED, 4, EventId(second.epoch, 4))

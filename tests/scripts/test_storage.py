@@ -8,6 +8,7 @@ from shared.broker.ending import restorable
 from shared.broker.keys import ABOVE_LIMIT, ANSWERS
 from shared.broker.replies import Claimed, Created, Gone, Stored
 from shared.broker.scripts import Holder, StreamScripts
+from shared.protocol.chunks import compress
 from shared.protocol.ids import START
 from shared.rate_limits import Demand, Limits
 from tests.scripts.stream import (
@@ -69,7 +70,9 @@ async def test_bytes_are_counted_exactly_and_given_back(client: Client) -> None:
     await run_script(client, SCRIPTS.renew(later))
     assert (await stored(client))["total"] == _STREAM_BYTES + content + size(*some(1, 3, "another"))
     await stream.finish(later, 4, [DONE])
-    without_request = _STREAM_BYTES + 5 + size(*some(1, 3, "another"), DONE)
+    chunks = await stream.stored_log()
+    assert size(*chunks) < size(*some(1, 3, "another"), DONE)
+    without_request = _STREAM_BYTES + 5 + size(*chunks)
     assert await stored(client) == {stream.id: without_request, "total": without_request}
     other = await Stream(client, key=False).create()
     assert (await stored(client))["total"] == without_request + _STREAM_BYTES + len(_REQUEST)
@@ -246,6 +249,7 @@ async def test_a_log_of_thousands_of_events_is_counted_whole(client: Client) -> 
     await run_script(client, scripts.append(holder, 1, events))
     await run_script(client, scripts.renew(holder))
     more = some(2502, 4000)
-    await run_script(client, scripts.finish(holder, 2502, [*more, DONE], ENDING))
-    assert (await stored(client))["total"] == _STREAM_BYTES + size(*events, *more, DONE)
+    chunks = compress([*events, *more, DONE])
+    await run_script(client, scripts.finish(holder, 2502, [*more, DONE], chunks, ENDING))
+    assert (await stored(client))["total"] == _STREAM_BYTES + size(*chunks.data)
     assert await client.exists(stream.keys[READERS]) == 0

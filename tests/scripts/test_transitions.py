@@ -16,6 +16,7 @@ from shared.broker.scripts import Fields, Holder
 from shared.broker.sweep import Sweep
 from shared.errors import BrokerUnavailable
 from shared.metrics import ILLEGAL_TRANSITIONS
+from shared.protocol.chunks import compress
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import STEPS, TERMINAL, Status, froms_and_tos, is_allowed
 from shared.settings import Settings
@@ -93,7 +94,10 @@ def calls_of(name: str, stream: Stream, holder: Holder) -> list[Call[Any]]:
         "create": [stream.creation()],
         "claim": [SCRIPTS.claim(stream.id, "w2.token")],
         "append": [SCRIPTS.append(holder, 2, some(2, 2)), SCRIPTS.append(holder, 1, some(1, 2), resend=True)],
-        "finish": [SCRIPTS.finish(holder, 2, [DONE], replace(ENDING, status=status)) for status in sorted(TERMINAL)],
+        "finish": [
+            SCRIPTS.finish(holder, 2, [DONE], compress([*some(1, 1), DONE]), replace(ENDING, status=status))
+            for status in sorted(TERMINAL)
+        ],
         "restore": [SCRIPTS.restore(later, some(1, 2), fields=fields, body_hash="ff")],
         "renew": [SCRIPTS.renew(holder)],
         "release": [SCRIPTS.release(holder)],

@@ -192,7 +192,7 @@ class Viewer:
 
 @dataclass(frozen=True)
 class Redis:
-    """All that Redis has of the stream."""
+    """All that Redis has of the stream. ``log``: the events, decompressed; ``log_bytes``: their stored size."""
 
     state: dict[bytes, bytes]
     log: list[bytes]
@@ -200,6 +200,7 @@ class Redis:
     tombstone: bytes | None
     next_look: float | None = None
     lives: list[int] = field(default_factory=list)
+    log_bytes: int = 0
 
     @property
     def missing(self) -> bool:

@@ -9,6 +9,7 @@ from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
+from shared.protocol.chunks import decompress, length_of
 from shared.protocol.ids import EventId, parse_event_id
 from shared.rate_limits import TargetLimits
 from tests.walks.actors import Redis, check_one_attempt
@@ -47,8 +48,12 @@ class Ground:
             for key in self.keys:
                 pipe.pexpiretime(key)
             state, log, tail, tombstone, next_look, *lives = await pipe.execute()
+        log_bytes = sum(map(len, log))
+        if b"chunks" in state:
+            log = [event for chunk in log for event in decompress(chunk)]
+            assert length_of(state[b"chunks"].decode()) == len(log), "the state has another number of events"
         entries = [(parse_event_id(at.decode()), fields[b"e"]) for at, fields in tail]
-        return Redis(state, log, entries, tombstone, next_look, lives)
+        return Redis(state, log, entries, tombstone, next_look, lives, log_bytes)
 
     async def _check_redis(self) -> None:
         redis = self.redis = await self._look()
@@ -79,7 +84,7 @@ class Ground:
         counted = counts.get(self.stream_id.encode())
         if redis.ended and counted is not None:
             content = [redis.state.get(name, b"") for name in _CONTENT]
-            assert counted == STREAM_BYTES + sum(map(len, [*content, *redis.log]))
+            assert counted == STREAM_BYTES + sum(map(len, content)) + redis.log_bytes
 
     async def _check_lanes(self, redis: Redis) -> None:
         """The stream runs in the lanes of its state, and in none after its end."""

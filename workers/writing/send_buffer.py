@@ -5,6 +5,8 @@ A frozen event never changes: it has the same seq and the same bytes at every re
 
 from collections.abc import Sequence
 
+from shared.protocol.chunks import Chunks, compress
+
 #: Further events wait for the next append.
 MAX_EVENTS_PER_APPEND = 64
 
@@ -20,6 +22,7 @@ class SendBuffer:
         self._highest_acknowledged = 0
         self._all: list[bytes] = []
         self._closing = 0
+        self._chunks: Chunks | None = None
         self._cursors: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -48,6 +51,13 @@ class SendBuffer:
     def next_batch(self) -> list[bytes]:
         # Events of an earlier epoch go together, because the fast append would write them as this one's.
         return self._all[self.acknowledged : max(self.acknowledged + MAX_EVENTS_PER_APPEND, self.continued)]
+
+    @property
+    def chunks(self) -> Chunks:
+        """All events, compressed, once the closing ones are there."""
+        if self._chunks is None:
+            self._chunks = compress(self._all)
+        return self._chunks
 
     def resume(self, stored: Sequence[bytes], cursor: str) -> None:
         """Begin with the events of a log that is continued. ``cursor``: as for :meth:`freeze`."""
@@ -92,3 +102,4 @@ class SendBuffer:
         """Withdraw the closing events."""
         del self._all[len(self._all) - self._closing :]
         self._closing = 0
+        self._chunks = None

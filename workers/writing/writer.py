@@ -245,8 +245,9 @@ class StreamWriter:
             case Phase.RESTORING:
                 return self._restore()
             case Phase.ENDING if self._ending is not None:
+                unsent, chunks = self._events.unsent, self._events.chunks
                 return self._scripts.finish(
-                    self.holder, self._events.next_seq, self._events.unsent, self._ending, self._lineage
+                    self.holder, self._events.next_seq, unsent, chunks, self._ending, self._lineage
                 )
             case Phase.RELEASING | Phase.RELEASED:
                 self._phase = Phase.RELEASED

@@ -1,7 +1,7 @@
 -- Stored bytes of each account: the payload that scripts write for its streams, counted exactly at creation, with each
 -- renewal and at the end. keys.py describes the keys; they are derived from the account, which the state has.
 -- A stream takes STREAM_BYTES for its bookkeeping, the fields of its state that hold content, the pieces of its request,
--- and its log's events.
+-- and its log: events, or from the end on compressed chunks.
 
 local STREAM_BYTES = 5120
 local CONTENT = {request = true, metadata = true, shown = true, response = true, sources = true, error = true}
@@ -20,11 +20,12 @@ local function bytes_of(fields)
   return bytes
 end
 
--- Bytes of the log. `counted` remembers the count of an earlier call: epoch, events, bytes.
+-- Bytes of the log. `counted` remembers the count of an earlier call: epoch, events, bytes. The end replaces the events
+-- by compressed chunks, which are counted anew.
 local function log_bytes()
-  local s = load('log_epoch', 'counted')
+  local s = load('log_epoch', 'counted', 'chunks')
   local epoch, events, bytes = string.match(s.counted or '', '^(%d+) (%d+) (%d+)$')
-  if epoch ~= s.log_epoch then events, bytes = 0, 0 end
+  if epoch ~= s.log_epoch or s.chunks then events, bytes = 0, 0 end
   local length = redis.call('LLEN', LOG)
   for from = tonumber(events), length - 1, 500 do
     for _, event in ipairs(redis.call('LRANGE', LOG, from, from + 499)) do bytes = bytes + #event end

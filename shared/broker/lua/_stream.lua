@@ -51,10 +51,11 @@ local function removed()
 end
 
 -- Adds to the stream's timeline (shared/broker/timeline.py), which is for operators and limited in size. Entries are
--- `<ms>:<event>:<detail>`, separated by spaces.
+-- `<ms since creation>:<event>:<detail>`, separated by spaces: short, so that Redis keeps the state compactly.
 local function note(entry)
-  local history = redis.call('HGET', STATE, 'history') or ''
-  if #history < 2000 then redis.call('HSET', STATE, 'history', history .. now .. ':' .. entry .. ' ') end
+  local history, created = unpack(redis.call('HMGET', STATE, 'history', 'created'))
+  history = (history or '') .. now - (created or now) .. ':' .. entry .. ' '
+  if #history < 2000 then redis.call('HSET', STATE, 'history', history) end
 end
 
 -- Epoch of the event `seq` of a log of `epoch` with this lineage (rule E13): the epochs that the log continues, each
@@ -64,6 +65,12 @@ local function epoch_of(seq, epoch, lineage)
     if seq <= tonumber(last) then return tonumber(earlier) end
   end
   return epoch
+end
+
+-- Number of events in the log. `chunks`: the state's field of a stream that has ended, the last seq in each chunk of
+-- its compressed log, such as '256 502'; false if the log has an entry for each event.
+local function count_events(chunks)
+  return chunks and tonumber(string.match(chunks, '%d+$')) or redis.call('LLEN', LOG)
 end
 
 -- Number of events in the log that a writer of `epoch` need not send: its own, or those of the lineage that it
@@ -113,7 +120,8 @@ local function refuse(s, epoch, holder)
   end
   local current = tonumber(s.epoch)
   if not active(s) then
-    return {'CLOSED', redis.call('LLEN', LOG), redis.call('HGET', STATE, 'reason') or '', 0, current}
+    local chunks, reason = unpack(redis.call('HMGET', STATE, 'chunks', 'reason'))
+    return {'CLOSED', count_events(chunks), reason or '', 0, current}
   end
   if current > epoch or (current == epoch and s.holder ~= holder) then return reply('SUPERSEDED', 0, s) end
   if current < epoch then return reply('BEHIND', 0, s) end
@@ -133,10 +141,9 @@ local function top_of_tail()
   return tonumber(epoch), tonumber(seq)
 end
 
--- Writes the events n+1 .. upto of `epoch` to log and tail. Event q is ARGV[base + q].
--- The first write of an epoch empties the log, unless it continues the log. Only entries above the tail's top are added
--- to the tail.
-local function write(s, epoch, n, upto, base, cap, lineage)
+-- Makes the log one of `epoch`, of which the log has the first `n` events. The first write of an epoch empties the log,
+-- unless it continues the log.
+local function begin_log(s, epoch, n, lineage)
   if tonumber(s.log_epoch) ~= epoch or n == 0 then
     if n == 0 then
       redis.call('DEL', LOG)
@@ -145,10 +152,18 @@ local function write(s, epoch, n, upto, base, cap, lineage)
     redis.call('HSET', STATE, 'log_epoch', epoch)
     if lineage == '' then redis.call('HDEL', STATE, 'lineage') else redis.call('HSET', STATE, 'lineage', lineage) end
   end
-  if upto <= n then return end
-  for from = n + 1, upto, 4000 do
-    redis.call('RPUSH', LOG, unpack(ARGV, base + from, base + math.min(from + 3999, upto)))
+end
+
+-- Adds ARGV[first] .. ARGV[last] to the log.
+local function push_to_log(first, last)
+  for from = first, last, 4000 do
+    redis.call('RPUSH', LOG, unpack(ARGV, from, math.min(from + 3999, last)))
   end
+end
+
+-- Adds the events n+1 .. upto of `epoch` to the tail, of which event q is ARGV[base + q]. Only entries above the tail's
+-- top are added.
+local function write_tail(epoch, n, upto, base, cap, lineage)
   local top_epoch, top_seq = top_of_tail()
   for q = math.max(n + 1, upto - cap + 1), upto do
     local at = epoch_of(q, epoch, lineage)
@@ -161,6 +176,14 @@ local function write(s, epoch, n, upto, base, cap, lineage)
   if redis.call('XLEN', TAIL) > cap then
     redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap - math.min(64, math.floor(cap / 4)))
   end
+end
+
+-- Writes the events n+1 .. upto of `epoch` to log and tail. Event q is ARGV[base + q].
+local function write(s, epoch, n, upto, base, cap, lineage)
+  begin_log(s, epoch, n, lineage)
+  if upto <= n then return end
+  push_to_log(base + n + 1, base + upto)
+  write_tail(epoch, n, upto, base, cap, lineage)
   if n == 0 then
     local expires = redis.call('HGET', STATE, 'expires')
     redis.call('PEXPIREAT', LOG, expires)

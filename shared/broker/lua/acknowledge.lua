@@ -7,9 +7,9 @@
 -- Replies {status, epoch of the last event in the log, events in the log}, or {} if there is no state.
 
 local gateway, reader_lease_ms, epoch, seq, window = unpack(ARGV, 1, 5)
-local s = load('status', 'holder', 'log_epoch', 'lineage', 'lead', 'full', 'gateways')
+local s = load('status', 'holder', 'log_epoch', 'lineage', 'lead', 'full', 'gateways', 'chunks')
 if not s.status then return {} end
-local log_epoch, n = tonumber(s.log_epoch), redis.call('LLEN', LOG)
+local log_epoch, n = tonumber(s.log_epoch), count_events(s.chunks)
 local last_epoch = epoch_of(n, log_epoch, s.lineage)
 
 local lease_ms = tonumber(reader_lease_ms)

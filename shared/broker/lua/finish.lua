@@ -3,12 +3,35 @@
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 cap, 5 retention_ms, 6 tombstone_ms,
 --       7 status, 8 only_if_unwatched (1 or 0), 9 tokens (used), 10 lineage (as for append),
---       11 field_items (number of items in fields), 12 fields… (field, value, …), events…
+--       11 field_items (number of items in fields), 12 chunk_ends (as count_events takes them),
+--       13 fields… (field, value, …), chunks… (compressed, of the whole log), events…
 -- Status: running → completed, cancelled, failed
 -- Replies as append does, or WATCHED if `only_if_unwatched` and a reader came; nothing is written then.
 
+-- Fields of the state that matter only until the end.
+local OF_RUNNING = {}
+for name in string.gmatch([[
+  holder lease_until full lead gateways polled_until grace_ms stored_limit expires counted provider_cursor sources
+  prompt_characters max_tokens expected_tokens on_worker_lost may_resume body_hash request_id turn reserved reserved_at
+  lanes handed_over
+]], '%S+') do OF_RUNNING[name] = true end
+
+-- Writes the state anew without these fields. Redis keeps a hash of short values in a third of the memory, but not one
+-- that ever had a long value, such as the request.
+local function forget_running()
+  local fields, kept = redis.call('HGETALL', STATE), {}
+  for i = 1, #fields, 2 do
+    if not OF_RUNNING[fields[i]] then
+      kept[#kept + 1] = fields[i]
+      kept[#kept + 1] = fields[i + 1]
+    end
+  end
+  redis.call('DEL', STATE)
+  redis.call('HSET', STATE, unpack(kept))
+end
+
 local epoch, holder, first_seq, cap, retention_ms, tombstone_ms, status, only_if_unwatched, tokens, lineage,
-  field_items = unpack(ARGV, 1, 11)
+  field_items, chunk_ends = unpack(ARGV, 1, 12)
 epoch, first_seq = tonumber(epoch), tonumber(first_seq)
 local s = load_for_writer()
 local refusal = refuse(s, epoch, holder)
@@ -17,19 +40,23 @@ local n = log_length(s, epoch, lineage)
 if first_seq > n + 1 then return reply('GAP', n, s) end
 if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED', n, s) end
 
-need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
+need_rights('DEL HDEL HEXISTS HGET HGETALL HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
   'XLEN XREVRANGE XTRIM UNLINK ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
   {'hr:queue', 'arq:job:' .. ID, 'hr:ended', 'hr:account:any', 'hr:endings:any', 'hr:lane:any'})
-local before_events = 11 + field_items
+local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
+local before_chunks = 12 + field_items
+local before_events = before_chunks + chunk_count
 local last = first_seq + #ARGV - before_events - 1
 -- Without output there are only the events start, error and done.
 if s.log_epoch == '0' and last > (status == 'failed' and 3 or 2) then note('output:') end
-write(s, epoch, n, last, before_events + 1 - first_seq, tonumber(cap), lineage)
-redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 12, before_events))
+begin_log(s, epoch, n, lineage)
+redis.call('UNLINK', LOG)
+push_to_log(before_chunks + 1, before_events)
+write_tail(epoch, n, last, before_events + 1 - first_seq, tonumber(cap), lineage)
+redis.call('HSET', STATE, 'status', status, 'ended', now, 'chunks', chunk_ends, unpack(ARGV, 13, before_chunks))
 settle(tonumber(tokens))
 leave_lanes(tonumber(tokens))
 load_into(s, 'follow_up', 'account', 'sources')
-redis.call('HDEL', STATE, 'holder', 'lease_until', 'full', 'provider_cursor')
 -- A stream that a later request may continue keeps its request.
 if not s.follow_up then
   redis.call('HDEL', STATE, 'request', 'request_bytes')
@@ -37,11 +64,13 @@ if not s.follow_up then
 end
 for _, key in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', key, ID) end
 redis.call('DEL', 'arq:job:' .. ID)
-keep_until(now + retention_ms, tonumber(tombstone_ms))
 forget_sources(s.account, s.sources or nil)
 redis.call('HDEL', STATE, 'sources')
 count_stored(s.account, now + retention_ms)
 count_ending(status, tonumber(tokens), tonumber(retention_ms))
+local answer = reply('OK', last, s)
+forget_running()
+keep_until(now + retention_ms, tonumber(tombstone_ms))
 -- Live readers have a minute for the rest of the tail; then only the log remains, and half the memory is free again.
 redis.call('PEXPIREAT', TAIL, now + math.min(60000, retention_ms))
-return reply('OK', last, s)
+return answer

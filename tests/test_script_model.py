@@ -80,8 +80,8 @@ MISSING_CHECKS: Final = [
     Mutation("no gap in finish", "if first_seq > n + 1 then return reply('GAP', n, s) end", script="finish"),
     Mutation(
         "logged events are skipped by append",
-        "write(s, epoch, n, upto, 8",
-        "write(s, epoch, first_seq - 1, upto, 8",
+        "    write(s, epoch, n, upto, base",
+        "    write(s, epoch, first_seq - 1, upto, base",
         "append",
     ),
     Mutation(
@@ -98,10 +98,8 @@ MISSING_CHECKS: Final = [
     Mutation("a new epoch empties the log", "redis.call('DEL', LOG)\n"),
     Mutation("the tail is capped", "if redis.call('XLEN', TAIL) > cap then", "if false then"),
     Mutation("fast append: by this holder", "s[1] == holder and ", script="append"),
-    Mutation("fast append: where the log ends", " and n + 1 == tonumber(first_seq)", script="append"),
-    Mutation(
-        "fast append: within the cap", "and redis.call('XLEN', KEYS[3]) + count <= tonumber(cap)", script="append"
-    ),
+    Mutation("fast append: where the log ends", " and n == redis.call('LLEN', LOG)", script="append"),
+    Mutation("fast append: within the cap", "and redis.call('XLEN', TAIL) + count <= tonumber(cap)", script="append"),
     Mutation(
         "no restore of an ended stream",
         "refusal[1] ~= 'BEHIND' then",

@@ -145,9 +145,9 @@ def sweep_keys() -> list[tuple[str, str]]:
     return [(f"{prefix}index", f"{prefix}pulse") for prefix in prefixes]
 
 
-def gateway_channel(gateway_id: str) -> str:
-    """Return the channel of a gateway. The scripts derive the same name from the stream's readers."""
-    return f"hr:gateway:{gateway_id}"
+def gateway_channel(gateway_id: str, route: str = "") -> str:
+    """Return the channel of a gateway and a route. The scripts derive the same name from the stream's readers."""
+    return f"hr:gateway:{gateway_id}{route}"
 
 
 def worker_channel(worker_id: str) -> str:

@@ -81,15 +81,15 @@ class PipelineConnection:
             await wire.close(wait=wait)
 
 
-async def listen(url: str, channel: str, *, timeout_s: float = 5) -> AsyncGenerator[list[bytes], None]:
-    """Yield the messages published to ``channel``, in lists of those that arrived together. The first list is empty:
+async def listen(url: str, *channels: str, timeout_s: float = 5) -> AsyncGenerator[list[bytes], None]:
+    """Yield the messages published to ``channels``, in lists of those that arrived together. The first list is empty:
     from then on no message is missed. Ends by raising one of ``REDIS_ERRORS``."""
     pool = pool_of(url, timeout_s=None, connections=1)
     wire: _Wire | None = None
     try:
         async with asyncio.timeout(timeout_s):
             wire = await _connected(pool)
-            await wire.send(pack(("SUBSCRIBE", channel)))
+            await wire.send(pack(("SUBSCRIBE", *channels)))
         pinged = False
         while True:
             try:
@@ -105,7 +105,7 @@ async def listen(url: str, channel: str, *, timeout_s: float = 5) -> AsyncGenera
                 for reply in replies:
                     if isinstance(reply, Exception):
                         raise reply
-                if replies[0][0] == b"subscribe":
+                if replies[-1][0] == b"subscribe" and replies[-1][2] == len(channels):
                     yield []
                 if messages := [reply[2] for reply in replies if reply[0] == b"message"]:
                     yield messages

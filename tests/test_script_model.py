@@ -100,6 +100,14 @@ MISSING_CHECKS: Final = [
     Mutation("fast append: by this holder", "s[1] == holder and ", script="append"),
     Mutation("fast append: where the log ends", " and n == redis.call('LLEN', LOG)", script="append"),
     Mutation("fast append: within the cap", "and redis.call('XLEN', TAIL) + count <= tonumber(cap)", script="append"),
+    Mutation("an error of one stream is its own", "pcall(append, at)", "true, append(at)", "append"),
+    Mutation("each stream has its own arguments", "at = at + 8 + ARGV[at + 7]", "at = at + 8 + 1", "append"),
+    Mutation(
+        "a message has the ids of its events",
+        "epoch_of(n + 1, epoch, lineage) == epoch and upto or n",
+        "upto",
+    ),
+    Mutation("a message begins with its first event", "{ID, epoch, first}", "{ID, epoch, first + 1}"),
     Mutation(
         "no restore of an ended stream",
         "refusal[1] ~= 'BEHIND' then",

@@ -144,8 +144,7 @@ class Hub:
                         for message in messages:
                             self._hear(message)
                         if not messages:  # the subscription begins; earlier messages may have been lost
-                            for feed in self._feeds.values():
-                                self._mark_unread(feed)
+                            self._mark_all_unread()
             except REDIS_ERRORS as error:
                 self._log("tail notifications unavailable", "SUBSCRIBE", error)
                 await asyncio.sleep(_RETRY_S)
@@ -212,7 +211,12 @@ class Hub:
 
     def _hear(self, message: bytes) -> None:
         """Add the events of a message to their feeds. What does not fit has to be read: a message is a hint."""
-        for growth in growths_in(message):
+        try:
+            growths = growths_in(message)
+        except ValueError:  # of another version, or not from us
+            self._mark_all_unread()
+            return
+        for growth in growths:
             feed = self._feeds.get(growth.stream_id)
             if feed is None:
                 continue
@@ -222,6 +226,10 @@ class Hub:
             opened = self._opened(feed, growth.events)
             if opened is not None and not (opened and feed.follow(growth.epoch, growth.first, opened)):
                 self._mark_unread(feed)
+
+    def _mark_all_unread(self) -> None:
+        for feed in self._feeds.values():
+            self._mark_unread(feed)
 
     def _add(self, feed: Feed, entries: list[Entry]) -> None:
         opened = self._opened(feed, [stored for _, (_, stored) in entries])

@@ -1,6 +1,5 @@
 """Messages to gateways about tails that have grown, as ``notify_gateways`` in ``_stream.lua`` writes them."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -13,8 +12,9 @@ class Growth(NamedTuple):
     events: list[bytes]
 
 
-def growths_in(message: bytes) -> Iterator[Growth]:
-    """Yield the entries of a message. Raises :class:`ValueError`."""
+def growths_in(message: bytes) -> list[Growth]:
+    """Return the entries of a message. Raises :class:`ValueError`."""
+    growths: list[Growth] = []
     at, end = 0, len(message)
     while at < end:
         line = message.index(b"\n", at)
@@ -25,4 +25,5 @@ def growths_in(message: bytes) -> Iterator[Growth]:
             events.append(message[at : at + size])
             at += size
         epoch, first = (int(numbers[0]), int(numbers[1])) if events else (0, 0)
-        yield Growth(stream_id.decode(), epoch, first, events)
+        growths.append(Growth(stream_id.decode(), epoch, first, events))
+    return growths

@@ -125,15 +125,15 @@ async def test_a_gateway_gets_one_message_with_all_new_events(client: Client) ->
         await run_scripts(client, calls)
     growths = [Growth(stream.id, holder.epoch, 2, some(2, 3)) for stream, holder in streams]
     first = Growth(new.id, new_holder.epoch, 1, [event(1, "first\nline")])
-    assert [list(growths_in(message)) for message in to_g1] == [[*growths, first]]
-    assert [list(growths_in(message)) for message in to_g2] == [[growths[1]]]
+    assert [growths_in(message) for message in to_g1] == [[*growths, first]]
+    assert [growths_in(message) for message in to_g2] == [[growths[1]]]
 
 
 async def test_an_ending_comes_in_a_message_too(client: Client) -> None:
     stream, holder = await running(client)
     async with messages_to(client) as messages:
         await stream.finish(holder, 2, [event(2), DONE])
-    assert [list(growths_in(message)) for message in messages] == [
+    assert [growths_in(message) for message in messages] == [
         [Growth(stream.id, holder.epoch, 2, [event(2), DONE])]
     ]
 
@@ -161,7 +161,7 @@ async def test_a_message_does_not_bring_continued_events(client: Client) -> None
         calls += [SCRIPTS.append(second, 3, some(3, 3), lineage=lineage)]
         for call in calls:
             await run_scripts(client, [call])
-    assert [list(growths_in(message)) for message in messages] == [
+    assert [growths_in(message) for message in messages] == [
         [Growth(stream.id, 0, 0, [])],
         [Growth(stream.id, second.epoch, 3, some(3, 3))],
     ]

@@ -133,9 +133,7 @@ async def test_an_ending_comes_in_a_message_too(client: Client) -> None:
     stream, holder = await running(client)
     async with messages_to(client) as messages:
         await stream.finish(holder, 2, [event(2), DONE])
-    assert [growths_in(message) for message in messages] == [
-        [Growth(stream.id, holder.epoch, 2, [event(2), DONE])]
-    ]
+    assert [growths_in(message) for message in messages] == [[Growth(stream.id, holder.epoch, 2, [event(2), DONE])]]
 
 
 async def test_a_message_names_streams_whose_events_are_too_large_for_it(client: Client) -> None:

@@ -8,7 +8,7 @@ thousand viewers of one stream cost one message.
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -139,12 +139,7 @@ class Hub:
         channels = [gateway_channel(self._gateway_id, route) for route in self._scripts.routes.all]
         while True:
             try:
-                async with aclosing(listen(self._settings.redis_url, *channels)) as batches:
-                    async for messages in batches:
-                        for message in messages:
-                            self._hear(message)
-                        if not messages:  # the subscription begins; earlier messages may have been lost
-                            self._mark_all_unread()
+                await listen(self._settings.redis_url, *channels, hear=self._hear_all)
             except REDIS_ERRORS as error:
                 self._log("tail notifications unavailable", "SUBSCRIBE", error)
                 await asyncio.sleep(_RETRY_S)
@@ -208,6 +203,12 @@ class Hub:
         if feed.readers:  # without readers it may have been replaced by another feed of the same stream
             self._unread[feed] = None
             self._has_unread.set()
+
+    def _hear_all(self, messages: list[bytes]) -> None:
+        for message in messages:
+            self._hear(message)
+        if not messages:  # the subscription begins; earlier messages may have been lost
+            self._mark_all_unread()
 
     def _hear(self, message: bytes) -> None:
         """Add the events of a message to their feeds. What does not fit has to be read: a message is a hint."""

@@ -37,6 +37,8 @@ class Script:
     ) -> None:
         folder = files("shared.broker") / "lua"
         first_line, _, body = (folder / f"{name}.lua").read_text().partition("\n")
+        if "_stream" in parts:
+            parts = ("_messages", *parts)
         shared = [(folder / f"{part}.lua").read_text() for part in parts]
         self.name = name
         self.args = args
@@ -94,7 +96,7 @@ APPEND: Final = Script(
     "append",
     keys=STREAM_KEYS[:3],
     args=("epoch", "holder", "first_seq", "window", "cap", "lineage", "provider_cursor", "count", "events…"),
-    parts=("_stream", "_append_fast"),
+    parts=("_append_fast", "_stream"),
     takes_many=True,
 )
 FINISH: Final = Script(

@@ -51,13 +51,14 @@ async def test_each_stream_has_the_reply_of_its_own_append(client: Client) -> No
     taken, old_holder = await running(client)
     await taken.take_over()
     _, full_holder = await running(client)
+    short, short_holder = await running(client)
     missing = Stream(client)
     calls = [
         SCRIPTS.append(missing.holder(1), 1, some(1, 2)),
         SCRIPTS.append(closed_holder, 2, some(2, 2)),
         SCRIPTS.append(old_holder, 2, some(2, 3)),
         SCRIPTS.append(good.holder(holder.epoch + 1), 2, some(2, 2)),
-        SCRIPTS.append(holder, 3, some(3, 3)),
+        SCRIPTS.append(short_holder, 3, some(3, 3)),
         SCRIPTS.append(full_holder, 2, some(2, 9)),
         SCRIPTS.append(holder, 2, some(2, 4)),
     ]
@@ -74,7 +75,7 @@ async def test_each_stream_has_the_reply_of_its_own_append(client: Client) -> No
         (Code.OK, 4),
     ]
     assert await good.log() == some(1, 4)
-    assert await taken.log() == some(1, 1)
+    assert await taken.log() == await short.log() == some(1, 1)
 
 
 @pytest.mark.parametrize("broken_key", [STATE, LOG, TAIL])

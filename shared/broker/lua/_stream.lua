@@ -129,43 +129,6 @@ local function refuse(s, epoch, holder)
   if current < epoch then return reply('BEHIND', 0, s) end
 end
 
--- Messages to gateways, which append.lua sends at its end: by the gateway, its entries, their size, and which streams
--- they are of. Other scripts have nil, and send each entry at once.
-local messages
--- Limit of a message. Events beyond it are not in the message, and the gateway reads them from the tail.
-local MESSAGE_BYTES = 262144
-
--- Returns the error, if there is one.
-local function publish(gateway, entries)
-  local sent = redis.pcall('PUBLISH', 'hr:gateway:' .. gateway, table.concat(entries))
-  return type(sent) == 'table' and sent
-end
-
--- Notifies `gateways` (separated by spaces) of the new events first .. last, all of `epoch`. An entry is the line
--- `<id> <epoch> <first> <size of each>` and the events, or the line `<id>` if they do not fit. Event q is
--- ARGV[base + q].
-local function notify_gateways(gateways, epoch, first, last, base)
-  if not gateways or gateways == '' then return end
-  local line, bytes = {ID, epoch, first}, 0
-  for q = first, last do
-    line[q - first + 4] = #ARGV[base + q]
-    bytes = bytes + #ARGV[base + q]
-  end
-  local entry = bytes <= MESSAGE_BYTES
-    and table.concat(line, ' ') .. '\n' .. table.concat(ARGV, '', base + first, base + last)
-  for gateway in string.gmatch(gateways, '%S+') do
-    local message = messages and messages[gateway] or {bytes = 0, senders = {}}
-    local fits = entry and message.bytes + bytes <= MESSAGE_BYTES
-    message[#message + 1] = fits and entry or ID .. '\n'
-    message.bytes = message.bytes + (fits and bytes or 0)
-    message.senders[#message] = CHOSEN
-    if messages then messages[gateway] = message else
-      local failed = publish(gateway, message)
-      if failed then error(failed) end
-    end
-  end
-end
-
 local function top_of_tail()
   local top = redis.call('XREVRANGE', TAIL, '+', '-', 'COUNT', 1)[1]
   if not top then return 0, 0 end
@@ -198,7 +161,7 @@ local function write(s, epoch, n, upto, base, cap, lineage)
   end
   -- Continued events (rule E13) have other ids, so that gateways read them.
   local told = epoch_of(n + 1, epoch, lineage) == epoch and upto or n
-  notify_gateways(redis.call('HGET', STATE, 'gateways'), epoch, n + 1, told, base)
+  notify_gateways(CHOSEN, redis.call('HGET', STATE, 'gateways'), epoch, n + 1, told, base)
   -- Trimming one entry costs more than adding one, so trim well below the cap.
   if redis.call('XLEN', TAIL) > cap then
     redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap - math.min(64, math.floor(cap / 4)))

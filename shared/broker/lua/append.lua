@@ -10,8 +10,10 @@
 -- Replies for each stream, in this order of checks: MISSING, CLOSED, SUPERSEDED, BEHIND, GAP n, then OK n or FULL n;
 -- or an error, which concerns that stream alone.
 
-local function append_checked(epoch, holder, first_seq, window, cap, lineage, provider_cursor, count, base)
-  epoch, window = tonumber(epoch), tonumber(window)
+local function append(i, at)
+  choose_stream(i)
+  local epoch, holder, first_seq, window, cap, lineage, provider_cursor, count = unpack(ARGV, at, at + 7)
+  epoch, first_seq, window, count = tonumber(epoch), tonumber(first_seq), tonumber(window), tonumber(count)
   local s = load_for_writer()
   local refusal = refuse(s, epoch, holder)
   if refusal then return refusal end
@@ -30,7 +32,7 @@ local function append_checked(epoch, holder, first_seq, window, cap, lineage, pr
   if upto > n then
     local is_first = tonumber(s.log_epoch) ~= epoch
     if is_first then note('output:') end
-    write(s, epoch, n, upto, base, tonumber(cap), lineage)
+    write(s, epoch, n, upto, at + 8 - first_seq, tonumber(cap), lineage)
     if provider_cursor ~= '' then
       redis.call('HSET', STATE, 'provider_cursor', upto == last and provider_cursor or '-')
     elseif is_first then
@@ -44,25 +46,5 @@ local function append_checked(epoch, holder, first_seq, window, cap, lineage, pr
   return reply('OK', math.max(n, upto), s)
 end
 
-local function append(at)
-  local epoch, holder, first_seq, window, cap, lineage, provider_cursor, count = unpack(ARGV, at, at + 7)
-  first_seq, count = tonumber(first_seq), tonumber(count)
-  local base = at + 8 - first_seq
-  return append_fast(epoch, holder, first_seq, window, cap, provider_cursor, count, base)
-    or append_checked(epoch, holder, first_seq, window, cap, lineage, provider_cursor, count, base)
-end
-
-local replies, at = {}, 1
-messages = {}
-for i = 1, #KEYS, 3 do
-  choose_stream(i)
-  -- What fails for one stream must not leave the others without a reply (rule S4).
-  local _, answer = pcall(append, at)
-  replies[(i + 2) / 3] = type(answer) == 'table' and answer or {err = 'ERR ' .. tostring(answer)}
-  at = at + 8 + ARGV[at + 7]
-end
-for gateway, message in pairs(messages) do
-  local failed = publish(gateway, message)
-  for _, i in ipairs(failed and message.senders or {}) do replies[(i + 2) / 3] = failed end
-end
-return replies
+for i, at in pairs(rest) do replies[(i + 2) / 3] = reply_of(append, i, at) end
+return with_messages_sent(replies)

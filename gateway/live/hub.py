@@ -139,7 +139,7 @@ class Hub:
         channels = [gateway_channel(self._gateway_id, route) for route in self._scripts.routes.all]
         while True:
             try:
-                await listen(self._settings.redis_url, *channels, hear=self._hear_all)
+                await listen(self._settings.redis_url, *channels, hear=self._hear)
             except REDIS_ERRORS as error:
                 self._log("tail notifications unavailable", "SUBSCRIBE", error)
                 await asyncio.sleep(_RETRY_S)
@@ -204,33 +204,24 @@ class Hub:
             self._unread[feed] = None
             self._has_unread.set()
 
-    def _hear_all(self, messages: list[bytes]) -> None:
-        for message in messages:
-            self._hear(message)
-        if not messages:  # the subscription begins; earlier messages may have been lost
-            self._mark_all_unread()
-
-    def _hear(self, message: bytes) -> None:
-        """Add the events of a message to their feeds. What does not fit has to be read: a message is a hint."""
+    def _hear(self, messages: list[bytes]) -> None:
+        """Add the events of messages to their feeds. What does not fit has to be read: a message is a hint."""
         try:
-            growths = growths_in(message)
+            growths = [growth for message in messages for growth in growths_in(message)]
         except ValueError:  # of another version, or not from us
-            self._mark_all_unread()
-            return
+            growths, messages = [], []
+        if not messages:  # the subscription begins; earlier messages may have been lost
+            for feed in self._feeds.values():
+                self._mark_unread(feed)
         for growth in growths:
-            feed = self._feeds.get(growth.stream_id)
-            if feed is None:
+            if (reading := self._feeds.get(growth.stream_id)) is None:
                 continue
             if self._times_next_append:
                 self._times_next_append = False
-                feed.notified_at = asyncio.get_running_loop().time()
-            opened = self._opened(feed, growth.events)
-            if opened is not None and not (opened and feed.follow(growth.epoch, growth.first, opened)):
-                self._mark_unread(feed)
-
-    def _mark_all_unread(self) -> None:
-        for feed in self._feeds.values():
-            self._mark_unread(feed)
+                reading.notified_at = asyncio.get_running_loop().time()
+            opened = self._opened(reading, growth.events)
+            if opened is not None and not (opened and reading.follow(growth.epoch, growth.first, opened)):
+                self._mark_unread(reading)
 
     def _add(self, feed: Feed, entries: list[Entry]) -> None:
         opened = self._opened(feed, [stored for _, (_, stored) in entries])

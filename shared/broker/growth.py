@@ -1,4 +1,4 @@
-"""Messages to gateways about tails that have grown, as ``notify_gateways`` in ``_stream.lua`` writes them."""
+"""Messages to gateways about tails that have grown, as ``notify_gateways`` in ``_messages.lua`` writes them."""
 
 from typing import NamedTuple
 

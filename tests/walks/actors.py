@@ -72,7 +72,7 @@ class SteppedHub(Hub):
     def hear_next(self, *, is_lost: bool = False) -> None:
         message = self._mail.popleft()
         if not is_lost:
-            self._hear(message)
+            self._hear([message])
 
     async def compare(self) -> None:
         await self._compare()

@@ -119,7 +119,7 @@ def _writer() -> Run:
 
 def _appends() -> Run:
     together = 16
-    line = _Canned([b"OK", 1, b"", 1, _EPOCH])
+    line = _Canned([[b"OK", 1, b"", 1, _EPOCH]] * together)
 
     async def run() -> None:
         for first in range(0, TOKENS, together):

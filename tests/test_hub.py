@@ -1,20 +1,24 @@
-"""The hub reads all tails with one command, so one bad tail must not stop the others."""
+"""The hub gets events in messages, and reads with one command what no message brought."""
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from gateway.dialects.native import Native
+from gateway.live.hub import Hub
 from gateway.live.subscription import Subscription
-from shared.broker.keys import stream_keys
+from shared.broker.client import Client
+from shared.broker.keys import gateway_channel, state_key, stream_keys
 from shared.broker.replies import LogPage
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE
+from shared.settings import Settings
 from tests.broker import Broker
-from tests.fundamentals.live import hub_at
+from tests.fundamentals.live import WrittenStream, hub_at
 
 PAGE = LogPage(Status.RUNNING, "p", 1, NO_LINEAGE, 1, 1, [])
 TOKEN = b'token {"token":"x","token_index":0,"n":1}'
@@ -44,3 +48,84 @@ async def test_a_feed_without_readers_is_not_read_together_with_its_successor(
                     await feed.changed_since(feed.version)
     finally:
         broker.kill()
+
+
+@pytest.fixture(scope="module")
+async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    broker = Broker(tmp_path_factory.mktemp("hub"))
+    await broker.start()
+    yield broker.url
+    broker.kill()
+
+
+async def read_by(hub: Hub, stream: WrittenStream) -> tuple[Subscription, AsyncIterator[bytes]]:
+    """Return a subscription that has the stream's first event, and whatever it delivers after it."""
+    subscription = Subscription(hub, stream.id, START, await stream.log_page(), Native(stream.id))
+    chunks = subscription.chunks()
+    assert b"event: start" in await anext(chunks)
+    return subscription, chunks
+
+
+async def tails_read(client: Client) -> int:
+    return int((await client.info("commandstats")).get("cmdstat_xread", {"calls": 0})["calls"])
+
+
+async def until_acknowledged(client: Client, stream: WrittenStream) -> None:
+    """Wait until scripts notify the hub."""
+    while not await client.hget(state_key(stream.id), "gateways"):  # type: ignore[misc]
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("key", ["", "ab" * 32])
+async def test_what_a_message_brought_is_not_read(redis_url: str, key: str) -> None:
+    settings = Settings.model_validate({"redis_url": redis_url, "content_keys": key})
+    async with hub_at(redis_url, settings) as (hub, client), asyncio.timeout(20):
+        stream = WrittenStream(client, settings)
+        await stream.create()
+        await stream.begin()
+        _, chunks = await read_by(hub, stream)
+        coming = asyncio.ensure_future(anext(chunks))
+        await until_acknowledged(client, stream)
+        await stream.write("one")
+        assert b'"token":"one"' in await coming
+        before = await tails_read(client)
+        for word in ("two", "three"):
+            coming = asyncio.ensure_future(anext(chunks))
+            await stream.write(word)
+            assert f'"token":"{word}"'.encode() in await coming
+        await stream.end()
+        assert b"event: done" in await anext(chunks)
+        assert await tails_read(client) == before
+
+
+async def test_the_events_of_a_lost_message_are_read_with_the_next(redis_url: str) -> None:
+    async with hub_at(redis_url) as (hub, client), asyncio.timeout(20):
+        stream = WrittenStream(client)
+        await stream.create()
+        await stream.begin()
+        subscription, chunks = await read_by(hub, stream)
+        coming = asyncio.ensure_future(anext(chunks))
+        await until_acknowledged(client, stream)
+        await client.hset(state_key(stream.id), "gateways", "another")  # type: ignore[misc]
+        await stream.write("lost")
+        await client.hset(state_key(stream.id), "gateways", "g1")  # type: ignore[misc]
+        await stream.write("heard")
+        received = await coming
+        while subscription.cursor.seq < 3 and b"heard" not in received:
+            received += await anext(chunks)
+        assert [word for word in (b"lost", b"heard") if received.count(word) == 1] == [b"lost", b"heard"]
+        assert received.index(b"lost") < received.index(b"heard")
+
+
+async def test_a_message_that_cannot_be_read_is_a_hint_for_all(redis_url: str) -> None:
+    async with hub_at(redis_url) as (hub, client), asyncio.timeout(20):
+        stream = WrittenStream(client)
+        await stream.create()
+        await stream.begin()
+        _, chunks = await read_by(hub, stream)
+        coming = asyncio.ensure_future(anext(chunks))
+        await until_acknowledged(client, stream)
+        await client.hset(state_key(stream.id), "gateways", "another")  # type: ignore[misc]
+        await stream.write("unheard")
+        await client.publish(gateway_channel("g1"), b"\xff no line")
+        assert b"unheard" in await coming

@@ -82,8 +82,8 @@ MISSING_CHECKS: Final = [
     Mutation("no gap in finish", "if first_seq > n + 1 then return reply('GAP', n, s) end", script="finish"),
     Mutation(
         "logged events are skipped by append",
-        "write(s, epoch, n, upto, 8",
-        "write(s, epoch, first_seq - 1, upto, 8",
+        "    write(s, epoch, n, upto, at + 8",
+        "    write(s, epoch, first_seq - 1, upto, at + 8",
         "append",
     ),
     Mutation(
@@ -94,9 +94,19 @@ MISSING_CHECKS: Final = [
     Mutation("a new epoch empties the log", "redis.call('DEL', LOG)\n"),
     Mutation("the tail is capped", "if redis.call('XLEN', TAIL) > cap then", "if false then"),
     Mutation("fast append: by this holder", "s[1] == holder and ", script="append"),
-    Mutation("fast append: where the log ends", " and n + 1 == tonumber(first_seq)", script="append"),
+    Mutation("fast append: where the log ends", " and n == redis.call('LLEN', log)", script="append"),
+    Mutation("fast append: within the cap", "and redis.call('XLEN', tail) + count <= tonumber(cap)", script="append"),
+    Mutation("an error of one stream is its own", "pcall(append, i, at)", "true, append(i, at)", "append"),
+    Mutation("each stream has its own arguments", "at = at + 8 + ARGV[at + 7]", "at = at + 8 + 1", "append"),
     Mutation(
-        "fast append: within the cap", "and redis.call('XLEN', KEYS[3]) + count <= tonumber(cap)", script="append"
+        "a message has the ids of its events",
+        "epoch_of(n + 1, epoch, lineage) == epoch and upto or n",
+        "upto",
+    ),
+    Mutation(
+        "a message begins with its first event",
+        "' ' .. epoch .. ' ' .. first\n",
+        "' ' .. epoch .. ' ' .. first + 1\n",
     ),
     Mutation(
         "no restore of an ended stream",

@@ -82,18 +82,46 @@ class Feed:
         self.wake()
 
     def add(self, entries: list[Entry]) -> None:
-        """Append the entries of an XREAD. A hole (the tail was trimmed) or a new epoch discards earlier events."""
+        """Append the entries of an XREAD, without those that a message has brought since it was sent. A hole (the
+        tail was trimmed) or a new epoch discards earlier events."""
+        before = self.tail_cursor
         for at, (_, stored) in entries:
             if at != self._next or self._ended:
                 epoch, seq = parse_event_id(at.decode())
+                if (epoch, seq) <= (self._epoch, self._last):
+                    continue
                 if epoch == self._epoch and self._events:
                     metrics.TAIL_HOLES.inc()
                 self._clear(epoch, seq - 1)
-            self._last += 1
-            self._next = format_event_id(self._epoch, self._last + 1)
-            self._events.append((at, stored))
-            self._ended = events.is_done(stored)
-        self.tail_cursor = entries[-1][0]
+            self._append(at, stored)
+        if self.tail_cursor != before:
+            self._grow()
+
+    def follow(self, epoch: int, first: int, new: list[bytes]) -> bool:
+        """Append the events of a message, or nothing if the feed has them all. Return False if they neither continue
+        the feed nor begin an epoch: then the tail must be read."""
+        if not self.tail_cursor:
+            return False
+        if epoch == self._epoch and first + len(new) - 1 <= self._last:
+            return True
+        if epoch > self._epoch and first == 1:
+            self._clear(epoch, 0)
+        elif epoch != self._epoch or first != self._last + 1 or self._ended:
+            return False
+        for stored in new:
+            self._append(self._next, stored)
+        self._grow()
+        return True
+
+    def _append(self, at: bytes, stored: bytes) -> None:
+        self._last += 1
+        self._next = format_event_id(self._epoch, self._last + 1)
+        self._events.append((at, stored))
+        self._ended = events.is_done(stored)
+        self.tail_cursor = at
+
+    def _grow(self) -> None:
+        """Do what follows new events."""
         self._batches.clear()
         if len(self._events) > 2 * RING:
             cut = len(self._events) - RING

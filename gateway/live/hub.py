@@ -1,13 +1,14 @@
 """Single reader of Redis in a gateway process, shared by all its subscriptions.
 
-One task reads all live tails with one command. Another renews reader leases, acknowledges the leading readers'
-cursors and compares silent streams with their state in Redis. A thousand viewers of one stream cost one read.
+New events come in messages; one task reads from the tails what no message brought, with one command. Another renews
+reader leases, acknowledges the leading readers' cursors and compares silent streams with their state in Redis. A
+thousand viewers of one stream cost one message.
 """
 
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -16,12 +17,12 @@ from gateway import metrics
 from gateway.live.feed import Entry, Feed, Reader
 from shared.broker.client import REDIS_ERRORS, Client, refused, run_script, run_scripts
 from shared.broker.declarations import Call
+from shared.broker.growth import growths_in
 from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import Command, PipelineConnection, listen
 from shared.broker.queue import queue_positions
 from shared.broker.replies import Gone, LogPage, LogPosition, Lost
 from shared.broker.scripts import HEALING_MS, StreamScripts
-from shared.broker.sealing import is_sealed
 from shared.errors import BrokerUnavailable, ContentUnreadable
 from shared.polling import next_poll
 from shared.protocol.ids import START, EventId
@@ -135,18 +136,11 @@ class Hub:
     # --- tasks
 
     async def listen_for_growth(self) -> None:
-        """Run until cancelled: receive the notifications that scripts publish when they append to a tail."""
+        """Run until cancelled: receive the messages that scripts publish when they append to a tail."""
+        channels = [gateway_channel(self._gateway_id, route) for route in self._scripts.routes.all]
         while True:
             try:
-                async with aclosing(listen(self._settings.redis_url, gateway_channel(self._gateway_id))) as batches:
-                    async for batch in batches:
-                        # An empty batch: the subscription begins. Earlier notifications may have been lost.
-                        for stream_id in map(bytes.decode, batch) if batch else list(self._feeds):
-                            if (feed := self._feeds.get(stream_id)) is not None:
-                                self._mark_unread(feed)
-                                if self._times_next_append:
-                                    self._times_next_append = False
-                                    feed.notified_at = asyncio.get_running_loop().time()
+                await listen(self._settings.redis_url, *channels, hear=self._hear)
             except REDIS_ERRORS as error:
                 self._log("tail notifications unavailable", "SUBSCRIBE", error)
                 await asyncio.sleep(_RETRY_S)
@@ -211,27 +205,51 @@ class Hub:
             self._unread[feed] = None
             self._has_unread.set()
 
-    def _add(self, feed: Feed, entries: list[Entry]) -> None:
+    def _hear(self, messages: list[bytes]) -> None:
+        """Add the events of messages to their feeds. What does not fit has to be read: a message is a hint."""
         try:
-            for _, (_, stored) in entries:
-                if is_sealed(stored):
-                    opened = self._scripts.sealing.open_all(feed.stream_id, (stored for _, (_, stored) in entries))
-                    entries = [(at, [name, plain]) for (at, (name, _)), plain in zip(entries, opened, strict=True)]
-                    break
-            feed.add(entries)
+            growths = [growth for message in messages for growth in growths_in(message)]
+        except ValueError:  # of another version, or not from us
+            growths, messages = [], []
+        if not messages:  # the subscription begins; earlier messages may have been lost
+            for feed in self._feeds.values():
+                self._mark_unread(feed)
+        for growth in growths:
+            if (reading := self._feeds.get(growth.stream_id)) is None:
+                continue
+            if self._times_next_append:
+                self._times_next_append = False
+                reading.notified_at = asyncio.get_running_loop().time()
+            opened = self._opened(reading, growth.events)
+            if opened is not None and not (opened and reading.follow(growth.epoch, growth.first, opened)):
+                self._mark_unread(reading)
+
+    def _add(self, feed: Feed, entries: list[Entry]) -> None:
+        opened = self._opened(feed, [stored for _, (_, stored) in entries])
+        if opened is not None:
+            feed.add([(at, [name, plain]) for (at, (name, _)), plain in zip(entries, opened, strict=True)])
+
+    def _opened(self, feed: Feed, stored: list[bytes]) -> list[bytes] | None:
+        """Return None if the events cannot be opened: readers turn to the log, which raises the error for their
+        clients."""
+        try:
+            return self._scripts.sealing.open_all(feed.stream_id, stored)
         except ContentUnreadable:
-            feed.set_missing(missing=True)  # readers turn to the log, which raises the error for their clients
+            feed.set_missing(missing=True)
+            return None
 
     async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
         if not feeds:
             return []
         keys = {feed.tail_key: feed for feed in feeds}
-        cursors = [feed.tail_cursor for feed in feeds]
-        command: Command = ("XREAD", "COUNT", _MAX_EVENTS_PER_STREAM, "STREAMS", *keys, *cursors)
-        (reply,) = await self._tails.exchange([command])
-        if isinstance(reply, Exception):
-            raise reply
-        return [(keys[key], entries) for key, entries in reply or []]
+        by_route: dict[str, list[Feed]] = {}
+        for feed in feeds:
+            by_route.setdefault(self._scripts.routes.of(feed.stream_id), []).append(feed)
+        replies = await self._tails.exchange([_read_command(together) for together in by_route.values()])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return [(keys[key], entries) for reply in replies for key, entries in reply or []]
 
     async def _send_pending(self) -> None:
         acks, self._pending_acks = self._pending_acks, {}
@@ -276,3 +294,8 @@ class Hub:
     def _acknowledgement(self, feed: Feed) -> Call[LogPosition | None]:
         feed.acknowledged = feed.lead
         return self._scripts.acknowledge(feed.stream_id, self._gateway_id, feed.acknowledged)
+
+
+def _read_command(feeds: list[Feed]) -> Command:
+    tails, cursors = [feed.tail_key for feed in feeds], [feed.tail_cursor for feed in feeds]
+    return "XREAD", "COUNT", _MAX_EVENTS_PER_STREAM, "STREAMS", *tails, *cursors

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
+from shared.broker.batches import batches_of
 from shared.broker.connection_pool import pool_of
 from shared.broker.data_version import DataVersion
 from shared.broker.declarations import Call
@@ -156,9 +157,12 @@ def parse_info(reply: bytes) -> dict[str, str]:
 
 
 async def _send(client: RedisConnection, calls: Sequence[Call[T]]) -> list[Any]:
-    return await client.exchange(
-        [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.arguments) for call in calls]
-    )
+    """Return the reply to each call. Calls of a script that takes many streams go together, by route."""
+    batches = batches_of(calls)
+    raw: list[Any] = [None] * len(calls)
+    for batch, reply in zip(batches, await client.exchange([batch.command() for batch in batches]), strict=True):
+        batch.put_replies(reply, raw)
+    return raw
 
 
 def refused(reply: BaseException, target: str, what: str) -> BrokerUnavailable:

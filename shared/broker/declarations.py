@@ -22,19 +22,29 @@ class Script:
     """One ``.lua`` file with the names of its arguments. A name that ends in ``…`` stands for any number of values.
 
     ``keys`` are the script's own; a script of one stream takes :data:`STREAM_KEYS` before them. ``parts``: the shared
-    files that precede the script's code. ``sha``: the name Redis gives the script.
+    files that precede the script's code. ``takes_many``: keys and arguments repeat for each stream of a call, and the
+    reply is a list. ``sha``: the name Redis gives the script.
     """
 
     def __init__(
-        self, name: str, *, args: tuple[str, ...], keys: tuple[str, ...] = (), parts: tuple[str, ...] = ("_stream",)
+        self,
+        name: str,
+        *,
+        args: tuple[str, ...],
+        keys: tuple[str, ...] = (),
+        parts: tuple[str, ...] = ("_stream",),
+        takes_many: bool = False,
     ) -> None:
         folder = files("shared.broker") / "lua"
         first_line, _, body = (folder / f"{name}.lua").read_text().partition("\n")
+        if "_stream" in parts:
+            parts = ("_messages", *parts)
         shared = [(folder / f"{part}.lua").read_text() for part in parts]
         self.name = name
         self.args = args
         self.own_keys = keys
-        self.keys = (*STREAM_KEYS, *keys) if "_stream" in parts else keys
+        self.takes_many = takes_many
+        self.keys = (*STREAM_KEYS, *keys) if "_stream" in parts and not takes_many else keys
         self.source = "\n".join([first_line, *shared, body])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
         fixed = [arg for arg in args if not arg.endswith("…")]
@@ -56,12 +66,14 @@ class Script:
 
 
 class Call(msgspec.Struct, Generic[T_co], frozen=True):
-    """One call of a script, ready to send. ``parse`` turns Redis' reply into ours."""
+    """One call of a script, ready to send. ``parse`` turns Redis' reply into ours. ``route``: calls of a script that
+    ``takes_many`` go together if they have the same."""
 
     script: Script
     keys: Sequence[str]
     arguments: Sequence[Argument]
     parse: Callable[[Any], T_co]
+    route: str = ""
 
 
 STORE: Final = Script("store", args=("piece_number", "kept_ms", "piece"))
@@ -82,8 +94,10 @@ CLAIM: Final = Script(
 )
 APPEND: Final = Script(
     "append",
-    args=("epoch", "holder", "first_seq", "window", "cap", "lineage", "provider_cursor", "events…"),
+    keys=STREAM_KEYS[:3],
+    args=("epoch", "holder", "first_seq", "window", "cap", "lineage", "provider_cursor", "count", "events…"),
     parts=("_append_fast", "_stream"),
+    takes_many=True,
 )
 FINISH: Final = Script(
     "finish",

@@ -51,7 +51,7 @@ hr:ended, hr:failed          zset    finish            with their last stream; i
 hr:processes                 zset    each process      a minute; process → its last report, ms
 hr:process:<process>         string  that process      15 s; JSON, its report
 hr:reload                    string  the CLI           a minute; id of the latest request to read files again
-hr:gateway:<gateway>         pub/sub append, finish    -, ids of streams whose tail has grown
+hr:gateway:<gateway>         pub/sub append, finish    -, new events of streams (growth.py)
 hr:worker:<worker>           pub/sub cancel, room      -
 
 ``bb`` is the stream's bucket, its hash tag on Redis Cluster. Only API keys and the data version
@@ -145,9 +145,9 @@ def sweep_keys() -> list[tuple[str, str]]:
     return [(f"{prefix}index", f"{prefix}pulse") for prefix in prefixes]
 
 
-def gateway_channel(gateway_id: str) -> str:
-    """Return the channel of a gateway. The scripts derive the same name from the stream's readers."""
-    return f"hr:gateway:{gateway_id}"
+def gateway_channel(gateway_id: str, route: str = "") -> str:
+    """Return the channel of a gateway and a route. The scripts derive the same name from the stream's readers."""
+    return f"hr:gateway:{gateway_id}{route}"
 
 
 def worker_channel(worker_id: str) -> str:

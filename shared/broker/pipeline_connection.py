@@ -5,20 +5,18 @@ deadline. A checkout from a pool, and a timer for every reply, would cost more t
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
-from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, ReadOnlyError
 
 from shared.broker.connection_pool import pool_of
 from shared.broker.redis_address import safe_address
+from shared.broker.wire import Wire, connected
 
 Command = tuple[str | int | float | bytes | memoryview, ...]
 
-_READ_BYTES: Final = 256 * 1024
 #: Idle time after which a subscription sends a PING.
 _PING_AFTER_S: Final = 2.0
 
@@ -35,7 +33,12 @@ class PipelineConnection:
     def __init__(self, url: str, *, timeout_s: float = 5) -> None:
         self._pool = pool_of(url, timeout_s=None, connections=1)
         self._timeout_s = timeout_s
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
+        self._replies: list[Any] = []
+        self._count = 0
+        self._complete: asyncio.Future[None] | None = None
+        self._begun_at = 0.0
+        self._watchdog: asyncio.TimerHandle | None = None
         self.target = safe_address(url)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
@@ -62,100 +65,90 @@ class PipelineConnection:
 
     async def _exchange(self, packed: bytes, count: int) -> list[Any]:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                if self._wire is None:
-                    self._wire = await _connected(self._pool)
-                wire = self._wire
-                await wire.send(packed)
-                replies = await wire.read()
-                while len(replies) < count:
-                    replies += await wire.read()
+            if self._wire is None:
+                async with asyncio.timeout(self._timeout_s):
+                    self._wire = await connected(self._pool, self._take)
+            wire, loop = self._wire, asyncio.get_running_loop()
+            self._replies, self._count, self._begun_at = [], count, loop.time()
+            self._complete = loop.create_future()
+            wire.lost.add_done_callback(self._fail)
+            if self._watchdog is None:
+                self._watchdog = loop.call_later(self._timeout_s, self._watch)
+            wire.send(packed)
+            await self._complete
         except BaseException:  # also a cancellation: half of an exchange may be under way
+            self._complete = None
             await self._drop()
             raise
-        return replies
+        self._complete = None
+        wire.lost.remove_done_callback(self._fail)
+        return self._replies
+
+    def _take(self, replies: list[Any]) -> None:
+        self._replies += replies
+        if len(self._replies) >= self._count and self._complete is not None and not self._complete.done():
+            self._complete.set_result(None)
+
+    def _fail(self, lost: asyncio.Future[None]) -> None:
+        if self._complete is not None and not self._complete.done() and not lost.cancelled():
+            self._complete.set_exception(lost.exception() or RedisConnectionError())
+
+    def _watch(self) -> None:
+        """End an exchange that takes too long. One timer watches all of them: it is set again only when it fires."""
+        self._watchdog = None
+        if self._complete is None or self._complete.done():
+            return
+        loop = asyncio.get_running_loop()
+        left_s = self._begun_at + self._timeout_s - loop.time()
+        if left_s <= 0:
+            self._complete.set_exception(TimeoutError())
+        else:
+            self._watchdog = loop.call_later(left_s, self._watch)
 
     async def _drop(self, *, wait: bool = False) -> None:
         wire, self._wire = self._wire, None
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
         if wire is not None:
             await wire.close(wait=wait)
 
 
-async def listen(url: str, channel: str, *, timeout_s: float = 5) -> AsyncGenerator[list[bytes], None]:
-    """Yield the messages published to ``channel``, in lists of those that arrived together. The first list is empty:
-    from then on no message is missed. Ends by raising one of ``REDIS_ERRORS``."""
+async def listen(url: str, *channels: str, hear: Callable[[list[bytes]], None], timeout_s: float = 5) -> None:
+    """Call ``hear`` with the messages published to ``channels``, in lists of those that arrived together. The first
+    list is empty: from then on no message is missed. Ends by raising one of ``REDIS_ERRORS``, or an error of
+    ``hear``."""
+
+    def take(replies: list[Any]) -> None:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        messages = [reply[2] for reply in replies if reply[0] == b"message"]
+        if messages or any(reply[0] == b"subscribe" and reply[2] == len(channels) for reply in replies):
+            hear(messages)
+
     pool = pool_of(url, timeout_s=None, connections=1)
-    wire: _Wire | None = None
+    wire: Wire | None = None
     try:
         async with asyncio.timeout(timeout_s):
-            wire = await _connected(pool)
-            await wire.send(pack(("SUBSCRIBE", channel)))
-        pinged = False
-        while True:
-            try:
-                async with asyncio.timeout(timeout_s if pinged else _PING_AFTER_S):
-                    replies = await wire.read()
-            except TimeoutError:
-                if pinged:
-                    raise
-                pinged = True
-                await wire.send(pack(("PING",)))
-            else:
-                pinged = False
-                for reply in replies:
-                    if isinstance(reply, Exception):
-                        raise reply
-                if replies[0][0] == b"subscribe":
-                    yield []
-                if messages := [reply[2] for reply in replies if reply[0] == b"message"]:
-                    yield messages
+            wire = await connected(pool, take)
+        wire.send(pack(("SUBSCRIBE", *channels)))
+        await _until_lost(wire, timeout_s)
     finally:
         if wire is not None:
             await wire.close()
         await pool.aclose()
 
 
-class _Wire:
-    """One connection that redis-py has made and logged in. It uses three private attributes of redis-py's connection,
-    which is why pyproject.toml pins redis to one minor version."""
-
-    def __init__(self, pool: ConnectionPool, connection: Any) -> None:
-        self._pool = pool
-        self._connection = connection
-        self._reader: asyncio.StreamReader = connection._reader
-        self._writer: asyncio.StreamWriter = connection._writer
-        self._parser = hiredis.Reader(replyError=connection._parser.parse_error)
-
-    async def send(self, packed: bytes) -> None:
-        try:
-            self._writer.write(packed)
-            await self._writer.drain()
-        except RuntimeError as error:  # uvloop raises it if the peer has just reset the connection
-            raise RedisConnectionError(str(error)) from error
-
-    async def read(self) -> list[Any]:
-        """Return all replies that have arrived; wait for at least one."""
-        replies: list[Any] = []
-        while not replies:
-            data = await self._reader.read(_READ_BYTES)
-            if not data:
-                raise RedisConnectionError("Redis closed the connection")
-            self._parser.feed(data)
-            try:
-                while (reply := self._parser.gets()) is not False:  # RESP2 has no booleans
-                    # LOADING and similar: no later reply can be trusted. READONLY: this is no longer the master.
-                    if isinstance(reply, RedisConnectionError | ReadOnlyError):
-                        raise reply
-                    replies.append(reply)
-            except hiredis.ProtocolError as error:
-                raise InvalidResponse(str(error)) from error
-        return replies
-
-    async def close(self, *, wait: bool = False) -> None:
-        """Close the connection. ``wait`` for it, which can take long if the connection is broken."""
-        await self._connection.disconnect(nowait=not wait)
-        await self._pool.release(self._connection)
-
-
-async def _connected(pool: ConnectionPool) -> _Wire:
-    return _Wire(pool, await pool.get_connection())
+async def _until_lost(wire: Wire, timeout_s: float) -> None:
+    """Wait for the end of a connection. A silent one is sent a PING, and must answer it."""
+    silent_s = 0.0
+    while not wire.lost.done():
+        reads = wire.reads
+        await asyncio.wait((wire.lost,), timeout=_PING_AFTER_S)
+        silent_s = silent_s + _PING_AFTER_S if wire.reads == reads else 0.0
+        if silent_s > timeout_s + _PING_AFTER_S:
+            raise TimeoutError
+        if silent_s:
+            wire.send(pack(("PING",)))
+    wire.lost.result()

@@ -38,6 +38,7 @@ from shared.broker.replies import (
     Unstored,
     WriteReply,
 )
+from shared.broker.routes import ONE_SERVER, Routes
 from shared.broker.sealing import Sealing
 from shared.broker.stored_request import PIECE_BYTES, pieces_of
 from shared.errors import ContentUnreadable
@@ -71,6 +72,10 @@ class Holder:
     def keys(self) -> list[str]:
         return stream_keys(self.stream_id, self.idempotency)
 
+    @cached_property
+    def append_keys(self) -> list[str]:
+        return self.keys[:3]
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -87,7 +92,8 @@ class StreamScripts:
     """The scripts of one stream, with the settings they take filled in. Arguments and replies are plain; content is
     sealed on its way to Redis if there is a key for it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, routes: Routes = ONE_SERVER) -> None:
+        self.routes = routes
         self.sealing = Sealing([bytes.fromhex(key.get_secret_value()) for key in settings.content_keys])
         self._cap = settings.cap
         self._window = settings.window
@@ -201,8 +207,14 @@ class StreamScripts:
         window = 0 if resend else self._window
         sealed = self.sealing.seal_all(holder.stream_id, events)
         # Positional, since this is the hot path: `declarations.APPEND.call` takes 1 µs more. A test compares the two.
-        fixed: list[Argument] = [holder.epoch, holder.token, first, window, self._cap, lineage.text, cursor]
-        return Call(declarations.APPEND, holder.keys, [*fixed, *sealed], replies.parse_write)
+        place = (holder.epoch, holder.token, first, window, self._cap, lineage.text, cursor, len(sealed))
+        return Call(
+            declarations.APPEND,
+            holder.append_keys,
+            [*place, *sealed],
+            replies.parse_write,
+            self.routes.of(holder.stream_id),
+        )
 
     def finish(
         self,
@@ -317,7 +329,8 @@ class StreamScripts:
         return declarations.ACKNOWLEDGE.call(
             stream_keys(stream_id),
             replies.parse_log_position,
-            gateway=gateway_id,
+            # The scripts derive the channel from it; see `gateway_channel`.
+            gateway=gateway_id and gateway_id + self.routes.of(stream_id),
             reader_lease_ms=reader_lease_ms,
             epoch=lead.epoch,
             seq=lead.seq,

@@ -9,6 +9,7 @@ from shared.broker.client import Client, connect, run_script
 from shared.broker.ending import Outcome, holder_of
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Claimed, LogPage
+from shared.broker.routes import ONE_SERVER, Routes
 from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol import events
 from shared.protocol.chunks import compress
@@ -20,11 +21,13 @@ OWNER = "p"
 
 
 @asynccontextmanager
-async def hub_at(redis_url: str) -> AsyncIterator[tuple[Hub, Client]]:
+async def hub_at(
+    redis_url: str, settings: Settings | None = None, routes: Routes = ONE_SERVER
+) -> AsyncIterator[tuple[Hub, Client]]:
     """Yield a hub, with its tasks running as in a gateway, and a client of the same Redis."""
-    settings = Settings(redis_url=redis_url)
+    settings = settings or Settings(redis_url=redis_url)
     client, tails, reports = connect(redis_url), PipelineConnection(redis_url), PipelineConnection(redis_url)
-    hub = Hub(client, tails, reports, StreamScripts(settings), settings, "g1")
+    hub = Hub(client, tails, reports, StreamScripts(settings, routes), settings, "g1")
     loops = (hub.follow_tails(), hub.listen_for_growth(), hub.keep_leases())
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
@@ -41,10 +44,10 @@ async def hub_at(redis_url: str) -> AsyncIterator[tuple[Hub, Client]]:
 class WrittenStream:
     """A stream in Redis, written step by step as a worker writes it."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, settings: Settings | None = None) -> None:
         self.id = new_stream_id()
         self._client = client
-        self._scripts = StreamScripts(Settings())
+        self._scripts = StreamScripts(settings or Settings())
         self._holder: Holder | None = None
         self._log: list[bytes] = []
 

@@ -92,6 +92,67 @@ async def test_a_trimmed_tail_leaves_a_hole_that_only_the_log_can_fill() -> None
     assert ids_after(feed, EventId(EPOCH, 8)) == ids(9, 10)
 
 
+def tokens(first: int, last: int) -> list[bytes]:
+    """Tokens as a message brings them."""
+    return [stored for _, (_, stored) in entries(first, last)]
+
+
+async def test_a_message_continues_the_feed() -> None:
+    feed = feed_with(3)
+    assert feed.follow(EPOCH, 4, tokens(4, 5))
+    assert ids_after(feed, EventId(EPOCH, 2)) == ids(3, 5)
+    assert feed.position == EventId(EPOCH, 5)
+
+
+async def test_a_message_behind_a_lost_one_is_not_taken() -> None:
+    feed = feed_with(3)
+    assert not feed.follow(EPOCH, 5, tokens(5, 5))
+    assert feed.position == EventId(EPOCH, 3)
+    feed.add(entries(4, 5))
+    assert ids_after(feed, EventId(EPOCH, 3)) == ids(4, 5)
+
+
+async def test_what_was_read_before_its_message_came_is_not_repeated() -> None:
+    feed = feed_with(5)
+    version = feed.version
+    assert feed.follow(EPOCH, 4, tokens(4, 5))
+    assert feed.version == version
+    assert ids_after(feed, EventId(EPOCH, 2)) == ids(3, 5)
+
+
+async def test_what_a_message_brought_during_a_read_is_not_repeated() -> None:
+    feed = feed_with(3)
+    assert feed.follow(EPOCH, 4, tokens(4, 5))
+    feed.add(entries(4, 4))
+    feed.add(entries(4, 6))
+    assert ids_after(feed, EventId(EPOCH, 3)) == ids(4, 6)
+    assert feed.position == EventId(EPOCH, 6)
+
+
+async def test_a_message_begins_a_newer_epoch_from_its_first_event_only() -> None:
+    feed = feed_with(3)
+    assert not feed.follow(EPOCH + 1, 4, tokens(4, 4))
+    assert not feed.follow(EPOCH - 1, 1, tokens(1, 1))
+    assert feed.position == EventId(EPOCH, 3)
+    assert feed.follow(EPOCH + 1, 1, tokens(1, 2))
+    feed.add(entries(4, 5))  # a read of the older epoch was under way
+    batch = feed.after(EventId(EPOCH, 3))
+    assert batch is not None
+    assert ([at for at, _ in batch.events], batch.reset) == (ids(1, 2, EPOCH + 1), True)
+
+
+async def test_a_feed_that_has_not_begun_to_read_takes_no_message() -> None:
+    feed = Feed("s")
+    assert not feed.follow(EPOCH, 1, tokens(1, 1))
+    assert feed.position is None
+
+
+async def test_nothing_follows_done() -> None:
+    feed = feed_with(3)
+    assert feed.follow(EPOCH, 4, [DONE])
+    assert not feed.follow(EPOCH, 5, tokens(5, 5))
+
+
 async def test_a_newer_epoch_resets_readers_that_have_shown_an_older_one() -> None:
     feed = feed_with(3)
     feed.add(entries(1, 2, epoch=EPOCH + 1))

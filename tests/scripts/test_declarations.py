@@ -44,7 +44,8 @@ def test_a_script_and_its_declaration_agree(name: str) -> None:
     tails = [*script.args[len(fixed) :]]
     numbered = [f"{i} {arg}" for i, arg in enumerate([*fixed, *tails[:1]], 1)]
     assert named_in(lines, "ARGV") == [*numbered, *tails[1:]]
-    assert local_names(script.source, "ARGV", 1, len(fixed)) == fixed
+    bounds = ("at", f"at + {len(fixed) - 1}") if script.takes_many else (1, len(fixed))
+    assert local_names(script.source, "ARGV", *bounds) == fixed
     assert not re.search(r"KEYS\[\d", re.sub(r"local [A-Z_]+ = KEYS\[\d+\]\n", "", text)), "a key without a name"
     assert not re.search(r"ARGV\[\d", re.sub(r"local \w+ = ARGV\[1\]\n", "", text)), "an argument without a name"
 
@@ -77,8 +78,8 @@ def test_a_call_takes_just_the_declared_arguments() -> None:
 def test_the_positional_append_is_as_declared() -> None:
     holder = Holder(new_stream_id(), 7, "w1.x", None)
     values = {"epoch": 7, "holder": "w1.x", "first_seq": 3, "window": WINDOW, "cap": CAP, "events": [b"a", b"b"]}
-    values |= {"lineage": "4:2", "provider_cursor": "x"}
-    call = all_scripts()["append"].call(holder.keys, parse_write, **values)
+    values |= {"lineage": "4:2", "provider_cursor": "x", "count": 2}
+    call = all_scripts()["append"].call(holder.keys[:3], parse_write, **values)
     assert SCRIPTS.append(holder, 3, [b"a", b"b"], lineage=Lineage("4:2"), cursor="x") == call
 
 
@@ -92,11 +93,11 @@ def named_in(lines: list[str], table: str) -> list[str]:
     return text.split(", ")
 
 
-def local_names(source: str, table: str, begin: int, end: int) -> list[str]:
+def local_names(source: str, table: str, begin: object, end: object) -> list[str]:
     """The names that the code gives to these arguments."""
     if end == 1 and (match := re.search(rf"^local (\w+) = {table}\[1\]$", source, re.M)):
         return [match[1]]
-    match = re.search(rf"^local ([a-z_,\s]+?) =\s+unpack\({table}, {begin}, {end}\)$", source, re.M)
+    match = re.search(rf"^ *local ([a-z_,\s]+?) =\s+unpack\({table}, {re.escape(f'{begin}, {end}')}\)$", source, re.M)
     assert match is not None, f"no unpack({table}, {begin}, {end})"
     return re.split(r",\s+", match[1])
 

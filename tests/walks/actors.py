@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -34,6 +35,7 @@ class SteppedHub(Hub):
     def __init__(self, bench: Bench, scripts: StreamScripts, name: str, *, forgives: bool) -> None:
         super().__init__(bench.client, bench.line, bench.line, scripts, TIGHT, name)
         self._forgives = forgives
+        self._mail: deque[bytes] = deque()
         self.lost_after_s = LOST_AFTER_S
         self._words: asyncio.Queue[str] = asyncio.Queue()
         self._waits = False
@@ -58,6 +60,19 @@ class SteppedHub(Hub):
                 if self._follower.done():
                     self._follower.result()
                 await asyncio.sleep(0)
+
+    def put(self, message: bytes) -> None:
+        """Put a message on its way to this gateway."""
+        self._mail.append(message)
+
+    @property
+    def has_mail(self) -> bool:
+        return bool(self._mail)
+
+    def hear_next(self, *, is_lost: bool = False) -> None:
+        message = self._mail.popleft()
+        if not is_lost:
+            self._hear([message])
 
     async def compare(self) -> None:
         await self._compare()

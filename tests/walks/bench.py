@@ -3,13 +3,14 @@
 import asyncio
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from shared.broker import declarations
 from shared.broker.client import Client
 from shared.broker.declarations import Script
+from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.protocol.lifecycle import Status, is_allowed
 from shared.rate_limits import Demand, Limits
@@ -45,6 +46,8 @@ DIGEST: Final = "ab" * 32
 #: Time by which Redis' clock advances whenever Redis loses something, in ms since the stream's creation.
 AGE_MS: Final = 1_000_000
 
+GATEWAYS: Final = ("g0", "g1")
+_CHANNELS: Final = [gateway_channel(name).encode() for name in GATEWAYS]
 #: Two providers with a limit, and a target whose streams are only counted.
 LANES: Final = ("one", "two", "two/m")
 FATE: Final = ("answered", "answered", "answered", "reply lost", "request lost", "delayed", "doubled")
@@ -77,16 +80,17 @@ class Observer:
         names = {script.sha: script.name for script in vars(declarations).values() if isinstance(script, Script)}
         wrapped: list[Command] = []
         for command in commands:
-            look: list[Command] = [("HGET", command[3], "status")] if _is_of_a_stream(command) else []
-            wrapped += [*look, command, *look]
+            looks: list[Command] = [("HGET", state, "status") for state in _states_of(command)]
+            wrapped += [*looks, command, *looks]
         replies, kept = iter(await exchange(wrapped)), []
         for command in commands:
-            if not _is_of_a_stream(command):
-                kept.append(next(replies))
-                continue
-            before, reply, after = (next(replies) for _ in range(3))
-            kept.append(reply)
-            self._check(names[str(command[1])], before, after)
+            states = _states_of(command)
+            before = [next(replies) for _ in states]
+            kept.append(next(replies))
+            after = [next(replies) for _ in states]
+            for statuses in zip(before, after, strict=True):
+                if not any(isinstance(status, Exception) for status in statuses):  # the key of a broken neighbour
+                    self._check(names[str(command[1])], *statuses)
         return kept
 
     def _check(self, script: str, *raw: bytes | None) -> None:
@@ -95,8 +99,11 @@ class Observer:
         self.seen.add((script, before, after))
 
 
-def _is_of_a_stream(command: Command) -> bool:
-    return command[0] == "EVALSHA" and str(command[3]).endswith(":state")
+def _states_of(command: Command) -> list[str]:
+    """Return the keys of the states of the streams that a script is about."""
+    if command[0] != "EVALSHA":
+        return []
+    return [key for key in map(str, command[3 : 3 + int(command[2])]) if key.endswith(":state")]
 
 
 class ObservedClient(Client):
@@ -128,12 +135,25 @@ class Bench:
         self.client = ObservedClient(self.broker.url, self.observer)
         self.line = ObservedConnection(self.broker.url, self.observer)
         self.run_id: str = self.run(self.client.info("server"))["run_id"]
+        self.mail = self.client.pubsub()
+        self.run(self.mail.subscribe(*map(gateway_channel, GATEWAYS)))
         self.numbers = itertools.count(1)
 
     def run(self, work: Awaitable[T]) -> T:
         return self.loop.run_until_complete(work)
 
+    async def delivered(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield all messages to gateways so far, each with the gateway's number."""
+        await self.client.publish(gateway_channel(GATEWAYS[0]), "")
+        while True:
+            message = await self.mail.get_message(ignore_subscribe_messages=True, timeout=5)
+            if message is not None and not message["data"]:
+                return
+            if message is not None:
+                yield _CHANNELS.index(message["channel"]), message["data"]
+
     def close(self) -> None:
+        self.run(self.mail.aclose())  # type: ignore[no-untyped-call]
         self.run(self.client.aclose())
         self.run(self.line.aclose())
         self.broker.kill()

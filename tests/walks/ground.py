@@ -1,8 +1,9 @@
 """The stream of a walk in Redis."""
 
-from typing import Any
+from typing import Any, Final, cast
 
-from shared.broker.client import Client, run_script
+from shared.broker import declarations
+from shared.broker.client import Client, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.keys import provider_limit_keys, stream_keys
 from shared.broker.replies import Claimed, Code, WriteReply
@@ -15,6 +16,9 @@ from shared.rate_limits import TargetLimits
 from tests.walks.actors import Redis, check_one_attempt
 from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LANES, LOG, PULSE, STATE, TAIL, TIGHT, TOMBSTONE, Bench, T
 
+#: Streams whose appends go together with those of the walk's stream.
+BROKEN: Final = f"{DIGEST[:2]}{'b' * 32}"
+MISSING: Final = f"{DIGEST[:2]}{'c' * 32}"
 STORED = "hr:account:an-account:stored"
 STREAM_BYTES = 5120
 _CONTENT = (b"request", b"metadata", b"shown", b"response", b"sources", b"error")
@@ -109,7 +113,7 @@ class Ground:
     async def _send(self, call: Call[T], holder: Holder | None) -> T:
         """Send a writer's call. A refused call changes nothing."""
         before = await self._look()
-        reply = await run_script(self.client, call)
+        reply = await self._send_among_others(call)
         if holder is not None and isinstance(reply, WriteReply):
             refusal = before.refusal(holder)
             if call.script.name == "restore":  # a restore is allowed only where other calls are refused
@@ -133,6 +137,22 @@ class Ground:
             self.epochs.append(reply.epoch)
             self.claims_at_this_age += 1
         return reply
+
+    async def _send_among_others(self, call: Call[T]) -> T:
+        """Send a call; an append together with those of a broken stream and of a missing one."""
+        if call.script is not declarations.APPEND:
+            return await run_script(self.client, call)
+        await self.client.set(stream_keys(BROKEN)[STATE], "not a state", px=600_000)
+        broken, missing = (
+            self.scripts.append(Holder(stream_id, 1, "w.x", None), 1, [b"a", b"b"]) for stream_id in (BROKEN, MISSING)
+        )
+        first, reply, last = await run_scripts(self.client, [broken, call, missing])
+        assert isinstance(first, BrokerUnavailable), first
+        assert isinstance(last, WriteReply), last
+        assert last.code is Code.MISSING, last
+        if isinstance(reply, BrokerUnavailable):
+            raise reply
+        return cast("T", reply)
 
     async def _faulty(self, call: Call[T], holder: Holder | None, fate: str) -> T | BrokerUnavailable:
         """Send a call with a fate, and return the reply that its sender gets. Delayed and doubled requests arrive

@@ -33,6 +33,7 @@ from tests.walks.bench import (
     DEMAND,
     DIGEST,
     FATE,
+    GATEWAYS,
     LANES,
     LONGEST_ANSWER,
     LOST_AFTER_S,
@@ -82,7 +83,7 @@ class Walk(Ground):
         self.forgives = forgives
         self.workers = [Worker("w0"), Worker("w1")]
         self.viewers = [Viewer(), Viewer()]
-        self.hubs = [SteppedHub(bench, self.scripts, f"g{i}", forgives=forgives) for i in range(2)]
+        self.hubs = [SteppedHub(bench, self.scripts, name, forgives=forgives) for name in GATEWAYS]
         self.woken: dict[StreamWriter, None] = {}
         self.uids = itertools.count(1)
         self.tokens = itertools.count(1)
@@ -93,6 +94,8 @@ class Walk(Ground):
         """One move; then all that it set going until nothing moves."""
         await MOVES[name].do(self, **arguments)
         await self._settle()
+        async for gateway, message in self.bench.delivered():
+            self.hubs[gateway].put(message)
         await self._check_redis()
 
     async def _settle(self) -> None:
@@ -425,6 +428,12 @@ class Walk(Ground):
     async def read_tails(self, *, pick: int, words: tuple[str, ...]) -> None:
         await self.hubs[pick].read_on(*words)
 
+    @move(8, lambda self: any(hub.has_mail for hub in self.hubs), pick=PICK, is_lost=(True, False, False, False))
+    async def hear(self, *, pick: int, is_lost: bool) -> None:
+        """A gateway gets the next message about grown tails, or loses it."""
+        hubs = [hub for hub in self.hubs if hub.has_mail]
+        hubs[pick % len(hubs)].hear_next(is_lost=is_lost)
+
     @move(4, pick=PICK)
     async def compare(self, *, pick: int) -> None:
         """Report leads and leases to Redis, which notifies the holder of room."""
@@ -541,6 +550,8 @@ class Walk(Ground):
         for worker in self.workers:
             await self._work(worker, ends=ends)
         for i, hub in enumerate(self.hubs):
+            while hub.has_mail:
+                hub.hear_next()
             await hub.read_on("wake", "fetch", "deliver")
             await self.compare(pick=i)
         for i, viewer in enumerate(self.viewers):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 
 from redis.exceptions import ResponseError
 
@@ -95,15 +95,16 @@ class Leases:
         the state carries the same facts."""
         while True:
             try:
-                async with aclosing(listen(self._redis_url, self._channel)) as batches:
-                    async for batch in batches:
-                        for message in batch:
-                            self._handle(message.decode())
+                await listen(self._redis_url, self._channel, hear=self._handle_all)
             except REDIS_ERRORS as error:
                 if isinstance(error, ResponseError):
                     refused(error, self._connection.target, "SUBSCRIBE")
                 logger.debug("control channel lost", extra={"error": type(error).__name__})
                 await asyncio.sleep(0.2)
+
+    def _handle_all(self, messages: list[bytes]) -> None:
+        for message in messages:
+            self._handle(message.decode())
 
     def _handle(self, message: str) -> None:
         command, _, stream_id = message.partition(" ")

@@ -9,6 +9,16 @@ local ID = string.match(STATE, ':(%x+):state$')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
+-- Makes another stream the one that all functions here are about. KEYS[at] and the next two are its state, log and tail.
+local CHOSEN = 1
+local function choose_stream(at)
+  CHOSEN = at
+  STATE, LOG, TAIL = unpack(KEYS, at, at + 2)
+  local prefix
+  prefix, ID = string.match(STATE, '^(.*:)(%x+):state$')
+  TOMBSTONE, PULSE = prefix .. ID .. ':tombstone', prefix .. 'pulse'
+end
+
 -- Adds the named fields of the state to `s`; a missing field is false.
 local function load_into(s, ...)
   local values = redis.call('HMGET', STATE, ...)
@@ -127,13 +137,6 @@ local function refuse(s, epoch, holder)
   if current < epoch then return reply('BEHIND', 0, s) end
 end
 
--- Notifies the gateways that read the stream that its tail has grown.
-local function notify_gateways()
-  for gateway in string.gmatch(redis.call('HGET', STATE, 'gateways') or '', '%S+') do
-    redis.call('PUBLISH', 'hr:gateway:' .. gateway, ID)
-  end
-end
-
 local function top_of_tail()
   local top = redis.call('XREVRANGE', TAIL, '+', '-', 'COUNT', 1)[1]
   if not top then return 0, 0 end
@@ -171,7 +174,9 @@ local function write_tail(epoch, n, upto, base, cap, lineage)
       redis.call('XADD', TAIL, at .. '-' .. q, 'e', ARGV[base + q])
     end
   end
-  notify_gateways()
+  -- Continued events (rule E13) have other ids, so that gateways read them.
+  local told = epoch_of(n + 1, epoch, lineage) == epoch and upto or n
+  notify_gateways(CHOSEN, redis.call('HGET', STATE, 'gateways'), epoch, n + 1, told, base)
   -- Trimming one entry costs more than adding one, so trim well below the cap.
   if redis.call('XLEN', TAIL) > cap then
     redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap - math.min(64, math.floor(cap / 4)))

@@ -1,0 +1,31 @@
+"""Routes: a route is the set of streams whose keys one command may name together.
+
+It is the whole server on a single Redis, and a bucket, and so a hash slot, on a Redis Cluster. A route also has a
+channel of its own for each gateway.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.protocol.ids import BUCKETS, bucket_of
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """All routes, and the one ``of`` a stream id. A route is a text that ends the names of its channels."""
+
+    of: Callable[[str], str]
+    all: Sequence[str]
+
+
+def _whole_server(_stream_id: str) -> str:
+    return ""
+
+
+def _bucket(stream_id: str) -> str:
+    return f":{{{bucket_of(stream_id)}}}"
+
+
+ONE_SERVER: Final = Routes(_whole_server, ("",))
+BY_BUCKET: Final = Routes(_bucket, tuple(_bucket(f"{bucket:02x}") for bucket in range(BUCKETS)))

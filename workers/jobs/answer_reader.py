@@ -89,6 +89,7 @@ class AnswerReader:
             IdleTimeout(provider.name, timeouts) as idle_timeout,
             aclosing(call.parts(sink := _WriterSink(call, run, json_answer, idle_timeout, most_bytes))) as answer,
         ):
+            has_begun = False
             async for part in answer:
                 if isinstance(part, (IgnoredFields, Replayed)):
                     _take_beginning(part, call, json_answer, run)
@@ -97,9 +98,9 @@ class AnswerReader:
                     writer.note_cursor(_cursor_behind(part, call, run))
                     continue
                 idle_timeout.pause()
-                if not sink.has_begun:
+                if not has_begun:
+                    has_begun = True
                     await _begin(part, call, run)
-                    sink.has_begun = True
                 if isinstance(part, Finished):
                     run.stored = None
                     return await _finish(part, json_answer, call, run), part.usage
@@ -107,17 +108,18 @@ class AnswerReader:
                 if writer.bytes + _held(call) >= most_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
+                sink.may_take = not call.is_held_back
         raise provider_failure("upstream_truncated", provider.name, detail="the answer ended without its end marker")
 
 
 class _WriterSink:
-    """Sink of one call. It is closed while anything but the writing of deltas is to be done: the loop over the answer
-    does that."""
+    """Sink of one call. ``may_take``: nothing is to be done with deltas but to write them. Until then, and for the
+    window and the limit of bytes, the loop over the answer gets them."""
 
     def __init__(
         self, call: Call, run: Run, json_answer: JsonAnswer | None, idle_timeout: IdleTimeout, most_bytes: int
     ) -> None:
-        self.has_begun = False
+        self.may_take = False
         self._call = call
         self._run = run
         self._writer = run.writer
@@ -128,8 +130,7 @@ class _WriterSink:
     @property
     def is_open(self) -> bool:
         writer = self._writer
-        is_plain = self.has_begun and not self._call.is_held_back
-        return is_plain and writer.has_room and writer.bytes < self._most_bytes
+        return self.may_take and writer.has_room and writer.bytes < self._most_bytes
 
     def take(self, deltas: list[Delta]) -> None:
         self._writer.add(*self.written(deltas))

@@ -69,8 +69,8 @@ async def deltas_of(
     """Yield the deltas that each read brought, except those that ``sink`` took. ``end_grace_s``: silence after a
     finish reason that ends the answer. ``yields_empty``: also for a read that brought none. Errors of ``reader`` and
     ``body`` are raised after the deltas before them."""
-    reads, pieces, grace = aiter(body.reads), _Pieces(cutter, reader, sink), _Grace(end_grace_s)
-    with tapped(body.response if sink is not None else None, pieces) as tap:
+    reads, pieces, grace = aiter(body.reads), _Pieces(cutter, reader), _Grace(end_grace_s)
+    with tapped(body, sink, pieces.take) as tap:
         has_ended = False
         while not (has_ended or reader.is_whole):
             try:
@@ -84,7 +84,7 @@ async def deltas_of(
                 yield deltas
                 grace.ends_at = None if deltas else grace.ends_at
             pieces.raise_fault()
-            if tap is not None:
+            if tap is not None and not pieces.may_end:
                 await tap.wait()
                 pieces.raise_fault()
     if last := list(reader.end()):
@@ -96,26 +96,24 @@ async def deltas_of(
 
 
 class _Pieces:
-    """Pieces of one body, through its reader. ``sink``: takes the deltas of the reads that need no task."""
+    """Pieces of one body, through its reader."""
 
-    def __init__(self, cutter: Cutter, reader: AnswerReader, sink: Sink | None) -> None:
+    def __init__(self, cutter: Cutter, reader: AnswerReader) -> None:
         self._cutter = cutter
         self._reader = reader
-        self._sink = sink
         self._unseen = 0
         self._fault: Exception | None = None
 
     @property
-    def is_open(self) -> bool:
-        """True while a read needs no task: the sink takes deltas, and nothing has failed or may end the answer."""
-        reader = self._reader
-        has_to_wake = self._fault is not None or reader.is_whole or reader.can_end
-        return not has_to_wake and self._sink is not None and self._sink.is_open
+    def may_end(self) -> bool:
+        """True once the answer may end, or has failed."""
+        return self._reader.can_end or self._reader.is_whole or self._fault is not None
 
-    def take(self, read: bytes) -> None:
-        """Take a read without a task."""
-        if (deltas := self.deltas_of(read)) and self._sink is not None:
-            self._sink.take(deltas)
+    def take(self, read: bytes, sink: Sink) -> bool:
+        """Take a read without a task. False: the answer may end, or has failed."""
+        if deltas := self.deltas_of(read):
+            sink.take(deltas)
+        return not self.may_end
 
     def deltas_of(self, read: bytes | None) -> list[Delta]:
         """Return the deltas of one read, or of the end of the body. A fault is raised after them."""

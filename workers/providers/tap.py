@@ -5,27 +5,22 @@ compressed, or that another client reads, comes through the task alone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import aiohttp
 import httpx2
+
+from workers.providers.base import Sink
 
 #: Bytes of one read, as httpx2's transport has them.
 _MOST_BYTES: Final = 16 * 1024
 
 
-class Taker(Protocol):
-    """Receiver of reads."""
-
-    @property
-    def is_open(self) -> bool:
-        """True while :meth:`take` may be called. Further reads then wait for the task."""
-        ...
-
-    def take(self, read: bytes) -> None: ...
+#: Hands the deltas of a read to a sink. Returns False if the task has to go on.
+Take = Callable[[bytes, Sink], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +40,9 @@ class ResponseBody:
 
 
 @contextmanager
-def tapped(response: aiohttp.ClientResponse | None, taker: Taker) -> Iterator["Tap | None"]:
-    """Tap the connection of a response; None if there is none to tap."""
-    tap = None if response is None else _tap_of(response, taker)
+def tapped(body: ResponseBody, sink: Sink | None, take: Take) -> Iterator["Tap | None"]:
+    """Tap the connection of a response; None if that is not possible."""
+    tap = None if sink is None or body.response is None else _tap_of(body.response, sink, take)
     try:
         yield tap
     finally:
@@ -55,14 +50,14 @@ def tapped(response: aiohttp.ClientResponse | None, taker: Taker) -> Iterator["T
             tap.close()
 
 
-def _tap_of(response: aiohttp.ClientResponse, taker: Taker) -> "Tap | None":
+def _tap_of(response: aiohttp.ClientResponse, sink: Sink, take: Take) -> "Tap | None":
     connection = response.connection
     if connection is None or response.headers.get("content-encoding", "identity") != "identity":
         return None
     transport, protocol = connection.transport, connection.protocol
     if transport is None or protocol is None or transport.get_protocol() is not protocol:
         return None
-    return Tap(transport, protocol, response.content, taker)
+    return Tap(transport, protocol, response.content, sink, take)
 
 
 class Tap(asyncio.Protocol):
@@ -70,12 +65,18 @@ class Tap(asyncio.Protocol):
     at any other time they stay in aiohttp's buffer, which pauses the transport when it is full."""
 
     def __init__(
-        self, transport: asyncio.Transport, inner: asyncio.Protocol, content: aiohttp.StreamReader, taker: Taker
+        self,
+        transport: asyncio.Transport,
+        inner: asyncio.Protocol,
+        content: aiohttp.StreamReader,
+        sink: Sink,
+        take: Take,
     ) -> None:
         self._transport = transport
         self._inner = inner
         self._content = content
-        self._taker = taker
+        self._sink = sink
+        self._take_read = take
         self._waiter: asyncio.Future[None] | None = None
         transport.set_protocol(self)
         content.on_eof(self.close)  # before another request gets the connection
@@ -126,10 +127,11 @@ class Tap(asyncio.Protocol):
 
     def _take(self) -> bool:
         """Take what has come. False: the task has to go on."""
-        content, taker = self._content, self._taker
-        while taker.is_open and content.exception() is None:
+        content, sink = self._content, self._sink
+        while sink.is_open and content.exception() is None:
             read = content.read_nowait(_MOST_BYTES)
-            if not read:
+            if read and not self._take_read(read, sink):
+                return False
+            if len(read) < _MOST_BYTES:  # there is no more
                 return not content.is_eof()
-            taker.take(read)
         return False

@@ -182,7 +182,7 @@ class StreamWriter:
     @property
     def has_room(self) -> bool:
         """True while the unsent bytes do not exceed their limit."""
-        return self._unsent_bytes <= self._max_unsent_bytes
+        return self._events.unsent_bytes + self._coalescer.bytes <= self._max_unsent_bytes
 
     def add(self, deltas: Sequence[Written], cursor: str = "") -> None:
         """Add ``deltas``. ``cursor``: the place in the provider's stored answer after them."""

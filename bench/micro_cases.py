@@ -23,7 +23,7 @@ from shared.protocol.ids import EventId, format_event_id
 from shared.settings import Settings
 from workers.providers.base import TextDelta
 from workers.providers.errors import Upstream
-from workers.providers.framing import data_of
+from workers.providers.framing import EventCutter
 from workers.providers.http_calls import ProviderCall
 from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.tool_calls import ToolCalls
@@ -57,13 +57,12 @@ class Case:
 
 
 def _provider_events() -> Run:
-    async def body() -> AsyncGenerator[bytes, None]:
-        for _ in range(TOKENS):
-            yield b"data: " + _CHUNK + b"\n\n"
+    read = b"data: " + _CHUNK + b"\n\n"
 
     async def run() -> None:
-        async for _ in data_of(body()):
-            pass
+        cutter = EventCutter()
+        for _ in range(TOKENS):
+            cutter.feed(read)
 
     return run
 
@@ -190,7 +189,7 @@ def _response() -> Run:
 
 
 CASES: Final = (
-    Case("provider_events", "worker: the provider's bytes into events (`data_of`)", _provider_events),
+    Case("provider_events", "worker: the provider's bytes into events (`EventCutter`)", _provider_events),
     Case("provider_chunks", "worker: an event into a delta (`ChatCompletionReader.take`)", _provider_chunks),
     Case("coalescer_1", "worker: a delta into an event, encoded", _coalescer(1)),
     Case("coalescer_16", "worker: the same, 16 deltas an event", _coalescer(16)),

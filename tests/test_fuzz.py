@@ -7,7 +7,7 @@ import asyncio
 import base64
 import dataclasses
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import jwt
@@ -38,11 +38,12 @@ from tests.fuzz.targets import TARGETS
 from workers.providers.anthropic_reader import MessageReader
 from workers.providers.base import TextDelta
 from workers.providers.errors import StreamedError, Upstream, provider_error, retry_after_s
-from workers.providers.framing import data_of, lines_of
+from workers.providers.framing import Cutter, EventCutter, LineCutter
 from workers.providers.http_calls import NETWORK_ERRORS, ProviderCall
 from workers.providers.ollama_reader import OllamaReader
 from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.reading import AnswerReader, deltas_of
+from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls
 from workers.writing.structured_output import JsonAnswer
 from workers.writing.surrogates import well_formed
@@ -302,30 +303,30 @@ def test_any_pieces_of_an_answer_raise_only_documented_errors(name: str, data: s
             return
 
 
-async def _reads(body: bytes, cuts: list[int]) -> AsyncGenerator[bytes, None]:
+def _reads(body: bytes, cuts: list[int]) -> Iterator[bytes]:
     at = 0
     for cut in [*sorted(cut % (len(body) + 1) for cut in cuts), len(body)]:
         yield body[at:cut]
         at = cut
 
 
+async def _each(reads: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for read in reads:
+        yield read
+
+
 CUTS = st.lists(st.integers(0, 10_000), max_size=6)
 
 
-async def _all(pieces: AsyncIterator[list[bytes]]) -> list[bytes]:
-    return [piece async for some in pieces for piece in some]
+def _all(cutter: Cutter, reads: Iterable[bytes]) -> list[bytes]:
+    return [*(piece for read in reads for piece in cutter.feed(read)), *cutter.end()]
 
 
-@pytest.mark.parametrize("cut", [data_of, lines_of])
+@pytest.mark.parametrize("make", [EventCutter, LineCutter])
 @repeatable
 @given(body=anything(b"data: x\r\n\r\n: c\ndata:y\ndata: z\n\nevent: e\n", b'{"a":1}\n\n{"b":2}\r\n'), cuts=CUTS)
-def test_framing_does_not_depend_on_reads(
-    cut: Callable[[AsyncIterator[bytes]], AsyncGenerator[list[bytes], None]], body: bytes, cuts: list[int]
-) -> None:
-    async def both() -> tuple[list[bytes], list[bytes]]:
-        return await _all(cut(_reads(body, cuts))), await _all(cut(_reads(body, [])))
-
-    in_reads, at_once = asyncio.run(both())
+def test_framing_does_not_depend_on_reads(make: Callable[[], Cutter], body: bytes, cuts: list[int]) -> None:
+    in_reads, at_once = _all(make(), _reads(body, cuts)), _all(make(), [body])
     assert in_reads == at_once
     assert not any(b"\n\n" in piece for piece in at_once)
 
@@ -343,7 +344,8 @@ def test_any_answer_ends_as_an_answer_or_as_a_provider_error(name: str, data: st
         answer, exchange = _answer(name)
         exchange.started = True
         with exchange:
-            async for deltas in deltas_of(_reads(body, cuts), lines_of if name == "ollama" else data_of, answer, 2):
+            cutter = LineCutter() if name == "ollama" else EventCutter()
+            async for deltas in deltas_of(ResponseBody(_each(_reads(body, cuts))), cutter, answer, 2):
                 assert deltas
 
     try:

@@ -1,10 +1,8 @@
 """The protocol without I/O: ids, lifecycle, events and their frames, transcripts, and how deltas become events."""
 
-import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncGenerator
 from itertools import groupby
 
 import msgspec
@@ -57,7 +55,7 @@ from shared.protocol.transcript import Transcript, fold
 from shared.protocol.usage import Estimate
 from tests.transitions import DOCUMENT, with_diagram
 from workers.providers.base import ReasoningDelta, TextDelta
-from workers.providers.framing import data_of
+from workers.providers.framing import EventCutter
 from workers.writing.coalescer import Coalescer
 
 #: The same examples every time.
@@ -482,15 +480,10 @@ def test_the_data_does_not_depend_on_the_cuts(
     blocks = [end.join([*others, b"data: " + data]) + end for data, others in sent]
     wire = end.join(blocks) + (b"" if last_is_open else end)
 
-    async def read() -> list[bytes]:
-        async def pieces() -> AsyncGenerator[bytes, None]:
-            at = 0
-            for cut in itertools.cycle(cuts):
-                if at >= len(wire):
-                    return
-                yield wire[at : at + cut]
-                at += cut
-
-        return [data async for found in data_of(pieces()) for data in found]
-
-    assert asyncio.run(read()) == [data.strip() for data, _ in sent]
+    cutter, found, at = EventCutter(), list[bytes](), 0
+    for cut in itertools.cycle(cuts):
+        if at >= len(wire):
+            break
+        found += cutter.feed(wire[at : at + cut])
+        at += cut
+    assert [*found, *cutter.end()] == [data.strip() for data, _ in sent]

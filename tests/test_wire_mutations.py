@@ -9,10 +9,11 @@ from tests.system import System
 from tests.wires.running import failures, shrunk
 from tests.wires.through_system import failures_of_system
 from workers.providers.errors import Upstream
-from workers.providers.framing import data_of
+from workers.providers.framing import EventCutter
 from workers.providers.http_calls import ProviderCall
 from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.reading import deltas_of
+from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls
 
 SEED = 17
@@ -39,7 +40,8 @@ GRACE_S = 0.3
 
 async def _usage_after(body: AsyncIterator[bytes]) -> object:
     call = ProviderCall(Upstream("openai", "host", "KEY", "URL", "openai"), "m", ())
-    async for _ in deltas_of(body, data_of, ChatCompletionReader(call, ToolCalls("openai")), GRACE_S):
+    reader = ChatCompletionReader(call, ToolCalls("openai"))
+    async for _ in deltas_of(ResponseBody(body), EventCutter(), reader, GRACE_S):
         pass
     assert call.finished is not None
     assert call.finished.reason == "stop"

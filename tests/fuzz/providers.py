@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from tests.wires.reading_layer import read
 from tests.wires.trial import Trial
 from workers.providers.base import TextDelta
 from workers.providers.errors import StreamedError, Upstream, host_of, provider_error, retry_after_s
-from workers.providers.framing import data_of, lines_of
+from workers.providers.framing import Cutter, EventCutter, LineCutter
 from workers.providers.refusals import named_fields
 from workers.providers.refused_fields import ANTHROPIC_FIELDS, OLLAMA_FIELDS, OPENAI_FIELDS, RESPONSES_FIELDS
 from workers.writing.structured_output import JsonAnswer
@@ -84,17 +84,12 @@ def _read(response: _Response) -> None:
 def _frame(body: bytes) -> None:
     """Check that framing does not depend on how the body is split."""
     pieces = split_randomly(body, random.Random(len(body)))
-    for cut in (data_of, lines_of):
-        assert asyncio.run(_all(cut(_each(pieces)))) == asyncio.run(_all(cut(_each([body]))))
+    for make in (EventCutter, LineCutter):
+        assert _cut(make(), pieces) == _cut(make(), [body])
 
 
-async def _each(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
-
-
-async def _all(batches: AsyncIterator[list[bytes]]) -> list[bytes]:
-    return [piece async for batch in batches for piece in batch]
+def _cut(cutter: Cutter, reads: Sequence[bytes]) -> list[bytes]:
+    return [*(piece for read in reads for piece in cutter.feed(read)), *cutter.end()]
 
 
 def _framed(rng: random.Random) -> bytes:

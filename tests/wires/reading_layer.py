@@ -10,12 +10,13 @@ from tests.cases.outcomes import Outcome
 from workers.providers.anthropic_reader import MessageReader
 from workers.providers.base import Delta, Finished, ReasoningDelta, TextDelta, ToolCallDelta
 from workers.providers.errors import StreamedError, Upstream
-from workers.providers.framing import data_of, lines_of
+from workers.providers.framing import EventCutter, LineCutter
 from workers.providers.http_calls import NETWORK_ERRORS, ProviderCall
 from workers.providers.ollama_reader import OllamaReader
 from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.reading import AnswerReader, deltas_of
 from workers.providers.responses_reader import ResponsesReader
+from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls
 from workers.writing.surrogates import well_formed
 
@@ -32,12 +33,13 @@ async def read(wire: str, pieces: Iterable[bytes], tools: Mapping[str, bool], *,
     provider is a fault."""
     call = ProviderCall(Upstream(wire, "host", "KEY", "URL", wire), "m", (StreamedError, *NETWORK_ERRORS))
     reader = _READERS[wire](call, ToolCalls(wire, tools))
-    split = lines_of if wire == "ollama" else data_of
+    cutter = LineCutter() if wire == "ollama" else EventCutter()
     seen, texts = Outcome(), _Texts()
     try:
         with call:
             call.started = True
-            async for deltas in deltas_of(_body(pieces, is_reset=is_reset), split, reader, end_grace_s=1):
+            body = ResponseBody(_body(pieces, is_reset=is_reset))
+            async for deltas in deltas_of(body, cutter, reader, end_grace_s=1):
                 _take(seen, texts, deltas)
     except ProviderError as error:
         seen.error, seen.retryable = error.code, error.retryable

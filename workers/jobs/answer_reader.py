@@ -25,6 +25,7 @@ from workers.providers.base import (
     Provider,
     ProviderCursor,
     Replayed,
+    Sink,
     StoredDeltas,
     StoringProvider,
 )
@@ -53,10 +54,15 @@ class Call:
     cursor: ProviderCursor | None = None
     on_replay: Callable[[list[Delta]], None] | None = None
 
-    def parts(self) -> AsyncGenerator[AnswerPart, None]:
+    def parts(self, sink: Sink) -> AsyncGenerator[AnswerPart, None]:
         if self.cursor is not None and isinstance(self.provider, StoringProvider):
-            return self.provider.resume(self.request, self.key, self.cursor)
-        return self.provider.stream(self.request, self.key)
+            return self.provider.resume(self.request, self.key, self.cursor, sink)
+        return self.provider.stream(self.request, self.key, sink)
+
+    @property
+    def is_held_back(self) -> bool:
+        """True while the output of a continuation is held back."""
+        return self.seam is not None and not self.seam.is_open
 
     def stored_answer(self, epoch: int, cursor: ProviderCursor) -> StoredAnswer:
         """Return where the provider has the answer, for a log of ``epoch``."""
@@ -78,18 +84,18 @@ class AnswerReader:
         schema = response_format.schema_to_follow if response_format is not None else None
         json_answer = None if schema is None else JsonAnswer(schema, depth=self._settings.json_depth)
         timeouts = self._configuration.timeouts(provider.name, request.model)
+        most_bytes = self._settings.max_stream_bytes
         async with (
             IdleTimeout(provider.name, timeouts) as idle_timeout,
-            aclosing(call.parts()) as answer,
+            aclosing(call.parts(sink := _WriterSink(call, run, json_answer, idle_timeout, most_bytes))) as answer,
         ):
             has_begun = False
             async for part in answer:
                 if isinstance(part, (IgnoredFields, Replayed)):
                     _take_beginning(part, call, json_answer, run)
                     continue
-                cursor = _cursor_behind(part, call, run) if isinstance(part, StoredDeltas) else ""
-                if not part:
-                    writer.note_cursor(cursor)
+                if isinstance(part, StoredDeltas) and not part:
+                    writer.note_cursor(_cursor_behind(part, call, run))
                     continue
                 idle_timeout.pause()
                 if not has_begun:
@@ -98,12 +104,44 @@ class AnswerReader:
                 if isinstance(part, Finished):
                     run.stored = None
                     return await _finish(part, json_answer, call, run), part.usage
-                written = part if run.answer is None else _joined(part, call, run.answer, run)
-                await writer.push(written if json_answer is None else [*written, *json_answer.take(part)], cursor)
-                if writer.bytes + _held(call) >= self._settings.max_stream_bytes:
+                await writer.push(*sink.written(part))
+                if writer.bytes + _held(call) >= most_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
+                sink.may_take = not call.is_held_back
         raise provider_failure("upstream_truncated", provider.name, detail="the answer ended without its end marker")
+
+
+class _WriterSink:
+    """Sink of one call. ``may_take``: nothing is to be done with deltas but to write them. Until then, and for the
+    window and the limit of bytes, the loop over the answer gets them."""
+
+    def __init__(
+        self, call: Call, run: Run, json_answer: JsonAnswer | None, idle_timeout: IdleTimeout, most_bytes: int
+    ) -> None:
+        self.may_take = False
+        self._call = call
+        self._run = run
+        self._writer = run.writer
+        self._json_answer = json_answer
+        self._idle_timeout = idle_timeout
+        self._most_bytes = most_bytes
+
+    @property
+    def is_open(self) -> bool:
+        writer = self._writer
+        return self.may_take and writer.has_room and writer.bytes < self._most_bytes
+
+    def take(self, deltas: list[Delta]) -> None:
+        self._writer.add(*self.written(deltas))
+        self._idle_timeout.resume()
+
+    def written(self, deltas: list[Delta]) -> tuple[Sequence[Written], str]:
+        """Return what is written for the deltas of one read, and the place in a stored answer behind them."""
+        call, run = self._call, self._run
+        cursor = _cursor_behind(deltas, call, run) if isinstance(deltas, StoredDeltas) else ""
+        written = deltas if run.answer is None else _joined(deltas, call, run.answer, run)
+        return written if self._json_answer is None else [*written, *self._json_answer.take(deltas)], cursor
 
 
 async def _begin(part: AnswerPart, call: Call, run: Run) -> None:
@@ -122,7 +160,7 @@ async def _begin(part: AnswerPart, call: Call, run: Run) -> None:
 def _joined(deltas: Sequence[Delta], call: Call, answer: AnswerSoFar, run: Run) -> Sequence[Written]:
     """Return what is written now. The deltas of a continuation are held back at first."""
     joining: Sequence[Written] = ()
-    if call.seam is not None and not call.seam.is_open:
+    if call.seam is not None and call.is_held_back:
         deltas = call.seam.take(deltas)
         if not call.seam.is_open:
             return ()
@@ -137,7 +175,7 @@ def _held(call: Call) -> int:
 
 async def _finish(finished: Finished, json_answer: JsonAnswer | None, call: Call, run: Run) -> Outcome:
     writer = run.writer
-    if call.seam is not None and not call.seam.is_open:
+    if call.seam is not None and call.is_held_back:
         last = call.seam.end()
         await writer.push([*join(call.seam, run), *last])
     if json_answer is not None and finished.reason == "stop":

@@ -1,6 +1,6 @@
 """Anthropic's Messages API, and servers with a compatible API."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -14,10 +14,10 @@ from shared.schemas.chat import original_for
 from workers.providers.anthropic_original import tools_of_original
 from workers.providers.anthropic_reader import MessageReader
 from workers.providers.anthropic_request import answers_by_tool, body_of, headers_of, ignored_by
-from workers.providers.base import AnswerPart, Finished, ModelList
+from workers.providers.base import AnswerPart, Finished, ModelList, Sink
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
 from workers.providers.errors import StreamedError
-from workers.providers.framing import data_of
+from workers.providers.framing import EventCutter
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
     calls_of,
@@ -32,6 +32,7 @@ from workers.providers.http_calls import (
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import ANTHROPIC_FIELDS, AdaptedRequest, Body, RefusedFields
 from workers.providers.substitutes import anthropic_tool_names
+from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls, offered_tools
 from workers.providers.usage_counts import FirstDeltas, UsageCounts, member
 
@@ -71,9 +72,9 @@ class AnthropicProvider:
             **sdk_options(endpoint, DefaultAioHttpClient),
         )
 
-    def _events(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+    def _events(self, response: httpx2.Response) -> ResponseBody:
         """Return the server-sent events of an answer."""
-        return response.aiter_bytes()
+        return ResponseBody.of(response)
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
@@ -81,7 +82,9 @@ class AnthropicProvider:
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return await probe_models(self._upstream, partial(self._fetch_models, key), CATCH)
 
-    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+    async def stream(
+        self, request: ChatRequest, key: ApiKey | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
         names = anthropic_tool_names()
         original = original_for(request, self.family)
@@ -111,7 +114,7 @@ class AnthropicProvider:
                     by_tool = answers_by_tool(request)
                     reader = MessageReader(call, calls, by_tool=by_tool, name_of=names.original)
                     body = self._events(response.response)
-                    async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
+                    async for deltas in deltas_of(body, EventCutter(), reader, timeouts.grace_s, sink):
                         if not call.has_output:
                             call.has_output = True
                             deltas = FirstDeltas(deltas, reader.input_counts)  # noqa: PLW2901

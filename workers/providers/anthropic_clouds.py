@@ -21,6 +21,7 @@ from workers.providers.anthropic import CATCH, AnthropicProvider
 from workers.providers.endpoint import ApiKey, Endpoint
 from workers.providers.errors import provider_failure
 from workers.providers.http_calls import sdk_options
+from workers.providers.tap import ResponseBody
 
 _GLOBAL: Final = "global"
 
@@ -58,9 +59,9 @@ class BedrockProvider(CloudProvider):
         options = sdk_options(endpoint, DefaultAioHttpClient)
         return AsyncAnthropicBedrock(aws_region=endpoint.entry.region, open_telemetry=False, **options)
 
-    def _events(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+    def _events(self, response: httpx2.Response) -> ResponseBody:
         """Return the events as server-sent events: Bedrock frames them in a format of its own."""
-        return _as_sse(self._client, response)
+        return ResponseBody(_as_sse(self._client, response))
 
 
 class VertexProvider(CloudProvider):

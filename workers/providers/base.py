@@ -108,6 +108,17 @@ class ModelList:
     responses: tuple[str, ...] = ()
 
 
+class Sink(Protocol):
+    """Receiver of deltas that need no task: :meth:`Provider.stream` does not yield those that it took."""
+
+    @property
+    def is_open(self) -> bool:
+        """True while :meth:`take` may be called: never before the first deltas of an answer were yielded."""
+        ...
+
+    def take(self, deltas: list[Delta]) -> None: ...
+
+
 class Provider(Protocol):
     """One configured provider. ``family``: of its wire format, see :mod:`shared.schemas.original`. ``counts_tokens``:
     it supports requests with ``only_count``."""
@@ -124,9 +135,12 @@ class Provider(Protocol):
         """Return the provider's own list of models, asked for with one of its keys. Raises :class:`ProviderError`."""
         ...
 
-    def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+    def stream(
+        self, request: ChatRequest, key: ApiKey | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[AnswerPart, None]:
         """Return an async generator over one answer; no list is empty. ``request.model`` is the provider's own name.
-        ``key``: one of the provider's; None means the first. The caller applies the idle timeouts."""
+        ``key``: one of the provider's; None means the first. ``sink``: may take deltas while it is open, between
+        those that are yielded. The caller applies the idle timeouts."""
         ...
 
     async def aclose(self) -> None:
@@ -144,7 +158,7 @@ class StoringProvider(Protocol):
         ...
 
     def resume(
-        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor
+        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor, sink: Sink | None = None
     ) -> AsyncGenerator[AnswerPart, None]:
         """Go on with a stored answer behind ``cursor``: yield :class:`Replayed`, unless that is the beginning, and
         then what :meth:`Provider.stream` would. Raises :class:`ProviderError` if the provider has the answer no more,

@@ -20,6 +20,7 @@ from workers.providers.base import (
     IgnoredFields,
     ModelList,
     ReasoningDelta,
+    Sink,
     TextDelta,
     ToolCallDelta,
 )
@@ -96,7 +97,9 @@ class DemoProvider:
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return (MODEL,)
 
-    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+    async def stream(
+        self, request: ChatRequest, key: ApiKey | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[AnswerPart, None]:
         check_forced_tool(request, self.name, self.family)
         if ignored := ignored_paths(request, self.family):
             if request.unsupported_fields == "refuse":

@@ -4,8 +4,8 @@ The SDKs do the same one event at a time, for 15 µs each; a read often brings s
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -21,8 +21,6 @@ _MOST_LINES: Final = 65_536
 _PAYLOAD: Final = frozenset({"arguments", "input"})
 
 T = TypeVar("T")
-#: Yields the pieces that each read completed. An empty list: bytes came, but they completed no piece.
-Splitter = Callable[[AsyncIterable[bytes]], AsyncGenerator[list[bytes], None]]
 
 
 class ErrorEvent(bytes):
@@ -37,64 +35,100 @@ class CutOff(bytes):
     """A piece that the end of the body cut off, or that merely lacks its line break."""
 
 
-async def lines_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Yield lines without blank ones. Text after the last line break is a line too, as :class:`CutOff`."""
-    rest = bytearray()
-    begun = False
-    async for read in body:
+class Cutter(Protocol):
+    """Cuts one body into pieces, whatever its reads are."""
+
+    def feed(self, read: bytes) -> Sequence[bytes]:
+        """Return the pieces that a read completes. Raises ValueError."""
+        ...
+
+    def end(self) -> Sequence[bytes]:
+        """Return the pieces that the end of the body completes. Raises ValueError."""
+        ...
+
+
+class LineCutter:
+    """Cutter of lines without blank ones. Text after the last line break is a line too, as :class:`CutOff`."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._has_begun = False
+
+    def feed(self, read: bytes) -> Sequence[bytes]:
+        rest = self._rest
+        _check_size(rest)
         rest += read
-        if not begun:
+        if not self._has_begun:
             if len(rest) < len(_BOM) and _BOM.startswith(rest):
-                continue
-            begun = True
+                return ()
+            self._has_begun = True
             if rest.startswith(_BOM):
                 del rest[: len(_BOM)]
-        found: list[bytes] = []
-        if b"\n" in read:
-            *lines, last = bytes(rest).split(b"\n")
-            rest[:] = last
-            found = [line for line in lines if line.strip()]
-        yield found
-        _check_size(rest)
-    if rest.strip():
-        yield [CutOff(rest)]
+        if b"\n" not in read:
+            _check_size(rest)
+            return ()
+        *lines, last = bytes(rest).split(b"\n")
+        rest[:] = last
+        return [line for line in lines if line.strip()]
+
+    def end(self) -> Sequence[bytes]:
+        return [CutOff(self._rest)] if self._rest.strip() else ()
 
 
-async def data_of(body: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Yield the ``data`` of the events that each read completed, as the WHATWG standard splits them: a byte order
-    mark is removed, lines end with LF, CRLF or CR, comments and other fields are dropped.
+class EventCutter:
+    """Cutter of the ``data`` of server-sent events, as the WHATWG standard splits them: a byte order mark is removed,
+    lines end with LF, CRLF or CR, comments and other fields are dropped.
 
     Two deviations from the standard. An event that the end of the body cuts off counts too, as :class:`CutOff`,
     because some servers omit the last blank line. A body that begins with a brace is JSON instead of events: it is
-    yielded as one piece, or line by line if it is one object a line. The cost is linear, even for one event in many
+    one piece at its end, or one a line if it is one object a line. The cost is linear, even for one event in many
     reads.
     """
-    rest = bytearray()
-    after_cr = False
-    is_json: bool | None = None  # unknown until the first character
-    async for read in body:
-        if read and (after_cr or b"\r" in read):
-            text = read.removeprefix(b"\n") if after_cr else read
-            after_cr = read.endswith(b"\r")
-            read = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # noqa: PLW2901
-        if rest or is_json is None:
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._after_cr = False
+        self._is_json: bool | None = None  # unknown until the first character
+
+    def feed(self, read: bytes) -> Sequence[bytes]:
+        rest = self._rest
+        if self._after_cr or b"\r" in read:
+            read = self._with_lf(read)
+        if rest or self._is_json is None:
+            _check_size(rest)
             searched = max(0, len(rest) - 1)
             rest += read
-            if is_json is None:
-                is_json = _begins_json(rest)
-            if is_json is not False or rest.find(b"\n\n", searched) < 0:
+            if self._is_json is None:
+                self._is_json = _begins_json(rest)
+            if self._is_json is not False or rest.find(b"\n\n", searched) < 0:
                 _check_size(rest)
-                yield []
-                continue
-            read = bytes(rest)  # noqa: PLW2901
+                return ()
+            read = bytes(rest)
+            rest.clear()
+        if read.find(b"\n\n") == len(read) - 2 >= 0:  # one whole event
+            data = _data(read[:-2])
+            return (data,) if data else ()
         *blocks, last = read.split(b"\n\n")
-        rest[:] = last
-        yield [data for block in blocks if (data := _data(block))]
-        _check_size(rest)
-    if is_json:
-        yield _json_pieces(bytes(rest.strip()))
-    elif data := _data(bytes(rest)):
-        yield [data if isinstance(data, ErrorEvent) else CutOff(data)]
+        rest += last
+        if not blocks:
+            _check_size(rest)
+        return [data for block in blocks if (data := _data(block))]
+
+    def end(self) -> Sequence[bytes]:
+        if self._is_json:
+            return _json_pieces(bytes(self._rest.strip()))
+        data = _data(bytes(self._rest))
+        if not data:
+            return ()
+        return [data if isinstance(data, ErrorEvent) else CutOff(data)]
+
+    def _with_lf(self, read: bytes) -> bytes:
+        """Return a read with LF for each end of a line. CRLF may be in two reads."""
+        if not read:
+            return read
+        text = read.removeprefix(b"\n") if self._after_cr else read
+        self._after_cr = read.endswith(b"\r")
+        return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def _begins_json(text: bytearray) -> bool | None:

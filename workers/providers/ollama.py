@@ -15,10 +15,10 @@ import aiohttp
 import msgspec
 
 from shared.schemas import ChatRequest
-from workers.providers.base import AnswerPart, ModelList
+from workers.providers.base import AnswerPart, ModelList, Sink
 from workers.providers.endpoint import ApiKey, Endpoint
 from workers.providers.errors import RedirectedError, RefusedError, StreamedError
-from workers.providers.framing import lines_of
+from workers.providers.framing import LineCutter
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
     SPARE_CONNECTIONS,
@@ -34,6 +34,7 @@ from workers.providers.ollama_request import body_of, ignored_by
 from workers.providers.reading import deltas_of
 from workers.providers.redirects import ERROR_BODY_BYTES, ERROR_BODY_S, redirect_checks
 from workers.providers.refused_fields import OLLAMA_FIELDS, AdaptedRequest, RefusedFields
+from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 CATCH: Final = (aiohttp.ClientError, RefusedError, StreamedError, *NETWORK_ERRORS)
@@ -69,7 +70,9 @@ class OllamaProvider:
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return await probe_models(self._upstream, partial(self._fetch_models, key), CATCH)
 
-    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+    async def stream(
+        self, request: ChatRequest, key: ApiKey | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
         adapted = AdaptedRequest(request, self._refused, body_of, ignored_by(request))
         for call in calls_of(self._upstream, adapted, CATCH):
@@ -80,8 +83,8 @@ class OllamaProvider:
                     check_type(response.headers)
                     if ignored := call.start():
                         yield ignored
-                    body = response.content.iter_any()
-                    async for deltas in deltas_of(body, lines_of, reader, timeouts.grace_s):
+                    body = ResponseBody(response.content.iter_any(), response)
+                    async for deltas in deltas_of(body, LineCutter(), reader, timeouts.grace_s, sink):
                         call.has_output = True
                         yield deltas
         if call.finished is not None:

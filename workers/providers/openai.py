@@ -10,10 +10,10 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit, OpenAIE
 
 from shared.openai_address import is_openai
 from shared.schemas import ChatRequest
-from workers.providers.base import AnswerPart, ModelList
+from workers.providers.base import AnswerPart, ModelList, Sink
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
 from workers.providers.errors import StreamedError
-from workers.providers.framing import data_of
+from workers.providers.framing import EventCutter
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
     calls_of,
@@ -30,6 +30,7 @@ from workers.providers.openai_repairs import OpenAINames
 from workers.providers.openai_request import body_of
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import OPENAI_FIELDS, AdaptedRequest, RefusedFields
+from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
@@ -66,7 +67,9 @@ class OpenAIProvider:
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return await probe_models(self._upstream, partial(fetch_models, self._client, self._endpoint, key), CATCH)
 
-    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+    async def stream(
+        self, request: ChatRequest, key: ApiKey | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[AnswerPart, None]:
         timeouts = self._endpoint.timeouts(request.model)
         names = OpenAINames.at(self._hostname, self._quirks.tool_call_ids)
         build = partial(body_of, limit=self._limit, names=names, has_stream_options=self._quirks.stream_options)
@@ -89,8 +92,8 @@ class OpenAIProvider:
                     if ignored := call.start():
                         yield ignored
                     reader = ChatCompletionReader(call, ToolCalls(self.name, offered_tools(request), names.tools))
-                    body = response.response.aiter_bytes()
-                    async for deltas in deltas_of(body, data_of, reader, timeouts.grace_s):
+                    body = ResponseBody.of(response.response)
+                    async for deltas in deltas_of(body, EventCutter(), reader, timeouts.grace_s, sink):
                         call.has_output = True
                         yield deltas
         if call.finished is not None:

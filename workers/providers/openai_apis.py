@@ -7,7 +7,7 @@ from typing import Final
 from shared.model_patterns import matches_any
 from shared.openai_address import is_openai
 from shared.schemas import ChatRequest
-from workers.providers.base import AnswerPart, ModelList, Provider, ProviderCursor
+from workers.providers.base import AnswerPart, ModelList, Provider, ProviderCursor, Sink
 from workers.providers.endpoint import ApiKey, Endpoint
 from workers.providers.openai import DEFAULT_BASE_URL, OpenAIProvider
 from workers.providers.openai_responses import ResponsesProvider
@@ -49,17 +49,19 @@ class BothAPIs:
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return await self._chat.probe(key)
 
-    def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+    def stream(
+        self, request: ChatRequest, key: ApiKey | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[AnswerPart, None]:
         provider = self._responses if self._is_asked_by_responses(request) else self._chat
-        return provider.stream(request, key)
+        return provider.stream(request, key, sink)
 
     def stores(self, request: ChatRequest) -> bool:
         return self._is_asked_by_responses(request) and self._responses.stores(request)
 
     def resume(
-        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor
+        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor, sink: Sink | None = None
     ) -> AsyncGenerator[AnswerPart, None]:
-        return self._responses.resume(request, key, cursor)
+        return self._responses.resume(request, key, cursor, sink)
 
     async def cancel(self, response_id: str, key: ApiKey | None) -> None:
         await self._responses.cancel(response_id, key)

@@ -5,7 +5,7 @@ passing it over would lose text.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -48,16 +48,15 @@ class ChatCompletionReader:
     def can_end(self) -> bool:
         return self._finish.reason is not None
 
-    def take(self, piece: bytes) -> Iterator[Delta]:
+    def take(self, piece: bytes) -> Iterable[Delta]:
         template = self._template
         if not piece.startswith(b"{") or isinstance(piece, ErrorEvent):
-            yield from self._take_other(piece)
-        elif template is None or not (text := template.text_of(piece)):
-            yield from self._take_chunk(piece)
-        elif template.is_content and not self._waiting:
-            yield TextDelta(text)
-        else:
-            yield from self._take_choice(template.choice_with(text))
+            return self._take_other(piece)
+        if template is None or not (text := template.text_of(piece)):
+            return self._take_chunk(piece)
+        if template.is_content and not self._waiting:
+            return (TextDelta(text),)
+        return self._take_choice(template.choice_with(text))
 
     def _take_chunk(self, piece: bytes) -> Iterator[Delta]:
         chunk = decode(decoder, piece)

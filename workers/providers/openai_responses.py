@@ -8,9 +8,9 @@ from functools import partial
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from shared.schemas import ChatRequest
-from workers.providers.base import AnswerPart, IgnoredFields, ModelList, ProviderCursor
+from workers.providers.base import AnswerPart, IgnoredFields, ModelList, ProviderCursor, Sink
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
-from workers.providers.framing import data_of
+from workers.providers.framing import EventCutter
 from workers.providers.http_calls import ProviderCall, calls_of, check_type, list_models, probe_models, sdk_options
 from workers.providers.openai import CATCH, DEFAULT_BASE_URL, fetch_models
 from workers.providers.reading import deltas_of
@@ -21,6 +21,7 @@ from workers.providers.responses_reader import ResponsesReader
 from workers.providers.responses_repairs import ResponsesNames
 from workers.providers.responses_request import FAMILY, body_of, forbids_storage, sent_body
 from workers.providers.responses_stored import StoredReader
+from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 
@@ -48,7 +49,9 @@ class ResponsesProvider:
     def stores(self, request: ChatRequest) -> bool:
         return self._endpoint.entry.background and not request.only_count and not forbids_storage(request)
 
-    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+    async def stream(
+        self, request: ChatRequest, key: ApiKey | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[AnswerPart, None]:
         access = self._access(request, key)
         names = ResponsesNames()
         adapted = self._adapted(request, names)
@@ -70,13 +73,13 @@ class ResponsesProvider:
                     if ignored := call.start():
                         yield ignored
                     reader = self._reader(request, call, names)
-                    pieces = response.response.aiter_bytes()
+                    events = ResponseBody.of(response.response)
                     grace_s = self._endpoint.timeouts(request.model).grace_s
                     if "background" in body:
-                        answer = StoredAnswer(access, StoredReader(reader, call, Place()), call, grace_s)
-                        reads = answer.deltas(pieces)
+                        answer = StoredAnswer(access, StoredReader(reader, call, Place()), call, grace_s, sink)
+                        reads = answer.deltas(events)
                     else:
-                        reads = deltas_of(pieces, data_of, reader, grace_s)
+                        reads = deltas_of(events, EventCutter(), reader, grace_s, sink)
                     async with aclosing(reads):
                         async for deltas in reads:
                             call.has_output = True
@@ -85,7 +88,7 @@ class ResponsesProvider:
             yield call.finished
 
     async def resume(
-        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor
+        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor, sink: Sink | None = None
     ) -> AsyncGenerator[AnswerPart, None]:
         names = ResponsesNames()
         adapted = self._adapted(request, names)  # the answer has the names that its request was sent with
@@ -94,7 +97,7 @@ class ResponsesProvider:
             reader = self._reader(request, call, names)
             stored = StoredReader(reader, call, Place(cursor.response_id), until=cursor.at)
             grace_s = self._endpoint.timeouts(request.model).grace_s
-            answer = StoredAnswer(self._access(request, key), stored, call, grace_s)
+            answer = StoredAnswer(self._access(request, key), stored, call, grace_s, sink)
             if cursor.at is not None:
                 yield await answer.replay(cursor.at)
             elif adapted.ignored:

@@ -8,17 +8,18 @@ comes slowly is not silence.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Final, Protocol
 
 import aiohttp
 import httpx2
 
 from shared.errors import ProviderError
-from workers.providers.base import Delta
+from workers.providers.base import Delta, Sink
 from workers.providers.errors import StreamedError
-from workers.providers.framing import MAX_PIECE_BYTES, Splitter
+from workers.providers.framing import MAX_PIECE_BYTES, Cutter
 from workers.providers.http_calls import NETWORK_ERRORS
+from workers.providers.tap import ResponseBody, tapped
 
 #: Keep-alives after a finish reason prolong the grace at most so many times.
 _LONGEST_GRACE: Final = 5
@@ -57,55 +58,83 @@ class AnswerReader(Protocol):
 
 
 async def deltas_of(
-    body: AsyncIterator[bytes],
-    split: Splitter,
+    body: ResponseBody,
+    cutter: Cutter,
     reader: AnswerReader,
     end_grace_s: float,
+    sink: Sink | None = None,
     *,
     yields_empty: bool = False,
 ) -> AsyncGenerator[list[Delta], None]:
-    """Yield the deltas that each read brought. ``end_grace_s``: silence after a finish reason that ends the answer.
-    ``yields_empty``: also for a read that brought none. Errors of ``reader`` and ``body`` are raised after the deltas
-    before them."""
-    grace = _Grace(end_grace_s)
-    unseen = 0
-    async with aclosing(split(body)) as batches:  # or it would hold the last read until the loop closes it
-        while not reader.is_whole:
+    """Yield the deltas that each read brought, except those that ``sink`` took. ``end_grace_s``: silence after a
+    finish reason that ends the answer. ``yields_empty``: also for a read that brought none. Errors of ``reader`` and
+    ``body`` are raised after the deltas before them."""
+    reads, pieces, grace = aiter(body.reads), _Pieces(cutter, reader), _Grace(end_grace_s)
+    with tapped(body, sink, pieces.take) as tap:
+        has_ended = False
+        while not (has_ended or reader.is_whole):
             try:
-                pieces = await (grace.next(batches) if reader.can_end else anext(batches, None))
+                read = await (grace.next(reads) if reader.can_end else anext(reads, None))
             except BROKEN:
                 if not reader.can_end:
                     raise
                 break
-            if pieces is None:
-                break
-            deltas, fault = _read(reader, pieces)
-            unseen = 0 if deltas else unseen + sum(map(len, pieces))
-            if unseen > _MOST_UNSEEN_BYTES:
-                raise ValueError("too much without output")
-            if deltas or yields_empty:
+            has_ended = read is None
+            if (deltas := pieces.deltas_of(read)) or yields_empty:
                 yield deltas
                 grace.ends_at = None if deltas else grace.ends_at
-            if fault is not None:
-                raise fault
+            pieces.raise_fault()
+            if tap is not None and not pieces.may_end:
+                await tap.wait()
+                pieces.raise_fault()
     if last := list(reader.end()):
         yield last
     with suppress(*BROKEN):
         async with asyncio.timeout(_DRAIN_S):
-            async for _ in body:
+            async for _ in reads:
                 pass
 
 
-def _read(reader: AnswerReader, pieces: list[bytes]) -> tuple[list[Delta], Exception | None]:
-    deltas: list[Delta] = []
-    try:
-        for piece in pieces:
-            deltas += reader.take(piece)
-            if reader.is_whole:
-                break
-    except _FAULTS as error:
-        return deltas, error
-    return deltas, None
+class _Pieces:
+    """Pieces of one body, through its reader."""
+
+    def __init__(self, cutter: Cutter, reader: AnswerReader) -> None:
+        self._cutter = cutter
+        self._reader = reader
+        self._unseen = 0
+        self._fault: Exception | None = None
+
+    @property
+    def may_end(self) -> bool:
+        """True once the answer may end, or has failed."""
+        return self._reader.can_end or self._reader.is_whole or self._fault is not None
+
+    def take(self, read: bytes, sink: Sink) -> bool:
+        """Take a read without a task. False: the answer may end, or has failed."""
+        if deltas := self.deltas_of(read):
+            sink.take(deltas)
+        return not self.may_end
+
+    def deltas_of(self, read: bytes | None) -> list[Delta]:
+        """Return the deltas of one read, or of the end of the body. A fault is raised after them."""
+        deltas: list[Delta] = []
+        try:
+            pieces = self._cutter.end() if read is None else self._cutter.feed(read)
+            for piece in pieces:
+                deltas += self._reader.take(piece)
+                if self._reader.is_whole:
+                    break
+            self._unseen = 0 if deltas else self._unseen + sum(map(len, pieces))
+            if self._unseen > _MOST_UNSEEN_BYTES:
+                raise ValueError("too much without output")
+        except _FAULTS as error:
+            self._fault = error
+        return deltas
+
+    def raise_fault(self) -> None:
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
 
 
 class _Grace:
@@ -117,14 +146,14 @@ class _Grace:
         self._loop = asyncio.get_running_loop()
         self.ends_at: float | None = None
 
-    async def next(self, batches: AsyncGenerator[list[bytes], None]) -> list[bytes] | None:
-        """Return the next batch, None at the end of the body. Raises TimeoutError."""
+    async def next(self, reads: AsyncIterator[bytes]) -> bytes | None:
+        """Return the next read, None at the end of the body. Raises TimeoutError."""
         if self.ends_at is None:
             self.ends_at = self._loop.time() + self._seconds * _LONGEST_GRACE
         async with asyncio.timeout(None) as scope:
             self._set_timer(scope)
             try:
-                return await anext(batches, None)
+                return await anext(reads, None)
             finally:
                 self._timer.cancel()
 

@@ -13,13 +13,14 @@ from urllib.parse import quote
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream, RequestOptions
 
-from workers.providers.base import Delta, Replayed
+from workers.providers.base import Delta, Replayed, Sink
 from workers.providers.endpoint import ApiKey, Endpoint
-from workers.providers.framing import CutOffError, data_of
+from workers.providers.framing import CutOffError, EventCutter
 from workers.providers.http_calls import ProviderCall, check_type, timeout_of
 from workers.providers.openai import headers_of
 from workers.providers.reading import BROKEN, deltas_of
-from workers.providers.responses_stored import Interrupted, StillRunning, StoredReader
+from workers.providers.responses_stored import Interrupted, PlacingSink, StillRunning, StoredReader
+from workers.providers.tap import ResponseBody
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Access:
         return {"timeout": timeout, "headers": headers_of(self.endpoint, self.key)}
 
     @asynccontextmanager
-    async def get(self, response_id: str, query: dict[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def get(self, response_id: str, query: dict[str, str]) -> AsyncIterator[ResponseBody]:
         """Read a stored answer."""
         response = await self.client.get(
             _path(response_id),
@@ -69,7 +70,7 @@ class Access:
         )
         async with response:
             check_type(response.response.headers)
-            yield response.response.aiter_bytes()
+            yield ResponseBody.of(response.response)
 
     async def cancel(self, response_id: str) -> None:
         """Stop a stored answer, unless it has ended."""
@@ -91,14 +92,17 @@ class Access:
 class StoredAnswer:
     """One stored answer, read over as many connections as it takes."""
 
-    def __init__(self, access: Access, reader: StoredReader, call: ProviderCall, end_grace_s: float) -> None:
+    def __init__(
+        self, access: Access, reader: StoredReader, call: ProviderCall, end_grace_s: float, sink: Sink | None
+    ) -> None:
         self._access = access
         self._reader = reader
         self._call = call
         self._end_grace_s = end_grace_s
+        self._sink = None if sink is None else PlacingSink(reader, sink)
         self._polls = False
 
-    async def deltas(self, body: AsyncIterator[bytes] | None = None) -> AsyncGenerator[list[Delta], None]:
+    async def deltas(self, body: ResponseBody | None = None) -> AsyncGenerator[list[Delta], None]:
         """Yield the deltas of each read. ``body``: of the first connection, if there is one already. Raises its
         failure if no other connection continues the answer."""
         fault: Exception | None = None
@@ -136,7 +140,7 @@ class StoredAnswer:
             raise self._call.cannot_continue(f"event {at} is missing")
         return replayed
 
-    async def _of_connection(self, body: AsyncIterator[bytes] | None) -> AsyncGenerator[list[Delta], None]:
+    async def _of_connection(self, body: ResponseBody | None) -> AsyncGenerator[list[Delta], None]:
         if body is None:
             async with self._access.get(self._reader.place.response_id or "", self._query()) as pieces:
                 self._call.started = True
@@ -144,7 +148,7 @@ class StoredAnswer:
                     async for deltas in reads:
                         yield deltas
             return
-        reads = deltas_of(body, data_of, self._reader, self._end_grace_s, yields_empty=True)
+        reads = deltas_of(body, EventCutter(), self._reader, self._end_grace_s, self._sink, yields_empty=True)
         async with aclosing(reads):
             async for deltas in reads:
                 for placed in self._reader.placed(deltas):

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from shared.errors import ProviderError
-from workers.providers.base import Delta, StoredDeltas
+from workers.providers.base import Delta, Sink, StoredDeltas
 from workers.providers.framing import ErrorEvent, decode, loose_json
 from workers.providers.http_calls import ProviderCall
 from workers.providers.responses_events import numbered_decoder
@@ -132,3 +132,19 @@ class StoredReader:
     def _rest_of(self, whole: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         if whole.get("status") in {"completed", "incomplete"} and not whole.get("error"):
             yield from self._spoken.rest_of(whole.get("output"))
+
+
+class PlacingSink:
+    """Sink that gets the deltas of a stored answer with the place behind them."""
+
+    def __init__(self, reader: StoredReader, sink: Sink) -> None:
+        self._reader = reader
+        self._sink = sink
+
+    @property
+    def is_open(self) -> bool:
+        return self._sink.is_open
+
+    def take(self, deltas: list[Delta]) -> None:
+        for placed in self._reader.placed(deltas):
+            self._sink.take(placed)

@@ -78,6 +78,8 @@ class Coalescer:
         """Return the waiting deltas as events and clear the buffer. Half of a surrogate pair waits for the other one
         unless ``final``. Whole events follow all deltas that arrived with them, so they do not split joinable
         runs."""
+        if (stored := self._one_text()) is not None:
+            return [stored]
         waiting, whole_events = self._waiting, self._whole_events
         self._waiting, self._whole_events, self.bytes = [], [], 0
         made = self._with_extras(waiting) if self._has_extra else self._joinable_events(waiting)
@@ -86,6 +88,23 @@ class Coalescer:
             made += self._events(half, [])
         self.made_bytes += sum(map(len, made))
         return made + whole_events
+
+    def _one_text(self) -> bytes | None:
+        """Return the event of the only waiting delta, if that is a short text in ASCII: most are. None: leave all to
+        :meth:`take`."""
+        waiting = self._waiting
+        if len(waiting) != 1 or type(waiting[0]) is not TextDelta or self._whole_events or self._halves:
+            return None
+        text = waiting[0].text
+        if len(text) > self._max_event_bytes or not text.isascii():
+            return None
+        index = self._counted[TextDelta]
+        self._waiting, self.bytes = [], 0
+        self._counted[TextDelta] = index + 1
+        self.characters += len(text)
+        stored = encode(events.Token(text, index, 1))
+        self.made_bytes += len(stored)
+        return stored
 
     def _with_extras(self, waiting: list[Any]) -> list[bytes]:
         made: list[bytes] = []

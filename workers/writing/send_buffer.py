@@ -91,7 +91,7 @@ class SendBuffer:
         """Set the end of the log to ``last_seq``, which may be lower than before."""
         self.acknowledged = last_seq
         self._highest_acknowledged = max(self._highest_acknowledged, last_seq)
-        self.unsent_bytes = sum(map(len, self._all[last_seq:]))
+        self.unsent_bytes = sum(map(len, self._all[last_seq:])) if last_seq < len(self._all) else 0
 
     def close(self, closing: Sequence[bytes]) -> None:
         """Append the closing events. `done` is the last."""

@@ -186,13 +186,22 @@ class StreamWriter:
         self._lineage = lineage
         self._coalescer.resume([events.decode(stored) for stored in log])
 
-    async def push(self, deltas: Sequence[Written], cursor: str = "") -> None:
-        """Add ``deltas``. ``cursor``: the place in the provider's stored answer after them. Returns at once unless
-        the unsent bytes exceed their limit; then it waits, so that the caller stops reading its provider."""
+    @property
+    def has_room(self) -> bool:
+        """True while the unsent bytes do not exceed their limit."""
+        return self._events.unsent_bytes + self._coalescer.bytes <= self._max_unsent_bytes
+
+    def add(self, deltas: Sequence[Written], cursor: str = "") -> None:
+        """Add ``deltas``. ``cursor``: the place in the provider's stored answer after them."""
         self._coalescer.add(deltas)
         self._cursor = cursor
         self._wake(self)
-        while self._unsent_bytes > self._max_unsent_bytes and self.stop_reason is None:
+
+    async def push(self, deltas: Sequence[Written], cursor: str = "") -> None:
+        """Add ``deltas``, as :meth:`add` does. Returns at once unless the unsent bytes exceed their limit; then it
+        waits, so that the caller stops reading its provider."""
+        self.add(deltas, cursor)
+        while not self.has_room and self.stop_reason is None:
             self._progress.clear()
             await self._progress.wait()
 

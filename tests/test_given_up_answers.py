@@ -37,6 +37,7 @@ from workers.providers.base import (
     ModelList,
     ProviderCursor,
     Replayed,
+    Sink,
     StoredDeltas,
     TextDelta,
 )
@@ -86,7 +87,9 @@ class Keeper:
     async def cancel(self, response_id: str, key: ApiKey | None) -> None:
         self.cancelled.append(response_id)
 
-    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+    async def stream(
+        self, request: ChatRequest, key: ApiKey | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[AnswerPart, None]:
         self.calls += 1
         response_id = f"resp_{self.calls}"
         if self.before_call is not None:
@@ -96,7 +99,7 @@ class Keeper:
             yield part
 
     async def resume(
-        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor
+        self, request: ChatRequest, key: ApiKey | None, cursor: ProviderCursor, sink: Sink | None = None
     ) -> AsyncGenerator[AnswerPart, None]:
         self.resumed.append(cursor.response_id)
         if self.before_resume is not None:
@@ -122,7 +125,9 @@ class Keeper:
 class Continuer(Keeper):
     """A provider that goes on with the answer of another one, and stores nothing."""
 
-    async def stream(self, request: ChatRequest, key: ApiKey | None = None) -> AsyncGenerator[AnswerPart, None]:
+    async def stream(
+        self, request: ChatRequest, key: ApiKey | None = None, sink: Sink | None = None
+    ) -> AsyncGenerator[AnswerPart, None]:
         yield [TextDelta("and on.")]
         yield Finished("stop", None)
 

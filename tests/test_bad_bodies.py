@@ -75,7 +75,9 @@ async def code_of(provider: Provider) -> str:
 async def code_and_memory(make: Make, name: str, body: bytes, **response: Any) -> tuple[str, int, int]:
     """Return the code of the answer's error, the most memory in use until then, and the memory in use after it.
 
-    The collector is off: in a worker it comes late."""
+    The collector is off: in a worker it comes late. A first answer loads the modules of the provider."""
+    async with sending(b"{", **response) as url:
+        await code_of(make(name, **addresses(url)))
     gc.collect()
     gc.disable()
     tracemalloc.start()

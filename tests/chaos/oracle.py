@@ -56,18 +56,23 @@ class _Judge:
 
     def _of_reader(self, transcript: Transcript) -> Iterator[str]:
         yield from transcript.complaints
-        yield from (fault for reset in transcript.resets if (fault := self._of_reset(*reset)))
+        # A process that only ends the stream copies it under an epoch of its own (rule E4).
+        reason = transcript.done.data["reason"] if transcript.done is not None else None
+        is_ended_by_another = reason in {"worker_lost", "cancelled", "abandoned", "deleted"}
+        for at, same_epoch in transcript.resets:
+            if fault := self._of_reset(at, same_epoch, is_stored=self._plan.is_stored and not is_ended_by_another):
+                yield fault
         if transcript.refused is not None:
             yield from self._of_refusal(transcript.refused, transcript.ended_at)
             yield from self._of_text(transcript.text, whole=False)
         elif transcript.done is not None:
             yield from self._of_done(transcript)
 
-    def _of_reset(self, at: float, same_epoch: bool) -> str | None:
+    def _of_reset(self, at: float, same_epoch: bool, *, is_stored: bool) -> str | None:
         if same_epoch:
             return None if self._lost_since_request(at) else "reset under the same epoch"
         begun = [call for call in self._calls if call.begin <= at]
-        if self._plan.is_stored and len(begun) == 1 and not self._lost_since_request(at):
+        if is_stored and len(begun) == 1 and not self._lost_since_request(at):
             return "reset though the answer is stored"
         if len(begun) > 1 or any(self._history.is_excused(call, at) for call in begun):
             return None

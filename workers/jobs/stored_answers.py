@@ -1,4 +1,4 @@
-"""Where the provider keeps the answer of a stream: what the worker notes, and its successor needs to go on."""
+"""Place of a stream's answer at a provider that stores it: its worker notes it, and the successor goes on there."""
 
 import logging
 from collections.abc import Mapping

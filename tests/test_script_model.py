@@ -24,6 +24,7 @@ from shared.broker.declarations import Script
 from shared.protocol import chunks as chunks_module
 from shared.protocol.lifecycle import TERMINAL, TRANSITIONS
 from tests.walks.bench import EXAMPLES, MUTATIONS, SOAK, Bench
+from tests.walks.directed import DIRECTED, walk_directed
 from tests.walks.search import walk_all
 from tests.walks.walk import Walk
 
@@ -50,6 +51,11 @@ def test_no_walk_breaks_the_rules(bench: Bench) -> None:
     table = {(before, after) for before, row in TRANSITIONS.items() for after in row.values()}
     assert moves >= {(before, after) for before, after in table if before != after and before not in TERMINAL}
     assert moves <= table
+
+
+@pytest.mark.parametrize("name", DIRECTED, ids=lambda name: name.replace(" ", "-"))
+def test_a_directed_walk_breaks_no_rule(bench: Bench, name: str) -> None:
+    bench.run(walk_directed(bench, DIRECTED[name]))
 
 
 # --- the walks notice each check that is taken out of the scripts
@@ -188,6 +194,10 @@ def mutate(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
 @pytest.mark.parametrize("mutation", MISSING_CHECKS, ids=lambda mutation: mutation.name.replace(" ", "-"))
 def test_a_walk_notices_that(bench: Bench, mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     mutate(monkeypatch, mutation)
+    if mutation.name in DIRECTED:
+        with pytest.raises(Exception):  # noqa: B017, PT011  every error is a finding
+            bench.run(walk_directed(bench, DIRECTED[mutation.name]))
+        return
     wrong = walk_all(bench, range(EXAMPLES))
     print(f"{mutation.name}: {wrong}")
     assert wrong

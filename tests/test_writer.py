@@ -1,13 +1,14 @@
 """The writer's rare moments, one call at a time: the real writer and the real scripts, no process around them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from shared.broker.client import Client, connect, run_script
 from shared.broker.ending import Outcome, holder_of
+from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Claimed, Code, LogPage, Refused, WriteReply
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
@@ -19,6 +20,8 @@ from shared.settings import Settings
 from tests.broker import Broker
 from workers.jobs.generate import CancelScope, DeadlineExceeded, Interrupted
 from workers.providers.base import TextDelta
+from workers.writing import flusher as flusher_module
+from workers.writing.flusher import Flusher
 from workers.writing.writer import Ended, StopReason, StreamWriter
 
 SETTINGS = Settings()
@@ -36,7 +39,9 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     broker.kill()
 
 
-async def claimed_writer(client: Client, on_disconnect: str = "continue") -> StreamWriter:
+async def claimed_writer(
+    client: Client, on_disconnect: str = "continue", wake: Callable[[StreamWriter], None] = lambda writer: None
+) -> StreamWriter:
     stream_id = new_stream_id()
     fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": on_disconnect, "grace_ms": 0}
     fields["body_hash"] = "00"
@@ -51,7 +56,7 @@ async def claimed_writer(client: Client, on_disconnect: str = "continue") -> Str
         claimed,
         settings=SETTINGS,
         scripts=SCRIPTS,
-        wake=lambda writer: None,
+        wake=wake,
         on_stop=lambda: None,
     )
     writer.set_model("p", "m")
@@ -269,3 +274,25 @@ async def test_a_handover_whose_reply_was_lost_leaves_the_stream_to_others(clien
     await step(client, writer)
     assert await handing_over is Ended.LOST
     assert writer.is_superseded
+
+
+async def test_a_stream_that_redis_refuses_does_not_hold_up_the_others(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flusher_module, "_FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(flusher_module, "_LONGEST_PAUSE_S", 60.0)
+    connection = PipelineConnection(client.url)
+    flusher = Flusher(connection, lambda: 0.0)
+    broken, sound = [await claimed_writer(client, wake=flusher.wake) for _ in range(2)]
+    await client.set(broken.holder.keys[0], "no hash")
+    sending = asyncio.create_task(flusher.run())
+    try:
+        async with asyncio.timeout(20):
+            for length in (2, 3, 4):  # the first append writes `start` too
+                broken.add([TextDelta("x")])
+                sound.add([TextDelta("x")])
+                while await client.llen(sound.holder.keys[1]) < length:  # type: ignore[misc]
+                    await asyncio.sleep(0.01)
+    finally:
+        sending.cancel()
+        await connection.aclose()

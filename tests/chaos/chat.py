@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import httpx2
@@ -31,9 +32,14 @@ class Record:
     #: `GET /chat/{id}` when all readers were done: status code, body, time.
     final: tuple[int, dict[str, Any], float] | None = None
     cancelled: bool = False
-    deleted: bool = False
+    #: When the client was about to delete it; never if infinite.
+    deleted_at: float = inf
     refusals: set[str] = field(default_factory=set)
     complaints: list[str] = field(default_factory=list)
+
+    @property
+    def deleted(self) -> bool:
+        return self.deleted_at < inf
 
 
 class Chat:
@@ -141,7 +147,7 @@ class Chat:
             await self._until_answered("POST", f"/chat/{stream_id}/cancel")
         if plan.delete_s is not None:
             await asyncio.sleep(plan.delete_s)
-            self.record.deleted = True
+            self.record.deleted_at = time.monotonic()
             await self._until_answered("DELETE", f"/chat/{stream_id}")
 
     async def _until_answered(self, method: str, path: str) -> httpx2.Response:

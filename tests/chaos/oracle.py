@@ -9,7 +9,8 @@ from tests.chaos.transcript import Transcript
 
 _CALL = re.compile(r"\[(\d+):")
 _SILENT = {"provider_first_token_timeout", "provider_idle_timeout"}
-_BROKEN_NETWORK = {"upstream_truncated", "provider_unreachable", "provider_unavailable", *_SILENT}
+_NO_CONNECTION = {"provider_unreachable", "provider_unavailable", "provider_connect_timeout"}
+_BROKEN_NETWORK = {"upstream_truncated", *_NO_CONNECTION, *_SILENT}
 _ANY_ERROR = {
     "truncate": {"upstream_truncated"},
     "reset": {"upstream_truncated", "provider_unreachable"},
@@ -171,6 +172,9 @@ class _Judge:
         return bool(self._history.losses_between(self._record.requested_at, until))
 
     def _may_be_lost(self, at: float) -> bool:
+        # No worker restores a deleted stream, so Redis may also lose that it was deleted.
+        if self._history.losses_between(self._record.deleted_at, at):
+            return True
         return self._history.may_be_lost(self._plan.number, self._record.requested_at, at)
 
 

@@ -76,6 +76,8 @@ class Ground:
         assert not of_log or redis.tail[-1] == list(of_log.items())[-1], "the tail misses the newest event"
         for at in of_log.keys() & self.shown.keys():
             assert of_log[at] == self.shown[at], f"{at} was shown with another content"
+        for at in self.shown:
+            assert at.epoch != redis.log_epoch or redis.id_of(at.seq) == at, f"{at} was shown, of another epoch"
         self._check_lives(redis)
         await self._check_stored_bytes(redis)
         await self._check_lanes(redis)

@@ -42,10 +42,16 @@ class Flusher:
                 continue
             with metrics.APPEND.time():
                 replies = await run_scripts(self._connection, [call for _, call in ready])
+            failed = []
             for (writer, _), reply in zip(ready, replies, strict=True):
                 writer.settle(reply)
-            if any(isinstance(reply, BrokerUnavailable) for reply in replies):
+                if isinstance(reply, BrokerUnavailable):
+                    failed.append(writer)
+            if len(failed) == len(ready):
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            else:
-                pause_s = _FIRST_PAUSE_S
+                continue
+            pause_s = _FIRST_PAUSE_S
+            for writer in failed:  # an error of one stream must not hold up the others
+                self._waiting.pop(writer, None)
+                asyncio.get_running_loop().call_later(_LONGEST_PAUSE_S, self.wake, writer)

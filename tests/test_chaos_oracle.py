@@ -1,0 +1,41 @@
+"""Excuses and complaints of the chaos suite's judge, about made-up histories."""
+
+import time
+
+import pytest
+
+from tests.chaos.chat import Record
+from tests.chaos.history import History, ProviderCall, Span
+from tests.chaos.oracle import judge
+from tests.chaos.plans import draw_plan
+from tests.chaos.transcript import Transcript
+from tests.sse_client import Frame
+
+
+def _stream_that_ends(code: str) -> tuple[Record, History, ProviderCall]:
+    """Return a stream whose one reader got an error, and a history with its one call of the provider."""
+    plan = next(plan for plan in (draw_plan(1, number) for number in range(100)) if plan.end == "finish")
+    now = time.monotonic()
+    transcript = Transcript()
+    transcript.take(Frame("error", {"code": code}, None, None))
+    transcript.take(Frame("done", {"finish_reason": "error", "reason": code}, None, None))
+    call = ProviderCall(1, plan.number, 0, now - 5, now)
+    record = Record(plan, now - 6, now - 6, "id", {"id"}, [transcript])
+    return record, History(calls={plan.number: [call]}), call
+
+
+@pytest.mark.parametrize(("deleted_before_the_loss", "is_excused"), [(True, True), (False, False)])
+def test_a_deleted_stream_may_be_lost(deleted_before_the_loss: bool, is_excused: bool) -> None:
+    """A loss of Redis takes the tombstone too, and the reader has not seen the deletion yet."""
+    record, history, call = _stream_that_ends("stream_lost")
+    history.losses.append(call.begin + 2)
+    record.deleted_at = call.begin + (1 if deleted_before_the_loss else 3)
+    assert ("reader 0: ended error stream_lost (at None, 0 characters)" not in judge(record, history)) is is_excused
+
+
+def test_a_stopped_worker_may_find_no_connection_in_time() -> None:
+    record, history, call = _stream_that_ends("provider_connect_timeout")
+    record.transcripts[0].done = Frame("done", record.transcripts[0].done.data, "1-2", None)  # type: ignore[union-attr]
+    assert judge(record, history) != []
+    history.provider_disturbances[0] = [Span(call.begin, call.begin + 1)]
+    assert judge(record, history) == []

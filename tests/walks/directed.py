@@ -1,0 +1,61 @@
+"""Walks that a search finds too rarely: each notices the mutations of its name."""
+
+from typing import Any, Final, NamedTuple
+
+from tests.walks.bench import Bench
+from tests.walks.walk import Walk
+
+_GO_ON: Final = ("go_on", {"ends": False})
+_CLAIM: Final = ("claim", {"pick": 0, "fate": "answered", "lease_over": True, "well": True, "remembered": False})
+_HEAR: Final = [("hear", {"pick": 0, "is_lost": False})] * 2
+_TAKE: Final = [("take", {"pick": pick, "hub": pick, "frames": 9}) for pick in (0, 1, 0, 1)]
+#: Both gateways read the tail, both viewers take all events, and the gateways acknowledge them.
+_READ: Final = [("read_tails", {"pick": pick, "words": ("wake", "fetch", "deliver")}) for pick in (0, 1, 0, 1)]
+_RECEIVE: Final = [*_READ, *_TAKE, *[("compare", {"pick": pick}) for pick in (0, 1)]]
+#: The first three events, which both viewers have.
+_THREE_EVENTS: Final = [_GO_ON, _GO_ON, *_RECEIVE]
+
+
+class Directed(NamedTuple):
+    """Steps of a walk. ``is_stored``: the provider stores its answer."""
+
+    steps: list[tuple[str, dict[str, Any]]]
+    is_stored: bool = False
+
+
+def _generate(deltas: int, fate: str = "answered") -> tuple[str, dict[str, Any]]:
+    return "generate", {"pick": 0, "deltas": deltas, "mixed": 1, "fate": fate}
+
+
+def _flush() -> tuple[str, dict[str, Any]]:
+    return "flush", {"pick": 0, "fate": "answered"}
+
+
+DIRECTED: Final = {
+    # The window takes three of four events, and the writer does not get the reply: it sends all four again.
+    "logged events are skipped by append": Directed(
+        [*_THREE_EVENTS, _generate(4, "reply lost"), *_RECEIVE, _flush()]
+    ),
+    # Redis loses an event that the writer does not send again by itself.
+    "fast append: where the log ends": Directed(
+        [*_THREE_EVENTS, ("remember", {}), _generate(1), ("roll_back", {}), _generate(1)]
+    ),
+    # A worker continues the answer of another, and Redis loses that; the gateways have the answer up to there.
+    "a message has the ids of its events": Directed(
+        [
+            *[*_THREE_EVENTS, ("remember", {}), ("crash", {"pick": 0})],
+            *[(_CLAIM[0], {**_CLAIM[1], "resumes": True}), ("roll_back", {}), _generate(1), _flush()],
+            *[*_HEAR, *_TAKE],
+        ],
+        is_stored=True,
+    ),
+}
+
+
+async def walk_directed(bench: Bench, directed: Directed) -> None:
+    """Take the steps; raises an error if a rule is broken."""
+    one = Walk(bench)
+    async with one.begun(is_stored=directed.is_stored):
+        for name, arguments in directed.steps:
+            await one.do(name, **arguments)
+        await one.come_to_rest()

@@ -131,7 +131,7 @@ def _stream(
 ) -> Response:
     chunks = _until_end(request, gateway, caller, chat_id, subscription)
     watched = gateway.live_grants.watch(Grant.of(caller))
-    return StreamResponse(chunks, gateway.settings, watched, headers | _HEADERS)
+    return StreamResponse(chunks, gateway.settings, watched, headers | _HEADERS, subscription)
 
 
 async def _until_end(

@@ -82,7 +82,7 @@ async def start_and_stream(
     subscription = Subscription(
         gateway.hub, stream_id, cursor, log_page, Native(stream_id), submission.queue_position
     )
-    return StreamResponse(subscription.chunks(), gateway.settings, watched, submission.headers)
+    return StreamResponse(subscription.chunks(), gateway.settings, watched, submission.headers, subscription)
 
 
 @router.post(

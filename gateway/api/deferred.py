@@ -64,13 +64,14 @@ async def respond(
         add_ignored(headers, (*options.ignored, *((transcript.start.ignored or ()) if transcript.start else ())))
         return JSONResponse(body_of(stream_id, transcript), headers=headers)
     renderer = renderer_of(stream_id)
-    first, chunks = await _first_chunk(request, gateway, caller, _subscribe(gateway, submission, renderer))
+    subscription = _subscribe(gateway, submission, renderer)
+    first, chunks = await _first_chunk(request, gateway, caller, subscription)
     if renderer.failure is not None:
         await chunks.aclose()
         raise GenerationFailed(renderer.failure)
     add_ignored(headers, (*options.ignored, *renderer.ignored))
     grant = gateway.live_grants.watch(Grant.of(caller))
-    return StreamResponse(_prepended(first, chunks), gateway.settings, grant, headers)
+    return StreamResponse(_prepended(first, chunks), gateway.settings, grant, headers, subscription)
 
 
 async def submit_once(

@@ -127,7 +127,8 @@ def _stream(
 ) -> Response:
     renderer = ResponseEvents(about, after=after)
     subscription = Subscription(gateway.hub, about.stream_id, START, log_page, renderer)
-    return StreamResponse(subscription.chunks(), gateway.settings, gateway.live_grants.watch(grant), headers)
+    watched = gateway.live_grants.watch(grant)
+    return StreamResponse(subscription.chunks(), gateway.settings, watched, headers, subscription)
 
 
 async def _current_response(gateway: GatewayState, about: ResponseInfo, status: str) -> dict[str, Any]:

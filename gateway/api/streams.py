@@ -78,7 +78,7 @@ async def resume(
     subscription = Subscription(gateway.hub, stream_id, cursor, log_page, Native(stream_id))
     headers = {"X-Stream-Id": stream_id}
     watched = gateway.live_grants.watch(grant.for_stream_of(log_page.principal))
-    return StreamResponse(subscription.chunks(), gateway.settings, watched, headers)
+    return StreamResponse(subscription.chunks(), gateway.settings, watched, headers, subscription)
 
 
 async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.edge.acked import TRANSPORT
+from gateway.edge.body_writer import BODY_WRITER, BodyWriter
 from gateway.edge.crowd import Crowd
 from gateway.edge.headers import ALWAYS, NO_STORE
 from gateway.edge.lingering_close import LINGER_S, MOST_LINGER_BYTES
@@ -137,6 +138,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._refusal = error.refusal
             raise
         super().on_headers_complete()
+        self.scope[BODY_WRITER] = BodyWriter(self.cycle, self.flow, self.transport)  # type: ignore[typeddict-unknown-key]  # beyond ASGI
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # the parser accepts nothing more on this connection
 

@@ -31,6 +31,11 @@ class Reader(Protocol):
     stream_id: str
     cursor: EventId
 
+    def take(self, feed: "Feed", batch: Batch) -> bool:
+        """Write the batch after the cursor to the client at once, and move the cursor. Return False if the client has
+        no room; the reader then delivers the batch itself once it wakes."""
+        ...
+
 
 class Feed:
     """Recent events of one stream. ``tail_key`` and ``tail_cursor`` are the arguments of XREAD. The tail is not read
@@ -54,7 +59,7 @@ class Feed:
         self._events: list[StoredEvent] = []
         self._batches: dict[int, Batch] = {}  # handed out since the last event came, by the seq they follow
         self._ended = False
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], Reader | None] = {}
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -84,7 +89,7 @@ class Feed:
     def add(self, entries: list[Entry]) -> None:
         """Append the entries of an XREAD, without those that a message has brought since it was sent. A hole (the
         tail was trimmed) or a new epoch discards earlier events."""
-        before = self.tail_cursor
+        before = EventId(self._epoch, self._last)
         for at, (_, stored) in entries:
             if at != self._next or self._ended:
                 epoch, seq = parse_event_id(at.decode())
@@ -94,8 +99,8 @@ class Feed:
                     metrics.TAIL_HOLES.inc()
                 self._clear(epoch, seq - 1)
             self._append(at, stored)
-        if self.tail_cursor != before:
-            self._grow()
+        if self.position != before:
+            self._grow(before)
 
     def follow(self, epoch: int, first: int, new: list[bytes]) -> bool:
         """Append the events of a message, or nothing if the feed has them all. Return False if they neither continue
@@ -108,9 +113,10 @@ class Feed:
             self._clear(epoch, 0)
         elif epoch != self._epoch or first != self._last + 1 or self._ended:
             return False
+        before = EventId(self._epoch, self._last)
         for stored in new:
             self._append(self._next, stored)
-        self._grow()
+        self._grow(before)
         return True
 
     def _append(self, at: bytes, stored: bytes) -> None:
@@ -120,14 +126,34 @@ class Feed:
         self._ended = events.is_done(stored)
         self.tail_cursor = at
 
-    def _grow(self) -> None:
-        """Do what follows new events."""
+    def _grow(self, before: EventId) -> None:
+        """Do what follows new events. ``before``: the position without them."""
         self._batches.clear()
         if len(self._events) > 2 * RING:
             cut = len(self._events) - RING
             del self._events[:cut]
             self._first += cut
-        self.wake()
+        batch = self.after(before)
+        if batch is None or batch.reset or batch.ended or batch.last != self.position:
+            self.wake()
+        else:
+            self._hand_out(batch, before)
+
+    def _hand_out(self, batch: Batch, before: EventId) -> None:
+        """Deliver the events after ``before`` to readers that wait there, and wake the others. A reader that wakes
+        waits no longer: the next events must not overtake those that it still has to deliver."""
+        self.version += 1
+        waiters, self._waiters = self._waiters, {}
+        for waiter, reader in waiters.items():
+            if waiter.done():
+                continue
+            try:
+                if reader is not None and reader.cursor == before and reader.take(self, batch):
+                    self._waiters[waiter] = reader
+                else:
+                    waiter.set_result(None)
+            except Exception as error:  # noqa: BLE001  ends this reader alone
+                waiter.set_exception(error)
 
     def join_queue(self, queue_position: int) -> int:
         """Record that the stream waits for a worker. Return the best known queue position: the feed's own if there is
@@ -148,17 +174,17 @@ class Feed:
             self.missing = missing
             self.wake()
 
-    async def changed_since(self, version: int) -> None:
+    async def changed_since(self, version: int, reader: Reader | None = None) -> None:
         """Wait until the feed's version differs from ``version``. Read ``version`` before inspecting the feed, so
-        that no wake-up is lost."""
+        that no wake-up is lost. Meanwhile ``reader`` takes new events without waking."""
         if self.version != version:
             return
         waiter = self._loop.create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = reader
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
 
     def after(self, cursor: EventId) -> Batch | None:
         """Return the events that follow ``cursor``. None: the feed does not cover the cursor. A batch without events
@@ -202,6 +228,7 @@ class Feed:
     def wake(self) -> None:
         """Wake every reader so that it inspects the feed again."""
         self.version += 1
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)

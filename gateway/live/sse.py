@@ -14,8 +14,9 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.grants import GrantEnded
+from gateway.edge.body_writer import BODY_WRITER, BodyWriter
 from gateway.edge.middleware import SEND_BODY
-from gateway.live.subscription import Drained
+from gateway.live.subscription import Drained, Subscription
 from shared.settings import Settings
 
 #: One newline: after ids, a blank line makes several clients dispatch an empty event (measured, docs/protocol.md).
@@ -32,7 +33,8 @@ class Stalled(Exception):
 
 class StreamResponse(EventSourceResponse):
     """Response that streams ``chunks``, which are whole frames. ``grant`` is a context manager that yields a future;
-    the response ends early when that is done (``gateway/auth/grants.py``)."""
+    the response ends early when that is done (``gateway/auth/grants.py``). ``subscription``: source of the chunks. It
+    may write to the connection itself while no chunk is under way."""
 
     def __init__(
         self,
@@ -40,16 +42,18 @@ class StreamResponse(EventSourceResponse):
         settings: Settings,
         grant: AbstractContextManager[asyncio.Future[None]],
         headers: dict[str, str] | None = None,
+        subscription: Subscription | None = None,
     ) -> None:
         super().__init__(chunks, headers={"Cache-Control": "no-store", **(headers or {})})
         self._chunks = chunks
+        self._subscription = subscription
         self._settings = settings
         self._grant = grant
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response in a task of its own. Once it has begun, chunks bypass the application's middleware: two
         coroutines hand a chunk to the server, instead of the twenty of an ASGI stack."""
-        client = _Client(send, scope.get(SEND_BODY, send), self._settings)
+        client = _Client(send, scope.get(SEND_BODY, send), scope.get(BODY_WRITER), self._settings)
         sending = asyncio.create_task(self._send_all(client))
         leaving = asyncio.create_task(wait_for_disconnect(receive))
         with self._grant as ended:
@@ -75,6 +79,8 @@ class StreamResponse(EventSourceResponse):
             await client.begin(self.status_code, self.raw_headers)
             async for chunk in self._chunks:
                 await client.send(prefix + chunk)
+                if prefix and self._subscription is not None:
+                    self._subscription.write = client.write
                 prefix = b""
             await client.send(b"", more=False)
         except Drained:
@@ -93,10 +99,11 @@ class _Client:
     """Connection to one client. A single timer, set again only when it fires, serves heartbeats and the write
     deadline."""
 
-    def __init__(self, send: Send, send_body: Send, settings: Settings) -> None:
+    def __init__(self, send: Send, send_body: Send, body: BodyWriter | None, settings: Settings) -> None:
         self.stalled = False
         self._send = send
         self._send_body = send_body
+        self._body = body
         self._heartbeat_s = settings.heartbeat_s
         self._deadline_s = settings.write_deadline_s
         self._loop = asyncio.get_running_loop()
@@ -122,6 +129,15 @@ class _Client:
                     return
         finally:
             self._active_sends -= 1
+
+    def write(self, chunk: bytes) -> bool:
+        """Write a chunk at once. Return False, and write nothing, if the client has no room or the chunk is large."""
+        if self._body is None or self._active_sends or len(chunk) > _MAX_WRITE_BYTES:
+            return False
+        if self._body.write(chunk):
+            self._last_write_at = self._loop.time()
+            return True
+        return False
 
     async def _send_ping(self) -> None:
         # An event may have begun meanwhile; a heartbeat between its pieces would corrupt it.

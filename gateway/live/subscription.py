@@ -5,7 +5,7 @@ client may resume from any cursor that is reported to Redis.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Final, Protocol
 
@@ -72,6 +72,10 @@ class Subscription:
         self.cursor = cursor
         self._source = source
         self._renderer = renderer
+        #: Writes frames to the client at once, or returns False; set by the response once its body has begun.
+        self.write: Callable[[bytes], bool] = _refuse
+        #: A batch that :meth:`take` has rendered, and that was not written.
+        self._refused: tuple[Batch, bytes] | None = None
         self._first_page: LogPage | None = log_page
         #: The position last sent to the client; None if the stream does not wait.
         self._queue_position = queue_position if log_page.status is Status.QUEUED else None
@@ -84,28 +88,36 @@ class Subscription:
         with self._source.join(self) as feed:
             if frames := self._join_queue(feed):
                 yield frames
-            if self._must_leave:
-                raise Drained
-            # First the page that was read at admission: it is older than anything the feed has received since.
-            batch = await self._from_log(feed)
-            if batch.events:
-                if frames := self._renderer.render(batch):
-                    yield frames
-                self._advance(feed, batch)
+            batch = self._empty()
             while not batch.ended:
                 if self._must_leave:
                     raise Drained
                 version = feed.version
-                following = feed.after(self.cursor)
-                batch = await self._from_log(feed) if following is None else following
-                if batch.events:
-                    if frames := self._renderer.render(batch):
-                        yield frames
-                    self._advance(feed, batch)
-                elif frames := self._moved_up(feed):
+                batch, frames = self._refused or await self._next(feed)
+                self._refused = None
+                if frames:
                     yield frames
-                else:
+                if batch.events:
+                    self._advance(feed, batch)
+                elif not frames:
                     await self._wait(feed, version)
+
+    def take(self, feed: Feed, batch: Batch) -> bool:
+        frames = self._renderer.render(batch)
+        if frames and not self.write(frames):
+            self._refused = batch, frames
+            return False
+        self._advance(feed, batch)
+        return True
+
+    async def _next(self, feed: Feed) -> tuple[Batch, bytes]:
+        """Return the next batch with its frames. If nothing is new, there may be frames with the queue position."""
+        batch = self._empty()
+        if self._first_page is not None:  # older than anything that the feed has received since
+            batch = await self._from_log(feed)
+        if not batch.events:
+            batch = feed.after(self.cursor) or await self._from_log(feed)
+        return batch, self._renderer.render(batch) if batch.events else self._moved_up(feed)
 
     @property
     def _must_leave(self) -> bool:
@@ -177,7 +189,9 @@ class Subscription:
         raise Drained
 
     def _wait(self, feed: Feed, version: int) -> Awaitable[None]:
-        return feed.changed_since(version) if self._outage_since is None else self._wait_briefly(feed, version)
+        if self._outage_since is not None:
+            return self._wait_briefly(feed, version)
+        return feed.changed_since(version, self)
 
     async def _wait_briefly(self, feed: Feed, version: int) -> None:
         with suppress(TimeoutError):
@@ -212,3 +226,7 @@ class Subscription:
 
     def _empty(self) -> Batch:
         return Batch((), self.cursor)
+
+
+def _refuse(_: bytes) -> bool:
+    return False

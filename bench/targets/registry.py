@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Final, Protocol, cast
 
 from bench.targets.base import Target
-from bench.targets.headrace import Headrace
 
 _CLASSES: Final = {
     "direct": "Direct",
     "in_process": "InProcess",
     "headrace": "Headrace",
+    "headrace_tls": "HeadraceTls",
     "litellm": "LiteLLM",
     "resumable_stream": "ResumableStream",
 }
@@ -23,15 +23,15 @@ class _TargetClass(Protocol):
     @staticmethod
     def installed() -> bool: ...
 
-    def __call__(self) -> Target: ...
+    def __call__(self, *settings: Mapping[str, str]) -> Target: ...
 
 
 def make(name: str, settings: Mapping[str, str]) -> Target | None:
     """Create a target; None if it is not installed. ``settings``: environment for Headrace."""
-    if name == "headrace":
-        return Headrace(settings)
     kind = _class(name)
-    return kind() if kind is not None and kind.installed() else None
+    if kind is None or not kind.installed():
+        return None
+    return kind(settings) if name.startswith("headrace") else kind()
 
 
 def display_name(name: str) -> str:

@@ -25,6 +25,7 @@ from workers.jobs.provider_limits import ProviderLimits
 from workers.jobs.resumption import worker_lost
 from workers.jobs.run import Run
 from workers.jobs.stored_answers import cancel_at_provider, stored_answer
+from workers.providers.base import SinkError
 from workers.providers.tracebacks import forget_frames
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
@@ -198,6 +199,7 @@ def _outcome_of_deadline(writer: StreamWriter) -> Outcome:
 
 def _internal_error(stream_id: str, error: Exception) -> Outcome:
     """Log a bug. The error's message is left out: it may quote the provider."""
+    error = error.error if isinstance(error, SinkError) else error
     trace = "".join(traceback.format_tb(error.__traceback__))
     extra = {"stream_id": stream_id, "error": type(error).__name__, "exception": trace}
     logger.error("generation failed", extra=extra)

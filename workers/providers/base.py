@@ -119,6 +119,14 @@ class Sink(Protocol):
     def take(self, deltas: list[Delta]) -> None: ...
 
 
+class SinkError(Exception):
+    """A failure of a sink. It is no failure of the provider, and is not mapped to one."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Provider(Protocol):
     """One configured provider. ``family``: of its wire format, see :mod:`shared.schemas.original`. ``counts_tokens``:
     it supports requests with ``only_count``."""

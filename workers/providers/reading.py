@@ -15,7 +15,7 @@ import aiohttp
 import httpx2
 
 from shared.errors import ProviderError
-from workers.providers.base import Delta, Sink
+from workers.providers.base import Delta, Sink, SinkError
 from workers.providers.errors import StreamedError
 from workers.providers.framing import MAX_PIECE_BYTES, Cutter
 from workers.providers.http_calls import NETWORK_ERRORS
@@ -110,9 +110,12 @@ class _Pieces:
         return self._reader.can_end or self._reader.is_whole or self._fault is not None
 
     def take(self, read: bytes, sink: Sink) -> bool:
-        """Take a read without a task. False: the answer may end, or has failed."""
+        """Take a read without a task. False: the answer may end, or has failed. Raises :class:`SinkError`."""
         if deltas := self.deltas_of(read):
-            sink.take(deltas)
+            try:
+                sink.take(deltas)
+            except Exception as error:
+                raise SinkError(error) from error
         return not self.may_end
 
     def deltas_of(self, read: bytes | None) -> list[Delta]:

@@ -55,7 +55,7 @@ def _tap_of(response: aiohttp.ClientResponse, sink: Sink, take: Take) -> "Tap | 
     if connection is None or response.headers.get("content-encoding", "identity") != "identity":
         return None
     transport, protocol = connection.transport, connection.protocol
-    if transport is None or protocol is None or transport.get_protocol() is not protocol:
+    if transport is None or protocol is None or transport.is_closing() or transport.get_protocol() is not protocol:
         return None
     return Tap(transport, protocol, response.content, sink, take)
 
@@ -78,13 +78,17 @@ class Tap(asyncio.Protocol):
         self._sink = sink
         self._take_read = take
         self._waiter: asyncio.Future[None] | None = None
+        self._is_closed = False
         transport.set_protocol(self)
         content.on_eof(self.close)  # before another request gets the connection
 
     def close(self) -> None:
-        """Give the connection back to aiohttp."""
-        if self._transport.get_protocol() is self:
-            self._transport.set_protocol(self._inner)
+        """Give the connection back to aiohttp, unless it is closed: then it has no protocol to set, and all that
+        still comes is passed on."""
+        if not self._is_closed:
+            self._is_closed = True
+            if not self._transport.is_closing():
+                self._transport.set_protocol(self._inner)
 
     async def wait(self) -> None:
         """Return when the task has to go on: for a read that is not taken, or for the end of the body."""
@@ -105,6 +109,7 @@ class Tap(asyncio.Protocol):
         return is_kept
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._is_closed = True
         self._inner.connection_lost(exc)
         self._wake()
 

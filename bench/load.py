@@ -17,7 +17,8 @@ _SETTLE_US, _MARGIN_US = 1_000_000, 500_000
 class Load:
     """Shape of ``streams`` streams, started over ``over_s``. ``rate``: tokens a second of each stream; None is as
     fast as the socket accepts. ``tokens`` of each stream; None is as many as the rate gives in the benchmark's
-    seconds. ``per_send``: tokens in a send of an unpaced provider."""
+    seconds. ``per_send``: tokens in a send of an unpaced provider. ``long``: the benchmark's
+    seconds begin when all streams have started."""
 
     streams: int
     rate: float | None
@@ -25,9 +26,11 @@ class Load:
     tokens: int | None = None
     per_send: int = 1
     prompt_bytes: int = 0
+    long: bool = False
 
     async def measure(self, stage: Stage) -> Values:
-        tokens = self.tokens if self.tokens is not None else max(1, round((self.rate or 1) * stage.seconds))
+        seconds = stage.seconds + (self.over_s if self.long else 0)
+        tokens = self.tokens if self.tokens is not None else max(1, round((self.rate or 1) * seconds))
         model = pace.flood(tokens, self.per_send) if self.rate is None else pace.paced(self.rate, tokens)
         job = stage.job(model, self.streams, over_s=self.over_s, tokens=tokens, prompt_bytes=self.prompt_bytes)
         async with CpuLog(stage) as cpu:

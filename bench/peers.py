@@ -55,6 +55,8 @@ _NODE_APP: Final = _BENCH / "targets" / "resumable_stream_app"
 LITELLM: Final = Peer("litellm", "litellm[proxy]==1.106.2", _BENCH)
 RESUMABLE_STREAM: Final = Peer("resumable-stream", _npm_pins(_NODE_APP / "package.json"), _NODE_APP)
 
+BY_TARGET: Final = {"litellm": LITELLM, "resumable_stream": RESUMABLE_STREAM}
+
 
 def _install_litellm(peer: Peer) -> None:
     venv.create(peer.folder, with_pip=True)

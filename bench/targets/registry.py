@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from typing import Final, Protocol, cast
 
 from bench.targets.base import Target
-from bench.targets.headrace import Headrace
 
 _CLASSES: Final = {
     "direct": "Direct",
     "in_process": "InProcess",
     "headrace": "Headrace",
+    "headrace_workers": "HeadraceWorkers",
+    "headrace_up": "HeadraceUp",
     "litellm": "LiteLLM",
     "resumable_stream": "ResumableStream",
 }
+_MODULES: Final = {"headrace_workers": "headrace"}
 NAMES: Final = tuple(_CLASSES)
 
 
@@ -23,15 +25,15 @@ class _TargetClass(Protocol):
     @staticmethod
     def installed() -> bool: ...
 
-    def __call__(self) -> Target: ...
+    def __call__(self, *settings: Mapping[str, str]) -> Target: ...
 
 
 def make(name: str, settings: Mapping[str, str]) -> Target | None:
     """Create a target; None if it is not installed. ``settings``: environment for Headrace."""
-    if name == "headrace":
-        return Headrace(settings)
     kind = _class(name)
-    return kind() if kind is not None and kind.installed() else None
+    if kind is None or not kind.installed():
+        return None
+    return kind(settings) if name.startswith("headrace") else kind()
 
 
 def display_name(name: str) -> str:
@@ -42,7 +44,7 @@ def display_name(name: str) -> str:
 
 def _class(name: str) -> _TargetClass | None:
     try:
-        module = importlib.import_module(f"bench.targets.{name}")
+        module = importlib.import_module(f"bench.targets.{_MODULES.get(name, name)}")
     except ModuleNotFoundError:
         return None
     return cast("_TargetClass", getattr(module, _CLASSES[name]))

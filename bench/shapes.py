@@ -6,6 +6,7 @@ from typing import Final
 
 from bench import figures
 from bench.cancel_storm import CancelStorm
+from bench.dialects import MixedDialects
 from bench.figures import CPU_OF_IN_PROCESS, CPU_OF_RESUMABLE, FIRST_TOKEN_ADDED, SPEED_OF_DIRECT, Versus
 from bench.idle import Idle
 from bench.idle_system import Answers, IdleSystem
@@ -66,6 +67,11 @@ _ALL: Final = (
         "prompts-10k",
         "100 streams, 30 tokens/s, prompts of 10 KiB",
         Load(100, 30, 1, prompt_bytes=10 * _KIB).measure,
+    ),
+    Shape(
+        "dialects",
+        "100 streams, 30 tokens/s, five dialects",
+        MixedDialects(Load(100, 30, 1)).measure,
     ),
     Shape(
         "first-token",

@@ -14,6 +14,8 @@ _CLASSES: Final = {
     "headrace_up": "HeadraceUp",
     "litellm": "LiteLLM",
     "resumable_stream": "ResumableStream",
+    "smg": "Smg",
+    "tensorzero": "TensorZero",
 }
 _MODULES: Final = {"headrace_workers": "headrace"}
 NAMES: Final = tuple(_CLASSES)

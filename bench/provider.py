@@ -2,6 +2,7 @@
 
 It prints its port. The model's name sets the pace (``bench/pace.py``); every token carries the time it was sent.
 ``GET /aborted`` returns the times at which clients closed connections in the middle of an answer, and clears them.
+``POST /tls`` opens another port, with TLS and the certificate that the body names, and returns it.
 """
 
 import argparse
@@ -9,8 +10,10 @@ import asyncio
 import json
 import re
 import socket
+import ssl
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, cast
 
@@ -34,6 +37,13 @@ class Provider:
         self.answers = 0
         self.open = 0
         self.aborted: list[int] = []  # CLOCK_MONOTONIC, microseconds
+
+    async def listen(self, port: int, context: ssl.SSLContext | None = None) -> int:
+        """Serve on a port; 0 is any. Returns its number."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(self), "127.0.0.1", port, backlog=_BACKLOG, ssl=context)
+        number: int = server.sockets[0].getsockname()[1]
+        return number
 
 
 class Connection(asyncio.Protocol):
@@ -90,6 +100,8 @@ class Connection(asyncio.Protocol):
         method, path, _ = first.split(b" ", 2)
         if method == b"POST" and path.endswith(b"/chat/completions"):
             self._begin(body)
+        elif method == b"POST" and path == b"/tls":
+            self._listening = asyncio.create_task(self._listen(json.loads(body)))
         elif path.endswith(b"/models"):
             self._respond({"object": "list", "data": []})
         elif path == b"/aborted":
@@ -97,6 +109,11 @@ class Connection(asyncio.Protocol):
             self._provider.aborted = []
         else:
             self._respond({"error": {"message": "not found"}}, b"404 Not Found")
+
+    async def _listen(self, files: Mapping[str, str]) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(files["certificate"], files["key"])
+        self._respond({"port": await self._provider.listen(0, context)})
 
     def _begin(self, body: bytes) -> None:
         try:
@@ -133,12 +150,10 @@ class Connection(asyncio.Protocol):
 
 async def serve(port: int) -> None:
     provider = Provider()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(provider), "127.0.0.1", port, backlog=_BACKLOG)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    print(await provider.listen(port), flush=True)
     # The parent holds our input open; it closes when the parent ends in any way.
     with suppress(ConnectionError):
-        await loop.run_in_executor(None, sys.stdin.buffer.read)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ _CLASSES: Final = {
     "headrace": "Headrace",
     "headrace_workers": "HeadraceWorkers",
     "headrace_up": "HeadraceUp",
+    "headrace_tls": "HeadraceTls",
     "litellm": "LiteLLM",
     "resumable_stream": "ResumableStream",
     "smg": "Smg",

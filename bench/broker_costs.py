@@ -13,7 +13,7 @@ from typing import Any, Final
 import uvloop
 
 from bench.cpu import cpu_s
-from bench.table import aligned
+from bench.markdown import aligned
 from shared.broker.client import Client, connect, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.ending import holder_of

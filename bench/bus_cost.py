@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bench.cpu import cpu_s
-from bench.table import aligned
+from bench.markdown import aligned
 from tests.ports import free_port
 
 _BOUNDS: Final = (0, 5461, 10_922, 16_384)  # of the nodes' slots

@@ -11,7 +11,7 @@ from typing import Final
 from bench.capacity_limits import Limit, broken_from, limits, to_clients_gbit_s
 from bench.capacity_model import Constants, Demand, Plan, hit, load, plan, redis_memory_gib
 from bench.capacity_simulation import simulate
-from bench.table import NOTHING, aligned
+from bench.markdown import NOTHING, aligned
 
 _RETENTIONS: Final = {"10 min": 600, "1 h": 3600, "24 h (the default)": 86_400}
 Sized = tuple[Demand, Plan]

@@ -20,12 +20,15 @@ from bench.tally import Tally
 
 
 class JobRequest(msgspec.Struct):
-    """Form of ``bench.targets.base.TargetRequest`` for JSON."""
+    """Form of ``bench.targets.base.TargetRequest`` for JSON. ``end``: of its answer, if it is not the job's.
+    ``text_end``: see ``bench.stream.Wanted``."""
 
     path: str
     body: str
     method: str = "POST"
     headers: dict[str, str] = {}
+    end: str = ""
+    text_end: str = ""
 
 
 class Job(msgspec.Struct):
@@ -87,11 +90,10 @@ class Client:
     async def _open_all(self) -> None:
         """Open each stream at its time, even if earlier ones are not connected yet."""
         job = self._job
-        wanted = Wanted(job.end.encode(), job.tokens)
-        encoded = [request(job.port, r.method, r.path, r.headers, r.body.encode()) for r in job.requests]
+        encoded = [self._encoded(each) for each in job.requests]
         begun = time.monotonic()
         opening = set()
-        for number, wire in enumerate(islice(cycle(encoded), job.count)):
+        for number, (wire, wanted) in enumerate(islice(cycle(encoded), job.count)):
             ahead = begun + number * job.over_s / job.count - time.monotonic()
             if ahead > 0.001:
                 await asyncio.sleep(ahead)
@@ -99,6 +101,11 @@ class Client:
             self._streams.append(stream)
             opening.add(asyncio.create_task(self._open(stream)))
         await asyncio.wait(opening)
+
+    def _encoded(self, wanted: JobRequest) -> tuple[bytes, Wanted]:
+        job, body = self._job, wanted.body.encode()
+        wire = request(job.port, wanted.method, wanted.path, wanted.headers, body)
+        return wire, Wanted((wanted.end or job.end).encode(), job.tokens, wanted.text_end.encode())
 
     async def _open(self, stream: Stream) -> None:
         try:

@@ -1,7 +1,7 @@
 """CPU time (with threads and children) and memory of processes, from /proc. Linux only."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def cpu_s(pid: int) -> float:
     return total
 
 
-def cpu_by_role(processes: Mapping[str, int]) -> dict[str, float]:
-    return {role: cpu_s(pid) for role, pid in processes.items()}
+def cpu_by_role(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    return {role: sum(map(cpu_s, pids)) for role, pids in processes.items()}
 
 
 def busy_s() -> float:

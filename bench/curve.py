@@ -18,9 +18,9 @@ from bench import machine, svg
 from bench.attempt import attempt
 from bench.children import ProviderProcess
 from bench.load import Load
+from bench.markdown import aligned
 from bench.report import FOLDER, head
 from bench.results import Record, Summary, summarize
-from bench.table import aligned
 from bench.targets.headrace import Headrace
 
 _SETTING: Final = "HEADRACE_MAX_TICK_S"

@@ -24,7 +24,9 @@ FIGURES: Final = {
     "tokens_per_s": Figure("tokens/s", 0),
     "share": Figure("of offered", 3),
     "memory_kib": Figure("KiB/stream", roles=True),
-    "idle_cpu_ms": Figure("CPU ms/s, all streams", roles=True),
+    "idle_cpu_ms": Figure("CPU ms/s", roles=True),
+    "answer_cpu_ms": Figure("CPU ms/answer", 2, roles=True),
+    "kept_bytes": Figure("bytes/answer", 0, roles=True),
     "missed_p50_ms": Figure("back → first missed token p50 ms"),
     "missed_p99_ms": Figure("p99 ms"),
     "cpu_resume_us": Figure("CPU µs/resume", 0, roles=True),
@@ -48,6 +50,9 @@ LOAD: Final = (
 UNPACED: Final = ("cpu_token_us", "tokens_per_s", "ttft_p50_ms", "latency_p50_ms", "latency_p99_ms")
 FIRST_TOKEN: Final = ("ttft_p50_ms", "ttft_p99_ms")
 IDLE: Final = ("memory_kib", "idle_cpu_ms")
+IDLE_SYSTEM: Final = ("idle_cpu_ms",)
+ANSWER: Final = ("answer_cpu_ms", "ttft_p50_ms", "ttft_p99_ms")
+KEPT: Final = ("kept_bytes",)
 VIEWERS: Final = ("cpu_delivery_us", "tokens_per_s", "latency_p50_ms", "latency_p99_ms", "xreads_per_token")
 RESUME: Final = ("missed_p50_ms", "missed_p99_ms", "storm_ms", "cpu_resume_us")
 CANCEL: Final = ("closed_p50_ms", "closed_p99_ms", "closed_all_ms")
@@ -68,6 +73,7 @@ class Versus:
         return value / base if base else None
 
 
+CPU_OF_RESUMABLE: Final = Versus("cpu_token_us", "resumable_stream", "CPU of resumable-stream")
 CPU_OF_IN_PROCESS: Final = Versus("cpu_token_us", "in_process", "CPU of in_process")
 SPEED_OF_DIRECT: Final = Versus("tokens_per_s", "direct", "speed of direct")
 FIRST_TOKEN_ADDED: Final = Versus("ttft_p50_ms", "direct", "first token added ms", added=True)

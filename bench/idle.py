@@ -20,7 +20,7 @@ class Idle:
 
     async def measure(self, stage: Stage) -> Values:
         roles = stage.target.processes
-        before = {role: pss_bytes(pid) for role, pid in roles.items()}
+        before = {role: sum(map(pss_bytes, pids)) for role, pids in roles.items()}
         values: Values = {}
 
         async def watch() -> None:
@@ -28,8 +28,8 @@ class Idle:
             begun = stage.cpu()
             await asyncio.sleep(stage.seconds)
             ended = stage.cpu()
-            for role, pid in roles.items():
-                values[f"memory_kib.{role}"] = (pss_bytes(pid) - before[role]) / 1024 / self.streams
+            for role, pids in roles.items():
+                values[f"memory_kib.{role}"] = (sum(map(pss_bytes, pids)) - before[role]) / 1024 / self.streams
                 values[f"idle_cpu_ms.{role}"] = (ended[role] - begun[role]) * 1000 / stage.seconds
 
         job = stage.job(pace.IDLE, self.streams, over_s=self.over_s, tokens=None)

@@ -20,8 +20,8 @@ from typing import Any, Final
 import jiter
 
 from bench import machine, svg
+from bench.markdown import NOTHING, aligned
 from bench.report import FOLDER, head
-from bench.table import NOTHING, aligned
 from shared.garbage import settle_garbage_collector
 from workers.providers.base import TextDelta
 from workers.writing.structured_output import JsonAnswer

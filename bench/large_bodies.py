@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import httpx2
 
-from bench.table import aligned
+from bench.markdown import aligned
 from tests.system import Process, System, ask
 
 _BYTES: Final = 31 * 1024 * 1024

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import redis
 
-from bench.table import aligned
+from bench.markdown import aligned
 from shared.broker.client import Client, connect, run_script
 from shared.broker.ending import holder_of
 from shared.broker.replies import Claimed

@@ -1,10 +1,12 @@
 """Load shapes: a number of streams at a rate. Measures the cost of each token and its latency."""
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bench import pace
+from bench.client import JobRequest
 from bench.cpu import cpu_s
 from bench.stage import CpuLog, Stage, Values
 from bench.tally import STEP_US, percentile
@@ -12,12 +14,15 @@ from bench.tally import STEP_US, percentile
 #: Left out at both ends of a window, so that opening and closing do not count as tokens.
 _SETTLE_US, _MARGIN_US = 1_000_000, 500_000
 
+Requests = Callable[[str, int], list[JobRequest]]
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """Shape of ``streams`` streams, started over ``over_s``. ``rate``: tokens a second of each stream; None is as
     fast as the socket accepts. ``tokens`` of each stream; None is as many as the rate gives in the benchmark's
-    seconds. ``per_send``: tokens in a send of an unpaced provider."""
+    seconds. ``per_send``: tokens in a send of an unpaced provider. ``long``: the benchmark's
+    seconds begin when all streams have started."""
 
     streams: int
     rate: float | None
@@ -25,11 +30,16 @@ class Load:
     tokens: int | None = None
     per_send: int = 1
     prompt_bytes: int = 0
+    long: bool = False
 
-    async def measure(self, stage: Stage) -> Values:
-        tokens = self.tokens if self.tokens is not None else max(1, round((self.rate or 1) * stage.seconds))
+    async def measure(self, stage: Stage, requests: Requests | None = None) -> Values:
+        """Measure. ``requests`` returns those for a model and a number of streams, instead of the target's own."""
+        seconds = stage.seconds + (self.over_s if self.long else 0)
+        tokens = self.tokens if self.tokens is not None else max(1, round((self.rate or 1) * seconds))
         model = pace.flood(tokens, self.per_send) if self.rate is None else pace.paced(self.rate, tokens)
         job = stage.job(model, self.streams, over_s=self.over_s, tokens=tokens, prompt_bytes=self.prompt_bytes)
+        if requests is not None:
+            job.requests = requests(model, self.streams)
         async with CpuLog(stage) as cpu:
             before, provider_s = stage.cpu(), cpu_s(stage.provider.pid)
             result = await stage.run(job)

@@ -5,24 +5,38 @@ import platform
 import re
 import shutil
 import subprocess
+import sysconfig
+from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from bench import peers
+
 _PACKAGES = ("fastapi", "uvicorn", "uvloop", "redis", "openai", "httpx2", "aiohttp", "sse-starlette")
 
 
-def facts() -> dict[str, str]:
+def facts(targets: Collection[str] = ()) -> dict[str, str]:
+    """Return the facts, with the versions of the peers among ``targets``."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     cores = len(os.sched_getaffinity(0))
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": f"{cores} cores, {cpu[1] if cpu else 'unknown CPU'}, {_memory_gib()} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        "load": ", ".join(f"{load:.1f}" for load in os.getloadavg()) + " in the last 1, 5 and 15 minutes",
+        "python": _python(),
         "broker": _broker(),
         "packages": ", ".join(f"{name} {version(name)}" for name in _PACKAGES if _has(name)),
+        **{peer.name: peers.versions(peer) for name, peer in peers.BY_TARGET.items() if name in targets},
     }
+
+
+def _python() -> str:
+    """Return the version, and the optimisations of its build: an interpreter without them may be a third slower."""
+    arguments = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    options = [name for name in ("--enable-optimizations", "--with-lto") if name in arguments]
+    return f"{platform.python_version()}, built {'with ' + ' '.join(options) if options else 'without PGO and LTO'}"
 
 
 def _memory_gib() -> int:

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import uvloop
 
+from bench.markdown import NOTHING, aligned
 from bench.micro_cases import CASES, TOKENS, Case, Run
-from bench.table import NOTHING, aligned
 
 WORSE: Final = 1.25
 EXPECTED: Final = Path(__file__).with_name("micro_expected.json")

@@ -1,7 +1,8 @@
 """Installs the programs that Headrace is compared with: ``make bench-peers`` (or ``python -m bench.peers``).
 
 Everything goes into throwaway folders under ``bench/.peers``. A peer that is installed in the pinned version is not
-changed. LiteLLM needs 750 MB; resumable-stream needs Node 20.6 or newer and npm.
+changed. LiteLLM needs 750 MB, smg and TensorZero 150 MB each; resumable-stream needs Node
+20.6 or newer and npm.
 """
 
 import json
@@ -54,20 +55,30 @@ def _npm_pins(manifest: Path) -> str:
 _NODE_APP: Final = _BENCH / "targets" / "resumable_stream_app"
 LITELLM: Final = Peer("litellm", "litellm[proxy]==1.106.2", _BENCH)
 RESUMABLE_STREAM: Final = Peer("resumable-stream", _npm_pins(_NODE_APP / "package.json"), _NODE_APP)
+SMG: Final = Peer("smg", "smg==1.13.0", _BENCH)
+TENSORZERO: Final = Peer("tensorzero", "tensorzero==2026.6.0", _BENCH / "targets" / "tensorzero_app")
+BY_TARGET: Final = {
+    "litellm": LITELLM,
+    "resumable_stream": RESUMABLE_STREAM,
+    "smg": SMG,
+    "tensorzero": TENSORZERO,
+}
+#: Packages of LiteLLM that determine its speed.
+_OF_LITELLM: Final = frozenset({"litellm", "fastapi", "uvicorn", "uvloop", "aiohttp", "openai"})
 
 
-def _install_litellm(peer: Peer) -> None:
+def _install_with_pip(peer: Peer) -> None:
     venv.create(peer.folder, with_pip=True)
     python = str(peer.folder / "bin" / "python")
     options = ["--quiet", "--disable-pip-version-check"]
     subprocess.run([python, "-m", "pip", "install", *options, peer.pins], check=True)
 
 
-def _litellm_versions(peer: Peer) -> Iterator[str]:
+def _versions_of_pip(peer: Peer) -> Iterator[str]:
     python = peer.folder / "bin" / "python"
     listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True)
     for package in json.loads(listed.stdout):
-        if package["name"] in ("litellm", "fastapi", "uvicorn", "uvloop", "aiohttp", "openai"):
+        if package["name"] == peer.name or (peer is LITELLM and package["name"] in _OF_LITELLM):
             yield f"{package['name']} {package['version']}"
     yield f"Python {sys.version.partition(' ')[0]}"
 
@@ -87,8 +98,10 @@ def _resumable_stream_versions(peer: Peer) -> Iterator[str]:
 
 
 _INSTALLERS: Final = {
-    LITELLM: (_install_litellm, _litellm_versions),
+    LITELLM: (_install_with_pip, _versions_of_pip),
     RESUMABLE_STREAM: (_install_resumable_stream, _resumable_stream_versions),
+    SMG: (_install_with_pip, _versions_of_pip),
+    TENSORZERO: (_install_with_pip, _versions_of_pip),
 }
 
 

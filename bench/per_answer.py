@@ -8,19 +8,16 @@ import argparse
 import asyncio
 import statistics
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.children import ProviderProcess
+from bench.idle_system import SETTLE_S, Cost, answer_cost, idle_cost
 from bench.load import Load
+from bench.markdown import aligned
 from bench.stage import Stage
-from bench.table import aligned
 from bench.targets.headrace import Headrace
-
-_SETTLE_S = 12.0  # ended streams linger for ten seconds
-Cost = Mapping[str, float]
 
 
 def main() -> None:
@@ -50,37 +47,20 @@ async def _run(options: argparse.Namespace) -> tuple[list[list[Cost]], list[list
             stages.append(Stage(target, provider, 1))
         for stage in stages:
             await stage.warm_up()
-        await asyncio.sleep(_SETTLE_S)
-        for costs, cost in zip(idle, await _idle_costs(stages, options.idle_s), strict=True):
+        await asyncio.sleep(SETTLE_S)
+        measured = await asyncio.gather(*(idle_cost(stage, options.idle_s) for stage in stages))
+        for costs, cost in zip(idle, measured, strict=True):
             costs.append(cost)
         load = Load(options.answers, None, options.answers / options.per_s, tokens=1)
         for number in range(options.rounds):
             order = range(len(stages)) if number % 2 == 0 else reversed(range(len(stages)))
             for at in order:
-                answers[at].append(await _answer_cost(stages[at], load, idle[at][0]))
+                answers[at].append(await _answer(stages[at], load, idle[at][0]))
     return idle, answers
 
 
-async def _idle_costs(stages: Sequence[Stage], seconds: float) -> list[Cost]:
-    before, begun = [stage.cpu() for stage in stages], time.monotonic()
-    await asyncio.sleep(seconds)
-    elapsed = time.monotonic() - begun
-    return [
-        {role: (after - then[role]) * 1000 / elapsed for role, after in stage.cpu().items()}
-        for stage, then in zip(stages, before, strict=True)
-    ]
-
-
-async def _answer_cost(stage: Stage, load: Load, idle: Cost) -> Cost:
-    before, begun = stage.cpu(), time.monotonic()
-    values = await load.measure(stage)
-    elapsed = time.monotonic() - begun
-    if values["failed"]:
-        raise SystemExit(f"{values['failed']:g} answers failed")
-    costs = {
-        role: ((after - before[role]) * 1000 - idle[role] * elapsed) / load.streams
-        for role, after in stage.cpu().items()
-    }
+async def _answer(stage: Stage, load: Load, idle: Cost) -> Cost:
+    costs, values = await answer_cost(stage, load, idle)
     return {**costs, "first token p50 ms": values["ttft_p50_ms"], "p99": values["ttft_p99_ms"]}
 
 

@@ -6,24 +6,28 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench import machine, svg
+from bench.goal_table import goal_table
+from bench.markdown import aligned
 from bench.results import Record, Summary, summarize
 from bench.shapes import SHAPES
-from bench.table import aligned, shape_table
+from bench.table import shape_table
 from bench.targets.registry import display_name
 
 FOLDER = Path(__file__).parent / "results"
 
 
-def write(name: str, records: Sequence[Record], command: str, seconds: float) -> Path:
-    """Write the three files and return the path of the Markdown."""
-    facts = {**machine.facts(), "command": command, "an answer lasts": f"{seconds:g} s"}
+def write(name: str, records: Sequence[Record], command: str, seconds: float, *, with_goals: bool = False) -> Path:
+    """Write the three files and return the path of the Markdown. ``with_goals``: begin with the table of targets."""
+    peers = {record.target for record in records}
+    facts = {**machine.facts(peers), "command": command, "an answer lasts": f"{seconds:g} s"}
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json").write_text(
         json.dumps({"facts": facts, "records": [asdict(record) for record in records]}, indent=1) + "\n"
     )
     (FOLDER / f"{name}.svg").write_text(_chart(summarize(records)))
     path = FOLDER / f"{name}.md"
-    path.write_text("\n\n".join(["# Bench", head(facts), *tables(records), f"![CPU per token]({name}.svg)", ""]))
+    first = ["# Targets", goal_table(records), head(facts)] if with_goals else ["# Bench", head(facts)]
+    path.write_text("\n\n".join([*first, *tables(records), f"![CPU per token]({name}.svg)", ""]))
     return path
 
 

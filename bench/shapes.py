@@ -6,8 +6,11 @@ from typing import Final
 
 from bench import figures
 from bench.cancel_storm import CancelStorm
-from bench.figures import CPU_OF_IN_PROCESS, FIRST_TOKEN_ADDED, SPEED_OF_DIRECT, Versus
+from bench.dialects import MixedDialects
+from bench.figures import CPU_OF_IN_PROCESS, CPU_OF_RESUMABLE, FIRST_TOKEN_ADDED, SPEED_OF_DIRECT, Versus
 from bench.idle import Idle
+from bench.idle_system import Answers, IdleSystem
+from bench.kept_answers import KeptAnswers
 from bench.load import Load
 from bench.resume_storm import ResumeStorm
 from bench.stage import Stage, Values
@@ -22,10 +25,10 @@ class Shape:
     title: str
     measure: Callable[[Stage], Awaitable[Values]]
     figures: tuple[str, ...] = figures.LOAD
-    versus: tuple[Versus, ...] = (CPU_OF_IN_PROCESS, FIRST_TOKEN_ADDED)
+    versus: tuple[Versus, ...] = (CPU_OF_RESUMABLE, CPU_OF_IN_PROCESS, FIRST_TOKEN_ADDED)
 
 
-_UNPACED: Final = (CPU_OF_IN_PROCESS, SPEED_OF_DIRECT)
+_UNPACED: Final = (CPU_OF_RESUMABLE, CPU_OF_IN_PROCESS, SPEED_OF_DIRECT)
 _FIRST: Final = (FIRST_TOKEN_ADDED,)
 _KIB: Final = 1024
 
@@ -34,6 +37,11 @@ _ALL: Final = (
     Shape("100x30", "100 streams, 30 tokens/s", Load(100, 30, 1).measure),
     Shape("500x20", "500 streams, 20 tokens/s", Load(500, 20, 2).measure),
     Shape("1000x10", "1,000 streams, 10 tokens/s", Load(1000, 10, 3).measure),
+    Shape(
+        "arrivals-1000",
+        "1,000 streams in 10 s, then 10 tokens/s",
+        Load(1000, 10, 10, long=True).measure,
+    ),
     Shape(
         "unpaced",
         "20 streams, 5,000 tokens each, unpaced, a send per token",
@@ -61,6 +69,11 @@ _ALL: Final = (
         Load(100, 30, 1, prompt_bytes=10 * _KIB).measure,
     ),
     Shape(
+        "dialects",
+        "100 streams, 30 tokens/s, five dialects",
+        MixedDialects(Load(100, 30, 1)).measure,
+    ),
+    Shape(
         "first-token",
         "200 answers of one token, one after another",
         Load(200, None, 5, tokens=1).measure,
@@ -80,6 +93,17 @@ _ALL: Final = (
         Load(1000, 10, 0.5).measure,
         figures.FIRST_TOKEN,
         _FIRST,
+    ),
+    Shape("nothing", "no streams", IdleSystem(30).measure, figures.IDLE_SYSTEM, ()),
+    Shape(
+        "answers",
+        "300 answers of one token, 50 a second",
+        Answers(300, 50).measure,
+        figures.ANSWER,
+        (),
+    ),
+    Shape(
+        "kept", "answers of 500 tokens of prose, a minute after their end", KeptAnswers().measure, figures.KEPT, ()
     ),
     Shape("idle", "5,000 idle streams", Idle(5000, 20).measure, figures.IDLE, ()),
     Shape("viewers", "1 stream, 30 tokens/s, 1,000 viewers", Viewers(1000, 30, 3).measure, figures.VIEWERS, ()),

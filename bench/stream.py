@@ -15,10 +15,12 @@ _find_stamps: Final = FIND_STAMPS.findall
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Expectation of every answer: it contains ``end``, and has this many ``tokens``, if the number is known."""
+    """Expectation of an answer: it contains ``end``, and has this many ``tokens``, if the number is known. After
+    ``text_end``, if it is not empty, tokens are repeated and not counted."""
 
     end: bytes
     tokens: int | None
+    text_end: bytes = b""
 
 
 class Stream(asyncio.Protocol):
@@ -45,9 +47,10 @@ class Stream(asyncio.Protocol):
         self._expected = 0
         self._received = 0
         # Long enough to find a stamp or an end that two reads split, and short enough to find none twice.
-        self._keep = max(STAMP_BYTES, len(wanted.end)) - 1
+        self._keep = max(STAMP_BYTES, len(wanted.end), len(wanted.text_end)) - 1
         self._tail = b""
         self._has_end = False
+        self._text_over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, not an assertion: uvloop's transports are no subclass of asyncio's.
@@ -86,7 +89,8 @@ class Stream(asyncio.Protocol):
     def _read(self, body: bytes, now_us: int) -> None:
         known = self._tail + body
         # The tail may be longer than a stamp, because of the end; it must not show a stamp again.
-        stamps = _find_stamps(known, max(0, len(self._tail) - STAMP_BYTES + 1))
+        begin = max(0, len(self._tail) - STAMP_BYTES + 1)
+        stamps = _find_stamps(known, begin) if not self._wanted.text_end else self._stamps_of_text(known, begin)
         if stamps:
             self._expected = self._tally.take(now_us, stamps, self._expected)
             if not self._received:
@@ -98,6 +102,14 @@ class Stream(asyncio.Protocol):
         if self._wanted.end in known:
             self._has_end = True
         self._tail = known[-self._keep :]
+
+    def _stamps_of_text(self, known: bytes, begin: int) -> list[tuple[bytes, bytes]]:
+        """Find stamps up to the end of the text."""
+        if self._text_over:
+            return []
+        end = known.find(self._wanted.text_end)
+        self._text_over = end >= 0
+        return _find_stamps(known, begin, end) if self._text_over else _find_stamps(known, begin)
 
     def _verdict(self) -> str:
         if self.response.status != 200:

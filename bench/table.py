@@ -1,14 +1,12 @@
 """Medians of a shape as a Markdown table, which is also readable in a terminal."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping
 
 from bench.figures import FIGURES, Versus
+from bench.markdown import NOTHING, aligned
 from bench.results import Summary
 from bench.shapes import Shape
 from bench.targets.registry import display_name
-
-NOTHING: Final = "\N{EN DASH}"
 
 
 def shape_table(shape: Shape, by_target: Mapping[str, Summary]) -> str:
@@ -26,14 +24,6 @@ def shape_table(shape: Shape, by_target: Mapping[str, Summary]) -> str:
         for target, summary in by_target.items()
     ]
     return aligned([head, *rows])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return Markdown with aligned columns; the first row is the head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)
 
 
 def _figure(name: str, summary: Summary) -> str:

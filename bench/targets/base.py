@@ -4,7 +4,7 @@ A target receives one HTTP POST for an answer and streams it as the response's b
 provider's tokens as they were sent, in any wrapping, so one client can check all targets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -32,8 +32,8 @@ class Target(Protocol):
         ...
 
     @property
-    def processes(self) -> Mapping[str, int]:
-        """Measured processes by role: gateway, worker, redis, app and so on, each with its pid."""
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        """Measured processes by role: gateway, worker, redis, app and so on, each with its pids."""
         ...
 
     async def start(self, provider_url: str, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Target without a system in between: the load client talks to the provider."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ class Direct:
         return self._port
 
     @property
-    def processes(self) -> Mapping[str, int]:
+    def processes(self) -> Mapping[str, Sequence[int]]:
         return {}
 
     async def start(self, provider_url: str, folder: Path) -> None:

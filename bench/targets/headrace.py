@@ -1,19 +1,19 @@
-"""Headrace as a target: a Redis with the persistence of our compose file, one gateway, one worker."""
+"""Headrace as a target: a Redis with the persistence of our compose file, one gateway, one worker or several."""
 
-import asyncio
 import json
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import httpx2
+from typing import Final
 
 from bench.targets.base import TargetRequest
+from bench.targets.ready import wait_for_models
 from tests.broker import Broker
 from tests.system import SECRET, Gateway, Process
 
-_BOOT_S = 30
+#: Variables that would change the behaviour of Headrace.
+_NOT_INHERITED: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
+_SEVERAL_WORKERS: Final = 4
 
 
 class Headrace:
@@ -21,6 +21,7 @@ class Headrace:
 
     name = "headrace"
     end = b"event: done"
+    workers = 1
 
     def __init__(self, extra: Mapping[str, str] | None = None) -> None:
         self._extra = extra or {}
@@ -35,8 +36,9 @@ class Headrace:
         return self._gateway.port
 
     @property
-    def processes(self) -> Mapping[str, int]:
-        return {"gateway": self._gateway.pid, "worker": self._worker.pid, "redis": self._redis_pid}
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        workers = [part.pid for part in self._parts if part is not self._gateway]
+        return {"gateway": [self._gateway.pid], "worker": workers, "redis": [self._redis_pid]}
 
     @property
     def redis_url(self) -> str:
@@ -49,11 +51,14 @@ class Headrace:
             self._redis_pid: int = (await client.info("server"))["process_id"]
         environment = self._environment(provider_url)
         self._gateway = Gateway("gateway", environment, folder / "gateway.log")
-        self._worker = Process("worker", ["worker"], environment, folder / "worker.log")
-        self._parts = [self._gateway, self._worker]
+        workers = (f"worker.{number + 1}" for number in range(self.workers))
+        self._parts = [
+            self._gateway,
+            *(Process(name, ["worker"], environment, folder / f"{name}.log") for name in workers),
+        ]
         for part in self._parts:
             part.start()
-        await self._wait_until_ready()
+        await wait_for_models(self.port, lambda: all(part.alive for part in self._parts), self._logs)
 
     async def stop(self) -> None:
         for part in self._parts:
@@ -62,29 +67,13 @@ class Headrace:
         self._broker.kill()
 
     def request(self, model: str, prompt: str) -> TargetRequest:
-        body = {"provider": "openai", "model": model, "messages": [{"role": "user", "content": prompt}]}
-        return TargetRequest("/chat/stream", json.dumps(body).encode())
+        return native_request(model, prompt)
 
-    async def _wait_until_ready(self) -> None:
-        """Wait until the gateway offers the worker's provider."""
-        deadline = time.monotonic() + _BOOT_S
-        async with httpx2.AsyncClient(trust_env=False) as http:
-            while time.monotonic() < deadline:
-                try:
-                    answer = await http.get(f"{self._gateway.url}/v1/models")
-                    if any(m["owned_by"] == "openai" for m in answer.json()["data"]):
-                        return
-                except (httpx2.HTTPError, ValueError, KeyError):
-                    pass
-                if not all(part.alive for part in self._parts):
-                    break
-                await asyncio.sleep(0.05)
-        raise RuntimeError("did not start: " + "; ".join(part.log.read_text()[-300:] for part in self._parts))
+    def _logs(self) -> str:
+        return "; ".join(part.log.read_text()[-300:] for part in self._parts)
 
     def _environment(self, provider_url: str) -> dict[str, str]:
-        prefixes = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
-        return inherited | {
+        return inherited_environment() | {
             "HEADRACE_REDIS_URL": self._broker.url,
             "HEADRACE_SECRET": SECRET,
             "HEADRACE_AUTH": "none",  # bench/through_nginx.py puts nginx in front
@@ -96,3 +85,20 @@ class Headrace:
             "OPENAI_BASE_URL": provider_url,
             **self._extra,
         }
+
+
+class HeadraceWorkers(Headrace):
+    """Headrace with several workers."""
+
+    name = f"headrace, {_SEVERAL_WORKERS} workers"
+    workers = _SEVERAL_WORKERS
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return our environment without settings of Headrace and its providers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+
+
+def native_request(model: str, prompt: str) -> TargetRequest:
+    body = {"provider": "openai", "model": model, "messages": [{"role": "user", "content": prompt}]}
+    return TargetRequest("/chat/stream", json.dumps(body).encode())

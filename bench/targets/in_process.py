@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +28,8 @@ class InProcess:
         return self._app.port
 
     @property
-    def processes(self) -> Mapping[str, int]:
-        return {"app": self._app.pid}
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        return {"app": [self._app.pid]}
 
     async def start(self, provider_url: str, folder: Path) -> None:
         server = ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]

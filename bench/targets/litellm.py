@@ -6,7 +6,7 @@ rather than more workers. There is one instance here, because every other target
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,8 +37,8 @@ class LiteLLM:
         return self._proxy.port
 
     @property
-    def processes(self) -> Mapping[str, int]:
-        return {"app": self._proxy.pid}
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        return {"app": [self._proxy.pid]}
 
     async def start(self, provider_url: str, folder: Path) -> None:
         config = folder / "config.yaml"

@@ -13,7 +13,18 @@ import httpx2
 from tests.ports import free_port
 
 #: Variables that would change the behaviour of a program.
-_NOT_INHERITED: Final = ("OPENAI_", "LITELLM_", "REDIS_", "DATABASE_", "KV_", "AIOHTTP_", "DEBUG")
+_NOT_INHERITED: Final = (
+    "HEADRACE_",
+    "OPENAI_",
+    "ANTHROPIC_",
+    "OLLAMA_",
+    "LITELLM_",
+    "REDIS_",
+    "DATABASE_",
+    "KV_",
+    "AIOHTTP_",
+    "DEBUG",
+)
 _TERM_S: Final = 5
 
 
@@ -24,6 +35,15 @@ class Program:
         self.port = 0
         self._log = Path()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log_end(self) -> str:
+        """End of the program's output."""
+        return self._log.read_text(errors="replace")[-2000:]
 
     @property
     def pid(self) -> int:
@@ -50,25 +70,24 @@ class Program:
 
     async def wait_until_ready(self, path: str, timeout_s: float = 30) -> None:
         """Wait until ``GET path`` returns 200. Raises with the end of the log on a timeout."""
-        assert self._process is not None
         deadline = time.monotonic() + timeout_s
         async with httpx2.AsyncClient(trust_env=False) as http:
-            while self._process.poll() is None and time.monotonic() < deadline:
+            while self.alive and time.monotonic() < deadline:
                 try:
                     if (await http.get(f"http://127.0.0.1:{self.port}{path}")).status_code == 200:
                         return
                 except httpx2.HTTPError:
                     pass
                 await asyncio.sleep(0.05)
-        raise RuntimeError(f"did not start: {self._log.read_text(errors='replace')[-2000:]}")
+        raise RuntimeError(f"did not start: {self.log_end}")
 
-    async def stop(self) -> None:
-        """Terminate the process, and kill it after a timeout."""
+    async def stop(self, timeout_s: float = _TERM_S) -> None:
+        """Terminate the process, and kill it after the timeout."""
         if self._process is None:
             return
         self._process.terminate()
         try:
-            await asyncio.to_thread(self._process.wait, _TERM_S)
+            await asyncio.to_thread(self._process.wait, timeout_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)

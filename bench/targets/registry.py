@@ -10,10 +10,15 @@ _CLASSES: Final = {
     "direct": "Direct",
     "in_process": "InProcess",
     "headrace": "Headrace",
+    "headrace_workers": "HeadraceWorkers",
+    "headrace_up": "HeadraceUp",
     "headrace_tls": "HeadraceTls",
     "litellm": "LiteLLM",
     "resumable_stream": "ResumableStream",
+    "smg": "Smg",
+    "tensorzero": "TensorZero",
 }
+_MODULES: Final = {"headrace_workers": "headrace"}
 NAMES: Final = tuple(_CLASSES)
 
 
@@ -42,7 +47,7 @@ def display_name(name: str) -> str:
 
 def _class(name: str) -> _TargetClass | None:
     try:
-        module = importlib.import_module(f"bench.targets.{name}")
+        module = importlib.import_module(f"bench.targets.{_MODULES.get(name, name)}")
     except ModuleNotFoundError:
         return None
     return cast("_TargetClass", getattr(module, _CLASSES[name]))

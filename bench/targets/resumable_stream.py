@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.peers import RESUMABLE_STREAM
@@ -29,8 +29,8 @@ class ResumableStream:
         return self._app.port
 
     @property
-    def processes(self) -> Mapping[str, int]:
-        return {"app": self._app.pid, "redis": self._redis_pid}
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        return {"app": [self._app.pid], "redis": [self._redis_pid]}
 
     async def start(self, provider_url: str, folder: Path) -> None:
         self._broker = Broker(folder / "broker")

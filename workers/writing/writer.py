@@ -114,10 +114,9 @@ class StreamWriter:
         self.usage_by_target = UsageByTarget(Estimate.of(claimed.fields))
         self._wake = wake
         self._on_stop = on_stop
-        self._cap = settings.cap
         self._max_unsent_bytes = 2 * settings.max_event_bytes
         self._coalescer = Coalescer(settings.max_event_bytes)
-        self._events = SendBuffer()
+        self._events = SendBuffer(settings.cap)
         self._phase = Phase.WRITING
         self._ending: Ending | None = None
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
@@ -317,6 +316,14 @@ class StreamWriter:
         match reply.code:
             case Code.OK | Code.FULL | Code.GAP:
                 self._settle_progress(reply)
+            case (
+                Code.UNPACKED
+            ):  # Redis has lost chunks since, or this worker has made none of the log that it continues
+                self._events.set_packed(0)
+                self._settle_progress(reply)
+            case Code.PACKED:
+                self._events.set_packed(reply.last_seq)
+                self._wake(self)
             case Code.MISSING | Code.BEHIND:
                 self._begin_restore()
             case Code.NOTED:
@@ -374,6 +381,8 @@ class StreamWriter:
             self._freeze()
         if not (batch := self._events.next_batch):
             return self._scripts.note_cursor(self.holder, self._cursor) if self._has_to_note else None
+        if to_pack := self._events.to_pack(len(batch)):
+            return self._scripts.pack(self.holder, self._events.packed, to_pack, self._lineage)
         self._has_to_note = False
         return self._scripts.append(
             self.holder,
@@ -475,7 +484,7 @@ class StreamWriter:
         if self._phase is not Phase.CLOSED:
             self._phase = Phase.CLOSED
             self._ended.set_result(ended)
-            metrics.TRIMMED.inc(max(0, len(self._events) - self._cap))
+            metrics.TRIMMED.inc(self._events.packed)
         if ended is Ended.LOST:
             self.stop(StopReason.LOST)
         elif was_abandoned:

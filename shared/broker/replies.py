@@ -44,8 +44,8 @@ _CODES: Final = {code.encode(): code for code in Code}
 
 
 class WriteReply(msgspec.Struct, frozen=True):
-    """Reply to a writer. ``last_seq``: the last event in the log; with PACKED, in its chunks. ``signal``: reason to stop, '' to go on; with
-    CLOSED, the reason of the ending. ``epoch``: the epoch in the state."""
+    """Reply to a writer. ``last_seq``: the last event in the log; with PACKED, in its chunks. ``signal``: reason to
+    stop, '' to go on; with CLOSED, the reason of the ending. ``epoch``: the epoch in the state."""
 
     code: Code
     last_seq: int
@@ -288,8 +288,8 @@ def parse_due(raw: list[Any]) -> Due:
 def parse_page(
     raw: list[Any], open_page: Callable[[list[bytes], int, list[bytes]], list[bytes]]
 ) -> LogPage | Gone | Lost | None:
-    """Parse a page. ``open_page`` opens chunks, the number of events in them before the page, and the events that follow
-    them."""
+    """Parse a page. ``open_page`` opens its events, from chunks, the number of events in these before the page, and the
+    events that follow the chunks."""
     if not raw:
         return None
     if raw == [b""]:

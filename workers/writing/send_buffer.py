@@ -13,8 +13,8 @@ MAX_EVENTS_PER_APPEND = 64
 
 class SendBuffer:
     """Events and their positions. ``acknowledged``: the last seq known to be in the log. ``unsent_bytes``: the size
-    of the events after it. ``packed``: the last seq in the log's chunks, as far as this worker can tell. ``continued``:
-    the number of events that an earlier epoch wrote (rule E13). ``cap``: of the tail."""
+    of the events after it. ``packed``: the last seq in the log's chunks, as far as this worker can
+    tell. ``continued``: the number of events that an earlier epoch wrote (rule E13). ``cap``: of the tail."""
 
     def __init__(self, cap: int) -> None:
         self._cap = cap

@@ -316,24 +316,15 @@ class StreamWriter:
         match reply.code:
             case Code.OK | Code.FULL | Code.GAP:
                 self._settle_progress(reply)
-            case (
-                Code.UNPACKED
-            ):  # Redis has lost chunks since, or this worker has made none of the log that it continues
-                self._events.set_packed(0)
-                self._settle_progress(reply)
-            case Code.PACKED:
-                self._events.set_packed(reply.last_seq)
-                self._wake(self)
+            case Code.PACKED | Code.UNPACKED:
+                self._settle_packing(reply)
             case Code.MISSING | Code.BEHIND:
                 self._begin_restore()
             case Code.NOTED:
                 self._has_to_note = False
                 self._wake(self)
-            case Code.STORED:
-                self._piece_stored()
-            case Code.UNSTORED:  # Redis has lost pieces since
-                self._to_restore = None
-                self._wake(self)
+            case Code.STORED | Code.UNSTORED:
+                self._settle_piece(reply)
             case Code.WATCHED:
                 self._withdraw_ending()
             case Code.CLOSED if self._is_own_ending(reply):
@@ -363,8 +354,10 @@ class StreamWriter:
             fields = {**fields, "provider_cursor": cursor or "-"}
         return self._scripts.restore(self.holder, written, fields=fields, body_hash=body_hash, lineage=self._lineage)
 
-    def _piece_stored(self) -> None:
-        if self._to_restore is not None and self._to_restore[1]:
+    def _settle_piece(self, reply: WriteReply) -> None:
+        if reply.code is Code.UNSTORED:  # Redis has lost pieces since
+            self._to_restore = None
+        elif self._to_restore is not None and self._to_restore[1]:
             self._to_restore[1].popleft()
         self._wake(self)
 
@@ -417,6 +410,14 @@ class StreamWriter:
             self._phase = Phase.WRITING
             if self._unsent_bytes:
                 self._wake(self)
+
+    def _settle_packing(self, reply: WriteReply) -> None:
+        if reply.code is Code.PACKED:
+            self._events.set_packed(reply.last_seq)
+            self._wake(self)
+        else:  # the log has fewer chunks than this worker assumes; the next PACKED has their end
+            self._events.set_packed(0)
+            self._settle_progress(reply)
 
     def _handle(self, signal: str) -> None:
         if signal == ABANDONED:

@@ -38,7 +38,7 @@ class Script:
         folder = files("shared.broker") / "lua"
         first_line, _, body = (folder / f"{name}.lua").read_text().partition("\n")
         if "_stream" in parts:
-            parts = ("_messages", *parts)
+            parts = ("_messages", "_chunks", *parts)
         shared = [(folder / f"{part}.lua").read_text() for part in parts]
         self.name = name
         self.args = args
@@ -110,10 +110,13 @@ FINISH: Final = Script(
 RESTORE: Final = Script(
     "restore",
     args=(
-        *("epoch", "holder", "lease_ms", "cap", "retention_ms", "tombstone_ms", "body_hash", "reader_lease_ms"),
-        *("lineage", "field_items", "fields…", "events…"),
+        *("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms", "body_hash", "reader_lease_ms"),
+        *("lineage", "field_items", "chunk_ends", "fields…", "chunks…", "events…"),
     ),
     parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
+)
+PACK: Final = Script(
+    "pack", args=("epoch", "holder", "lineage", "before", "chunk_ends", "chunks…"), parts=("_stream", "_storage")
 )
 NOTE_CURSOR: Final = Script("note_cursor", args=("epoch", "holder", "provider_cursor"))
 RENEW: Final = Script(

@@ -115,6 +115,7 @@ _SET_BY_SCRIPTS = frozenset(
         "full",
         "expires",
         "counted",
+        "chunks",
         "lane_new",
         "lane_tokens",
         "lane_second",

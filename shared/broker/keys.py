@@ -3,8 +3,10 @@
 key                          type    written by        lives
 ---------------------------  ------  ----------------  -----------------------------------------------
 hr:{bb}:<id>:state           hash    all scripts       with the stream: 24 h from the last renewal or the end
-hr:{bb}:<id>:log             list    append, finish    with the stream; its events, from the end on compressed
-hr:{bb}:<id>:tail            stream  append, finish    with the stream; at most a minute after its end
+hr:{bb}:<id>:log             list    pack, finish      with the stream; its first events, from the end on all,
+                                                       in compressed chunks
+hr:{bb}:<id>:tail            stream  append, finish    with the stream, at most a minute after its end; the
+                                                       events that follow those in chunks
 hr:{bb}:<id>:request         hash    store             with the stream, at most until its end; pieces of a large
                                                        request
 hr:{bb}:<id>:readers         zset    acknowledge       with the stream; gateway → end of its reader lease
@@ -66,7 +68,7 @@ from shared.protocol.ids import BUCKETS, bucket_of
 from shared.rate_limits import account_of
 
 #: Version of the data described here. Raise it with a change that an older process would misread.
-DATA_VERSION: Final = 5
+DATA_VERSION: Final = 6
 DATA_VERSION_KEY: Final = "hr:data_version"
 QUEUE: Final = "hr:queue"
 TURNS: Final = "hr:turns"

@@ -36,14 +36,16 @@ class Code(StrEnum):
     NOTED = "NOTED"
     STORED = "STORED"
     UNSTORED = "UNSTORED"
+    PACKED = "PACKED"
+    UNPACKED = "UNPACKED"
 
 
 _CODES: Final = {code.encode(): code for code in Code}
 
 
 class WriteReply(msgspec.Struct, frozen=True):
-    """Reply to a writer. ``last_seq``: the last event in the log. ``signal``: reason to stop, '' to go on; with
-    CLOSED, the reason of the ending. ``epoch``: the epoch in the state."""
+    """Reply to a writer. ``last_seq``: the last event in the log; with PACKED, in its chunks. ``signal``: reason to
+    stop, '' to go on; with CLOSED, the reason of the ending. ``epoch``: the epoch in the state."""
 
     code: Code
     last_seq: int
@@ -284,9 +286,10 @@ def parse_due(raw: list[Any]) -> Due:
 
 
 def parse_page(
-    raw: list[Any], open_page: Callable[[list[bytes], int | None], list[bytes]]
+    raw: list[Any], open_page: Callable[[list[bytes], int, list[bytes]], list[bytes]]
 ) -> LogPage | Gone | Lost | None:
-    """Parse a page. ``open_page`` opens events, or chunks and the number of events in them before the page."""
+    """Parse a page. ``open_page`` opens its events, from chunks, the number of events in these before the page, and the
+    events that follow the chunks."""
     if not raw:
         return None
     if raw == [b""]:
@@ -295,6 +298,6 @@ def parse_page(
         kind, _, principal = raw[0].decode().partition(" ")
         return Gone(principal, deleted=kind == "deleted", dropped=kind == "dropped")
     lineage = Lineage(raw[3].decode())
-    first, before = raw[5], raw[6]
-    events = open_page(raw[7:], None if before < 0 else first - 1 - before)
+    first, before, after_chunks = raw[5], raw[6], 8 + raw[7]
+    events = open_page(raw[8:after_chunks], first - 1 - before, raw[after_chunks:])
     return LogPage(parse_status("read", raw[0]), raw[1].decode(), raw[2], lineage, raw[4], first, events)

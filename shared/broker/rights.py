@@ -20,7 +20,7 @@ CHANNELS: Final = (gateway_channel("probe"), worker_channel("probe"))
 
 #: Commands that Python sends, arq's included. Those of the scripts are read from the scripts.
 _SENT: Final = (
-    *("BZPOPMIN", "DEL", "EXISTS", "EXPIRE", "GET", "HGET", "HGETALL", "HKEYS", "HMGET", "HSET", "INCR", "LLEN"),
+    *("BZPOPMIN", "DEL", "EXISTS", "EXPIRE", "GET", "HGET", "HGETALL", "HKEYS", "HMGET", "HSET", "INCR"),
     *(
         "MGET",
         "PEXPIRE",
@@ -28,6 +28,7 @@ _SENT: Final = (
         "PSETEX",
         "SET",
         "SETRANGE",
+        "XLEN",
         "XREAD",
         "ZADD",
         "ZCARD",

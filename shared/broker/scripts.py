@@ -42,7 +42,7 @@ from shared.broker.routes import ONE_SERVER, Routes
 from shared.broker.sealing import Sealing
 from shared.broker.stored_request import PIECE_BYTES, pieces_of
 from shared.errors import ContentUnreadable
-from shared.protocol.chunks import Chunks, take
+from shared.protocol.chunks import Chunks, compress, leaving, take
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE, Lineage
@@ -216,6 +216,22 @@ class StreamScripts:
             self.routes.of(holder.stream_id),
         )
 
+    def pack(
+        self, holder: Holder, before: int, events: Sequence[bytes], lineage: Lineage = NO_LINEAGE
+    ) -> Call[WriteReply]:
+        """Move ``events`` from the tail into chunks of the log, which has ``before`` events in chunks."""
+        chunks = compress(events, before)
+        return declarations.PACK.call(
+            holder.keys,
+            replies.parse_write,
+            epoch=holder.epoch,
+            holder=holder.token,
+            lineage=lineage.text,
+            before=before,
+            chunk_ends=chunks.ends_text,
+            chunks=self.sealing.seal_all(holder.stream_id, chunks.data),
+        )
+
     def finish(
         self,
         holder: Holder,
@@ -226,7 +242,7 @@ class StreamScripts:
         lineage: Lineage = NO_LINEAGE,
     ) -> Call[WriteReply]:
         """End a stream with ``events`` from seq ``first`` on; the last is ``done``. ``chunks``: the whole log, which
-        replaces the one of single events."""
+        replaces its other forms."""
         fields = _flat(ending.fields)
         return declarations.FINISH.call(
             holder.keys,
@@ -260,21 +276,24 @@ class StreamScripts:
         """Write a stream again that Redis lost: all ``events`` of the epoch and its ``lineage`` so far, and the
         state's ``fields`` as they were claimed."""
         flat = _flat(self.sealing.seal_fields(holder.stream_id, fields))
+        packed = leaving(self._cap, events)
+        chunks = compress(events[:packed])
         return declarations.RESTORE.call(
             holder.keys,
             replies.parse_write,
             epoch=holder.epoch,
             holder=holder.token,
             lease_ms=self._lease_ms,
-            cap=self._cap,
             retention_ms=self._unended_ms,
             tombstone_ms=self._tombstone_ms,
             body_hash=body_hash,
             reader_lease_ms=self._reader_lease_ms,
             lineage=lineage.text,
             field_items=len(flat),
+            chunk_ends=chunks.ends_text,
             fields=flat,
-            events=self.sealing.seal_all(holder.stream_id, events),
+            chunks=self.sealing.seal_all(holder.stream_id, chunks.data),
+            events=self.sealing.seal_all(holder.stream_id, events[packed:]),
         )
 
     def renew(self, holder: Holder) -> Call[WriteReply]:
@@ -378,12 +397,13 @@ class StreamScripts:
     ) -> Call[LogPage | Gone | Lost | None]:
         """Read a page of the log, from the start if ``after`` is of another epoch. None: the stream is unknown."""
 
-        def open_page(stored: list[bytes], skipped: int | None) -> list[bytes]:
-            if skipped is None:
-                return self.sealing.open_all(stream_id, stored)
-            opened = (self.sealing.open(stream_id, chunk) for chunk in stored)
+        def open_page(chunks: list[bytes], skipped: int, events: list[bytes]) -> list[bytes]:
+            opened = self.sealing.open_all(stream_id, events)
+            if not chunks:
+                return opened
+            opened_chunks = (self.sealing.open(stream_id, chunk) for chunk in chunks)
             try:
-                return take(opened, skipped, most_events=most_events, most_bytes=most_bytes)
+                return take(opened_chunks, skipped, opened, most_events=most_events, most_bytes=most_bytes)
             except ValueError as error:
                 raise ContentUnreadable from error
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import log_key, state_key
+from shared.broker.keys import state_key, tail_key
 from shared.broker.pipeline_connection import Command
 from shared.protocol.chunks import length_of
 from shared.protocol.lifecycle import ACTIVE
@@ -112,14 +112,20 @@ async def read_timeline(client: Client, stream_ids: list[str]) -> list[StreamTim
         return []
     commands: list[Command] = []
     for stream_id in stream_ids:
-        commands += [("HMGET", state_key(stream_id), *FIELDS, "chunks"), ("LLEN", log_key(stream_id))]
+        commands += [("HMGET", state_key(stream_id), *FIELDS, "chunks"), ("XLEN", tail_key(stream_id))]
     replies = await run_commands(client, commands)
     found = zip(stream_ids, replies[::2], replies[1::2], strict=True)
     return [
-        StreamTimeline(stream_id, _texts(values), length_of(chunks.decode()) if chunks else entries)
-        for stream_id, (*values, chunks), entries in found
+        StreamTimeline(stream_id, _texts(values), _count_events(values[0], chunks, in_tail))
+        for stream_id, (*values, chunks), in_tail in found
         if values[0] is not None
     ]
+
+
+def _count_events(status: bytes, chunks: bytes | None, in_tail: int) -> int:
+    """Return the number of events in the log, as ``count_events`` in ``_stream.lua`` does."""
+    in_chunks = length_of(chunks.decode()) if chunks else 0
+    return in_chunks + (in_tail if status.decode() in ACTIVE else 0)
 
 
 def _texts(values: list[bytes | None]) -> Fields:

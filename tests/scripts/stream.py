@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from shared.broker import declarations
 from shared.broker.client import Client, run_script
 from shared.broker.declarations import Call, Script
 from shared.broker.keys import stream_keys, worker_channel
 from shared.broker.replies import (
     Claimed,
+    Code,
     Created,
     Full,
     Gone,
@@ -25,9 +28,9 @@ from shared.broker.replies import (
     WriteReply,
 )
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
-from shared.protocol.chunks import compress, decompress, length_of
+from shared.protocol.chunks import compress, decompress, leaving, length_of
 from shared.protocol.ids import START, EventId, new_stream_id
-from shared.protocol.lifecycle import Status
+from shared.protocol.lifecycle import ACTIVE, Status
 from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 
@@ -103,7 +106,25 @@ class Stream:
         return Holder(self.id, epoch, token, self.idempotency)
 
     async def append(self, holder: Holder, first: int, events: list[bytes], *, resend: bool = False) -> WriteReply:
+        """Append as a worker does, which packs the events of a full tail and goes on."""
+        while True:
+            reply = await self.append_once(holder, first, events, resend=resend)
+            if reply.code is not Code.UNPACKED:
+                return reply
+            known, log = await self.packed(), await self.log()
+            upto = known + leaving(CAP, log[known:], 1)
+            assert await self.pack(holder, upto) == replace(reply, code=Code.PACKED, last_seq=upto)
+            events, first = events[max(0, reply.last_seq + 1 - first) :], max(first, reply.last_seq + 1)
+
+    async def append_once(
+        self, holder: Holder, first: int, events: list[bytes], *, resend: bool = False
+    ) -> WriteReply:
         return await run_script(self.client, SCRIPTS.append(holder, first, events, resend=resend))
+
+    async def pack(self, holder: Holder, upto: int, before: int | None = None) -> WriteReply:
+        """Move the events up to ``upto`` into chunks. ``before``: the end of those that the caller knows of."""
+        known = await self.packed() if before is None else before
+        return await run_script(self.client, SCRIPTS.pack(holder, known, (await self.log())[known:upto]))
 
     async def finish(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:
         chunks = compress([*(await self.log())[: first - 1], *events])
@@ -145,13 +166,19 @@ class Stream:
         await self.client.hset(self.keys[STATE], mapping=fields)  # type: ignore[misc]
 
     async def log(self) -> list[bytes]:
-        """Return the events in the log, compressed or not."""
-        chunks, stored = (await self.state()).get("chunks"), await self.stored_log()
-        if chunks is None:
-            return stored
-        events = [event for chunk in stored for event in decompress(chunk)]
-        assert length_of(chunks) == len(events)
+        """Return the events in the log: those in chunks, and until the end those in the tail."""
+        events = [event for chunk in await self.stored_log() for event in decompress(chunk)]
+        assert len(events) == await self.packed()
+        if (await self.state()).get("status") in ACTIVE:
+            tail = await self.tail()
+            assert [int(at.split("-")[1]) for at, _ in tail] == [len(events) + i + 1 for i in range(len(tail))]
+            events += [event for _, event in tail]
         return events
+
+    async def packed(self) -> int:
+        """Return the number of events in chunks."""
+        chunks = (await self.state()).get("chunks")
+        return length_of(chunks) if chunks else 0
 
     async def stored_log(self) -> list[bytes]:
         return await self.client.lrange(self.keys[LOG], 0, -1)  # type: ignore[no-any-return,misc]

@@ -79,7 +79,7 @@ async def test_redis_sends_only_the_chunks_of_the_page(client: Client) -> None:
     ):
         arguments = {"epoch": epoch, "seq": seq, "most_events": most_events, "most_bytes": most_bytes}
         call = declarations.READ.call(stream.keys[:7], list, **arguments, healing_ms=0)
-        assert (await run_script(client, call))[7:] == stored[slice(*sent)]
+        assert (await run_script(client, call))[8:] == stored[slice(*sent)]
 
 
 async def test_the_number_of_events_stays_after_the_end(client: Client) -> None:
@@ -136,9 +136,6 @@ async def test_an_ended_answer_of_500_tokens_takes_six_kib(client: Client) -> No
     await stream.create(request='{"messages":[{"content":"%s"}]}' % ("a question " * 100), **fields)
     holder = await stream.claim()
     await stream.append(holder, 1, tokens, resend=True)
-    before = await client.memory_usage(stream.keys[LOG], samples=0)
-    assert before is not None
-    assert before > 20_000
     usage = Usage(1234, 500, cached_tokens=0, reasoning_tokens=0)
     await stream.finish(holder, 501, [DONE], Outcome("stop").ending(usage))
     assert await client.object("ENCODING", stream.keys[STATE]) == b"listpack"

@@ -207,7 +207,8 @@ class Viewer:
 
 @dataclass(frozen=True)
 class Redis:
-    """All that Redis has of the stream. ``log``: the events, decompressed; ``log_bytes``: their stored size."""
+    """All that Redis has of the stream. ``log``: the events, in chunks and in the tail; ``log_bytes``: the
+    stored size of the chunks."""
 
     state: dict[bytes, bytes]
     log: list[bytes]

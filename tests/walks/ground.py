@@ -1,5 +1,6 @@
 """The stream of a walk in Redis."""
 
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from shared.broker import declarations
@@ -52,12 +53,12 @@ class Ground:
             for key in self.keys:
                 pipe.pexpiretime(key)
             state, log, tail, tombstone, next_look, *lives = await pipe.execute()
-        log_bytes = sum(map(len, log))
-        if b"chunks" in state:
-            log = [event for chunk in log for event in decompress(chunk)]
-            assert length_of(state[b"chunks"].decode()) == len(log), "the state has another number of events"
         entries = [(parse_event_id(at.decode()), fields[b"e"]) for at, fields in tail]
-        return Redis(state, log, entries, tombstone, next_look, lives, log_bytes)
+        in_chunks = [event for chunk in log for event in decompress(chunk)]
+        packed = length_of(state[b"chunks"].decode()) if b"chunks" in state else 0
+        assert not state or packed == len(in_chunks), "the chunks have another number of events"
+        redis = Redis(state, in_chunks, entries, tombstone, next_look, lives, sum(map(len, log)))
+        return replace(redis, log=in_chunks + [event for _, event in entries]) if redis.active else redis
 
     async def _check_redis(self) -> None:
         redis = self.redis = await self._look()
@@ -67,13 +68,14 @@ class Ground:
         assert redis.missing or not self.buried, "a deleted or dropped stream has come back"
         if redis.missing:
             assert not redis.log
+            assert not redis.tail
             return
         check_one_attempt(redis.log, whole=redis.ended)
         assert redis.ended or not any(map(events.is_done, redis.log)), "done before the terminal state"
         of_log = {redis.id_of(i + 1): event for i, event in enumerate(redis.log)}
-        of_tail = {at: event for at, event in redis.tail if at.epoch == redis.log_epoch}
-        assert of_tail.items() <= of_log.items(), "log and tail disagree"
-        assert not of_log or redis.tail[-1] == list(of_log.items())[-1], "the tail misses the newest event"
+        newest = list(of_log.items())[len(of_log) - len(redis.tail) :]
+        assert redis.tail == newest, "the tail does not have the newest events under their ids"
+        assert not redis.ended or redis.tail, "the tail misses the last event"
         for at in of_log.keys() & self.shown.keys():
             assert of_log[at] == self.shown[at], f"{at} was shown with another content"
         for at in self.shown:
@@ -122,7 +124,7 @@ class Ground:
                 healed = refusal in {Code.MISSING, Code.BEHIND}
                 refusal = Code.OK if healed else refusal or Code.GAP
             if refusal is None:
-                assert reply.code in {Code.OK, Code.FULL, Code.GAP, Code.WATCHED}
+                assert reply.code in {Code.OK, Code.FULL, Code.GAP, Code.WATCHED, Code.PACKED, Code.UNPACKED}
             else:
                 assert reply.code is refusal, f"{call.script.name} of {holder}: {reply} instead of {refusal}"
             if refusal not in {None, Code.OK}:

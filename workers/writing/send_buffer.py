@@ -5,7 +5,7 @@ A frozen event never changes: it has the same seq and the same bytes at every re
 
 from collections.abc import Sequence
 
-from shared.protocol.chunks import Chunks, compress
+from shared.protocol.chunks import TAIL_BYTES, Chunks, compress, leaving
 
 #: Further events wait for the next append.
 MAX_EVENTS_PER_APPEND = 64
@@ -13,12 +13,18 @@ MAX_EVENTS_PER_APPEND = 64
 
 class SendBuffer:
     """Events and their positions. ``acknowledged``: the last seq known to be in the log. ``unsent_bytes``: the size
-    of the events after it. ``continued``: the number of events that an earlier epoch wrote (rule E13)."""
+    of the events after it. ``packed``: the last seq in the log's chunks, as far as this worker can
+    tell. ``continued``: the number of events that an earlier epoch wrote (rule E13). ``cap``: of the tail."""
 
-    def __init__(self) -> None:
+    def __init__(self, cap: int) -> None:
+        self._cap = cap
         self.continued = 0
         self.acknowledged = 0
         self.unsent_bytes = 0
+        self.packed = 0
+        self._batch = min(cap, MAX_EVENTS_PER_APPEND)
+        self._bytes = 0
+        self._packed_bytes = 0
         self._highest_acknowledged = 0
         self._all: list[bytes] = []
         self._closing = 0
@@ -50,7 +56,7 @@ class SendBuffer:
     @property
     def next_batch(self) -> list[bytes]:
         # Events of an earlier epoch go together, because the fast append would write them as this one's.
-        return self._all[self.acknowledged : max(self.acknowledged + MAX_EVENTS_PER_APPEND, self.continued)]
+        return self._all[self.acknowledged : max(self.acknowledged + self._batch, self.continued)]
 
     @property
     def chunks(self) -> Chunks:
@@ -59,16 +65,32 @@ class SendBuffer:
             self._chunks = compress(self._all)
         return self._chunks
 
+    def to_pack(self, following: int) -> list[bytes]:
+        """Return the events that have to go into chunks before the tail has room for ``following`` more."""
+        in_tail = self.acknowledged - self.packed
+        if in_tail + following <= self._cap and self._bytes - self.unsent_bytes - self._packed_bytes <= TAIL_BYTES:
+            return []
+        held = self._all[self.packed : self.acknowledged]
+        return held[: leaving(self._cap, held, following)]
+
+    def set_packed(self, last_seq: int) -> None:
+        """Set the last seq in the log's chunks, by a reply."""
+        self.packed = last_seq
+        self._packed_bytes = sum(map(len, self._all[:last_seq]))
+
     def resume(self, stored: Sequence[bytes], cursor: str) -> None:
         """Begin with the events of a log that is continued. ``cursor``: as for :meth:`freeze`."""
         self._all = list(stored)
+        self._bytes = sum(map(len, stored))
         self._cursors[len(stored)] = cursor
         self.continued = self.acknowledged = self._highest_acknowledged = len(stored)
 
     def freeze(self, stored: Sequence[bytes], cursor: str = "") -> None:
         """Add events. ``cursor``: the place in the provider's stored answer after them."""
         self._all += stored
-        self.unsent_bytes += sum(map(len, stored))
+        size = sum(map(len, stored))
+        self.unsent_bytes += size
+        self._bytes += size
         if cursor and stored:
             self._cursors[len(self._all)] = cursor
 

@@ -114,10 +114,9 @@ class StreamWriter:
         self.usage_by_target = UsageByTarget(Estimate.of(claimed.fields))
         self._wake = wake
         self._on_stop = on_stop
-        self._cap = settings.cap
         self._max_unsent_bytes = 2 * settings.max_event_bytes
         self._coalescer = Coalescer(settings.max_event_bytes)
-        self._events = SendBuffer()
+        self._events = SendBuffer(settings.cap)
         self._phase = Phase.WRITING
         self._ending: Ending | None = None
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
@@ -317,16 +316,15 @@ class StreamWriter:
         match reply.code:
             case Code.OK | Code.FULL | Code.GAP:
                 self._settle_progress(reply)
+            case Code.PACKED | Code.UNPACKED:
+                self._settle_packing(reply)
             case Code.MISSING | Code.BEHIND:
                 self._begin_restore()
             case Code.NOTED:
                 self._has_to_note = False
                 self._wake(self)
-            case Code.STORED:
-                self._piece_stored()
-            case Code.UNSTORED:  # Redis has lost pieces since
-                self._to_restore = None
-                self._wake(self)
+            case Code.STORED | Code.UNSTORED:
+                self._settle_piece(reply)
             case Code.WATCHED:
                 self._withdraw_ending()
             case Code.CLOSED if self._is_own_ending(reply):
@@ -356,8 +354,10 @@ class StreamWriter:
             fields = {**fields, "provider_cursor": cursor or "-"}
         return self._scripts.restore(self.holder, written, fields=fields, body_hash=body_hash, lineage=self._lineage)
 
-    def _piece_stored(self) -> None:
-        if self._to_restore is not None and self._to_restore[1]:
+    def _settle_piece(self, reply: WriteReply) -> None:
+        if reply.code is Code.UNSTORED:  # Redis has lost pieces since
+            self._to_restore = None
+        elif self._to_restore is not None and self._to_restore[1]:
             self._to_restore[1].popleft()
         self._wake(self)
 
@@ -374,6 +374,8 @@ class StreamWriter:
             self._freeze()
         if not (batch := self._events.next_batch):
             return self._scripts.note_cursor(self.holder, self._cursor) if self._has_to_note else None
+        if to_pack := self._events.to_pack(len(batch)):
+            return self._scripts.pack(self.holder, self._events.packed, to_pack, self._lineage)
         self._has_to_note = False
         return self._scripts.append(
             self.holder,
@@ -408,6 +410,14 @@ class StreamWriter:
             self._phase = Phase.WRITING
             if self._unsent_bytes:
                 self._wake(self)
+
+    def _settle_packing(self, reply: WriteReply) -> None:
+        if reply.code is Code.PACKED:
+            self._events.set_packed(reply.last_seq)
+            self._wake(self)
+        else:  # the log has fewer chunks than this worker assumes; the next PACKED has their end
+            self._events.set_packed(0)
+            self._settle_progress(reply)
 
     def _handle(self, signal: str) -> None:
         if signal == ABANDONED:
@@ -475,7 +485,7 @@ class StreamWriter:
         if self._phase is not Phase.CLOSED:
             self._phase = Phase.CLOSED
             self._ended.set_result(ended)
-            metrics.TRIMMED.inc(max(0, len(self._events) - self._cap))
+            metrics.TRIMMED.inc(self._events.packed)
         if ended is Ended.LOST:
             self.stop(StopReason.LOST)
         elif was_abandoned:

@@ -1,7 +1,7 @@
 -- Stored bytes of each account: the payload that scripts write for its streams, counted exactly at creation, with each
 -- renewal and at the end. keys.py describes the keys; they are derived from the account, which the state has.
 -- A stream takes STREAM_BYTES for its bookkeeping, the fields of its state that hold content, the pieces of its request,
--- and its log: events, or from the end on compressed chunks.
+-- and its log: compressed chunks, and until the end the events in the tail.
 
 local STREAM_BYTES = 5120
 local CONTENT = {request = true, metadata = true, shown = true, response = true, sources = true, error = true}
@@ -20,17 +20,29 @@ local function bytes_of(fields)
   return bytes
 end
 
--- Bytes of the log. `counted` remembers the count of an earlier call: epoch, events, bytes. The end replaces the events
--- by compressed chunks, which are counted anew.
+local function remember_count(log_epoch, n, bytes)
+  redis.call('HSET', STATE, 'counted', string.format('%s %d %d', log_epoch, n, bytes))
+end
+
+-- Bytes of the first `count` events of the tail from seq `first` on.
+local function event_bytes(s, first, count)
+  local bytes, id = 0, epoch_of(first, s.log_epoch, s.lineage) .. '-' .. first
+  for _, entry in ipairs(redis.call('XRANGE', TAIL, id, '+', 'COUNT', count)) do bytes = bytes + #entry[2][2] end
+  return bytes
+end
+
+-- Bytes of the log. `counted` remembers the count of an earlier call: epoch, events, bytes. The end replaces all by new
+-- chunks, which are counted anew.
 local function log_bytes()
-  local s = load('log_epoch', 'counted', 'chunks')
-  local epoch, events, bytes = string.match(s.counted or '', '^(%d+) (%d+) (%d+)$')
-  if epoch ~= s.log_epoch or s.chunks then events, bytes = 0, 0 end
-  local length = redis.call('LLEN', LOG)
-  for from = tonumber(events), length - 1, 500 do
-    for _, event in ipairs(redis.call('LRANGE', LOG, from, from + 499)) do bytes = bytes + #event end
+  local s = load('status', 'log_epoch', 'lineage', 'counted', 'chunks')
+  local epoch, upto, bytes = string.match(s.counted or '', '^(%d+) (%d+) (%d+)$')
+  local n = count_events(s)
+  if epoch ~= s.log_epoch or not active(s) or tonumber(upto) > n then
+    upto, bytes = last_in_chunks(s.chunks), 0
+    for _, chunk in ipairs(redis.call('LRANGE', LOG, 0, -1)) do bytes = bytes + #chunk end
   end
-  redis.call('HSET', STATE, 'counted', string.format('%s %d %d', s.log_epoch, length, bytes))
+  if n > tonumber(upto) then bytes = bytes + event_bytes(s, upto + 1, n - upto) end
+  remember_count(s.log_epoch, n, bytes)
   return bytes
 end
 

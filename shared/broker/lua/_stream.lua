@@ -31,7 +31,7 @@ local function load(...) return load_into({}, ...) end
 -- The fields that every append needs. Each further field would cost as much as an append of several events, so the
 -- others are loaded only where they are used.
 local function load_for_writer()
-  return load('status', 'epoch', 'holder', 'log_epoch', 'lead', 'cancel', 'on_disconnect', 'live_until')
+  return load('status', 'epoch', 'holder', 'log_epoch', 'chunks', 'lead', 'cancel', 'on_disconnect', 'live_until')
 end
 
 -- Fails before the first write if the Redis user lacks a right that is needed later (rule S4): to one of the commands
@@ -77,19 +77,27 @@ local function epoch_of(seq, epoch, lineage)
   return epoch
 end
 
--- Number of events in the log. `chunks`: the state's field of a stream that has ended, the last seq in each chunk of
--- its compressed log, such as '256 502'; false if the log has an entry for each event.
-local function count_events(chunks)
-  return chunks and tonumber(string.match(chunks, '%d+$')) or redis.call('LLEN', LOG)
+-- Number of events in the log: those in chunks, and until the end those in the tail, which follow them (rule S14).
+local function count_events(s)
+  return last_in_chunks(s.chunks) + (active(s) and redis.call('XLEN', TAIL) or 0)
+end
+
+local function top_of_tail()
+  local top = redis.call('XREVRANGE', TAIL, '+', '-', 'COUNT', 1)[1]
+  if not top then return 0, 0 end
+  local epoch, seq = string.match(top[1], '^(%d+)-(%d+)$')
+  return tonumber(epoch), tonumber(seq)
 end
 
 -- Number of events in the log that a writer of `epoch` need not send: its own, or those of the lineage that it
--- continues. 0 if the log is of another epoch.
+-- continues. 0 if the log is of another epoch. A tail with a hole does not count.
 local function log_length(s, epoch, lineage)
-  local log_epoch = tonumber(s.log_epoch)
+  local log_epoch, n = tonumber(s.log_epoch), count_events(s)
+  local _, top = top_of_tail()
+  if top ~= n then n = last_in_chunks(s.chunks) end
+  if log_epoch == epoch then return n end
   local continued, last = string.match(lineage or '', '(%d+):(%d+)$')
-  local n = (log_epoch == epoch or log_epoch == tonumber(continued)) and redis.call('LLEN', LOG) or 0
-  return (log_epoch == epoch or n == tonumber(last)) and n or 0
+  return log_epoch == tonumber(continued) and n == tonumber(last) and n or 0
 end
 
 -- True while a live reader is connected; a status poll does not count.
@@ -130,70 +138,44 @@ local function refuse(s, epoch, holder)
   end
   local current = tonumber(s.epoch)
   if not active(s) then
-    local chunks, reason = unpack(redis.call('HMGET', STATE, 'chunks', 'reason'))
-    return {'CLOSED', count_events(chunks), reason or '', 0, current}
+    return {'CLOSED', count_events(s), redis.call('HGET', STATE, 'reason') or '', 0, current}
   end
   if current > epoch or (current == epoch and s.holder ~= holder) then return reply('SUPERSEDED', 0, s) end
   if current < epoch then return reply('BEHIND', 0, s) end
 end
 
-local function top_of_tail()
-  local top = redis.call('XREVRANGE', TAIL, '+', '-', 'COUNT', 1)[1]
-  if not top then return 0, 0 end
-  local epoch, seq = string.match(top[1], '^(%d+)-(%d+)$')
-  return tonumber(epoch), tonumber(seq)
-end
-
 -- Makes the log one of `epoch`, of which the log has the first `n` events. The first write of an epoch empties the log,
 -- unless it continues the log.
 local function begin_log(s, epoch, n, lineage)
+  if n == 0 then
+    redis.call('DEL', LOG, TAIL)
+    redis.call('HDEL', STATE, 'chunks')
+    redis.call('HSET', STATE, 'lead', 0)
+  elseif redis.call('XLEN', TAIL) ~= n - last_in_chunks(s.chunks) then
+    redis.call('DEL', TAIL) -- it has a hole
+  end
   if tonumber(s.log_epoch) ~= epoch or n == 0 then
-    if n == 0 then
-      redis.call('DEL', LOG)
-      redis.call('HSET', STATE, 'lead', 0)
-    end
     redis.call('HSET', STATE, 'log_epoch', epoch)
     if lineage == '' then redis.call('HDEL', STATE, 'lineage') else redis.call('HSET', STATE, 'lineage', lineage) end
   end
 end
 
--- Adds ARGV[first] .. ARGV[last] to the log.
-local function push_to_log(first, last)
+-- Adds the chunks ARGV[first] .. ARGV[last] to the log. `ends`: the last seq in each of all chunks.
+local function push_chunks(first, last, ends)
   for from = first, last, 4000 do
     redis.call('RPUSH', LOG, unpack(ARGV, from, math.min(from + 3999, last)))
   end
+  if ends ~= '' then redis.call('HSET', STATE, 'chunks', ends) end
 end
 
--- Adds the events n+1 .. upto of `epoch` to the tail, of which event q is ARGV[base + q]. Only entries above the tail's
--- top are added.
-local function write_tail(epoch, n, upto, base, cap, lineage)
-  local top_epoch, top_seq = top_of_tail()
-  for q = math.max(n + 1, upto - cap + 1), upto do
-    local at = epoch_of(q, epoch, lineage)
-    if at > top_epoch or (at == top_epoch and q > top_seq) then
-      redis.call('XADD', TAIL, at .. '-' .. q, 'e', ARGV[base + q])
-    end
+-- Adds the events first .. last of `epoch` to the tail. Event q is ARGV[base + q].
+local function write_tail(epoch, first, last, base, lineage)
+  for q = first, last do
+    redis.call('XADD', TAIL, epoch_of(q, epoch, lineage) .. '-' .. q, 'e', ARGV[base + q])
   end
   -- Continued events (rule E13) have other ids, so that gateways read them.
-  local told = epoch_of(n + 1, epoch, lineage) == epoch and upto or n
-  notify_gateways(CHOSEN, redis.call('HGET', STATE, 'gateways'), epoch, n + 1, told, base)
-  -- Trimming one entry costs more than adding one, so trim well below the cap.
-  if redis.call('XLEN', TAIL) > cap then
-    redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap - math.min(64, math.floor(cap / 4)))
-  end
-end
-
--- Writes the events n+1 .. upto of `epoch` to log and tail. Event q is ARGV[base + q].
-local function write(s, epoch, n, upto, base, cap, lineage)
-  begin_log(s, epoch, n, lineage)
-  if upto <= n then return end
-  push_to_log(base + n + 1, base + upto)
-  write_tail(epoch, n, upto, base, cap, lineage)
-  if n == 0 then
-    local expires = redis.call('HGET', STATE, 'expires')
-    redis.call('PEXPIREAT', LOG, expires)
-    redis.call('PEXPIREAT', TAIL, expires)
-  end
+  local told = epoch_of(first, epoch, lineage) == epoch and last or first - 1
+  notify_gateways(CHOSEN, redis.call('HGET', STATE, 'gateways'), epoch, first, told, base)
 end
 
 -- Lets a key that several streams share live at least until `at`.

@@ -9,7 +9,7 @@
 local gateway, reader_lease_ms, epoch, seq, window = unpack(ARGV, 1, 5)
 local s = load('status', 'holder', 'log_epoch', 'lineage', 'lead', 'full', 'gateways', 'chunks')
 if not s.status then return {} end
-local log_epoch, n = tonumber(s.log_epoch), count_events(s.chunks)
+local log_epoch, n = tonumber(s.log_epoch), count_events(s)
 local last_epoch = epoch_of(n, log_epoch, s.lineage)
 
 local lease_ms = tonumber(reader_lease_ms)

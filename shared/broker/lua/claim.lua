@@ -10,7 +10,7 @@
 
 local holder, lease_ms = unpack(ARGV, 1, 2)
 local WAITING, TAKEN = unpack(KEYS, 9, 10)
-local s = load('status', 'holder', 'epoch', 'log_epoch', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
+local s = load('status', 'holder', 'epoch', 'log_epoch', 'chunks', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
   'live_until', 'polled_until', 'created', 'handed_over', 'provider', 'lanes', 'turn',
   'account', 'stored_limit', 'expected_tokens')
 if not s.status then
@@ -26,7 +26,7 @@ if held(s) then
 end
 if s.status == 'running' and not s.handed_over and is_recovering(tonumber(lease_ms), true) then return {'HELD'} end
 
-need_rights('HDEL HEXISTS HGET HGETALL HINCRBY HSET HSETNX INCR LLEN PEXPIRE PEXPIREAT PEXPIRETIME XREVRANGE ZADD ' ..
+need_rights('HDEL HEXISTS HGET HGETALL HINCRBY HSET HSETNX INCR PEXPIRE PEXPIREAT PEXPIRETIME XLEN XREVRANGE ZADD ' ..
   'ZCOUNT ZRANGE ZREM ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN, 'hr:account:any', 'hr:lane:any'})
 if not s.cancel and is_far_above(s.account, s.stored_limit) then
   s.cancel = 'stored_bytes'

@@ -3,7 +3,7 @@
 -- KEYS: 1-8 stream
 -- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 cap, 5 retention_ms, 6 tombstone_ms,
 --       7 status, 8 only_if_unwatched (1 or 0), 9 tokens (used), 10 lineage (as for append),
---       11 field_items (number of items in fields), 12 chunk_ends (as count_events takes them),
+--       11 field_items (number of items in fields), 12 chunk_ends (as last_in_chunks takes them),
 --       13 fields… (field, value, …), chunks… (compressed, of the whole log), events…
 -- Status: running → completed, cancelled, failed
 -- Replies as append does, or WATCHED if `only_if_unwatched` and a reader came; nothing is written then.
@@ -40,8 +40,8 @@ local n = log_length(s, epoch, lineage)
 if first_seq > n + 1 then return reply('GAP', n, s) end
 if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED', n, s) end
 
-need_rights('DEL HDEL HEXISTS HGET HGETALL HINCRBY HMGET HSET HSTRLEN LLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
-  'XLEN XREVRANGE XTRIM UNLINK ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
+need_rights('DEL HDEL HEXISTS HGET HGETALL HINCRBY HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
+  'XLEN XRANGE XREVRANGE XTRIM UNLINK ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
   {'hr:queue', 'arq:job:' .. ID, 'hr:ended', 'hr:account:any', 'hr:endings:any', 'hr:lane:any'})
 local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
 local before_chunks = 12 + field_items
@@ -51,9 +51,10 @@ local last = first_seq + #ARGV - before_events - 1
 if s.log_epoch == '0' and last > (status == 'failed' and 3 or 2) then note('output:') end
 begin_log(s, epoch, n, lineage)
 redis.call('UNLINK', LOG)
-push_to_log(before_chunks + 1, before_events)
-write_tail(epoch, n, last, before_events + 1 - first_seq, tonumber(cap), lineage)
-redis.call('HSET', STATE, 'status', status, 'ended', now, 'chunks', chunk_ends, unpack(ARGV, 13, before_chunks))
+push_chunks(before_chunks + 1, before_events, chunk_ends)
+write_tail(epoch, math.max(n, last - cap) + 1, last, before_events + 1 - first_seq, lineage)
+redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap)
+redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 13, before_chunks))
 settle(tonumber(tokens))
 leave_lanes(tonumber(tokens))
 load_into(s, 'follow_up', 'account', 'sources')

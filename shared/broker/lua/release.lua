@@ -10,7 +10,7 @@ epoch = tonumber(epoch)
 local s = load_for_writer()
 local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
-need_rights('HDEL HEXISTS HGET HINCRBY HSET LLEN PEXPIRE ZADD ZREM', {'hr:lane:any'})
+need_rights('HDEL HEXISTS HGET HINCRBY HSET PEXPIRE XLEN XREVRANGE ZADD ZREM', {'hr:lane:any'})
 leave_lanes()
 redis.call('HSET', STATE, 'lease_until', now, 'handed_over', 1)
 redis.call('HDEL', STATE, 'holder')

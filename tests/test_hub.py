@@ -129,3 +129,32 @@ async def test_a_message_that_cannot_be_read_is_a_hint_for_all(redis_url: str) -
         await stream.write("unheard")
         await client.publish(gateway_channel("g1"), b"\xff no line")
         assert b"unheard" in await coming
+
+
+async def test_a_stream_that_moves_is_not_acknowledged_twice_in_a_period(redis_url: str) -> None:
+    """A silent one is compared at every period, and a moving one again as soon as it is silent."""
+    settings = Settings(redis_url=redis_url, window=4)
+    async with hub_at(redis_url, settings, keeps_leases=False) as (hub, client), asyncio.timeout(40):
+        streams = [WrittenStream(client, settings) for _ in range(2)]
+        coming = []
+        for stream in streams:
+            await stream.create()
+            await stream.begin()
+            coming.append((await read_by(hub, stream))[1])
+        tasks = [asyncio.ensure_future(anext(chunks)) for chunks in coming]
+        await asyncio.sleep(0)
+        await hub._send_pending()
+        await hub._compare()
+        await streams[0].write("one", "two")
+        assert b"two" in await tasks[0]
+        tasks[0] = asyncio.ensure_future(anext(coming[0]))
+        await asyncio.sleep(0)
+        await hub._send_pending()
+        for expected in ({streams[1].id}, {stream.id for stream in streams}):
+            for stream in streams:
+                await client.delete(stream_keys(stream.id)[3])
+            await hub._compare()
+            compared = {stream.id for stream in streams if await client.exists(stream_keys(stream.id)[3])}
+            assert compared == expected
+        for task in tasks:
+            task.cancel()

@@ -102,7 +102,8 @@ MISSING_CHECKS: Final = [
     Mutation("fast append: by this holder", "s[1] == holder and ", script="append"),
     Mutation("fast append: where the log ends", " and n == redis.call('LLEN', log)", script="append"),
     Mutation("fast append: within the cap", "and redis.call('XLEN', tail) + count <= tonumber(cap)", script="append"),
-    Mutation("an error of one stream is its own", "pcall(append, i, at)", "true, append(i, at)", "append"),
+    Mutation("an error of one stream is its own", "pcall(handle, i, at)", "true, handle(i, at)"),
+    Mutation("each renewal has its own arguments", "8 * i - 7, 5 * i - 4", "8 * i - 7, 1", "renew"),
     Mutation("each stream has its own arguments", "at = at + 8 + ARGV[at + 7]", "at = at + 8 + 1", "append"),
     Mutation(
         "a message has the ids of its events",

@@ -64,7 +64,8 @@ class Hub:
         self._acknowledge_every = max(1, settings.window // 4)
         self._feeds: dict[str, Feed] = {}
         self._unread: dict[Feed, None] = {}  # feeds with unread events in their tails
-        self._pending_acks: dict[Feed, None] = {}  # feeds to acknowledge before the next comparison
+        self._pending_acks: dict[Feed, bool] = {}  # to send before the next comparison; True if the lead has moved
+        self._moved: set[Feed] = set()  # acknowledged because of a move since the last comparison
         self._pending_leaves: dict[str, EventId] = {}
         self._pending_resumes: list[tuple[str, str]] = []
         self._times_next_append = False  # one append a second is timed until a reader has received it
@@ -122,7 +123,7 @@ class Hub:
             feed.notified_at = 0.0
         acknowledged = feed.acknowledged
         if cursor.epoch != acknowledged.epoch or cursor.seq - acknowledged.seq >= self._acknowledge_every:
-            self._acknowledge_soon(feed)
+            self._acknowledge_soon(feed, moved=True)
 
     def record_resume(self, stream_id: str, how: str) -> None:
         """Add a resume to the stream's timeline with the next report. Lost if Redis is unavailable."""
@@ -195,9 +196,9 @@ class Hub:
             refused(error, self._tails.target, command)
         logger.debug(event, extra={"error": type(error).__name__})
 
-    def _acknowledge_soon(self, feed: Feed) -> None:
+    def _acknowledge_soon(self, feed: Feed, *, moved: bool = False) -> None:
         feed.acknowledged = feed.lead
-        self._pending_acks[feed] = None
+        self._pending_acks[feed] = moved or self._pending_acks.get(feed, False)
         self._has_pending.set()
 
     def _mark_unread(self, feed: Feed) -> None:
@@ -267,23 +268,31 @@ class Hub:
             replies = await run_scripts(self._reports, calls)  # the next comparison repeats a failed acknowledgement
             for feed, reply in zip(feeds, replies, strict=False):
                 # Scripts notify only gateways that have a reader lease: appends before the first one went unnoticed.
-                if isinstance(reply, LogPosition) and feed.position not in (None, reply.at):
-                    self._mark_unread(feed)
+                if isinstance(reply, LogPosition):
+                    self._read_unless_at(feed, reply)
+                    if acks[feed]:
+                        self._moved.add(feed)
 
     async def _compare(self) -> None:
-        """Renew every reader lease, and check silent streams for events that this gateway has missed."""
-        feeds = list(self._feeds.values())
+        """Renew every reader lease, and check silent streams for events that this gateway has missed. Skip a feed
+        whose move has been acknowledged since the last comparison: that renewed the lease, and it is not silent."""
+        feeds = [feed for feed in self._feeds.values() if feed not in self._moved]
+        self._moved.clear()
         before = [feed.position if feed.position == feed.compared_at else None for feed in feeds]
         replies = await run_scripts(self._reports, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
         for feed, position, reply in zip(feeds, before, replies, strict=True):
             if isinstance(reply, BrokerUnavailable):
                 continue
             feed.set_missing(missing=reply is None)
-            if reply is not None and feed.position not in (None, reply.at):
-                self._mark_unread(feed)  # the notification may have been lost
+            if reply is not None:
+                self._read_unless_at(feed, reply)  # the notification may have been lost
             feed.compared_at = feed.position
             if reply is not None and position is not None and feed.position == position:
                 self._catch_up_silent(feed, reply)
+
+    def _read_unless_at(self, feed: Feed, redis: LogPosition) -> None:
+        if feed.position not in (None, redis.at):
+            self._mark_unread(feed)
 
     def _catch_up_silent(self, feed: Feed, redis: LogPosition) -> None:
         """Rewind a silent feed (unmoved since the last comparison) if its cursor is not at the log's end: XREAD from

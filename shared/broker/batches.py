@@ -26,7 +26,7 @@ class Batch:
 
     @property
     def is_full(self) -> bool:
-        return not self._script.takes_many or len(self._arguments) >= _MOST_ARGUMENTS
+        return len(self._places) >= self._script.most_streams or len(self._arguments) >= _MOST_ARGUMENTS
 
     def command(self) -> Command:
         return "EVALSHA", self._script.sha, len(self._keys), *self._keys, *self._arguments

@@ -22,8 +22,9 @@ class Script:
     """One ``.lua`` file with the names of its arguments. A name that ends in ``…`` stands for any number of values.
 
     ``keys`` are the script's own; a script of one stream takes :data:`STREAM_KEYS` before them. ``parts``: the shared
-    files that precede the script's code. ``takes_many``: keys and arguments repeat for each stream of a call, and the
-    reply is a list. ``sha``: the name Redis gives the script.
+    files that precede the script's code. ``most_streams``: if more than one, keys and arguments repeat for each
+    stream of a call, and the reply is a list; ``keys`` are then all keys of a stream. ``sha``: the name Redis gives
+    the script.
     """
 
     def __init__(
@@ -33,17 +34,19 @@ class Script:
         args: tuple[str, ...],
         keys: tuple[str, ...] = (),
         parts: tuple[str, ...] = ("_stream",),
-        takes_many: bool = False,
+        most_streams: int = 1,
     ) -> None:
         folder = files("shared.broker") / "lua"
         first_line, _, body = (folder / f"{name}.lua").read_text().partition("\n")
+        takes_many = most_streams > 1
         if "_stream" in parts:
-            parts = ("_messages", "_chunks", *parts)
+            parts = ("_messages", "_chunks", *(("_many",) if takes_many else ()), *parts)
         shared = [(folder / f"{part}.lua").read_text() for part in parts]
         self.name = name
         self.args = args
         self.own_keys = keys
         self.takes_many = takes_many
+        self.most_streams = most_streams
         self.keys = (*STREAM_KEYS, *keys) if "_stream" in parts and not takes_many else keys
         self.source = "\n".join([first_line, *shared, body])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
@@ -51,14 +54,14 @@ class Script:
         self._fixed = itemgetter(*fixed) if len(fixed) > 1 else lambda arguments: (arguments[fixed[0]],)
         self._tails = [arg.removesuffix("…") for arg in args if arg.endswith("…")]
 
-    def call(self, keys: Sequence[str], parse: Callable[[Any], T], /, **arguments: Any) -> "Call[T]":
+    def call(self, keys: Sequence[str], parse: Callable[[Any], T], route: str = "", /, **arguments: Any) -> "Call[T]":
         """A call with ``arguments`` by their declared names. Raises KeyError and TypeError for other names."""
         if len(arguments) != len(self.args):
             raise TypeError(f"{self.name} takes {self.args}, not {tuple(arguments)}")
         flat: list[Argument] = list(self._fixed(arguments))
         for name in self._tails:
             flat += arguments[name]
-        return Call(self, keys, flat, parse)
+        return Call(self, keys, flat, parse, route)
 
     def named_keys(self, **keys: str) -> list[str]:
         """The script's own keys, by their declared names, in the order of the declaration."""
@@ -97,7 +100,7 @@ APPEND: Final = Script(
     keys=STREAM_KEYS[:3],
     args=("epoch", "holder", "first_seq", "window", "cap", "lineage", "provider_cursor", "count", "events…"),
     parts=("_append_fast", "_stream"),
-    takes_many=True,
+    most_streams=512,
 )
 FINISH: Final = Script(
     "finish",
@@ -121,8 +124,10 @@ PACK: Final = Script(
 NOTE_CURSOR: Final = Script("note_cursor", args=("epoch", "holder", "provider_cursor"))
 RENEW: Final = Script(
     "renew",
+    keys=STREAM_KEYS,
     args=("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms"),
     parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
+    most_streams=64,
 )
 RELEASE: Final = Script("release", args=("epoch", "holder"), parts=("_stream", "_rate_limits", "_provider_limit"))
 TAKE_SLOT: Final = Script(
@@ -130,7 +135,12 @@ TAKE_SLOT: Final = Script(
     args=("epoch", "holder", "lease_ms", "provider", "target", *TARGET_LIMIT_NAMES),
     parts=("_stream", "_rate_limits", "_provider_limit"),
 )
-ACKNOWLEDGE: Final = Script("acknowledge", args=("gateway", "reader_lease_ms", "epoch", "seq", "window"))
+ACKNOWLEDGE: Final = Script(
+    "acknowledge",
+    keys=STREAM_KEYS[:4],
+    args=("gateway", "reader_lease_ms", "epoch", "seq", "window"),
+    most_streams=256,
+)
 CANCEL: Final = Script("cancel", args=("reason",))
 DELETE: Final = Script(
     "delete",

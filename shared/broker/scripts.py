@@ -299,8 +299,9 @@ class StreamScripts:
     def renew(self, holder: Holder) -> Call[WriteReply]:
         """Extend the lease."""
         return declarations.RENEW.call(
-            holder.keys,
+            stream_keys_and(holder.stream_id, holder.idempotency, ()),
             replies.parse_write,
+            self.routes.of(holder.stream_id),
             epoch=holder.epoch,
             holder=holder.token,
             lease_ms=self._lease_ms,
@@ -345,11 +346,13 @@ class StreamScripts:
     def _acknowledge(
         self, stream_id: str, gateway_id: str, lead: EventId, reader_lease_ms: int
     ) -> Call[LogPosition | None]:
+        route = self.routes.of(stream_id)
         return declarations.ACKNOWLEDGE.call(
-            stream_keys(stream_id),
+            stream_keys(stream_id)[:4],
             replies.parse_log_position,
+            route,
             # The scripts derive the channel from it; see `gateway_channel`.
-            gateway=gateway_id and gateway_id + self.routes.of(stream_id),
+            gateway=gateway_id and gateway_id + route,
             reader_lease_ms=reader_lease_ms,
             epoch=lead.epoch,
             seq=lead.seq,

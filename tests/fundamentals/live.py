@@ -22,13 +22,14 @@ OWNER = "p"
 
 @asynccontextmanager
 async def hub_at(
-    redis_url: str, settings: Settings | None = None, routes: Routes = ONE_SERVER
+    redis_url: str, settings: Settings | None = None, routes: Routes = ONE_SERVER, *, keeps_leases: bool = True
 ) -> AsyncIterator[tuple[Hub, Client]]:
-    """Yield a hub, with its tasks running as in a gateway, and a client of the same Redis."""
+    """Yield a hub, with its tasks running as in a gateway, and a client of the same Redis. ``keeps_leases``: without
+    it, the test makes the rounds of acknowledgements."""
     settings = settings or Settings(redis_url=redis_url)
     client, tails, reports = connect(redis_url), PipelineConnection(redis_url), PipelineConnection(redis_url)
     hub = Hub(client, tails, reports, StreamScripts(settings, routes), settings, "g1")
-    loops = (hub.follow_tails(), hub.listen_for_growth(), hub.keep_leases())
+    loops = [hub.follow_tails(), hub.listen_for_growth(), *([hub.keep_leases()] if keeps_leases else [])]
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         yield hub, client

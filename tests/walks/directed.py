@@ -3,23 +3,26 @@
 from typing import Any, Final, NamedTuple
 
 from tests.walks.bench import Bench
-from tests.walks.walk import Walk
+from tests.walks.walk import Steps, Walk
 
-_GO_ON: Final = ("go_on", {"ends": False})
-_CLAIM: Final = ("claim", {"pick": 0, "fate": "answered", "lease_over": True, "well": True, "remembered": False})
-_HEAR: Final = [("hear", {"pick": 0, "is_lost": False})] * 2
-_TAKE: Final = [("take", {"pick": pick, "hub": pick, "frames": 9}) for pick in (0, 1, 0, 1)]
+_GO_ON: Final[tuple[str, dict[str, Any]]] = ("go_on", {"ends": False})
+_CLAIM: Final[tuple[str, dict[str, Any]]] = (
+    "claim",
+    {"pick": 0, "fate": "answered", "lease_over": True, "well": True, "remembered": False},
+)
+_HEAR: Final[Steps] = [("hear", {"pick": 0, "is_lost": False})] * 2
+_TAKE: Final[Steps] = [("take", {"pick": pick, "hub": pick, "frames": 9}) for pick in (0, 1, 0, 1)]
 #: Both gateways read the tail, both viewers take all events, and the gateways acknowledge them.
-_READ: Final = [("read_tails", {"pick": pick, "words": ("wake", "fetch", "deliver")}) for pick in (0, 1, 0, 1)]
-_RECEIVE: Final = [*_READ, *_TAKE, *[("compare", {"pick": pick}) for pick in (0, 1)]]
+_READ: Final[Steps] = [("read_tails", {"pick": pick, "words": ("wake", "fetch", "deliver")}) for pick in (0, 1, 0, 1)]
+_RECEIVE: Final[Steps] = [*_READ, *_TAKE, *[("compare", {"pick": pick}) for pick in (0, 1)]]
 #: The first three events, which both viewers have.
-_THREE_EVENTS: Final = [_GO_ON, _GO_ON, *_RECEIVE]
+_THREE_EVENTS: Final[Steps] = [_GO_ON, _GO_ON, *_RECEIVE]
 
 
 class Directed(NamedTuple):
     """Steps of a walk. ``is_stored``: the provider stores its answer."""
 
-    steps: list[tuple[str, dict[str, Any]]]
+    steps: Steps
     is_stored: bool = False
 
 

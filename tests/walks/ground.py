@@ -17,7 +17,7 @@ from shared.rate_limits import TargetLimits
 from tests.walks.actors import Redis, check_one_attempt
 from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LANES, LOG, PULSE, STATE, TAIL, TIGHT, TOMBSTONE, Bench, T
 
-#: Streams whose appends go together with those of the walk's stream.
+#: Streams whose appends and renewals go together with those of the walk's stream.
 BROKEN: Final = f"{DIGEST[:2]}{'b' * 32}"
 MISSING: Final = f"{DIGEST[:2]}{'c' * 32}"
 STORED = "hr:account:an-account:stored"
@@ -143,12 +143,15 @@ class Ground:
         return reply
 
     async def _send_among_others(self, call: Call[T]) -> T:
-        """Send a call; an append together with those of a broken stream and of a missing one."""
-        if call.script is not declarations.APPEND:
+        """Send a call; an append or a renewal together with those of a broken stream and of a missing one."""
+        if call.script not in {declarations.APPEND, declarations.RENEW}:
             return await run_script(self.client, call)
+        others = [Holder(stream_id, 1, "w.x", None) for stream_id in (BROKEN, MISSING)]
         await self.client.set(stream_keys(BROKEN)[STATE], "not a state", px=600_000)
+        is_renewal = call.script is declarations.RENEW
         broken, missing = (
-            self.scripts.append(Holder(stream_id, 1, "w.x", None), 1, [b"a", b"b"]) for stream_id in (BROKEN, MISSING)
+            self.scripts.renew(holder) if is_renewal else self.scripts.append(holder, 1, [b"a", b"b"])
+            for holder in others
         )
         first, reply, last = await run_scripts(self.client, [broken, call, missing])
         assert isinstance(first, BrokerUnavailable), first

@@ -24,12 +24,6 @@ local function append_fast(i, at)
   end
 end
 
--- Runs `append(i, at)`. What fails for one stream must not leave the others without a reply (rule S4).
-local function reply_of(append, i, at)
-  local _, answer = pcall(append, i, at)
-  return type(answer) == 'string' and {err = 'ERR ' .. answer} or answer
-end
-
 -- An error concerns all streams that a message has events of.
 local function with_messages_sent(replies)
   for gateway, message in pairs(messages) do

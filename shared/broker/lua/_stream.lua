@@ -9,14 +9,16 @@ local ID = string.match(STATE, ':(%x+):state$')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
--- Makes another stream the one that all functions here are about. KEYS[at] and the next two are its state, log and tail.
+-- Makes another stream the one that all functions here are about. Its keys begin at KEYS[at], in the order above, and
+-- end at KEYS[upto]; names of others follow from the first, except that of the idempotency entry.
 local CHOSEN = 1
-local function choose_stream(at)
+local function choose_stream(at, upto)
   CHOSEN = at
-  STATE, LOG, TAIL = unpack(KEYS, at, at + 2)
+  STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = unpack(KEYS, at, upto)
+  if IDEMPOTENCY == STATE then IDEMPOTENCY = nil end
   local prefix
   prefix, ID = string.match(STATE, '^(.*:)(%x+):state$')
-  TOMBSTONE, PULSE = prefix .. ID .. ':tombstone', prefix .. 'pulse'
+  TOMBSTONE, PULSE = TOMBSTONE or prefix .. ID .. ':tombstone', PULSE or prefix .. 'pulse'
 end
 
 -- Adds the named fields of the state to `s`; a missing field is false.

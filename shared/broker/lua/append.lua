@@ -11,7 +11,7 @@
 -- (the tail is full: pack.lua comes first) or FULL n (the window is); or an error, which concerns that stream alone.
 
 local function append(i, at)
-  choose_stream(i)
+  choose_stream(i, i + 2)
   local epoch, holder, first_seq, window, cap, lineage, provider_cursor, count = unpack(ARGV, at, at + 7)
   epoch, first_seq, window, cap = tonumber(epoch), tonumber(first_seq), tonumber(window), tonumber(cap)
   count = tonumber(count)

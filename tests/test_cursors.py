@@ -5,6 +5,7 @@ import asyncio
 import httpx2
 import pytest
 
+from shared.broker.keys import state_key, tail_key
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Turnstile
 from tests.sse_client import Frame, open_sse, text_of
@@ -79,6 +80,29 @@ async def test_an_id_of_another_epoch_resets_a_running_stream(system: System) ->
             assert (frames[0].event, frames[0].data["reset"]) == ("start", True)
             gate.set()
             assert text_of(frames + await second.rest()) == "".join(WORDS)
+
+
+async def test_every_id_of_a_running_stream_continues_after_it(start_system: StartSystem) -> None:
+    """The first events are in chunks, the last in the tail."""
+    system = await start_system(gateways=1, workers=1, cap=8, window=8)
+    words, turnstile = [f"w{i} " for i in range(20)], Turnstile()
+    system.fake.play("long", Answer(deltas=words, turnstile=turnstile))
+    stream_id = await system.post("long")
+    events: list[Frame] = []
+    async with await system.read(stream_id) as connection:
+        for count in range(1, len(words)):
+            await turnstile.allow(count)
+            while sum(f.event == "token" for f in events) < count:
+                events += [f for f in await connection.take(1) if f.id]
+        async with system.broker.client() as client:
+            assert await client.hexists(state_key(stream_id), "chunks")  # type: ignore[misc]
+            assert await client.xlen(tail_key(stream_id)) > 1
+        for i, cursor in enumerate([*events[:-1], None]):
+            async with await system.read(stream_id, cursor.at if cursor else None) as later:
+                expected = events[i + 1 :] if cursor else events
+                assert [f.id for f in await later.take(len(expected))] == [f.id for f in expected]
+        await turnstile.allow(len(words))
+        assert text_of([*events, *await connection.rest()]) == "".join(words)
 
 
 async def test_an_id_beyond_the_end_of_an_ended_stream_resets(system: System, ended: tuple[str, list[Frame]]) -> None:

@@ -77,8 +77,8 @@ class Mutation:
 MISSING_CHECKS: Final = [
     Mutation(
         "an ended stream refuses",
-        "if not active(s) then\n    local chunks, reason",
-        "if false then\n    local chunks, reason",
+        "if not active(s) then\n    return {'CLOSED', count",
+        "if false then\n    return {'CLOSED', count",
     ),
     Mutation("a higher epoch supersedes", "current > epoch or "),
     Mutation("another holder supersedes", " or (current == epoch and s.holder ~= holder)"),
@@ -88,27 +88,59 @@ MISSING_CHECKS: Final = [
     Mutation("no gap in finish", "if first_seq > n + 1 then return reply('GAP', n, s) end", script="finish"),
     Mutation(
         "logged events are skipped by append",
-        "    write(s, epoch, n, upto, at + 8",
-        "    write(s, epoch, first_seq - 1, upto, at + 8",
+        "    write_tail(epoch, n + 1, upto,",
+        "    write_tail(epoch, first_seq, upto,",
         "append",
     ),
     Mutation(
         "the log is of one epoch",
-        "return (log_epoch == epoch or n == tonumber(last)) and n or 0",
-        "return redis.call('LLEN', LOG)",
+        "return log_epoch == tonumber(continued) and n == tonumber(last) and n or 0",
+        "return n",
     ),
-    Mutation("a new epoch empties the log", "redis.call('DEL', LOG)\n"),
-    Mutation("the tail is capped", "if redis.call('XLEN', TAIL) > cap then", "if false then"),
+    Mutation("a new epoch empties the tail", "redis.call('DEL', LOG, TAIL)", "redis.call('DEL', LOG)", "append"),
+    Mutation("a new epoch empties the log", "redis.call('DEL', LOG, TAIL)", "redis.call('DEL', TAIL)", "append"),
+    Mutation("a new epoch has no chunks", "redis.call('HDEL', STATE, 'chunks')\n", "", "append"),
+    Mutation("the tail is capped", "upto = math.min(upto, fits)\n", "", "append"),
+    Mutation(
+        "the tail of an ended stream is capped", "redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap)\n", "", "finish"
+    ),
+    Mutation("events in chunks leave the tail", "redis.call('XTRIM', TAIL, 'MAXLEN', '=', n - last)\n", "", "pack"),
+    Mutation("events leave the tail only into chunks", "push_chunks(6, #ARGV,", "tostring(6, #ARGV,", "pack"),
+    Mutation("the tail keeps what follows the chunks", "'=', n - last)", "'=', n - last - 1)", "pack"),
+    Mutation("the tail keeps nothing that is in chunks", "'=', n - last)", "'=', n - last + 1)", "pack"),
+    Mutation("chunks follow those of the log", "before ~= last_in_chunks(s.chunks) or ", "", "pack"),
+    Mutation("chunks of a log", "if last > n then return reply('GAP', n, s) end\n", "", "pack"),
+    Mutation(
+        "chunks are of this log",
+        "log_length(s, epoch, lineage), last_in",
+        "count_events(s), last_in",
+        "pack",
+    ),
+    Mutation("chunks by the holder alone", "if refusal then return refusal end\n", "", "pack"),
+    Mutation("chunks expire", "redis.call('PEXPIREAT', LOG, redis.call('HGET', STATE, 'expires'))\n", "", "pack"),
+    Mutation("bytes of chunks are counted", "for i = 6, #ARGV do bytes = bytes + #ARGV[i] end\n", "", "pack"),
+    Mutation("bytes in chunks are not counted twice", " - event_bytes(s, before + 1, last - before)", "", "pack"),
+    Mutation(
+        "a restored log has its chunks", "push_chunks(before_chunks + 1, before_events, chunk_ends)", "", "restore"
+    ),
+    Mutation("a page goes on in the tail", "math.max(first, before + 1)", "math.max(first, before + 2)", "read"),
+    Mutation("a page begins in the tail at its first event", "math.max(first, before + 1)", "before + 1", "read"),
+    Mutation(
+        "a page has the events of the tail",
+        "while next_seq <= last and bytes < most_bytes do",
+        "while false do",
+        "read",
+    ),
     Mutation("fast append: by this holder", "s[1] == holder and ", script="append"),
-    Mutation("fast append: where the log ends", " and n == redis.call('LLEN', log)", script="append"),
-    Mutation("fast append: within the cap", "and redis.call('XLEN', tail) + count <= tonumber(cap)", script="append"),
+    Mutation("fast append: where the log ends", " and n == last_in_chunks(s[7]) + in_tail", script="append"),
+    Mutation("fast append: within the cap", " and in_tail + count <= tonumber(cap)", script="append"),
     Mutation("an error of one stream is its own", "pcall(handle, i, at)", "true, handle(i, at)"),
     Mutation("each renewal has its own arguments", "8 * i - 7, 5 * i - 4", "8 * i - 7, 1", "renew"),
     Mutation("each stream has its own arguments", "at = at + 8 + ARGV[at + 7]", "at = at + 8 + 1", "append"),
     Mutation(
         "a message has the ids of its events",
-        "epoch_of(n + 1, epoch, lineage) == epoch and upto or n",
-        "upto",
+        "epoch_of(first, epoch, lineage) == epoch and last or first - 1",
+        "last",
     ),
     Mutation(
         "a message begins with its first event",
@@ -138,9 +170,7 @@ MISSING_CHECKS: Final = [
     Mutation("an ended stream is not claimed", "if not active(s) then return {'CLOSED'} end", script="claim"),
     Mutation("the terminal state comes with the ending", "'status', status, ", "", "finish"),
     Mutation("the index forgets ended streams", "ipairs({INDEX, 'hr:queue'})", "ipairs({'hr:queue'})", "finish"),
-    Mutation(
-        "log and tail expire", "redis.call('PEXPIREAT', LOG, expires)\n    redis.call('PEXPIREAT', TAIL, expires)"
-    ),
+    Mutation("the tail expires", "redis.call('PEXPIREAT', TAIL, redis.call('HGET', STATE, 'expires'))", "", "append"),
     Mutation("a restored stream expires", "keep_until(now + retention_ms, tonumber(tombstone_ms))", script="restore"),
     Mutation(
         "a tombstone stays",
@@ -159,15 +189,18 @@ MISSING_CHECKS: Final = [
     Mutation(
         "the place belongs to the last event", "upto == last and provider_cursor or '-'", "provider_cursor", "append"
     ),
-    Mutation("chunks are counted anew", " or s.chunks then events, bytes", " then events, bytes", "finish"),
+    Mutation("chunks are counted anew", " or not active(s) or", " or", "finish"),
     Mutation("chunks take the place of the events", "redis.call('UNLINK', LOG)\n", "", "finish"),
     Mutation("chunks are of a whole log", "begin_log(s, epoch, n, lineage)\nredis", "redis", "finish"),
-    Mutation("a log has the events of its chunks", "chunks and tonumber(string.match(chunks, '%d+$')) or "),
+    Mutation("a log has the events of its chunks", "chunks and tonumber(string.match(chunks, '%d+$', -16)) or "),
+    Mutation(
+        "the tail counts until the end", "(active(s) and redis.call('XLEN', TAIL) or 0)", "redis.call('XLEN', TAIL)"
+    ),
     Mutation("a page skips the events before it", "page[7] = before end", "page[7] = first - 1 end", "read"),
     Mutation(
         "the tail of an ended stream has its last events",
-        "write_tail(epoch, n, last,",
-        "math.max(epoch, n, last,",
+        "write_tail(epoch, math.max(n, last - cap) + 1,",
+        "math.max(epoch, math.max(n, last - cap) + 1,",
         "finish",
     ),
 ]

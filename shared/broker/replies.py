@@ -288,8 +288,8 @@ def parse_due(raw: list[Any]) -> Due:
 def parse_page(
     raw: list[Any], open_page: Callable[[list[bytes], int, list[bytes]], list[bytes]]
 ) -> LogPage | Gone | Lost | None:
-    """Parse a page. ``open_page`` opens its events, from chunks, the number of events in these before the page, and the
-    events that follow the chunks."""
+    """Parse a page. ``open_page`` opens its events, from chunks, the number of events in these before the page, and
+    the events that follow the chunks."""
     if not raw:
         return None
     if raw == [b""]:

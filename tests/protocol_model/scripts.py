@@ -5,6 +5,7 @@ from tests.protocol_model.states import (
     LENGTH,
     RUNNING,
     Entry,
+    Logged,
     Redis,
     Reply,
     Request,
@@ -20,16 +21,15 @@ def append(rules: Rules, redis: Redis | None, request: Request) -> tuple[Reply, 
     refusal = _refusal(rules, redis, request)
     if refusal is not None:
         return refusal, redis
-    n, tail = _log_length(redis, request), redis.tail
-    log = redis.log[:n]
-    for seq in range(n + 1, request.last + 1):
-        event = request.event(seq)
-        if tail and (event.epoch, seq) <= tail[-1][:2]:
-            return Reply("XADD REFUSED", 0), redis
-        log += (event,)
-        tail = capped((*tail, Entry(event.epoch, seq, event.attempt, event.kind)))
+    n = _log_length(redis, request)
+    log = (*redis.log[:n], *(request.event(seq) for seq in range(n + 1, request.last + 1)))
     status = ENDED if len(log) >= LENGTH else RUNNING
-    return Reply("OK", request.last), redis._replace(status=status, leased=True, log=log, tail=tail)
+    return Reply("OK", request.last), redis._replace(status=status, leased=True, log=log, tail=_tail_of(log))
+
+
+def _tail_of(log: tuple[Logged, ...]) -> tuple[Entry, ...]:
+    """Return the events of the log that are not in chunks, under their ids."""
+    return capped(tuple(Entry(event.epoch, seq, event.attempt, event.kind) for seq, event in enumerate(log, 1)))
 
 
 def _log_length(redis: Redis, request: Request) -> int:
@@ -56,12 +56,9 @@ def restore(rules: Rules, redis: Redis | None, request: Request) -> tuple[Reply,
     if redis is not None and (refusal := _restore_refusal(rules, redis, request)) is not None:
         return refusal, redis
     log = tuple(request.event(seq) for seq in range(1, request.last + 1))
-    tail = tuple(Entry(event.epoch, seq, event.attempt, event.kind) for seq, event in enumerate(log, 1))
-    if rules.restore == "guarded" and redis is not None:
-        tail = tail if request.base else redis.tail + tail  # the older entries have lower ids, and may stay
     status = ENDED if request.last >= LENGTH else RUNNING
     attempts = redis.attempts if redis else 1
-    return Reply("OK", request.last), Redis(status, request.epoch, True, attempts, log, capped(tail))
+    return Reply("OK", request.last), Redis(status, request.epoch, True, attempts, log, _tail_of(log))
 
 
 def _restore_refusal(rules: Rules, redis: Redis, request: Request) -> Reply | None:

@@ -152,7 +152,7 @@ class Model:
         has_output = redis is not None and len(redis.log) >= 2
         kind = RESET_START if has_output and self.rules.client == "flag" else PLAIN
         for epoch in self._fresh_epochs(now):
-            tail = capped((*(redis.tail if redis else ()), Entry(epoch, 1, attempt, kind)))
+            tail = (Entry(epoch, 1, attempt, kind),)
             attempts = (redis.attempts if redis else 0) + 1
             claimed = Redis(RUNNING, epoch, True, attempts, (Logged(epoch, attempt, kind),), tail)
             label = f"u{attempt} claims epoch {epoch}{' with reset' if kind else ''}"
@@ -194,7 +194,7 @@ class Model:
         for epoch in self._fresh_epochs(now):
             log = (Logged(epoch, attempt, PLAIN),) * n + (Logged(epoch, attempt, FAILURE),)
             copied = tuple(Entry(epoch, seq, attempt, event.kind) for seq, event in enumerate(log, 1))
-            ended = Redis(ENDED, epoch, False, redis.attempts, log, capped(redis.tail + copied))
+            ended = Redis(ENDED, epoch, False, redis.attempts, log, capped(copied))
             taken = now._replace(bases=(*now.bases, ()), used=self._used(now, epoch))
             label = f"sweep claims e{epoch}, copies {n}, ends with a failure"
             yield _step(taken, label, redis=ended, violation=self._repeated(now, epoch))

@@ -1,6 +1,6 @@
-"""Capacity model and its simulation, as Markdown for docs/performance.md: ``python -m bench.capacity``.
+"""Capacity model and its simulation, as Markdown: ``python -m bench.capacity``.
 
-Constants are in ``capacity.json``. No cluster is run; docs/performance.md describes the limits of the model.
+Constants are in ``capacity.json``. No cluster is run; docs/scaling.md has the result.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Measures two curves of Headrace: CPU and latency by the worker's tick, and CPU by the number of streams.
 
-    python -m bench.curve --ticks 0,0.002,0.005,0.01,0.02 --streams 100,200,500,1000 --tokens-per-s 3000
+    python -m bench.curve --ticks 0,0.002,0.005,0.01,0.02 --streams 100,500,1000,5000 --tokens-per-s 3000
 
 The total rate is the same at every point. Writes ``curve.md``, ``curve-flat.svg``, ``curve-trade.svg`` and
 ``curve.json`` to ``bench/results/``.
@@ -11,8 +11,8 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from bench import machine, svg
 from bench.attempt import attempt
@@ -33,11 +33,14 @@ def main() -> None:
     extra = dict(pair.split("=", 1) for pair in options.set)
     records = asyncio.run(_run(points, options.tokens_per_s, options.rounds, options.seconds, extra))
     summaries = summarize(records)
-    table = _table(points, summaries)
+    measured = [
+        {"tick": r.shape, "streams": r.target, "round": r.round, "values": r.values, "error": r.error}
+        for r in records
+    ]
+    table = curve_table(measured)
     facts = {**machine.facts(), "command": shlex.join(["python", "-m", "bench.curve", *sys.argv[1:]])}
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{options.name}.md").write_text("\n\n".join(["# Curves", head(facts), table, ""]))
-    measured = [{"tick": r.shape, "streams": r.target, "round": r.round, "values": r.values} for r in records]
     (FOLDER / f"{options.name}.json").write_text(json.dumps({"facts": facts, "records": measured}, indent=1) + "\n")
     for part, chart in _charts(points, summaries, f"at {options.tokens_per_s:g} tokens/s in all").items():
         (FOLDER / f"{options.name}-{part}.svg").write_text(chart)
@@ -93,7 +96,11 @@ def _charts(
     }
 
 
-def _table(points: Sequence[tuple[float, int]], summaries: dict[tuple[str, str], Summary]) -> str:
+def curve_table(measured: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table with a row for each point, from the records of a report."""
+    summaries = summarize(
+        [Record(r["tick"], r["streams"], r["round"], r["values"], r.get("error")) for r in measured]
+    )
     rows = [
         [
             "tick ms",
@@ -108,12 +115,11 @@ def _table(points: Sequence[tuple[float, int]], summaries: dict[tuple[str, str],
             "problems",
         ]
     ]
-    for tick, streams in points:
-        summary = summaries[f"{tick}", f"{streams}"]
+    for (tick, streams), summary in summaries.items():
         values = summary.values
         names = ["cpu_token_us", *(f"cpu_token_us.{role}" for role in ("gateway", "worker", "redis"))]
         figures = [f"{values.get(name, 0):.1f}" for name in (*names, "latency_p50_ms", "latency_p99_ms")]
-        rows.append([f"{tick * 1000:g}", f"{streams}", *figures, f"{values.get('share', 0):.2f}", summary.problems])
+        rows.append([f"{float(tick) * 1000:g}", streams, *figures, f"{values.get('share', 0):.2f}", summary.problems])
     return aligned(rows)
 
 
@@ -124,7 +130,7 @@ def _numbers(text: str) -> list[float]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.curve", description=__doc__.partition("\n")[0])
     parser.add_argument("--ticks", default="0,0.002,0.005,0.01,0.02", help="seconds")
-    parser.add_argument("--streams", default="100,200,500,1000")
+    parser.add_argument("--streams", default="100,200,500,1000,2000,5000")
     parser.add_argument("--tokens-per-s", type=float, default=3000, help="rate of all streams together")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6, help="time measured at each point")

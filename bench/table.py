@@ -17,7 +17,7 @@ def shape_table(shape: Shape, by_target: Mapping[str, Summary]) -> str:
     rows = [
         [
             display_name(target),
-            *(_figure(name, summary) for name in shown),
+            *(figure_text(name, summary) for name in shown),
             *(_versus(v, target, by_target) for v in versus),
             summary.problems,
         ]
@@ -26,7 +26,8 @@ def shape_table(shape: Shape, by_target: Mapping[str, Summary]) -> str:
     return aligned([head, *rows])
 
 
-def _figure(name: str, summary: Summary) -> str:
+def figure_text(name: str, summary: Summary) -> str:
+    """Return the median, with those of each process."""
     value = summary.values.get(name)
     if value is None:
         return NOTHING

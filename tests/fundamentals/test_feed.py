@@ -4,6 +4,7 @@ the log if the feed no longer has them."""
 import asyncio
 from dataclasses import dataclass
 
+from gateway.live.batch import Batch
 from gateway.live.feed import MAX_BATCH_BYTES, RING, Entry, Feed
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id
@@ -19,6 +20,9 @@ class Cursor:
 
     cursor: EventId
     stream_id: str = "s"
+
+    def take(self, feed: Feed, batch: Batch) -> bool:
+        return False
 
 
 def entries(first: int, last: int, *, epoch: int = EPOCH, text: str = "x") -> list[Entry]:

@@ -1,0 +1,67 @@
+"""Writes the tables of reports into docs/performance.md: ``python -m bench.page``.
+
+A pair of comments marks a table. Its first one names a report of ``bench/results/`` and a shape, or ``targets``,
+``facts``, ``summary`` (a row for each shape of one target) or ``curve``:
+
+    <!-- bench: peers 100x30 -->
+    <!-- end -->
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bench.curve import curve_table
+from bench.figures import FIGURES
+from bench.goal_table import goal_table
+from bench.markdown import aligned
+from bench.report import FOLDER, head
+from bench.results import Record, Summary, summarize
+from bench.shapes import SHAPES
+from bench.table import figure_text, shape_table
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "performance.md"
+_MARKED: Final = re.compile(r"(<!-- bench: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    PAGE.write_text(_MARKED.sub(_replaced, PAGE.read_text()))
+
+
+def _replaced(found: re.Match[str]) -> str:
+    begin, report, part, end = found.groups()
+    return f"{begin}\n{_table(report, part)}\n\n{end}"
+
+
+def _table(report: str, part: str) -> str:
+    saved: dict[str, Any] = json.loads((FOLDER / f"{report}.json").read_text())
+    if part == "curve":
+        return curve_table(saved["records"])
+    records = [Record(**record) for record in saved["records"]]
+    if part == "targets":
+        return goal_table(records)
+    if part == "facts":
+        return head(saved["facts"])
+    summaries = summarize(records)
+    if part == "summary":
+        return _shapes(summaries)
+    by_target = {target: summary for (shape, target), summary in summaries.items() if shape == part}
+    if not by_target:
+        raise SystemExit(f"bench/results/{report}.json: no shape {part}; run the report's command in {PAGE.name}")
+    return shape_table(SHAPES[part], by_target)
+
+
+def _shapes(summaries: Mapping[tuple[str, str], Summary]) -> str:
+    """Return a table with a row for each shape."""
+    rows = [["shape", "measured", "problems"]]
+    for (shape, _), summary in summaries.items():
+        figures = [name for name in SHAPES[shape].figures if name in summary.values]
+        measured = ", ".join(f"{FIGURES[name].label} {figure_text(name, summary)}" for name in figures)
+        rows.append([SHAPES[shape].title, measured, summary.problems])
+    return aligned(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -75,8 +75,10 @@ class SendBuffer:
 
     def set_packed(self, last_seq: int) -> None:
         """Set the last seq in the log's chunks, by a reply."""
+        if last_seq < self.packed:  # Redis lost chunks
+            self.packed = self._packed_bytes = 0
+        self._packed_bytes += sum(map(len, self._all[self.packed : last_seq]))
         self.packed = last_seq
-        self._packed_bytes = sum(map(len, self._all[:last_seq]))
 
     def resume(self, stored: Sequence[bytes], cursor: str) -> None:
         """Begin with the events of a log that is continued. ``cursor``: as for :meth:`freeze`."""

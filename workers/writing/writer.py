@@ -6,7 +6,6 @@ again. Deltas coalesce while an append is in flight and become one event with th
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, StrEnum, auto
@@ -14,9 +13,9 @@ from enum import Enum, StrEnum, auto
 from msgspec import UNSET, structs
 
 from shared.broker.declarations import Call
-from shared.broker.ending import ABANDONED, Outcome, restorable
+from shared.broker.ending import ABANDONED, Outcome
 from shared.broker.replies import Claimed, Code, WriteReply
-from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
+from shared.broker.scripts import Ending, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.events import PartialUsage, TargetUsage, Usage
@@ -25,6 +24,7 @@ from shared.protocol.usage import Estimate
 from shared.settings import Settings
 from workers import metrics
 from workers.writing.coalescer import Coalescer, Written
+from workers.writing.restoration import Restoration
 from workers.writing.send_buffer import SendBuffer
 from workers.writing.usage_by_target import Output, UsageByTarget
 
@@ -101,12 +101,11 @@ class StreamWriter:
     ) -> None:
         self.holder = holder
         self.stop_reason: StopReason | None = None
-        self._fields = claimed.fields
+        self._restoration = Restoration(scripts, holder, claimed.fields)
         self._is_first_output = claimed.readable == 0
         self._attempt = claimed.attempt
         self._start = b""
         self._scripts = scripts
-        self._to_restore: tuple[Fields, deque[Call[WriteReply]]] | None = None  # the pieces not stored yet
         self._lineage = NO_LINEAGE
         self._cursor = ""  # the place in the provider's stored answer, after all deltas so far
         self._has_to_note = False
@@ -151,7 +150,7 @@ class StreamWriter:
 
     def set_lane(self, lane: str) -> None:
         """Set the field ``lane`` of the state, for a Redis that loses it."""
-        self._fields = {**self._fields, "lane": lane.encode()}
+        self._restoration.set_field("lane", lane.encode())
 
     def set_model(self, provider: str, model: str, ignored: Sequence[str] = ()) -> None:
         """Set the provider and model of `start`, which is written with the first output. ``ignored``: paths of the
@@ -175,8 +174,7 @@ class StreamWriter:
         """Forget where the provider's stored answer is, because it was given up."""
         self._cursor, self._has_to_note = "", False
         self._events.forget_cursors()
-        self._fields = {name: value for name, value in self._fields.items() if name != "provider_cursor"}
-        self._to_restore = None
+        self._restoration.set_field("provider_cursor", None)
 
     def resume(self, log: Log, lineage: Lineage, cursor: str) -> None:
         """Continue ``log`` instead of beginning a new one (rule E13). ``lineage``: its epochs; ``cursor``: as for
@@ -324,7 +322,8 @@ class StreamWriter:
                 self._has_to_note = False
                 self._wake(self)
             case Code.STORED | Code.UNSTORED:
-                self._settle_piece(reply)
+                self._restoration.settle_piece(reply)
+                self._wake(self)
             case Code.WATCHED:
                 self._withdraw_ending()
             case Code.CLOSED if self._is_own_ending(reply):
@@ -340,30 +339,13 @@ class StreamWriter:
         return self._events.unsent_bytes + self._coalescer.bytes
 
     def _restore(self) -> Call[WriteReply]:
-        """Return the call that stores the next piece of a large request, and after the last the restore itself."""
-        if self._to_restore is None:
-            stream_id, fields = self.holder.stream_id, restorable(self._fields)
-            fields, pieces = self._scripts.split_request(stream_id, fields)
-            self._to_restore = fields, deque(pieces)
-        fields, unstored = self._to_restore
-        if unstored:
-            return unstored[0]
-        body_hash, written = self._fields["body_hash"].decode(), self._events.open
+        written = self._events.open
         cursor = self._events.cursor_at(len(written)) if written else self._cursor
-        if written or cursor:  # else the cursor of the attempt before counts
-            fields = {**fields, "provider_cursor": cursor or "-"}
-        return self._scripts.restore(self.holder, written, fields=fields, body_hash=body_hash, lineage=self._lineage)
-
-    def _settle_piece(self, reply: WriteReply) -> None:
-        if reply.code is Code.UNSTORED:  # Redis has lost pieces since
-            self._to_restore = None
-        elif self._to_restore is not None and self._to_restore[1]:
-            self._to_restore[1].popleft()
-        self._wake(self)
+        return self._restoration.next_call(written, cursor, self._lineage)
 
     def _begin_restore(self) -> None:
         if self._phase is not Phase.RESTORING:
-            self._to_restore = None
+            self._restoration.begin()
         if self._phase is not Phase.RELEASING:
             metrics.RESTORES.inc()
             self._phase = Phase.RESTORING

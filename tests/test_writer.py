@@ -291,7 +291,7 @@ async def test_a_stream_that_redis_refuses_does_not_hold_up_the_others(
             for length in (2, 3, 4):  # the first append writes `start` too
                 broken.add([TextDelta("x")])
                 sound.add([TextDelta("x")])
-                while await client.llen(sound.holder.keys[1]) < length:  # type: ignore[misc]
+                while await client.xlen(sound.holder.keys[2]) < length:
                     await asyncio.sleep(0.01)
     finally:
         sending.cancel()

@@ -144,8 +144,8 @@ MISSING_CHECKS: Final = [
     ),
     Mutation(
         "a message begins with its first event",
-        "' ' .. epoch .. ' ' .. first\n",
-        "' ' .. epoch .. ' ' .. first + 1\n",
+        "' ' .. epoch .. ' ' .. first .. sizes",
+        "' ' .. epoch .. ' ' .. first + 1 .. sizes",
     ),
     Mutation(
         "no restore of an ended stream",

@@ -1,5 +1,6 @@
 """Checks that Redis can be used: it answers, takes writes, is new enough, evicts nothing, and grants all rights."""
 
+import time
 from typing import Any, Final
 
 from shared.broker.client import REDIS_ERRORS, Client, parse_info, refused
@@ -16,12 +17,18 @@ _OLDEST: Final = 7
 WRITE_PROBE: Final[Command] = ("SETRANGE", "hr:probe", 0, b"")
 
 
+#: Time between two looks at version and policy, which only a change of the server or its configuration changes.
+_LOOK_AT_SERVER_S: Final = 5.0
+
+
 class Fitness:
-    """The check for one client. The rights are tested at the start and after each trouble."""
+    """The check for one client. The rights are tested at the start and after each trouble, version and policy also
+    every few seconds."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._has_rights = False
+        self._server_seen_at = -_LOOK_AT_SERVER_S  # when version and policy were last found right
 
     async def check(self) -> None:
         """Raise :class:`BrokerUnavailable` if Redis cannot be used; :class:`BrokerMisconfigured` if waiting does not
@@ -35,11 +42,19 @@ class Fitness:
             raise
         except BrokerUnavailable as error:
             self._has_rights = False
+            self._server_seen_at = -_LOOK_AT_SERVER_S
             raise await diagnose(self._client, error) from error
 
     async def _check(self) -> None:
-        server, memory, probe = await self._exchange([("INFO", "server"), ("INFO", "memory"), WRITE_PROBE])
-        self._check_server({**await self._info(server), **await self._info(memory)})
+        now = time.monotonic()
+        looks: list[Command] = []
+        if now - self._server_seen_at >= _LOOK_AT_SERVER_S:
+            looks = [("INFO", "server"), ("INFO", "memory")]
+        probe, *infos = await self._exchange([WRITE_PROBE, *looks])
+        if infos:
+            server, memory = [await self._info(info) for info in infos]
+            self._check_server({**server, **memory})
+            self._server_seen_at = now
         if not self._has_rights:
             await check_rights(self._client)
             self._has_rights = True

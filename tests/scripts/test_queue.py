@@ -1,5 +1,7 @@
 """The queue and the sweep."""
 
+import asyncio
+
 from arq.constants import job_key_prefix
 
 from shared.broker.client import Client, run_script
@@ -8,6 +10,7 @@ from shared.broker.replies import (
     Due,
 )
 from shared.broker.scripts import requeue
+from tests.broker import Broker
 from tests.scripts.stream import (
     INDEX,
     LEASE_MS,
@@ -82,3 +85,24 @@ async def test_one_call_sweeps_any_number_of_buckets(client: Client) -> None:
     pulses = [await client.hgetall(pulse) for _, pulse in sweep_keys()]  # type: ignore[misc]
     run_id = (await client.info("server"))["run_id"].encode()
     assert {(pulse[b"at"], pulse[b"run_id"]) for pulse in pulses} == {(str(found.now_ms).encode(), run_id)}
+
+
+async def test_the_file_of_redis_does_not_grow_with_every_pulse(client: Client, scripts_broker: Broker) -> None:
+    """A Redis that starts from its file counts as away, so the file need not have the time of the latest pulse."""
+
+    async def sweep(after: int) -> int:
+        while (due := await run_script(client, SCRIPTS.sweep(sweep_keys()))).now_ms == after:
+            pass
+        return due.now_ms
+
+    first = await sweep(0)
+    second = await sweep(first)
+    while second // 3_600_000 != first // 3_600_000:  # the lives are extended in each hour
+        first, second = second, await sweep(second)
+    await client.set("the end", "of this test", px=60_000)
+    while b"of this test" not in (
+        written := b"".join(path.read_bytes() for path in scripts_broker.folder.glob("appendonlydir/*.aof"))
+    ):
+        await asyncio.sleep(0.01)
+    assert str(second).encode() not in written
+    assert written.count(str(first).encode()) >= len(sweep_keys())

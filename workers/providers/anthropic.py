@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from typing import Any, Final
 
+import aiohttp
 import httpx2
 from anthropic import AnthropicError, AsyncAnthropic, AsyncStream, DefaultAioHttpClient, Omit
 
@@ -16,28 +17,26 @@ from workers.providers.anthropic_reader import MessageReader
 from workers.providers.anthropic_request import answers_by_tool, body_of, headers_of, ignored_by
 from workers.providers.base import AnswerPart, Finished, ModelList, Sink
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
-from workers.providers.errors import StreamedError
+from workers.providers.errors import RefusedError, StreamedError
 from workers.providers.framing import EventCutter
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
     calls_of,
-    check_type,
     dated_models,
     list_models,
     probe_models,
     read_json,
     sdk_options,
-    timeout_of,
 )
+from workers.providers.posts import Posts, posts_of
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import ANTHROPIC_FIELDS, AdaptedRequest, Body, RefusedFields
 from workers.providers.substitutes import anthropic_tool_names
-from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls, offered_tools
 from workers.providers.usage_counts import FirstDeltas, UsageCounts, member
 
 DEFAULT_BASE_URL: Final = "https://api.anthropic.com"
-CATCH: Final = (AnthropicError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
+CATCH: Final = (AnthropicError, httpx2.HTTPError, aiohttp.ClientError, RefusedError, StreamedError, *NETWORK_ERRORS)
 
 #: The largest page of models that the API returns.
 MODELS_PAGE: Final = 1000
@@ -59,6 +58,7 @@ class AnthropicProvider:
         self.name = endpoint.name
         self._endpoint = endpoint
         self._client = self._made_client(endpoint)
+        self._posts = self._made_posts(endpoint)
         self._upstream = endpoint.upstream(str(self._client.base_url))
         self._refused = RefusedFields(self._upstream, ANTHROPIC_FIELDS)
         self._models = endpoint.entry.models
@@ -72,9 +72,8 @@ class AnthropicProvider:
             **sdk_options(endpoint, DefaultAioHttpClient),
         )
 
-    def _events(self, response: httpx2.Response) -> ResponseBody:
-        """Return the server-sent events of an answer."""
-        return ResponseBody.of(response)
+    def _made_posts(self, endpoint: Endpoint) -> Posts:
+        return posts_of(endpoint, self._client, AsyncStream)
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, self._fetch_models, CATCH)
@@ -96,24 +95,12 @@ class AnthropicProvider:
                     call.finished = await self._count(adapted.body, headers, is_whole=original is not None)
                     call.start()
                     break
-                # Not `messages.create`: its models cost more than everything else on the hot path, see openai.py.
-                response = await self._client.post(
-                    "/v1/messages",
-                    body=adapted.body,
-                    cast_to=object,
-                    options={"timeout": timeout_of(timeouts), "headers": headers},
-                    stream=True,
-                    stream_cls=AsyncStream[object],
-                )
-                # Leaving the loop does not close the connection; closing the response does.
-                async with response:
-                    check_type(response.response.headers)
+                async with self._posts.post("/v1/messages", adapted.body, headers, timeouts) as body:
                     if ignored := call.start():
                         yield ignored
                     calls = ToolCalls(self.name, {**tools_of_original(original), **offered_tools(request)})
                     by_tool = answers_by_tool(request)
                     reader = MessageReader(call, calls, by_tool=by_tool, name_of=names.original)
-                    body = self._events(response.response)
                     async for deltas in deltas_of(body, EventCutter(), reader, timeouts.grace_s, sink):
                         if not call.has_output:
                             call.has_output = True
@@ -123,6 +110,7 @@ class AnthropicProvider:
             yield call.finished
 
     async def aclose(self) -> None:
+        await self._posts.aclose()
         await self._client.close()
 
     def _headers(self, key: ApiKey | None) -> dict[str, Any]:

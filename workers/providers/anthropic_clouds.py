@@ -13,6 +13,7 @@ from anthropic import (
     AsyncAnthropic,
     AsyncAnthropicBedrock,
     AsyncAnthropicVertex,
+    AsyncStream,
     DefaultAioHttpClient,
     not_given,
 )
@@ -21,6 +22,7 @@ from workers.providers.anthropic import CATCH, AnthropicProvider
 from workers.providers.endpoint import ApiKey, Endpoint
 from workers.providers.errors import provider_failure
 from workers.providers.http_calls import sdk_options
+from workers.providers.posts import Posts, SdkPosts
 from workers.providers.tap import ResponseBody
 
 _GLOBAL: Final = "global"
@@ -45,6 +47,9 @@ class CloudProvider(AnthropicProvider):
         *_errors("google.auth.exceptions", "GoogleAuthError"),
     )
 
+    def _made_posts(self, endpoint: Endpoint) -> Posts:
+        return SdkPosts(self._client, AsyncStream)
+
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         detail = f"{self.name} has no list of models"
         raise provider_failure("provider_rejected", self.name, detail=detail)
@@ -59,9 +64,8 @@ class BedrockProvider(CloudProvider):
         options = sdk_options(endpoint, DefaultAioHttpClient)
         return AsyncAnthropicBedrock(aws_region=endpoint.entry.region, open_telemetry=False, **options)
 
-    def _events(self, response: httpx2.Response) -> ResponseBody:
-        """Return the events as server-sent events: Bedrock frames them in a format of its own."""
-        return ResponseBody(_as_sse(self._client, response))
+    def _made_posts(self, endpoint: Endpoint) -> Posts:
+        return _BedrockPosts(self._client, AsyncStream)
 
 
 class VertexProvider(CloudProvider):
@@ -74,6 +78,13 @@ class VertexProvider(CloudProvider):
             open_telemetry=False,
             **sdk_options(endpoint, DefaultAioHttpClient),
         )
+
+
+class _BedrockPosts(SdkPosts):
+    """Requests whose answers are read as server-sent events: Bedrock frames them in a format of its own."""
+
+    def _body(self, response: httpx2.Response) -> ResponseBody:
+        return ResponseBody(_as_sse(self._client, response))
 
 
 async def _as_sse(client: AsyncAnthropic, response: httpx2.Response) -> AsyncIterator[bytes]:

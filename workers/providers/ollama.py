@@ -4,9 +4,8 @@ This module does not use Ollama's SDK: that drops unknown keywords of a tool's s
 image field, and splits lines at U+0085 (docs/adr/0008).
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ import msgspec
 from shared.schemas import ChatRequest
 from workers.providers.base import AnswerPart, ModelList, Sink
 from workers.providers.endpoint import ApiKey, Endpoint
-from workers.providers.errors import RedirectedError, RefusedError, StreamedError
+from workers.providers.errors import RefusedError, StreamedError
 from workers.providers.framing import LineCutter
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
@@ -31,8 +30,9 @@ from workers.providers.http_calls import (
 from workers.providers.model_dates import seconds_of
 from workers.providers.ollama_reader import OllamaReader
 from workers.providers.ollama_request import body_of, ignored_by
+from workers.providers.posts import check_status
 from workers.providers.reading import deltas_of
-from workers.providers.redirects import ERROR_BODY_BYTES, ERROR_BODY_S, redirect_checks
+from workers.providers.redirects import redirect_checks
 from workers.providers.refused_fields import OLLAMA_FIELDS, AdaptedRequest, RefusedFields
 from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls, offered_tools
@@ -79,7 +79,7 @@ class OllamaProvider:
             with call:
                 reader = OllamaReader(call, ToolCalls(self.name, offered_tools(request)), request)
                 async with self._post(adapted.body, key, timeouts.connect_s) as response:
-                    await _check(response)
+                    await check_status(response)
                     check_type(response.headers)
                     if ignored := call.start():
                         yield ignored
@@ -103,7 +103,7 @@ class OllamaProvider:
     async def _fetch_models(self, key: ApiKey | None = None) -> dict[str, int]:
         headers = self._endpoint.credentials(key)
         async with self._session.get(f"{self._url}/api/tags", headers=headers) as response:
-            await _check(response)
+            await check_status(response)
             listed = msgspec.convert(await read_json(response.content.iter_any()), _Models)
         return {model.model: seconds_of(model.modified_at) for model in listed.models}
 
@@ -124,19 +124,6 @@ class _Model(msgspec.Struct):
 
 class _Models(msgspec.Struct):
     models: list[_Model]
-
-
-async def _check(response: aiohttp.ClientResponse) -> None:
-    """Raise :class:`RefusedError` for an HTTP error."""
-    if response.status < 300:
-        return
-    if response.status < 400:
-        raise RedirectedError(response.status)
-    body: object = None
-    with suppress(TimeoutError, ValueError, RecursionError, aiohttp.ClientError):
-        async with asyncio.timeout(ERROR_BODY_S):
-            body = msgspec.json.decode(await response.content.read(ERROR_BODY_BYTES))
-    raise RefusedError(response.status, response.headers, body)
 
 
 def _timeout(connect_s: float) -> aiohttp.ClientTimeout:

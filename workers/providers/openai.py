@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx2
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient, Omit, OpenAIError
 
@@ -12,29 +13,27 @@ from shared.openai_address import is_openai
 from shared.schemas import ChatRequest
 from workers.providers.base import AnswerPart, ModelList, Sink
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
-from workers.providers.errors import StreamedError
+from workers.providers.errors import RefusedError, StreamedError
 from workers.providers.framing import EventCutter
 from workers.providers.http_calls import (
     NETWORK_ERRORS,
     calls_of,
-    check_type,
     dated_models,
     list_models,
     probe_models,
     read_json,
     sdk_options,
-    timeout_of,
 )
 from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.openai_repairs import OpenAINames
 from workers.providers.openai_request import body_of
+from workers.providers.posts import posts_of
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import OPENAI_FIELDS, AdaptedRequest, RefusedFields
-from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
-CATCH: Final = (OpenAIError, httpx2.HTTPError, StreamedError, *NETWORK_ERRORS)
+CATCH: Final = (OpenAIError, httpx2.HTTPError, aiohttp.ClientError, RefusedError, StreamedError, *NETWORK_ERRORS)
 
 
 def limit_of(base_url: str) -> str:
@@ -60,6 +59,7 @@ class OpenAIProvider:
         self._limit = self._quirks.token_limit or limit_of(base_url)
         self._hostname = urlsplit(base_url).hostname or ""
         self._client = AsyncOpenAI(base_url=base_url, api_key=NO_KEY, **sdk_options(endpoint, DefaultAioHttpClient))
+        self._posts = posts_of(endpoint, self._client, AsyncStream)
 
     async def list_models(self) -> ModelList:
         return await list_models(self._models, partial(fetch_models, self._client, self._endpoint), CATCH)
@@ -76,23 +76,11 @@ class OpenAIProvider:
         adapted = AdaptedRequest(request, self._refused, build)
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
-                # `chat.completions.create` builds its models in 80 µs a chunk, more than everything else between
-                # provider and reader. This is the same request, but framing.py reads the chunks.
-                response = await self._client.post(
-                    "/chat/completions",
-                    body=adapted.body,
-                    cast_to=object,
-                    options={"timeout": timeout_of(timeouts), "headers": headers_of(self._endpoint, key)},
-                    stream=True,
-                    stream_cls=AsyncStream[object],
-                )
-                # Leaving the loop does not close the connection; closing the response does.
-                async with response:
-                    check_type(response.response.headers)
+                headers = headers_of(self._endpoint, key)
+                async with self._posts.post("/chat/completions", adapted.body, headers, timeouts) as body:
                     if ignored := call.start():
                         yield ignored
                     reader = ChatCompletionReader(call, ToolCalls(self.name, offered_tools(request), names.tools))
-                    body = ResponseBody.of(response.response)
                     async for deltas in deltas_of(body, EventCutter(), reader, timeouts.grace_s, sink):
                         call.has_output = True
                         yield deltas
@@ -100,6 +88,7 @@ class OpenAIProvider:
             yield call.finished
 
     async def aclose(self) -> None:
+        await self._posts.aclose()
         await self._client.close()
 
 

@@ -11,8 +11,9 @@ from shared.schemas import ChatRequest
 from workers.providers.base import AnswerPart, IgnoredFields, ModelList, ProviderCursor, Sink
 from workers.providers.endpoint import NO_KEY, ApiKey, Endpoint
 from workers.providers.framing import EventCutter
-from workers.providers.http_calls import ProviderCall, calls_of, check_type, list_models, probe_models, sdk_options
-from workers.providers.openai import CATCH, DEFAULT_BASE_URL, fetch_models
+from workers.providers.http_calls import ProviderCall, calls_of, list_models, probe_models, sdk_options
+from workers.providers.openai import CATCH, DEFAULT_BASE_URL, fetch_models, headers_of
+from workers.providers.posts import posts_of
 from workers.providers.reading import deltas_of
 from workers.providers.refused_fields import RESPONSES_FIELDS, AdaptedRequest, RefusedFields
 from workers.providers.responses_connections import PATH, Access, StoredAnswer
@@ -21,7 +22,6 @@ from workers.providers.responses_reader import ResponsesReader
 from workers.providers.responses_repairs import ResponsesNames
 from workers.providers.responses_request import FAMILY, body_of, forbids_storage, sent_body
 from workers.providers.responses_stored import StoredReader
-from workers.providers.tap import ResponseBody
 from workers.providers.tool_calls import ToolCalls, offered_tools
 
 
@@ -38,6 +38,7 @@ class ResponsesProvider:
         self._upstream = replace(endpoint.upstream(base_url), family=FAMILY)
         self._refused = RefusedFields(self._upstream, RESPONSES_FIELDS)
         self._client = AsyncOpenAI(base_url=base_url, api_key=NO_KEY, **sdk_options(endpoint, DefaultAioHttpClient))
+        self._posts = posts_of(endpoint, self._client, AsyncStream)
 
     async def list_models(self) -> ModelList:
         fetch = partial(fetch_models, self._client, self._endpoint)
@@ -58,23 +59,12 @@ class ResponsesProvider:
         for call in calls_of(self._upstream, adapted, CATCH):
             with call:
                 body = sent_body(adapted.body, request, names)
-                # `responses.create` builds a model of each event; framing.py reads them for a fraction of the time.
-                response = await self._client.post(
-                    PATH,
-                    body=body,
-                    cast_to=object,
-                    options=access.options,
-                    stream=True,
-                    stream_cls=AsyncStream[object],
-                )
-                # Leaving the loop does not close the connection; closing the response does.
-                async with response:
-                    check_type(response.response.headers)
+                timeouts = self._endpoint.timeouts(request.model)
+                async with self._posts.post(PATH, body, headers_of(self._endpoint, key), timeouts) as events:
                     if ignored := call.start():
                         yield ignored
                     reader = self._reader(request, call, names)
-                    events = ResponseBody.of(response.response)
-                    grace_s = self._endpoint.timeouts(request.model).grace_s
+                    grace_s = timeouts.grace_s
                     if "background" in body:
                         answer = StoredAnswer(access, StoredReader(reader, call, Place()), call, grace_s, sink)
                         reads = answer.deltas(events)
@@ -114,6 +104,7 @@ class ResponsesProvider:
             await Access(self._client, self._endpoint, key).cancel(response_id)
 
     async def aclose(self) -> None:
+        await self._posts.aclose()
         await self._client.close()
 
     def _adapted(self, request: ChatRequest, names: ResponsesNames) -> AdaptedRequest:

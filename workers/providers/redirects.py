@@ -66,6 +66,19 @@ async def _beginning(response: httpx2.Response, stream: httpx2.AsyncByteStream) 
     return bytes(body)
 
 
+async def refusal_text(response: aiohttp.ClientResponse) -> str:
+    """Return the beginning of an error's body."""
+    body = bytearray()
+    with suppress(TimeoutError, ValueError, OSError, aiohttp.ClientError):
+        async with asyncio.timeout(ERROR_BODY_S):
+            while len(body) < ERROR_BODY_BYTES and (
+                read := await response.content.read(ERROR_BODY_BYTES - len(body))
+            ):
+                body += read
+    response.close()
+    return body.decode(errors="replace").strip()
+
+
 def redirect_checks() -> aiohttp.TraceConfig:
     """Return a hook that raises :class:`RedirectedError` for a redirect that is not followed."""
     config = aiohttp.TraceConfig()

@@ -22,20 +22,20 @@ class Flusher:
         self._connection = connection
         self._tick_s = tick_s
         self._waiting: dict[StreamWriter, None] = {}  # an ordered set
-        self._woken = asyncio.Event()
+        self._due: asyncio.Future[None] | None = None  # while nothing is sent
+        self._timer: asyncio.TimerHandle | None = None
 
     def wake(self, writer: StreamWriter) -> None:
         """Put ``writer`` into the next pipeline."""
         self._waiting[writer] = None
-        self._woken.set()
+        if self._timer is None and self._due is not None and not self._due.done():
+            self._set_timer()
 
     async def run(self) -> None:
         """Run until cancelled: send one pipeline after another, with backoff while Redis is unavailable."""
         pause_s = _FIRST_PAUSE_S
         while True:
-            await self._woken.wait()
-            await asyncio.sleep(self._tick_s())
-            self._woken.clear()
+            await self._until_due()
             waiting, self._waiting = self._waiting, {}
             ready = [(writer, call) for writer in waiting if (call := writer.next_call()) is not None]
             if not ready:
@@ -55,3 +55,21 @@ class Flusher:
             for writer in failed:  # an error of one stream must not hold up the others
                 self._waiting.pop(writer, None)
                 asyncio.get_running_loop().call_later(_LONGEST_PAUSE_S, self.wake, writer)
+
+    async def _until_due(self) -> None:
+        """Wait for the first writer and for the tick after it, with one wake-up for both."""
+        self._due = asyncio.get_running_loop().create_future()
+        if self._waiting:
+            self._set_timer()
+        try:
+            await self._due
+        finally:
+            self._due = None
+
+    def _set_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._tick_s(), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._due is not None and not self._due.done():
+            self._due.set_result(None)

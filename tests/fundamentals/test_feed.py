@@ -2,6 +2,7 @@
 the log if the feed no longer has them."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -302,17 +303,18 @@ async def test_only_readers_at_the_end_take_batches_and_the_others_wake() -> Non
 
 
 async def test_a_reader_delivers_an_end_a_reset_and_a_large_batch_itself() -> None:
-    for grow in (
+    changes: list[Callable[[Feed], object]] = [
         lambda feed: feed.follow(EPOCH, 4, [DONE]),
         lambda feed: feed.follow(EPOCH + 1, 1, tokens(1, 1)),
         lambda feed: feed.add(entries(9, 9)),  # the tail has a hole
         lambda feed: feed.add(entries(4, 6, text="x" * MAX_BATCH_BYTES)),
         lambda feed: feed.set_missing(missing=True),
-    ):
+    ]
+    for change in changes:
         feed = feed_with(3)
         reader = Cursor(EventId(EPOCH, 3))
         tasks = await waiting(feed, reader)
-        grow(feed)
+        change(feed)
         assert reader.ids == []
         async with asyncio.timeout(20):
             await asyncio.gather(*tasks)

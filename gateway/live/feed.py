@@ -2,6 +2,9 @@
 
 A feed holds consecutive events of one epoch. A reader owns only its cursor. If the feed does not cover that cursor
 (it is older than the first event here, or of another epoch), the reader reads the log instead.
+
+Events leave a feed in two ways. A reader that wakes asks for what follows its cursor (:meth:`Feed.after`). A reader
+that waits at the end takes new events at once, without waking (:meth:`Feed._hand_out`).
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """Single reader of Redis in a gateway process, shared by all its subscriptions.
 
-New events come in messages; one task reads from the tails what no message brought, with one command. Another renews
-reader leases, acknowledges the leading readers' cursors and compares silent streams with their state in Redis. A
-thousand viewers of one stream cost one message.
+New events come in messages, one for all viewers of a stream; one task reads from the tails what no message brought.
+Another renews reader leases, acknowledges the leading readers' cursors and compares silent streams with Redis.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
 """Delivery of one stream to one client: catch-up from the log, then live from the hub, without gap or duplicate.
 
-A subscription's only state is its cursor. The cursor moves once the client's socket has accepted the events, so the
-client may resume from any cursor that is reported to Redis.
+A subscription's only state is its cursor. The cursor moves once the client's connection has accepted the events, so
+the client may resume from any cursor that is reported to Redis. While the coroutine :meth:`Subscription.chunks` waits
+with everything delivered, :meth:`Subscription.take` writes what is new. The coroutine delivers all the rest, and the
+end.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ from gateway.live.hub import Hub
 from shared.broker.client import Client, connect, run_script
 from shared.broker.ending import Outcome, holder_of
 from shared.broker.pipeline_connection import PipelineConnection
-from shared.broker.replies import Claimed, LogPage
+from shared.broker.replies import Claimed, Code, LogPage
 from shared.broker.routes import ONE_SERVER, Routes
 from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol import events
@@ -100,5 +100,6 @@ class WrittenStream:
 
     async def _append(self, *new: events.Event) -> None:
         stored = [events.encode(event) for event in new]
-        await run_script(self._client, self._scripts.append(self._held, len(self._log) + 1, stored))
+        reply = await run_script(self._client, self._scripts.append(self._held, len(self._log) + 1, stored))
+        assert reply.code is Code.OK
         self._log += stored

@@ -2,7 +2,10 @@
 the log if the feed no longer has them."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
 
 from gateway.live.batch import Batch
 from gateway.live.feed import MAX_BATCH_BYTES, RING, Entry, Feed
@@ -16,13 +19,25 @@ DONE = events.encode(events.Done("stop", None, None))
 
 @dataclass(eq=False)
 class Cursor:
-    """A reader that stays at its cursor."""
+    """A reader that takes batches while it ``has_room``."""
 
     cursor: EventId
     stream_id: str = "s"
+    has_room: bool = True
+    taken: list[Batch] = field(default_factory=list)
 
     def take(self, feed: Feed, batch: Batch) -> bool:
-        return False
+        if self.has_room:
+            self.taken.append(batch)
+            self.cursor = batch.last
+        return self.has_room
+
+    async def wait(self, feed: Feed) -> None:
+        await feed.changed_since(feed.version, self)
+
+    @property
+    def ids(self) -> list[bytes]:
+        return [at for batch in self.taken for at, _ in batch.events]
 
 
 def entries(first: int, last: int, *, epoch: int = EPOCH, text: str = "x") -> list[Entry]:
@@ -214,6 +229,111 @@ async def test_a_change_between_inspecting_and_waiting_is_not_missed() -> None:
     feed.add(entries(2, 2))
     async with asyncio.timeout(20):
         await feed.changed_since(version)
+
+
+async def waiting(feed: Feed, *readers: Cursor) -> list[asyncio.Task[None]]:
+    """Let readers wait for the next event; return their tasks."""
+    tasks = [asyncio.create_task(reader.wait(feed)) for reader in readers]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_readers_that_wait_at_the_end_take_one_shared_batch_without_waking() -> None:
+    feed = feed_with(3)
+    readers = [Cursor(EventId(EPOCH, 3)) for _ in range(3)]
+    tasks = await waiting(feed, *readers)
+    assert feed.follow(EPOCH, 4, tokens(4, 5))
+    feed.add(entries(6, 6))
+    assert [reader.ids for reader in readers] == [ids(4, 6)] * 3
+    assert readers[0].taken[0] is readers[1].taken[0] is readers[2].taken[0]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
+    await stop(tasks)
+
+
+async def test_an_event_that_a_reader_refused_is_not_overtaken_by_the_next() -> None:
+    feed = feed_with(3)
+    slow, fast = Cursor(EventId(EPOCH, 3), has_room=False), Cursor(EventId(EPOCH, 3))
+    tasks = await waiting(feed, slow, fast)
+    assert feed.follow(EPOCH, 4, tokens(4, 4))
+    slow.has_room = True
+    assert feed.follow(EPOCH, 5, tokens(5, 5))  # before the slow one has woken
+    assert (slow.ids, fast.ids) == ([], ids(4, 5))
+    async with asyncio.timeout(20):
+        await tasks[0]
+    assert ids_after(feed, slow.cursor) == ids(4, 5)
+    await stop(tasks)
+
+
+async def test_a_reader_that_was_woken_takes_nothing_before_it_waits_again() -> None:
+    feed = feed_with(3)
+    reader = Cursor(EventId(EPOCH, 3))
+    tasks = await waiting(feed, reader)
+    feed.wake()
+    assert feed.follow(EPOCH, 4, tokens(4, 4))
+    assert reader.ids == []
+    async with asyncio.timeout(20):
+        await tasks[0]
+
+
+async def test_a_cancelled_reader_takes_nothing() -> None:
+    feed = feed_with(3)
+    reader = Cursor(EventId(EPOCH, 3))
+    tasks = await waiting(feed, reader)
+    tasks[0].cancel()
+    assert feed.follow(EPOCH, 4, tokens(4, 4))
+    assert reader.ids == []
+    await stop(tasks)
+
+
+async def test_only_readers_at_the_end_take_batches_and_the_others_wake() -> None:
+    feed = feed_with(3)
+    held, behind = Cursor(EventId(EPOCH, 9)), Cursor(EventId(EPOCH, 2))
+    tasks = await waiting(feed, held, behind)
+    assert feed.follow(EPOCH, 4, tokens(4, 4))
+    assert held.ids == behind.ids == []
+    async with asyncio.timeout(20):
+        await asyncio.gather(*tasks)
+
+
+async def test_a_reader_delivers_an_end_a_reset_and_a_large_batch_itself() -> None:
+    changes: list[Callable[[Feed], object]] = [
+        lambda feed: feed.follow(EPOCH, 4, [DONE]),
+        lambda feed: feed.follow(EPOCH + 1, 1, tokens(1, 1)),
+        lambda feed: feed.add(entries(9, 9)),  # the tail has a hole
+        lambda feed: feed.add(entries(4, 6, text="x" * MAX_BATCH_BYTES)),
+        lambda feed: feed.set_missing(missing=True),
+    ]
+    for change in changes:
+        feed = feed_with(3)
+        reader = Cursor(EventId(EPOCH, 3))
+        tasks = await waiting(feed, reader)
+        change(feed)
+        assert reader.ids == []
+        async with asyncio.timeout(20):
+            await asyncio.gather(*tasks)
+
+
+async def test_an_error_of_one_reader_reaches_this_reader_alone() -> None:
+    class Broken(Cursor):
+        def take(self, feed: Feed, batch: Batch) -> bool:
+            raise ValueError("cannot be rendered")
+
+    feed = feed_with(3)
+    end = EventId(EPOCH, 3)
+    readers = [Cursor(end), Broken(end), Cursor(end)]
+    tasks = await waiting(feed, *readers)
+    assert feed.follow(EPOCH, 4, tokens(4, 4))
+    assert [reader.ids for reader in readers] == [ids(4, 4), [], ids(4, 4)]
+    with pytest.raises(ValueError, match="cannot be rendered"):
+        await tasks[1]
+    await stop(tasks)
 
 
 async def test_the_lead_is_the_farthest_cursor_in_the_readable_epoch() -> None:

@@ -196,7 +196,7 @@ async def test_stored_bytes_follow_the_packing(client: Client) -> None:
         await stream.append(holder, (await stream.page()).length + 1, some((await stream.page()).length + 1, last))
         await stream.pack(holder, packed)
         await run_script(client, SCRIPTS.renew(holder))
-        stored: bytes = await client.hget(STORED, stream.id)  # type: ignore[assignment,misc]
+        stored: bytes = await client.hget(STORED, stream.id)  # type: ignore[misc]
         log = sum(map(len, await stream.stored_log())) + sum(len(each) for _, each in await stream.tail())
         assert int(stored) == 5120 + len('{"messages":[]}') + log
 

@@ -74,6 +74,7 @@ bench-reports: $(VENV)/installed-dev bench-peers  ## Measure all tables of docs/
 		--targets headrace,headrace_workers
 	@$(BIN)/python -m bench.curve --name flat --rounds $(or $(ROUNDS),3) --seconds 5 --ticks 0.01
 	@$(BIN)/python -m bench.curve --name ticks --rounds $(or $(ROUNDS),3) --seconds 5 --streams 100
+	@$(BIN)/python -m bench.capacity_update
 	@$(BIN)/python -m bench.page
 
 bench-curve: $(VENV)/installed-dev  ## Measure CPU per token by number of streams and by tick

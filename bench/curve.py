@@ -24,7 +24,7 @@ from bench.results import Record, Summary, summarize
 from bench.targets.headrace import Headrace
 
 _SETTING: Final = "HEADRACE_MAX_TICK_S"
-_OPENED_PER_S: Final = 300
+_OPENED_PER_S: Final = 100
 
 
 def main() -> None:

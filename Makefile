@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility real-clients chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean bench-requests bench-patterns
+.PHONY: help run test compatibility real-clients chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,19 @@ format: $(VENV)/installed-dev  ## Fix lint and format the code
 
 bench: $(VENV)/installed-dev  ## Benchmark Headrace beside others, report in bench/results (ARGS="--shapes 100x30 --rounds 1" for a short run)
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-reports: $(VENV)/installed-dev bench-peers  ## Measure all tables of docs/performance.md, for 90 minutes (ROUNDS=1 for a short run)
+	@$(BIN)/python -m bench --goals --rounds $(or $(ROUNDS),5) --seconds 5
+	@$(BIN)/python -m bench --name peers --rounds $(or $(ROUNDS),5) --seconds 5 --shapes 100x30,500x20,unpaced \
+		--targets direct,in_process,headrace,headrace_tls,resumable_stream,litellm,smg,tensorzero
+	@$(BIN)/python -m bench --name headrace --rounds $(or $(ROUNDS),5) --seconds 5 --targets headrace \
+		--shapes 1x50,dialects,viewers,resume-storm,cancel-storm,idle,prompts-10k,answer-100k
+	@$(BIN)/python -m bench --name workers --rounds $(or $(ROUNDS),5) --seconds 5 --shapes 500x20 \
+		--targets headrace,headrace_workers
+	@$(BIN)/python -m bench.curve --name flat --rounds $(or $(ROUNDS),3) --seconds 5 --ticks 0.01
+	@$(BIN)/python -m bench.curve --name ticks --rounds $(or $(ROUNDS),3) --seconds 5 --streams 100
+	@$(BIN)/python -m bench.capacity_update
+	@$(BIN)/python -m bench.page
 
 bench-curve: $(VENV)/installed-dev  ## Measure CPU per token by number of streams and by tick
 	@$(BIN)/python -m bench.curve $(ARGS)

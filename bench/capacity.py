@@ -14,6 +14,11 @@ from bench.capacity_simulation import simulate
 from bench.markdown import NOTHING, aligned
 
 _RETENTIONS: Final = {"10 min": 600, "1 h": 3600, "24 h (the default)": 86_400}
+_STREAMS: Final = (1_000, 10_000, 100_000, 1_000_000)
+_FEW_STREAMS: Final = (100, 1_000, 10_000)
+_TOKENS_PER_S: Final = 30.0
+_ANSWER_TOKENS: Final = 500.0
+_KEPT_S: Final = 600.0
 Sized = tuple[Demand, Plan]
 
 
@@ -38,6 +43,20 @@ def main() -> None:
         f"Simulation, seed {options.seed}": _simulation(c, sized, options.seed),
     }
     print("\n\n".join(f"### {title}\n\n{text}" for title, text in parts.items()))
+
+
+def default_tables() -> dict[str, str]:
+    """Return the tables that docs/scaling.md and docs/performance.md show, for 30 tokens/s and answers of 500."""
+    c = load()
+    demands = [Demand(streams, _TOKENS_PER_S, 1, _ANSWER_TOKENS, _KEPT_S) for streams in _STREAMS]
+    sized = [(demand, plan(c, demand)) for demand in demands]
+    few = [replace(sized[0][0], streams=streams) for streams in _FEW_STREAMS]
+    return {
+        "processes": _processes(c, sized),
+        "limits": _limits(c, sized),
+        "simulation": _simulation(c, sized, seed=1),
+        "retention": _retentions(c, [(demand, plan(c, demand)) for demand in few]),
+    }
 
 
 def _processes(c: Constants, sized: Sequence[Sized]) -> str:
@@ -120,11 +139,11 @@ def _simulation(c: Constants, sized: Sequence[Sized], seed: int) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=__doc__.partition("\n")[0])
-    parser.add_argument("--streams", type=_numbers, default=[1_000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--tokens-per-s", type=float, default=30, help="rate of a stream that generates")
+    parser.add_argument("--streams", type=_numbers, default=list(_STREAMS))
+    parser.add_argument("--tokens-per-s", type=float, default=_TOKENS_PER_S, help="rate of a stream that generates")
     parser.add_argument("--duty", type=float, default=1, help="share of the streams that generate")
-    parser.add_argument("--answer-tokens", type=float, default=500, help="mean length of an answer")
-    parser.add_argument("--retention-s", type=float, default=600, help="time for which an ended answer is kept")
+    parser.add_argument("--answer-tokens", type=float, default=_ANSWER_TOKENS, help="mean length of an answer")
+    parser.add_argument("--retention-s", type=float, default=_KEPT_S, help="time for which an ended answer is kept")
     parser.add_argument("--buckets", type=int, help="number of buckets instead of the 256 of shared/protocol/ids.py")
     parser.add_argument("--hub-tick-s", type=float, help="tick of the hub, which has none")
     parser.add_argument("--seed", type=int, default=1)

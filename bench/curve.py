@@ -24,7 +24,7 @@ from bench.results import Record, Summary, summarize
 from bench.targets.headrace import Headrace
 
 _SETTING: Final = "HEADRACE_MAX_TICK_S"
-_OPENED_PER_S: Final = 300
+_OPENED_PER_S: Final = 100
 
 
 def main() -> None:
@@ -129,7 +129,7 @@ def _numbers(text: str) -> list[float]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.curve", description=__doc__.partition("\n")[0])
-    parser.add_argument("--ticks", default="0,0.002,0.005,0.01,0.02", help="seconds")
+    parser.add_argument("--ticks", default="0,0.002,0.005,0.01", help="seconds")
     parser.add_argument("--streams", default="100,200,500,1000,2000,5000")
     parser.add_argument("--tokens-per-s", type=float, default=3000, help="rate of all streams together")
     parser.add_argument("--rounds", type=int, default=3)

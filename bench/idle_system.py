@@ -20,6 +20,7 @@ class IdleSystem:
     seconds: float
 
     async def measure(self, stage: Stage) -> Values:
+        _require_processes(stage)
         await asyncio.sleep(SETTLE_S)
         costs = await idle_cost(stage, self.seconds)
         by_role = {f"idle_cpu_ms.{role}": cost for role, cost in costs.items()}
@@ -35,6 +36,7 @@ class Answers:
     idle_s: float = 20
 
     async def measure(self, stage: Stage) -> Values:
+        _require_processes(stage)
         await asyncio.sleep(SETTLE_S)
         idle = await idle_cost(stage, self.idle_s)
         costs, values = await answer_cost(stage, self.load, idle)
@@ -66,6 +68,11 @@ async def answer_cost(stage: Stage, load: Load, idle: Cost) -> tuple[Cost, Value
         for role, after in stage.cpu().items()
     }
     return costs, values
+
+
+def _require_processes(stage: Stage) -> None:
+    if not stage.target.processes:
+        raise StageFailed("this target has no processes of its own")
 
 
 def _nothing_wrong() -> Values:

@@ -18,7 +18,8 @@ import uvloop
 from redis.asyncio import Redis
 
 from bench.markdown import aligned
-from bench.stage import Stage, Values
+from bench.stage import Stage, StageFailed, Values
+from bench.targets.headrace import Headrace
 from shared.broker.keys import tail_key
 from tests.fakes.answer import Answer
 from tests.system import REPOSITORY, System
@@ -50,6 +51,8 @@ class KeptAnswers:
     their own runs beside the stage's."""
 
     async def measure(self, stage: Stage) -> Values:
+        if not isinstance(stage.target, Headrace):
+            raise StageFailed("this target keeps no answers in Redis")
         kept = await measure(wait=True)
         by_key = {f"kept_bytes.{key}": size for key, size in kept.own.items()}
         total = sum(kept.own.values()) + kept.shared

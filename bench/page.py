@@ -1,7 +1,7 @@
-"""Writes the tables of reports into docs/performance.md: ``python -m bench.page``.
+"""Writes the tables of reports into docs/performance.md and docs/scaling.md: ``python -m bench.page``.
 
 A pair of comments marks a table. Its first one names a report of ``bench/results/`` and a shape, or ``targets``,
-``facts``, ``summary`` (a row for each shape of one target) or ``curve``:
+``facts``, ``summary`` (a row for each shape of one target) or ``curve``. The report ``capacity`` is the model's:
 
     <!-- bench: peers 100x30 -->
     <!-- end -->
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from bench.capacity import default_tables
 from bench.curve import curve_table
 from bench.figures import FIGURES
 from bench.goal_table import goal_table
@@ -22,12 +23,19 @@ from bench.results import Record, Summary, summarize
 from bench.shapes import SHAPES
 from bench.table import figure_text, shape_table
 
-PAGE: Final = Path(__file__).parent.parent / "docs" / "performance.md"
+_DOCS: Final = Path(__file__).parent.parent / "docs"
+PAGES: Final = (_DOCS / "performance.md", _DOCS / "scaling.md")
 _MARKED: Final = re.compile(r"(<!-- bench: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    PAGE.write_text(_MARKED.sub(_replaced, PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
+
+
+def filled(page: str) -> str:
+    """Return the page with the tables of the reports."""
+    return _MARKED.sub(_replaced, page)
 
 
 def _replaced(found: re.Match[str]) -> str:
@@ -36,6 +44,8 @@ def _replaced(found: re.Match[str]) -> str:
 
 
 def _table(report: str, part: str) -> str:
+    if report == "capacity":
+        return default_tables()[part]
     saved: dict[str, Any] = json.loads((FOLDER / f"{report}.json").read_text())
     if part == "curve":
         return curve_table(saved["records"])
@@ -49,7 +59,7 @@ def _table(report: str, part: str) -> str:
         return _shapes(summaries)
     by_target = {target: summary for (shape, target), summary in summaries.items() if shape == part}
     if not by_target:
-        raise SystemExit(f"bench/results/{report}.json: no shape {part}; run the report's command in {PAGE.name}")
+        raise SystemExit(f"bench/results/{report}.json: no shape {part}; run make bench-reports")
     return shape_table(SHAPES[part], by_target)
 
 

@@ -38,6 +38,8 @@ REFERENCE: Final = re.compile(r":\w+:`[~.]?((?:headrace|gateway|workers|shared|t
 
 def modules(*packages: str) -> list[Path]:
     found = [path for package in packages for path in (REPOSITORY / package).rglob("*.py")]
+    # Hidden folders have others' code: `make bench-peers` installs programs into bench/.peers.
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(REPOSITORY).parts)]
     return sorted(path for path in found if "node_modules" not in path.parts)
 
 

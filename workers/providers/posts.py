@@ -1,6 +1,6 @@
 """Requests for answers, to one server: over aiohttp alone, or by the provider's SDK.
 
-An SDK and its HTTP client take 1.5 ms of CPU for an answer, five times as much as aiohttp itself (docs/adr/0017). The
+An SDK and its HTTP client take 1.5 ms of CPU for an answer, five times as much as aiohttp itself (docs/adr/0019). The
 SDK still makes the headers, once. It sends the requests where it does more than that: through a proxy, with an
 identity of a cloud, or with a login in the URL.
 """

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from gateway import metrics
 from gateway.live.batch import Batch, StoredEvent
 from shared.broker.keys import tail_key
+from shared.broker.pipeline_connection import Command
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id, parse_event_id
 
@@ -21,6 +22,8 @@ RING = 256
 #: Limit of one write to a client, so that a slow client can take it within the write deadline. The event that reaches
 #: the limit is still included.
 MAX_BATCH_BYTES = 64 * 1024
+#: Limit of one read of a tail.
+MAX_EVENTS_PER_READ: Final = 256
 
 
 _EMPTY: Final = Batch((), START)
@@ -235,3 +238,9 @@ class Feed:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def read_command(feeds: list[Feed]) -> Command:
+    """Return the command that reads the tails of some feeds, of each at most ``MAX_EVENTS_PER_READ``."""
+    tails, cursors = [feed.tail_key for feed in feeds], [feed.tail_cursor for feed in feeds]
+    return "XREAD", "COUNT", MAX_EVENTS_PER_READ, "STREAMS", *tails, *cursors

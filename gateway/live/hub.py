@@ -13,12 +13,12 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from gateway import metrics
-from gateway.live.feed import Entry, Feed, Reader
+from gateway.live.feed import MAX_EVENTS_PER_READ, Entry, Feed, Reader, read_command
 from shared.broker.client import REDIS_ERRORS, Client, refused, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.growth import growths_in
 from shared.broker.keys import gateway_channel
-from shared.broker.pipeline_connection import Command, PipelineConnection, listen
+from shared.broker.pipeline_connection import PipelineConnection, listen
 from shared.broker.queue import queue_positions
 from shared.broker.replies import Gone, LogPage, LogPosition, Lost
 from shared.broker.scripts import HEALING_MS, StreamScripts
@@ -35,7 +35,6 @@ COMPARE_S = 2.0
 QUEUE_POSITIONS_S = 1.0
 #: Delay before the next try after Redis has failed.
 _RETRY_S = 0.2
-_MAX_EVENTS_PER_STREAM = 256
 
 
 class Hub:
@@ -154,7 +153,7 @@ class Hub:
             try:
                 for feed, entries in await self._read_tails([feed for feed in unread if feed.is_live]):
                     self._add(feed, entries)
-                    if len(entries) == _MAX_EVENTS_PER_STREAM:
+                    if len(entries) == MAX_EVENTS_PER_READ:
                         self._mark_unread(feed)
             except REDIS_ERRORS as error:
                 self._log("tails unavailable", "XREAD", error)
@@ -245,7 +244,7 @@ class Hub:
         by_route: dict[str, list[Feed]] = {}
         for feed in feeds:
             by_route.setdefault(self._scripts.routes.of(feed.stream_id), []).append(feed)
-        replies = await self._tails.exchange([_read_command(together) for together in by_route.values()])
+        replies = await self._tails.exchange([read_command(together) for together in by_route.values()])
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -267,10 +266,10 @@ class Hub:
             replies = await run_scripts(self._reports, calls)  # the next comparison repeats a failed acknowledgement
             for feed, reply in zip(feeds, replies, strict=False):
                 # Scripts notify only gateways that have a reader lease: appends before the first one went unnoticed.
-                if isinstance(reply, LogPosition):
-                    self._read_unless_at(feed, reply)
-                    if acks[feed]:
-                        self._moved.add(feed)
+                if isinstance(reply, LogPosition) and feed.position not in (None, reply.at):
+                    self._mark_unread(feed)
+                if isinstance(reply, LogPosition) and acks[feed]:
+                    self._moved.add(feed)
 
     async def _compare(self) -> None:
         """Renew every reader lease, and check silent streams for events that this gateway has missed. Skip a feed
@@ -283,15 +282,11 @@ class Hub:
             if isinstance(reply, BrokerUnavailable):
                 continue
             feed.set_missing(missing=reply is None)
-            if reply is not None:
-                self._read_unless_at(feed, reply)  # the notification may have been lost
+            if reply is not None and feed.position not in (None, reply.at):
+                self._mark_unread(feed)  # the notification may have been lost
             feed.compared_at = feed.position
             if reply is not None and position is not None and feed.position == position:
                 self._catch_up_silent(feed, reply)
-
-    def _read_unless_at(self, feed: Feed, redis: LogPosition) -> None:
-        if feed.position not in (None, redis.at):
-            self._mark_unread(feed)
 
     def _catch_up_silent(self, feed: Feed, redis: LogPosition) -> None:
         """Rewind a silent feed (unmoved since the last comparison) if its cursor is not at the log's end: XREAD from
@@ -302,8 +297,3 @@ class Hub:
     def _acknowledgement(self, feed: Feed) -> Call[LogPosition | None]:
         feed.acknowledged = feed.lead
         return self._scripts.acknowledge(feed.stream_id, self._gateway_id, feed.acknowledged)
-
-
-def _read_command(feeds: list[Feed]) -> Command:
-    tails, cursors = [feed.tail_key for feed in feeds], [feed.tail_cursor for feed in feeds]
-    return "XREAD", "COUNT", _MAX_EVENTS_PER_STREAM, "STREAMS", *tails, *cursors

@@ -102,6 +102,8 @@ class Chat:
             status = None if connection is None else connection.status
             if connection is not None and status == 200 and "x-stream-id" in connection.headers:
                 self._take_id(connection.stream_id)
+            elif status == 200 and cursor:
+                pass  # `resume_without_key`: Redis has lost the key, and no stream has an id
             elif status is not None and status not in (503, 404, 410):
                 self.record.complaints.append(f"POST /chat/stream: {status}")
                 return

@@ -23,6 +23,7 @@ async def held(client: Client, *, key: bool = False) -> tuple[Stream, Holder]:
 async def test_leases_are_renewed_in_one_call(client: Client) -> None:
     (one, first), (broken, second), (lost, third), (other, fourth) = [await held(client) for _ in range(4)]
     with_key, fifth = await held(client, key=True)
+    await run_scripts(client, [SCRIPTS.renew(first)])  # Redis has the script
     for stream in (one, other, with_key):
         await stream.set(lease_until=1)
     await client.set(broken.keys[STATE], "no hash", px=60_000)
@@ -69,6 +70,7 @@ async def test_calls_of_different_routes_are_separate(client: Client, script: st
     (one, first), (other, second) = [await held(client) for _ in range(2)]
     while one.id[:2] == other.id[:2]:
         other, second = await held(client)
+    await run_scripts(client, [SCRIPTS.renew(first), SCRIPTS.acknowledge(one.id, "g1", START)])
     before = await calls_to_redis(client)
     if script == "renew":
         await run_scripts(client, [by_bucket.renew(holder) for holder in (first, second)])
@@ -80,6 +82,7 @@ async def test_calls_of_different_routes_are_separate(client: Client, script: st
 async def test_a_call_has_a_limit(client: Client) -> None:
     """Many renewals in one call would hold up Redis for longer than an append may wait."""
     _, holder = await held(client)
+    await run_scripts(client, [SCRIPTS.renew(holder)])
     before = await calls_to_redis(client)
     await run_scripts(client, [SCRIPTS.renew(holder)] * 65)
     assert await calls_to_redis(client) == before + 2

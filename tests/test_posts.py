@@ -65,7 +65,7 @@ async def test_a_refusal_has_the_error_of_the_sdk(
 
 
 async def test_a_request_goes_through_the_proxy(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [{"delta": {"content": "by proxy"}}, {"delta": {}, "finish_reason": "stop"}]
+    parts: list[dict[str, object]] = [{"delta": {"content": "by proxy"}}, {"delta": {}, "finish_reason": "stop"}]
     body = b"".join(b"data: %b\n\n" % json.dumps({"choices": [{"index": 0, **part}]}).encode() for part in parts)
     async with answering(body + b"data: [DONE]\n\n", HEAD) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy)

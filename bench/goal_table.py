@@ -2,17 +2,22 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import Final
 
 from bench.goals import GOALS, Goal
 from bench.markdown import NOTHING, aligned
 from bench.results import Record
 from bench.targets.registry import display_name
 
+_BY_ROUND: Final = 5
 
-def goal_table(records: Sequence[Record], goals: Sequence[Goal] = GOALS) -> str:
-    """Return a table with a row for each target. The ratio is the median of the rounds' ratios."""
+
+def goal_table(records: Sequence[Record], goals: Sequence[Goal] = GOALS, *, by_round: bool = True) -> str:
+    """Return a table with a row for each target. The ratio is the median of the rounds' ratios, which are shown
+    too if ``by_round``."""
     head = ["target", "wanted", "measured", "beside it", "ratio or difference", "by round", "met"]
-    return aligned([head, *(_row(goal, records) for goal in goals)])
+    rows = [head, *(_row(goal, records) for goal in goals)]
+    return aligned(rows if by_round else [[*row[:_BY_ROUND], *row[_BY_ROUND + 1 :]] for row in rows])
 
 
 def _row(goal: Goal, records: Sequence[Record]) -> list[str]:

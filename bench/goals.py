@@ -47,6 +47,7 @@ GOALS: Final = (
     _cpu("CPU per token, 1,000 x 10", "1000x10", 0.75),
     _cpu("CPU per token, unpaced x 20, 64 tokens in a write", "torrent", 0.35),
     _cpu("CPU per token, unpaced x 20, a write for each token", "unpaced", 1.1),
+    _cpu("CPU per token, 20 x 500, each token alone in a read", "20x500", 1.1),
     Goal(
         "first token, one stream, added to direct",
         "≤ 3 ms",

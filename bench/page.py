@@ -51,7 +51,7 @@ def _table(report: str, part: str) -> str:
         return curve_table(saved["records"])
     records = [Record(**record) for record in saved["records"]]
     if part == "targets":
-        return goal_table(records)
+        return goal_table(records, by_round=False)
     if part == "facts":
         return head(saved["facts"])
     summaries = summarize(records)
@@ -60,7 +60,7 @@ def _table(report: str, part: str) -> str:
     by_target = {target: summary for (shape, target), summary in summaries.items() if shape == part}
     if not by_target:
         raise SystemExit(f"bench/results/{report}.json: no shape {part}; run make bench-reports")
-    return shape_table(SHAPES[part], by_target)
+    return shape_table(SHAPES[part], by_target, brief=True)
 
 
 def _shapes(summaries: Mapping[tuple[str, str], Summary]) -> str:

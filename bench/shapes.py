@@ -37,6 +37,7 @@ _ALL: Final = (
     Shape("100x30", "100 streams, 30 tokens/s", Load(100, 30, 1, long=True).measure),
     Shape("500x20", "500 streams, 20 tokens/s", Load(500, 20, 2, long=True).measure),
     Shape("1000x10", "1,000 streams, 10 tokens/s", Load(1000, 10, 3, long=True).measure),
+    Shape("20x500", "20 streams, 500 tokens/s, so each token alone in a read", Load(20, 500, 0.5, long=True).measure),
     Shape(
         "arrivals-1000",
         "1,000 streams in 10 s, then 10 tokens/s",

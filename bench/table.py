@@ -1,6 +1,7 @@
 """Medians of a shape as a Markdown table, which is also readable in a terminal."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from bench.figures import FIGURES, Versus
 from bench.markdown import NOTHING, aligned
@@ -8,11 +9,20 @@ from bench.results import Summary
 from bench.shapes import Shape
 from bench.targets.registry import display_name
 
+#: The second follows from the share of the offered rate.
+_LEFT_OUT: Final = frozenset({"cpu_all_us", "tokens_per_s"})
 
-def shape_table(shape: Shape, by_target: Mapping[str, Summary]) -> str:
-    """Return a table with a row for each target."""
-    shown = [name for name in shape.figures if any(name in s.values for s in by_target.values())]
-    versus = [v for v in shape.versus if v.baseline in by_target]
+
+def shape_table(shape: Shape, by_target: Mapping[str, Summary], *, brief: bool = False) -> str:
+    """Return a table with a row for each target. ``brief``: without figures that follow from others, and with the
+    first comparison alone."""
+    left_out = _LEFT_OUT if brief and "share" in shape.figures else frozenset()
+    shown = [
+        name
+        for name in shape.figures
+        if name not in left_out and any(name in summary.values for summary in by_target.values())
+    ]
+    versus = [v for v in shape.versus if v.baseline in by_target][: 1 if brief else None]
     head = ["", *(FIGURES[name].label for name in shown), *(v.label for v in versus), "problems"]
     rows = [
         [

@@ -285,11 +285,8 @@ def parse_due(raw: list[Any]) -> Due:
     return Due(raw[0], [stream_id.decode() for stream_id in raw[1:]])
 
 
-def parse_page(
-    raw: list[Any], open_page: Callable[[list[bytes], int, list[bytes]], list[bytes]]
-) -> LogPage | Gone | Lost | None:
-    """Parse a page. ``open_page`` opens its events, from chunks, the number of events in these before the page, and
-    the events that follow the chunks."""
+def parse_page(raw: list[Any], open_page: Callable[..., list[bytes]]) -> LogPage | Gone | Lost | None:
+    """Parse a page. ``open_page`` opens its chunks, from the number of events before it on, and its later events."""
     if not raw:
         return None
     if raw == [b""]:

@@ -67,8 +67,9 @@ class Mutation:
 
 # Not among them, see tests/scripts/: the check of the tail's top in `claim`, which matters only if Redis lost the
 # state and kept the tail; that append skips logged events, since Redis refuses an id twice; that a tail with a hole
-# counts as empty, since Redis loses no single event; the bytes that `pack` counts and the log that it fits; and the fast append's checks of the window and of the log's
-# epoch, for which a walk would need two logs of the same length.
+# counts as empty, since Redis loses no single event; that `pack` counts bytes and takes chunks only of its own log,
+# which few walks meet; and the fast append's checks of the window and of the log's epoch, for which a walk would need
+# two logs of the same length.
 MISSING_CHECKS: Final = [
     Mutation(
         "an ended stream refuses",

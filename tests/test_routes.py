@@ -10,7 +10,7 @@ import pytest
 from gateway.dialects.native import Native
 from gateway.live.subscription import Subscription
 from shared.broker.client import Client, run_script, run_scripts
-from shared.broker.keys import gateway_channel, log_key, state_key, tail_key
+from shared.broker.keys import gateway_channel, state_key, tail_key
 from shared.broker.replies import Code, LogPage, WriteReply
 from shared.broker.routes import BY_BUCKET
 from shared.broker.scripts import Holder, StreamScripts
@@ -92,7 +92,6 @@ async def test_streams_of_many_slots_are_appended_and_read(cluster_url: str) -> 
         coming = [asyncio.ensure_future(take(reader, "word 5")) for reader in readers]
         for stream_id in ids:
             await client.xadd(tail_key(stream_id), {"e": token(4)}, id=f"{EPOCH}-4")
-            await client.rpush(log_key(stream_id), token(4))  # type: ignore[misc]
         await append(client, holders, 5)
         await asyncio.gather(*coming)
         assert await tails_read(client) > reads

@@ -128,10 +128,6 @@ def request_key(stream_id: str) -> str:
     return f"{_bucket_prefix(bucket_of(stream_id))}{stream_id}:request"
 
 
-def log_key(stream_id: str) -> str:
-    return stream_keys(stream_id)[1]
-
-
 def index_key(stream_id: str) -> str:
     """Return the index of the stream's bucket."""
     return stream_keys(stream_id)[4]

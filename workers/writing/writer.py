@@ -266,8 +266,11 @@ class StreamWriter:
         if isinstance(reply, BrokerUnavailable):
             self._wake(self)
             return
-        metrics.APPEND_REPLIES[reply.code].inc()
         match self._phase:
+            case Phase.WRITING if reply.code is Code.OK:
+                self._settle_progress(reply)
+                self._handle(reply.signal)
+                self._progress.set()
             case Phase.CLOSED:  # by the reply to a renewal, which came first
                 pass
             case Phase.RELEASED:
@@ -290,7 +293,7 @@ class StreamWriter:
                 self._wake(self)
             self._handle(reply.signal)
         else:
-            metrics.APPEND_REPLIES[reply.code].inc()
+            metrics.count_replies([reply])
             self._settle_write(reply)
 
     def check(self, reply: WriteReply | BrokerUnavailable) -> bool:
@@ -352,20 +355,21 @@ class StreamWriter:
             self._wake(self)
 
     def _append(self) -> Call[WriteReply] | None:
-        if not self._events.unsent_bytes:
+        buffer = self._events
+        if not buffer.unsent_bytes:
             self._freeze()
-        if not (batch := self._events.next_batch):
+        if not (batch := buffer.next_batch):
             return self._scripts.note_cursor(self.holder, self._cursor) if self._has_to_note else None
-        if to_pack := self._events.to_pack(len(batch)):
-            return self._scripts.pack(self.holder, self._events.packed, to_pack, self._lineage)
+        if to_pack := buffer.to_pack(len(batch)):
+            return self._scripts.pack(self.holder, buffer.packed, to_pack, self._lineage)
         self._has_to_note = False
         return self._scripts.append(
             self.holder,
-            self._events.next_seq,
+            buffer.acknowledged + 1,
             batch,
-            resend=self._events.is_resend,
+            resend=buffer.is_resend,
             lineage=self._lineage,
-            cursor=self._events.cursor_at(self._events.acknowledged + len(batch)),
+            cursor=buffer.cursor_at(buffer.acknowledged + len(batch)),
         )
 
     def _freeze(self, *, final: bool = False) -> None:

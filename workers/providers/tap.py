@@ -72,7 +72,7 @@ class _TappedReader(aiohttp.StreamReader):
         return self._size > 0
 
     def feed_data(self, data: bytes, size: int = 0) -> bool:
-        if self._size == 0 and len(data) <= _MOST_BYTES and self._protocol.offer(data):
+        if self._size == 0 and self._protocol.offer(data):
             return False
         return super().feed_data(data, size)
 
@@ -97,7 +97,9 @@ class Tap(asyncio.Protocol):
         self._content = content
         self._sink = sink
         self._take_read = take
-        self._offered = b""
+        self._offered: list[bytes] = []
+        self._offered_bytes = 0
+        self._is_paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
         transport.set_protocol(self)
@@ -126,17 +128,24 @@ class Tap(asyncio.Protocol):
     # --- called by aiohttp's reader
 
     def offer(self, data: bytes) -> bool:
-        """Keep ``data`` for the sink, unless something is kept already or the sink is closed."""
-        if self._offered or self._waiter is None or self._waiter.done() or not self._sink.is_open:
+        """Keep ``data`` for the sink, unless the sink is closed, or has enough for once."""
+        if not self._offered and (self._waiter is None or self._waiter.done() or not self._sink.is_open):
             return False
-        self._offered = data
+        self._offered_bytes += len(data)
+        if self._offered_bytes > _MOST_BYTES:
+            return False
+        self._offered.append(data)
         return True
 
     def pause_reading(self) -> None:
+        self._is_paused = True
         self._inner.pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        self._inner.resume_reading(resume_parser)
+        """Resume if reading is paused: aiohttp would parse an empty read otherwise."""
+        if self._is_paused:
+            self._is_paused = False
+            self._inner.resume_reading(resume_parser)
 
     # --- called by the loop
 
@@ -164,7 +173,9 @@ class Tap(asyncio.Protocol):
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
-        offered, self._offered = self._offered, b""
+        offered = b"".join(self._offered)
+        self._offered.clear()
+        self._offered_bytes = 0
         try:
             if not self._take(offered):
                 waiter.set_result(None)

@@ -46,7 +46,8 @@ from tests.walks.bench import (
 from tests.walks.ground import Ground
 from workers.jobs.stored_answers import end_of_log, readable_lineage
 from workers.providers.base import ReasoningDelta, TextDelta
-from workers.writing.writer import StopReason, StreamWriter
+from workers.writing.phases import StopReason
+from workers.writing.writer import StreamWriter
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.broker.client import Client, parse_info, run_commands, run_script
-from shared.broker.keys import ABOVE_LIMIT, ANSWERS, kept_key
+from shared.broker.keys import ABOVE_LIMIT, ANSWERS, kept_key, stored_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
@@ -76,8 +76,14 @@ class Dropping:
         """Drop the oldest answers of accounts above their limit, whose streams in progress have taken more. Raises
         :class:`BrokerUnavailable`."""
         (flat,) = await run_commands(self._client, [("ZPOPMAX", ABOVE_LIMIT, _PAGE)])
-        for account, excess in zip(flat[::2], flat[1::2], strict=True):
-            await self.make_room(account.decode(), int(excess))
+        accounts = {account.decode(): int(limit) for account, limit in zip(flat[::2], flat[1::2], strict=True)}
+        if not accounts:
+            return
+        # Looked at now: a stream that has ended meanwhile takes a fraction of its bytes.
+        totals = await run_commands(self._client, [("HGET", stored_key(account), "total") for account in accounts])
+        for (account, limit), total in zip(accounts.items(), totals, strict=True):
+            if (excess := int(total or 0) - limit) > 0:
+                await self.make_room(account, excess)
 
     async def make_room(self, account: str, bytes_needed: int) -> int:
         """Drop the oldest answers of one account, for so many bytes. Return the number of dropped answers. Raises

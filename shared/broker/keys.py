@@ -41,7 +41,7 @@ hr:account:<account>:kept    zset    create … finish   with its longest stream
 hr:account:<account>:sources zset    create … finish   with its longest stream; "<source> <id of a turn>"
 hr:account:<account>:waiting zset    create … delete   with the queue; id → creation, of its streams not taken yet
 hr:account:<account>:removed zset    delete, drop      with its last tombstone; "<id> <idempotency digest>" → removal
-hr:above_limit               zset    claim, renew      a minute; account → bytes above its limit
+hr:above_limit               zset    claim, renew      a minute; account → its limit of stored bytes
 hr:answers                   zset    finish            with its last stream; id → end, of streams that may be dropped
 hr:lane:<lane>:running       zset    claim … finish    a day; id → end of its lease. A lane is a provider with
                                                        a limit, or a target of an alias with least_busy
@@ -159,6 +159,11 @@ def principal_streams_key(principal: str) -> str:
 
 def retry_key(account: str, body_hash: str) -> str:
     return f"hr:recent:{account}:{body_hash[:32]}"
+
+
+def stored_key(account: str) -> str:
+    """Return the key of the bytes that an account's streams take, and their total."""
+    return f"hr:account:{account}:stored"
 
 
 def kept_key(account: str) -> str:

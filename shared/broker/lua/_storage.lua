@@ -106,7 +106,7 @@ local function is_far_above(account, limit)
   limit = tonumber(limit or 0)
   local excess = limit > 0 and (redis.call('HGET', storage_keys(account), 'total') or 0) - limit or 0
   if excess > 0 then
-    redis.call('ZADD', 'hr:above_limit', excess, account)
+    redis.call('ZADD', 'hr:above_limit', limit, account)
     redis.call('PEXPIRE', 'hr:above_limit', 60000)
   end
   return excess > limit / 4

@@ -103,13 +103,20 @@ class Chat:
             if connection is not None and status == 200 and "x-stream-id" in connection.headers:
                 self._take_id(connection.stream_id)
             elif status == 200 and cursor:
-                pass  # `resume_without_key`: Redis has lost the key, and no stream has an id
+                self._take_resume_without_key(reader.transcript, cursor)
             elif status is not None and status not in (503, 404, 410):
                 self.record.complaints.append(f"POST /chat/stream: {status}")
                 return
             if reader.transcript.has_ended or (self.record.stream_id and self._rng.random() < 0.7):
                 return
             await asyncio.sleep(self._rng.uniform(0.05, 0.5))
+
+    def _take_resume_without_key(self, transcript: Transcript, cursor: str) -> None:
+        """Check a 200 that names no stream: Redis has lost the key, so the response may hold that error only."""
+        if transcript.cursor != cursor:
+            self.record.complaints.append(f"events to {transcript.cursor} without X-Stream-Id")
+        if transcript.done is not None and transcript.done.data["reason"] != "resume_without_key":
+            self.record.complaints.append(f"done {transcript.done.data['reason']} without X-Stream-Id")
 
     @property
     def _key(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli import until
 from tests.conftest import IMPATIENT, StartSystem
 from tests.fakes import Answer, FakeProvider
 from tests.provider_client import network, short_forms
@@ -55,8 +56,10 @@ async def test_a_silent_provider_ends_with_the_timeout_that_expired(
     frames = await answer(impatient, model, provider=name)
     assert error_of(frames) == (code, True)
     assert text_of(frames) == "".join(silent.deltas)  # type: ignore[arg-type]
-    # Retried only without output.
-    assert calls_of(impatient.fake, model) == (1 if silent.deltas else 2)
+    # Retried only without output. A slow provider may see a call after the worker has given it up.
+    calls = 1 if silent.deltas else 2
+    await until(lambda: calls_of(impatient.fake, model) >= calls, f"{calls} calls")
+    assert calls_of(impatient.fake, model) == calls
     for call in impatient.fake.calls:
         if call.model == model:
             await call.wait_closed()
@@ -68,7 +71,7 @@ async def test_a_connection_that_is_never_accepted_times_out(start_system: Start
     """A listener with a full backlog neither accepts nor refuses."""
     with full_listener() as url:
         addresses = {"OPENAI_BASE_URL": url, "ANTHROPIC_BASE_URL": url, "OLLAMA_HOST": url}
-        settings = IMPATIENT | {"first_token_timeout_s": 10}
+        settings = IMPATIENT | {"first_token_timeout_s": 10, "provider_connect_timeout_s": 0.4}
         addresses = {variable: url for variable, url in addresses.items() if name.upper() in variable}
         system = await start_system(gateways=1, workers=1, providers=(name,), **settings, environment=addresses)
         assert error_of(await answer(system, "m", provider=name)) == ("provider_connect_timeout", True)

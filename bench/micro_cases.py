@@ -104,7 +104,7 @@ def _writer() -> Run:
         wake=lambda writer: None,
         on_stop=lambda: None,
     )
-    writer.set_model("openai", "gpt-some")
+    writer.draft.set_model("openai", "gpt-some")
 
     async def run() -> None:
         for index in range(TOKENS):

@@ -27,7 +27,6 @@ LONGEST_MODULE: Final = 300
 LONG_MODULES: Final = {
     "shared/errors.py": "one tree of all errors",
     "shared/broker/scripts.py": "one typed declaration for each Lua script",
-    "workers/writing/writer.py": "one state machine",
 }
 PATH: Final = re.compile(
     r"(?<![\w./-])((?:headrace|gateway|workers|shared|tests|bench|docs|deploy|examples|\.ci)/[\w./-]+"

@@ -60,7 +60,7 @@ async def claimed_writer(
         wake=wake,
         on_stop=lambda: None,
     )
-    writer.set_model("p", "m")
+    writer.draft.set_model("p", "m")
     return writer
 
 
@@ -290,8 +290,8 @@ async def test_a_stream_that_redis_refuses_does_not_hold_up_the_others(
     try:
         async with asyncio.timeout(20):
             for length in (2, 3, 4):  # the first append writes `start` too
-                broken.add([TextDelta("x")])
-                sound.add([TextDelta("x")])
+                broken.draft.add([TextDelta("x")])
+                sound.draft.add([TextDelta("x")])
                 while await client.xlen(sound.holder.keys[2]) < length:
                     await asyncio.sleep(0.01)
     finally:

@@ -223,7 +223,7 @@ class Walk(Ground):
         worker.uid, worker.deltas = cursor.uid, cursor.deltas
         worker.writer = self._writer(worker.uid, *worker.claim)
         lineage = readable_lineage(claimed.fields, claimed.readable)
-        worker.writer.resume(log.events, lineage, cursor.of_epoch(claimed.epoch))
+        worker.writer.draft.resume(log.events, lineage, cursor.of_epoch(claimed.epoch))
 
     def _writer(self, uid: int, claimed: Claimed, token: str) -> StreamWriter:
         def wake(writer: StreamWriter) -> None:
@@ -239,7 +239,7 @@ class Walk(Ground):
             wake=wake,
             on_stop=lambda: None,
         )
-        made.set_model("fake", str(uid))
+        made.draft.set_model("fake", str(uid))
         return made
 
     def _handle_stop(self, worker: Worker) -> None:
@@ -254,7 +254,7 @@ class Walk(Ground):
         """Finish as ``workers.jobs.generate`` does: without output, keep the partial answer of the attempt before."""
         assert worker.writer is not None
         assert worker.claim is not None
-        if worker.claim[0].readable and not worker.writer.has_output and outcome.finish_reason != "stop":
+        if worker.claim[0].readable and not worker.writer.draft.has_output and outcome.finish_reason != "stop":
             worker.writer, worker.ending = None, outcome
         else:
             work = worker.writer.finish(outcome, Usage(worker.uid, worker.deltas))

@@ -95,7 +95,7 @@ class AnswerReader:
                     _take_beginning(part, call, json_answer, run)
                     continue
                 if isinstance(part, StoredDeltas) and not part:
-                    writer.note_cursor(_cursor_behind(part, call, run))
+                    writer.draft.note_cursor(_cursor_behind(part, call, run))
                     continue
                 idle_timeout.pause()
                 if not has_begun:
@@ -105,7 +105,7 @@ class AnswerReader:
                     run.stored = None
                     return await _finish(part, json_answer, call, run), part.usage
                 await writer.push(*sink.written(part))
-                if writer.bytes + _held(call) >= most_bytes:
+                if writer.draft.size + _held(call) >= most_bytes:
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
                 sink.may_take = not call.is_held_back
@@ -122,18 +122,18 @@ class _WriterSink:
         self.may_take = False
         self._call = call
         self._run = run
-        self._writer = run.writer
+        self._draft = run.writer.draft
         self._json_answer = json_answer
         self._idle_timeout = idle_timeout
         self._most_bytes = most_bytes
 
     @property
     def is_open(self) -> bool:
-        writer = self._writer
-        return self.may_take and writer.has_room and writer.bytes < self._most_bytes
+        draft = self._draft
+        return self.may_take and draft.has_room and draft.size < self._most_bytes
 
     def take(self, deltas: list[Delta]) -> None:
-        self._writer.add(*self.written(deltas))
+        self._draft.add(*self.written(deltas))
         self._idle_timeout.resume()
 
     def written(self, deltas: list[Delta]) -> tuple[Sequence[Written], str]:
@@ -152,7 +152,7 @@ async def _begin(part: AnswerPart, call: Call, run: Run) -> None:
         if call.seam is not None:
             call.seam.input_counts = part.input_counts
             return
-        run.writer.set_input_counts(part.input_counts)
+        run.writer.draft.set_input_counts(part.input_counts)
         if run.answer is not None:
             run.answer.input_counts = part.input_counts
 
@@ -183,7 +183,7 @@ async def _finish(finished: Finished, json_answer: JsonAnswer | None, call: Call
             await writer.push([json_answer.finish()])
         except GenerationError as error:
             return Outcome.failed(error)
-    empty = finished.detail is None and not writer.has_output
+    empty = finished.detail is None and not writer.draft.has_output
     return Outcome(finished.reason, EMPTY_ANSWER if empty else finished.detail)
 
 
@@ -211,7 +211,7 @@ def _ignore(ignored: IgnoredFields, call: Call, run: Run) -> None:
     if call.seam is not None:
         call.seam.ignored = (*call.seam.ignored, *ignored.paths)
     else:
-        run.writer.set_model(request.provider or "", request.model, (*run.ignored, *ignored.paths))
+        run.writer.draft.set_model(request.provider or "", request.model, (*run.ignored, *ignored.paths))
     line: dict[str, Any] = {
         "stream_id": run.stream_id,
         "provider": request.provider,

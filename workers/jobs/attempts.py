@@ -159,7 +159,7 @@ class ProviderAttempts:
     async def _call(self, provider: Provider, request: ChatRequest, key: ApiKey | None, run: Run) -> Answered:
         target = target_of(request)
         if (seam := self._continuations.seam(request, run)) is None:
-            run.writer.set_model(provider.name, request.model, run.ignored)
+            run.writer.draft.set_model(provider.name, request.model, run.ignored)
         try:
             with run.log.call(provider.name, request) as span:
                 on_answer = partial(self._answers, target, key)

@@ -67,7 +67,7 @@ class Continuations:
         prefix = text.rstrip()
         if answer.continuations >= MOST_CONTINUATIONS or len(prefix.lstrip()) < SHORTEST:
             return []
-        usage = run.writer.usage_by_target
+        usage = run.writer.draft.usage_by_target
         broken_off = usage.of_call(answer.input_counts, answer.output)
         used = usage.sum_with(broken_off).output_tokens
         lost = dict[str, tuple[str, ...]]()
@@ -76,7 +76,7 @@ class Continuations:
             for group in _latest_first(groups, "/".join(usage.target))
         ]
         run.continuation = Continuation(text, answer.text_deltas, answer.output, broken_off, lost)
-        run.output_before = run.writer.output_count
+        run.output_before = run.writer.draft.output_count
         return [group for group in prefixed if group]
 
     def seam(self, request: ChatRequest, run: Run) -> Seam | None:
@@ -129,7 +129,7 @@ def join(seam: Seam, run: Run) -> list[events.Continued]:
     if continuation is None or answer is None:
         return []
     provider, model = seam.request.provider or "", seam.request.model
-    usage = run.writer.usage_by_target
+    usage = run.writer.draft.usage_by_target
     line = {"stream_id": run.stream_id, "broken_off": "/".join(usage.target), "target": target_of(seam.request)}
     logger.info("answer continued", extra={**line, "characters": len(continuation.text)})
     metrics.CONTINUATIONS.labels(provider).inc()

@@ -139,7 +139,7 @@ class Generation:
             wake=self._flusher.wake,
             on_stop=scope.interrupt,
         )
-        writer.set_model(provider, model)
+        writer.draft.set_model(provider, model)
         run = Run(writer, job.log, job.claimed.fields, job.claimed.readable)
         with self._leases.hold(writer):
             usage: Usage | PartialUsage | None = None
@@ -157,7 +157,7 @@ class Generation:
                 outcome = _internal_error(job.stream_id, error)
             if writer.stop_reason is StopReason.HANDOVER:
                 ended = await writer.hand_over()
-            elif job.claimed.readable and not writer.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
+            elif job.claimed.readable and not writer.draft.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
                 # Keep the partial answer of the previous attempt rather than end with none.
                 if await self._end_claimed(job, outcome):
                     _count(outcome)
@@ -168,7 +168,7 @@ class Generation:
                 ended = await writer.finish(outcome, usage)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
             await adapters.attempts.resumption.cancel(run)
-        job.log.ended(outcome, writer.logged_usage(usage), ended)
+        job.log.ended(outcome, writer.draft.logged_usage(usage), ended)
         if ended is not Ended.HANDED_OVER:  # the next sweep queues it
             _count(outcome)
 

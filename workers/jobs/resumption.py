@@ -68,7 +68,7 @@ class Resumption:
             line = "the request asks for a restart"
         except ProviderError as error:
             forget_frames(error)
-            if run.writer.has_output:
+            if run.writer.draft.has_output:
                 await self.give_up(run)
                 raise
             line = f"{error.code}: {error.detail or error.summary}"
@@ -108,7 +108,7 @@ class Resumption:
     async def _go_on(self, stored: StoredAnswer, request: ChatRequest, run: Run) -> Answered:
         candidate = self._candidate(stored, request, run)
         provider, key = self._provider_of(stored), key_of(stored, self._keys)
-        run.writer.set_model(provider.name, candidate.model, run.ignored)
+        run.writer.draft.set_model(provider.name, candidate.model, run.ignored)
         with_log = stored.epoch == int(run.fields["log_epoch"]) and stored.at is not None
         cursor = stored.cursor if with_log else ProviderCursor(stored.response_id, None)
         log = await self._read_log(run) if with_log else []
@@ -160,7 +160,7 @@ class Resumption:
             raise _failure(stored, "the provider's answer differs from the events that were written")
         writer = run.writer
         lineage = readable_lineage(run.fields, len(log))
-        writer.resume(log, lineage, structs.replace(stored, epoch=writer.holder.epoch).text)
+        writer.draft.resume(log, lineage, structs.replace(stored, epoch=writer.holder.epoch).text)
         logger.info("answer resumed", extra={"stream_id": run.stream_id, "target": stored.target, "seq": len(log)})
 
 

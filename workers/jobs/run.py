@@ -53,7 +53,7 @@ class Run:
     @property
     def has_output(self) -> bool:
         """True once the provider has sent a part of its answer, or of its continuation."""
-        return self.writer.output_count > self.output_before
+        return self.writer.draft.output_count > self.output_before
 
     @property
     def prefix(self) -> str | None:

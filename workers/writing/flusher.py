@@ -28,8 +28,8 @@ class Flusher:
     def wake(self, writer: StreamWriter) -> None:
         """Put ``writer`` into the next pipeline."""
         self._waiting[writer] = None
-        if self._timer is None and self._due is not None and not self._due.done():
-            self._set_timer()
+        if self._timer is None and self._due is not None:
+            self._start_tick(self._due)
 
     async def run(self) -> None:
         """Run until cancelled: send one pipeline after another, with backoff while Redis is unavailable."""
@@ -61,16 +61,13 @@ class Flusher:
         """Wait for the first writer and for the tick after it, with one wake-up for both."""
         self._due = asyncio.get_running_loop().create_future()
         if self._waiting:
-            self._set_timer()
+            self._start_tick(self._due)
         try:
             await self._due
         finally:
-            self._due = None
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = self._timer = None
 
-    def _set_timer(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._tick_s(), self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        if self._due is not None and not self._due.done():
-            self._due.set_result(None)
+    def _start_tick(self, due: asyncio.Future[None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._tick_s(), due.set_result, None)

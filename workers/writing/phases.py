@@ -34,20 +34,19 @@ class Phase(Enum):
     ========= ======= ==================================================================================
     phase     sends   leaves it
     ========= ======= ==================================================================================
-    WRITING   append  on a FULL reply; on an ending; on a handover; to RESTORING if Redis lost events
-    FULL      -       to WRITING on a notification of room, or after ``ROOM_POLL_S``; otherwise as WRITING
-    RESTORING restore to ENDING if there is an ending, else to WRITING
-    ENDING    finish  to CLOSED; to WRITING if an abandoned stream has a reader again
+    WRITING   append  on a FULL reply; on a handover; to RESTORING if Redis lost events. Once there is an ending it
+                      sends finish, until CLOSED or until an abandoned stream has a reader again
+    FULL      -       to WRITING on an ending, on a notification of room, or after ``ROOM_POLL_S``; else as WRITING
+    RESTORING restore to WRITING
     RELEASING release to RELEASED when the release is sent
     RELEASED  release to CLOSED on its reply; without a reply it is sent again
-    CLOSED    -       to ENDING or RESTORING if Redis lost the ending or the stream
+    CLOSED    -       to WRITING or RESTORING if Redis lost the ending or the stream
     ========= ======= ==================================================================================
     """
 
     WRITING = auto()
     FULL = auto()
     RESTORING = auto()
-    ENDING = auto()
     RELEASING = auto()  # a call may be in flight: the next reply belongs to it
     RELEASED = auto()
     CLOSED = auto()

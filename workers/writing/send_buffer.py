@@ -35,11 +35,6 @@ class SendBuffer:
         return len(self._all)
 
     @property
-    def next_seq(self) -> int:
-        """The seq of the first event that the log does not have."""
-        return self.acknowledged + 1
-
-    @property
     def is_resend(self) -> bool:
         """True if the log once had the next event and lost it."""
         return self.acknowledged < self._highest_acknowledged

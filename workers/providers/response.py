@@ -1,0 +1,198 @@
+"""One response of a provider over a connection of our own: its head, and its body read by read.
+
+Reads go to a sink where the connection receives them, so that none of them wakes a task. While the sink is closed, a
+task reads them; unread bytes beyond a limit pause the connection.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from multidict import CIMultiDict
+
+from workers.providers.base import Sink
+
+if TYPE_CHECKING:
+    from workers.providers.connection import Connection
+
+#: Bytes of one read, as httpx2's transport has them.
+_MOST_BYTES: Final = 16 * 1024
+#: Unread bytes that pause the connection.
+_PAUSE_BYTES: Final = 64 * 1024
+#: Limit of a head, and of everything else between two pieces of a body: responses with status 1xx, extensions of
+#: chunks, trailers.
+MAX_HEAD_BYTES: Final = 64 * 1024
+
+#: Hands the deltas of a read to a sink. Returns False if the task has to go on.
+Take = Callable[[bytes, Sink], bool]
+
+
+class DisconnectedError(ConnectionError):
+    """The server closed the connection before its response."""
+
+
+class TruncatedError(ConnectionError):
+    """The server closed the connection within its response."""
+
+
+class InvalidResponseError(ConnectionError):
+    """Not HTTP, or beyond a limit."""
+
+
+class Response(AsyncIterator[bytes]):
+    """A response, from its request until its last byte. Iterate over it, or call :meth:`hand_over`."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self.status = 0
+        self.headers = CIMultiDict[str]()
+        self.is_complete = False
+        #: The connection can serve another request.
+        self.can_keep = False
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._parser = HttpResponseParser(self)
+        # Deviations of servers that do no harm in a response, as aiohttp lets them through.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        self._error: Exception | None = None
+        self._pieces: list[bytes] = []
+        self._unread_bytes = 0
+        self._unframed_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._receiver: tuple[Sink, Take] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """True once nothing more will come."""
+        return self.is_complete or self._error is not None
+
+    async def wait_for_head(self) -> None:
+        """Return once status and headers have come. Raises OSError."""
+        while not self.status:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def __anext__(self) -> bytes:
+        """Return the next read. Raises OSError for a body that is not whole, after all that came of it."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self.is_complete:
+                raise StopAsyncIteration
+            await self._wait()
+        return self._next_read()
+
+    async def hand_over(self, sink: Sink, take: Take) -> None:
+        """Hand all reads to ``take`` as they come. Return when the task has to go on: for a read that is not taken,
+        or for the end of the body. Raises what ``take`` raises."""
+        if self._hands_over(sink, take):
+            self._receiver = sink, take
+            try:
+                await self._wait()
+            finally:
+                self._receiver = None
+
+    # --- called by the connection
+
+    def receive(self, data: bytes | memoryview) -> None:
+        if self.is_over:
+            self.can_keep = False  # nothing was asked for
+            return
+        self._unframed_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._fail(InvalidResponseError())
+        if self._unframed_bytes > MAX_HEAD_BYTES:
+            self._fail(InvalidResponseError())
+        if self._waiter is not None:
+            self._wake(self._waiter)
+        if self._unread_bytes > _PAUSE_BYTES:
+            self._connection.pause_reading()
+
+    def end(self, error: Exception | None) -> None:
+        """Note the end of the connection. Some bodies end with it."""
+        if not self.is_over and self.status and error is None and self._ends_with_connection():
+            self.is_complete = True
+        elif not self.is_over:
+            is_plain = isinstance(error, ConnectionError)  # others have codes of their own, such as ETIMEDOUT
+            self._error = error if is_plain else TruncatedError() if self.status else DisconnectedError()
+        self.can_keep = False
+        if self._waiter is not None:
+            self._wake(self._waiter)
+
+    # --- called by the parser
+
+    def on_message_begin(self) -> None:
+        if self.is_complete:
+            raise ValueError("another response")
+        self.headers.clear()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.status:  # others are trailers
+            self.headers.add(name.decode(errors="surrogateescape"), value.decode(errors="surrogateescape"))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self.status = status
+
+    def on_body(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._unread_bytes += len(piece)
+        self._unframed_bytes = 0
+
+    def on_message_complete(self) -> None:
+        if self.status:
+            self.is_complete = True
+            self.can_keep = self._parser.should_keep_alive()
+
+    # --- internal
+
+    def _ends_with_connection(self) -> bool:
+        codings = self.headers.getall("transfer-encoding", [])
+        if codings:
+            return not codings[-1].lower().rstrip().endswith("chunked")
+        return "content-length" not in self.headers
+
+    def _fail(self, error: Exception) -> None:
+        self.can_keep = False
+        if not self.is_over:
+            self._error = error
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self, waiter: asyncio.Future[None]) -> None:
+        """Hand over what has come. Wake the task if it has to go on."""
+        if waiter.done():
+            return
+        try:
+            if self._receiver is None or not self._hands_over(*self._receiver):
+                waiter.set_result(None)
+        except Exception as error:  # noqa: BLE001  the task raises it
+            waiter.set_exception(error)
+
+    def _hands_over(self, sink: Sink, take: Take) -> bool:
+        """Hand over what is unread. False: the task has to go on."""
+        while self._pieces:
+            if not sink.is_open or not take(self._next_read(), sink):
+                return False
+        return not self.is_over
+
+    def _next_read(self) -> bytes:
+        pieces = self._pieces
+        read = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = [read[_MOST_BYTES:]] if len(read) > _MOST_BYTES else []
+        read = read[:_MOST_BYTES]
+        self._unread_bytes -= len(read)
+        if self._connection.is_paused and self._unread_bytes < _PAUSE_BYTES:
+            self._connection.resume_reading()
+        return read

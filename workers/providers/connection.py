@@ -15,7 +15,6 @@ class Connection(asyncio.BaseProtocol):
     transport: asyncio.Transport
 
     def __init__(self, among: set["Connection"]) -> None:
-        self.is_paused = False
         self.idle_since = 0.0
         self._among = among
         self._response: Response | None = None
@@ -32,23 +31,25 @@ class Connection(asyncio.BaseProtocol):
         """End the request. Returns True if the connection can serve another one; otherwise it is closed, without
         waiting for what is still to be sent."""
         response, self._response = self._response, None
-        is_sent = self.transport.get_write_buffer_size() == 0
-        if response is not None and response.can_keep and is_sent and not self.transport.is_closing():
-            self.idle_since = now
-            self.resume_reading()  # or it would not notice that the server closes it
-            return True
-        self.transport.abort()
-        return False
+        was_paused = response is not None and response.release()
+        if response is None or not response.can_keep or self.transport.is_closing() or self._is_sending():
+            self.transport.abort()
+            return False
+        if was_paused:  # otherwise it would not notice that the server closes it
+            self.resume_reading()
+        self.idle_since = now
+        return True
 
     def pause_reading(self) -> None:
-        if not self.is_paused:
-            self.is_paused = True
+        if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self.is_paused:
-            self.is_paused = False
+        if not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _is_sending(self) -> bool:
+        return self.transport.get_write_buffer_size() > 0
 
     # --- called by the loop
 
@@ -66,18 +67,15 @@ class Connection(asyncio.BaseProtocol):
             self._response.end(error)
         self._among.discard(self)
 
-    def _received(self, data: bytes | memoryview) -> None:
-        if self._response is not None:
-            self._response.receive(data)
-        else:  # nothing was asked for, so nothing after it can be trusted
-            self.transport.abort()
-
 
 class PlainConnection(Connection, asyncio.Protocol):
     """Connection without TLS."""
 
     def data_received(self, data: bytes) -> None:
-        self._received(data)
+        if self._response is None:
+            self.transport.abort()  # nothing was asked for, so nothing after it can be trusted
+        else:
+            self._response.receive(data)
 
 
 class TlsConnection(Connection, asyncio.BufferedProtocol):
@@ -90,4 +88,7 @@ class TlsConnection(Connection, asyncio.BufferedProtocol):
         return self._BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._received(self._BUFFER[:nbytes])
+        if self._response is None:
+            self.transport.abort()
+        else:
+            self._response.receive(self._BUFFER[:nbytes])

@@ -23,8 +23,8 @@ Address = tuple[int, int, int, str, Any]
 
 
 class ConnectionPool:
-    """Connections to ``host`` and ``port``. ``make_context``: None for a server without TLS; called once, in the loop.
-    At most ``most_idle`` connections are kept while they are idle."""
+    """Connections to ``host`` and ``port``. ``make_context``: None for a server without TLS; called once. At
+    most ``most_idle`` connections are kept while they are idle."""
 
     def __init__(
         self, host: str, port: int, make_context: Callable[[], ssl.SSLContext] | None, most_idle: int

@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 
 #: Bytes of one read, as httpx2's transport has them.
 _MOST_BYTES: Final = 16 * 1024
-#: Unread bytes that pause the connection.
-_PAUSE_BYTES: Final = 64 * 1024
-#: Limit of a head, and of everything else between two pieces of a body: responses with status 1xx, extensions of
-#: chunks, trailers.
-MAX_HEAD_BYTES: Final = 64 * 1024
+#: Unread bytes that pause the connection. Also the limit of a head, and of everything else between two pieces of a
+#: body: responses with status 1xx, extensions of chunks, trailers.
+_MOST_UNREAD_BYTES: Final = 64 * 1024
 
 #: Hands the deltas of a read to a sink. Returns False if the task has to go on.
 Take = Callable[[bytes, Sink], bool]
@@ -46,9 +44,12 @@ class Response(AsyncIterator[bytes]):
     def __init__(self, connection: "Connection") -> None:
         self.status = 0
         self.headers = CIMultiDict[str]()
-        self.is_complete = False
         #: The connection can serve another request.
         self.can_keep = False
+        #: Nothing more will come, because the response is complete or because of ``_error``.
+        self.is_over = False
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # the parser calls it
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._parser = HttpResponseParser(self)
@@ -57,16 +58,10 @@ class Response(AsyncIterator[bytes]):
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
         self._error: Exception | None = None
-        self._pieces: list[bytes] = []
-        self._unread_bytes = 0
-        self._unframed_bytes = 0
+        self._is_paused = False
+        self._unread_bytes = 0  # as received, since everything was read
         self._waiter: asyncio.Future[None] | None = None
         self._receiver: tuple[Sink, Take] | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """True once nothing more will come."""
-        return self.is_complete or self._error is not None
 
     async def wait_for_head(self) -> None:
         """Return once status and headers have come. Raises OSError."""
@@ -80,7 +75,7 @@ class Response(AsyncIterator[bytes]):
         while not self._pieces:
             if self._error is not None:
                 raise self._error
-            if self.is_complete:
+            if self.is_over:
                 raise StopAsyncIteration
             await self._wait()
         return self._next_read()
@@ -101,33 +96,40 @@ class Response(AsyncIterator[bytes]):
         if self.is_over:
             self.can_keep = False  # nothing was asked for
             return
-        self._unframed_bytes += len(data)
+        self._unread_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            self._fail(InvalidResponseError())
-        if self._unframed_bytes > MAX_HEAD_BYTES:
+            self.can_keep = False
             self._fail(InvalidResponseError())
         if self._waiter is not None:
             self._wake(self._waiter)
-        if self._unread_bytes > _PAUSE_BYTES:
-            self._connection.pause_reading()
+        if self._unread_bytes > _MOST_UNREAD_BYTES:
+            self._limit_unread()
 
     def end(self, error: Exception | None) -> None:
         """Note the end of the connection. Some bodies end with it."""
-        if not self.is_over and self.status and error is None and self._ends_with_connection():
-            self.is_complete = True
-        elif not self.is_over:
-            is_plain = isinstance(error, ConnectionError)  # others have codes of their own, such as ETIMEDOUT
-            self._error = error if is_plain else TruncatedError() if self.status else DisconnectedError()
+        if self.status and error is None and self._ends_with_connection():
+            self.is_over = True
+        elif isinstance(error, ConnectionError):  # others have codes of their own, such as ETIMEDOUT
+            self._fail(error)
+        else:
+            self._fail(TruncatedError() if self.status else DisconnectedError())
         self.can_keep = False
         if self._waiter is not None:
             self._wake(self._waiter)
 
+    def release(self) -> bool:
+        """Forget the connection. Returns True if this response has paused it."""
+        self._fail(DisconnectedError())
+        del self._parser  # it refers to the response
+        was_paused, self._is_paused = self._is_paused, False
+        return was_paused
+
     # --- called by the parser
 
     def on_message_begin(self) -> None:
-        if self.is_complete:
+        if self.is_over:
             raise ValueError("another response")
         self.headers.clear()
 
@@ -140,14 +142,9 @@ class Response(AsyncIterator[bytes]):
         if status >= 200:
             self.status = status
 
-    def on_body(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._unread_bytes += len(piece)
-        self._unframed_bytes = 0
-
     def on_message_complete(self) -> None:
         if self.status:
-            self.is_complete = True
+            self.is_over = True
             self.can_keep = self._parser.should_keep_alive()
 
     # --- internal
@@ -159,9 +156,19 @@ class Response(AsyncIterator[bytes]):
         return "content-length" not in self.headers
 
     def _fail(self, error: Exception) -> None:
-        self.can_keep = False
+        """Note an error, unless the response is over."""
         if not self.is_over:
-            self._error = error
+            self.is_over, self._error = True, error
+
+    def _limit_unread(self) -> None:
+        """Pause until everything is read. Something without a body never is."""
+        if self._pieces:
+            self._is_paused = True
+            self._connection.pause_reading()
+        else:
+            self._fail(InvalidResponseError())
+            if self._waiter is not None:
+                self._wake(self._waiter)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -190,9 +197,12 @@ class Response(AsyncIterator[bytes]):
     def _next_read(self) -> bytes:
         pieces = self._pieces
         read = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._pieces = [read[_MOST_BYTES:]] if len(read) > _MOST_BYTES else []
-        read = read[:_MOST_BYTES]
-        self._unread_bytes -= len(read)
-        if self._connection.is_paused and self._unread_bytes < _PAUSE_BYTES:
+        pieces.clear()
+        if len(read) > _MOST_BYTES:
+            pieces.append(read[_MOST_BYTES:])
+            return read[:_MOST_BYTES]
+        self._unread_bytes = 0
+        if self._is_paused:
+            self._is_paused = False
             self._connection.resume_reading()
         return read

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from workers.providers.response import Response
+from workers.providers.response import InvalidResponseError, Response
 
 #: Most bytes that one read is decompressed to.
 _MOST_BYTES: Final = 64 * 1024
@@ -30,7 +30,7 @@ class ResponseBody:
 
 
 async def _decompressed(reads: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
-    """Yield decompressed reads. Raises ValueError for invalid data, and for a coding that was not offered."""
+    """Yield decompressed reads. Raises OSError for invalid data, and for a coding that was not offered."""
     decompressor = _Decompressor(coding)
     async for read in reads:
         for piece in decompressor.feed(read):
@@ -40,7 +40,7 @@ async def _decompressed(reads: AsyncIterator[bytes], coding: str) -> AsyncIterat
 class _Decompressor:
     def __init__(self, coding: str) -> None:
         if coding not in {"gzip", "deflate"}:
-            raise ValueError("a content coding that was not offered")
+            raise InvalidResponseError
         self._is_deflate = coding == "deflate"
         self._inner: zlib._Decompress | None = None
 
@@ -55,7 +55,7 @@ class _Decompressor:
                 if self._inner.eof:  # another member may follow
                     read, self._inner = self._inner.unused_data, None
         except zlib.error:
-            raise ValueError("invalid compressed data") from None
+            raise InvalidResponseError from None
 
     def _bits(self, read: bytes) -> int:
         """Return the window of zlib. ``deflate`` is a zlib stream; some servers omit its header."""

@@ -115,7 +115,8 @@ class _Pieces:
                 sink.take(deltas)
             except Exception as error:
                 raise SinkError(error) from error
-        return not self.may_end
+        reader = self._reader  # `not self.may_end`, without a call
+        return not (reader.can_end or reader.is_whole or self._fault is not None)
 
     def deltas_of(self, read: bytes | None) -> list[Delta]:
         """Return the deltas of one read, or of the end of the body. A fault is raised after them."""

@@ -103,7 +103,7 @@ class Response(AsyncIterator[bytes]):
             self.can_keep = False
             self._fail(InvalidResponseError())
         if self._waiter is not None:
-            self._wake(self._waiter)
+            self._wake()
         if self._unread_bytes > _MOST_UNREAD_BYTES:
             self._limit_unread()
 
@@ -116,8 +116,7 @@ class Response(AsyncIterator[bytes]):
         else:
             self._fail(TruncatedError() if self.status else DisconnectedError())
         self.can_keep = False
-        if self._waiter is not None:
-            self._wake(self._waiter)
+        self._wake()
 
     def release(self) -> bool:
         """Forget the connection. Returns True if this response has paused it."""
@@ -167,8 +166,7 @@ class Response(AsyncIterator[bytes]):
             self._connection.pause_reading()
         else:
             self._fail(InvalidResponseError())
-            if self._waiter is not None:
-                self._wake(self._waiter)
+            self._wake()
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -177,9 +175,10 @@ class Response(AsyncIterator[bytes]):
         finally:
             self._waiter = None
 
-    def _wake(self, waiter: asyncio.Future[None]) -> None:
+    def _wake(self) -> None:
         """Hand over what has come. Wake the task if it has to go on."""
-        if waiter.done():
+        waiter = self._waiter
+        if waiter is None or waiter.done():
             return
         try:
             if self._receiver is None or not self._hands_over(*self._receiver):
@@ -189,8 +188,15 @@ class Response(AsyncIterator[bytes]):
 
     def _hands_over(self, sink: Sink, take: Take) -> bool:
         """Hand over what is unread. False: the task has to go on."""
-        while self._pieces:
-            if not sink.is_open or not take(self._next_read(), sink):
+        pieces = self._pieces
+        while pieces:
+            if not sink.is_open:
+                return False
+            if len(pieces) == 1 and self._unread_bytes <= _MOST_BYTES and not self._is_paused:  # nearly always
+                read, self._unread_bytes = pieces.pop(), 0
+            else:
+                read = self._next_read()
+            if not take(read, sink):
                 return False
         return not self.is_over
 

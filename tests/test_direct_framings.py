@@ -116,8 +116,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-#: Ollama's client loads the trusted certificates when it is imported, before there is one for this test.
-ways = pytest.mark.parametrize(("name", "scheme"), [("openai", "http"), ("openai", "https"), ("ollama", "http")])
+ways = pytest.mark.parametrize(
+    ("name", "scheme"), [("openai", "http"), ("openai", "https"), ("ollama", "http"), ("ollama", "https")]
+)
 
 
 @pytest.fixture

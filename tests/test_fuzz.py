@@ -43,7 +43,7 @@ from workers.providers.http_calls import NETWORK_ERRORS, ProviderCall
 from workers.providers.ollama_reader import OllamaReader
 from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.reading import AnswerReader, deltas_of
-from workers.providers.tap import ResponseBody
+from workers.providers.response_body import ResponseBody
 from workers.providers.tool_calls import ToolCalls
 from workers.writing.structured_output import JsonAnswer
 from workers.writing.surrogates import well_formed

@@ -13,7 +13,7 @@ from workers.providers.framing import EventCutter
 from workers.providers.http_calls import ProviderCall
 from workers.providers.openai_reader import ChatCompletionReader
 from workers.providers.reading import deltas_of
-from workers.providers.tap import ResponseBody
+from workers.providers.response_body import ResponseBody
 from workers.providers.tool_calls import ToolCalls
 
 SEED = 17

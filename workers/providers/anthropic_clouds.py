@@ -23,7 +23,7 @@ from workers.providers.endpoint import ApiKey, Endpoint
 from workers.providers.errors import provider_failure
 from workers.providers.http_calls import sdk_options
 from workers.providers.posts import Posts, SdkPosts
-from workers.providers.tap import ResponseBody
+from workers.providers.response_body import ResponseBody
 
 _GLOBAL: Final = "global"
 

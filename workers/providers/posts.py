@@ -1,32 +1,32 @@
-"""Requests for answers, to one server: over aiohttp alone, or by the provider's SDK.
+"""Requests for answers, to one server: over connections of our own, or by the provider's SDK.
 
-An SDK and its HTTP client take 1.5 ms of CPU for an answer, five times as much as aiohttp itself (docs/adr/0019). The
-SDK still makes the headers, once. It sends the requests where it does more than that: through a proxy, with an
-identity of a cloud, or with a login in the URL.
+An SDK and its HTTP client take 1.5 ms of CPU for an answer, aiohttp alone 0.3 ms, and more than everything else for a
+token (docs/adr/0019). The SDK still makes the headers, once. It sends the requests where it does more than that:
+through a proxy, with an identity of a cloud, or with a login in the URL.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import aiohttp
 import httpx2
 import msgspec
-from multidict import CIMultiDict
 from yarl import URL
 
 from shared.setting_types import Timeouts
+from workers.providers.connection_pool import ConnectionPool
 from workers.providers.endpoint import Endpoint
 from workers.providers.errors import RedirectedError, RefusedError
-from workers.providers.http_calls import SPARE_CONNECTIONS, check_type, timeout_of
-from workers.providers.redirects import redirect_checks, refusal_text
-from workers.providers.tap import ResponseBody
+from workers.providers.http_calls import check_type, timeout_of
+from workers.providers.redirects import redirect_target, refusal_text
+from workers.providers.request_head import RequestHead
+from workers.providers.response_body import ResponseBody
 
-#: Idle time after which a connection is not used again, as in the SDKs.
-_KEEP_ALIVE_S: Final = 5.0
+_MOST_REDIRECTS: Final = 10
 
 
 class Posts(Protocol):
@@ -45,12 +45,17 @@ class Posts(Protocol):
 def posts_of(endpoint: Endpoint, client: Any, stream_cls: Any) -> Posts:
     """Return what sends the requests of an endpoint. ``client``, ``stream_cls``: the SDK's."""
     base_url = str(client.base_url)
-    parts = urlsplit(base_url)
-    has_proxy = not {parts.scheme, "all"}.isdisjoint(getproxies())
-    if has_proxy or "@" in parts.netloc or endpoint.entry.auth == "entra":
+    if not can_post_directly(base_url) or endpoint.entry.auth == "entra":
         return SdkPosts(client, stream_cls)
     headers = {**client.auth_headers, **client.default_headers, "X-Stainless-Retry-Count": "0"}
-    return DirectPosts(endpoint, base_url, headers)
+    return DirectPosts(base_url, headers, endpoint.connections, httpx2.create_ssl_context)
+
+
+def can_post_directly(base_url: str) -> bool:
+    """Return False for a server behind a proxy, with a login in its URL, or of another scheme."""
+    parts = urlsplit(base_url)
+    has_proxy = not {parts.scheme, "all"}.isdisjoint(getproxies())
+    return parts.scheme in {"http", "https"} and not has_proxy and "@" not in parts.netloc
 
 
 class SdkPosts:
@@ -82,71 +87,65 @@ class SdkPosts:
         """Do nothing: the client is another one's."""
 
     def _body(self, response: httpx2.Response) -> ResponseBody:
-        return ResponseBody.of(response)
+        return ResponseBody(response.aiter_bytes())
 
 
 class DirectPosts:
-    """Requests over connections of an own pool. ``headers``: the SDK's."""
+    """Requests over connections of an own pool, which keeps ``most_idle`` of them."""
 
-    def __init__(self, endpoint: Endpoint, base_url: str, headers: Mapping[str, Any]) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._headers = CIMultiDict[Any]()
-        for name, value in headers.items():
-            self._headers[name] = value
-        self._connections = endpoint.connections + SPARE_CONNECTIONS
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, Any],
+        most_idle: int,
+        make_context: Callable[[], ssl.SSLContext],
+    ) -> None:
+        self._url = URL(base_url.rstrip("/"))
+        self._head = RequestHead(self._url, headers)
+        make_context_of = {"http": None, "https": make_context}
+        self._pool = ConnectionPool(
+            self._url.raw_host or "", self._url.port or 0, make_context_of[self._url.scheme], most_idle
+        )
         self._urls: dict[str, URL] = {}
 
     @asynccontextmanager
     async def post(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, Any], timeouts: Timeouts
     ) -> AsyncIterator[ResponseBody]:
-        session = self._session or self._open()
-        async with session.post(
-            self._url(path),
-            data=msgspec.json.encode(body),
-            headers=self._merged(headers),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s),
-        ) as response:
-            await check_status(response)
-            check_type(response.headers)
-            yield ResponseBody(response.content.iter_any(), response)
+        data, url = msgspec.json.encode(body), self._url_of(path)
+        for _ in range(_MOST_REDIRECTS):
+            request = self._head.to(url, headers, data), data
+            async with self._pool.request(request, timeouts.connect_s) as response:
+                if cookies := response.headers.getall("set-cookie", []):
+                    self._head.note_cookies(cookies, url)
+                status = response.status
+                if not 300 <= status < 400:
+                    answer = ResponseBody.of(response)
+                    await check_status(status, response.headers, answer.reads)
+                    check_type(response.headers)
+                    yield answer
+                    return
+                url = redirect_target(status, response.headers, url)
+        raise RedirectedError(status, str(url.origin()))
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        self._pool.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        """Open the session: it needs the event loop."""
-        connector = aiohttp.TCPConnector(
-            limit=self._connections, keepalive_timeout=_KEEP_ALIVE_S, ssl=httpx2.create_ssl_context()
-        )
-        self._session = aiohttp.ClientSession(connector=connector, trace_configs=[redirect_checks()])
-        return self._session
-
-    def _url(self, path: str) -> URL:
+    def _url_of(self, path: str) -> URL:
         if path not in self._urls:
-            self._urls[path] = URL(self._base_url + path)
+            self._urls[path] = URL(str(self._url).rstrip("/") + path)
         return self._urls[path]
 
-    def _merged(self, headers: Mapping[str, Any]) -> CIMultiDict[str]:
-        merged = self._headers.copy()
-        for name, value in headers.items():
-            merged[name] = value
-        for name in [name for name, value in merged.items() if not isinstance(value, str)]:
-            del merged[name]
-        return merged
 
-
-async def check_status(response: aiohttp.ClientResponse) -> None:
+async def check_status(status: int, headers: Mapping[str, str], reads: AsyncIterator[bytes]) -> None:
     """Raise :class:`RefusedError` for an HTTP error, with the provider's report as the SDKs parse it."""
-    if response.status < 300:
+    if status < 300:
         return
-    if response.status < 400:
-        raise RedirectedError(response.status)
-    text = await refusal_text(response)
+    if status < 400:
+        raise RedirectedError(status)
+    text = await refusal_text(reads)
     try:
         body: Any = json.loads(text)
     except (ValueError, RecursionError):
         body = text
-    raise RefusedError(response.status, response.headers, body)
+    raise RefusedError(status, headers, body)

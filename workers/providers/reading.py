@@ -19,7 +19,7 @@ from workers.providers.base import Delta, Sink, SinkError
 from workers.providers.errors import StreamedError
 from workers.providers.framing import MAX_PIECE_BYTES, Cutter
 from workers.providers.http_calls import NETWORK_ERRORS
-from workers.providers.tap import ResponseBody, tapped
+from workers.providers.response_body import ResponseBody
 
 #: Keep-alives after a finish reason prolong the grace at most so many times.
 _LONGEST_GRACE: Final = 5
@@ -70,23 +70,22 @@ async def deltas_of(
     finish reason that ends the answer. ``yields_empty``: also for a read that brought none. Errors of ``reader`` and
     ``body`` are raised after the deltas before them."""
     reads, pieces, grace = aiter(body.reads), _Pieces(cutter, reader), _Grace(end_grace_s)
-    with tapped(body, sink, pieces.take) as tap:
-        has_ended = False
-        while not (has_ended or reader.is_whole):
-            try:
-                read = await (grace.next(reads) if reader.can_end else anext(reads, None))
-            except BROKEN:
-                if not reader.can_end:
-                    raise
-                break
-            has_ended = read is None
-            if (deltas := pieces.deltas_of(read)) or yields_empty:
-                yield deltas
-                grace.ends_at = None if deltas else grace.ends_at
+    has_ended = False
+    while not (has_ended or reader.is_whole):
+        try:
+            read = await (grace.next(reads) if reader.can_end else anext(reads, None))
+        except BROKEN:
+            if not reader.can_end:
+                raise
+            break
+        has_ended = read is None
+        if (deltas := pieces.deltas_of(read)) or yields_empty:
+            yield deltas
+            grace.ends_at = None if deltas else grace.ends_at
+        pieces.raise_fault()
+        if body.direct is not None and sink is not None and not pieces.may_end:
+            await body.direct.hand_over(sink, pieces.take)
             pieces.raise_fault()
-            if tap is not None and not pieces.may_end:
-                await tap.wait()
-                pieces.raise_fault()
     if last := list(reader.end()):
         yield last
     with suppress(*BROKEN):
@@ -116,7 +115,8 @@ class _Pieces:
                 sink.take(deltas)
             except Exception as error:
                 raise SinkError(error) from error
-        return not self.may_end
+        reader = self._reader  # `not self.may_end`, without a call
+        return not (reader.can_end or reader.is_whole or self._fault is not None)
 
     def deltas_of(self, read: bytes | None) -> list[Delta]:
         """Return the deltas of one read, or of the end of the body. A fault is raised after them."""

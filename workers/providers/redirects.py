@@ -6,6 +6,7 @@ a moment only, and only its beginning, also of what it is decompressed to: it me
 
 import asyncio
 import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from types import SimpleNamespace
 from typing import Final, Protocol
@@ -20,6 +21,7 @@ ERROR_BODY_BYTES: Final = 16 * 1024
 ERROR_BODY_S: Final = 1.0
 #: Other statuses turn a POST into a GET.
 _KEEP_METHOD: Final = frozenset({307, 308})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]{1,253}")
 
 
@@ -66,17 +68,29 @@ async def _beginning(response: httpx2.Response, stream: httpx2.AsyncByteStream) 
     return bytes(body)
 
 
-async def refusal_text(response: aiohttp.ClientResponse) -> str:
+async def refusal_text(reads: AsyncIterator[bytes]) -> str:
     """Return the beginning of an error's body."""
     body = bytearray()
     with suppress(TimeoutError, ValueError, OSError, aiohttp.ClientError):
         async with asyncio.timeout(ERROR_BODY_S):
-            while len(body) < ERROR_BODY_BYTES and (
-                read := await response.content.read(ERROR_BODY_BYTES - len(body))
-            ):
-                body += read
-    response.close()
+            async for read in reads:
+                body += read[: ERROR_BODY_BYTES - len(body)]
+                if len(body) >= ERROR_BODY_BYTES:
+                    break
     return body.decode(errors="replace").strip()
+
+
+def redirect_target(status: int, headers: Mapping[str, str], here: URL) -> URL:
+    """Return the address to which a POST is sent again. Raises :class:`RedirectedError` if it is not."""
+    location = headers.get("location") or headers.get("uri")
+    if location is None or status not in _REDIRECTS:
+        raise RedirectedError(status)
+    try:
+        target = here.join(URL(location))
+        _check(status, "POST", here, target)
+    except ValueError as error:
+        raise error if isinstance(error, RedirectedError) else RedirectedError(status) from None
+    return target
 
 
 def redirect_checks() -> aiohttp.TraceConfig:

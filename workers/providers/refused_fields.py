@@ -179,7 +179,8 @@ class AdaptedRequest:
 
     def _adapt(self) -> None:
         body = self._build(self._without(self._lacking))
-        refused = [field for field in self._server.fields if self._is_refused(field) and field.is_in(body)]
+        fields = self._server.fields if self._entries else ()
+        refused = [field for field in fields if self._is_refused(field) and field.is_in(body)]
         original = original_for(self._request, self._server.upstream.family)
         sent = {} if original is None else original.body
         named = [field for field in refused if not field.is_ours or field.is_in(sent)]

@@ -19,8 +19,8 @@ from workers.providers.framing import CutOffError, EventCutter
 from workers.providers.http_calls import ProviderCall, check_type, timeout_of
 from workers.providers.openai import headers_of
 from workers.providers.reading import BROKEN, deltas_of
+from workers.providers.response_body import ResponseBody
 from workers.providers.responses_stored import Interrupted, PlacingSink, StillRunning, StoredReader
-from workers.providers.tap import ResponseBody
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Access:
         )
         async with response:
             check_type(response.response.headers)
-            yield ResponseBody.of(response.response)
+            yield ResponseBody(response.response.aiter_bytes())
 
     async def cancel(self, response_id: str) -> None:
         """Stop a stored answer, unless it has ended."""

@@ -106,6 +106,8 @@ def whole_number(value: object) -> int | None:
 
 
 def _greater(known: int | None, value: object) -> int | None:
+    if value is None:
+        return known
     number = whole_number(value)
     return known if number is None or not 0 <= number < _LIMIT else max(known or 0, number)
 

@@ -106,13 +106,16 @@ class Hub:
                 self._unread.pop(feed, None)
                 self._pending_acks.pop(feed, None)
                 self._pending_leaves[stream_id] = lead
-                self._has_pending.set()
+                if not feed.has_ended:  # else it only keeps the answer from being dropped: the next comparison does
+                    self._has_pending.set()
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
-        """Start reading the tail after ``at``: a reader has received the log up to there."""
+        """Follow the stream after ``at``: a reader has received the log up to there. Events that came since are read
+        from the tail, unless the reply to the feed's first acknowledgement is yet to show if there are any."""
         if feed.position is None:
             feed.rewind(at)
-            self._mark_unread(feed)
+            if feed not in self._pending_acks:
+                self._mark_unread(feed)
 
     def advanced(self, feed: Feed, cursor: EventId) -> None:
         """Note that a reader has delivered everything up to ``cursor``."""
@@ -266,9 +269,10 @@ class Hub:
             replies = await run_scripts(self._reports, calls)  # the next comparison repeats a failed acknowledgement
             for feed, reply in zip(feeds, replies, strict=False):
                 # Scripts notify only gateways that have a reader lease: appends before the first one went unnoticed.
-                if isinstance(reply, LogPosition) and feed.position not in (None, reply.at):
+                at = reply.at if isinstance(reply, LogPosition) else None
+                if feed.position not in (None, at):
                     self._mark_unread(feed)
-                if isinstance(reply, LogPosition) and acks[feed]:
+                if at is not None and acks[feed]:
                     self._moved.add(feed)
 
     async def _compare(self) -> None:

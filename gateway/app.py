@@ -99,6 +99,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     )
     # Routes are matched in this order: the most requested ones come first.
     app.include_router(chat.live_router)
+    app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
         *(listing, tickets, service, models, ops, web_pages),

@@ -98,6 +98,42 @@ async def test_what_a_message_brought_is_not_read(redis_url: str, key: str) -> N
         assert await tails_read(client) == before
 
 
+async def test_an_answer_followed_from_its_creation_is_not_read(redis_url: str) -> None:
+    async with hub_at(redis_url) as (hub, client), asyncio.timeout(20):
+        before = await tails_read(client)
+        stream = WrittenStream(client)
+        await stream.create()
+        subscription = Subscription(hub, stream.id, START, await stream.log_page(), Native(stream.id))
+        delivered = asyncio.ensure_future(all_of(subscription))
+        await until_acknowledged(client, stream)
+        await stream.begin()
+        await stream.write("one")
+        await stream.end()
+        assert b'"token":"one"' in await delivered
+        assert await tails_read(client) == before
+        while await client.zcard(stream_keys(stream.id)[3]):  # the last reader leaves with the next comparison
+            await asyncio.sleep(0.02)
+
+
+async def test_events_before_the_first_acknowledgement_are_read(redis_url: str) -> None:
+    async with hub_at(redis_url) as (hub, client), asyncio.timeout(20):
+        stream = WrittenStream(client)
+        await stream.create()
+        page = await stream.log_page()
+        await stream.begin()
+        await stream.write("early")
+        delivered = asyncio.ensure_future(all_of(Subscription(hub, stream.id, START, page, Native(stream.id))))
+        await until_acknowledged(client, stream)
+        await stream.write("later")
+        await stream.end()
+        received = await delivered
+        assert [received.count(word) for word in (b'"early"', b'"later"', b"event: done")] == [1, 1, 1]
+
+
+async def all_of(subscription: Subscription) -> bytes:
+    return b"".join([chunk async for chunk in subscription.chunks()])
+
+
 async def test_the_events_of_a_lost_message_are_read_with_the_next(redis_url: str) -> None:
     async with hub_at(redis_url) as (hub, client), asyncio.timeout(20):
         stream = WrittenStream(client)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from gateway.api import streams
 from gateway.api.body import read_body
 from gateway.api.deferred import submit_once, wait_until_ended
+from gateway.api.live_route import LiveRoute
 from gateway.api.parameters import IdempotencyKey
 from gateway.api.previous_responses import PREFIX, compose_request, replay_of, stream_id_of
 from gateway.auth.grants import Grant
@@ -29,11 +30,12 @@ from shared.protocol.lifecycle import TERMINAL, Status
 from shared.scopes import Scope
 
 router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
+live_router = APIRouter(prefix="/v1/responses", include_in_schema=False, route_class=LiveRoute)
 
 StreamId = Annotated[str, Depends(stream_id_of)]
 
 
-@router.post("", dependencies=[LIVE_CONNECTION])
+@live_router.post("")
 async def create(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:

@@ -72,6 +72,11 @@ class Feed:
         return self._end if self.tail_cursor else None
 
     @property
+    def has_ended(self) -> bool:
+        """True if the last event seen is `done`."""
+        return self._ended
+
+    @property
     def is_live(self) -> bool:
         """True if the feed has readers and reads from the tail."""
         return bool(self.tail_cursor and self.readers)

@@ -99,10 +99,12 @@ class Hub:
                 self.leases.leave(feed, lead)
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
-        """Start reading the tail after ``at``: a reader has received the log up to there."""
+        """Follow the stream after ``at``: a reader has received the log up to there. Events that came since are read
+        from the tail, unless the reply to the feed's first acknowledgement is yet to show if there are any."""
         if feed.position is None:
             feed.rewind(at)
-            self._mark_unread(feed)
+            if not self.leases.is_due(feed):
+                self._mark_unread(feed)
 
     def advanced(self, feed: Feed, cursor: EventId) -> None:
         """Note that a reader has delivered everything up to ``cursor``."""

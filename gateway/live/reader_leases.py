@@ -56,11 +56,16 @@ class ReaderLeases:
             self._moved.add(feed)
         self._has_pending.set()
 
+    def is_due(self, feed: Feed) -> bool:
+        """Return True if a report of ``feed`` is yet to be sent: its reply shows whether the feed lacks events."""
+        return feed in self._to_acknowledge
+
     def leave(self, feed: Feed, lead: EventId) -> None:
         """Report that the last reader of a feed has left."""
         self._to_acknowledge.pop(feed, None)
         self._left[feed.stream_id] = lead
-        self._has_pending.set()
+        if not feed.has_ended:  # else it only keeps the answer from being dropped: the next comparison does
+            self._has_pending.set()
 
     def record_resume(self, stream_id: str, how: str) -> None:
         """Add a resume to the stream's timeline with the next report. Lost if Redis is unavailable."""
@@ -93,8 +98,10 @@ class ReaderLeases:
         ]
         notes = [self._scripts.note_resume(stream_id, how) for stream_id, how in resumes]
         for feed, reply in zip(feeds, await self._acknowledge(feeds, *leaves, *notes), strict=True):
-            if not isinstance(reply, LogPosition):
-                self._moved.discard(feed)  # the next comparison repeats it
+            if not isinstance(reply, LogPosition):  # the next comparison repeats it
+                self._moved.discard(feed)
+                if feed.position is not None:
+                    self._on_unread(feed)
 
     async def compare(self) -> None:
         """Renew every reader lease, and check silent streams for events that this gateway has missed. Skip a feed

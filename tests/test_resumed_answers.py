@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -234,21 +235,36 @@ async def test_a_client_that_cannot_take_back_gets_the_whole_answer(system: Syst
     assert len(calls(system.fake, "chat")) == 1
 
 
+async def is_full_or_beyond(system: System, stream_id: str, place: str | None) -> str | None:
+    """Return "full" if the stream's window is, "beyond" if an append has moved the place, else None."""
+    if await system.field(stream_id, "full"):
+        return "full"
+    return "beyond" if await system.field(stream_id, "provider_cursor") != place else None
+
+
 async def test_a_full_window_keeps_the_place(system: System) -> None:
-    """The reader is slow, so that the worker waits in the middle of an append when it dies."""
-    words = [f"{'x' * 5000}{i} " for i in range(120)]
-    system.fake.play("slow", Answer(reasoning=("a", "b"), deltas=words))
+    """Nothing is read while the gateway is stopped, so that the worker waits with an append when it dies. The words
+    come in a read each: a read of more words than the window has room for has no place between them."""
+    turnstile = await played(system, "slow")
     stream_id = await system.post("slow", provider="keeps", on_disconnect="cancel", grace_s=600)
-    async with await system.read(stream_id, receive_buffer=4096) as connection:
-        frames = await connection.take(3)
-
-        async def is_full() -> str | None:
-            return await system.field(stream_id, "full")
-
-        await system.eventually(is_full)
-        await kill_holder(system, stream_id)
+    async with await system.read(stream_id) as connection:
+        await turnstile.allow(1)
+        frames = await up_to(connection, "w0 ")
+        system.gateways[0].signal(signal.SIGSTOP)
+        try:
+            for count in range(2, len(WORDS)):
+                place = await system.field(stream_id, "provider_cursor")
+                await turnstile.allow(count)
+                if await system.eventually(partial(is_full_or_beyond, system, stream_id, place)) == "full":
+                    break
+            else:
+                pytest.fail("the window is never full")
+            await kill_holder(system, stream_id)
+        finally:
+            system.gateways[0].signal(signal.SIGCONT)
+        await turnstile.allow(len(WORDS))
         frames += await connection.rest()
-    assert text_of(frames) == "".join(words)
+    assert text_of(frames) == TEXT
     assert len(calls(system.fake, "slow")) == 1
     assert [frame.data["reset"] for frame in frames if frame.event == "start"] == [False]
 

@@ -11,7 +11,7 @@ import pytest
 from shared.broker.keys import WAITING, index_key, state_key
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
-from tests.sse_client import Frame, SseConnection, text_of
+from tests.sse_client import Frame, SseConnection, open_sse, text_of
 from tests.system import System, ask
 
 STREAMS = 12
@@ -212,6 +212,38 @@ async def test_a_stream_lost_with_its_worker_ends_as_lost(start_system: StartSys
         return (await system.http.get(url)).status_code == 404
 
     await system.eventually(forgotten, timeout_s=20)
+
+
+async def test_a_post_with_a_cursor_waits_until_its_stream_is_restored(start_system: StartSystem) -> None:
+    """Redis has lost the key too. The client must not be sent away for good a moment before a worker restores it."""
+    system = await start_system(workers=1)
+    gate = asyncio.Event()
+    system.fake.play("keyed", Answer(deltas=WORDS, gate=gate, gate_after=3))
+    url, key = f"{system.url}/chat/stream", {"Idempotency-Key": "kept"}
+    async with await open_sse("POST", url, headers=key, json=ask("keyed")) as connection:
+        frames = [await connection.next("start"), await connection.next("token")]
+    system.workers[0].signal(signal.SIGSTOP)
+    async with system.broker.client() as client:
+        await client.flushall()
+    resume = key | {"Last-Event-ID": frames[-1].at}
+    answer = await system.http.post(url, headers=resume, json=ask("keyed"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stream_recovering")
+    system.workers[0].signal(signal.SIGCONT)
+    gate.set()
+
+    async def resumed() -> SseConnection | None:
+        connection = await open_sse("POST", url, headers=resume, json=ask("keyed"))
+        if connection.status == 200:
+            return connection
+        async with connection:
+            assert connection.status == 503
+        return None
+
+    async with await system.eventually(resumed, timeout_s=60) as connection:
+        frames += await connection.rest()
+    assert text_of(frames) == "".join(WORDS)
+    assert not any(frame.data.get("reset") for frame in frames)
+    assert len(system.fake.calls) == 1
 
 
 @pytest.mark.parametrize("how", ["emptied", "away"])

@@ -17,10 +17,10 @@ from shared.broker.client import Client, run_commands, run_script
 from shared.broker.declarations import Call
 from shared.broker.keys import idempotency_entry_key, request_key
 from shared.broker.queue import job_of, requeue
-from shared.broker.replies import Created, Full, Known, Limited, Stored, Unstored, WriteReply
+from shared.broker.replies import Created, Full, Known, Limited, Lost, Stored, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
 from shared.errors import BrokerFull, HeadraceError, IdempotencyConflict
-from shared.protocol.ids import idempotency_digest, new_stream_id
+from shared.protocol.ids import START, idempotency_digest, new_stream_id
 from shared.rate_limits import Demand
 from shared.schemas import ChatRequest, OnDisconnect
 from shared.schemas.stored_request import encode_request
@@ -134,6 +134,11 @@ class Dispatch:
         stream_id, known_hash = entry.decode().split()
         _check_same_body(known_hash, body_hash)
         return str(stream_id)
+
+    async def may_have_lost(self, principal: str, idempotency_key: str) -> bool:
+        """Return True if Redis may have lost the key's stream a moment ago, so that a worker may restore it."""
+        stream_id = new_stream_id(idempotency_digest(principal, idempotency_key))  # a stranger in the key's bucket
+        return isinstance(await run_script(self._client, self._scripts.read(stream_id, START)), Lost)
 
     def _fields(
         self,

@@ -23,7 +23,7 @@ from gateway.state import GatewayState
 from shared.broker.replies import LogPage
 from shared.broker.retry_dedupe import find_request, forget_request, remember_request
 from shared.denied_fields import denied_field
-from shared.errors import Draining, FieldNotAllowed, InvalidRequest, StreamGone, StreamNotFound
+from shared.errors import Draining, FieldNotAllowed, InvalidRequest, StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE
@@ -66,8 +66,9 @@ async def submit(
 ) -> Submission:
     """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect`` and ``unsupported_fields``:
     the defaults for requests that set none. ``extra_fields``: a dialect's own fields of the stream's state. Raises
-    :class:`Draining`, :class:`CursorWithoutStream`, :class:`FieldNotAllowed`, :class:`UnsupportedField`, and the
-    errors of :meth:`Models.resolve`, :meth:`Dispatch.dispatch` and :func:`read_own`."""
+    :class:`Draining`, :class:`CursorWithoutStream`, :class:`StreamRecovering` (Redis may have lost the key a moment
+    ago), :class:`FieldNotAllowed`, :class:`UnsupportedField`, and the errors of :meth:`Models.resolve`,
+    :meth:`Dispatch.dispatch` and :func:`read_own`."""
     if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
     if gateway.hub.draining:
@@ -78,6 +79,8 @@ async def submit(
     if key is not None and (stream_id := await gateway.dispatch.find(caller.id, key, body_hash)) is not None:
         return await _attach(gateway, caller, stream_id, cursor)
     if cursor != START:
+        if key is not None and await gateway.dispatch.may_have_lost(caller.id, key):
+            raise StreamRecovering
         raise CursorWithoutStream
     chat_id = (extra_fields or {}).get("chat")
     resolved = await gateway.models.resolve(chat_request, caller.models, chat_id)

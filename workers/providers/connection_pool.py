@@ -48,6 +48,7 @@ class ConnectionPool:
         connection = self._idle_connection() or await self._connect(connect_s)
         try:
             response = connection.send(data)
+            del data  # it may be large, and the answer long
             await response.wait_for_head()
             yield response
         finally:

@@ -1,16 +1,22 @@
 """CPU of reading a provider in one process: of a token of a slow stream, and of an answer of one token.
 
-Run it in two trees in turn to compare them: ``python -m bench.provider_reads [--seconds 5]``.
+Run it in two trees in turn to compare them: ``python -m bench.provider_reads [--tls]``.
 """
 
 import argparse
 import asyncio
+import os
 import time
 from contextlib import aclosing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
+import httpx2
 import uvloop
 
 from bench import pace
+from bench.certificate import make_certificate
 from bench.children import ProviderProcess
 from shared.configuration.configuration import load_configuration
 from shared.schemas import ChatRequest
@@ -72,18 +78,32 @@ async def answer_us(provider: Provider) -> float:
     return (time.process_time() - cpu) / _ANSWERS * 1e6
 
 
+async def with_tls(url: str, folder: Path) -> str:
+    """Return the URL of the same provider over TLS, with a certificate that this process trusts from now on."""
+    certificate, key = await asyncio.to_thread(make_certificate, folder)
+    os.environ["SSL_CERT_FILE"] = str(certificate)
+    root = urlsplit(url)
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        files = {"certificate": str(certificate), "key": str(key)}
+        answer = await http.post(f"{root.scheme}://{root.netloc}/tls", json=files)
+    return f"https://127.0.0.1:{answer.raise_for_status().json()['port']}{root.path}"
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--tls", action="store_true")
     arguments = parser.parse_args()
     server = ProviderProcess()
     await server.start()
     try:
-        settings = Settings.model_validate({"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "none"})
-        endpoints, _ = endpoints_of(load_configuration(settings))
-        provider = provider_of(endpoints["openai"])
-        print(await read_cost(provider, arguments.seconds), f" answer {await answer_us(provider):.0f} us")
-        await provider.aclose()
+        with TemporaryDirectory() as folder:
+            url = await with_tls(server.url, Path(folder)) if arguments.tls else server.url
+            settings = Settings.model_validate({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none"})
+            endpoints, _ = endpoints_of(load_configuration(settings))
+            provider = provider_of(endpoints["openai"])
+            print(await read_cost(provider, arguments.seconds), f" answer {await answer_us(provider):.0f} us")
+            await provider.aclose()
     finally:
         await server.stop()
 

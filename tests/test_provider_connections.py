@@ -148,6 +148,17 @@ async def test_a_cookie_is_sent_back(make: Make, name: str) -> None:
     assert b"\r\nCookie: route=a1\r\n" in server.heads[1]
 
 
+async def test_redirects_in_a_circle_end(make: Make) -> None:
+    circle = response(b"", b"location: /round").replace(b"200 OK", b"307 Temporary Redirect")
+    server = Server([circle] * 20)
+    async with server.running() as port:
+        error = await failure(make("openai", **url_at(port)), ask("m"))
+        assert (error.code, error.retryable) == ("provider_protocol", False)
+        assert f"a redirect to http://127.0.0.1:{port}" in error.detail
+    assert len(server.heads) == 10
+    assert server.connections == 1
+
+
 @both
 async def test_cancelling_before_the_answer_closes_the_connection(make: Make, name: str) -> None:
     has_request = asyncio.Event()

@@ -2,14 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 from workers.providers.response import Response
 
-_BUFFER_BYTES: Final = 64 * 1024
 
-
-class Connection(asyncio.BaseProtocol):
+class Connection(asyncio.Protocol):
     """A connection, which is in ``among`` while it is open."""
 
     transport: asyncio.Transport
@@ -67,28 +64,8 @@ class Connection(asyncio.BaseProtocol):
             self._response.end(error)
         self._among.discard(self)
 
-
-class PlainConnection(Connection, asyncio.Protocol):
-    """Connection without TLS."""
-
     def data_received(self, data: bytes) -> None:
         if self._response is None:
             self.transport.abort()  # nothing was asked for, so nothing after it can be trusted
         else:
             self._response.receive(data)
-
-
-class TlsConnection(Connection, asyncio.BufferedProtocol):
-    """Connection with TLS. uvloop allocates 256 KiB for each read of such a connection that has no buffer of its own.
-    One buffer serves all: each read is parsed before the next."""
-
-    _BUFFER: Final = memoryview(bytearray(_BUFFER_BYTES))
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._BUFFER
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._response is None:
-            self.transport.abort()
-        else:
-            self._response.receive(self._BUFFER[:nbytes])

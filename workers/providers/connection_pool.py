@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import aiohappyeyeballs
 
-from workers.providers.connection import Connection, PlainConnection, TlsConnection
+from workers.providers.connection import Connection
 from workers.providers.response import Response
 
 #: Idle time after which a connection is not used again, as in the SDKs.
@@ -48,6 +48,7 @@ class ConnectionPool:
         connection = self._idle_connection() or await self._connect(connect_s)
         try:
             response = connection.send(data)
+            del data  # it may be large, and the answer long
             await response.wait_for_head()
             yield response
         finally:
@@ -74,16 +75,13 @@ class ConnectionPool:
 
     async def _connect(self, connect_s: float) -> Connection:
         loop = asyncio.get_running_loop()
-        kind: type[PlainConnection | TlsConnection] = PlainConnection
-        options = dict[str, Any]()
-        if self._make_context is not None:
-            kind, options = TlsConnection, self._tls_options(self._make_context)
+        options = {} if self._make_context is None else self._tls_options(self._make_context)
         async with asyncio.timeout(connect_s):
             sock = await aiohappyeyeballs.start_connection(
                 await self._names.addresses(), happy_eyeballs_delay=_NEXT_ADDRESS_S
             )
             try:
-                _, connection = await loop.create_connection(lambda: kind(self._all), sock=sock, **options)
+                _, connection = await loop.create_connection(lambda: Connection(self._all), sock=sock, **options)
             except BaseException:
                 sock.close()
                 raise

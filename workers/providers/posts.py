@@ -114,12 +114,13 @@ class DirectPosts:
     ) -> AsyncIterator[ResponseBody]:
         data, url = msgspec.json.encode(body), self._url_of(path)
         for _ in range(_MOST_REDIRECTS):
-            request = self._head.to(url, headers, data), data
-            async with self._pool.request(request, timeouts.connect_s) as response:
+            head = self._head.to(url, headers, data)
+            async with self._pool.request((head, data), timeouts.connect_s) as response:
                 if cookies := response.headers.getall("set-cookie", []):
                     self._head.note_cookies(cookies, url)
                 status = response.status
                 if not 300 <= status < 400:
+                    del data  # it may be large, and the answer long
                     answer = ResponseBody.of(response)
                     await check_status(status, response.headers, answer.reads)
                     check_type(response.headers)

@@ -92,7 +92,7 @@ class Response(AsyncIterator[bytes]):
 
     # --- called by the connection
 
-    def receive(self, data: bytes | memoryview) -> None:
+    def receive(self, data: bytes) -> None:
         if self.is_over:
             self.can_keep = False  # nothing was asked for
             return

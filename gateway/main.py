@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -128,9 +129,8 @@ class _Server(uvicorn.Server):
         exiting = asyncio.create_task(self._exiting.wait())
         while not await self.on_tick(ticks):
             ticks = (ticks + _TICKS_PER_S) % _MOST_TICKS
-            tick = asyncio.create_task(next_poll(1))
-            await asyncio.wait([exiting, tick], return_when=asyncio.FIRST_COMPLETED)
-            tick.cancel()
+            waiting: list[asyncio.Future[Any]] = [exiting, next_poll(1)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         exiting.cancel()
 
     def _drain(self) -> None:

@@ -11,14 +11,14 @@ from weakref import WeakKeyDictionary
 _all: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, "_Polls"]()
 
 
-async def next_poll(period_s: float) -> float:
-    """Wait for the next multiple of ``period_s`` since the first call in this event loop. Return the seconds by which
-    the event loop was late."""
+def next_poll(period_s: float) -> asyncio.Future[float]:
+    """Return a future for the next multiple of ``period_s`` since the first call in this event loop. Its result is
+    the seconds by which the event loop was late."""
     loop = asyncio.get_running_loop()
     polls = _all.get(loop)
     if polls is None:
         polls = _all[loop] = _Polls(loop.time())
-    return await polls.wait(period_s)
+    return polls.next(period_s)
 
 
 class _Polls:
@@ -28,7 +28,7 @@ class _Polls:
         self._origin_s = origin_s
         self._waiting: dict[int, list[asyncio.Future[float]]] = {}  # by the time of the poll, in ms after the origin
 
-    async def wait(self, period_s: float) -> float:
+    def next(self, period_s: float) -> asyncio.Future[float]:
         loop = asyncio.get_running_loop()
         period_ms = round(period_s * 1000)
         now_ms = int((loop.time() - self._origin_s) * 1000)
@@ -39,7 +39,7 @@ class _Polls:
             loop.call_at(self._origin_s + due_ms / 1000, self._begin, due_ms)
         woken: asyncio.Future[float] = loop.create_future()
         waiting.append(woken)
-        return await woken
+        return woken
 
     def _begin(self, due_ms: int) -> None:
         late_s = max(0.0, asyncio.get_running_loop().time() - self._origin_s - due_ms / 1000)

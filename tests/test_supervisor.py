@@ -59,6 +59,7 @@ async def test_the_broker_keeps_everything_and_evicts_nothing(tmp_path: Path) ->
         config = await redis.config_get("*")
         assert config["appendonly"] == "yes"
         assert config["appendfsync"] == "everysec"
+        assert config["hz"] == "5"
         assert config["save"] == ""
         assert config["maxmemory-policy"] == "noeviction"
         assert config["port"] == "0"

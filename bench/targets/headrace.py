@@ -1,4 +1,4 @@
-"""Headrace as a target: a Redis with the persistence of our compose file, one gateway, one worker or several."""
+"""Headrace as a target: a Redis with the settings of our compose file, one gateway, one worker or several."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class Headrace:
         return self._broker.url
 
     async def start(self, provider_url: str, folder: Path) -> None:
-        self._broker = Broker(folder / "broker")
+        self._broker = Broker(folder / "broker", "--hz", "5")
         await self._broker.start()
         async with self._broker.client() as client:
             self._redis_pid: int = (await client.info("server"))["process_id"]

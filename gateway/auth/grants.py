@@ -95,7 +95,7 @@ class LiveGrants:
         return revoked
 
     async def _read_revoked_links(self) -> Mapping[str, int]:
-        if self._link_revocations is None:
+        if self._link_revocations is None or not any(grant.account for grant in self._watched.values()):
             return {}
         try:
             return await self._link_revocations.read()

@@ -10,6 +10,16 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 BODY_WRITER: Final = "headrace.body_writer"
 
 
+class _Chunk:
+    """The piece that was written last, and its chunk: a thousand viewers of a stream get the same one in turn."""
+
+    piece: bytes = b""
+    framed: bytes = b""
+
+
+_last: Final = _Chunk()
+
+
 class BodyWriter:
     """Writer of one response's body. The server's own ``send`` may be used too, and it ends the body."""
 
@@ -23,5 +33,7 @@ class BodyWriter:
         is closing, or if the response has no body in chunks."""
         if self._flow.write_paused or not self._cycle.chunked_encoding or self._transport.is_closing():
             return False
-        self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if piece is not _last.piece:
+            _last.piece, _last.framed = piece, b"%x\r\n%b\r\n" % (len(piece), piece)
+        self._transport.write(_last.framed)
         return True

@@ -33,10 +33,10 @@ class Admission:
         return {} if self.used is None else _headers(self.demand.limits, self.used)
 
 
-def demand_of(principal: Principal, chat_request: ChatRequest, settings: Settings) -> Demand:
+def demand_of(principal: Principal, chat_request: ChatRequest, prompt_characters: int, settings: Settings) -> Demand:
     """Return the request's demand. Raises :class:`InvalidRequest` if the request alone exceeds a limit."""
     limits = settings.limits.changed(principal.limits)
-    prompt_tokens = Estimate(chat_request.prompt_characters, 0).prompt_tokens
+    prompt_tokens = Estimate(prompt_characters, 0).prompt_tokens
     tokens = prompt_tokens + (settings.tokens_assumed if chat_request.max_tokens is None else chat_request.max_tokens)
     most = limits.most_tokens
     if most and prompt_tokens + (chat_request.max_tokens or 0) > most:

@@ -43,9 +43,15 @@ class _Pool:
     def is_unused(self) -> bool:
         return self._free == self.size and not self._waiting
 
+    def take_now(self, count: int) -> bool:
+        """Take ``count`` bytes if they are free. Return False if the caller has to wait for them."""
+        if self._waiting or count > self._free:
+            return False
+        self._remove(count)
+        return True
+
     async def take(self, count: int) -> None:
-        if not self._waiting and count <= self._free:
-            self._remove(count)
+        if self.take_now(count):
             return
         turn = count, asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -120,6 +126,9 @@ class BodyShare:
         memory = self.memory
         is_small = count <= memory.small_body_bytes
         if not count or memory.large in self._held or (is_small and memory.small in self._held):
+            return
+        if is_small and memory.small.take_now(count):  # without a timer
+            self._held[memory.small] = count
             return
         # First the principal's own half: while a body waits for that, it is in no other principal's way.
         own = [] if is_small or self._principal is None else [memory.of_principal(self._principal)]

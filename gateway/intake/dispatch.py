@@ -65,12 +65,14 @@ class Dispatch:
         """Create the stream, once per key, and queue it. ``extra_fields``: further fields of its state. Raises
         :class:`InvalidRequest`, :class:`LimitReached`, :class:`QueueFull`, :class:`IdempotencyConflict` and
         :class:`BrokerUnavailable`. After :class:`BrokerUnavailable` the call may be repeated with the same key."""
-        demand = demand_of(principal, chat_request, self._settings)
+        prompt_characters = chat_request.prompt_characters
+        demand = demand_of(principal, chat_request, prompt_characters, self._settings)
         limits = replace(demand.limits, stored_bytes=await self._storage.limit_of(demand.limits))
         demand = replace(demand, limits=limits)
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
         stream_id = new_stream_id(digest)
-        more = {"body_hash": body_hash, **extra_fields, "expected_tokens": str(demand.tokens)}
+        more = {"body_hash": body_hash, **extra_fields, "prompt_characters": str(prompt_characters)}
+        more["expected_tokens"] = str(demand.tokens)
         more |= {"idempotency": digest} if digest else {}
         fields, pieces = await run_beside_loop(
             self._fields, stream_id, chat_request, principal.id, on_disconnect, more
@@ -159,7 +161,6 @@ class Dispatch:
             "provider": chat_request.provider or "",
             "model": chat_request.model,
             "request": encode_request(chat_request),
-            "prompt_characters": chat_request.prompt_characters,
             "max_tokens": chat_request.max_tokens or 0,
             "on_disconnect": chat_request.on_disconnect or on_disconnect,
             "grace_ms": round(grace_s * 1000),

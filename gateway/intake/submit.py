@@ -1,9 +1,11 @@
 """Submits a chat request, independent of its dialect: attaches to an existing stream or creates and queues a new
 one."""
 
+import asyncio
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from pydantic import SecretStr
@@ -118,9 +120,7 @@ async def submit_without_key(
     _check_fields(gateway, caller, chat_request)
     account = account_of(caller.id)
     body_hash = await run_beside_loop(_hash_of, chat_request, gateway.settings.secret)
-    if not is_retry:
-        await forget_request(gateway.client, account, body_hash)
-    elif (stream_id := await find_request(gateway.client, account, body_hash)) is not None:
+    if is_retry and (stream_id := await find_request(gateway.client, account, body_hash)) is not None:
         try:
             submission = await _attach(gateway, caller, stream_id, START)
         except (StreamNotFound, StreamGone):
@@ -128,7 +128,7 @@ async def submit_without_key(
         else:
             if submission.log_page.status not in _FAILED:
                 return submission
-    submission = await submit(
+    submitting = submit(
         gateway,
         caller,
         chat_request,
@@ -137,6 +137,10 @@ async def submit_without_key(
         extra_fields=extra_fields,
         unsupported_fields=unsupported_fields,
     )
+    if is_retry:
+        submission = await submitting
+    else:  # both in one exchange
+        _, submission = await asyncio.gather(forget_request(gateway.client, account, body_hash), submitting)
     await remember_request(gateway.client, account, body_hash, submission.stream_id)
     return submission
 
@@ -163,9 +167,14 @@ def _headers_of(stream_id: str) -> dict[str, str]:
 def _hash_of(chat_request: ChatRequest, secret: SecretStr | None) -> str:
     """Return a hash that is equal for equal requests, however their JSON was written. Guessing a request from it
     requires the secret."""
-    key = secret.get_secret_value().encode() if secret else b""
-    hashed = hmac.new(key, digestmod="sha256")
+    hashed = _keyed(secret.get_secret_value() if secret else "").copy()
     for part in parts_of(chat_request):
         hashed.update(len(part).to_bytes(8))
         hashed.update(part)
     return hashed.hexdigest()
+
+
+@cache
+def _keyed(secret: str) -> hmac.HMAC:
+    """Return the hash of nothing yet. A process has one secret."""
+    return hmac.new(secret.encode(), digestmod="sha256")

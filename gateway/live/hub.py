@@ -111,6 +111,8 @@ class Hub:
         if feed.notified_at:
             metrics.DELIVERY.observe(asyncio.get_running_loop().time() - feed.notified_at)
             feed.notified_at = 0.0
+        if feed.has_ended:  # a worker that has ended its stream waits for no reader
+            return
         acknowledged = feed.acknowledged
         if cursor.epoch != acknowledged.epoch or cursor.seq - acknowledged.seq >= self._acknowledge_every:
             self.leases.acknowledge_soon(feed, moved=True)

@@ -145,12 +145,11 @@ class _Client:
 
     def write(self, chunk: bytes) -> bool:
         """Write a chunk at once. Return False, and write nothing, if the client has no room or the chunk is large."""
-        if self._body is None or self._active_sends or len(chunk) > _MAX_WRITE_BYTES:
+        body = self._body
+        if body is None or self._active_sends or len(chunk) > _MAX_WRITE_BYTES or not body.write(chunk):
             return False
-        if self._body.write(chunk):
-            self._last_write_at = self._loop.time()
-            return True
-        return False
+        self._last_write_at = self._loop.time()
+        return True
 
     async def _send_ping(self) -> None:
         # An event may have begun meanwhile; a heartbeat between its pieces would corrupt it.

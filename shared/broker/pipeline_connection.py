@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from shared.broker.connection_pool import pool_of
 from shared.broker.redis_address import safe_address
 from shared.broker.wire import Wire, connected
+from shared.polling import next_poll
 
 Command = tuple[str | int | float | bytes | memoryview, ...]
 
@@ -145,7 +146,8 @@ async def _until_lost(wire: Wire, timeout_s: float) -> None:
     silent_s = 0.0
     while not wire.lost.done():
         reads = wire.reads
-        await asyncio.wait((wire.lost,), timeout=_PING_AFTER_S)
+        waiting: list[asyncio.Future[Any]] = [wire.lost, next_poll(_PING_AFTER_S)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         silent_s = silent_s + _PING_AFTER_S if wire.reads == reads else 0.0
         if silent_s > timeout_s + _PING_AFTER_S:
             raise TimeoutError

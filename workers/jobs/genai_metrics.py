@@ -5,6 +5,7 @@ queue. ``gen_ai_client_*`` measure one call of a provider. A stream is counted a
 ended it.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from msgspec import UnsetType
@@ -105,7 +106,7 @@ def called(
 ) -> None:
     """Observe one finished call of a provider."""
     labels = labels_of(provider, model, answered=not error)
-    OPERATION.labels(*labels, error).observe(seconds)
+    _with(OPERATION, *labels, error).observe(seconds)
     if usage is not None:
         _observe_usage(labels, usage_attributes(usage))
 
@@ -113,7 +114,7 @@ def called(
 def _observe_usage(labels: tuple[str, str, str], counts: dict[str, int]) -> None:
     for name, kind in ((INPUT, "input"), (OUTPUT, "output")):
         if name in counts:
-            TOKENS.labels(*labels, kind).observe(counts[name])
+            _with(TOKENS, *labels, kind).observe(counts[name])
     for name, counter in _PARTS.items():
         if name in counts:
             counter.labels(*labels, _MODALITY).inc(counts[name])
@@ -124,9 +125,15 @@ def ended(
 ) -> None:
     """Observe one finished stream. ``first_s``: seconds from its request to its first token."""
     labels = labels_of(provider, model, answered=not error)
-    REQUEST.labels(*labels, error).observe(seconds)
+    _with(REQUEST, *labels, error).observe(seconds)
     if first_s is None:
         return
-    FIRST_TOKEN.labels(*labels).observe(first_s)
+    _with(FIRST_TOKEN, *labels).observe(first_s)
     if output_tokens is not None and output_tokens > 1:
-        EACH_TOKEN.labels(*labels).observe((seconds - first_s) / (output_tokens - 1))
+        _with(EACH_TOKEN, *labels).observe((seconds - first_s) / (output_tokens - 1))
+
+
+@lru_cache(maxsize=4096)
+def _with(histogram: Histogram, *labels: str) -> Histogram:
+    """Return the histogram's part with these labels: finding it costs as much as observing."""
+    return histogram.labels(*labels)

@@ -89,6 +89,7 @@ class StreamQueue(Worker):
                         self._start(stream_id)
                     else:  # quiet() was called while the read was blocked
                         await self._requeue(stream_id)
+                await asyncio.sleep(0)  # one turn more than _next_batch takes: claims are sent before the next take
             except (*REDIS_ERRORS, BrokerUnavailable) as error:
                 if isinstance(error, ResponseError):
                     refused(error, self._connection.target, "BZPOPMIN")

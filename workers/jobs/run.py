@@ -89,7 +89,7 @@ def target_of(request: ChatRequest) -> str:
 
 def _candidates(request: ChatRequest) -> Iterator[ChatRequest]:
     """Yield the request for its own model, then for each of its ``fallbacks``: ``provider/model``."""
-    alone = request.model_copy(update={"fallbacks": None})
+    alone = request if request.fallbacks is None else request.model_copy(update={"fallbacks": None})
     yield alone
     for fallback in request.fallbacks or ():
         provider, _, model = fallback.partition("/")

@@ -110,11 +110,10 @@ class Hub:
                     self._has_pending.set()
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
-        """Follow the stream after ``at``: a reader has received the log up to there. Events that came since are read
-        from the tail, unless the reply to the feed's first acknowledgement is yet to show if there are any."""
+        """Follow the stream after ``at``: a reader has received the log up to there."""
         if feed.position is None:
             feed.rewind(at)
-            if feed not in self._pending_acks:
+            if feed not in self._pending_acks:  # else the reply to it will show if the tail has more
                 self._mark_unread(feed)
 
     def advanced(self, feed: Feed, cursor: EventId) -> None:
@@ -122,10 +121,9 @@ class Hub:
         if feed.notified_at:
             metrics.DELIVERY.observe(asyncio.get_running_loop().time() - feed.notified_at)
             feed.notified_at = 0.0
-        if feed.has_ended:  # a worker that has ended its stream waits for no reader
-            return
-        acknowledged = feed.acknowledged
-        if cursor.epoch != acknowledged.epoch or cursor.seq - acknowledged.seq >= self._acknowledge_every:
+        before = feed.acknowledged
+        is_due = cursor.epoch != before.epoch or cursor.seq - before.seq >= self._acknowledge_every
+        if is_due and not feed.has_ended:  # no worker waits for readers after its end
             self._acknowledge_soon(feed, moved=True)
 
     def record_resume(self, stream_id: str, how: str) -> None:
@@ -243,8 +241,6 @@ class Hub:
             return None
 
     async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
-        if not feeds:
-            return []
         keys = {feed.tail_key: feed for feed in feeds}
         by_route: dict[str, list[Feed]] = {}
         for feed in feeds:
@@ -270,10 +266,9 @@ class Hub:
         if calls:
             replies = await run_scripts(self._reports, calls)  # the next comparison repeats a failed acknowledgement
             for feed, reply in zip(feeds, replies, strict=False):
-                # Scripts notify only gateways that have a reader lease: appends before the first one went unnoticed.
                 at = reply.at if isinstance(reply, LogPosition) else None
-                if feed.position not in (None, at):
-                    self._mark_unread(feed)
+                if (own := feed.position) and (at is None or at.epoch != own.epoch or at.seq > own.seq):
+                    self._mark_unread(feed)  # appends before the first reader lease went unnoticed
                 if at is not None and acks[feed]:
                     self._moved.add(feed)
 

@@ -99,11 +99,10 @@ class Hub:
                 self.leases.leave(feed, lead)
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
-        """Follow the stream after ``at``: a reader has received the log up to there. Events that came since are read
-        from the tail, unless the reply to the feed's first acknowledgement is yet to show if there are any."""
+        """Follow the stream after ``at``: a reader has received the log up to there."""
         if feed.position is None:
             feed.rewind(at)
-            if not self.leases.is_due(feed):
+            if not self.leases.is_due(feed):  # else the reply to its report will show if the tail has more
                 self._mark_unread(feed)
 
     def advanced(self, feed: Feed, cursor: EventId) -> None:
@@ -111,10 +110,9 @@ class Hub:
         if feed.notified_at:
             metrics.DELIVERY.observe(asyncio.get_running_loop().time() - feed.notified_at)
             feed.notified_at = 0.0
-        if feed.has_ended:  # a worker that has ended its stream waits for no reader
-            return
-        acknowledged = feed.acknowledged
-        if cursor.epoch != acknowledged.epoch or cursor.seq - acknowledged.seq >= self._acknowledge_every:
+        before = feed.acknowledged
+        is_due = cursor.epoch != before.epoch or cursor.seq - before.seq >= self._acknowledge_every
+        if is_due and not feed.has_ended:  # no worker waits for readers after its end
             self.leases.acknowledge_soon(feed, moved=True)
 
     async def read(self, stream_id: str, after: EventId) -> LogPage | Gone | Lost | None:

@@ -1,6 +1,7 @@
 """Each reason for which Redis cannot be used has a name, with its address and without its password."""
 
 import asyncio
+import os
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -14,8 +15,10 @@ from shared.broker.client import connect
 from shared.broker.fitness import Fitness
 from shared.broker.trouble import Reason
 from shared.errors import BrokerMisconfigured, BrokerUnavailable
+from shared.exit_codes import CONFIGURATION_ERROR
 from tests.broker import Broker
 from tests.ports import free_port
+from tests.system import SECRET, Gateway, Process
 from tests.test_redis_urls import make_certificate
 
 PASSWORD = "a-secret-sesame"
@@ -133,6 +136,34 @@ async def test_a_full_redis_a_replica_and_an_evicting_one_are_named(tmp_path: Pa
     finally:
         broker.kill()
         replica.kill()
+
+
+async def test_a_server_of_a_cluster_is_named_and_ends_a_start(tmp_path: Path) -> None:
+    """Before its slots are assigned and after, and if the URL has the number of a database."""
+    broker = Broker(tmp_path, "--cluster-enabled", "yes")
+    environment = {**os.environ, "HEADRACE_REDIS_URL": broker.url, "HEADRACE_SECRET": SECRET}
+    gateway = Gateway("gateway", environment, tmp_path / "gateway.log")
+    worker = Process("worker", ["worker"], environment, tmp_path / "worker.log")
+    await broker.start()
+    try:
+        error = await trouble(broker.url)
+        assert named(error) == (Reason.CLUSTER, "broker_unfit")
+        assert isinstance(error, BrokerMisconfigured)
+        assert "cluster" in error.detail
+        # Valkey 9 may have several databases in a cluster.
+        numbered = await trouble(broker.url.replace("/0", "/1"))
+        assert numbered.reason in {Reason.CLUSTER, Reason.NO_DATABASE}
+        async with broker.client() as client:
+            await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 100)  # type: ignore[no-untyped-call]
+        for process in (gateway, worker):
+            process.start()
+        for process in (gateway, worker):
+            assert await process.wait(100) == CONFIGURATION_ERROR
+            assert "belongs to a cluster" in process.log.read_text()
+    finally:
+        for process in (gateway, worker):
+            process.stop()
+        broker.kill()
 
 
 async def test_servers_that_are_no_redis_are_named() -> None:

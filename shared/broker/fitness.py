@@ -7,7 +7,7 @@ from shared.broker.data_version import DataVersion, describe_refusal
 from shared.broker.pipeline_connection import Command
 from shared.broker.rights import check_rights
 from shared.broker.tls_diagnosis import diagnose
-from shared.broker.trouble import Reason, classify
+from shared.broker.trouble import Reason, classify, cluster_refused
 from shared.broker.trouble_log import TROUBLE
 from shared.errors import BrokerFull, BrokerMisconfigured, BrokerUnavailable, BrokerUnfit
 
@@ -68,6 +68,8 @@ class Fitness:
         if int(version.split(".", maxsplit=1)[0]) < _OLDEST:
             detail = f"{where}: version {version} is too old; use Redis 7 or later, or Valkey"
             raise BrokerMisconfigured(detail=detail, reason=Reason.TOO_OLD)
+        if "cluster" in {info.get("redis_mode"), info.get("server_mode")}:
+            raise cluster_refused(self._client.target)
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             detail = f"{where}: maxmemory-policy {policy} would silently drop answers; set it to noeviction"

@@ -19,6 +19,7 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
 )
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -27,7 +28,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from shared.errors import BrokerAuth, BrokerFull, BrokerUnavailable, BrokerUnfit
+from shared.errors import BrokerAuth, BrokerFull, BrokerMisconfigured, BrokerUnavailable, BrokerUnfit
 
 
 class Reason(StrEnum):
@@ -54,6 +55,7 @@ class Reason(StrEnum):
     NO_DATABASE = "no_database"
     TOO_OLD = "too_old"
     EVICTION = "eviction_policy"
+    CLUSTER = "cluster"
     DATA_VERSION = "data_version"
     ERROR = "error"
 
@@ -138,6 +140,14 @@ _ROWS: Final = (
         r"Link with MASTER is down|has no good slaves|instance state changed",
     ),
     _Row(
+        Reason.CLUSTER,
+        "it belongs to a cluster, which Headrace does not support",
+        "set HEADRACE_REDIS_URL to a server with cluster-enabled no",
+        BrokerMisconfigured,
+        words=r"^MOVED |^ASK |^CROSSSLOT|SELECT is not allowed in cluster mode|hash to the same slot|"
+        r"access a non local key in a cluster",
+    ),
+    _Row(
         Reason.NO_DATABASE,
         "it has no database of this number",
         "correct the number at the end of HEADRACE_REDIS_URL",
@@ -211,6 +221,11 @@ def classify(error: BaseException, target: str) -> BrokerUnavailable:
     cause = _short(chain[-1])
     problem = row.problem.format(cause=cause, missing=_missing(" ".join(map(str, chain))))
     return row.error(detail=f"Redis at {target}: {problem}; {row.remedy}", reason=row.reason)
+
+
+def cluster_refused(target: str) -> BrokerUnavailable:
+    """Return the error for a server that belongs to a cluster."""
+    return classify(ResponseError("CROSSSLOT"), target)
 
 
 def missing_rights(names: str, target: str) -> BrokerUnfit:

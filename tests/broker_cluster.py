@@ -33,9 +33,10 @@ class Node(Broker):
     id: str
     _client: Redis | None = None
 
-    def __init__(self, folder: Path, binary: str, *extra: str) -> None:
-        super().__init__(folder, *_OPTIONS, "--cluster-port", str(bus := free_port()), *extra)
-        self.bus_port = bus
+    def __init__(self, folder: Path, binary: str, *extra: str, has_tls: bool = False) -> None:
+        self.bus_port, self.tls_port = free_port(), free_port() if has_tls else 0
+        ports = ("--cluster-port", str(self.bus_port), *(("--tls-port", str(self.tls_port)) if has_tls else ()))
+        super().__init__(folder, *_OPTIONS, *ports, *extra)
         self.binary = binary
 
     async def run_command(self, *command: str | int) -> Any:
@@ -54,11 +55,18 @@ class Cluster:
     """``masters`` with ``replicas`` each. ``nodes``: first the masters, then the replicas of each in turn."""
 
     def __init__(
-        self, folder: Path, *extra: str, masters: int = 3, replicas: int = 0, binary: str = Broker.default_binary()
+        self,
+        folder: Path,
+        *extra: str,
+        masters: int = 3,
+        replicas: int = 0,
+        binary: str = Broker.default_binary(),
+        has_tls: bool = False,
     ) -> None:
+        self._has_tls = has_tls
         self._folder = folder
         self._extra = extra
-        self._binary = binary
+        self.binary = binary
         self._masters = masters
         self.nodes = [self._node(number) for number in range(masters * (1 + replicas))]
 
@@ -67,7 +75,7 @@ class Cluster:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
     def _node(self, number: int) -> Node:
-        return Node(self._folder / f"node{number}", self._binary, *self._extra)
+        return Node(self._folder / f"node{number}", self.binary, *self._extra, has_tls=self._has_tls)
 
     # --- life
 
@@ -105,12 +113,23 @@ class Cluster:
 
     # --- administration
 
-    async def owner(self, key: str | int, *, seen_by: Node | None = None) -> Node:
-        """Return the master of a key or slot, as another master sees it."""
+    async def owner(self, key: str | int) -> Node:
+        """Return the master of a key or slot."""
         slot = key if isinstance(key, int) else slot_of(key)
-        ranges = await (seen_by or await self._any_node()).run_command("CLUSTER", "SLOTS")
-        port = next((master[1] for first, last, master, *_ in ranges if first <= slot <= last), 0)
+        port = (await self._owners(next(node for node in self.nodes if node.is_running)))[slot]
         return next(node for node in self.nodes if node.port == port)
+
+    async def _owners(self, node: Node) -> list[int]:
+        """Return the port of each slot's master, as a node sees it."""
+        owners = [0] * SLOTS
+        for first, last, master, *_ in await node.run_command("CLUSTER", "SLOTS"):
+            owners[first : last + 1] = [master[1]] * (last + 1 - first)
+        return owners
+
+    async def _own(self, slots: Sequence[int], target: Node) -> bool:
+        """Return True if every node sees ``target`` as the master of the slots."""
+        views = [await self._owners(node) for node in self.nodes if node.is_running]
+        return all(view[slot] == target.port for view in views for slot in slots)
 
     async def replica_of(self, master: Node) -> Node:
         lines = (await master.run_command("CLUSTER", "REPLICAS", master.id))[0].decode()
@@ -121,15 +140,17 @@ class Cluster:
         await replica.run_command("CLUSTER", "FAILOVER", *([how] if how else []))
         await until(lambda: _is_master(replica))
 
-    async def move_slots(self, first: int, last: int, target: Node, *, atomic: bool = False) -> None:
-        """Move the slots ``first`` to ``last``, which have one owner, to ``target``. ``atomic`` needs Valkey 9."""
+    async def move_slots(self, slots: Sequence[int], target: Node) -> None:
+        """Move slots to another master key by key, as every version can."""
+        for slot in slots:
+            await self._move_slot(slot, await self.owner(slot), target)
+        await until(partial(self._own, slots, target))
+
+    async def move_range(self, first: int, last: int, target: Node) -> None:
+        """Move slots of one owner to another master at once, as Valkey 9 can."""
         source = await self.owner(first)
-        if atomic:
-            await source.run_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", first, last, "NODE", target.id)
-        else:
-            for slot in range(first, last + 1):
-                await self._move_slot(slot, source, target)
-        await until(lambda: self._is_owned(last, target))
+        await source.run_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", first, last, "NODE", target.id)
+        await until(partial(self._own, range(first, last + 1), target))
 
     async def _move_slot(self, slot: int, source: Node, target: Node) -> None:
         await target.run_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
@@ -149,11 +170,11 @@ class Cluster:
         await self.settled()
         return node
 
-    async def drain(self, node: Node, target: Node, *, atomic: bool = False) -> None:
+    async def drain(self, node: Node, target: Node) -> None:
         """Move all slots of a node to another, and remove it."""
-        for first, last, master, *_ in await node.run_command("CLUSTER", "SLOTS"):
-            if master[1] == node.port:
-                await self.move_slots(first, last, target, atomic=atomic)
+        ranges = await node.run_command("CLUSTER", "SLOTS")
+        own = [range(first, last + 1) for first, last, master, *_ in ranges if master[1] == node.port]
+        await self.move_slots([slot for slots in own for slot in slots], target)
         self.nodes.remove(node)
         for other in self.nodes:
             await other.run_command("CLUSTER", "FORGET", node.id)
@@ -174,7 +195,9 @@ class Cluster:
         for node in self.nodes:
             for other in self.nodes:
                 if other is not node:
-                    await node.run_command("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus_port)
+                    await node.run_command(
+                        "CLUSTER", "MEET", "127.0.0.1", other.tls_port or other.port, other.bus_port
+                    )
         for node in self.nodes:
             await until(partial(self._knows_all, node, serves=False))
 
@@ -184,16 +207,6 @@ class Cluster:
         ids = {line.split()[0] for line in known.splitlines() if "handshake" not in line}
         is_serving = "cluster_state:ok" in info and "cluster_slots_assigned:16384" in info
         return ids >= {other.id for other in self.nodes} and (is_serving or not serves)
-
-    async def _any_node(self) -> Node:
-        for node in self.nodes:
-            if node.is_running:
-                return node
-        raise AssertionError("no node runs")
-
-    async def _is_owned(self, slot: int, target: Node) -> bool:
-        views: Sequence[Node] = [node for node in self.nodes if node.is_running]
-        return all([await self.owner(slot, seen_by=node) is target for node in views])
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float = 30) -> None:

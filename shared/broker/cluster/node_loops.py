@@ -7,6 +7,7 @@ from typing import Final, Generic, TypeVar
 from redis.exceptions import RedisError
 
 from shared.broker.cluster.address import Node
+from shared.broker.cluster.per_node import run_per_node
 from shared.broker.cluster.servers import NodeConnection, Servers
 
 T = TypeVar("T")
@@ -31,7 +32,6 @@ class NodeLoops(Generic[T]):
         self._serve = serve
         self._key_of = key_of
         self._queues: dict[Node, _Queue[T]] = {}
-        self._loops: dict[Node, asyncio.Task[None]] = {}
 
     def put(self, item: T) -> None:
         """Let an item be served soon. One that waits already is served once."""
@@ -39,36 +39,10 @@ class NodeLoops(Generic[T]):
 
     async def run(self) -> None:
         """Run until cancelled, or until ``serve`` raises another error."""
-        try:
-            while True:
-                version = self._servers.version
-                self._follow_nodes()
-                changed = asyncio.create_task(self._servers.changed_since(version))
-                done, _ = await asyncio.wait((changed, *self._loops.values()), return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
-                for task in done - {changed}:
-                    task.result()
-        finally:
-            loops = list(self._loops.values())
-            self._loops.clear()
-            for loop in loops:
-                loop.cancel()
-            if loops:
-                await asyncio.wait(loops)
+        await run_per_node(self._servers, self._run_one)
 
-    def _follow_nodes(self) -> None:
-        """Have a loop for each node, and move the items of nodes that are gone."""
-        nodes = set(self._servers.nodes)
-        for node in nodes - set(self._loops):
-            self._loops[node] = asyncio.create_task(self._run_one(node, self._queue(node)))
-        for node in set(self._loops) - nodes:
-            self._loops.pop(node).cancel()
-        for node in set(self._queues) - nodes:
-            for item in self._queues.pop(node).take():
-                self.put(item)
-
-    async def _run_one(self, node: Node, queue: "_Queue[T]") -> None:
-        connection = self._servers.connection(node)
+    async def _run_one(self, node: Node) -> None:
+        connection, queue = self._servers.connection(node), self._queue(node)
         items: list[T] = []
         try:
             while True:
@@ -84,8 +58,9 @@ class NodeLoops(Generic[T]):
                     for item in items:
                         self.put(item)
                 items = []
-        finally:
-            for item in items:  # the node is gone
+        finally:  # the node may be gone
+            self._queues.pop(node, None)
+            for item in (*items, *queue.take()):
                 self.put(item)
             await connection.aclose()
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from shared.broker.cluster.address import Node
+from shared.broker.cluster.per_node import run_per_node
 from shared.broker.cluster.redirects import is_away
 from shared.broker.cluster.servers import Servers
 from shared.broker.connection_pool import pool_of
@@ -34,24 +35,7 @@ async def listen_to_shards(
     """Run until cancelled. Call ``hear`` with messages, in lists of those that arrived together, and ``resumed`` with
     channels of which messages may have been missed, and from now on are not. Raises an error reply that is not about
     the cluster, such as a missing right, and the errors of both functions."""
-    tasks: dict[Node, asyncio.Task[None]] = {}
-    try:
-        while True:
-            version, nodes = servers.version, set(servers.nodes)
-            for node in nodes - set(tasks):
-                tasks[node] = asyncio.create_task(_Listener(servers, node, channels, hear, resumed).run())
-            for node in set(tasks) - nodes:
-                tasks.pop(node).cancel()
-            changed = asyncio.create_task(servers.changed_since(version))
-            done, _ = await asyncio.wait((changed, *tasks.values()), return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
-            for task in done - {changed}:
-                task.result()
-    finally:
-        for task in tasks.values():
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks.values())
+    await run_per_node(servers, lambda node: _Listener(servers, node, channels, hear, resumed).run())
 
 
 class _Listener:

@@ -143,7 +143,8 @@ class Cluster:
     async def move_slots(self, slots: Sequence[int], target: Node) -> None:
         """Move slots to another master key by key, as every version can."""
         for slot in slots:
-            await self._move_slot(slot, await self.owner(slot), target)
+            if (source := await self.owner(slot)) is not target:
+                await self._move_slot(slot, source, target)
         await until(partial(self._own, slots, target))
 
     async def move_range(self, first: int, last: int, target: Node) -> None:

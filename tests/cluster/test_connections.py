@@ -13,6 +13,7 @@ from shared.broker.cluster.cluster import Cluster as Connections
 from shared.broker.cluster.owner import OwnerConnection, owner_pool
 from shared.broker.cluster.redirects import SlotMoved
 from shared.broker.cluster.servers import OneServer, Servers, servers_of
+from shared.broker.cluster.shard_channels import listen_to_shards
 from shared.broker.cluster.slot_map import SlotMap
 from shared.broker.cluster.slots import BUCKET_TAGS, slot_of
 from shared.broker.scripts import StreamScripts
@@ -123,6 +124,24 @@ async def test_the_owner_of_a_key_is_followed(cluster: Cluster, connections: Con
         await until(lambda: plain.set("hr:{desk}:health", 1, ex=60))
     await taking.aclose()
     await plain.aclose(close_connection_pool=True)
+
+
+async def test_a_listener_follows_its_channel_without_other_traffic(cluster: Cluster) -> None:
+    channel = f"hr:{{{BUCKET_TAGS[70]}}}:channel"
+    connections, heard, resumed = Connections(cluster.url), list[bytes](), list[str]()
+    listening = asyncio.create_task(
+        listen_to_shards(connections, [channel], hear=heard.extend, resumed=resumed.extend)
+    )
+    async with asyncio.timeout(40):
+        for number, target in enumerate((cluster.nodes[0], cluster.nodes[1], cluster.nodes[2])):
+            await cluster.move_slots([slot_of(channel)], target)
+            while heard[-1:] != [b"%d" % number]:  # the server may not have ended the subscription yet
+                await target.run_command("SPUBLISH", channel, number)
+                await asyncio.sleep(0.02)
+    assert set(resumed) == {channel}
+    listening.cancel()
+    await asyncio.wait([listening])
+    await connections.aclose()
 
 
 async def is_blocking(cluster: Cluster, key: str) -> bool:

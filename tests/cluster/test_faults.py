@@ -23,7 +23,8 @@ async def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 async def load(cluster: Cluster) -> AsyncIterator[Load]:
-    connections = Connections(cluster.url)
+    # Long timeouts show more clearly which loop waits for which node.
+    connections = Connections(cluster.url, loop_timeout_s=3)
     async with Load(connections) as running:
         yield running
         assert not running.errors

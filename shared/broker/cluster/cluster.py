@@ -18,19 +18,23 @@ from shared.broker.cluster.topology import Topology
 from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.broker.shared_connection import SharedConnection
 
+#: Timeout of one node in a loop that serves streams: they go on elsewhere after it, once there is a new master.
+LOOP_TIMEOUT_S: Final = 1.0
 _TRIES: Final = 4
 
 
 class Cluster:
-    """All masters. ``timeout_s`` is that of one exchange with one node."""
+    """All masters. ``timeout_s`` is that of one exchange with one node; ``loop_timeout_s`` that of loops that serve
+    streams."""
 
-    def __init__(self, url: str, *, timeout_s: float = 5) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 5, loop_timeout_s: float = LOOP_TIMEOUT_S) -> None:
         self.topology = Topology(url)
         self.node_of = self.topology.node_of
         self.changed_since = self.topology.changed_since
         self.url_of = self.topology.address.url_of
         self.target = self.topology.address.shown
         self._timeout_s = timeout_s
+        self._loop_timeout_s = loop_timeout_s
         self._shared: dict[Node, SharedConnection] = {}
         self._lack_scripts = set[Node]()
 
@@ -46,7 +50,7 @@ class Cluster:
         self.topology.read_soon()
 
     def connection(self, node: Node, *, timeout_s: float | None = None) -> LoopConnection:
-        return LoopConnection(self.topology, node, timeout_s=timeout_s)
+        return LoopConnection(self.topology, node, timeout_s=timeout_s or self._loop_timeout_s)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """See :meth:`shared.broker.cluster.servers.Servers.exchange`."""

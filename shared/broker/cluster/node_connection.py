@@ -7,7 +7,7 @@ from redis.exceptions import RedisError
 
 from shared.broker.cluster.address import Node
 from shared.broker.cluster.redirects import SlotMoved, is_away, redirect_in
-from shared.broker.cluster.topology import LOOP_TIMEOUT_S, Topology
+from shared.broker.cluster.topology import Topology
 from shared.broker.pipeline_connection import Command, PipelineConnection
 
 
@@ -16,10 +16,10 @@ class LoopConnection:
     :class:`SlotMoved`, and the map is read again meanwhile. Only one whose keys are in the middle of a migration is
     repeated at the node that they go to, unless that node is silent."""
 
-    def __init__(self, topology: Topology, node: Node, *, timeout_s: float | None = None) -> None:
+    def __init__(self, topology: Topology, node: Node, *, timeout_s: float) -> None:
         self._topology = topology
         self._node = node
-        self._timeout_s = timeout_s or LOOP_TIMEOUT_S
+        self._timeout_s = timeout_s
         self._own = self._connection_to(node)
         self._targets: dict[Node, PipelineConnection] = {}  # of migrations
         self.target = self._own.target

@@ -14,8 +14,8 @@ from shared.broker.cluster.slot_map import SlotMap
 from shared.broker.cluster.slots import slot_of
 from shared.broker.pipeline_connection import PipelineConnection
 
-#: Timeout of a node in a loop that serves streams, and of a question for the map.
-LOOP_TIMEOUT_S: Final = 1.0
+#: Timeout of a node that is asked for the map.
+_TIMEOUT_S: Final = 1.0
 #: Shortest time between two readings of the map.
 _PAUSE_S: Final = 0.1
 
@@ -98,7 +98,7 @@ class Topology:
         raise failure
 
     async def _ask(self, node: Node) -> Sequence[Any]:
-        connection = PipelineConnection(self.address.url_of(node), timeout_s=LOOP_TIMEOUT_S)
+        connection = PipelineConnection(self.address.url_of(node), timeout_s=_TIMEOUT_S)
         try:
             (reply,) = await connection.exchange([("CLUSTER", "SLOTS")])
         finally:

@@ -21,9 +21,8 @@ ENGINES: Final = {"valkey": VALKEY} | ({"redis": found} if (found := shutil.whic
 
 _OPTIONS: Final = (
     *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"),
-    *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0", "--appendonly", "no"),
-    # A migration of slots and a slow machine must not look like the death of a node.
-    *("--cluster-allow-replica-migration", "no", "--cluster-slave-no-failover", "no"),
+    *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no", "--appendonly", "no"),
+    *("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"),
 )
 
 

@@ -23,6 +23,7 @@ from shared.settings import Settings
 from tests.broker import Broker
 from tests.broker_cluster import ENGINES, Cluster, until
 from tests.cluster.load import Load
+from tests.ports import free_port
 from tests.test_redis_urls import make_certificate
 
 KEYS = [f"hr:{{{tag}}}:key" for tag in BUCKET_TAGS[::8]]
@@ -41,6 +42,14 @@ async def connections(cluster: Cluster) -> AsyncIterator[Connections]:
     made = Connections(cluster.url, timeout_s=1)
     yield made
     await made.aclose()
+
+
+async def test_one_node_that_answers_is_enough_to_find_the_others(cluster: Cluster) -> None:
+    connections = Connections(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{cluster.nodes[2].port}")
+    async with Load(connections) as load:
+        assert not load.errors
+    assert len(connections.nodes) == 3
+    await connections.aclose()
 
 
 async def test_an_exchange_reaches_all_nodes_in_one_call(connections: Connections) -> None:

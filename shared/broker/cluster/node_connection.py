@@ -1,6 +1,8 @@
 """The connection of a loop to one node of a cluster."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -35,7 +37,9 @@ class LoopConnection:
 
     async def aclose(self) -> None:
         for connection in (self._own, *self._targets.values()):
-            await connection.aclose()
+            with suppress(TimeoutError):  # a frozen node does not take part
+                async with asyncio.timeout(self._timeout_s):
+                    await connection.aclose()
 
     async def _exchange(self, node: Node, connection: PipelineConnection, commands: Sequence[Command]) -> list[Any]:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,7 @@ async def test_nodes_have_names_certificates_and_passwords(tmp_path: Path) -> No
     hosts = ",".join(f"localhost:{node.tls_port}" for node in cluster.nodes)
     connections = Connections(f"rediss+cluster://headrace:pass%3Aword@{hosts}?ssl_ca_certs={certificate}")
     try:
-        assert await connections.exchange([("SET", each, 1, "PX", 60_000) for each in KEYS]) == [b"OK"] * len(KEYS)
+        await until(partial(is_writable, connections))  # the nodes learn each other's names late
         assert {node.host for node in connections.nodes} == {"localhost"}
         assert {node.port for node in connections.nodes} == {node.tls_port for node in cluster.nodes}
         users = await connections.on_each(("CLIENT", "LIST"))
@@ -206,6 +207,11 @@ async def test_nodes_have_names_certificates_and_passwords(tmp_path: Path) -> No
     finally:
         await connections.aclose()
         await cluster.stop()
+
+
+async def is_writable(connections: Connections) -> bool:
+    replies = await connections.exchange([("SET", key, 1, "PX", 60_000) for key in KEYS])
+    return replies == [b"OK"] * len(KEYS)
 
 
 def test_unknown_hosts_are_those_that_were_asked() -> None:

@@ -79,7 +79,7 @@ class Cluster:
     # --- life
 
     async def start(self) -> None:
-        """Start all nodes, and wait until each knows the others and serves its slots."""
+        """Start all nodes, and wait until each is connected to the others and serves its slots."""
         for node in self.nodes:
             node.launch()
         for node in self.nodes:
@@ -181,7 +181,7 @@ class Cluster:
         await self.kill(node)
 
     async def settled(self) -> None:
-        """Wait until every node serves and knows all others."""
+        """Wait until every node serves and is connected to all others."""
         for node in self.nodes:
             await until(partial(self._knows_all, node))
 

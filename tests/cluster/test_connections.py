@@ -180,7 +180,7 @@ async def test_one_server_needs_no_map(tmp_path: Path) -> None:
 
 @pytest.mark.skipif("redis" not in ENGINES, reason="needs a redis-server with TLS")
 async def test_nodes_have_names_certificates_and_passwords(tmp_path: Path) -> None:
-    """The certificate has only the name; the nodes know each other by their addresses."""
+    """The certificate has only the name; the nodes use each other's addresses."""
     certificate, key = await asyncio.to_thread(make_certificate, tmp_path, "DNS:localhost")
     tls = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate)
     cluster = Cluster(

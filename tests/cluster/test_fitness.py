@@ -1,4 +1,4 @@
-"""The check of a cluster names what is wrong, and the node."""
+"""The check of a cluster names the problem and the node."""
 
 from collections.abc import AsyncIterator
 from functools import partial

@@ -20,7 +20,7 @@ _DISABLED: Final = "cluster support disabled"
 
 async def check_cluster(cluster: Cluster) -> list[str]:
     """Raise :class:`BrokerUnavailable` if the cluster cannot be used; :class:`BrokerMisconfigured` if waiting does
-    not help. Return warnings for the operator: what makes the outage of one node worse than it has to be."""
+    not help. Return warnings for the operator: settings that make the outage of one node worse."""
     await _read_map(cluster)
     info = [dict(_replies(cluster, await cluster.on_each(("INFO", part)))) for part in ("server", "memory")]
     for node, server in info[0].items():

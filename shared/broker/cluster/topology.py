@@ -1,4 +1,4 @@
-"""The nodes of a cluster as this process knows them. The slot map is read again after each sign that it is old."""
+"""The nodes of a cluster, as far as they are known. The slot map is read again after each sign that it is old."""
 
 import asyncio
 import random

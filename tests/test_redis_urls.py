@@ -113,9 +113,9 @@ async def test_redis_over_tls_with_its_own_user(tmp_path: Path) -> None:
         await system.stop()
 
 
-def make_certificate(folder: Path) -> tuple[str, str]:
+def make_certificate(folder: Path, names: str = "DNS:localhost,IP:127.0.0.1") -> tuple[str, str]:
     certificate, key = folder / "tls.crt", folder / "tls.key"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subject = ["-subj", "/CN=localhost", "-addext", f"subjectAltName={names}"]
     subprocess.run(
         [*_OPENSSL, *subject, "-keyout", str(key), "-out", str(certificate)],
         check=True,

@@ -53,10 +53,13 @@ class Fitness:
         probe, *infos = await self._exchange([WRITE_PROBE, *looks])
         if infos:
             server, memory = [await self._info(info) for info in infos]
-            self._check_server({**server, **memory})
+            info = {**server, **memory}
+            if is_in_cluster(info):
+                raise cluster_refused(self._client.target)
+            check_server(info, self._client.target)
             self._server_seen_at = now
         if not self._has_rights:
-            await check_rights(self._client)
+            await check_rights(self._client.shared)
             self._has_rights = True
         if self._client.data_version is not None and not self._client.data_version.is_adopted:
             await self._adopt(self._client.data_version)
@@ -74,21 +77,8 @@ class Fitness:
             return parse_info(reply)
         error = refused(reply, self._client.target, "INFO")
         if isinstance(error, BrokerUnfit):
-            await check_rights(self._client)  # names all rights that are missing, not only this one
+            await check_rights(self._client.shared)  # names all rights that are missing, not only this one
         raise error from None
-
-    def _check_server(self, info: dict[str, str]) -> None:
-        where = f"Redis at {self._client.target}"
-        version = info.get("valkey_version") or info.get("redis_version", "0")
-        if int(version.split(".", maxsplit=1)[0]) < _OLDEST:
-            detail = f"{where}: version {version} is too old; use Redis 7 or later, or Valkey"
-            raise BrokerMisconfigured(detail=detail, reason=Reason.TOO_OLD)
-        if "cluster" in {info.get("redis_mode"), info.get("server_mode")}:
-            raise cluster_refused(self._client.target)
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            detail = f"{where}: maxmemory-policy {policy} would silently drop answers; set it to noeviction"
-            raise BrokerMisconfigured(detail=detail, reason=Reason.EVICTION)
 
     async def _adopt(self, version: DataVersion) -> None:
         try:
@@ -100,3 +90,20 @@ class Fitness:
         if not version.is_adopted:
             detail = f"Redis at {self._client.target}: it has data of another version"
             raise BrokerUnfit(detail=detail, reason=Reason.DATA_VERSION)
+
+
+def is_in_cluster(info: dict[str, str]) -> bool:
+    """Return True for ``INFO server`` of a node of a cluster."""
+    return "cluster" in {info.get("redis_mode"), info.get("server_mode")}
+
+
+def check_server(info: dict[str, str], target: str) -> None:
+    """Raise :class:`BrokerMisconfigured` if a server with this ``INFO`` is too old, or would lose data."""
+    version = info.get("valkey_version") or info.get("redis_version", "0")
+    if int(version.split(".", maxsplit=1)[0]) < _OLDEST:
+        detail = f"Redis at {target}: version {version} is too old; use Redis 7 or later, or Valkey"
+        raise BrokerMisconfigured(detail=detail, reason=Reason.TOO_OLD)
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        detail = f"Redis at {target}: maxmemory-policy {policy} would silently drop answers; set it to noeviction"
+        raise BrokerMisconfigured(detail=detail, reason=Reason.EVICTION)

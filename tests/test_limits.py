@@ -111,7 +111,7 @@ async def test_concurrent_streams_are_counted_exactly_until_they_end(limited: Sy
 
     async def has_room(n: int) -> bool:
         async with limited.broker.client() as client:
-            sets = [name async for name in client.scan_iter("hr:account:*:streams")]
+            sets = [name async for name in client.scan_iter("hr:{desk}:streams:*")]
             return STREAMS - n in [await client.zcard(name) for name in sets]
 
     await limited.eventually(lambda: has_room(3))

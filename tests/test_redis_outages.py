@@ -245,7 +245,7 @@ async def test_the_model_catalog_is_published_again_after_a_flush(start_system: 
 
     async def told_again() -> bool:
         async with system.broker.client() as client:
-            return bool(await client.exists("hr:catalog"))
+            return bool(await client.exists("hr:{desk}:catalog"))
 
     await system.eventually(told_again)
 

@@ -122,7 +122,7 @@ MISSING_CHECKS: Final = [
     Mutation("fast append: where the log ends", " and n == last_in_chunks(s[7]) + in_tail", script="append"),
     Mutation("fast append: within the cap", " and in_tail + count <= tonumber(cap)", script="append"),
     Mutation("an error of one stream is its own", "pcall(handle, i, at)", "true, handle(i, at)"),
-    Mutation("each renewal has its own arguments", "8 * i - 7, 5 * i - 4", "8 * i - 7, 1", "renew"),
+    Mutation("each renewal has its own arguments", "10 * i - 9, 5 * i - 4", "10 * i - 9, 1", "renew"),
     Mutation("each stream has its own arguments", "at = at + 8 + ARGV[at + 7]", "at = at + 8 + 1", "append"),
     Mutation(
         "a message has the ids of its events",
@@ -156,7 +156,12 @@ MISSING_CHECKS: Final = [
     Mutation("a held stream is not claimed", "if held(s) then", "if false then", "claim"),
     Mutation("an ended stream is not claimed", "if not active(s) then return {'CLOSED'} end", script="claim"),
     Mutation("the terminal state comes with the ending", "'status', status, ", "", "finish"),
-    Mutation("the index forgets ended streams", "ipairs({INDEX, 'hr:queue'})", "ipairs({'hr:queue'})", "finish"),
+    Mutation(
+        "the index forgets ended streams",
+        "ipairs({INDEX, 'hr:{desk}:queue'})",
+        "ipairs({'hr:{desk}:queue'})",
+        "finish",
+    ),
     Mutation("the tail expires", "redis.call('PEXPIREAT', TAIL, redis.call('HGET', STATE, 'expires'))", "", "append"),
     Mutation("a restored stream expires", "keep_until(now + retention_ms, tonumber(tombstone_ms))", script="restore"),
     Mutation(

@@ -141,7 +141,7 @@ class Hub:
             try:
                 await listen(self._settings.redis_url, *channels, hear=self._hear)
             except REDIS_ERRORS as error:
-                self._log("tail notifications unavailable", "SUBSCRIBE", error)
+                self._log("tail notifications unavailable", "SSUBSCRIBE", error)
                 await asyncio.sleep(_RETRY_S)
 
     async def follow_tails(self) -> None:

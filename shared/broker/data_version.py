@@ -13,6 +13,7 @@ from shared.broker.keys import (
     CATALOG,
     DATA_VERSION,
     DATA_VERSION_KEY,
+    DESK,
     ENDED,
     FAILED,
     PROCESSES,
@@ -24,16 +25,23 @@ from shared.broker.keys import (
     sweep_keys,
 )
 from shared.broker.pipeline_connection import Command
+from shared.protocol.ids import BUCKETS
 
 UNVERSIONED: Final = 0
 #: Sets the version if there is none, and returns the one that was there.
 HOLD_VERSION: Final[Command] = ("SET", DATA_VERSION_KEY, DATA_VERSION, "NX", "GET")
 
 #: A database with any of these keys has data: a running Headrace keeps several of them, and each stream an index.
-_EVIDENCE: Final = (
+_OURS: Final = (
     *(QUEUE, TURNS, WAITING, TAKEN, CATALOG, SWEEP, ENDED, FAILED, PROCESSES),
     *(key for keys in sweep_keys() for key in keys),
 )
+#: The same keys as versions up to 6 name them.
+_OLDER: Final = (
+    *(key.replace(DESK, "hr:") for key in _OURS if key.startswith(DESK)),
+    *(f"hr:{{{bucket:02x}}}:{kind}" for bucket in range(BUCKETS) for kind in ("index", "pulse")),
+)
+_EVIDENCE: Final = (*_OURS, *_OLDER)
 #: After Redis was emptied, or while another process starts, data can precede its version. Running processes set it
 #: within 0.25 s (sweep.py).
 _SETTLED_AFTER_S: Final = 2.0

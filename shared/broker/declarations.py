@@ -15,7 +15,9 @@ T_co = TypeVar("T_co", covariant=True)
 Argument = str | bytes | int
 
 #: The first keys of every script of one stream, in the order of `stream_keys`.
-STREAM_KEYS: Final = ("state", "log", "tail", "readers", "index", "tombstone", "pulse", "idempotency")
+STREAM_KEYS: Final = (
+    *("state", "log", "tail", "readers", "index", "tombstone", "pulse", "request", "answers", "idempotency"),
+)
 
 
 class Script:
@@ -153,6 +155,6 @@ READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", 
 NOTE: Final = Script("note", args=("event", "detail"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
 ENQUEUE: Final = Script("enqueue", keys=("queue", "job"), args=("stream_id", "job", "life_ms"), parts=())
-UNPARK: Final = Script("unpark", keys=("running", "parked", "used"), args=TARGET_LIMIT_NAMES, parts=())
+UNPARK: Final = Script("unpark", keys=("running", "parked", "tokens", "used"), args=TARGET_LIMIT_NAMES, parts=())
 REVOKE_LINKS: Final = Script("revoke_links", keys=("revoked_links",), args=("account", "kept_ms"), parts=())
 RIGHTS: Final = Script("rights", keys=("probe",), args=("checks",), parts=())

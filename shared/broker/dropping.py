@@ -6,12 +6,14 @@ stored bytes, then its own go. drop.lua decides about each answer. Dropped answe
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from shared.broker.client import Client, parse_info, run_commands, run_script
-from shared.broker.keys import ABOVE_LIMIT, ANSWERS, kept_key
+from shared.broker.client import Client, parse_info, run_commands
+from shared.broker.keys import ABOVE_LIMIT, answers_keys, kept_key
 from shared.broker.pipeline_connection import Command
+from shared.broker.removal import drop_answer
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
 
@@ -20,6 +22,7 @@ logger = logging.getLogger(__name__)
 #: Share of maxmemory from which on answers are dropped.
 PRESSURE: Final = 0.8
 _PAGE: Final = 16
+_ANSWERS: Final = answers_keys()
 #: Most answers to examine at once, so that a call stays short; the next call goes on.
 _MOST_EXAMINED: Final = 2048
 
@@ -70,7 +73,7 @@ class Dropping:
         dropped answers. Raises :class:`BrokerUnavailable`."""
         if not memory.excess:
             return 0
-        return await self._drop(ANSWERS, time.time() - self._retention_min_s, memory.excess, "memory")
+        return await self._drop(_ANSWERS, time.time() - self._retention_min_s, memory.excess, "memory")
 
     async def relieve_accounts(self) -> None:
         """Drop the oldest answers of accounts above their limit, whose streams in progress have taken more. Raises
@@ -84,20 +87,18 @@ class Dropping:
         :class:`BrokerUnavailable`."""
         # The index has the ends of retention. Streams that wait or run have later ones.
         until = time.time() + self._retention_s - self._retention_min_s
-        return await self._drop(kept_key(account), until, bytes_needed, "stored_bytes")
+        return await self._drop([kept_key(account)], until, bytes_needed, "stored_bytes")
 
-    async def _drop(self, index: str, until: float, bytes_needed: int, reason: Reason) -> int:
-        if time.monotonic() < self._nothing_until.get(index, 0):
+    async def _drop(self, indexes: Sequence[str], until: float, bytes_needed: int, reason: Reason) -> int:
+        if time.monotonic() < self._nothing_until.get(indexes[0], 0):
             return 0
         dropped, freed, examined = 0, 0, set[bytes]()
         while freed < bytes_needed and len(examined) < _MOST_EXAMINED:
-            # Answers that must be kept stay in the index, in front.
-            most = len(examined) - dropped + _PAGE
-            command: Command = ("ZRANGE", index, "-inf", round(until * 1000), "BYSCORE", "LIMIT", 0, most)
-            (page,) = await run_commands(self._client, [command])
+            # Answers that must be kept stay in their index, in front.
+            page = await self._oldest(indexes, until, len(examined) - dropped + _PAGE)
             new = [stream_id for stream_id in page if stream_id not in examined]
             for stream_id in new:
-                given_back = await run_script(self._client, self._scripts.drop(stream_id.decode()))
+                given_back = await drop_answer(self._client, self._scripts, stream_id.decode())
                 examined.add(stream_id)
                 dropped += given_back > 0
                 freed += given_back
@@ -108,10 +109,23 @@ class Dropping:
         if not dropped:
             if len(self._nothing_until) >= _MOST_REMEMBERED:
                 self._nothing_until.clear()
-            self._nothing_until[index] = time.monotonic() + _NOTHING_FOR_S
+            self._nothing_until[indexes[0]] = time.monotonic() + _NOTHING_FOR_S
         else:
             from shared.metrics import DROPPED  # noqa: PLC0415  slow to load, and the CLI never needs it
 
             DROPPED.labels(reason).inc(dropped)
             logger.warning("answers dropped", extra={"reason": reason, "answers": dropped, "bytes": freed})
         return dropped
+
+    async def _oldest(self, indexes: Sequence[str], until: float, most: int) -> list[bytes]:
+        """Return the oldest ids of all indexes, from ``most`` of each: as far as their order is certain."""
+        rest = ("-inf", round(until * 1000), "BYSCORE", "LIMIT", 0, most, "WITHSCORES")
+        commands: list[Command] = [("ZRANGE", index, *rest) for index in indexes]
+        pages = [
+            list(zip(map(float, flat[1::2]), flat[::2], strict=True))
+            for flat in await run_commands(self._client, commands)
+        ]
+        certain = min((page[-1][0] for page in pages if len(page) == most), default=float("inf"))
+        return [
+            stream_id for score, stream_id in sorted(entry for page in pages for entry in page) if score <= certain
+        ]

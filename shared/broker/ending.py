@@ -1,7 +1,6 @@
 """Endings of streams: the closing events and the final state, and the ending of a stream without a holder."""
 
 import logging
-import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -145,7 +144,7 @@ _LOGGED_FIELDS: Final = ("request_id", "principal", "provider", "model", "tracep
 async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> Outcome | None:
     """End a stream that no worker holds; as cancelled if a cancel is pending. Return the outcome, or None if a worker
     holds the stream by now or it has ended."""
-    token = f"ending.{secrets.token_hex(8)}"
+    token = scripts.new_token("ending", stream_id)
     claimed = await run_script(client, scripts.claim(stream_id, token, to_end=True))
     if not isinstance(claimed, Claimed):
         return None

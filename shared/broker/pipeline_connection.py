@@ -123,8 +123,8 @@ async def listen(url: str, *channels: str, hear: Callable[[list[bytes]], None], 
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        messages = [reply[2] for reply in replies if reply[0] == b"message"]
-        if messages or any(reply[0] == b"subscribe" and reply[2] == len(channels) for reply in replies):
+        messages = [reply[2] for reply in replies if reply[0] == b"smessage"]
+        if messages or any(reply[0] == b"ssubscribe" and reply[2] == len(channels) for reply in replies):
             hear(messages)
 
     pool = pool_of(url, timeout_s=None, connections=1)
@@ -132,7 +132,7 @@ async def listen(url: str, *channels: str, hear: Callable[[list[bytes]], None], 
     try:
         async with asyncio.timeout(timeout_s):
             wire = await connected(pool, take)
-        wire.send(pack(("SUBSCRIBE", *channels)))
+        wire.send(b"".join(pack(("SSUBSCRIBE", channel)) for channel in channels))
         await _until_lost(wire, timeout_s)
     finally:
         if wire is not None:

@@ -273,8 +273,18 @@ def parse_refused(raw: list[bytes]) -> Refused:
     return Refused(raw[0].decode())
 
 
-def parse_deleted(raw: list[bytes]) -> bool:
-    return raw[0] == b"DELETED"
+def parse_deleted(raw: list[bytes]) -> list[tuple[str, str]] | None:
+    return _removed(raw[1:]) if raw[0] == b"DELETED" else None
+
+
+def parse_dropped(raw: list[Any]) -> tuple[int, list[tuple[str, str]]]:
+    return raw[0], _removed(raw[1:])
+
+
+def _removed(raw: list[bytes]) -> list[tuple[str, str]]:
+    """Parse ids with the digests of their idempotency keys, which may be empty."""
+    parts = (each.decode().partition(" ") for each in raw)
+    return [(stream_id, digest) for stream_id, _, digest in parts]
 
 
 def parse_log_position(raw: list[Any]) -> LogPosition | None:

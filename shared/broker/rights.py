@@ -15,7 +15,7 @@ from shared.broker.keys import gateway_channel, worker_channel
 from shared.broker.trouble import missing_rights
 
 #: Pattern of an ACL, by a key that it covers.
-KEYS: Final[Mapping[str, str]] = {"hr:{00}:probe": "~hr:*", "hr:probe": "~hr:*", "arq:job:probe": "~arq:*"}
+KEYS: Final[Mapping[str, str]] = {"hr:{desk}:probe": "~hr:*", "hr:probe": "~hr:*", "arq:job:probe": "~arq:*"}
 CHANNELS: Final = (gateway_channel("probe"), worker_channel("probe"))
 
 #: Commands that Python sends, arq's included. Those of the scripts are read from the scripts.
@@ -44,7 +44,7 @@ _SENT: Final = (
 _KEYLESS: Final = ("EXEC", "INFO memory", "MULTI", "PING", "SCRIPT LOAD return", "TIME")
 #: Commands with a key in another place than the first.
 _FORMS: Final = {"XREAD": "XREAD COUNT 1 STREAMS {key} 0-0", "MEMORY": "MEMORY USAGE {key}"}
-_ON_CHANNELS: Final = ("PUBLISH {channel} x", "SUBSCRIBE {channel}")
+_ON_CHANNELS: Final = ("SPUBLISH {channel} x", "SSUBSCRIBE {channel}")
 
 
 def commands() -> list[str]:

@@ -3,6 +3,7 @@
 Keeping calls apart from their sending lets a worker put those of all its streams into one pipeline.
 """
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -110,6 +111,10 @@ class StreamScripts:
         self.target_limits: Mapping[str, TargetLimits] = {
             name: TargetLimits(concurrent_streams=limit) for name, limit in settings.provider_streams.items()
         }
+
+    def new_token(self, owner: str, stream_id: str) -> str:
+        """Return a token for a claim. The scripts derive the channel of its holder from it; see `worker_channel`."""
+        return f"{owner}{self.routes.of(stream_id)}.{secrets.token_hex(8)}"
 
     def split_request(self, stream_id: str, fields: Fields) -> tuple[Fields, list[Call[WriteReply]]]:
         """Return the fields for :meth:`create` or :meth:`restore`, and the calls that store a large request before
@@ -373,8 +378,9 @@ class StreamScripts:
             stream_keys(stream_id), bytes.decode, event="failure", detail=f"{provider}:{code}"
         )
 
-    def delete(self, stream_id: str, principal: str) -> Call[bool]:
-        """Delete a stream's content. The reply is False if there was none."""
+    def delete(self, stream_id: str, principal: str) -> Call[list[tuple[str, str]] | None]:
+        """Delete a stream's content. The reply is None if there was none; else streams that were removed so long ago
+        that nothing of them stays, with the digests of their idempotency keys."""
         more = declarations.DELETE.named_keys(
             queue=QUEUE,
             job=job_key(stream_id),
@@ -386,11 +392,12 @@ class StreamScripts:
             keys, replies.parse_deleted, tombstone_ms=self._retention_ms + self._tombstone_ms
         )
 
-    def drop(self, stream_id: str) -> Call[int]:
-        """Drop the answer of a stream that has ended. The reply is the number of bytes freed; 0 if it is kept."""
+    def drop(self, stream_id: str) -> Call[tuple[int, list[tuple[str, str]]]]:
+        """Drop the answer of a stream that has ended. The reply is the number of bytes freed, 0 if it is kept, and
+        streams as for :meth:`delete`."""
         return declarations.DROP.call(
             stream_keys(stream_id),
-            int,
+            replies.parse_dropped,
             tombstone_ms=self._retention_ms + self._tombstone_ms,
             retention_min_ms=self._retention_min_ms,
         )
@@ -438,9 +445,9 @@ def requeue(stream_id: str, job: bytes, *, life_s: float) -> Call[bool]:
 
 def unpark(provider: str, limits: TargetLimits) -> Call[list[str]]:
     """Take parked streams for which their provider has room; the caller queues them."""
-    running, parked, used = provider_limit_keys(provider)
+    running, parked, tokens, used = provider_limit_keys(provider)
     return declarations.UNPARK.call(
-        declarations.UNPARK.named_keys(running=running, parked=parked, used=used),
+        declarations.UNPARK.named_keys(running=running, parked=parked, tokens=tokens, used=used),
         replies.parse_unparked,
         **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
     )

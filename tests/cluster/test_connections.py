@@ -170,7 +170,7 @@ async def test_one_server_needs_no_map(tmp_path: Path) -> None:
             await load.all_go_on()
             assert not load.errors
             assert not load.missed()
-        plain = Redis(connection_pool=owner_pool(servers, "hr:queue", timeout_s=5, connections=1))
+        plain = Redis(connection_pool=owner_pool(servers, "hr:{desk}:queue", timeout_s=5, connections=1))
         assert await plain.ping()
         await plain.aclose(close_connection_pool=True)
     finally:

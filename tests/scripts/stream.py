@@ -1,8 +1,9 @@
 """A stream in Redis for the tests of the scripts, and the values that they share."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from shared.broker import declarations
 from shared.broker.client import Client, run_script
 from shared.broker.declarations import Call, Script
 from shared.broker.keys import stream_keys, worker_channel
+from shared.broker.pipeline_connection import listen
 from shared.broker.replies import (
     Claimed,
     Code,
@@ -45,7 +47,7 @@ ENDING = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage
 NOBODY_WATCHES = Ending(
     Status.CANCELLED, {"finish_reason": "cancelled", "reason": "abandoned"}, 0, only_if_unwatched=True
 )
-STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = range(8)
+STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, REQUEST, ANSWERS, IDEMPOTENCY = range(10)
 LUA = Path(str(files("shared.broker") / "lua"))
 
 
@@ -217,16 +219,34 @@ async def be_well(stream: Stream, **fields: str | int) -> None:
 async def heard(client: Client, worker: str) -> AsyncIterator[list[str]]:
     """Collect the messages published to a worker meanwhile."""
     words: list[str] = []
-    async with client.pubsub() as channel:
-        await channel.subscribe(worker_channel(worker))
-        await channel.get_message(timeout=5)
+    async with messages_of(client, worker_channel(worker)) as messages:
         yield words
-        await client.publish(worker_channel(worker), "the end")
-        while True:
-            message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
-            if message is None or message["data"] == b"the end":
-                return
-            words.append(message["data"].decode())
+    words += [message.decode() for message in messages]
+
+
+@asynccontextmanager
+async def messages_of(client: Client, channel: str) -> AsyncIterator[list[bytes]]:
+    """Collect the messages of a channel; they are there after the scope."""
+    messages: list[bytes] = []
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    def hear(new: list[bytes]) -> None:
+        began.set()
+        messages.extend(new)
+        if b"the end" in new:
+            ended.set()
+
+    listening = asyncio.create_task(listen(client.url, channel, hear=hear))
+    async with asyncio.timeout(60):
+        await began.wait()
+    yield messages
+    await client.execute_command("SPUBLISH", channel, "the end")  # type: ignore[no-untyped-call]
+    async with asyncio.timeout(60):
+        await ended.wait()
+    messages.remove(b"the end")
+    listening.cancel()
+    with suppress(asyncio.CancelledError):
+        await listening
 
 
 def all_scripts() -> dict[str, Script]:
@@ -238,9 +258,9 @@ def source(name: str) -> str:
 
 
 async def lives_as_one(stream: Stream, *, ended: bool = False) -> None:
-    state, log, tail, readers, index, tombstone, _, idempotency = await stream.lives()
+    state, log, tail, readers, index, tombstone, _, request, _, idempotency = await stream.lives()
     assert now_ms() + RETENTION_MS - 5000 < state <= now_ms() + RETENTION_MS + 1000
-    assert {log, readers, idempotency} <= {state, -2}
+    assert {log, readers, request, idempotency} <= {state, -2}
     if ended:  # it has no readers any more, and is half the memory
         assert now_ms() + 55_000 < tail <= now_ms() + 61_000
     else:

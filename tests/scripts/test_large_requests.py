@@ -9,6 +9,7 @@ from shared.broker.client import Client, run_commands, run_script
 from shared.broker.declarations import Call
 from shared.broker.ending import restorable
 from shared.broker.keys import request_key
+from shared.broker.removal import delete_stream
 from shared.broker.replies import Claimed, Code, Created, Stored, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
 from shared.broker.stored_request import PIECE_BYTES, read_request
@@ -40,7 +41,7 @@ async def expires_at(stream: Stream) -> int:
 
 
 async def total(client: Client) -> int:
-    stored: bytes | None = await client.hget("hr:account:an-account:stored", "total")  # type: ignore[misc]
+    stored: bytes | None = await client.hget("hr:{desk}:stored:an-account", "total")  # type: ignore[misc]
     return int(stored or 0)
 
 
@@ -121,6 +122,6 @@ async def test_pieces_go_with_a_deleted_stream(client: Client) -> None:
     assert isinstance(claimed, Claimed)
     await stream.finish(stream.holder(claimed.epoch), 1, [DONE])
     assert await client.exists(request_key(stream.id)), "a later request may continue the stream"
-    await run_script(client, SCRIPTS.delete(stream.id, "p"))
+    await delete_stream(client, SCRIPTS, stream.id, "p")
     assert not await client.exists(request_key(stream.id))
     assert await total(client) == 0

@@ -6,6 +6,7 @@ import pytest
 
 from shared.broker.client import Client, run_script
 from shared.broker.ending import restorable
+from shared.broker.removal import delete_stream
 from shared.broker.replies import (
     Claimed,
     Code,
@@ -37,8 +38,8 @@ async def used(client: Client, **counts: int) -> int:
         await asyncio.sleep((1_000_000 - micro) / 1_000_000 if micro > 500_000 else 0)
     second, _ = await client.time()
     fields = {f"{name[0]}{second - int(name[1:])}": n for name, n in counts.items()}
-    await client.hset("hr:account:account:used", mapping=fields)  # type: ignore[misc]
-    await client.expire("hr:account:account:used", 1000)
+    await client.hset("hr:{desk}:used:account", mapping=fields)  # type: ignore[misc]
+    await client.expire("hr:{desk}:used:account", 1000)
     return int(second)
 
 
@@ -73,7 +74,7 @@ async def test_a_minute_is_this_second_and_the_59_before_it(client: Client) -> N
     assert isinstance(answer, Created)
     assert answer.used is not None
     assert (answer.used.requests, answer.used.tokens, answer.used.streams) in {(2, 10, 1), (1, 10, 1)}
-    left = {name.decode() for name in await client.hkeys("hr:account:account:used")}  # type: ignore[misc]
+    left = {name.decode() for name in await client.hkeys("hr:{desk}:used:account")}  # type: ignore[misc]
     assert not left & {f"r{second - 60}", f"t{second - 60}", f"t{second - 300}"}  # expired counts are deleted
 
 
@@ -83,9 +84,9 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
 
     async def taken() -> tuple[int, int]:
         (today,) = [int(n) for k, n in (await client.hgetall(used_key)).items() if k[:1] == b"d"]  # type: ignore[misc]
-        return await client.zcard("hr:account:account:streams"), today
+        return await client.zcard("hr:{desk}:streams:account"), today
 
-    used_key = "hr:account:account:used"
+    used_key = "hr:{desk}:used:account"
     ended, deleted = [Stream(client, key=False) for _ in range(2)]
     for stream in (ended, deleted):
         assert isinstance(await run_script(client, stream.creation(demand=demand)), Created)
@@ -98,7 +99,7 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
     assert isinstance(claimed, Claimed)
     holder = ended.holder(claimed.epoch)
     await ended.append(holder, 1, some(1, 2))
-    await client.delete("hr:account:account:streams", *ended.keys[:7])
+    await client.delete("hr:{desk}:streams:account", *ended.keys[:7])
     fields = restorable(claimed.fields)
     assert (
         await run_script(client, SCRIPTS.restore(holder, some(1, 2), fields=fields, body_hash="ff"))
@@ -109,9 +110,9 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
         await run_script(client, SCRIPTS.finish(holder, 3, [DONE], compress([*some(1, 2), DONE]), ending))
     assert await taken() == (0, 14)
 
-    await client.zadd("hr:account:account:streams", {deleted.id: now_ms() + 60_000})
+    await client.zadd("hr:{desk}:streams:account", {deleted.id: now_ms() + 60_000})
     for _ in range(2):
-        await run_script(client, SCRIPTS.delete(deleted.id, "p"))
+        await delete_stream(client, SCRIPTS, deleted.id, "p")
     assert await taken() == (0, 14)  # the use of a deleted stream is unknown
 
 
@@ -125,7 +126,7 @@ async def test_accounts_take_turns(client: Client) -> None:
         assert isinstance(await run_script(client, stream.creation(demand=Demand(name[0], Limits(), 0))), Created)
 
     async def take(n: int) -> list[str]:
-        return [ids[stream_id.decode()] for stream_id, _ in await client.zpopmin("hr:queue", n)]
+        return [ids[stream_id.decode()] for stream_id, _ in await client.zpopmin("hr:{desk}:queue", n)]
 
     for name in ("a1", "a2", "a3", "a4", "b1", "b2"):
         await put(name)

@@ -10,6 +10,7 @@ from shared.broker.client import Client, connect, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.keys import sweep_keys
 from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.removal import delete_stream
 from shared.broker.replies import (
     Code,
     Created,
@@ -57,7 +58,7 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
     assert await running.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2)
     assert (await running.page()).events == some(1, 2)
     assert await run_script(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
-    assert await run_script(client, SCRIPTS.delete(deleted.id, "p")) is True
+    assert await delete_stream(client, SCRIPTS, deleted.id, "p") is True
     assert (await run_script(client, SCRIPTS.release(holders[released.id]))).code is Code.OK
     await run_script(client, SCRIPTS.sweep(sweep_keys()[:2]))
     assert (await running.finish(holder, 3, [DONE])).code is Code.OK

@@ -25,7 +25,7 @@ from tests.scripts.stream import (
 )
 from workers.writing.send_buffer import SendBuffer
 
-STORED = "hr:account:an-account:stored"
+STORED = "hr:{desk}:stored:an-account"
 
 
 async def running(client: Client, last: int, packed: int) -> tuple[Stream, Holder]:

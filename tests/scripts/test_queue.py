@@ -29,7 +29,7 @@ async def test_enqueue(client: Client) -> None:
     call = requeue("an-id", b"job", life_s=60)
     assert await run_script(client, call) is True
     assert await run_script(client, call) is False
-    assert [name for name, _ in await client.zpopmin("hr:queue", 2)] == [b"an-id", waiting.id.encode()]
+    assert [name for name, _ in await client.zpopmin("hr:{desk}:queue", 2)] == [b"an-id", waiting.id.encode()]
     assert await client.get(job_key("an-id")) == b"job"
     assert job_key("an-id") == job_key_prefix + "an-id"
     assert await run_script(client, call) is True

@@ -1,6 +1,7 @@
 """Restore."""
 
 from shared.broker.client import Client, run_script
+from shared.broker.removal import delete_stream
 from shared.broker.replies import (
     Code,
     WriteReply,
@@ -94,7 +95,7 @@ async def test_restore_never_reopens_an_ended_stream(client: Client) -> None:
 async def test_restore_never_undoes_a_delete(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
-    await run_script(client, SCRIPTS.delete(stream.id, "p"))
+    await delete_stream(client, SCRIPTS, stream.id, "p")
     assert await stream.restore(holder, some(1, 5)) == WriteReply(Code.CLOSED, 0, "deleted", False, 0)
     assert not await client.exists(*stream.keys[:READERS])
 

@@ -32,7 +32,7 @@ async def running(client: Client, lane: str) -> int:
 
 async def used(client: Client, provider: str) -> dict[str, int]:
     """Return requests and tokens of this minute."""
-    flat: dict[bytes, bytes] = await client.hgetall(provider_limit_keys(provider)[2])  # type: ignore[misc]
+    flat: dict[bytes, bytes] = await client.hgetall(provider_limit_keys(provider)[3])  # type: ignore[misc]
     counts = {"r": 0, "t": 0}
     for name, count in flat.items():
         counts[name[:1].decode()] += int(count)

@@ -5,13 +5,15 @@ import pytest
 from shared.broker.client import Client, run_script
 from shared.broker.dropping import Dropping, Memory, memory_of
 from shared.broker.ending import restorable
-from shared.broker.keys import ABOVE_LIMIT, ANSWERS
+from shared.broker.keys import ABOVE_LIMIT, answers_keys
+from shared.broker.removal import delete_stream, drop_answer
 from shared.broker.replies import Claimed, Created, Gone, Stored
 from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol.chunks import compress
 from shared.protocol.ids import START
 from shared.rate_limits import Demand, Limits
 from tests.scripts.stream import (
+    ANSWERS,
     DIGEST,
     DONE,
     ENDING,
@@ -37,7 +39,7 @@ _DROPS = StreamScripts(_AT_ONCE)
 
 async def stored(client: Client) -> dict[str, int]:
     """Bytes of each stream of the account, and their total."""
-    found: dict[bytes, bytes] = await client.hgetall("hr:account:an-account:stored")  # type: ignore[misc]
+    found: dict[bytes, bytes] = await client.hgetall("hr:{desk}:stored:an-account")  # type: ignore[misc]
     return {name.decode(): int(n) for name, n in found.items()}
 
 
@@ -50,7 +52,7 @@ async def ended(client: Client, events: int = 2, **fields: str | int) -> Stream:
 
 
 async def drop(stream: Stream) -> int:
-    return await run_script(stream.client, _DROPS.drop(stream.id))
+    return await drop_answer(stream.client, _DROPS, stream.id)
 
 
 def size(*events: bytes) -> int:
@@ -76,14 +78,14 @@ async def test_bytes_are_counted_exactly_and_given_back(client: Client) -> None:
     assert await stored(client) == {stream.id: without_request, "total": without_request}
     other = await Stream(client, key=False).create()
     assert (await stored(client))["total"] == without_request + _STREAM_BYTES + len(_REQUEST)
-    await run_script(client, SCRIPTS.delete(stream.id, "p"))
+    await delete_stream(client, SCRIPTS, stream.id, "p")
     assert await stored(client) == dict.fromkeys((other.id, "total"), _STREAM_BYTES + len(_REQUEST))
 
 
 async def test_bytes_are_given_back_at_the_end_of_retention(client: Client) -> None:
     first = await ended(client)
     await client.delete(*first.keys[:4])
-    await client.zadd("hr:account:an-account:kept", {first.id: now_ms() - 1})
+    await client.zadd("hr:{desk}:kept:an-account", {first.id: now_ms() - 1})
     second = await Stream(client, key=False).create()
     assert set(await stored(client)) == {second.id, "total"}
     assert (await stored(client))["total"] == _STREAM_BYTES + len(_REQUEST)
@@ -123,13 +125,13 @@ async def test_a_dropped_answer_leaves_its_tombstone(client: Client) -> None:
     assert await client.exists(stream.keys[LOG]) == 0
     assert await stream.read() == Gone("p", deleted=False, dropped=True)
     assert await stored(client) == {"total": 0}
-    assert await client.zcard(ANSWERS) == 0
+    assert await client.exists(*answers_keys()) == 0
     assert await drop(stream) == 0
 
 
 async def test_answers_that_must_be_kept_are_not_dropped(client: Client) -> None:
     recent = await ended(client)
-    assert await run_script(client, SCRIPTS.drop(recent.id)) == 0, "ended less than the minimum ago"
+    assert await drop_answer(client, SCRIPTS, recent.id) == 0, "ended less than the minimum ago"
     running = await Stream(client, key=False).create()
     assert await drop(running) == 0
     await running.claim()
@@ -152,12 +154,12 @@ async def test_the_sources_of_a_restored_turn_are_kept(client: Client) -> None:
     turn = await Stream(client, key=False).create(sources=source.id)
     claimed = await run_script(client, SCRIPTS.claim(turn.id, TOKEN))
     assert isinstance(claimed, Claimed)
-    await client.delete(*turn.keys[:4], "hr:account:an-account:sources")
+    await client.delete(*turn.keys[:4], "hr:{desk}:sources:an-account")
     await be_well(turn)
     holder = Holder(turn.id, claimed.epoch, TOKEN, None)
     await run_script(client, SCRIPTS.restore(holder, [], fields=restorable(claimed.fields), body_hash="ff"))
     assert await drop(source) == 0
-    await run_script(client, SCRIPTS.delete(turn.id, "p"))
+    await delete_stream(client, SCRIPTS, turn.id, "p")
     assert await drop(source) > 0
 
 
@@ -169,7 +171,7 @@ def test_buffers_of_clients_cost_no_answers() -> None:
 async def test_under_pressure_the_oldest_answers_go_first(client: Client) -> None:
     streams = [await ended(client) for _ in range(20)]
     for age, stream in enumerate(reversed(streams)):
-        await client.zadd(ANSWERS, {stream.id: now_ms() - 1000 * age - 1000})
+        await client.zadd(stream.keys[ANSWERS], {stream.id: now_ms() - 1000 * age - 1000})
     await streams[0].acknowledge()
     per_stream = (await stored(client))[streams[0].id]
     dropping = Dropping(client, SCRIPTS, _AT_ONCE)
@@ -190,7 +192,7 @@ async def test_an_account_makes_room_with_its_own_answers(client: Client, retent
     await run_script(client, theirs.creation(demand=Demand("another", Limits(), 0)))
     await theirs.finish(await theirs.claim(), 1, [DONE])
     for age, stream in enumerate(reversed(mine)):
-        await client.zadd("hr:account:an-account:kept", {stream.id: now_ms() + 1000 * (100 - age)})
+        await client.zadd("hr:{desk}:kept:an-account", {stream.id: now_ms() + 1000 * (100 - age)})
     dropping = Dropping(client, StreamScripts(settings), settings)
     assert await dropping.make_room("an-account", 1) == (0 if retention_min_s else 1)
     assert [bool(await stream.state()) for stream in mine] == [bool(retention_min_s), True, True]
@@ -219,13 +221,13 @@ async def test_streams_of_an_account_far_above_its_limit_are_stopped(client: Cli
 
 async def test_of_the_oldest_of_many_removed_streams_nothing_stays(client: Client) -> None:
     """Cycles of creation and deletion would fill Redis with tombstones and idempotency entries."""
-    removed = "hr:account:an-account:removed"
+    removed = "hr:{desk}:removed:an-account"
     old, young, last = await Stream(client).create(), Stream(client, key=False), Stream(client, key=False)
-    await run_script(client, SCRIPTS.delete(old.id, "p"))
+    await delete_stream(client, SCRIPTS, old.id, "p")
     await client.zadd(removed, {f"{n:034x} ": now_ms() - 1000 for n in range(10_000)})
     for stream in (young, last):
         await stream.create()
-        await run_script(client, SCRIPTS.delete(stream.id, "p"))
+        await delete_stream(client, SCRIPTS, stream.id, "p")
         assert await client.exists(old.keys[TOMBSTONE], old.keys[IDEMPOTENCY]) == (2 if stream is young else 0)
         await client.zadd(removed, {f"{old.id} {DIGEST}": now_ms() - 200_000})
     assert await client.exists(last.keys[TOMBSTONE]) == 1
@@ -235,7 +237,7 @@ async def test_a_stream_that_expired_before_its_end_keeps_no_source(client: Clie
     source = await ended(client)
     turn = await Stream(client, key=False).create(sources=source.id)
     await client.delete(*turn.keys[:4])
-    await client.zadd("hr:account:an-account:kept", {turn.id: now_ms() - 1})
+    await client.zadd("hr:{desk}:kept:an-account", {turn.id: now_ms() - 1})
     assert await drop(source) == 0
     await Stream(client, key=False).create()
     assert await drop(source) > 0

@@ -20,7 +20,7 @@ from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LANES, LOG, PULSE, STA
 #: Streams whose appends and renewals go together with those of the walk's stream.
 BROKEN: Final = f"{DIGEST[:2]}{'b' * 32}"
 MISSING: Final = f"{DIGEST[:2]}{'c' * 32}"
-STORED = "hr:account:an-account:stored"
+STORED = "hr:{desk}:stored:an-account"
 STREAM_BYTES = 5120
 _CONTENT = (b"request", b"metadata", b"shown", b"response", b"sources", b"error")
 
@@ -103,9 +103,9 @@ class Ground:
         assert not (redis.ended and held), "an ended stream holds a slot"
 
     def _check_lives(self, redis: Redis) -> None:
-        state, log, tail, readers, index, tombstone, _pulse, idempotency = redis.lives
+        state, log, tail, readers, index, tombstone, _pulse, request, _answers, idempotency = redis.lives
         assert -1 not in redis.lives, f"a key without expiry: {redis.lives}"
-        together = {log, readers, idempotency} if redis.ended else {log, tail, readers, idempotency}
+        together = {log, request, readers, idempotency} | (set() if redis.ended else {tail})
         assert together <= {state, -2}, f"keys expire at different instants: {redis.lives}"
         assert tail <= state, f"the tail outlives the stream: {redis.lives}"
         assert tombstone > state

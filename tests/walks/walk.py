@@ -14,6 +14,7 @@ from gateway.dialects.native import Native
 from shared.broker.client import run_script
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.log import read_stored_log
+from shared.broker.removal import delete_stream, drop_answer
 from shared.broker.replies import Claimed, Gone, LogPage, Refused
 from shared.errors import GenerationError
 from shared.protocol import events
@@ -368,13 +369,13 @@ class Walk(Ground):
 
     @move(0.3, lambda self: self.redis.active)
     async def delete(self) -> None:
-        self.buried = await run_script(self.client, self.scripts.delete(self.stream_id, "p"))
+        self.buried = await delete_stream(self.client, self.scripts, self.stream_id, "p")
         self.deleted |= self.buried
 
     @move(0.2, lambda self: self.redis.ended)
     async def drop_answer(self) -> None:
         """Drop the answer, as under memory pressure, if it may be dropped."""
-        dropped = bool(await run_script(self.client, self.scripts.drop(self.stream_id)))
+        dropped = bool(await drop_answer(self.client, self.scripts, self.stream_id))
         self.buried |= dropped
         self.dropped |= dropped
 
@@ -389,7 +390,7 @@ class Walk(Ground):
     @move(2)
     async def remember(self) -> None:
         """Redis as it is now, to fall back to."""
-        found = [*await self.client.keys("hr:{*"), *await self.client.keys("hr:lane:*")]
+        found = await self.client.keys("hr:{*")
         names: list[str] = [name.decode() for name in found]
         async with self.client.pipeline(transaction=False) as pipe:
             for name in names:

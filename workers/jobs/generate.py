@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 import traceback
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -65,7 +64,7 @@ class Generation:
     async def run(self, stream_id: str) -> None:
         """Process one stream from claim to end. Does nothing if the stream is held, ended or gone: a job carries only
         an id."""
-        token = f"{self._worker_id}.{secrets.token_hex(8)}"
+        token = self._scripts.new_token(self._worker_id, stream_id)
         claimed = await run_script(self._client, self._scripts.claim(stream_id, token))
         if isinstance(claimed, Refused):
             logger.debug("stream not claimed", extra={"stream_id": stream_id, "reason": claimed})

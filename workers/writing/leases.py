@@ -35,7 +35,7 @@ class Leases:
         self._interval_s = settings.lease_s / 3
         #: Half of the retention is a safety margin: Redis counts it from an earlier moment than this process.
         self._healed_for_s = settings.retention_s / 2
-        self._channel = worker_channel(worker_id)
+        self._channels = [worker_channel(worker_id, route) for route in scripts.routes.all]
         self._writers: dict[str, StreamWriter] = {}
         self._lingering: dict[StreamWriter, float] = {}  # by the time of their end
 
@@ -95,10 +95,10 @@ class Leases:
         the state carries the same facts."""
         while True:
             try:
-                await listen(self._redis_url, self._channel, hear=self._handle_all)
+                await listen(self._redis_url, *self._channels, hear=self._handle_all)
             except REDIS_ERRORS as error:
                 if isinstance(error, ResponseError):
-                    refused(error, self._connection.target, "SUBSCRIBE")
+                    refused(error, self._connection.target, "SSUBSCRIBE")
                 logger.debug("control channel lost", extra={"error": type(error).__name__})
                 await asyncio.sleep(0.2)
 

@@ -8,16 +8,16 @@ local function keep_latest(key, most, life_ms)
 end
 
 local function count_ending(status, tokens, life_ms)
-  redis.call('ZADD', 'hr:answers', now, ID)
-  redis.call('ZREMRANGEBYSCORE', 'hr:answers', '-inf', now - life_ms)
-  redis.call('PEXPIRE', 'hr:answers', life_ms)
-  local minute = 'hr:endings:' .. math.floor(now / 60000)
+  redis.call('ZADD', ANSWERS, now, ID)
+  redis.call('ZREMRANGEBYSCORE', ANSWERS, '-inf', now - life_ms)
+  redis.call('PEXPIRE', ANSWERS, life_ms)
+  local minute = 'hr:{desk}:endings:' .. math.floor(now / 60000)
   redis.call('HINCRBY', minute, status, 1)
   redis.call('HINCRBY', minute, 'tokens', tokens)
-  keep_latest('hr:ended', 100, life_ms)
+  keep_latest('hr:{desk}:ended', 100, life_ms)
   if status == 'failed' then
     redis.call('HINCRBY', minute, 'failed:' .. (redis.call('HGET', STATE, 'reason') or ''), 1)
-    keep_latest('hr:failed', 50, life_ms)
+    keep_latest('hr:{desk}:failed', 50, life_ms)
   end
   redis.call('PEXPIRE', minute, 3600000)
 end

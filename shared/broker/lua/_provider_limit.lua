@@ -2,10 +2,11 @@
 -- its targets whose streams are only counted. The state has `lane` (lanes in which the stream runs, one a line),
 -- `lane_tokens` and `lane_second` (what is reserved, and when), `lane_new` (1: no call was made yet), and `parked`
 -- (providers for which it waits, separated by spaces).
--- hr:lane:<lane>:running (zset): id → end of its lease, ms. hr:lane:<provider>:parked (zset): id → turn.
--- hr:lane:<provider>:used (hash): counters as an account's. `limits` is {streams, requests, tokens}; 0: unlimited.
+-- hr:{desk}:lane:<lane>:running (zset): id → end of its lease, ms. hr:{desk}:lane:<provider>:parked (zset): id → turn,
+-- and beside it `tokens` (hash): id → its expected tokens.
+-- hr:{desk}:lane:<provider>:used (hash): counters as an account's. `limits` is {streams, requests, tokens}; 0: unlimited.
 
-local function lane_key(lane, kind) return 'hr:lane:' .. lane .. ':' .. kind end
+local function lane_key(lane, kind) return 'hr:{desk}:lane:' .. lane .. ':' .. kind end
 
 -- Returns the limit that one more call would exceed, and ms until it would not; nil if there is room. A request of more
 -- tokens than the limit needs all of it.
@@ -29,11 +30,13 @@ local function is_behind(provider, limits, turn)
 end
 
 -- Lets the stream wait for any of `providers`. unpark.lua releases it when one has room.
-local function park(providers, turn)
+local function park(providers, turn, tokens)
   for _, provider in ipairs(providers) do
-    local parked = lane_key(provider, 'parked')
-    redis.call('ZADD', parked, turn, ID)
-    redis.call('PEXPIREAT', parked, redis.call('PEXPIRETIME', STATE))
+    redis.call('ZADD', lane_key(provider, 'parked'), turn, ID)
+    redis.call('HSET', lane_key(provider, 'tokens'), ID, tokens)
+    for _, kind in ipairs({'parked', 'tokens'}) do
+      redis.call('PEXPIREAT', lane_key(provider, kind), redis.call('PEXPIRETIME', STATE))
+    end
   end
   if redis.call('HEXISTS', STATE, 'parked') == 0 then note('parked:' .. providers[1]) end
   redis.call('HSET', STATE, 'parked', table.concat(providers, ' '))
@@ -65,7 +68,10 @@ end
 local function leave_lanes(tokens)
   local s = load('lane', 'lane_tokens', 'lane_second', 'lane_new', 'parked')
   for lane in string.gmatch(s.lane or '', '[^\n]+') do redis.call('ZREM', lane_key(lane, 'running'), ID) end
-  for provider in string.gmatch(s.parked or '', '%S+') do redis.call('ZREM', lane_key(provider, 'parked'), ID) end
+  for provider in string.gmatch(s.parked or '', '%S+') do
+    redis.call('ZREM', lane_key(provider, 'parked'), ID)
+    redis.call('HDEL', lane_key(provider, 'tokens'), ID)
+  end
   if s.lane_tokens and tokens then
     local used = lane_key(string.match(s.lane, '^[^\n]+'), 'used')
     correct(used, tokens - s.lane_tokens, {'t' .. s.lane_second}, {'t' .. second})

@@ -3,7 +3,7 @@
 -- queue (zset): id → turn, the lowest is taken first. job (string): arq's bytes. turns (hash): account → its last
 -- round. waiting (zset): id → time of creation, ms.
 
-local QUEUE, JOB, TURNS, WAITING = unpack(KEYS, 9, 12)
+local QUEUE, JOB, TURNS, WAITING = unpack(KEYS, 11, 14)
 
 -- A turn is round × 2^32 + the second: within a round the oldest goes first.
 local function next_turn(account)
@@ -21,7 +21,7 @@ local function count_waiting(life_ms)
   return redis.call('ZCARD', WAITING)
 end
 
-local function account_waiting(account) return 'hr:account:' .. account .. ':waiting' end
+local function account_waiting(account) return 'hr:{desk}:waiting:' .. account end
 
 -- True if a stream of this account waits for a worker.
 local function is_waiting(account, life_ms)

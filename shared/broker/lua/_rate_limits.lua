@@ -5,7 +5,7 @@
 local second, today = math.floor(now / 1000), 'd' .. math.floor(now / 86400000)
 
 local function account_keys(account)
-  return 'hr:account:' .. account .. ':used', 'hr:account:' .. account .. ':streams'
+  return 'hr:{desk}:used:' .. account, 'hr:{desk}:streams:' .. account
 end
 
 local function add(used_key, field, n)

@@ -7,8 +7,7 @@ local STREAM_BYTES = 5120
 local CONTENT = {request = true, metadata = true, shown = true, response = true, sources = true, error = true}
 
 local function storage_keys(account)
-  local prefix = 'hr:account:' .. account
-  return prefix .. ':stored', prefix .. ':kept', prefix .. ':sources'
+  return 'hr:{desk}:stored:' .. account, 'hr:{desk}:kept:' .. account, 'hr:{desk}:sources:' .. account
 end
 
 -- Bytes of a stream with these fields (field, value, …) and an empty log.
@@ -81,23 +80,24 @@ end
 
 -- Marks the stream as `word` (deleted or dropped). What stays of it, the tombstone and the idempotency entry, is not
 -- counted, so an account has at most 10,000: of the oldest nothing stays, if no worker can hold their streams any more.
--- `removed` has members `<id> <digest of the idempotency key>`, by the time of removal.
+-- `removed` has members `<id> <digest of the idempotency key>`, by the time of removal. Returns those of which the
+-- caller deletes what stays.
 local function leave_tombstone(word, s, tombstone_ms)
-  local removed = 'hr:account:' .. s.account .. ':removed'
+  local removed = 'hr:{desk}:removed:' .. s.account
   redis.call('SET', TOMBSTONE, word .. ' ' .. s.principal, 'PX', tombstone_ms)
   redis.call('ZADD', removed, now, ID .. ' ' .. (s.idempotency or ''))
   redis.call('PEXPIRE', removed, tombstone_ms)
   redis.call('ZREMRANGEBYSCORE', removed, '-inf', now - tombstone_ms)
-  if redis.call('ZCARD', removed) <= 10000 then return end
+  if redis.call('ZCARD', removed) <= 10000 then return {} end
+  local forgotten = {}
   local oldest = redis.call('ZRANGE', removed, 0, 1, 'WITHSCORES')
   for i = 1, #oldest, 2 do
     if tonumber(oldest[i + 1]) < now - 120000 then
-      local id, digest = string.match(oldest[i], '^(%x+) (%x*)$')
-      redis.call('DEL', 'hr:{' .. string.sub(id, 1, 2) .. '}:' .. id .. ':tombstone')
-      if digest ~= '' then redis.call('DEL', 'hr:{' .. string.sub(digest, 1, 2) .. '}:idem:' .. digest) end
+      forgotten[#forgotten + 1] = oldest[i]
       redis.call('ZREM', removed, oldest[i])
     end
   end
+  return forgotten
 end
 
 -- Compares the account with its limit (0 or nil: none). Above it, the sweep drops the account's oldest answers. Returns
@@ -106,8 +106,8 @@ local function is_far_above(account, limit)
   limit = tonumber(limit or 0)
   local excess = limit > 0 and (redis.call('HGET', storage_keys(account), 'total') or 0) - limit or 0
   if excess > 0 then
-    redis.call('ZADD', 'hr:above_limit', excess, account)
-    redis.call('PEXPIRE', 'hr:above_limit', 60000)
+    redis.call('ZADD', 'hr:{desk}:above_limit', excess, account)
+    redis.call('PEXPIRE', 'hr:{desk}:above_limit', 60000)
   end
   return excess > limit / 4
 end

@@ -1,20 +1,21 @@
 -- The common start of every script of one stream; scripts.py puts it after the script's first line.
 -- KEYS: 1 state (hash), 2 log (list), 3 tail (stream), 4 readers (zset), 5 index (zset), 6 tombstone (string),
---       7 pulse (hash), 8 idempotency (string; missing or equal to 1 if the stream has no idempotency entry)
+--       7 pulse (hash), 8 request (hash; pieces of a large request, see store.lua), 9 answers (zset),
+--       10 idempotency (string; missing or equal to 1 if the stream has no idempotency entry)
 -- Times are milliseconds of Redis' own clock. A script checks everything before its first write.
 
-local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = unpack(KEYS)
+local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, REQUEST, ANSWERS, IDEMPOTENCY = unpack(KEYS)
 if IDEMPOTENCY == STATE then IDEMPOTENCY = nil end
 local ID = string.match(STATE, ':(%x+):state$')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- Makes another stream the one that all functions here are about. Its keys begin at KEYS[at], in the order above, and
--- end at KEYS[upto]; names of others follow from the first, except that of the idempotency entry.
+-- end at KEYS[upto]. The names of tombstone and pulse, which are only read, follow from the first.
 local CHOSEN = 1
 local function choose_stream(at, upto)
   CHOSEN = at
-  STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = unpack(KEYS, at, upto)
+  STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, REQUEST, ANSWERS, IDEMPOTENCY = unpack(KEYS, at, upto)
   if IDEMPOTENCY == STATE then IDEMPOTENCY = nil end
   local prefix
   prefix, ID = string.match(STATE, '^(.*:)(%x+):state$')
@@ -36,6 +37,15 @@ local function load_for_writer()
   return load('status', 'epoch', 'holder', 'log_epoch', 'chunks', 'lead', 'cancel', 'on_disconnect', 'live_until')
 end
 
+-- Fails while the slot of the keys moves to another server key by key: there a command on a key that does not exist is
+-- refused, also in the middle of a script that has deleted the key, or creates it (rule S15). The caller tries again.
+local function need_whole_slot()
+  local probe = redis.pcall('EXISTS', string.match(KEYS[1], '^.-}:') .. 'none')
+  if type(probe) == 'table' then
+    error(string.find(probe.err, 'ermission') and probe or {err = 'TRYAGAIN the slot is being moved'})
+  end
+end
+
 -- Fails before the first write if the Redis user lacks a right that is needed later (rule S4): to one of the commands
 -- (separated by spaces), to a key besides the stream's own, or to the channels of gateways and workers.
 local function need_rights(commands, keys)
@@ -47,9 +57,10 @@ local function need_rights(commands, keys)
     if not redis.acl_check_cmd('DEL', key) then missing = "access the key '" .. key .. "'" end
   end
   for _, channel in ipairs({'hr:gateway:any', 'hr:worker:any'}) do
-    if not redis.acl_check_cmd('PUBLISH', channel, '') then missing = "access the channel '" .. channel .. "'" end
+    if not redis.acl_check_cmd('SPUBLISH', channel, '') then missing = "access the channel '" .. channel .. "'" end
   end
   if missing then error({err = 'NOPERM this user has no permissions to ' .. missing}) end
+  need_whole_slot()
 end
 
 local function active(s) return s.status == 'queued' or s.status == 'running' end
@@ -186,14 +197,11 @@ local function live_until(key, at)
   redis.call('PEXPIREAT', key, at, 'GT')
 end
 
--- Pieces of a large request (hash), if the state has `request_bytes` instead of `request` (see store.lua).
-local function request_key() return (string.gsub(STATE, 'state$', 'request')) end
-
 -- True if all pieces of a request of this size are stored; a request within the state's fields has none.
 local function has_pieces(request_bytes)
   local left, piece = tonumber(request_bytes or 0), 0
   while left > 0 do
-    local bytes = redis.call('HSTRLEN', request_key(), piece)
+    local bytes = redis.call('HSTRLEN', REQUEST, piece)
     if bytes == 0 then return false end
     left, piece = left - bytes, piece + 1
   end
@@ -211,7 +219,7 @@ end
 -- long as its longest-lived stream.
 local function keep_until(at, tombstone_ms)
   redis.call('HSET', STATE, 'expires', at)
-  for _, key in ipairs({STATE, LOG, TAIL, READERS, request_key(), IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
+  for _, key in ipairs({STATE, LOG, TAIL, READERS, REQUEST, IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
   redis.call('PEXPIREAT', TOMBSTONE, at + tombstone_ms)
   live_until(INDEX, at)
 end
@@ -219,6 +227,6 @@ end
 -- Notifies the worker that holds the stream. The state carries the same, so a lost message does no harm.
 local function notify_holder(s, message)
   if s.holder then
-    redis.call('PUBLISH', 'hr:worker:' .. string.match(s.holder, '^[^.]*'), message .. ' ' .. ID)
+    redis.call('SPUBLISH', 'hr:worker:' .. string.match(s.holder, '^[^.]*'), message .. ' ' .. ID)
   end
 end

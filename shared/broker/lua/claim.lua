@@ -1,7 +1,7 @@
 #!lua
 -- Takes a stream that no worker holds, under an epoch that was never used and never will be again (rule E1).
 -- Writes no event: the older epoch stays readable until the first append of this one.
--- KEYS: 1-8 stream, 9 waiting (zset, see _queue.lua), 10 taken (counter; shows gateways how fast the queue drains)
+-- KEYS: 1-10 stream, 11 waiting (zset, see _queue.lua), 12 taken (counter; shows gateways how fast the queue drains)
 -- ARGV: 1 holder, 2 lease_ms, 3 provider_limits… (provider, streams, requests, tokens, …; see _provider_limit.lua)
 -- Status: queued, running → running
 -- Replies {'MISSING'}, {'CLOSED'}, {'HELD'} (by a worker; or after an outage, until those that held streams had time to
@@ -9,7 +9,7 @@
 -- readable, stop signal, {field, value, …}}.
 
 local holder, lease_ms = unpack(ARGV, 1, 2)
-local WAITING, TAKEN = unpack(KEYS, 9, 10)
+local WAITING, TAKEN = unpack(KEYS, 11, 12)
 local s = load('status', 'holder', 'epoch', 'log_epoch', 'chunks', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
   'live_until', 'polled_until', 'created', 'handed_over', 'provider', 'lanes', 'turn',
   'account', 'stored_limit', 'expected_tokens')
@@ -27,7 +27,7 @@ end
 if s.status == 'running' and not s.handed_over and is_recovering(tonumber(lease_ms), true) then return {'HELD'} end
 
 need_rights('HDEL HEXISTS HGET HGETALL HINCRBY HSET HSETNX INCR PEXPIRE PEXPIREAT PEXPIRETIME XLEN XREVRANGE ZADD ' ..
-  'ZCOUNT ZRANGE ZREM ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN, 'hr:account:any', 'hr:lane:any'})
+  'ZCOUNT ZRANGE ZREM ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN, 'hr:{desk}:any'})
 if not s.cancel and is_far_above(s.account, s.stored_limit) then
   s.cancel = 'stored_bytes'
   redis.call('HSET', STATE, 'cancel', s.cancel)
@@ -44,14 +44,14 @@ for provider in string.gmatch(s.lanes or s.provider or '', '%S+') do
   full[#full + 1] = provider
 end
 if not chosen and #full > 0 then
-  park(full, s.turn or 0)
+  park(full, s.turn or 0, tokens)
   return {'PARKED'}
 end
 
 leave_lanes()
 if s.status == 'queued' then
   redis.call('ZREM', WAITING, ID)
-  redis.call('ZREM', 'hr:account:' .. s.account .. ':waiting', ID)
+  redis.call('ZREM', 'hr:{desk}:waiting:' .. s.account, ID)
   redis.call('INCR', TAKEN)
   redis.call('PEXPIRE', TAKEN, 86400000)
 end
@@ -66,6 +66,6 @@ redis.call('HDEL', STATE, 'handed_over')
 redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', holder, 'attempt', attempt,
   'lease_until', now + lease_ms)
 redis.call('HSETNX', STATE, 'started', now)
-note('claim:' .. attempt .. ':' .. string.match(holder, '^[^.]*'))
+note('claim:' .. attempt .. ':' .. string.match(holder, '^[^.:]*'))
 redis.call('ZADD', INDEX, now + lease_ms, ID)
 return {'CLAIMED', epoch, attempt, log_length(s, tonumber(s.log_epoch)), stop_signal(s), redis.call('HGETALL', STATE)}

@@ -1,7 +1,7 @@
 #!lua
 -- Creates a stream and queues it, in one step: limits are exact, and no part of it exists without the rest.
--- KEYS: 1-8 stream, 9 queue, 10 job, 11 turns, 12 waiting (9-12: see _queue.lua),
---       13 principal_streams (zset: id → time of creation, ms)
+-- KEYS: 1-10 stream, 11 queue, 12 job, 13 turns, 14 waiting (11-14: see _queue.lua),
+--       15 principal_streams (zset: id → time of creation, ms)
 -- ARGV: 1 body_hash, 2 retention_ms, 3 tombstone_ms, 4 look_after_ms (until the sweep looks for its job),
 --       5 reader_lease_ms, 6 job, 7 queue_depth, 8 account, 9 tokens (to reserve),
 --       10 longest_life_ms (after which its account forgets the stream),
@@ -16,7 +16,7 @@
 local body_hash, retention_ms, tombstone_ms, look_after_ms, reader_lease_ms, job, queue_depth, account, tokens,
   longest_life_ms, requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams,
   stored_bytes, queue_limit = unpack(ARGV, 1, 16)
-local PRINCIPAL_STREAMS = KEYS[13]
+local PRINCIPAL_STREAMS = KEYS[15]
 if IDEMPOTENCY then
   local known = redis.call('GET', IDEMPOTENCY)
   if known then

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- The last append: the remaining events, `done` among them, and the terminal state in one step. It ignores the window.
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 cap, 5 retention_ms, 6 tombstone_ms,
 --       7 status, 8 only_if_unwatched (1 or 0), 9 tokens (used), 10 lineage (as for append),
 --       11 field_items (number of items in fields), 12 chunk_ends (as last_in_chunks takes them),
@@ -42,7 +42,7 @@ if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED'
 
 need_rights('DEL HDEL HEXISTS HGET HGETALL HINCRBY HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
   'XLEN XRANGE XREVRANGE XTRIM UNLINK ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
-  {'hr:queue', 'arq:job:' .. ID, 'hr:ended', 'hr:account:any', 'hr:endings:any', 'hr:lane:any'})
+  {'arq:job:' .. ID, 'hr:{desk}:any'})
 local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
 local before_chunks = 12 + field_items
 local before_events = before_chunks + chunk_count
@@ -61,9 +61,9 @@ load_into(s, 'follow_up', 'account', 'sources')
 -- A stream that a later request may continue keeps its request.
 if not s.follow_up then
   redis.call('HDEL', STATE, 'request', 'request_bytes')
-  redis.call('UNLINK', request_key())
+  redis.call('UNLINK', REQUEST)
 end
-for _, key in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', key, ID) end
+for _, key in ipairs({INDEX, 'hr:{desk}:queue'}) do redis.call('ZREM', key, ID) end
 redis.call('DEL', 'arq:job:' .. ID)
 forget_sources(s.account, s.sources or nil)
 redis.call('HDEL', STATE, 'sources')

@@ -1,7 +1,7 @@
 #!lua
 -- Adds to the stream's timeline that a reader resumed or a provider failed. All resumes are counted, but only the first
 -- 20 are added.
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 event (`resume` or `failure`), 2 detail (`same_epoch` or `reset`; or the provider and the error code)
 -- Status: unchanged
 -- Replies the stream's traceparent; '' if it has none, or there is no stream.

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- Extends a worker's leases of some streams of one route, and with each the life of the stream's keys.
--- KEYS: 1-8 stream (of each stream)
+-- KEYS: 1-10 stream (of each stream)
 -- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 retention_ms, 5 tombstone_ms (all this of each stream)
 -- Status: running → running
 -- Replies for each stream as append does; OK n if the lease was extended.
 
 local function renew(i, at)
-  choose_stream(i, i + 7)
+  choose_stream(i, i + 9)
   local epoch, holder, lease_ms, retention_ms, tombstone_ms = unpack(ARGV, at, at + 4)
   epoch = tonumber(epoch)
   local s = load_for_writer()
@@ -30,6 +30,7 @@ local function renew(i, at)
   return reply('OK', log_length(s, epoch), s)
 end
 
+need_whole_slot()
 local replies = {}
-for i = 1, #KEYS / 8 do replies[i] = reply_of(renew, 8 * i - 7, 5 * i - 4) end
+for i = 1, #KEYS / 10 do replies[i] = reply_of(renew, 10 * i - 9, 5 * i - 4) end
 return replies

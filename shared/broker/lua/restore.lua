@@ -1,6 +1,6 @@
 #!lua
 -- Heals a Redis that lost the stream, wholly or in part, from the memory of the worker that holds it (rule E3).
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 retention_ms, 5 tombstone_ms, 6 body_hash, 7 reader_lease_ms,
 --       8 lineage (as for append), 9 field_items (number of items in fields), 10 chunk_ends (as for finish; '': none),
 --       11 fields… (field, value, …), chunks… (of the first events of the epoch and its lineage), events… (the others)
@@ -18,7 +18,7 @@ if not refusal then return reply('GAP', log_length(s, epoch, lineage), s) end
 if not has_pieces(value_of({unpack(ARGV, 11, 10 + field_items)}, 'request_bytes')) then return {'UNSTORED', 0, '', 0, 0} end
 
 need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH SET XADD XLEN ' ..
-  'XRANGE XREVRANGE ZADD ZREM ZREMRANGEBYSCORE', {IDEMPOTENCY or STATE, 'hr:waiting', 'hr:account:any', 'hr:lane:any'})
+  'XRANGE XREVRANGE ZADD ZREM ZREMRANGEBYSCORE', {IDEMPOTENCY or STATE, 'hr:{desk}:any'})
 local before_chunks = 10 + field_items
 local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
 local before_events = before_chunks + chunk_count
@@ -35,8 +35,8 @@ redis.call('SET', TOMBSTONE, 'live ' .. redis.call('HGET', STATE, 'principal'))
 load_into(s, 'account', 'lane', 'reserved', 'sources')
 if s.reserved then hold_account_slot(s.account, tonumber(retention_ms)) end
 hold_lanes(s.lane, now + lease_ms)
-redis.call('ZREM', 'hr:waiting', ID) -- a Redis that lost data may still count it as waiting
-redis.call('ZREM', 'hr:account:' .. (s.account or '') .. ':waiting', ID)
+redis.call('ZREM', 'hr:{desk}:waiting', ID) -- a Redis that lost data may still count it as waiting
+redis.call('ZREM', 'hr:{desk}:waiting:' .. (s.account or ''), ID)
 s = load_for_writer()
 begin_log(s, epoch, 0, lineage)
 push_chunks(before_chunks + 1, before_events, chunk_ends)

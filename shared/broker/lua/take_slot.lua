@@ -1,7 +1,7 @@
 #!lua
 -- Takes a slot of a provider for one call of a stream, and frees the one that it had before. The first call after a
 -- claim uses the slot that the claim took, if it is of the same provider.
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 provider, 5 target (whose running streams are counted; '': none),
 --       6 concurrent_streams, 7 requests_per_minute, 8 tokens_per_minute (limits; 0: unlimited)
 -- Status: unchanged
@@ -13,7 +13,7 @@ local s = load_for_writer()
 local refusal = refuse(s, tonumber(epoch), holder)
 if refusal then return refusal end
 need_rights('HDEL HEXISTS HGETALL HINCRBY HSET PEXPIRE PEXPIREAT ZADD ZCOUNT ZREM ZREMRANGEBYSCORE ZSCORE',
-  {'hr:lane:any'})
+  {'hr:{desk}:any'})
 load_into(s, 'lane', 'lane_new', 'expected_tokens')
 local limits = {tonumber(concurrent_streams), tonumber(requests_per_minute), tonumber(tokens_per_minute)}
 local lanes = limits[1] + limits[2] + limits[3] > 0 and provider or ''

@@ -1,11 +1,12 @@
 #!lua
 -- Takes as many parked streams as their provider has room for, the lowest turn first. One that does not fit keeps all
 -- behind it waiting.
--- KEYS: 1 running (zset: id → end of its lease, ms), 2 parked (zset: id → turn), 3 used (hash, see _rate_limits.lua)
+-- KEYS: 1 running (zset: id → end of its lease, ms), 2 parked (zset: id → turn), 3 tokens (hash: id → expected tokens),
+--       4 used (hash, see _rate_limits.lua)
 -- ARGV: 1 concurrent_streams, 2 requests_per_minute, 3 tokens_per_minute (limits; 0: unlimited)
 -- Replies {id, …}. The caller queues them; if it dies in between, the sweep does.
 
-local RUNNING, PARKED, USED = unpack(KEYS, 1, 3)
+local RUNNING, PARKED, TOKENS, USED = unpack(KEYS, 1, 4)
 local concurrent_streams, requests_per_minute, tokens_per_minute = unpack(ARGV, 1, 3)
 if redis.call('ZCARD', PARKED) == 0 then return {} end
 local clock = redis.call('TIME')
@@ -21,10 +22,12 @@ end
 if requests_per_minute ~= '0' then free = math.min(free, requests_per_minute - used.r) end
 local most = tonumber(tokens_per_minute)
 for _, id in ipairs(free > 0 and redis.call('ZRANGE', PARKED, 0, free - 1) or {}) do
-  local state = 'hr:{' .. string.sub(id, 1, 2) .. '}:' .. id .. ':state'
-  used.t = used.t + math.min(most, tonumber(redis.call('HGET', state, 'expected_tokens') or 0))
+  used.t = used.t + math.min(most, tonumber(redis.call('HGET', TOKENS, id) or 0))
   if used.t > most then break end
   taken[#taken + 1] = id
 end
-if #taken > 0 then redis.call('ZREM', PARKED, unpack(taken)) end
+if #taken > 0 then
+  redis.call('ZREM', PARKED, unpack(taken))
+  redis.call('HDEL', TOKENS, unpack(taken))
+end
 return taken

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from shared.broker.client import Client, connect, run_script
+from shared.broker.client import Client, connect
+from shared.broker.creation import NewStream, create
 from shared.broker.keys import state_key, stream_keys
 from shared.broker.log import read_log
 from shared.broker.pipeline_connection import PipelineConnection
@@ -172,7 +173,7 @@ class Worker:
             adapters=cast(CurrentAdapters, Adapters(AdapterSet(configuration, {}, [], providers, keys, attempts))),
             flusher=flusher,
             leases=self.leases,
-            provider_limits=ProviderLimits(client, SCRIPTS, SETTINGS),
+            provider_limits=ProviderLimits(client, SCRIPTS),
             tracing=Tracing(),
         )
         self._generation = generation
@@ -211,9 +212,7 @@ class Crew:
             **{"request": request.model_dump_json(exclude_none=True), "provider": "keeps", "model": "m"},
             **request.loss_fields,
         }
-        demand = Demand("a", Limits(), 0)
-        call = SCRIPTS.create(stream_id, fields=state, body_hash="00", idempotency=None, demand=demand, job=b"job")
-        await run_script(self.client, call)
+        await create(self.client, SCRIPTS, NewStream(stream_id, state, "00", None, Demand("a", Limits(), 0)))
         return stream_id
 
     async def begun(self, **fields: Any) -> str:

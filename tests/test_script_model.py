@@ -166,7 +166,7 @@ MISSING_CHECKS: Final = [
     Mutation("a restored stream expires", "keep_until(now + retention_ms, tonumber(tombstone_ms))", script="restore"),
     Mutation(
         "a tombstone stays",
-        "leave_tombstone('deleted', s, tombstone_ms)",
+        "leave_tombstone(a, 'deleted', s, tombstone_ms)",
         "redis.call('DEL', TOMBSTONE)",
         "delete",
     ),

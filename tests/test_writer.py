@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.broker.client import Client, connect, run_script
+from shared.broker.creation import NewStream, create
 from shared.broker.ending import Outcome, holder_of
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Claimed, Code, LogPage, Refused, WriteReply
@@ -45,10 +46,7 @@ async def claimed_writer(
     stream_id = new_stream_id()
     fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": on_disconnect, "grace_ms": 0}
     fields["body_hash"] = "00"
-    creation = SCRIPTS.create(
-        stream_id, fields=fields, body_hash="00", idempotency=None, demand=Demand("a", Limits(), 0), job=b"job"
-    )
-    await run_script(client, creation)
+    await create(client, SCRIPTS, NewStream(stream_id, fields, "00", None, Demand("a", Limits(), 0)))
     claimed = await run_script(client, SCRIPTS.claim(stream_id, TOKEN))
     assert isinstance(claimed, Claimed)
     writer = StreamWriter(

@@ -11,9 +11,9 @@ from functools import partial
 import uvloop
 
 from shared.broker.client import Client, connect
+from shared.broker.creation import requeue
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
-from shared.broker.queue import requeue
 from shared.broker.scripts import StreamScripts
 from shared.broker.shared_configuration import ConfigurationWatch
 from shared.broker.sweep import Sweep
@@ -132,7 +132,7 @@ class _Worker:
         current = CurrentConfiguration(configuration, self._adapters.replace)
         current.follow(self._configurations.load)
         hangup.reload_with(current.start_reload)
-        provider_limits = ProviderLimits(client, scripts, settings)
+        provider_limits = ProviderLimits(client, scripts)
         generation = Generation(
             worker_id=worker_id,
             settings=settings,
@@ -144,7 +144,7 @@ class _Worker:
             provider_limits=provider_limits,
             tracing=tracing,
         )
-        queue_again = partial(requeue, client, life_s=settings.unended_s)
+        queue_again = partial(requeue, client, scripts)
         sweep = Sweep(
             client,
             scripts,

@@ -14,20 +14,18 @@ from gateway.intake.backlog import Backlog
 from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.storage import Storage
 from shared.broker.client import Client, run_commands, run_script
+from shared.broker.creation import NewStream, create, requeue
 from shared.broker.declarations import Call
 from shared.broker.keys import idempotency_entry_key, request_key
-from shared.broker.queue import job_of, requeue
-from shared.broker.replies import Created, Full, Known, Limited, Stored, Unstored, WriteReply
+from shared.broker.replies import Created, Full, Known, Limited, SourceGone, Stored, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
-from shared.errors import BrokerFull, HeadraceError, IdempotencyConflict
+from shared.errors import BrokerFull, HeadraceError, IdempotencyConflict, InvalidRequest, LimitReached, StreamGone
 from shared.protocol.ids import idempotency_digest, new_stream_id
-from shared.rate_limits import Demand
 from shared.schemas import ChatRequest, OnDisconnect
 from shared.schemas.stored_request import encode_request
 from shared.settings import Settings
 
 _TRIES_FOR_ROOM: Final = 5
-CreateReply = Created | Known | Limited | Stored | Unstored | Full
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,54 +73,54 @@ class Dispatch:
         fields, pieces = await run_beside_loop(
             self._fields, stream_id, chat_request, principal.id, on_disconnect, more
         )
-        call = self._scripts.create(
-            stream_id,
-            fields=fields,
-            body_hash=body_hash,
-            idempotency=digest,
-            demand=demand,
-            job=job_of(stream_id),
-            is_queue_slow=self._backlog.is_slow,
-        )
-        reply = await self._create(call, pieces, demand)
+        new = NewStream(stream_id, fields, body_hash, digest, demand, is_queue_slow=self._backlog.is_slow)
+        reply = await self._create(new, pieces)
         if pieces and not isinstance(reply, Created):
             await run_commands(self._client, [("DEL", request_key(stream_id))])
         match reply:
-            case Known(known_id, known_hash):
+            case Known(known_id, known_hash, _):
                 _check_same_body(known_hash, body_hash)
                 return Dispatched(known_id, None)
             case Limited() as limited:
                 raise _counted(refusal(demand, limited))
             case Full(waiting):
                 raise _counted(self._backlog.refusal(waiting))
+            case SourceGone():
+                raise _counted(StreamGone())
             case Created(queue_position, used):
                 metrics.STREAMS_CREATED.inc()
                 return Dispatched(stream_id, Admission(demand, used), queue_position)
 
     async def _create(
-        self, call: Call[CreateReply], pieces: Sequence[Call[WriteReply]], demand: Demand
-    ) -> Created | Known | Limited | Full:
+        self, new: NewStream, pieces: Sequence[Call[WriteReply]]
+    ) -> Created | Known | Limited | Full | SourceGone:
         """Store the pieces of a large request, and create the stream. If there is no room for it, drop the oldest
         answers and try again: others may take the room, so a few times. Raises :class:`BrokerFull`,
         :class:`LimitReached` and :class:`InvalidRequest`."""
         unstored = list(reversed(pieces))
-        for _ in range(_TRIES_FOR_ROOM):
+        error: HeadraceError = BrokerFull()
+        is_final = False
+        for left in reversed(range(_TRIES_FOR_ROOM)):
+            is_final = is_final or not left
             try:
                 while unstored:
                     await run_script(self._client, unstored[-1])
                     unstored.pop()
-                reply = await run_script(self._client, call)
+                reply = await create(self._client, self._scripts, new, is_final=is_final)
             except BrokerFull:
                 if not await self._storage.relieve():
                     raise
                 continue
             if isinstance(reply, Unstored):  # Redis has lost some, or a try took too long
                 unstored = list(reversed(pieces))
-            elif isinstance(reply, Stored):
-                await self._storage.make_room(demand, reply)
-            else:
+            elif not isinstance(reply, Stored):
                 return reply
-        raise BrokerFull
+            elif not is_final:
+                try:
+                    await self._storage.make_room(new.demand, reply)
+                except (LimitReached, InvalidRequest) as refused:  # the last try undoes the creation
+                    error, is_final = refused, True
+        raise error
 
     async def find(self, principal: str, idempotency_key: str, body_hash: str) -> str | None:
         """Return the id of the stream that the key belongs to, if any. Raises :class:`IdempotencyConflict` if its
@@ -165,8 +163,8 @@ class Dispatch:
         return self._scripts.split_request(stream_id, fields)
 
     async def requeue(self, stream_id: str) -> bool:
-        """Queue a stream again in case its job was lost; see :func:`shared.broker.queue.requeue`."""
-        return await requeue(self._client, stream_id, life_s=self._settings.unended_s)
+        """Queue a stream again in case its place was lost; see :func:`shared.broker.creation.requeue`."""
+        return await requeue(self._client, self._scripts, stream_id)
 
 
 def _check_same_body(known_hash: str, body_hash: str) -> None:

@@ -43,6 +43,10 @@ class Script:
         takes_many = most_streams > 1
         if "_stream" in parts:
             parts = ("_messages", "_chunks", *(("_many",) if takes_many else ()), *parts)
+        for start in ("_stream", "_desk"):
+            if start in parts:
+                at = parts.index(start)
+                parts = (*parts[:at], "_common", *parts[at:])
         shared = [(folder / f"{part}.lua").read_text() for part in parts]
         self.name = name
         self.args = args
@@ -81,22 +85,27 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
     route: str = ""
 
 
+#: Keys of an account at the desk.
+_ACCOUNT: Final = ("used", "streams", "stored", "kept", "sources")
+_UNSPLIT: Final = ("_stream", "_unsplit", "_rate_limits", "_content", "_storage", "_provider_limit")
+
 STORE: Final = Script("store", args=("piece_number", "kept_ms", "piece"))
-CREATE: Final = Script(
-    "create",
-    keys=("queue", "job", "turns", "waiting", "principal_streams"),
+BEGIN: Final = Script(
+    "begin",
+    args=("body_hash", "retention_ms", "tombstone_ms", "look_after_ms", "reader_lease_ms", "fields…"),
+    parts=("_stream", "_content"),
+)
+FORGET: Final = Script("forget", args=("principal",))
+ADMIT: Final = Script(
+    "admit",
+    keys=("of", "queue", "turns", "waiting", "waiting_accounts", *_ACCOUNT, "dropping"),
     args=(
-        *("body_hash", "retention_ms", "tombstone_ms", "look_after_ms", "reader_lease_ms", "job", "queue_depth"),
-        *("account", "tokens", "longest_life_ms", *LIMIT_NAMES, "queue_limit", "fields…"),
+        *("stream_id", "account", "tokens", "bytes", "retention_ms", "longest_life_ms", *LIMIT_NAMES, "queue_depth"),
+        *("queue_limit", "targets", "sources", "final", "force"),
     ),
-    parts=("_stream", "_rate_limits", "_storage", "_queue"),
+    parts=("_desk", "_rate_limits", "_storage", "_queue"),
 )
-CLAIM: Final = Script(
-    "claim",
-    keys=("waiting", "taken"),
-    args=("holder", "lease_ms", "provider_limits…"),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
-)
+CLAIM: Final = Script("claim", keys=("taken",), args=("holder", "lease_ms", "provider_limits…"), parts=_UNSPLIT)
 APPEND: Final = Script(
     "append",
     keys=STREAM_KEYS[:3],
@@ -110,7 +119,7 @@ FINISH: Final = Script(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
         *("tokens", "lineage", "field_items", "chunk_ends", "fields…", "chunks…", "events…"),
     ),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit", "_endings"),
+    parts=(*_UNSPLIT, "_endings"),
 )
 RESTORE: Final = Script(
     "restore",
@@ -118,24 +127,24 @@ RESTORE: Final = Script(
         *("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms", "body_hash", "reader_lease_ms"),
         *("lineage", "field_items", "chunk_ends", "fields…", "chunks…", "events…"),
     ),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
+    parts=_UNSPLIT,
 )
 PACK: Final = Script(
-    "pack", args=("epoch", "holder", "lineage", "before", "chunk_ends", "chunks…"), parts=("_stream", "_storage")
+    "pack", args=("epoch", "holder", "lineage", "before", "chunk_ends", "chunks…"), parts=("_stream", "_content")
 )
 NOTE_CURSOR: Final = Script("note_cursor", args=("epoch", "holder", "provider_cursor"))
 RENEW: Final = Script(
     "renew",
     keys=STREAM_KEYS,
     args=("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms"),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
+    parts=_UNSPLIT,
     most_streams=64,
 )
-RELEASE: Final = Script("release", args=("epoch", "holder"), parts=("_stream", "_rate_limits", "_provider_limit"))
+RELEASE: Final = Script("release", args=("epoch", "holder"), parts=_UNSPLIT)
 TAKE_SLOT: Final = Script(
     "take_slot",
     args=("epoch", "holder", "lease_ms", "provider", "target", *TARGET_LIMIT_NAMES),
-    parts=("_stream", "_rate_limits", "_provider_limit"),
+    parts=_UNSPLIT,
 )
 ACKNOWLEDGE: Final = Script(
     "acknowledge",
@@ -146,15 +155,20 @@ ACKNOWLEDGE: Final = Script(
 CANCEL: Final = Script("cancel", args=("reason",))
 DELETE: Final = Script(
     "delete",
-    keys=("queue", "job", "waiting", "principal_streams"),
+    keys=("queue", "principal_streams"),
     args=("tombstone_ms",),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
+    parts=_UNSPLIT,
 )
-DROP: Final = Script("drop", args=("tombstone_ms", "retention_min_ms"), parts=("_stream", "_storage"))
+DROP: Final = Script("drop", args=("tombstone_ms", "retention_min_ms"), parts=_UNSPLIT)
 READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
 NOTE: Final = Script("note", args=("event", "detail"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
-ENQUEUE: Final = Script("enqueue", keys=("queue", "job"), args=("stream_id", "job", "life_ms"), parts=())
-UNPARK: Final = Script("unpark", keys=("running", "parked", "tokens", "used"), args=TARGET_LIMIT_NAMES, parts=())
+REQUEUE: Final = Script("requeue", keys=("of", "queue"), args=("stream_id", "life_ms"), parts=("_desk",))
+UNPARK: Final = Script(
+    "unpark",
+    keys=("running", "parked", "tokens", "used", "queue"),
+    args=(*TARGET_LIMIT_NAMES, "life_ms"),
+    parts=("_common",),
+)
 REVOKE_LINKS: Final = Script("revoke_links", keys=("revoked_links",), args=("account", "kept_ms"), parts=())
 RIGHTS: Final = Script("rights", keys=("probe",), args=("checks",), parts=())

@@ -10,16 +10,16 @@ hr:{bbx}:<id>:tail           stream  append, finish    with the stream, at most 
 hr:{bbx}:<id>:request        hash    store             with the stream, at most until its end; pieces of a large
                                                        request
 hr:{bbx}:<id>:readers        zset    acknowledge       with the stream; gateway → end of its reader lease
-hr:{bbx}:idem:<digest>       string  create, restore   with the stream; "<id> <body hash>"
-hr:{bbx}:<id>:tombstone      string  create … drop     longer than the stream; "live|deleted|dropped <principal>"
-hr:{bbx}:index               zset    create … finish   as long as its longest stream; id → next look, ms
+hr:{bbx}:idem:<digest>       string  begin, restore    with the stream; "<id> <body hash>"
+hr:{bbx}:<id>:tombstone      string  begin … drop      longer than the stream; "live|deleted|dropped <principal>"
+hr:{bbx}:index               zset    begin … finish    as long as its longest stream; id → next look, ms
 hr:{bbx}:pulse               hash    sweep             a day; when this Redis was last seen well
 hr:{bbx}:answers             zset    finish            with its last stream; id → end, of streams that may be dropped
 hr:data_version              string  sweep, start      no expiry; version of the data, see data_version.py
 hr:{desk}:catalog            hash    workers           a day from the last publication by any worker
 hr:{desk}:offered            zset    workers           as the catalog; provider → when it was first offered, s
 hr:{desk}:sweep              string  one process       1.5 s; the process that sweeps
-hr:owned:<account>           zset    create, delete    at least with its last stream; ids by creation
+hr:owned:<account>           zset    gateways, delete  at least with its last stream; ids by creation
 hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request created
 hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream of an AI SDK's chat
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
@@ -30,17 +30,20 @@ hr:{desk}:configuration:<h>  string  each process      a day from its last publi
 hr:{desk}:breaker:<target>   string  workers           30 s; exists while the breaker is open
 hr:{desk}:breaker:<target>:failures  counter  workers  a minute longer; consecutive failures
 hr:{desk}:breakers           zset    workers           as the last count; target → its last failure, ms
-hr:{desk}:queue              zset    create, enqueue   with its last stream; id → turn, the lowest is taken first
-arq:job:<id>                 string  create, enqueue   until the stream's end; arq's, as arq:* and hr:queue:* are
-hr:{desk}:turns              hash    create            with the queue; account → its last round (docs/adr/0010)
-hr:{desk}:waiting            zset    create … restore  with the queue; id → creation, of streams not taken yet
+hr:{desk}:of:<id>            hash    admit … finish    as long as its account may count the stream; the desk's part of
+                                                       it, see _desk.lua
+hr:{desk}:dropping           zset    -                 a minute; id → end of the time in which it is no source
+hr:{desk}:queue              zset    admit … unpark    with its last stream; id → turn, the lowest is taken first
+hr:{desk}:queue:health:<w>   string  arq               a minute; arq's
+hr:{desk}:turns              hash    admit             with the queue; account → its last round (docs/adr/0010)
+hr:{desk}:waiting            zset    admit … restore   with the queue; id → admission, of streams not taken yet
+hr:{desk}:waiting_accounts   zset    admit … restore   the same; "<account> <id>"
 hr:{desk}:taken              counter claim             a day; number of streams taken
-hr:{desk}:used:<account>     hash    create, finish    two days; r<second>, t<second>, d<day> → count
-hr:{desk}:streams:<account>  zset    create … finish   with its longest stream; id → when it is forgotten
-hr:{desk}:stored:<account>   hash    create … finish   with its longest stream; id → bytes stored, and their `total`
-hr:{desk}:kept:<account>     zset    create … finish   with its longest stream; id → when its bytes are given back
-hr:{desk}:sources:<account>  zset    create … finish   with its longest stream; "<source> <id of a turn>"
-hr:{desk}:waiting:<account>  zset    create … delete   with the queue; id → creation, of its streams not taken yet
+hr:{desk}:used:<account>     hash    admit, finish     two days; r<second>, t<second>, d<day> → count
+hr:{desk}:streams:<account>  zset    admit … finish    with its longest stream; id → when it is forgotten
+hr:{desk}:stored:<account>   hash    admit … finish    with its longest stream; id → bytes stored, and their `total`
+hr:{desk}:kept:<account>     zset    admit … finish    with its longest stream; id → when its bytes are given back
+hr:{desk}:sources:<account>  zset    admit … finish    with its longest stream; "<source> <id of a turn>"
 hr:{desk}:removed:<account>  zset    delete, drop      with its last tombstone; "<id> <idempotency digest>" → removal
 hr:{desk}:above_limit        zset    claim, renew      a minute; account → bytes above its limit
 hr:{desk}:lane:<lane>:running  zset  claim … finish    a day; id → end of its lease. A lane is a provider with
@@ -80,6 +83,8 @@ DATA_VERSION_KEY: Final = "hr:data_version"
 QUEUE: Final = f"{DESK}queue"
 TURNS: Final = f"{DESK}turns"
 WAITING: Final = f"{DESK}waiting"
+WAITING_ACCOUNTS: Final = f"{DESK}waiting_accounts"
+DROPPING: Final = f"{DESK}dropping"
 TAKEN: Final = f"{DESK}taken"
 CATALOG: Final = f"{DESK}catalog"
 OFFERED: Final = f"{DESK}offered"
@@ -179,6 +184,16 @@ def retry_key(account: str, body_hash: str) -> str:
     return f"hr:recent:{account}:{body_hash[:32]}"
 
 
+def of_key(stream_id: str) -> str:
+    """Return the key of the desk's part of a stream."""
+    return f"{DESK}of:{stream_id}"
+
+
+def account_keys(account: str) -> dict[str, str]:
+    """Return the keys of an account at the desk, by their names in the declarations."""
+    return {kind: f"{DESK}{kind}:{account}" for kind in ("used", "streams", "stored", "kept", "sources")}
+
+
 def kept_key(account: str) -> str:
     """Return the key of an account's streams, those that expire first in front."""
     return f"{DESK}kept:{account}"
@@ -187,11 +202,6 @@ def kept_key(account: str) -> str:
 def chat_key(account: str, chat_id: str) -> str:
     """Return the key of a chat. The client chooses the chat's id freely, so it is hashed."""
     return f"hr:chat:{account}:{hashlib.sha256(chat_id.encode()).hexdigest()[:32]}"
-
-
-def job_key(stream_id: str) -> str:
-    """Return the key under which arq looks for a job."""
-    return f"arq:job:{stream_id}"
 
 
 def provider_limit_keys(provider: str) -> list[str]:
@@ -234,7 +244,7 @@ def breaker_failures_key(target: str) -> str:
 
 
 def _bucket_prefix(bucket: str) -> str:
-    return _PREFIXES[bucket]
+    return _PREFIXES.get(bucket) or f"hr:{{{bucket}}}:"  # no stream has an id of another form
 
 
 _PREFIXES: Final = {tag[:2]: f"hr:{{{tag}}}:" for tag in BUCKET_TAGS}

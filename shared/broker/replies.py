@@ -68,7 +68,8 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The stream was created. ``queue_position`` is 1 for the next. ``used``: None if the account has no limits."""
+    """The stream was created. ``queue_position`` is 1 for the next, and 0 if it waits no more. ``used``: None if the
+    account has no limits."""
 
     queue_position: int
     used: Used | None
@@ -76,10 +77,11 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The idempotency key already belongs to this stream."""
+    """The idempotency key already belongs to this stream. ``status``: empty if it is gone."""
 
     stream_id: str
     body_hash: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,32 @@ class Full:
     """Nothing was created: the queue is full with this number of streams."""
 
     waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceGone:
+    """Nothing was created: an answer that the stream was made from is being dropped."""
+
+    stream_id: str
+
+
+Admitted = Created | Limited | Stored | Full | SourceGone
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The state of a stream was created. ``size``: its bytes; 0 if an earlier call created it."""
+
+    size: int
+
+
+class Requeued(StrEnum):
+    """Replies to :meth:`DeskScripts.requeue`."""
+
+    QUEUED = "QUEUED"
+    KNOWN = "KNOWN"
+    REFUSED = "REFUSED"
+    UNKNOWN = "UNKNOWN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,21 +254,32 @@ def parse_write(raw: list[Any]) -> WriteReply:
     return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), raw[4])
 
 
-def parse_created(raw: list[Any]) -> Created | Known | Limited | Stored | Unstored | Full:
+def parse_begun(raw: list[Any]) -> Begun | Known | Unstored:
     match raw[0]:
         case b"KNOWN":
-            return Known(raw[1].decode(), raw[2].decode())
+            return Known(raw[1].decode(), raw[2].decode(), raw[3].decode())
+        case b"UNSTORED":
+            return Unstored()
+        case b"EXISTS":  # a repeated call, because the first reply was lost
+            return Begun(0)
+    return Begun(raw[1])
+
+
+def parse_admitted(raw: list[Any]) -> Admitted:
+    match raw[0]:
         case b"LIMITED":
             return Limited(raw[1].decode(), raw[2] / 1000, _used(raw[3:]))
         case b"STORED":
-            return Stored(raw[1], raw[2])
-        case b"UNSTORED":
-            return Unstored()
+            return Stored(int(raw[1]), int(raw[2]))
         case b"FULL":
-            return Full(raw[1])
-        case b"EXISTS":  # a repeated call, because the first reply was lost
-            raw = [b"CREATED", 0]
+            return Full(int(raw[1]))
+        case b"SOURCE":
+            return SourceGone(raw[1].decode())
     return Created(raw[1], _used(raw[2:]) if raw[2:] else None)
+
+
+def parse_requeued(raw: list[bytes]) -> Requeued:
+    return Requeued(raw[0].decode())
 
 
 def _used(raw: list[int]) -> Used:

@@ -11,30 +11,24 @@ from typing import Any, Final
 
 from shared.broker import declarations, replies
 from shared.broker.declarations import Argument, Call
+from shared.broker.desk_scripts import DeskScripts
 from shared.broker.keys import (
     QUEUE,
     TAKEN,
-    TURNS,
-    WAITING,
-    job_key,
     principal_streams_key,
-    provider_limit_keys,
     stream_keys,
     stream_keys_and,
 )
 from shared.broker.replies import (
+    Begun,
     Claimed,
-    Created,
     Due,
-    Full,
     Gone,
     Known,
-    Limited,
     LogPage,
     LogPosition,
     Lost,
     Refused,
-    Stored,
     TargetFull,
     Unstored,
     WriteReply,
@@ -47,7 +41,7 @@ from shared.protocol.chunks import Chunks, compress, leaving, take
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE, Lineage
-from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, TargetLimits
+from shared.rate_limits import TARGET_LIMIT_NAMES, UNLIMITED, Demand, TargetLimits
 from shared.settings import Settings
 
 Fields = Mapping[str, Argument]
@@ -104,9 +98,7 @@ class StreamScripts:
         self._unended_ms = _ms(settings.unended_s)  # from the last renewal on
         self._retention_min_ms = min(_ms(settings.retention_min_s), self._retention_ms)
         self._tombstone_ms = _ms(settings.tombstone_s)
-        self._queue_depth = settings.queue_depth
-        longest_s = settings.queue_timeout_s + settings.max_attempts * (settings.total_deadline_s + settings.lease_s)
-        self._longest_life_ms = _ms(longest_s)
+        self.desk = DeskScripts(settings)
         #: Limits of providers; see shared_configuration.py.
         self.target_limits: Mapping[str, TargetLimits] = {
             name: TargetLimits(concurrent_streams=limit) for name, limit in settings.provider_streams.items()
@@ -117,7 +109,7 @@ class StreamScripts:
         return f"{owner}{self.routes.of(stream_id)}.{secrets.token_hex(8)}"
 
     def split_request(self, stream_id: str, fields: Fields) -> tuple[Fields, list[Call[WriteReply]]]:
-        """Return the fields for :meth:`create` or :meth:`restore`, and the calls that store a large request before
+        """Return the fields for :meth:`begin` or :meth:`restore`, and the calls that store a large request before
         it, piece by piece. A small request stays in the fields."""
         request = fields.get("request", b"")
         request = request.encode() if isinstance(request, str) else bytes(request)
@@ -138,49 +130,38 @@ class StreamScripts:
         ]
         return {**rest, "request_bytes": len(sealed)}, calls
 
-    def create(
-        self,
-        stream_id: str,
-        *,
-        fields: Fields,
-        body_hash: str,
-        idempotency: str | None,
-        demand: Demand,
-        job: bytes,
-        is_queue_slow: bool = False,
-    ) -> Call[Created | Known | Limited | Stored | Unstored | Full]:
-        """Create and queue a stream. ``fields`` must contain ``principal`` and ``on_disconnect``; a large request is
-        stored before (:meth:`split_request`). ``job``: the serialized arq job. ``is_queue_slow``: refuse as at the
-        queue depth."""
-        more = declarations.CREATE.named_keys(
-            queue=QUEUE,
-            job=job_key(stream_id),
-            turns=TURNS,
-            waiting=WAITING,
-            principal_streams=principal_streams_key(str(fields["principal"])),
-        )
-        return declarations.CREATE.call(
-            stream_keys_and(stream_id, idempotency, more),
-            replies.parse_created,
+    def begin(
+        self, stream_id: str, sealed: Fields, body_hash: str, idempotency: str | None, demand: Demand
+    ) -> Call[Begun | Known | Unstored]:
+        """Create a stream, which is not counted and queued yet; see ``creation.py``. ``sealed``: its fields; a large
+        request is stored before (:meth:`split_request`)."""
+        of_account: dict[str, Argument] = {"account": demand.account, "stored_limit": demand.limits.stored_bytes or 0}
+        if demand.limits.has_rates:
+            of_account["limited"] = 1
+        return declarations.BEGIN.call(
+            stream_keys(stream_id, idempotency),
+            replies.parse_begun,
             body_hash=body_hash,
             retention_ms=self._unended_ms,
             tombstone_ms=self._tombstone_ms,
             look_after_ms=self._lease_ms,
             reader_lease_ms=self._reader_lease_ms,
-            job=job,
-            queue_depth=0 if is_queue_slow else self._queue_depth,
-            queue_limit=2 * self._queue_depth,
-            account=demand.account,
-            tokens=demand.tokens,
-            longest_life_ms=self._longest_life_ms,
-            **{name: getattr(demand.limits, name) or 0 for name in LIMIT_NAMES},
-            fields=_flat(self.sealing.seal_fields(stream_id, fields)),
+            fields=_flat({**sealed, **of_account}),
         )
+
+    def forget(self, stream_id: str, principal: str, idempotency: str | None) -> Call[bool]:
+        """Undo :meth:`begin` for a stream that was refused."""
+        return declarations.FORGET.call(stream_keys(stream_id, idempotency), bool, principal=principal)
+
+    @property
+    def listed_ms(self) -> int:
+        """Life of the list of a principal's streams, which outlives each stream in it."""
+        return self.desk.longest_life_ms + self._unended_ms
 
     def claim(self, stream_id: str, token: str, *, to_end: bool = False) -> Call[Claimed | Refused]:
         """Take a stream, and a slot of the first of its targets with room. ``to_end``: ignore the limits of
         providers."""
-        more = declarations.CLAIM.named_keys(waiting=WAITING, taken=TAKEN)
+        more = declarations.CLAIM.named_keys(taken=TAKEN)
 
         def parse(raw: Any) -> Claimed | Refused:
             claimed = replies.parse_claim(raw)
@@ -383,8 +364,6 @@ class StreamScripts:
         that nothing of them stays, with the digests of their idempotency keys."""
         more = declarations.DELETE.named_keys(
             queue=QUEUE,
-            job=job_key(stream_id),
-            waiting=WAITING,
             principal_streams=principal_streams_key(principal),
         )
         keys = stream_keys_and(stream_id, None, more)
@@ -435,22 +414,6 @@ class StreamScripts:
         on one server any number of them. ``most``: of each bucket."""
         keys = [key for bucket in buckets for key in bucket]
         return declarations.SWEEP.call(keys, replies.parse_due, lease_ms=self._lease_ms, most_ids=most)
-
-
-def requeue(stream_id: str, job: bytes, *, life_s: float) -> Call[bool]:
-    """Put a stream's id before all others into the queue; False if it is queued already."""
-    keys = declarations.ENQUEUE.named_keys(queue=QUEUE, job=job_key(stream_id))
-    return declarations.ENQUEUE.call(keys, bool, stream_id=stream_id, job=job, life_ms=_ms(life_s))
-
-
-def unpark(provider: str, limits: TargetLimits) -> Call[list[str]]:
-    """Take parked streams for which their provider has room; the caller queues them."""
-    running, parked, tokens, used = provider_limit_keys(provider)
-    return declarations.UNPARK.call(
-        declarations.UNPARK.named_keys(running=running, parked=parked, tokens=tokens, used=used),
-        replies.parse_unparked,
-        **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
-    )
 
 
 def _ms(seconds: float) -> int:

@@ -186,7 +186,7 @@ async def test_nodes_have_names_certificates_and_passwords(tmp_path: Path) -> No
     cluster = Cluster(
         tmp_path,
         *(*tls, "--tls-auth-clients", "no", "--tls-cluster", "yes", "--cluster-announce-hostname", "localhost"),
-        *("--user", "headrace", "on", ">pass:word", "~hr:*", "~arq:*", "&hr:*", "+@all"),
+        *("--user", "headrace", "on", ">pass:word", "~hr:*", "&hr:*", "+@all"),
         masters=2,
         binary=ENGINES["redis"],
         has_tls=True,

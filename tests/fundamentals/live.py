@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from gateway.live.hub import Hub
 from shared.broker.client import Client, connect, run_script
+from shared.broker.creation import NewStream, create
 from shared.broker.ending import Outcome, holder_of
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Claimed, Code, LogPage
@@ -61,10 +62,7 @@ class WrittenStream:
         fields: dict[str, str | bytes | int] = {"principal": OWNER, "on_disconnect": "continue", "grace_ms": 0}
         fields |= {"provider": "fake", "model": "m", "request": '{"messages":[]}', "body_hash": "00"}
         demand = Demand("a", Limits(), 0)
-        call = self._scripts.create(
-            self.id, fields=fields, body_hash="00", idempotency=None, demand=demand, job=b"job"
-        )
-        await run_script(self._client, call)
+        await create(self._client, self._scripts, NewStream(self.id, fields, "00", None, demand))
 
     async def begin(self) -> None:
         """Claim the stream and write `start`."""

@@ -11,21 +11,20 @@ from msgspec.structs import replace
 
 from shared.broker import declarations
 from shared.broker.client import Client, run_script
+from shared.broker.creation import NewStream, create
 from shared.broker.declarations import Call, Script
-from shared.broker.keys import stream_keys, worker_channel
+from shared.broker.keys import of_key, stream_keys, worker_channel
 from shared.broker.pipeline_connection import listen
 from shared.broker.replies import (
+    Begun,
     Claimed,
     Code,
     Created,
-    Full,
     Gone,
     Known,
-    Limited,
     LogPage,
     LogPosition,
     Lost,
-    Stored,
     Unstored,
     WriteReply,
 )
@@ -72,12 +71,10 @@ class Stream:
         self.keys = stream_keys(self.id, self.idempotency)
 
     async def create(self, **fields: str | int) -> "Stream":
-        assert isinstance(await run_script(self.client, self.creation(fields=fields)), Created)
+        assert isinstance(await create(self.client, SCRIPTS, self.creation(fields=fields)), Created)
         return self
 
-    def creation(
-        self, *, demand: Demand = ANY, fields: Fields | None = None
-    ) -> Call[Created | Known | Limited | Stored | Unstored | Full]:
+    def creation(self, *, demand: Demand = ANY, fields: Fields | None = None) -> NewStream:
         all_fields: Fields = {
             "principal": "p",
             "provider": "fake",
@@ -89,9 +86,17 @@ class Stream:
             **({"idempotency": DIGEST} if self.idempotency else {}),
             **(fields or {}),
         }
-        return SCRIPTS.create(
-            self.id, fields=all_fields, body_hash="ff", idempotency=self.idempotency, demand=demand, job=b"job"
-        )
+        return NewStream(self.id, all_fields, "ff", self.idempotency, demand)
+
+    def begin(self) -> Call[Begun | Known | Unstored]:
+        """The first step of a creation."""
+        new = self.creation()
+        return SCRIPTS.begin(self.id, new.fields, "ff", self.idempotency, new.demand)
+
+    async def desk(self) -> dict[str, str]:
+        """Return the desk's part of the stream."""
+        stored: dict[bytes, bytes] = await self.client.hgetall(of_key(self.id))  # type: ignore[misc]
+        return {name.decode(): value.decode() for name, value in stored.items()}
 
     async def claim(self, token: str = TOKEN) -> Holder:
         claimed = await run_script(self.client, SCRIPTS.claim(self.id, token))
@@ -199,7 +204,14 @@ class Stream:
         return score
 
     async def everything(self) -> list[object]:
-        return [await self.state(), await self.log(), await self.tail(), await self.lives(), await self.next_look()]
+        return [
+            await self.state(),
+            await self.desk(),
+            await self.log(),
+            await self.tail(),
+            await self.lives(),
+            await self.next_look(),
+        ]
 
 
 def now_ms() -> int:

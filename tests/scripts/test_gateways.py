@@ -1,6 +1,7 @@
 """Scripts of the gateways: create, cancel, delete, acknowledge, read."""
 
 from shared.broker.client import Client, run_script
+from shared.broker.creation import create
 from shared.broker.keys import idempotency_entry_key, stream_keys
 from shared.broker.removal import delete_stream
 from shared.broker.replies import (
@@ -47,8 +48,8 @@ async def test_create(client: Client) -> None:
     assert now_ms() < (await stream.next_look() or 0) <= now_ms() + LEASE_MS + 1000
     await lives_as_one(stream)
     other = Stream(client)
-    known = await run_script(client, other.creation())
-    assert known == Known(stream.id, "ff")
+    known = await create(client, SCRIPTS, other.creation())
+    assert known == Known(stream.id, "ff", "queued")
     assert not await client.exists(other.keys[STATE])
 
 
@@ -57,7 +58,7 @@ async def test_a_repeated_create_changes_nothing(client: Client) -> None:
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 1))
     before = await stream.everything()
-    assert await run_script(client, stream.creation()) == Created(0, None)
+    assert await create(client, SCRIPTS, stream.creation()) == Created(1, None)
     assert await stream.everything() == before
 
 

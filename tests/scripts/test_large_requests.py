@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import pytest
 from pydantic import SecretStr
 
+from shared.broker import creation
 from shared.broker.client import Client, run_commands, run_script
+from shared.broker.creation import NewStream
 from shared.broker.declarations import Call
 from shared.broker.ending import restorable
 from shared.broker.keys import request_key
@@ -31,8 +33,8 @@ def split(stream: Stream, scripts: StreamScripts = SCRIPTS) -> tuple[Fields, lis
 
 
 async def create(stream: Stream, fields: Fields, demand: Demand = ANY) -> Created | Stored | Unstored | object:
-    call = SCRIPTS.create(stream.id, fields=fields, body_hash="ff", idempotency=None, demand=demand, job=b"job")
-    return await run_script(stream.client, call)
+    new = NewStream(stream.id, fields, "ff", None, demand)
+    return await creation.create(stream.client, SCRIPTS, new)
 
 
 async def expires_at(stream: Stream) -> int:
@@ -89,6 +91,8 @@ async def test_a_large_request_counts_against_the_limit(client: Client) -> None:
     refused = await create(stream, fields, Demand("an-account", Limits(stored_bytes=needed - 1), 0))
     assert refused == Stored(0, needed)
     fits = Demand("an-account", Limits(stored_bytes=needed), 0)
+    assert isinstance(await create(stream, fields, fits), Unstored), "a refused stream leaves nothing"
+    await send(client, split(stream)[1])
     assert isinstance(await create(stream, fields, fits), Created)
 
 

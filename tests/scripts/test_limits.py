@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from shared.broker.client import Client, run_script
+from shared.broker.creation import create
 from shared.broker.ending import restorable
 from shared.broker.removal import delete_stream
 from shared.broker.replies import (
@@ -60,7 +61,7 @@ async def test_a_refusal_names_the_time_until_there_is_room(
     client: Client, counts: dict[str, int], some: dict[str, int], limit: str, about_s: int
 ) -> None:
     await used(client, **counts)
-    answer = await run_script(client, Stream(client).creation(demand=limits(**some)))
+    answer = await create(client, SCRIPTS, Stream(client).creation(demand=limits(**some)))
     assert isinstance(answer, Limited)
     assert answer.limit == limit
     assert about_s - 2 < answer.wait_s <= about_s
@@ -68,9 +69,8 @@ async def test_a_refusal_names_the_time_until_there_is_room(
 
 async def test_a_minute_is_this_second_and_the_59_before_it(client: Client) -> None:
     second = await used(client, r60=5, r59=1, t60=50, t300=7)
-    answer = await run_script(
-        client, Stream(client).creation(demand=limits(requests_per_minute=3, tokens_per_minute=30))
-    )
+    demand = limits(requests_per_minute=3, tokens_per_minute=30)
+    answer = await create(client, SCRIPTS, Stream(client).creation(demand=demand))
     assert isinstance(answer, Created)
     assert answer.used is not None
     assert (answer.used.requests, answer.used.tokens, answer.used.streams) in {(2, 10, 1), (1, 10, 1)}
@@ -89,9 +89,9 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
     used_key = "hr:{desk}:used:account"
     ended, deleted = [Stream(client, key=False) for _ in range(2)]
     for stream in (ended, deleted):
-        assert isinstance(await run_script(client, stream.creation(demand=demand)), Created)
+        assert isinstance(await create(client, SCRIPTS, stream.creation(demand=demand)), Created)
     assert await taken() == (2, 20)
-    refused = await run_script(client, Stream(client, key=False).creation(demand=demand))
+    refused = await create(client, SCRIPTS, Stream(client, key=False).creation(demand=demand))
     assert isinstance(refused, Limited)
     assert (refused.limit, refused.wait_s) == ("concurrent_streams", 1)
 
@@ -123,7 +123,9 @@ async def test_accounts_take_turns(client: Client) -> None:
     async def put(name: str) -> None:
         stream = Stream(client, key=False)
         ids[stream.id] = name
-        assert isinstance(await run_script(client, stream.creation(demand=Demand(name[0], Limits(), 0))), Created)
+        assert isinstance(
+            await create(client, SCRIPTS, stream.creation(demand=Demand(name[0], Limits(), 0))), Created
+        )
 
     async def take(n: int) -> list[str]:
         return [ids[stream_id.decode()] for stream_id, _ in await client.zpopmin("hr:{desk}:queue", n)]

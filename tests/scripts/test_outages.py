@@ -12,14 +12,13 @@ from shared.broker.keys import sweep_keys
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.removal import delete_stream
 from shared.broker.replies import (
+    Begun,
     Code,
-    Created,
     LogPage,
     LogPosition,
     Refused,
     WriteReply,
 )
-from shared.broker.scripts import requeue
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import Status
@@ -48,8 +47,8 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
         SCRIPTS.append(holder, 3, some(3, 3)),
         SCRIPTS.claim(waiting.id, TOKEN),
         SCRIPTS.restore(new.holder(1), [], fields={"principal": "p"}, body_hash="ff"),
-        requeue(waiting.id, b"job", life_s=60),
-        new.creation(),
+        SCRIPTS.desk.requeue(waiting.id),
+        new.begin(),
     ]
     for call in refused:
         with pytest.raises(BrokerUnavailable):
@@ -64,7 +63,7 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
     assert (await running.finish(holder, 3, [DONE])).code is Code.OK
     assert (await running.page()).events == [*some(1, 2), DONE]
     await client.config_set("maxmemory", "0")
-    assert isinstance(await run_script(client, refused[-1]), Created)
+    assert isinstance(await run_script(client, refused[-1]), Begun)
     assert [key async for key in client.scan_iter() if await client.ttl(key) == -1] == []
     await client.aclose()
     broker.kill()

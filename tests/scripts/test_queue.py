@@ -2,14 +2,12 @@
 
 import asyncio
 
-from arq.constants import job_key_prefix
-
 from shared.broker.client import Client, run_script
-from shared.broker.keys import job_key, principal_streams_key, sweep_keys
+from shared.broker.keys import QUEUE, principal_streams_key, sweep_keys
 from shared.broker.replies import (
     Due,
+    Requeued,
 )
-from shared.broker.scripts import requeue
 from tests.broker import Broker
 from tests.scripts.stream import (
     INDEX,
@@ -24,15 +22,15 @@ from tests.scripts.stream import (
 )
 
 
-async def test_enqueue(client: Client) -> None:
-    waiting = await Stream(client).create()
-    call = requeue("an-id", b"job", life_s=60)
-    assert await run_script(client, call) is True
-    assert await run_script(client, call) is False
-    assert [name for name, _ in await client.zpopmin("hr:{desk}:queue", 2)] == [b"an-id", waiting.id.encode()]
-    assert await client.get(job_key("an-id")) == b"job"
-    assert job_key("an-id") == job_key_prefix + "an-id"
-    assert await run_script(client, call) is True
+async def test_requeue(client: Client) -> None:
+    lost, waiting = await Stream(client).create(), await Stream(client, key=False).create()
+    assert await client.zpopmin(QUEUE, 1) == [(lost.id.encode(), 1.0 * int((await lost.desk())["turn"]))]
+    call = SCRIPTS.desk.requeue(lost.id)
+    assert await run_script(client, call) is Requeued.QUEUED
+    assert await run_script(client, call) is Requeued.KNOWN
+    assert [name for name, _ in await client.zpopmin(QUEUE, 2)] == [lost.id.encode(), waiting.id.encode()]
+    assert await run_script(client, call) is Requeued.QUEUED
+    assert await run_script(client, SCRIPTS.desk.requeue("0" * 34)) is Requeued.UNKNOWN
 
 
 async def test_the_index_of_a_principal_outlives_each_stream_in_it(client: Client) -> None:

@@ -2,9 +2,8 @@
 
 import pytest
 
-from shared.broker import scripts
 from shared.broker.client import Client, run_script
-from shared.broker.keys import provider_limit_keys
+from shared.broker.keys import of_key, provider_limit_keys
 from shared.broker.replies import Claimed, Code, Refused, TargetFull
 from shared.broker.scripts import Holder, StreamScripts
 from shared.rate_limits import TargetLimits
@@ -41,11 +40,11 @@ async def used(client: Client, provider: str) -> dict[str, int]:
 
 async def test_a_claim_takes_the_first_target_with_room(client: Client) -> None:
     made = limited(a=TargetLimits(concurrent_streams=1), b=TargetLimits(concurrent_streams=1))
-    lanes = [(await (await claimed(client, made, lanes="a b"))[0].state())["lane"] for _ in range(2)]
+    lanes = [(await (await claimed(client, made, lanes="a b"))[0].desk())["lane"] for _ in range(2)]
     assert lanes == ["a", "b"]
     third = await Stream(client, key=False).create(lanes="a b")
     assert await run_script(client, made.claim(third.id, "w1.x")) is Refused.PARKED
-    turn = int((await third.state())["turn"])
+    turn = int((await third.desk())["turn"])
     assert [await client.zscore(provider_limit_keys(provider)[1], third.id) for provider in "ab"] == [turn, turn]
     unlimited = await Stream(client, key=False).create(lanes="a c")
     assert isinstance(await run_script(client, made.claim(unlimited.id, "w1.x")), Claimed)
@@ -58,10 +57,10 @@ async def test_a_stream_parked_for_two_providers_is_released_by_either(client: C
     second, holder = await claimed(client, made, lanes="a b")
     parked = await Stream(client, key=False).create(lanes="a b")
     assert await run_script(client, made.claim(parked.id, "w1.x")) is Refused.PARKED
-    assert await run_script(client, scripts.unpark("b", limits)) == []
+    assert await run_script(client, made.desk.unpark("b", limits)) == []
     assert (await second.finish(holder, 1, [DONE])).code is Code.OK
-    assert await run_script(client, scripts.unpark("a", limits)) == []
-    assert await run_script(client, scripts.unpark("b", limits)) == [parked.id]
+    assert await run_script(client, made.desk.unpark("a", limits)) == []
+    assert await run_script(client, made.desk.unpark("b", limits)) == [parked.id]
     assert isinstance(await run_script(client, made.claim(parked.id, "w1.x")), Claimed)
     assert await client.zcard(provider_limit_keys("a")[1]) == 0
     assert "parked" not in await parked.state()
@@ -169,11 +168,11 @@ async def test_small_requests_do_not_overtake_a_large_one_that_waits_for_tokens(
         await Stream(client, key=False).create(provider="a", expected_tokens=tokens) for tokens in (80, 10, 10)
     ]
     for turn, parked in enumerate((large, small, later)):
-        await parked.set(turn=turn)
+        await client.hset(of_key(parked.id), "turn", str(turn))  # type: ignore[misc]
         assert await run_script(client, made.claim(parked.id, "w1.x")) is Refused.PARKED
-    assert await run_script(client, scripts.unpark("a", limits)) == []
+    assert await run_script(client, made.desk.unpark("a", limits)) == []
     assert await run_script(client, made.take_slot(holder, "a")) == "a"
     await stream.finish(holder, 1, [DONE])
-    assert await run_script(client, scripts.unpark("a", limits)) == [large.id, small.id, later.id]
+    assert await run_script(client, made.desk.unpark("a", limits)) == [large.id, small.id, later.id]
     for parked in (large, small, later):
         assert isinstance(await run_script(client, made.claim(parked.id, "w1.x")), Claimed)

@@ -3,6 +3,7 @@
 import pytest
 
 from shared.broker.client import Client, run_script
+from shared.broker.creation import create
 from shared.broker.dropping import Dropping, Memory, memory_of
 from shared.broker.ending import restorable
 from shared.broker.keys import ABOVE_LIMIT, answers_keys
@@ -112,7 +113,7 @@ async def test_a_stream_beyond_the_limit_is_refused_and_leaves_nothing(client: C
         other = Stream(client, key=False)
         before = await stored(client)
         demand = Demand("an-account", Limits(stored_bytes=most), 0)
-        reply = await run_script(client, other.creation(demand=demand))
+        reply = await create(client, SCRIPTS, other.creation(demand=demand))
         assert reply == Created(2, None) if fits else reply == Stored(one, one)
         assert fits or (await stored(client), await other.state()) == (before, {})
 
@@ -189,7 +190,7 @@ async def test_an_account_makes_room_with_its_own_answers(client: Client, retent
     settings = SETTINGS.model_copy(update={"retention_min_s": retention_min_s})
     mine = [await ended(client) for _ in range(3)]
     theirs = Stream(client, key=False)
-    await run_script(client, theirs.creation(demand=Demand("another", Limits(), 0)))
+    await create(client, SCRIPTS, theirs.creation(demand=Demand("another", Limits(), 0)))
     await theirs.finish(await theirs.claim(), 1, [DONE])
     for age, stream in enumerate(reversed(mine)):
         await client.zadd("hr:{desk}:kept:an-account", {stream.id: now_ms() + 1000 * (100 - age)})
@@ -205,7 +206,7 @@ async def test_streams_of_an_account_far_above_its_limit_are_stopped(client: Cli
     most = 4 * (_STREAM_BYTES + len(_REQUEST))
     running, waiting = Stream(client, key=False), Stream(client, key=False)
     for stream in (running, waiting):
-        await run_script(client, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
+        await create(client, SCRIPTS, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
     holder = await running.claim()
     await running.append(holder, 1, [event(1, "x" * most)])
     assert (await run_script(client, SCRIPTS.renew(holder))).signal == "stored_bytes"

@@ -91,7 +91,8 @@ def calls_of(name: str, stream: Stream, holder: Holder) -> list[Call[Any]]:
     }
     later = replace(holder, epoch=holder.epoch + 1)
     calls: dict[str, list[Call[Any]]] = {
-        "create": [stream.creation()],
+        "begin": [stream.begin()],
+        "forget": [SCRIPTS.forget(stream.id, "p", stream.idempotency)],
         "claim": [SCRIPTS.claim(stream.id, "w2.token")],
         "append": [SCRIPTS.append(holder, 2, some(2, 2)), SCRIPTS.append(holder, 1, some(1, 2), resend=True)],
         "finish": [

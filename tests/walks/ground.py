@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 from shared.broker import declarations
 from shared.broker.client import Client, run_script, run_scripts
 from shared.broker.declarations import Call
-from shared.broker.keys import provider_limit_keys, stream_keys
+from shared.broker.keys import of_key, provider_limit_keys, stream_keys
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable
@@ -95,8 +95,9 @@ class Ground:
             assert counted == STREAM_BYTES + sum(map(len, content)) + redis.log_bytes
 
     async def _check_lanes(self, redis: Redis) -> None:
-        """The stream runs in the lanes of its state, and in none after its end."""
-        own = redis.state.get(b"lane", b"").decode().split()
+        """The stream runs in the lanes that the desk has of it, and in none after its end."""
+        lane: bytes | None = await self.client.hget(of_key(self.stream_id), "lane")  # type: ignore[misc]
+        own = (lane or b"").decode().split()
         keys = [provider_limit_keys(lane)[0] for lane in LANES]
         held = [lane for lane, key in zip(LANES, keys, strict=True) if await self.client.zscore(key, self.stream_id)]
         assert held == sorted(own), f"the stream runs in {held} and not in {own}"

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.dialects.native import Native
 from shared.broker.client import run_script
+from shared.broker.creation import NewStream, create
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.log import read_stored_log
 from shared.broker.removal import delete_stream, drop_answer
@@ -133,10 +134,7 @@ class Walk(Ground):
             "idempotency": DIGEST,
         }
         await self.client.flushall()
-        creation = self.scripts.create(
-            self.stream_id, fields=fields, body_hash="ff", idempotency=DIGEST, demand=DEMAND, job=b"job"
-        )
-        await run_script(self.client, creation)
+        await create(self.client, self.scripts, NewStream(self.stream_id, fields, "ff", DIGEST, DEMAND))
         try:
             yield
         finally:

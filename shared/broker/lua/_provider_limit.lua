@@ -1,5 +1,5 @@
 -- Limits of providers over all workers: streams at once, requests and tokens a minute. A lane is a provider, or one of
--- its targets whose streams are only counted. The state has `lane` (lanes in which the stream runs, one a line),
+-- its targets whose streams are only counted. The hash `of` has `lane` (lanes in which the stream runs, one a line),
 -- `lane_tokens` and `lane_second` (what is reserved, and when), `lane_new` (1: no call was made yet), and `parked`
 -- (providers for which it waits, separated by spaces).
 -- hr:{desk}:lane:<lane>:running (zset): id → end of its lease, ms. hr:{desk}:lane:<provider>:parked (zset): id → turn,
@@ -35,13 +35,10 @@ local function park(providers, turn, tokens)
     redis.call('ZADD', lane_key(provider, 'parked'), turn, ID)
     redis.call('HSET', lane_key(provider, 'tokens'), ID, tokens)
     for _, kind in ipairs({'parked', 'tokens'}) do
-      redis.call('PEXPIREAT', lane_key(provider, kind), redis.call('PEXPIRETIME', STATE))
+      redis.call('PEXPIREAT', lane_key(provider, kind), redis.call('PEXPIRETIME', OF))
     end
   end
-  if redis.call('HEXISTS', STATE, 'parked') == 0 then note('parked:' .. providers[1]) end
-  redis.call('HSET', STATE, 'parked', table.concat(providers, ' '))
-  -- Workers unpark it; the sweep looks again only in case one of them died while doing so.
-  redis.call('ZADD', INDEX, now + 30000, ID)
+  redis.call('HSET', OF, 'parked', table.concat(providers, ' '))
 end
 
 local function hold_lanes(lanes, until_ms)
@@ -55,18 +52,22 @@ end
 
 -- Counts a call at the provider, and holds `lanes`.
 local function enter_lanes(lanes, provider, limits, tokens, until_ms)
-  redis.call('HSET', STATE, 'lane', lanes)
+  redis.call('HSET', OF, 'lane', lanes)
+  live_until(OF, until_ms)
   if limits[2] + limits[3] > 0 then
     add(lane_key(provider, 'used'), 'r' .. second, 1)
     add(lane_key(provider, 'used'), 't' .. second, tokens)
-    redis.call('HSET', STATE, 'lane_tokens', tokens, 'lane_second', second)
+    redis.call('HSET', OF, 'lane_tokens', tokens, 'lane_second', second)
   end
   hold_lanes(lanes, until_ms)
 end
 
 -- Frees the stream's slots and its places among the parked. `tokens`: what its call used; nil keeps the reservation.
 local function leave_lanes(tokens)
-  local s = load('lane', 'lane_tokens', 'lane_second', 'lane_new', 'parked')
+  local s = {}
+  for _, name in ipairs({'lane', 'lane_tokens', 'lane_second', 'lane_new', 'parked'}) do
+    s[name] = redis.call('HGET', OF, name)
+  end
   for lane in string.gmatch(s.lane or '', '[^\n]+') do redis.call('ZREM', lane_key(lane, 'running'), ID) end
   for provider in string.gmatch(s.parked or '', '%S+') do
     redis.call('ZREM', lane_key(provider, 'parked'), ID)
@@ -78,6 +79,6 @@ local function leave_lanes(tokens)
     if s.lane_new then correct(used, -1, {'r' .. s.lane_second}, {}) end
   end
   if s.lane or s.parked then
-    redis.call('HDEL', STATE, 'lane', 'lane_tokens', 'lane_second', 'lane_new', 'parked')
+    redis.call('HDEL', OF, 'lane', 'lane_tokens', 'lane_second', 'lane_new', 'parked')
   end
 end

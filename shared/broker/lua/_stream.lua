@@ -2,13 +2,10 @@
 -- KEYS: 1 state (hash), 2 log (list), 3 tail (stream), 4 readers (zset), 5 index (zset), 6 tombstone (string),
 --       7 pulse (hash), 8 request (hash; pieces of a large request, see store.lua), 9 answers (zset),
 --       10 idempotency (string; missing or equal to 1 if the stream has no idempotency entry)
--- Times are milliseconds of Redis' own clock. A script checks everything before its first write.
 
 local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, REQUEST, ANSWERS, IDEMPOTENCY = unpack(KEYS)
 if IDEMPOTENCY == STATE then IDEMPOTENCY = nil end
 local ID = string.match(STATE, ':(%x+):state$')
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- Makes another stream the one that all functions here are about. Its keys begin at KEYS[at], in the order above, and
 -- end at KEYS[upto]. The names of tombstone and pulse, which are only read, follow from the first.
@@ -35,32 +32,6 @@ local function load(...) return load_into({}, ...) end
 -- others are loaded only where they are used.
 local function load_for_writer()
   return load('status', 'epoch', 'holder', 'log_epoch', 'chunks', 'lead', 'cancel', 'on_disconnect', 'live_until')
-end
-
--- Fails while the slot of the keys moves to another server key by key: there a command on a key that does not exist is
--- refused, also in the middle of a script that has deleted the key, or creates it (rule S15). The caller tries again.
-local function need_whole_slot()
-  local probe = redis.pcall('EXISTS', string.match(KEYS[1], '^.-}:') .. 'none')
-  if type(probe) == 'table' then
-    error(string.find(probe.err, 'ermission') and probe or {err = 'TRYAGAIN the slot is being moved'})
-  end
-end
-
--- Fails before the first write if the Redis user lacks a right that is needed later (rule S4): to one of the commands
--- (separated by spaces), to a key besides the stream's own, or to the channels of gateways and workers.
-local function need_rights(commands, keys)
-  local missing
-  for command in string.gmatch(commands, '%S+') do
-    if not redis.acl_check_cmd(command, STATE, STATE, STATE, STATE) then missing = "run '" .. command .. "'" end
-  end
-  for _, key in ipairs(keys) do
-    if not redis.acl_check_cmd('DEL', key) then missing = "access the key '" .. key .. "'" end
-  end
-  for _, channel in ipairs({'hr:gateway:any', 'hr:worker:any'}) do
-    if not redis.acl_check_cmd('SPUBLISH', channel, '') then missing = "access the channel '" .. channel .. "'" end
-  end
-  if missing then error({err = 'NOPERM this user has no permissions to ' .. missing}) end
-  need_whole_slot()
 end
 
 local function active(s) return s.status == 'queued' or s.status == 'running' end
@@ -189,12 +160,6 @@ local function write_tail(epoch, first, last, base, lineage)
   -- Continued events (rule E13) have other ids, so that gateways read them.
   local told = epoch_of(first, epoch, lineage) == epoch and last or first - 1
   notify_gateways(CHOSEN, redis.call('HGET', STATE, 'gateways'), epoch, first, told, base)
-end
-
--- Lets a key that several streams share live at least until `at`.
-local function live_until(key, at)
-  redis.call('PEXPIREAT', key, at, 'NX')
-  redis.call('PEXPIREAT', key, at, 'GT')
 end
 
 -- True if all pieces of a request of this size are stored; a request within the state's fields has none.

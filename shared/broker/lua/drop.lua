@@ -13,11 +13,12 @@ if not s.status then
   return {0}
 end
 if active(s) or tonumber(s.ended) + retention_min_ms > now then return {0} end
-if redis.call('ZCOUNT', READERS, now, '+inf') > 0 or is_source(s.account) then return {0} end
+local a = account_keys(s.account)
+if redis.call('ZCOUNT', READERS, now, '+inf') > 0 or is_source(a) then return {0} end
 need_rights('DEL HDEL HINCRBY HMGET PEXPIRE SET UNLINK ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
-  {'hr:owned:' .. s.account, storage_keys(s.account)})
-local forgotten = leave_tombstone('dropped', s, tombstone_ms)
-local bytes = give_back(s.account, {ID})
+  {'hr:owned:' .. s.account, 'hr:{desk}:any'})
+local forgotten = leave_tombstone(a, 'dropped', s, tombstone_ms)
+local bytes = give_back(a, {ID})
 redis.call('UNLINK', REQUEST)
 redis.call('DEL', STATE, LOG, TAIL, READERS)
 for _, key in ipairs({'hr:owned:' .. s.account, 'hr:{desk}:ended', 'hr:{desk}:failed', ANSWERS}) do

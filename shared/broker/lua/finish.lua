@@ -12,8 +12,8 @@
 local OF_RUNNING = {}
 for name in string.gmatch([[
   holder lease_until full lead gateways polled_until grace_ms stored_limit expires counted provider_cursor sources
-  prompt_characters max_tokens expected_tokens on_worker_lost may_resume body_hash request_id turn reserved reserved_at
-  lanes handed_over
+  prompt_characters max_tokens expected_tokens on_worker_lost may_resume body_hash request_id limited lane lanes
+  handed_over
 ]], '%S+') do OF_RUNNING[name] = true end
 
 -- Writes the state anew without these fields. Redis keeps a hash of short values in a third of the memory, but not one
@@ -42,7 +42,7 @@ if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED'
 
 need_rights('DEL HDEL HEXISTS HGET HGETALL HINCRBY HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
   'XLEN XRANGE XREVRANGE XTRIM UNLINK ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
-  {'arq:job:' .. ID, 'hr:{desk}:any'})
+  {'hr:{desk}:any'})
 local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
 local before_chunks = 12 + field_items
 local before_events = before_chunks + chunk_count
@@ -55,19 +55,20 @@ push_chunks(before_chunks + 1, before_events, chunk_ends)
 write_tail(epoch, math.max(n, last - cap) + 1, last, before_events + 1 - first_seq, lineage)
 redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap)
 redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 13, before_chunks))
-settle(tonumber(tokens))
-leave_lanes(tonumber(tokens))
 load_into(s, 'follow_up', 'account', 'sources')
+local a = account_keys(s.account)
+settle(a, tonumber(tokens))
+leave_lanes(tonumber(tokens))
 -- A stream that a later request may continue keeps its request.
 if not s.follow_up then
   redis.call('HDEL', STATE, 'request', 'request_bytes')
   redis.call('UNLINK', REQUEST)
 end
 for _, key in ipairs({INDEX, 'hr:{desk}:queue'}) do redis.call('ZREM', key, ID) end
-redis.call('DEL', 'arq:job:' .. ID)
-forget_sources(s.account, s.sources or nil)
+redis.call('DEL', OF)
+forget_sources(a, s.sources or nil)
 redis.call('HDEL', STATE, 'sources')
-count_stored(s.account, now + retention_ms)
+count_stored(a, stored_bytes(), now + retention_ms)
 count_ending(status, tonumber(tokens), tonumber(retention_ms))
 local answer = reply('OK', last, s)
 forget_running()

@@ -11,6 +11,7 @@ local s = load_for_writer()
 local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
 need_rights('HDEL HEXISTS HGET HINCRBY HSET PEXPIRE XLEN XREVRANGE ZADD ZREM', {'hr:{desk}:any'})
+account_keys()
 leave_lanes()
 redis.call('HSET', STATE, 'lease_until', now, 'handed_over', 1)
 redis.call('HDEL', STATE, 'holder')

@@ -14,15 +14,16 @@ local function renew(i, at)
   if refusal then return refusal end
   redis.call('HSET', STATE, 'lease_until', now + lease_ms)
   redis.call('ZADD', INDEX, now + lease_ms, ID)
-  load_into(s, 'expires', 'lane', 'account', 'stored_limit')
-  hold_lanes(s.lane, now + lease_ms)
+  load_into(s, 'expires', 'account', 'stored_limit')
+  local a = account_keys(s.account)
+  hold_lanes(redis.call('HGET', OF, 'lane'), now + lease_ms)
   -- keep_until costs six commands, so it runs at most once a minute and not at every renewal.
   if tonumber(s.expires) < now + retention_ms - math.min(60000, retention_ms / 2) then
     keep_until(now + retention_ms, tonumber(tombstone_ms))
     s.expires = now + retention_ms
   end
-  count_stored(s.account, s.expires)
-  if not s.cancel and is_far_above(s.account, s.stored_limit) then
+  count_stored(a, stored_bytes(), s.expires)
+  if not s.cancel and is_far_above(a, s.account, s.stored_limit) then
     s.cancel = 'stored_bytes'
     redis.call('HSET', STATE, 'cancel', s.cancel)
     note('cancel:stored_bytes')

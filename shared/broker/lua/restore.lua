@@ -20,6 +20,8 @@ if not has_pieces(value_of({unpack(ARGV, 11, 10 + field_items)}, 'request_bytes'
 need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH SET XADD XLEN ' ..
   'XRANGE XREVRANGE ZADD ZREM ZREMRANGEBYSCORE', {IDEMPOTENCY or STATE, 'hr:{desk}:any'})
 local before_chunks = 10 + field_items
+local given = {unpack(ARGV, 11, before_chunks)}
+local a = account_keys(value_of(given, 'account'))
 local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
 local before_events = before_chunks + chunk_count
 local before_tail = last_in_chunks(chunk_ends ~= '' and chunk_ends)
@@ -32,17 +34,22 @@ redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', holder,
 redis.call('ZADD', INDEX, now + lease_ms, ID)
 if IDEMPOTENCY then redis.call('SET', IDEMPOTENCY, ID .. ' ' .. body_hash) end
 redis.call('SET', TOMBSTONE, 'live ' .. redis.call('HGET', STATE, 'principal'))
-load_into(s, 'account', 'lane', 'reserved', 'sources')
-if s.reserved then hold_account_slot(s.account, tonumber(retention_ms)) end
+load_into(s, 'account', 'lane', 'limited', 'sources', 'expected_tokens')
+if redis.call('EXISTS', OF) == 0 then
+  redis.call('HSET', OF, 'account', s.account or '', 'tokens', s.expected_tokens or 0)
+  if s.limited then redis.call('HSET', OF, 'reserved', s.expected_tokens or 0, 'second', second) end
+  redis.call('PEXPIRE', OF, retention_ms)
+end
+if s.lane then redis.call('HSET', OF, 'lane', s.lane) end
+if s.limited then hold_account_slot(a, tonumber(retention_ms)) end
 hold_lanes(s.lane, now + lease_ms)
-redis.call('ZREM', 'hr:{desk}:waiting', ID) -- a Redis that lost data may still count it as waiting
-redis.call('ZREM', 'hr:{desk}:waiting:' .. (s.account or ''), ID)
+stop_waiting(s.account) -- a Redis that lost data may still count it as waiting
 s = load_for_writer()
 begin_log(s, epoch, 0, lineage)
 push_chunks(before_chunks + 1, before_events, chunk_ends)
 write_tail(epoch, before_tail + 1, n, before_events - before_tail, lineage)
 keep_until(now + retention_ms, tonumber(tombstone_ms))
 load_into(s, 'account', 'sources')
-count_stored(s.account, now + retention_ms)
-keep_sources(s.account, s.sources or nil, now + retention_ms)
+count_stored(a, stored_bytes(), now + retention_ms)
+keep_sources(a, s.sources or nil, now + retention_ms)
 return reply('OK', n, s)

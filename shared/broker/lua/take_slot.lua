@@ -14,13 +14,15 @@ local refusal = refuse(s, tonumber(epoch), holder)
 if refusal then return refusal end
 need_rights('HDEL HEXISTS HGETALL HINCRBY HSET PEXPIRE PEXPIREAT ZADD ZCOUNT ZREM ZREMRANGEBYSCORE ZSCORE',
   {'hr:{desk}:any'})
-load_into(s, 'lane', 'lane_new', 'expected_tokens')
+load_into(s, 'expected_tokens')
+account_keys()
+s.lane, s.lane_new = unpack(redis.call('HMGET', OF, 'lane', 'lane_new'))
 local limits = {tonumber(concurrent_streams), tonumber(requests_per_minute), tonumber(tokens_per_minute)}
 local lanes = limits[1] + limits[2] + limits[3] > 0 and provider or ''
 if target ~= '' then lanes = lanes .. '\n' .. target end
 if s.lane_new and s.lane == provider then
-  redis.call('HDEL', STATE, 'lane_new')
-  redis.call('HSET', STATE, 'lane', lanes)
+  redis.call('HDEL', OF, 'lane_new')
+  redis.call('HSET', OF, 'lane', lanes)
   hold_lanes(lanes, now + lease_ms)
   return {'OK', lanes}
 end

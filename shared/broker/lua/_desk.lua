@@ -1,0 +1,6 @@
+-- The common start of the scripts about one stream at the desk, the slot with everything that is per request.
+-- of (hash): the desk's part of a stream, as long as its account may count it: `account`, `tokens` (expected), `targets`
+-- (providers in order), `sources` (streams that it was made from), `turn`; with limits `reserved` (tokens) and `second`
+-- (of the reservation). A refused stream has only `refused`, the reply, for a minute.
+
+local OF, ID = KEYS[1], ARGV[1]

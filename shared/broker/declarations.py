@@ -70,8 +70,9 @@ class Script:
         return Call(self, keys, flat, parse, route)
 
     def named_keys(self, **keys: str) -> list[str]:
-        """The script's own keys, by their declared names, in the order of the declaration."""
-        return [keys[name] for name in self.own_keys]
+        """The script's own keys, by their declared names, in the order of the declaration. A name that ends in ``…``
+        stands for any number of keys, which the caller adds."""
+        return [keys[name] for name in self.own_keys if not name.endswith("…")]
 
 
 class Call(msgspec.Struct, Generic[T_co], frozen=True):
@@ -87,7 +88,9 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
 
 #: Keys of an account at the desk.
 _ACCOUNT: Final = ("used", "streams", "stored", "kept", "sources")
-_UNSPLIT: Final = ("_stream", "_unsplit", "_rate_limits", "_content", "_storage", "_provider_limit")
+_UNSPLIT: Final = (
+    *("_stream", "_unsplit", "_rate_limits", "_content", "_storage", "_provider_limit", "_unsplit_lanes"),
+)
 
 STORE: Final = Script("store", args=("piece_number", "kept_ms", "piece"))
 BEGIN: Final = Script(
@@ -105,7 +108,19 @@ ADMIT: Final = Script(
     ),
     parts=("_desk", "_rate_limits", "_storage", "_queue"),
 )
-CLAIM: Final = Script("claim", keys=("taken",), args=("holder", "lease_ms", "provider_limits…"), parts=_UNSPLIT)
+CLAIM: Final = Script("claim", args=("holder", "lease_ms"), parts=_UNSPLIT)
+TAKE: Final = Script(
+    "take",
+    keys=("of", "waiting", "waiting_accounts", "taken", "lanes…"),
+    args=("stream_id", "holder", "lease_ms", "limits…"),
+    parts=("_desk", "_rate_limits", "_provider_limit"),
+)
+LEAVE: Final = Script(
+    "leave",
+    keys=("of", "queue", "lanes…"),
+    args=("stream_id", "holder", "requeue", "life_ms", "lanes…"),
+    parts=("_desk", "_rate_limits", "_provider_limit"),
+)
 APPEND: Final = Script(
     "append",
     keys=STREAM_KEYS[:3],
@@ -140,11 +155,12 @@ RENEW: Final = Script(
     parts=_UNSPLIT,
     most_streams=64,
 )
-RELEASE: Final = Script("release", args=("epoch", "holder"), parts=_UNSPLIT)
+RELEASE: Final = Script("release", args=("epoch", "holder"))
 TAKE_SLOT: Final = Script(
     "take_slot",
-    args=("epoch", "holder", "lease_ms", "provider", "target", *TARGET_LIMIT_NAMES),
-    parts=_UNSPLIT,
+    keys=("of", "lanes…"),
+    args=("stream_id", "holder", "lease_ms", "provider", "target", *TARGET_LIMIT_NAMES, "lanes…"),
+    parts=("_desk", "_rate_limits", "_provider_limit"),
 )
 ACKNOWLEDGE: Final = Script(
     "acknowledge",

@@ -1,6 +1,6 @@
 """One typed function for each script of the desk, the slot with everything that is per request (docs/adr/0020)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +9,7 @@ from shared.broker.declarations import Call
 from shared.broker.keys import (
     DROPPING,
     QUEUE,
+    TAKEN,
     TURNS,
     WAITING,
     WAITING_ACCOUNTS,
@@ -16,8 +17,8 @@ from shared.broker.keys import (
     of_key,
     provider_limit_keys,
 )
-from shared.broker.replies import Admitted, Created, Requeued
-from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, Demand, Limits, TargetLimits
+from shared.broker.replies import Admitted, Created, OtherLanes, Parked, Refused, Requeued, Taken, TargetFull
+from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, Limits, TargetLimits
 from shared.settings import Settings
 
 #: Limits of a stream that must not be refused, but is counted.
@@ -41,6 +42,7 @@ class DeskScripts:
 
     def __init__(self, settings: Settings) -> None:
         self._unended_ms = round(settings.unended_s * 1000)
+        self._lease_ms = round(settings.lease_s * 1000)
         self._queue_depth = settings.queue_depth
         longest_s = settings.queue_timeout_s + settings.max_attempts * (settings.total_deadline_s + settings.lease_s)
         #: After which an account forgets a stream.
@@ -96,6 +98,53 @@ class DeskScripts:
             life_ms=self._unended_ms,
         )
 
+    def take(
+        self, stream_id: str, token: str, limits: Mapping[str, TargetLimits], held: str
+    ) -> Call[Taken | Parked | OtherLanes | Refused]:
+        """Take a stream's place for a worker; see :meth:`StreamScripts.take`. ``limits``: of all providers."""
+        limits = {**dict.fromkeys(_names(held), UNLIMITED), **limits}
+        own = declarations.TAKE.named_keys(
+            of=of_key(stream_id), waiting=WAITING, waiting_accounts=WAITING_ACCOUNTS, taken=TAKEN
+        )
+        return declarations.TAKE.call(
+            [*own, *_lane_keys(limits)],
+            replies.parse_taken,
+            stream_id=stream_id,
+            holder=token,
+            lease_ms=self._lease_ms,
+            limits=[item for name, each in limits.items() for item in (name, *_numbers(each))],
+        )
+
+    def leave(self, stream_id: str, token: str, held: str, *, requeue: bool = False) -> Call[bool | OtherLanes]:
+        """Free a stream's place and its lanes ``held``, one a line. ``requeue``: another worker shall take it."""
+        lanes = _names(held)
+        return declarations.LEAVE.call(
+            [*declarations.LEAVE.named_keys(of=of_key(stream_id), queue=QUEUE), *_lane_keys(lanes)],
+            replies.parse_left,
+            stream_id=stream_id,
+            holder=token,
+            requeue=int(requeue),
+            life_ms=self._unended_ms,
+            lanes=lanes,
+        )
+
+    def take_slot(
+        self, stream_id: str, token: str, provider: str, target: str, limits: TargetLimits, held: str
+    ) -> Call[TargetFull | OtherLanes | str | None]:
+        """Take a slot of a provider; see :meth:`StreamScripts.take_slot`."""
+        lanes = [*dict.fromkeys((provider, *([target] if target else []), *_names(held)))]
+        return declarations.TAKE_SLOT.call(
+            [of_key(stream_id), *_lane_keys(lanes)],
+            replies.parse_slot,
+            stream_id=stream_id,
+            holder=token,
+            lease_ms=self._lease_ms,
+            provider=provider,
+            target=target,
+            **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
+            lanes=lanes,
+        )
+
     def unpark(self, provider: str, limits: TargetLimits) -> Call[Sequence[str]]:
         """Put parked streams for which their provider has room back into the queue. The reply names them."""
         running, parked, tokens, used = provider_limit_keys(provider)
@@ -105,6 +154,18 @@ class DeskScripts:
             **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
             life_ms=self._unended_ms,
         )
+
+
+def _lane_keys(lanes: Iterable[str]) -> list[str]:
+    return [key for lane in lanes for key in provider_limit_keys(lane)]
+
+
+def _names(lanes: str) -> list[str]:
+    return [lane for lane in lanes.split("\n") if lane]
+
+
+def _numbers(limits: TargetLimits) -> list[int]:
+    return [getattr(limits, name) for name in TARGET_LIMIT_NAMES]
 
 
 def is_refusal(admitted: Admitted) -> bool:

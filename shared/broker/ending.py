@@ -145,7 +145,7 @@ async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, out
     """End a stream that no worker holds; as cancelled if a cancel is pending. Return the outcome, or None if a worker
     holds the stream by now or it has ended."""
     token = scripts.new_token("ending", stream_id)
-    claimed = await run_script(client, scripts.claim(stream_id, token, to_end=True))
+    claimed = await run_script(client, scripts.claim(stream_id, token))
     if not isinstance(claimed, Claimed):
         return None
     if cancel := claimed.fields.get("cancel"):

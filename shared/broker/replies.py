@@ -149,6 +149,28 @@ class TargetFull:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """A worker has a stream's place, and its ``lanes``, one a line."""
+
+    lanes: str
+
+
+@dataclass(frozen=True, slots=True)
+class OtherLanes:
+    """Nothing was changed: the stream has these ``lanes``, one a line, which the call must name."""
+
+    lanes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """All providers of the stream's targets are at a limit. ``is_new``: it was not parked before."""
+
+    provider: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The stream was claimed. ``readable``: number of events in the log, of any epoch. ``fields``: the whole
     state."""
@@ -161,12 +183,12 @@ class Claimed:
 
 
 class Refused(StrEnum):
-    """Reasons for which a claim or a cancel changed nothing."""
+    """Reasons for which a take, a claim or a cancel changed nothing. UNKNOWN: the desk does not have the stream."""
 
     MISSING = "MISSING"
     CLOSED = "CLOSED"
     HELD = "HELD"
-    PARKED = "PARKED"
+    UNKNOWN = "UNKNOWN"
     UNHELD = "UNHELD"
 
 
@@ -286,13 +308,30 @@ def _used(raw: list[int]) -> Used:
     return Used(raw[0], raw[1] / 1000, raw[2], raw[3] / 1000, raw[4], raw[5])
 
 
-def parse_slot(raw: list[Any]) -> TargetFull | str | None:
+def parse_slot(raw: list[Any]) -> TargetFull | OtherLanes | str | None:
     match raw[0]:
+        case b"LANES":
+            return OtherLanes(raw[1].decode())
         case b"OK":
             return str(raw[1].decode())
         case b"FULL":
             return TargetFull(raw[1].decode(), raw[2] / 1000)
     return None
+
+
+def parse_left(raw: list[Any]) -> bool | OtherLanes:
+    return OtherLanes(raw[1].decode()) if raw[0] == b"LANES" else raw[0] == b"LEFT"
+
+
+def parse_taken(raw: list[Any]) -> Taken | Parked | OtherLanes | Refused:
+    match raw[0]:
+        case b"LANES":
+            return OtherLanes(raw[1].decode())
+        case b"TAKEN":
+            return Taken(raw[1].decode())
+        case b"PARKED":
+            return Parked(raw[2].decode(), bool(raw[1]))
+    return Refused(raw[0].decode())
 
 
 def parse_unparked(raw: list[bytes]) -> list[str]:

@@ -14,7 +14,6 @@ from shared.broker.declarations import Argument, Call
 from shared.broker.desk_scripts import DeskScripts
 from shared.broker.keys import (
     QUEUE,
-    TAKEN,
     principal_streams_key,
     stream_keys,
     stream_keys_and,
@@ -28,7 +27,10 @@ from shared.broker.replies import (
     LogPage,
     LogPosition,
     Lost,
+    OtherLanes,
+    Parked,
     Refused,
+    Taken,
     TargetFull,
     Unstored,
     WriteReply,
@@ -41,7 +43,7 @@ from shared.protocol.chunks import Chunks, compress, leaving, take
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE, Lineage
-from shared.rate_limits import TARGET_LIMIT_NAMES, UNLIMITED, Demand, TargetLimits
+from shared.rate_limits import UNLIMITED, Demand, TargetLimits
 from shared.settings import Settings
 
 Fields = Mapping[str, Argument]
@@ -158,10 +160,13 @@ class StreamScripts:
         """Life of the list of a principal's streams, which outlives each stream in it."""
         return self.desk.longest_life_ms + self._unended_ms
 
-    def claim(self, stream_id: str, token: str, *, to_end: bool = False) -> Call[Claimed | Refused]:
-        """Take a stream, and a slot of the first of its targets with room. ``to_end``: ignore the limits of
-        providers."""
-        more = declarations.CLAIM.named_keys(taken=TAKEN)
+    def take(self, stream_id: str, token: str, held: str = "") -> Call[Taken | Parked | OtherLanes | Refused]:
+        """Take a stream's place, and a slot of the first of its targets with room, before :meth:`claim`. ``held``:
+        further lanes that the stream has, one a line."""
+        return self.desk.take(stream_id, token, self.target_limits, held)
+
+    def claim(self, stream_id: str, token: str) -> Call[Claimed | Refused]:
+        """Take a stream that no worker holds."""
 
         def parse(raw: Any) -> Claimed | Refused:
             claimed = replies.parse_claim(raw)
@@ -169,13 +174,7 @@ class StreamScripts:
                 return replace(claimed, fields=self.sealing.open_fields(stream_id, claimed.fields))
             return claimed
 
-        return declarations.CLAIM.call(
-            stream_keys_and(stream_id, None, more),
-            parse,
-            holder=token,
-            lease_ms=self._lease_ms,
-            provider_limits=[] if to_end else _flat_limits(self.target_limits),
-        )
+        return declarations.CLAIM.call(stream_keys(stream_id), parse, holder=token, lease_ms=self._lease_ms)
 
     def append(
         self,
@@ -305,21 +304,14 @@ class StreamScripts:
         """Hand the stream over to the next claim, without waiting for the lease to end."""
         return declarations.RELEASE.call(holder.keys, replies.parse_write, epoch=holder.epoch, holder=holder.token)
 
-    def take_slot(self, holder: Holder, provider: str, target: str = "") -> Call[TargetFull | str | None]:
+    def take_slot(
+        self, holder: Holder, provider: str, target: str = "", *, held: str = ""
+    ) -> Call[TargetFull | OtherLanes | str | None]:
         """Take a slot of a provider for one call, instead of the one that the stream had before. ``target``: count
-        the stream there too. The reply is the state's new ``lane``; None if the caller may not write, as its next
-        append shows."""
+        the stream there too. ``held``: lanes that the stream has, one a line. The reply is its new lanes; None if
+        another holds the stream, as the next append shows."""
         limits = self.target_limits.get(provider, UNLIMITED)
-        return declarations.TAKE_SLOT.call(
-            holder.keys,
-            replies.parse_slot,
-            epoch=holder.epoch,
-            holder=holder.token,
-            lease_ms=self._lease_ms,
-            provider=provider,
-            target=target,
-            **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
-        )
+        return self.desk.take_slot(holder.stream_id, holder.token, provider, target, limits, held)
 
     def acknowledge(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[LogPosition | None]:
         """Report readers, the leading one at ``lead``. The reply is None if there is no state."""
@@ -352,6 +344,10 @@ class StreamScripts:
     def note_resume(self, stream_id: str, how: str) -> Call[str]:
         """Note that a reader came back. The reply is the stream's ``traceparent``; '' if it has none."""
         return declarations.NOTE.call(stream_keys(stream_id), bytes.decode, event="resume", detail=how)
+
+    def note_parked(self, stream_id: str, provider: str) -> Call[str]:
+        """Note that a stream waits for a slot of a provider. Replies as :meth:`note_resume` does."""
+        return declarations.NOTE.call(stream_keys(stream_id), bytes.decode, event="parked", detail=provider)
 
     def note_failure(self, stream_id: str, provider: str, code: str) -> Call[str]:
         """Note that a provider failed; another may follow. Replies as :meth:`note_resume` does."""
@@ -422,7 +418,3 @@ def _ms(seconds: float) -> int:
 
 def _flat(fields: Fields) -> list[Argument]:
     return [item for pair in fields.items() for item in pair]
-
-
-def _flat_limits(limits: Mapping[str, TargetLimits]) -> list[Argument]:
-    return [item for name, each in limits.items() for item in (name, *(getattr(each, n) for n in TARGET_LIMIT_NAMES))]

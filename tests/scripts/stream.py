@@ -1,6 +1,7 @@
 """A stream in Redis for the tests of the scripts, and the values that they share."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -75,6 +76,8 @@ class Stream:
         return self
 
     def creation(self, *, demand: Demand = ANY, fields: Fields | None = None) -> NewStream:
+        if fields and "expected_tokens" in fields:
+            demand = dataclasses.replace(demand, tokens=int(fields["expected_tokens"]))
         all_fields: Fields = {
             "principal": "p",
             "provider": "fake",
@@ -99,15 +102,21 @@ class Stream:
         return {name.decode(): value.decode() for name, value in stored.items()}
 
     async def claim(self, token: str = TOKEN) -> Holder:
+        await run_script(self.client, SCRIPTS.take(self.id, token))
         claimed = await run_script(self.client, SCRIPTS.claim(self.id, token))
         assert isinstance(claimed, Claimed)
         return self.holder(claimed.epoch, token)
 
     async def take_over(self, token: str = "w2.token") -> Holder:
         """Once the lease has passed."""
-        await self.set(lease_until=0)
-        await be_well(self)
+        await self.expire_lease()
         return await self.claim(token)
+
+    async def expire_lease(self) -> None:
+        await self.set(lease_until=0)
+        if await self.client.exists(of_key(self.id)):
+            await self.client.hset(of_key(self.id), "until", "0")  # type: ignore[misc]
+        await be_well(self)
 
     def holder(self, epoch: int, token: str = TOKEN) -> Holder:
         return Holder(self.id, epoch, token, self.idempotency)

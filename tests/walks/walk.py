@@ -16,7 +16,7 @@ from shared.broker.creation import NewStream, create
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.log import read_stored_log
 from shared.broker.removal import delete_stream, drop_answer
-from shared.broker.replies import Claimed, Gone, LogPage, Refused
+from shared.broker.replies import Claimed, Gone, LogPage, OtherLanes, Refused, Taken
 from shared.errors import GenerationError
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
@@ -188,9 +188,14 @@ class Walk(Ground):
             await self._pulse()
         await self._set_clock()
         token = f"{worker.name}.{next(self.tokens):x}"
+        taken = await run_script(self.client, self.scripts.take(self.stream_id, token))
+        if isinstance(taken, OtherLanes):
+            taken = await run_script(self.client, self.scripts.take(self.stream_id, token, taken.lanes))
         claimed = await self._faulty(self.scripts.claim(self.stream_id, token), None, fate)
         if not isinstance(claimed, Claimed):
             return
+        if isinstance(taken, Taken):
+            claimed = replace(claimed, fields=claimed.fields | {"lane": taken.lanes.encode()})
         worker.claim = claimed, token
         lost = claimed.attempt > TIGHT.max_attempts or (
             claimed.readable and claimed.fields["on_worker_lost"] == b"fail"
@@ -288,8 +293,12 @@ class Walk(Ground):
         """Call a provider: take its slot instead of the one that the stream has."""
         writer = self.worker(pick, lambda worker: worker.generates).writer
         assert writer is not None
-        call = self.scripts.take_slot(writer.holder, provider, LANES[2] if is_counted else "")
+        counted = LANES[2] if is_counted else ""
+        call = self.scripts.take_slot(writer.holder, provider, counted, held=writer.lane)
         lane = await self._faulty(call, writer.holder, fate)
+        if isinstance(lane, OtherLanes):
+            call = self.scripts.take_slot(writer.holder, provider, counted, held=lane.lanes)
+            lane = await self._faulty(call, writer.holder, fate)
         if isinstance(lane, str):
             writer.set_lane(lane)
 

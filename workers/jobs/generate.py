@@ -8,7 +8,7 @@ from types import TracebackType
 
 from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome, end_claimed, holder_of
-from shared.broker.replies import Claimed, Code, Refused
+from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import StreamScripts
 from shared.broker.stored_request import PIECE_BYTES, read_request
 from shared.errors import ContentUnreadable, GenerationError, RequestError
@@ -18,6 +18,7 @@ from shared.schemas.stored_request import decode_request
 from shared.settings import Settings
 from shared.tracing import Tracing
 from workers import metrics
+from workers.jobs.claims import claim, hand_over
 from workers.jobs.current_adapters import AdapterSet, CurrentAdapters
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
@@ -65,9 +66,8 @@ class Generation:
         """Process one stream from claim to end. Does nothing if the stream is held, ended or gone: a job carries only
         an id."""
         token = self._scripts.new_token(self._worker_id, stream_id)
-        claimed = await run_script(self._client, self._scripts.claim(stream_id, token))
-        if isinstance(claimed, Refused):
-            logger.debug("stream not claimed", extra={"stream_id": stream_id, "reason": claimed})
+        claimed = await claim(self._client, self._scripts, stream_id, token)
+        if claimed is None:
             return
         claimed = await self._with_request(stream_id, claimed)
         log = GenerationLog(self._tracing, stream_id, claimed)
@@ -167,7 +167,9 @@ class Generation:
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
             await adapters.attempts.resumption.cancel(run)
         job.log.ended(outcome, writer.logged_usage(usage), ended)
-        if ended is not Ended.HANDED_OVER:  # the next sweep queues it
+        if ended is Ended.HANDED_OVER:
+            await hand_over(self._client, self._scripts, writer)
+        else:
             _count(outcome)
 
 

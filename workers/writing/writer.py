@@ -149,8 +149,13 @@ class StreamWriter:
     # --- called by the job
 
     def set_lane(self, lane: str) -> None:
-        """Set the field ``lane`` of the state, for a Redis that loses it."""
+        """Note the lanes of the stream, one a line, for the desk and for a Redis that loses them."""
         self._restoration.set_field("lane", lane.encode())
+
+    @property
+    def lane(self) -> str:
+        """The lanes of the stream, one a line."""
+        return self._restoration.field("lane").decode()
 
     def set_model(self, provider: str, model: str, ignored: Sequence[str] = ()) -> None:
         """Set the provider and model of `start`, which is written with the first output. ``ignored``: paths of the

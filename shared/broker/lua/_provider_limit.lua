@@ -2,11 +2,31 @@
 -- its targets whose streams are only counted. The hash `of` has `lane` (lanes in which the stream runs, one a line),
 -- `lane_tokens` and `lane_second` (what is reserved, and when), `lane_new` (1: no call was made yet), and `parked`
 -- (providers for which it waits, separated by spaces).
--- hr:{desk}:lane:<lane>:running (zset): id → end of its lease, ms. hr:{desk}:lane:<provider>:parked (zset): id → turn,
--- and beside it `tokens` (hash): id → its expected tokens.
--- hr:{desk}:lane:<provider>:used (hash): counters as an account's. `limits` is {streams, requests, tokens}; 0: unlimited.
+-- Keys of a lane: running (zset): id → end of its lease, ms; of a provider also parked (zset): id → turn, tokens (hash):
+-- id → expected tokens of those parked, and used (hash): counters as an account's. `limits` is {streams, requests, tokens}; 0: unlimited.
 
-local function lane_key(lane, kind) return 'hr:{desk}:lane:' .. lane .. ':' .. kind end
+-- Keys of the lanes that the call is about, by lane and kind. A script touches no others.
+local LANES = {}
+
+-- Names the lanes in the order of their keys, which begin at KEYS[at], four of each.
+local function name_lanes(at, lanes)
+  for i, lane in ipairs(lanes) do
+    local running, parked, tokens, used = unpack(KEYS, at + 4 * i - 4, at + 4 * i - 1)
+    LANES[lane] = {running = running, parked = parked, tokens = tokens, used = used}
+  end
+end
+
+local function lane_key(lane, kind) return LANES[lane] and LANES[lane][kind] end
+
+-- Returns all lanes of the stream, one a line, if the call lacks the keys of one of them: then nothing is changed, and the
+-- caller repeats the call with them.
+local function lanes_lacking()
+  local lane, parked = unpack(redis.call('HMGET', OF, 'lane', 'parked'))
+  local all = (lane or '') .. '\n' .. string.gsub(parked or '', ' ', '\n')
+  for each in string.gmatch(all, '[^\n]+') do
+    if not LANES[each] then return all end
+  end
+end
 
 -- Returns the limit that one more call would exceed, and ms until it would not; nil if there is room. A request of more
 -- tokens than the limit needs all of it.

@@ -59,6 +59,7 @@ load_into(s, 'follow_up', 'account', 'sources')
 local a = account_keys(s.account)
 settle(a, tonumber(tokens))
 leave_lanes(tonumber(tokens))
+stop_waiting(s.account)
 -- A stream that a later request may continue keeps its request.
 if not s.follow_up then
   redis.call('HDEL', STATE, 'request', 'request_bytes')

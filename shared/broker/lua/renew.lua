@@ -16,7 +16,10 @@ local function renew(i, at)
   redis.call('ZADD', INDEX, now + lease_ms, ID)
   load_into(s, 'expires', 'account', 'stored_limit')
   local a = account_keys(s.account)
-  hold_lanes(redis.call('HGET', OF, 'lane'), now + lease_ms)
+  if redis.call('HGET', OF, 'holder') == holder then
+    redis.call('HSET', OF, 'until', now + lease_ms)
+    hold_lanes(redis.call('HGET', OF, 'lane'), now + lease_ms)
+  end
   -- keep_until costs six commands, so it runs at most once a minute and not at every renewal.
   if tonumber(s.expires) < now + retention_ms - math.min(60000, retention_ms / 2) then
     keep_until(now + retention_ms, tonumber(tombstone_ms))

@@ -40,6 +40,7 @@ if redis.call('EXISTS', OF) == 0 then
   if s.limited then redis.call('HSET', OF, 'reserved', s.expected_tokens or 0, 'second', second) end
   redis.call('PEXPIRE', OF, retention_ms)
 end
+redis.call('HSET', OF, 'holder', holder, 'until', now + lease_ms)
 if s.lane then redis.call('HSET', OF, 'lane', s.lane) end
 if s.limited then hold_account_slot(a, tonumber(retention_ms)) end
 hold_lanes(s.lane, now + lease_ms)

@@ -16,8 +16,9 @@ from gateway.intake.storage import Storage
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.creation import NewStream, create, requeue
 from shared.broker.declarations import Call
+from shared.broker.desk_replies import Created, Full, Limited, SourceGone, Stored
 from shared.broker.keys import idempotency_entry_key, request_key
-from shared.broker.replies import Created, Full, Known, Limited, SourceGone, Stored, Unstored, WriteReply
+from shared.broker.replies import Known, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
 from shared.errors import BrokerFull, HeadraceError, IdempotencyConflict, InvalidRequest, LimitReached, StreamGone
 from shared.protocol.ids import idempotency_digest, new_stream_id

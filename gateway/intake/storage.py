@@ -5,8 +5,8 @@ from typing import Final
 from gateway import metrics
 from gateway.cache import ExpiringCache
 from shared.broker.client import Client
+from shared.broker.desk_replies import Stored
 from shared.broker.dropping import Dropping, Memory, read_memory_use
-from shared.broker.replies import Stored
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, InvalidRequest, LimitReached
 from shared.rate_limits import DEFAULT_STORED_BYTES, Demand, Limits

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from shared.broker.client import Client, run_commands, run_script, run_scripts
 from shared.broker.declarations import Call
+from shared.broker.desk_replies import Admitted, Created, Limited, Requeued, Stored
 from shared.broker.desk_scripts import Place, is_refusal
 from shared.broker.keys import of_key, principal_streams_key, state_key
 from shared.broker.pipeline_connection import Command
-from shared.broker.replies import Admitted, Created, Known, Limited, Requeued, Stored, Unstored
+from shared.broker.replies import Known, Unstored
 from shared.broker.scripts import Fields, StreamScripts
 from shared.broker.size import CONTENT, STREAM_BYTES, size_of
 from shared.errors import BrokerUnavailable

@@ -108,7 +108,7 @@ ADMIT: Final = Script(
     ),
     parts=("_desk", "_rate_limits", "_storage", "_queue"),
 )
-CLAIM: Final = Script("claim", args=("holder", "lease_ms"), parts=_UNSPLIT)
+CLAIM: Final = Script("claim", args=("holder", "lease_ms"))
 TAKE: Final = Script(
     "take",
     keys=("of", "waiting", "waiting_accounts", "taken", "lanes…"),

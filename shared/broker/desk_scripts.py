@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.broker import declarations, replies
+from shared.broker import declarations, desk_replies
 from shared.broker.declarations import Call
+from shared.broker.desk_replies import Admitted, Created, OtherLanes, Parked, Requeued, Taken, TargetFull
 from shared.broker.keys import (
     DROPPING,
     QUEUE,
@@ -17,7 +18,7 @@ from shared.broker.keys import (
     of_key,
     provider_limit_keys,
 )
-from shared.broker.replies import Admitted, Created, OtherLanes, Parked, Refused, Requeued, Taken, TargetFull
+from shared.broker.replies import Refused
 from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, Limits, TargetLimits
 from shared.settings import Settings
 
@@ -73,7 +74,7 @@ class DeskScripts:
                 dropping=DROPPING,
                 **account_keys(demand.account),
             ),
-            replies.parse_admitted,
+            desk_replies.parse_admitted,
             stream_id=place.stream_id,
             account=demand.account,
             tokens=demand.tokens,
@@ -93,7 +94,7 @@ class DeskScripts:
         """Put a stream's id before all others into the queue, unless it is queued."""
         return declarations.REQUEUE.call(
             declarations.REQUEUE.named_keys(of=of_key(stream_id), queue=QUEUE),
-            replies.parse_requeued,
+            desk_replies.parse_requeued,
             stream_id=stream_id,
             life_ms=self._unended_ms,
         )
@@ -108,7 +109,7 @@ class DeskScripts:
         )
         return declarations.TAKE.call(
             [*own, *_lane_keys(limits)],
-            replies.parse_taken,
+            desk_replies.parse_taken,
             stream_id=stream_id,
             holder=token,
             lease_ms=self._lease_ms,
@@ -120,7 +121,7 @@ class DeskScripts:
         lanes = _names(held)
         return declarations.LEAVE.call(
             [*declarations.LEAVE.named_keys(of=of_key(stream_id), queue=QUEUE), *_lane_keys(lanes)],
-            replies.parse_left,
+            desk_replies.parse_left,
             stream_id=stream_id,
             holder=token,
             requeue=int(requeue),
@@ -135,7 +136,7 @@ class DeskScripts:
         lanes = [*dict.fromkeys((provider, *([target] if target else []), *_names(held)))]
         return declarations.TAKE_SLOT.call(
             [of_key(stream_id), *_lane_keys(lanes)],
-            replies.parse_slot,
+            desk_replies.parse_slot,
             stream_id=stream_id,
             holder=token,
             lease_ms=self._lease_ms,
@@ -150,7 +151,7 @@ class DeskScripts:
         running, parked, tokens, used = provider_limit_keys(provider)
         return declarations.UNPARK.call(
             declarations.UNPARK.named_keys(running=running, parked=parked, tokens=tokens, used=used, queue=QUEUE),
-            replies.parse_unparked,
+            desk_replies.parse_unparked,
             **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
             life_ms=self._unended_ms,
         )

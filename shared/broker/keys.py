@@ -36,21 +36,21 @@ hr:{desk}:dropping           zset    -                 a minute; id → end of t
 hr:{desk}:queue              zset    admit … unpark    with its last stream; id → turn, the lowest is taken first
 hr:{desk}:queue:health:<w>   string  arq               a minute; arq's
 hr:{desk}:turns              hash    admit             with the queue; account → its last round (docs/adr/0010)
-hr:{desk}:waiting            zset    admit … restore   with the queue; id → admission, of streams not taken yet
-hr:{desk}:waiting_accounts   zset    admit … restore   the same; "<account> <id>"
-hr:{desk}:taken              counter claim             a day; number of streams taken
+hr:{desk}:waiting            zset    admit, take …     with the queue; id → admission, of streams not taken yet
+hr:{desk}:waiting_accounts   zset    admit, take …     the same; "<account> <id>"
+hr:{desk}:taken              counter take              a day; number of streams taken
 hr:{desk}:used:<account>     hash    admit, finish     two days; r<second>, t<second>, d<day> → count
 hr:{desk}:streams:<account>  zset    admit … finish    with its longest stream; id → when it is forgotten
 hr:{desk}:stored:<account>   hash    admit … finish    with its longest stream; id → bytes stored, and their `total`
 hr:{desk}:kept:<account>     zset    admit … finish    with its longest stream; id → when its bytes are given back
 hr:{desk}:sources:<account>  zset    admit … finish    with its longest stream; "<source> <id of a turn>"
 hr:{desk}:removed:<account>  zset    delete, drop      with its last tombstone; "<id> <idempotency digest>" → removal
-hr:{desk}:above_limit        zset    claim, renew      a minute; account → bytes above its limit
-hr:{desk}:lane:<lane>:running  zset  claim … finish    a day; id → end of its lease. A lane is a provider with
+hr:{desk}:above_limit        zset    renew             a minute; account → bytes above its limit
+hr:{desk}:lane:<lane>:running  zset  take … finish     a day; id → end of its lease. A lane is a provider with
                                                        a limit, or a target of an alias with least_busy
-hr:{desk}:lane:<provider>:parked  zset  claim, unpark  with its last stream; id → turn
-hr:{desk}:lane:<provider>:tokens  hash  claim, unpark  as those parked; id → expected tokens
-hr:{desk}:lane:<provider>:used  hash  claim … finish   two days; r<second>, t<second> → count
+hr:{desk}:lane:<provider>:parked  zset  take, unpark   with its last stream; id → turn
+hr:{desk}:lane:<provider>:tokens  hash  take, unpark   as those parked; id → expected tokens
+hr:{desk}:lane:<provider>:used  hash  take … finish    two days; r<second>, t<second> → count
 hr:{desk}:paused:<h>:<provider>  zset  workers         with its longest pause; "<key id>[ <model>]" → its end, ms
 hr:{desk}:endings:<minute>   hash    finish            an hour; status, tokens or failed:<reason> → count
 hr:{desk}:ended, failed      zset    finish            with their last stream; id → end, of the last 100 and 50

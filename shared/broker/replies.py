@@ -55,27 +55,6 @@ class WriteReply(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """Use of an account's limits. ``requests`` and ``tokens`` are of this minute, and 0 after their ``reset_s``."""
-
-    requests: int
-    requests_reset_s: float
-    tokens: int
-    tokens_reset_s: float
-    tokens_today: int
-    streams: int
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """The stream was created. ``queue_position`` is 1 for the next, and 0 if it waits no more. ``used``: None if the
-    account has no limits."""
-
-    queue_position: int
-    used: Used | None
-
-
-@dataclass(frozen=True, slots=True)
 class Known:
     """The idempotency key already belongs to this stream. ``status``: empty if it is gone."""
 
@@ -85,43 +64,8 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Limited:
-    """Nothing was created: the request would exceed ``limit``, and would not after ``wait_s``."""
-
-    limit: str
-    wait_s: float
-    used: Used
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Nothing was created: the account has ``stored`` bytes, and with the stream's ``needed`` they would exceed its
-    limit."""
-
-    stored: int
-    needed: int
-
-
-@dataclass(frozen=True, slots=True)
 class Unstored:
     """Nothing was created: pieces of the request are missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Full:
-    """Nothing was created: the queue is full with this number of streams."""
-
-    waiting: int
-
-
-@dataclass(frozen=True, slots=True)
-class SourceGone:
-    """Nothing was created: an answer that the stream was made from is being dropped."""
-
-    stream_id: str
-
-
-Admitted = Created | Limited | Stored | Full | SourceGone
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,45 +73,6 @@ class Begun:
     """The state of a stream was created. ``size``: its bytes; 0 if an earlier call created it."""
 
     size: int
-
-
-class Requeued(StrEnum):
-    """Replies to :meth:`DeskScripts.requeue`."""
-
-    QUEUED = "QUEUED"
-    KNOWN = "KNOWN"
-    REFUSED = "REFUSED"
-    UNKNOWN = "UNKNOWN"
-
-
-@dataclass(frozen=True, slots=True)
-class TargetFull:
-    """A call would exceed this limit of its provider, and would not after ``wait_s``."""
-
-    limit: str
-    wait_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A worker has a stream's place, and its ``lanes``, one a line."""
-
-    lanes: str
-
-
-@dataclass(frozen=True, slots=True)
-class OtherLanes:
-    """Nothing was changed: the stream has these ``lanes``, one a line, which the call must name."""
-
-    lanes: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """All providers of the stream's targets are at a limit. ``is_new``: it was not parked before."""
-
-    provider: str
-    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,57 +190,6 @@ def parse_begun(raw: list[Any]) -> Begun | Known | Unstored:
         case b"EXISTS":  # a repeated call, because the first reply was lost
             return Begun(0)
     return Begun(raw[1])
-
-
-def parse_admitted(raw: list[Any]) -> Admitted:
-    match raw[0]:
-        case b"LIMITED":
-            return Limited(raw[1].decode(), raw[2] / 1000, _used(raw[3:]))
-        case b"STORED":
-            return Stored(int(raw[1]), int(raw[2]))
-        case b"FULL":
-            return Full(int(raw[1]))
-        case b"SOURCE":
-            return SourceGone(raw[1].decode())
-    return Created(raw[1], _used(raw[2:]) if raw[2:] else None)
-
-
-def parse_requeued(raw: list[bytes]) -> Requeued:
-    return Requeued(raw[0].decode())
-
-
-def _used(raw: list[int]) -> Used:
-    return Used(raw[0], raw[1] / 1000, raw[2], raw[3] / 1000, raw[4], raw[5])
-
-
-def parse_slot(raw: list[Any]) -> TargetFull | OtherLanes | str | None:
-    match raw[0]:
-        case b"LANES":
-            return OtherLanes(raw[1].decode())
-        case b"OK":
-            return str(raw[1].decode())
-        case b"FULL":
-            return TargetFull(raw[1].decode(), raw[2] / 1000)
-    return None
-
-
-def parse_left(raw: list[Any]) -> bool | OtherLanes:
-    return OtherLanes(raw[1].decode()) if raw[0] == b"LANES" else raw[0] == b"LEFT"
-
-
-def parse_taken(raw: list[Any]) -> Taken | Parked | OtherLanes | Refused:
-    match raw[0]:
-        case b"LANES":
-            return OtherLanes(raw[1].decode())
-        case b"TAKEN":
-            return Taken(raw[1].decode())
-        case b"PARKED":
-            return Parked(raw[2].decode(), bool(raw[1]))
-    return Refused(raw[0].decode())
-
-
-def parse_unparked(raw: list[bytes]) -> list[str]:
-    return [stream_id.decode() for stream_id in raw]
 
 
 def parse_claim(raw: list[Any]) -> Claimed | Refused:

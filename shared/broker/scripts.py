@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from shared.broker import declarations, replies
 from shared.broker.declarations import Argument, Call
+from shared.broker.desk_replies import OtherLanes, Parked, Taken, TargetFull
 from shared.broker.desk_scripts import DeskScripts
 from shared.broker.keys import (
     QUEUE,
@@ -27,11 +28,7 @@ from shared.broker.replies import (
     LogPage,
     LogPosition,
     Lost,
-    OtherLanes,
-    Parked,
     Refused,
-    Taken,
-    TargetFull,
     Unstored,
     WriteReply,
 )

@@ -14,21 +14,10 @@ from shared.broker import declarations
 from shared.broker.client import Client, run_script
 from shared.broker.creation import NewStream, create
 from shared.broker.declarations import Call, Script
+from shared.broker.desk_replies import Created
 from shared.broker.keys import of_key, stream_keys, worker_channel
 from shared.broker.pipeline_connection import listen
-from shared.broker.replies import (
-    Begun,
-    Claimed,
-    Code,
-    Created,
-    Gone,
-    Known,
-    LogPage,
-    LogPosition,
-    Lost,
-    Unstored,
-    WriteReply,
-)
+from shared.broker.replies import Begun, Claimed, Code, Gone, Known, LogPage, LogPosition, Lost, Unstored, WriteReply
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.protocol.chunks import compress, decompress, leaving, length_of
 from shared.protocol.ids import START, EventId, new_stream_id

@@ -158,7 +158,7 @@ def test_the_amount_of_lua_is_limited() -> None:
 
 #: Scripts that still name keys of the desk beside those of a bucket (docs/adr/0020).
 UNSPLIT = {
-    *("claim", "delete", "drop", "finish", "renew", "restore"),
+    *("delete", "drop", "finish", "renew", "restore"),
 }
 
 

@@ -2,18 +2,10 @@
 
 from shared.broker.client import Client, run_script
 from shared.broker.creation import create
+from shared.broker.desk_replies import Created
 from shared.broker.keys import idempotency_entry_key, stream_keys
 from shared.broker.removal import delete_stream
-from shared.broker.replies import (
-    Claimed,
-    Created,
-    Gone,
-    Known,
-    LogPage,
-    LogPosition,
-    Lost,
-    Refused,
-)
+from shared.broker.replies import Claimed, Gone, Known, LogPage, LogPosition, Lost, Refused
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE

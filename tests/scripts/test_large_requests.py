@@ -9,10 +9,11 @@ from shared.broker import creation
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.creation import NewStream
 from shared.broker.declarations import Call
+from shared.broker.desk_replies import Created, Stored
 from shared.broker.ending import restorable
 from shared.broker.keys import request_key
 from shared.broker.removal import delete_stream
-from shared.broker.replies import Claimed, Code, Created, Stored, Unstored, WriteReply
+from shared.broker.replies import Claimed, Code, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
 from shared.broker.stored_request import PIECE_BYTES, read_request
 from shared.rate_limits import Demand, Limits

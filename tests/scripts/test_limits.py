@@ -6,14 +6,10 @@ import pytest
 
 from shared.broker.client import Client, run_script
 from shared.broker.creation import create
+from shared.broker.desk_replies import Created, Limited
 from shared.broker.ending import restorable
 from shared.broker.removal import delete_stream
-from shared.broker.replies import (
-    Claimed,
-    Code,
-    Created,
-    Limited,
-)
+from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending
 from shared.protocol.chunks import compress
 from shared.protocol.lifecycle import Status

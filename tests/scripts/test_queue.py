@@ -3,11 +3,9 @@
 import asyncio
 
 from shared.broker.client import Client, run_script
+from shared.broker.desk_replies import Requeued
 from shared.broker.keys import QUEUE, principal_streams_key, sweep_keys
-from shared.broker.replies import (
-    Due,
-    Requeued,
-)
+from shared.broker.replies import Due
 from tests.broker import Broker
 from tests.scripts.stream import (
     INDEX,

@@ -3,8 +3,9 @@
 import pytest
 
 from shared.broker.client import Client, run_script
+from shared.broker.desk_replies import OtherLanes, Parked, Taken, TargetFull
 from shared.broker.keys import QUEUE, of_key, provider_limit_keys
-from shared.broker.replies import Code, OtherLanes, Parked, Taken, TargetFull
+from shared.broker.replies import Code
 from shared.broker.scripts import Holder, StreamScripts
 from shared.rate_limits import TargetLimits
 from shared.settings import Settings

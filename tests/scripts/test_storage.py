@@ -4,11 +4,12 @@ import pytest
 
 from shared.broker.client import Client, run_script
 from shared.broker.creation import create
+from shared.broker.desk_replies import Created, Stored
 from shared.broker.dropping import Dropping, Memory, memory_of
 from shared.broker.ending import restorable
 from shared.broker.keys import ABOVE_LIMIT, answers_keys
 from shared.broker.removal import delete_stream, drop_answer
-from shared.broker.replies import Claimed, Created, Gone, Stored
+from shared.broker.replies import Claimed, Gone
 from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol.chunks import compress
 from shared.protocol.ids import START
@@ -211,9 +212,8 @@ async def test_streams_of_an_account_far_above_its_limit_are_stopped(client: Cli
     await running.append(holder, 1, [event(1, "x" * most)])
     assert (await run_script(client, SCRIPTS.renew(holder))).signal == "stored_bytes"
     assert (await running.state())["cancel"] == "stored_bytes"
-    claimed = await run_script(client, SCRIPTS.claim(waiting.id, TOKEN))
-    assert isinstance(claimed, Claimed)
-    assert claimed.signal == "stored_bytes"
+    later = await waiting.claim()
+    assert (await run_script(client, SCRIPTS.renew(later))).signal == "stored_bytes"
     assert await old.state()
     await Dropping(client, _DROPS, _AT_ONCE).relieve_accounts()
     assert await old.state() == {}

@@ -6,6 +6,7 @@ from typing import Any, Final, cast
 from shared.broker import declarations
 from shared.broker.client import Client, run_script, run_scripts
 from shared.broker.declarations import Call
+from shared.broker.desk_replies import OtherLanes, TargetFull
 from shared.broker.keys import of_key, provider_limit_keys, stream_keys
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Holder, StreamScripts
@@ -158,6 +159,17 @@ class Ground:
         if isinstance(reply, BrokerUnavailable):
             raise reply
         return cast("T", reply)
+
+    async def _slot(
+        self, holder: Holder, provider: str, counted: str, held: str, fate: str
+    ) -> TargetFull | OtherLanes | str | BrokerUnavailable | None:
+        """Take a slot of a provider, as a worker that knows of the lanes ``held``."""
+        call = self.scripts.take_slot(holder, provider, counted, held=held)
+        lane = await self._faulty(call, holder, fate)
+        if isinstance(lane, OtherLanes):
+            call = self.scripts.take_slot(holder, provider, counted, held=lane.lanes)
+            return await self._faulty(call, holder, fate)
+        return lane
 
     async def _faulty(self, call: Call[T], holder: Holder | None, fate: str) -> T | BrokerUnavailable:
         """Send a call with a fate, and return the reply that its sender gets. Delayed and doubled requests arrive

@@ -13,10 +13,11 @@ import msgspec
 from gateway.dialects.native import Native
 from shared.broker.client import run_script
 from shared.broker.creation import NewStream, create
+from shared.broker.desk_replies import Taken
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.log import read_stored_log
 from shared.broker.removal import delete_stream, drop_answer
-from shared.broker.replies import Claimed, Gone, LogPage, OtherLanes, Refused, Taken
+from shared.broker.replies import Claimed, Gone, LogPage, Refused
 from shared.errors import GenerationError
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
@@ -46,6 +47,7 @@ from tests.walks.bench import (
     Bench,
 )
 from tests.walks.ground import Ground
+from workers.jobs.claims import take
 from workers.jobs.stored_answers import end_of_log, readable_lineage
 from workers.providers.base import ReasoningDelta, TextDelta
 from workers.writing.writer import StopReason, StreamWriter
@@ -188,9 +190,7 @@ class Walk(Ground):
             await self._pulse()
         await self._set_clock()
         token = f"{worker.name}.{next(self.tokens):x}"
-        taken = await run_script(self.client, self.scripts.take(self.stream_id, token))
-        if isinstance(taken, OtherLanes):
-            taken = await run_script(self.client, self.scripts.take(self.stream_id, token, taken.lanes))
+        taken = await take(self.client, self.scripts, self.stream_id, token)
         claimed = await self._faulty(self.scripts.claim(self.stream_id, token), None, fate)
         if not isinstance(claimed, Claimed):
             return
@@ -293,12 +293,7 @@ class Walk(Ground):
         """Call a provider: take its slot instead of the one that the stream has."""
         writer = self.worker(pick, lambda worker: worker.generates).writer
         assert writer is not None
-        counted = LANES[2] if is_counted else ""
-        call = self.scripts.take_slot(writer.holder, provider, counted, held=writer.lane)
-        lane = await self._faulty(call, writer.holder, fate)
-        if isinstance(lane, OtherLanes):
-            call = self.scripts.take_slot(writer.holder, provider, counted, held=lane.lanes)
-            lane = await self._faulty(call, writer.holder, fate)
+        lane = await self._slot(writer.holder, provider, LANES[2] if is_counted else "", writer.lane, fate)
         if isinstance(lane, str):
             writer.set_lane(lane)
 

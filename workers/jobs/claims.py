@@ -7,7 +7,8 @@ from typing import Any
 
 from shared.broker.client import Client, run_script, run_scripts
 from shared.broker.declarations import Call
-from shared.broker.replies import Claimed, OtherLanes, Parked, Refused, Taken
+from shared.broker.desk_replies import OtherLanes, Parked, Taken
+from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
 from workers.writing.writer import StreamWriter
@@ -19,7 +20,7 @@ async def claim(client: Client, scripts: StreamScripts, stream_id: str, token: s
     """Claim a stream, with a slot of a provider; its lanes are the field ``lane``. Return None if it is held, parked,
     ended or gone. Raises :class:`BrokerUnavailable`."""
     if scripts.target_limits:
-        taken = await _take(client, scripts, stream_id, token)
+        taken = await take(client, scripts, stream_id, token)
         if isinstance(taken, Parked) or taken is Refused.HELD:
             logger.debug("stream not taken", extra={"stream_id": stream_id, "reason": type(taken).__name__})
             if isinstance(taken, Parked) and taken.is_new:
@@ -33,7 +34,7 @@ async def claim(client: Client, scripts: StreamScripts, stream_id: str, token: s
         if isinstance(claimed, BrokerUnavailable):
             raise claimed
         if isinstance(taken, OtherLanes):
-            taken = await _take(client, scripts, stream_id, token, taken.lanes)
+            taken = await take(client, scripts, stream_id, token, taken.lanes)
     lanes = taken.lanes if isinstance(taken, Taken) else ""
     if isinstance(claimed, Refused):
         logger.debug("stream not claimed", extra={"stream_id": stream_id, "reason": claimed})
@@ -48,7 +49,7 @@ async def hand_over(client: Client, scripts: StreamScripts, writer: StreamWriter
         await _leave(client, scripts, writer.holder.stream_id, writer.holder.token, writer.lane, requeue=True)
 
 
-async def _take(
+async def take(
     client: Client, scripts: StreamScripts, stream_id: str, token: str, held: str = ""
 ) -> Taken | Parked | OtherLanes | Refused:
     taken = await run_script(client, scripts.take(stream_id, token, held))

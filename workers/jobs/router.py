@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
+from shared.broker.desk_replies import OtherLanes, TargetFull
 from shared.broker.keys import provider_limit_keys
-from shared.broker.replies import OtherLanes, TargetFull
 from shared.broker.scripts import StreamScripts
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable, ProviderError

@@ -9,7 +9,7 @@
 
 local holder, lease_ms = unpack(ARGV, 1, 2)
 local s = load('status', 'holder', 'epoch', 'log_epoch', 'chunks', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
-  'live_until', 'polled_until', 'created', 'handed_over', 'account', 'stored_limit')
+  'live_until', 'polled_until', 'created', 'handed_over')
 if not s.status then
   redis.call('ZREM', INDEX, ID)
   return {'MISSING'}
@@ -23,12 +23,7 @@ if held(s) then
 end
 if s.status == 'running' and not s.handed_over and is_recovering(tonumber(lease_ms), true) then return {'HELD'} end
 
-local a = account_keys(s.account)
-need_rights('HDEL HGET HGETALL HSET HSETNX PEXPIRE PEXPIREAT XLEN XREVRANGE ZADD ZREM', {'hr:{desk}:any'})
-if not s.cancel and is_far_above(a, s.account, s.stored_limit) then
-  s.cancel = 'stored_bytes'
-  redis.call('HSET', STATE, 'cancel', s.cancel)
-end
+need_rights('HDEL HGET HGETALL HSET HSETNX XLEN XREVRANGE ZADD ZREM', {})
 local top_epoch = top_of_tail()
 local epoch = math.max(tonumber(s.epoch) + 1, top_epoch + 1, now - s.created)
 local attempt = s.handed_over and tonumber(s.attempt) or s.attempt + 1

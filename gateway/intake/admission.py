@@ -1,4 +1,4 @@
-"""Rate limits of a request: its demand, the refusal and the headers. create.lua counts (docs/limits.md)."""
+"""Rate limits of a request: its demand, the refusal and the headers. admit.lua counts (docs/limits.md)."""
 
 import math
 from dataclasses import dataclass

@@ -97,8 +97,9 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
     )
+    # Routes are matched in this order: the most requested ones come first.
+    app.include_router(chat.live_router)
     for module in (
-        # Routes are matched in this order: the most requested ones come first.
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
         *(listing, tickets, service, models, ops, web_pages),
     ):

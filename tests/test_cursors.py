@@ -84,8 +84,8 @@ async def test_an_id_of_another_epoch_resets_a_running_stream(system: System) ->
 
 async def test_every_id_of_a_running_stream_continues_after_it(start_system: StartSystem) -> None:
     """The first events are in chunks, the last in the tail."""
-    system = await start_system(gateways=1, workers=1, cap=8, window=8)
-    words, turnstile = [f"w{i} " for i in range(20)], Turnstile()
+    system = await start_system(gateways=1, workers=1, cap=16, window=8)
+    words, turnstile = [f"w{i} " for i in range(30)], Turnstile()
     system.fake.play("long", Answer(deltas=words, turnstile=turnstile))
     stream_id = await system.post("long")
     events: list[Frame] = []

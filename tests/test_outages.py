@@ -118,8 +118,12 @@ async def test_a_redis_that_evicts_keys_stops_the_start(start_system: StartSyste
     system = await start_system(gateways=1, workers=1)
     async with system.broker.client() as client:
         await client.config_set("maxmemory-policy", "allkeys-lru")
-    answer = await system.http.get(f"{system.url}/readyz")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "broker_unfit")
+
+    async def refused() -> bool:
+        answer = await system.http.get(f"{system.url}/readyz")
+        return answer.status_code == 503 and answer.json()["error"]["code"] == "broker_unfit"
+
+    await system.eventually(refused, timeout_s=30)
     for process in (system.gateways[0], system.workers[0]):
         process.stop()
         process.start()

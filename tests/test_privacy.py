@@ -111,7 +111,7 @@ async def test_a_stream_is_restored_sealed_after_a_flush(start_system: StartSyst
             await client.flushall()
 
             async def restored() -> bool:
-                return bool(await client.exists(*[k async for k in client.scan_iter("hr:*:log")] or ["-"]))
+                return bool(await client.exists(*[k async for k in client.scan_iter("hr:*:tail")] or ["-"]))
 
             await system.eventually(restored)
         gate.set()

@@ -75,7 +75,11 @@ async def test_a_connection_that_is_never_accepted_times_out(start_system: Start
 
 
 async def test_each_model_has_its_own_timeouts(start_system: StartSystem) -> None:
-    patience = {"openai/slow": {"first_token_s": 20}, "openai": {"first_token_s": 0.3, "total_s": 0.8}}
+    patience = {
+        "openai/slow": {"first_token_s": 60, "total_s": 60},
+        "openai": {"first_token_s": 0.3, "total_s": 0.8},
+        "openai/endless": {"first_token_s": 60},
+    }
     system = await start_system(gateways=1, workers=1, model_timeouts=json.dumps(patience), provider_retries=0)
     system.fake.play("slow", Answer(deltas=["late"], first_delay_s=0.6))
     system.fake.play("other", Answer(deltas=["late"], first_delay_s=0.6))

@@ -23,7 +23,8 @@ from workers.jobs.generate import CancelScope, DeadlineExceeded, Interrupted
 from workers.providers.base import TextDelta
 from workers.writing import flusher as flusher_module
 from workers.writing.flusher import Flusher
-from workers.writing.writer import Ended, StopReason, StreamWriter
+from workers.writing.phases import Ended, StopReason
+from workers.writing.writer import StreamWriter
 
 SETTINGS = Settings()
 SCRIPTS = StreamScripts(SETTINGS)

@@ -1,13 +1,16 @@
 """Prometheus metrics of a worker, served on ``HEADRACE_METRICS_PORT``. Label sets are bounded."""
 
+from collections.abc import Sequence
+
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from shared.broker.replies import Code
+from shared.broker.replies import Code, WriteReply
+from shared.errors import BrokerUnavailable
 from shared.metrics import registry
 
 _REPLIES = Counter("headrace_append_answers_total", "Replies of the scripts that write streams", ["code"])
 #: Looked up once: every append has a reply.
-APPEND_REPLIES = {code: _REPLIES.labels(code) for code in Code}
+_REPLIES_BY_CODE = {code: _REPLIES.labels(code) for code in Code}
 APPEND = Histogram(
     "headrace_append_seconds",
     "Round trip of one pipeline of appends, for all streams of a worker",
@@ -46,6 +49,13 @@ _breakers = set[tuple[str, str]]()
 BREAKER_REFUSALS = Counter(
     "headrace_breaker_refusals_total", "Requests refused by an open circuit breaker", ["provider"]
 )
+
+
+def count_replies(replies: Sequence[WriteReply | BrokerUnavailable]) -> None:
+    """Count replies by their codes, each code once: a pipeline has many replies, and nearly all are OK."""
+    codes = [reply.code for reply in replies if isinstance(reply, WriteReply)]
+    for code in set(codes):
+        _REPLIES_BY_CODE[code].inc(codes.count(code))
 
 
 def label_provider(provider: str) -> None:

@@ -9,21 +9,22 @@ from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
 from gateway.api.deferred import respond, submit_once
+from gateway.api.live_route import LiveRoute
 from gateway.api.parameters import IdempotencyKey
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.dialects.anthropic import request as anthropic_request
 from gateway.dialects.anthropic.stream import MessageEvents, message, token_count
 from gateway.intake.body_memory import run_beside_loop
-from gateway.state import LIVE_CONNECTION, Caller, Gateway
+from gateway.state import Caller, Gateway
 from shared.protocol.usage import Estimate
 from shared.schemas import ChatRequest
 from shared.scopes import Scope
 
-router = APIRouter()
+router = APIRouter(route_class=LiveRoute)
 
 
 # Described by Anthropic, not here.
-@router.post("/v1/messages", response_class=Response, include_in_schema=False, dependencies=[LIVE_CONNECTION])
+@router.post("/v1/messages", response_class=Response, include_in_schema=False)
 async def create(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -46,9 +47,7 @@ async def create(
     )
 
 
-@router.post(
-    "/v1/messages/count_tokens", response_class=Response, include_in_schema=False, dependencies=[LIVE_CONNECTION]
-)
+@router.post("/v1/messages/count_tokens", response_class=Response, include_in_schema=False)
 async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Response:
     """Count the tokens of a request. A provider's count takes one request of the limits and none of their tokens. An
     estimate, for other providers, takes nothing, and the header ``X-Headrace-Estimated`` names it."""

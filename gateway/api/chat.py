@@ -9,6 +9,7 @@ from gateway import metrics
 from gateway.api import examples
 from gateway.api.body import read_body
 from gateway.api.error_catalog import BODY, CALLER, LIMITS, STREAM, error_responses
+from gateway.api.live_route import LiveRoute
 from gateway.api.openapi import body_of, described_headers, event_stream
 from gateway.api.parameters import IdempotencyKey, LastEventId
 from gateway.api.response_models import Accepted
@@ -20,7 +21,7 @@ from gateway.intake.field_policy import requested_policy
 from gateway.intake.submit import CursorWithoutStream, submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
-from gateway.state import LIVE_CONNECTION, Caller, Gateway
+from gateway.state import Caller, Gateway
 from shared.protocol import events
 from shared.protocol.ids import parse_cursor
 from shared.protocol.lifecycle import TERMINAL
@@ -28,6 +29,7 @@ from shared.schemas import ChatRequest, parse_chat_request
 from shared.scopes import Scope
 
 router = APIRouter()
+live_router = APIRouter(route_class=LiveRoute)
 
 _BODY = body_of(ChatRequest, examples.CHAT)
 _REFUSALS = (
@@ -37,7 +39,7 @@ _REFUSALS = (
 )
 
 
-@router.post(
+@live_router.post(
     "/chat/stream",
     response_class=Response,
     responses={
@@ -45,7 +47,6 @@ _REFUSALS = (
         **error_responses(*_REFUSALS, "invalid_last_event_id", "too_many_connections"),
     },
     openapi_extra=_BODY,
-    dependencies=[LIVE_CONNECTION],
 )
 async def start_and_stream(
     request: Request,

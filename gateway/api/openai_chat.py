@@ -6,18 +6,19 @@ from fastapi import APIRouter, Request, Response
 
 from gateway.api.body import read_body
 from gateway.api.deferred import respond, submit_once
+from gateway.api.live_route import LiveRoute
 from gateway.api.parameters import IdempotencyKey
 from gateway.dialects.openai_chat import request as openai_chat_request
 from gateway.dialects.openai_chat.stream import ChatCompletionChunks, completion
 from gateway.intake.body_memory import run_beside_loop
-from gateway.state import LIVE_CONNECTION, Caller, Gateway
+from gateway.state import Caller, Gateway
 from shared.scopes import Scope
 
-router = APIRouter()
+router = APIRouter(route_class=LiveRoute)
 
 
 # Described by OpenAI, not here.
-@router.post("/v1/chat/completions", response_class=Response, include_in_schema=False, dependencies=[LIVE_CONNECTION])
+@router.post("/v1/chat/completions", response_class=Response, include_in_schema=False)
 async def complete(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:

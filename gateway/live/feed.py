@@ -58,10 +58,8 @@ class Feed:
         self.acknowledged = START  # the lead as last reported to Redis
         self.readers: set[Reader] = set()
         self.version = 0
-        self._epoch = 0
+        self._end = START  # the last event seen
         self._first = 0  # seq of the first event held
-        self._last = 0  # seq of the last event seen
-        self._next = b""  # id of the event that continues the feed
         self._events: list[StoredEvent] = []
         self._batches: dict[int, Batch] = {}  # handed out since the last event came, by the seq they follow
         self._ended = False
@@ -71,7 +69,7 @@ class Feed:
     @property
     def position(self) -> EventId | None:
         """Id of the last event seen."""
-        return EventId(self._epoch, self._last) if self.tail_cursor else None
+        return self._end if self.tail_cursor else None
 
     @property
     def is_live(self) -> bool:
@@ -83,54 +81,53 @@ class Feed:
         """Cursor of the leading reader, among readers in the readable epoch."""
         cursors = [reader.cursor for reader in self.readers]
         if self.tail_cursor:
-            cursors = [cursor for cursor in cursors if cursor.epoch == self._epoch]
+            cursors = [cursor for cursor in cursors if cursor.epoch == self._end.epoch]
         return max(cursors, default=START)
 
     def rewind(self, at: EventId) -> None:
         """Discard all events and read the tail after ``at``. Readers at other cursors continue from the log."""
         self.tail_cursor = format_event_id(*at)
-        self._clear(at.epoch, at.seq)
+        self._clear(at)
         self.wake()
 
     def add(self, entries: list[Entry]) -> None:
         """Append the entries of an XREAD, without those that a message has brought since it was sent. A hole (the
         tail was trimmed) or a new epoch discards earlier events."""
-        before = EventId(self._epoch, self._last)
+        before = self._end
         for at, (_, stored) in entries:
-            if at != self._next or self._ended:
-                epoch, seq = parse_event_id(at.decode())
-                if (epoch, seq) <= (self._epoch, self._last):
-                    continue
-                if epoch == self._epoch and self._events:
+            place = parse_event_id(at.decode())
+            if place <= self._end:
+                continue
+            if place != (self._end.epoch, self._end.seq + 1) or self._ended:
+                if place.epoch == self._end.epoch and self._events:
                     metrics.TAIL_HOLES.inc()
-                self._clear(epoch, seq - 1)
-            self._append(at, stored)
-        if self.position != before:
+                self._clear(EventId(place.epoch, place.seq - 1))
+            self._append([(at, stored)], place)
+        if self._end != before:
             self._grow(before)
 
     def follow(self, epoch: int, first: int, new: list[bytes]) -> bool:
         """Append the events of a message, or nothing if the feed has them all. Return False if they neither continue
         the feed nor begin an epoch: then the tail must be read."""
+        before, last = self._end, first + len(new) - 1
         if not self.tail_cursor:
             return False
-        if epoch == self._epoch and first + len(new) - 1 <= self._last:
+        if epoch == before.epoch and last <= before.seq:
             return True
-        if epoch > self._epoch and first == 1:
-            self._clear(epoch, 0)
-        elif epoch != self._epoch or first != self._last + 1 or self._ended:
+        if epoch > before.epoch and first == 1:
+            self._clear(EventId(epoch, 0))
+        elif epoch != before.epoch or first != before.seq + 1 or self._ended:
             return False
-        before = EventId(self._epoch, self._last)
-        for stored in new:
-            self._append(self._next, stored)
+        numbered = [(format_event_id(epoch, seq), stored) for seq, stored in enumerate(new, first)]
+        self._append(numbered, EventId(epoch, last))
         self._grow(before)
         return True
 
-    def _append(self, at: bytes, stored: bytes) -> None:
-        self._last += 1
-        self._next = format_event_id(self._epoch, self._last + 1)
-        self._events.append((at, stored))
-        self._ended = events.is_done(stored)
-        self.tail_cursor = at
+    def _append(self, new: list[StoredEvent], end: EventId) -> None:
+        self._events += new
+        self._end = end
+        self.tail_cursor, last = new[-1]
+        self._ended = events.is_done(last)
 
     def _grow(self, before: EventId) -> None:
         """Do what follows new events. ``before``: the position without them."""
@@ -139,8 +136,8 @@ class Feed:
             cut = len(self._events) - RING
             del self._events[:cut]
             self._first += cut
-        batch = self.after(before)
-        if batch is None or batch.reset or batch.ended or batch.last != self.position:
+        batch = None if self._ended else self.after(before)
+        if batch is None or batch.reset or batch.last != self._end:
             self.wake()
         else:
             self._hand_out(batch, before)
@@ -149,14 +146,11 @@ class Feed:
         """Deliver the events after ``before`` to readers that wait there, and wake the others. A reader that wakes
         waits no longer: the next events must not overtake those that it still has to deliver."""
         self.version += 1
-        waiters, self._waiters = self._waiters, {}
-        for waiter, reader in waiters.items():
+        for waiter, reader in self._waiters.items():
             if waiter.done():
                 continue
             try:
-                if reader is not None and reader.cursor == before and reader.take(self, batch):
-                    self._waiters[waiter] = reader
-                else:
+                if reader is None or reader.cursor != before or not reader.take(self, batch):
                     waiter.set_result(None)
             except Exception as error:  # noqa: BLE001  ends this reader alone
                 waiter.set_exception(error)
@@ -197,36 +191,36 @@ class Feed:
         means that there is nothing new yet; its ``last`` has no meaning."""
         if not self.tail_cursor or self.missing:
             return None
-        epoch, seq = cursor
-        if epoch != self._epoch:
+        seq, end = cursor.seq, self._end
+        if cursor.epoch != end.epoch:
             # A reader may meet a newer epoch in the log before the tail delivers it; then the log is authoritative.
-            if epoch > self._epoch or self._first != 1 or not self._events:
+            if cursor.epoch > end.epoch or self._first != 1 or not self._events:
                 return None
             return self._batch(0, reset=cursor != START)
-        if seq == self._last:
+        if seq == end.seq:
             return _EMPTY
-        if not self._first - 1 <= seq < self._last:
+        if not self._first - 1 <= seq < end.seq:
             return None
         if (batch := self._batches.get(seq)) is None:
             batch = self._batches[seq] = self._batch(seq + 1 - self._first, reset=False)
         return batch
 
     def _batch(self, index: int, *, reset: bool) -> Batch:
-        following = self._events[index : index + RING]
+        following, end = self._events[index : index + RING], self._end
         size = 0
         for count, (_, stored) in enumerate(following, 1):
             size += len(stored)
             if size >= MAX_BATCH_BYTES:
                 del following[count:]
                 break
-        last = EventId(self._epoch, self._first + index + len(following) - 1)
-        return Batch(following, last, reset=reset, ended=self._ended and last.seq == self._last)
+        last = self._first + index + len(following) - 1
+        if last == end.seq:
+            return Batch(following, end, reset=reset, ended=self._ended)
+        return Batch(following, EventId(end.epoch, last), reset=reset)
 
-    def _clear(self, epoch: int, last: int) -> None:
-        self._epoch = epoch
-        self._last = last
-        self._next = format_event_id(epoch, last + 1)
-        self._first = last + 1
+    def _clear(self, end: EventId) -> None:
+        self._end = end
+        self._first = end.seq + 1
         self._events.clear()
         self._batches.clear()
         self._ended = False

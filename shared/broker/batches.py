@@ -19,14 +19,12 @@ class Batch:
         self._keys: list[str] = []
         self._arguments: list[Argument] = []
 
-    def add(self, place: int, call: Call[Any]) -> None:
+    def add(self, place: int, call: Call[Any]) -> bool:
+        """Add a call. Return False if there is no room for another."""
         self._places.append(place)
         self._keys += call.keys
         self._arguments += call.arguments
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._places) >= self._script.most_streams or len(self._arguments) >= _MOST_ARGUMENTS
+        return len(self._places) < self._script.most_streams and len(self._arguments) < _MOST_ARGUMENTS
 
     def command(self) -> Command:
         return "EVALSHA", self._script.sha, len(self._keys), *self._keys, *self._arguments
@@ -46,8 +44,9 @@ def batches_of(calls: Sequence[Call[Any]]) -> list[Batch]:
     for place, call in enumerate(calls):
         key = call.script.name, call.route
         batch = open_batches.get(key)
-        if batch is None or batch.is_full:
+        if batch is None:
             batch = open_batches[key] = Batch(call.script)
             batches.append(batch)
-        batch.add(place, call)
+        if not batch.add(place, call):
+            del open_batches[key]
     return batches

@@ -108,19 +108,17 @@ async def run_scripts(client: RedisConnection, calls: Sequence[Call[T]]) -> list
         outage = classify(error, client.target)
         logger.debug("Redis unavailable", extra={"reason": outage.reason})
         return [outage for _ in calls]
-    return [
-        refused(reply, client.target, call.script.name) if isinstance(reply, Exception) else _parse(call, reply)
-        for call, reply in zip(calls, replies, strict=True)
-    ]
-
-
-def _parse(call: Call[T], reply: Any) -> T | BrokerUnavailable:
-    """Parse one reply; a status that the table of transitions excludes is counted, and the caller sees an outage."""
-    try:
-        return call.parse(reply)
-    except IllegalStatus as error:
-        report_illegal_status(error, call.keys[0])
-        return error
+    parsed: list[T | BrokerUnavailable] = []
+    for call, reply in zip(calls, replies, strict=True):
+        if isinstance(reply, Exception):
+            parsed.append(refused(reply, client.target, call.script.name))
+            continue
+        try:
+            parsed.append(call.parse(reply))
+        except IllegalStatus as error:  # a status that the table of transitions excludes: an outage to the caller
+            report_illegal_status(error, call.keys[0])
+            parsed.append(error)
+    return parsed
 
 
 def report_illegal_status(error: IllegalStatus, key: str) -> None:

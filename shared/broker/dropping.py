@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.broker.client import Client, parse_info, run_commands
-from shared.broker.keys import ABOVE_LIMIT, answers_keys, kept_key
+from shared.broker.keys import ABOVE_LIMIT, account_keys, answers_keys, kept_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.removal import drop_answer
 from shared.broker.scripts import StreamScripts
@@ -79,8 +79,15 @@ class Dropping:
         """Drop the oldest answers of accounts above their limit, whose streams in progress have taken more. Raises
         :class:`BrokerUnavailable`."""
         (flat,) = await run_commands(self._client, [("ZPOPMAX", ABOVE_LIMIT, _PAGE)])
-        for account, excess in zip(flat[::2], flat[1::2], strict=True):
-            await self.make_room(account.decode(), int(excess))
+        accounts = {account.decode(): int(limit) for account, limit in zip(flat[::2], flat[1::2], strict=True)}
+        if not accounts:
+            return
+        # Looked at now: a stream that has ended meanwhile takes a fraction of its bytes.
+        keys = [account_keys(account)["stored"] for account in accounts]
+        totals = await run_commands(self._client, [("HGET", key, "total") for key in keys])
+        for (account, limit), total in zip(accounts.items(), totals, strict=True):
+            if (excess := int(total or 0) - limit) > 0:
+                await self.make_room(account, excess)
 
     async def make_room(self, account: str, bytes_needed: int) -> int:
         """Drop the oldest answers of one account, for so many bytes. Return the number of dropped answers. Raises

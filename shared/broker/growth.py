@@ -1,9 +1,9 @@
 """Messages to gateways about tails that have grown, as ``notify_gateways`` in ``_messages.lua`` writes them."""
 
-from typing import NamedTuple
+import msgspec
 
 
-class Growth(NamedTuple):
+class Growth(msgspec.Struct, frozen=True):
     """New events of a stream, as stored: ``events`` from ``<epoch>-<first>`` on; none if they have to be read."""
 
     stream_id: str

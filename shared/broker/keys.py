@@ -45,7 +45,7 @@ hr:{desk}:stored:<account>   hash    admit … finish    with its longest stream
 hr:{desk}:kept:<account>     zset    admit … finish    with its longest stream; id → when its bytes are given back
 hr:{desk}:sources:<account>  zset    admit … finish    with its longest stream; "<source> <id of a turn>"
 hr:{desk}:removed:<account>  zset    delete, drop      with its last tombstone; "<id> <idempotency digest>" → removal
-hr:{desk}:above_limit        zset    renew             a minute; account → bytes above its limit
+hr:{desk}:above_limit        zset    renew             a minute; account → its limit of stored bytes
 hr:{desk}:lane:<lane>:running  zset  take … finish     a day; id → end of its lease. A lane is a provider with
                                                        a limit, or a target of an alias with least_busy
 hr:{desk}:lane:<provider>:parked  zset  take, unpark   with its last stream; id → turn

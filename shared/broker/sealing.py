@@ -59,7 +59,7 @@ class Sealing:
         return plain if self._newest is None else [self.seal(stream_id, each) for each in plain]
 
     def open_all(self, stream_id: str, stored: Iterable[bytes]) -> list[bytes]:
-        return [self.open(stream_id, each) for each in stored]
+        return [self.open(stream_id, each) if each.startswith(_MARK) else each for each in stored]
 
     def seal_fields(self, stream_id: str, fields: Mapping[str, str | bytes | int]) -> dict[str, str | bytes | int]:
         """Return a stream's state with its content sealed."""

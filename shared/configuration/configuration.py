@@ -35,16 +35,25 @@ class Configuration:
     def timeouts(self, provider: str, model: str = "") -> Timeouts:
         """Return the timeouts of one model: those of HEADRACE_MODEL_TIMEOUTS, else of its provider, else the general
         ones."""
-        entry = self.providers.get(provider)
+        base = self._provider_timeouts.get(provider) or self.settings.general_timeouts
+        return self.settings.changed_timeouts(base, provider, model)
+
+    @cached_property
+    def _provider_timeouts(self) -> dict[str, Timeouts]:
+        """Timeouts of each provider, without those of HEADRACE_MODEL_TIMEOUTS."""
         general = self.settings.general_timeouts
-        if entry is not None:
-            own = {
+        own = {
+            name: {
                 "connect_s": entry.connect_timeout_s,
                 "first_token_s": entry.first_token_timeout_s,
                 "between_tokens_s": entry.idle_timeout_s,
             }
-            general = replace(general, **{name: value for name, value in own.items() if value is not None})
-        return self.settings.changed_timeouts(general, provider, model)
+            for name, entry in self.providers.items()
+        }
+        return {
+            name: replace(general, **{field: value for field, value in changes.items() if value is not None})
+            for name, changes in own.items()
+        }
 
     @property
     def secret_variables(self) -> frozenset[str]:

@@ -220,6 +220,19 @@ async def test_streams_of_an_account_far_above_its_limit_are_stopped(client: Cli
     assert await client.zcard(ABOVE_LIMIT) == 0
 
 
+async def test_an_answer_that_fits_once_it_is_compressed_is_kept(client: Client) -> None:
+    """A stream that is stopped for its bytes takes a fraction of them after its end."""
+    most = 4 * (_STREAM_BYTES + len(_REQUEST))
+    stream = Stream(client, key=False)
+    await create(client, SCRIPTS, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
+    holder = await stream.claim()
+    await stream.append(holder, 1, [event(1, "x" * most)])
+    assert (await run_script(client, SCRIPTS.renew(holder))).signal == "stored_bytes"
+    await stream.finish(holder, 2, [DONE])
+    await Dropping(client, _DROPS, _AT_ONCE).relieve_accounts()
+    assert (await stream.state())["status"] == "completed"
+
+
 async def test_of_the_oldest_of_many_removed_streams_nothing_stays(client: Client) -> None:
     """Cycles of creation and deletion would fill Redis with tombstones and idempotency entries."""
     removed = "hr:{desk}:removed:an-account"

@@ -26,7 +26,8 @@ from tests.walks.bench import (
     TIGHT,
     Bench,
 )
-from workers.writing.writer import Ended, StreamWriter
+from workers.writing.phases import Ended
+from workers.writing.writer import StreamWriter
 
 
 class SteppedHub(Hub):

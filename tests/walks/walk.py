@@ -50,7 +50,8 @@ from tests.walks.ground import Ground
 from workers.jobs.claims import take
 from workers.jobs.stored_answers import end_of_log, readable_lineage
 from workers.providers.base import ReasoningDelta, TextDelta
-from workers.writing.writer import StopReason, StreamWriter
+from workers.writing.phases import StopReason
+from workers.writing.writer import StreamWriter
 
 
 @dataclass(frozen=True)

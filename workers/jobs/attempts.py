@@ -4,12 +4,12 @@ After the first token there is no retry and no fallback, because text that a rea
 call may go on with the text, if the request allows it (:mod:`workers.jobs.continuations`).
 """
 
+import asyncio
+import random
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Final
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from shared.broker.client import Client, run_script
 from shared.broker.scripts import StreamScripts
@@ -31,7 +31,9 @@ from workers.providers.errors import provider_failure
 from workers.providers.keys import Keys
 from workers.providers.tracebacks import forget_frames
 
-_backoff: Final = wait_exponential_jitter(multiplier=0.25, max=4, jitter=0.25)
+_FIRST_WAIT_S: Final = 0.25
+_LONGEST_WAIT_S: Final = 4.0
+_JITTER_S: Final = 0.25
 
 
 class ProviderAttempts:
@@ -106,19 +108,18 @@ class ProviderAttempts:
     async def _try_group(self, targets: list[ChatRequest], run: Run) -> Answered:
         """Try each target without a wait, and after a wait those again whose failure may pass."""
         candidates = [Candidate(target) for target in targets]
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(
-                lambda error: isinstance(error, ProviderError) and not run.has_output and bool(untried(candidates))
-            ),
-            stop=stop_after_attempt(1 + self._settings.provider_retries),
-            wait=_wait_s,
-            before_sleep=lambda _: metrics.RETRIES.inc(),
-            reraise=True,
-        )
-        async for attempt in retrying:
-            with attempt:
+        for retry in range(self._settings.provider_retries + 1):
+            try:
                 return await self._try_round(candidates, run)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            except ProviderError as error:
+                is_last = retry == self._settings.provider_retries
+                if is_last or run.has_output or not untried(candidates):
+                    raise
+                wait_s = _wait_s(error, retry)
+                forget_frames(error)
+            metrics.RETRIES.inc()
+            await asyncio.sleep(wait_s)
+        raise AssertionError("unreachable: the last round returns or raises")
 
     async def _try_round(self, candidates: list[Candidate], run: Run) -> Answered:
         *others, last = untried(candidates)
@@ -197,7 +198,9 @@ class ProviderAttempts:
         return provider
 
 
-def _wait_s(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome is not None else None
-    requested_s = error.retry_after_s if isinstance(error, ProviderError) else None
-    return _backoff(state) if requested_s is None else requested_s
+def _wait_s(error: ProviderError, retry: int) -> float:
+    """Return the wait that the provider asked for, or an exponential one with jitter."""
+    if error.retry_after_s is not None:
+        return error.retry_after_s
+    backoff_s = _FIRST_WAIT_S * (1 << retry) + random.uniform(0, _JITTER_S)  # noqa: S311  no secret
+    return min(backoff_s, _LONGEST_WAIT_S)

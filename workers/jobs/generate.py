@@ -29,7 +29,8 @@ from workers.providers.base import SinkError
 from workers.providers.tracebacks import forget_frames
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
-from workers.writing.writer import Ended, StopReason, StreamWriter
+from workers.writing.phases import Ended, StopReason
+from workers.writing.writer import StreamWriter
 
 logger = logging.getLogger(__name__)
 

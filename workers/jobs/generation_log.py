@@ -17,7 +17,7 @@ from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import ChatRequest
 from shared.tracing import Span, Tracing
 from workers.jobs import genai_metrics as genai
-from workers.writing.writer import Ended
+from workers.writing.phases import Ended
 
 logger = logging.getLogger(__name__)
 

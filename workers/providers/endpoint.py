@@ -19,13 +19,13 @@ NO_KEY: Final = "none"
 _SHOWN: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ApiKey:
     """``id``: the same for every process that has this key; it does not reveal the key."""
 
     secret: SecretStr
 
-    @property
+    @cached_property
     def id(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 

@@ -50,13 +50,13 @@ class ChatCompletionReader:
 
     def take(self, piece: bytes) -> Iterable[Delta]:
         template = self._template
+        if template is not None and type(piece) is bytes and (text := template.text_of(piece)):
+            if template.is_content and not self._waiting:
+                return (TextDelta(text),)
+            return self._take_choice(template.choice_with(text))
         if not piece.startswith(b"{") or isinstance(piece, ErrorEvent):
             return self._take_other(piece)
-        if template is None or not (text := template.text_of(piece)):
-            return self._take_chunk(piece)
-        if template.is_content and not self._waiting:
-            return (TextDelta(text),)
-        return self._take_choice(template.choice_with(text))
+        return self._take_chunk(piece)
 
     def _take_chunk(self, piece: bytes) -> Iterator[Delta]:
         chunk = decode(decoder, piece)

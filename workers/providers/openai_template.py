@@ -35,6 +35,7 @@ class Template:
         self.is_used = False
         self._head = head  # with the quotation mark before the text
         self._tail = tail  # from the one after it
+        self._begin, self._end = len(head) - 1, 1 - len(tail)  # of the text with its quotation marks
         self._padding = padding
         self._owner = owner
         self._name = name
@@ -50,7 +51,7 @@ class Template:
         if not piece.endswith(self._tail):
             return None
         try:
-            text = _text_decoder.decode(piece[len(self._head) - 1 : len(piece) - len(self._tail) + 1])
+            text = _text_decoder.decode(piece[self._begin : self._end])
         except (msgspec.DecodeError, UnicodeError):  # more than one string: the chunk has another form
             return None
         self.is_used = True

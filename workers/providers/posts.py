@@ -49,7 +49,8 @@ def posts_of(endpoint: Endpoint, client: Any, stream_cls: Any) -> Posts:
     has_proxy = not {parts.scheme, "all"}.isdisjoint(getproxies())
     if has_proxy or "@" in parts.netloc or endpoint.entry.auth == "entra":
         return SdkPosts(client, stream_cls)
-    return DirectPosts(endpoint, base_url, {**client.default_headers, "X-Stainless-Retry-Count": "0"})
+    headers = {**client.auth_headers, **client.default_headers, "X-Stainless-Retry-Count": "0"}
+    return DirectPosts(endpoint, base_url, headers)
 
 
 class SdkPosts:

@@ -12,6 +12,7 @@ from typing import Final
 
 import aiohttp
 import httpx2
+from aiohttp.client_proto import ResponseHandler
 
 from workers.providers.base import Sink
 
@@ -60,6 +61,25 @@ def _tap_of(response: aiohttp.ClientResponse, sink: Sink, take: Take) -> "Tap | 
     return Tap(transport, protocol, response.content, sink, take)
 
 
+class _TappedReader(aiohttp.StreamReader):
+    """aiohttp's reader of a body while its tap waits: the tap gets what comes, as long as nothing is buffered."""
+
+    __slots__ = ()
+    _protocol: "Tap"  # type: ignore[assignment]  # while it waits
+
+    @property
+    def has_buffered(self) -> bool:
+        return self._size > 0
+
+    def feed_data(self, data: bytes, size: int = 0) -> bool:
+        if self._size == 0 and self._protocol.offer(data):
+            return False
+        return super().feed_data(data, size)
+
+    def end_http_chunk_receiving(self) -> None:
+        """Note nothing: ends of chunks are for readers of whole chunks."""
+
+
 class Tap(asyncio.Protocol):
     """Protocol in front of aiohttp's own, until the end of a body. Reads are taken only while the task waits here;
     at any other time they stay in aiohttp's buffer, which pauses the transport when it is full."""
@@ -67,7 +87,7 @@ class Tap(asyncio.Protocol):
     def __init__(
         self,
         transport: asyncio.Transport,
-        inner: asyncio.Protocol,
+        inner: ResponseHandler,
         content: aiohttp.StreamReader,
         sink: Sink,
         take: Take,
@@ -77,6 +97,9 @@ class Tap(asyncio.Protocol):
         self._content = content
         self._sink = sink
         self._take_read = take
+        self._offered: list[bytes] = []
+        self._offered_bytes = 0
+        self._is_paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
         transport.set_protocol(self)
@@ -92,21 +115,47 @@ class Tap(asyncio.Protocol):
 
     async def wait(self) -> None:
         """Return when the task has to go on: for a read that is not taken, or for the end of the body."""
-        if self._take():
+        content = self._content
+        if self._take_buffered():
             self._waiter = asyncio.get_running_loop().create_future()
+            content.__class__, content._protocol = _TappedReader, self  # type: ignore[assignment]
             try:
                 await self._waiter
             finally:
+                content.__class__, content._protocol = aiohttp.StreamReader, self._inner
                 self._waiter = None
+
+    # --- called by aiohttp's reader
+
+    def offer(self, data: bytes) -> bool:
+        """Keep ``data`` for the sink, unless the sink is closed, or has enough for once."""
+        if not self._offered and (self._waiter is None or self._waiter.done() or not self._sink.is_open):
+            return False
+        self._offered_bytes += len(data)
+        if self._offered_bytes > _MOST_BYTES:
+            return False
+        self._offered.append(data)
+        return True
+
+    def pause_reading(self) -> None:
+        self._is_paused = True
+        self._inner.pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Resume if reading is paused: aiohttp would parse an empty read otherwise."""
+        if self._is_paused:
+            self._is_paused = False
+            self._inner.resume_reading(resume_parser)
+
+    # --- called by the loop
 
     def data_received(self, data: bytes) -> None:
         self._inner.data_received(data)
         self._wake()
 
-    def eof_received(self) -> bool | None:
-        is_kept = self._inner.eof_received()
+    def eof_received(self) -> None:
+        self._inner.eof_received()
         self._wake()
-        return is_kept
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_closed = True
@@ -124,14 +173,25 @@ class Tap(asyncio.Protocol):
         waiter = self._waiter
         if waiter is None or waiter.done():
             return
+        offered = b"".join(self._offered)
+        self._offered.clear()
+        self._offered_bytes = 0
         try:
-            if not self._take():
+            if not self._take(offered):
                 waiter.set_result(None)
         except Exception as error:  # noqa: BLE001  the task raises it
             waiter.set_exception(error)
 
-    def _take(self) -> bool:
+    def _take(self, offered: bytes) -> bool:
         """Take what has come. False: the task has to go on."""
+        content = self._content
+        if offered and not self._take_read(offered, self._sink):
+            return False
+        if content.exception() is None and isinstance(content, _TappedReader) and not content.has_buffered:
+            return not content.is_eof()
+        return self._take_buffered()
+
+    def _take_buffered(self) -> bool:
         content, sink = self._content, self._sink
         while sink.is_open and content.exception() is None:
             read = content.read_nowait(_MOST_BYTES)

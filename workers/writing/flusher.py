@@ -42,6 +42,7 @@ class Flusher:
                 continue
             with metrics.APPEND.time():
                 replies = await run_scripts(self._connection, [call for _, call in ready])
+            metrics.count_replies(replies)
             failed = []
             for (writer, _), reply in zip(ready, replies, strict=True):
                 writer.settle(reply)

@@ -15,7 +15,8 @@ from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 from workers import metrics
-from workers.writing.writer import StopReason, StreamWriter
+from workers.writing.phases import StopReason
+from workers.writing.writer import StreamWriter
 
 logger = logging.getLogger(__name__)
 

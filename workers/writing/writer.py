@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from enum import Enum, StrEnum, auto
 
 from msgspec import UNSET, structs
 
@@ -24,6 +23,7 @@ from shared.protocol.usage import Estimate
 from shared.settings import Settings
 from workers import metrics
 from workers.writing.coalescer import Coalescer, Written
+from workers.writing.phases import Ended, Phase, StopReason
 from workers.writing.restoration import Restoration
 from workers.writing.send_buffer import SendBuffer
 from workers.writing.usage_by_target import Output, UsageByTarget
@@ -33,54 +33,6 @@ logger = logging.getLogger(__name__)
 Log = Sequence[bytes]
 #: Poll interval behind the notification of room in the window, in case that is lost.
 ROOM_POLL_S = 1.0
-
-
-class StopReason(StrEnum):
-    """Why reading the provider stopped before its answer was complete."""
-
-    CANCELLED = "cancelled"  # by a client
-    ABANDONED = ABANDONED  # no reader for too long; the ending is written already, if there was output
-    HANDOVER = "handover"  # this worker drains: another one takes the stream
-    LOST = "lost"  # as Ended.LOST
-    STORED_BYTES = "stored_bytes"  # the principal is far above its limit of stored bytes
-
-    @classmethod
-    def _missing_(cls, value: object) -> "StopReason":
-        return cls.CANCELLED  # a reason that a newer gateway gave
-
-
-class Ended(StrEnum):
-    """How the writing of a stream ended."""
-
-    WRITTEN = "written"
-    WATCHED = "watched"  # an abandoned stream has a reader again: go on
-    HANDED_OVER = "handed_over"  # released, for another worker to take
-    LOST = "lost"  # another worker holds the stream, or it was deleted or ended
-
-
-class Phase(Enum):
-    """State of a writer. :meth:`StreamWriter.next_call` maps it to the next call.
-
-    ========= ======= ==================================================================================
-    phase     sends   leaves it
-    ========= ======= ==================================================================================
-    WRITING   append  on a FULL reply; on an ending; on a handover; to RESTORING if Redis lost events
-    FULL      -       to WRITING on a notification of room, or after ``ROOM_POLL_S``; otherwise as WRITING
-    RESTORING restore to ENDING if there is an ending, else to WRITING
-    ENDING    finish  to CLOSED; to WRITING if an abandoned stream has a reader again
-    RELEASING release to RELEASED when the release is sent
-    RELEASED  release to CLOSED on its reply; without a reply it is sent again
-    CLOSED    -       to ENDING or RESTORING if Redis lost the ending or the stream
-    ========= ======= ==================================================================================
-    """
-
-    WRITING = auto()
-    FULL = auto()
-    RESTORING = auto()
-    ENDING = auto()
-    RELEASING = auto()  # a call may be in flight: the next reply belongs to it
-    RELEASED = auto()
-    CLOSED = auto()
 
 
 class StreamWriter:
@@ -271,8 +223,11 @@ class StreamWriter:
         if isinstance(reply, BrokerUnavailable):
             self._wake(self)
             return
-        metrics.APPEND_REPLIES[reply.code].inc()
         match self._phase:
+            case Phase.WRITING if reply.code is Code.OK:
+                self._settle_progress(reply)
+                self._handle(reply.signal)
+                self._progress.set()
             case Phase.CLOSED:  # by the reply to a renewal, which came first
                 pass
             case Phase.RELEASED:
@@ -295,7 +250,7 @@ class StreamWriter:
                 self._wake(self)
             self._handle(reply.signal)
         else:
-            metrics.APPEND_REPLIES[reply.code].inc()
+            metrics.count_replies([reply])
             self._settle_write(reply)
 
     def check(self, reply: WriteReply | BrokerUnavailable) -> bool:
@@ -357,20 +312,21 @@ class StreamWriter:
             self._wake(self)
 
     def _append(self) -> Call[WriteReply] | None:
-        if not self._events.unsent_bytes:
+        buffer = self._events
+        if not buffer.unsent_bytes:
             self._freeze()
-        if not (batch := self._events.next_batch):
+        if not (batch := buffer.next_batch):
             return self._scripts.note_cursor(self.holder, self._cursor) if self._has_to_note else None
-        if to_pack := self._events.to_pack(len(batch)):
-            return self._scripts.pack(self.holder, self._events.packed, to_pack, self._lineage)
+        if to_pack := buffer.to_pack(len(batch)):
+            return self._scripts.pack(self.holder, buffer.packed, to_pack, self._lineage)
         self._has_to_note = False
         return self._scripts.append(
             self.holder,
-            self._events.next_seq,
+            buffer.acknowledged + 1,
             batch,
-            resend=self._events.is_resend,
+            resend=buffer.is_resend,
             lineage=self._lineage,
-            cursor=self._events.cursor_at(self._events.acknowledged + len(batch)),
+            cursor=buffer.cursor_at(buffer.acknowledged + len(batch)),
         )
 
     def _freeze(self, *, final: bool = False) -> None:

@@ -57,7 +57,7 @@ local function is_far_above(a, account, limit)
   limit = tonumber(limit or 0)
   local excess = limit > 0 and (redis.call('HGET', a.stored, 'total') or 0) - limit or 0
   if excess > 0 then
-    redis.call('ZADD', a.above_limit, excess, account)
+    redis.call('ZADD', a.above_limit, limit, account)
     redis.call('PEXPIRE', a.above_limit, 60000)
   end
   return excess > limit / 4

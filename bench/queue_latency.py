@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from shared.broker.client import connect
-from shared.broker.keys import QUEUE
+from shared.broker.keys import QUEUE, job_id_of
 from shared.protocol.ids import new_stream_id
 from shared.settings import Settings
 from tests.fakes.answer import Answer
@@ -32,7 +32,7 @@ async def queue_hops(redis_url: str, samples: int) -> list[float]:
     client = connect(redis_url)
 
     async def put(stream_id: str) -> bool:
-        return bool(await client.zadd(QUEUE, {stream_id: 1}))
+        return bool(await client.zadd(QUEUE, {job_id_of(stream_id): 1}))
 
     started: dict[str, asyncio.Future[float]] = {}
 

@@ -22,14 +22,15 @@ from tests.system import SECRET, Gateway, Process
 from tests.test_redis_urls import make_certificate
 
 PASSWORD = "a-secret-sesame"
-ALL_KEYS = ("~hr:*",)
+ALL_KEYS = ("~hr:*", "~arq:*")
 #: Users of the broker here, with their rights.
 USERS = {
     "wide": (*ALL_KEYS, "&hr:*", "+@all"),
     "no-channels": (*ALL_KEYS, "+@all"),
+    "no-arq": ("~hr:*", "&hr:*", "+@all"),
     "no-xadd": (*ALL_KEYS, "&hr:*", "+@all", "-xadd"),
     "no-scripts": (*ALL_KEYS, "&hr:*", "+@all", "-evalsha"),
-    "read-only": ("%R~hr:*", "&hr:*", "+@all"),
+    "read-only": ("%R~hr:*", "~arq:*", "&hr:*", "+@all"),
     "nothing": (),
 }
 
@@ -88,6 +89,7 @@ async def test_a_wrong_or_missing_password_is_named(guarded: Broker) -> None:
     ("user", "missing"),
     [
         ("no-channels", "the channels &hr:*"),
+        ("no-arq", "the keys ~arq:*"),
         ("no-xadd", "the command XADD"),
         ("no-scripts", "the command EVALSHA"),
         ("read-only", "hr:*"),

@@ -98,7 +98,7 @@ async def test_redis_over_tls_with_its_own_user(tmp_path: Path) -> None:
         tmp_path / "broker",
         *("--tls-port", str(tls_port), "--tls-cert-file", certificate, "--tls-key-file", key),
         *("--tls-ca-cert-file", certificate, "--tls-auth-clients", "no"),
-        *("--user", "headrace", "on", ">a-password", "~hr:*", "&hr:*", "+@all"),
+        *("--user", "headrace", "on", ">a-password", "~hr:*", "~arq:*", "&hr:*", "+@all"),
     )
     system.redis_url = f"rediss://headrace:a-password@localhost:{tls_port}/0?ssl_ca_certs={certificate}"
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.broker.client import Client, connect
-from shared.broker.keys import QUEUE
+from shared.broker.keys import QUEUE, job_id_of
 from shared.cancellation import cancel_all
 from shared.settings import Settings
 from tests.broker import Broker
@@ -30,7 +30,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
 async def requeue(client: Client, stream_id: str) -> bool:
     """Put an id before all others."""
     first = await client.zrange(QUEUE, 0, 0, withscores=True)
-    added: int = await client.zadd(QUEUE, {stream_id: first[0][1] - 1 if first else 0})
+    added: int = await client.zadd(QUEUE, {job_id_of(stream_id): first[0][1] - 1 if first else 0})
     await client.expire(QUEUE, 60)
     return bool(added)
 

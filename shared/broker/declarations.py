@@ -101,10 +101,10 @@ BEGIN: Final = Script(
 FORGET: Final = Script("forget", args=("principal",))
 ADMIT: Final = Script(
     "admit",
-    keys=("of", "queue", "turns", "waiting", "waiting_accounts", *_ACCOUNT, "dropping"),
+    keys=("of", "queue", "turns", "waiting", "waiting_accounts", *_ACCOUNT, "dropping", "job"),
     args=(
         *("stream_id", "account", "tokens", "bytes", "retention_ms", "longest_life_ms", *LIMIT_NAMES, "queue_depth"),
-        *("queue_limit", "targets", "sources", "final", "force"),
+        *("queue_limit", "targets", "sources", "final", "force", "job"),
     ),
     parts=("_desk", "_rate_limits", "_storage", "_queue"),
 )

@@ -15,9 +15,11 @@ from shared.broker.keys import (
     WAITING,
     WAITING_ACCOUNTS,
     account_keys,
+    job_key,
     of_key,
     provider_limit_keys,
 )
+from shared.broker.queue import job_of
 from shared.broker.replies import Refused
 from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, Limits, TargetLimits
 from shared.settings import Settings
@@ -68,6 +70,7 @@ class DeskScripts:
             declarations.ADMIT.named_keys(
                 of=of_key(place.stream_id),
                 queue=QUEUE,
+                job=job_key(place.stream_id),
                 turns=TURNS,
                 waiting=WAITING,
                 waiting_accounts=WAITING_ACCOUNTS,
@@ -88,6 +91,7 @@ class DeskScripts:
             sources=place.sources,
             final=final,
             force=force,
+            job=job_of(place.stream_id),
         )
 
     def requeue(self, stream_id: str) -> Call[Requeued]:

@@ -33,7 +33,9 @@ hr:{desk}:breakers           zset    workers           as the last count; target
 hr:{desk}:of:<id>            hash    admit … finish    as long as its account may count the stream; the desk's part of
                                                        it, see _desk.lua
 hr:{desk}:dropping           zset    -                 a minute; id → end of the time in which it is no source
-hr:{desk}:queue              zset    admit … unpark    with its last stream; id → turn, the lowest is taken first
+hr:{desk}:queue              zset    admit … unpark    with its last stream; arq's id of a job → turn, the lowest is
+                                                       taken first
+arq:job:{desk}<id>           string  admit             until the stream's end; arq's, as arq:* and its keys of health
 hr:{desk}:queue:health:<w>   string  arq               a minute; arq's
 hr:{desk}:turns              hash    admit             with the queue; account → its last round (docs/adr/0010)
 hr:{desk}:waiting            zset    admit, take …     with the queue; id → admission, of streams not taken yet
@@ -77,7 +79,8 @@ from shared.rate_limits import account_of
 #: Version of the data described here. Raise it with a change that an older process would misread.
 DATA_VERSION: Final = 7
 #: Prefix of the keys of the desk.
-DESK: Final = "hr:{desk}:"
+_DESK_TAG: Final = "{desk}"
+DESK: Final = f"hr:{_DESK_TAG}:"
 #: Older versions have it under the same name, so that they refuse our data too.
 DATA_VERSION_KEY: Final = "hr:data_version"
 QUEUE: Final = f"{DESK}queue"
@@ -187,6 +190,21 @@ def retry_key(account: str, body_hash: str) -> str:
 def of_key(stream_id: str) -> str:
     """Return the key of the desk's part of a stream."""
     return f"{DESK}of:{stream_id}"
+
+
+def job_id_of(stream_id: str) -> str:
+    """Return arq's id of a stream's job, with the tag of the desk, so that its keys are in the queue's slot."""
+    return f"{_DESK_TAG}{stream_id}"
+
+
+def stream_of_job(job_id: str) -> str:
+    """Return the stream of a job."""
+    return job_id.removeprefix(_DESK_TAG)
+
+
+def job_key(stream_id: str) -> str:
+    """Return arq's key of a stream's job."""
+    return f"arq:job:{job_id_of(stream_id)}"
 
 
 def account_keys(account: str) -> dict[str, str]:

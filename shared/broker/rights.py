@@ -15,7 +15,7 @@ from shared.broker.keys import gateway_channel, worker_channel
 from shared.broker.trouble import missing_rights
 
 #: Pattern of an ACL, by a key that it covers.
-KEYS: Final[Mapping[str, str]] = {"hr:{desk}:probe": "~hr:*"}
+KEYS: Final[Mapping[str, str]] = {"hr:{desk}:probe": "~hr:*", "arq:job:{desk}probe": "~arq:*"}
 CHANNELS: Final = (gateway_channel("probe"), worker_channel("probe"))
 
 #: Commands that Python sends, arq's included. Those of the scripts are read from the scripts.

@@ -257,7 +257,7 @@ def _missing(text: str) -> str:
     if "channel" in text:
         return "the channels hr:* (&hr:*)"
     if "key" in text:
-        return "the keys hr:* (~hr:*)"
+        return "the keys hr:* or arq:* (~hr:* ~arq:*)"
     return "a command"
 
 

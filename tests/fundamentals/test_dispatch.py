@@ -10,7 +10,7 @@ from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch, Dispatched
 from gateway.intake.storage import Storage
 from shared.broker.client import Client
-from shared.broker.keys import QUEUE, WAITING, of_key, principal_streams_key, state_key
+from shared.broker.keys import QUEUE, WAITING, of_key, principal_streams_key, state_key, stream_of_job
 from shared.broker.scripts import StreamScripts
 from shared.errors import IdempotencyConflict, InvalidRequest, LimitReached, QueueFull
 from shared.protocol.ids import bucket_of, idempotency_digest
@@ -51,7 +51,7 @@ async def create(
 
 async def queued(client: Client) -> list[str]:
     """The ids in the queue, in the order in which workers take them."""
-    return [stream_id.decode() for stream_id in await client.zrange(QUEUE, 0, -1)]
+    return [stream_of_job(job_id.decode()) for job_id in await client.zrange(QUEUE, 0, -1)]
 
 
 # --- what Redis holds afterwards

@@ -6,7 +6,7 @@ from shared.broker.client import Client, run_script
 from shared.broker.creation import NewStream, create, requeue
 from shared.broker.desk_replies import Created, Full, Limited, Requeued, Stored
 from shared.broker.desk_scripts import Place
-from shared.broker.keys import QUEUE, of_key, principal_streams_key
+from shared.broker.keys import QUEUE, of_key, principal_streams_key, stream_of_job
 from shared.broker.replies import Begun
 from shared.broker.scripts import StreamScripts
 from shared.broker.size import size_of
@@ -27,7 +27,7 @@ async def begun(client: Client, demand: Demand = LIMITED, *, key: bool = False) 
 
 
 async def queued(client: Client) -> list[str]:
-    return [stream_id.decode() for stream_id in await client.zrange(QUEUE, 0, -1)]
+    return [stream_of_job(job_id.decode()) for job_id in await client.zrange(QUEUE, 0, -1)]
 
 
 async def counted(client: Client) -> int:

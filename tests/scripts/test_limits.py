@@ -8,6 +8,7 @@ from shared.broker.client import Client, run_script
 from shared.broker.creation import create
 from shared.broker.desk_replies import Created, Limited
 from shared.broker.ending import restorable
+from shared.broker.keys import QUEUE, stream_of_job
 from shared.broker.removal import delete_stream
 from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending
@@ -124,7 +125,7 @@ async def test_accounts_take_turns(client: Client) -> None:
         )
 
     async def take(n: int) -> list[str]:
-        return [ids[stream_id.decode()] for stream_id, _ in await client.zpopmin("hr:{desk}:queue", n)]
+        return [ids[stream_of_job(job_id.decode())] for job_id, _ in await client.zpopmin(QUEUE, n)]
 
     for name in ("a1", "a2", "a3", "a4", "b1", "b2"):
         await put(name)

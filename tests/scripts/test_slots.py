@@ -4,7 +4,7 @@ import pytest
 
 from shared.broker.client import Client, run_script
 from shared.broker.desk_replies import OtherLanes, Parked, Taken, TargetFull
-from shared.broker.keys import QUEUE, of_key, provider_limit_keys
+from shared.broker.keys import QUEUE, job_id_of, of_key, provider_limit_keys
 from shared.broker.replies import Code
 from shared.broker.scripts import Holder, StreamScripts
 from shared.rate_limits import TargetLimits
@@ -156,7 +156,7 @@ async def test_a_takeover_and_a_release_free_the_slot(client: Client) -> None:
     assert await run_script(client, made.desk.leave(stream.id, "w1.token", "b")) is False, "it has another holder"
     assert await run_script(client, made.desk.leave(stream.id, "w2.x", "")) == OtherLanes("a\n")
     assert await run_script(client, made.desk.leave(stream.id, "w2.x", "a", requeue=True)) is True
-    assert await client.zrange(QUEUE, 0, 0) == [stream.id.encode()]
+    assert await client.zrange(QUEUE, 0, 0) == [job_id_of(stream.id).encode()]
     assert [await running(client, lane) for lane in "ab"] == [0, 0]
 
 

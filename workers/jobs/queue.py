@@ -1,4 +1,4 @@
-"""Consumer side of the queue. The producer side is ``shared/broker/creation.py``.
+"""Consumer side of the queue. The producer side is ``shared/broker/queue.py``.
 
 arq carries only ids; a stream's data and holder are in its state. So an id is removed from the queue at once
 (``BZPOPMIN``: one blocking exchange, no polling, no scan over jobs that run elsewhere), and the sweep re-queues
@@ -18,15 +18,14 @@ from redis.exceptions import ResponseError
 
 from shared.broker.client import REDIS_ERRORS, refused
 from shared.broker.connection_pool import pool_of
-from shared.broker.keys import QUEUE
+from shared.broker.keys import QUEUE, stream_of_job
 from shared.broker.pipeline_connection import Command, PipelineConnection
+from shared.broker.queue import JOB
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: arq's name of the only kind of job.
-_JOB: Final = "generate"
 _BLOCK_S: Final = 1.0
 _MAX_BATCH: Final = 16
 #: Turn of the event loop from which this process is overloaded, and how long it then waits before the next job.
@@ -54,7 +53,7 @@ class StreamQueue(Worker):
             connection_pool=pool_of(settings.redis_url, timeout_s=5, connections=1), default_queue_name=QUEUE
         )
         super().__init__(
-            functions=[func(job, name=_JOB, max_tries=_NO_LIMIT)],
+            functions=[func(job, name=JOB, max_tries=_NO_LIMIT)],
             queue_name=QUEUE,
             redis_pool=redis,
             handle_signals=False,
@@ -134,16 +133,16 @@ class StreamQueue(Worker):
         if most > 1:
             commands.append(("ZPOPMIN", QUEUE, most - 1))
         replies = await self._connection.exchange(commands)
-        taken: list[str] = []
+        taken: list[bytes] = []
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         first, *more = replies
         if first is not None:
-            taken.append(first[1].decode())
+            taken.append(first[1])
         for reply in more:
-            taken += [stream_id.decode() for stream_id in reply[::2]]
-        return taken
+            taken += reply[::2]
+        return [stream_of_job(job_id.decode()) for job_id in taken]
 
     def _start(self, stream_id: str) -> None:
         if stream_id in self.tasks:

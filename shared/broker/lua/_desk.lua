@@ -4,3 +4,5 @@
 -- (of the reservation). A refused stream has only `refused`, the reply, for a minute.
 
 local OF, ID = KEYS[1], ARGV[1]
+-- arq's id of the stream's job, the member of the queue.
+local JOB_ID = string.match(OF, '{.-}') .. ID

@@ -1,6 +1,6 @@
 -- The queue that admit.lua adds to, and its fairness: each account has one turn a round. An account that already had
 -- its turn comes a round later; one with nothing waiting joins the round that is being taken now (docs/adr/0010).
--- queue (zset): id → turn, the lowest is taken first. turns (hash): account → its last round. waiting (zset): id → time of
+-- queue (zset): id of the job → turn, the lowest is taken first. turns (hash): account → its last round. waiting (zset): id → time of
 -- creation, ms. waiting_accounts (zset): members `<account> <id>`, all with the same score.
 
 local QUEUE, TURNS, WAITING, WAITING_ACCOUNTS = unpack(KEYS, 2, 5)
@@ -36,9 +36,9 @@ end
 local function enqueue(account, life_ms)
   local turn = next_turn(account)
   redis.call('HSET', OF, 'turn', turn)
-  redis.call('ZADD', QUEUE, turn, ID)
+  redis.call('ZADD', QUEUE, turn, JOB_ID)
   redis.call('ZADD', WAITING, now, ID)
   redis.call('ZADD', WAITING_ACCOUNTS, 0, account .. ' ' .. ID)
   for _, key in ipairs({QUEUE, TURNS, WAITING, WAITING_ACCOUNTS}) do redis.call('PEXPIRE', key, life_ms) end
-  return redis.call('ZRANK', QUEUE, ID) + 1
+  return redis.call('ZRANK', QUEUE, JOB_ID) + 1
 end

@@ -12,17 +12,18 @@ local s = load('status', 'holder', 'principal', 'account', 'sources', 'idempoten
 if not s.status then return {'MISSING'} end
 local a = account_keys(s.account)
 need_rights('DEL HDEL HEXISTS HGET HMGET HSET HINCRBY PEXPIRE SET UNLINK ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
-  {QUEUE, PRINCIPAL_STREAMS, 'hr:{desk}:any'})
+  {QUEUE, PRINCIPAL_STREAMS, 'hr:{desk}:any', 'arq:job:{desk}any'})
 local forgotten = leave_tombstone(a, 'deleted', s, tombstone_ms)
 if active(s) then settle(a) end
 leave_lanes()
 give_back(a, {ID})
 forget_sources(a, s.sources or nil)
 redis.call('UNLINK', REQUEST)
-redis.call('DEL', STATE, LOG, TAIL, READERS, OF)
+redis.call('DEL', STATE, LOG, TAIL, READERS, OF, 'arq:job:{desk}' .. ID)
 stop_waiting(s.account)
-for _, key in ipairs({INDEX, QUEUE, PRINCIPAL_STREAMS, 'hr:{desk}:ended', 'hr:{desk}:failed', ANSWERS}) do
+for _, key in ipairs({INDEX, PRINCIPAL_STREAMS, 'hr:{desk}:ended', 'hr:{desk}:failed', ANSWERS}) do
   redis.call('ZREM', key, ID)
 end
+redis.call('ZREM', QUEUE, '{desk}' .. ID)
 notify_holder(s, 'cancel')
 return {'DELETED', unpack(forgotten)}

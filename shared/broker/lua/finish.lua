@@ -42,7 +42,7 @@ if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED'
 
 need_rights('DEL HDEL HEXISTS HGET HGETALL HINCRBY HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
   'XLEN XRANGE XREVRANGE XTRIM UNLINK ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
-  {'hr:{desk}:any'})
+  {'hr:{desk}:any', 'arq:job:{desk}any'})
 local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
 local before_chunks = 12 + field_items
 local before_events = before_chunks + chunk_count
@@ -65,8 +65,9 @@ if not s.follow_up then
   redis.call('HDEL', STATE, 'request', 'request_bytes')
   redis.call('UNLINK', REQUEST)
 end
-for _, key in ipairs({INDEX, 'hr:{desk}:queue'}) do redis.call('ZREM', key, ID) end
-redis.call('DEL', OF)
+for _, key in ipairs({INDEX}) do redis.call('ZREM', key, ID) end
+redis.call('ZREM', 'hr:{desk}:queue', '{desk}' .. ID)
+redis.call('DEL', OF, 'arq:job:{desk}' .. ID)
 forget_sources(a, s.sources or nil)
 redis.call('HDEL', STATE, 'sources')
 count_stored(a, stored_bytes(), now + retention_ms)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Frees the place and the slots of a stream that its worker does not claim, or hands over.
--- KEYS: 1 of (see _desk.lua), 2 queue (zset: id → turn, the lowest is taken first),
+-- KEYS: 1 of (see _desk.lua), 2 queue (zset: id of the job → turn, the lowest is taken first),
 --       3 lanes… (running, parked, tokens, used of each lane of the stream; see _provider_limit.lua)
 -- ARGV: 1 stream_id, 2 holder, 3 requeue (1: put it back into the queue, before all others), 4 life_ms (of the queue),
 --       5 lanes… (in the order of the keys)
@@ -17,7 +17,7 @@ leave_lanes()
 redis.call('HDEL', OF, 'holder', 'until')
 if requeue == '1' then
   local head = redis.call('ZRANGE', QUEUE, 0, 0, 'WITHSCORES')[2]
-  redis.call('ZADD', QUEUE, 'NX', (head or 0) - 1, ID)
+  redis.call('ZADD', QUEUE, 'NX', (head or 0) - 1, JOB_ID)
   redis.call('PEXPIRE', QUEUE, life_ms)
 end
 return {'LEFT'}

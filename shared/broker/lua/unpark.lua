@@ -2,7 +2,7 @@
 -- Puts as many parked streams as their provider has room for back into the queue, before all others, the lowest turn
 -- first. One that does not fit keeps all behind it waiting.
 -- KEYS: 1 running (zset: id → end of its lease, ms), 2 parked (zset: id → turn), 3 tokens (hash: id → expected tokens),
---       4 used (hash, see _rate_limits.lua), 5 queue (zset: id → turn, the lowest is taken first)
+--       4 used (hash, see _rate_limits.lua), 5 queue (zset: id of the job → turn, the lowest is taken first)
 -- ARGV: 1 concurrent_streams, 2 requests_per_minute, 3 tokens_per_minute (limits; 0: unlimited), 4 life_ms (of the queue)
 -- Replies {id, …}, those that are queued now.
 
@@ -27,8 +27,9 @@ for _, id in ipairs(free > 0 and redis.call('ZRANGE', PARKED, 0, free - 1) or {}
   taken[#taken + 1] = id
 end
 if #taken > 0 then
+  local tag = string.match(QUEUE, '{.-}')
   local head = redis.call('ZRANGE', QUEUE, 0, 0, 'WITHSCORES')[2] or 0
-  for i, id in ipairs(taken) do redis.call('ZADD', QUEUE, 'NX', head - 1 - #taken + i, id) end
+  for i, id in ipairs(taken) do redis.call('ZADD', QUEUE, 'NX', head - 1 - #taken + i, tag .. id) end
   redis.call('PEXPIRE', QUEUE, life_ms)
   redis.call('ZREM', PARKED, unpack(taken))
   redis.call('HDEL', TOKENS, unpack(taken))

@@ -165,7 +165,7 @@ class _Parts:
         loops = (
             hub.follow_tails(),
             hub.listen_for_growth(),
-            hub.keep_leases(),
+            hub.leases.keep(),
             hub.follow_queue_positions(),
             sweep.run(),
             live_grants.run(),

@@ -143,17 +143,17 @@ async def test_a_stream_that_moves_is_not_acknowledged_twice_in_a_period(redis_u
             coming.append((await read_by(hub, stream))[1])
         tasks = [asyncio.ensure_future(anext(chunks)) for chunks in coming]
         await asyncio.sleep(0)
-        await hub._send_pending()
-        await hub._compare()
+        await hub.leases.report()
+        await hub.leases.compare()
         await streams[0].write("one", "two")
         assert b"two" in await tasks[0]
         tasks[0] = asyncio.ensure_future(anext(coming[0]))
         await asyncio.sleep(0)
-        await hub._send_pending()
+        await hub.leases.report()
         for expected in ({streams[1].id}, {stream.id for stream in streams}):
             for stream in streams:
                 await client.delete(stream_keys(stream.id)[3])
-            await hub._compare()
+            await hub.leases.compare()
             compared = {stream.id for stream in streams if await client.exists(stream_keys(stream.id)[3])}
             assert compared == expected
         for task in tasks:

@@ -6,13 +6,12 @@ rather than more workers. There is one instance here, because every other target
 """
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from bench.peers import LITELLM
 from bench.targets.base import TargetRequest
-from bench.targets.program import Program
+from bench.targets.program_target import ProgramTarget
 
 _KEY: Final = "sk-for-the-bench-only"
 #: More than the streams of any shape.
@@ -21,30 +20,19 @@ _UPSTREAM_CONNECTIONS: Final = "20000"
 _BOOT_S: Final = 120
 
 
-class LiteLLM:
+class LiteLLM(ProgramTarget):
     name = "LiteLLM"
     end = b"[DONE]"
-
-    def __init__(self) -> None:
-        self._proxy = Program()
 
     @staticmethod
     def installed() -> bool:
         return LITELLM.installed
 
-    @property
-    def port(self) -> int:
-        return self._proxy.port
-
-    @property
-    def processes(self) -> Mapping[str, Sequence[int]]:
-        return {"app": [self._proxy.pid]}
-
     async def start(self, provider_url: str, folder: Path) -> None:
         config = folder / "config.yaml"
         config.write_text(json.dumps(_config(provider_url)))  # JSON is YAML
-        address = ["--host", "127.0.0.1", "--port", str(self._proxy.take_port()), "--num_workers", "1"]
-        self._proxy.start(
+        address = ["--host", "127.0.0.1", "--port", str(self.program.take_port()), "--num_workers", "1"]
+        self.program.start(
             [LITELLM.folder / "bin" / "python", LITELLM.folder / "bin" / "litellm", "--config", config, *address],
             {
                 "LITELLM_MODE": "PRODUCTION",
@@ -58,10 +46,7 @@ class LiteLLM:
             cwd=folder,
             log=folder / "proxy.log",
         )
-        await self._proxy.wait_until_ready("/health/readiness", _BOOT_S)
-
-    async def stop(self) -> None:
-        await self._proxy.stop()
+        await self.program.wait_until_ready("/health/readiness", _BOOT_S)
 
     def request(self, model: str, prompt: str) -> TargetRequest:
         body = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}

@@ -3,14 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from bench.peers import TENSORZERO
 from bench.targets.base import TargetRequest
-from bench.targets.program import Program
+from bench.targets.program_target import ProgramTarget
 
 _CONFIG: Final = """
 [gateway]
@@ -28,29 +27,18 @@ api_base = "{provider_url}"
 _BOOT_S: Final = 60
 
 
-class TensorZero:
+class TensorZero(ProgramTarget):
     name = "TensorZero (Rust)"
     end = b"data: [DONE]"
-
-    def __init__(self) -> None:
-        self._gateway = Program()
 
     @staticmethod
     def installed() -> bool:
         return TENSORZERO.installed
 
-    @property
-    def port(self) -> int:
-        return self._gateway.port
-
-    @property
-    def processes(self) -> Mapping[str, Sequence[int]]:
-        return {"app": [self._gateway.pid]}
-
     async def start(self, provider_url: str, folder: Path) -> None:
         config, address = folder / "tensorzero.toml", folder / "address"
         config.write_text(_CONFIG.format(provider_url=provider_url))
-        self._gateway.start(
+        self.program.start(
             [TENSORZERO.folder / "bin" / "python", TENSORZERO.source / "serve.py", config, address],
             {"OPENAI_API_KEY": "none"},
             cwd=folder,
@@ -59,13 +47,10 @@ class TensorZero:
         # It chooses its port by itself.
         deadline = time.monotonic() + _BOOT_S
         while not address.exists():
-            if not self._gateway.alive or time.monotonic() > deadline:
-                raise RuntimeError(f"did not start: {self._gateway.log_end}")
+            if not self.program.alive or time.monotonic() > deadline:
+                raise RuntimeError(f"did not start: {self.program.log_end}")
             await asyncio.sleep(0.05)
-        self._gateway.port = urlsplit(address.read_text()).port or 80
-
-    async def stop(self) -> None:
-        await self._gateway.stop()
+        self.program.port = urlsplit(address.read_text()).port or 80
 
     def request(self, model: str, prompt: str) -> TargetRequest:
         body = {

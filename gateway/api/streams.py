@@ -87,7 +87,7 @@ async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> Non
     later."""
     request_log = current_request_log()
     if request_log is None or not request_log.can_be_traced:
-        gateway.hub.record_resume(stream_id, how)
+        gateway.hub.leases.record_resume(stream_id, how)
         return
     with suppress(BrokerUnavailable):  # a full Redis can be read all the same
         request_log.resumed(await run_script(gateway.client, gateway.scripts.note_resume(stream_id, how)), how)

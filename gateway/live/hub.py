@@ -1,36 +1,32 @@
 """Single reader of Redis in a gateway process, shared by all its subscriptions.
 
 New events come in messages, one for all viewers of a stream; one task reads from the tails what no message brought.
-Another renews reader leases, acknowledges the leading readers' cursors and compares silent streams with Redis.
 """
 
 import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from redis.exceptions import ResponseError
 
 from gateway import metrics
 from gateway.live.feed import MAX_EVENTS_PER_READ, Entry, Feed, Reader, read_command
-from shared.broker.client import REDIS_ERRORS, Client, refused, run_script, run_scripts
-from shared.broker.declarations import Call
+from gateway.live.reader_leases import ReaderLeases
+from shared.broker.client import REDIS_ERRORS, Client, refused, run_script
 from shared.broker.growth import growths_in
 from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import PipelineConnection, listen
 from shared.broker.queue import queue_positions
-from shared.broker.replies import Gone, LogPage, LogPosition, Lost
+from shared.broker.replies import Gone, LogPage, Lost
 from shared.broker.scripts import HEALING_MS, StreamScripts
 from shared.errors import BrokerUnavailable, ContentUnreadable
 from shared.polling import next_poll
-from shared.protocol.ids import START, EventId
+from shared.protocol.ids import EventId
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Interval at which silent streams are compared with their state and reader leases renewed; less for a short lease.
-COMPARE_S = 2.0
 #: Interval at which clients that wait receive their new queue position.
 QUEUE_POSITIONS_S = 1.0
 #: Delay before the next try after Redis has failed.
@@ -39,7 +35,7 @@ _RETRY_S = 0.2
 
 class Hub:
     """Reader of all live streams of this gateway. ``tails`` is the connection for XREAD, ``reports`` the connection
-    for acknowledgements, ``client`` serves the remaining calls."""
+    of the reader leases, ``client`` serves the remaining calls."""
 
     def __init__(
         self,
@@ -54,21 +50,17 @@ class Hub:
         self.draining = False
         self._client = client
         self._tails = tails
-        self._reports = reports
         self._scripts = scripts
         self._gateway_id = gateway_id
-        self._compare_s = min(COMPARE_S, settings.reader_lease_s / 3)
-        self._settings = settings
+        self._redis_url = settings.redis_url
         self._acknowledge_every = max(1, settings.window // 4)
         self._feeds: dict[str, Feed] = {}
         self._unread: dict[Feed, None] = {}  # feeds with unread events in their tails
-        self._pending_acks: dict[Feed, bool] = {}  # to send before the next comparison; True if the lead has moved
-        self._moved: set[Feed] = set()  # acknowledged because of a move since the last comparison
-        self._pending_leaves: dict[str, EventId] = {}
-        self._pending_resumes: list[tuple[str, str]] = []
         self._times_next_append = False  # one append a second is timed until a reader has received it
-        self._has_pending = asyncio.Event()
         self._has_unread = asyncio.Event()
+        self.leases = ReaderLeases(
+            reports, scripts, settings, gateway_id, feeds=self._feeds, on_unread=self._mark_unread
+        )
 
     def drain(self) -> None:
         """Make every subscription leave. The caller admits no new ones."""
@@ -92,7 +84,7 @@ class Hub:
             feed = self._feeds[stream_id] = Feed(stream_id)
             metrics.STREAMS.inc()
         feed.readers.add(reader)
-        self._acknowledge_soon(feed)
+        self.leases.acknowledge_soon(feed)
         metrics.SUBSCRIPTIONS.inc()
         try:
             yield feed
@@ -104,9 +96,7 @@ class Hub:
                 del self._feeds[stream_id]
                 metrics.STREAMS.dec()
                 self._unread.pop(feed, None)
-                self._pending_acks.pop(feed, None)
-                self._pending_leaves[stream_id] = lead
-                self._has_pending.set()
+                self.leases.leave(feed, lead)
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
         """Start reading the tail after ``at``: a reader has received the log up to there."""
@@ -121,12 +111,7 @@ class Hub:
             feed.notified_at = 0.0
         acknowledged = feed.acknowledged
         if cursor.epoch != acknowledged.epoch or cursor.seq - acknowledged.seq >= self._acknowledge_every:
-            self._acknowledge_soon(feed, moved=True)
-
-    def record_resume(self, stream_id: str, how: str) -> None:
-        """Add a resume to the stream's timeline with the next report. Lost if Redis is unavailable."""
-        self._pending_resumes.append((stream_id, how))
-        self._has_pending.set()
+            self.leases.acknowledge_soon(feed, moved=True)
 
     async def read(self, stream_id: str, after: EventId) -> LogPage | Gone | Lost | None:
         """Read a page of the log. Raises :class:`BrokerUnavailable`."""
@@ -139,7 +124,7 @@ class Hub:
         channels = [gateway_channel(self._gateway_id, route) for route in self._scripts.routes.all]
         while True:
             try:
-                await listen(self._settings.redis_url, *channels, hear=self._hear)
+                await listen(self._redis_url, *channels, hear=self._hear)
             except REDIS_ERRORS as error:
                 self._log("tail notifications unavailable", "SSUBSCRIBE", error)
                 await asyncio.sleep(_RETRY_S)
@@ -161,20 +146,6 @@ class Hub:
                 for feed in unread:
                     self._mark_unread(feed)
 
-    async def keep_leases(self) -> None:
-        """Run until cancelled: renew reader leases, acknowledge leads and fetch log positions."""
-        loop = asyncio.get_running_loop()
-        next_comparison = loop.time() + self._compare_s
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(next_comparison):
-                    await self._has_pending.wait()
-            self._has_pending.clear()
-            await self._send_pending()
-            if loop.time() >= next_comparison:  # the timeout alone would never fire if reports came without a pause
-                next_comparison = loop.time() + self._compare_s
-                await self._compare()
-
     async def follow_queue_positions(self) -> None:
         """Run until cancelled: update the positions of streams in the queue and of streams parked for a provider."""
         while True:
@@ -193,11 +164,6 @@ class Hub:
         if isinstance(error, ResponseError):  # such as a missing right; lost connections are logged elsewhere
             refused(error, self._tails.target, command)
         logger.debug(event, extra={"error": type(error).__name__})
-
-    def _acknowledge_soon(self, feed: Feed, *, moved: bool = False) -> None:
-        feed.acknowledged = feed.lead
-        self._pending_acks[feed] = moved or self._pending_acks.get(feed, False)
-        self._has_pending.set()
 
     def _mark_unread(self, feed: Feed) -> None:
         if feed.readers:  # without readers it may have been replaced by another feed of the same stream
@@ -238,8 +204,6 @@ class Hub:
             return None
 
     async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
-        if not feeds:
-            return []
         keys = {feed.tail_key: feed for feed in feeds}
         by_route: dict[str, list[Feed]] = {}
         for feed in feeds:
@@ -249,51 +213,3 @@ class Hub:
             if isinstance(reply, Exception):
                 raise reply
         return [(keys[key], entries) for reply in replies for key, entries in reply or []]
-
-    async def _send_pending(self) -> None:
-        acks, self._pending_acks = self._pending_acks, {}
-        leaves, self._pending_leaves = self._pending_leaves, {}
-        resumes, self._pending_resumes = self._pending_resumes, []
-        feeds = [feed for feed in acks if feed.readers]
-        calls: list[Call[Any]] = [self._acknowledgement(feed) for feed in feeds]
-        calls += [
-            self._scripts.leave(stream_id, self._gateway_id, lead)
-            for stream_id, lead in leaves.items()
-            if stream_id not in self._feeds
-        ]
-        calls += [self._scripts.note_resume(stream_id, how) for stream_id, how in resumes]
-        if calls:
-            replies = await run_scripts(self._reports, calls)  # the next comparison repeats a failed acknowledgement
-            for feed, reply in zip(feeds, replies, strict=False):
-                # Scripts notify only gateways that have a reader lease: appends before the first one went unnoticed.
-                if isinstance(reply, LogPosition) and feed.position not in (None, reply.at):
-                    self._mark_unread(feed)
-                if isinstance(reply, LogPosition) and acks[feed]:
-                    self._moved.add(feed)
-
-    async def _compare(self) -> None:
-        """Renew every reader lease, and check silent streams for events that this gateway has missed. Skip a feed
-        whose move has been acknowledged since the last comparison: that renewed the lease, and it is not silent."""
-        feeds = [feed for feed in self._feeds.values() if feed not in self._moved]
-        self._moved.clear()
-        before = [feed.position if feed.position == feed.compared_at else None for feed in feeds]
-        replies = await run_scripts(self._reports, [self._acknowledgement(feed) for feed in feeds]) if feeds else []
-        for feed, position, reply in zip(feeds, before, replies, strict=True):
-            if isinstance(reply, BrokerUnavailable):
-                continue
-            feed.set_missing(missing=reply is None)
-            if reply is not None and feed.position not in (None, reply.at):
-                self._mark_unread(feed)  # the notification may have been lost
-            feed.compared_at = feed.position
-            if reply is not None and position is not None and feed.position == position:
-                self._catch_up_silent(feed, reply)
-
-    def _catch_up_silent(self, feed: Feed, redis: LogPosition) -> None:
-        """Rewind a silent feed (unmoved since the last comparison) if its cursor is not at the log's end: XREAD from
-        a cursor ahead of the tail returns nothing. Readers take events in transit from the log."""
-        if redis.at not in (feed.position, START):
-            feed.rewind(redis.at)
-
-    def _acknowledgement(self, feed: Feed) -> Call[LogPosition | None]:
-        feed.acknowledged = feed.lead
-        return self._scripts.acknowledge(feed.stream_id, self._gateway_id, feed.acknowledged)

@@ -30,7 +30,7 @@ async def hub_at(
     settings = settings or Settings(redis_url=redis_url)
     client, tails, reports = connect(redis_url), PipelineConnection(redis_url), PipelineConnection(redis_url)
     hub = Hub(client, tails, reports, StreamScripts(settings, routes), settings, "g1")
-    loops = [hub.follow_tails(), hub.listen_for_growth(), *([hub.keep_leases()] if keeps_leases else [])]
+    loops = [hub.follow_tails(), hub.listen_for_growth(), *([hub.leases.keep()] if keeps_leases else [])]
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         yield hub, client

@@ -76,8 +76,8 @@ class SteppedHub(Hub):
             self._hear([message])
 
     async def compare(self) -> None:
-        await self._compare()
-        await self._send_pending()
+        await self.leases.compare()
+        await self.leases.report()
 
     async def close(self) -> None:
         self._follower.cancel()

@@ -39,7 +39,7 @@ async def queue_hops(redis_url: str, samples: int) -> list[float]:
     async def job(stream_id: str) -> None:
         started[stream_id].set_result(time.perf_counter())
 
-    queue = StreamQueue(settings, "bench", job, put)
+    queue = StreamQueue(client.servers, settings, "bench", job, put)
     taking = asyncio.create_task(queue.main())
     hops = []
     for _ in range(samples):

@@ -156,9 +156,9 @@ class Worker:
     """A worker's parts, in this process. ``run`` takes one stream."""
 
     def __init__(self, client: Client, redis_url: str, provider: Keeper, name: str) -> None:
-        self._connections = [PipelineConnection(redis_url) for _ in range(2)]
-        self.leases = Leases(self._connections[0], SCRIPTS, SETTINGS, name)
-        flusher = Flusher(self._connections[1], lambda: 0)
+        self._renewing = PipelineConnection(redis_url)
+        self.leases = Leases(client.servers, self._renewing, SCRIPTS, SETTINGS, name)
+        flusher = Flusher(client.servers, lambda: 0)
         other = ProviderEntry.model_validate({"kind": "openai", "continues": "assistant_prefill"})
         entries = {"keeps": ProviderEntry(kind="openai-responses"), "other": other}
         configuration = Configuration(SETTINGS, Document(), entries)
@@ -190,8 +190,7 @@ class Worker:
 
     async def aclose(self) -> None:
         await cancel_all(self._tasks)
-        for connection in self._connections:
-            await connection.aclose()
+        await self._renewing.aclose()
 
 
 @dataclass

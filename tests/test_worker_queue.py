@@ -39,7 +39,8 @@ async def requeue(client: Client, stream_id: str) -> bool:
 async def running(
     client: Client, generate: Callable[[str], Awaitable[None]], slots: int
 ) -> AsyncIterator[StreamQueue]:
-    queue = StreamQueue(Settings(redis_url=client.url, concurrency=slots), "w1", generate, partial(requeue, client))
+    settings = Settings(redis_url=client.url, concurrency=slots)
+    queue = StreamQueue(client.servers, settings, "w1", generate, partial(requeue, client))
     taking = asyncio.create_task(queue.main())
     try:
         yield queue

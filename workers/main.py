@@ -117,11 +117,10 @@ class _Worker:
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
         # An unanswered renewal must be retried before the lease expires.
-        writing = PipelineConnection(settings.redis_url)
         renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
-        self._connections = [writing, renewing]
-        self._leases = Leases(renewing, scripts, settings, worker_id)
-        flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
+        self._connections = [renewing]
+        self._leases = Leases(client.servers, renewing, scripts, settings, worker_id)
+        flusher = Flusher(client.servers, lambda: settings.tick_s(len(self._leases)))
         breakers = Breakers(client, settings)
 
         def attempts(providers: Mapping[str, Provider], keys: Keys, configuration: Configuration) -> ProviderAttempts:
@@ -153,7 +152,7 @@ class _Worker:
             requeue=queue_again,
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
-        self._queue = StreamQueue(settings, worker_id, generation.run, queue_again)
+        self._queue = StreamQueue(client.servers, settings, worker_id, generation.run, queue_again)
         self._taker = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
         self._presence = Presence(client, worker_id, "worker", self._load, current.reload)

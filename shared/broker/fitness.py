@@ -59,7 +59,7 @@ class Fitness:
             check_server(info, self._client.target)
             self._server_seen_at = now
         if not self._has_rights:
-            await check_rights(self._client.shared)
+            await check_rights(self._client.servers)
             self._has_rights = True
         if self._client.data_version is not None and not self._client.data_version.is_adopted:
             await self._adopt(self._client.data_version)
@@ -68,7 +68,7 @@ class Fitness:
 
     async def _exchange(self, commands: list[Command]) -> list[Any]:
         try:
-            return await self._client.shared.exchange(commands)
+            return await self._client.servers.exchange(commands)
         except REDIS_ERRORS as error:
             raise classify(error, self._client.target) from error
 
@@ -77,7 +77,7 @@ class Fitness:
             return parse_info(reply)
         error = refused(reply, self._client.target, "INFO")
         if isinstance(error, BrokerUnfit):
-            await check_rights(self._client.shared)  # names all rights that are missing, not only this one
+            await check_rights(self._client.servers)  # names all rights that are missing, not only this one
         raise error from None
 
     async def _adopt(self, version: DataVersion) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from shared.broker.cluster.address import is_cluster_url
 from shared.broker.cluster.slots import BUCKET_TAGS
 from shared.protocol.ids import bucket_of
 
@@ -31,3 +32,8 @@ def _bucket(stream_id: str) -> str:
 _CHANNELS: Final = tuple(f":{{{tag}}}" for tag in BUCKET_TAGS)
 ONE_SERVER: Final = Routes(_whole_server, ("",))
 BY_BUCKET: Final = Routes(_bucket, _CHANNELS)
+
+
+def routes_at(redis_url: str) -> Routes:
+    """Return the routes of the servers that a URL names."""
+    return BY_BUCKET if is_cluster_url(redis_url) else ONE_SERVER

@@ -32,7 +32,7 @@ from shared.broker.replies import (
     Unstored,
     WriteReply,
 )
-from shared.broker.routes import ONE_SERVER, Routes
+from shared.broker.routes import Routes, routes_at
 from shared.broker.sealing import Sealing
 from shared.broker.stored_request import PIECE_BYTES, pieces_of
 from shared.errors import ContentUnreadable
@@ -86,8 +86,8 @@ class StreamScripts:
     """The scripts of one stream, with the settings they take filled in. Arguments and replies are plain; content is
     sealed on its way to Redis if there is a key for it."""
 
-    def __init__(self, settings: Settings, routes: Routes = ONE_SERVER) -> None:
-        self.routes = routes
+    def __init__(self, settings: Settings, routes: Routes | None = None) -> None:
+        self.routes = routes or routes_at(settings.redis_url)
         self.sealing = Sealing([bytes.fromhex(key.get_secret_value()) for key in settings.content_keys])
         self._cap = settings.cap
         self._window = settings.window

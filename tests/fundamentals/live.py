@@ -8,7 +8,6 @@ from gateway.live.hub import Hub
 from shared.broker.client import Client, connect, run_script
 from shared.broker.creation import NewStream, create
 from shared.broker.ending import Outcome, holder_of
-from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Claimed, Code, LogPage
 from shared.broker.routes import ONE_SERVER, Routes
 from shared.broker.scripts import Holder, StreamScripts
@@ -28,8 +27,8 @@ async def hub_at(
     """Yield a hub, with its tasks running as in a gateway, and a client of the same Redis. ``keeps_leases``: without
     it, the test makes the rounds of acknowledgements."""
     settings = settings or Settings(redis_url=redis_url)
-    client, tails, reports = connect(redis_url), PipelineConnection(redis_url), PipelineConnection(redis_url)
-    hub = Hub(client, tails, reports, StreamScripts(settings, routes), settings, "g1")
+    client = connect(redis_url)
+    hub = Hub(client, StreamScripts(settings, routes), settings, "g1")
     loops = [hub.follow_tails(), hub.listen_for_growth(), *([hub.leases.keep()] if keeps_leases else [])]
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
@@ -38,8 +37,6 @@ async def hub_at(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for connection in (tails, reports):
-            await connection.aclose()
         await client.aclose()
 
 

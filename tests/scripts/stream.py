@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from shared.broker import declarations
 from shared.broker.client import Client, run_script
+from shared.broker.cluster.shard_channels import listen_to_shards
 from shared.broker.creation import NewStream, create
 from shared.broker.declarations import Call, Script
 from shared.broker.desk_replies import Created
 from shared.broker.keys import of_key, stream_keys, worker_channel
-from shared.broker.pipeline_connection import listen
 from shared.broker.replies import Begun, Claimed, Code, Gone, Known, LogPage, LogPosition, Lost, Unstored, WriteReply
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.protocol.chunks import compress, decompress, leaving, length_of
@@ -241,12 +241,13 @@ async def messages_of(client: Client, channel: str) -> AsyncIterator[list[bytes]
     began, ended = asyncio.Event(), asyncio.Event()
 
     def hear(new: list[bytes]) -> None:
-        began.set()
         messages.extend(new)
         if b"the end" in new:
             ended.set()
 
-    listening = asyncio.create_task(listen(client.url, channel, hear=hear))
+    listening = asyncio.create_task(
+        listen_to_shards(client.servers, [channel], hear=hear, resumed=lambda _: began.set())
+    )
     async with asyncio.timeout(60):
         await began.wait()
     yield messages

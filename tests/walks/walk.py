@@ -441,7 +441,7 @@ class Walk(Ground):
     @move(4, pick=PICK)
     async def compare(self, *, pick: int) -> None:
         """Report leads and leases to Redis, which notifies the holder of room."""
-        await self.hubs[pick].compare()
+        await self.hubs[pick].compare(self.stream_id)
         for writer in self.remembered:
             writer.room()
 

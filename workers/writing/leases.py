@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from redis.exceptions import ResponseError
 
 from shared.broker.client import REDIS_ERRORS, refused, run_scripts
+from shared.broker.cluster.servers import Servers
+from shared.broker.cluster.shard_channels import listen_to_shards
 from shared.broker.keys import worker_channel
-from shared.broker.pipeline_connection import PipelineConnection, listen
+from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Code, WriteReply
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
@@ -28,10 +30,15 @@ class Leases:
     """Held streams by id. ``connection`` is used for renewals alone."""
 
     def __init__(
-        self, connection: PipelineConnection, scripts: StreamScripts, settings: Settings, worker_id: str
+        self,
+        servers: Servers,
+        connection: PipelineConnection,
+        scripts: StreamScripts,
+        settings: Settings,
+        worker_id: str,
     ) -> None:
+        self._servers = servers
         self._connection = connection
-        self._redis_url = settings.redis_url
         self._scripts = scripts
         self._interval_s = settings.lease_s / 3
         #: Half of the retention is a safety margin: Redis counts it from an earlier moment than this process.
@@ -96,7 +103,7 @@ class Leases:
         the state carries the same facts."""
         while True:
             try:
-                await listen(self._redis_url, *self._channels, hear=self._handle_all)
+                await listen_to_shards(self._servers, self._channels, hear=self._handle_all, resumed=lambda _: None)
             except REDIS_ERRORS as error:
                 if isinstance(error, ResponseError):
                     refused(error, self._connection.target, "SSUBSCRIBE")

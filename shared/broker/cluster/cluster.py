@@ -34,7 +34,7 @@ class Cluster:
         self.url_of = self.topology.address.url_of
         self.target = self.topology.address.shown
         self._timeout_s = timeout_s
-        self._loop_timeout_s = loop_timeout_s
+        self.loop_timeout_s = loop_timeout_s
         self._shared: dict[Node, SharedConnection] = {}
         self._lack_scripts = set[Node]()
 
@@ -50,7 +50,7 @@ class Cluster:
         self.topology.read_soon()
 
     def connection(self, node: Node, *, timeout_s: float | None = None) -> LoopConnection:
-        return LoopConnection(self.topology, node, timeout_s=timeout_s or self._loop_timeout_s)
+        return LoopConnection(self.topology, node, timeout_s=timeout_s or self.loop_timeout_s)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """See :meth:`shared.broker.cluster.servers.Servers.exchange`."""

@@ -30,6 +30,8 @@ class Servers(Protocol):
     """The servers with our data. ``version`` changes with ``nodes`` and ``node_of``."""
 
     target: str
+    #: Timeout of connections of their own.
+    loop_timeout_s: float
 
     @property
     def version(self) -> int: ...
@@ -72,7 +74,7 @@ class OneServer:
 
     def __init__(self, url: str, *, timeout_s: float = 5) -> None:
         self._url = url
-        self._timeout_s = timeout_s
+        self.loop_timeout_s = timeout_s
         self._shared = SharedConnection(PipelineConnection(url, timeout_s=timeout_s))
         self.target = safe_address(url)
         self.exchange = self._shared.exchange
@@ -85,7 +87,7 @@ class OneServer:
         await asyncio.get_running_loop().create_future()
 
     def connection(self, _node: Node, *, timeout_s: float | None = None) -> PipelineConnection:
-        return PipelineConnection(self._url, timeout_s=timeout_s or self._timeout_s)
+        return PipelineConnection(self._url, timeout_s=timeout_s or self.loop_timeout_s)
 
     def url_of(self, _node: Node) -> str:
         return self._url

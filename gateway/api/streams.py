@@ -150,7 +150,7 @@ async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
     """Cancel a running stream and delete its content. Only the owner may; a ticket is not enough."""
     caller.need(Scope.CANCEL)
     await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
-    if not await delete_stream(gateway.client, gateway.scripts, stream_id, caller.id):
+    if not await delete_stream(gateway.client, gateway.scripts, stream_id):
         raise StreamGone
 
 

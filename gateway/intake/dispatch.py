@@ -16,11 +16,19 @@ from gateway.intake.storage import Storage
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.creation import NewStream, create, requeue
 from shared.broker.declarations import Call
-from shared.broker.desk_replies import Created, Full, Limited, SourceGone, Stored
+from shared.broker.desk_replies import Created, Ended, Full, Limited, SourceGone, Stored
 from shared.broker.keys import idempotency_entry_key, request_key
 from shared.broker.replies import Known, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
-from shared.errors import BrokerFull, HeadraceError, IdempotencyConflict, InvalidRequest, LimitReached, StreamGone
+from shared.errors import (
+    BrokerFull,
+    BrokerUnavailable,
+    HeadraceError,
+    IdempotencyConflict,
+    InvalidRequest,
+    LimitReached,
+    StreamGone,
+)
 from shared.protocol.ids import idempotency_digest, new_stream_id
 from shared.schemas import ChatRequest, OnDisconnect
 from shared.schemas.stored_request import encode_request
@@ -88,13 +96,15 @@ class Dispatch:
                 raise _counted(self._backlog.refusal(waiting))
             case SourceGone():
                 raise _counted(StreamGone())
+            case Ended():
+                raise BrokerUnavailable
             case Created(queue_position, used):
                 metrics.STREAMS_CREATED.inc()
                 return Dispatched(stream_id, Admission(demand, used), queue_position)
 
     async def _create(
         self, new: NewStream, pieces: Sequence[Call[WriteReply]]
-    ) -> Created | Known | Limited | Full | SourceGone:
+    ) -> Created | Known | Limited | Full | SourceGone | Ended:
         """Store the pieces of a large request, and create the stream. If there is no room for it, drop the oldest
         answers and try again: others may take the room, so a few times. Raises :class:`BrokerFull`,
         :class:`LimitReached` and :class:`InvalidRequest`."""

@@ -12,11 +12,12 @@ from typing import Any, Final
 from shared.broker.client import Client, run_commands, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import Admitted, Created, Limited, Requeued, Stored
-from shared.broker.desk_scripts import Place, is_refusal
+from shared.broker.desk_scripts import MAKES_ROOM, Kind, Place, Settlement, is_refusal
 from shared.broker.keys import of_key, principal_streams_key, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Known, Unstored
 from shared.broker.scripts import Fields, StreamScripts
+from shared.broker.settlement import settle, settle_account
 from shared.broker.size import CONTENT, STREAM_BYTES, size_of
 from shared.errors import BrokerUnavailable
 from shared.protocol.lifecycle import ACTIVE, Status
@@ -52,17 +53,20 @@ class NewStream:
 async def create(
     client: Client, scripts: StreamScripts, new: NewStream, *, is_final: bool = True
 ) -> Known | Unstored | Admitted:
-    """Create and queue a stream. A stream that is refused leaves nothing, unless the refusal is not final: the caller
-    repeats the call then. Raises :class:`BrokerUnavailable`."""
+    """Create and queue a stream. A stream that is refused leaves nothing. ``is_final``: False if the caller makes
+    room for the stream's bytes and then repeats the call. Raises :class:`BrokerUnavailable`."""
     sealed = scripts.sealing.seal_fields(new.stream_id, new.fields)
     begin = scripts.begin(new.stream_id, sealed, new.body_hash, new.idempotency, new.demand)
     place = _place_of(new, sealed)
-    admit = partial(scripts.desk.admit, is_final=is_final, is_queue_slow=new.is_queue_slow)
+    final = {"stored_bytes"} if is_final else set()
+    admit = partial(scripts.desk.admit, final=final, is_queue_slow=new.is_queue_slow)
     if not new.may_be_known:
         steps: list[Call[Any]] = [begin, admit(place)]
         replies, _ = await asyncio.gather(  # together they share an exchange
             run_scripts(client, steps), run_commands(client, _listing(scripts, new.stream_id, new.principal))
         )
+        if isinstance(replies[0], BrokerUnavailable) and isinstance(replies[1], Created):
+            await settle(client, scripts, Settlement(new.stream_id, new.demand.account, Kind.REFUSED))
         for reply in replies:
             if isinstance(reply, BrokerUnavailable):
                 raise reply
@@ -86,9 +90,10 @@ async def _decide(
     client: Client, scripts: StreamScripts, new: NewStream, place: Place, admitted: Admitted, *, is_final: bool
 ) -> Admitted:
     """Return the verdict about a stream. If it is final and refuses the stream, undo the first step."""
-    if isinstance(admitted, Limited) and admitted.limit == "concurrent_streams" and not is_final:
-        is_final = True
-        admitted = await run_script(client, scripts.desk.admit(place, is_final=True, is_queue_slow=new.is_queue_slow))
+    if isinstance(admitted, Limited) and admitted.limit == "concurrent_streams":
+        await settle_account(client, scripts, new.demand.account)
+        final = MAKES_ROOM if is_final else MAKES_ROOM - {"stored_bytes"}
+        admitted = await run_script(client, scripts.desk.admit(place, final=final, is_queue_slow=new.is_queue_slow))
     if is_refusal(admitted) and (is_final or not isinstance(admitted, Stored)):
         await withdraw(client, scripts, place.stream_id, new.principal, new.idempotency)
     return admitted
@@ -98,12 +103,12 @@ async def withdraw(
     client: Client, scripts: StreamScripts, stream_id: str, principal: str, idempotency: str | None
 ) -> None:
     """Remove a stream that was refused. Another request with its key may still ask for the same verdict."""
+    if not await run_script(client, scripts.forget(stream_id, principal, idempotency)):
+        return  # it runs
     commands: list[Command] = [("ZREM", principal_streams_key(principal), stream_id)]
     if idempotency is None:
         commands.append(("DEL", of_key(stream_id)))
-    await asyncio.gather(
-        run_script(client, scripts.forget(stream_id, principal, idempotency)), run_commands(client, commands)
-    )
+    await run_commands(client, commands)
 
 
 async def requeue(client: Client, scripts: StreamScripts, stream_id: str) -> bool:
@@ -120,8 +125,8 @@ async def requeue(client: Client, scripts: StreamScripts, stream_id: str) -> boo
         return False
     demand = Demand(fields["account"], Limits(), int(fields["expected_tokens"] or 0))
     place = Place(stream_id, demand, int(fields["size"]), _targets(fields), fields["sources"])
-    await run_script(client, scripts.desk.readmit(place, is_limited=bool(fields["limited"])))
-    return True
+    readmitted = await run_script(client, scripts.desk.readmit(place, is_limited=bool(fields["limited"])))
+    return isinstance(readmitted, Created)  # else it was settled meanwhile
 
 
 _READ: Final = (

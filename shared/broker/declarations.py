@@ -88,9 +88,6 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
 
 #: Keys of an account at the desk.
 _ACCOUNT: Final = ("used", "streams", "stored", "kept", "sources")
-_UNSPLIT: Final = (
-    *("_stream", "_unsplit", "_rate_limits", "_content", "_storage", "_provider_limit", "_unsplit_lanes"),
-)
 
 STORE: Final = Script("store", args=("piece_number", "kept_ms", "piece"))
 BEGIN: Final = Script(
@@ -134,7 +131,7 @@ FINISH: Final = Script(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
         *("tokens", "lineage", "field_items", "chunk_ends", "fields…", "chunks…", "events…"),
     ),
-    parts=(*_UNSPLIT, "_endings"),
+    parts=("_stream", "_content"),
 )
 RESTORE: Final = Script(
     "restore",
@@ -142,7 +139,7 @@ RESTORE: Final = Script(
         *("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms", "body_hash", "reader_lease_ms"),
         *("lineage", "field_items", "chunk_ends", "fields…", "chunks…", "events…"),
     ),
-    parts=_UNSPLIT,
+    parts=("_stream", "_content"),
 )
 PACK: Final = Script(
     "pack", args=("epoch", "holder", "lineage", "before", "chunk_ends", "chunks…"), parts=("_stream", "_content")
@@ -152,7 +149,7 @@ RENEW: Final = Script(
     "renew",
     keys=STREAM_KEYS,
     args=("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms"),
-    parts=_UNSPLIT,
+    parts=("_stream", "_content"),
     most_streams=64,
 )
 RELEASE: Final = Script("release", args=("epoch", "holder"))
@@ -169,17 +166,43 @@ ACKNOWLEDGE: Final = Script(
     most_streams=256,
 )
 CANCEL: Final = Script("cancel", args=("reason",))
-DELETE: Final = Script(
-    "delete",
-    keys=("queue", "principal_streams"),
-    args=("tombstone_ms",),
-    parts=_UNSPLIT,
-)
-DROP: Final = Script("drop", args=("tombstone_ms", "retention_min_ms"), parts=_UNSPLIT)
+DELETE: Final = Script("delete", args=("tombstone_ms",))
+DROP: Final = Script("drop", args=("tombstone_ms", "retention_min_ms"))
+PAID: Final = Script("paid", args=("owed",))
 READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
 NOTE: Final = Script("note", args=("event", "detail"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
-REQUEUE: Final = Script("requeue", keys=("of", "queue"), args=("stream_id", "life_ms"), parts=("_desk",))
+REQUEUE: Final = Script(
+    "requeue", keys=("of", "queue", "job"), args=("stream_id", "life_ms", "job"), parts=("_desk",)
+)
+SETTLE: Final = Script(
+    "settle",
+    keys=(
+        *("of", "job", "queue", "waiting", "waiting_accounts", *_ACCOUNT, "removed", "ended", "failed", "minute"),
+        "lanes…",
+    ),
+    args=(
+        *("stream_id", "account", "kind", "status", "reason", "tokens", "bytes", "expires", "digest"),
+        *("tombstone_ms", "retention_ms", "lanes…"),
+    ),
+    parts=("_desk", "_rate_limits", "_storage", "_provider_limit", "_endings"),
+)
+HOLD: Final = Script(
+    "hold",
+    keys=(
+        *("of", "above_limit", "streams", "stored", "kept", "sources", "waiting", "waiting_accounts"),
+        "lanes…",
+    ),
+    args=(
+        *("stream_id", "holder", "lease_ms", "account", "bytes", "expires", "stored_limit", "again", "life_ms"),
+        *("tokens", "targets", "made_from", "lane_items", "lanes…"),
+    ),
+    parts=("_many", "_desk", "_rate_limits", "_storage", "_provider_limit"),
+    most_streams=64,
+)
+MAY_DROP: Final = Script(
+    "may_drop", keys=("of", "stored", "sources", "dropping"), args=("stream_id",), parts=("_desk", "_storage")
+)
 UNPARK: Final = Script(
     "unpark",
     keys=("running", "parked", "tokens", "used", "queue"),

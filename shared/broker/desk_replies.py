@@ -60,7 +60,31 @@ class SourceGone:
     stream_id: str
 
 
-Admitted = Created | Limited | Stored | Full | SourceGone
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing was counted: the stream has ended or is gone."""
+
+
+Admitted = Created | Limited | Stored | Full | SourceGone | Ended
+
+
+class Held(StrEnum):
+    """Replies to :meth:`DeskScripts.hold`. FAR: the account is far above its limit of stored bytes, and the stream
+    has to stop. UNKNOWN: the desk does not have the stream. OTHER: another worker holds it, or it is gone."""
+
+    OK = "OK"
+    FAR = "FAR"
+    UNKNOWN = "UNKNOWN"
+    OTHER = "OTHER"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The desk has forgotten a stream. ``freed``: bytes given back. ``forgotten``: streams that were removed so long
+    ago that nothing of them stays, with the digests of their idempotency keys, which may be empty."""
+
+    freed: int
+    forgotten: list[tuple[str, str]]
 
 
 class Requeued(StrEnum):
@@ -112,6 +136,8 @@ def parse_admitted(raw: list[Any]) -> Admitted:
             return Full(int(raw[1]))
         case b"SOURCE":
             return SourceGone(raw[1].decode())
+        case b"GONE":
+            return Ended()
     return Created(raw[1], _used(raw[2:]) if raw[2:] else None)
 
 
@@ -147,6 +173,17 @@ def parse_taken(raw: list[Any]) -> Taken | Parked | OtherLanes | Refused:
         case b"PARKED":
             return Parked(raw[2].decode(), bool(raw[1]))
     return Refused(raw[0].decode())
+
+
+def parse_held(raw: list[bytes]) -> Held | OtherLanes:
+    return OtherLanes(raw[1].decode()) if raw[0] == b"LANES" else Held(raw[0].decode())
+
+
+def parse_settled(raw: list[Any]) -> Settled | OtherLanes:
+    if raw[0] == b"LANES":
+        return OtherLanes(raw[1].decode())
+    parts = (each.decode().partition(" ") for each in raw[1:])
+    return Settled(raw[0], [(stream_id, digest) for stream_id, _, digest in parts])
 
 
 def parse_unparked(raw: list[bytes]) -> list[str]:

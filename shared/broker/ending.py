@@ -8,9 +8,11 @@ import msgspec
 from msgspec import UNSET
 
 from shared.broker.client import Client, run_script
+from shared.broker.desk_scripts import Kind, Settlement
 from shared.broker.log import read_log
 from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
+from shared.broker.settlement import settle_soon
 from shared.errors import GenerationError
 from shared.protocol import events
 from shared.protocol.chunks import compress
@@ -115,10 +117,8 @@ _SET_BY_SCRIPTS = frozenset(
         "expires",
         "counted",
         "chunks",
-        "lane_new",
-        "lane_tokens",
-        "lane_second",
-        "parked",
+        "owed",
+        "lane",
     }
 )
 
@@ -170,6 +170,10 @@ async def end_claimed(
     reply = await run_script(client, scripts.finish(holder, 1, everything, compress(everything), ending))
     if reply.code is Code.OK:
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
+        account, lanes = (claimed.fields.get(name, b"").decode() for name in ("account", "lane"))
+        owed = scripts.owed(ending, reply)
+        settlement = Settlement(stream_id, account, Kind.ENDED, owed, holder.idempotency or "")
+        await settle_soon(client, scripts, settlement, lanes)
     else:
         logger.debug("stream not ended", extra={"stream_id": stream_id, "code": reply.code})
     return reply.code is not Code.WATCHED

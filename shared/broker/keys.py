@@ -164,6 +164,11 @@ def answers_keys() -> list[str]:
     return [f"{_bucket_prefix(f'{bucket:02x}')}answers" for bucket in range(BUCKETS)]
 
 
+def answers_key(stream_id: str) -> str:
+    """Return the index of the answers of the stream's bucket."""
+    return stream_keys(stream_id)[8]
+
+
 def tombstone_key(stream_id: str) -> str:
     return stream_keys(stream_id)[5]
 
@@ -180,7 +185,12 @@ def worker_channel(worker_id: str, route: str = "") -> str:
 
 
 def principal_streams_key(principal: str) -> str:
-    return f"hr:owned:{account_of(principal)}"
+    return owned_key(account_of(principal))
+
+
+def owned_key(account: str) -> str:
+    """Return the key of the list of an account's streams."""
+    return f"hr:owned:{account}"
 
 
 def retry_key(account: str, body_hash: str) -> str:
@@ -212,6 +222,11 @@ def account_keys(account: str) -> dict[str, str]:
     return {kind: f"{DESK}{kind}:{account}" for kind in ("used", "streams", "stored", "kept", "sources")}
 
 
+def removed_key(account: str) -> str:
+    """Return the key of an account's streams that were deleted or dropped."""
+    return f"{DESK}removed:{account}"
+
+
 def kept_key(account: str) -> str:
     """Return the key of an account's streams, those that expire first in front."""
     return f"{DESK}kept:{account}"
@@ -237,7 +252,7 @@ def revoked_key(key_id: str) -> str:
 
 
 def endings_key(minute: int) -> str:
-    """Return the key for a minute since 1970. The script derives the same name from Redis' clock."""
+    """Return the key for a minute since 1970, by Redis' clock."""
     return f"{DESK}endings:{minute}"
 
 

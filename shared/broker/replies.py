@@ -45,13 +45,47 @@ _CODES: Final = {code.encode(): code for code in Code}
 
 class WriteReply(msgspec.Struct, frozen=True):
     """Reply to a writer. ``last_seq``: the last event in the log; with PACKED, in its chunks. ``signal``: reason to
-    stop, '' to go on; with CLOSED, the reason of the ending. ``epoch``: the epoch in the state."""
+    stop, '' to go on; with CLOSED, the reason of the ending. ``epoch``: the epoch in the state. ``size``, ``expires``:
+    the stream's bytes and their expiry in ms, for the desk; 0 in most replies."""
 
     code: Code
     last_seq: int
     signal: str
     watched: bool
     epoch: int
+    size: int = 0
+    expires: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """An ending that the desk has not settled. ``tokens``: used; ``size``: bytes; ``ended``: in ms."""
+
+    status: str
+    reason: str
+    tokens: int
+    size: int
+    ended: int
+
+    @classmethod
+    def of(cls, status: bytes, reason: bytes | None, owed: bytes, ended: bytes) -> "Owed":
+        """Parse the fields of a state."""
+        tokens, _, size = owed.partition(b" ")
+        return cls(status.decode(), (reason or b"").decode(), int(tokens), int(size), int(ended))
+
+    @property
+    def text(self) -> str:
+        """The field ``owed`` of the state."""
+        return f"{self.tokens} {self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A stream's content was deleted or dropped. ``digest``: of its idempotency key, or empty."""
+
+    account: str
+    digest: str
+    owed: Owed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +215,11 @@ def parse_write(raw: list[Any]) -> WriteReply:
     return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), raw[4])
 
 
+def parse_counted(raw: list[Any]) -> WriteReply:
+    """Parse a reply that may have what the desk counts."""
+    return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), *raw[4:])
+
+
 def parse_begun(raw: list[Any]) -> Begun | Known | Unstored:
     match raw[0]:
         case b"KNOWN":
@@ -205,18 +244,14 @@ def parse_refused(raw: list[bytes]) -> Refused:
     return Refused(raw[0].decode())
 
 
-def parse_deleted(raw: list[bytes]) -> list[tuple[str, str]] | None:
-    return _removed(raw[1:]) if raw[0] == b"DELETED" else None
-
-
-def parse_dropped(raw: list[Any]) -> tuple[int, list[tuple[str, str]]]:
-    return raw[0], _removed(raw[1:])
-
-
-def _removed(raw: list[bytes]) -> list[tuple[str, str]]:
-    """Parse ids with the digests of their idempotency keys, which may be empty."""
-    parts = (each.decode().partition(" ") for each in raw)
-    return [(stream_id, digest) for stream_id, _, digest in parts]
+def parse_removed(raw: list[bytes]) -> Removed | None:
+    """Parse the reply of `delete` or `drop`; None if nothing was removed."""
+    match raw:
+        case [_, account, digest]:
+            return Removed(account.decode(), digest.decode())
+        case [_, account, digest, status, reason, owed, ended]:
+            return Removed(account.decode(), digest.decode(), Owed.of(status, reason, owed, ended) if owed else None)
+    return None
 
 
 def parse_log_position(raw: list[Any]) -> LogPosition | None:

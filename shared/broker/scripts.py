@@ -14,8 +14,6 @@ from shared.broker.declarations import Argument, Call
 from shared.broker.desk_replies import OtherLanes, Parked, Taken, TargetFull
 from shared.broker.desk_scripts import DeskScripts
 from shared.broker.keys import (
-    QUEUE,
-    principal_streams_key,
     stream_keys,
     stream_keys_and,
 )
@@ -28,7 +26,9 @@ from shared.broker.replies import (
     LogPage,
     LogPosition,
     Lost,
+    Owed,
     Refused,
+    Removed,
     Unstored,
     WriteReply,
 )
@@ -228,7 +228,7 @@ class StreamScripts:
         fields = _flat(ending.fields)
         return declarations.FINISH.call(
             holder.keys,
-            replies.parse_write,
+            replies.parse_counted,
             epoch=holder.epoch,
             holder=holder.token,
             first_seq=first,
@@ -246,6 +246,11 @@ class StreamScripts:
             events=self.sealing.seal_all(holder.stream_id, events),
         )
 
+    def owed(self, ending: Ending, reply: WriteReply) -> Owed:
+        """Return an ending for the desk. ``reply``: to :meth:`finish`."""
+        ended = reply.expires - self._retention_ms
+        return Owed(ending.status, str(ending.fields.get("reason", "")), ending.tokens, reply.size, ended)
+
     def restore(
         self,
         holder: Holder,
@@ -262,7 +267,7 @@ class StreamScripts:
         chunks = compress(events[:packed])
         return declarations.RESTORE.call(
             holder.keys,
-            replies.parse_write,
+            replies.parse_counted,
             epoch=holder.epoch,
             holder=holder.token,
             lease_ms=self._lease_ms,
@@ -282,7 +287,7 @@ class StreamScripts:
         """Extend the lease."""
         return declarations.RENEW.call(
             stream_keys_and(holder.stream_id, holder.idempotency, ()),
-            replies.parse_write,
+            replies.parse_counted,
             self.routes.of(holder.stream_id),
             epoch=holder.epoch,
             holder=holder.token,
@@ -352,27 +357,25 @@ class StreamScripts:
             stream_keys(stream_id), bytes.decode, event="failure", detail=f"{provider}:{code}"
         )
 
-    def delete(self, stream_id: str, principal: str) -> Call[list[tuple[str, str]] | None]:
-        """Delete a stream's content. The reply is None if there was none; else streams that were removed so long ago
-        that nothing of them stays, with the digests of their idempotency keys."""
-        more = declarations.DELETE.named_keys(
-            queue=QUEUE,
-            principal_streams=principal_streams_key(principal),
-        )
-        keys = stream_keys_and(stream_id, None, more)
+    def delete(self, stream_id: str) -> Call[Removed | None]:
+        """Delete a stream's content. The reply is None if there was none."""
         return declarations.DELETE.call(
-            keys, replies.parse_deleted, tombstone_ms=self._retention_ms + self._tombstone_ms
+            stream_keys(stream_id), replies.parse_removed, tombstone_ms=self._retention_ms + self._tombstone_ms
         )
 
-    def drop(self, stream_id: str) -> Call[tuple[int, list[tuple[str, str]]]]:
-        """Drop the answer of a stream that has ended. The reply is the number of bytes freed, 0 if it is kept, and
-        streams as for :meth:`delete`."""
+    def drop(self, stream_id: str) -> Call[Removed | None]:
+        """Drop the answer of a stream that has ended. The reply is None if it is kept."""
         return declarations.DROP.call(
             stream_keys(stream_id),
-            replies.parse_dropped,
+            replies.parse_removed,
             tombstone_ms=self._retention_ms + self._tombstone_ms,
             retention_min_ms=self._retention_min_ms,
         )
+
+    def paid(self, stream_id: str, owed: str) -> Call[bool]:
+        """Take a stream out of the index that has ended or is gone, once the desk has settled it. ``owed``: the field
+        of its state; empty if there is none."""
+        return declarations.PAID.call(stream_keys(stream_id), bool, owed=owed)
 
     def read(
         self, stream_id: str, after: EventId, *, most_events: int = MAX_EVENTS_PER_PAGE, most_bytes: int = 64 * 1024

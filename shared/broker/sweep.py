@@ -1,4 +1,5 @@
-"""Periodic sweep: re-queues or ends streams without a live lease, and records the pulse of Redis.
+"""Periodic sweep: re-queues or ends streams without a live lease, settles those that ended, and records the pulse of
+Redis.
 
 Every gateway and worker is ready to sweep, so that streams end even if no worker runs; one of them does, once a
 second. A stream that waits goes back into the queue, one that waited longer than the queue timeout is ended, and one
@@ -17,14 +18,15 @@ from shared.broker.client import REDIS_ERRORS, Client, report_illegal_status, ru
 from shared.broker.data_version import HOLD_VERSION, describe_refusal, other_version
 from shared.broker.dropping import Dropping, read_memory_use
 from shared.broker.ending import Outcome, end_unheld
-from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
+from shared.broker.keys import SWEEP, state_key, sweep_keys
+from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Due, IllegalStatus, parse_status
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
 from shared.polling import next_poll
-from shared.protocol.lifecycle import Status
+from shared.protocol.lifecycle import ACTIVE, TERMINAL, Status
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -113,21 +115,28 @@ class Sweep:
         return False
 
     async def _examine(self, due: Due) -> None:
-        for stream in await self._waiting(due):
+        streams = await self._read(due)
+        gone = [stream.stream_id for stream in streams if stream.status is None]
+        ended = [stream.stream_id for stream in streams if stream.status in TERMINAL]
+        await settle_gone_streams(self._client, self._scripts, gone)
+        await settle_ended_streams(self._client, self._scripts, ended)
+        for stream in streams:
+            if stream.status not in ACTIVE:
+                continue
             if stream.is_cancelled or stream.for_ms > self._queue_timeout_ms:
                 await self._end(stream)
             elif await self._requeue(stream.stream_id):
                 self._count("queued_again")
                 logger.info("stream requeued", extra={"stream_id": stream.stream_id})
 
-    async def _waiting(self, due: Due) -> list["_Waiting"]:
-        """Return those of the due streams that exist."""
+    async def _read(self, due: Due) -> list["_Stream"]:
+        """Return the due streams, except those with an illegal status."""
         fields = ("status", "created", "lease_until", "cancel", "provider_cursor")
         states = await run_commands(self._client, [("HMGET", state_key(each), *fields) for each in due.stream_ids])
-        waiting = []
+        streams = []
         for stream_id, (status, created, lease_until, cancel, stored) in zip(due.stream_ids, states, strict=True):
-            if status is None:  # it expired unended; if its worker restores it, the index has it again
-                await run_commands(self._client, [("ZREM", index_key(stream_id), stream_id)])
+            if status is None:
+                streams.append(_Stream(stream_id, 0, None, is_cancelled=False))
                 continue
             try:
                 known = parse_status("sweep", status)
@@ -137,10 +146,10 @@ class Sweep:
             for_ms = due.now_ms - max(int(created), int(lease_until or 0))
             # A worker stops a stored answer at its provider.
             is_cancelled = cancel is not None and stored in {None, b"-"}
-            waiting.append(_Waiting(stream_id, for_ms, known, is_cancelled=is_cancelled))
-        return waiting
+            streams.append(_Stream(stream_id, for_ms, known, is_cancelled=is_cancelled))
+        return streams
 
-    async def _end(self, stream: "_Waiting") -> None:
+    async def _end(self, stream: "_Stream") -> None:
         if stream.status is Status.QUEUED:
             error = GenerationError("queue_timeout", "no capacity was free in time; try again", retryable=True)
         else:
@@ -157,11 +166,11 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A stream without a holder; ``for_ms`` since it was created or last held. ``is_cancelled``: it can be ended at
-    once."""
+class _Stream:
+    """A stream that is due. ``for_ms`` since it was created or last held. ``status``: None if it is gone.
+    ``is_cancelled``: it can be ended at once."""
 
     stream_id: str
     for_ms: int
-    status: Status
+    status: Status | None
     is_cancelled: bool

@@ -80,7 +80,7 @@ class WrittenStream:
         await run_script(self._client, call)
 
     async def delete(self) -> None:
-        await run_script(self._client, self._scripts.delete(self.id, OWNER))
+        await run_script(self._client, self._scripts.delete(self.id))
 
     async def log_page(self, after: EventId = START) -> LogPage:
         """Read a page as a route does when it admits a client."""

@@ -15,15 +15,18 @@ from shared.broker.client import Client, run_script
 from shared.broker.cluster.shard_channels import listen_to_shards
 from shared.broker.creation import NewStream, create
 from shared.broker.declarations import Call, Script
-from shared.broker.desk_replies import Created
+from shared.broker.desk_replies import Created, Held, OtherLanes
+from shared.broker.desk_scripts import Kind, Settlement
 from shared.broker.keys import of_key, stream_keys, worker_channel
 from shared.broker.replies import Begun, Claimed, Code, Gone, Known, LogPage, LogPosition, Lost, Unstored, WriteReply
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
+from shared.broker.settlement import settle_ended
 from shared.protocol.chunks import compress, decompress, leaving, length_of
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.protocol.lifecycle import ACTIVE, Status
 from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
+from workers.writing.place import HeldPlace
 
 CAP, WINDOW = 6, 4
 SETTINGS = Settings.model_construct(cap=CAP, window=WINDOW)
@@ -132,6 +135,16 @@ class Stream:
         return await run_script(self.client, SCRIPTS.pack(holder, known, (await self.log())[known:upto]))
 
     async def finish(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:
+        """End the stream in both steps, as a worker does."""
+        reply = await self.end(holder, first, events, ending)
+        if reply.code is Code.OK:
+            account = (await self.state()).get("account", "")
+            owed, digest = SCRIPTS.owed(ending, reply), self.idempotency or ""
+            await settle_ended(self.client, SCRIPTS, Settlement(self.id, account, Kind.ENDED, owed, digest))
+        return reply
+
+    async def end(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:
+        """The first step of an ending."""
         chunks = compress([*(await self.log())[: first - 1], *events])
         return await run_script(self.client, SCRIPTS.finish(holder, first, events, chunks, ending))
 
@@ -148,6 +161,19 @@ class Stream:
             "body_hash": "ff",
         }
         return await run_script(self.client, SCRIPTS.restore(holder, events, fields=fields, body_hash="ff"))
+
+    async def renew(self, holder: Holder, lanes: str = "") -> tuple[WriteReply, Held | OtherLanes | None]:
+        """Renew the lease, and hold the place at the desk as a worker does, also if the desk has lost it."""
+        reply = await run_script(self.client, SCRIPTS.renew(holder))
+        if reply.code is not Code.OK:
+            return reply, None
+        place = HeldPlace(
+            holder, {**{k: v.encode() for k, v in (await self.state()).items()}, "lane": lanes.encode()}
+        )
+        held = await run_script(self.client, place.hold(SCRIPTS, reply))
+        if held is Held.UNKNOWN:
+            held = await run_script(self.client, place.hold(SCRIPTS, reply, is_lost=True))
+        return reply, held
 
     async def read(self, after: EventId = START, **limits: int) -> LogPage | Gone | Lost | None:
         return await run_script(self.client, SCRIPTS.read(self.id, after, **limits))

@@ -63,10 +63,10 @@ async def test_a_refused_stream_whose_gateway_died_leaves_nothing(client: Client
     await create(client, SCRIPTS, Stream(client, key=False).creation(demand=LIMITED))
     stream = await begun(client, key=True)
     place = Place(stream.id, LIMITED, 1)
-    first = await run_script(client, SCRIPTS.desk.admit(place, is_final=False))
+    first = await run_script(client, SCRIPTS.desk.admit(place, final=()))
     assert isinstance(first, Limited)
     assert await stream.desk() == {}, "it may be admitted yet"
-    refused = await run_script(client, SCRIPTS.desk.admit(place, is_final=True))
+    refused = await run_script(client, SCRIPTS.desk.admit(place))
     assert isinstance(refused, Limited)
     assert await run_script(client, SCRIPTS.desk.requeue(stream.id)) is Requeued.REFUSED
     assert await requeue(client, SCRIPTS, stream.id) is False
@@ -78,14 +78,14 @@ async def test_a_refused_stream_whose_gateway_died_leaves_nothing(client: Client
 async def test_all_requests_with_a_key_have_one_verdict(client: Client) -> None:
     stream = await begun(client, Demand("an-account", Limits(requests_per_minute=1), 0), key=True)
     place = Place(stream.id, Demand("an-account", Limits(requests_per_minute=1), 0), 5)
-    replies = [await run_script(client, SCRIPTS.desk.admit(place, is_final=True)) for _ in range(3)]
+    replies = [await run_script(client, SCRIPTS.desk.admit(place)) for _ in range(3)]
     assert all(isinstance(reply, Created) for reply in replies)
     assert [reply.used.requests for reply in replies if isinstance(reply, Created) and reply.used] == [1, 1, 1]
     full = StreamScripts(SETTINGS.model_copy(update={"queue_depth": 0})).desk
     other = await begun(client, Demand("another", Limits(), 0))
     place = Place(other.id, Demand("another", Limits(), 0), 5)
-    assert await run_script(client, full.admit(place, is_final=True)) == Full(1)
-    assert await run_script(client, SCRIPTS.desk.admit(place, is_final=True)) == Full(1), "the first verdict stands"
+    assert await run_script(client, full.admit(place)) == Full(1)
+    assert await run_script(client, SCRIPTS.desk.admit(place)) == Full(1), "the first verdict stands"
 
 
 async def test_a_stream_without_room_waits_for_the_last_try(client: Client) -> None:

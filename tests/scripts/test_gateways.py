@@ -87,13 +87,13 @@ async def test_cancel(client: Client) -> None:
 
 async def test_delete(client: Client) -> None:
     stream = Stream(client)
-    assert await delete_stream(client, SCRIPTS, stream.id, "p") is False
+    assert await delete_stream(client, SCRIPTS, stream.id) is False
     await stream.create()
     holder = await stream.claim()
     await stream.acknowledge()
     await stream.append(holder, 1, some(1, 2))
     async with heard(client, "w1") as words:
-        assert await delete_stream(client, SCRIPTS, stream.id, "p") is True
+        assert await delete_stream(client, SCRIPTS, stream.id) is True
     assert words == [f"cancel {stream.id}"]
     assert await stream.read() == Gone("p", deleted=True)
     assert not await client.exists(*stream.keys[: READERS + 1])
@@ -101,7 +101,7 @@ async def test_delete(client: Client) -> None:
     assert await client.get(stream.keys[IDEMPOTENCY]) == f"{stream.id} ff".encode()  # no second generation
     lives = await stream.lives()
     assert lives[TOMBSTONE] > lives[IDEMPOTENCY] > 0
-    assert await delete_stream(client, SCRIPTS, stream.id, "p") is False
+    assert await delete_stream(client, SCRIPTS, stream.id) is False
     assert await stream.acknowledge() is None
     assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
 

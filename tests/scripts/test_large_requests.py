@@ -112,10 +112,11 @@ async def test_a_large_request_is_restored(client: Client) -> None:
     assert (await run_script(client, restore)).code is Code.UNSTORED
     assert await stream.state() == {}
     await send(client, pieces)
-    assert (await run_script(client, restore)).code is Code.OK
+    reply = await run_script(client, restore)
+    assert reply.code is Code.OK
     assert await read_request(client, SCRIPTS.sealing, stream.id, len(REQUEST)) == REQUEST.encode()
     assert await expires_at(stream) > now_ms() + 100_000
-    assert await total(client) == _STREAM_BYTES + len(REQUEST) + sum(map(len, some(1, 2)))
+    assert reply.size == _STREAM_BYTES + len(REQUEST) + sum(map(len, some(1, 2)))
 
 
 async def test_pieces_go_with_a_deleted_stream(client: Client) -> None:
@@ -127,6 +128,6 @@ async def test_pieces_go_with_a_deleted_stream(client: Client) -> None:
     assert isinstance(claimed, Claimed)
     await stream.finish(stream.holder(claimed.epoch), 1, [DONE])
     assert await client.exists(request_key(stream.id)), "a later request may continue the stream"
-    await delete_stream(client, SCRIPTS, stream.id, "p")
+    await delete_stream(client, SCRIPTS, stream.id)
     assert not await client.exists(request_key(stream.id))
     assert await total(client) == 0

@@ -6,13 +6,12 @@ import pytest
 
 from shared.broker.client import Client, run_script
 from shared.broker.creation import create
-from shared.broker.desk_replies import Created, Limited
+from shared.broker.desk_replies import Created, Held, Limited
 from shared.broker.ending import restorable
-from shared.broker.keys import QUEUE, stream_of_job
+from shared.broker.keys import QUEUE, of_key, stream_of_job
 from shared.broker.removal import delete_stream
 from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending
-from shared.protocol.chunks import compress
 from shared.protocol.lifecycle import Status
 from shared.rate_limits import Demand, Limits
 from tests.scripts.stream import (
@@ -98,18 +97,21 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
     await ended.append(holder, 1, some(1, 2))
     await client.delete("hr:{desk}:streams:account", *ended.keys[:7])
     fields = restorable(claimed.fields)
+    await client.delete(of_key(ended.id))
     assert (
         await run_script(client, SCRIPTS.restore(holder, some(1, 2), fields=fields, body_hash="ff"))
     ).code is Code.OK
+    assert await taken() == (0, 20)
+    assert (await ended.renew(holder))[1] is Held.OK
     assert await taken() == (1, 20)
     ending = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage": "null"}, 4)
     for _ in range(2):
-        await run_script(client, SCRIPTS.finish(holder, 3, [DONE], compress([*some(1, 2), DONE]), ending))
+        await ended.finish(holder, 3, [DONE], ending)
     assert await taken() == (0, 14)
 
     await client.zadd("hr:{desk}:streams:account", {deleted.id: now_ms() + 60_000})
     for _ in range(2):
-        await delete_stream(client, SCRIPTS, deleted.id, "p")
+        await delete_stream(client, SCRIPTS, deleted.id)
     assert await taken() == (0, 14)  # the use of a deleted stream is unknown
 
 

@@ -57,7 +57,7 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
     assert await running.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2)
     assert (await running.page()).events == some(1, 2)
     assert await run_script(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
-    assert await delete_stream(client, SCRIPTS, deleted.id, "p") is True
+    assert await delete_stream(client, SCRIPTS, deleted.id) is True
     assert (await run_script(client, SCRIPTS.release(holders[released.id]))).code is Code.OK
     await run_script(client, SCRIPTS.sweep(sweep_keys()[:2]))
     assert (await running.finish(holder, 3, [DONE])).code is Code.OK
@@ -98,7 +98,7 @@ async def test_an_empty_exchange_sends_nothing(client: Client, scripts_broker: B
 
 async def test_redis_is_away(client: Client, tmp_path: Path) -> None:
     away = connect(Broker(tmp_path).url)
-    calls: list[Call[Any]] = [SCRIPTS.claim("0" * 34, TOKEN), SCRIPTS.delete("0" * 34, "p")]
+    calls: list[Call[Any]] = [SCRIPTS.claim("0" * 34, TOKEN), SCRIPTS.delete("0" * 34)]
     assert [type(answer) for answer in await run_scripts(away, calls)] == [BrokerUnavailable] * 2
     with pytest.raises(BrokerUnavailable):
         await run_script(away, calls[0])

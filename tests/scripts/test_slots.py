@@ -3,7 +3,7 @@
 import pytest
 
 from shared.broker.client import Client, run_script
-from shared.broker.desk_replies import OtherLanes, Parked, Taken, TargetFull
+from shared.broker.desk_replies import Held, OtherLanes, Parked, Taken, TargetFull
 from shared.broker.keys import QUEUE, job_id_of, of_key, provider_limit_keys
 from shared.broker.replies import Code
 from shared.broker.scripts import Holder, StreamScripts
@@ -168,6 +168,7 @@ async def test_a_restored_stream_holds_the_slot_that_it_had(client: Client) -> N
     await client.flushall()
     reply = await run_script(client, made.restore(holder, some(1, 2), fields=fields, body_hash="ff"))
     assert reply.code is Code.OK
+    assert (await stream.renew(holder, "a"))[1] is Held.OK
     assert await running(client, "a") == 1
     assert (await stream.finish(holder, 3, [DONE])).code is Code.OK
     assert await running(client, "a") == 0

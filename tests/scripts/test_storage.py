@@ -4,10 +4,10 @@ import pytest
 
 from shared.broker.client import Client, run_script
 from shared.broker.creation import create
-from shared.broker.desk_replies import Created, Stored
+from shared.broker.desk_replies import Created, Held, Stored
 from shared.broker.dropping import Dropping, Memory, memory_of
 from shared.broker.ending import restorable
-from shared.broker.keys import ABOVE_LIMIT, answers_keys
+from shared.broker.keys import ABOVE_LIMIT, account_keys, answers_keys, of_key
 from shared.broker.removal import delete_stream, drop_answer
 from shared.broker.replies import Claimed, Gone
 from shared.broker.scripts import Holder, StreamScripts
@@ -67,11 +67,11 @@ async def test_bytes_are_counted_exactly_and_given_back(client: Client) -> None:
     assert await stored(client) == {stream.id: _STREAM_BYTES + content, "total": _STREAM_BYTES + content}
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 2))
-    await run_script(client, SCRIPTS.renew(holder))
+    await stream.renew(holder)
     assert (await stored(client))["total"] == _STREAM_BYTES + content + size(*some(1, 2))
     later = await stream.take_over()
     await stream.append(later, 1, some(1, 3, "another"))  # it replaces the first attempt's events
-    await run_script(client, SCRIPTS.renew(later))
+    await stream.renew(later)
     assert (await stored(client))["total"] == _STREAM_BYTES + content + size(*some(1, 3, "another"))
     await stream.finish(later, 4, [DONE])
     chunks = await stream.stored_log()
@@ -80,7 +80,7 @@ async def test_bytes_are_counted_exactly_and_given_back(client: Client) -> None:
     assert await stored(client) == {stream.id: without_request, "total": without_request}
     other = await Stream(client, key=False).create()
     assert (await stored(client))["total"] == without_request + _STREAM_BYTES + len(_REQUEST)
-    await delete_stream(client, SCRIPTS, stream.id, "p")
+    await delete_stream(client, SCRIPTS, stream.id)
     assert await stored(client) == dict.fromkeys((other.id, "total"), _STREAM_BYTES + len(_REQUEST))
 
 
@@ -104,6 +104,7 @@ async def test_a_restored_stream_counts_once(client: Client) -> None:
         await client.delete(*lost)
         restore = SCRIPTS.restore(holder, some(1, 2), fields=restorable(claimed.fields), body_hash="ff")
         await run_script(client, restore)
+        assert (await stream.renew(holder))[1] is Held.OK
         assert await stored(client) == {stream.id: expected, "total": expected}
 
 
@@ -156,12 +157,14 @@ async def test_the_sources_of_a_restored_turn_are_kept(client: Client) -> None:
     turn = await Stream(client, key=False).create(sources=source.id)
     claimed = await run_script(client, SCRIPTS.claim(turn.id, TOKEN))
     assert isinstance(claimed, Claimed)
-    await client.delete(*turn.keys[:4], "hr:{desk}:sources:an-account")
+    await client.delete(*turn.keys[:4])
+    await client.delete(of_key(turn.id), *account_keys("an-account").values())
     await be_well(turn)
     holder = Holder(turn.id, claimed.epoch, TOKEN, None)
     await run_script(client, SCRIPTS.restore(holder, [], fields=restorable(claimed.fields), body_hash="ff"))
+    await turn.renew(holder)
     assert await drop(source) == 0
-    await delete_stream(client, SCRIPTS, turn.id, "p")
+    await delete_stream(client, SCRIPTS, turn.id)
     assert await drop(source) > 0
 
 
@@ -210,10 +213,9 @@ async def test_streams_of_an_account_far_above_its_limit_are_stopped(client: Cli
         await create(client, SCRIPTS, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
     holder = await running.claim()
     await running.append(holder, 1, [event(1, "x" * most)])
-    assert (await run_script(client, SCRIPTS.renew(holder))).signal == "stored_bytes"
-    assert (await running.state())["cancel"] == "stored_bytes"
+    assert (await running.renew(holder))[1] is Held.FAR
     later = await waiting.claim()
-    assert (await run_script(client, SCRIPTS.renew(later))).signal == "stored_bytes"
+    assert (await waiting.renew(later))[1] is Held.FAR
     assert await old.state()
     await Dropping(client, _DROPS, _AT_ONCE).relieve_accounts()
     assert await old.state() == {}
@@ -227,7 +229,7 @@ async def test_an_answer_that_fits_once_it_is_compressed_is_kept(client: Client)
     await create(client, SCRIPTS, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
     holder = await stream.claim()
     await stream.append(holder, 1, [event(1, "x" * most)])
-    assert (await run_script(client, SCRIPTS.renew(holder))).signal == "stored_bytes"
+    assert (await stream.renew(holder))[1] is Held.FAR
     await stream.finish(holder, 2, [DONE])
     await Dropping(client, _DROPS, _AT_ONCE).relieve_accounts()
     assert (await stream.state())["status"] == "completed"
@@ -237,11 +239,11 @@ async def test_of_the_oldest_of_many_removed_streams_nothing_stays(client: Clien
     """Cycles of creation and deletion would fill Redis with tombstones and idempotency entries."""
     removed = "hr:{desk}:removed:an-account"
     old, young, last = await Stream(client).create(), Stream(client, key=False), Stream(client, key=False)
-    await delete_stream(client, SCRIPTS, old.id, "p")
+    await delete_stream(client, SCRIPTS, old.id)
     await client.zadd(removed, {f"{n:034x} ": now_ms() - 1000 for n in range(10_000)})
     for stream in (young, last):
         await stream.create()
-        await delete_stream(client, SCRIPTS, stream.id, "p")
+        await delete_stream(client, SCRIPTS, stream.id)
         assert await client.exists(old.keys[TOMBSTONE], old.keys[IDEMPOTENCY]) == (2 if stream is young else 0)
         await client.zadd(removed, {f"{old.id} {DIGEST}": now_ms() - 200_000})
     assert await client.exists(last.keys[TOMBSTONE]) == 1
@@ -263,9 +265,9 @@ async def test_a_log_of_thousands_of_events_is_counted_whole(client: Client) -> 
     holder = await stream.claim()
     events = some(1, 2501)
     await run_script(client, scripts.append(holder, 1, events))
-    await run_script(client, scripts.renew(holder))
+    await stream.renew(holder)
     more = some(2502, 4000)
     chunks = compress([*events, *more, DONE])
-    await run_script(client, scripts.finish(holder, 2502, [*more, DONE], chunks, ENDING))
-    assert (await stored(client))["total"] == _STREAM_BYTES + size(*chunks.data)
+    reply = await run_script(client, scripts.finish(holder, 2502, [*more, DONE], chunks, ENDING))
+    assert reply.size == _STREAM_BYTES + size(*chunks.data)
     assert await client.exists(stream.keys[READERS]) == 0

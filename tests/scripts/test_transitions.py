@@ -102,7 +102,7 @@ def calls_of(name: str, stream: Stream, holder: Holder) -> list[Call[Any]]:
         "restore": [SCRIPTS.restore(later, some(1, 2), fields=fields, body_hash="ff")],
         "renew": [SCRIPTS.renew(holder)],
         "release": [SCRIPTS.release(holder)],
-        "delete": [SCRIPTS.delete(stream.id, "p")],
+        "delete": [SCRIPTS.delete(stream.id)],
         "drop": [SCRIPTS.drop(stream.id)],
     }
     return calls[name]

@@ -294,9 +294,9 @@ class Walk(Ground):
         """Call a provider: take its slot instead of the one that the stream has."""
         writer = self.worker(pick, lambda worker: worker.generates).writer
         assert writer is not None
-        lane = await self._slot(writer.holder, provider, LANES[2] if is_counted else "", writer.lane, fate)
+        lane = await self._slot(writer.holder, provider, LANES[2] if is_counted else "", writer.place.lanes, fate)
         if isinstance(lane, str):
-            writer.set_lane(lane)
+            writer.place.lanes = lane
 
     @move(
         2, lambda self: any(w.generates for w in self.workers), pick=PICK, how=("stop", "stop", "fail", "hand over")
@@ -372,7 +372,7 @@ class Walk(Ground):
 
     @move(0.3, lambda self: self.redis.active)
     async def delete(self) -> None:
-        self.buried = await delete_stream(self.client, self.scripts, self.stream_id, "p")
+        self.buried = await delete_stream(self.client, self.scripts, self.stream_id)
         self.deleted |= self.buried
 
     @move(0.2, lambda self: self.redis.ended)

@@ -5,11 +5,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from shared.broker.client import Client, run_script, run_scripts
+from shared.broker.client import Client, run_commands, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import OtherLanes, Parked, Taken
+from shared.broker.desk_scripts import Kind, Settlement
+from shared.broker.keys import of_key
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts
+from shared.broker.settlement import settle
 from shared.errors import BrokerUnavailable
 from workers.writing.writer import StreamWriter
 
@@ -38,7 +41,10 @@ async def claim(client: Client, scripts: StreamScripts, stream_id: str, token: s
     lanes = taken.lanes if isinstance(taken, Taken) else ""
     if isinstance(claimed, Refused):
         logger.debug("stream not claimed", extra={"stream_id": stream_id, "reason": claimed})
-        await _leave(client, scripts, stream_id, token, lanes)
+        if claimed is Refused.MISSING:  # it was never created, or is gone; the sweep does the rest
+            await _forget(client, scripts, stream_id, lanes)
+        else:
+            await _leave(client, scripts, stream_id, token, lanes)
         return None
     return replace(claimed, fields={**claimed.fields, "lane": lanes.encode()}) if lanes else claimed
 
@@ -46,7 +52,7 @@ async def claim(client: Client, scripts: StreamScripts, stream_id: str, token: s
 async def hand_over(client: Client, scripts: StreamScripts, writer: StreamWriter) -> None:
     """Free the place of a stream that was released, and let the next worker take it at once."""
     with suppress(BrokerUnavailable):  # then the next sweep queues it
-        await _leave(client, scripts, writer.holder.stream_id, writer.holder.token, writer.lane, requeue=True)
+        await _leave(client, scripts, writer.holder.stream_id, writer.holder.token, writer.place.lanes, requeue=True)
 
 
 async def take(
@@ -56,6 +62,12 @@ async def take(
     if isinstance(taken, OtherLanes):  # those of a worker before
         return await run_script(client, scripts.take(stream_id, token, taken.lanes))
     return taken
+
+
+async def _forget(client: Client, scripts: StreamScripts, stream_id: str, held: str) -> None:
+    (account,) = await run_commands(client, [("HGET", of_key(stream_id), "account")])
+    if account is not None:
+        await settle(client, scripts, Settlement(stream_id, account.decode(), Kind.EXPIRED), held)
 
 
 async def _leave(

@@ -10,6 +10,7 @@ from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import StreamScripts
+from shared.broker.settlement import settle_soon
 from shared.broker.stored_request import PIECE_BYTES, read_request
 from shared.errors import ContentUnreadable, GenerationError, RequestError
 from shared.protocol.events import PartialUsage, Usage
@@ -164,7 +165,7 @@ class Generation:
                     return
                 ended = await writer.hand_over()  # an abandoned stream has a reader again
             else:
-                ended = await writer.finish(outcome, usage)
+                ended = await self._finish(writer, outcome, usage)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
             await adapters.attempts.resumption.cancel(run)
         job.log.ended(outcome, writer.logged_usage(usage), ended)
@@ -172,6 +173,13 @@ class Generation:
             await hand_over(self._client, self._scripts, writer)
         else:
             _count(outcome)
+
+    async def _finish(self, writer: StreamWriter, outcome: Outcome, usage: Usage | PartialUsage | None) -> Ended:
+        """Write the ending, and settle it at the desk."""
+        ended = await writer.finish(outcome, usage)
+        if (settlement := writer.settlement) is not None:
+            await settle_soon(self._client, self._scripts, settlement, writer.place.lanes)
+        return ended
 
 
 @dataclass(frozen=True, slots=True)

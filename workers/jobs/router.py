@@ -70,11 +70,11 @@ class Router:
             return
         counted = target if is_counted else ""
         try:
-            held = run.writer.lane
+            held = run.writer.place.lanes
             call = self._scripts.take_slot(run.writer.holder, provider, counted, held=held)
             taken = await run_script(self._client, call)
             if isinstance(taken, OtherLanes):  # the reply to an earlier call was lost
-                run.writer.set_lane(taken.lanes)
+                run.writer.place.lanes = taken.lanes
                 call = self._scripts.take_slot(run.writer.holder, provider, counted, held=taken.lanes)
                 taken = await run_script(self._client, call)
         except BrokerUnavailable:
@@ -84,7 +84,7 @@ class Router:
             raise _full(request, taken.limit, taken.wait_s)
         if not isinstance(taken, str):
             return
-        run.writer.set_lane(taken)
+        run.writer.place.lanes = taken
         run.has_lane = True
         read_at, running = self._running.get(target, (0.0, 0))
         self._running[target] = read_at, running + 1

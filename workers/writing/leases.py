@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeGuard
 
 from redis.exceptions import ResponseError
 
 from shared.broker.client import REDIS_ERRORS, refused, run_scripts
 from shared.broker.cluster.servers import Servers
 from shared.broker.cluster.shard_channels import listen_to_shards
+from shared.broker.desk_replies import Held, OtherLanes
 from shared.broker.keys import worker_channel
 from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Code, WriteReply
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 #: How long an ended stream's events are kept before its final check (rule E6).
 LINGER_S = 10.0
+#: How long a renewal shows that a stream is still held: less than the desk notes that a stream has ended.
+_FRESH_S = 20.0
+_HOLD_TRIES = 3
 
 
 class Leases:
@@ -79,18 +84,38 @@ class Leases:
             self._forget_expiring()
             writers, ended = list(self._writers.values()), dict(self._lingering)
             calls = [self._scripts.renew(writer.holder) for writer in (*writers, *ended)]
+            begun = asyncio.get_running_loop().time()
             replies = await run_scripts(self._connection, calls) if calls else []
             is_unanswered = any(isinstance(reply, BrokerUnavailable) for reply in replies)
             pause_s = self._interval_s / 10 if is_unanswered else self._interval_s
             for writer, reply in zip(writers, replies[: len(writers)], strict=True):
                 writer.settle_renewal(reply)
             now = asyncio.get_running_loop().time()
+            if now < begun + _FRESH_S:
+                await self._hold({w: r for w, r in zip(writers, replies, strict=False) if _is_renewed(r)})
             for (writer, ended_at), reply in zip(ended.items(), replies[len(writers) :], strict=True):
                 if _is_removed(reply):  # nothing may restore it
                     self._lingering.pop(writer, None)
                     logger.debug("removed stream forgotten", extra={"stream_id": writer.holder.stream_id})
                 elif writer.check(reply) and now > ended_at + LINGER_S and writer.is_settled:
                     self._lingering.pop(writer, None)
+
+    async def _hold(self, renewed: Mapping[StreamWriter, WriteReply]) -> None:
+        """Extend the places at the desk of streams whose leases were renewed just now."""
+        lost = set[StreamWriter]()
+        for _ in range(_HOLD_TRIES):
+            calls = [w.place.hold(self._scripts, reply, is_lost=w in lost) for w, reply in renewed.items()]
+            replies = dict(zip(renewed, await run_scripts(self._connection, calls) if calls else [], strict=True))
+            for writer, reply in replies.items():
+                if isinstance(reply, OtherLanes):  # the reply to an earlier call was lost
+                    writer.place.lanes = reply.lanes
+                elif reply is Held.FAR and writer.stop_reason is None:
+                    writer.stop(StopReason.STORED_BYTES)
+                    await run_scripts(
+                        self._connection, [self._scripts.cancel(writer.holder.stream_id, "stored_bytes")]
+                    )
+            lost = {writer for writer, reply in replies.items() if reply is Held.UNKNOWN}
+            renewed = {w: r for w, r in renewed.items() if w in lost or isinstance(replies[w], OtherLanes)}
 
     def _forget_expiring(self) -> None:
         """Drop ended streams before their retention ends: an expired stream is missing too, and stays so."""
@@ -123,6 +148,10 @@ class Leases:
             writer.stop(StopReason.CANCELLED)
         elif command == "room":
             writer.room()
+
+
+def _is_renewed(reply: WriteReply | BrokerUnavailable) -> TypeGuard[WriteReply]:
+    return isinstance(reply, WriteReply) and reply.code is Code.OK
 
 
 def _is_removed(reply: WriteReply | BrokerUnavailable) -> bool:

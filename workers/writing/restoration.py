@@ -28,11 +28,6 @@ class Restoration:
             self._fields[name] = value
         self.begin()
 
-    def field(self, name: str) -> bytes:
-        """Return a field; empty if there is none."""
-        value = self._fields.get(name, b"")
-        return value if isinstance(value, bytes) else str(value).encode()
-
     def begin(self) -> None:
         """Start from the first piece."""
         self._begun = None

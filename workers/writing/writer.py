@@ -12,6 +12,7 @@ from dataclasses import replace
 from msgspec import UNSET, structs
 
 from shared.broker.declarations import Call
+from shared.broker.desk_scripts import Settlement
 from shared.broker.ending import ABANDONED, Outcome
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts
@@ -24,6 +25,7 @@ from shared.settings import Settings
 from workers import metrics
 from workers.writing.coalescer import Coalescer, Written
 from workers.writing.phases import Ended, Phase, StopReason
+from workers.writing.place import HeldPlace
 from workers.writing.restoration import Restoration
 from workers.writing.send_buffer import SendBuffer
 from workers.writing.usage_by_target import Output, UsageByTarget
@@ -53,6 +55,7 @@ class StreamWriter:
     ) -> None:
         self.holder = holder
         self.stop_reason: StopReason | None = None
+        self.place = HeldPlace(holder, claimed.fields)
         self._restoration = Restoration(scripts, holder, claimed.fields)
         self._is_first_output = claimed.readable == 0
         self._attempt = claimed.attempt
@@ -89,6 +92,11 @@ class StreamWriter:
         return self._phase is Phase.CLOSED and self._ended.result() is Ended.WRITTEN
 
     @property
+    def settlement(self) -> Settlement | None:
+        """The second step of the ending (``shared/broker/settlement.py``), if the stream was ended by this writer."""
+        return self.place.settlement(self._scripts, self._ending)
+
+    @property
     def is_settled(self) -> bool:
         """True if there is nothing left to send."""
         return self._phase is Phase.CLOSED
@@ -99,15 +107,6 @@ class StreamWriter:
         return self._coalescer.made_bytes
 
     # --- called by the job
-
-    def set_lane(self, lane: str) -> None:
-        """Note the lanes of the stream, one a line, for the desk and for a Redis that loses them."""
-        self._restoration.set_field("lane", lane.encode())
-
-    @property
-    def lane(self) -> str:
-        """The lanes of the stream, one a line."""
-        return self._restoration.field("lane").decode()
 
     def set_model(self, provider: str, model: str, ignored: Sequence[str] = ()) -> None:
         """Set the provider and model of `start`, which is written with the first output. ``ignored``: paths of the
@@ -343,6 +342,7 @@ class StreamWriter:
             self._phase = Phase.ENDING
             # Any other reply belongs to a call that was in flight before the ending.
             if reply.code is Code.OK and reply.last_seq == len(self._events):
+                self.place.end(reply)
                 self._close(Ended.WRITTEN)
             else:
                 self._wake(self)

@@ -29,14 +29,13 @@ local function total_stored(a)
   return tonumber(redis.call('HGET', a.stored, 'total') or 0)
 end
 
--- Marks the stream as `word` (deleted or dropped). What stays of it, the tombstone and the idempotency entry, is not
+-- Notes that the stream was deleted or dropped. What stays of it, the tombstone and the idempotency entry, is not
 -- counted, so an account has at most 10,000: of the oldest nothing stays, if no worker can hold their streams any more.
 -- `removed` has members `<id> <digest of the idempotency key>`, by the time of removal. Returns those of which the
 -- caller deletes what stays.
-local function leave_tombstone(a, word, s, tombstone_ms)
+local function note_removed(a, digest, tombstone_ms)
   local removed = a.removed
-  redis.call('SET', TOMBSTONE, word .. ' ' .. s.principal, 'PX', tombstone_ms)
-  redis.call('ZADD', removed, now, ID .. ' ' .. (s.idempotency or ''))
+  redis.call('ZADD', removed, 'NX', now, ID .. ' ' .. digest)
   redis.call('PEXPIRE', removed, tombstone_ms)
   redis.call('ZREMRANGEBYSCORE', removed, '-inf', now - tombstone_ms)
   if redis.call('ZCARD', removed) <= 10000 then return {} end

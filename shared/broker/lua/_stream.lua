@@ -113,6 +113,13 @@ local function reply(code, n, s)
   return {code, n, stop_signal(s), is_watched(s) and 1 or 0, tonumber(s.epoch)}
 end
 
+-- Adds to a reply what the desk counts: the bytes of the stream, and until when.
+local function with_bytes(answer, bytes, expires)
+  answer[#answer + 1] = bytes
+  answer[#answer + 1] = tonumber(expires)
+  return answer
+end
+
 -- The fence: the reply for a caller that may not write as (epoch, holder); nil if it may.
 local function refuse(s, epoch, holder)
   if not s.status then

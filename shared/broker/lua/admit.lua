@@ -8,11 +8,11 @@
 --       7 requests_per_minute, 8 tokens_per_minute, 9 tokens_per_day, 10 concurrent_streams, 11 stored_bytes
 --       (limits; 0: unlimited), 12 queue_depth, 13 queue_limit (queue_depth for accounts of which no stream waits),
 --       14 targets (providers in order, separated by spaces), 15 sources (streams that it was made from),
---       16 final (1: the caller tries no more; else STORED, and LIMITED by streams at once, are not final),
+--       16 final (stored_bytes, concurrent_streams: the caller tries no more; refusals by the others are final always),
 --       17 force (1: it was created long ago, and must not be refused), 18 job (arq's bytes)
 -- Replies {'QUEUED', queue position (0: it waits no more), used…}, {'LIMITED', limit, ms until there is room, used…},
 -- {'STORED', bytes stored, bytes of this stream}, {'FULL', streams waiting}, or {'SOURCE', id} if an answer that it was
--- made from is being dropped. A repeated call has the reply of the first, and counts nothing.
+-- made from is being dropped, or {'GONE'} if it has ended or is gone. A repeated call has the reply of the first, and counts nothing.
 
 local stream_id, account, tokens, bytes, retention_ms, longest_life_ms, requests_per_minute, tokens_per_minute,
   tokens_per_day, concurrent_streams, stored_bytes, queue_depth, queue_limit, targets, sources, final,
@@ -29,21 +29,23 @@ need_rights('DEL EXISTS HDEL HGET HGETALL HINCRBY HLEN HMGET HSET PEXPIRE PEXPIR
   'ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYSCORE ZSCORE SET',
   {OF, QUEUE, JOB, TURNS, WAITING, WAITING_ACCOUNTS, USED, STREAMS, STORED, KEPT, SOURCES})
 
--- Returns the reply that refuses the stream, and whether it is final; nil if there is room.
+-- Returns the reply that refuses the stream, and the limit if the caller may make room; nil if there is room.
 local function refusal()
   if limited then
     local limit, wait
     used, limit, wait = check_limits(a, tokens, limits)
-    if limit then return {'LIMITED', limit, wait, unpack(used)}, limit ~= 'concurrent_streams' end
+    if limit then return {'LIMITED', limit, wait, unpack(used)}, limit == 'concurrent_streams' and limit end
   end
   local stored = total_stored(a)
-  if stored_bytes ~= '0' and stored + bytes > tonumber(stored_bytes) then return {'STORED', stored, tonumber(bytes)} end
+  if stored_bytes ~= '0' and stored + bytes > tonumber(stored_bytes) then
+    return {'STORED', stored, tonumber(bytes)}, 'stored_bytes'
+  end
   local waiting = count_waiting(retention_ms)
   if waiting >= tonumber(queue_depth) and (waiting >= tonumber(queue_limit) or is_waiting(account)) then
-    return {'FULL', waiting}, true
+    return {'FULL', waiting}
   end
   for source in string.gmatch(sources, '%x+') do
-    if now < tonumber(redis.call('ZSCORE', DROPPING, source) or 0) then return {'SOURCE', source}, true end
+    if now < tonumber(redis.call('ZSCORE', DROPPING, source) or 0) then return {'SOURCE', source} end
   end
 end
 
@@ -59,9 +61,9 @@ if redis.call('EXISTS', OF) == 1 then
   end
   return known
 end
-local refused, is_final
-if force ~= '1' then refused, is_final = refusal() end
-if refused and not (is_final or final == '1') then return refused end
+local refused, limit
+if force ~= '1' then refused, limit = refusal() end
+if limit and not string.find(final, limit) then return refused end
 if refused then
   redis.call('HSET', OF, 'refused', table.concat(refused, ' '))
   redis.call('PEXPIRE', OF, 60000)

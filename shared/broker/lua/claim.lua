@@ -10,10 +10,7 @@
 local holder, lease_ms = unpack(ARGV, 1, 2)
 local s = load('status', 'holder', 'epoch', 'log_epoch', 'chunks', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
   'live_until', 'polled_until', 'created', 'handed_over')
-if not s.status then
-  redis.call('ZREM', INDEX, ID)
-  return {'MISSING'}
-end
+if not s.status then return {'MISSING'} end
 if not active(s) then return {'CLOSED'} end
 if held(s) then
   if s.holder ~= holder then return {'HELD'} end
@@ -23,7 +20,7 @@ if held(s) then
 end
 if s.status == 'running' and not s.handed_over and is_recovering(tonumber(lease_ms), true) then return {'HELD'} end
 
-need_rights('HDEL HGET HGETALL HSET HSETNX XLEN XREVRANGE ZADD ZREM', {})
+need_rights('HDEL HGET HGETALL HSET HSETNX XLEN XREVRANGE ZADD', {})
 local top_epoch = top_of_tail()
 local epoch = math.max(tonumber(s.epoch) + 1, top_epoch + 1, now - s.created)
 local attempt = s.handed_over and tonumber(s.attempt) or s.attempt + 1

@@ -9,12 +9,13 @@
 local stream_id, holder, requeue, life_ms = unpack(ARGV, 1, 4)
 local QUEUE = KEYS[2]
 if redis.call('HGET', OF, 'holder') ~= holder then return {'HELD'} end
-need_rights('HDEL HEXISTS HGET HINCRBY PEXPIRE ZADD ZRANGE ZREM', KEYS)
+need_rights('HDEL HEXISTS HGET HINCRBY HSET PEXPIRE ZADD ZRANGE ZREM', KEYS)
 name_lanes(3, {unpack(ARGV, 5)})
 local lacking = lanes_lacking()
 if lacking then return {'LANES', lacking} end
 leave_lanes()
 redis.call('HDEL', OF, 'holder', 'until')
+redis.call('HSET', OF, 'left', holder) -- so that `hold`, if it comes late, does not take the place again
 if requeue == '1' then
   local head = redis.call('ZRANGE', QUEUE, 0, 0, 'WITHSCORES')[2]
   redis.call('ZADD', QUEUE, 'NX', (head or 0) - 1, JOB_ID)

@@ -3,7 +3,7 @@
 -- KEYS: 1-10 stream (of each stream)
 -- ARGV: 1 epoch, 2 holder, 3 lease_ms, 4 retention_ms, 5 tombstone_ms (all this of each stream)
 -- Status: running → running
--- Replies for each stream as append does; OK n if the lease was extended.
+-- Replies for each stream as append does, OK n if the lease was extended, and then bytes and expiry of the stream, ms.
 
 local function renew(i, at)
   choose_stream(i, i + 9)
@@ -14,24 +14,13 @@ local function renew(i, at)
   if refusal then return refusal end
   redis.call('HSET', STATE, 'lease_until', now + lease_ms)
   redis.call('ZADD', INDEX, now + lease_ms, ID)
-  load_into(s, 'expires', 'account', 'stored_limit')
-  local a = account_keys(s.account)
-  if redis.call('HGET', OF, 'holder') == holder then
-    redis.call('HSET', OF, 'until', now + lease_ms)
-    hold_lanes(redis.call('HGET', OF, 'lane'), now + lease_ms)
-  end
+  load_into(s, 'expires')
   -- keep_until costs six commands, so it runs at most once a minute and not at every renewal.
   if tonumber(s.expires) < now + retention_ms - math.min(60000, retention_ms / 2) then
     keep_until(now + retention_ms, tonumber(tombstone_ms))
     s.expires = now + retention_ms
   end
-  count_stored(a, stored_bytes(), s.expires)
-  if not s.cancel and is_far_above(a, s.account, s.stored_limit) then
-    s.cancel = 'stored_bytes'
-    redis.call('HSET', STATE, 'cancel', s.cancel)
-    note('cancel:stored_bytes')
-  end
-  return reply('OK', log_length(s, epoch), s)
+  return with_bytes(reply('OK', log_length(s, epoch), s), stored_bytes(), s.expires)
 end
 
 need_whole_slot()

@@ -5,8 +5,8 @@
 --       8 lineage (as for append), 9 field_items (number of items in fields), 10 chunk_ends (as for finish; '': none),
 --       11 fields… (field, value, …), chunks… (of the first events of the epoch and its lineage), events… (the others)
 -- Status: none, queued, running → running
--- Writes only if the state is missing, or is active under a lower epoch; otherwise it replies as append does. Replies
--- UNSTORED if pieces of the request are missing (see store.lua).
+-- Writes only if the state is missing, or is active under a lower epoch, and replies as renew does; otherwise as append
+-- does. Replies UNSTORED if pieces of the request are missing (see store.lua). The desk counts the stream with `hold`.
 
 local epoch, holder, lease_ms, retention_ms, tombstone_ms, body_hash, reader_lease_ms, lineage, field_items,
   chunk_ends = unpack(ARGV, 1, 10)
@@ -17,16 +17,13 @@ if refusal and refusal[1] ~= 'MISSING' and refusal[1] ~= 'BEHIND' then return re
 if not refusal then return reply('GAP', log_length(s, epoch, lineage), s) end
 if not has_pieces(value_of({unpack(ARGV, 11, 10 + field_items)}, 'request_bytes')) then return {'UNSTORED', 0, '', 0, 0} end
 
-need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH SET XADD XLEN ' ..
-  'XRANGE XREVRANGE ZADD ZREM ZREMRANGEBYSCORE', {IDEMPOTENCY or STATE, 'hr:{desk}:any'})
+need_rights('DEL HDEL HGET HMGET HSET HSTRLEN LRANGE PEXPIREAT RPUSH SET XADD XLEN XRANGE XREVRANGE ZADD',
+  {IDEMPOTENCY or STATE})
 local before_chunks = 10 + field_items
-local given = {unpack(ARGV, 11, before_chunks)}
-local a = account_keys(value_of(given, 'account'))
 local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
 local before_events = before_chunks + chunk_count
 local before_tail = last_in_chunks(chunk_ends ~= '' and chunk_ends)
 local n = before_tail + #ARGV - before_events
-leave_lanes()
 redis.call('HSET', STATE, 'live_until', 0, 'polled_until', now + reader_lease_ms, 'log_epoch', 0, 'lead', 0,
   unpack(ARGV, 11, before_chunks))
 redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', holder, 'lease_until', now + lease_ms,
@@ -34,23 +31,9 @@ redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', holder,
 redis.call('ZADD', INDEX, now + lease_ms, ID)
 if IDEMPOTENCY then redis.call('SET', IDEMPOTENCY, ID .. ' ' .. body_hash) end
 redis.call('SET', TOMBSTONE, 'live ' .. redis.call('HGET', STATE, 'principal'))
-load_into(s, 'account', 'lane', 'limited', 'sources', 'expected_tokens')
-if redis.call('EXISTS', OF) == 0 then
-  redis.call('HSET', OF, 'account', s.account or '', 'tokens', s.expected_tokens or 0)
-  if s.limited then redis.call('HSET', OF, 'reserved', s.expected_tokens or 0, 'second', second) end
-  redis.call('PEXPIRE', OF, retention_ms)
-end
-redis.call('HSET', OF, 'holder', holder, 'until', now + lease_ms)
-if s.lane then redis.call('HSET', OF, 'lane', s.lane) end
-if s.limited then hold_account_slot(a, tonumber(retention_ms)) end
-hold_lanes(s.lane, now + lease_ms)
-stop_waiting(s.account) -- a Redis that lost data may still count it as waiting
 s = load_for_writer()
 begin_log(s, epoch, 0, lineage)
 push_chunks(before_chunks + 1, before_events, chunk_ends)
 write_tail(epoch, before_tail + 1, n, before_events - before_tail, lineage)
 keep_until(now + retention_ms, tonumber(tombstone_ms))
-load_into(s, 'account', 'sources')
-count_stored(a, stored_bytes(), now + retention_ms)
-keep_sources(a, s.sources or nil, now + retention_ms)
-return reply('OK', n, s)
+return with_bytes(reply('OK', n, s), stored_bytes(), now + retention_ms)

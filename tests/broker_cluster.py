@@ -118,6 +118,11 @@ class Cluster:
         port = (await self._owners(next(node for node in self.nodes if node.is_running)))[slot]
         return next(node for node in self.nodes if node.port == port)
 
+    async def masters(self) -> list[Node]:
+        """Return the masters with slots."""
+        ports = set(await self._owners(next(node for node in self.nodes if node.is_running)))
+        return [node for node in self.nodes if node.port in ports]
+
     async def _owners(self, node: Node) -> list[int]:
         """Return the port of each slot's master, as a node sees it."""
         owners = [0] * SLOTS

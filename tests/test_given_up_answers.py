@@ -13,7 +13,6 @@ from shared.broker.client import Client, connect
 from shared.broker.creation import NewStream, create
 from shared.broker.keys import state_key, stream_keys
 from shared.broker.log import read_log
-from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.scripts import StreamScripts
 from shared.cancellation import cancel_all
 from shared.configuration.configuration import Configuration
@@ -156,8 +155,7 @@ class Worker:
     """A worker's parts, in this process. ``run`` takes one stream."""
 
     def __init__(self, client: Client, redis_url: str, provider: Keeper, name: str) -> None:
-        self._renewing = PipelineConnection(redis_url)
-        self.leases = Leases(client.servers, self._renewing, SCRIPTS, SETTINGS, name)
+        self.leases = Leases(client, SCRIPTS, SETTINGS, name)
         flusher = Flusher(client.servers, lambda: 0)
         other = ProviderEntry.model_validate({"kind": "openai", "continues": "assistant_prefill"})
         entries = {"keeps": ProviderEntry(kind="openai-responses"), "other": other}
@@ -190,7 +188,6 @@ class Worker:
 
     async def aclose(self) -> None:
         await cancel_all(self._tasks)
-        await self._renewing.aclose()
 
 
 @dataclass

@@ -12,7 +12,6 @@ import uvloop
 
 from shared.broker.client import Client, connect
 from shared.broker.creation import requeue
-from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.scripts import StreamScripts
 from shared.broker.shared_configuration import ConfigurationWatch
@@ -116,10 +115,7 @@ class _Worker:
         self._client = client
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
-        # An unanswered renewal must be retried before the lease expires.
-        renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
-        self._connections = [renewing]
-        self._leases = Leases(client.servers, renewing, scripts, settings, worker_id)
+        self._leases = Leases(client, scripts, settings, worker_id)
         flusher = Flusher(client.servers, lambda: settings.tick_s(len(self._leases)))
         breakers = Breakers(client, settings)
 
@@ -206,8 +202,6 @@ class _Worker:
         await self._queue.close()
         await self._presence.leave()
         await self._adapters.aclose()
-        for connection in self._connections:
-            await connection.aclose()
         await self._client.aclose()
 
     def _load(self) -> Load:

@@ -7,13 +7,14 @@ reason; every call may be repeated after it.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from shared.broker.batches import batches_of
+from shared.broker.cluster.address import Node
 from shared.broker.cluster.owner import owner_pool
 from shared.broker.cluster.redirects import SlotMoved
 from shared.broker.cluster.servers import servers_of
@@ -150,6 +151,18 @@ async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> 
         if isinstance(reply, Exception):
             # Without the reply as the cause: its words may quote arguments.
             raise refused(reply, client.target, str(command[0])) from None
+    return replies
+
+
+async def run_on_each(client: Client, command: Command) -> Mapping[Node, Any]:
+    """Run one command without a key on each node, and return its replies. Raises :class:`BrokerUnavailable`."""
+    try:
+        replies = await client.servers.on_each(command)
+    except REDIS_ERRORS as error:
+        raise classify(error, client.target) from error
+    for node, reply in replies.items():
+        if isinstance(reply, Exception):
+            raise refused(reply, f"{node} of {client.target}", str(command[0])) from None
     return replies
 
 

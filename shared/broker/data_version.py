@@ -7,8 +7,10 @@ tombstones do not count as data: all versions so far read them alike.
 
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Final, Protocol
 
+from shared.broker.cluster.slots import slot_of
 from shared.broker.keys import (
     CATALOG,
     DATA_VERSION,
@@ -41,7 +43,10 @@ _OLDER: Final = (
     *(key.replace(DESK, "hr:") for key in _OURS if key.startswith(DESK)),
     *(f"hr:{{{bucket:02x}}}:{kind}" for bucket in range(BUCKETS) for kind in ("index", "pulse")),
 )
-_EVIDENCE: Final = (*_OURS, *_OLDER)
+#: By slots, since one command has keys of one.
+_EVIDENCE: Final = tuple(
+    ("EXISTS", *keys) for _, keys in groupby(sorted((*_OURS, *_OLDER), key=slot_of), key=slot_of)
+)
 #: After Redis was emptied, or while another process starts, data can precede its version. Running processes set it
 #: within 0.25 s (sweep.py).
 _SETTLED_AFTER_S: Final = 2.0
@@ -77,9 +82,9 @@ class DataVersion:
             self._refused_since = time.monotonic()
 
     async def _adopt(self) -> int:
-        stored, data = await self._run(("GET", DATA_VERSION_KEY), ("EXISTS", *_EVIDENCE))
+        stored, *data = await self._run(("GET", DATA_VERSION_KEY), *_EVIDENCE)
         found = UNVERSIONED if stored is None else int(stored)
-        if found == DATA_VERSION or data:
+        if found == DATA_VERSION or any(data):
             return found
         if stored is not None:  # left by a version of which no data remains
             await self._run(("SET", DATA_VERSION_KEY, DATA_VERSION))

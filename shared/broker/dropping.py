@@ -1,20 +1,22 @@
 """Drops answers that have ended, the oldest first, to free storage (rules S12 and S13).
 
-Two reasons: Redis' memory is nearly full, then the oldest answers of all go; or a principal has reached its limit of
-stored bytes, then its own go. drop.lua decides about each answer. Dropped answers keep their tombstones.
+Two reasons: a server's memory is nearly full, then its oldest answers of all go; or a principal has reached its limit
+of stored bytes, then its own go. drop.lua decides about each answer. Dropped answers keep their tombstones.
 """
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from shared.broker.client import Client, parse_info, run_commands
+from shared.broker.client import REDIS_ERRORS, Client, parse_info, run_commands
+from shared.broker.cluster.address import Node
 from shared.broker.keys import ABOVE_LIMIT, account_keys, answers_keys, kept_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.removal import drop_answer
 from shared.broker.scripts import StreamScripts
+from shared.broker.trouble import classify
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ Reason = Literal["memory", "stored_bytes"]
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Redis' memory in bytes. ``limit``: maxmemory; 0 if there is none."""
+    """Memory of one server in bytes. ``limit``: maxmemory; 0 if there is none."""
 
     used: int
     limit: int
@@ -53,9 +55,16 @@ def memory_of(info: dict[str, str]) -> Memory:
     return Memory(int(info["used_memory"]) - uncounted, int(info["maxmemory"]))
 
 
-async def read_memory_use(client: Client) -> Memory:
-    """Read Redis' memory. Raises :class:`BrokerUnavailable`."""
-    return memory_of(parse_info((await run_commands(client, [("INFO", "memory")]))[0]))
+async def read_memory_use(client: Client) -> dict[Node, Memory]:
+    """Read the memory of each server that answers. Raises :class:`BrokerUnavailable` if none does."""
+    try:
+        replies = await client.servers.on_each(("INFO", "memory"))
+    except REDIS_ERRORS as error:
+        raise classify(error, client.target) from error
+    found = {node: memory_of(parse_info(r)) for node, r in replies.items() if not isinstance(r, Exception)}
+    if not found:
+        raise classify(next(iter(replies.values())), client.target) from None
+    return found
 
 
 class Dropping:
@@ -68,12 +77,14 @@ class Dropping:
         self._retention_min_s = min(settings.retention_min_s, settings.retention_s)
         self._nothing_until: dict[str, float] = {}  # by index; until then nothing is examined again
 
-    async def relieve(self, memory: Memory) -> int:
-        """Drop the oldest answers of all principals until Redis' memory is below the share. Return the number of
-        dropped answers. Raises :class:`BrokerUnavailable`."""
-        if not memory.excess:
-            return 0
-        return await self._drop(_ANSWERS, time.time() - self._retention_min_s, memory.excess, "memory")
+    async def relieve(self, memory: Mapping[Node, Memory]) -> int:
+        """Drop the oldest answers of all principals, of each server until its memory is below the share. Return the
+        number of dropped answers. Raises :class:`BrokerUnavailable`."""
+        dropped, until = 0, time.time() - self._retention_min_s
+        for node, each in memory.items():
+            own = [key for key in _ANSWERS if self._client.servers.node_of(key) == node] if each.excess else []
+            dropped += await self._drop(own, until, each.excess, "memory") if own else 0
+        return dropped
 
     async def relieve_accounts(self) -> None:
         """Drop the oldest answers of accounts above their limit, whose streams in progress have taken more. Raises

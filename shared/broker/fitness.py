@@ -1,10 +1,11 @@
 """Checks that Redis can be used: it answers, takes writes, is new enough, evicts nothing, and grants all rights."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from shared.broker.client import REDIS_ERRORS, Client, parse_info, refused
-from shared.broker.data_version import DataVersion, describe_refusal
+from shared.broker.data_version import describe_refusal
 from shared.broker.pipeline_connection import Command
 from shared.broker.rights import check_rights
 from shared.broker.tls_diagnosis import diagnose
@@ -22,8 +23,10 @@ _LOOK_AT_SERVER_S: Final = 5.0
 
 
 class Fitness:
-    """The check for one client. The rights are tested at the start and after each trouble, version and policy also
-    every few seconds."""
+    """The check for a client of one server. The rights are tested at the start and after each trouble, version and
+    policy also every few seconds. ``warnings``: none, as of a cluster."""
+
+    warnings: Sequence[str] = ()
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -61,8 +64,7 @@ class Fitness:
         if not self._has_rights:
             await check_rights(self._client.servers)
             self._has_rights = True
-        if self._client.data_version is not None and not self._client.data_version.is_adopted:
-            await self._adopt(self._client.data_version)
+        await adopt_version(self._client)
         if isinstance(probe, Exception):
             raise refused(probe, self._client.target, str(WRITE_PROBE[0])) from None
 
@@ -80,16 +82,22 @@ class Fitness:
             await check_rights(self._client.servers)  # names all rights that are missing, not only this one
         raise error from None
 
-    async def _adopt(self, version: DataVersion) -> None:
-        try:
-            await version.adopt()
-        except REDIS_ERRORS as error:
-            raise classify(error, self._client.target) from error
-        if version.is_refused:
-            raise BrokerMisconfigured(detail=describe_refusal(version.found), reason=Reason.DATA_VERSION)
-        if not version.is_adopted:
-            detail = f"Redis at {self._client.target}: it has data of another version"
-            raise BrokerUnfit(detail=detail, reason=Reason.DATA_VERSION)
+
+async def adopt_version(client: Client) -> None:
+    """Adopt the version of the data, unless the client has or needs none. Raises :class:`BrokerUnavailable`;
+    :class:`BrokerMisconfigured` if there is data of another version."""
+    version = client.data_version
+    if version is None or version.is_adopted:
+        return
+    try:
+        await version.adopt()
+    except REDIS_ERRORS as error:
+        raise classify(error, client.target) from error
+    if version.is_refused:
+        raise BrokerMisconfigured(detail=describe_refusal(version.found), reason=Reason.DATA_VERSION)
+    if not version.is_adopted:
+        detail = f"Redis at {client.target}: it has data of another version"
+        raise BrokerUnfit(detail=detail, reason=Reason.DATA_VERSION)
 
 
 def is_in_cluster(info: dict[str, str]) -> bool:

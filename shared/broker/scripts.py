@@ -66,6 +66,10 @@ class Holder:
     def keys(self) -> list[str]:
         return stream_keys(self.stream_id, self.idempotency)
 
+    @property
+    def state_key(self) -> str:
+        return self.keys[0]
+
     @cached_property
     def append_keys(self) -> list[str]:
         return self.keys[:3]

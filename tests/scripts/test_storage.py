@@ -3,6 +3,7 @@
 import pytest
 
 from shared.broker.client import Client, run_script
+from shared.broker.cluster.servers import ONLY
 from shared.broker.creation import create
 from shared.broker.desk_replies import Created, Held, Stored
 from shared.broker.dropping import Dropping, Memory, memory_of
@@ -180,13 +181,15 @@ async def test_under_pressure_the_oldest_answers_go_first(client: Client) -> Non
     await streams[0].acknowledge()
     per_stream = (await stored(client))[streams[0].id]
     dropping = Dropping(client, SCRIPTS, _AT_ONCE)
-    assert await dropping.relieve(Memory(used=80, limit=100)) == 0
+    assert await dropping.relieve({ONLY: Memory(used=80, limit=100)}) == 0
     dropping = Dropping(client, _DROPS, _AT_ONCE)
-    assert await dropping.relieve(Memory(used=80 + 2 * per_stream, limit=100)) == 2
+    assert await dropping.relieve({ONLY: Memory(used=80 + 2 * per_stream, limit=100)}) == 2
     kept = [bool(await stream.state()) for stream in streams]
     assert kept == [True, False, False, *[True] * 17], "the oldest but the one with a reader"
-    assert await dropping.relieve(Memory(used=10**9, limit=100)) == 17
-    assert await dropping.relieve(Memory(used=10**9, limit=0)) == 0, "without a maxmemory there is no pressure"
+    assert await dropping.relieve({ONLY: Memory(used=10**9, limit=100)}) == 17
+    assert await dropping.relieve({ONLY: Memory(used=10**9, limit=0)}) == 0, (
+        "without a maxmemory there is no pressure"
+    )
 
 
 @pytest.mark.parametrize("retention_min_s", [0, 10**6])

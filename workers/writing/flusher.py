@@ -6,6 +6,7 @@ a pipeline of its own.
 
 import asyncio
 from collections.abc import Callable
+from operator import attrgetter
 
 from shared.broker.client import run_scripts
 from shared.broker.cluster.node_loops import NodeLoops
@@ -23,7 +24,7 @@ class Flusher:
     writer into it; ``run`` sends one after another until cancelled, with backoff while Redis is unavailable."""
 
     def __init__(self, servers: Servers, tick_s: Callable[[], float]) -> None:
-        self._pipelines = NodeLoops[StreamWriter](servers, self._send, _state_of, tick_s=tick_s)
+        self._pipelines = NodeLoops[StreamWriter](servers, self._send, attrgetter("holder.state_key"), tick_s=tick_s)
         self._pauses: dict[NodeConnection, float] = {}
         self.wake = self._pipelines.put
         self.run = self._pipelines.run
@@ -50,7 +51,3 @@ class Flusher:
             self._pipelines.withdraw(writer)
             pause_s = _FIRST_PAUSE_S if error.reason == Reason.FAILOVER else _LONGEST_PAUSE_S
             asyncio.get_running_loop().call_later(pause_s, self.wake, writer)
-
-
-def _state_of(writer: StreamWriter) -> str:
-    return writer.holder.keys[0]

@@ -1,21 +1,90 @@
 """Checks that a cluster can be used: each master is new enough, evicts nothing, takes writes, grants all rights."""
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from shared.broker.client import parse_info
+from shared.broker.client import Client, parse_info, refused
 from shared.broker.cluster.address import Node
 from shared.broker.cluster.cluster import Cluster
 from shared.broker.cluster.slots import BUCKET_TAGS
-from shared.broker.fitness import check_server
+from shared.broker.fitness import Fitness, adopt_version, check_server
+from shared.broker.keys import DESK
 from shared.broker.rights import check_rights
 from shared.broker.trouble import Reason, classify
-from shared.errors import BrokerMisconfigured
+from shared.broker.trouble_log import TROUBLE
+from shared.errors import BrokerMisconfigured, BrokerUnavailable
 
 _DISABLED: Final = "cluster support disabled"
+#: Time for a write to each node; after it a node counts as silent.
+_PROBE_S: Final = 1.0
+
+
+class ClusterFitness:
+    """The check for a client of a cluster. All of it must be fit at the start. Later a trouble of single nodes does
+    not concern the others, except the desk's. ``warnings``: settings that make the outage of one node worse."""
+
+    def __init__(self, client: Client, cluster: Cluster) -> None:
+        self.warnings: Sequence[str] = ()
+        self._client = client
+        self._cluster = cluster
+        self._checked: int | None = None  # version of the map that was found fit; None after a trouble
+        self._was_fit = False
+        self._probes: dict[Node, asyncio.Task[BrokerUnavailable | None]] = {}
+
+    async def check(self) -> BrokerUnavailable | None:
+        """Return the trouble of a node, with which the others go on. Raises :class:`BrokerUnavailable` and
+        :class:`BrokerMisconfigured` as :meth:`Fitness.check` does."""
+        if self._was_fit:
+            troubles = await self._probe_all()
+            if troubles:
+                self._checked = None
+            if (of_desk := troubles.get(self._cluster.node_of(DESK))) is not None:
+                raise of_desk
+            if troubles:
+                return next(iter(troubles.values()))
+        if self._checked != self._cluster.version or _lacks_rights():
+            self.warnings = await check_cluster(self._cluster)
+            self._checked = self._cluster.version
+        await adopt_version(self._client)
+        self._was_fit = True
+        return None
+
+    async def _probe_all(self) -> dict[Node, BrokerUnavailable]:
+        """Write to each node with slots of ours, and return the troubles. A probe of a silent node goes on, and the
+        next call waits for it again."""
+        for node in self._cluster.nodes:
+            if node not in self._probes and (key := _probe_key(self._cluster, node)) is not None:
+                self._probes[node] = asyncio.create_task(self._probe(node, key))
+        await asyncio.wait(self._probes.values(), timeout=_PROBE_S)
+        found = {}
+        for node, probe in list(self._probes.items()):
+            if not probe.done():
+                found[node] = classify(TimeoutError(), _name(self._cluster, node))
+                continue
+            del self._probes[node]
+            if (error := probe.result()) is not None:
+                found[node] = error
+        return {node: error for node, error in found.items() if node in self._cluster.nodes}
+
+    async def _probe(self, node: Node, key: str) -> BrokerUnavailable | None:
+        try:
+            (reply,) = await self._cluster.exchange([("SETRANGE", key, 0, b"")])
+        except (RedisError, OSError) as error:
+            return classify(error, _name(self._cluster, node))
+        return refused(reply, _name(self._cluster, node), "SETRANGE") if isinstance(reply, Exception) else None
+
+
+def fitness_of(client: Client) -> Fitness | ClusterFitness:
+    """Return the check for the servers of a client."""
+    return ClusterFitness(client, client.servers) if isinstance(client.servers, Cluster) else Fitness(client)
+
+
+def _lacks_rights() -> bool:
+    return TROUBLE.current is not None and TROUBLE.current.reason == Reason.NO_PERMISSION
 
 
 async def check_cluster(cluster: Cluster) -> list[str]:

@@ -68,7 +68,9 @@ def counted(answers: list[httpx2.Response]) -> dict[str, int]:
 async def all_ended(system: System, key: str) -> None:
     async def look() -> bool:
         page = (await system.http.get(f"{system.url}/chat?limit=100", headers=bearer(key))).json()
-        return all(stream["ended_at"] for stream in page["streams"])
+        ended = all(stream["ended_at"] for stream in page["streams"])
+        async with system.broker.client() as client:
+            return ended and not await client.keys("hr:{desk}:of:*")
 
     await system.eventually(look)
 

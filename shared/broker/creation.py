@@ -12,7 +12,7 @@ from typing import Any, Final
 from shared.broker.client import Client, run_commands, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import Admitted, Created, Limited, Requeued, Stored
-from shared.broker.desk_scripts import MAKES_ROOM, Kind, Place, Settlement, is_refusal
+from shared.broker.desk_scripts import MAKES_ROOM, UNTIL_SETTLED, Kind, Place, Settlement, is_refusal
 from shared.broker.keys import of_key, principal_streams_key, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Known, Unstored
@@ -90,7 +90,7 @@ async def _decide(
     client: Client, scripts: StreamScripts, new: NewStream, place: Place, admitted: Admitted, *, is_final: bool
 ) -> Admitted:
     """Return the verdict about a stream. If it is final and refuses the stream, undo the first step."""
-    if isinstance(admitted, Limited) and admitted.limit == "concurrent_streams":
+    if isinstance(admitted, Limited) and admitted.limit in UNTIL_SETTLED:
         await settle_account(client, scripts, new.demand.account)
         final = MAKES_ROOM if is_final else MAKES_ROOM - {"stored_bytes"}
         admitted = await run_script(client, scripts.desk.admit(place, final=final, is_queue_slow=new.is_queue_slow))

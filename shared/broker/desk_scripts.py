@@ -40,8 +40,10 @@ from shared.broker.replies import Owed, Refused
 from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, Limits, TargetLimits
 from shared.settings import Settings
 
+#: Limits that the streams of an account take until they are settled.
+UNTIL_SETTLED: Final = frozenset({"concurrent_streams", "tokens_per_minute", "tokens_per_day"})
 #: Limits whose refusal is final only if the caller says so, since it may make room.
-MAKES_ROOM: Final = frozenset({"stored_bytes", "concurrent_streams"})
+MAKES_ROOM: Final = UNTIL_SETTLED | {"stored_bytes"}
 #: Limits of a stream that must not be refused, but is counted.
 _COUNTED: Final = Limits(concurrent_streams=1)
 

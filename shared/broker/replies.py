@@ -45,8 +45,8 @@ _CODES: Final = {code.encode(): code for code in Code}
 
 class WriteReply(msgspec.Struct, frozen=True):
     """Reply to a writer. ``last_seq``: the last event in the log; with PACKED, in its chunks. ``signal``: reason to
-    stop, '' to go on; with CLOSED, the reason of the ending. ``epoch``: the epoch in the state. ``size``, ``expires``:
-    the stream's bytes and their expiry in ms, for the desk; 0 in most replies."""
+    stop, '' to go on; with CLOSED, the reason of the ending. ``epoch``: the epoch in the state. ``size`` and
+    ``expires``: the stream's bytes and their expiry in ms, for the desk; 0 in most replies."""
 
     code: Code
     last_seq: int
@@ -59,7 +59,7 @@ class WriteReply(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """An ending that the desk has not settled. ``tokens``: used; ``size``: bytes; ``ended``: in ms."""
+    """An ending that the desk has not settled. ``tokens``: used; ``size``: the bytes; ``ended``: in ms."""
 
     status: str
     reason: str

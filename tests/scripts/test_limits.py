@@ -85,7 +85,8 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
     used_key = "hr:{desk}:used:account"
     ended, deleted = [Stream(client, key=False) for _ in range(2)]
     for stream in (ended, deleted):
-        assert isinstance(await create(client, SCRIPTS, stream.creation(demand=demand)), Created)
+        new = stream.creation(demand=demand, fields={"expected_tokens": 10})
+        assert isinstance(await create(client, SCRIPTS, new), Created)
     assert await taken() == (2, 20)
     refused = await create(client, SCRIPTS, Stream(client, key=False).creation(demand=demand))
     assert isinstance(refused, Limited)

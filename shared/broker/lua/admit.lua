@@ -8,7 +8,7 @@
 --       7 requests_per_minute, 8 tokens_per_minute, 9 tokens_per_day, 10 concurrent_streams, 11 stored_bytes
 --       (limits; 0: unlimited), 12 queue_depth, 13 queue_limit (queue_depth for accounts of which no stream waits),
 --       14 targets (providers in order, separated by spaces), 15 sources (streams that it was made from),
---       16 final (stored_bytes, concurrent_streams: the caller tries no more; refusals by the others are final always),
+--       16 final (limits for which the caller makes no room any more; that of requests, and the others, is final always),
 --       17 force (1: it was created long ago, and must not be refused), 18 job (arq's bytes)
 -- Replies {'QUEUED', queue position (0: it waits no more), used…}, {'LIMITED', limit, ms until there is room, used…},
 -- {'STORED', bytes stored, bytes of this stream}, {'FULL', streams waiting}, or {'SOURCE', id} if an answer that it was
@@ -34,7 +34,7 @@ local function refusal()
   if limited then
     local limit, wait
     used, limit, wait = check_limits(a, tokens, limits)
-    if limit then return {'LIMITED', limit, wait, unpack(used)}, limit == 'concurrent_streams' and limit end
+    if limit then return {'LIMITED', limit, wait, unpack(used)}, limit ~= 'requests_per_minute' and limit end
   end
   local stored = total_stored(a)
   if stored_bytes ~= '0' and stored + bytes > tonumber(stored_bytes) then

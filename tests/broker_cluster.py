@@ -123,6 +123,11 @@ class Cluster:
         ports = set(await self._owners(next(node for node in self.nodes if node.is_running)))
         return [node for node in self.nodes if node.port in ports]
 
+    async def slots_of(self, master: Node, keys: Sequence[str]) -> list[int]:
+        """Return the slots of those keys that a master has."""
+        owners = await self._owners(next(node for node in self.nodes if node.is_running))
+        return sorted(slot for slot in set(map(slot_of, keys)) if owners[slot] == master.port)
+
     async def _owners(self, node: Node) -> list[int]:
         """Return the port of each slot's master, as a node sees it."""
         owners = [0] * SLOTS

@@ -13,7 +13,7 @@ from shared.errors import BrokerFull, BrokerMisconfigured, BrokerUnavailable
 from tests.broker import Broker
 from tests.broker_cluster import Cluster, until
 
-RIGHTS = ("~hr:*", "&hr:*", "+@all")
+RIGHTS = ("~hr:*", "~arq:*", "&hr:*", "+@all")
 
 
 @pytest.fixture(scope="module")

@@ -35,12 +35,10 @@ async def system(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> 
         await system.stop()
 
 
-async def live_streams(system: ClusterSystem) -> list[SseConnection]:
+async def live_streams(system: ClusterSystem) -> dict[SseConnection, Frame]:
     """Return streams of all nodes, each with its first token."""
     live = [await system.stream("long", gateway=number % 2) for number in range(LIVE)]
-    for connection in live:
-        await connection.next("token")
-    return live
+    return {connection: await connection.next("token") for connection in live}
 
 
 async def rest_of(system: ClusterSystem, connection: SseConnection) -> list[Frame]:
@@ -49,8 +47,9 @@ async def rest_of(system: ClusterSystem, connection: SseConnection) -> list[Fram
     gateway = 0
     while True:
         try:
-            async for frame in connection.frames():
-                frames.append(frame)
+            async with connection:
+                async for frame in connection.frames():
+                    frames.append(frame)
         except (Broken, OSError):
             gateway = 1 - gateway
             last = next(frame.id for frame in reversed(frames) if frame.id is not None)
@@ -59,11 +58,12 @@ async def rest_of(system: ClusterSystem, connection: SseConnection) -> list[Fram
             return frames
 
 
-async def check(system: ClusterSystem, live: list[SseConnection], calls_before: int) -> None:
+async def check(system: ClusterSystem, live: dict[SseConnection, Frame], calls_before: int) -> None:
     """Check that every stream gets each token once, in order, and one ending, from one call of its provider."""
-    for connection, frames in zip(live, await asyncio.gather(*(rest_of(system, each) for each in live)), strict=True):
+    rests = await asyncio.gather(*(rest_of(system, each) for each in live))
+    for (connection, first), frames in zip(live.items(), rests, strict=True):
         assert not any(frame.data.get("reset") for frame in frames)
-        assert text_of(frames) == "".join(WORDS[1:])
+        assert text_of([first, *frames]) == "".join(WORDS)
         assert [frame.data["finish_reason"] for frame in frames if frame.event == "done"] == ["stop"]
         assert (await system.status(connection.stream_id))["text"] == "".join(WORDS)
     assert len(system.fake.calls) == calls_before + LIVE

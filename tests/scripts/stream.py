@@ -167,13 +167,16 @@ class Stream:
         reply = await run_script(self.client, SCRIPTS.renew(holder))
         if reply.code is not Code.OK:
             return reply, None
-        place = HeldPlace(
-            holder, {**{k: v.encode() for k, v in (await self.state()).items()}, "lane": lanes.encode()}
-        )
+        place = await self.place(holder, lanes)
         held = await run_script(self.client, place.hold(SCRIPTS, reply))
         if held is Held.UNKNOWN:
             held = await run_script(self.client, place.hold(SCRIPTS, reply, is_lost=True))
         return reply, held
+
+    async def place(self, holder: Holder, lanes: str = "") -> HeldPlace:
+        """Return what the holder has of the stream for the desk."""
+        fields = {name: value.encode() for name, value in (await self.state()).items()}
+        return HeldPlace(holder, {**fields, "lane": lanes.encode()})
 
     async def read(self, after: EventId = START, **limits: int) -> LogPage | Gone | Lost | None:
         return await run_script(self.client, SCRIPTS.read(self.id, after, **limits))

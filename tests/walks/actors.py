@@ -232,6 +232,11 @@ class Redis:
         return int(self.state[b"epoch"])
 
     @property
+    def settled(self) -> bool:
+        """It has ended, and the desk knows."""
+        return self.ended and b"owed" not in self.state
+
+    @property
     def log_epoch(self) -> int:
         return int(self.state[b"log_epoch"])
 

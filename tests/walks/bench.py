@@ -13,12 +13,12 @@ from shared.broker.declarations import Script
 from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.protocol.lifecycle import Status, is_allowed
-from shared.rate_limits import Demand, Limits
+from shared.rate_limits import Demand, Limits, account_of
 from shared.settings import Settings
 from tests.broker import Broker
 
 T = TypeVar("T")
-DEMAND: Final = Demand("an-account", Limits(), 0)
+DEMAND: Final = Demand(account_of("p"), Limits(concurrent_streams=5), 7)
 
 SOAK: Final = int(os.environ.get("HEADRACE_MODEL_EXAMPLES", "0"))
 MUTATIONS: Final = bool(os.environ.get("HEADRACE_MODEL_MUTATIONS"))

@@ -5,23 +5,41 @@ from typing import Any, Final, cast
 
 from shared.broker import declarations
 from shared.broker.client import Client, run_script, run_scripts
+from shared.broker.creation import requeue
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import OtherLanes, TargetFull
-from shared.broker.keys import of_key, provider_limit_keys, stream_keys
+from shared.broker.keys import QUEUE, WAITING, job_id_of, job_key, of_key, provider_limit_keys, stream_keys
+from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.chunks import decompress, length_of
 from shared.protocol.ids import EventId, parse_event_id
+from shared.protocol.usage import decode_usage
 from shared.rate_limits import TargetLimits
 from tests.walks.actors import Redis, check_one_attempt
-from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LANES, LOG, PULSE, STATE, TAIL, TIGHT, TOMBSTONE, Bench, T
+from tests.walks.bench import (
+    AGE_MS,
+    CAP,
+    DEMAND,
+    DIGEST,
+    INDEX,
+    LANES,
+    LOG,
+    PULSE,
+    STATE,
+    TAIL,
+    TIGHT,
+    TOMBSTONE,
+    Bench,
+    T,
+)
 
 #: Streams whose appends and renewals go together with those of the walk's stream.
 BROKEN: Final = f"{DIGEST[:2]}{'b' * 32}"
 MISSING: Final = f"{DIGEST[:2]}{'c' * 32}"
-STORED = "hr:{desk}:stored:an-account"
+STORED, STREAMS, USED = (f"hr:{{desk}}:{kind}:{DEMAND.account}" for kind in ("stored", "streams", "used"))
 STREAM_BYTES = 5120
 _CONTENT = (b"request", b"metadata", b"shown", b"response", b"sources", b"error")
 
@@ -63,6 +81,7 @@ class Ground:
 
     async def _check_redis(self) -> None:
         redis = self.redis = await self._look()
+        await self._check_desk()
         ids = [at for at, _ in redis.tail]
         assert len(ids) <= CAP, "the tail is longer than its cap"
         assert ids == sorted(set(ids)), "the tail's ids do not rise"
@@ -91,7 +110,7 @@ class Ground:
         counts = {name: int(n) for name, n in stored.items()}
         assert counts.pop(b"total", 0) == sum(counts.values())
         counted = counts.get(self.stream_id.encode())
-        if redis.ended and counted is not None:
+        if redis.settled and counted is not None:
             content = [redis.state.get(name, b"") for name in _CONTENT]
             assert counted == STREAM_BYTES + sum(map(len, content)) + redis.log_bytes
 
@@ -102,7 +121,49 @@ class Ground:
         keys = [provider_limit_keys(lane)[0] for lane in LANES]
         held = [lane for lane, key in zip(LANES, keys, strict=True) if await self.client.zscore(key, self.stream_id)]
         assert held == sorted(own), f"the stream runs in {held} and not in {own}"
-        assert not (redis.ended and held), "an ended stream holds a slot"
+        assert not (redis.settled and held), "an ended stream holds a slot"
+
+    async def _check_desk(self) -> None:
+        """The account has a slot taken as long as the desk has the stream."""
+        taken = await self.client.zscore(STREAMS, self.stream_id)
+        assert (taken is not None) == await self._is_at_desk(), "the slot of the account is wrong"
+
+    async def _is_at_desk(self) -> bool:
+        """Return True if the desk counts the stream."""
+        return bool(await self.client.hexists(of_key(self.stream_id), "account"))  # type: ignore[misc]
+
+    async def _sweep(self) -> None:
+        """Look at the stream as the sweep does, if the index has it."""
+        redis = self.redis = await self._look()
+        if redis.next_look is None:
+            return
+        if redis.missing:
+            await settle_gone_streams(self.client, self.scripts, [self.stream_id])
+        elif redis.ended:
+            await settle_ended_streams(self.client, self.scripts, [self.stream_id])
+        elif not redis.held:
+            await requeue(self.client, self.scripts, self.stream_id)
+
+    async def _check_settled(self) -> None:
+        """After one sweep, both steps of every ending and removal are done."""
+        await self._sweep()
+        redis = self.redis = await self._look()
+        stored: dict[bytes, bytes] = await self.client.hgetall(STORED)  # type: ignore[misc]
+        assert not await self._is_at_desk(), "the desk still has the stream"
+        assert redis.next_look is None, "the sweep looks at the stream for ever"
+        assert not await self.client.exists(job_key(self.stream_id)), "its job stays"
+        assert await self.client.zscore(QUEUE, job_id_of(self.stream_id)) is None, "it is queued"
+        assert await self.client.zscore(WAITING, self.stream_id) is None, "it waits"
+        has_bytes = self.stream_id.encode() in stored
+        # Bytes of a stream that Redis has lost are counted until it would have expired.
+        assert has_bytes == redis.ended or (has_bytes and self.age > 1), f"its bytes are counted as {stored}"
+        if redis.ended and self.age == 1:  # Redis has lost nothing
+            used: dict[bytes, bytes] = await self.client.hgetall(USED)  # type: ignore[misc]
+            (today,) = [int(count) for name, count in used.items() if name.startswith(b"d")]
+            usage = decode_usage(redis.state[b"usage"].decode()) or {"input_tokens": 0, "output_tokens": 0}
+            is_free = usage.get("estimated") and not usage["output_tokens"]
+            tokens = 0 if is_free else usage["input_tokens"] + usage["output_tokens"]
+            assert today == tokens, f"{today} tokens are counted, of {tokens}"
 
     def _check_lives(self, redis: Redis) -> None:
         state, log, tail, readers, index, tombstone, _pulse, request, _answers, idempotency = redis.lives
@@ -111,8 +172,8 @@ class Ground:
         assert together <= {state, -2}, f"keys expire at different instants: {redis.lives}"
         assert tail <= state, f"the tail outlives the stream: {redis.lives}"
         assert tombstone > state
-        assert (redis.next_look is None) == redis.ended, "the index is wrong"
-        assert redis.ended or index >= state
+        assert (redis.next_look is None) == redis.settled, "the index is wrong"
+        assert redis.settled or index >= state
 
     # --- calls
 

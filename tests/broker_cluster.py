@@ -94,7 +94,7 @@ class Cluster:
             await node.run_command("CLUSTER", "REPLICATE", masters[number % self._masters].id)
         await self.settled()
         for node in replicas:
-            await until(partial(_is_synchronized, node))
+            await until(partial(is_synchronized, node))
 
     async def stop(self) -> None:
         for node in self.nodes:
@@ -123,10 +123,14 @@ class Cluster:
         ports = set(await self._owners(next(node for node in self.nodes if node.is_running)))
         return [node for node in self.nodes if node.port in ports]
 
+    async def owned_by(self, master: Node) -> set[int]:
+        """Return the slots of a master."""
+        owners = await self._owners(next(node for node in self.nodes if node.is_running))
+        return {slot for slot, port in enumerate(owners) if port == master.port}
+
     async def slots_of(self, master: Node, keys: Sequence[str]) -> list[int]:
         """Return the slots of those keys that a master has."""
-        owners = await self._owners(next(node for node in self.nodes if node.is_running))
-        return sorted(slot for slot in set(map(slot_of, keys)) if owners[slot] == master.port)
+        return sorted(set(map(slot_of, keys)) & await self.owned_by(master))
 
     async def _owners(self, node: Node) -> list[int]:
         """Return the port of each slot's master, as a node sees it."""
@@ -231,7 +235,7 @@ async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float = 3
             await asyncio.sleep(0.02)
 
 
-async def _is_synchronized(node: Node) -> bool:
+async def is_synchronized(node: Node) -> bool:
     return bool((await node.run_command("INFO", "replication")).get("master_link_status") == "up")
 
 

@@ -5,6 +5,7 @@ A stream whose second step is missing waits in its bucket's index until the swee
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -19,7 +20,7 @@ from shared.broker.replies import Known, Unstored
 from shared.broker.scripts import Fields, StreamScripts
 from shared.broker.settlement import settle, settle_account
 from shared.broker.size import CONTENT, STREAM_BYTES, size_of
-from shared.errors import BrokerUnavailable
+from shared.errors import BrokerFull, BrokerUnavailable, BrokerUnfit
 from shared.protocol.lifecycle import ACTIVE, Status
 from shared.rate_limits import Demand, Limits
 
@@ -50,28 +51,34 @@ class NewStream:
         return self.idempotency is not None or "request_bytes" in self.fields
 
 
+class BucketUnavailable(BrokerUnavailable):
+    """The server of a stream's bucket is away. In a cluster, those of other buckets may not be."""
+
+    @classmethod
+    def of(cls, error: BrokerUnavailable) -> BrokerUnavailable:
+        """Return the error that an error of the bucket's server means for the creation."""
+        is_other = isinstance(error, BrokerFull | BrokerUnfit)
+        return error if is_other else cls(detail=error.detail, reason=error.reason)
+
+
 async def create(
     client: Client, scripts: StreamScripts, new: NewStream, *, is_final: bool = True
 ) -> Known | Unstored | Admitted:
     """Create and queue a stream. A stream that is refused leaves nothing. ``is_final``: False if the caller makes
-    room for the stream's bytes and then repeats the call. Raises :class:`BrokerUnavailable`."""
+    room for the stream's bytes and then repeats the call. Raises :class:`BrokerUnavailable`, and
+    :class:`BucketUnavailable` if another id may help."""
     sealed = scripts.sealing.seal_fields(new.stream_id, new.fields)
     begin = scripts.begin(new.stream_id, sealed, new.body_hash, new.idempotency, new.demand)
     place = _place_of(new, sealed)
     final = {"stored_bytes"} if is_final else set()
     admit = partial(scripts.desk.admit, final=final, is_queue_slow=new.is_queue_slow)
     if not new.may_be_known:
-        steps: list[Call[Any]] = [begin, admit(place)]
-        replies, _ = await asyncio.gather(  # together they share an exchange
-            run_scripts(client, steps), run_commands(client, _listing(scripts, new.stream_id, new.principal))
-        )
-        if isinstance(replies[0], BrokerUnavailable) and isinstance(replies[1], Created):
-            await settle(client, scripts, Settlement(new.stream_id, new.demand.account, Kind.REFUSED))
-        for reply in replies:
-            if isinstance(reply, BrokerUnavailable):
-                raise reply
-        return await _decide(client, scripts, new, place, replies[1], is_final=is_final)
-    begun = await run_script(client, begin)
+        admitted = await _begin_and_admit(client, scripts, new, [begin, admit(place)])
+        return await _decide(client, scripts, new, place, admitted, is_final=is_final)
+    try:
+        begun = await run_script(client, begin)
+    except BrokerUnavailable as error:
+        raise BucketUnavailable.of(error) from error
     if isinstance(begun, Unstored):
         return begun
     if isinstance(begun, Known):
@@ -84,6 +91,23 @@ async def create(
     )
     verdict = await _decide(client, scripts, new, place, admitted, is_final=is_final)
     return begun if isinstance(begun, Known) and isinstance(verdict, Created) else verdict
+
+
+async def _begin_and_admit(
+    client: Client, scripts: StreamScripts, new: NewStream, steps: Sequence[Call[Any]]
+) -> Admitted:
+    """Make both steps and list the stream, in one exchange if they go to one node."""
+    (begun, admitted), listed = await asyncio.gather(run_scripts(client, steps), _list(client, scripts, new))
+    if isinstance(begun, BrokerUnavailable):
+        begun = BucketUnavailable.of(begun)
+    for failed in (begun, listed):  # the sweep removes a state that is left
+        if isinstance(failed, BrokerUnavailable) and isinstance(admitted, Created):
+            await settle(client, scripts, Settlement(new.stream_id, new.demand.account, Kind.REFUSED))
+    for reply in (begun, admitted, listed):
+        if isinstance(reply, BrokerUnavailable):
+            raise reply
+    verdict: Admitted = admitted
+    return verdict
 
 
 async def _decide(
@@ -145,6 +169,15 @@ async def _read(client: Client, stream_id: str) -> dict[str, str] | None:
         return None
     size = STREAM_BYTES + int(fields["request_bytes"] or 0) + sum(bytes_of_content)
     return {**fields, "size": str(size)}
+
+
+async def _list(client: Client, scripts: StreamScripts, new: NewStream) -> BrokerUnavailable | None:
+    """Add a stream to the list of its principal. Return the error, if it fails."""
+    try:
+        await run_commands(client, _listing(scripts, new.stream_id, new.principal))
+    except BrokerUnavailable as error:
+        return error
+    return None
 
 
 def _listing(scripts: StreamScripts, stream_id: str, principal: str) -> list[Command]:

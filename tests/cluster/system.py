@@ -1,4 +1,4 @@
-"""A whole Headrace on a cluster, whose servers a test may share with others."""
+"""A whole Headrace on a cluster."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ from tests.broker_cluster import Cluster
 from tests.system import System
 
 
-class ClusterSystem(System):
-    """As :class:`System`, with the servers of ``cluster``, which the caller starts and stops."""
+class OnCluster(System):
+    """Those parts of a system that its broker provides, with the servers of ``cluster`` instead."""
 
-    def __init__(self, folder: Path, cluster: Cluster, **options: object) -> None:
-        super().__init__(folder, **options)  # type: ignore[arg-type]
-        self.cluster = cluster
-        self.redis_url = cluster.url
+    cluster: Cluster
 
-    async def start(self) -> None:
-        await self.start_processes()
+    async def start_broker(self) -> None:
+        await self.cluster.start()
+
+    async def stop_broker(self) -> None:
+        await self.cluster.stop()
 
     async def keys_without_expiry(self) -> list[str]:
         found = set[str]()
@@ -30,3 +30,12 @@ class ClusterSystem(System):
         key = state_key(stream_id)
         value: bytes | None = await (await self.cluster.owner(key)).run_command("HGET", key, name)
         return value.decode() if value is not None else None
+
+
+class ClusterSystem(OnCluster):
+    """As :class:`System`, on a cluster."""
+
+    def __init__(self, folder: Path, cluster: Cluster, **options: object) -> None:
+        super().__init__(folder, **options)  # type: ignore[arg-type]
+        self.cluster = cluster
+        self.redis_url = cluster.url

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shared.broker.keys import DESK, state_key
+from gateway.auth.principal import ANONYMOUS
+from shared.broker.keys import DESK, principal_streams_key, state_key
 from tests.broker_cluster import VALKEY, Cluster
 from tests.cluster.system import ClusterSystem
 from tests.fakes.answer import Answer
 from tests.sse_client import Broken, Frame, SseConnection, text_of
+from tests.system import ask
 
 WORDS = [f"w{i} " for i in range(120)]
 PACE_S = 0.05
@@ -17,16 +19,10 @@ LIVE = 20
 
 
 @pytest.fixture(scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    servers = Cluster(tmp_path_factory.mktemp("cluster"), replicas=1, binary=VALKEY)
-    await servers.start()
-    yield servers
-    await servers.stop()
-
-
-@pytest.fixture(scope="module")
-async def system(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterSystem]:
-    system = ClusterSystem(tmp_path_factory.mktemp("system"), cluster, providers=("openai",))
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterSystem]:
+    folder = tmp_path_factory.mktemp("system")
+    cluster = Cluster(folder / "cluster", replicas=1, binary=VALKEY)
+    system = ClusterSystem(folder, cluster, providers=("openai",))
     system.fake.play("long", Answer(deltas=WORDS, delay_s=PACE_S))
     try:
         await system.start()
@@ -58,6 +54,10 @@ async def rest_of(system: ClusterSystem, connection: SseConnection) -> list[Fram
             return frames
 
 
+def calls_of(system: ClusterSystem) -> int:
+    return len([call for call in system.fake.calls if call.model == "long"])
+
+
 async def check(system: ClusterSystem, live: dict[SseConnection, Frame], calls_before: int) -> None:
     """Check that every stream gets each token once, in order, and one ending, from one call of its provider."""
     rests = await asyncio.gather(*(rest_of(system, each) for each in live))
@@ -66,22 +66,26 @@ async def check(system: ClusterSystem, live: dict[SseConnection, Frame], calls_b
         assert text_of([first, *frames]) == "".join(WORDS)
         assert [frame.data["finish_reason"] for frame in frames if frame.event == "done"] == ["stop"]
         assert (await system.status(connection.stream_id))["text"] == "".join(WORDS)
-    assert len(system.fake.calls) == calls_before + LIVE
+    assert calls_of(system) == calls_before + LIVE
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 @pytest.mark.parametrize("of_desk", [False, True])
 async def test_a_master_that_dies_loses_no_token(system: ClusterSystem, of_desk: bool, fault: str) -> None:
-    cluster, calls = system.cluster, len(system.fake.calls)
+    cluster, calls = system.cluster, calls_of(system)
     live = await live_streams(system)
     desk = await cluster.owner(DESK)
-    owners = [await cluster.owner(state_key(each.stream_id)) for each in live]
-    master = desk if of_desk else next(owner for owner in owners if owner is not desk)
+    needed = {desk, await cluster.owner(principal_streams_key(ANONYMOUS.id))}
+    master = desk if of_desk else next(node for node in await cluster.masters() if node not in needed)
     if fault == "killed":
         await cluster.kill(master)
     else:
         master.freeze()
     try:
+        if not of_desk:  # new streams go to the other nodes
+            urls = [f"{gateway.url}/chat" for gateway in system.gateways] * 6
+            answers = await asyncio.gather(*(system.http.post(url, json=ask("echo")) for url in urls))
+            assert {answer.status_code for answer in answers} == {202}
         await check(system, live, calls)
     finally:
         if fault == "killed":
@@ -94,7 +98,7 @@ async def test_a_master_that_dies_loses_no_token(system: ClusterSystem, of_desk:
 
 
 async def test_slots_move_key_by_key_under_streams(system: ClusterSystem) -> None:
-    cluster, calls = system.cluster, len(system.fake.calls)
+    cluster, calls = system.cluster, calls_of(system)
     live = await live_streams(system)
     checking = asyncio.create_task(check(system, live, calls))
     masters = await cluster.masters()
@@ -105,7 +109,7 @@ async def test_slots_move_key_by_key_under_streams(system: ClusterSystem) -> Non
 
 
 async def test_slots_move_at_once_under_streams(system: ClusterSystem) -> None:
-    cluster, calls = system.cluster, len(system.fake.calls)
+    cluster, calls = system.cluster, calls_of(system)
     live = await live_streams(system)
     checking = asyncio.create_task(check(system, live, calls))
     masters = await cluster.masters()

@@ -16,17 +16,10 @@ AT_ONCE = 8
 
 
 @pytest.fixture(scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    servers = Cluster(tmp_path_factory.mktemp("cluster"), replicas=1)
-    await servers.start()
-    yield servers
-    await servers.stop()
-
-
-@pytest.fixture(scope="module")
-async def system(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterSystem]:
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterSystem]:
     """Yield two gateways and two workers on three masters and their replicas."""
     folder = tmp_path_factory.mktemp("system")
+    cluster = Cluster(folder / "cluster", replicas=1)
     system = ClusterSystem(folder, cluster, providers=("openai",), concurrent_streams=AT_ONCE)
     try:
         await system.start()

@@ -20,6 +20,8 @@ from shared.broker.shared_connection import SharedConnection
 
 #: Timeout of one node in a loop that serves streams: they go on elsewhere after it, once there is a new master.
 LOOP_TIMEOUT_S: Final = 1.0
+#: Longest timeout of an exchange with one node: other nodes can answer meanwhile, and there may be a new master.
+TIMEOUT_S: Final = 2.0
 _TRIES: Final = 4
 
 
@@ -27,15 +29,16 @@ class Cluster:
     """All masters. ``timeout_s`` is that of one exchange with one node; ``loop_timeout_s`` that of loops that serve
     streams."""
 
-    def __init__(self, url: str, *, timeout_s: float = 5, loop_timeout_s: float = LOOP_TIMEOUT_S) -> None:
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, loop_timeout_s: float = LOOP_TIMEOUT_S) -> None:
         self.topology = Topology(url)
         self.node_of = self.topology.node_of
         self.changed_since = self.topology.changed_since
         self.url_of = self.topology.address.url_of
         self.target = self.topology.address.shown
-        self._timeout_s = timeout_s
+        self._timeout_s = min(timeout_s, TIMEOUT_S)
         self.loop_timeout_s = loop_timeout_s
         self._shared: dict[Node, SharedConnection] = {}
+        self._closing = set[asyncio.Task[None]]()
         self._lack_scripts = set[Node]()
 
     @property
@@ -78,9 +81,12 @@ class Cluster:
         await self.topology.aclose()
         for connection in self._shared.values():
             await connection.aclose()
+        for task in self._closing:
+            task.cancel()
 
     async def _send(self, commands: Sequence[Command], places: Sequence[int], replies: list[Any]) -> None:
         """Send some of the commands to their nodes, and put the replies into place."""
+        self._close_old()
         by_node: dict[Node, list[tuple[int, bool]]] = {}
         for place in places:
             for node, asks in self._nodes_for(commands[place], replies[place]):
@@ -97,6 +103,13 @@ class Cluster:
                 replies[place] = next(answers)
 
         await asyncio.gather(*(send(node, group) for node, group in by_node.items()))
+
+    def _close_old(self) -> None:
+        """Close connections to nodes that are no masters any more."""
+        for node in [node for node in self._shared if node not in self.nodes and self._shared[node].is_idle]:
+            task = asyncio.create_task(self._shared.pop(node).aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _nodes_for(self, command: Command, reply: Any) -> list[tuple[Node, bool]]:
         """Return the nodes to send a command to, and if with ASKING. ``reply``: to the try before."""

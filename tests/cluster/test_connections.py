@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from shared.broker.client import run_scripts
+from shared.broker.api_keys import create_api_key, list_api_keys, revoke_api_key, was_revoked
+from shared.broker.client import connect, run_scripts
 from shared.broker.cluster.address import ClusterAddress, Node
 from shared.broker.cluster.cluster import Cluster as Connections
 from shared.broker.cluster.owner import OwnerConnection, owner_pool
@@ -17,6 +18,9 @@ from shared.broker.cluster.servers import OneServer, Servers, servers_of
 from shared.broker.cluster.shard_channels import listen_to_shards
 from shared.broker.cluster.slot_map import SlotMap
 from shared.broker.cluster.slots import BUCKET_TAGS, slot_of
+from shared.broker.data_version import UNVERSIONED, DataVersion
+from shared.broker.keys import api_key_key, sweep_keys
+from shared.broker.memory_stats import read_memory
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason, classify
 from shared.protocol.ids import new_stream_id
@@ -73,6 +77,33 @@ async def test_a_frozen_node_fails_its_own_commands_only(cluster: Cluster, conne
     for key, own, reply in zip(KEYS, is_own, replies, strict=True):
         assert isinstance(reply, TimeoutError) if own else reply == key.encode()
     await cluster.settled()
+
+
+async def test_data_of_another_version_is_found_on_any_node(cluster: Cluster, connections: Connections) -> None:
+    for node in cluster.nodes:
+        owned = await cluster.owned_by(node)
+        index = next(key for key, _ in sweep_keys() if slot_of(key) in owned)
+        await connections.exchange([("ZADD", index, 1, "a-stream"), ("PEXPIRE", index, 60_000)])
+        version = DataVersion(connections)
+        await version.adopt()
+        assert version.found == UNVERSIONED
+        await connections.exchange([("DEL", index)])
+
+
+async def test_api_keys_of_all_nodes_are_listed_and_revoked(cluster: Cluster) -> None:
+    client = connect(cluster.url)
+    try:
+        keys = [(await create_api_key(client, f"name {number}", ["chat"]))[0] for number in range(20)]
+        assert len({slot_of(api_key_key(key.id)) for key in keys}) > 3
+        assert await list_api_keys(client) == keys
+        for key in keys:
+            assert await revoke_api_key(client, key.id)
+            assert await was_revoked(client, key.id)
+        assert await list_api_keys(client) == []
+        used = [(await node.run_command("INFO", "memory"))["used_memory"] for node in cluster.nodes]
+        assert (await read_memory(client)).used > sum(used) / 2
+    finally:
+        await client.aclose()
 
 
 async def test_a_node_without_the_script_gets_it(cluster: Cluster, connections: Connections) -> None:

@@ -292,7 +292,9 @@ async def test_after_restore_with_an_emptied_desk(client: Client) -> None:
     await sweep(client)
     assert await client.exists(QUEUE), "its lease is over for the sweep, and a worker that takes it is refused"
     assert await run_script(client, LANED.take(stream.id, "w2.token", "fake")) is Refused.HELD
+    late = (await stream.place(holder, "fake")).hold(SCRIPTS, reply, is_lost=True)
     await stream.finish(holder, 3, [DONE])
+    assert await run_script(client, late) is Held.OTHER
     assert await client.zcard(LANE) == await client.zcard(KEYS["streams"]) == 0
 
 

@@ -13,7 +13,7 @@
 
 -- Counts a stream that the desk has lost.
 local function count_again(a, account, is_limited, life_ms, tokens, targets, made_from, expires, lanes)
-  redis.call('HSET', OF, 'account', account, 'tokens', tokens, 'targets', targets, 'sources', made_from)
+  redis.call('HSET', OF, 'account', account, 'tokens', tokens, 'targets', targets, 'sources', made_from, 'again', 1)
   if #lanes > 0 then redis.call('HSET', OF, 'lane', table.concat(lanes, '\n')) end
   redis.call('PEXPIRE', OF, life_ms)
   keep_sources(a, made_from, expires)

@@ -18,7 +18,7 @@ local JOB, QUEUE, WAITING, WAITING_ACCOUNTS, USED, STREAMS, STORED, KEPT, SOURCE
   MINUTE = unpack(KEYS, 2, 14)
 local a = {used = USED, streams = STREAMS, stored = STORED, kept = KEPT, sources = SOURCES, removed = REMOVED}
 name_lanes(15, {unpack(ARGV, 12)})
-local known, at, sources = unpack(redis.call('HMGET', OF, 'account', 'second', 'sources'))
+local known, at, sources, again = unpack(redis.call('HMGET', OF, 'account', 'second', 'sources', 'again'))
 local lacking = lanes_lacking()
 if lacking then return {'LANES', lacking} end
 need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSETNX PEXPIRE PEXPIREAT ZADD ZCARD ZRANGE ZREM ZREMRANGEBYRANK ' ..
@@ -32,9 +32,9 @@ if known then
   if status ~= '' then count_ending({ended = ENDED, failed = FAILED, minute = MINUTE}, status, reason, tokens, retention_ms) end
   forget_sources(a, sources)
   redis.call('DEL', OF)
-elseif redis.call('HSETNX', OF, 'refused', 'GONE') == 1 then -- so that nothing counts it that is on its way
-  redis.call('PEXPIRE', OF, 60000)
 end
+-- A call that counts a lost stream again may be on its way.
+if (again or not known) and redis.call('HSETNX', OF, 'refused', 'GONE') == 1 then redis.call('PEXPIRE', OF, 60000) end
 redis.call('DEL', JOB)
 redis.call('ZREM', QUEUE, JOB_ID)
 redis.call('ZREM', WAITING, ID)

@@ -12,6 +12,7 @@ from shared.broker.trouble import Reason
 from shared.errors import BrokerFull, BrokerMisconfigured, BrokerUnavailable
 from tests.broker import Broker
 from tests.broker_cluster import Cluster, until
+from tests.test_redis_troubles import documented_rights
 
 RIGHTS = ("~hr:*", "~arq:*", "&hr:*", "+@all")
 
@@ -75,6 +76,15 @@ async def test_a_right_that_one_master_lacks_is_named(cluster: Cluster, right: s
     for node in cluster.nodes:
         await node.run_command("ACL", "SETUSER", "headrace", "reset", "on", ">word", *RIGHTS)
     assert await check(url) == []
+
+
+async def test_the_documented_rights_suffice(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        more = ("+cluster|slots", "+cluster|info")
+        await node.run_command("ACL", "SETUSER", "headrace", "reset", "on", ">word", *documented_rights(), *more)
+    assert await check(cluster.url.replace("//", "//headrace:word@")) == []
+    for node in cluster.nodes:
+        await node.run_command("ACL", "SETUSER", "headrace", "reset", "on", ">word", *RIGHTS)
 
 
 async def test_what_makes_an_outage_worse_is_told(cluster: Cluster) -> None:

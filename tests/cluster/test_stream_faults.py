@@ -1,7 +1,9 @@
 """Faults of single nodes during live streams: each token arrives once, in order, and each stream has one ending."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -37,36 +39,46 @@ async def live_streams(system: ClusterSystem) -> dict[SseConnection, Frame]:
     return {connection: await connection.next("token") for connection in live}
 
 
-async def rest_of(system: ClusterSystem, connection: SseConnection) -> list[Frame]:
-    """Return the rest of a stream. Connections that end early are opened again where they ended."""
-    frames = list[Frame]()
-    gateway = 0
+@dataclass
+class Rest:
+    """The rest of a stream. ``longest_s``: its longest pause."""
+
+    frames: list[Frame] = field(default_factory=list)
+    longest_s: float = 0.0
+
+
+async def rest_of(system: ClusterSystem, connection: SseConnection) -> Rest:
+    """Read the rest of a stream. Connections that end early are opened again where they ended."""
+    rest, gateway, at = Rest(), 0, time.monotonic()
     while True:
         try:
             async with connection:
                 async for frame in connection.frames():
-                    frames.append(frame)
+                    rest.frames.append(frame)
+                    rest.longest_s, at = max(rest.longest_s, time.monotonic() - at), time.monotonic()
         except (Broken, OSError):
             gateway = 1 - gateway
-            last = next(frame.id for frame in reversed(frames) if frame.id is not None)
+            last = next(frame.id for frame in reversed(rest.frames) if frame.id is not None)
             connection = await system.read(connection.stream_id, last, gateway=gateway)
         else:
-            return frames
+            return rest
 
 
 def calls_of(system: ClusterSystem) -> int:
     return len([call for call in system.fake.calls if call.model == "long"])
 
 
-async def check(system: ClusterSystem, live: dict[SseConnection, Frame], calls_before: int) -> None:
+async def check(system: ClusterSystem, live: dict[SseConnection, Frame], calls_before: int) -> list[Rest]:
     """Check that every stream gets each token once, in order, and one ending, from one call of its provider."""
     rests = await asyncio.gather(*(rest_of(system, each) for each in live))
-    for (connection, first), frames in zip(live.items(), rests, strict=True):
+    for (connection, first), rest in zip(live.items(), rests, strict=True):
+        frames = rest.frames
         assert not any(frame.data.get("reset") for frame in frames)
         assert text_of([first, *frames]) == "".join(WORDS)
         assert [frame.data["finish_reason"] for frame in frames if frame.event == "done"] == ["stop"]
         assert (await system.status(connection.stream_id))["text"] == "".join(WORDS)
     assert calls_of(system) == calls_before + LIVE
+    return rests
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
@@ -77,16 +89,24 @@ async def test_a_master_that_dies_loses_no_token(system: ClusterSystem, of_desk:
     desk = await cluster.owner(DESK)
     needed = {desk, await cluster.owner(principal_streams_key(ANONYMOUS.id))}
     master = desk if of_desk else next(node for node in await cluster.masters() if node not in needed)
+    owned = [await cluster.owner(state_key(each.stream_id)) is master for each in live]
     if fault == "killed":
         await cluster.kill(master)
     else:
         master.freeze()
     try:
+        checking = asyncio.create_task(check(system, live, calls))
         if not of_desk:  # new streams go to the other nodes
             urls = [f"{gateway.url}/chat" for gateway in system.gateways] * 6
             answers = await asyncio.gather(*(system.http.post(url, json=ask("echo")) for url in urls))
             assert {answer.status_code for answer in answers} == {202}
-        await check(system, live, calls)
+            for gateway in system.gateways:
+                assert (await system.http.get(f"{gateway.url}/readyz")).status_code == 200
+        rests = await checking
+        pauses = {True: 0.0, False: 0.0}
+        for rest, is_own in zip(rests, owned, strict=True):
+            pauses[is_own] = max(pauses[is_own], rest.longest_s)
+        assert pauses[False] < pauses[True] / 2
     finally:
         if fault == "killed":
             await cluster.restart(master)

@@ -15,6 +15,7 @@ import uvloop
 from bench.cpu import cpu_s
 from bench.markdown import aligned
 from shared.broker.client import Client, connect, run_script, run_scripts
+from shared.broker.creation import NewStream, create
 from shared.broker.declarations import Call
 from shared.broker.ending import holder_of
 from shared.broker.keys import tail_key
@@ -68,7 +69,7 @@ async def main() -> None:
 
 async def _measure(client: Client, line: PipelineConnection, costs: Costs) -> None:
     empty = await _used_bytes(client)
-    holders = [await _stream(line) for _ in range(_STREAMS)]
+    holders = [await _stream(client, line) for _ in range(_STREAMS)]
     start = events.encode(events.Start(holders[0].stream_id, "gpt-some", "openai", 1))
     await run_scripts(line, [_SCRIPTS.append(holder, 1, [start]) for holder in holders])
     await run_scripts(line, _acknowledgements(holders))
@@ -105,15 +106,12 @@ async def _measure(client: Client, line: PipelineConnection, costs: Costs) -> No
     print(f"bytes a token in log and tail, one an event: {(filled - begun) / _STREAMS / (written - 1):.0f}")
 
 
-async def _stream(line: PipelineConnection) -> Holder:
+async def _stream(client: Client, line: PipelineConnection) -> Holder:
     stream_id = new_stream_id()
     fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": "cancel", "grace_ms": 60_000}
     fields |= {"body_hash": "0" * 64, "provider": "openai", "model": "gpt-some", "request": "r" * 600}
     demand = Demand("an-account", Limits(), 0)
-    creation = _SCRIPTS.create(
-        stream_id, fields=fields, body_hash="0" * 64, idempotency=None, demand=demand, job=b"job"
-    )
-    await run_script(line, creation)
+    await create(client, _SCRIPTS, NewStream(stream_id, fields, "0" * 64, None, demand))
     claimed = await run_script(line, _SCRIPTS.claim(stream_id, _HOLDER))
     assert isinstance(claimed, Claimed)
     return holder_of(stream_id, claimed, _HOLDER)

@@ -19,6 +19,7 @@ import redis
 
 from bench.markdown import aligned
 from shared.broker.client import Client, connect, run_script
+from shared.broker.creation import NewStream, create
 from shared.broker.ending import holder_of
 from shared.broker.replies import Claimed
 from shared.broker.scripts import Ending, Fields, StreamScripts
@@ -70,8 +71,7 @@ def _create(client: Client, stream_id: str, in_pieces: bool) -> Callable[[], Awa
         for piece in pieces:
             await run_script(client, piece)
         demand = Demand("an-account", Limits(), 0)
-        call = _SCRIPTS.create(stream_id, fields=split, body_hash="f", idempotency=None, demand=demand, job=b"job")
-        await run_script(client, call)
+        await create(client, _SCRIPTS, NewStream(stream_id, split, "f", None, demand))
 
     return run
 

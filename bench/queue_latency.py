@@ -12,11 +12,10 @@ import asyncio
 import statistics
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 from shared.broker.client import connect
-from shared.broker.queue import requeue
+from shared.broker.keys import QUEUE, job_id_of
 from shared.protocol.ids import new_stream_id
 from shared.settings import Settings
 from tests.fakes.answer import Answer
@@ -28,16 +27,19 @@ PACE_S = 0.02
 
 
 async def queue_hops(redis_url: str, samples: int) -> list[float]:
-    """Return the seconds from the call of `requeue` to the first line of the job."""
+    """Return the seconds from the addition to the queue to the first line of the job."""
     settings = Settings(redis_url=redis_url)
     client = connect(redis_url)
-    put = partial(requeue, client, life_s=settings.retention_s)
+
+    async def put(stream_id: str) -> bool:
+        return bool(await client.zadd(QUEUE, {job_id_of(stream_id): 1}))
+
     started: dict[str, asyncio.Future[float]] = {}
 
     async def job(stream_id: str) -> None:
         started[stream_id].set_result(time.perf_counter())
 
-    queue = StreamQueue(settings, "bench", job, put)
+    queue = StreamQueue(client.servers, settings, "bench", job, put)
     taking = asyncio.create_task(queue.main())
     hops = []
     for _ in range(samples):

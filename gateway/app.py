@@ -47,7 +47,6 @@ from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
 from shared.broker.client import connect
 from shared.broker.overview import read_overview
-from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.processes import Load, Presence
 from shared.broker.scripts import StreamScripts
 from shared.broker.shared_configuration import ConfigurationWatch
@@ -117,11 +116,9 @@ class _Parts:
     def __init__(self, configuration: Configuration, hangup: Hangup | None) -> None:
         settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
-        self._connections = [PipelineConnection(settings.redis_url) for _ in range(2)]
-        for_reads, for_leases = self._connections
         scripts = StreamScripts(settings)
         gateway_id = f"g{secrets.token_hex(4)}"
-        hub = Hub(client, for_reads, for_leases, scripts, settings, gateway_id)
+        hub = Hub(client, scripts, settings, gateway_id)
         watch = BrokerWatch(client)
         current = CurrentConfiguration(configuration)
         if hangup is not None:
@@ -187,8 +184,6 @@ class _Parts:
         await cancel_all(self._tasks)
         await self._presence.leave()
         await self._client.aclose()
-        for connection in self._connections:
-            await connection.aclose()
 
 
 def _load_of(hub: Hub, lag: LoopLag, configurations: ConfigurationWatch) -> Load:

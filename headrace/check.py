@@ -13,7 +13,7 @@ from headrace.data_dir import DataDirError
 from headrace.provider_checks import check_providers
 from headrace.table import table
 from shared.broker.client import connect
-from shared.broker.fitness import Fitness
+from shared.broker.cluster.fitness import fitness_of
 from shared.broker.redis_address import safe_address
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable
@@ -79,9 +79,10 @@ async def _redis(options: Options) -> Row:
         url = found
     client = connect(url)
     try:
-        await Fitness(client).check()
+        fitness = fitness_of(client)
+        await fitness.check()
     except BrokerUnavailable as error:
         return Row(WRONG, "Redis", "", error.detail)
     finally:
         await client.aclose()
-    return Row(OK, "Redis", "", safe_address(url))
+    return Row(OK, "Redis", "", "; ".join((safe_address(url), *fitness.warnings)))

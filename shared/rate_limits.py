@@ -30,12 +30,17 @@ class Limits:
         return replace(self, **{name: changes[name] for name in LIMIT_NAMES if name in changes})
 
     @property
+    def has_rates(self) -> bool:
+        """True if any limit but that of stored bytes is set: then the desk counts each stream."""
+        return any((self.requests_per_minute, self.tokens_per_minute, self.tokens_per_day, self.concurrent_streams))
+
+    @property
     def most_tokens(self) -> int:
         """Largest number of tokens that one request can ever get; 0 = unlimited."""
         return min((n for n in (self.tokens_per_minute, self.tokens_per_day) if n), default=0)
 
 
-#: In the order of the arguments of create.lua.
+#: In the order of the arguments of admit.lua.
 LIMIT_NAMES: Final = tuple(field.name for field in fields(Limits))
 
 

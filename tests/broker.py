@@ -21,15 +21,29 @@ class Broker:
         self.folder = folder
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.binary = shutil.which("valkey-server") or shutil.which("redis-server") or str(get_binary_path())
+        self.binary = self.default_binary()
         self._extra = extra
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_frozen = False
+
+    @staticmethod
+    def default_binary() -> str:
+        return shutil.which("valkey-server") or shutil.which("redis-server") or str(get_binary_path())
+
+    @property
+    def is_running(self) -> bool:
+        """True if the server was started, and neither killed nor frozen."""
+        return self._process is not None and not self._is_frozen
 
     async def start(self, password: str | None = None) -> None:
+        self.launch()
+        await self.answers(password)
+
+    def launch(self) -> None:
+        """Start the server, and do not wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         self.run([self.binary, *options, "--appendonly", "yes", "--appendfsync", "everysec", *self._extra])
-        await self.answers(password)
 
     def run(self, command: list[str]) -> None:
         with (self.folder / "broker.log").open("ab") as log:
@@ -50,14 +64,17 @@ class Broker:
             self._process.kill()
             self._process.wait()
             self._process = None
+            self._is_frozen = False
 
     def freeze(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        self._is_frozen = True
 
     def thaw(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+        self._is_frozen = False
 
     def client(self) -> Redis:
         client: Redis = Redis.from_url(self.url, socket_timeout=5)

@@ -121,8 +121,14 @@ class System:
         return self.gateways[0].url
 
     async def start(self) -> None:
-        await self.broker.start()
+        await self.start_broker()
         await self.start_processes()
+
+    async def start_broker(self) -> None:
+        await self.broker.start()
+
+    async def stop_broker(self) -> None:
+        self.broker.kill()
 
     async def start_processes(self) -> None:
         """Start everything except the broker."""
@@ -146,7 +152,7 @@ class System:
         for process in (*self.gateways, *self.workers):
             process.stop()
         await self.http.aclose()
-        self.broker.kill()
+        await self.stop_broker()
         await self.fake.stop()
 
     async def ready(self) -> None:

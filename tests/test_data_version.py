@@ -37,21 +37,26 @@ async def test_a_start_sets_the_version_for_good(system: System) -> None:
         assert await client.ttl(DATA_VERSION_KEY) == -1
 
 
-@pytest.mark.parametrize("version", [None, ANOTHER])
-async def test_a_start_refuses_the_data_of_another_version(start_system: StartSystem, version: int | None) -> None:
+@pytest.mark.parametrize(
+    ("version", "index"),
+    [(None, index_key(UNVERSIONED_STREAM)), (ANOTHER, index_key(UNVERSIONED_STREAM)), (6, "hr:{aa}:index")],
+)
+async def test_a_start_refuses_the_data_of_another_version(
+    start_system: StartSystem, version: int | None, index: str
+) -> None:
     system = await start_system(gateways=1, workers=1)
     for process in processes(system):
         process.stop()
     async with system.broker.client() as client:
         await client.flushall()
-        await client.zadd(index_key(UNVERSIONED_STREAM), {UNVERSIONED_STREAM: 1})
-        await client.pexpire(index_key(UNVERSIONED_STREAM), 100_000)
+        await client.zadd(index, {UNVERSIONED_STREAM: 1})
+        await client.pexpire(index, 100_000)
         if version is not None:
             await client.set(DATA_VERSION_KEY, version)
         before = await client.keys()
     for process in processes(system):
         process.start()
-    await all_exit(system, f"version {ANOTHER}" if version else "version 0")
+    await all_exit(system, f"version {version or 0}")
     async with system.broker.client() as client:
         assert sorted(await client.keys()) == sorted(before), "a process wrote to a database that it refused"
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from shared.broker.client import Client, connect, run_script
+from shared.broker.client import Client, connect
+from shared.broker.creation import NewStream, create
 from shared.broker.keys import state_key, stream_keys
 from shared.broker.log import read_log
-from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.scripts import StreamScripts
 from shared.cancellation import cancel_all
 from shared.configuration.configuration import Configuration
@@ -155,9 +155,8 @@ class Worker:
     """A worker's parts, in this process. ``run`` takes one stream."""
 
     def __init__(self, client: Client, redis_url: str, provider: Keeper, name: str) -> None:
-        self._connections = [PipelineConnection(redis_url) for _ in range(2)]
-        self.leases = Leases(self._connections[0], SCRIPTS, SETTINGS, name)
-        flusher = Flusher(self._connections[1], lambda: 0)
+        self.leases = Leases(client, SCRIPTS, SETTINGS, name)
+        flusher = Flusher(client.servers, lambda: 0)
         other = ProviderEntry.model_validate({"kind": "openai", "continues": "assistant_prefill"})
         entries = {"keeps": ProviderEntry(kind="openai-responses"), "other": other}
         configuration = Configuration(SETTINGS, Document(), entries)
@@ -172,7 +171,7 @@ class Worker:
             adapters=cast(CurrentAdapters, Adapters(AdapterSet(configuration, {}, [], providers, keys, attempts))),
             flusher=flusher,
             leases=self.leases,
-            provider_limits=ProviderLimits(client, SCRIPTS, SETTINGS),
+            provider_limits=ProviderLimits(client, SCRIPTS),
             tracing=Tracing(),
         )
         self._generation = generation
@@ -189,8 +188,6 @@ class Worker:
 
     async def aclose(self) -> None:
         await cancel_all(self._tasks)
-        for connection in self._connections:
-            await connection.aclose()
 
 
 @dataclass
@@ -211,9 +208,7 @@ class Crew:
             **{"request": request.model_dump_json(exclude_none=True), "provider": "keeps", "model": "m"},
             **request.loss_fields,
         }
-        demand = Demand("a", Limits(), 0)
-        call = SCRIPTS.create(stream_id, fields=state, body_hash="00", idempotency=None, demand=demand, job=b"job")
-        await run_script(self.client, call)
+        await create(self.client, SCRIPTS, NewStream(stream_id, state, "00", None, Demand("a", Limits(), 0)))
         return stream_id
 
     async def begun(self, **fields: Any) -> str:

@@ -68,7 +68,9 @@ def counted(answers: list[httpx2.Response]) -> dict[str, int]:
 async def all_ended(system: System, key: str) -> None:
     async def look() -> bool:
         page = (await system.http.get(f"{system.url}/chat?limit=100", headers=bearer(key))).json()
-        return all(stream["ended_at"] for stream in page["streams"])
+        ended = all(stream["ended_at"] for stream in page["streams"])
+        async with system.broker.client() as client:
+            return ended and not await client.keys("hr:{desk}:of:*")
 
     await system.eventually(look)
 
@@ -111,7 +113,7 @@ async def test_concurrent_streams_are_counted_exactly_until_they_end(limited: Sy
 
     async def has_room(n: int) -> bool:
         async with limited.broker.client() as client:
-            sets = [name async for name in client.scan_iter("hr:account:*:streams")]
+            sets = [name async for name in client.scan_iter("hr:{desk}:streams:*")]
             return STREAMS - n in [await client.zcard(name) for name in sets]
 
     await limited.eventually(lambda: has_room(3))

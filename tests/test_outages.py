@@ -156,6 +156,6 @@ async def test_the_sweep_queues_a_lost_job_again(start_system: StartSystem) -> N
     system.workers[0].stop()
     stream_id = await system.post("echo", "found again")
     async with system.broker.client() as client:
-        assert await client.zrem("hr:queue", stream_id) == 1
+        assert await client.zrem("hr:{desk}:queue", "{desk}" + stream_id) == 1
     system.workers[0].start()
     assert (await system.ended(stream_id))["text"] == "found again"

@@ -142,7 +142,7 @@ async def test_a_provider_gets_no_more_streams_than_its_concurrency_limit(start_
 
     async def all_parked() -> bool:
         async with system.broker.client() as client:
-            return bool(await client.zcard("hr:lane:openai:parked") == 6)
+            return bool(await client.zcard("hr:{desk}:lane:openai:parked") == 6)
 
     await system.eventually(all_parked)
     assert open_now() == 3
@@ -182,7 +182,7 @@ async def test_waiting_streams_survive_the_loss_of_the_queue(start_system: Start
     gate = await gated(system, "gated", running=1)
     waiting = [await system.post("gated", str(n)) for n in range(3)]
     async with system.broker.client() as client:
-        await client.delete("hr:queue", "hr:turns")
+        await client.delete("hr:{desk}:queue", "hr:{desk}:turns")
     gate.set()
     for stream_id in waiting:
         assert (await system.ended(stream_id, timeout_s=30))["text"] == "one two"
@@ -205,7 +205,7 @@ async def test_cancelled_parked_streams_do_not_delay_others(start_system: StartS
 
     async def parked(how_many: int) -> bool:
         async with system.broker.client() as client:
-            return bool(await client.zcard("hr:lane:openai:parked") == how_many)
+            return bool(await client.zcard("hr:{desk}:lane:openai:parked") == how_many)
 
     await system.eventually(lambda: parked(13))
     for n, stream_id in enumerate(given_up):
@@ -238,7 +238,7 @@ async def test_a_stream_parked_while_a_slot_frees_is_not_forgotten(start_system:
         async with system.broker.client() as client:
 
             async def is_parked() -> bool:
-                return bool(await client.zcard("hr:lane:openai:parked"))
+                return bool(await client.zcard("hr:{desk}:lane:openai:parked"))
 
             for _ in range(8):
                 gate = await gated(system, "gated", running=1)
@@ -252,7 +252,7 @@ async def test_a_stream_parked_while_a_slot_frees_is_not_forgotten(start_system:
 
 async def _workers(system: System, wanted: int) -> bool:
     async with system.broker.client() as client:
-        known: list[bytes] = await client.zrange("hr:processes", 0, -1)
+        known: list[bytes] = await client.zrange("hr:{desk}:processes", 0, -1)
     return sum(each.startswith(b"w") for each in known) == wanted
 
 

@@ -149,7 +149,7 @@ async def test_a_server_of_a_cluster_is_named_and_ends_a_start(tmp_path: Path) -
         error = await trouble(broker.url)
         assert named(error) == (Reason.CLUSTER, "broker_unfit")
         assert isinstance(error, BrokerMisconfigured)
-        assert "cluster" in error.detail
+        assert "redis+cluster://" in error.detail
         # Valkey 9 may have several databases in a cluster.
         numbered = await trouble(broker.url.replace("/0", "/1"))
         assert numbered.reason in {Reason.CLUSTER, Reason.NO_DATABASE}

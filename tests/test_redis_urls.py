@@ -113,9 +113,9 @@ async def test_redis_over_tls_with_its_own_user(tmp_path: Path) -> None:
         await system.stop()
 
 
-def make_certificate(folder: Path) -> tuple[str, str]:
+def make_certificate(folder: Path, names: str = "DNS:localhost,IP:127.0.0.1") -> tuple[str, str]:
     certificate, key = folder / "tls.crt", folder / "tls.key"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subject = ["-subj", "/CN=localhost", "-addext", f"subjectAltName={names}"]
     subprocess.run(
         [*_OPENSSL, *subject, "-keyout", str(key), "-out", str(certificate)],
         check=True,
@@ -124,10 +124,24 @@ def make_certificate(folder: Path) -> tuple[str, str]:
     return str(certificate), str(key)
 
 
-@pytest.mark.parametrize("url", ["http://x", "redis//x", "sentinel://h:1", "localhost:6379"])
+@pytest.mark.parametrize(
+    "url", ["http://x", "redis//x", "sentinel://h:1", "localhost:6379", "http+cluster://h:1", "redis+cluster://"]
+)
 def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="must"):
         check_url(url)
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://u:p%40ss@a:1,b,[::1]:2", "rediss+cluster://a?ssl_ca_certs=/a.pem"])
+def test_the_url_of_a_cluster_is_accepted(url: str) -> None:
+    assert check_url(url) == url
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://a:1/3", "redis+cluster://u:sesame@a:x", "redis+cluster://a?db=x"])
+def test_an_invalid_url_of_a_cluster_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"database|invalid") as caught:
+        check_url(url)
+    assert "sesame" not in str(caught.value)
 
 
 async def test_a_percent_encoded_password_works(tmp_path: Path) -> None:

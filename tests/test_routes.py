@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,7 @@ from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol import events
 from shared.protocol.ids import START, new_stream_id
 from shared.settings import Settings
-from tests.broker import Broker
+from tests.broker_cluster import Cluster
 from tests.fundamentals.live import hub_at
 
 EPOCH = 7
@@ -26,15 +25,10 @@ SCRIPTS = StreamScripts(Settings(), BY_BUCKET)
 
 @pytest.fixture(scope="module")
 async def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    folder: Path = tmp_path_factory.mktemp("cluster")
-    broker = Broker(folder, "--cluster-enabled", "yes")
-    await broker.start()
-    async with broker.client() as client:
-        await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
-        while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):  # type: ignore[no-untyped-call]
-            await asyncio.sleep(0.02)
-    yield broker.url
-    broker.kill()
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), masters=1)
+    await cluster.start()
+    yield cluster.nodes[0].url
+    await cluster.stop()
 
 
 async def claimed(client: Client) -> Holder:

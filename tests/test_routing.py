@@ -111,7 +111,7 @@ async def _reset(fakes: Fakes, system: System) -> AsyncIterator[None]:
         fake.calls.clear()
         fake.director = None
     async with system.broker.client() as client:
-        for pattern in ("hr:paused:*", "hr:lane:*", "hr:breaker*"):
+        for pattern in ("hr:{desk}:paused:*", "hr:{desk}:lane:*", "hr:{desk}:breaker*"):
             async for key in client.scan_iter(match=pattern):
                 await client.delete(key)
     yield
@@ -178,7 +178,7 @@ async def test_a_limited_key_is_paused_and_the_other_one_answers(system: System,
 
     await system.eventually(is_paused)
     async with system.broker.client() as client:
-        pauses = [await client.zrange(key, 0, -1) async for key in client.scan_iter("hr:paused:*:keyed")]
+        pauses = [await client.zrange(key, 0, -1) async for key in client.scan_iter("hr:{desk}:paused:*:keyed")]
     assert [len(each) for each in pauses] == [1]
     assert b"key-one" not in pauses[0][0]
 
@@ -310,7 +310,7 @@ async def test_requests_above_the_rate_of_a_target_wait(system: System, fakes: F
 
     await system.eventually(waits)
     async with system.broker.client() as client:
-        await client.delete(provider_limit_keys("rated")[2])  # as if a minute had passed
+        await client.delete(provider_limit_keys("rated")[3])  # as if a minute had passed
     assert [(await system.ended(stream_id))["text"] for stream_id in ids] == ["rated"] * 3
 
 

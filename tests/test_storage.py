@@ -75,7 +75,7 @@ async def status_of(system: System, key: str, stream_id: str) -> int:
 
 async def stored_total(system: System) -> int:
     async with system.broker.client() as client:
-        keys = [key async for key in client.scan_iter("hr:account:*:stored")]
+        keys = [key async for key in client.scan_iter("hr:{desk}:stored:*")]
         return sum([int(await client.hget(key, "total") or 0) for key in keys])  # type: ignore[misc]
 
 

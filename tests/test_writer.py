@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from shared.broker.client import Client, connect, run_script
+from shared.broker.creation import NewStream, create
 from shared.broker.ending import Outcome, holder_of
-from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Claimed, Code, LogPage, Refused, WriteReply
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
@@ -46,10 +46,7 @@ async def claimed_writer(
     stream_id = new_stream_id()
     fields: dict[str, str | bytes | int] = {"principal": "p", "on_disconnect": on_disconnect, "grace_ms": 0}
     fields["body_hash"] = "00"
-    creation = SCRIPTS.create(
-        stream_id, fields=fields, body_hash="00", idempotency=None, demand=Demand("a", Limits(), 0), job=b"job"
-    )
-    await run_script(client, creation)
+    await create(client, SCRIPTS, NewStream(stream_id, fields, "00", None, Demand("a", Limits(), 0)))
     claimed = await run_script(client, SCRIPTS.claim(stream_id, TOKEN))
     assert isinstance(claimed, Claimed)
     writer = StreamWriter(
@@ -282,8 +279,7 @@ async def test_a_stream_that_redis_refuses_does_not_hold_up_the_others(
 ) -> None:
     monkeypatch.setattr(flusher_module, "_FIRST_PAUSE_S", 60.0)
     monkeypatch.setattr(flusher_module, "_LONGEST_PAUSE_S", 60.0)
-    connection = PipelineConnection(client.url)
-    flusher = Flusher(connection, lambda: 0.0)
+    flusher = Flusher(client.servers, lambda: 0.0)
     broken, sound = [await claimed_writer(client, wake=flusher.wake) for _ in range(2)]
     await client.set(broken.holder.keys[0], "no hash")
     sending = asyncio.create_task(flusher.run())
@@ -296,4 +292,3 @@ async def test_a_stream_that_redis_refuses_does_not_hold_up_the_others(
                     await asyncio.sleep(0.01)
     finally:
         sending.cancel()
-        await connection.aclose()

@@ -11,9 +11,8 @@ from functools import partial
 import uvloop
 
 from shared.broker.client import Client, connect
-from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.creation import requeue
 from shared.broker.processes import Load, Presence
-from shared.broker.queue import requeue
 from shared.broker.scripts import StreamScripts
 from shared.broker.shared_configuration import ConfigurationWatch
 from shared.broker.sweep import Sweep
@@ -116,12 +115,8 @@ class _Worker:
         self._client = client
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
-        # An unanswered renewal must be retried before the lease expires.
-        writing = PipelineConnection(settings.redis_url)
-        renewing = PipelineConnection(settings.redis_url, timeout_s=min(5, max(0.5, settings.lease_s / 4)))
-        self._connections = [writing, renewing]
-        self._leases = Leases(renewing, scripts, settings, worker_id)
-        flusher = Flusher(writing, lambda: settings.tick_s(len(self._leases)))
+        self._leases = Leases(client, scripts, settings, worker_id)
+        flusher = Flusher(client.servers, lambda: settings.tick_s(len(self._leases)))
         breakers = Breakers(client, settings)
 
         def attempts(providers: Mapping[str, Provider], keys: Keys, configuration: Configuration) -> ProviderAttempts:
@@ -132,7 +127,7 @@ class _Worker:
         current = CurrentConfiguration(configuration, self._adapters.replace)
         current.follow(self._configurations.load)
         hangup.reload_with(current.start_reload)
-        provider_limits = ProviderLimits(client, scripts, settings)
+        provider_limits = ProviderLimits(client, scripts)
         generation = Generation(
             worker_id=worker_id,
             settings=settings,
@@ -144,7 +139,7 @@ class _Worker:
             provider_limits=provider_limits,
             tracing=tracing,
         )
-        queue_again = partial(requeue, client, life_s=settings.unended_s)
+        queue_again = partial(requeue, client, scripts)
         sweep = Sweep(
             client,
             scripts,
@@ -153,7 +148,7 @@ class _Worker:
             requeue=queue_again,
             count=lambda reason: SWEPT.labels(reason).inc(),
         )
-        self._queue = StreamQueue(settings, worker_id, generation.run, queue_again)
+        self._queue = StreamQueue(client.servers, settings, worker_id, generation.run, queue_again)
         self._taker = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
         self._presence = Presence(client, worker_id, "worker", self._load, current.reload)
@@ -207,8 +202,6 @@ class _Worker:
         await self._queue.close()
         await self._presence.leave()
         await self._adapters.aclose()
-        for connection in self._connections:
-            await connection.aclose()
         await self._client.aclose()
 
     def _load(self) -> Load:

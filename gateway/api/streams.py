@@ -25,6 +25,7 @@ from shared.broker.client import run_script
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.log import read_stored_log
 from shared.broker.queue import queue_positions
+from shared.broker.removal import delete_stream
 from shared.broker.replies import Refused
 from shared.broker.status import read_state
 from shared.errors import BrokerUnavailable, Draining, StreamGone
@@ -149,7 +150,7 @@ async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
     """Cancel a running stream and delete its content. Only the owner may; a ticket is not enough."""
     caller.need(Scope.CANCEL)
     await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
-    if not await run_script(gateway.client, gateway.scripts.delete(stream_id, caller.id)):
+    if not await delete_stream(gateway.client, gateway.scripts, stream_id):
         raise StreamGone
 
 

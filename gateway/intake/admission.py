@@ -1,11 +1,11 @@
-"""Rate limits of a request: its demand, the refusal and the headers. create.lua counts (docs/limits.md)."""
+"""Rate limits of a request: its demand, the refusal and the headers. admit.lua counts (docs/limits.md)."""
 
 import math
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.auth.principal import Principal
-from shared.broker.replies import Limited, Used
+from shared.broker.desk_replies import Limited, Used
 from shared.errors import InvalidRequest, LimitReached
 from shared.protocol.usage import Estimate
 from shared.rate_limits import Demand, Limits, account_of

@@ -14,12 +14,21 @@ from gateway.intake.backlog import Backlog
 from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.storage import Storage
 from shared.broker.client import Client, run_commands, run_script
+from shared.broker.creation import BucketUnavailable, NewStream, create, requeue
 from shared.broker.declarations import Call
-from shared.broker.keys import idempotency_entry_key, request_key
-from shared.broker.queue import job_of, requeue
-from shared.broker.replies import Created, Full, Known, Limited, Lost, Stored, Unstored, WriteReply
+from shared.broker.desk_replies import Created, Ended, Full, Limited, SourceGone, Stored
+from shared.broker.keys import idempotency_entry_key, request_key, state_key
+from shared.broker.replies import Known, Lost, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
-from shared.errors import BrokerFull, HeadraceError, IdempotencyConflict
+from shared.errors import (
+    BrokerFull,
+    BrokerUnavailable,
+    HeadraceError,
+    IdempotencyConflict,
+    InvalidRequest,
+    LimitReached,
+    StreamGone,
+)
 from shared.protocol.ids import START, idempotency_digest, new_stream_id
 from shared.rate_limits import Demand
 from shared.schemas import ChatRequest, OnDisconnect
@@ -27,7 +36,8 @@ from shared.schemas.stored_request import encode_request
 from shared.settings import Settings
 
 _TRIES_FOR_ROOM: Final = 5
-CreateReply = Created | Known | Limited | Stored | Unstored | Full
+_MOST_DRAWN: Final = 100
+_Reply = Created | Known | Limited | Full | SourceGone | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,61 +80,90 @@ class Dispatch:
         limits = replace(demand.limits, stored_bytes=await self._storage.limit_of(demand.limits))
         demand = replace(demand, limits=limits)
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
-        stream_id = new_stream_id(digest)
         more = {"body_hash": body_hash, **extra_fields, "prompt_characters": str(prompt_characters)}
         more["expected_tokens"] = str(demand.tokens)
         more |= {"idempotency": digest} if digest else {}
-        fields, pieces = await run_beside_loop(
-            self._fields, stream_id, chat_request, principal.id, on_disconnect, more
-        )
-        call = self._scripts.create(
-            stream_id,
-            fields=fields,
-            body_hash=body_hash,
-            idempotency=digest,
-            demand=demand,
-            job=job_of(stream_id),
-            is_queue_slow=self._backlog.is_slow,
-        )
-        reply = await self._create(call, pieces, demand)
-        if pieces and not isinstance(reply, Created):
-            await run_commands(self._client, [("DEL", request_key(stream_id))])
+
+        async def try_to_create(stream_id: str) -> _Reply:
+            fields, pieces = await run_beside_loop(
+                self._fields, stream_id, chat_request, principal.id, on_disconnect, more
+            )
+            new = NewStream(stream_id, fields, body_hash, digest, demand, is_queue_slow=self._backlog.is_slow)
+            reply = await self._create(new, pieces)
+            if pieces and not isinstance(reply, Created):
+                await run_commands(self._client, [("DEL", request_key(stream_id))])
+            return reply
+
+        stream_id = new_stream_id(digest)
+        try:
+            reply = await try_to_create(stream_id)
+        except BucketUnavailable:
+            if digest or (elsewhere := self._id_elsewhere(stream_id)) is None:
+                raise
+            stream_id = elsewhere
+            reply = await try_to_create(stream_id)
+        return self._dispatched(stream_id, reply, demand, body_hash)
+
+    def _id_elsewhere(self, stream_id: str) -> str | None:
+        """Return a fresh id whose bucket is on another node of a cluster, if there is one."""
+        servers = self._client.servers
+        node = servers.node_of(state_key(stream_id))
+        if len(servers.nodes) == 1:
+            return None
+        drawn = (new_stream_id(None) for _ in range(_MOST_DRAWN))
+        return next((each for each in drawn if servers.node_of(state_key(each)) != node), None)
+
+    def _dispatched(self, stream_id: str, reply: _Reply, demand: Demand, body_hash: str) -> Dispatched:
         match reply:
-            case Known(known_id, known_hash):
+            case Known(known_id, known_hash, _):
                 _check_same_body(known_hash, body_hash)
                 return Dispatched(known_id, None)
             case Limited() as limited:
                 raise _counted(refusal(demand, limited))
             case Full(waiting):
                 raise _counted(self._backlog.refusal(waiting))
+            case SourceGone():
+                raise _counted(StreamGone())
+            case Ended():
+                raise BrokerUnavailable
             case Created(queue_position, used):
                 metrics.STREAMS_CREATED.inc()
                 return Dispatched(stream_id, Admission(demand, used), queue_position)
 
-    async def _create(
-        self, call: Call[CreateReply], pieces: Sequence[Call[WriteReply]], demand: Demand
-    ) -> Created | Known | Limited | Full:
+    async def _create(self, new: NewStream, pieces: Sequence[Call[WriteReply]]) -> _Reply:
         """Store the pieces of a large request, and create the stream. If there is no room for it, drop the oldest
         answers and try again: others may take the room, so a few times. Raises :class:`BrokerFull`,
         :class:`LimitReached` and :class:`InvalidRequest`."""
         unstored = list(reversed(pieces))
-        for _ in range(_TRIES_FOR_ROOM):
+        error: HeadraceError = BrokerFull()
+        is_final = False
+        for left in reversed(range(_TRIES_FOR_ROOM)):
+            is_final = is_final or not left
             try:
                 while unstored:
-                    await run_script(self._client, unstored[-1])
+                    await self._store(unstored[-1])
                     unstored.pop()
-                reply = await run_script(self._client, call)
+                reply = await create(self._client, self._scripts, new, is_final=is_final)
             except BrokerFull:
                 if not await self._storage.relieve():
                     raise
                 continue
             if isinstance(reply, Unstored):  # Redis has lost some, or a try took too long
                 unstored = list(reversed(pieces))
-            elif isinstance(reply, Stored):
-                await self._storage.make_room(demand, reply)
-            else:
+            elif not isinstance(reply, Stored):
                 return reply
-        raise BrokerFull
+            elif not is_final:
+                try:
+                    await self._storage.make_room(new.demand, reply)
+                except (LimitReached, InvalidRequest) as refused:  # the last try undoes the creation
+                    error, is_final = refused, True
+        raise error
+
+    async def _store(self, piece: Call[WriteReply]) -> None:
+        try:
+            await run_script(self._client, piece)
+        except BrokerUnavailable as error:
+            raise BucketUnavailable.of(error) from error
 
     async def find(self, principal: str, idempotency_key: str, body_hash: str) -> str | None:
         """Return the id of the stream that the key belongs to, if any. Raises :class:`IdempotencyConflict` if its
@@ -171,8 +210,8 @@ class Dispatch:
         return self._scripts.split_request(stream_id, fields)
 
     async def requeue(self, stream_id: str) -> bool:
-        """Queue a stream again in case its job was lost; see :func:`shared.broker.queue.requeue`."""
-        return await requeue(self._client, stream_id, life_s=self._settings.unended_s)
+        """Queue a stream again in case its place was lost; see :func:`shared.broker.creation.requeue`."""
+        return await requeue(self._client, self._scripts, stream_id)
 
 
 def _check_same_body(known_hash: str, body_hash: str) -> None:

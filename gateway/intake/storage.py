@@ -5,8 +5,8 @@ from typing import Final
 from gateway import metrics
 from gateway.cache import ExpiringCache
 from shared.broker.client import Client
-from shared.broker.dropping import Dropping, Memory, read_memory_use
-from shared.broker.replies import Stored
+from shared.broker.desk_replies import Stored
+from shared.broker.dropping import Dropping, read_memory_use
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable, InvalidRequest, LimitReached
 from shared.rate_limits import DEFAULT_STORED_BYTES, Demand, Limits
@@ -22,17 +22,17 @@ class Storage:
     def __init__(self, client: Client, scripts: StreamScripts, settings: Settings) -> None:
         self._client = client
         self._dropping = Dropping(client, scripts, settings)
-        self._memory: ExpiringCache[None, Memory] = ExpiringCache(self._read_memory, fresh_s=_FRESH_S)
+        self._limit: ExpiringCache[None, int] = ExpiringCache(self._read_limit, fresh_s=_FRESH_S)
 
     async def limit_of(self, limits: Limits) -> int:
         """Return a principal's limit of stored bytes; 0 = unlimited."""
         if limits.stored_bytes is not None:
             return limits.stored_bytes
         try:
-            memory = await self._memory.get(None)
+            limit = await self._limit.get(None)
         except BrokerUnavailable:  # then the request is refused anyway
             return DEFAULT_STORED_BYTES
-        return min(DEFAULT_STORED_BYTES, memory.limit // 4) if memory.limit else DEFAULT_STORED_BYTES
+        return min(DEFAULT_STORED_BYTES, limit // 4) if limit else DEFAULT_STORED_BYTES
 
     async def make_room(self, demand: Demand, stored: Stored) -> None:
         """Drop the principal's oldest answers, so that its new stream fits. Raises :class:`LimitReached` if none may
@@ -52,9 +52,11 @@ class Storage:
         raise error
 
     async def relieve(self) -> bool:
-        """Drop the oldest answers of all principals if Redis' memory is nearly full. Return True if any was dropped.
-        Raises :class:`BrokerUnavailable`."""
+        """Drop the oldest answers of all principals if a server's memory is nearly full. Return True if any was
+        dropped. Raises :class:`BrokerUnavailable`."""
         return await self._dropping.relieve(await read_memory_use(self._client)) > 0
 
-    async def _read_memory(self, _: None) -> Memory:
-        return await read_memory_use(self._client)
+    async def _read_limit(self, _: None) -> int:
+        """Return the memory limit of all servers together; 0 if one has none."""
+        limits = [memory.limit for memory in (await read_memory_use(self._client)).values()]
+        return sum(limits) if all(limits) else 0

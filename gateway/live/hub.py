@@ -5,18 +5,20 @@ New events come in messages, one for all viewers of a stream; one task reads fro
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 
 from redis.exceptions import ResponseError
 
 from gateway import metrics
 from gateway.live.feed import MAX_EVENTS_PER_READ, Entry, Feed, Reader, read_command
 from gateway.live.reader_leases import ReaderLeases
-from shared.broker.client import REDIS_ERRORS, Client, refused, run_script
+from shared.broker.client import REDIS_ERRORS, Client, RedisConnection, refused, run_script
+from shared.broker.cluster.node_loops import NodeLoops
+from shared.broker.cluster.shard_channels import listen_to_shards
 from shared.broker.growth import growths_in
 from shared.broker.keys import gateway_channel
-from shared.broker.pipeline_connection import PipelineConnection, listen
 from shared.broker.queue import queue_positions
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.broker.scripts import HEALING_MS, StreamScripts
@@ -34,32 +36,22 @@ _RETRY_S = 0.2
 
 
 class Hub:
-    """Reader of all live streams of this gateway. ``tails`` is the connection for XREAD, ``reports`` the connection
-    of the reader leases, ``client`` serves the remaining calls."""
+    """Reader of all live streams of this gateway. The loops over the tails and the reader leases have connections of
+    their own, ``client`` serves the remaining calls."""
 
-    def __init__(
-        self,
-        client: Client,
-        tails: PipelineConnection,
-        reports: PipelineConnection,
-        scripts: StreamScripts,
-        settings: Settings,
-        gateway_id: str,
-    ) -> None:
+    def __init__(self, client: Client, scripts: StreamScripts, settings: Settings, gateway_id: str) -> None:
         self.lost_after_s = settings.lease_s + HEALING_MS / 1000
         self.draining = False
         self._client = client
-        self._tails = tails
         self._scripts = scripts
-        self._gateway_id = gateway_id
-        self._redis_url = settings.redis_url
+        self._channels = {gateway_channel(gateway_id, route): route for route in scripts.routes.all}
         self._acknowledge_every = max(1, settings.window // 4)
         self._feeds: dict[str, Feed] = {}
-        self._unread: dict[Feed, None] = {}  # feeds with unread events in their tails
+        #: Feeds with unread events in their tails.
+        self._unread = NodeLoops[Feed](client.servers, self._read_tails, attrgetter("tail_key"))
         self._times_next_append = False  # one append a second is timed until a reader has received it
-        self._has_unread = asyncio.Event()
         self.leases = ReaderLeases(
-            reports, scripts, settings, gateway_id, feeds=self._feeds, on_unread=self._mark_unread
+            client.servers, scripts, settings, gateway_id, feeds=self._feeds, on_unread=self._mark_unread
         )
 
     def drain(self) -> None:
@@ -95,7 +87,6 @@ class Hub:
             if not feed.readers:
                 del self._feeds[stream_id]
                 metrics.STREAMS.dec()
-                self._unread.pop(feed, None)
                 self.leases.leave(feed, lead)
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
@@ -123,30 +114,18 @@ class Hub:
 
     async def listen_for_growth(self) -> None:
         """Run until cancelled: receive the messages that scripts publish when they append to a tail."""
-        channels = [gateway_channel(self._gateway_id, route) for route in self._scripts.routes.all]
         while True:
             try:
-                await listen(self._redis_url, *channels, hear=self._hear)
+                await listen_to_shards(
+                    self._client.servers, [*self._channels], hear=self._hear, resumed=self._begin_to_hear
+                )
             except REDIS_ERRORS as error:
-                self._log("tail notifications unavailable", "SUBSCRIBE", error)
+                self._log("tail notifications unavailable", "SSUBSCRIBE", error)
                 await asyncio.sleep(_RETRY_S)
 
     async def follow_tails(self) -> None:
-        """Run until cancelled: read every tail that has grown, with one XREAD."""
-        while True:
-            await self._has_unread.wait()
-            self._has_unread.clear()
-            unread, self._unread = self._unread, {}
-            try:
-                for feed, entries in await self._read_tails([feed for feed in unread if feed.is_live]):
-                    self._add(feed, entries)
-                    if len(entries) == MAX_EVENTS_PER_READ:
-                        self._mark_unread(feed)
-            except REDIS_ERRORS as error:
-                self._log("tails unavailable", "XREAD", error)
-                await asyncio.sleep(_RETRY_S)
-                for feed in unread:
-                    self._mark_unread(feed)
+        """Run until cancelled: read every tail that has grown, with one XREAD for each route."""
+        await self._unread.run()
 
     async def follow_queue_positions(self) -> None:
         """Run until cancelled: update the positions of streams in the queue and of streams parked for a provider."""
@@ -164,23 +143,27 @@ class Hub:
 
     def _log(self, event: str, command: str, error: Exception) -> None:
         if isinstance(error, ResponseError):  # such as a missing right; lost connections are logged elsewhere
-            refused(error, self._tails.target, command)
+            refused(error, self._client.target, command)
         logger.debug(event, extra={"error": type(error).__name__})
 
     def _mark_unread(self, feed: Feed) -> None:
         if feed.readers:  # without readers it may have been replaced by another feed of the same stream
-            self._unread[feed] = None
-            self._has_unread.set()
+            self._unread.put(feed)
+
+    def _begin_to_hear(self, channels: list[str]) -> None:
+        """Read the feeds of channels whose earlier messages may have been lost."""
+        routes = {self._channels[channel] for channel in channels}
+        for feed in self._feeds.values():
+            if self._scripts.routes.of(feed.stream_id) in routes:
+                self._mark_unread(feed)
 
     def _hear(self, messages: list[bytes]) -> None:
         """Add the events of messages to their feeds. What does not fit has to be read: a message is a hint."""
         try:
             growths = [growth for message in messages for growth in growths_in(message)]
         except ValueError:  # of another version, or not from us
-            growths, messages = [], []
-        if not messages:  # the subscription begins; earlier messages may have been lost
-            for feed in self._feeds.values():
-                self._mark_unread(feed)
+            growths = []
+            self._begin_to_hear([*self._channels])
         for growth in growths:
             if (reading := self._feeds.get(growth.stream_id)) is None:
                 continue
@@ -205,13 +188,30 @@ class Hub:
             feed.set_missing(missing=True)
             return None
 
-    async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
-        keys = {feed.tail_key: feed for feed in feeds}
+    async def _read_tails(self, connection: RedisConnection, feeds: list[Feed]) -> None:
+        try:
+            for feed, entries in await self._fetch(connection, [feed for feed in feeds if feed.is_live]):
+                self._add(feed, entries)
+                if len(entries) == MAX_EVENTS_PER_READ:
+                    self._mark_unread(feed)
+        except REDIS_ERRORS as error:
+            self._log("tails unavailable", "XREAD", error)
+            raise
+
+    async def _fetch(self, connection: RedisConnection, feeds: Sequence[Feed]) -> list[tuple[Feed, list[Entry]]]:
+        """Return new entries. If some routes cannot be read, return those of the others, and read these again
+        later."""
         by_route: dict[str, list[Feed]] = {}
         for feed in feeds:
             by_route.setdefault(self._scripts.routes.of(feed.stream_id), []).append(feed)
-        replies = await self._tails.exchange([read_command(together) for together in by_route.values()])
-        for reply in replies:
+        replies = await connection.exchange([read_command(together) for together in by_route.values()])
+        failed = [reply for reply in replies if isinstance(reply, Exception)]
+        if failed and len(failed) == len(replies):
+            raise failed[0]
+        keys = {feed.tail_key: feed for feed in feeds}
+        for together, reply in zip(by_route.values(), replies, strict=True):
             if isinstance(reply, Exception):
-                raise reply
-        return [(keys[key], entries) for reply in replies for key, entries in reply or []]
+                for feed in together:
+                    asyncio.get_running_loop().call_later(_RETRY_S, self._mark_unread, feed)
+        answered = [reply for reply in replies if reply and not isinstance(reply, Exception)]
+        return [(keys[key], entries) for reply in answered for key, entries in reply]

@@ -14,7 +14,8 @@ from typing import Final
 
 import msgspec
 
-from shared.broker.client import Client, run_commands
+from shared.broker.client import Client, run_commands, run_on_each
+from shared.broker.cluster.address import Node
 from shared.broker.keys import api_key_key, revoked_key
 from shared.broker.pipeline_connection import Command
 
@@ -90,20 +91,18 @@ async def find_api_key(client: Client, key_id: str) -> ApiKey | None:
 
 async def list_api_keys(client: Client) -> list[ApiKey]:
     """Return all keys, the oldest first."""
-    cursor, names = b"0", dict[bytes, None]()  # SCAN may return a name twice
-    while True:
-        ((cursor, found),) = await run_commands(client, [("SCAN", cursor, "MATCH", api_key_key("*"), "COUNT", 1000)])
-        names |= dict.fromkeys(found)
-        if cursor == b"0":
-            break
-    stored = (await run_commands(client, [("MGET", *names)]))[0] if names else []
+    names = dict[bytes, None]()  # SCAN may return a name twice
+    for node in await run_on_each(client, ("PING",)):
+        names |= dict.fromkeys(await _names_at(client, node))
+    stored = await run_commands(client, [("GET", name) for name in names]) if names else []
     return sorted((_decoder.decode(key) for key in stored if key is not None), key=lambda key: key.created_at)
 
 
 async def revoke_api_key(client: Client, key_id: str) -> bool:
     """Revoke a key; gateways follow within seconds. Return False if there was none."""
-    note: Command = ("SET", revoked_key(key_id), "1", "EX", REVOCATION_KEPT_S)
-    _, deleted = await run_commands(client, [note, ("DEL", api_key_key(key_id))])
+    # One after the other, since they may be on two nodes: a call that failed half way can be repeated.
+    await run_commands(client, [("SET", revoked_key(key_id), "1", "EX", REVOCATION_KEPT_S)])
+    (deleted,) = await run_commands(client, [("DEL", api_key_key(key_id))])
     return bool(deleted)
 
 
@@ -121,6 +120,20 @@ def split_api_key(presented: str) -> tuple[str, str] | None:
 
 def is_key_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
+
+
+async def _names_at(client: Client, node: Node) -> list[bytes]:
+    connection = client.servers.connection(node)
+    cursor, names = b"0", list[bytes]()
+    try:
+        while True:
+            scan: Command = ("SCAN", cursor, "MATCH", api_key_key("*"), "COUNT", 1000)
+            ((cursor, found),) = await run_commands(connection, [scan])
+            names += found
+            if cursor == b"0":
+                return names
+    finally:
+        await connection.aclose()
 
 
 def _hash_of(secret: str) -> str:

@@ -1,6 +1,6 @@
 """The model catalog: published by the workers, which hold the provider keys, and read by the gateways.
 
-``hr:catalog`` is a hash, provider → JSON of :class:`ProviderModels`. ``hr:offered`` has the time at which each
+``catalog`` is a hash, provider → JSON of :class:`ProviderModels`. ``offered`` has the time at which each
 provider was first offered: the date of its models that have none.
 """
 

@@ -1,7 +1,7 @@
 """The circuit breakers, one per target (``provider/model``), that all workers share through Redis.
 
-``hr:breaker:<target>`` exists while the breaker is open; ``…:failures`` counts failures in a row. If only the second
-exists, the breaker is half-open: one request probes the target before all others. ``hr:breakers`` has the targets
+``breaker:<target>`` exists while the breaker is open; ``…:failures`` counts failures in a row. If only the second
+exists, the breaker is half-open: one request probes the target before all others. ``breakers`` has the targets
 that failed lately. Every function here raises :class:`BrokerUnavailable`.
 """
 

@@ -7,20 +7,22 @@ reason; every call may be repeated after it.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from shared.broker.batches import batches_of
-from shared.broker.connection_pool import pool_of
+from shared.broker.cluster.address import Node
+from shared.broker.cluster.owner import owner_pool
+from shared.broker.cluster.redirects import SlotMoved
+from shared.broker.cluster.servers import servers_of
 from shared.broker.data_version import DataVersion
 from shared.broker.declarations import Call
-from shared.broker.pipeline_connection import Command, PipelineConnection
-from shared.broker.redis_address import safe_address
+from shared.broker.keys import QUEUE
+from shared.broker.pipeline_connection import Command
 from shared.broker.replies import IllegalStatus
-from shared.broker.shared_connection import SharedConnection
 from shared.broker.trouble import Reason, classify
 from shared.broker.trouble_log import TROUBLE
 from shared.errors import BrokerUnavailable
@@ -52,15 +54,18 @@ class RedisConnection(Protocol):
 
 
 class Client(Redis):
-    """redis-py's asyncio client, with :meth:`exchange` over one shared connection. Replies are bytes. Calls fail
-    after ``timeout_s``; a blocking read must end before that. Connects lazily."""
+    """All servers, with :meth:`exchange` over one shared connection to each. Replies are bytes. Calls fail after
+    ``timeout_s``; a blocking read must end before that. Connects lazily. It is also redis-py's client of the
+    desk."""
 
     def __init__(self, url: str, *, timeout_s: float, connections: int, serves: bool) -> None:
-        super().__init__(connection_pool=pool_of(url, timeout_s=timeout_s, connections=connections))
+        self.servers = servers_of(url, timeout_s=timeout_s)
+        super().__init__(
+            connection_pool=owner_pool(self.servers, QUEUE, timeout_s=timeout_s, connections=connections)
+        )
         self.url = url
-        self.target = safe_address(url)
-        self.shared = SharedConnection(PipelineConnection(url, timeout_s=timeout_s))
-        self.data_version = DataVersion(self.shared) if serves else None
+        self.target = self.servers.target
+        self.data_version = DataVersion(self.servers) if serves else None
         #: Whole logs that may be read at once: each fills buffers of Redis and of this process.
         self.whole_reads = asyncio.Semaphore(_WHOLE_READS)
 
@@ -71,10 +76,10 @@ class Client(Redis):
             await self.data_version.adopt()
             if not self.data_version.is_adopted:
                 raise BrokerUnavailable(detail=f"Redis at {self.target}: it has data of another version")
-        return await self.shared.exchange(commands)
+        return await self.servers.exchange(commands)
 
     async def aclose(self, close_connection_pool: bool | None = True) -> None:
-        await self.shared.aclose()
+        await self.servers.aclose()
         await super().aclose(close_connection_pool)
 
 
@@ -149,6 +154,18 @@ async def run_commands(client: RedisConnection, commands: Sequence[Command]) -> 
     return replies
 
 
+async def run_on_each(client: Client, command: Command) -> Mapping[Node, Any]:
+    """Run one command without a key on each node, and return its replies. Raises :class:`BrokerUnavailable`."""
+    try:
+        replies = await client.servers.on_each(command)
+    except REDIS_ERRORS as error:
+        raise classify(error, client.target) from error
+    for node, reply in replies.items():
+        if isinstance(reply, Exception):
+            raise refused(reply, f"{node} of {client.target}", str(command[0])) from None
+    return replies
+
+
 def parse_info(reply: bytes) -> dict[str, str]:
     """Parse the reply of ``INFO``."""
     return dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
@@ -166,6 +183,8 @@ async def _send(client: RedisConnection, calls: Sequence[Call[T]]) -> list[Any]:
 def refused(reply: BaseException, target: str, what: str) -> BrokerUnavailable:
     """Return and log the error that an error reply means. ``what``: the script or command."""
     error = classify(reply, target)
+    if isinstance(reply, SlotMoved):  # the next try finds its node
+        return error
     if error.reason in _SHARED_REASONS:
         TROUBLE.report(error)
     else:

@@ -2,7 +2,8 @@
 
 ``redis://``, ``rediss://`` (TLS) and ``unix://`` take users, passwords and options as redis-py does. In
 ``sentinel://[user:password@]host[:port],host[:port],…/master-name[/db]`` (``sentinels://`` with TLS) the sentinels
-name the master, again after each failover.
+name the master, again after each failover. URLs of clusters (``cluster/address.py``) have no pool, but each of their
+nodes has one.
 """
 
 from typing import Any, Final
@@ -12,6 +13,9 @@ from redis.asyncio import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from shared.broker.cluster.address import SCHEMES as CLUSTER_SCHEMES
+from shared.broker.cluster.address import ClusterAddress, is_cluster_url
+
 SCHEMES: Final = ("redis", "rediss", "unix", "sentinel", "sentinels")
 _INVALID: Final = "is invalid: check the port and the options; in a password, write / as %2F, # as %23, ? as %3F"
 _SENTINEL_PORT: Final = 26379
@@ -20,12 +24,16 @@ _SENTINEL_TIMEOUT_S: Final = 1.0
 
 def check_url(url: str) -> str:
     """Return the URL. Raises ValueError if it cannot be used."""
+    if is_cluster_url(url):
+        address = ClusterAddress(url)
+        check_url(address.url_of(address.seeds[0]))
+        return url
     try:
         parts = urlsplit(url)
     except ValueError:  # its message contains the password
         raise ValueError(_INVALID) from None
     if parts.scheme not in SCHEMES:
-        raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in SCHEMES)}")
+        raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in (*SCHEMES, *CLUSTER_SCHEMES))}")
     if parts.scheme.startswith("sentinel") and not parts.path.strip("/"):
         raise ValueError("must name the master: sentinel://host:26379,host:26379/master-name")
     try:

@@ -7,12 +7,15 @@ tombstones do not count as data: all versions so far read them alike.
 
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Final, Protocol
 
+from shared.broker.cluster.slots import slot_of
 from shared.broker.keys import (
     CATALOG,
     DATA_VERSION,
     DATA_VERSION_KEY,
+    DESK,
     ENDED,
     FAILED,
     PROCESSES,
@@ -24,15 +27,25 @@ from shared.broker.keys import (
     sweep_keys,
 )
 from shared.broker.pipeline_connection import Command
+from shared.protocol.ids import BUCKETS
 
 UNVERSIONED: Final = 0
 #: Sets the version if there is none, and returns the one that was there.
 HOLD_VERSION: Final[Command] = ("SET", DATA_VERSION_KEY, DATA_VERSION, "NX", "GET")
 
 #: A database with any of these keys has data: a running Headrace keeps several of them, and each stream an index.
-_EVIDENCE: Final = (
+_OURS: Final = (
     *(QUEUE, TURNS, WAITING, TAKEN, CATALOG, SWEEP, ENDED, FAILED, PROCESSES),
     *(key for keys in sweep_keys() for key in keys),
+)
+#: The same keys as versions up to 6 name them.
+_OLDER: Final = (
+    *(key.replace(DESK, "hr:") for key in _OURS if key.startswith(DESK)),
+    *(f"hr:{{{bucket:02x}}}:{kind}" for bucket in range(BUCKETS) for kind in ("index", "pulse")),
+)
+#: By slots, since one command has keys of one.
+_EVIDENCE: Final = tuple(
+    ("EXISTS", *keys) for _, keys in groupby(sorted((*_OURS, *_OLDER), key=slot_of), key=slot_of)
 )
 #: After Redis was emptied, or while another process starts, data can precede its version. Running processes set it
 #: within 0.25 s (sweep.py).
@@ -69,9 +82,9 @@ class DataVersion:
             self._refused_since = time.monotonic()
 
     async def _adopt(self) -> int:
-        stored, data = await self._run(("GET", DATA_VERSION_KEY), ("EXISTS", *_EVIDENCE))
+        stored, *data = await self._run(("GET", DATA_VERSION_KEY), *_EVIDENCE)
         found = UNVERSIONED if stored is None else int(stored)
-        if found == DATA_VERSION or data:
+        if found == DATA_VERSION or any(data):
             return found
         if stored is not None:  # left by a version of which no data remains
             await self._run(("SET", DATA_VERSION_KEY, DATA_VERSION))

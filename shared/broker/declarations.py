@@ -15,7 +15,9 @@ T_co = TypeVar("T_co", covariant=True)
 Argument = str | bytes | int
 
 #: The first keys of every script of one stream, in the order of `stream_keys`.
-STREAM_KEYS: Final = ("state", "log", "tail", "readers", "index", "tombstone", "pulse", "idempotency")
+STREAM_KEYS: Final = (
+    *("state", "log", "tail", "readers", "index", "tombstone", "pulse", "request", "answers", "idempotency"),
+)
 
 
 class Script:
@@ -41,6 +43,10 @@ class Script:
         takes_many = most_streams > 1
         if "_stream" in parts:
             parts = ("_messages", "_chunks", *(("_many",) if takes_many else ()), *parts)
+        for start in ("_stream", "_desk"):
+            if start in parts:
+                at = parts.index(start)
+                parts = (*parts[:at], "_common", *parts[at:])
         shared = [(folder / f"{part}.lua").read_text() for part in parts]
         self.name = name
         self.args = args
@@ -64,8 +70,9 @@ class Script:
         return Call(self, keys, flat, parse, route)
 
     def named_keys(self, **keys: str) -> list[str]:
-        """The script's own keys, by their declared names, in the order of the declaration."""
-        return [keys[name] for name in self.own_keys]
+        """The script's own keys, by their declared names, in the order of the declaration. A name that ends in ``…``
+        stands for any number of keys, which the caller adds."""
+        return [keys[name] for name in self.own_keys if not name.endswith("…")]
 
 
 class Call(msgspec.Struct, Generic[T_co], frozen=True):
@@ -79,21 +86,37 @@ class Call(msgspec.Struct, Generic[T_co], frozen=True):
     route: str = ""
 
 
+#: Keys of an account at the desk.
+_ACCOUNT: Final = ("used", "streams", "stored", "kept", "sources")
+
 STORE: Final = Script("store", args=("piece_number", "kept_ms", "piece"))
-CREATE: Final = Script(
-    "create",
-    keys=("queue", "job", "turns", "waiting", "principal_streams"),
-    args=(
-        *("body_hash", "retention_ms", "tombstone_ms", "look_after_ms", "reader_lease_ms", "job", "queue_depth"),
-        *("account", "tokens", "longest_life_ms", *LIMIT_NAMES, "queue_limit", "fields…"),
-    ),
-    parts=("_stream", "_rate_limits", "_storage", "_queue"),
+BEGIN: Final = Script(
+    "begin",
+    args=("body_hash", "retention_ms", "tombstone_ms", "look_after_ms", "reader_lease_ms", "fields…"),
+    parts=("_stream", "_content"),
 )
-CLAIM: Final = Script(
-    "claim",
-    keys=("waiting", "taken"),
-    args=("holder", "lease_ms", "provider_limits…"),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
+FORGET: Final = Script("forget", args=("principal",))
+ADMIT: Final = Script(
+    "admit",
+    keys=("of", "queue", "turns", "waiting", "waiting_accounts", *_ACCOUNT, "dropping", "job"),
+    args=(
+        *("stream_id", "account", "tokens", "bytes", "retention_ms", "longest_life_ms", *LIMIT_NAMES, "queue_depth"),
+        *("queue_limit", "targets", "sources", "final", "force", "job"),
+    ),
+    parts=("_desk", "_rate_limits", "_storage", "_queue"),
+)
+CLAIM: Final = Script("claim", args=("holder", "lease_ms"))
+TAKE: Final = Script(
+    "take",
+    keys=("of", "waiting", "waiting_accounts", "taken", "lanes…"),
+    args=("stream_id", "holder", "lease_ms", "limits…"),
+    parts=("_desk", "_rate_limits", "_provider_limit"),
+)
+LEAVE: Final = Script(
+    "leave",
+    keys=("of", "queue", "lanes…"),
+    args=("stream_id", "holder", "requeue", "life_ms", "lanes…"),
+    parts=("_desk", "_rate_limits", "_provider_limit"),
 )
 APPEND: Final = Script(
     "append",
@@ -108,7 +131,7 @@ FINISH: Final = Script(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
         *("tokens", "lineage", "field_items", "chunk_ends", "fields…", "chunks…", "events…"),
     ),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit", "_endings"),
+    parts=("_stream", "_content"),
 )
 RESTORE: Final = Script(
     "restore",
@@ -116,24 +139,25 @@ RESTORE: Final = Script(
         *("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms", "body_hash", "reader_lease_ms"),
         *("lineage", "field_items", "chunk_ends", "fields…", "chunks…", "events…"),
     ),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
+    parts=("_stream", "_content"),
 )
 PACK: Final = Script(
-    "pack", args=("epoch", "holder", "lineage", "before", "chunk_ends", "chunks…"), parts=("_stream", "_storage")
+    "pack", args=("epoch", "holder", "lineage", "before", "chunk_ends", "chunks…"), parts=("_stream", "_content")
 )
 NOTE_CURSOR: Final = Script("note_cursor", args=("epoch", "holder", "provider_cursor"))
 RENEW: Final = Script(
     "renew",
     keys=STREAM_KEYS,
     args=("epoch", "holder", "lease_ms", "retention_ms", "tombstone_ms"),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
+    parts=("_stream", "_content"),
     most_streams=64,
 )
-RELEASE: Final = Script("release", args=("epoch", "holder"), parts=("_stream", "_rate_limits", "_provider_limit"))
+RELEASE: Final = Script("release", args=("epoch", "holder"))
 TAKE_SLOT: Final = Script(
     "take_slot",
-    args=("epoch", "holder", "lease_ms", "provider", "target", *TARGET_LIMIT_NAMES),
-    parts=("_stream", "_rate_limits", "_provider_limit"),
+    keys=("of", "lanes…"),
+    args=("stream_id", "holder", "lease_ms", "provider", "target", *TARGET_LIMIT_NAMES, "lanes…"),
+    parts=("_desk", "_rate_limits", "_provider_limit"),
 )
 ACKNOWLEDGE: Final = Script(
     "acknowledge",
@@ -142,17 +166,48 @@ ACKNOWLEDGE: Final = Script(
     most_streams=256,
 )
 CANCEL: Final = Script("cancel", args=("reason",))
-DELETE: Final = Script(
-    "delete",
-    keys=("queue", "job", "waiting", "principal_streams"),
-    args=("tombstone_ms",),
-    parts=("_stream", "_rate_limits", "_storage", "_provider_limit"),
-)
-DROP: Final = Script("drop", args=("tombstone_ms", "retention_min_ms"), parts=("_stream", "_storage"))
+DELETE: Final = Script("delete", args=("tombstone_ms",))
+DROP: Final = Script("drop", args=("tombstone_ms", "retention_min_ms"))
+PAID: Final = Script("paid", args=("owed",))
 READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
 NOTE: Final = Script("note", args=("event", "detail"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
-ENQUEUE: Final = Script("enqueue", keys=("queue", "job"), args=("stream_id", "job", "life_ms"), parts=())
-UNPARK: Final = Script("unpark", keys=("running", "parked", "used"), args=TARGET_LIMIT_NAMES, parts=())
+REQUEUE: Final = Script(
+    "requeue", keys=("of", "queue", "job"), args=("stream_id", "life_ms", "job"), parts=("_desk",)
+)
+SETTLE: Final = Script(
+    "settle",
+    keys=(
+        *("of", "job", "queue", "waiting", "waiting_accounts", *_ACCOUNT, "removed", "ended", "failed", "minute"),
+        "lanes…",
+    ),
+    args=(
+        *("stream_id", "account", "kind", "status", "reason", "tokens", "bytes", "expires", "digest"),
+        *("tombstone_ms", "retention_ms", "lanes…"),
+    ),
+    parts=("_desk", "_rate_limits", "_storage", "_provider_limit", "_endings"),
+)
+HOLD: Final = Script(
+    "hold",
+    keys=(
+        *("of", "above_limit", "streams", "stored", "kept", "sources", "waiting", "waiting_accounts"),
+        "lanes…",
+    ),
+    args=(
+        *("stream_id", "holder", "lease_ms", "account", "bytes", "expires", "stored_limit", "again", "life_ms"),
+        *("tokens", "targets", "made_from", "lane_items", "lanes…"),
+    ),
+    parts=("_many", "_desk", "_rate_limits", "_storage", "_provider_limit"),
+    most_streams=64,
+)
+MAY_DROP: Final = Script(
+    "may_drop", keys=("of", "stored", "sources", "dropping"), args=("stream_id",), parts=("_desk", "_storage")
+)
+UNPARK: Final = Script(
+    "unpark",
+    keys=("running", "parked", "tokens", "used", "queue"),
+    args=(*TARGET_LIMIT_NAMES, "life_ms"),
+    parts=("_common",),
+)
 REVOKE_LINKS: Final = Script("revoke_links", keys=("revoked_links",), args=("account", "kept_ms"), parts=())
 RIGHTS: Final = Script("rights", keys=("probe",), args=("checks",), parts=())

@@ -1,7 +1,6 @@
 """Endings of streams: the closing events and the final state, and the ending of a stream without a holder."""
 
 import logging
-import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,9 +8,11 @@ import msgspec
 from msgspec import UNSET
 
 from shared.broker.client import Client, run_script
+from shared.broker.desk_scripts import Kind, Settlement
 from shared.broker.log import read_log
 from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
+from shared.broker.settlement import settle_soon
 from shared.errors import GenerationError
 from shared.protocol import events
 from shared.protocol.chunks import compress
@@ -116,10 +117,8 @@ _SET_BY_SCRIPTS = frozenset(
         "expires",
         "counted",
         "chunks",
-        "lane_new",
-        "lane_tokens",
-        "lane_second",
-        "parked",
+        "owed",
+        "lane",
     }
 )
 
@@ -145,8 +144,8 @@ _LOGGED_FIELDS: Final = ("request_id", "principal", "provider", "model", "tracep
 async def end_unheld(client: Client, scripts: StreamScripts, stream_id: str, outcome: Outcome) -> Outcome | None:
     """End a stream that no worker holds; as cancelled if a cancel is pending. Return the outcome, or None if a worker
     holds the stream by now or it has ended."""
-    token = f"ending.{secrets.token_hex(8)}"
-    claimed = await run_script(client, scripts.claim(stream_id, token, to_end=True))
+    token = scripts.new_token("ending", stream_id)
+    claimed = await run_script(client, scripts.claim(stream_id, token))
     if not isinstance(claimed, Claimed):
         return None
     if cancel := claimed.fields.get("cancel"):
@@ -171,6 +170,10 @@ async def end_claimed(
     reply = await run_script(client, scripts.finish(holder, 1, everything, compress(everything), ending))
     if reply.code is Code.OK:
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
+        account, lanes = (claimed.fields.get(name, b"").decode() for name in ("account", "lane"))
+        owed = scripts.owed(ending, reply)
+        settlement = Settlement(stream_id, account, Kind.ENDED, owed, holder.idempotency or "")
+        await settle_soon(client, scripts, settlement, lanes)
     else:
         logger.debug("stream not ended", extra={"stream_id": stream_id, "code": reply.code})
     return reply.code is not Code.WATCHED

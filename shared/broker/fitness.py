@@ -1,10 +1,11 @@
 """Checks that Redis can be used: it answers, takes writes, is new enough, evicts nothing, and grants all rights."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from shared.broker.client import REDIS_ERRORS, Client, parse_info, refused
-from shared.broker.data_version import DataVersion, describe_refusal
+from shared.broker.data_version import describe_refusal
 from shared.broker.pipeline_connection import Command
 from shared.broker.rights import check_rights
 from shared.broker.tls_diagnosis import diagnose
@@ -22,8 +23,10 @@ _LOOK_AT_SERVER_S: Final = 5.0
 
 
 class Fitness:
-    """The check for one client. The rights are tested at the start and after each trouble, version and policy also
-    every few seconds."""
+    """The check for a client of one server. The rights are tested at the start and after each trouble, version and
+    policy also every few seconds. ``warnings``: none, as of a cluster."""
+
+    warnings: Sequence[str] = ()
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -53,19 +56,21 @@ class Fitness:
         probe, *infos = await self._exchange([WRITE_PROBE, *looks])
         if infos:
             server, memory = [await self._info(info) for info in infos]
-            self._check_server({**server, **memory})
+            info = {**server, **memory}
+            if is_in_cluster(info):
+                raise cluster_refused(self._client.target)
+            check_server(info, self._client.target)
             self._server_seen_at = now
         if not self._has_rights:
-            await check_rights(self._client)
+            await check_rights(self._client.servers)
             self._has_rights = True
-        if self._client.data_version is not None and not self._client.data_version.is_adopted:
-            await self._adopt(self._client.data_version)
+        await adopt_version(self._client)
         if isinstance(probe, Exception):
             raise refused(probe, self._client.target, str(WRITE_PROBE[0])) from None
 
     async def _exchange(self, commands: list[Command]) -> list[Any]:
         try:
-            return await self._client.shared.exchange(commands)
+            return await self._client.servers.exchange(commands)
         except REDIS_ERRORS as error:
             raise classify(error, self._client.target) from error
 
@@ -74,29 +79,39 @@ class Fitness:
             return parse_info(reply)
         error = refused(reply, self._client.target, "INFO")
         if isinstance(error, BrokerUnfit):
-            await check_rights(self._client)  # names all rights that are missing, not only this one
+            await check_rights(self._client.servers)  # names all rights that are missing, not only this one
         raise error from None
 
-    def _check_server(self, info: dict[str, str]) -> None:
-        where = f"Redis at {self._client.target}"
-        version = info.get("valkey_version") or info.get("redis_version", "0")
-        if int(version.split(".", maxsplit=1)[0]) < _OLDEST:
-            detail = f"{where}: version {version} is too old; use Redis 7 or later, or Valkey"
-            raise BrokerMisconfigured(detail=detail, reason=Reason.TOO_OLD)
-        if "cluster" in {info.get("redis_mode"), info.get("server_mode")}:
-            raise cluster_refused(self._client.target)
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            detail = f"{where}: maxmemory-policy {policy} would silently drop answers; set it to noeviction"
-            raise BrokerMisconfigured(detail=detail, reason=Reason.EVICTION)
 
-    async def _adopt(self, version: DataVersion) -> None:
-        try:
-            await version.adopt()
-        except REDIS_ERRORS as error:
-            raise classify(error, self._client.target) from error
-        if version.is_refused:
-            raise BrokerMisconfigured(detail=describe_refusal(version.found), reason=Reason.DATA_VERSION)
-        if not version.is_adopted:
-            detail = f"Redis at {self._client.target}: it has data of another version"
-            raise BrokerUnfit(detail=detail, reason=Reason.DATA_VERSION)
+async def adopt_version(client: Client) -> None:
+    """Adopt the version of the data, unless the client has or needs none. Raises :class:`BrokerUnavailable`;
+    :class:`BrokerMisconfigured` if there is data of another version."""
+    version = client.data_version
+    if version is None or version.is_adopted:
+        return
+    try:
+        await version.adopt()
+    except REDIS_ERRORS as error:
+        raise classify(error, client.target) from error
+    if version.is_refused:
+        raise BrokerMisconfigured(detail=describe_refusal(version.found), reason=Reason.DATA_VERSION)
+    if not version.is_adopted:
+        detail = f"Redis at {client.target}: it has data of another version"
+        raise BrokerUnfit(detail=detail, reason=Reason.DATA_VERSION)
+
+
+def is_in_cluster(info: dict[str, str]) -> bool:
+    """Return True for ``INFO server`` of a node of a cluster."""
+    return "cluster" in {info.get("redis_mode"), info.get("server_mode")}
+
+
+def check_server(info: dict[str, str], target: str) -> None:
+    """Raise :class:`BrokerMisconfigured` if a server with this ``INFO`` is too old, or would lose data."""
+    version = info.get("valkey_version") or info.get("redis_version", "0")
+    if int(version.split(".", maxsplit=1)[0]) < _OLDEST:
+        detail = f"Redis at {target}: version {version} is too old; use Redis 7 or later, or Valkey"
+        raise BrokerMisconfigured(detail=detail, reason=Reason.TOO_OLD)
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        detail = f"Redis at {target}: maxmemory-policy {policy} would silently drop answers; set it to noeviction"
+        raise BrokerMisconfigured(detail=detail, reason=Reason.EVICTION)

@@ -1,10 +1,11 @@
-"""Redis' use of memory: in all, and per stream."""
+"""Redis' use of memory: of all nodes together, and per stream."""
 
+import asyncio
 from dataclasses import dataclass
-from typing import Any
 
-from shared.broker.client import Client, parse_info, run_commands
+from shared.broker.client import Client, parse_info, run_commands, run_on_each
 from shared.broker.keys import stream_keys, sweep_keys
+from shared.broker.pipeline_connection import Command
 
 _INDEXES = [index for index, _ in sweep_keys()]
 _SAMPLED_STREAMS = 4
@@ -24,21 +25,18 @@ class Memory:
 async def read_memory(client: Client) -> Memory:
     """Sample the memory; the cost for Redis does not depend on the number of streams. Raises
     :class:`BrokerUnavailable`."""
-    replies: list[Any] = await run_commands(
-        client,
-        [
-            ("INFO", "memory"),
-            *(("ZCARD", index) for index in _INDEXES),
-            *(("ZRANDMEMBER", index) for index in _INDEXES),
-        ],
+    looks: list[Command] = [(name, index) for name in ("ZCARD", "ZRANDMEMBER") for index in _INDEXES]
+    info, replies = await asyncio.gather(  # together they share an exchange
+        run_on_each(client, ("INFO", "memory")), run_commands(client, looks)
     )
-    info, counts, ids = parse_info(replies[0]), replies[1 : len(_INDEXES) + 1], replies[len(_INDEXES) + 1 :]
+    nodes = [parse_info(reply) for reply in info.values()]
+    counts, ids = replies[: len(_INDEXES)], replies[len(_INDEXES) :]
     sample = [each.decode() for each in ids if each is not None][:_SAMPLED_STREAMS]
     keys = [key for stream_id in sample for key in stream_keys(stream_id)[:3]]
     sizes = await run_commands(client, [("MEMORY", "USAGE", key, "SAMPLES", 16) for key in keys]) if keys else []
     return Memory(
-        used=int(info["used_memory"]),
-        limit=int(info["maxmemory"]),
+        used=sum(int(node["used_memory"]) for node in nodes),
+        limit=sum(int(node["maxmemory"]) for node in nodes),
         live=sum(counts),
         stream=round(sum(size or 0 for size in sizes) / len(sample)) if sample else 0,
     )

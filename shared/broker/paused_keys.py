@@ -1,6 +1,6 @@
 """API keys of providers that are paused, for all workers with the same configuration. Keys appear as their ids only.
 
-``hr:paused:<configuration>:<provider>`` is a sorted set of "<key id>" (the provider refused the key) and
+``hr:{desk}:paused:<configuration>:<provider>`` is a sorted set of "<key id>" (the provider refused the key) and
 "<key id> <model>" (it limited the rate) by the end of the pause. Every function here raises
 :class:`BrokerUnavailable`.
 """

@@ -5,8 +5,8 @@ deadline. A checkout from a pool, and a timer for every reply, would cost more t
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import hiredis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -17,9 +17,6 @@ from shared.broker.wire import Wire, connected
 from shared.polling import next_poll
 
 Command = tuple[str | int | float | bytes | memoryview, ...]
-
-#: Idle time after which a subscription sends a PING.
-_PING_AFTER_S: Final = 2.0
 
 
 def pack(command: Command) -> bytes:
@@ -113,44 +110,3 @@ class PipelineConnection:
             self._watchdog = None
         if wire is not None:
             await wire.close(wait=wait)
-
-
-async def listen(url: str, *channels: str, hear: Callable[[list[bytes]], None], timeout_s: float = 5) -> None:
-    """Call ``hear`` with the messages published to ``channels``, in lists of those that arrived together. The first
-    list is empty: from then on no message is missed. Ends by raising one of ``REDIS_ERRORS``, or an error of
-    ``hear``."""
-
-    def take(replies: list[Any]) -> None:
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        messages = [reply[2] for reply in replies if reply[0] == b"message"]
-        if messages or any(reply[0] == b"subscribe" and reply[2] == len(channels) for reply in replies):
-            hear(messages)
-
-    pool = pool_of(url, timeout_s=None, connections=1)
-    wire: Wire | None = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            wire = await connected(pool, take)
-        wire.send(pack(("SUBSCRIBE", *channels)))
-        await _until_lost(wire, timeout_s)
-    finally:
-        if wire is not None:
-            await wire.close()
-        await pool.aclose()
-
-
-async def _until_lost(wire: Wire, timeout_s: float) -> None:
-    """Wait for the end of a connection. A silent one is sent a PING, and must answer it."""
-    silent_s = 0.0
-    while not wire.lost.done():
-        reads = wire.reads
-        waiting: list[asyncio.Future[Any]] = [wire.lost, next_poll(_PING_AFTER_S)]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        silent_s = silent_s + _PING_AFTER_S if wire.reads == reads else 0.0
-        if silent_s > timeout_s + _PING_AFTER_S:
-            raise TimeoutError
-        if silent_s:
-            wire.send(pack(("PING",)))
-    wire.lost.result()

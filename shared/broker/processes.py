@@ -1,6 +1,6 @@
 """The list of running gateways and workers, for operators. Each reports every few seconds; nothing depends on it.
 
-``hr:processes`` is a sorted set of process ids by the time of their last report, ``hr:process:<id>`` the report. A
+``processes`` is a sorted set of process ids by the time of their last report, ``process:<id>`` the report. A
 process that stops reporting is forgotten.
 """
 

@@ -66,7 +66,7 @@ def _of_provider(name: str, breakers: Mapping[str, Breaker]) -> dict[str, Breake
 async def _read_usages(client: Client, providers: Collection[str]) -> list[Usage]:
     commands: list[Command] = []
     for provider in providers:
-        running, parked, used = provider_limit_keys(provider)
+        running, parked, _, used = provider_limit_keys(provider)
         commands += [("ZCOUNT", running, now_ms(), "+inf"), ("ZCARD", parked), ("HGETALL", used)]
     replies = await run_commands(client, commands) if commands else []
     return [

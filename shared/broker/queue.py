@@ -1,4 +1,4 @@
-"""Queue positions, and re-queueing of a stream that lost its job; ``create.lua`` queues new streams.
+"""Jobs in arq's format, and queue positions. ``admit.lua`` queues new streams.
 
 The queue's consumer is ``workers/jobs/queue.py``; no other module imports arq.
 """
@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 from arq.jobs import serialize_job
 
-from shared.broker import scripts
-from shared.broker.client import Client, run_commands, run_script
-from shared.broker.keys import QUEUE, provider_limit_keys
+from shared.broker.client import Client, run_commands
+from shared.broker.keys import QUEUE, job_id_of, provider_limit_keys
+from shared.broker.pipeline_connection import Command
 
 #: arq's name of the only kind of job.
 JOB: Final = "generate"
@@ -27,13 +27,10 @@ def job_of(stream_id: str) -> bytes:
 async def queue_positions(client: Client, stream_ids: Sequence[str], limited: Iterable[str]) -> list[int | None]:
     """Return each stream's position, 1 for the next, in the queue or among those parked for a provider; None if a
     worker has taken it. ``limited``: providers with limits. Raises :class:`BrokerUnavailable`."""
-    keys = [QUEUE, *(provider_limit_keys(provider)[1] for provider in limited)]
-    ranks = iter(await run_commands(client, [("ZRANK", key, stream_id) for stream_id in stream_ids for key in keys]))
-    found = ([rank for rank in islice(ranks, len(keys)) if rank is not None] for _ in stream_ids)
+    parked = [provider_limit_keys(provider)[1] for provider in limited]
+    commands: list[Command] = []
+    for stream_id in stream_ids:
+        commands += [("ZRANK", QUEUE, job_id_of(stream_id)), *(("ZRANK", key, stream_id) for key in parked)]
+    ranks = iter(await run_commands(client, commands))
+    found = ([rank for rank in islice(ranks, 1 + len(parked)) if rank is not None] for _ in stream_ids)
     return [min(ranks_of_one) + 1 if ranks_of_one else None for ranks_of_one in found]
-
-
-async def requeue(client: Client, stream_id: str, *, life_s: float) -> bool:
-    """Queue a stream again that lost its job. Return False if it is queued already; it keeps its position. Repeating
-    is safe: a job for a stream that is held ends without effect. Raises :class:`BrokerUnavailable`."""
-    return await run_script(client, scripts.requeue(stream_id, job_of(stream_id), life_s=life_s))

@@ -45,59 +45,56 @@ _CODES: Final = {code.encode(): code for code in Code}
 
 class WriteReply(msgspec.Struct, frozen=True):
     """Reply to a writer. ``last_seq``: the last event in the log; with PACKED, in its chunks. ``signal``: reason to
-    stop, '' to go on; with CLOSED, the reason of the ending. ``epoch``: the epoch in the state."""
+    stop, '' to go on; with CLOSED, the reason of the ending. ``epoch``: the epoch in the state. ``size`` and
+    ``expires``: the stream's bytes and their expiry in ms, for the desk; 0 in most replies."""
 
     code: Code
     last_seq: int
     signal: str
     watched: bool
     epoch: int
+    size: int = 0
+    expires: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """Use of an account's limits. ``requests`` and ``tokens`` are of this minute, and 0 after their ``reset_s``."""
+class Owed:
+    """An ending that the desk has not settled. ``tokens``: used; ``size``: the bytes; ``ended``: in ms."""
 
-    requests: int
-    requests_reset_s: float
+    status: str
+    reason: str
     tokens: int
-    tokens_reset_s: float
-    tokens_today: int
-    streams: int
+    size: int
+    ended: int
+
+    @classmethod
+    def of(cls, status: bytes, reason: bytes | None, owed: bytes, ended: bytes) -> "Owed":
+        """Parse the fields of a state."""
+        tokens, _, size = owed.partition(b" ")
+        return cls(status.decode(), (reason or b"").decode(), int(tokens), int(size), int(ended))
+
+    @property
+    def text(self) -> str:
+        """The field ``owed`` of the state."""
+        return f"{self.tokens} {self.size}"
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
-    """The stream was created. ``queue_position`` is 1 for the next. ``used``: None if the account has no limits."""
+class Removed:
+    """A stream's content was deleted or dropped. ``digest``: of its idempotency key, or empty."""
 
-    queue_position: int
-    used: Used | None
+    account: str
+    digest: str
+    owed: Owed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The idempotency key already belongs to this stream."""
+    """The idempotency key already belongs to this stream. ``status``: empty if it is gone."""
 
     stream_id: str
     body_hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class Limited:
-    """Nothing was created: the request would exceed ``limit``, and would not after ``wait_s``."""
-
-    limit: str
-    wait_s: float
-    used: Used
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Nothing was created: the account has ``stored`` bytes, and with the stream's ``needed`` they would exceed its
-    limit."""
-
-    stored: int
-    needed: int
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +103,10 @@ class Unstored:
 
 
 @dataclass(frozen=True, slots=True)
-class Full:
-    """Nothing was created: the queue is full with this number of streams."""
+class Begun:
+    """The state of a stream was created. ``size``: its bytes; 0 if an earlier call created it."""
 
-    waiting: int
-
-
-@dataclass(frozen=True, slots=True)
-class TargetFull:
-    """A call would exceed this limit of its provider, and would not after ``wait_s``."""
-
-    limit: str
-    wait_s: float
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +122,12 @@ class Claimed:
 
 
 class Refused(StrEnum):
-    """Reasons for which a claim or a cancel changed nothing."""
+    """Reasons for which a take, a claim or a cancel changed nothing. UNKNOWN: the desk does not have the stream."""
 
     MISSING = "MISSING"
     CLOSED = "CLOSED"
     HELD = "HELD"
-    PARKED = "PARKED"
+    UNKNOWN = "UNKNOWN"
     UNHELD = "UNHELD"
 
 
@@ -226,38 +215,20 @@ def parse_write(raw: list[Any]) -> WriteReply:
     return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), raw[4])
 
 
-def parse_created(raw: list[Any]) -> Created | Known | Limited | Stored | Unstored | Full:
+def parse_counted(raw: list[Any]) -> WriteReply:
+    """Parse a reply that may have what the desk counts."""
+    return WriteReply(_CODES[raw[0]], raw[1], raw[2].decode(), bool(raw[3]), *raw[4:])
+
+
+def parse_begun(raw: list[Any]) -> Begun | Known | Unstored:
     match raw[0]:
         case b"KNOWN":
-            return Known(raw[1].decode(), raw[2].decode())
-        case b"LIMITED":
-            return Limited(raw[1].decode(), raw[2] / 1000, _used(raw[3:]))
-        case b"STORED":
-            return Stored(raw[1], raw[2])
+            return Known(raw[1].decode(), raw[2].decode(), raw[3].decode())
         case b"UNSTORED":
             return Unstored()
-        case b"FULL":
-            return Full(raw[1])
         case b"EXISTS":  # a repeated call, because the first reply was lost
-            raw = [b"CREATED", 0]
-    return Created(raw[1], _used(raw[2:]) if raw[2:] else None)
-
-
-def _used(raw: list[int]) -> Used:
-    return Used(raw[0], raw[1] / 1000, raw[2], raw[3] / 1000, raw[4], raw[5])
-
-
-def parse_slot(raw: list[Any]) -> TargetFull | str | None:
-    match raw[0]:
-        case b"OK":
-            return str(raw[1].decode())
-        case b"FULL":
-            return TargetFull(raw[1].decode(), raw[2] / 1000)
-    return None
-
-
-def parse_unparked(raw: list[bytes]) -> list[str]:
-    return [stream_id.decode() for stream_id in raw]
+            return Begun(0)
+    return Begun(raw[1])
 
 
 def parse_claim(raw: list[Any]) -> Claimed | Refused:
@@ -273,8 +244,14 @@ def parse_refused(raw: list[bytes]) -> Refused:
     return Refused(raw[0].decode())
 
 
-def parse_deleted(raw: list[bytes]) -> bool:
-    return raw[0] == b"DELETED"
+def parse_removed(raw: list[bytes]) -> Removed | None:
+    """Parse the reply of `delete` or `drop`; None if nothing was removed."""
+    match raw:
+        case [_, account, digest]:
+            return Removed(account.decode(), digest.decode())
+        case [_, account, digest, status, reason, owed, ended]:
+            return Removed(account.decode(), digest.decode(), Owed.of(status, reason, owed, ended) if owed else None)
+    return None
 
 
 def parse_log_position(raw: list[Any]) -> LogPosition | None:

@@ -9,13 +9,13 @@ from itertools import product
 from typing import Any, Final
 
 from shared.broker import declarations
-from shared.broker.client import Client, run_script
+from shared.broker.client import RedisConnection, run_script
 from shared.broker.declarations import RIGHTS, Call, Script
 from shared.broker.keys import gateway_channel, worker_channel
 from shared.broker.trouble import missing_rights
 
 #: Pattern of an ACL, by a key that it covers.
-KEYS: Final[Mapping[str, str]] = {"hr:{00}:probe": "~hr:*", "hr:probe": "~hr:*", "arq:job:probe": "~arq:*"}
+KEYS: Final[Mapping[str, str]] = {"hr:{desk}:probe": "~hr:*", "arq:job:{desk}probe": "~arq:*"}
 CHANNELS: Final = (gateway_channel("probe"), worker_channel("probe"))
 
 #: Commands that Python sends, arq's included. Those of the scripts are read from the scripts.
@@ -44,7 +44,7 @@ _SENT: Final = (
 _KEYLESS: Final = ("EXEC", "INFO memory", "MULTI", "PING", "SCRIPT LOAD return", "TIME")
 #: Commands with a key in another place than the first.
 _FORMS: Final = {"XREAD": "XREAD COUNT 1 STREAMS {key} 0-0", "MEMORY": "MEMORY USAGE {key}"}
-_ON_CHANNELS: Final = ("PUBLISH {channel} x", "SUBSCRIBE {channel}")
+_ON_CHANNELS: Final = ("SPUBLISH {channel} x", "SSUBSCRIBE {channel}")
 
 
 def commands() -> list[str]:
@@ -55,14 +55,14 @@ def commands() -> list[str]:
     return sorted((called | {*_SENT, "MEMORY"}) - keyless)
 
 
-async def check_rights(client: Client) -> None:
+async def check_rights(connection: RedisConnection, key: str = "hr:probe") -> None:
     """Raise :class:`BrokerUnfit` with the names of all rights that are missing. Raises also
-    :class:`BrokerUnavailable`."""
+    :class:`BrokerUnavailable`. ``key``: any of ours, of a slot of the server; it is not touched."""
     names, checks = zip(*_checks(), strict=True)
-    call = Call(RIGHTS, ["hr:probe"], ["\n".join(checks)], _parse)
-    allowed = await run_script(client.shared, call)
+    call = Call(RIGHTS, [key], ["\n".join(checks)], _parse)
+    allowed = await run_script(connection, call)
     if missing := _summary([name for name, right in zip(names, allowed, strict=True) if not right]):
-        raise missing_rights(missing, client.target)
+        raise missing_rights(missing, connection.target)
 
 
 def _checks() -> Iterator[tuple[tuple[str, str], str]]:

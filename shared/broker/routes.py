@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.protocol.ids import BUCKETS, bucket_of
+from shared.broker.cluster.address import is_cluster_url
+from shared.broker.cluster.slots import BUCKET_TAGS
+from shared.protocol.ids import bucket_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,14 @@ def _whole_server(_stream_id: str) -> str:
 
 
 def _bucket(stream_id: str) -> str:
-    return f":{{{bucket_of(stream_id)}}}"
+    return _CHANNELS[int(bucket_of(stream_id), 16)]
 
 
+_CHANNELS: Final = tuple(f":{{{tag}}}" for tag in BUCKET_TAGS)
 ONE_SERVER: Final = Routes(_whole_server, ("",))
-BY_BUCKET: Final = Routes(_bucket, tuple(_bucket(f"{bucket:02x}") for bucket in range(BUCKETS)))
+BY_BUCKET: Final = Routes(_bucket, _CHANNELS)
+
+
+def routes_at(redis_url: str) -> Routes:
+    """Return the routes of the servers that a URL names."""
+    return BY_BUCKET if is_cluster_url(redis_url) else ONE_SERVER

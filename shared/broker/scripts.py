@@ -3,6 +3,7 @@
 Keeping calls apart from their sending lets a worker put those of all its streams into one pipeline.
 """
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,35 +11,28 @@ from typing import Any, Final
 
 from shared.broker import declarations, replies
 from shared.broker.declarations import Argument, Call
+from shared.broker.desk_replies import OtherLanes, Parked, Taken, TargetFull
+from shared.broker.desk_scripts import DeskScripts
 from shared.broker.keys import (
-    QUEUE,
-    TAKEN,
-    TURNS,
-    WAITING,
-    job_key,
-    principal_streams_key,
-    provider_limit_keys,
     stream_keys,
     stream_keys_and,
 )
 from shared.broker.replies import (
+    Begun,
     Claimed,
-    Created,
     Due,
-    Full,
     Gone,
     Known,
-    Limited,
     LogPage,
     LogPosition,
     Lost,
+    Owed,
     Refused,
-    Stored,
-    TargetFull,
+    Removed,
     Unstored,
     WriteReply,
 )
-from shared.broker.routes import ONE_SERVER, Routes
+from shared.broker.routes import Routes, routes_at
 from shared.broker.sealing import Sealing
 from shared.broker.stored_request import PIECE_BYTES, pieces_of
 from shared.errors import ContentUnreadable
@@ -46,7 +40,7 @@ from shared.protocol.chunks import Chunks, compress, leaving, take
 from shared.protocol.ids import EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE, Lineage
-from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, TargetLimits
+from shared.rate_limits import UNLIMITED, Demand, TargetLimits
 from shared.settings import Settings
 
 Fields = Mapping[str, Argument]
@@ -72,6 +66,10 @@ class Holder:
     def keys(self) -> list[str]:
         return stream_keys(self.stream_id, self.idempotency)
 
+    @property
+    def state_key(self) -> str:
+        return self.keys[0]
+
     @cached_property
     def append_keys(self) -> list[str]:
         return self.keys[:3]
@@ -92,8 +90,8 @@ class StreamScripts:
     """The scripts of one stream, with the settings they take filled in. Arguments and replies are plain; content is
     sealed on its way to Redis if there is a key for it."""
 
-    def __init__(self, settings: Settings, routes: Routes = ONE_SERVER) -> None:
-        self.routes = routes
+    def __init__(self, settings: Settings, routes: Routes | None = None) -> None:
+        self.routes = routes or routes_at(settings.redis_url)
         self.sealing = Sealing([bytes.fromhex(key.get_secret_value()) for key in settings.content_keys])
         self._cap = settings.cap
         self._window = settings.window
@@ -103,16 +101,18 @@ class StreamScripts:
         self._unended_ms = _ms(settings.unended_s)  # from the last renewal on
         self._retention_min_ms = min(_ms(settings.retention_min_s), self._retention_ms)
         self._tombstone_ms = _ms(settings.tombstone_s)
-        self._queue_depth = settings.queue_depth
-        longest_s = settings.queue_timeout_s + settings.max_attempts * (settings.total_deadline_s + settings.lease_s)
-        self._longest_life_ms = _ms(longest_s)
+        self.desk = DeskScripts(settings)
         #: Limits of providers; see shared_configuration.py.
         self.target_limits: Mapping[str, TargetLimits] = {
             name: TargetLimits(concurrent_streams=limit) for name, limit in settings.provider_streams.items()
         }
 
+    def new_token(self, owner: str, stream_id: str) -> str:
+        """Return a token for a claim. The scripts derive the channel of its holder from it; see `worker_channel`."""
+        return f"{owner}{self.routes.of(stream_id)}.{secrets.token_hex(8)}"
+
     def split_request(self, stream_id: str, fields: Fields) -> tuple[Fields, list[Call[WriteReply]]]:
-        """Return the fields for :meth:`create` or :meth:`restore`, and the calls that store a large request before
+        """Return the fields for :meth:`begin` or :meth:`restore`, and the calls that store a large request before
         it, piece by piece. A small request stays in the fields."""
         request = fields.get("request", b"")
         request = request.encode() if isinstance(request, str) else bytes(request)
@@ -133,49 +133,41 @@ class StreamScripts:
         ]
         return {**rest, "request_bytes": len(sealed)}, calls
 
-    def create(
-        self,
-        stream_id: str,
-        *,
-        fields: Fields,
-        body_hash: str,
-        idempotency: str | None,
-        demand: Demand,
-        job: bytes,
-        is_queue_slow: bool = False,
-    ) -> Call[Created | Known | Limited | Stored | Unstored | Full]:
-        """Create and queue a stream. ``fields`` must contain ``principal`` and ``on_disconnect``; a large request is
-        stored before (:meth:`split_request`). ``job``: the serialized arq job. ``is_queue_slow``: refuse as at the
-        queue depth."""
-        more = declarations.CREATE.named_keys(
-            queue=QUEUE,
-            job=job_key(stream_id),
-            turns=TURNS,
-            waiting=WAITING,
-            principal_streams=principal_streams_key(str(fields["principal"])),
-        )
-        return declarations.CREATE.call(
-            stream_keys_and(stream_id, idempotency, more),
-            replies.parse_created,
+    def begin(
+        self, stream_id: str, sealed: Fields, body_hash: str, idempotency: str | None, demand: Demand
+    ) -> Call[Begun | Known | Unstored]:
+        """Create a stream, which is not counted and queued yet; see ``creation.py``. ``sealed``: its fields; a large
+        request is stored before (:meth:`split_request`)."""
+        of_account: dict[str, Argument] = {"account": demand.account, "stored_limit": demand.limits.stored_bytes or 0}
+        if demand.limits.has_rates:
+            of_account["limited"] = 1
+        return declarations.BEGIN.call(
+            stream_keys(stream_id, idempotency),
+            replies.parse_begun,
             body_hash=body_hash,
             retention_ms=self._unended_ms,
             tombstone_ms=self._tombstone_ms,
             look_after_ms=self._lease_ms,
             reader_lease_ms=self._reader_lease_ms,
-            job=job,
-            queue_depth=0 if is_queue_slow else self._queue_depth,
-            queue_limit=2 * self._queue_depth,
-            account=demand.account,
-            tokens=demand.tokens,
-            longest_life_ms=self._longest_life_ms,
-            **{name: getattr(demand.limits, name) or 0 for name in LIMIT_NAMES},
-            fields=_flat(self.sealing.seal_fields(stream_id, fields)),
+            fields=_flat({**sealed, **of_account}),
         )
 
-    def claim(self, stream_id: str, token: str, *, to_end: bool = False) -> Call[Claimed | Refused]:
-        """Take a stream, and a slot of the first of its targets with room. ``to_end``: ignore the limits of
-        providers."""
-        more = declarations.CLAIM.named_keys(waiting=WAITING, taken=TAKEN)
+    def forget(self, stream_id: str, principal: str, idempotency: str | None) -> Call[bool]:
+        """Undo :meth:`begin` for a stream that was refused."""
+        return declarations.FORGET.call(stream_keys(stream_id, idempotency), bool, principal=principal)
+
+    @property
+    def listed_ms(self) -> int:
+        """Life of the list of a principal's streams, which outlives each stream in it."""
+        return self.desk.longest_life_ms + self._unended_ms
+
+    def take(self, stream_id: str, token: str, held: str = "") -> Call[Taken | Parked | OtherLanes | Refused]:
+        """Take a stream's place, and a slot of the first of its targets with room, before :meth:`claim`. ``held``:
+        further lanes that the stream has, one a line."""
+        return self.desk.take(stream_id, token, self.target_limits, held)
+
+    def claim(self, stream_id: str, token: str) -> Call[Claimed | Refused]:
+        """Take a stream that no worker holds."""
 
         def parse(raw: Any) -> Claimed | Refused:
             claimed = replies.parse_claim(raw)
@@ -183,13 +175,7 @@ class StreamScripts:
                 return replace(claimed, fields=self.sealing.open_fields(stream_id, claimed.fields))
             return claimed
 
-        return declarations.CLAIM.call(
-            stream_keys_and(stream_id, None, more),
-            parse,
-            holder=token,
-            lease_ms=self._lease_ms,
-            provider_limits=[] if to_end else _flat_limits(self.target_limits),
-        )
+        return declarations.CLAIM.call(stream_keys(stream_id), parse, holder=token, lease_ms=self._lease_ms)
 
     def append(
         self,
@@ -246,7 +232,7 @@ class StreamScripts:
         fields = _flat(ending.fields)
         return declarations.FINISH.call(
             holder.keys,
-            replies.parse_write,
+            replies.parse_counted,
             epoch=holder.epoch,
             holder=holder.token,
             first_seq=first,
@@ -264,6 +250,11 @@ class StreamScripts:
             events=self.sealing.seal_all(holder.stream_id, events),
         )
 
+    def owed(self, ending: Ending, reply: WriteReply) -> Owed:
+        """Return an ending for the desk. ``reply``: to :meth:`finish`."""
+        ended = reply.expires - self._retention_ms
+        return Owed(ending.status, str(ending.fields.get("reason", "")), ending.tokens, reply.size, ended)
+
     def restore(
         self,
         holder: Holder,
@@ -280,7 +271,7 @@ class StreamScripts:
         chunks = compress(events[:packed])
         return declarations.RESTORE.call(
             holder.keys,
-            replies.parse_write,
+            replies.parse_counted,
             epoch=holder.epoch,
             holder=holder.token,
             lease_ms=self._lease_ms,
@@ -300,7 +291,7 @@ class StreamScripts:
         """Extend the lease."""
         return declarations.RENEW.call(
             stream_keys_and(holder.stream_id, holder.idempotency, ()),
-            replies.parse_write,
+            replies.parse_counted,
             self.routes.of(holder.stream_id),
             epoch=holder.epoch,
             holder=holder.token,
@@ -319,21 +310,14 @@ class StreamScripts:
         """Hand the stream over to the next claim, without waiting for the lease to end."""
         return declarations.RELEASE.call(holder.keys, replies.parse_write, epoch=holder.epoch, holder=holder.token)
 
-    def take_slot(self, holder: Holder, provider: str, target: str = "") -> Call[TargetFull | str | None]:
+    def take_slot(
+        self, holder: Holder, provider: str, target: str = "", *, held: str = ""
+    ) -> Call[TargetFull | OtherLanes | str | None]:
         """Take a slot of a provider for one call, instead of the one that the stream had before. ``target``: count
-        the stream there too. The reply is the state's new ``lane``; None if the caller may not write, as its next
-        append shows."""
+        the stream there too. ``held``: lanes that the stream has, one a line. The reply is its new lanes; None if
+        another holds the stream, as the next append shows."""
         limits = self.target_limits.get(provider, UNLIMITED)
-        return declarations.TAKE_SLOT.call(
-            holder.keys,
-            replies.parse_slot,
-            epoch=holder.epoch,
-            holder=holder.token,
-            lease_ms=self._lease_ms,
-            provider=provider,
-            target=target,
-            **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
-        )
+        return self.desk.take_slot(holder.stream_id, holder.token, provider, target, limits, held)
 
     def acknowledge(self, stream_id: str, gateway_id: str, lead: EventId) -> Call[LogPosition | None]:
         """Report readers, the leading one at ``lead``. The reply is None if there is no state."""
@@ -367,33 +351,35 @@ class StreamScripts:
         """Note that a reader came back. The reply is the stream's ``traceparent``; '' if it has none."""
         return declarations.NOTE.call(stream_keys(stream_id), bytes.decode, event="resume", detail=how)
 
+    def note_parked(self, stream_id: str, provider: str) -> Call[str]:
+        """Note that a stream waits for a slot of a provider. Replies as :meth:`note_resume` does."""
+        return declarations.NOTE.call(stream_keys(stream_id), bytes.decode, event="parked", detail=provider)
+
     def note_failure(self, stream_id: str, provider: str, code: str) -> Call[str]:
         """Note that a provider failed; another may follow. Replies as :meth:`note_resume` does."""
         return declarations.NOTE.call(
             stream_keys(stream_id), bytes.decode, event="failure", detail=f"{provider}:{code}"
         )
 
-    def delete(self, stream_id: str, principal: str) -> Call[bool]:
-        """Delete a stream's content. The reply is False if there was none."""
-        more = declarations.DELETE.named_keys(
-            queue=QUEUE,
-            job=job_key(stream_id),
-            waiting=WAITING,
-            principal_streams=principal_streams_key(principal),
-        )
-        keys = stream_keys_and(stream_id, None, more)
+    def delete(self, stream_id: str) -> Call[Removed | None]:
+        """Delete a stream's content. The reply is None if there was none."""
         return declarations.DELETE.call(
-            keys, replies.parse_deleted, tombstone_ms=self._retention_ms + self._tombstone_ms
+            stream_keys(stream_id), replies.parse_removed, tombstone_ms=self._retention_ms + self._tombstone_ms
         )
 
-    def drop(self, stream_id: str) -> Call[int]:
-        """Drop the answer of a stream that has ended. The reply is the number of bytes freed; 0 if it is kept."""
+    def drop(self, stream_id: str) -> Call[Removed | None]:
+        """Drop the answer of a stream that has ended. The reply is None if it is kept."""
         return declarations.DROP.call(
             stream_keys(stream_id),
-            int,
+            replies.parse_removed,
             tombstone_ms=self._retention_ms + self._tombstone_ms,
             retention_min_ms=self._retention_min_ms,
         )
+
+    def paid(self, stream_id: str, owed: str) -> Call[bool]:
+        """Take a stream out of the index that has ended or is gone, once the desk has settled it. ``owed``: the field
+        of its state; empty if there is none."""
+        return declarations.PAID.call(stream_keys(stream_id), bool, owed=owed)
 
     def read(
         self, stream_id: str, after: EventId, *, most_events: int = MAX_EVENTS_PER_PAGE, most_bytes: int = 64 * 1024
@@ -430,29 +416,9 @@ class StreamScripts:
         return declarations.SWEEP.call(keys, replies.parse_due, lease_ms=self._lease_ms, most_ids=most)
 
 
-def requeue(stream_id: str, job: bytes, *, life_s: float) -> Call[bool]:
-    """Put a stream's id before all others into the queue; False if it is queued already."""
-    keys = declarations.ENQUEUE.named_keys(queue=QUEUE, job=job_key(stream_id))
-    return declarations.ENQUEUE.call(keys, bool, stream_id=stream_id, job=job, life_ms=_ms(life_s))
-
-
-def unpark(provider: str, limits: TargetLimits) -> Call[list[str]]:
-    """Take parked streams for which their provider has room; the caller queues them."""
-    running, parked, used = provider_limit_keys(provider)
-    return declarations.UNPARK.call(
-        declarations.UNPARK.named_keys(running=running, parked=parked, used=used),
-        replies.parse_unparked,
-        **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
-    )
-
-
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
 def _flat(fields: Fields) -> list[Argument]:
     return [item for pair in fields.items() for item in pair]
-
-
-def _flat_limits(limits: Mapping[str, TargetLimits]) -> list[Argument]:
-    return [item for name, each in limits.items() for item in (name, *(getattr(each, n) for n in TARGET_LIMIT_NAMES))]

@@ -1,7 +1,7 @@
 """The configuration that all processes of one Redis share: the hash of the newest loaded file, and its limits.
 
-``hr:configurations`` is a sorted set of hashes by the time at which a process last read such a file;
-``hr:configuration:<hash>`` has the limits, by provider. The newest hash counts for all processes. The functions here
+``configurations`` is a sorted set of hashes by the time at which a process last read such a file;
+``configuration:<hash>`` has the limits, by provider. The newest hash counts for all processes. The functions here
 raise :class:`BrokerUnavailable`.
 """
 

@@ -30,6 +30,10 @@ class SharedConnection:
             self._sending = asyncio.create_task(self._send())
         return await reply
 
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and (self._sending is None or self._sending.done())
+
     async def aclose(self) -> None:
         if self._sending is not None:
             self._sending.cancel()

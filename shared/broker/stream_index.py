@@ -1,6 +1,6 @@
 """Index of each principal's streams: ``hr:owned:<account>``, a sorted set of ids by their time of creation.
 
-Ids of streams that are gone are skipped. Streams beyond the newest 10,000 (create.lua) can be read but are not
+Ids of streams that are gone are skipped. Streams beyond the newest 10,000 (creation.py) can be read but are not
 listed.
 """
 

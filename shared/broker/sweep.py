@@ -1,30 +1,35 @@
-"""Periodic sweep: re-queues or ends streams without a live lease, and records the pulse of Redis.
+"""Periodic sweep: re-queues or ends streams without a live lease, settles those that ended, and records the pulse of
+Redis.
 
 Every gateway and worker is ready to sweep, so that streams end even if no worker runs; one of them does, once a
-second. A stream that waits goes back into the queue, one that waited longer than the queue timeout is ended, and one
-that was cancelled is ended at once. While Redis' memory is nearly full, the oldest answers are dropped. The process
-that claims a stream decides everything else.
+second, each node of a cluster by itself. A stream that waits goes back into the queue, one that waited longer than
+the queue timeout is ended, and one that was cancelled is ended at once. While a server's memory is nearly full, the
+oldest answers are dropped. The process that claims a stream decides everything else.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from shared.broker.client import REDIS_ERRORS, Client, report_illegal_status, run_commands, run_scripts
+from shared.broker.cluster.address import Node
+from shared.broker.cluster.per_node import run_per_node
 from shared.broker.data_version import HOLD_VERSION, describe_refusal, other_version
 from shared.broker.dropping import Dropping, read_memory_use
 from shared.broker.ending import Outcome, end_unheld
-from shared.broker.keys import SWEEP, index_key, state_key, sweep_keys
+from shared.broker.keys import SWEEP, state_key, sweep_keys
+from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Due, IllegalStatus, parse_status
+from shared.broker.routes import ONE_SERVER
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
 from shared.polling import next_poll
-from shared.protocol.lifecycle import Status
+from shared.protocol.lifecycle import ACTIVE, TERMINAL, Status
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -63,18 +68,33 @@ class Sweep:
         self._own_id = own_id.encode()
         self._requeue = requeue
         self._count = count
-        buckets = sweep_keys()
-        chunks = range(0, len(buckets), _BUCKETS_PER_CALL)
-        self._calls = [scripts.sweep(buckets[first : first + _BUCKETS_PER_CALL]) for first in chunks]
+        self._has_turn = asyncio.Event()
 
     async def run(self) -> None:
         """Run until cancelled: sweep once a second while it is this process' turn. Raises
         :class:`BrokerMisconfigured` if Redis was emptied and has data of another version now."""
+        await asyncio.gather(  # their commands share an exchange, if they go to one node
+            self._repeat(self._hold_version),
+            self._keep_turn(),
+            run_per_node(self._client.servers, self._sweep_node),
+            self._repeat(self._dropping.relieve_accounts, with_turn=True),
+            self._repeat(self._relieve, with_turn=True),
+        )
+
+    async def sweep(self) -> None:
+        """Sweep all buckets once. Raises :class:`BrokerUnavailable`."""
+        for due in await self._due_streams(sweep_keys()):
+            await self._examine(due)
+        await self._dropping.relieve_accounts()
+        await self._relieve()
+
+    async def _repeat(self, step: Callable[[], Awaitable[object]], *, with_turn: bool = False) -> None:
+        """Take a step once a second, sooner after a failure. ``with_turn``: while it is this process' turn."""
         while True:
+            if with_turn:
+                await self._has_turn.wait()
             try:
-                if not await self._take_turn():
-                    continue
-                await self.sweep()
+                await step()
             except BrokerMisconfigured:
                 raise
             except (*REDIS_ERRORS, Unavailable) as error:
@@ -83,51 +103,88 @@ class Sweep:
             else:
                 await next_poll(_EVERY_S)
 
-    async def sweep(self) -> None:
-        """Sweep all buckets once, and begin the turn anew."""
-        replies, memory, *_ = await asyncio.gather(  # together they share an exchange
-            run_scripts(self._client, self._calls),
-            read_memory_use(self._client),
-            run_commands(self._client, [("PEXPIRE", SWEEP, _TURN_MS)]),
-            self._dropping.relieve_accounts(),
-        )
-        for due in replies:
-            if isinstance(due, BrokerUnavailable):
-                raise due
-            if due.stream_ids:
-                await self._examine(due)
-        await self._dropping.relieve(memory)
+    async def _sweep_node(self, node: Node) -> None:
+        """Run until cancelled: sweep the buckets of one node. Due streams are examined beside it, since their other
+        nodes may be away: a pulse that is late means an outage."""
+        found: asyncio.Queue[Due] = asyncio.Queue()
 
-    async def _take_turn(self) -> bool:
-        """Take or keep the turn. Without it, return False at the next poll, or sooner if the turn has passed then.
-        The version of the data is set before all else, in case Redis was emptied."""
-        take: Command = ("SET", SWEEP, self._own_id, "NX", "GET", "PX", _TURN_MS)
-        version, sweeper, left_ms = await run_commands(self._client, [HOLD_VERSION, take, ("PTTL", SWEEP)])
+        async def sweep() -> None:
+            own = [keys for keys in sweep_keys() if self._client.servers.node_of(keys[0]) == node]
+            for due in await self._due_streams(own):
+                found.put_nowait(due)
+
+        async def examine() -> None:
+            while True:
+                try:
+                    await self._examine(await found.get())
+                except (*REDIS_ERRORS, Unavailable) as error:  # the index has them again after a lease
+                    logger.debug("due streams not examined", extra={"error": type(error).__name__})
+
+        await asyncio.gather(self._repeat(sweep, with_turn=True), examine())
+
+    async def _due_streams(self, buckets: Sequence[tuple[str, str]]) -> list[Due]:
+        """Update the pulses of buckets, and return their streams that are due."""
+        most = _BUCKETS_PER_CALL if self._scripts.routes is ONE_SERVER else 1
+        calls = [self._scripts.sweep(buckets[first : first + most]) for first in range(0, len(buckets), most)]
+        replies = await run_scripts(self._client, calls)
+        failed = [reply for reply in replies if isinstance(reply, BrokerUnavailable)]
+        if failed and len(failed) == len(replies):
+            raise failed[0]
+        return [due for due in replies if not isinstance(due, BrokerUnavailable) and due.stream_ids]
+
+    async def _relieve(self) -> None:
+        await self._dropping.relieve(await read_memory_use(self._client))
+
+    async def _hold_version(self) -> None:
+        """Set the version of the data, in case Redis was emptied."""
+        (version,) = await run_commands(self._client, [HOLD_VERSION])
         if (found := other_version(version)) is not None:
             raise BrokerMisconfigured(detail=describe_refusal(found), reason=Reason.DATA_VERSION)
-        if sweeper in {None, self._own_id}:
-            return True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0, left_ms) / 1000 + _LATE_S):
+
+    async def _keep_turn(self) -> None:
+        """Run until cancelled: take the turn, or keep it. While the desk is away, the process that had the turn goes
+        on: no other can take it, and two that sweep do no harm."""
+        take: Command = ("SET", SWEEP, self._own_id, "NX", "GET", "PX", _TURN_MS)
+        while True:
+            try:
+                sweeper, left_ms = await run_commands(self._client, [take, ("PTTL", SWEEP)])
+            except BrokerUnavailable:
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if sweeper in {None, self._own_id}:
+                self._has_turn.set()
+                with suppress(BrokerUnavailable):  # the turn begins anew
+                    await run_commands(self._client, [("PEXPIRE", SWEEP, _TURN_MS)])
                 await next_poll(_EVERY_S)
-        return False
+                continue
+            self._has_turn.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0, left_ms) / 1000 + _LATE_S):
+                    await next_poll(_EVERY_S)
 
     async def _examine(self, due: Due) -> None:
-        for stream in await self._waiting(due):
+        streams = await self._read(due)
+        gone = [stream.stream_id for stream in streams if stream.status is None]
+        ended = [stream.stream_id for stream in streams if stream.status in TERMINAL]
+        await settle_gone_streams(self._client, self._scripts, gone)
+        await settle_ended_streams(self._client, self._scripts, ended)
+        for stream in streams:
+            if stream.status not in ACTIVE:
+                continue
             if stream.is_cancelled or stream.for_ms > self._queue_timeout_ms:
                 await self._end(stream)
             elif await self._requeue(stream.stream_id):
                 self._count("queued_again")
                 logger.info("stream requeued", extra={"stream_id": stream.stream_id})
 
-    async def _waiting(self, due: Due) -> list["_Waiting"]:
-        """Return those of the due streams that exist."""
+    async def _read(self, due: Due) -> list["_Stream"]:
+        """Return the due streams, except those with an illegal status."""
         fields = ("status", "created", "lease_until", "cancel", "provider_cursor")
         states = await run_commands(self._client, [("HMGET", state_key(each), *fields) for each in due.stream_ids])
-        waiting = []
+        streams = []
         for stream_id, (status, created, lease_until, cancel, stored) in zip(due.stream_ids, states, strict=True):
-            if status is None:  # it expired unended; if its worker restores it, the index has it again
-                await run_commands(self._client, [("ZREM", index_key(stream_id), stream_id)])
+            if status is None:
+                streams.append(_Stream(stream_id, 0, None, is_cancelled=False))
                 continue
             try:
                 known = parse_status("sweep", status)
@@ -137,10 +194,10 @@ class Sweep:
             for_ms = due.now_ms - max(int(created), int(lease_until or 0))
             # A worker stops a stored answer at its provider.
             is_cancelled = cancel is not None and stored in {None, b"-"}
-            waiting.append(_Waiting(stream_id, for_ms, known, is_cancelled=is_cancelled))
-        return waiting
+            streams.append(_Stream(stream_id, for_ms, known, is_cancelled=is_cancelled))
+        return streams
 
-    async def _end(self, stream: "_Waiting") -> None:
+    async def _end(self, stream: "_Stream") -> None:
         if stream.status is Status.QUEUED:
             error = GenerationError("queue_timeout", "no capacity was free in time; try again", retryable=True)
         else:
@@ -157,11 +214,11 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A stream without a holder; ``for_ms`` since it was created or last held. ``is_cancelled``: it can be ended at
-    once."""
+class _Stream:
+    """A stream that is due. ``for_ms`` since it was created or last held. ``status``: None if it is gone.
+    ``is_cancelled``: it can be ended at once."""
 
     stream_id: str
     for_ms: int
-    status: Status
+    status: Status | None
     is_cancelled: bool

@@ -141,8 +141,8 @@ _ROWS: Final = (
     ),
     _Row(
         Reason.CLUSTER,
-        "it belongs to a cluster, which Headrace does not support",
-        "set HEADRACE_REDIS_URL to a server with cluster-enabled no",
+        "it belongs to a cluster",
+        "use redis+cluster://host:port,host:port (rediss+cluster:// with TLS) in HEADRACE_REDIS_URL",
         BrokerMisconfigured,
         words=r"^MOVED |^ASK |^CROSSSLOT|SELECT is not allowed in cluster mode|hash to the same slot|"
         r"access a non local key in a cluster",

@@ -1,15 +1,18 @@
 """Watches Redis from every process: logs its troubles and its recovery, and exports them as a metric."""
 
 import asyncio
+import logging
 from typing import Final
 
 from shared.broker.client import Client
-from shared.broker.fitness import Fitness
+from shared.broker.cluster.fitness import fitness_of
 from shared.broker.trouble import Reason
 from shared.broker.trouble_log import TROUBLE
 from shared.errors import BrokerFull, BrokerMisconfigured, BrokerUnavailable
 from shared.metrics import REDIS_TROUBLE
 from shared.polling import next_poll
+
+logger = logging.getLogger(__name__)
 
 _EVERY_S: Final = 1.0
 
@@ -19,7 +22,8 @@ class BrokerWatch:
 
     def __init__(self, client: Client) -> None:
         self.was_fit = False
-        self._fitness = Fitness(client)
+        self._fitness = fitness_of(client)
+        self._warned = set[str]()
         self._reason = ""
         for reason in Reason:
             REDIS_TROUBLE.labels(reason)  # exported as 0 from the start
@@ -43,9 +47,9 @@ class BrokerWatch:
         return False
 
     async def check(self) -> BrokerUnavailable | None:
-        """Check once. Return the trouble, if any."""
+        """Check once. Return the trouble, if any. A trouble of single nodes is only logged."""
         try:
-            await self._fitness.check()
+            trouble_of_part = await self._fitness.check()
         except BrokerMisconfigured as error:
             if not self.was_fit:
                 raise
@@ -54,6 +58,12 @@ class BrokerWatch:
             self.was_fit = self.was_fit or isinstance(error, BrokerFull)  # a full one serves what it has
             return self._note(error)
         self.was_fit = True
+        for warning in set(self._fitness.warnings) - self._warned:
+            logger.warning("outages will be worse than necessary", extra={"detail": warning})
+            self._warned.add(warning)
+        if trouble_of_part is not None:
+            self._note(trouble_of_part)
+            return None
         TROUBLE.recovered()
         self._export("")
         return None

@@ -20,6 +20,7 @@ class Status(StrEnum):
 
 class Step(StrEnum):
     CREATE = "create"
+    FORGET = "forget"  # a stream that was refused
     CLAIM = "claim"  # a worker takes the stream; also again, after the last one's lease
     APPEND = "append"
     RENEW = "renew"
@@ -36,7 +37,7 @@ class Step(StrEnum):
 TRANSITIONS: Final[dict[Status | None, dict[Step, Status | None]]] = {
     None: {Step.CREATE: Status.QUEUED, Step.RESTORE: Status.RUNNING},
     # Ending a queued stream needs a claim too: every writer holds a fresh epoch.
-    Status.QUEUED: {Step.CLAIM: Status.RUNNING, Step.RESTORE: Status.RUNNING, Step.DELETE: None},
+    Status.QUEUED: {Step.CLAIM: Status.RUNNING, Step.RESTORE: Status.RUNNING, Step.FORGET: None, Step.DELETE: None},
     Status.RUNNING: {
         Step.CLAIM: Status.RUNNING,
         Step.APPEND: Status.RUNNING,
@@ -55,7 +56,8 @@ TRANSITIONS: Final[dict[Status | None, dict[Step, Status | None]]] = {
 
 #: Steps of the scripts that make any; all other scripts leave the status unchanged.
 STEPS: Final[dict[str, frozenset[Step]]] = {
-    "create": frozenset({Step.CREATE}),
+    "begin": frozenset({Step.CREATE}),
+    "forget": frozenset({Step.FORGET}),
     "claim": frozenset({Step.CLAIM}),
     "append": frozenset({Step.APPEND}),
     "renew": frozenset({Step.RENEW}),

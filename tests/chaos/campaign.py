@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.chat import Chat, Record
+from tests.chaos.cluster import ClusterFaults, ClusterRig
 from tests.chaos.counters import Counters
 from tests.chaos.faults import Faults
 from tests.chaos.leaks import complaints_at_the_end, loud_lines, open_files
@@ -42,10 +43,10 @@ class Result:
 class Campaign:
     def __init__(self, rig: Rig, *, seed: int, streams: int, faults: int, say: Say) -> None:
         self._rig = rig
-        self._faults = Faults(rig)
+        self._faults = ClusterFaults(rig) if isinstance(rig, ClusterRig) else Faults(rig)
         self._counters = Counters(rig)
         self._statuses = Statuses(rig)
-        self._trace = draw_trace(seed, faults)
+        self._trace = draw_trace(seed, faults, on_cluster=isinstance(rig, ClusterRig))
         self._plans = [draw_plan(seed, number) for number in range(streams)]
         self._say = say
         self._chats: list[Chat] = []
@@ -55,7 +56,7 @@ class Campaign:
 
     async def run(self) -> Result:
         rig, result = self._rig, self._result
-        baseline = {g.name: open_files(g.pid, rig.gateway_links[i].port) for i, g in enumerate(rig.gateways)}
+        baseline = {g.name: open_files(g.pid, rig.broker_ports(i)) for i, g in enumerate(rig.gateways)}
         coroutines = (self._counters.follow(), self._supervise(), self._sample_statuses())
         background = [asyncio.create_task(coroutine) for coroutine in coroutines]
         for i, round_ in enumerate(self._trace):
@@ -158,9 +159,11 @@ class Campaign:
             self._result.violations.setdefault(where, []).extend(complaints)
 
 
-async def run_campaign(folder: Path, *, seed: int, streams: int, faults: int, say: Say) -> Result:
+async def run_campaign(
+    folder: Path, *, seed: int, streams: int, faults: int, say: Say, on_cluster: bool = False
+) -> Result:
     """Start a system in ``folder``, run the campaign, and leave only the logs."""
-    rig = Rig(folder)
+    rig = ClusterRig(folder) if on_cluster else Rig(folder)
     try:
         await rig.start()
         return await Campaign(rig, seed=seed, streams=streams, faults=faults, say=say).run()

@@ -1,7 +1,7 @@
 """Remains that must not exist at the end: sockets, connections to the provider, keys without expiry."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,10 +14,10 @@ _ESTABLISHED, _CLOSE_WAIT = "01", "08"
 _LOUD = (" ERROR ", " CRITICAL", "Traceback")
 
 
-def open_files(pid: int, but_to_port: int) -> int:
-    """Number of descriptors of a process without its connections to that port, which a pool may keep."""
-    to_port = {inode for inode, _, remote in _sockets() if remote == but_to_port}
-    return sum(target not in to_port for target in _targets(pid))
+def open_files(pid: int, but_to_ports: Collection[int]) -> int:
+    """Number of descriptors of a process without its connections to those ports, which a pool may keep."""
+    to_ports = {inode for inode, _, remote in _sockets() if remote in but_to_ports}
+    return sum(target not in to_ports for target in _targets(pid))
 
 
 def accepted(gateway: Gateway) -> int:
@@ -50,10 +50,8 @@ async def complaints_at_the_end(rig: Rig, baseline: dict[str, int]) -> list[str]
 
 async def _slots(rig: Rig) -> int:
     """Return the number of slots whose lease has not ended."""
-    async with rig.broker.client() as client:
-        now = time.time_ns() // 1_000_000
-        counts = [await client.zcount(provider_limit_keys(name)[0], now, "+inf") for name in ("openai", STORING)]
-    return sum(counts)
+    now = time.time_ns() // 1_000_000
+    return sum([await rig.count(provider_limit_keys(name)[0], now) for name in ("openai", STORING)])
 
 
 def _unsettled(rig: Rig, baseline: dict[str, int]) -> Iterator[str]:
@@ -64,7 +62,7 @@ def _unsettled(rig: Rig, baseline: dict[str, int]) -> Iterator[str]:
         if gateway.alive:
             if count := accepted(gateway):
                 yield f"{gateway.name} has {count} connections of clients"
-            files = open_files(gateway.pid, rig.gateway_links[i].port)
+            files = open_files(gateway.pid, rig.broker_ports(i))
             if files > baseline[gateway.name]:
                 yield f"{gateway.name} has {files} open files, had {baseline[gateway.name]}"
 

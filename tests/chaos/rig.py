@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,15 @@ class Rig(System):
         self.complaints: list[str] = []
         self.metrics_ports = [free_port() for _ in range(WORKERS)] if "metrics_port" in Settings.model_fields else []
         self._beat = asyncio.create_task(self._measure_own_lag())
+
+    def broker_ports(self, gateway: int) -> Collection[int]:
+        """Return the ports at which a gateway reaches the broker."""
+        return {self.gateway_links[gateway].port}
+
+    async def count(self, key: str, least: int) -> int:
+        """Return the number of members of a sorted set with at least this score."""
+        async with self.broker.client() as client:
+            return int(await client.zcount(key, least, "+inf"))
 
     @property
     def processes(self) -> list[Process]:

@@ -22,7 +22,7 @@ class Statuses:
     explain."""
 
     def __init__(self, rig: Rig) -> None:
-        self._client = connect(rig.broker.url, timeout_s=1)
+        self._client = connect(rig.redis_url, timeout_s=1)
         self._history = rig.history
         self._latest: dict[str, tuple[Status | None, float]] = {}
         self.changes: Counter[str] = Counter()

@@ -30,6 +30,12 @@ class Kind(StrEnum):
     GATEWAY_LINK = "gateway - broker"
     WORKER_LINK = "worker - broker"
     PROVIDER_LINK = "worker - provider"
+    NODE_KILL = "node killed, restarted empty after its failover"
+    NODE_FREEZE = "node frozen"
+    NODE_FULL = "node out of memory"
+    FAILOVER = "failover by hand"
+    SLOTS_MOVE = "slots moved key by key"
+    SLOTS_MOVE_AT_ONCE = "slots moved at once"
 
 
 class Harm(StrEnum):
@@ -66,6 +72,19 @@ _WEIGHTS = {
     Kind.WORKER_LINK: 5,
     Kind.PROVIDER_LINK: 4,
 }
+_ON_CLUSTER = {
+    **{kind: weight for kind, weight in _WEIGHTS.items() if kind.name.startswith(("WORKER_", "GATEWAY_", "CLIENT_"))},
+    Kind.PROVIDER_LINK: 4,
+    Kind.SCRIPT_FLUSH: 1,
+    Kind.NODE_KILL: 6,
+    Kind.NODE_FREEZE: 6,
+    Kind.NODE_FULL: 3,
+    Kind.FAILOVER: 4,
+    Kind.SLOTS_MOVE: 5,
+    Kind.SLOTS_MOVE_AT_ONCE: 4,
+}
+for _kind in (Kind.WORKER_KILL_REWIND, Kind.GATEWAY_LINK, Kind.WORKER_LINK):  # they need one server, or its proxies
+    del _ON_CLUSTER[_kind]
 _LINKS = {Kind.CLIENT_LINK, Kind.GATEWAY_LINK, Kind.WORKER_LINK, Kind.PROVIDER_LINK}
 #: In leases; everything else takes a while drawn from (0.05, 2).
 _TIMES = {
@@ -75,6 +94,7 @@ _TIMES = {
     Kind.GATEWAY_STOP: (1.5, 3.0),
     Kind.GATEWAY_BLINK: (0.05, 0.4),
     Kind.BROKER_FREEZE: (0.2, 2.5),
+    Kind.NODE_FREEZE: (0.2, 2.5),
 }
 _OVERLAPPING = 0.2
 
@@ -111,12 +131,13 @@ class Round:
         return f"{' + '.join(map(str, self.faults))}; {self.heal_s:.1f} s to heal"
 
 
-def draw_trace(seed: int, faults: int) -> list[Round]:
+def draw_trace(seed: int, faults: int, *, on_cluster: bool = False) -> list[Round]:
     """Draw ``faults`` faults; each kind before any kind comes a second time, where there are enough."""
     rng = random.Random(f"{seed}:faults")
-    once = list(_WEIGHTS)
+    weights = _ON_CLUSTER if on_cluster else _WEIGHTS
+    once = list(weights)
     rng.shuffle(once)
-    more = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()), k=max(0, faults - len(once)))
+    more = rng.choices(list(weights), list(weights.values()), k=max(0, faults - len(once)))
     kinds = (once + more)[:faults]
     rounds = []
     while kinds:

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 from gateway.live.hub import Hub
 from shared.broker.client import Client, connect, run_script
+from shared.broker.creation import NewStream, create
 from shared.broker.ending import Outcome, holder_of
-from shared.broker.pipeline_connection import PipelineConnection
 from shared.broker.replies import Claimed, Code, LogPage
 from shared.broker.routes import ONE_SERVER, Routes
 from shared.broker.scripts import Holder, StreamScripts
@@ -27,8 +27,8 @@ async def hub_at(
     """Yield a hub, with its tasks running as in a gateway, and a client of the same Redis. ``keeps_leases``: without
     it, the test makes the rounds of acknowledgements."""
     settings = settings or Settings(redis_url=redis_url)
-    client, tails, reports = connect(redis_url), PipelineConnection(redis_url), PipelineConnection(redis_url)
-    hub = Hub(client, tails, reports, StreamScripts(settings, routes), settings, "g1")
+    client = connect(redis_url)
+    hub = Hub(client, StreamScripts(settings, routes), settings, "g1")
     loops = [hub.follow_tails(), hub.listen_for_growth(), *([hub.leases.keep()] if keeps_leases else [])]
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
@@ -37,8 +37,6 @@ async def hub_at(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for connection in (tails, reports):
-            await connection.aclose()
         await client.aclose()
 
 
@@ -61,10 +59,7 @@ class WrittenStream:
         fields: dict[str, str | bytes | int] = {"principal": OWNER, "on_disconnect": "continue", "grace_ms": 0}
         fields |= {"provider": "fake", "model": "m", "request": '{"messages":[]}', "body_hash": "00"}
         demand = Demand("a", Limits(), 0)
-        call = self._scripts.create(
-            self.id, fields=fields, body_hash="00", idempotency=None, demand=demand, job=b"job"
-        )
-        await run_script(self._client, call)
+        await create(self._client, self._scripts, NewStream(self.id, fields, "00", None, demand))
 
     async def begin(self) -> None:
         """Claim the stream and write `start`."""
@@ -85,7 +80,7 @@ class WrittenStream:
         await run_script(self._client, call)
 
     async def delete(self) -> None:
-        await run_script(self._client, self._scripts.delete(self.id, OWNER))
+        await run_script(self._client, self._scripts.delete(self.id))
 
     async def log_page(self, after: EventId = START) -> LogPage:
         """Read a page as a route does when it admits a client."""

@@ -10,7 +10,7 @@ from gateway.intake.backlog import Backlog
 from gateway.intake.dispatch import Dispatch, Dispatched
 from gateway.intake.storage import Storage
 from shared.broker.client import Client
-from shared.broker.keys import QUEUE, WAITING, job_key, principal_streams_key, state_key
+from shared.broker.keys import QUEUE, WAITING, of_key, principal_streams_key, state_key, stream_of_job
 from shared.broker.scripts import StreamScripts
 from shared.errors import IdempotencyConflict, InvalidRequest, LimitReached, QueueFull
 from shared.protocol.ids import bucket_of, idempotency_digest
@@ -51,7 +51,7 @@ async def create(
 
 async def queued(client: Client) -> list[str]:
     """The ids in the queue, in the order in which workers take them."""
-    return [stream_id.decode() for stream_id in await client.zrange(QUEUE, 0, -1)]
+    return [stream_of_job(job_id.decode()) for job_id in await client.zrange(QUEUE, 0, -1)]
 
 
 # --- what Redis holds afterwards
@@ -67,7 +67,7 @@ async def test_a_request_becomes_one_queued_stream_with_one_job(client: Client) 
     assert json.loads(state["request"])["messages"][0]["content"] == PROMPT
     assert json.loads(state["metadata"]) == {"n": "1"}
     assert await queued(client) == [stream_id]
-    assert await client.exists(job_key(stream_id)) == 1
+    assert await client.exists(of_key(stream_id)) == 1
     assert await client.zrange(WAITING, 0, -1) == [stream_id.encode()]
     assert await client.zrange(principal_streams_key("alice"), 0, -1) == [stream_id.encode()]
 

@@ -1,16 +1,29 @@
 """Fixtures of the tests of the scripts."""
 
+import os
 from collections.abc import AsyncIterator
+from typing import Final
 
 import pytest
 
 from shared.broker.client import Client, connect
 from tests.broker import Broker
+from tests.broker_cluster import Cluster
+
+#: On a cluster of one node a script with keys of two slots fails.
+ON_CLUSTER: Final = bool(os.environ.get("HEADRACE_SCRIPTS_ON_CLUSTER"))
 
 
 @pytest.fixture(scope="session")
 async def scripts_broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
-    broker = Broker(tmp_path_factory.mktemp("scripts"))
+    folder = tmp_path_factory.mktemp("scripts")
+    if ON_CLUSTER:
+        cluster = Cluster(folder, masters=1)
+        await cluster.start()
+        yield cluster.nodes[0]
+        await cluster.stop()
+        return
+    broker = Broker(folder)
     await broker.start()
     yield broker
     broker.kill()

@@ -1,8 +1,10 @@
 """A stream in Redis for the tests of the scripts, and the values that they share."""
 
+import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,29 +12,21 @@ from msgspec.structs import replace
 
 from shared.broker import declarations
 from shared.broker.client import Client, run_script
+from shared.broker.cluster.shard_channels import listen_to_shards
+from shared.broker.creation import NewStream, create
 from shared.broker.declarations import Call, Script
-from shared.broker.keys import stream_keys, worker_channel
-from shared.broker.replies import (
-    Claimed,
-    Code,
-    Created,
-    Full,
-    Gone,
-    Known,
-    Limited,
-    LogPage,
-    LogPosition,
-    Lost,
-    Stored,
-    Unstored,
-    WriteReply,
-)
+from shared.broker.desk_replies import Created, Held, OtherLanes
+from shared.broker.desk_scripts import Kind, Settlement
+from shared.broker.keys import of_key, stream_keys, worker_channel
+from shared.broker.replies import Begun, Claimed, Code, Gone, Known, LogPage, LogPosition, Lost, Unstored, WriteReply
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
+from shared.broker.settlement import settle_ended
 from shared.protocol.chunks import compress, decompress, leaving, length_of
 from shared.protocol.ids import START, EventId, new_stream_id
 from shared.protocol.lifecycle import ACTIVE, Status
 from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
+from workers.writing.place import HeldPlace
 
 CAP, WINDOW = 6, 4
 SETTINGS = Settings.model_construct(cap=CAP, window=WINDOW)
@@ -45,7 +39,7 @@ ENDING = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage
 NOBODY_WATCHES = Ending(
     Status.CANCELLED, {"finish_reason": "cancelled", "reason": "abandoned"}, 0, only_if_unwatched=True
 )
-STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = range(8)
+STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, REQUEST, ANSWERS, IDEMPOTENCY = range(10)
 LUA = Path(str(files("shared.broker") / "lua"))
 
 
@@ -70,12 +64,12 @@ class Stream:
         self.keys = stream_keys(self.id, self.idempotency)
 
     async def create(self, **fields: str | int) -> "Stream":
-        assert isinstance(await run_script(self.client, self.creation(fields=fields)), Created)
+        assert isinstance(await create(self.client, SCRIPTS, self.creation(fields=fields)), Created)
         return self
 
-    def creation(
-        self, *, demand: Demand = ANY, fields: Fields | None = None
-    ) -> Call[Created | Known | Limited | Stored | Unstored | Full]:
+    def creation(self, *, demand: Demand = ANY, fields: Fields | None = None) -> NewStream:
+        if fields and "expected_tokens" in fields:
+            demand = dataclasses.replace(demand, tokens=int(fields["expected_tokens"]))
         all_fields: Fields = {
             "principal": "p",
             "provider": "fake",
@@ -87,20 +81,34 @@ class Stream:
             **({"idempotency": DIGEST} if self.idempotency else {}),
             **(fields or {}),
         }
-        return SCRIPTS.create(
-            self.id, fields=all_fields, body_hash="ff", idempotency=self.idempotency, demand=demand, job=b"job"
-        )
+        return NewStream(self.id, all_fields, "ff", self.idempotency, demand)
+
+    def begin(self) -> Call[Begun | Known | Unstored]:
+        """The first step of a creation."""
+        new = self.creation()
+        return SCRIPTS.begin(self.id, new.fields, "ff", self.idempotency, new.demand)
+
+    async def desk(self) -> dict[str, str]:
+        """Return the desk's part of the stream."""
+        stored: dict[bytes, bytes] = await self.client.hgetall(of_key(self.id))  # type: ignore[misc]
+        return {name.decode(): value.decode() for name, value in stored.items()}
 
     async def claim(self, token: str = TOKEN) -> Holder:
+        await run_script(self.client, SCRIPTS.take(self.id, token))
         claimed = await run_script(self.client, SCRIPTS.claim(self.id, token))
         assert isinstance(claimed, Claimed)
         return self.holder(claimed.epoch, token)
 
     async def take_over(self, token: str = "w2.token") -> Holder:
         """Once the lease has passed."""
-        await self.set(lease_until=0)
-        await be_well(self)
+        await self.expire_lease()
         return await self.claim(token)
+
+    async def expire_lease(self) -> None:
+        await self.set(lease_until=0)
+        if await self.client.exists(of_key(self.id)):
+            await self.client.hset(of_key(self.id), "until", "0")  # type: ignore[misc]
+        await be_well(self)
 
     def holder(self, epoch: int, token: str = TOKEN) -> Holder:
         return Holder(self.id, epoch, token, self.idempotency)
@@ -127,6 +135,16 @@ class Stream:
         return await run_script(self.client, SCRIPTS.pack(holder, known, (await self.log())[known:upto]))
 
     async def finish(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:
+        """End the stream in both steps, as a worker does."""
+        reply = await self.end(holder, first, events, ending)
+        if reply.code is Code.OK:
+            account = (await self.state()).get("account", "")
+            owed, digest = SCRIPTS.owed(ending, reply), self.idempotency or ""
+            await settle_ended(self.client, SCRIPTS, Settlement(self.id, account, Kind.ENDED, owed, digest))
+        return reply
+
+    async def end(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:
+        """The first step of an ending."""
         chunks = compress([*(await self.log())[: first - 1], *events])
         return await run_script(self.client, SCRIPTS.finish(holder, first, events, chunks, ending))
 
@@ -143,6 +161,22 @@ class Stream:
             "body_hash": "ff",
         }
         return await run_script(self.client, SCRIPTS.restore(holder, events, fields=fields, body_hash="ff"))
+
+    async def renew(self, holder: Holder, lanes: str = "") -> tuple[WriteReply, Held | OtherLanes | None]:
+        """Renew the lease, and hold the place at the desk as a worker does, also if the desk has lost it."""
+        reply = await run_script(self.client, SCRIPTS.renew(holder))
+        if reply.code is not Code.OK:
+            return reply, None
+        place = await self.place(holder, lanes)
+        held = await run_script(self.client, place.hold(SCRIPTS, reply))
+        if held is Held.UNKNOWN:
+            held = await run_script(self.client, place.hold(SCRIPTS, reply, is_lost=True))
+        return reply, held
+
+    async def place(self, holder: Holder, lanes: str = "") -> HeldPlace:
+        """Return what the holder has of the stream for the desk."""
+        fields = {name: value.encode() for name, value in (await self.state()).items()}
+        return HeldPlace(holder, {**fields, "lane": lanes.encode()})
 
     async def read(self, after: EventId = START, **limits: int) -> LogPage | Gone | Lost | None:
         return await run_script(self.client, SCRIPTS.read(self.id, after, **limits))
@@ -197,7 +231,14 @@ class Stream:
         return score
 
     async def everything(self) -> list[object]:
-        return [await self.state(), await self.log(), await self.tail(), await self.lives(), await self.next_look()]
+        return [
+            await self.state(),
+            await self.desk(),
+            await self.log(),
+            await self.tail(),
+            await self.lives(),
+            await self.next_look(),
+        ]
 
 
 def now_ms() -> int:
@@ -217,16 +258,35 @@ async def be_well(stream: Stream, **fields: str | int) -> None:
 async def heard(client: Client, worker: str) -> AsyncIterator[list[str]]:
     """Collect the messages published to a worker meanwhile."""
     words: list[str] = []
-    async with client.pubsub() as channel:
-        await channel.subscribe(worker_channel(worker))
-        await channel.get_message(timeout=5)
+    async with messages_of(client, worker_channel(worker)) as messages:
         yield words
-        await client.publish(worker_channel(worker), "the end")
-        while True:
-            message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
-            if message is None or message["data"] == b"the end":
-                return
-            words.append(message["data"].decode())
+    words += [message.decode() for message in messages]
+
+
+@asynccontextmanager
+async def messages_of(client: Client, channel: str) -> AsyncIterator[list[bytes]]:
+    """Collect the messages of a channel; they are there after the scope."""
+    messages: list[bytes] = []
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    def hear(new: list[bytes]) -> None:
+        messages.extend(new)
+        if b"the end" in new:
+            ended.set()
+
+    listening = asyncio.create_task(
+        listen_to_shards(client.servers, [channel], hear=hear, resumed=lambda _: began.set())
+    )
+    async with asyncio.timeout(60):
+        await began.wait()
+    yield messages
+    await client.execute_command("SPUBLISH", channel, "the end")  # type: ignore[no-untyped-call]
+    async with asyncio.timeout(60):
+        await ended.wait()
+    messages.remove(b"the end")
+    listening.cancel()
+    with suppress(asyncio.CancelledError):
+        await listening
 
 
 def all_scripts() -> dict[str, Script]:
@@ -238,9 +298,9 @@ def source(name: str) -> str:
 
 
 async def lives_as_one(stream: Stream, *, ended: bool = False) -> None:
-    state, log, tail, readers, index, tombstone, _, idempotency = await stream.lives()
+    state, log, tail, readers, index, tombstone, _, request, _, idempotency = await stream.lives()
     assert now_ms() + RETENTION_MS - 5000 < state <= now_ms() + RETENTION_MS + 1000
-    assert {log, readers, idempotency} <= {state, -2}
+    assert {log, readers, request, idempotency} <= {state, -2}
     if ended:  # it has no readers any more, and is half the memory
         assert now_ms() + 55_000 < tail <= now_ms() + 61_000
     else:

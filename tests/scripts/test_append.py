@@ -3,6 +3,7 @@
 import pytest
 
 from shared.broker.client import Client, run_script
+from shared.broker.removal import delete_stream
 from shared.broker.replies import (
     Code,
     WriteReply,
@@ -57,7 +58,7 @@ async def test_append_to_an_ended_stream(client: Client) -> None:
 async def test_append_to_a_deleted_stream(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
-    await run_script(client, SCRIPTS.delete(stream.id, "p"))
+    await delete_stream(client, SCRIPTS, stream.id)
     assert await stream.append(holder, 1, some(1, 1)) == WriteReply(Code.CLOSED, 0, "deleted", False, 0)
     assert not await client.exists(*stream.keys[:READERS])
 

@@ -15,7 +15,7 @@ from shared.errors import BrokerFull, BrokerUnavailable
 from shared.protocol.lineage import Lineage
 from shared.settings import Settings
 from tests.broker import Broker
-from tests.scripts.stream import DONE, SCRIPTS, STATE, TAIL, WINDOW, Stream, event, some
+from tests.scripts.stream import DONE, SCRIPTS, STATE, TAIL, WINDOW, Stream, event, messages_of, some
 
 
 async def running(client: Client, *, on_disconnect: str = "continue") -> tuple[Stream, Holder]:
@@ -34,14 +34,8 @@ async def calls_to_redis(client: Client) -> int:
 @asynccontextmanager
 async def messages_to(client: Client, gateway: str = "g1") -> AsyncIterator[list[bytes]]:
     """Collect the messages published to a gateway meanwhile."""
-    messages: list[bytes] = []
-    async with client.pubsub() as channel:
-        await channel.subscribe(gateway_channel(gateway))
-        await channel.get_message(timeout=5)
+    async with messages_of(client, gateway_channel(gateway)) as messages:
         yield messages
-        await client.publish(gateway_channel(gateway), "the end")
-        while (message := await channel.get_message(timeout=5)) and message["data"] != b"the end":
-            messages.append(message["data"])
 
 
 async def test_each_stream_has_the_reply_of_its_own_append(client: Client) -> None:

@@ -1,17 +1,11 @@
 """Scripts of the gateways: create, cancel, delete, acknowledge, read."""
 
 from shared.broker.client import Client, run_script
+from shared.broker.creation import create
+from shared.broker.desk_replies import Created
 from shared.broker.keys import idempotency_entry_key, stream_keys
-from shared.broker.replies import (
-    Claimed,
-    Created,
-    Gone,
-    Known,
-    LogPage,
-    LogPosition,
-    Lost,
-    Refused,
-)
+from shared.broker.removal import delete_stream
+from shared.broker.replies import Claimed, Gone, Known, LogPage, LogPosition, Lost, Refused
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE
@@ -46,8 +40,8 @@ async def test_create(client: Client) -> None:
     assert now_ms() < (await stream.next_look() or 0) <= now_ms() + LEASE_MS + 1000
     await lives_as_one(stream)
     other = Stream(client)
-    known = await run_script(client, other.creation())
-    assert known == Known(stream.id, "ff")
+    known = await create(client, SCRIPTS, other.creation())
+    assert known == Known(stream.id, "ff", "queued")
     assert not await client.exists(other.keys[STATE])
 
 
@@ -56,7 +50,7 @@ async def test_a_repeated_create_changes_nothing(client: Client) -> None:
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 1))
     before = await stream.everything()
-    assert await run_script(client, stream.creation()) == Created(0, None)
+    assert await create(client, SCRIPTS, stream.creation()) == Created(1, None)
     assert await stream.everything() == before
 
 
@@ -93,13 +87,13 @@ async def test_cancel(client: Client) -> None:
 
 async def test_delete(client: Client) -> None:
     stream = Stream(client)
-    assert await run_script(client, SCRIPTS.delete(stream.id, "p")) is False
+    assert await delete_stream(client, SCRIPTS, stream.id) is False
     await stream.create()
     holder = await stream.claim()
     await stream.acknowledge()
     await stream.append(holder, 1, some(1, 2))
     async with heard(client, "w1") as words:
-        assert await run_script(client, SCRIPTS.delete(stream.id, "p")) is True
+        assert await delete_stream(client, SCRIPTS, stream.id) is True
     assert words == [f"cancel {stream.id}"]
     assert await stream.read() == Gone("p", deleted=True)
     assert not await client.exists(*stream.keys[: READERS + 1])
@@ -107,7 +101,7 @@ async def test_delete(client: Client) -> None:
     assert await client.get(stream.keys[IDEMPOTENCY]) == f"{stream.id} ff".encode()  # no second generation
     lives = await stream.lives()
     assert lives[TOMBSTONE] > lives[IDEMPOTENCY] > 0
-    assert await run_script(client, SCRIPTS.delete(stream.id, "p")) is False
+    assert await delete_stream(client, SCRIPTS, stream.id) is False
     assert await stream.acknowledge() is None
     assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
 

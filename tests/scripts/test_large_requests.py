@@ -5,11 +5,15 @@ from collections.abc import Sequence
 import pytest
 from pydantic import SecretStr
 
+from shared.broker import creation
 from shared.broker.client import Client, run_commands, run_script
+from shared.broker.creation import NewStream
 from shared.broker.declarations import Call
+from shared.broker.desk_replies import Created, Stored
 from shared.broker.ending import restorable
 from shared.broker.keys import request_key
-from shared.broker.replies import Claimed, Code, Created, Stored, Unstored, WriteReply
+from shared.broker.removal import delete_stream
+from shared.broker.replies import Claimed, Code, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
 from shared.broker.stored_request import PIECE_BYTES, read_request
 from shared.rate_limits import Demand, Limits
@@ -30,8 +34,8 @@ def split(stream: Stream, scripts: StreamScripts = SCRIPTS) -> tuple[Fields, lis
 
 
 async def create(stream: Stream, fields: Fields, demand: Demand = ANY) -> Created | Stored | Unstored | object:
-    call = SCRIPTS.create(stream.id, fields=fields, body_hash="ff", idempotency=None, demand=demand, job=b"job")
-    return await run_script(stream.client, call)
+    new = NewStream(stream.id, fields, "ff", None, demand)
+    return await creation.create(stream.client, SCRIPTS, new)
 
 
 async def expires_at(stream: Stream) -> int:
@@ -40,7 +44,7 @@ async def expires_at(stream: Stream) -> int:
 
 
 async def total(client: Client) -> int:
-    stored: bytes | None = await client.hget("hr:account:an-account:stored", "total")  # type: ignore[misc]
+    stored: bytes | None = await client.hget("hr:{desk}:stored:an-account", "total")  # type: ignore[misc]
     return int(stored or 0)
 
 
@@ -88,6 +92,8 @@ async def test_a_large_request_counts_against_the_limit(client: Client) -> None:
     refused = await create(stream, fields, Demand("an-account", Limits(stored_bytes=needed - 1), 0))
     assert refused == Stored(0, needed)
     fits = Demand("an-account", Limits(stored_bytes=needed), 0)
+    assert isinstance(await create(stream, fields, fits), Unstored), "a refused stream leaves nothing"
+    await send(client, split(stream)[1])
     assert isinstance(await create(stream, fields, fits), Created)
 
 
@@ -106,10 +112,11 @@ async def test_a_large_request_is_restored(client: Client) -> None:
     assert (await run_script(client, restore)).code is Code.UNSTORED
     assert await stream.state() == {}
     await send(client, pieces)
-    assert (await run_script(client, restore)).code is Code.OK
+    reply = await run_script(client, restore)
+    assert reply.code is Code.OK
     assert await read_request(client, SCRIPTS.sealing, stream.id, len(REQUEST)) == REQUEST.encode()
     assert await expires_at(stream) > now_ms() + 100_000
-    assert await total(client) == _STREAM_BYTES + len(REQUEST) + sum(map(len, some(1, 2)))
+    assert reply.size == _STREAM_BYTES + len(REQUEST) + sum(map(len, some(1, 2)))
 
 
 async def test_pieces_go_with_a_deleted_stream(client: Client) -> None:
@@ -121,6 +128,6 @@ async def test_pieces_go_with_a_deleted_stream(client: Client) -> None:
     assert isinstance(claimed, Claimed)
     await stream.finish(stream.holder(claimed.epoch), 1, [DONE])
     assert await client.exists(request_key(stream.id)), "a later request may continue the stream"
-    await run_script(client, SCRIPTS.delete(stream.id, "p"))
+    await delete_stream(client, SCRIPTS, stream.id)
     assert not await client.exists(request_key(stream.id))
     assert await total(client) == 0

@@ -5,15 +5,13 @@ import asyncio
 import pytest
 
 from shared.broker.client import Client, run_script
+from shared.broker.creation import create
+from shared.broker.desk_replies import Created, Held, Limited
 from shared.broker.ending import restorable
-from shared.broker.replies import (
-    Claimed,
-    Code,
-    Created,
-    Limited,
-)
+from shared.broker.keys import QUEUE, of_key, stream_of_job
+from shared.broker.removal import delete_stream
+from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending
-from shared.protocol.chunks import compress
 from shared.protocol.lifecycle import Status
 from shared.rate_limits import Demand, Limits
 from tests.scripts.stream import (
@@ -37,8 +35,8 @@ async def used(client: Client, **counts: int) -> int:
         await asyncio.sleep((1_000_000 - micro) / 1_000_000 if micro > 500_000 else 0)
     second, _ = await client.time()
     fields = {f"{name[0]}{second - int(name[1:])}": n for name, n in counts.items()}
-    await client.hset("hr:account:account:used", mapping=fields)  # type: ignore[misc]
-    await client.expire("hr:account:account:used", 1000)
+    await client.hset("hr:{desk}:used:account", mapping=fields)  # type: ignore[misc]
+    await client.expire("hr:{desk}:used:account", 1000)
     return int(second)
 
 
@@ -59,7 +57,7 @@ async def test_a_refusal_names_the_time_until_there_is_room(
     client: Client, counts: dict[str, int], some: dict[str, int], limit: str, about_s: int
 ) -> None:
     await used(client, **counts)
-    answer = await run_script(client, Stream(client).creation(demand=limits(**some)))
+    answer = await create(client, SCRIPTS, Stream(client).creation(demand=limits(**some)))
     assert isinstance(answer, Limited)
     assert answer.limit == limit
     assert about_s - 2 < answer.wait_s <= about_s
@@ -67,13 +65,12 @@ async def test_a_refusal_names_the_time_until_there_is_room(
 
 async def test_a_minute_is_this_second_and_the_59_before_it(client: Client) -> None:
     second = await used(client, r60=5, r59=1, t60=50, t300=7)
-    answer = await run_script(
-        client, Stream(client).creation(demand=limits(requests_per_minute=3, tokens_per_minute=30))
-    )
+    demand = limits(requests_per_minute=3, tokens_per_minute=30)
+    answer = await create(client, SCRIPTS, Stream(client).creation(demand=demand))
     assert isinstance(answer, Created)
     assert answer.used is not None
     assert (answer.used.requests, answer.used.tokens, answer.used.streams) in {(2, 10, 1), (1, 10, 1)}
-    left = {name.decode() for name in await client.hkeys("hr:account:account:used")}  # type: ignore[misc]
+    left = {name.decode() for name in await client.hkeys("hr:{desk}:used:account")}  # type: ignore[misc]
     assert not left & {f"r{second - 60}", f"t{second - 60}", f"t{second - 300}"}  # expired counts are deleted
 
 
@@ -83,14 +80,15 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
 
     async def taken() -> tuple[int, int]:
         (today,) = [int(n) for k, n in (await client.hgetall(used_key)).items() if k[:1] == b"d"]  # type: ignore[misc]
-        return await client.zcard("hr:account:account:streams"), today
+        return await client.zcard("hr:{desk}:streams:account"), today
 
-    used_key = "hr:account:account:used"
+    used_key = "hr:{desk}:used:account"
     ended, deleted = [Stream(client, key=False) for _ in range(2)]
     for stream in (ended, deleted):
-        assert isinstance(await run_script(client, stream.creation(demand=demand)), Created)
+        new = stream.creation(demand=demand, fields={"expected_tokens": 10})
+        assert isinstance(await create(client, SCRIPTS, new), Created)
     assert await taken() == (2, 20)
-    refused = await run_script(client, Stream(client, key=False).creation(demand=demand))
+    refused = await create(client, SCRIPTS, Stream(client, key=False).creation(demand=demand))
     assert isinstance(refused, Limited)
     assert (refused.limit, refused.wait_s) == ("concurrent_streams", 1)
 
@@ -98,20 +96,23 @@ async def test_every_way_out_gives_the_slot_back_once(client: Client) -> None:
     assert isinstance(claimed, Claimed)
     holder = ended.holder(claimed.epoch)
     await ended.append(holder, 1, some(1, 2))
-    await client.delete("hr:account:account:streams", *ended.keys[:7])
+    await client.delete("hr:{desk}:streams:account", *ended.keys[:7])
     fields = restorable(claimed.fields)
+    await client.delete(of_key(ended.id))
     assert (
         await run_script(client, SCRIPTS.restore(holder, some(1, 2), fields=fields, body_hash="ff"))
     ).code is Code.OK
+    assert await taken() == (0, 20)
+    assert (await ended.renew(holder))[1] is Held.OK
     assert await taken() == (1, 20)
     ending = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage": "null"}, 4)
     for _ in range(2):
-        await run_script(client, SCRIPTS.finish(holder, 3, [DONE], compress([*some(1, 2), DONE]), ending))
+        await ended.finish(holder, 3, [DONE], ending)
     assert await taken() == (0, 14)
 
-    await client.zadd("hr:account:account:streams", {deleted.id: now_ms() + 60_000})
+    await client.zadd("hr:{desk}:streams:account", {deleted.id: now_ms() + 60_000})
     for _ in range(2):
-        await run_script(client, SCRIPTS.delete(deleted.id, "p"))
+        await delete_stream(client, SCRIPTS, deleted.id)
     assert await taken() == (0, 14)  # the use of a deleted stream is unknown
 
 
@@ -122,10 +123,12 @@ async def test_accounts_take_turns(client: Client) -> None:
     async def put(name: str) -> None:
         stream = Stream(client, key=False)
         ids[stream.id] = name
-        assert isinstance(await run_script(client, stream.creation(demand=Demand(name[0], Limits(), 0))), Created)
+        assert isinstance(
+            await create(client, SCRIPTS, stream.creation(demand=Demand(name[0], Limits(), 0))), Created
+        )
 
     async def take(n: int) -> list[str]:
-        return [ids[stream_id.decode()] for stream_id, _ in await client.zpopmin("hr:queue", n)]
+        return [ids[stream_of_job(job_id.decode())] for job_id, _ in await client.zpopmin(QUEUE, n)]
 
     for name in ("a1", "a2", "a3", "a4", "b1", "b2"):
         await put(name)

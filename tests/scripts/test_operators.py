@@ -3,6 +3,7 @@
 from shared.broker.circuit_breaker import count_failure
 from shared.broker.client import Client, run_script
 from shared.broker.overview import MOST_LIVE, read_overview
+from shared.broker.removal import delete_stream
 from shared.broker.replies import (
     Code,
 )
@@ -77,7 +78,7 @@ async def test_endings_are_counted_and_the_last_are_listed(client: Client) -> No
     streams = [await Stream(client, key=False).create() for _ in range(3)]
     for stream, ending in zip(streams, (ENDING, failure, failure), strict=True):
         await stream.finish(await stream.claim(), 1, [DONE], ending)
-    assert await run_script(client, SCRIPTS.delete(streams[2].id, "p"))
+    assert await delete_stream(client, SCRIPTS, streams[2].id)
     seen = await read_overview(client)
     assert {each.stream_id for each in seen.ended} == {stream.id for stream in streams[:2]}
     assert [each.stream_id for each in seen.failed] == [streams[1].id]

@@ -10,15 +10,15 @@ from shared.broker.client import Client, connect, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.keys import sweep_keys
 from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.removal import delete_stream
 from shared.broker.replies import (
+    Begun,
     Code,
-    Created,
     LogPage,
     LogPosition,
     Refused,
     WriteReply,
 )
-from shared.broker.scripts import requeue
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import Status
@@ -47,8 +47,8 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
         SCRIPTS.append(holder, 3, some(3, 3)),
         SCRIPTS.claim(waiting.id, TOKEN),
         SCRIPTS.restore(new.holder(1), [], fields={"principal": "p"}, body_hash="ff"),
-        requeue(waiting.id, b"job", life_s=60),
-        new.creation(),
+        SCRIPTS.desk.requeue(waiting.id),
+        new.begin(),
     ]
     for call in refused:
         with pytest.raises(BrokerUnavailable):
@@ -57,13 +57,13 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
     assert await running.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2)
     assert (await running.page()).events == some(1, 2)
     assert await run_script(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
-    assert await run_script(client, SCRIPTS.delete(deleted.id, "p")) is True
+    assert await delete_stream(client, SCRIPTS, deleted.id) is True
     assert (await run_script(client, SCRIPTS.release(holders[released.id]))).code is Code.OK
     await run_script(client, SCRIPTS.sweep(sweep_keys()[:2]))
     assert (await running.finish(holder, 3, [DONE])).code is Code.OK
     assert (await running.page()).events == [*some(1, 2), DONE]
     await client.config_set("maxmemory", "0")
-    assert isinstance(await run_script(client, refused[-1]), Created)
+    assert isinstance(await run_script(client, refused[-1]), Begun)
     assert [key async for key in client.scan_iter() if await client.ttl(key) == -1] == []
     await client.aclose()
     broker.kill()
@@ -98,7 +98,7 @@ async def test_an_empty_exchange_sends_nothing(client: Client, scripts_broker: B
 
 async def test_redis_is_away(client: Client, tmp_path: Path) -> None:
     away = connect(Broker(tmp_path).url)
-    calls: list[Call[Any]] = [SCRIPTS.claim("0" * 34, TOKEN), SCRIPTS.delete("0" * 34, "p")]
+    calls: list[Call[Any]] = [SCRIPTS.claim("0" * 34, TOKEN), SCRIPTS.delete("0" * 34)]
     assert [type(answer) for answer in await run_scripts(away, calls)] == [BrokerUnavailable] * 2
     with pytest.raises(BrokerUnavailable):
         await run_script(away, calls[0])

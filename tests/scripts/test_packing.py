@@ -25,7 +25,7 @@ from tests.scripts.stream import (
 )
 from workers.writing.send_buffer import SendBuffer
 
-STORED = "hr:account:an-account:stored"
+STORED = "hr:{desk}:stored:an-account"
 
 
 async def running(client: Client, last: int, packed: int) -> tuple[Stream, Holder]:
@@ -195,7 +195,7 @@ async def test_stored_bytes_follow_the_packing(client: Client) -> None:
     for last, packed in ((4, 2), (5, 4), (6, 4), (9, 6)):
         await stream.append(holder, (await stream.page()).length + 1, some((await stream.page()).length + 1, last))
         await stream.pack(holder, packed)
-        await run_script(client, SCRIPTS.renew(holder))
+        await stream.renew(holder)
         stored: bytes = await client.hget(STORED, stream.id)  # type: ignore[misc]
         log = sum(map(len, await stream.stored_log())) + sum(len(each) for _, each in await stream.tail())
         assert int(stored) == 5120 + len('{"messages":[]}') + log

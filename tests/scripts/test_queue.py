@@ -2,16 +2,17 @@
 
 import asyncio
 
-from arq.constants import job_key_prefix
+import msgspec
+from arq.connections import RedisSettings, create_pool
+from arq.jobs import Job, JobStatus
 
 from shared.broker.client import Client, run_script
-from shared.broker.keys import job_key, principal_streams_key, sweep_keys
-from shared.broker.replies import (
-    Due,
-)
-from shared.broker.scripts import requeue
+from shared.broker.desk_replies import Requeued
+from shared.broker.keys import QUEUE, job_id_of, principal_streams_key, sweep_keys
+from shared.broker.replies import Due
 from tests.broker import Broker
 from tests.scripts.stream import (
+    DONE,
     INDEX,
     LEASE_MS,
     PULSE,
@@ -24,15 +25,42 @@ from tests.scripts.stream import (
 )
 
 
-async def test_enqueue(client: Client) -> None:
-    waiting = await Stream(client).create()
-    call = requeue("an-id", b"job", life_s=60)
-    assert await run_script(client, call) is True
-    assert await run_script(client, call) is False
-    assert [name for name, _ in await client.zpopmin("hr:queue", 2)] == [b"an-id", waiting.id.encode()]
-    assert await client.get(job_key("an-id")) == b"job"
-    assert job_key("an-id") == job_key_prefix + "an-id"
-    assert await run_script(client, call) is True
+async def test_requeue(client: Client) -> None:
+    lost, waiting = await Stream(client).create(), await Stream(client, key=False).create()
+    turn = int((await lost.desk())["turn"])
+    assert await client.zpopmin(QUEUE, 1) == [(job_id_of(lost.id).encode(), 1.0 * turn)]
+    call = SCRIPTS.desk.requeue(lost.id)
+    assert await run_script(client, call) is Requeued.QUEUED
+    assert await run_script(client, call) is Requeued.KNOWN
+    assert [name for name, _ in await client.zpopmin(QUEUE, 2)] == [
+        job_id_of(each.id).encode() for each in (lost, waiting)
+    ]
+    assert await run_script(client, call) is Requeued.QUEUED
+    assert await run_script(client, SCRIPTS.desk.requeue("0" * 34)) is Requeued.UNKNOWN
+
+
+async def test_arq_lists_the_jobs(client: Client) -> None:
+    """Its own client reads the queue and the jobs, which are in one slot."""
+    arq = await create_pool(
+        RedisSettings.from_dsn(client.url), job_deserializer=msgspec.json.decode, default_queue_name=QUEUE
+    )
+    one, two = [await Stream(client, key=False).create() for _ in range(2)]
+    jobs = await arq.queued_jobs()
+    assert [(job.job_id, job.function, *job.args) for job in jobs] == [
+        (job_id_of(stream.id), "generate", stream.id) for stream in (one, two)
+    ]
+    waiting = Job(job_id_of(one.id), arq, QUEUE, msgspec.json.decode)
+    assert await waiting.status() == JobStatus.queued
+    assert [job_id for job_id, _ in await client.zpopmin(QUEUE, 1)] == [waiting.job_id.encode()]
+    holder = await one.claim()
+    assert [job.job_id for job in await arq.queued_jobs()] == [job_id_of(two.id)]
+    described = await waiting.info()  # until the stream ends
+    assert described is not None
+    assert (described.function, list(described.args)) == ("generate", [one.id])
+    await one.finish(holder, 1, [DONE])
+    assert await waiting.info() is None
+    assert await arq.all_job_results() == []
+    await arq.aclose(close_connection_pool=True)
 
 
 async def test_the_index_of_a_principal_outlives_each_stream_in_it(client: Client) -> None:

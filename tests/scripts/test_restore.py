@@ -1,6 +1,7 @@
 """Restore."""
 
 from shared.broker.client import Client, run_script
+from shared.broker.removal import delete_stream
 from shared.broker.replies import (
     Code,
     WriteReply,
@@ -26,8 +27,11 @@ from tests.scripts.stream import (
 async def test_restore_of_a_missing_stream(client: Client) -> None:
     stream = Stream(client)
     holder = stream.holder(7)
-    assert await stream.restore(holder, some(1, 9)) == WriteReply(Code.OK, 9, "", True, 7)
+    reply = await stream.restore(holder, some(1, 9))
     state = await stream.state()
+    log = [*await stream.stored_log(), *(stored for _, stored in await stream.tail())]
+    size = 5120 + len(state["request"]) + sum(map(len, log))
+    assert reply == WriteReply(Code.OK, 9, "", True, 7, size, int(state["expires"]))
     assert (state["status"], state["epoch"], state["log_epoch"], state["holder"]) == ("running", "7", "7", TOKEN)
     assert (state["principal"], state["attempt"], state["request"]) == ("p", "1", '{"messages":[]}')
     assert await stream.log() == some(1, 9)
@@ -94,7 +98,7 @@ async def test_restore_never_reopens_an_ended_stream(client: Client) -> None:
 async def test_restore_never_undoes_a_delete(client: Client) -> None:
     stream = await Stream(client).create()
     holder = await stream.claim()
-    await run_script(client, SCRIPTS.delete(stream.id, "p"))
+    await delete_stream(client, SCRIPTS, stream.id)
     assert await stream.restore(holder, some(1, 5)) == WriteReply(Code.CLOSED, 0, "deleted", False, 0)
     assert not await client.exists(*stream.keys[:READERS])
 

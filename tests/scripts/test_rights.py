@@ -29,9 +29,8 @@ async def limited(client: Client, scripts_broker: Broker) -> AsyncIterator[Clien
 #: Rules that take a right away, besides those for single commands.
 _KEYS_AND_CHANNELS = {
     "channels": ("resetchannels",),
-    "keys of accounts": ("resetkeys", "~arq:*", "~hr:[^a]*"),
-    "keys of jobs": ("resetkeys", "~hr:*"),
-    "keys besides the stream's own": ("resetkeys", "~arq:*", "~hr:{*"),
+    "keys of accounts": ("resetkeys", "~hr:[^a]*"),
+    "keys besides the stream's own": ("resetkeys", "~hr:{*"),
 }
 
 

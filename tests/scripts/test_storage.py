@@ -3,15 +3,20 @@
 import pytest
 
 from shared.broker.client import Client, run_script
+from shared.broker.cluster.servers import ONLY
+from shared.broker.creation import create
+from shared.broker.desk_replies import Created, Held, Stored
 from shared.broker.dropping import Dropping, Memory, memory_of
 from shared.broker.ending import restorable
-from shared.broker.keys import ABOVE_LIMIT, ANSWERS
-from shared.broker.replies import Claimed, Created, Gone, Stored
+from shared.broker.keys import ABOVE_LIMIT, account_keys, answers_keys, of_key
+from shared.broker.removal import delete_stream, drop_answer
+from shared.broker.replies import Claimed, Gone
 from shared.broker.scripts import Holder, StreamScripts
 from shared.protocol.chunks import compress
 from shared.protocol.ids import START
 from shared.rate_limits import Demand, Limits
 from tests.scripts.stream import (
+    ANSWERS,
     DIGEST,
     DONE,
     ENDING,
@@ -37,7 +42,7 @@ _DROPS = StreamScripts(_AT_ONCE)
 
 async def stored(client: Client) -> dict[str, int]:
     """Bytes of each stream of the account, and their total."""
-    found: dict[bytes, bytes] = await client.hgetall("hr:account:an-account:stored")  # type: ignore[misc]
+    found: dict[bytes, bytes] = await client.hgetall("hr:{desk}:stored:an-account")  # type: ignore[misc]
     return {name.decode(): int(n) for name, n in found.items()}
 
 
@@ -50,7 +55,7 @@ async def ended(client: Client, events: int = 2, **fields: str | int) -> Stream:
 
 
 async def drop(stream: Stream) -> int:
-    return await run_script(stream.client, _DROPS.drop(stream.id))
+    return await drop_answer(stream.client, _DROPS, stream.id)
 
 
 def size(*events: bytes) -> int:
@@ -63,11 +68,11 @@ async def test_bytes_are_counted_exactly_and_given_back(client: Client) -> None:
     assert await stored(client) == {stream.id: _STREAM_BYTES + content, "total": _STREAM_BYTES + content}
     holder = await stream.claim()
     await stream.append(holder, 1, some(1, 2))
-    await run_script(client, SCRIPTS.renew(holder))
+    await stream.renew(holder)
     assert (await stored(client))["total"] == _STREAM_BYTES + content + size(*some(1, 2))
     later = await stream.take_over()
     await stream.append(later, 1, some(1, 3, "another"))  # it replaces the first attempt's events
-    await run_script(client, SCRIPTS.renew(later))
+    await stream.renew(later)
     assert (await stored(client))["total"] == _STREAM_BYTES + content + size(*some(1, 3, "another"))
     await stream.finish(later, 4, [DONE])
     chunks = await stream.stored_log()
@@ -76,14 +81,14 @@ async def test_bytes_are_counted_exactly_and_given_back(client: Client) -> None:
     assert await stored(client) == {stream.id: without_request, "total": without_request}
     other = await Stream(client, key=False).create()
     assert (await stored(client))["total"] == without_request + _STREAM_BYTES + len(_REQUEST)
-    await run_script(client, SCRIPTS.delete(stream.id, "p"))
+    await delete_stream(client, SCRIPTS, stream.id)
     assert await stored(client) == dict.fromkeys((other.id, "total"), _STREAM_BYTES + len(_REQUEST))
 
 
 async def test_bytes_are_given_back_at_the_end_of_retention(client: Client) -> None:
     first = await ended(client)
     await client.delete(*first.keys[:4])
-    await client.zadd("hr:account:an-account:kept", {first.id: now_ms() - 1})
+    await client.zadd("hr:{desk}:kept:an-account", {first.id: now_ms() - 1})
     second = await Stream(client, key=False).create()
     assert set(await stored(client)) == {second.id, "total"}
     assert (await stored(client))["total"] == _STREAM_BYTES + len(_REQUEST)
@@ -100,6 +105,7 @@ async def test_a_restored_stream_counts_once(client: Client) -> None:
         await client.delete(*lost)
         restore = SCRIPTS.restore(holder, some(1, 2), fields=restorable(claimed.fields), body_hash="ff")
         await run_script(client, restore)
+        assert (await stream.renew(holder))[1] is Held.OK
         assert await stored(client) == {stream.id: expected, "total": expected}
 
 
@@ -110,7 +116,7 @@ async def test_a_stream_beyond_the_limit_is_refused_and_leaves_nothing(client: C
         other = Stream(client, key=False)
         before = await stored(client)
         demand = Demand("an-account", Limits(stored_bytes=most), 0)
-        reply = await run_script(client, other.creation(demand=demand))
+        reply = await create(client, SCRIPTS, other.creation(demand=demand))
         assert reply == Created(2, None) if fits else reply == Stored(one, one)
         assert fits or (await stored(client), await other.state()) == (before, {})
 
@@ -123,13 +129,13 @@ async def test_a_dropped_answer_leaves_its_tombstone(client: Client) -> None:
     assert await client.exists(stream.keys[LOG]) == 0
     assert await stream.read() == Gone("p", deleted=False, dropped=True)
     assert await stored(client) == {"total": 0}
-    assert await client.zcard(ANSWERS) == 0
+    assert await client.exists(*answers_keys()) == 0
     assert await drop(stream) == 0
 
 
 async def test_answers_that_must_be_kept_are_not_dropped(client: Client) -> None:
     recent = await ended(client)
-    assert await run_script(client, SCRIPTS.drop(recent.id)) == 0, "ended less than the minimum ago"
+    assert await drop_answer(client, SCRIPTS, recent.id) == 0, "ended less than the minimum ago"
     running = await Stream(client, key=False).create()
     assert await drop(running) == 0
     await running.claim()
@@ -152,12 +158,14 @@ async def test_the_sources_of_a_restored_turn_are_kept(client: Client) -> None:
     turn = await Stream(client, key=False).create(sources=source.id)
     claimed = await run_script(client, SCRIPTS.claim(turn.id, TOKEN))
     assert isinstance(claimed, Claimed)
-    await client.delete(*turn.keys[:4], "hr:account:an-account:sources")
+    await client.delete(*turn.keys[:4])
+    await client.delete(of_key(turn.id), *account_keys("an-account").values())
     await be_well(turn)
     holder = Holder(turn.id, claimed.epoch, TOKEN, None)
     await run_script(client, SCRIPTS.restore(holder, [], fields=restorable(claimed.fields), body_hash="ff"))
+    await turn.renew(holder)
     assert await drop(source) == 0
-    await run_script(client, SCRIPTS.delete(turn.id, "p"))
+    await delete_stream(client, SCRIPTS, turn.id)
     assert await drop(source) > 0
 
 
@@ -169,17 +177,19 @@ def test_buffers_of_clients_cost_no_answers() -> None:
 async def test_under_pressure_the_oldest_answers_go_first(client: Client) -> None:
     streams = [await ended(client) for _ in range(20)]
     for age, stream in enumerate(reversed(streams)):
-        await client.zadd(ANSWERS, {stream.id: now_ms() - 1000 * age - 1000})
+        await client.zadd(stream.keys[ANSWERS], {stream.id: now_ms() - 1000 * age - 1000})
     await streams[0].acknowledge()
     per_stream = (await stored(client))[streams[0].id]
     dropping = Dropping(client, SCRIPTS, _AT_ONCE)
-    assert await dropping.relieve(Memory(used=80, limit=100)) == 0
+    assert await dropping.relieve({ONLY: Memory(used=80, limit=100)}) == 0
     dropping = Dropping(client, _DROPS, _AT_ONCE)
-    assert await dropping.relieve(Memory(used=80 + 2 * per_stream, limit=100)) == 2
+    assert await dropping.relieve({ONLY: Memory(used=80 + 2 * per_stream, limit=100)}) == 2
     kept = [bool(await stream.state()) for stream in streams]
     assert kept == [True, False, False, *[True] * 17], "the oldest but the one with a reader"
-    assert await dropping.relieve(Memory(used=10**9, limit=100)) == 17
-    assert await dropping.relieve(Memory(used=10**9, limit=0)) == 0, "without a maxmemory there is no pressure"
+    assert await dropping.relieve({ONLY: Memory(used=10**9, limit=100)}) == 17
+    assert await dropping.relieve({ONLY: Memory(used=10**9, limit=0)}) == 0, (
+        "without a maxmemory there is no pressure"
+    )
 
 
 @pytest.mark.parametrize("retention_min_s", [0, 10**6])
@@ -187,10 +197,10 @@ async def test_an_account_makes_room_with_its_own_answers(client: Client, retent
     settings = SETTINGS.model_copy(update={"retention_min_s": retention_min_s})
     mine = [await ended(client) for _ in range(3)]
     theirs = Stream(client, key=False)
-    await run_script(client, theirs.creation(demand=Demand("another", Limits(), 0)))
+    await create(client, SCRIPTS, theirs.creation(demand=Demand("another", Limits(), 0)))
     await theirs.finish(await theirs.claim(), 1, [DONE])
     for age, stream in enumerate(reversed(mine)):
-        await client.zadd("hr:account:an-account:kept", {stream.id: now_ms() + 1000 * (100 - age)})
+        await client.zadd("hr:{desk}:kept:an-account", {stream.id: now_ms() + 1000 * (100 - age)})
     dropping = Dropping(client, StreamScripts(settings), settings)
     assert await dropping.make_room("an-account", 1) == (0 if retention_min_s else 1)
     assert [bool(await stream.state()) for stream in mine] == [bool(retention_min_s), True, True]
@@ -203,14 +213,12 @@ async def test_streams_of_an_account_far_above_its_limit_are_stopped(client: Cli
     most = 4 * (_STREAM_BYTES + len(_REQUEST))
     running, waiting = Stream(client, key=False), Stream(client, key=False)
     for stream in (running, waiting):
-        await run_script(client, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
+        await create(client, SCRIPTS, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
     holder = await running.claim()
     await running.append(holder, 1, [event(1, "x" * most)])
-    assert (await run_script(client, SCRIPTS.renew(holder))).signal == "stored_bytes"
-    assert (await running.state())["cancel"] == "stored_bytes"
-    claimed = await run_script(client, SCRIPTS.claim(waiting.id, TOKEN))
-    assert isinstance(claimed, Claimed)
-    assert claimed.signal == "stored_bytes"
+    assert (await running.renew(holder))[1] is Held.FAR
+    later = await waiting.claim()
+    assert (await waiting.renew(later))[1] is Held.FAR
     assert await old.state()
     await Dropping(client, _DROPS, _AT_ONCE).relieve_accounts()
     assert await old.state() == {}
@@ -221,10 +229,10 @@ async def test_an_answer_that_fits_once_it_is_compressed_is_kept(client: Client)
     """A stream that is stopped for its bytes takes a fraction of them after its end."""
     most = 4 * (_STREAM_BYTES + len(_REQUEST))
     stream = Stream(client, key=False)
-    await run_script(client, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
+    await create(client, SCRIPTS, stream.creation(demand=Demand("an-account", Limits(stored_bytes=most), 0)))
     holder = await stream.claim()
     await stream.append(holder, 1, [event(1, "x" * most)])
-    assert (await run_script(client, SCRIPTS.renew(holder))).signal == "stored_bytes"
+    assert (await stream.renew(holder))[1] is Held.FAR
     await stream.finish(holder, 2, [DONE])
     await Dropping(client, _DROPS, _AT_ONCE).relieve_accounts()
     assert (await stream.state())["status"] == "completed"
@@ -232,13 +240,13 @@ async def test_an_answer_that_fits_once_it_is_compressed_is_kept(client: Client)
 
 async def test_of_the_oldest_of_many_removed_streams_nothing_stays(client: Client) -> None:
     """Cycles of creation and deletion would fill Redis with tombstones and idempotency entries."""
-    removed = "hr:account:an-account:removed"
+    removed = "hr:{desk}:removed:an-account"
     old, young, last = await Stream(client).create(), Stream(client, key=False), Stream(client, key=False)
-    await run_script(client, SCRIPTS.delete(old.id, "p"))
+    await delete_stream(client, SCRIPTS, old.id)
     await client.zadd(removed, {f"{n:034x} ": now_ms() - 1000 for n in range(10_000)})
     for stream in (young, last):
         await stream.create()
-        await run_script(client, SCRIPTS.delete(stream.id, "p"))
+        await delete_stream(client, SCRIPTS, stream.id)
         assert await client.exists(old.keys[TOMBSTONE], old.keys[IDEMPOTENCY]) == (2 if stream is young else 0)
         await client.zadd(removed, {f"{old.id} {DIGEST}": now_ms() - 200_000})
     assert await client.exists(last.keys[TOMBSTONE]) == 1
@@ -248,7 +256,7 @@ async def test_a_stream_that_expired_before_its_end_keeps_no_source(client: Clie
     source = await ended(client)
     turn = await Stream(client, key=False).create(sources=source.id)
     await client.delete(*turn.keys[:4])
-    await client.zadd("hr:account:an-account:kept", {turn.id: now_ms() - 1})
+    await client.zadd("hr:{desk}:kept:an-account", {turn.id: now_ms() - 1})
     assert await drop(source) == 0
     await Stream(client, key=False).create()
     assert await drop(source) > 0
@@ -260,9 +268,9 @@ async def test_a_log_of_thousands_of_events_is_counted_whole(client: Client) -> 
     holder = await stream.claim()
     events = some(1, 2501)
     await run_script(client, scripts.append(holder, 1, events))
-    await run_script(client, scripts.renew(holder))
+    await stream.renew(holder)
     more = some(2502, 4000)
     chunks = compress([*events, *more, DONE])
-    await run_script(client, scripts.finish(holder, 2502, [*more, DONE], chunks, ENDING))
-    assert (await stored(client))["total"] == _STREAM_BYTES + size(*chunks.data)
+    reply = await run_script(client, scripts.finish(holder, 2502, [*more, DONE], chunks, ENDING))
+    assert reply.size == _STREAM_BYTES + size(*chunks.data)
     assert await client.exists(stream.keys[READERS]) == 0

@@ -91,7 +91,8 @@ def calls_of(name: str, stream: Stream, holder: Holder) -> list[Call[Any]]:
     }
     later = replace(holder, epoch=holder.epoch + 1)
     calls: dict[str, list[Call[Any]]] = {
-        "create": [stream.creation()],
+        "begin": [stream.begin()],
+        "forget": [SCRIPTS.forget(stream.id, "p", stream.idempotency)],
         "claim": [SCRIPTS.claim(stream.id, "w2.token")],
         "append": [SCRIPTS.append(holder, 2, some(2, 2)), SCRIPTS.append(holder, 1, some(1, 2), resend=True)],
         "finish": [
@@ -101,7 +102,7 @@ def calls_of(name: str, stream: Stream, holder: Holder) -> list[Call[Any]]:
         "restore": [SCRIPTS.restore(later, some(1, 2), fields=fields, body_hash="ff")],
         "renew": [SCRIPTS.renew(holder)],
         "release": [SCRIPTS.release(holder)],
-        "delete": [SCRIPTS.delete(stream.id, "p")],
+        "delete": [SCRIPTS.delete(stream.id)],
         "drop": [SCRIPTS.drop(stream.id)],
     }
     return calls[name]

@@ -5,14 +5,14 @@ import contextlib
 import re
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from gateway.live.feed import Entry, Feed
 from gateway.live.hub import Hub
 from gateway.live.subscription import Subscription
-from shared.broker.client import run_script
+from shared.broker.client import REDIS_ERRORS, RedisConnection, run_script
 from shared.broker.ending import Outcome
 from shared.broker.replies import Claimed, Code, Gone, LogPage, Lost
 from shared.broker.scripts import Holder, StreamScripts
@@ -34,14 +34,14 @@ class SteppedHub(Hub):
     """A hub whose real loop over the tails reads on command, without blocking."""
 
     def __init__(self, bench: Bench, scripts: StreamScripts, name: str, *, forgives: bool) -> None:
-        super().__init__(bench.client, bench.line, bench.line, scripts, TIGHT, name)
+        super().__init__(bench.client, scripts, TIGHT, name)
+        self._line = bench.line
         self._forgives = forgives
         self._mail: deque[bytes] = deque()
         self.lost_after_s = LOST_AFTER_S
         self._words: asyncio.Queue[str] = asyncio.Queue()
         self._waits = False
-        self._has_unread.set()
-        self._follower = bench.loop.create_task(self.follow_tails())
+        self._follower = bench.loop.create_task(self._follow())
 
     def caught_up(self, feed: Feed, at: EventId) -> None:
         ahead = feed.position is not None and feed.position.epoch == at.epoch and feed.position.seq > at.seq
@@ -75,28 +75,32 @@ class SteppedHub(Hub):
         if not is_lost:
             self._hear([message])
 
-    async def compare(self) -> None:
-        await self.leases.compare()
-        await self.leases.report()
+    async def compare(self, stream_id: str) -> None:
+        self.leases.compare_soon()
+        await self.leases.report(self._line, [stream_id])
 
     async def close(self) -> None:
         self._follower.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._follower
 
-    async def _read_tails(self, feeds: list[Feed]) -> list[tuple[Feed, list[Entry]]]:
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(*REDIS_ERRORS):
+                await self._read_tails(self._line, [])
+
+    async def _fetch(self, connection: RedisConnection, feeds: Sequence[Feed]) -> list[tuple[Feed, list[Entry]]]:
         """Read the tails of all feeds, grown or not; lost notifications are tested elsewhere."""
         fetched: list[tuple[Feed, list[Entry]]] = []
         while True:
             self._waits = True
             word = await self._words.get()
-            self._has_unread.set()  # so that its loop comes back here
             live = {feed.tail_key: feed for feed in self._feeds.values() if feed.position is not None}
             if word == "wake":  # the list of tails is made anew
                 return []
             if word == "fetch" and live:
                 cursors = [feed.tail_cursor for feed in live.values()]
-                (answer,) = await self._tails.exchange([("XREAD", "COUNT", 2, "STREAMS", *live, *cursors)])
+                (answer,) = await connection.exchange([("XREAD", "COUNT", 2, "STREAMS", *live, *cursors)])
                 fetched = [(live[key], entries) for key, entries in answer or []]
             if word == "deliver":
                 return fetched
@@ -226,6 +230,11 @@ class Redis:
     @property
     def epoch(self) -> int:
         return int(self.state[b"epoch"])
+
+    @property
+    def settled(self) -> bool:
+        """It has ended, and the desk knows."""
+        return self.ended and b"owed" not in self.state
 
     @property
     def log_epoch(self) -> int:

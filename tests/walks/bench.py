@@ -13,12 +13,12 @@ from shared.broker.declarations import Script
 from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import Command, PipelineConnection
 from shared.protocol.lifecycle import Status, is_allowed
-from shared.rate_limits import Demand, Limits
+from shared.rate_limits import Demand, Limits, account_of
 from shared.settings import Settings
 from tests.broker import Broker
 
 T = TypeVar("T")
-DEMAND: Final = Demand("an-account", Limits(), 0)
+DEMAND: Final = Demand(account_of("p"), Limits(concurrent_streams=5), 7)
 
 SOAK: Final = int(os.environ.get("HEADRACE_MODEL_EXAMPLES", "0"))
 MUTATIONS: Final = bool(os.environ.get("HEADRACE_MODEL_MUTATIONS"))
@@ -41,7 +41,7 @@ TIGHT: Final = Settings.model_construct(
 #: goes on meanwhile.
 LOST_AFTER_S: Final = 20.0
 LONGEST_ANSWER: Final = 8
-STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, _IDEMPOTENCY = range(8)
+STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, REQUEST, ANSWERS, IDEMPOTENCY = range(10)
 DIGEST: Final = "ab" * 32
 #: Time by which Redis' clock advances whenever Redis loses something, in ms since the stream's creation.
 AGE_MS: Final = 1_000_000
@@ -136,7 +136,8 @@ class Bench:
         self.line = ObservedConnection(self.broker.url, self.observer)
         self.run_id: str = self.run(self.client.info("server"))["run_id"]
         self.mail = self.client.pubsub()
-        self.run(self.mail.subscribe(*map(gateway_channel, GATEWAYS)))
+        for gateway in GATEWAYS:
+            self.run(self.mail.execute_command("SSUBSCRIBE", gateway_channel(gateway)))
         self.numbers = itertools.count(1)
 
     def run(self, work: Awaitable[T]) -> T:
@@ -144,12 +145,13 @@ class Bench:
 
     async def delivered(self) -> AsyncIterator[tuple[int, bytes]]:
         """Yield all messages to gateways so far, each with the gateway's number."""
-        await self.client.publish(gateway_channel(GATEWAYS[0]), "")
+        await self.client.execute_command("SPUBLISH", gateway_channel(GATEWAYS[0]), "")  # type: ignore[no-untyped-call]
         while True:
-            message = await self.mail.get_message(ignore_subscribe_messages=True, timeout=5)
-            if message is not None and not message["data"]:
+            message = await self.mail.get_message(timeout=5)
+            is_mail = message is not None and message["type"] == "smessage"
+            if is_mail and not message["data"]:
                 return
-            if message is not None:
+            if is_mail:
                 yield _CHANNELS.index(message["channel"]), message["data"]
 
     def close(self) -> None:

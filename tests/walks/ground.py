@@ -5,22 +5,41 @@ from typing import Any, Final, cast
 
 from shared.broker import declarations
 from shared.broker.client import Client, run_script, run_scripts
+from shared.broker.creation import requeue
 from shared.broker.declarations import Call
-from shared.broker.keys import provider_limit_keys, stream_keys
+from shared.broker.desk_replies import OtherLanes, TargetFull
+from shared.broker.keys import QUEUE, WAITING, job_id_of, job_key, of_key, provider_limit_keys, stream_keys
+from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.chunks import decompress, length_of
 from shared.protocol.ids import EventId, parse_event_id
+from shared.protocol.usage import decode_usage
 from shared.rate_limits import TargetLimits
 from tests.walks.actors import Redis, check_one_attempt
-from tests.walks.bench import AGE_MS, CAP, DIGEST, INDEX, LANES, LOG, PULSE, STATE, TAIL, TIGHT, TOMBSTONE, Bench, T
+from tests.walks.bench import (
+    AGE_MS,
+    CAP,
+    DEMAND,
+    DIGEST,
+    INDEX,
+    LANES,
+    LOG,
+    PULSE,
+    STATE,
+    TAIL,
+    TIGHT,
+    TOMBSTONE,
+    Bench,
+    T,
+)
 
 #: Streams whose appends and renewals go together with those of the walk's stream.
 BROKEN: Final = f"{DIGEST[:2]}{'b' * 32}"
 MISSING: Final = f"{DIGEST[:2]}{'c' * 32}"
-STORED = "hr:account:an-account:stored"
+STORED, STREAMS, USED = (f"hr:{{desk}}:{kind}:{DEMAND.account}" for kind in ("stored", "streams", "used"))
 STREAM_BYTES = 5120
 _CONTENT = (b"request", b"metadata", b"shown", b"response", b"sources", b"error")
 
@@ -62,6 +81,7 @@ class Ground:
 
     async def _check_redis(self) -> None:
         redis = self.redis = await self._look()
+        await self._check_desk()
         ids = [at for at, _ in redis.tail]
         assert len(ids) <= CAP, "the tail is longer than its cap"
         assert ids == sorted(set(ids)), "the tail's ids do not rise"
@@ -90,27 +110,70 @@ class Ground:
         counts = {name: int(n) for name, n in stored.items()}
         assert counts.pop(b"total", 0) == sum(counts.values())
         counted = counts.get(self.stream_id.encode())
-        if redis.ended and counted is not None:
+        if redis.settled and counted is not None:
             content = [redis.state.get(name, b"") for name in _CONTENT]
             assert counted == STREAM_BYTES + sum(map(len, content)) + redis.log_bytes
 
     async def _check_lanes(self, redis: Redis) -> None:
-        """The stream runs in the lanes of its state, and in none after its end."""
-        own = redis.state.get(b"lane", b"").decode().split()
+        """The stream runs in the lanes that the desk has of it, and in none after its end."""
+        lane: bytes | None = await self.client.hget(of_key(self.stream_id), "lane")  # type: ignore[misc]
+        own = (lane or b"").decode().split()
         keys = [provider_limit_keys(lane)[0] for lane in LANES]
         held = [lane for lane, key in zip(LANES, keys, strict=True) if await self.client.zscore(key, self.stream_id)]
         assert held == sorted(own), f"the stream runs in {held} and not in {own}"
-        assert not (redis.ended and held), "an ended stream holds a slot"
+        assert not (redis.settled and held), "an ended stream holds a slot"
+
+    async def _check_desk(self) -> None:
+        """The account has a slot taken as long as the desk has the stream."""
+        taken = await self.client.zscore(STREAMS, self.stream_id)
+        assert (taken is not None) == await self._is_at_desk(), "the slot of the account is wrong"
+
+    async def _is_at_desk(self) -> bool:
+        """Return True if the desk counts the stream."""
+        return bool(await self.client.hexists(of_key(self.stream_id), "account"))  # type: ignore[misc]
+
+    async def _sweep(self) -> None:
+        """Look at the stream as the sweep does, if the index has it."""
+        redis = self.redis = await self._look()
+        if redis.next_look is None:
+            return
+        if redis.missing:
+            await settle_gone_streams(self.client, self.scripts, [self.stream_id])
+        elif redis.ended:
+            await settle_ended_streams(self.client, self.scripts, [self.stream_id])
+        elif not redis.held:
+            await requeue(self.client, self.scripts, self.stream_id)
+
+    async def _check_settled(self) -> None:
+        """After one sweep, both steps of every ending and removal are done."""
+        await self._sweep()
+        redis = self.redis = await self._look()
+        stored: dict[bytes, bytes] = await self.client.hgetall(STORED)  # type: ignore[misc]
+        assert not await self._is_at_desk(), "the desk still has the stream"
+        assert redis.next_look is None, "the sweep looks at the stream for ever"
+        assert not await self.client.exists(job_key(self.stream_id)), "its job stays"
+        assert await self.client.zscore(QUEUE, job_id_of(self.stream_id)) is None, "it is queued"
+        assert await self.client.zscore(WAITING, self.stream_id) is None, "it waits"
+        has_bytes = self.stream_id.encode() in stored
+        # Bytes of a stream that Redis has lost are counted until it would have expired.
+        assert has_bytes == redis.ended or (has_bytes and self.age > 1), f"its bytes are counted as {stored}"
+        if redis.ended and self.age == 1:  # Redis has lost nothing
+            used: dict[bytes, bytes] = await self.client.hgetall(USED)  # type: ignore[misc]
+            (today,) = [int(count) for name, count in used.items() if name.startswith(b"d")]
+            usage = decode_usage(redis.state[b"usage"].decode()) or {"input_tokens": 0, "output_tokens": 0}
+            is_free = usage.get("estimated") and not usage["output_tokens"]
+            tokens = 0 if is_free else usage["input_tokens"] + usage["output_tokens"]
+            assert today == tokens, f"{today} tokens are counted, of {tokens}"
 
     def _check_lives(self, redis: Redis) -> None:
-        state, log, tail, readers, index, tombstone, _pulse, idempotency = redis.lives
+        state, log, tail, readers, index, tombstone, _pulse, request, _answers, idempotency = redis.lives
         assert -1 not in redis.lives, f"a key without expiry: {redis.lives}"
-        together = {log, readers, idempotency} if redis.ended else {log, tail, readers, idempotency}
+        together = {log, request, readers, idempotency} | (set() if redis.ended else {tail})
         assert together <= {state, -2}, f"keys expire at different instants: {redis.lives}"
         assert tail <= state, f"the tail outlives the stream: {redis.lives}"
         assert tombstone > state
-        assert (redis.next_look is None) == redis.ended, "the index is wrong"
-        assert redis.ended or index >= state
+        assert (redis.next_look is None) == redis.settled, "the index is wrong"
+        assert redis.settled or index >= state
 
     # --- calls
 
@@ -129,9 +192,6 @@ class Ground:
                 assert reply.code is refusal, f"{call.script.name} of {holder}: {reply} instead of {refusal}"
             if refusal not in {None, Code.OK}:
                 assert await self._look() == before, f"{call.script.name} of {holder} changed Redis: {reply}"
-        if holder is not None and call.script.name == "take_slot" and before.refusal(holder) is not None:
-            assert reply is None, f"{holder} took a slot: {reply}"
-            assert await self._look() == before, f"{holder} changed Redis with a call: {reply}"
         if isinstance(reply, Claimed):
             if before.held and before.state[b"holder"] == str(call.arguments[0]).encode():
                 assert await self._look() == before, "a repeated claim changed Redis"
@@ -160,6 +220,17 @@ class Ground:
         if isinstance(reply, BrokerUnavailable):
             raise reply
         return cast("T", reply)
+
+    async def _slot(
+        self, holder: Holder, provider: str, counted: str, held: str, fate: str
+    ) -> TargetFull | OtherLanes | str | BrokerUnavailable | None:
+        """Take a slot of a provider, as a worker that knows of the lanes ``held``."""
+        call = self.scripts.take_slot(holder, provider, counted, held=held)
+        lane = await self._faulty(call, holder, fate)
+        if isinstance(lane, OtherLanes):
+            call = self.scripts.take_slot(holder, provider, counted, held=lane.lanes)
+            return await self._faulty(call, holder, fate)
+        return lane
 
     async def _faulty(self, call: Call[T], holder: Holder | None, fate: str) -> T | BrokerUnavailable:
         """Send a call with a fate, and return the reply that its sender gets. Delayed and doubled requests arrive
@@ -194,3 +265,5 @@ class Ground:
 
     async def _expire_lease(self) -> None:
         await self._patch("redis.call('HSET', KEYS[1], 'lease_until', 0)")
+        if await self.client.exists(of_key(self.stream_id)):
+            await self.client.hset(of_key(self.stream_id), "until", "0")  # type: ignore[misc]

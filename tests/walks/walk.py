@@ -12,9 +12,14 @@ import msgspec
 
 from gateway.dialects.native import Native
 from shared.broker.client import run_script
+from shared.broker.creation import NewStream, create
+from shared.broker.desk_replies import Held, OtherLanes, Taken
+from shared.broker.desk_scripts import Settlement
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.log import read_stored_log
-from shared.broker.replies import Claimed, Gone, LogPage, Refused
+from shared.broker.removal import delete_stream, drop_answer
+from shared.broker.replies import Claimed, Code, Gone, LogPage, Refused, WriteReply
+from shared.broker.settlement import settle, settle_ended
 from shared.errors import GenerationError
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
@@ -44,6 +49,7 @@ from tests.walks.bench import (
     Bench,
 )
 from tests.walks.ground import Ground
+from workers.jobs.claims import take
 from workers.jobs.stored_answers import end_of_log, readable_lineage
 from workers.providers.base import ReasoningDelta, TextDelta
 from workers.writing.phases import StopReason
@@ -87,7 +93,9 @@ class Walk(Ground):
         self.hubs = [SteppedHub(bench, self.scripts, name, forgives=forgives) for name in GATEWAYS]
         self.woken: dict[StreamWriter, None] = {}
         self.uids = itertools.count(1)
-        self.tokens = itertools.count(1)
+        self.names = itertools.count(1)
+        #: Endings of which the second step is missing, with the lanes.
+        self.unsettled: list[tuple[Settlement, str]] = []
         self.snapshot: dict[str, tuple[bytes, int]] | None = None
         self.deleted = self.dropped = self.is_stored = False
 
@@ -110,6 +118,8 @@ class Walk(Ground):
             await asyncio.sleep(0)
         for worker in self.workers:
             if worker.job is not None and worker.job.done():
+                if worker.writer is not None and (settlement := worker.writer.settlement) is not None:
+                    self.unsettled.append((settlement, worker.writer.place.lanes))
                 worker.be_done()
 
     # --- the walk begins
@@ -131,12 +141,10 @@ class Walk(Ground):
             "on_worker_lost": on_worker_lost,
             "body_hash": "ff",
             "idempotency": DIGEST,
+            "expected_tokens": DEMAND.tokens,
         }
         await self.client.flushall()
-        creation = self.scripts.create(
-            self.stream_id, fields=fields, body_hash="ff", idempotency=DIGEST, demand=DEMAND, job=b"job"
-        )
-        await run_script(self.client, creation)
+        await create(self.client, self.scripts, NewStream(self.stream_id, fields, "ff", DIGEST, DEMAND))
         try:
             yield
         finally:
@@ -189,10 +197,13 @@ class Walk(Ground):
         if well:
             await self._pulse()
         await self._set_clock()
-        token = f"{worker.name}.{next(self.tokens):x}"
+        token = f"{worker.name}.{next(self.names):x}"
+        taken = await take(self.client, self.scripts, self.stream_id, token)
         claimed = await self._faulty(self.scripts.claim(self.stream_id, token), None, fate)
         if not isinstance(claimed, Claimed):
             return
+        if isinstance(taken, Taken):
+            claimed = replace(claimed, fields=claimed.fields | {"lane": taken.lanes.encode()})
         worker.claim = claimed, token
         lost = claimed.attempt > TIGHT.max_attempts or (
             claimed.readable and claimed.fields["on_worker_lost"] == b"fail"
@@ -290,10 +301,9 @@ class Walk(Ground):
         """Call a provider: take its slot instead of the one that the stream has."""
         writer = self.worker(pick, lambda worker: worker.generates).writer
         assert writer is not None
-        call = self.scripts.take_slot(writer.holder, provider, LANES[2] if is_counted else "")
-        lane = await self._faulty(call, writer.holder, fate)
+        lane = await self._slot(writer.holder, provider, LANES[2] if is_counted else "", writer.place.lanes, fate)
         if isinstance(lane, str):
-            writer.set_lane(lane)
+            writer.place.lanes = lane
 
     @move(
         2, lambda self: any(w.generates for w in self.workers), pick=PICK, how=("stop", "stop", "fail", "hand over")
@@ -329,11 +339,38 @@ class Walk(Ground):
         """Renew as ``workers.writing.leases`` does. ``for_good``: an ended stream's events were kept for long
         enough."""
         reply = await self._faulty(self.scripts.renew(writer.holder), writer.holder, fate)
+        if isinstance(reply, WriteReply) and reply.code is Code.OK:
+            await self._hold(writer, reply, fate)
         for worker in self.workers:
             if writer is worker.writer:
                 writer.settle_renewal(reply)
             elif writer in worker.lingering and writer.check(reply) and for_good and writer.is_settled:
                 worker.lingering.remove(writer)
+
+    async def _hold(self, writer: StreamWriter, renewed: WriteReply, fate: str) -> None:
+        """Hold the place at the desk."""
+        held = None
+        for is_lost in (False, False, True):
+            if held in {None, Held.UNKNOWN} or isinstance(held, OtherLanes):
+                call = writer.place.hold(self.scripts, renewed, is_lost=is_lost or held is Held.UNKNOWN)
+                held = await self._faulty(call, None, fate)
+                if isinstance(held, OtherLanes):
+                    writer.place.lanes = held.lanes
+        assert not (fate == "answered" and held is Held.UNKNOWN), "the desk does not count a stream that runs"
+
+    @move(3, lambda self: self.unsettled, pick=PICK, fate=FATE)
+    async def settle(self, *, pick: int, fate: str) -> None:
+        """Settle an ending as its worker does, perhaps late."""
+        settlement, lanes = self.unsettled.pop(pick % len(self.unsettled))
+        for _ in range({"doubled": 2, "request lost": 0}.get(fate, 1)):
+            if fate == "reply lost":
+                await settle(self.client, self.scripts, settlement, lanes)
+            else:
+                await settle_ended(self.client, self.scripts, settlement, lanes)
+
+    @move(1)
+    async def sweep(self) -> None:
+        await self._sweep()
 
     @move(4, lambda self: any(worker.ending for worker in self.workers), pick=PICK)
     async def end_claimed(self, *, pick: int) -> None:
@@ -367,15 +404,22 @@ class Walk(Ground):
                 if worker.writer is not None and holder.startswith(f"{worker.name}."):
                     worker.writer.stop(StopReason.CANCELLED)
 
-    @move(0.3, lambda self: self.redis.active)
-    async def delete(self) -> None:
-        self.buried = await run_script(self.client, self.scripts.delete(self.stream_id, "p"))
+    @move(0.3, lambda self: not self.redis.missing, dies=(False, True))
+    async def delete(self, *, dies: bool) -> None:
+        """Delete the stream. ``dies``: after the first step."""
+        if dies:
+            self.buried = bool(await run_script(self.client, self.scripts.delete(self.stream_id)))
+        else:
+            self.buried = await delete_stream(self.client, self.scripts, self.stream_id)
         self.deleted |= self.buried
 
-    @move(0.2, lambda self: self.redis.ended)
-    async def drop_answer(self) -> None:
-        """Drop the answer, as under memory pressure, if it may be dropped."""
-        dropped = bool(await run_script(self.client, self.scripts.drop(self.stream_id)))
+    @move(0.2, lambda self: self.redis.ended, dies=(False, True))
+    async def drop_answer(self, *, dies: bool) -> None:
+        """Drop the answer, as under memory pressure, if it may be dropped. ``dies``: before the desk is told."""
+        if dies:
+            dropped = bool(await run_script(self.client, self.scripts.drop(self.stream_id)))
+        else:
+            dropped = bool(await drop_answer(self.client, self.scripts, self.stream_id))
         self.buried |= dropped
         self.dropped |= dropped
 
@@ -390,7 +434,7 @@ class Walk(Ground):
     @move(2)
     async def remember(self) -> None:
         """Redis as it is now, to fall back to."""
-        found = [*await self.client.keys("hr:{*"), *await self.client.keys("hr:lane:*")]
+        found = await self.client.keys("hr:{*")
         names: list[str] = [name.decode() for name in found]
         async with self.client.pipeline(transaction=False) as pipe:
             for name in names:
@@ -438,7 +482,7 @@ class Walk(Ground):
     @move(4, pick=PICK)
     async def compare(self, *, pick: int) -> None:
         """Report leads and leases to Redis, which notifies the holder of room."""
-        await self.hubs[pick].compare()
+        await self.hubs[pick].compare(self.stream_id)
         for writer in self.remembered:
             writer.room()
 
@@ -585,6 +629,7 @@ class Walk(Ground):
                         viewer.ending = viewer.ending or "not found"
             if all(worker.idle for worker in self.workers):
                 if not self.redis.active and all(viewer.ending for viewer in self.viewers):
+                    await self._check_settled()
                     return
                 await self._expire_lease()
         raise AssertionError(f"no rest: {self.redis} {self.viewers} {self.workers}")

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-import secrets
 import traceback
 from dataclasses import dataclass, replace
 from types import TracebackType
 
 from shared.broker.client import Client, run_script
 from shared.broker.ending import Outcome, end_claimed, holder_of
-from shared.broker.replies import Claimed, Code, Refused
+from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import StreamScripts
+from shared.broker.settlement import settle_soon
 from shared.broker.stored_request import PIECE_BYTES, read_request
 from shared.errors import ContentUnreadable, GenerationError, RequestError
 from shared.protocol.events import PartialUsage, Usage
@@ -19,6 +19,7 @@ from shared.schemas.stored_request import decode_request
 from shared.settings import Settings
 from shared.tracing import Tracing
 from workers import metrics
+from workers.jobs.claims import claim, hand_over
 from workers.jobs.current_adapters import AdapterSet, CurrentAdapters
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
@@ -66,10 +67,9 @@ class Generation:
     async def run(self, stream_id: str) -> None:
         """Process one stream from claim to end. Does nothing if the stream is held, ended or gone: a job carries only
         an id."""
-        token = f"{self._worker_id}.{secrets.token_hex(8)}"
-        claimed = await run_script(self._client, self._scripts.claim(stream_id, token))
-        if isinstance(claimed, Refused):
-            logger.debug("stream not claimed", extra={"stream_id": stream_id, "reason": claimed})
+        token = self._scripts.new_token(self._worker_id, stream_id)
+        claimed = await claim(self._client, self._scripts, stream_id, token)
+        if claimed is None:
             return
         claimed = await self._with_request(stream_id, claimed)
         log = GenerationLog(self._tracing, stream_id, claimed)
@@ -165,12 +165,21 @@ class Generation:
                     return
                 ended = await writer.hand_over()  # an abandoned stream has a reader again
             else:
-                ended = await writer.finish(outcome, usage)
+                ended = await self._finish(writer, outcome, usage)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
             await adapters.attempts.resumption.cancel(run)
         job.log.ended(outcome, writer.draft.logged_usage(usage), ended)
-        if ended is not Ended.HANDED_OVER:  # the next sweep queues it
+        if ended is Ended.HANDED_OVER:
+            await hand_over(self._client, self._scripts, writer)
+        else:
             _count(outcome)
+
+    async def _finish(self, writer: StreamWriter, outcome: Outcome, usage: Usage | PartialUsage | None) -> Ended:
+        """Write the ending, and settle it at the desk."""
+        ended = await writer.finish(outcome, usage)
+        if (settlement := writer.settlement) is not None:
+            await settle_soon(self._client, self._scripts, settlement, writer.place.lanes)
+        return ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,10 @@ import asyncio
 import logging
 from typing import Final
 
-from shared.broker import scripts
 from shared.broker.client import Client, run_scripts
-from shared.broker.queue import requeue
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.polling import next_poll
-from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -19,10 +16,9 @@ _POLL_S: Final = 1.0
 
 
 class ProviderLimits:
-    def __init__(self, client: Client, stream_scripts: StreamScripts, settings: Settings) -> None:
+    def __init__(self, client: Client, scripts: StreamScripts) -> None:
         self._client = client
-        self._scripts = stream_scripts
-        self._life_s = settings.unended_s
+        self._scripts = scripts
         self._slot_freed = asyncio.Event()
 
     def slot_freed(self) -> None:
@@ -49,11 +45,10 @@ class ProviderLimits:
             self._slot_freed.set()
 
     async def _unpark(self) -> None:
-        calls = [scripts.unpark(provider, limits) for provider, limits in self._scripts.target_limits.items()]
+        limits = self._scripts.target_limits
+        calls = [self._scripts.desk.unpark(provider, each) for provider, each in limits.items()]
         if not calls:
             return
         for stream_ids in await run_scripts(self._client, calls):
             if isinstance(stream_ids, BrokerUnavailable):
                 raise stream_ids
-            for stream_id in stream_ids:
-                await requeue(self._client, stream_id, life_s=self._life_s)

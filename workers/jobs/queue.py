@@ -17,9 +17,10 @@ from arq.worker import Worker, func
 from redis.exceptions import ResponseError
 
 from shared.broker.client import REDIS_ERRORS, refused
-from shared.broker.connection_pool import pool_of
-from shared.broker.keys import QUEUE
-from shared.broker.pipeline_connection import Command, PipelineConnection
+from shared.broker.cluster.owner import OwnerConnection, owner_pool
+from shared.broker.cluster.servers import Servers
+from shared.broker.keys import QUEUE, stream_of_job
+from shared.broker.pipeline_connection import Command
 from shared.broker.queue import JOB
 from shared.errors import BrokerUnavailable
 from shared.settings import Settings
@@ -27,6 +28,7 @@ from shared.settings import Settings
 logger = logging.getLogger(__name__)
 
 _BLOCK_S: Final = 1.0
+_LONGEST_TIMEOUT_S: Final = 5.0
 _MAX_BATCH: Final = 16
 #: Turn of the event loop from which this process is overloaded, and how long it then waits before the next job.
 _SLOW_TURN_S: Final = 0.1
@@ -41,6 +43,7 @@ class StreamQueue(Worker):
 
     def __init__(
         self,
+        servers: Servers,
         settings: Settings,
         worker_id: str,
         generate: Callable[[str], Awaitable[None]],
@@ -50,7 +53,7 @@ class StreamQueue(Worker):
             await generate(stream_id)
 
         redis = ArqRedis(  # arq writes its health record with it, every 30 s
-            connection_pool=pool_of(settings.redis_url, timeout_s=5, connections=1), default_queue_name=QUEUE
+            connection_pool=owner_pool(servers, QUEUE, timeout_s=5, connections=1), default_queue_name=QUEUE
         )
         super().__init__(
             functions=[func(job, name=JOB, max_tries=_NO_LIMIT)],
@@ -66,7 +69,9 @@ class StreamQueue(Worker):
             job_deserializer=msgspec.json.decode,
             log_results=False,
         )
-        self._connection = PipelineConnection(settings.redis_url)
+        self._connection = OwnerConnection(
+            servers, QUEUE, timeout_s=min(_LONGEST_TIMEOUT_S, _BLOCK_S + servers.loop_timeout_s)
+        )
         self._generate = generate
         self._requeue = requeue
         self._slot_freed = asyncio.Event()
@@ -134,16 +139,16 @@ class StreamQueue(Worker):
         if most > 1:
             commands.append(("ZPOPMIN", QUEUE, most - 1))
         replies = await self._connection.exchange(commands)
-        taken: list[str] = []
+        taken: list[bytes] = []
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         first, *more = replies
         if first is not None:
-            taken.append(first[1].decode())
+            taken.append(first[1])
         for reply in more:
-            taken += [stream_id.decode() for stream_id in reply[::2]]
-        return taken
+            taken += reply[::2]
+        return [stream_of_job(job_id.decode()) for job_id in taken]
 
     def _start(self, stream_id: str) -> None:
         if stream_id in self.tasks:

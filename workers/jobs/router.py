@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
+from shared.broker.desk_replies import OtherLanes, TargetFull
 from shared.broker.keys import provider_limit_keys
-from shared.broker.replies import TargetFull
 from shared.broker.scripts import StreamScripts
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable, ProviderError
@@ -70,15 +70,21 @@ class Router:
             return
         counted = target if is_counted else ""
         try:
-            taken = await run_script(self._client, self._scripts.take_slot(run.writer.holder, provider, counted))
+            held = run.writer.place.lanes
+            call = self._scripts.take_slot(run.writer.holder, provider, counted, held=held)
+            taken = await run_script(self._client, call)
+            if isinstance(taken, OtherLanes):  # the reply to an earlier call was lost
+                run.writer.place.lanes = taken.lanes
+                call = self._scripts.take_slot(run.writer.holder, provider, counted, held=taken.lanes)
+                taken = await run_script(self._client, call)
         except BrokerUnavailable:
             logger.debug("slot not taken", extra={"stream_id": run.stream_id, "error": "Redis unavailable"})
             return
         if isinstance(taken, TargetFull):
             raise _full(request, taken.limit, taken.wait_s)
-        if taken is None:
+        if not isinstance(taken, str):
             return
-        run.writer.set_lane(taken)
+        run.writer.place.lanes = taken
         run.has_lane = True
         read_at, running = self._running.get(target, (0.0, 0))
         self._running[target] = read_at, running + 1

@@ -1,13 +1,17 @@
 """One Redis pipeline for all streams of a worker. Ready calls are sent together; further deltas coalesce meanwhile.
 
-At low load an append is sent at once; at high load a tick makes appends fewer and larger.
+At low load an append is sent at once; at high load a tick makes appends fewer and larger. Each node of a cluster has
+a pipeline of its own.
 """
 
 import asyncio
 from collections.abc import Callable
+from operator import attrgetter
 
 from shared.broker.client import run_scripts
-from shared.broker.pipeline_connection import PipelineConnection
+from shared.broker.cluster.node_loops import NodeLoops
+from shared.broker.cluster.servers import NodeConnection, Servers
+from shared.broker.trouble import Reason
 from shared.errors import BrokerUnavailable
 from workers import metrics
 from workers.writing.writer import StreamWriter
@@ -16,58 +20,34 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.25
 
 
 class Flusher:
-    """Sender of the writers' calls. ``tick_s`` returns how long to coalesce before the next pipeline."""
+    """Sender of the writers' calls. ``tick_s`` returns how long to coalesce before the next pipeline. ``wake`` puts a
+    writer into it; ``run`` sends one after another until cancelled, with backoff while Redis is unavailable."""
 
-    def __init__(self, connection: PipelineConnection, tick_s: Callable[[], float]) -> None:
-        self._connection = connection
-        self._tick_s = tick_s
-        self._waiting: dict[StreamWriter, None] = {}  # an ordered set
-        self._due: asyncio.Future[None] | None = None  # while nothing is sent
-        self._timer: asyncio.TimerHandle | None = None
+    def __init__(self, servers: Servers, tick_s: Callable[[], float]) -> None:
+        self._pipelines = NodeLoops[StreamWriter](servers, self._send, attrgetter("holder.state_key"), tick_s=tick_s)
+        self._pauses: dict[NodeConnection, float] = {}
+        self.wake = self._pipelines.put
+        self.run = self._pipelines.run
 
-    def wake(self, writer: StreamWriter) -> None:
-        """Put ``writer`` into the next pipeline."""
-        self._waiting[writer] = None
-        if self._timer is None and self._due is not None:
-            self._start_tick(self._due)
-
-    async def run(self) -> None:
-        """Run until cancelled: send one pipeline after another, with backoff while Redis is unavailable."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            await self._until_due()
-            waiting, self._waiting = self._waiting, {}
-            ready = [(writer, call) for writer in waiting if (call := writer.next_call()) is not None]
-            if not ready:
-                continue
-            with metrics.APPEND.time():
-                replies = await run_scripts(self._connection, [call for _, call in ready])
-            metrics.count_replies(replies)
-            failed = []
-            for (writer, _), reply in zip(ready, replies, strict=True):
-                writer.settle(reply)
-                if isinstance(reply, BrokerUnavailable):
-                    failed.append(writer)
-            if len(failed) == len(ready):
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                continue
-            pause_s = _FIRST_PAUSE_S
-            for writer in failed:  # an error of one stream must not hold up the others
-                self._waiting.pop(writer, None)
-                asyncio.get_running_loop().call_later(_LONGEST_PAUSE_S, self.wake, writer)
-
-    async def _until_due(self) -> None:
-        """Wait for the first writer and for the tick after it, with one wake-up for both."""
-        self._due = asyncio.get_running_loop().create_future()
-        if self._waiting:
-            self._start_tick(self._due)
-        try:
-            await self._due
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._due = self._timer = None
-
-    def _start_tick(self, due: asyncio.Future[None]) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._tick_s(), due.set_result, None)
+    async def _send(self, connection: NodeConnection, waiting: list[StreamWriter]) -> None:
+        ready = [(writer, call) for writer in waiting if (call := writer.next_call()) is not None]
+        if not ready:
+            return
+        with metrics.APPEND.time():
+            replies = await run_scripts(connection, [call for _, call in ready])
+        metrics.count_replies(replies)
+        failed = []
+        for (writer, _), reply in zip(ready, replies, strict=True):
+            writer.settle(reply)
+            if isinstance(reply, BrokerUnavailable):
+                failed.append((writer, reply))
+        if len(failed) == len(ready):
+            pause_s = self._pauses.get(connection, _FIRST_PAUSE_S)
+            self._pauses[connection] = min(2 * pause_s, _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            return
+        self._pauses.pop(connection, None)
+        for writer, error in failed:  # an error of one stream must not hold up the others
+            self._pipelines.withdraw(writer)
+            pause_s = _FIRST_PAUSE_S if error.reason == Reason.FAILOVER else _LONGEST_PAUSE_S
+            asyncio.get_running_loop().call_later(pause_s, self.wake, writer)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from shared.broker.declarations import Call
+from shared.broker.desk_scripts import Settlement
 from shared.broker.ending import ABANDONED, Outcome
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts
@@ -21,6 +22,7 @@ from workers import metrics
 from workers.writing.coalescer import Written
 from workers.writing.draft import Draft
 from workers.writing.phases import Ended, Phase, StopReason
+from workers.writing.place import HeldPlace
 from workers.writing.restoration import Restoration
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class StreamWriter:
         self.holder = holder
         self.draft = Draft(holder, claimed, settings=settings, scripts=scripts, on_growth=partial(wake, self))
         self.stop_reason: StopReason | None = None
+        self.place = HeldPlace(holder, claimed.fields)
         self.is_superseded = False
         self._events = self.draft.events
         self._restoration = Restoration(scripts, holder, claimed.fields)
@@ -64,15 +67,16 @@ class StreamWriter:
         return self._phase is Phase.CLOSED and self._ended.result() is Ended.WRITTEN
 
     @property
+    def settlement(self) -> Settlement | None:
+        """The second step of the ending (``shared/broker/settlement.py``), if the stream was ended by this writer."""
+        return self.place.settlement(self._scripts, self._ending)
+
+    @property
     def is_settled(self) -> bool:
         """True if there is nothing left to send."""
         return self._phase is Phase.CLOSED
 
     # --- called by the job
-
-    def set_lane(self, lane: str) -> None:
-        """Set the field ``lane`` of the state, for a Redis that loses it."""
-        self._restoration.set_field("lane", lane.encode())
 
     def forget_cursor(self) -> None:
         """Forget where the provider's stored answer is, because it was given up."""
@@ -215,6 +219,7 @@ class StreamWriter:
             self._phase = Phase.WRITING
             # Any other reply belongs to a call that was in flight before the ending.
             if reply.code is Code.OK and reply.last_seq == len(self._events):
+                self.place.end(reply)
                 self._close(Ended.WRITTEN)
             else:
                 self._wake(self)

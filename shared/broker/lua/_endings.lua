@@ -1,5 +1,4 @@
--- Endings: the index of answers that may be dropped, and for operators counts per minute and the latest ids.
--- keys.py describes the keys.
+-- Endings, for operators: counts per minute, and the latest ids. keys.py describes the keys; `e` has them.
 
 local function keep_latest(key, most, life_ms)
   redis.call('ZADD', key, now, ID)
@@ -7,17 +6,13 @@ local function keep_latest(key, most, life_ms)
   redis.call('PEXPIRE', key, life_ms)
 end
 
-local function count_ending(status, tokens, life_ms)
-  redis.call('ZADD', 'hr:answers', now, ID)
-  redis.call('ZREMRANGEBYSCORE', 'hr:answers', '-inf', now - life_ms)
-  redis.call('PEXPIRE', 'hr:answers', life_ms)
-  local minute = 'hr:endings:' .. math.floor(now / 60000)
-  redis.call('HINCRBY', minute, status, 1)
-  redis.call('HINCRBY', minute, 'tokens', tokens)
-  keep_latest('hr:ended', 100, life_ms)
+local function count_ending(e, status, reason, tokens, life_ms)
+  redis.call('HINCRBY', e.minute, status, 1)
+  redis.call('HINCRBY', e.minute, 'tokens', tokens)
+  keep_latest(e.ended, 100, life_ms)
   if status == 'failed' then
-    redis.call('HINCRBY', minute, 'failed:' .. (redis.call('HGET', STATE, 'reason') or ''), 1)
-    keep_latest('hr:failed', 50, life_ms)
+    redis.call('HINCRBY', e.minute, 'failed:' .. reason, 1)
+    keep_latest(e.failed, 50, life_ms)
   end
-  redis.call('PEXPIRE', minute, 3600000)
+  redis.call('PEXPIRE', e.minute, 3600000)
 end

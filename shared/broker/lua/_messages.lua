@@ -8,7 +8,7 @@ local MESSAGE_BYTES = 262144
 
 -- Returns the error, if there is one.
 local function publish(gateway, message)
-  local sent = redis.pcall('PUBLISH', 'hr:gateway:' .. gateway, table.concat(message))
+  local sent = redis.pcall('SPUBLISH', 'hr:gateway:' .. gateway, table.concat(message))
   return type(sent) == 'table' and sent
 end
 

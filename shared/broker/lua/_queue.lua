@@ -1,9 +1,9 @@
--- The queue that create.lua adds to, and its fairness: each account has one turn a round. An account that already had
+-- The queue that admit.lua adds to, and its fairness: each account has one turn a round. An account that already had
 -- its turn comes a round later; one with nothing waiting joins the round that is being taken now (docs/adr/0010).
--- queue (zset): id → turn, the lowest is taken first. job (string): arq's bytes. turns (hash): account → its last
--- round. waiting (zset): id → time of creation, ms.
+-- queue (zset): id of the job → turn, the lowest is taken first. turns (hash): account → its last round. waiting (zset): id → time of
+-- creation, ms. waiting_accounts (zset): members `<account> <id>`, all with the same score.
 
-local QUEUE, JOB, TURNS, WAITING = unpack(KEYS, 9, 12)
+local QUEUE, TURNS, WAITING, WAITING_ACCOUNTS = unpack(KEYS, 2, 5)
 
 -- A turn is round × 2^32 + the second: within a round the oldest goes first.
 local function next_turn(account)
@@ -21,22 +21,24 @@ local function count_waiting(life_ms)
   return redis.call('ZCARD', WAITING)
 end
 
-local function account_waiting(account) return 'hr:account:' .. account .. ':waiting' end
-
 -- True if a stream of this account waits for a worker.
-local function is_waiting(account, life_ms)
-  redis.call('ZREMRANGEBYSCORE', account_waiting(account), '-inf', now - life_ms)
-  return redis.call('ZCARD', account_waiting(account)) > 0
+local function is_waiting(account)
+  while true do
+    local range = {'[' .. account .. ' ', '(' .. account .. '!', 'LIMIT', 0, 1}
+    local member = redis.call('ZRANGEBYLEX', WAITING_ACCOUNTS, unpack(range))[1]
+    if not member then return false end
+    if redis.call('ZSCORE', WAITING, string.match(member, ' (%x+)$')) then return true end
+    redis.call('ZREM', WAITING_ACCOUNTS, member)
+  end
 end
 
 -- Returns the queue position, 1 for the next. All keys live for `life_ms`.
-local function enqueue(account, job, life_ms)
+local function enqueue(account, life_ms)
   local turn = next_turn(account)
-  redis.call('HSET', STATE, 'turn', turn)
-  redis.call('ZADD', QUEUE, turn, ID)
+  redis.call('HSET', OF, 'turn', turn)
+  redis.call('ZADD', QUEUE, turn, JOB_ID)
   redis.call('ZADD', WAITING, now, ID)
-  redis.call('ZADD', account_waiting(account), now, ID)
-  redis.call('SET', JOB, job, 'PX', life_ms)
-  for _, key in ipairs({QUEUE, TURNS, WAITING, account_waiting(account)}) do redis.call('PEXPIRE', key, life_ms) end
-  return redis.call('ZRANK', QUEUE, ID) + 1
+  redis.call('ZADD', WAITING_ACCOUNTS, 0, account .. ' ' .. ID)
+  for _, key in ipairs({QUEUE, TURNS, WAITING, WAITING_ACCOUNTS}) do redis.call('PEXPIRE', key, life_ms) end
+  return redis.call('ZRANK', QUEUE, JOB_ID) + 1
 end

@@ -1,12 +1,8 @@
--- Counters of an account's rate limits, for the scripts in which a stream begins or ends. keys.py describes the keys;
--- they are derived from the account, which is stored in the state.
+-- Counters of an account's rate limits, for the scripts in which a stream begins or ends. keys.py describes the keys; `a`
+-- has those of the account.
 -- `used` is {requests this minute, ms until they are 0, tokens this minute, ms until they are 0, tokens today, streams}.
 
 local second, today = math.floor(now / 1000), 'd' .. math.floor(now / 86400000)
-
-local function account_keys(account)
-  return 'hr:account:' .. account .. ':used', 'hr:account:' .. account .. ':streams'
-end
 
 local function add(used_key, field, n)
   redis.call('HINCRBY', used_key, field, n)
@@ -44,8 +40,8 @@ end
 
 -- Returns `used`, and the limit that one more stream of `tokens` would exceed for longest, with ms until it would not.
 -- `limits`: requests a minute, tokens a minute, tokens a day, streams; 0 means unlimited.
-local function check_limits(account, tokens, limits)
-  local used_key, streams_key = account_keys(account)
+local function check_limits(a, tokens, limits)
+  local used_key, streams_key = a.used, a.streams
   redis.call('ZREMRANGEBYSCORE', streams_key, '-inf', now)
   local counts, streams = recent_counts(used_key), redis.call('ZCARD', streams_key)
   local requests, requests_reset, requests_wait = in_minute(counts, 'r', 1, limits[1])
@@ -61,20 +57,18 @@ local function check_limits(account, tokens, limits)
   return {requests, requests_reset, minute, minute_reset, day, streams}, limit, longest
 end
 
-local function hold_account_slot(account, life_ms)
-  local _, streams_key = account_keys(account)
-  redis.call('ZADD', streams_key, now + life_ms, ID)
-  redis.call('PEXPIRE', streams_key, life_ms)
+local function hold_account_slot(a, life_ms)
+  redis.call('ZADD', a.streams, now + life_ms, ID)
+  redis.call('PEXPIRE', a.streams, life_ms)
 end
 
 -- Counts a new stream, for `life_ms` at most. Returns `used` with it.
-local function reserve(account, tokens, life_ms, used)
-  local used_key = account_keys(account)
-  add(used_key, 'r' .. second, 1)
-  add(used_key, 't' .. second, tokens)
-  add(used_key, today, tokens)
-  hold_account_slot(account, life_ms)
-  redis.call('HSET', STATE, 'reserved', tokens, 'reserved_at', second)
+local function reserve(a, tokens, life_ms, used)
+  add(a.used, 'r' .. second, 1)
+  add(a.used, 't' .. second, tokens)
+  add(a.used, today, tokens)
+  hold_account_slot(a, life_ms)
+  redis.call('HSET', OF, 'reserved', tokens, 'second', second)
   local full_minute = (second + 60) * 1000 - now
   local tokens_reset = tokens > 0 and full_minute or used[4]
   return {used[1] + 1, full_minute, used[3] + tokens, tokens_reset, used[5] + tokens, used[6] + 1}
@@ -90,11 +84,8 @@ local function correct(used_key, more, reserved, current)
 end
 
 -- Frees the account's slot and corrects its reservation to `tokens`; nil means as many as were reserved.
-local function settle(tokens)
-  local s = load('account', 'reserved', 'reserved_at')
-  if not s.account then return end
-  local used_key, streams_key = account_keys(s.account)
-  if redis.call('ZREM', streams_key, ID) == 0 or not tokens then return end
-  local reserved = {'t' .. s.reserved_at, 'd' .. math.floor(s.reserved_at / 86400)}
-  correct(used_key, tokens - s.reserved, reserved, {'t' .. second, today})
+local function settle(a, tokens)
+  local reserved, at = unpack(redis.call('HMGET', OF, 'reserved', 'second'))
+  if redis.call('ZREM', a.streams, ID) == 0 or not tokens or not reserved then return end
+  correct(a.used, tokens - reserved, {'t' .. at, 'd' .. math.floor(at / 86400)}, {'t' .. second, today})
 end

@@ -1,20 +1,18 @@
 -- The common start of every script of one stream; scripts.py puts it after the script's first line.
 -- KEYS: 1 state (hash), 2 log (list), 3 tail (stream), 4 readers (zset), 5 index (zset), 6 tombstone (string),
---       7 pulse (hash), 8 idempotency (string; missing or equal to 1 if the stream has no idempotency entry)
--- Times are milliseconds of Redis' own clock. A script checks everything before its first write.
+--       7 pulse (hash), 8 request (hash; pieces of a large request, see store.lua), 9 answers (zset),
+--       10 idempotency (string; missing or equal to 1 if the stream has no idempotency entry)
 
-local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = unpack(KEYS)
+local STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, REQUEST, ANSWERS, IDEMPOTENCY = unpack(KEYS)
 if IDEMPOTENCY == STATE then IDEMPOTENCY = nil end
 local ID = string.match(STATE, ':(%x+):state$')
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- Makes another stream the one that all functions here are about. Its keys begin at KEYS[at], in the order above, and
--- end at KEYS[upto]; names of others follow from the first, except that of the idempotency entry.
+-- end at KEYS[upto]. The names of tombstone and pulse, which are only read, follow from the first.
 local CHOSEN = 1
 local function choose_stream(at, upto)
   CHOSEN = at
-  STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, IDEMPOTENCY = unpack(KEYS, at, upto)
+  STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, REQUEST, ANSWERS, IDEMPOTENCY = unpack(KEYS, at, upto)
   if IDEMPOTENCY == STATE then IDEMPOTENCY = nil end
   local prefix
   prefix, ID = string.match(STATE, '^(.*:)(%x+):state$')
@@ -34,22 +32,6 @@ local function load(...) return load_into({}, ...) end
 -- others are loaded only where they are used.
 local function load_for_writer()
   return load('status', 'epoch', 'holder', 'log_epoch', 'chunks', 'lead', 'cancel', 'on_disconnect', 'live_until')
-end
-
--- Fails before the first write if the Redis user lacks a right that is needed later (rule S4): to one of the commands
--- (separated by spaces), to a key besides the stream's own, or to the channels of gateways and workers.
-local function need_rights(commands, keys)
-  local missing
-  for command in string.gmatch(commands, '%S+') do
-    if not redis.acl_check_cmd(command, STATE, STATE, STATE, STATE) then missing = "run '" .. command .. "'" end
-  end
-  for _, key in ipairs(keys) do
-    if not redis.acl_check_cmd('DEL', key) then missing = "access the key '" .. key .. "'" end
-  end
-  for _, channel in ipairs({'hr:gateway:any', 'hr:worker:any'}) do
-    if not redis.acl_check_cmd('PUBLISH', channel, '') then missing = "access the channel '" .. channel .. "'" end
-  end
-  if missing then error({err = 'NOPERM this user has no permissions to ' .. missing}) end
 end
 
 local function active(s) return s.status == 'queued' or s.status == 'running' end
@@ -131,6 +113,13 @@ local function reply(code, n, s)
   return {code, n, stop_signal(s), is_watched(s) and 1 or 0, tonumber(s.epoch)}
 end
 
+-- Adds to a reply what the desk counts: the bytes of the stream, and until when.
+local function with_bytes(answer, bytes, expires)
+  answer[#answer + 1] = bytes
+  answer[#answer + 1] = tonumber(expires)
+  return answer
+end
+
 -- The fence: the reply for a caller that may not write as (epoch, holder); nil if it may.
 local function refuse(s, epoch, holder)
   if not s.status then
@@ -180,20 +169,11 @@ local function write_tail(epoch, first, last, base, lineage)
   notify_gateways(CHOSEN, redis.call('HGET', STATE, 'gateways'), epoch, first, told, base)
 end
 
--- Lets a key that several streams share live at least until `at`.
-local function live_until(key, at)
-  redis.call('PEXPIREAT', key, at, 'NX')
-  redis.call('PEXPIREAT', key, at, 'GT')
-end
-
--- Pieces of a large request (hash), if the state has `request_bytes` instead of `request` (see store.lua).
-local function request_key() return (string.gsub(STATE, 'state$', 'request')) end
-
 -- True if all pieces of a request of this size are stored; a request within the state's fields has none.
 local function has_pieces(request_bytes)
   local left, piece = tonumber(request_bytes or 0), 0
   while left > 0 do
-    local bytes = redis.call('HSTRLEN', request_key(), piece)
+    local bytes = redis.call('HSTRLEN', REQUEST, piece)
     if bytes == 0 then return false end
     left, piece = left - bytes, piece + 1
   end
@@ -211,7 +191,7 @@ end
 -- long as its longest-lived stream.
 local function keep_until(at, tombstone_ms)
   redis.call('HSET', STATE, 'expires', at)
-  for _, key in ipairs({STATE, LOG, TAIL, READERS, request_key(), IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
+  for _, key in ipairs({STATE, LOG, TAIL, READERS, REQUEST, IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
   redis.call('PEXPIREAT', TOMBSTONE, at + tombstone_ms)
   live_until(INDEX, at)
 end
@@ -219,6 +199,6 @@ end
 -- Notifies the worker that holds the stream. The state carries the same, so a lost message does no harm.
 local function notify_holder(s, message)
   if s.holder then
-    redis.call('PUBLISH', 'hr:worker:' .. string.match(s.holder, '^[^.]*'), message .. ' ' .. ID)
+    redis.call('SPUBLISH', 'hr:worker:' .. string.match(s.holder, '^[^.]*'), message .. ' ' .. ID)
   end
 end

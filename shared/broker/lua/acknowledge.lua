@@ -45,6 +45,7 @@ local function acknowledge(i, at)
   return {s.status, last_epoch, n}
 end
 
+need_whole_slot()
 local replies = {}
 for i = 1, #KEYS / 4 do replies[i] = reply_of(acknowledge, 4 * i - 3, 5 * i - 4) end
 return replies

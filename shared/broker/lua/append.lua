@@ -35,6 +35,7 @@ local function append(i, at)
   -- A part of an append has no place in the provider's answer, so that no worker could resume there.
   if upto < last and provider_cursor ~= '' and count <= window then upto = math.min(upto, n) end
   if upto > n then
+    need_whole_slot()
     local is_first = tonumber(s.log_epoch) ~= epoch
     if is_first then note('output:') end
     begin_log(s, epoch, n, lineage)

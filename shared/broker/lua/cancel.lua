@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Marks a stream to be stopped, and notifies the worker that holds it.
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 reason
 -- Status: unchanged
 -- Replies {'MISSING'}, {'CLOSED'}, {'HELD'} (a worker ends it: the one that holds it, or the one that takes it over

@@ -1,22 +1,16 @@
 #!lua
 -- Takes a stream that no worker holds, under an epoch that was never used and never will be again (rule E1).
 -- Writes no event: the older epoch stays readable until the first append of this one.
--- KEYS: 1-8 stream, 9 waiting (zset, see _queue.lua), 10 taken (counter; shows gateways how fast the queue drains)
--- ARGV: 1 holder, 2 lease_ms, 3 provider_limits… (provider, streams, requests, tokens, …; see _provider_limit.lua)
+-- KEYS: 1-10 stream
+-- ARGV: 1 holder, 2 lease_ms
 -- Status: queued, running → running
 -- Replies {'MISSING'}, {'CLOSED'}, {'HELD'} (by a worker; or after an outage, until those that held streams had time to
--- renew their leases), {'PARKED'} (all providers of its targets are at a limit), or {'CLAIMED', epoch, attempt, events
--- readable, stop signal, {field, value, …}}.
+-- renew their leases), or {'CLAIMED', epoch, attempt, events readable, stop signal, {field, value, …}}.
 
 local holder, lease_ms = unpack(ARGV, 1, 2)
-local WAITING, TAKEN = unpack(KEYS, 9, 10)
 local s = load('status', 'holder', 'epoch', 'log_epoch', 'chunks', 'attempt', 'lease_until', 'cancel', 'on_disconnect', 'grace_ms',
-  'live_until', 'polled_until', 'created', 'handed_over', 'provider', 'lanes', 'turn',
-  'account', 'stored_limit', 'expected_tokens')
-if not s.status then
-  redis.call('ZREM', INDEX, ID)
-  return {'MISSING'}
-end
+  'live_until', 'polled_until', 'created', 'handed_over')
+if not s.status then return {'MISSING'} end
 if not active(s) then return {'CLOSED'} end
 if held(s) then
   if s.holder ~= holder then return {'HELD'} end
@@ -26,39 +20,7 @@ if held(s) then
 end
 if s.status == 'running' and not s.handed_over and is_recovering(tonumber(lease_ms), true) then return {'HELD'} end
 
-need_rights('HDEL HEXISTS HGET HGETALL HINCRBY HSET HSETNX INCR PEXPIRE PEXPIREAT PEXPIRETIME XLEN XREVRANGE ZADD ' ..
-  'ZCOUNT ZRANGE ZREM ZREMRANGEBYSCORE ZSCORE', {WAITING, TAKEN, 'hr:account:any', 'hr:lane:any'})
-if not s.cancel and is_far_above(s.account, s.stored_limit) then
-  s.cancel = 'stored_bytes'
-  redis.call('HSET', STATE, 'cancel', s.cancel)
-end
-local limits = {}
-for i = 3, #ARGV, 4 do limits[ARGV[i]] = {tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])} end
-local chosen, full, tokens = nil, {}, tonumber(s.expected_tokens or 0)
-for provider in string.gmatch(s.lanes or s.provider or '', '%S+') do
-  local limit = not s.cancel and limits[provider]
-  if not limit or not (limit_reached(provider, limit, tokens) or is_behind(provider, limit, s.turn or 0)) then
-    chosen = provider
-    break
-  end
-  full[#full + 1] = provider
-end
-if not chosen and #full > 0 then
-  park(full, s.turn or 0)
-  return {'PARKED'}
-end
-
-leave_lanes()
-if s.status == 'queued' then
-  redis.call('ZREM', WAITING, ID)
-  redis.call('ZREM', 'hr:account:' .. s.account .. ':waiting', ID)
-  redis.call('INCR', TAKEN)
-  redis.call('PEXPIRE', TAKEN, 86400000)
-end
-if chosen and limits[chosen] and not s.cancel then
-  enter_lanes(chosen, chosen, limits[chosen], tokens, now + lease_ms)
-  redis.call('HSET', STATE, 'lane_new', 1)
-end
+need_rights('HDEL HGET HGETALL HSET HSETNX XLEN XREVRANGE ZADD', {})
 local top_epoch = top_of_tail()
 local epoch = math.max(tonumber(s.epoch) + 1, top_epoch + 1, now - s.created)
 local attempt = s.handed_over and tonumber(s.attempt) or s.attempt + 1
@@ -66,6 +28,6 @@ redis.call('HDEL', STATE, 'handed_over')
 redis.call('HSET', STATE, 'status', 'running', 'epoch', epoch, 'holder', holder, 'attempt', attempt,
   'lease_until', now + lease_ms)
 redis.call('HSETNX', STATE, 'started', now)
-note('claim:' .. attempt .. ':' .. string.match(holder, '^[^.]*'))
+note('claim:' .. attempt .. ':' .. string.match(holder, '^[^.:]*'))
 redis.call('ZADD', INDEX, now + lease_ms, ID)
 return {'CLAIMED', epoch, attempt, log_length(s, tonumber(s.log_epoch)), stop_signal(s), redis.call('HGETALL', STATE)}

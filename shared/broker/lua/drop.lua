@@ -1,26 +1,21 @@
 #!lua flags=allow-oom
--- Drops the answer of a stream that has ended, to free storage. The tombstone stays, and so does the idempotency entry.
--- KEYS: 1-8 stream
+-- Drops the answer of a stream that has ended, to free storage, after `may_drop` at the desk. The tombstone stays, and so
+-- does the idempotency entry. The index has the stream until the desk has settled it.
+-- KEYS: 1-10 stream
 -- ARGV: 1 tombstone_ms, 2 retention_min_ms (since the end, in which the answer is kept)
 -- Status: completed, cancelled, failed → none
--- Replies the bytes given back; 0 if the stream is kept: it waits or runs, ended too recently, has a live reader, or a
--- stream that runs was made from it.
+-- Replies {'DROPPED', account, digest of its idempotency key}; {'KEPT'} if the stream waits or runs, ended too recently,
+-- has a live reader, or is not settled yet.
 
 local tombstone_ms, retention_min_ms = unpack(ARGV, 1, 2)
-local s = load('status', 'principal', 'account', 'ended', 'idempotency')
-if not s.status then
-  redis.call('ZREM', 'hr:answers', ID) -- its retention has ended
-  return 0
-end
-if active(s) or tonumber(s.ended) + retention_min_ms > now then return 0 end
-if redis.call('ZCOUNT', READERS, now, '+inf') > 0 or is_source(s.account) then return 0 end
-need_rights('DEL HDEL HINCRBY HMGET PEXPIRE SET UNLINK ZADD ZCARD ZRANGE ZREM ZREMRANGEBYSCORE',
-  {'hr:owned:' .. s.account, storage_keys(s.account)})
-leave_tombstone('dropped', s, tombstone_ms)
-local bytes = give_back(s.account, {ID})
-redis.call('UNLINK', request_key())
+local s = load('status', 'principal', 'account', 'ended', 'idempotency', 'owed')
+if not s.status or active(s) or s.owed or tonumber(s.ended) + retention_min_ms > now then return {'KEPT'} end
+if redis.call('ZCOUNT', READERS, now, '+inf') > 0 then return {'KEPT'} end
+need_rights('DEL PEXPIREAT SET UNLINK ZADD ZREM', {})
+redis.call('SET', TOMBSTONE, 'dropped ' .. s.principal, 'PX', tombstone_ms)
+redis.call('ZADD', INDEX, now, ID)
+live_until(INDEX, now + tombstone_ms)
+redis.call('ZREM', ANSWERS, ID)
+redis.call('UNLINK', REQUEST)
 redis.call('DEL', STATE, LOG, TAIL, READERS)
-for _, key in ipairs({'hr:owned:' .. s.account, 'hr:ended', 'hr:failed', 'hr:answers'}) do
-  redis.call('ZREM', key, ID)
-end
-return math.max(1, bytes)
+return {'DROPPED', s.account or '', s.idempotency or ''}

@@ -1,19 +1,21 @@
 #!lua flags=allow-oom
 -- The last append: the remaining events, `done` among them, and the terminal state in one step. It ignores the window.
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 cap, 5 retention_ms, 6 tombstone_ms,
 --       7 status, 8 only_if_unwatched (1 or 0), 9 tokens (used), 10 lineage (as for append),
 --       11 field_items (number of items in fields), 12 chunk_ends (as last_in_chunks takes them),
 --       13 fields… (field, value, …), chunks… (compressed, of the whole log), events…
 -- Status: running → completed, cancelled, failed
--- Replies as append does, or WATCHED if `only_if_unwatched` and a reader came; nothing is written then.
+-- Replies as append does, and then bytes and expiry of the stream, ms; or WATCHED if `only_if_unwatched` and a reader
+-- came; nothing is written then. The desk is owed the ending (`owed` in the state: tokens, bytes). The sweep looks for
+-- that in two seconds.
 
 -- Fields of the state that matter only until the end.
 local OF_RUNNING = {}
 for name in string.gmatch([[
   holder lease_until full lead gateways polled_until grace_ms stored_limit expires counted provider_cursor sources
-  prompt_characters max_tokens expected_tokens on_worker_lost may_resume body_hash request_id turn reserved reserved_at
-  lanes handed_over
+  prompt_characters max_tokens expected_tokens on_worker_lost may_resume body_hash request_id limited lanes
+  handed_over
 ]], '%S+') do OF_RUNNING[name] = true end
 
 -- Writes the state anew without these fields. Redis keeps a hash of short values in a third of the memory, but not one
@@ -40,9 +42,8 @@ local n = log_length(s, epoch, lineage)
 if first_seq > n + 1 then return reply('GAP', n, s) end
 if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED', n, s) end
 
-need_rights('DEL HDEL HEXISTS HGET HGETALL HINCRBY HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD ' ..
-  'XLEN XRANGE XREVRANGE XTRIM UNLINK ZADD ZREM ZREMRANGEBYRANK ZREMRANGEBYSCORE',
-  {'hr:queue', 'arq:job:' .. ID, 'hr:ended', 'hr:account:any', 'hr:endings:any', 'hr:lane:any'})
+need_rights('DEL HDEL HGET HGETALL HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD XLEN XRANGE XREVRANGE ' ..
+  'XTRIM UNLINK ZADD ZREMRANGEBYSCORE', {})
 local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
 local before_chunks = 12 + field_items
 local before_events = before_chunks + chunk_count
@@ -55,21 +56,20 @@ push_chunks(before_chunks + 1, before_events, chunk_ends)
 write_tail(epoch, math.max(n, last - cap) + 1, last, before_events + 1 - first_seq, lineage)
 redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap)
 redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 13, before_chunks))
-settle(tonumber(tokens))
-leave_lanes(tonumber(tokens))
-load_into(s, 'follow_up', 'account', 'sources')
+load_into(s, 'follow_up')
 -- A stream that a later request may continue keeps its request.
 if not s.follow_up then
   redis.call('HDEL', STATE, 'request', 'request_bytes')
-  redis.call('UNLINK', request_key())
+  redis.call('UNLINK', REQUEST)
 end
-for _, key in ipairs({INDEX, 'hr:queue'}) do redis.call('ZREM', key, ID) end
-redis.call('DEL', 'arq:job:' .. ID)
-forget_sources(s.account, s.sources or nil)
 redis.call('HDEL', STATE, 'sources')
-count_stored(s.account, now + retention_ms)
-count_ending(status, tonumber(tokens), tonumber(retention_ms))
-local answer = reply('OK', last, s)
+local bytes = stored_bytes()
+redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes)
+redis.call('ZADD', INDEX, now + 2000, ID)
+redis.call('ZADD', ANSWERS, now, ID)
+redis.call('ZREMRANGEBYSCORE', ANSWERS, '-inf', now - retention_ms)
+redis.call('PEXPIRE', ANSWERS, retention_ms)
+local answer = with_bytes(reply('OK', last, s), bytes, now + retention_ms)
 forget_running()
 keep_until(now + retention_ms, tonumber(tombstone_ms))
 -- Live readers have a minute for the rest of the tail; then only the log remains, and half the memory is free again.

@@ -1,6 +1,6 @@
 #!lua
 -- Notes where the provider's stored answer is while it has no output yet; later, append does.
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 epoch, 2 holder, 3 provider_cursor
 -- Status: unchanged
 -- Replies as append does; NOTED if it was noted.

@@ -1,6 +1,6 @@
 #!lua
 -- Moves the first events of the tail into the log, as compressed chunks, so that the tail has room (rule S14).
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 epoch, 2 holder, 3 lineage (as for append), 4 before (last seq in the chunks that the log has),
 --       5 chunk_ends (last seq in each of these chunks), 6 chunks…
 -- Status: unchanged

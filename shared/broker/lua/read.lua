@@ -1,6 +1,6 @@
 #!lua flags=no-writes
 -- A page of the log after a cursor, and the stream's state at the same instant.
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 epoch, 2 seq (of the cursor), 3 most_events, 4 most_bytes (after which the page ends),
 --       5 healing_ms (that a worker may take to heal a stream that Redis lost)
 -- Status: unchanged

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Hands a stream over before its end, so that another worker takes it at once. It does not count as a failed attempt.
--- KEYS: 1-8 stream
+-- KEYS: 1-10 stream
 -- ARGV: 1 epoch, 2 holder
 -- Status: running → running
 -- Replies as append does; OK n if it was handed over.
@@ -10,8 +10,7 @@ epoch = tonumber(epoch)
 local s = load_for_writer()
 local refusal = refuse(s, epoch, holder)
 if refusal then return refusal end
-need_rights('HDEL HEXISTS HGET HINCRBY HSET PEXPIRE XLEN XREVRANGE ZADD ZREM', {'hr:lane:any'})
-leave_lanes()
+need_rights('HDEL HGET HSET XLEN XREVRANGE ZADD', {})
 redis.call('HSET', STATE, 'lease_until', now, 'handed_over', 1)
 redis.call('HDEL', STATE, 'holder')
 note('handover:')

@@ -1,0 +1,50 @@
+#!lua flags=allow-oom
+-- Ends a stream at the desk, after it ended or is gone in its bucket: frees its place and slots, corrects what was
+-- reserved, and counts its ending and its bytes. A repeated call counts nothing again.
+-- KEYS: 1 of (see _desk.lua), 2 job (string, arq's bytes), 3 queue (zset: id of the job → turn),
+--       4 waiting, 5 waiting_accounts (see _queue.lua), 6 used, 7 streams (see _rate_limits.lua),
+--       8 stored, 9 kept, 10 sources, 11 removed (see _storage.lua), 12 ended, 13 failed, 14 minute (see _endings.lua),
+--       15 lanes… (running, parked, tokens, used of each lane of the stream; see _provider_limit.lua)
+-- ARGV: 1 stream_id, 2 account, 3 kind (ended, deleted, dropped, refused: it was never created, or expired),
+--       4 status, 5 reason (of the ending; '': it is not counted), 6 tokens (used; '': as many as were reserved),
+--       7 bytes (of the ended stream), 8 expires (until when, ms), 9 digest (of its idempotency key), 10 tombstone_ms,
+--       11 retention_ms, 12 lanes… (in the order of the keys)
+-- Replies {bytes given back, '<id> <digest>', …} with removed streams of which the caller deletes what stays, or {'LANES',
+-- lanes} (see lanes_lacking).
+
+local stream_id, account, kind, status, reason, tokens, bytes, expires, digest, tombstone_ms,
+  retention_ms = unpack(ARGV, 1, 11)
+local JOB, QUEUE, WAITING, WAITING_ACCOUNTS, USED, STREAMS, STORED, KEPT, SOURCES, REMOVED, ENDED, FAILED,
+  MINUTE = unpack(KEYS, 2, 14)
+local a = {used = USED, streams = STREAMS, stored = STORED, kept = KEPT, sources = SOURCES, removed = REMOVED}
+name_lanes(15, {unpack(ARGV, 12)})
+local known, at, sources, again = unpack(redis.call('HMGET', OF, 'account', 'second', 'sources', 'again'))
+local lacking = lanes_lacking()
+if lacking then return {'LANES', lacking} end
+need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSETNX PEXPIRE PEXPIREAT ZADD ZCARD ZRANGE ZREM ZREMRANGEBYRANK ' ..
+  'ZREMRANGEBYSCORE ZSCORE', KEYS)
+
+tokens = tonumber(tokens)
+if known then
+  if kind == 'refused' and at then correct(USED, -1, {'r' .. at}, {}) end
+  settle(a, tokens)
+  leave_lanes(tokens)
+  if status ~= '' then count_ending({ended = ENDED, failed = FAILED, minute = MINUTE}, status, reason, tokens, retention_ms) end
+  forget_sources(a, sources)
+  redis.call('DEL', OF)
+end
+-- A call that counts a lost stream again may be on its way.
+if (again or not known) and redis.call('HSETNX', OF, 'refused', 'GONE') == 1 then redis.call('PEXPIRE', OF, 60000) end
+redis.call('DEL', JOB)
+redis.call('ZREM', QUEUE, JOB_ID)
+redis.call('ZREM', WAITING, ID)
+redis.call('ZREM', WAITING_ACCOUNTS, account .. ' ' .. ID)
+
+if kind == 'ended' then
+  if not redis.call('ZSCORE', REMOVED, ID .. ' ' .. digest) then count_stored(a, bytes, tonumber(expires)) end
+  return {0}
+end
+local freed = give_back(a, {ID})
+if kind == 'refused' or kind == 'expired' then return {freed} end
+for _, key in ipairs({ENDED, FAILED}) do redis.call('ZREM', key, ID) end
+return {freed, unpack(note_removed(a, digest, tombstone_ms))}

@@ -1,0 +1,62 @@
+"""Removal of a stream: its deletion by its owner, or the dropping of its answer to free storage.
+
+Its bucket comes first, then the desk; the index of the bucket has the stream until both are done (docs/adr/0020).
+"""
+
+from contextlib import suppress
+
+from shared.broker.client import Client, run_commands, run_script
+from shared.broker.desk_scripts import Kind, Settlement
+from shared.broker.keys import (
+    DROPPING,
+    answers_key,
+    idempotency_entry_key,
+    owned_key,
+    state_key,
+    tombstone_key,
+)
+from shared.broker.pipeline_connection import Command
+from shared.broker.scripts import StreamScripts
+from shared.broker.settlement import settle
+from shared.errors import BrokerUnavailable
+
+
+async def delete_stream(client: Client, scripts: StreamScripts, stream_id: str) -> bool:
+    """Delete a stream's content. Return False if there was none. Raises :class:`BrokerUnavailable`."""
+    removed = await run_script(client, scripts.delete(stream_id))
+    if removed is None:
+        return False
+    settlement = Settlement(stream_id, removed.account, Kind.DELETED, removed.owed, removed.digest)
+    with suppress(BrokerUnavailable):  # then the next sweep makes the second step
+        await settle_removed(client, scripts, settlement)
+    return True
+
+
+async def drop_answer(client: Client, scripts: StreamScripts, stream_id: str) -> int:
+    """Drop the answer of a stream that has ended. Return the bytes given back; 0 if it is kept. Raises
+    :class:`BrokerUnavailable`."""
+    (account,) = await run_commands(client, [("HGET", state_key(stream_id), "account")])
+    if account is None:  # its retention has ended
+        await run_commands(client, [("ZREM", answers_key(stream_id), stream_id)])
+        return 0
+    if not await run_script(client, scripts.desk.may_drop(stream_id, account.decode())):
+        return 0
+    removed = await run_script(client, scripts.drop(stream_id))
+    if removed is None:
+        await run_commands(client, [("ZREM", DROPPING, stream_id)])
+        return 0
+    settlement = Settlement(stream_id, removed.account, Kind.DROPPED, digest=removed.digest)
+    return max(1, await settle_removed(client, scripts, settlement))
+
+
+async def settle_removed(client: Client, scripts: StreamScripts, settlement: Settlement) -> int:
+    """Let the desk forget a stream that was removed, and remove what stays of it: its entry in the list of its
+    principal and in the index, and the tombstones and idempotency entries of streams that were removed long ago.
+    Return the bytes given back. Raises :class:`BrokerUnavailable`."""
+    settled = await settle(client, scripts, settlement)
+    commands: list[Command] = [("ZREM", owned_key(settlement.account), settlement.stream_id)]
+    commands += [("DEL", tombstone_key(stream_id)) for stream_id, _ in settled.forgotten]
+    commands += [("DEL", idempotency_entry_key(digest)) for _, digest in settled.forgotten if digest]
+    await run_commands(client, commands)
+    await run_script(client, scripts.paid(settlement.stream_id, ""))
+    return settled.freed

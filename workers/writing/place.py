@@ -1,0 +1,48 @@
+"""The desk's part of a stream that this worker holds: its place, its slots and its bytes (docs/adr/0020)."""
+
+from collections.abc import Mapping
+
+from shared.broker.declarations import Call
+from shared.broker.desk_replies import Held, OtherLanes
+from shared.broker.desk_scripts import Holding, Kind, Place, Settlement
+from shared.broker.replies import WriteReply
+from shared.broker.scripts import Ending, Holder, StreamScripts
+from shared.rate_limits import Demand, Limits
+
+
+class HeldPlace:
+    """The desk's part of one stream. ``fields``: of the state, as they were claimed; ``lanes``: those of the stream,
+    one a line."""
+
+    def __init__(self, holder: Holder, fields: Mapping[str, bytes]) -> None:
+        self._holder = holder
+        self._fields = fields
+        self.lanes = self._text("lane")
+        self._ended: WriteReply | None = None
+
+    def hold(self, scripts: StreamScripts, renewed: WriteReply, *, is_lost: bool = False) -> Call[Held | OtherLanes]:
+        """Return the call that extends the place after a renewal of the lease. ``is_lost``: the desk has lost it."""
+        limits = Limits(
+            concurrent_streams=int(self._text("limited") or 0), stored_bytes=int(self._text("stored_limit") or 0)
+        )
+        demand = Demand(self._text("account"), limits, int(self._text("expected_tokens") or 0))
+        targets = self._text("lanes") or self._text("provider")
+        place = Place(self._holder.stream_id, demand, renewed.size, targets, self._text("sources"))
+        holding = Holding(place, self._holder.token, renewed.expires, self.lanes, is_lost)
+        return scripts.desk.hold(holding)
+
+    def end(self, reply: WriteReply) -> None:
+        """Note the reply to the call that has ended the stream."""
+        self._ended = reply
+
+    def settlement(self, scripts: StreamScripts, ending: Ending | None) -> Settlement | None:
+        """Return what the desk has to settle; None if the sweep has to find that out."""
+        if self._ended is None or ending is None:
+            return None
+        owed = scripts.owed(ending, self._ended)
+        return Settlement(
+            self._holder.stream_id, self._text("account"), Kind.ENDED, owed, self._holder.idempotency or ""
+        )
+
+    def _text(self, name: str) -> str:
+        return self._fields.get(name, b"").decode()

@@ -59,13 +59,16 @@ class ClusterFitness:
         for node in self._cluster.nodes:
             if node not in self._probes and (key := _probe_key(self._cluster, node)) is not None:
                 self._probes[node] = asyncio.create_task(self._probe(node, key))
-        await asyncio.wait(self._probes.values(), timeout=_PROBE_S)
+        probes = dict(self._probes)  # a call at the same time waits for the same ones
+        if probes:
+            await asyncio.wait(probes.values(), timeout=_PROBE_S)
         found = {}
-        for node, probe in list(self._probes.items()):
+        for node, probe in probes.items():
             if not probe.done():
                 found[node] = classify(TimeoutError(), _name(self._cluster, node))
                 continue
-            del self._probes[node]
+            if self._probes.get(node) is probe:
+                del self._probes[node]
             if (error := probe.result()) is not None:
                 found[node] = error
         return {node: error for node, error in found.items() if node in self._cluster.nodes}

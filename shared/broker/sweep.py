@@ -38,8 +38,6 @@ _TURN_MS: Final = 1500
 _RETRY_S: Final = 0.25
 #: How much later than the end of another's turn to look.
 _LATE_S: Final = 0.02
-#: Buckets in one call: few calls are cheap, and a call with many due streams must not hold Redis up for long.
-_BUCKETS_PER_CALL: Final = 64
 
 Requeue = Callable[[str], Awaitable[bool]]
 
@@ -66,8 +64,9 @@ class Sweep:
         self._requeue = requeue
         self._count = count
         buckets = sweep_keys()
-        chunks = range(0, len(buckets), _BUCKETS_PER_CALL)
-        self._calls = [scripts.sweep(buckets[first : first + _BUCKETS_PER_CALL]) for first in chunks]
+        # Few calls are cheap, and a call with many due streams must not hold Redis up for long.
+        most = scripts.routes.most_buckets
+        self._calls = [scripts.sweep(buckets[first : first + most]) for first in range(0, len(buckets), most)]
 
     async def run(self) -> None:
         """Run until cancelled: sweep once a second while it is this process' turn. Raises

@@ -5,7 +5,7 @@ import asyncio
 from shared.broker.client import Client, run_script
 from shared.broker.creation import NewStream, create, requeue
 from shared.broker.desk_replies import Created, Full, Limited, Requeued, Stored
-from shared.broker.desk_scripts import Place
+from shared.broker.desk_requests import Place
 from shared.broker.keys import QUEUE, of_key, principal_streams_key, stream_of_job
 from shared.broker.replies import Begun
 from shared.broker.scripts import StreamScripts

@@ -22,6 +22,7 @@ from tests.scripts.stream import (
     IDEMPOTENCY,
     LOG,
     READERS,
+    ROUTES,
     SCRIPTS,
     SETTINGS,
     TOKEN,
@@ -36,7 +37,7 @@ from tests.scripts.stream import (
 _STREAM_BYTES = 5120
 _REQUEST = '{"messages":[]}'
 _AT_ONCE = SETTINGS.model_copy(update={"retention_min_s": 0})
-_DROPS = StreamScripts(_AT_ONCE)
+_DROPS = StreamScripts(_AT_ONCE, ROUTES)
 
 
 async def stored(client: Client) -> dict[str, int]:
@@ -198,7 +199,7 @@ async def test_an_account_makes_room_with_its_own_answers(client: Client, retent
     await theirs.finish(await theirs.claim(), 1, [DONE])
     for age, stream in enumerate(reversed(mine)):
         await client.zadd("hr:{desk}:kept:an-account", {stream.id: now_ms() + 1000 * (100 - age)})
-    dropping = Dropping(client, StreamScripts(settings), settings)
+    dropping = Dropping(client, StreamScripts(settings, ROUTES), settings)
     assert await dropping.make_room("an-account", 1) == (0 if retention_min_s else 1)
     assert [bool(await stream.state()) for stream in mine] == [bool(retention_min_s), True, True]
     assert await theirs.state()
@@ -260,7 +261,7 @@ async def test_a_stream_that_expired_before_its_end_keeps_no_source(client: Clie
 
 
 async def test_a_log_of_thousands_of_events_is_counted_whole(client: Client) -> None:
-    scripts = StreamScripts(SETTINGS.model_copy(update={"cap": 65_536, "window": 65_536}))
+    scripts = StreamScripts(SETTINGS.model_copy(update={"cap": 65_536, "window": 65_536}), ROUTES)
     stream = await Stream(client, key=False).create()
     holder = await stream.claim()
     events = some(1, 2501)

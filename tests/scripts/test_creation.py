@@ -94,7 +94,7 @@ async def test_a_stream_without_room_waits_for_the_last_try(client: Client) -> N
     assert isinstance(await create(client, SCRIPTS, new, is_final=False), Stored)
     assert await client.exists(stream.keys[STATE]) == 1
     assert isinstance(await create(client, SCRIPTS, new), Stored)
-    assert await client.exists(stream.keys[STATE], of_key(stream.id)) == 0
+    assert await client.exists(stream.keys[STATE]) == await client.exists(of_key(stream.id)) == 0
 
 
 async def test_requests_at_once_never_exceed_a_limit(client: Client) -> None:

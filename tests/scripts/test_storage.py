@@ -7,7 +7,7 @@ from shared.broker.creation import create
 from shared.broker.desk_replies import Created, Held, Stored
 from shared.broker.dropping import Dropping, Memory, memory_of
 from shared.broker.ending import restorable
-from shared.broker.keys import ABOVE_LIMIT, account_keys, answers_keys, of_key
+from shared.broker.keys import ABOVE_LIMIT, account_keys, of_key
 from shared.broker.removal import delete_stream, drop_answer
 from shared.broker.replies import Claimed, Gone
 from shared.broker.scripts import Holder, StreamScripts
@@ -102,7 +102,8 @@ async def test_a_restored_stream_counts_once(client: Client) -> None:
     await stream.append(holder, 1, some(1, 2))
     expected = _STREAM_BYTES + len(_REQUEST) + size(*some(1, 2))
     for lost in (stream.keys, [key async for key in client.scan_iter()]):
-        await client.delete(*lost)
+        for key in lost:
+            await client.delete(key)
         restore = SCRIPTS.restore(holder, some(1, 2), fields=restorable(claimed.fields), body_hash="ff")
         await run_script(client, restore)
         assert (await stream.renew(holder))[1] is Held.OK
@@ -129,7 +130,7 @@ async def test_a_dropped_answer_leaves_its_tombstone(client: Client) -> None:
     assert await client.exists(stream.keys[LOG]) == 0
     assert await stream.read() == Gone("p", deleted=False, dropped=True)
     assert await stored(client) == {"total": 0}
-    assert await client.exists(*answers_keys()) == 0
+    assert await client.exists(stream.keys[ANSWERS]) == 0
     assert await drop(stream) == 0
 
 

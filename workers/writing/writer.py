@@ -12,7 +12,7 @@ from dataclasses import replace
 from msgspec import UNSET, structs
 
 from shared.broker.declarations import Call
-from shared.broker.desk_scripts import Settlement
+from shared.broker.desk_requests import Settlement
 from shared.broker.ending import ABANDONED, Outcome
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts

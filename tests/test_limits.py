@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,6 +21,8 @@ REQUESTS, STREAMS = 25, 10
 #: Each request has four tokens of prompt, as estimated, and up to 96 of output.
 PROMPT, COST = "x" * 16, 100
 LIMITS = {"tokens_per_minute": 12 * COST, "tokens_per_day": 30 * COST}
+#: Requests in a row of a client with one slot.
+IN_A_ROW = int(os.environ.get("HEADRACE_IN_A_ROW", "300"))
 names = (f"user-{n}" for n in itertools.count())
 
 
@@ -134,6 +137,15 @@ async def test_tokens_are_reserved_exactly_and_settled_by_the_real_usage(limited
     gate.set()
     await all_ended(limited, key)
     assert await remaining(limited, key) == 12 * COST - 12 * 5
+
+
+async def test_requests_in_a_row_never_find_the_slot_taken(limited: System) -> None:
+    """A client that has seen `done` sends its next request, before the worker may have settled the last one."""
+    headers = bearer(await key_with(limited, concurrent_streams=1))
+    for n in range(IN_A_ROW):
+        async with await limited.stream("echo", "x", gateway=n % 2, headers=headers) as connection:
+            frames = await connection.rest()
+        assert frames[-1].event == "done", f"request {n + 1}: {frames}"
 
 
 async def test_cached_tokens_are_charged_like_others(limited: System) -> None:

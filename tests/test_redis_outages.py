@@ -375,13 +375,11 @@ async def test_a_running_stream_does_not_wait_in_an_older_redis(start_system: St
     async def is_restored() -> bool:
         return await system.field(stream_id, "status") == "running"
 
+    async def waits_no_more() -> bool:
+        async with system.broker.client() as client:
+            return await client.zscore(WAITING, stream_id) is None
+
     await system.eventually(is_restored, timeout_s=30)
-    async with system.broker.client() as client:
-        waits = client.zscore
-
-        async def is_held() -> bool:
-            return await waits(WAITING, stream_id) is None
-
-        await system.eventually(is_held)  # by the renewal after it
+    await system.eventually(waits_no_more)  # the next renewal of the lease tells the desk
     gates[1].set()
     assert (await system.ended(stream_id))["text"] == "one two"

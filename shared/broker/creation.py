@@ -13,7 +13,8 @@ from typing import Any, Final
 from shared.broker.client import Client, run_commands, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import Admitted, Created, Limited, Requeued, Stored
-from shared.broker.desk_scripts import MAKES_ROOM, UNTIL_SETTLED, Kind, Place, Settlement, is_refusal
+from shared.broker.desk_requests import MAKES_ROOM, UNTIL_SETTLED, Kind, Place, Settlement
+from shared.broker.desk_scripts import is_refusal
 from shared.broker.keys import of_key, principal_streams_key, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Known, Unstored

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from shared.broker.client import Client, run_script
-from shared.broker.desk_scripts import Kind, Settlement
+from shared.broker.desk_requests import Kind, Settlement
 from shared.broker.log import read_log
 from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts

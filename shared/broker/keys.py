@@ -12,7 +12,7 @@ hr:{bbx}:<id>:request        hash    store             with the stream, at most 
 hr:{bbx}:<id>:readers        zset    acknowledge       with the stream; gateway → end of its reader lease
 hr:{bbx}:idem:<digest>       string  begin, restore    with the stream; "<id> <body hash>"
 hr:{bbx}:<id>:tombstone      string  begin … drop      longer than the stream; "live|deleted|dropped <principal>"
-hr:{bbx}:index               zset    begin … finish    as long as its longest stream; id → next look, ms
+hr:{bbx}:index               zset    begin … paid      as long as its longest stream; id → next look, ms
 hr:{bbx}:pulse               hash    sweep             a day; when this Redis was last seen well
 hr:{bbx}:answers             zset    finish            with its last stream; id → end, of streams that may be dropped
 hr:data_version              string  sweep, start      no expiry; version of the data, see data_version.py
@@ -30,32 +30,32 @@ hr:{desk}:configuration:<h>  string  each process      a day from its last publi
 hr:{desk}:breaker:<target>   string  workers           30 s; exists while the breaker is open
 hr:{desk}:breaker:<target>:failures  counter  workers  a minute longer; consecutive failures
 hr:{desk}:breakers           zset    workers           as the last count; target → its last failure, ms
-hr:{desk}:of:<id>            hash    admit … finish    as long as its account may count the stream; the desk's part of
+hr:{desk}:of:<id>            hash    admit … settle    as long as its account may count the stream; the desk's part of
                                                        it, see _desk.lua
-hr:{desk}:dropping           zset    -                 a minute; id → end of the time in which it is no source
+hr:{desk}:dropping           zset    may_drop          a minute; id → end of the time in which it is no source
 hr:{desk}:queue              zset    admit … unpark    with its last stream; arq's id of a job → turn, the lowest is
                                                        taken first
-arq:job:{desk}<id>           string  admit             until the stream's end; arq's, as arq:* and its keys of health
+arq:job:{desk}<id>           string  admit, requeue    until the stream's end; arq's
 hr:{desk}:queue:health:<w>   string  arq               a minute; arq's
 hr:{desk}:turns              hash    admit             with the queue; account → its last round (docs/adr/0010)
 hr:{desk}:waiting            zset    admit, take …     with the queue; id → admission, of streams not taken yet
 hr:{desk}:waiting_accounts   zset    admit, take …     the same; "<account> <id>"
 hr:{desk}:taken              counter take              a day; number of streams taken
-hr:{desk}:used:<account>     hash    admit, finish     two days; r<second>, t<second>, d<day> → count
-hr:{desk}:streams:<account>  zset    admit … finish    with its longest stream; id → when it is forgotten
-hr:{desk}:stored:<account>   hash    admit … finish    with its longest stream; id → bytes stored, and their `total`
-hr:{desk}:kept:<account>     zset    admit … finish    with its longest stream; id → when its bytes are given back
-hr:{desk}:sources:<account>  zset    admit … finish    with its longest stream; "<source> <id of a turn>"
-hr:{desk}:removed:<account>  zset    delete, drop      with its last tombstone; "<id> <idempotency digest>" → removal
-hr:{desk}:above_limit        zset    renew             a minute; account → its limit of stored bytes
-hr:{desk}:lane:<lane>:running  zset  take … finish     a day; id → end of its lease. A lane is a provider with
+hr:{desk}:used:<account>     hash    admit, settle     two days; r<second>, t<second>, d<day> → count
+hr:{desk}:streams:<account>  zset    admit … settle    with its longest stream; id → when it is forgotten
+hr:{desk}:stored:<account>   hash    admit … settle    with its longest stream; id → bytes stored, and their `total`
+hr:{desk}:kept:<account>     zset    admit … settle    with its longest stream; id → when its bytes are given back
+hr:{desk}:sources:<account>  zset    admit … settle    with its longest stream; "<source> <id of a turn>"
+hr:{desk}:removed:<account>  zset    settle            with its last tombstone; "<id> <idempotency digest>" → removal
+hr:{desk}:above_limit        zset    hold              a minute; account → its limit of stored bytes
+hr:{desk}:lane:<lane>:running  zset  take … settle     a day; id → end of its lease. A lane is a provider with
                                                        a limit, or a target of an alias with least_busy
 hr:{desk}:lane:<provider>:parked  zset  take, unpark   with its last stream; id → turn
 hr:{desk}:lane:<provider>:tokens  hash  take, unpark   as those parked; id → expected tokens
-hr:{desk}:lane:<provider>:used  hash  take … finish    two days; r<second>, t<second> → count
+hr:{desk}:lane:<provider>:used  hash  take … settle    two days; r<second>, t<second> → count
 hr:{desk}:paused:<h>:<provider>  zset  workers         with its longest pause; "<key id>[ <model>]" → its end, ms
-hr:{desk}:endings:<minute>   hash    finish            an hour; status, tokens or failed:<reason> → count
-hr:{desk}:ended, failed      zset    finish            with their last stream; id → end, of the last 100 and 50
+hr:{desk}:endings:<minute>   hash    settle            an hour; status, tokens or failed:<reason> → count
+hr:{desk}:ended, failed      zset    settle            with their last stream; id → end, of the last 100 and 50
 hr:{desk}:processes          zset    each process      a minute; process → its last report, ms
 hr:{desk}:process:<process>  string  that process      15 s; JSON, its report
 hr:{desk}:reload             string  the CLI           a minute; id of the latest request to read files again

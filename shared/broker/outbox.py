@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from shared.broker.client import Client, run_commands, run_script
-from shared.broker.desk_scripts import Kind, Settlement
+from shared.broker.desk_requests import Kind, Settlement
 from shared.broker.keys import of_key, tombstone_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.removal import settle_removed

@@ -6,7 +6,7 @@ Its bucket comes first, then the desk; the index of the bucket has the stream un
 from contextlib import suppress
 
 from shared.broker.client import Client, run_commands, run_script
-from shared.broker.desk_scripts import Kind, Settlement
+from shared.broker.desk_requests import Kind, Settlement
 from shared.broker.keys import (
     DROPPING,
     answers_key,

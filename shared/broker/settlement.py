@@ -11,7 +11,7 @@ from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.desk_replies import Settled
-from shared.broker.desk_scripts import Kind, Settlement
+from shared.broker.desk_requests import Kind, Settlement
 from shared.broker.keys import account_keys, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Owed

@@ -24,7 +24,6 @@ from shared.broker.keys import SWEEP, state_key, sweep_keys
 from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Due, IllegalStatus, parse_status
-from shared.broker.routes import ONE_SERVER
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
@@ -41,8 +40,6 @@ _TURN_MS: Final = 1500
 _RETRY_S: Final = 0.25
 #: How much later than the end of another's turn to look.
 _LATE_S: Final = 0.02
-#: Buckets in one call: few calls are cheap, and a call with many due streams must not hold Redis up for long.
-_BUCKETS_PER_CALL: Final = 64
 
 Requeue = Callable[[str], Awaitable[bool]]
 
@@ -124,7 +121,8 @@ class Sweep:
 
     async def _due_streams(self, buckets: Sequence[tuple[str, str]]) -> list[Due]:
         """Update the pulses of buckets, and return their streams that are due."""
-        most = _BUCKETS_PER_CALL if self._scripts.routes is ONE_SERVER else 1
+        # Few calls are cheap, and a call with many due streams must not hold Redis up for long.
+        most = self._scripts.routes.most_buckets
         calls = [self._scripts.sweep(buckets[first : first + most]) for first in range(0, len(buckets), most)]
         replies = await run_scripts(self._client, calls)
         failed = [reply for reply in replies if isinstance(reply, BrokerUnavailable)]

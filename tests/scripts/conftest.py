@@ -1,17 +1,13 @@
 """Fixtures of the tests of the scripts."""
 
-import os
 from collections.abc import AsyncIterator
-from typing import Final
 
 import pytest
 
 from shared.broker.client import Client, connect
 from tests.broker import Broker
 from tests.broker_cluster import Cluster
-
-#: On a cluster of one node a script with keys of two slots fails.
-ON_CLUSTER: Final = bool(os.environ.get("HEADRACE_SCRIPTS_ON_CLUSTER"))
+from tests.scripts.stream import ON_CLUSTER
 
 
 @pytest.fixture(scope="session")

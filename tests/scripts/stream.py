@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,9 +17,10 @@ from shared.broker.cluster.shard_channels import listen_to_shards
 from shared.broker.creation import NewStream, create
 from shared.broker.declarations import Call, Script
 from shared.broker.desk_replies import Created, Held, OtherLanes
-from shared.broker.desk_scripts import Kind, Settlement
+from shared.broker.desk_requests import Kind, Settlement
 from shared.broker.keys import of_key, stream_keys, worker_channel
 from shared.broker.replies import Begun, Claimed, Code, Gone, Known, LogPage, LogPosition, Lost, Unstored, WriteReply
+from shared.broker.routes import BY_BUCKET, ONE_SERVER
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.broker.settlement import settle_ended
 from shared.protocol.chunks import compress, decompress, leaving, length_of
@@ -30,10 +32,15 @@ from workers.writing.place import HeldPlace
 
 CAP, WINDOW = 6, 4
 SETTINGS = Settings.model_construct(cap=CAP, window=WINDOW)
-SCRIPTS = StreamScripts(SETTINGS)
+#: On a cluster of one node a script with keys of two slots fails.
+ON_CLUSTER = bool(os.environ.get("HEADRACE_SCRIPTS_ON_CLUSTER"))
+ROUTES = BY_BUCKET if ON_CLUSTER else ONE_SERVER
+SCRIPTS = StreamScripts(SETTINGS, ROUTES)
 LEASE_MS, RETENTION_MS = round(SETTINGS.lease_s * 1000), round(SETTINGS.retention_s * 1000)
 DIGEST = "ab" * 32
-TOKEN = "w1.token"
+#: Route of all streams here; it ends the names of channels.
+ROUTE = ROUTES.of(DIGEST[:2])
+TOKEN = f"w1{ROUTE}.token"
 ANY = Demand("an-account", Limits(), 0)
 ENDING = Ending(Status.COMPLETED, {"finish_reason": "stop", "reason": "", "usage": "null"}, 0)
 NOBODY_WATCHES = Ending(
@@ -59,7 +66,7 @@ class Stream:
 
     def __init__(self, client: Client, *, key: bool = True) -> None:
         self.client = client
-        self.id = new_stream_id(DIGEST if key else None)
+        self.id = new_stream_id(DIGEST if key or ON_CLUSTER else None)
         self.idempotency = DIGEST if key else None
         self.keys = stream_keys(self.id, self.idempotency)
 
@@ -99,7 +106,7 @@ class Stream:
         assert isinstance(claimed, Claimed)
         return self.holder(claimed.epoch, token)
 
-    async def take_over(self, token: str = "w2.token") -> Holder:
+    async def take_over(self, token: str = f"w2{ROUTE}.token") -> Holder:
         """Once the lease has passed."""
         await self.expire_lease()
         return await self.claim(token)
@@ -258,7 +265,7 @@ async def be_well(stream: Stream, **fields: str | int) -> None:
 async def heard(client: Client, worker: str) -> AsyncIterator[list[str]]:
     """Collect the messages published to a worker meanwhile."""
     words: list[str] = []
-    async with messages_of(client, worker_channel(worker)) as messages:
+    async with messages_of(client, worker_channel(worker, ROUTE)) as messages:
         yield words
     words += [message.decode() for message in messages]
 

@@ -15,7 +15,7 @@ from shared.errors import BrokerFull, BrokerUnavailable
 from shared.protocol.lineage import Lineage
 from shared.settings import Settings
 from tests.broker import Broker
-from tests.scripts.stream import DONE, SCRIPTS, STATE, TAIL, WINDOW, Stream, event, messages_of, some
+from tests.scripts.stream import DONE, ROUTE, ROUTES, SCRIPTS, STATE, TAIL, WINDOW, Stream, event, messages_of, some
 
 
 async def running(client: Client, *, on_disconnect: str = "continue") -> tuple[Stream, Holder]:
@@ -34,7 +34,7 @@ async def calls_to_redis(client: Client) -> int:
 @asynccontextmanager
 async def messages_to(client: Client, gateway: str = "g1") -> AsyncIterator[list[bytes]]:
     """Collect the messages published to a gateway meanwhile."""
-    async with messages_of(client, gateway_channel(gateway)) as messages:
+    async with messages_of(client, gateway_channel(gateway, ROUTE)) as messages:
         yield messages
 
 
@@ -161,7 +161,7 @@ async def test_a_message_does_not_bring_continued_events(client: Client) -> None
 
 
 async def test_a_message_has_events_as_they_are_stored(client: Client) -> None:
-    scripts = StreamScripts(Settings.model_validate({"content_keys": "ab" * 32}))
+    scripts = StreamScripts(Settings.model_validate({"content_keys": "ab" * 32}), ROUTES)
     stream, holder = await running(client)
     async with messages_to(client) as messages:
         await run_scripts(client, [scripts.append(holder, 2, [event(2, "secret")])])

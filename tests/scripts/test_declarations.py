@@ -1,21 +1,31 @@
 """The files of the scripts: declarations, flags, size."""
 
 import re
+from typing import Any
 
 import pytest
 
-from shared.broker.declarations import STREAM_KEYS
+from shared.broker.cluster.slots import slot_of
+from shared.broker.declarations import REVOKE_LINKS, RIGHTS, STREAM_KEYS, Call
+from shared.broker.desk_requests import Holding, Kind, Place, Settlement
+from shared.broker.keys import REVOKED_LINKS, sweep_keys
 from shared.broker.replies import (
     parse_write,
 )
-from shared.broker.scripts import Holder
-from shared.protocol.ids import new_stream_id
+from shared.broker.routes import BY_BUCKET
+from shared.broker.scripts import Holder, StreamScripts
+from shared.broker.stored_request import PIECE_BYTES
+from shared.protocol.chunks import compress
+from shared.protocol.ids import START, new_stream_id
 from shared.protocol.lifecycle import ACTIVE, Status
 from shared.protocol.lineage import Lineage
+from shared.rate_limits import UNLIMITED, Demand, Limits
 from tests.scripts.stream import (
     CAP,
+    ENDING,
     LUA,
     SCRIPTS,
+    SETTINGS,
     WINDOW,
     all_scripts,
     source,
@@ -162,6 +172,55 @@ def test_no_script_builds_the_name_of_a_key(name: str) -> None:
     """All its keys are declared, so that they can be compared, and a cluster knows their slot."""
     names = re.findall(r"'(hr:[^']*|arq:[^']*)'", all_scripts()[name].source)
     assert set(names) <= {"hr:gateway:", "hr:gateway:any", "hr:worker:", "hr:worker:any"}
+
+
+def test_all_keys_of_a_call_are_in_one_slot() -> None:
+    """Of every script, with lanes, an idempotency key and sources, as its typed function names them."""
+    tags = {call.script.name: {slot_of(key.encode()) for key in call.keys} for call in one_call_of_each()}
+    assert tags.keys() == all_scripts().keys()
+    assert {name: slots for name, slots in tags.items() if len(slots) != 1} == {}
+
+
+def one_call_of_each() -> list[Call[Any]]:
+    scripts = StreamScripts(SETTINGS, BY_BUCKET)
+    scripts.target_limits = {"a": UNLIMITED, "b": UNLIMITED}
+    stream_id, digest, desk = new_stream_id("ab" * 32), "ab" * 32, scripts.desk
+    holder, ending = Holder(stream_id, 7, "w1.x", digest), ENDING
+    demand = Demand("an-account", Limits(concurrent_streams=1), 5)
+    place = Place(stream_id, demand, 1, "a b", new_stream_id())
+    _, pieces = scripts.split_request(stream_id, {"request": b"x" * PIECE_BYTES * 2})
+    return [
+        pieces[0],
+        scripts.begin(stream_id, {}, "ff", digest, demand),
+        scripts.forget(stream_id, "p", digest),
+        scripts.claim(stream_id, "w1.x"),
+        scripts.take(stream_id, "w1.x", "c"),
+        scripts.append(holder, 1, [b"a"]),
+        scripts.pack(holder, 0, [b"a"]),
+        scripts.finish(holder, 1, [b"a"], compress([b"a"]), ending),
+        scripts.restore(holder, [b"a"], fields={}, body_hash="ff"),
+        scripts.renew(holder),
+        scripts.note_cursor(holder, "x"),
+        scripts.release(holder),
+        scripts.take_slot(holder, "a", "a/m", held="b"),
+        scripts.acknowledge(stream_id, "g1", START),
+        scripts.cancel(stream_id, "cancelled"),
+        scripts.note_resume(stream_id, "x"),
+        scripts.delete(stream_id),
+        scripts.drop(stream_id),
+        scripts.paid(stream_id, ""),
+        scripts.read(stream_id, START),
+        scripts.sweep(sweep_keys()[:1]),
+        desk.admit(place),
+        desk.requeue(stream_id),
+        desk.leave(stream_id, "w1.x", "a\nb"),
+        desk.settle(Settlement(stream_id, "an-account", Kind.DELETED, digest=digest), "a\nb"),
+        desk.hold(Holding(place, "w1.x", 1, "a\nb")),
+        desk.may_drop(stream_id, "an-account"),
+        desk.unpark("a", UNLIMITED),
+        Call(REVOKE_LINKS, [REVOKED_LINKS], [], bool),
+        Call(RIGHTS, ["hr:probe"], [], bool),
+    ]
 
 
 def test_lua_and_the_lifecycle_agree_on_what_is_active() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.creation import create, requeue
 from shared.broker.desk_replies import Created, Held, Limited, OtherLanes, SourceGone, Taken
-from shared.broker.desk_scripts import Kind, Place, Settlement
+from shared.broker.desk_requests import Kind, Place, Settlement
 from shared.broker.keys import (
     DROPPING,
     ENDED,
@@ -29,16 +29,17 @@ from shared.broker.settlement import settle, settle_account, settle_ended
 from shared.broker.sweep import Sweep
 from shared.protocol.lifecycle import ACTIVE
 from shared.rate_limits import Demand, Limits, TargetLimits, account_of
-from tests.scripts.stream import DONE, SCRIPTS, SETTINGS, TOMBSTONE, Stream, some
+from tests.scripts.stream import DONE, ROUTE, ROUTES, SCRIPTS, SETTINGS, TOKEN, TOMBSTONE, Stream, some
 from tests.scripts.stream import ENDING as FREE
 from workers.jobs.claims import claim
 
 ACCOUNT = account_of("p")
 ENDING = replace(FREE, tokens=4)
+OTHER = f"w2{ROUTE}.token"
 DEMAND = Demand(ACCOUNT, Limits(concurrent_streams=3), 10)
 KEYS = account_keys(ACCOUNT)
-AT_ONCE = StreamScripts(SETTINGS.model_copy(update={"retention_min_s": 0}))
-LANED = StreamScripts(SETTINGS)
+AT_ONCE = StreamScripts(SETTINGS.model_copy(update={"retention_min_s": 0}), ROUTES)
+LANED = StreamScripts(SETTINGS, ROUTES)
 LANED.target_limits = {"fake": TargetLimits(concurrent_streams=1)}
 LANE = provider_limit_keys("fake")[0]
 
@@ -53,9 +54,9 @@ async def created(client: Client) -> Stream:
 async def running(client: Client) -> tuple[Stream, Holder]:
     stream = await created(client)
     await client.zrem(QUEUE, job_id_of(stream.id))
-    claimed = await claim(client, LANED, stream.id, "w1.token")
+    claimed = await claim(client, LANED, stream.id, TOKEN)
     assert claimed is not None
-    holder = stream.holder(claimed.epoch, "w1.token")
+    holder = stream.holder(claimed.epoch, TOKEN)
     await stream.append(holder, 1, some(1, 2))
     return stream, holder
 
@@ -138,14 +139,14 @@ async def test_after_take(client: Client) -> None:
     """The next worker takes the lane over, once the lease has passed."""
     stream = await created(client)
     await client.zpopmin(QUEUE)
-    assert await run_script(client, LANED.take(stream.id, "w1.token")) == Taken("fake")
+    assert await run_script(client, LANED.take(stream.id, TOKEN)) == Taken("fake")
     assert await client.zrange(LANE, 0, -1) == [stream.id.encode()]
     assert await client.zscore(WAITING, stream.id) is None
     await sweep(client)
     assert await client.zrange(QUEUE, 0, -1) == [job_id_of(stream.id).encode()]
-    assert await run_script(client, LANED.take(stream.id, "w2.token")) is Refused.HELD
+    assert await run_script(client, LANED.take(stream.id, OTHER)) is Refused.HELD
     await ask(client, "HSET", of_key(stream.id), "until", "0")
-    assert await claim(client, LANED, stream.id, "w2.token") is not None
+    assert await claim(client, LANED, stream.id, OTHER) is not None
     assert await client.zcard(LANE) == 1
     assert await agree(client)
 
@@ -154,8 +155,8 @@ async def test_after_a_claim_that_is_refused(client: Client) -> None:
     """The worker dies before it leaves the lane, which the settlement of the holder's ending frees."""
     stream = await ended(client)
     await ask(client, "HSET", of_key(stream.id), "until", "0")
-    assert await run_script(client, LANED.take(stream.id, "w2.token", "fake")) == Taken("fake")
-    assert await run_script(client, LANED.claim(stream.id, "w2.token")) is Refused.CLOSED
+    assert await run_script(client, LANED.take(stream.id, OTHER, "fake")) == Taken("fake")
+    assert await run_script(client, LANED.claim(stream.id, OTHER)) is Refused.CLOSED
     assert await client.zcard(LANE) == 1
     await sweep(client)
     assert await client.zcard(LANE) == 0
@@ -165,7 +166,7 @@ async def test_after_a_claim_that_is_refused(client: Client) -> None:
 async def test_a_claim_of_a_stream_that_is_gone_frees_its_place(client: Client) -> None:
     stream = await created(client)
     await client.delete(*stream.keys[:4], stream.keys[TOMBSTONE])
-    assert await claim(client, LANED, stream.id, "w1.token") is None
+    assert await claim(client, LANED, stream.id, TOKEN) is None
     assert await stream.desk() == {}
     assert await client.zcard(KEYS["streams"]) == await client.zcard(LANE) == 0
     assert await ask(client, "HGET", KEYS["stored"], "total") == b"0"
@@ -291,7 +292,7 @@ async def test_after_restore_with_an_emptied_desk(client: Client) -> None:
     assert await client.zrange(LANE, 0, -1) == await client.zrange(KEYS["streams"], 0, -1) == [stream.id.encode()]
     await sweep(client)
     assert await client.exists(QUEUE), "its lease is over for the sweep, and a worker that takes it is refused"
-    assert await run_script(client, LANED.take(stream.id, "w2.token", "fake")) is Refused.HELD
+    assert await run_script(client, LANED.take(stream.id, OTHER, "fake")) is Refused.HELD
     late = (await stream.place(holder, "fake")).hold(SCRIPTS, reply, is_lost=True)
     await stream.finish(holder, 3, [DONE])
     assert await run_script(client, late) is Held.OTHER
@@ -333,7 +334,7 @@ async def test_a_hold_that_comes_after_the_release_takes_nothing(client: Client)
     await run_script(client, SCRIPTS.release(holder))
     assert await run_script(client, SCRIPTS.desk.leave(stream.id, holder.token, "fake", requeue=True)) is True
     assert await run_script(client, place.hold(SCRIPTS, renewed)) is Held.OTHER
-    assert await claim(client, LANED, stream.id, "w2.token") is not None
+    assert await claim(client, LANED, stream.id, OTHER) is not None
 
 
 async def test_an_ended_stream_frees_its_slot_for_the_next_request(client: Client) -> None:

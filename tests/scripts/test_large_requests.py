@@ -17,7 +17,7 @@ from shared.broker.replies import Claimed, Code, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
 from shared.broker.stored_request import PIECE_BYTES, read_request
 from shared.rate_limits import Demand, Limits
-from tests.scripts.stream import ANY, DONE, SCRIPTS, SETTINGS, TOKEN, Stream, now_ms, some
+from tests.scripts.stream import ANY, DONE, ROUTES, SCRIPTS, SETTINGS, TOKEN, Stream, now_ms, some
 
 _STREAM_BYTES = 5120
 REQUEST = "".join(map(str, range(150_000)))  # four pieces, all different
@@ -50,7 +50,7 @@ async def total(client: Client) -> int:
 
 @pytest.mark.parametrize("keys", [(), ("ab" * 32,)])
 async def test_a_large_request_is_kept_in_pieces_until_the_end(client: Client, keys: tuple[str, ...]) -> None:
-    scripts = StreamScripts(SETTINGS.model_copy(update={"content_keys": tuple(map(SecretStr, keys))}))
+    scripts = StreamScripts(SETTINGS.model_copy(update={"content_keys": tuple(map(SecretStr, keys))}), ROUTES)
     stream = Stream(client, key=False)
     fields, pieces = split(stream, scripts)
     assert max(len(argument) for call in pieces for argument in map(str, call.arguments[:-1])) < 100

@@ -9,7 +9,7 @@ from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
-from tests.scripts.stream import LEASE_MS, SCRIPTS, SETTINGS, STATE, Stream, heard, now_ms, some
+from tests.scripts.stream import LEASE_MS, ON_CLUSTER, SCRIPTS, SETTINGS, STATE, Stream, heard, now_ms, some
 from tests.scripts.test_append_together import calls_to_redis
 
 
@@ -64,6 +64,7 @@ async def test_readers_are_acknowledged_in_one_call(client: Client) -> None:
     assert ((await one.state())["gateways"], (await other.state())["gateways"]) == ("g1", "g1")
 
 
+@pytest.mark.skipif(ON_CLUSTER, reason="there all streams of these tests are in one bucket")
 @pytest.mark.parametrize("script", ["renew", "acknowledge"])
 async def test_calls_of_different_routes_are_separate(client: Client, script: str) -> None:
     by_bucket = StreamScripts(SETTINGS, BY_BUCKET)

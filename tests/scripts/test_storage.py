@@ -8,7 +8,7 @@ from shared.broker.creation import create
 from shared.broker.desk_replies import Created, Held, Stored
 from shared.broker.dropping import Dropping, Memory, memory_of
 from shared.broker.ending import restorable
-from shared.broker.keys import ABOVE_LIMIT, account_keys, answers_keys, of_key
+from shared.broker.keys import ABOVE_LIMIT, account_keys, of_key
 from shared.broker.removal import delete_stream, drop_answer
 from shared.broker.replies import Claimed, Gone
 from shared.broker.scripts import Holder, StreamScripts
@@ -23,6 +23,7 @@ from tests.scripts.stream import (
     IDEMPOTENCY,
     LOG,
     READERS,
+    ROUTES,
     SCRIPTS,
     SETTINGS,
     TOKEN,
@@ -37,7 +38,7 @@ from tests.scripts.stream import (
 _STREAM_BYTES = 5120
 _REQUEST = '{"messages":[]}'
 _AT_ONCE = SETTINGS.model_copy(update={"retention_min_s": 0})
-_DROPS = StreamScripts(_AT_ONCE)
+_DROPS = StreamScripts(_AT_ONCE, ROUTES)
 
 
 async def stored(client: Client) -> dict[str, int]:
@@ -102,7 +103,8 @@ async def test_a_restored_stream_counts_once(client: Client) -> None:
     await stream.append(holder, 1, some(1, 2))
     expected = _STREAM_BYTES + len(_REQUEST) + size(*some(1, 2))
     for lost in (stream.keys, [key async for key in client.scan_iter()]):
-        await client.delete(*lost)
+        for key in lost:
+            await client.delete(key)
         restore = SCRIPTS.restore(holder, some(1, 2), fields=restorable(claimed.fields), body_hash="ff")
         await run_script(client, restore)
         assert (await stream.renew(holder))[1] is Held.OK
@@ -129,7 +131,7 @@ async def test_a_dropped_answer_leaves_its_tombstone(client: Client) -> None:
     assert await client.exists(stream.keys[LOG]) == 0
     assert await stream.read() == Gone("p", deleted=False, dropped=True)
     assert await stored(client) == {"total": 0}
-    assert await client.exists(*answers_keys()) == 0
+    assert await client.exists(stream.keys[ANSWERS]) == 0
     assert await drop(stream) == 0
 
 
@@ -201,7 +203,7 @@ async def test_an_account_makes_room_with_its_own_answers(client: Client, retent
     await theirs.finish(await theirs.claim(), 1, [DONE])
     for age, stream in enumerate(reversed(mine)):
         await client.zadd("hr:{desk}:kept:an-account", {stream.id: now_ms() + 1000 * (100 - age)})
-    dropping = Dropping(client, StreamScripts(settings), settings)
+    dropping = Dropping(client, StreamScripts(settings, ROUTES), settings)
     assert await dropping.make_room("an-account", 1) == (0 if retention_min_s else 1)
     assert [bool(await stream.state()) for stream in mine] == [bool(retention_min_s), True, True]
     assert await theirs.state()
@@ -263,7 +265,7 @@ async def test_a_stream_that_expired_before_its_end_keeps_no_source(client: Clie
 
 
 async def test_a_log_of_thousands_of_events_is_counted_whole(client: Client) -> None:
-    scripts = StreamScripts(SETTINGS.model_copy(update={"cap": 65_536, "window": 65_536}))
+    scripts = StreamScripts(SETTINGS.model_copy(update={"cap": 65_536, "window": 65_536}), ROUTES)
     stream = await Stream(client, key=False).create()
     holder = await stream.claim()
     events = some(1, 2501)

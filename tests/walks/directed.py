@@ -3,7 +3,8 @@
 from typing import Any, Final, NamedTuple
 
 from tests.walks.bench import Bench
-from tests.walks.walk import Steps, Walk
+from tests.walks.moves import Steps
+from tests.walks.walk import Walk
 
 _GO_ON: Final[tuple[str, dict[str, Any]]] = ("go_on", {"ends": False})
 _CLAIM: Final[tuple[str, dict[str, Any]]] = (

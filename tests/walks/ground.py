@@ -5,18 +5,15 @@ from typing import Any, Final, cast
 
 from shared.broker import declarations
 from shared.broker.client import Client, run_script, run_scripts
-from shared.broker.creation import requeue
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import OtherLanes, TargetFull
-from shared.broker.keys import QUEUE, WAITING, job_id_of, job_key, of_key, provider_limit_keys, stream_keys
-from shared.broker.outbox import settle_ended_streams, settle_gone_streams
+from shared.broker.keys import of_key, provider_limit_keys, stream_keys
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.chunks import decompress, length_of
 from shared.protocol.ids import EventId, parse_event_id
-from shared.protocol.usage import decode_usage
 from shared.rate_limits import TargetLimits
 from tests.walks.actors import Redis, check_one_attempt
 from tests.walks.bench import (
@@ -131,39 +128,6 @@ class Ground:
     async def _is_at_desk(self) -> bool:
         """Return True if the desk counts the stream."""
         return bool(await self.client.hexists(of_key(self.stream_id), "account"))  # type: ignore[misc]
-
-    async def _sweep(self) -> None:
-        """Look at the stream as the sweep does, if the index has it."""
-        redis = self.redis = await self._look()
-        if redis.next_look is None:
-            return
-        if redis.missing:
-            await settle_gone_streams(self.client, self.scripts, [self.stream_id])
-        elif redis.ended:
-            await settle_ended_streams(self.client, self.scripts, [self.stream_id])
-        elif not redis.held:
-            await requeue(self.client, self.scripts, self.stream_id)
-
-    async def _check_settled(self) -> None:
-        """After one sweep, both steps of every ending and removal are done."""
-        await self._sweep()
-        redis = self.redis = await self._look()
-        stored: dict[bytes, bytes] = await self.client.hgetall(STORED)  # type: ignore[misc]
-        assert not await self._is_at_desk(), "the desk still has the stream"
-        assert redis.next_look is None, "the sweep looks at the stream for ever"
-        assert not await self.client.exists(job_key(self.stream_id)), "its job stays"
-        assert await self.client.zscore(QUEUE, job_id_of(self.stream_id)) is None, "it is queued"
-        assert await self.client.zscore(WAITING, self.stream_id) is None, "it waits"
-        has_bytes = self.stream_id.encode() in stored
-        # Bytes of a stream that Redis has lost are counted until it would have expired.
-        assert has_bytes == redis.ended or (has_bytes and self.age > 1), f"its bytes are counted as {stored}"
-        if redis.ended and self.age == 1:  # Redis has lost nothing
-            used: dict[bytes, bytes] = await self.client.hgetall(USED)  # type: ignore[misc]
-            (today,) = [int(count) for name, count in used.items() if name.startswith(b"d")]
-            usage = decode_usage(redis.state[b"usage"].decode()) or {"input_tokens": 0, "output_tokens": 0}
-            is_free = usage.get("estimated") and not usage["output_tokens"]
-            tokens = 0 if is_free else usage["input_tokens"] + usage["output_tokens"]
-            assert today == tokens, f"{today} tokens are counted, of {tokens}"
 
     def _check_lives(self, redis: Redis) -> None:
         state, log, tail, readers, index, tombstone, _pulse, request, _answers, idempotency = redis.lives

@@ -6,7 +6,8 @@ from tests.walks.bench import (
     STEPS,
     Bench,
 )
-from tests.walks.walk import MOVES, Steps, Walk
+from tests.walks.moves import MOVES, Steps
+from tests.walks.walk import Walk
 
 
 async def walk(bench: Bench, seed: int) -> tuple[Steps, Exception | None]:

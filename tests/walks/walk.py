@@ -4,22 +4,20 @@ import asyncio
 import contextlib
 import itertools
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 
 from gateway.dialects.native import Native
 from shared.broker.client import run_script
 from shared.broker.creation import NewStream, create
-from shared.broker.desk_replies import Held, OtherLanes, Taken
-from shared.broker.desk_scripts import Settlement
+from shared.broker.desk_replies import Taken
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.log import read_stored_log
 from shared.broker.removal import delete_stream, drop_answer
 from shared.broker.replies import Claimed, Code, Gone, LogPage, Refused, WriteReply
-from shared.broker.settlement import settle, settle_ended
 from shared.errors import GenerationError
 from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
@@ -48,7 +46,8 @@ from tests.walks.bench import (
     TIGHT,
     Bench,
 )
-from tests.walks.ground import Ground
+from tests.walks.desk import Desk
+from tests.walks.moves import MOVES, move
 from workers.jobs.claims import take
 from workers.jobs.stored_answers import end_of_log, readable_lineage
 from workers.providers.base import ReasoningDelta, TextDelta
@@ -56,32 +55,7 @@ from workers.writing.phases import StopReason
 from workers.writing.writer import StreamWriter
 
 
-@dataclass(frozen=True)
-class Move:
-    """A possible move: its weight, its condition and the choices of its arguments."""
-
-    do: Callable[..., Awaitable[None]]
-    weight: float
-    may: Callable[["Walk"], object]
-    choices: dict[str, Sequence[object]]
-
-
-MOVES: dict[str, Move] = {}
-Steps = list[tuple[str, dict[str, Any]]]
-Do = TypeVar("Do", bound=Callable[..., Awaitable[None]])
-
-
-def move(
-    weight: float, may: Callable[["Walk"], object] = lambda _: True, **choices: Sequence[object]
-) -> Callable[[Do], Do]:
-    def enter(do: Do) -> Do:
-        MOVES[do.__name__] = Move(do, weight, may, choices)
-        return do
-
-    return enter
-
-
-class Walk(Ground):
+class Walk(Desk):
     """One stream, two workers, two gateways, two viewers."""
 
     def __init__(self, bench: Bench, *, forgives: bool = True) -> None:
@@ -94,8 +68,6 @@ class Walk(Ground):
         self.woken: dict[StreamWriter, None] = {}
         self.uids = itertools.count(1)
         self.names = itertools.count(1)
-        #: Endings of which the second step is missing, with the lanes.
-        self.unsettled: list[tuple[Settlement, str]] = []
         self.snapshot: dict[str, tuple[bytes, int]] | None = None
         self.deleted = self.dropped = self.is_stored = False
 
@@ -346,31 +318,6 @@ class Walk(Ground):
                 writer.settle_renewal(reply)
             elif writer in worker.lingering and writer.check(reply) and for_good and writer.is_settled:
                 worker.lingering.remove(writer)
-
-    async def _hold(self, writer: StreamWriter, renewed: WriteReply, fate: str) -> None:
-        """Hold the place at the desk."""
-        held = None
-        for is_lost in (False, False, True):
-            if held in {None, Held.UNKNOWN} or isinstance(held, OtherLanes):
-                call = writer.place.hold(self.scripts, renewed, is_lost=is_lost or held is Held.UNKNOWN)
-                held = await self._faulty(call, None, fate)
-                if isinstance(held, OtherLanes):
-                    writer.place.lanes = held.lanes
-        assert not (fate == "answered" and held is Held.UNKNOWN), "the desk does not count a stream that runs"
-
-    @move(3, lambda self: self.unsettled, pick=PICK, fate=FATE)
-    async def settle(self, *, pick: int, fate: str) -> None:
-        """Settle an ending as its worker does, perhaps late."""
-        settlement, lanes = self.unsettled.pop(pick % len(self.unsettled))
-        for _ in range({"doubled": 2, "request lost": 0}.get(fate, 1)):
-            if fate == "reply lost":
-                await settle(self.client, self.scripts, settlement, lanes)
-            else:
-                await settle_ended(self.client, self.scripts, settlement, lanes)
-
-    @move(1)
-    async def sweep(self) -> None:
-        await self._sweep()
 
     @move(4, lambda self: any(worker.ending for worker in self.workers), pick=PICK)
     async def end_claimed(self, *, pick: int) -> None:

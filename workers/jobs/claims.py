@@ -8,7 +8,7 @@ from typing import Any
 from shared.broker.client import Client, run_commands, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import OtherLanes, Parked, Taken
-from shared.broker.desk_scripts import Kind, Settlement
+from shared.broker.desk_requests import Kind, Settlement
 from shared.broker.keys import of_key
 from shared.broker.replies import Claimed, Refused
 from shared.broker.scripts import StreamScripts

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import Held, OtherLanes
-from shared.broker.desk_scripts import Holding, Kind, Place, Settlement
+from shared.broker.desk_requests import Holding, Kind, Place, Settlement
 from shared.broker.replies import WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts
 from shared.rate_limits import Demand, Limits

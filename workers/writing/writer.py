@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from shared.broker.declarations import Call
-from shared.broker.desk_scripts import Settlement
+from shared.broker.desk_requests import Settlement
 from shared.broker.ending import ABANDONED, Outcome
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts

@@ -1,0 +1,60 @@
+"""Requests to the desk, the slot with everything that is per request (docs/adr/0020)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from shared.broker.replies import Owed
+from shared.rate_limits import Demand
+
+#: Limits that the streams of an account take until they are settled.
+UNTIL_SETTLED: Final = frozenset({"concurrent_streams", "tokens_per_minute", "tokens_per_day"})
+#: Limits whose refusal is final only if the caller says so, since it may make room.
+MAKES_ROOM: Final = UNTIL_SETTLED | {"stored_bytes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The desk's part of a new stream. ``size``: its bytes. ``targets``: providers in order, separated by spaces.
+    ``sources``: ids of streams that it was made from, separated by spaces."""
+
+    stream_id: str
+    demand: Demand
+    size: int
+    targets: str = ""
+    sources: str = ""
+
+
+class Kind(StrEnum):
+    """Reasons for which the desk forgets a stream. REFUSED: it was admitted, and never created. EXPIRED: it has no
+    state, for another reason than the others."""
+
+    ENDED = "ended"
+    DELETED = "deleted"
+    DROPPED = "dropped"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
+    ``digest``: of its idempotency key, or empty."""
+
+    stream_id: str
+    account: str
+    kind: Kind
+    owed: Owed | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """The desk's part of a stream that a worker holds. ``place``: as it was admitted. ``expires``: of its bytes, ms.
+    ``lanes``: those of the stream, one a line. ``is_lost``: the desk has lost it and counts it again."""
+
+    place: Place
+    token: str
+    expires: int
+    lanes: str
+    is_lost: bool = False

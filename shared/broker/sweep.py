@@ -22,6 +22,7 @@ from shared.broker.keys import SWEEP, state_key, sweep_keys
 from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Due, IllegalStatus, parse_status
+from shared.broker.routes import ONE_SERVER
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
@@ -38,6 +39,8 @@ _TURN_MS: Final = 1500
 _RETRY_S: Final = 0.25
 #: How much later than the end of another's turn to look.
 _LATE_S: Final = 0.02
+#: Buckets in one call: few calls are cheap, and a call with many due streams must not hold Redis up for long.
+_BUCKETS_PER_CALL: Final = 64
 
 Requeue = Callable[[str], Awaitable[bool]]
 
@@ -64,8 +67,7 @@ class Sweep:
         self._requeue = requeue
         self._count = count
         buckets = sweep_keys()
-        # Few calls are cheap, and a call with many due streams must not hold Redis up for long.
-        most = scripts.routes.most_buckets
+        most = _BUCKETS_PER_CALL if scripts.routes is ONE_SERVER else 1
         self._calls = [scripts.sweep(buckets[first : first + most]) for first in range(0, len(buckets), most)]
 
     async def run(self) -> None:

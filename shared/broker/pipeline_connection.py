@@ -14,7 +14,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from shared.broker.connection_pool import pool_of
 from shared.broker.redis_address import safe_address
 from shared.broker.wire import Wire, connected
-from shared.polling import next_poll
 
 Command = tuple[str | int | float | bytes | memoryview, ...]
 

@@ -37,10 +37,10 @@ check: $(VENV)/installed-dev audit  ## Check lint, format, types, import rules a
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-check-deploy: $(VENV)/deploy/installed  ## Check the Dockerfile, docker-compose.yml and the Kubernetes manifests, by linter and schemas
+check-deploy: $(VENV)/deploy/installed  ## Check the Dockerfile, the Compose files and the Kubernetes manifests, by linter and schemas
 	$(VENV)/deploy/bin/hadolint deploy/Dockerfile
-	$(VENV)/deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose/headrace-toml.yml
-	$(VENV)/deploy/bin/kubernetes-validate --strict --quiet --no-warn $(wildcard deploy/k8s/*.yaml)
+	$(VENV)/deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml $(wildcard deploy/compose/*.yml)
+	$(VENV)/deploy/bin/kubernetes-validate --strict --quiet --no-warn $(wildcard deploy/k8s/*.yaml deploy/k8s/cluster/*.yaml)
 
 audit: $(VENV)/audit/installed  ## Check the locked dependencies for known vulnerabilities
 	@$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit

@@ -18,7 +18,13 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = "deploy/images.env"
-USERS = ("deploy/Dockerfile", "docker-compose.yml", "deploy/k8s/*.yaml", ".github/workflows/*.yml")
+USERS = (
+    "deploy/Dockerfile",
+    "docker-compose.yml",
+    "deploy/compose/*.yml",
+    "deploy/k8s/*.yaml",
+    ".github/workflows/*.yml",
+)
 
 #: Docker's rule: a first component with a dot, a port or this name is a host. Others have no host.
 _LOCAL_HOST = "localhost"

@@ -21,12 +21,18 @@ from tests.system import REPOSITORY
 COMPOSE: Final = REPOSITORY / "docker-compose.yml"
 #: Adds headrace.toml to it.
 COMPOSE_TOML: Final = REPOSITORY / "deploy" / "compose" / "headrace-toml.yml"
+#: Replaces its Redis by a cluster.
+COMPOSE_CLUSTER: Final = REPOSITORY / "deploy" / "compose" / "cluster.yml"
 KUBERNETES: Final = REPOSITORY / "deploy" / "k8s"
 #: Where ``headrace`` and ``python`` are, as in the image.
 _BIN: Final = str(Path(sys.executable).parent)
 #: ``$$`` is an escaped dollar.
 _VARIABLE: Final = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
-_OURS: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "PORT", "REDISCLI_AUTH")
+_OURS: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "PORT", "REDISCLI_AUTH", "CLUSTER_PASSWORD")
+#: Compose's default time from SIGTERM to SIGKILL.
+_GRACE: Final = "10s"
+#: The part of docs/deploy.md whose Secret replaces the one of the part before.
+_ON_CLUSTER: Final = "### On a cluster that exists already\n"
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,19 @@ class Described:
     grace_s: float
 
 
-def compose_services(environment: Mapping[str, str]) -> dict[str, Described]:
-    """Return the services with ``environment`` as their ``.env``: for the variables in the file, and for each service
-    that loads it."""
-    services = compose_file(environment)["services"]
+def compose_services(environment: Mapping[str, str], *further: Path) -> dict[str, Described]:
+    """Return the services with ``environment`` as their ``.env``: for the variables in the files, and for each
+    service that loads it. ``further``: files that are merged into the first one."""
+    services = merged_files(environment, *further)["services"]
     return {name: _described(service, environment) for name, service in services.items()}
+
+
+def merged_files(environment: Mapping[str, str], *further: Path) -> dict[str, Any]:
+    """Return docker-compose.yml and further files as one, as ``docker compose -f … -f …`` reads them."""
+    file = compose_file(environment)
+    for path in further:
+        file = _merged(file, compose_file(environment, path))
+    return file
 
 
 def compose_file(environment: Mapping[str, str], path: Path = COMPOSE) -> dict[str, Any]:
@@ -68,9 +82,12 @@ def kubernetes_pods() -> dict[str, dict[str, Any]]:
     }
 
 
-def kubernetes_secrets() -> dict[str, dict[str, str]]:
-    """Return the Secrets that the commands of docs/deploy.md create."""
-    text = (REPOSITORY / "docs" / "deploy.md").read_text()
+def kubernetes_secrets(*, on_cluster: bool = False) -> dict[str, dict[str, str]]:
+    """Return the Secrets that the commands of docs/deploy.md create. ``on_cluster``: those for a Redis Cluster."""
+    before, heading, rest = (REPOSITORY / "docs" / "deploy.md").read_text().partition(_ON_CLUSTER)
+    assert heading
+    section, _, after = rest.partition("\n### ")
+    text = before + (section if on_cluster else "") + after
     commands = re.findall(r"(?m)^(?:password=|kubectl create secret ).*$", text)
     shell = 'kubectl() { echo "$@"; }; openssl() { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d " \\n"; }\n'
     output = subprocess.run(["sh", "-euc", shell + "\n".join(commands)], capture_output=True, text=True, check=True)
@@ -128,11 +145,11 @@ class Running:
     async def start(self, described: Described) -> None:
         self._processes.append((described, await self._run(described.command, described.environment)))
 
-    async def ask(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
+    async def ask(self, command: Sequence[str], environment: Mapping[str, str], within_s: float = 30) -> str:
         """Run a command and return its output. It must exit with 0."""
         process = await self._run(list(command), environment, output=asyncio.subprocess.PIPE)
-        output, _ = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 0, command
+        output, _ = await asyncio.wait_for(process.communicate(), within_s)
+        assert process.returncode == 0, (command, self._logs())
         return output.decode()
 
     async def healthy(self) -> None:
@@ -160,6 +177,11 @@ class Running:
             if process.returncode is None:
                 process.kill()
 
+    async def lose(self) -> None:
+        """Kill all processes, and wait until they are gone."""
+        self.kill()
+        await asyncio.gather(*(process.wait() for _, process in self._processes))
+
     async def _run(
         self, command: list[str], environment: Mapping[str, str], output: int | None = None
     ) -> asyncio.subprocess.Process:
@@ -184,8 +206,24 @@ def _described(service: Mapping[str, Any], env_file: Mapping[str, str]) -> Descr
     environment |= {
         name: "" if value is None else str(value) for name, value in service.get("environment", {}).items()
     }
-    _, *health = service["healthcheck"]["test"]
-    return Described(service["command"], environment, health, _seconds(service["stop_grace_period"]))
+    _, *health = service.get("healthcheck", {}).get("test", [""])
+    return Described(service["command"], environment, health, _seconds(service.get("stop_grace_period", _GRACE)))
+
+
+def _merged(file: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings by their keys, and volumes by their targets. Other lists than commands are never repeated here,
+    since Compose appends them."""
+    merged = dict(file)
+    for name, value in further.items():
+        old = merged.get(name)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[name] = _merged(old, value)
+        elif name == "volumes" and isinstance(old, list):
+            merged[name] = list({volume.split(":")[1]: volume for volume in (*old, *value)}.values())
+        else:
+            assert old is None or isinstance(value, str) or name in {"command", "test"}, name
+            merged[name] = value
+    return merged
 
 
 def _value_of(variable: Mapping[str, Any], secrets: Mapping[str, Mapping[str, str]]) -> str:
@@ -208,11 +246,21 @@ def _probe(container: Mapping[str, Any]) -> list[str]:
 
 def on_port(redis: Described, port: int) -> Described:
     """Return the server on this port of loopback; a container has an address of its own."""
-    shell, option, script = redis.command
-    server = f"{shutil.which('valkey-server') or Broker(Path()).binary} - --port {port} --bind 127.0.0.1"
     program, *words = redis.health
-    script = script.replace("exec valkey-server -", f"exec {server}")
-    return replace(redis, command=[shell, option, script], health=[program, "-p", str(port), *words])
+    return replace(_server_on_port(redis, port), health=[program, "-p", str(port), *words])
+
+
+def node_on_port(node: Described, port: int, bus_port: int, binary: str) -> Described:
+    """Return a node of a cluster on these ports of loopback, as this server."""
+    health = [word.replace("valkey-cli", f"valkey-cli -p {port}") for word in node.health]
+    return replace(_server_on_port(node, port, f"--cluster-port {bus_port}", binary), health=health)
+
+
+def _server_on_port(redis: Described, port: int, options: str = "", binary: str | None = None) -> Described:
+    shell, option, script = redis.command
+    program = binary or shutil.which("valkey-server") or Broker(Path()).binary
+    server = f"exec {program} - --port {port} --bind 127.0.0.1 {options}"
+    return replace(redis, command=[shell, option, script.replace("exec valkey-server -", server)])
 
 
 def _program(name: str) -> str:

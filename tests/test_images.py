@@ -20,7 +20,10 @@ from tests.system import REPOSITORY
 IMAGES = REPOSITORY / "deploy" / "images.env"
 DOCKERFILE = (REPOSITORY / "deploy" / "Dockerfile").read_text()
 #: Every file that may name an image.
-USERS = ("deploy/Dockerfile", "docker-compose.yml", "deploy/k8s/**/*.yaml", ".github/workflows/*.yml")
+USERS = (
+    *("deploy/Dockerfile", "docker-compose.yml", "deploy/compose/*.yml", "deploy/k8s/**/*.yaml"),
+    ".github/workflows/*.yml",
+)
 #: Built from deploy/Dockerfile.
 OWN_IMAGE = "headrace"
 

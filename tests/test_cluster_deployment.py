@@ -116,7 +116,7 @@ class Nodes:
         variable = "REDIS_CLUSTER_PASSWORD" if user == "cluster" else "REDIS_PASSWORD"
         password = CLUSTER_ENVIRONMENT[variable]
         async with Redis(port=self.ports[name], username=user, password=password, socket_timeout=5) as client:
-            return await client.execute_command(*command)
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def members(self, name: str = "redis") -> dict[str, Member]:
         """Return the nodes as one sees them, without those that failed for good."""
@@ -128,9 +128,15 @@ class Nodes:
             if "fail" not in flags
         }
 
-    async def is_master(self, name: str) -> bool:
-        member = next(each for each in (await self.members()).values() if each.port == self.ports[name])
-        return member.is_master
+    async def is_master(self, name: str, seen_by: str = "redis") -> bool:
+        members = await self.members(seen_by)
+        return next(each for each in members.values() if each.port == self.ports[name]).is_master
+
+    async def replica_of(self, name: str) -> str:
+        members = await self.members()
+        master = next(node for node, each in members.items() if each.port == self.ports[name])
+        port = next(each.port for each in members.values() if each.master == master)
+        return next(other for other, own in self.ports.items() if own == port)
 
     async def kill(self) -> None:
         for running in self.running.values():
@@ -249,7 +255,9 @@ async def test_a_cluster_that_is_half_made_or_has_lost_a_volume_is_completed(tmp
         check_whole(await nodes.members())
 
         lost = nodes.ports["redis"]
+        replica = await nodes.replica_of("redis")
         await nodes.lose("redis")
+        await until(partial(nodes.is_master, replica, "redis-2"))
         await nodes.start("redis")
         await nodes.create()
         await until(lambda: _is_whole(nodes))

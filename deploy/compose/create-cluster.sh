@@ -2,7 +2,8 @@
 # The first half become masters, the others their replicas. REDISCLI_AUTH has the password of the user cluster.
 #
 # May run again at any time. Steps that are done are left out: a whole cluster stays as it is, also after a failover; a
-# half made one is completed; a server that has lost its data becomes the replica of a master without one.
+# half made one is completed; a server that has lost its data becomes the replica of a master without one, if its own
+# replica took over while it was away.
 set -eu
 
 cli() (
@@ -114,7 +115,6 @@ for node in $nodes; do
     wait_for "$node has seen all slots" has_all_slots "$node"
 done
 
-# The replica of a server that has lost its data becomes a master first.
 for node in $nodes; do
     if is_empty_master "$node"; then
         wait_for "$node replicates a master" replicate "$node"

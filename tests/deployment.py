@@ -221,7 +221,7 @@ def _merged(file: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, An
         elif name == "volumes" and isinstance(old, list):
             merged[name] = list({volume.split(":")[1]: volume for volume in (*old, *value)}.values())
         else:
-            assert old is None or isinstance(value, str) or name in {"command", "test"}, name
+            assert old is None or isinstance(value, str | int) or name in {"command", "test"}, name
             merged[name] = value
     return merged
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from functools import partial
 
 import pytest
 
@@ -186,6 +187,12 @@ async def test_a_gateway_that_hangs_does_not_hold_up_other_readers(start_system:
         reader.cut()
 
 
+async def has_swept_one(system: System, reason: str) -> bool:
+    """Return True once the gateways have counted an ended stream, which they do after its readers have its ending."""
+    metrics = "".join([(await system.http.get(f"{gateway.url}/metrics")).text for gateway in system.gateways])
+    return f'headrace_swept_streams_total{{reason="{reason}"}} 1.0' in metrics
+
+
 async def test_without_workers_a_stream_ends_by_queue_timeout(start_system: StartSystem) -> None:
     """Gateways sweep too, so the stream ends without any worker."""
     system = await start_system(lease_s=1, queue_timeout_s=2)
@@ -195,8 +202,7 @@ async def test_without_workers_a_stream_ends_by_queue_timeout(start_system: Star
         frames = await connection.rest()
     assert [f.event for f in frames] == ["queued", "error", "done"]
     assert (frames[1].data["code"], frames[1].data["retryable"]) == ("queue_timeout", True)
-    metrics = "".join([(await system.http.get(f"{gateway.url}/metrics")).text for gateway in system.gateways])
-    assert 'headrace_swept_streams_total{reason="queue_timeout"} 1.0' in metrics
+    await system.eventually(partial(has_swept_one, system, "queue_timeout"))
 
 
 async def test_a_cancel_outlives_its_worker(start_system: StartSystem) -> None:
@@ -211,8 +217,7 @@ async def test_a_cancel_outlives_its_worker(start_system: StartSystem) -> None:
         system.workers[0].stop()
         frames = await connection.rest()
     assert (frames[-1].event, frames[-1].data["finish_reason"]) == ("done", "cancelled")
-    metrics = (await system.http.get(f"{system.url}/metrics")).text
-    assert 'headrace_swept_streams_total{reason="cancelled"} 1.0' in metrics
+    await system.eventually(partial(has_swept_one, system, "cancelled"))
 
 
 async def test_a_cancel_that_races_the_end_gives_one_ending(system: System) -> None:

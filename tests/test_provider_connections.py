@@ -290,6 +290,16 @@ async def test_a_login_in_the_address_is_sent(make: Make) -> None:
     assert b"\r\nAuthorization: Basic dXNlcjpwYXNz\r\n" in server.heads[0]
 
 
+async def test_a_name_that_has_just_been_looked_up_has_addresses() -> None:
+    """Also for a request in the very turn of the event loop in which the look-up ends."""
+    names = connection_pool.Names("127.0.0.1", 80)
+    asked = [asyncio.create_task(names.addresses())]
+    while not asked[0].done():
+        asked.append(asyncio.create_task(names.addresses()))
+        await asyncio.sleep(0)
+    assert {address[4] for addresses in await asyncio.gather(*asked) for address in addresses} == {("127.0.0.1", 80)}
+
+
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Path, Path], tuple[Path, Path]]:
     return make_certificate(tmp_path_factory.mktemp("a")), make_certificate(tmp_path_factory.mktemp("b"))

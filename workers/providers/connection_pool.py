@@ -33,7 +33,7 @@ class ConnectionPool:
         self._make_context = make_context
         self._context: ssl.SSLContext | None = None
         self._most_idle = most_idle
-        self._names = _Names(host, port)
+        self._names = Names(host, port)
         self._all = set[Connection]()
         self._idle: list[Connection] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -112,7 +112,7 @@ class ConnectionPool:
         self._timer = loop.call_at(kept[0].idle_since + _KEEP_ALIVE_S, self._close_idle) if kept else None
 
 
-class _Names:
+class Names:
     """Addresses of one name, looked up once for all that wait for them, and used in turn."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -120,26 +120,25 @@ class _Names:
         self._port = port
         self._addresses: list[Address] = []
         self._until = 0.0
-        self._look_up: asyncio.Task[list[Address]] | None = None
+        self._look_up: asyncio.Task[None] | None = None
 
     async def addresses(self) -> Sequence[Address]:
         """Return the addresses, another one first each time. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._until:
+        if asyncio.get_running_loop().time() >= self._until:
             if self._look_up is None:
-                self._look_up = loop.create_task(self._looked_up())
-                self._look_up.add_done_callback(self._note)
+                self._look_up = asyncio.create_task(self._look_them_up())
             await asyncio.shield(self._look_up)
         self._addresses.append(self._addresses.pop(0))
         return tuple(self._addresses)
 
-    async def _looked_up(self) -> list[Address]:
+    async def _look_them_up(self) -> None:
+        """Set the addresses. A callback of the task would come too late for a caller between its end and that."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-        return list(found)
-
-    def _note(self, look_up: asyncio.Task[list[Address]]) -> None:
-        self._look_up = None
-        if not look_up.cancelled() and look_up.exception() is None:
-            self._addresses = look_up.result()[-1:] + look_up.result()[:-1]
-            self._until = asyncio.get_running_loop().time() + _ADDRESSES_S
+        try:
+            found = await loop.getaddrinfo(
+                self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            )
+            self._addresses = [*found[-1:], *found[:-1]]
+            self._until = loop.time() + _ADDRESSES_S
+        finally:
+            self._look_up = None

@@ -73,7 +73,7 @@ async def all_ended(system: System, key: str) -> None:
         page = (await system.http.get(f"{system.url}/chat?limit=100", headers=bearer(key))).json()
         ended = all(stream["ended_at"] for stream in page["streams"])
         async with system.broker.client() as client:
-            return ended and not await client.keys("hr:{desk}:of:*")
+            return ended and not await client.keys("hr:{desk}:streams:*")  # settled too
 
     await system.eventually(look)
 

@@ -168,7 +168,7 @@ MISSING_CHECKS: Final = [
     Mutation("a removed stream gives its bytes back", "give_back(a, {ID})", "0", "settle"),
     Mutation(
         "a late ending does not count a removed stream",
-        "if not redis.call('ZSCORE', REMOVED, ID .. ' ' .. digest) then",
+        "if not is_removed(a, digest) then",
         "if true then",
         "settle",
     ),

@@ -25,6 +25,7 @@ from shared.broker.keys import SWEEP, state_key, sweep_keys
 from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Due, IllegalStatus, parse_status
+from shared.broker.routes import ONE_SERVER
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
@@ -41,7 +42,8 @@ _TURN_MS: Final = 1500
 _RETRY_S: Final = 0.25
 #: How much later than the end of another's turn to look.
 _LATE_S: Final = 0.02
-
+#: Buckets in one call: few calls are cheap, and a call with many due streams must not hold Redis up for long.
+_BUCKETS_PER_CALL: Final = 64
 _BUCKETS: Final = sweep_keys()
 
 Requeue = Callable[[str], Awaitable[bool]]
@@ -127,8 +129,7 @@ class Sweep:
         await asyncio.gather(self._repeat(sweep, with_turn=True), examine())
 
     def _calls_for(self, buckets: Sequence[tuple[str, str]]) -> list[Call[Due]]:
-        # Few calls are cheap, and a call with many due streams must not hold Redis up for long.
-        most = self._scripts.routes.most_buckets
+        most = _BUCKETS_PER_CALL if self._scripts.routes is ONE_SERVER else 1
         return [self._scripts.sweep(buckets[first : first + most]) for first in range(0, len(buckets), most)]
 
     async def _due_streams(self, calls: Sequence[Call[Due]]) -> list[Due]:

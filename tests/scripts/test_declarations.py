@@ -24,6 +24,7 @@ from tests.scripts.stream import (
     CAP,
     ENDING,
     LUA,
+    ROUTES,
     SCRIPTS,
     SETTINGS,
     WINDOW,
@@ -89,7 +90,7 @@ def test_the_positional_append_is_as_declared() -> None:
     holder = Holder(new_stream_id(), 7, "w1.x", None)
     values = {"epoch": 7, "holder": "w1.x", "first_seq": 3, "window": WINDOW, "cap": CAP, "events": [b"a", b"b"]}
     values |= {"lineage": "4:2", "provider_cursor": "x", "count": 2}
-    call = all_scripts()["append"].call(holder.keys[:3], parse_write, **values)
+    call = all_scripts()["append"].call(holder.keys[:3], parse_write, ROUTES.of(holder.stream_id), **values)
     assert SCRIPTS.append(holder, 3, [b"a", b"b"], lineage=Lineage("4:2"), cursor="x") == call
 
 
@@ -161,7 +162,7 @@ def test_the_amount_of_lua_is_limited() -> None:
     )
     admission = sum(lines.pop(name) for name in limits)
     storage = sum(lines.pop(name) for name in ("_content", "_storage", "drop", "may_drop", "store"))
-    assert storage < 126
+    assert storage < 128
     assert sum(lines.values()) < 633
     assert operators < 50
     assert admission < 454

@@ -238,6 +238,19 @@ async def test_a_deletion_before_the_settlement_counts_the_ending(client: Client
     assert await ask(client, "HGET", KEYS["stored"], "total") == b"0", "a late settlement counts no bytes"
 
 
+async def test_a_settlement_after_the_sweep_of_a_deletion_counts_no_bytes(client: Client) -> None:
+    """The worker was away, and so was the process that deleted the stream; the sweep does not know the digest."""
+    stream = Stream(client)
+    new = stream.creation(demand=DEMAND, fields={"expected_tokens": 10})
+    assert isinstance(await create(client, SCRIPTS, new), Created)
+    owed = SCRIPTS.owed(ENDING, await stream.end(await stream.claim(), 1, [DONE], ENDING))
+    await run_script(client, SCRIPTS.delete(stream.id))
+    await sweep(client)
+    late = Settlement(stream.id, ACCOUNT, Kind.ENDED, owed, stream.idempotency or "")
+    await settle_ended(client, SCRIPTS, late)
+    assert await ask(client, "HGET", KEYS["stored"], "total") == b"0"
+
+
 async def test_after_may_drop(client: Client) -> None:
     """For a minute no stream may be made from it; a drop that is refused ends that."""
     source = await ended(client)

@@ -16,6 +16,8 @@ from shared.protocol.lifecycle import Status, is_allowed
 from shared.rate_limits import Demand, Limits, account_of
 from shared.settings import Settings
 from tests.broker import Broker
+from tests.broker_cluster import Cluster
+from tests.scripts.stream import ON_CLUSTER, ROUTE
 
 T = TypeVar("T")
 DEMAND: Final = Demand(account_of("p"), Limits(concurrent_streams=5), 7)
@@ -47,7 +49,7 @@ DIGEST: Final = "ab" * 32
 AGE_MS: Final = 1_000_000
 
 GATEWAYS: Final = ("g0", "g1")
-_CHANNELS: Final = [gateway_channel(name).encode() for name in GATEWAYS]
+_CHANNELS: Final = [gateway_channel(name, ROUTE).encode() for name in GATEWAYS]
 #: Two providers with a limit, and a target whose streams are only counted.
 LANES: Final = ("one", "two", "two/m")
 FATE: Final = ("answered", "answered", "answered", "reply lost", "request lost", "delayed", "doubled")
@@ -129,15 +131,20 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.loop = MovableClock()
-        self.broker = Broker(folder)
-        self.run(self.broker.start())
+        self.cluster = Cluster(folder, masters=1) if ON_CLUSTER else None
+        if self.cluster is None:
+            self.broker = Broker(folder)
+            self.run(self.broker.start())
+        else:
+            self.run(self.cluster.start())
+            self.broker = self.cluster.nodes[0]
         self.observer = Observer()
         self.client = ObservedClient(self.broker.url, self.observer)
         self.line = ObservedConnection(self.broker.url, self.observer)
         self.run_id: str = self.run(self.client.info("server"))["run_id"]
         self.mail = self.client.pubsub()
         for gateway in GATEWAYS:
-            self.run(self.mail.execute_command("SSUBSCRIBE", gateway_channel(gateway)))
+            self.run(self.mail.execute_command("SSUBSCRIBE", gateway_channel(gateway, ROUTE)))
         self.numbers = itertools.count(1)
 
     def run(self, work: Awaitable[T]) -> T:
@@ -145,7 +152,7 @@ class Bench:
 
     async def delivered(self) -> AsyncIterator[tuple[int, bytes]]:
         """Yield all messages to gateways so far, each with the gateway's number."""
-        await self.client.execute_command("SPUBLISH", gateway_channel(GATEWAYS[0]), "")  # type: ignore[no-untyped-call]
+        await self.client.execute_command("SPUBLISH", gateway_channel(GATEWAYS[0], ROUTE), "")  # type: ignore[no-untyped-call]
         while True:
             message = await self.mail.get_message(timeout=5)
             is_mail = message is not None and message["type"] == "smessage"
@@ -158,5 +165,8 @@ class Bench:
         self.run(self.mail.aclose())  # type: ignore[no-untyped-call]
         self.run(self.client.aclose())
         self.run(self.line.aclose())
-        self.broker.kill()
+        if self.cluster is None:
+            self.broker.kill()
+        else:
+            self.run(self.cluster.stop())
         self.loop.close()

@@ -15,6 +15,7 @@ from shared.protocol import events
 from shared.protocol.chunks import decompress, length_of
 from shared.protocol.ids import EventId, parse_event_id
 from shared.rate_limits import TargetLimits
+from tests.scripts.stream import ROUTES
 from tests.walks.actors import Redis, check_one_attempt
 from tests.walks.bench import (
     AGE_MS,
@@ -46,7 +47,7 @@ class Ground:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.scripts = StreamScripts(TIGHT)
+        self.scripts = StreamScripts(TIGHT, ROUTES)
         self.scripts.target_limits = {name: TargetLimits(concurrent_streams=1) for name in LANES[:2]}
         self.client: Client = bench.client
         self.stream_id = f"{DIGEST[:2]}{next(bench.numbers):032x}"

@@ -23,6 +23,7 @@ from shared.protocol import events
 from shared.protocol.events import Done, Start, Usage
 from shared.protocol.ids import parse_cursor, parse_event_id
 from shared.protocol.lifecycle import TERMINAL
+from tests.scripts.stream import ROUTE
 from tests.walks.actors import (
     _FRAME,
     Cursor,
@@ -169,7 +170,7 @@ class Walk(Desk):
         if well:
             await self._pulse()
         await self._set_clock()
-        token = f"{worker.name}.{next(self.names):x}"
+        token = f"{worker.name}{ROUTE}.{next(self.names):x}"
         taken = await take(self.client, self.scripts, self.stream_id, token)
         claimed = await self._faulty(self.scripts.claim(self.stream_id, token), None, fate)
         if not isinstance(claimed, Claimed):
@@ -348,7 +349,7 @@ class Walk(Desk):
         if told is Refused.HELD and heard:
             holder = (await self._look()).state[b"holder"].decode()
             for worker in self.workers:
-                if worker.writer is not None and holder.startswith(f"{worker.name}."):
+                if worker.writer is not None and holder.startswith(f"{worker.name}{ROUTE}."):
                     worker.writer.stop(StopReason.CANCELLED)
 
     @move(0.3, lambda self: not self.redis.missing, dies=(False, True))

@@ -50,6 +50,11 @@ local function note_removed(a, digest, tombstone_ms)
   return forgotten
 end
 
+-- True if the stream was deleted or dropped. The sweep notes that without a digest.
+local function is_removed(a, digest)
+  return redis.call('ZSCORE', a.removed, ID .. ' ' .. digest) or redis.call('ZSCORE', a.removed, ID .. ' ')
+end
+
 -- Compares the account with its limit (0 or nil: none). Above it, the sweep drops the account's oldest answers. Returns
 -- true if it is above by more than a quarter: then its streams have to stop.
 local function is_far_above(a, account, limit)

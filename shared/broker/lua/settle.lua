@@ -41,7 +41,7 @@ redis.call('ZREM', WAITING, ID)
 redis.call('ZREM', WAITING_ACCOUNTS, account .. ' ' .. ID)
 
 if kind == 'ended' then
-  if not redis.call('ZSCORE', REMOVED, ID .. ' ' .. digest) then count_stored(a, bytes, tonumber(expires)) end
+  if not is_removed(a, digest) then count_stored(a, bytes, tonumber(expires)) end
   return {0}
 end
 local freed = give_back(a, {ID})

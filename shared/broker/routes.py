@@ -15,12 +15,10 @@ from shared.protocol.ids import bucket_of
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """All routes, and the one ``of`` a stream id. A route is a text that ends the names of its channels.
-    ``most_buckets``: most buckets that one call may name."""
+    """All routes, and the one ``of`` a stream id. A route is a text that ends the names of its channels."""
 
     of: Callable[[str], str]
     all: Sequence[str]
-    most_buckets: int
 
 
 def _whole_server(_stream_id: str) -> str:
@@ -32,8 +30,8 @@ def _bucket(stream_id: str) -> str:
 
 
 _CHANNELS: Final = tuple(f":{{{tag}}}" for tag in BUCKET_TAGS)
-ONE_SERVER: Final = Routes(_whole_server, ("",), 64)
-BY_BUCKET: Final = Routes(_bucket, _CHANNELS, 1)
+ONE_SERVER: Final = Routes(_whole_server, ("",))
+BY_BUCKET: Final = Routes(_bucket, _CHANNELS)
 
 
 def routes_at(redis_url: str) -> Routes:

@@ -18,12 +18,14 @@ from shared.broker.client import REDIS_ERRORS, Client, report_illegal_status, ru
 from shared.broker.cluster.address import Node
 from shared.broker.cluster.per_node import run_per_node
 from shared.broker.data_version import HOLD_VERSION, describe_refusal, other_version
+from shared.broker.declarations import Call
 from shared.broker.dropping import Dropping, read_memory_use
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.keys import SWEEP, state_key, sweep_keys
 from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Due, IllegalStatus, parse_status
+from shared.broker.routes import ONE_SERVER
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason
 from shared.errors import BrokerMisconfigured, BrokerUnavailable, ContentUnreadable, GenerationError, Unavailable
@@ -40,6 +42,9 @@ _TURN_MS: Final = 1500
 _RETRY_S: Final = 0.25
 #: How much later than the end of another's turn to look.
 _LATE_S: Final = 0.02
+#: Buckets in one call: few calls are cheap, and a call with many due streams must not hold Redis up for long.
+_BUCKETS_PER_CALL: Final = 64
+_BUCKETS: Final = sweep_keys()
 
 Requeue = Callable[[str], Awaitable[bool]]
 
@@ -80,7 +85,7 @@ class Sweep:
 
     async def sweep(self) -> None:
         """Sweep all buckets once. Raises :class:`BrokerUnavailable`."""
-        for due in await self._due_streams(sweep_keys()):
+        for due in await self._due_streams(self._calls_for(_BUCKETS)):
             await self._examine(due)
         await self._dropping.relieve_accounts()
         await self._relieve()
@@ -104,10 +109,14 @@ class Sweep:
         """Run until cancelled: sweep the buckets of one node. Due streams are examined beside it, since their other
         nodes may be away: a pulse that is late means an outage."""
         found: asyncio.Queue[Due] = asyncio.Queue()
+        servers, calls, version = self._client.servers, list[Call[Due]](), -1
 
         async def sweep() -> None:
-            own = [keys for keys in sweep_keys() if self._client.servers.node_of(keys[0]) == node]
-            for due in await self._due_streams(own):
+            nonlocal calls, version
+            if version != servers.version:
+                version = servers.version
+                calls = self._calls_for([keys for keys in _BUCKETS if servers.node_of(keys[0]) == node])
+            for due in await self._due_streams(calls):
                 found.put_nowait(due)
 
         async def examine() -> None:
@@ -119,11 +128,12 @@ class Sweep:
 
         await asyncio.gather(self._repeat(sweep, with_turn=True), examine())
 
-    async def _due_streams(self, buckets: Sequence[tuple[str, str]]) -> list[Due]:
+    def _calls_for(self, buckets: Sequence[tuple[str, str]]) -> list[Call[Due]]:
+        most = _BUCKETS_PER_CALL if self._scripts.routes is ONE_SERVER else 1
+        return [self._scripts.sweep(buckets[first : first + most]) for first in range(0, len(buckets), most)]
+
+    async def _due_streams(self, calls: Sequence[Call[Due]]) -> list[Due]:
         """Update the pulses of buckets, and return their streams that are due."""
-        # Few calls are cheap, and a call with many due streams must not hold Redis up for long.
-        most = self._scripts.routes.most_buckets
-        calls = [self._scripts.sweep(buckets[first : first + most]) for first in range(0, len(buckets), most)]
         replies = await run_scripts(self._client, calls)
         failed = [reply for reply in replies if isinstance(reply, BrokerUnavailable)]
         if failed and len(failed) == len(replies):

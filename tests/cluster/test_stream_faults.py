@@ -25,7 +25,6 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clus
     folder = tmp_path_factory.mktemp("system")
     cluster = Cluster(folder / "cluster", replicas=1, binary=VALKEY)
     system = ClusterSystem(folder, cluster, providers=("openai",))
-    system.fake.play("long", Answer(deltas=WORDS, delay_s=PACE_S))
     try:
         await system.start()
         yield system
@@ -33,10 +32,12 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clus
         await system.stop()
 
 
-async def live_streams(system: ClusterSystem) -> dict[SseConnection, Frame]:
-    """Return streams of all nodes, each with its first token."""
+async def live_streams(system: ClusterSystem) -> tuple[dict[SseConnection, Frame], asyncio.Event]:
+    """Return streams of all nodes, each with its first token, and an event that lets them go on."""
+    gate = asyncio.Event()
+    system.fake.play("long", Answer(deltas=WORDS, delay_s=PACE_S, gate=gate, gate_after=10))
     live = [await system.stream("long", gateway=number % 2) for number in range(LIVE)]
-    return {connection: await connection.next("token") for connection in live}
+    return {connection: await connection.next("token") for connection in live}, gate
 
 
 @dataclass
@@ -85,7 +86,7 @@ async def check(system: ClusterSystem, live: dict[SseConnection, Frame], calls_b
 @pytest.mark.parametrize("of_desk", [False, True])
 async def test_a_master_that_dies_loses_no_token(system: ClusterSystem, of_desk: bool, fault: str) -> None:
     cluster, calls = system.cluster, calls_of(system)
-    live = await live_streams(system)
+    live, gate = await live_streams(system)
     desk = await cluster.owner(DESK)
     needed = {desk, await cluster.owner(principal_streams_key(ANONYMOUS.id))}
     master = desk if of_desk else next(node for node in await cluster.masters() if node not in needed)
@@ -95,6 +96,7 @@ async def test_a_master_that_dies_loses_no_token(system: ClusterSystem, of_desk:
     else:
         master.freeze()
     try:
+        gate.set()
         checking = asyncio.create_task(check(system, live, calls))
         if not of_desk:  # new streams go to the other nodes
             urls = [f"{gateway.url}/chat" for gateway in system.gateways] * 6
@@ -119,7 +121,8 @@ async def test_a_master_that_dies_loses_no_token(system: ClusterSystem, of_desk:
 
 async def test_slots_move_key_by_key_under_streams(system: ClusterSystem) -> None:
     cluster, calls = system.cluster, calls_of(system)
-    live = await live_streams(system)
+    live, gate = await live_streams(system)
+    gate.set()
     checking = asyncio.create_task(check(system, live, calls))
     masters = await cluster.masters()
     slots = await cluster.slots_of(masters[0], [DESK, *(state_key(each.stream_id) for each in live)])
@@ -130,7 +133,8 @@ async def test_slots_move_key_by_key_under_streams(system: ClusterSystem) -> Non
 
 async def test_slots_move_at_once_under_streams(system: ClusterSystem) -> None:
     cluster, calls = system.cluster, calls_of(system)
-    live = await live_streams(system)
+    live, gate = await live_streams(system)
+    gate.set()
     checking = asyncio.create_task(check(system, live, calls))
     masters = await cluster.masters()
     slots = await cluster.slots_of(masters[0], [DESK, *(state_key(each.stream_id) for each in live)])

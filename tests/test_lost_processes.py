@@ -211,8 +211,12 @@ async def test_a_cancel_outlives_its_worker(start_system: StartSystem) -> None:
         system.workers[0].stop()
         frames = await connection.rest()
     assert (frames[-1].event, frames[-1].data["finish_reason"]) == ("done", "cancelled")
-    metrics = (await system.http.get(f"{system.url}/metrics")).text
-    assert 'headrace_swept_streams_total{reason="cancelled"} 1.0' in metrics
+
+    async def is_counted() -> bool:
+        metrics = (await system.http.get(f"{system.url}/metrics")).text
+        return 'headrace_swept_streams_total{reason="cancelled"} 1.0' in metrics
+
+    await system.eventually(is_counted)  # once the ending is settled, after `done`
 
 
 async def test_a_cancel_that_races_the_end_gives_one_ending(system: System) -> None:

@@ -195,8 +195,12 @@ async def test_without_workers_a_stream_ends_by_queue_timeout(start_system: Star
         frames = await connection.rest()
     assert [f.event for f in frames] == ["queued", "error", "done"]
     assert (frames[1].data["code"], frames[1].data["retryable"]) == ("queue_timeout", True)
-    metrics = "".join([(await system.http.get(f"{gateway.url}/metrics")).text for gateway in system.gateways])
-    assert 'headrace_swept_streams_total{reason="queue_timeout"} 1.0' in metrics
+
+    async def is_counted() -> bool:
+        metrics = "".join([(await system.http.get(f"{gateway.url}/metrics")).text for gateway in system.gateways])
+        return 'headrace_swept_streams_total{reason="queue_timeout"} 1.0' in metrics
+
+    await system.eventually(is_counted)  # once the ending is settled, after `done`
 
 
 async def test_a_cancel_outlives_its_worker(start_system: StartSystem) -> None:

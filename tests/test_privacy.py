@@ -216,7 +216,8 @@ async def test_delete_leaves_only_a_tombstone(start_system: StartSystem) -> None
     async def is_clean() -> bool:
         async with system.broker.client() as client:
             now = await everything(client)
-        left = {key for key, content in now.items() for i in ids if i in key or i.encode() in content}
+        marks = {key for key, content in now.items() if content == b"refused\nGONE"}  # of the desk, for a minute
+        left = {key for key, content in now.items() for i in ids if i in key or i.encode() in content} - marks
         return all(key.endswith((":tombstone", ":removed")) or ":idem:" in key for key in left)
 
     await system.eventually(is_clean)

@@ -29,10 +29,11 @@ async def holder(system: System, stream_id: str) -> Process:
 
 
 async def stored_in_redis(system: System, stream_id: str) -> dict[bytes, bytes]:
-    """Return everything that Redis keeps of a stream."""
+    """Return everything that Redis keeps of a stream, but for what gateways and the desk change after its end."""
+    passing = (b"arq:", b":readers", b":of:")
     async with system.broker.client() as client:
         keys = sorted([key async for key in client.scan_iter(match=f"*{stream_id}*")])
-        return {key: await client.dump(key) or b"" for key in keys if b"arq:" not in key}
+        return {key: await client.dump(key) or b"" for key in keys if not any(part in key for part in passing)}
 
 
 @pytest.mark.parametrize("paused_after", [0, 1, 7, len(WORDS)])

@@ -1,6 +1,7 @@
 """Excuses and complaints of the chaos suite's judge, about made-up histories."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +13,10 @@ from tests.chaos.transcript import Transcript
 from tests.sse_client import Frame
 
 
-def _stream_that_ends(code: str) -> tuple[Record, History, ProviderCall]:
+def _stream_that_ends(code: str, *, is_stored: bool = False) -> tuple[Record, History, ProviderCall]:
     """Return a stream whose one reader got an error, and a history with its one call of the provider."""
     plan = next(plan for plan in (draw_plan(1, number) for number in range(100)) if plan.end == "finish")
+    plan = replace(plan, is_stored=is_stored)
     now = time.monotonic()
     transcript = Transcript()
     transcript.take(Frame("error", {"code": code}, None, None))
@@ -39,3 +41,18 @@ def test_a_stopped_worker_may_find_no_connection_in_time() -> None:
     assert judge(record, history) != []
     history.provider_disturbances[0] = [Span(call.begin, call.begin + 1)]
     assert judge(record, history) == []
+
+
+@pytest.mark.parametrize(
+    ("is_stored", "deleted_before_the_loss", "is_excused"),
+    [(True, True, True), (True, False, False), (False, True, False)],
+)
+def test_a_stored_answer_whose_deletion_is_lost_was_stopped_at_its_provider(
+    is_stored: bool, deleted_before_the_loss: bool, is_excused: bool
+) -> None:
+    record, history, call = _stream_that_ends("provider_unavailable", is_stored=is_stored)
+    record.transcripts[0].done = Frame("done", record.transcripts[0].done.data, "1-2", None)  # type: ignore[union-attr]
+    history.losses.append(call.begin + 2)
+    record.deleted_at = call.begin + (1 if deleted_before_the_loss else 3)
+    complaint = "reader 0: ended error provider_unavailable (at None, 0 characters)"
+    assert (complaint not in judge(record, history)) is is_excused

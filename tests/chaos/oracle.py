@@ -138,7 +138,7 @@ class _Judge:
             codes.add(_BY_STATUS[plan.status])
         codes |= _ANY_ERROR.get(plan.end, set())
         history = self._history
-        if history.losses_between(self._record.deleted_at, at):
+        if plan.is_stored and history.losses_between(self._record.deleted_at, at):
             codes.add("provider_unavailable")  # its worker stopped it at the provider; Redis lost the deletion
         unseen = not transcript.text and history.a_call_may_have_failed_unseen(self._record.requested_at, at)
         connections = history.connections(plan.number)

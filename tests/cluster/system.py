@@ -33,7 +33,7 @@ class OnCluster(System):
 
 
 class ClusterSystem(OnCluster):
-    """As :class:`System`, on a cluster."""
+    """A :class:`System` on a cluster."""
 
     def __init__(self, folder: Path, cluster: Cluster, **options: object) -> None:
         super().__init__(folder, **options)  # type: ignore[arg-type]

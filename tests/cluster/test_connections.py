@@ -121,7 +121,7 @@ async def test_a_node_without_the_script_gets_it(cluster: Cluster, connections: 
 
 
 async def test_a_slot_in_the_middle_of_a_migration_is_followed(cluster: Cluster, connections: Connections) -> None:
-    """Of two keys, one is at the target already: commands of either work, and one of both fails for the moment."""
+    """One of two keys is at the target already: commands of either work, and one of both fails for the moment."""
     here, there = (f"hr:{{{BUCKET_TAGS[9]}}}:{name}" for name in ("here", "there"))
     source = await cluster.owner(here)
     target = next(node for node in cluster.nodes if node is not source)

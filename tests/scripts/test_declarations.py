@@ -176,7 +176,7 @@ def test_no_script_builds_the_name_of_a_key(name: str) -> None:
 
 
 def test_all_keys_of_a_call_are_in_one_slot() -> None:
-    """Of every script, with lanes, an idempotency key and sources, as its typed function names them."""
+    """Every script is called with lanes, an idempotency key and sources, as its typed function names them."""
     tags = {call.script.name: {slot_of(key.encode()) for key in call.keys} for call in one_call_of_each()}
     assert tags.keys() == all_scripts().keys()
     assert {name: slots for name, slots in tags.items() if len(slots) != 1} == {}

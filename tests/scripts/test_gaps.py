@@ -252,7 +252,7 @@ async def test_a_settlement_after_the_sweep_of_a_deletion_counts_no_bytes(client
 
 
 async def test_after_may_drop(client: Client) -> None:
-    """For a minute no stream may be made from it; a drop that is refused ends that."""
+    """No stream may be made from it for a minute; a drop that is refused ends that."""
     source = await ended(client)
     assert await drop_answer(client, AT_ONCE, source.id) == 0, "it is not settled yet"
     assert await client.zcard(DROPPING) == 0

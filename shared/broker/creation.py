@@ -18,6 +18,7 @@ from shared.broker.desk_scripts import is_refusal
 from shared.broker.keys import of_key, principal_streams_key, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Known, Unstored
+from shared.broker.routes import ONE_SERVER
 from shared.broker.scripts import Fields, StreamScripts
 from shared.broker.settlement import settle, settle_account
 from shared.broker.size import CONTENT, STREAM_BYTES, size_of
@@ -73,7 +74,7 @@ async def create(
     place = _place_of(new, sealed)
     final = {"stored_bytes"} if is_final else set()
     admit = partial(scripts.desk.admit, final=final, is_queue_slow=new.is_queue_slow)
-    if not new.may_be_known:
+    if not new.may_be_known and scripts.routes is ONE_SERVER:
         admitted = await _begin_and_admit(client, scripts, new, [begin, admit(place)])
         return await _decide(client, scripts, new, place, admitted, is_final=is_final)
     try:
@@ -97,7 +98,8 @@ async def create(
 async def _begin_and_admit(
     client: Client, scripts: StreamScripts, new: NewStream, steps: Sequence[Call[Any]]
 ) -> Admitted:
-    """Make both steps and list the stream, in one exchange if they go to one node."""
+    """Make both steps and list the stream in one exchange. On a cluster they must follow each other: a worker could
+    take a stream from the desk whose state is still on its way to another node, and would settle it as gone."""
     (begun, admitted), listed = await asyncio.gather(run_scripts(client, steps), _list(client, scripts, new))
     if isinstance(begun, BrokerUnavailable):
         begun = BucketUnavailable.of(begun)

@@ -18,9 +18,11 @@ from shared.broker.cluster.servers import OneServer, Servers, servers_of
 from shared.broker.cluster.shard_channels import listen_to_shards
 from shared.broker.cluster.slot_map import SlotMap
 from shared.broker.cluster.slots import BUCKET_TAGS, slot_of
+from shared.broker.creation import BucketUnavailable, create
 from shared.broker.data_version import UNVERSIONED, DataVersion
-from shared.broker.keys import api_key_key, sweep_keys
+from shared.broker.keys import QUEUE, api_key_key, state_key, sweep_keys
 from shared.broker.memory_stats import read_memory
+from shared.broker.routes import routes_at
 from shared.broker.scripts import StreamScripts
 from shared.broker.trouble import Reason, classify
 from shared.protocol.ids import new_stream_id
@@ -29,6 +31,7 @@ from tests.broker import Broker
 from tests.broker_cluster import ENGINES, Cluster, until
 from tests.cluster.load import Load
 from tests.ports import free_port
+from tests.scripts.stream import Stream
 from tests.test_redis_urls import make_certificate
 
 KEYS = [f"hr:{{{tag}}}:key" for tag in BUCKET_TAGS[::8]]
@@ -77,6 +80,27 @@ async def test_a_frozen_node_fails_its_own_commands_only(cluster: Cluster, conne
     for key, own, reply in zip(KEYS, is_own, replies, strict=True):
         assert isinstance(reply, TimeoutError) if own else reply == key.encode()
     await cluster.settled()
+
+
+async def test_a_stream_is_queued_only_with_its_state(cluster: Cluster) -> None:
+    """A worker that found it without would take it for gone."""
+    client = connect(cluster.url, timeout_s=1)
+    scripts = StreamScripts(Settings(redis_url=cluster.url), routes_at(cluster.url))
+    desk = await cluster.owner(QUEUE)
+    stream = Stream(client, key=False)
+    while await cluster.owner(state_key(stream.id)) is desk:
+        stream = Stream(client, key=False)
+    bucket = await cluster.owner(state_key(stream.id))
+    await desk.run_command("CONFIG", "RESETSTAT")
+    bucket.freeze()
+    try:
+        with pytest.raises(BucketUnavailable):
+            await create(client, scripts, stream.creation())
+    finally:
+        bucket.thaw()
+    assert "cmdstat_evalsha" not in await desk.run_command("INFO", "commandstats")  # not even for a moment
+    await cluster.settled()
+    await client.aclose()
 
 
 async def test_data_of_another_version_is_found_on_any_node(cluster: Cluster, connections: Connections) -> None:

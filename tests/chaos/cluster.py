@@ -4,7 +4,7 @@ Gateways and workers have no proxy before the nodes: each node names its own add
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -127,7 +127,8 @@ class ClusterFaults(Faults):
     async def _is_whole(self) -> None:
         """Wait until all nodes serve, and each master has a replica with its data."""
         await self._cluster.settled()
-        masters: Sequence[Node] = await self._cluster.masters()
-        for node in self._cluster.nodes:
-            if node not in masters:
-                await until(partial(is_synchronized, node), within_s=_FAILOVER_S)
+        await until(self._has_replicas, within_s=_FAILOVER_S)
+
+    async def _has_replicas(self) -> bool:
+        masters = await self._cluster.masters()  # anew each time: a node learns of a failover a moment later
+        return all([node in masters or await is_synchronized(node) for node in self._cluster.nodes])

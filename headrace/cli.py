@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from headrace import api_keys
+from headrace import api_keys, webhooks
 from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
 from shared.hangup import Hangup
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback with local variables shows keys and prompts
 )
 app.add_typer(api_keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
 
 NO_SECRET = "\n".join(
     (
@@ -169,6 +170,17 @@ def chat(
         response_format=response_format,
     )
     raise typer.Exit(asyncio.run(run(question)))
+
+
+@app.command()
+def listen(
+    *, port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on, on 127.0.0.1.")] = 9000
+) -> None:
+    """Receive webhooks, for development: print each as a line of JSON, once its signature is verified."""
+    from headrace.listen import listen as run
+    from headrace.listen import secret_of_environment
+
+    raise typer.Exit(run(port, secret_of_environment()))
 
 
 @app.command()

@@ -40,6 +40,15 @@ NO_SECRET = "\n".join(
 )
 
 
+NO_WEBHOOK_SECRET = "\n".join(
+    (
+        "HEADRACE_WEBHOOK_SECRET: not set, so receivers could not verify webhooks; set it for all workers. Make one",
+        'with echo "whsec_$(openssl rand -base64 32)",',
+        "or remove HEADRACE_WEBHOOK_URL and HEADRACE_WEBHOOK_HOSTS.",
+    )
+)
+
+
 def _check_key(key: str | None) -> str | None:
     if key is not None and not (key.isascii() and key.isprintable()):  # the message must not repeat it
         raise typer.BadParameter("API keys are printable ASCII; check it for line breaks and other characters")
@@ -93,7 +102,7 @@ def up(
 ) -> None:
     """Run broker, gateways and workers on this machine. A broker is started unless HEADRACE_REDIS_URL is set."""
     configuration = _configured(host=host, port=port, config=config)
-    _stop_if(_exposure_problem(configuration.settings))
+    _stop_if(_exposure_problem(configuration.settings), _webhook_problem(configuration.settings))
     from headrace.up import Plan, UpError
     from headrace.up import up as run
 
@@ -124,6 +133,7 @@ def worker(*, config: Config = None) -> None:
     hangup = Hangup()
     hold_garbage_collector()
     configuration = _configured(config=config)
+    _stop_if(_webhook_problem(configuration.settings))
     from workers.main import run
 
     run(configuration, hangup)
@@ -275,6 +285,11 @@ def _exposure_problem(settings: Settings) -> str:
     except SettingsError as error:
         return str(error)
     return ""
+
+
+def _webhook_problem(settings: Settings) -> str:
+    wants = settings.webhook_url or settings.webhook_hosts
+    return NO_WEBHOOK_SECRET if wants and not settings.webhook_secret else ""
 
 
 def _stop_if(*problems: str) -> None:

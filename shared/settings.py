@@ -267,7 +267,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if conflicts := [*self._size_conflicts(), *self._authentication_conflicts(), *self._webhook_conflicts()]:
+        if conflicts := [*self._size_conflicts(), *self._authentication_conflicts()]:
             raise ConflictsFound(conflicts)
         return self
 
@@ -301,14 +301,6 @@ class Settings(BaseSettings):
             message = "HEADRACE_JWT_AUDIENCE: not set, so tokens for other services would be accepted; set it for jwt"
             conflicts.append(Conflict(frozenset({"auth", "jwt_audience"}), message))
         return conflicts
-
-    def _webhook_conflicts(self) -> list[Conflict]:
-        if self.webhook_secret or not (self.webhook_url or self.webhook_hosts):
-            return []
-        name = "webhook_url" if self.webhook_url else "webhook_hosts"
-        remedy = 'set it to the output of echo "whsec_$(openssl rand -base64 32)"'
-        message = f"{PREFIX}WEBHOOK_SECRET: not set, so receivers could not verify webhooks; {remedy}"
-        return [Conflict(frozenset({name, "webhook_secret"}), message)]
 
 
 def _is_list(field: str) -> bool:

@@ -1,9 +1,12 @@
 """Webhooks: the ending of a stream reaches the application, signed, at least once."""
 
 import asyncio
+import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import openai
@@ -13,7 +16,8 @@ from standardwebhooks import Webhook
 
 from tests.credentials import JWT_SETTINGS, boot_credentials, make_key, start_stream
 from tests.fakes.answer import Answer
-from tests.system import System, ask
+from tests.ports import free_port
+from tests.system import REPOSITORY, System, ask
 from tests.webhook_receiver import SECRET, WebhookReceiver
 
 WORDS = [f"w{i} " for i in range(20)]
@@ -128,9 +132,11 @@ async def test_openais_sdk_unwraps_the_events_of_responses(system: System, recei
         response = await client.responses.create(model=f"openai/{model}", input="hi", background=True)
         (delivery,) = await receiver.next_of(response.id)
         unwrapped = client.webhooks.unwrap(delivery.body, delivery.headers)
-        assert unwrapped.type == event
-        assert unwrapped.data.id == response.id
-        assert unwrapped.id == delivery.id
+        assert unwrapped.model_dump(include={"id", "type", "data"}) == {
+            "id": delivery.id,
+            "type": event,
+            "data": {"id": response.id},
+        }
     await client.close()
 
 
@@ -260,7 +266,7 @@ async def test_an_answer_is_kept_until_it_is_delivered(
     async def is_past_retention() -> bool:
         async with system.broker.client() as client:
             seconds, _ = await client.time()
-        return seconds * 1000 > int(str(await system.field(stream_id, "ended"))) + 1000
+        return int(seconds) * 1000 > int(str(await system.field(stream_id, "ended"))) + 1000
 
     await system.eventually(is_past_retention)
     await receiver.start()
@@ -304,3 +310,36 @@ async def run(system: System, *arguments: str) -> str:
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     return output.decode()
+
+
+async def test_the_receiver_of_the_readme_stores_answers(
+    start_system: Callable[..., Awaitable[System]], tmp_path: Path
+) -> None:
+    section = (REPOSITORY / "README.md").read_text().partition("## Into your database")[2]
+    (tmp_path / "store.py").write_text(section.partition("```python\n")[2].partition("```")[0])
+    port = free_port()
+    arguments = ("-m", "uvicorn", "store:app", "--port", str(port))
+    environment = {**os.environ, "HEADRACE_WEBHOOK_SECRET": SECRET}
+    store = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=tmp_path, env=environment)
+    try:
+        system = await start_system(
+            gateways=1,
+            workers=1,
+            webhook_url=f"http://127.0.0.1:{port}/",
+            webhook_secret=SECRET,
+            webhook_payload="full",
+        )
+        system.fake.play("stored", Answer(deltas=WORDS))
+        stream_id = await system.post("stored", metadata={"order": "17"})
+
+        async def rows() -> list[tuple[str, str, str]]:
+            with closing(sqlite3.connect(tmp_path / "answers.db")) as database:
+                try:
+                    return database.execute("SELECT id, question, answer FROM answers").fetchall()
+                except sqlite3.OperationalError:  # it has just begun
+                    return []
+
+        assert await system.eventually(rows, timeout_s=40) == [(stream_id, "17", TEXT)]
+    finally:
+        store.terminate()
+        await store.wait()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from socket import gethostname
 
 import openai
 import pytest
@@ -343,3 +344,28 @@ async def test_the_receiver_of_the_readme_stores_answers(
     finally:
         store.terminate()
         await store.wait()
+
+
+async def test_a_name_that_leads_to_an_address_of_the_own_network_is_refused(
+    start_system: Callable[..., Awaitable[System]],
+) -> None:
+    """A listed name may lead anywhere: this one to the machine of the worker."""
+    system = await start_system(gateways=1, workers=1, webhook_hosts=gethostname(), webhook_secret=SECRET)
+    system.fake.play("rebound", Answer(deltas=WORDS))
+    stream_id = await system.post("rebound", webhook_url=f"https://{gethostname()}:{free_port()}/")
+    await system.eventually(lambda: system.field(stream_id, "delivery_error"))
+    assert "is not a public address" in str(await system.field(stream_id, "delivery_error"))
+
+
+async def test_the_path_of_a_receiver_is_in_no_log(system: System, receiver: WebhookReceiver) -> None:
+    async def fail(_: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    receiver.answer = fail
+    system.fake.play("secretly", Answer(deltas=WORDS))
+    stream_id = await system.post("secretly", webhook_url=f"http://127.0.0.1:{receiver.port}/s3cr3t?token=s3cr3t")
+    await system.eventually(lambda: system.field(stream_id, "delivery_error"))
+    assert "s3cr3t" not in await run(system, "webhooks", "list")
+    logs = [process.log.read_text() for process in (*system.gateways, *system.workers)]
+    assert any(stream_id in log and "webhook failed" in log for log in logs)
+    assert not any("s3cr3t" in log for log in logs)

@@ -33,6 +33,14 @@ REDIS_MEMORY_LIMIT = Gauge(
     "headrace_redis_memory_limit_bytes", "Memory that Redis may use; 0 = unlimited", multiprocess_mode="livemax"
 )
 LIVE_STREAMS = Gauge("headrace_live_streams", "Streams that wait or run, system-wide", multiprocess_mode="livemax")
+WEBHOOKS_WAITING = Gauge(
+    "headrace_webhooks_waiting", "Webhooks that wait for their next try, system-wide", multiprocess_mode="livemax"
+)
+WEBHOOKS_GIVEN_UP = Gauge(
+    "headrace_webhooks_given_up",
+    "Webhooks of kept streams that were given up, system-wide",
+    multiprocess_mode="livemax",
+)
 STREAM_BYTES = Gauge(
     "headrace_redis_stream_bytes",
     "Size of a stream's state, log and tail in Redis: mean of a sample of live streams",

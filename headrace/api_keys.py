@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
@@ -23,6 +24,7 @@ from shared.rate_limits import LIMIT_NAMES, account_of
 from shared.scopes import DEFAULT_SCOPES, Scope
 from shared.setting_types import MOST_DENIED, is_field_path
 from shared.settings import Settings, SettingsError
+from shared.webhook_hosts import WebhookHosts, WebhookUrlRefused
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ DataDir = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=0, help="0 = unlimited.  [default: the server-wide limit]")]
-_HERE: Final = Path(".headrace")
+HERE: Final = Path(".headrace")
 
 
 @app.command()
@@ -68,7 +70,10 @@ def create(
         str,
         typer.Option(help="Fields, tools and betas that requests may not have, such as 'mcp_servers,tools.bash'."),
     ] = "",
-    data_dir: DataDir = _HERE,
+    webhook_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Receiver of the endings of its streams.")
+    ] = None,
+    data_dir: DataDir = HERE,
 ) -> None:
     """Create a key and print it. It is never shown again.
 
@@ -88,10 +93,19 @@ def create(
     limits = {limit: n for limit, n in zip(LIMIT_NAMES, given, strict=True) if n is not None}
     allowed = None if models is None else _patterns(models)
     denied = _field_paths(deny)
+    if webhook_url is not None:
+        _check_webhook(webhook_url)
 
     async def work(client: Client) -> None:
         key, presented = await create_api_key(
-            client, name, granted, life_s=life_s, limits=limits, models=allowed, denied=denied
+            client,
+            name,
+            granted,
+            life_s=life_s,
+            limits=limits,
+            models=allowed,
+            denied=denied,
+            webhook_url=webhook_url,
         )
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
@@ -100,7 +114,7 @@ def create(
 
 
 @app.command(name="list")
-def list_(*, data_dir: DataDir = _HERE) -> None:
+def list_(*, data_dir: DataDir = HERE) -> None:
     """List the keys, without their secrets."""
 
     async def work(client: Client) -> None:
@@ -109,8 +123,9 @@ def list_(*, data_dir: DataDir = _HERE) -> None:
             limits = "".join(f"  {limit}={n}" for limit, n in key.limits.items())
             models = "" if key.models is None else f"  models={','.join(key.models)}"
             denied = f"  denied={','.join(key.denied)}" if key.denied else ""
+            webhook = f"  webhook={urlsplit(key.webhook_url).netloc}" if key.webhook_url else ""
             scopes = ",".join(key.scopes)
-            rights = f"{limits}{models}{denied}"
+            rights = f"{limits}{models}{denied}{webhook}"
             line = f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{rights}"
             typer.echo(one_line(line))
 
@@ -123,7 +138,7 @@ def revoke(
         str, typer.Argument(metavar="ID", help="Id of the key, from `headrace keys list`; not the key itself.")
     ],
     *,
-    data_dir: DataDir = _HERE,
+    data_dir: DataDir = HERE,
 ) -> None:
     """Revoke a key. Within seconds, gateways refuse it and its links, and close their connections."""
     if not is_key_id(key_id):  # the message must not repeat it: it may be the key itself
@@ -144,7 +159,7 @@ def revoke_links(
         str, typer.Argument(help="Owner of the links: key:NAME of API keys, or jwt:SUB of JSON Web Tokens.")
     ],
     *,
-    data_dir: DataDir = _HERE,
+    data_dir: DataDir = HERE,
 ) -> None:
     """Revoke all links that a principal has made until now. Within seconds, gateways refuse them and close their
     connections.
@@ -222,6 +237,15 @@ def _field_paths(text: str) -> list[str]:
         problem = "use paths of fields, such as mcp_servers, tools.web_search or betas.NAME"
         raise typer.BadParameter(problem, param_hint="--deny")
     return paths
+
+
+def _check_webhook(url: str) -> None:
+    try:
+        WebhookHosts().check(url, is_trusted=True)
+    except WebhookUrlRefused as error:
+        raise typer.BadParameter(str(error), param_hint="--webhook-url") from None
+    if not _settings().webhook_secret:
+        typer.echo("HEADRACE_WEBHOOK_SECRET: not set here; workers need it to send webhooks", err=True)
 
 
 def _day(at: float) -> str:

@@ -3,9 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import Final
 
-#: Keys and addresses of providers, credentials of clouds, and other variables of their SDKs. Gateways call none of
-#: them.
-_OF_WORKERS: Final = ("OPENAI_", "ANTHROPIC_", "OLLAMA_", "AWS_", "AZURE_", "GOOGLE_", "IDENTITY_", "MSI_")
+#: Keys and addresses of providers, credentials of clouds, and other variables of their SDKs, which gateways do not
+#: call; and the secret that signs webhooks.
+_OF_WORKERS: Final = (
+    *("OPENAI_", "ANTHROPIC_", "OLLAMA_", "AWS_", "AZURE_", "GOOGLE_", "IDENTITY_", "MSI_"),
+    "HEADRACE_WEBHOOK_SECRET",
+)
 #: The key of the command line, which is a client.
 _OF_CLIENTS: Final = ("HEADRACE_API_KEY",)
 #: Authentication and tickets. Workers check no credentials; the settings of jwt are invalid without its secret.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from headrace import api_keys
+from headrace import api_keys, webhooks
 from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
 from shared.hangup import Hangup
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback with local variables shows keys and prompts
 )
 app.add_typer(api_keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
 
 NO_SECRET = "\n".join(
     (
@@ -35,6 +36,15 @@ NO_SECRET = "\n".join(
         "or",
         '  python3 -c "import secrets; print(secrets.token_hex(32))"',
         "It signs tickets. (`headrace up` creates and keeps one itself.)",
+    )
+)
+
+
+NO_WEBHOOK_SECRET = "\n".join(
+    (
+        "HEADRACE_WEBHOOK_SECRET: not set, so receivers could not verify webhooks; set it for all workers. Make one",
+        'with echo "whsec_$(openssl rand -base64 32)",',
+        "or remove HEADRACE_WEBHOOK_URL and HEADRACE_WEBHOOK_HOSTS.",
     )
 )
 
@@ -92,7 +102,7 @@ def up(
 ) -> None:
     """Run broker, gateways and workers on this machine. A broker is started unless HEADRACE_REDIS_URL is set."""
     configuration = _configured(host=host, port=port, config=config)
-    _stop_if(_exposure_problem(configuration.settings))
+    _stop_if(_exposure_problem(configuration.settings), _webhook_problem(configuration.settings))
     from headrace.up import Plan, UpError
     from headrace.up import up as run
 
@@ -123,6 +133,7 @@ def worker(*, config: Config = None) -> None:
     hangup = Hangup()
     hold_garbage_collector()
     configuration = _configured(config=config)
+    _stop_if(_webhook_problem(configuration.settings))
     from workers.main import run
 
     run(configuration, hangup)
@@ -169,6 +180,17 @@ def chat(
         response_format=response_format,
     )
     raise typer.Exit(asyncio.run(run(question)))
+
+
+@app.command()
+def listen(
+    *, port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on, on 127.0.0.1.")] = 9000
+) -> None:
+    """Receive webhooks, for development: print each as a line of JSON, once its signature is verified."""
+    from headrace.listen import listen as run
+    from headrace.listen import secret_of_environment
+
+    raise typer.Exit(run(port, secret_of_environment()))
 
 
 @app.command()
@@ -263,6 +285,11 @@ def _exposure_problem(settings: Settings) -> str:
     except SettingsError as error:
         return str(error)
     return ""
+
+
+def _webhook_problem(settings: Settings) -> str:
+    wants = settings.webhook_url or settings.webhook_hosts
+    return NO_WEBHOOK_SECRET if wants and not settings.webhook_secret else ""
 
 
 def _stop_if(*problems: str) -> None:

@@ -21,6 +21,7 @@ from shared.setting_types import (
     ConflictsFound,
     ContentKeys,
     FieldPaths,
+    HostEntries,
     Json,
     JwksUrl,
     Names,
@@ -31,8 +32,11 @@ from shared.setting_types import (
     ServerAddress,
     TimeoutChanges,
     Timeouts,
+    WebhookSecrets,
+    WebhookUrl,
     split_list,
 )
+from shared.webhook_hosts import WebhookHosts, parse_host_entry
 
 PREFIX: Final = "HEADRACE_"
 DEFAULT_CONNECTIONS: Final = 1000
@@ -102,6 +106,20 @@ class Settings(BaseSettings):
     unsupported_fields: UnsupportedFields = "drop"
     #: Fields, tools and betas that requests may not have, such as mcp_servers,tools.web_search. docs/security.md
     denied_fields: FieldPaths = ()
+
+    # --- webhooks (docs/integration.md)
+    #: Receiver of the endings of all streams whose request or API key has none of its own.
+    webhook_url: WebhookUrl | None = None
+    #: Hosts that a request's ``webhook_url`` may have: names, ``*.`` before them for all below, addresses, networks;
+    #: each with a port, or for all ports. An address that is not public must be listed by itself.
+    webhook_hosts: HostEntries = ()
+    #: Secrets of Standard Webhooks (``whsec_…``). All sign, so that receivers can change theirs.
+    webhook_secret: WebhookSecrets = ()
+    #: ``thin``: ids, state and usage; ``full``: the answer too, as ``GET /chat/{stream_id}`` has it.
+    webhook_payload: Literal["thin", "full"] = "thin"
+    webhook_timeout_s: Annotated[float, Field(ge=0.1, le=300)] = 15
+    #: Time from the end of a stream, for which a webhook is sent again until its receiver accepts it.
+    webhook_retry_s: Annotated[float, Field(ge=1, le=30 * 86_400)] = 86_400
 
     # --- the stream (docs/glossary.md: cap, window, lease)
     cap: Annotated[int, Field(ge=16, le=65_536)] = 1024
@@ -219,6 +237,10 @@ class Settings(BaseSettings):
         return max(self.retention_s, self.queue_timeout_s + 2 * max(30, self.lease_s))
 
     @property
+    def allowed_webhook_hosts(self) -> WebhookHosts:
+        return WebhookHosts(tuple(map(parse_host_entry, self.webhook_hosts)))
+
+    @property
     def has_traces(self) -> bool:
         return not self.otel_sdk_disabled and bool(self.otlp_endpoint or self.otlp_traces_endpoint)
 
@@ -283,4 +305,5 @@ class Settings(BaseSettings):
 
 def _is_list(field: str) -> bool:
     others = {"auth", "cors_origins", "content_keys", "denied_fields", "trusted_proxies"}
+    others |= {"webhook_hosts", "webhook_secret"}
     return (field.endswith("_models") and field != "unknown_models") or field in others

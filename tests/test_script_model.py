@@ -184,7 +184,7 @@ MISSING_CHECKS: Final = [
         "the desk is owed an ending", "redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes)\n", "", "finish"
     ),
     Mutation("a running stream stays in the index", "(active(s) or ", "(", "paid"),
-    Mutation("a settled stream leaves the index", "redis.call('ZREM', INDEX, ID)\n", "", "paid"),
+    Mutation("a settled stream leaves the index", "redis.call('ZREM', INDEX, ID) end", "end", "paid"),
     Mutation("another ending stays owed", "(s.owed or owed) ~= owed", "false", "paid"),
     Mutation("a call frees the slot before it", "leave_lanes(0)", "", "take_slot"),
     Mutation("an id is of the epoch that wrote its event", "if seq <= tonumber(last) then", "if false then"),

@@ -41,6 +41,7 @@ from workers.jobs.queue import StreamQueue
 from workers.providers.base import Provider
 from workers.providers.circuit_breakers import Breakers
 from workers.providers.keys import Keys
+from workers.webhooks.deliveries import Deliveries
 from workers.writing.flusher import Flusher
 from workers.writing.leases import Leases
 
@@ -128,6 +129,7 @@ class _Worker:
         current.follow(self._configurations.load)
         hangup.reload_with(current.start_reload)
         provider_limits = ProviderLimits(client, scripts)
+        deliveries = Deliveries(client, scripts, settings)
         generation = Generation(
             worker_id=worker_id,
             settings=settings,
@@ -138,6 +140,7 @@ class _Worker:
             leases=self._leases,
             provider_limits=provider_limits,
             tracing=tracing,
+            on_webhook=deliveries.wake,
         )
         queue_again = partial(requeue, client, scripts)
         sweep = Sweep(
@@ -162,6 +165,7 @@ class _Worker:
             self._adapters.run(),
             self._configurations.run(),
             provider_limits.run(),
+            deliveries.run(),
             publishing,
             self._presence.run(),
             self._lag.run(),

@@ -49,6 +49,12 @@ _breakers = set[tuple[str, str]]()
 BREAKER_REFUSALS = Counter(
     "headrace_breaker_refusals_total", "Requests refused by an open circuit breaker", ["provider"]
 )
+WEBHOOKS = Counter("headrace_webhooks_total", "Tries to deliver a webhook, by their outcome", ["outcome"])
+WEBHOOK = Histogram(
+    "headrace_webhook_seconds",
+    "Time of one try to deliver a webhook",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30),
+)
 
 
 def count_replies(replies: Sequence[WriteReply | BrokerUnavailable]) -> None:

@@ -4,7 +4,6 @@ import asyncio
 from contextlib import suppress
 from typing import cast
 
-import msgspec
 from fastapi import APIRouter, Response
 
 from gateway import metrics
@@ -12,15 +11,15 @@ from gateway.api.access import MayCancel, MayRead
 from gateway.api.error_catalog import CALLER, STREAM, error_responses
 from gateway.api.openapi import described_headers, event_stream
 from gateway.api.parameters import LastEventId, QueryCursor, StreamId
-from gateway.api.response_models import Call, CancelAnswer, StreamStatus
+from gateway.api.response_models import CancelAnswer, StreamStatus
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native
-from gateway.dialects.tool_call import tool_call
 from gateway.edge.request_log import current_request_log
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
 from gateway.state import Caller, ConnectionPlace, Gateway, GatewayState
+from shared.broker.answer import answer_view
 from shared.broker.client import run_script
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.log import read_stored_log
@@ -112,30 +111,9 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
     if log_page.status in ACTIVE:
         await run_script(gateway.client, gateway.scripts.acknowledge(stream_id, "", end))
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))  # megabytes, at worst
-    return {
-        "stream_id": stream_id,
-        "status": state.status,
-        "position": await _queue_position(gateway, stream_id) if state.status == Status.QUEUED else None,
-        "text": transcript.text,
-        "reasoning": transcript.reasoning,
-        "refusal": transcript.refusal,
-        "tool_calls": [_tool_call(call) for call in transcript.tool_calls],
-        "json": transcript.json,
-        "finish_reason": state.finish_reason,
-        "reason": transcript.done.reason if transcript.done else state.reason,
-        "usage": msgspec.to_builtins(transcript.done.usage) if transcript.done else None,
-        "usage_by_target": msgspec.to_builtins(transcript.done.usage_by_target or []) if transcript.done else [],
-        "error": msgspec.to_builtins(transcript.error) if transcript.error else None,
-        "model": transcript.start.model if transcript.start else state.model,
-        "provider": transcript.start.provider if transcript.start else state.provider,
-        "attempt": state.attempt,
-        "ignored": transcript.start.ignored or [] if transcript.start else [],
-        "metadata": state.metadata,
-        "last_event_id": str(end) if stored else None,
-        "created_at": state.created_at,
-        "started_at": state.started_at,
-        "ended_at": state.ended_at,
-    }
+    position = await _queue_position(gateway, stream_id) if state.status == Status.QUEUED else None
+    view = answer_view(stream_id, state, transcript)
+    return cast(StreamStatus, {**view, "position": position, "last_event_id": str(end) if stored else None})
 
 
 @router.post("/chat/{stream_id}/cancel", status_code=202, responses=error_responses(*_BY_TICKET))
@@ -164,11 +142,6 @@ async def stop(gateway: GatewayState, stream_id: str) -> CancelAnswer:
     if state is None:
         raise StreamGone
     return {"stream_id": stream_id, "status": state.status}
-
-
-def _tool_call(call: events.ToolCall) -> Call:
-    """Return the call in the format that `messages` accept."""
-    return cast(Call, tool_call(call.id, call.name, call.arguments))
 
 
 async def _queue_position(gateway: GatewayState, stream_id: str) -> int | None:

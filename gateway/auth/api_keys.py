@@ -39,6 +39,7 @@ class ApiKeys:
             limits=key.limits,
             models=None if key.models is None else ModelPatterns(key.models),
             denied=tuple(key.denied),
+            webhook_url=key.webhook_url,
         )
 
     async def was_revoked(self, key_id: str) -> bool:

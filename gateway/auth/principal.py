@@ -15,7 +15,8 @@ class Principal:
     seconds) and ``key_id`` limit the grant: it ends at that time or with that key, or never. ``leeway_s``: time after
     ``expires_at`` in which the credentials are still accepted, since clocks differ. ``limits``: overrides of the
     server-wide ones. ``models``: the allowed ones; None means all. ``denied``: paths of fields that requests may not
-    have (``shared/denied_fields.py``)."""
+    have (``shared/denied_fields.py``). ``webhook_url``: receiver of the endings of
+    streams whose requests name none."""
 
     id: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES
@@ -25,6 +26,7 @@ class Principal:
     limits: Mapping[str, int] = field(default_factory=dict)
     models: ModelPatterns | None = None
     denied: tuple[str, ...] = ()
+    webhook_url: str | None = None
 
     def need(self, scope: Scope) -> None:
         """Raise :class:`Forbidden` if the scope is missing."""

@@ -21,6 +21,7 @@ from gateway.intake.field_policy import (
     supporting_targets,
     with_policy,
 )
+from gateway.intake.webhooks import check_webhook_url, webhook_fields
 from gateway.state import GatewayState
 from shared.broker.replies import LogPage
 from shared.broker.retry_dedupe import find_request, forget_request, remember_request
@@ -76,6 +77,7 @@ async def submit(
     if gateway.hub.draining:
         raise Draining
     _check_fields(gateway, caller, chat_request)
+    check_webhook_url(gateway.settings, chat_request)
     body_hash = await run_beside_loop(_hash_of, chat_request, gateway.settings.secret)
     # Before the model is resolved: the stream of an earlier request does not depend on the models on offer now.
     if key is not None and (stream_id := await gateway.dispatch.find(caller.id, key, body_hash)) is not None:
@@ -95,7 +97,9 @@ async def submit(
         principal=caller,
         idempotency_key=key,
         on_disconnect=on_disconnect,
-        extra_fields=gateway.models.routing_of(chat_request, resolved, chat_id) | dict(extra_fields or {}),
+        extra_fields=gateway.models.routing_of(chat_request, resolved, chat_id)
+        | webhook_fields(gateway.settings, caller, chat_request)
+        | dict(extra_fields or {}),
     )
     if dispatched.admission is None:
         return await _attach(gateway, caller, dispatched.stream_id, cursor)

@@ -32,7 +32,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     """One API key. ``name`` is its owner's; keys of one name share their streams. ``expires_at`` is in Unix seconds;
     None means never. ``limits``: those that differ from the server-wide ones, by the names of
     :class:`shared.rate_limits.Limits`. ``models``: patterns of the allowed ones; None means all. ``denied``: paths of
-    denied fields."""
+    denied fields. ``webhook_url``: receiver of the endings of its streams."""
 
     id: str
     name: str
@@ -43,6 +43,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     limits: dict[str, int] = {}
     models: list[str] | None = None
     denied: list[str] = []
+    webhook_url: str | None = None
 
     @property
     def has_expired(self) -> bool:
@@ -64,6 +65,7 @@ async def create_api_key(
     limits: Mapping[str, int] | None = None,
     models: list[str] | None = None,
     denied: Sequence[str] = (),
+    webhook_url: str | None = None,
 ) -> tuple[ApiKey, str]:
     """Create a key. Return it and the text that its owner sends, which cannot be read again."""
     secret, now = secrets.token_urlsafe(_SECRET_BYTES), time.time()
@@ -78,6 +80,7 @@ async def create_api_key(
         dict(limits or {}),
         models,
         list(denied),
+        webhook_url,
     )
     command: Command = ("SET", api_key_key(key.id), msgspec.json.encode(key))
     await run_commands(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])

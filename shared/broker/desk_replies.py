@@ -186,5 +186,5 @@ def parse_settled(raw: list[Any]) -> Settled | OtherLanes:
     return Settled(raw[0], [(stream_id, digest) for stream_id, _, digest in parts])
 
 
-def parse_unparked(raw: list[bytes]) -> list[str]:
+def parse_ids(raw: list[bytes]) -> list[str]:
     return [stream_id.decode() for stream_id in raw]

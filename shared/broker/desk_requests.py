@@ -39,13 +39,14 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
-    ``digest``: of its idempotency key, or empty."""
+    ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered."""
 
     stream_id: str
     account: str
     kind: Kind
     owed: Owed | None = None
     digest: str = ""
+    has_webhook: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from shared.broker.desk_replies import (
 from shared.broker.desk_requests import MAKES_ROOM, Holding, Kind, Place, Settlement
 from shared.broker.keys import (
     ABOVE_LIMIT,
+    DELIVERIES,
     DROPPING,
     ENDED,
     FAILED,
@@ -237,9 +238,19 @@ class DeskScripts:
         running, parked, tokens, used = provider_limit_keys(provider)
         return declarations.UNPARK.call(
             declarations.UNPARK.named_keys(running=running, parked=parked, tokens=tokens, used=used, queue=QUEUE),
-            desk_replies.parse_unparked,
+            desk_replies.parse_ids,
             **{name: getattr(limits, name) for name in TARGET_LIMIT_NAMES},
             life_ms=self._unended_ms,
+        )
+
+    def take_deliveries(self, most: int, lease_ms: int) -> Call[Sequence[str]]:
+        """Take webhooks that are due, the longest due first. Others take them after ``lease_ms``, unless the caller
+        puts them off or removes them. The reply has the ids of their streams."""
+        return declarations.TAKE_DELIVERIES.call(
+            declarations.TAKE_DELIVERIES.named_keys(deliveries=DELIVERIES),
+            desk_replies.parse_ids,
+            most_ids=most,
+            lease_ms=lease_ms,
         )
 
 

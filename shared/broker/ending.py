@@ -118,6 +118,9 @@ _SET_BY_SCRIPTS = frozenset(
         "counted",
         "chunks",
         "owed",
+        "undelivered",
+        "delivery_failures",
+        "delivery_error",
         "lane",
     }
 )
@@ -172,7 +175,8 @@ async def end_claimed(
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
         account, lanes = (claimed.fields.get(name, b"").decode() for name in ("account", "lane"))
         owed = scripts.owed(ending, reply)
-        settlement = Settlement(stream_id, account, Kind.ENDED, owed, holder.idempotency or "")
+        digest, has_webhook = holder.idempotency or "", "webhook" in claimed.fields
+        settlement = Settlement(stream_id, account, Kind.ENDED, owed, digest, has_webhook=has_webhook)
         await settle_soon(client, scripts, settlement, lanes)
     else:
         logger.debug("stream not ended", extra={"stream_id": stream_id, "code": reply.code})

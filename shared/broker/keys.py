@@ -15,6 +15,7 @@ hr:{bbx}:<id>:tombstone      string  begin … drop      longer than the stream;
 hr:{bbx}:index               zset    begin … paid      as long as its longest stream; id → next look, ms
 hr:{bbx}:pulse               hash    sweep             a day; when this Redis was last seen well
 hr:{bbx}:answers             zset    finish            with its last stream; id → end, of streams that may be dropped
+hr:{bbx}:dead_letters        zset    deliver           as retained; id → when the delivery of its webhook was given up
 hr:data_version              string  sweep, start      no expiry; version of the data, see data_version.py
 hr:{desk}:catalog            hash    workers           a day from the last publication by any worker
 hr:{desk}:offered            zset    workers           as the catalog; provider → when it was first offered, s
@@ -56,6 +57,7 @@ hr:{desk}:lane:<provider>:used  hash  take … settle    two days; r<second>, t<
 hr:{desk}:paused:<h>:<provider>  zset  workers         with its longest pause; "<key id>[ <model>]" → its end, ms
 hr:{desk}:endings:<minute>   hash    settle            an hour; status, tokens or failed:<reason> → count
 hr:{desk}:ended, failed      zset    settle            with their last stream; id → end, of the last 100 and 50
+hr:{desk}:deliveries         zset    settlement, take_deliveries  two days; id → when its webhook is due, ms
 hr:{desk}:processes          zset    each process      a minute; process → its last report, ms
 hr:{desk}:process:<process>  string  that process      15 s; JSON, its report
 hr:{desk}:reload             string  the CLI           a minute; id of the latest request to read files again
@@ -77,7 +79,7 @@ from shared.protocol.ids import BUCKETS, bucket_of
 from shared.rate_limits import account_of
 
 #: Version of the data described here. Raise it with a change that an older process would misread.
-DATA_VERSION: Final = 7
+DATA_VERSION: Final = 8
 #: Prefix of the keys of the desk.
 _DESK_TAG: Final = "{desk}"
 DESK: Final = f"hr:{_DESK_TAG}:"
@@ -95,6 +97,7 @@ SWEEP: Final = f"{DESK}sweep"
 ENDED: Final = f"{DESK}ended"
 FAILED: Final = f"{DESK}failed"
 ABOVE_LIMIT: Final = f"{DESK}above_limit"
+DELIVERIES: Final = f"{DESK}deliveries"
 PROCESSES: Final = f"{DESK}processes"
 RELOAD: Final = f"{DESK}reload"
 REVOKED_LINKS: Final = "hr:revoked_links"
@@ -167,6 +170,16 @@ def answers_keys() -> list[str]:
 def answers_key(stream_id: str) -> str:
     """Return the index of the answers of the stream's bucket."""
     return stream_keys(stream_id)[8]
+
+
+def dead_letters_key(stream_id: str) -> str:
+    """Return the key of the streams of the stream's bucket whose webhooks were given up."""
+    return f"{_bucket_prefix(bucket_of(stream_id))}dead_letters"
+
+
+def dead_letters_keys() -> list[str]:
+    """Return the key of every bucket."""
+    return [f"{_bucket_prefix(f'{bucket:02x}')}dead_letters" for bucket in range(BUCKETS)]
 
 
 def tombstone_key(stream_id: str) -> str:

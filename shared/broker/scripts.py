@@ -6,6 +6,7 @@ Keeping calls apart from their sending lets a worker put those of all its stream
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from shared.broker.declarations import Argument, Call
 from shared.broker.desk_replies import OtherLanes, Parked, Taken, TargetFull
 from shared.broker.desk_scripts import DeskScripts
 from shared.broker.keys import (
+    dead_letters_key,
     stream_keys,
     stream_keys_and,
 )
@@ -49,6 +51,8 @@ Fields = Mapping[str, Argument]
 MAX_EVENTS_PER_PAGE: Final = 256
 #: Time beyond a lease for a living worker to restore a stream that Redis lost (rule R4).
 HEALING_MS: Final = 4000
+#: Time for which a stream is kept after the last try to deliver its webhook is due.
+_DELIVERY_MARGIN_MS: Final = 3_600_000
 #: Life of a piece of a large request until its stream is created.
 _PIECE_MS: Final = 60_000
 
@@ -86,6 +90,15 @@ class Ending:
     only_if_unwatched: bool = False
 
 
+class Delivery(StrEnum):
+    """What became of a stream's webhook. WANTED: it is sent again, although it was delivered or given up."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    GIVEN_UP = "given_up"
+    WANTED = "wanted"
+
+
 class StreamScripts:
     """The scripts of one stream, with the settings they take filled in. Arguments and replies are plain; content is
     sealed on its way to Redis if there is a key for it."""
@@ -101,6 +114,7 @@ class StreamScripts:
         self._unended_ms = _ms(settings.unended_s)  # from the last renewal on
         self._retention_min_ms = min(_ms(settings.retention_min_s), self._retention_ms)
         self._tombstone_ms = _ms(settings.tombstone_s)
+        self._delivery_ms = _ms(settings.webhook_retry_s) + _DELIVERY_MARGIN_MS
         self.desk = DeskScripts(settings)
         #: Limits of providers; see shared_configuration.py.
         self.target_limits: Mapping[str, TargetLimits] = {
@@ -245,6 +259,7 @@ class StreamScripts:
             lineage=lineage.text,
             field_items=len(fields),
             chunk_ends=chunks.ends_text,
+            delivery_ms=self._delivery_ms,
             fields=fields,
             chunks=self.sealing.seal_all(holder.stream_id, chunks.data),
             events=self.sealing.seal_all(holder.stream_id, events),
@@ -380,6 +395,29 @@ class StreamScripts:
         """Take a stream out of the index that has ended or is gone, once the desk has settled it. ``owed``: the field
         of its state; empty if there is none."""
         return declarations.PAID.call(stream_keys(stream_id), bool, owed=owed)
+
+    def deliver(
+        self,
+        stream_id: str,
+        idempotency: str | None,
+        outcome: Delivery,
+        undelivered: str,
+        *,
+        detail: str = "",
+        again_ms: int = 0,
+    ) -> Call[bool]:
+        """Note what became of a stream's webhook. ``undelivered``: the field of its state. ``again_ms``: until the
+        next try. The reply is False if the stream does not wait for it (any more)."""
+        return declarations.DELIVER.call(
+            stream_keys_and(stream_id, idempotency, [dead_letters_key(stream_id)]),
+            bool,
+            outcome=outcome,
+            undelivered=undelivered,
+            detail=detail,
+            next_look_ms=again_ms + self._lease_ms,
+            retention_ms=self._retention_ms,
+            delivery_ms=self._delivery_ms,
+        )
 
     def read(
         self, stream_id: str, after: EventId, *, most_events: int = MAX_EVENTS_PER_PAGE, most_bytes: int = 64 * 1024

@@ -112,6 +112,8 @@ class ChatRequest(Model):
     on_provider_lost: OnProviderLost | None = None
     """Action if the provider breaks off in mid-answer. ``fail`` (default): the stream ends with an error.
     ``continue``: a target that continues a given text goes on, and an event ``continued`` names it."""
+    webhook_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    """Receiver of the stream's ending. Its host must be allowed by the server; see docs/integration.md."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_ENTRIES)] | None = None
     """Data of the caller, returned by ``GET /chat/{stream_id}``."""
 

@@ -60,7 +60,8 @@ def report(result: Result) -> None:
         say(f"\n{title}")
         for name, count in sorted(table.items()):
             say(f"  {count:7d}  {name}")
-    say(f"\n{result.calls} provider calls; the test process stalled {result.lags} times")
+    say(f"\n{result.calls} provider calls, {result.webhooks} webhooks received")
+    say(f"the test process stalled {result.lags} times")
     for where, complaints in result.violations.items():
         say(f"\nVIOLATION {where}")
         for complaint in complaints:

@@ -17,6 +17,7 @@ from tests.chaos.plans import draw_plan
 from tests.chaos.rig import BOUND_S, Rig
 from tests.chaos.statuses import Statuses
 from tests.chaos.trace import Fault, Round, draw_trace
+from tests.chaos.webhooks import complaints_about_webhooks
 
 Say = Callable[[str], None]
 _UNTIL_LIVE_S = 5.0
@@ -36,6 +37,7 @@ class Result:
     never: list[str] = field(default_factory=list)
     loud: dict[str, int] = field(default_factory=dict)
     calls: int = 0
+    webhooks: int = 0
     lags: int = 0
     took_s: float = 0.0
 
@@ -69,6 +71,8 @@ class Campaign:
         await asyncio.gather(*background, return_exceptions=True)
         await self._counters.read()
         await self._statuses.aclose()
+        self._note("webhooks", await complaints_about_webhooks(rig, [chat.record for chat in self._chats]))
+        result.webhooks = len(rig.receiver.deliveries)
         await rig.http.aclose()  # its connections are clients too
         self._note("processes", await complaints_at_the_end(rig, baseline))
         self._conclude()

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from aiohttp import web
 from redis.asyncio import Redis
 
 from tests.chaos.harms import harm
 from tests.chaos.rig import DRAIN_S, LEASE_S, Rig
 from tests.chaos.trace import Fault, Harm, Kind
 from tests.system import Process
+from tests.webhook_receiver import Answer
 
 Injection = Callable[[Fault], Awaitable[None]]
 #: A link that is cut for longer than this may cost a worker its lease.
@@ -29,6 +31,7 @@ class Faults:
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
         self._broker = asyncio.Lock()
+        self._receiver = asyncio.Lock()
 
     def is_live(self, fault: Fault) -> bool:
         """Return True if the fault would hit a stream now."""
@@ -98,6 +101,33 @@ class Faults:
             process.stop()
             self._rig.complaints.append(f"{process.name} did not leave within {DRAIN_S} + 20 s of SIGTERM")
         self._start_again(process)
+
+    # --- the receiver of webhooks
+
+    async def _receiver_kill(self, fault: Fault) -> None:
+        async with self._receiver:
+            await self._rig.receiver.stop()
+            await asyncio.sleep(fault.lasts * LEASE_S)
+            await self._rig.receiver.start()
+
+    async def _receiver_fail(self, fault: Fault) -> None:
+        async def fail(_: web.Request) -> web.StreamResponse:
+            return web.Response(status=503)
+
+        await self._answer(fail, fault)
+
+    async def _receiver_hang(self, fault: Fault) -> None:
+        async def hang(_: web.Request) -> web.StreamResponse:
+            await asyncio.sleep(60)
+            return web.Response()
+
+        await self._answer(hang, fault)
+
+    async def _answer(self, answer: Answer, fault: Fault) -> None:
+        async with self._receiver:
+            self._rig.receiver.answer = answer
+            await asyncio.sleep(fault.lasts * LEASE_S)
+            self._rig.receiver.answer = None
 
     def _start_again(self, process: Process) -> None:
         self._rig.struck[process.name] -= 1

@@ -17,6 +17,7 @@ from tests.fakes.provider_server import FakeProvider
 from tests.fakes.stored_answers import Get, StoredAnswer
 from tests.ports import free_port
 from tests.system import PROVIDERS, Process, System
+from tests.webhook_receiver import SECRET, WebhookReceiver
 
 GATEWAYS = WORKERS = 2
 LEASE_S = 2.0
@@ -38,6 +39,9 @@ SETTINGS: dict[str, Any] = {
     "provider_streams": '{"openai": 1000}',  # out of the way, so that every stream holds a slot
     "between_tokens_timeout_s": 4,
     "drain_s": DRAIN_S,
+    "webhook_secret": SECRET,
+    "webhook_payload": "full",
+    "webhook_timeout_s": 2,
 }
 _KEY = "chaos-worker-"
 _CONFIGURATION = """
@@ -113,6 +117,7 @@ class Rig(System):
         #: Complaints that do not come from readers.
         self.complaints: list[str] = []
         self.metrics_ports = [free_port() for _ in range(WORKERS)] if "metrics_port" in Settings.model_fields else []
+        self.receiver = WebhookReceiver()
         self._beat = asyncio.create_task(self._measure_own_lag())
 
     def broker_ports(self, gateway: int) -> Collection[int]:
@@ -137,6 +142,7 @@ class Rig(System):
             await proxy.start()
         for proxy in (*self.gateway_links, *self.worker_links):
             proxy.target_port = self.broker.port
+        await self.receiver.start()
         await self.fake.start()  # `System.start` starts it again, on the port it has by then
         for proxy in self.provider_links:
             proxy.target_port = int(self.fake.ollama_host.rpartition(":")[2])
@@ -148,6 +154,7 @@ class Rig(System):
     async def stop(self) -> None:
         self._beat.cancel()
         await super().stop()
+        await self.receiver.stop()
         for proxy in self.proxies:
             await proxy.stop()
 
@@ -168,6 +175,7 @@ class Rig(System):
         kind, _, number = name.partition(".")
         i = int(number) - 1
         link = (self.gateway_links if kind == "gateway" else self.worker_links)[i]
+        environment["HEADRACE_WEBHOOK_URL"] = self.receiver.url
         environment["HEADRACE_REDIS_URL"] = f"redis://127.0.0.1:{link.port}/0"
         if kind == "worker":
             environment["OPENAI_API_KEY"] = f"{_KEY}{i}"

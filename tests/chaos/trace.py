@@ -30,6 +30,9 @@ class Kind(StrEnum):
     GATEWAY_LINK = "gateway - broker"
     WORKER_LINK = "worker - broker"
     PROVIDER_LINK = "worker - provider"
+    RECEIVER_KILL = "receiver of webhooks stopped"
+    RECEIVER_FAIL = "receiver of webhooks fails"
+    RECEIVER_HANG = "receiver of webhooks hangs"
     NODE_KILL = "node killed, restarted empty after its failover"
     NODE_FREEZE = "node frozen"
     NODE_FULL = "node out of memory"
@@ -71,9 +74,13 @@ _WEIGHTS = {
     Kind.GATEWAY_LINK: 5,
     Kind.WORKER_LINK: 5,
     Kind.PROVIDER_LINK: 4,
+    Kind.RECEIVER_KILL: 2,
+    Kind.RECEIVER_FAIL: 2,
+    Kind.RECEIVER_HANG: 1,
 }
+_EVERYWHERE = ("WORKER_", "GATEWAY_", "CLIENT_", "RECEIVER_")
 _ON_CLUSTER = {
-    **{kind: weight for kind, weight in _WEIGHTS.items() if kind.name.startswith(("WORKER_", "GATEWAY_", "CLIENT_"))},
+    **{kind: weight for kind, weight in _WEIGHTS.items() if kind.name.startswith(_EVERYWHERE)},
     Kind.PROVIDER_LINK: 4,
     Kind.SCRIPT_FLUSH: 1,
     Kind.NODE_KILL: 6,

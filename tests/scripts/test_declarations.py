@@ -13,7 +13,7 @@ from shared.broker.replies import (
     parse_write,
 )
 from shared.broker.routes import BY_BUCKET
-from shared.broker.scripts import Holder, StreamScripts
+from shared.broker.scripts import Delivery, Holder, StreamScripts
 from shared.broker.stored_request import PIECE_BYTES
 from shared.protocol.chunks import compress
 from shared.protocol.ids import START, new_stream_id
@@ -129,13 +129,13 @@ def test_which_scripts_run_when_redis_is_full() -> None:
             "sweep",
             "drop",
             "revoke_links",
-            *("forget", "leave", "settle", "hold", "may_drop", "paid"),
+            *("forget", "leave", "settle", "hold", "may_drop", "paid", "deliver"),
         ),
     }
     assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read", "rights"}
     assert {name for name, flag in flags.items() if flag == ""} == {
         *("begin", "admit", "store", "claim", "take_slot", "append", "restore", "requeue", "unpark", "note"),
-        *("pack", "note_cursor", "take"),
+        *("pack", "note_cursor", "take", "take_deliveries"),
     }
 
 
@@ -146,6 +146,7 @@ def test_the_amount_of_lua_is_limited() -> None:
         for path in LUA.glob("*.lua")
     }
     operators = sum(lines.pop(name) for name in ("_endings", "note", "rights", "revoke_links"))
+    deliveries = sum(lines.pop(name) for name in ("deliver", "take_deliveries"))
     limits = (
         "_desk",
         "_rate_limits",
@@ -165,6 +166,7 @@ def test_the_amount_of_lua_is_limited() -> None:
     assert storage < 128
     assert sum(lines.values()) < 633
     assert operators < 50
+    assert deliveries < 60
     assert admission < 454
 
 
@@ -210,6 +212,7 @@ def one_call_of_each() -> list[Call[Any]]:
         scripts.delete(stream_id),
         scripts.drop(stream_id),
         scripts.paid(stream_id, ""),
+        scripts.deliver(stream_id, digest, Delivery.FAILED, "1"),
         scripts.read(stream_id, START),
         scripts.sweep(sweep_keys()[:1]),
         desk.admit(place),
@@ -217,6 +220,7 @@ def one_call_of_each() -> list[Call[Any]]:
         desk.leave(stream_id, "w1.x", "a\nb"),
         desk.settle(Settlement(stream_id, "an-account", Kind.DELETED, digest=digest), "a\nb"),
         desk.hold(Holding(place, "w1.x", 1, "a\nb")),
+        desk.take_deliveries(1, 1),
         desk.may_drop(stream_id, "an-account"),
         desk.unpark("a", UNLIMITED),
         Call(REVOKE_LINKS, [REVOKED_LINKS], [], bool),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -39,7 +40,7 @@ _WITHOUT_OUTPUT = frozenset({"error", "cancelled"})
 
 
 class Generation:
-    """Dependencies shared by all jobs of a worker."""
+    """Dependencies shared by all jobs of a worker. ``on_webhook`` is called when a webhook is due."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Generation:
         leases: Leases,
         provider_limits: ProviderLimits,
         tracing: Tracing,
+        on_webhook: Callable[[], None] = lambda: None,
     ) -> None:
         self._worker_id = worker_id
         self._settings = settings
@@ -63,6 +65,7 @@ class Generation:
         self._leases = leases
         self._provider_limits = provider_limits
         self._tracing = tracing
+        self._on_webhook = on_webhook
 
     async def run(self, stream_id: str) -> None:
         """Process one stream from claim to end. Does nothing if the stream is held, ended or gone: a job carries only
@@ -179,6 +182,8 @@ class Generation:
         ended = await writer.finish(outcome, usage)
         if (settlement := writer.settlement) is not None:
             await settle_soon(self._client, self._scripts, settlement, writer.place.lanes)
+            if settlement.has_webhook:
+                self._on_webhook()
         return ended
 
 

@@ -41,7 +41,12 @@ class HeldPlace:
             return None
         owed = scripts.owed(ending, self._ended)
         return Settlement(
-            self._holder.stream_id, self._text("account"), Kind.ENDED, owed, self._holder.idempotency or ""
+            self._holder.stream_id,
+            self._text("account"),
+            Kind.ENDED,
+            owed,
+            self._holder.idempotency or "",
+            has_webhook="webhook" in self._fields,
         )
 
     def _text(self, name: str) -> str:

@@ -18,7 +18,7 @@ from shared.schemas.chat import StoredRequest, parse_json_object, validate
 #: Fields that only Headrace reads.
 _OWN: Final = frozenset(
     {
-        *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost"),
+        *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost", "webhook_url"),
         "unsupported_fields",
     }
 )

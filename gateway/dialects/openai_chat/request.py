@@ -18,7 +18,15 @@ from shared.schemas.chat import MAX_METADATA_ENTRIES, StoredRequest, parse_json_
 
 #: Fields that only Headrace reads (`extra_body` of the SDKs), as is `provider` if it is a text.
 _OURS: Final = frozenset(
-    {"fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost", "unsupported_fields"}
+    {
+        "fallbacks",
+        "on_disconnect",
+        "grace_s",
+        "on_worker_lost",
+        "on_provider_lost",
+        "unsupported_fields",
+        "webhook_url",
+    }
 )
 #: Fields of both formats.
 _UNCHANGED: Final = frozenset(

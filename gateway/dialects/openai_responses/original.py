@@ -6,7 +6,7 @@ from typing import Any, Final
 Body = dict[str, Any]
 OWN: Final = frozenset(
     {
-        *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost"),
+        *("provider", "fallbacks", "on_disconnect", "grace_s", "on_worker_lost", "on_provider_lost", "webhook_url"),
         "unsupported_fields",
     }
 )

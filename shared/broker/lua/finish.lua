@@ -4,11 +4,12 @@
 -- ARGV: 1 epoch, 2 holder, 3 first_seq (seq of the first event given), 4 cap, 5 retention_ms, 6 tombstone_ms,
 --       7 status, 8 only_if_unwatched (1 or 0), 9 tokens (used), 10 lineage (as for append),
 --       11 field_items (number of items in fields), 12 chunk_ends (as last_in_chunks takes them),
---       13 fields… (field, value, …), chunks… (compressed, of the whole log), events…
+--       13 delivery_ms (for which a stream with a webhook is kept at least, until that is delivered),
+--       14 fields… (field, value, …), chunks… (compressed, of the whole log), events…
 -- Status: running → completed, cancelled, failed
 -- Replies as append does, and then bytes and expiry of the stream, ms; or WATCHED if `only_if_unwatched` and a reader
--- came; nothing is written then. The desk is owed the ending (`owed` in the state: tokens, bytes). The sweep looks for
--- that in two seconds.
+-- came; nothing is written then. The desk is owed the ending (`owed` in the state: tokens, bytes), and the receiver of a
+-- webhook is too (`undelivered`: since when). The sweep looks for that in two seconds.
 
 -- Fields of the state that matter only until the end.
 local OF_RUNNING = {}
@@ -33,7 +34,7 @@ local function forget_running()
 end
 
 local epoch, holder, first_seq, cap, retention_ms, tombstone_ms, status, only_if_unwatched, tokens, lineage,
-  field_items, chunk_ends = unpack(ARGV, 1, 12)
+  field_items, chunk_ends, delivery_ms = unpack(ARGV, 1, 13)
 epoch, first_seq = tonumber(epoch), tonumber(first_seq)
 local s = load_for_writer()
 local refusal = refuse(s, epoch, holder)
@@ -45,7 +46,7 @@ if only_if_unwatched == '1' and stop_signal(s) == '' then return reply('WATCHED'
 need_rights('DEL HDEL HGET HGETALL HMGET HSET HSTRLEN LRANGE PEXPIRE PEXPIREAT RPUSH XADD XLEN XRANGE XREVRANGE ' ..
   'XTRIM UNLINK ZADD ZREMRANGEBYSCORE', {})
 local _, chunk_count = string.gsub(chunk_ends, '%d+', '')
-local before_chunks = 12 + field_items
+local before_chunks = 13 + field_items
 local before_events = before_chunks + chunk_count
 local last = first_seq + #ARGV - before_events - 1
 -- Without output there are only the events start, error and done.
@@ -55,8 +56,8 @@ redis.call('UNLINK', LOG)
 push_chunks(before_chunks + 1, before_events, chunk_ends)
 write_tail(epoch, math.max(n, last - cap) + 1, last, before_events + 1 - first_seq, lineage)
 redis.call('XTRIM', TAIL, 'MAXLEN', '=', cap)
-redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 13, before_chunks))
-load_into(s, 'follow_up')
+redis.call('HSET', STATE, 'status', status, 'ended', now, unpack(ARGV, 14, before_chunks))
+load_into(s, 'follow_up', 'webhook')
 -- A stream that a later request may continue keeps its request.
 if not s.follow_up then
   redis.call('HDEL', STATE, 'request', 'request_bytes')
@@ -65,13 +66,14 @@ end
 redis.call('HDEL', STATE, 'sources')
 local bytes = stored_bytes()
 redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes)
+if s.webhook then redis.call('HSET', STATE, 'undelivered', now) end
 redis.call('ZADD', INDEX, now + 2000, ID)
 redis.call('ZADD', ANSWERS, now, ID)
 redis.call('ZREMRANGEBYSCORE', ANSWERS, '-inf', now - retention_ms)
 redis.call('PEXPIRE', ANSWERS, retention_ms)
 local answer = with_bytes(reply('OK', last, s), bytes, now + retention_ms)
 forget_running()
-keep_until(now + retention_ms, tonumber(tombstone_ms))
+keep_until(now + math.max(retention_ms, s.webhook and delivery_ms or 0), tonumber(tombstone_ms))
 -- Live readers have a minute for the rest of the tail; then only the log remains, and half the memory is free again.
 redis.call('PEXPIREAT', TAIL, now + math.min(60000, retention_ms))
 return answer

@@ -23,7 +23,7 @@ from tests.system import ask
 NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
 COUNT, PACE_S = (200, 0.2) if NIGHTLY else (20, 0.05)
 
-pytestmark = pytest.mark.timeout(900 if NIGHTLY else 120)
+pytestmark = pytest.mark.timeout(1800 if NIGHTLY else 120)
 
 
 @pytest.fixture(scope="module")

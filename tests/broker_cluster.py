@@ -108,6 +108,7 @@ class Cluster:
 
     async def restart(self, node: Node) -> None:
         """Start a killed node again. It has its place in the cluster, and no data."""
+        (node.folder / "dump.rdb").unlink(missing_ok=True)  # of its master, if it was a replica
         await node.start()
 
     # --- administration
@@ -151,20 +152,23 @@ class Cluster:
     async def fail_over(self, replica: Node, how: str = "TAKEOVER") -> None:
         """Make a replica the master."""
         await replica.run_command("CLUSTER", "FAILOVER", *([how] if how else []))
-        await until(lambda: _is_master(replica))
+        await until(lambda: is_master(replica))
 
     async def move_slots(self, slots: Sequence[int], target: Node) -> None:
         """Move slots to another master key by key, as every version can."""
+        owners = await self._owners(target)
+        nodes = {node.port: node for node in self.nodes}
         for slot in slots:
-            if (source := await self.owner(slot)) is not target:
+            if (source := nodes[owners[slot]]) is not target:
                 await self._move_slot(slot, source, target)
         await until(partial(self._own, slots, target))
 
-    async def move_range(self, first: int, last: int, target: Node) -> None:
+    async def move_at_once(self, slots: Sequence[int], target: Node) -> None:
         """Move slots of one owner to another master at once, as Valkey 9 can."""
-        source = await self.owner(first)
-        await source.run_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", first, last, "NODE", target.id)
-        await until(partial(self._own, range(first, last + 1), target))
+        source = await self.owner(slots[0])
+        ranges = [number for first, last in _ranges(slots) for number in (first, last)]
+        await source.run_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", *ranges, "NODE", target.id)
+        await until(partial(self._own, slots, target), within_s=120)
 
     async def _move_slot(self, slot: int, source: Node, target: Node) -> None:
         await target.run_command("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
@@ -223,6 +227,14 @@ class Cluster:
         return ids >= {other.id for other in self.nodes} and (is_serving or not serves)
 
 
+def _ranges(slots: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the first and last of each run of slots that lie side by side."""
+    ordered = sorted(slots)
+    firsts = [slot for slot, before in zip(ordered, [-2, *ordered], strict=False) if slot != before + 1]
+    lasts = [slot for slot, after in zip(ordered, [*ordered[1:], SLOTS + 1], strict=True) if slot + 1 != after]
+    return list(zip(firsts, lasts, strict=True))
+
+
 async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float = 30) -> None:
     """Wait for a condition of servers, which may be out of reach meanwhile."""
     async with asyncio.timeout(within_s):
@@ -239,5 +251,10 @@ async def is_synchronized(node: Node) -> bool:
     return bool((await node.run_command("INFO", "replication")).get("master_link_status") == "up")
 
 
-async def _is_master(node: Node) -> bool:
+async def serves(node: Node) -> bool:
+    """Return True if a node takes the cluster for whole."""
+    return "cluster_state:ok" in (await node.run_command("CLUSTER", "INFO")).decode()
+
+
+async def is_master(node: Node) -> bool:
     return bool((await node.run_command("ROLE"))[0] == b"master")

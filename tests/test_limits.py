@@ -139,6 +139,7 @@ async def test_tokens_are_reserved_exactly_and_settled_by_the_real_usage(limited
     assert await remaining(limited, key) == 12 * COST - 12 * 5
 
 
+@pytest.mark.timeout(120 + IN_A_ROW // 10)
 async def test_requests_in_a_row_never_find_the_slot_taken(limited: System) -> None:
     """A client that has seen `done` sends its next request, before the worker may have settled the last one."""
     headers = bearer(await key_with(limited, concurrent_streams=1))

@@ -105,7 +105,7 @@ async def run_scripts(client: RedisConnection, calls: Sequence[Call[T]]) -> list
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:  # a restart or a failover has lost the scripts
             again = [calls[i] for i in unknown]
-            sources = {call.script.source for call in again}
+            sources = dict.fromkeys(source for call in again for source in call.script.to_load)
             await client.exchange([("SCRIPT", "LOAD", source) for source in sources])
             for i, reply in zip(unknown, await _send(client, again), strict=True):
                 replies[i] = reply

@@ -25,8 +25,8 @@ class Script:
 
     ``keys`` are the script's own; a script of one stream takes :data:`STREAM_KEYS` before them. ``parts``: the shared
     files that precede the script's code. ``most_streams``: if more than one, keys and arguments repeat for each
-    stream of a call, and the reply is a list; ``keys`` are then all keys of a stream. ``sha``: the name Redis gives
-    the script.
+    stream of a call, and the reply is a list; ``keys`` are then all keys of a stream. ``after``: the script that
+    comes before it in an exchange of both. ``sha``: the name Redis gives the script.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Script:
         keys: tuple[str, ...] = (),
         parts: tuple[str, ...] = ("_stream",),
         most_streams: int = 1,
+        after: "Script | None" = None,
     ) -> None:
         folder = files("shared.broker") / "lua"
         first_line, _, body = (folder / f"{name}.lua").read_text().partition("\n")
@@ -53,12 +54,19 @@ class Script:
         self.own_keys = keys
         self.takes_many = takes_many
         self.most_streams = most_streams
+        self.after = after
         self.keys = (*STREAM_KEYS, *keys) if "_stream" in parts and not takes_many else keys
         self.source = "\n".join([first_line, *shared, body])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
         fixed = [arg for arg in args if not arg.endswith("…")]
         self._fixed = itemgetter(*fixed) if len(fixed) > 1 else lambda arguments: (arguments[fixed[0]],)
         self._tails = [arg.removesuffix("…") for arg in args if arg.endswith("…")]
+
+    @property
+    def to_load(self) -> tuple[str, ...]:
+        """The sources to load where Redis lacks the script, in order. A script is never known without the one that
+        it follows: else an exchange would run it alone, and the first one later."""
+        return (*(self.after.to_load if self.after else ()), self.source)
 
     def call(self, keys: Sequence[str], parse: Callable[[Any], T], route: str = "", /, **arguments: Any) -> "Call[T]":
         """A call with ``arguments`` by their declared names. Raises KeyError and TypeError for other names."""
@@ -104,6 +112,7 @@ ADMIT: Final = Script(
         *("queue_limit", "targets", "sources", "final", "force", "job"),
     ),
     parts=("_desk", "_rate_limits", "_storage", "_queue"),
+    after=BEGIN,
 )
 CLAIM: Final = Script("claim", args=("holder", "lease_ms"))
 TAKE: Final = Script(

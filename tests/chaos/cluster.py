@@ -89,7 +89,7 @@ class ClusterFaults(Faults):
         async with self._only_fault():
             master = await self._master(fault)
             first, last = await self._range_of(master)
-            await self._cluster.move_range(first, last, await self._another(master))
+            await self._cluster.move_at_once(range(first, last + 1), await self._another(master))
 
     async def _script_flush(self, _: Fault) -> None:
         async with self._only_fault():

@@ -1,23 +1,29 @@
-"""Faults of single nodes during live streams: each token arrives once, in order, and each stream has one ending."""
+"""Faults and administration of single nodes during live streams: each token arrives once, in order, and each stream
+has one ending.
+
+``HEADRACE_NIGHTLY=1`` makes it 200 streams, moves every slot, and prints the pauses (with ``-s``).
+"""
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import pytest
 
 from gateway.auth.principal import ANONYMOUS
-from shared.broker.keys import DESK, principal_streams_key, state_key
-from tests.broker_cluster import VALKEY, Cluster
+from shared.broker.cluster.slots import slot_of
+from shared.broker.keys import DESK, QUEUE, principal_streams_key, state_key
+from tests.broker_cluster import VALKEY, Cluster, Node, is_master, is_synchronized, serves, until
+from tests.cluster.live import Live, Reader
 from tests.cluster.system import ClusterSystem
-from tests.fakes.answer import Answer
-from tests.sse_client import Broken, Frame, SseConnection, text_of
 from tests.system import ask
 
-WORDS = [f"w{i} " for i in range(120)]
-PACE_S = 0.05
-LIVE = 20
+NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
+COUNT, PACE_S = (200, 0.2) if NIGHTLY else (20, 0.05)
+
+pytestmark = pytest.mark.timeout(1800 if NIGHTLY else 120)
 
 
 @pytest.fixture(scope="module")
@@ -32,112 +38,128 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clus
         await system.stop()
 
 
-async def live_streams(system: ClusterSystem) -> tuple[dict[SseConnection, Frame], asyncio.Event]:
-    """Return streams of all nodes, each with its first token, and an event that lets them go on."""
-    gate = asyncio.Event()
-    system.fake.play("long", Answer(deltas=WORDS, delay_s=PACE_S, gate=gate, gate_after=10))
-    live = [await system.stream("long", gateway=number % 2) for number in range(LIVE)]
-    return {connection: await connection.next("token") for connection in live}, gate
+@pytest.fixture
+async def live(system: ClusterSystem) -> AsyncIterator[Live]:
+    """Yield streams of all nodes. After the test they must be whole, and new ones must work."""
+    async with Live(system, COUNT, PACE_S) as running:
+        yield running
+        await system.cluster.settled()
+        await running.all_go_on()
+        await running.check()
+    assert (await (await system.stream("echo")).rest())[-1].data["finish_reason"] == "stop"
 
 
-@dataclass
-class Rest:
-    """The rest of a stream. ``longest_s``: its longest pause."""
-
-    frames: list[Frame] = field(default_factory=list)
-    longest_s: float = 0.0
-
-
-async def rest_of(system: ClusterSystem, connection: SseConnection) -> Rest:
-    """Read the rest of a stream. Connections that end early are opened again where they ended."""
-    rest, gateway, at = Rest(), 0, time.monotonic()
-    while True:
-        try:
-            async with connection:
-                async for frame in connection.frames():
-                    rest.frames.append(frame)
-                    rest.longest_s, at = max(rest.longest_s, time.monotonic() - at), time.monotonic()
-        except (Broken, OSError):
-            gateway = 1 - gateway
-            last = next(frame.id for frame in reversed(rest.frames) if frame.id is not None)
-            connection = await system.read(connection.stream_id, last, gateway=gateway)
-        else:
-            return rest
+async def bucket_or_desk(cluster: Cluster, *, of_desk: bool) -> Node:
+    """Return the master of the desk, or one that neither the desk nor a list of streams needs."""
+    desk = await cluster.owner(QUEUE)
+    needed = {desk, await cluster.owner(principal_streams_key(ANONYMOUS.id))}
+    return desk if of_desk else next(node for node in await cluster.masters() if node not in needed)
 
 
-def calls_of(system: ClusterSystem) -> int:
-    return len([call for call in system.fake.calls if call.model == "long"])
+async def time_of_failover(replica: Node) -> float:
+    """Wait until a replica is a master. Return the seconds from now to then."""
+    began = time.monotonic()
+    await until(partial(is_master, replica), within_s=60)
+    return time.monotonic() - began
 
 
-async def check(system: ClusterSystem, live: dict[SseConnection, Frame], calls_before: int) -> list[Rest]:
-    """Check that every stream gets each token once, in order, and one ending, from one call of its provider."""
-    rests = await asyncio.gather(*(rest_of(system, each) for each in live))
-    for (connection, first), rest in zip(live.items(), rests, strict=True):
-        frames = rest.frames
-        assert not any(frame.data.get("reset") for frame in frames)
-        assert text_of([first, *frames]) == "".join(WORDS)
-        assert [frame.data["finish_reason"] for frame in frames if frame.event == "done"] == ["stop"]
-        assert (await system.status(connection.stream_id))["text"] == "".join(WORDS)
-    assert calls_of(system) == calls_before + LIVE
-    return rests
+def check_pauses(live: Live, own: Sequence[Reader], what: str, outage_s: float) -> None:
+    """Streams of other nodes must pause for less than half of the time in which the node is away."""
+    others = [reader for reader in live.readers if reader not in own]
+    print(
+        f"{what}: away for {outage_s:.2f} s; own {live.longest_s(own):.2f} s, others {live.longest_s(others):.2f} s"
+    )
+    assert live.longest_s(others) < outage_s / 2
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 @pytest.mark.parametrize("of_desk", [False, True])
-async def test_a_master_that_dies_loses_no_token(system: ClusterSystem, of_desk: bool, fault: str) -> None:
-    cluster, calls = system.cluster, calls_of(system)
-    live, gate = await live_streams(system)
-    desk = await cluster.owner(DESK)
-    needed = {desk, await cluster.owner(principal_streams_key(ANONYMOUS.id))}
-    master = desk if of_desk else next(node for node in await cluster.masters() if node not in needed)
-    owned = [await cluster.owner(state_key(each.stream_id)) is master for each in live]
+async def test_a_master_that_dies_loses_no_token(
+    system: ClusterSystem, live: Live, of_desk: bool, fault: str
+) -> None:
+    cluster = system.cluster
+    master = await bucket_or_desk(cluster, of_desk=of_desk)
+    replica, own = await cluster.replica_of(master), await live.of(master)
     if fault == "killed":
         await cluster.kill(master)
     else:
         master.freeze()
     try:
-        gate.set()
-        checking = asyncio.create_task(check(system, live, calls))
+        failing_over = asyncio.create_task(time_of_failover(replica))
         if not of_desk:  # new streams go to the other nodes
             urls = [f"{gateway.url}/chat" for gateway in system.gateways] * 6
             answers = await asyncio.gather(*(system.http.post(url, json=ask("echo")) for url in urls))
             assert {answer.status_code for answer in answers} == {202}
             for gateway in system.gateways:
                 assert (await system.http.get(f"{gateway.url}/readyz")).status_code == 200
-        rests = await checking
-        pauses = {True: 0.0, False: 0.0}
-        for rest, is_own in zip(rests, owned, strict=True):
-            pauses[is_own] = max(pauses[is_own], rest.longest_s)
-        assert pauses[False] < pauses[True] / 2
+        outage_s = await failing_over
+        await live.all_go_on()
+        check_pauses(live, own, f"{'desk' if of_desk else 'bucket'} {fault}", outage_s)
     finally:
         if fault == "killed":
             await cluster.restart(master)
         else:
             master.thaw()
-    await cluster.settled()
-    answered = await system.stream("long")  # all of it works again
-    assert text_of(await answered.rest()) == "".join(WORDS)
 
 
-async def test_slots_move_key_by_key_under_streams(system: ClusterSystem) -> None:
-    cluster, calls = system.cluster, calls_of(system)
-    live, gate = await live_streams(system)
-    gate.set()
-    checking = asyncio.create_task(check(system, live, calls))
-    masters = await cluster.masters()
-    slots = await cluster.slots_of(masters[0], [DESK, *(state_key(each.stream_id) for each in live)])
-    for target in (masters[1], masters[0]):
-        await cluster.move_slots(slots, target)
-    await checking
+@pytest.mark.parametrize("of_desk", [False, True])
+async def test_a_master_that_comes_back_empty_loses_no_token(
+    system: ClusterSystem, live: Live, of_desk: bool
+) -> None:
+    cluster = system.cluster
+    master = await bucket_or_desk(cluster, of_desk=of_desk)
+    replica = await cluster.replica_of(master)
+    await replica.run_command("CONFIG", "SET", "cluster-replica-no-failover", "yes")
+    own = await live.of(master)
+    began = time.monotonic()
+    await cluster.kill(master)
+    await cluster.restart(master)
+    assert await master.run_command("DBSIZE") == 0
+    await until(partial(serves, master))
+    outage_s = time.monotonic() - began
+    await live.all_go_on()
+    assert await cluster.owner(next(iter(await cluster.owned_by(master)))) is master
+    check_pauses(live, own, f"{'desk' if of_desk else 'bucket'} back empty", outage_s)
+    await replica.run_command("CONFIG", "SET", "cluster-replica-no-failover", "no")
+    await until(partial(is_synchronized, replica))
 
 
-async def test_slots_move_at_once_under_streams(system: ClusterSystem) -> None:
-    cluster, calls = system.cluster, calls_of(system)
-    live, gate = await live_streams(system)
-    gate.set()
-    checking = asyncio.create_task(check(system, live, calls))
-    masters = await cluster.masters()
-    slots = await cluster.slots_of(masters[0], [DESK, *(state_key(each.stream_id) for each in live)])
-    for target in (masters[1], masters[0]):
-        await cluster.move_range(min(slots), max(slots), target)
-    await checking
+async def slots_to_move(cluster: Cluster, live: Live) -> list[tuple[Node, list[int]]]:
+    """Return the masters with slots of theirs: all, or at least those of the desk and the streams."""
+    keys = [DESK, *(state_key(reader.stream_id) for reader in live.readers)]
+    return [
+        (master, sorted(await cluster.owned_by(master)) if NIGHTLY else await cluster.slots_of(master, keys))
+        for master in await cluster.masters()
+    ]
+
+
+@pytest.mark.parametrize("how", ["key by key", "at once"])
+async def test_slots_move_under_streams(system: ClusterSystem, live: Live, how: str) -> None:
+    """Those of each master move to the next."""
+    shares = await slots_to_move(system.cluster, live)
+    targets = [master for master, _ in shares[1:] + shares[:1]]
+    began = time.monotonic()
+    for (_, slots), target in zip(shares, targets, strict=True):
+        if how == "at once":
+            await system.cluster.move_at_once(slots, target)
+        else:
+            await system.cluster.move_slots(slots, target)
+    moved = sum(len(slots) for _, slots in shares)
+    print(f"{moved} slots {how}: in {time.monotonic() - began:.1f} s; longest pause {live.longest_s():.2f} s")
+    assert moved == 16384 or not NIGHTLY
+
+
+async def test_a_node_is_added_and_drained_under_streams(system: ClusterSystem, live: Live) -> None:
+    cluster = system.cluster
+    shares = await slots_to_move(cluster, live)
+    node = await cluster.add_node()
+    desk = slot_of(DESK)
+    for _, slots in shares:
+        await cluster.move_slots(sorted({*slots[::4], *({desk} & set(slots))}), node)
+    await live.all_go_on()
+    assert await live.of(node)
+    print(f"a node added: longest pause {live.longest_s():.2f} s")
+    live.reset()
+    await cluster.drain(node, shares[0][0])
+    await live.all_go_on()
+    print(f"the node drained: longest pause {live.longest_s():.2f} s")

@@ -1,6 +1,7 @@
 """Streams of real gateways and workers on a cluster."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,6 +14,9 @@ from tests.system import ask
 
 WORDS = [f"w{i} " for i in range(60)]
 AT_ONCE = 8
+IN_A_ROW = int(os.environ.get("HEADRACE_IN_A_ROW", "300"))
+
+pytestmark = pytest.mark.timeout(120 + IN_A_ROW // 10)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,20 @@ async def test_a_limit_is_exact_over_all_gateways(system: ClusterSystem) -> None
         gate.set()
         for stream_id in accepted:
             assert (await system.ended(stream_id))["finish_reason"] == "stop"
+
+
+async def test_requests_in_a_row_never_find_the_last_slot_taken(system: ClusterSystem) -> None:
+    """A client that has seen `done` sends its next request, before the worker may have settled the last one."""
+    gate = asyncio.Event()
+    system.fake.play("held", Answer(deltas=WORDS, gate=gate))
+    held = [await system.post("held", gateway=number % 2) for number in range(AT_ONCE - 1)]
+    for number in range(IN_A_ROW):
+        async with await system.stream("echo", gateway=number % 2) as connection:
+            assert connection.status == 200, f"request {number + 1}"
+            assert (await connection.rest())[-1].event == "done"
+    gate.set()
+    for stream_id in held:
+        await system.ended(stream_id)
 
 
 async def test_the_overview_shows_streams_of_all_nodes(system: ClusterSystem) -> None:

@@ -1,9 +1,12 @@
 """Gaps between the two steps of a creation: what is left, and what one requeue makes of it."""
 
 import asyncio
+from typing import Any
 
+from shared.broker.batches import batches_of
 from shared.broker.client import Client, run_script
 from shared.broker.creation import NewStream, create, requeue
+from shared.broker.declarations import Call
 from shared.broker.desk_replies import Created, Full, Limited, Requeued, Stored
 from shared.broker.desk_requests import Place
 from shared.broker.keys import QUEUE, of_key, principal_streams_key, stream_of_job
@@ -11,7 +14,7 @@ from shared.broker.replies import Begun
 from shared.broker.scripts import StreamScripts
 from shared.broker.size import size_of
 from shared.rate_limits import Demand, Limits
-from tests.scripts.stream import DONE, SCRIPTS, SETTINGS, STATE, Stream
+from tests.scripts.stream import ANY, DONE, SCRIPTS, SETTINGS, STATE, Stream
 
 LIMITED = Demand("an-account", Limits(concurrent_streams=1), 10)
 
@@ -104,3 +107,14 @@ async def test_requests_at_once_never_exceed_a_limit(client: Client) -> None:
     replies = await asyncio.gather(*(create(client, SCRIPTS, new, is_final=False) for new in news))
     assert sum(isinstance(reply, Created) for reply in replies) == 10
     assert len(await queued(client)) == await counted(client) == 10
+
+
+async def test_a_stream_is_queued_only_with_its_state_while_redis_lacks_scripts(client: Client) -> None:
+    """The sweep has loaded `admit` into a Redis that restarted; then both steps of another stream come at once."""
+    lost = await begun(client)
+    await client.script_flush()
+    assert await requeue(client, SCRIPTS, lost.id)
+    stream = Stream(client, key=False)
+    steps: list[Call[Any]] = [stream.begin(), SCRIPTS.desk.admit(Place(stream.id, ANY, 5000))]
+    await client.exchange([batch.command() for batch in batches_of(steps)])
+    assert (stream.id in await queued(client)) == bool(await stream.state())

@@ -23,7 +23,7 @@ from shared.broker.keys import (
     sweep_keys,
 )
 from shared.broker.removal import delete_stream, drop_answer
-from shared.broker.replies import Code, Refused
+from shared.broker.replies import Begun, Code, Refused
 from shared.broker.scripts import Holder, StreamScripts
 from shared.broker.settlement import settle, settle_account, settle_ended
 from shared.broker.sweep import Sweep
@@ -124,6 +124,24 @@ async def agree(client: Client) -> bool:
     }
     assert all(found.values()), [name for name, agrees in found.items() if not agrees]
     return True
+
+
+async def test_between_two_calls_of_admit(client: Client) -> None:
+    """The gateway makes room meanwhile, and takes longer than the sweep waits."""
+    for _ in range(3):
+        await created(client)
+    stream = Stream(client, key=False)
+    fields = stream.creation(demand=DEMAND, fields={"expected_tokens": 10}).fields
+    assert isinstance(await run_script(client, SCRIPTS.begin(stream.id, fields, "ff", None, DEMAND)), Begun)
+    place = Place(stream.id, DEMAND, 5000)
+    assert isinstance(await run_script(client, SCRIPTS.desk.admit(place, final=())), Limited)
+    await sweep(client)
+    assert await client.zscore(WAITING, stream.id) is None
+    assert await client.zcard(KEYS["streams"]) == 3
+    assert isinstance(await run_script(client, SCRIPTS.desk.admit(place)), Limited)
+    await sweep(client)
+    assert await stream.state() == {}
+    assert await agree(client)
 
 
 async def test_after_the_pop(client: Client) -> None:

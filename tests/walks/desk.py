@@ -1,5 +1,7 @@
 """The desk's part of a walk: places that are held, endings that are settled, and the sweep."""
 
+from typing import NamedTuple
+
 from shared.broker.creation import requeue
 from shared.broker.desk_replies import Held, OtherLanes
 from shared.broker.desk_requests import Settlement
@@ -8,29 +10,49 @@ from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.replies import WriteReply
 from shared.broker.settlement import settle, settle_ended
 from shared.protocol.usage import decode_usage
+from tests.walks.actors import Redis
 from tests.walks.bench import FATE, PICK, Bench
 from tests.walks.ground import STORED, USED, Ground
 from tests.walks.moves import move
 from workers.writing.writer import StreamWriter
 
 
+class Renewed(NamedTuple):
+    """A renewal whose place at the desk is to be extended. ``is_lost``: the desk did not know the stream before."""
+
+    writer: StreamWriter
+    reply: WriteReply
+    is_lost: bool
+
+
 class Desk(Ground):
-    """``unsettled``: endings of which the second step is missing, with the lanes."""
+    """``unsettled``: endings of which the second step is missing, with the lanes. ``renewed``: renewals of which it
+    is missing. ``unknown``: writers whose place the desk did not know."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
         self.unsettled: list[tuple[Settlement, str]] = []
+        self.renewed: list[Renewed] = []
+        self.unknown: set[StreamWriter] = set()
+        self.tokens_of_dropped: int | None = None
 
-    async def _hold(self, writer: StreamWriter, renewed: WriteReply, fate: str) -> None:
-        """Hold the place at the desk."""
-        held = None
-        for is_lost in (False, False, True):
-            if held in {None, Held.UNKNOWN} or isinstance(held, OtherLanes):
-                call = writer.place.hold(self.scripts, renewed, is_lost=is_lost or held is Held.UNKNOWN)
+    @move(3, lambda self: self.renewed, pick=PICK, fate=FATE)
+    async def hold(self, *, pick: int, fate: str) -> None:
+        """Extend a place at the desk late: the stream may have ended since its renewal."""
+        await self._hold(self.renewed.pop(pick % len(self.renewed)), fate)
+
+    async def _hold(self, renewed: Renewed, fate: str) -> None:
+        """Extend the place at the desk, as ``workers.writing.leases`` does."""
+        writer, held = renewed.writer, None
+        for _ in range(2):
+            if held is None or isinstance(held, OtherLanes):
+                call = writer.place.hold(self.scripts, renewed.reply, is_lost=renewed.is_lost)
                 held = await self._faulty(call, None, fate)
                 if isinstance(held, OtherLanes):
                     writer.place.lanes = held.lanes
-        assert not (fate == "answered" and held is Held.UNKNOWN), "the desk does not count a stream that runs"
+        assert not (renewed.is_lost and held is Held.UNKNOWN), "the desk does not count a stream that runs"
+        if held is Held.UNKNOWN:
+            self.unknown.add(writer)
 
     @move(3, lambda self: self.unsettled, pick=PICK, fate=FATE)
     async def settle(self, *, pick: int, fate: str) -> None:
@@ -71,10 +93,15 @@ class Desk(Ground):
         has_bytes = self.stream_id.encode() in stored
         # Bytes of a stream that Redis has lost are counted until it would have expired.
         assert has_bytes == redis.ended or (has_bytes and self.age > 1), f"its bytes are counted as {stored}"
-        if redis.ended and self.age == 1:  # Redis has lost nothing
+        tokens = tokens_of(redis) if redis.ended else self.tokens_of_dropped
+        if tokens is not None and self.age == 1:  # Redis has lost nothing
             used: dict[bytes, bytes] = await self.client.hgetall(USED)  # type: ignore[misc]
             (today,) = [int(count) for name, count in used.items() if name.startswith(b"d")]
-            usage = decode_usage(redis.state[b"usage"].decode()) or {"input_tokens": 0, "output_tokens": 0}
-            is_free = usage.get("estimated") and not usage["output_tokens"]
-            tokens = 0 if is_free else usage["input_tokens"] + usage["output_tokens"]
             assert today == tokens, f"{today} tokens are counted, of {tokens}"
+
+
+def tokens_of(ended: Redis) -> int:
+    """Return the tokens that the answer of an ended stream costs."""
+    usage = decode_usage(ended.state[b"usage"].decode()) or {"input_tokens": 0, "output_tokens": 0}
+    is_free = usage.get("estimated") and not usage["output_tokens"]
+    return 0 if is_free else usage["input_tokens"] + usage["output_tokens"]

@@ -11,6 +11,7 @@ _CLAIM: Final[tuple[str, dict[str, Any]]] = (
     "claim",
     {"pick": 0, "fate": "answered", "lease_over": True, "well": True, "remembered": False},
 )
+_CLAIM_ANEW: Final = (_CLAIM[0], {**_CLAIM[1], "resumes": False})
 _HEAR: Final[Steps] = [("hear", {"pick": 0, "is_lost": False})] * 2
 _TAKE: Final[Steps] = [("take", {"pick": pick, "hub": pick, "frames": 9}) for pick in (0, 1, 0, 1)]
 #: Both gateways read the tail, both viewers take all events, and the gateways acknowledge them.
@@ -35,6 +36,15 @@ def _flush() -> tuple[str, dict[str, Any]]:
     return "flush", {"pick": 0, "fate": "answered"}
 
 
+#: The stream ends, and the desk does not know it yet.
+_END: Final[Steps] = [("leave", {"pick": 0, "how": "stop"}), _flush()]
+_SETTLE: Final[tuple[str, dict[str, Any]]] = ("settle", {"pick": 0, "fate": "answered"})
+
+
+def _renew(*, holds_late: bool) -> tuple[str, dict[str, Any]]:
+    return "renew", {"pick": 0, "fate": "answered", "for_good": False, "holds_late": holds_late}
+
+
 DIRECTED: Final = {
     # The window takes three of four events, and the writer does not get the reply: it sends all four again.
     "logged events are skipped by append": Directed(
@@ -52,6 +62,28 @@ DIRECTED: Final = {
             *[*_HEAR, *_TAKE],
         ],
         is_stored=True,
+    ),
+    # Its owner deletes a stream between the two steps of its ending.
+    "a late ending does not count a removed stream": Directed(
+        [*_THREE_EVENTS, *_END, ("delete", {"dies": False}), _SETTLE]
+    ),
+    # The stream ends and is settled between the renewal after which it is counted again, and that.
+    "a stream that is gone is not counted again": Directed(
+        [
+            *[*_THREE_EVENTS, ("empty", {}), _renew(holds_late=False), _flush(), _renew(holds_late=False)],
+            *[_renew(holds_late=True), *_END, _SETTLE],
+        ]
+    ),
+    "the index has a removed stream": Directed([*_THREE_EVENTS, *_END, _SETTLE, ("delete", {"dies": True})]),
+    "an answer that is not settled is kept": Directed(
+        [*_THREE_EVENTS, *_END, ("everybody_leaves", {}), ("drop_answer", {"dies": True})]
+    ),
+    # Redis loses an ending that is not settled yet, and another worker ends the stream with a longer answer.
+    "another ending stays owed": Directed(
+        [
+            *[*_THREE_EVENTS, ("remember", {}), *_END, ("crash", {"pick": 0}), ("roll_back", {}), _CLAIM_ANEW],
+            *[_generate(5), *_RECEIVE, _flush(), *_END, _SETTLE],
+        ]
     ),
 }
 

@@ -47,7 +47,7 @@ from tests.walks.bench import (
     TIGHT,
     Bench,
 )
-from tests.walks.desk import Desk
+from tests.walks.desk import Desk, Renewed, tokens_of
 from tests.walks.moves import MOVES, move
 from workers.jobs.claims import take
 from workers.jobs.stored_answers import end_of_log, readable_lineage
@@ -304,16 +304,25 @@ class Walk(Desk):
         if call is not None:
             writer.settle(await self._faulty(call, writer.holder, fate))
 
-    @move(3, lambda self: self.remembered, pick=PICK, fate=FATE, for_good=(True, False))
-    async def renew(self, *, pick: int, fate: str, for_good: bool) -> None:
-        await self._renew(self.remembered[pick % len(self.remembered)], fate, for_good=for_good)
+    @move(3, lambda self: self.remembered, pick=PICK, fate=FATE, for_good=(True, False), holds_late=PICK)
+    async def renew(self, *, pick: int, fate: str, for_good: bool, holds_late: bool) -> None:
+        writer = self.remembered[pick % len(self.remembered)]
+        await self._renew(writer, fate, for_good=for_good, holds_late=holds_late)
 
-    async def _renew(self, writer: StreamWriter, fate: str, *, for_good: bool = False) -> None:
+    async def _renew(
+        self, writer: StreamWriter, fate: str, *, for_good: bool = False, holds_late: bool = False
+    ) -> None:
         """Renew as ``workers.writing.leases`` does. ``for_good``: an ended stream's events were kept for long
-        enough."""
+        enough. ``holds_late``: the second step comes with a later move."""
+        is_lost = writer in self.unknown
+        self.unknown.discard(writer)
         reply = await self._faulty(self.scripts.renew(writer.holder), writer.holder, fate)
         if isinstance(reply, WriteReply) and reply.code is Code.OK:
-            await self._hold(writer, reply, fate)
+            renewed = Renewed(writer, reply, is_lost)
+            if holds_late:
+                self.renewed.append(renewed)
+            else:
+                await self._hold(renewed, fate)
         for worker in self.workers:
             if writer is worker.writer:
                 writer.settle_renewal(reply)
@@ -364,11 +373,14 @@ class Walk(Desk):
     @move(0.2, lambda self: self.redis.ended, dies=(False, True))
     async def drop_answer(self, *, dies: bool) -> None:
         """Drop the answer, as under memory pressure, if it may be dropped. ``dies``: before the desk is told."""
+        tokens = tokens_of(self.redis)
         if dies:
             dropped = bool(await run_script(self.client, self.scripts.drop(self.stream_id)))
         else:
             dropped = bool(await drop_answer(self.client, self.scripts, self.stream_id))
         self.buried |= dropped
+        if dropped:
+            self.tokens_of_dropped = tokens
         self.dropped |= dropped
 
     @move(0.5, lambda self: self.redis.active)
@@ -414,6 +426,8 @@ class Walk(Desk):
         self.age += 1
         self.claims_at_this_age = 0
         self.buried = False
+        # Nothing protects a Redis that loses its mark of a stream as well, when it had lost the stream before.
+        self.renewed = [renewed for renewed in self.renewed if not renewed.is_lost]
 
     # --- gateways and viewers
 
@@ -531,6 +545,8 @@ class Walk(Desk):
         """A quarter of the time passes after which a stream counts as lost, and every living worker reaches Redis."""
         for writer in self.remembered:
             await self._renew(writer, "answered")
+            if writer in self.unknown:
+                await self._renew(writer, "answered")
             while writer in self.woken:
                 await self._flush(writer, "answered")
         self.bench.loop.ahead_s += LOST_AFTER_S / 4
@@ -568,6 +584,8 @@ class Walk(Desk):
     async def come_to_rest(self) -> None:
         while self.delayed:
             await self.do("arrive", pick=0)
+        while self.renewed:
+            await self.do("hold", pick=0, fate="answered")
         for _ in range(60):
             await self.do("go_on", ends=True)
             await self.do("time_passes")

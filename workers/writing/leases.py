@@ -46,6 +46,7 @@ class Leases:
         )
         self._renewed: dict[StreamWriter, _Renewed] = {}  # their places are to be extended
         self._has_renewed = asyncio.Event()
+        self._unknown: set[StreamWriter] = set()  # to the desk, at their last extension
         self._scripts = scripts
         self._interval_s = settings.lease_s / 3
         #: Half of the retention is a safety margin: Redis counts it from an earlier moment than this process.
@@ -92,6 +93,8 @@ class Leases:
 
     async def _renew(self, connection: NodeConnection, writers: list[StreamWriter]) -> None:
         begun = asyncio.get_running_loop().time()
+        unknown = self._unknown.intersection(writers)
+        self._unknown -= unknown
         ended = {writer: self._lingering[writer] for writer in writers if writer in self._lingering}
         asked = [writer for writer in writers if writer in ended or self._holds(writer)]
         if not asked:
@@ -105,7 +108,7 @@ class Leases:
             else:
                 writer.settle_renewal(reply)
                 if reply.code is Code.OK:
-                    self._renewed[writer] = _Renewed(begun, reply)
+                    self._renewed[writer] = _Renewed(begun, reply, is_lost=writer in unknown)
                     self._has_renewed.set()
 
     def _holds(self, writer: StreamWriter) -> bool:
@@ -128,21 +131,25 @@ class Leases:
             await self._hold(renewed)
 
     async def _hold(self, renewed: Mapping[StreamWriter, "_Renewed"]) -> None:
-        """Extend the places at the desk of streams whose leases were renewed just now."""
-        lost = set[StreamWriter]()
+        """Extend the places at the desk of streams whose leases were renewed just now.
+
+        The desk does not know a stream that it has lost, or that has ended and is settled since its renewal. Only one
+        that is renewed once more is lost, and counted again: its settlement comes later and leaves a mark."""
         for _ in range(_HOLD_TRIES):
             oldest = asyncio.get_running_loop().time() - _FRESH_S
             renewed = {writer: each for writer, each in renewed.items() if each.at > oldest}
-            calls = [w.place.hold(self._scripts, each.reply, is_lost=w in lost) for w, each in renewed.items()]
+            calls = [w.place.hold(self._scripts, each.reply, is_lost=each.is_lost) for w, each in renewed.items()]
             replies = dict(zip(renewed, await run_scripts(self._client, calls) if calls else [], strict=True))
             for writer, reply in replies.items():
                 if isinstance(reply, OtherLanes):  # the reply to an earlier call was lost
                     writer.place.lanes = reply.lanes
+                elif reply is Held.UNKNOWN:
+                    self._unknown.add(writer)
+                    self._renewals.put(writer)
                 elif reply is Held.FAR and writer.stop_reason is None:
                     writer.stop(StopReason.STORED_BYTES)
                     await run_scripts(self._client, [self._scripts.cancel(writer.holder.stream_id, "stored_bytes")])
-            lost = {writer for writer, reply in replies.items() if reply is Held.UNKNOWN}
-            renewed = {w: r for w, r in renewed.items() if w in lost or isinstance(replies[w], OtherLanes)}
+            renewed = {writer: each for writer, each in renewed.items() if isinstance(replies[writer], OtherLanes)}
 
     def _forget_expiring(self) -> None:
         """Drop ended streams before their retention ends: an expired stream is missing too, and stays so."""
@@ -180,10 +187,11 @@ class Leases:
 
 
 class _Renewed(NamedTuple):
-    """A renewal: its reply, and when it was sent."""
+    """A renewal: its reply, and when it was sent. ``is_lost``: the desk did not know the stream before."""
 
     at: float
     reply: WriteReply
+    is_lost: bool
 
 
 def _is_removed(reply: WriteReply) -> bool:

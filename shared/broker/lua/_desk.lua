@@ -4,7 +4,7 @@
 -- (tokens) and `second` (of the reservation); `holder` (the worker that holds it) and `until` (when that ends), `left`
 -- (the last holder that left it), `again` (1: it was lost and counted again); see _provider_limit.lua for its lanes. A
 -- stream that was refused has only `refused`, the reply of `admit`, for a minute; so has one that was settled and might
--- be counted again.
+-- be counted again. One for which a gateway makes room before it repeats `admit` has only `undecided`, for a minute.
 
 local OF, ID = KEYS[1], ARGV[1]
 -- arq's id of the stream's job, the member of the queue.

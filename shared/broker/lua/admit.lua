@@ -49,21 +49,25 @@ local function refusal()
   end
 end
 
-if redis.call('EXISTS', OF) == 1 then
-  local refused = redis.call('HGET', OF, 'refused')
-  if not refused then
+local admitted, verdict = unpack(redis.call('HMGET', OF, 'account', 'refused'))
+if admitted or verdict then
+  if not verdict then
     if limited then used = check_limits(a, 0, {0, 0, 0, 0}) end
     return {'QUEUED', (redis.call('ZRANK', QUEUE, JOB_ID) or -1) + 1, unpack(used)}
   end
   local known = {}
-  for word in string.gmatch(refused, '%S+') do
+  for word in string.gmatch(verdict, '%S+') do
     known[#known + 1] = #known > 1 and tonumber(word) or word
   end
   return known
 end
 local refused, limit
 if force ~= '1' then refused, limit = refusal() end
-if limit and not string.find(final, limit) then return refused end
+if limit and not string.find(final, limit) then
+  redis.call('HSET', OF, 'undecided', 1)
+  redis.call('PEXPIRE', OF, 60000)
+  return refused
+end
 if refused then
   redis.call('HSET', OF, 'refused', table.concat(refused, ' '))
   redis.call('PEXPIRE', OF, 60000)

@@ -2,13 +2,14 @@
 -- Puts the id of a stream that lost its place back into the queue, before all others: it has waited already.
 -- KEYS: 1 of (see _desk.lua), 2 queue (zset: id of the job → turn, the lowest is taken first), 3 job (string, arq's bytes)
 -- ARGV: 1 stream_id, 2 life_ms (of the queue), 3 job (arq's bytes)
--- Replies {'QUEUED'}, {'KNOWN'} if it is queued already (it keeps its position then), {'REFUSED'} if `admit` has refused
--- it, or {'UNKNOWN'} if `admit` was never called, or the desk has lost it.
+-- Replies {'QUEUED'}, {'KNOWN'} if it is queued already (it keeps its position then) or `admit` is about to decide about
+-- it, {'REFUSED'} if `admit` has refused it, or {'UNKNOWN'} if `admit` was never called, or the desk has lost it.
 
 local QUEUE, JOB = unpack(KEYS, 2, 3)
 local stream_id, life_ms, job = unpack(ARGV, 1, 3)
-if redis.call('EXISTS', OF) == 0 then return {'UNKNOWN'} end
-if redis.call('HEXISTS', OF, 'refused') == 1 then return {'REFUSED'} end
+local account, refused, undecided = unpack(redis.call('HMGET', OF, 'account', 'refused', 'undecided'))
+if refused then return {'REFUSED'} end
+if not account then return {undecided and 'KNOWN' or 'UNKNOWN'} end
 need_rights('PEXPIRE SET ZADD', {QUEUE, JOB})
 local head = redis.call('ZRANGE', QUEUE, 0, 0, 'WITHSCORES')[2]
 local added = redis.call('ZADD', QUEUE, 'NX', (head or 0) - 1, JOB_ID)

@@ -32,6 +32,8 @@ from tests.broker_cluster import Cluster, Node
 
 #: Time before and after each disturbance.
 _SETTLE_S: Final = 2.0
+#: A disturbance counts for so long after it is over.
+_AFTER_S: Final = 1.0
 _LINE_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -49,16 +51,16 @@ class Phase:
 class Disturbances:
     """Runs phases one after another, on a cluster with these live streams."""
 
-    def __init__(self, cluster: Cluster, ids: Collection[str], at_least_s: float) -> None:
+    def __init__(self, cluster: Cluster, ids: Collection[str], undisturbed_s: float) -> None:
         self.phases: list[Phase] = []
         self._cluster = cluster
         self._ids = ids
-        self._at_least_s = at_least_s
+        self._undisturbed_s = undisturbed_s
 
     async def run(self) -> None:
         desk = await self._cluster.owner(DESK)
         other = next(node for node in await self._cluster.masters() if node is not desk)
-        await self._phase("undisturbed", other, partial(asyncio.sleep, 0))
+        await self._phase("undisturbed", other, partial(asyncio.sleep, 0), self._undisturbed_s)
         await self._phase("slots move at once, there and back", other, partial(self._move_at_once, other, desk))
         await self._phase("slots move key by key, there and back", other, partial(self._move_by_key, other, desk))
         await self._phase("the desk's slot moves key by key, there and back", None, partial(self._move_desk, other))
@@ -69,14 +71,17 @@ class Disturbances:
         desk = await self._cluster.owner(DESK)
         await self._phase("the desk's master dies", desk, partial(self._kill, desk))
 
-    async def _phase(self, name: str, node: Node | None, disturb: Callable[[], Awaitable[Any]]) -> None:
+    async def _phase(
+        self, name: str, node: Node | None, disturb: Callable[[], Awaitable[Any]], after_s: float = _AFTER_S
+    ) -> None:
         owned = await self._cluster.owned_by(node) if node is not None else set()
         disturbed = frozenset(stream_id for stream_id in self._ids if slot_of(state_key(stream_id)) in owned)
         begun_us, begun = time.monotonic_ns() // 1000, time.monotonic()
         await disturb()
         took_s = time.monotonic() - begun
-        await asyncio.sleep(max(_SETTLE_S, self._at_least_s - took_s))
+        await asyncio.sleep(after_s)
         self.phases.append(Phase(name, begun_us, time.monotonic_ns() // 1000, disturbed, took_s))
+        await asyncio.sleep(_SETTLE_S)
         print(f"{name}: {took_s:.2f} s", flush=True)
 
     async def _move_at_once(self, node: Node, target: Node) -> None:
@@ -114,13 +119,13 @@ async def _run(options: argparse.Namespace) -> tuple[list[Phase], dict[str, Any]
             job = Delivery(
                 target.ports, target.request(model, "x").body.decode(), options.streams, 2.0, options.tokens
             )
-            return await _read_through(job, target.cluster, options.phase_s)
+            return await _read_through(job, target.cluster, options.undisturbed_s)
         finally:
             await target.stop()
             await provider.stop()
 
 
-async def _read_through(job: Delivery, cluster: Cluster, phase_s: float) -> tuple[list[Phase], dict[str, Any]]:
+async def _read_through(job: Delivery, cluster: Cluster, undisturbed_s: float) -> tuple[list[Phase], dict[str, Any]]:
     pipe = asyncio.subprocess.PIPE
     client = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.delivery_client"), stdin=pipe, stdout=pipe, cwd=REPOSITORY, limit=_LINE_BYTES
@@ -131,7 +136,7 @@ async def _read_through(job: Delivery, cluster: Cluster, phase_s: float) -> tupl
         client.stdin.write(msgspec.json.encode(job) + b"\n")
         first: dict[str, Any] = json.loads(await client.stdout.readline())
         await asyncio.sleep(_SETTLE_S)
-        disturbances = Disturbances(cluster, first["ids"], phase_s)
+        disturbances = Disturbances(cluster, first["ids"], undisturbed_s)
         await disturbances.run()
         result: dict[str, Any] = json.loads(await client.stdout.readline())
         return disturbances.phases, result
@@ -166,7 +171,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=100)
     parser.add_argument("--rate", type=float, default=10, help="tokens a second of each stream")
     parser.add_argument("--tokens", type=int, default=900, help="of each stream; they must last through all phases")
-    parser.add_argument("--phase-s", type=float, default=8, help="shortest phase")
+    parser.add_argument("--undisturbed-s", type=float, default=10, help="the phase without a disturbance")
     options = parser.parse_args()
     phases, result = uvloop.run(_run(options))
     counts = [["refused requests", "connections that broke off", "tokens lost, twice or out of order"]]

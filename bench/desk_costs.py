@@ -13,22 +13,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 
 from bench.cpu import cpu_s
+from bench.desk import KINDS, STEPS, Desk
 from bench.tables_report import write
 from shared.broker.client import Client, connect, run_script, run_scripts
-from shared.broker.declarations import Call
-from shared.broker.desk_requests import Holding, Kind, Place, Settlement
+from shared.broker.desk_requests import Place
 from shared.broker.keys import QUEUE, job_id_of
 from shared.broker.pipeline_connection import PipelineConnection, pack
-from shared.broker.replies import Owed
-from shared.broker.scripts import StreamScripts
-from shared.protocol.ids import new_stream_id
-from shared.rate_limits import Demand, Limits, TargetLimits
-from shared.settings import Settings
 from tests.broker import Broker
 
 _TOGETHER: Final = 100
@@ -38,57 +33,7 @@ _ALONE: Final = 1500
 _AT_ONCE: Final = (1, 8, 32)
 _REQUESTS: Final = 4000
 _UTILISATION: Final = 0.6
-_TOKEN: Final = "w00112233.0123456789abcdef"
-_SIZE: Final = 4900
-#: All of them, so large that they refuse nothing.
-_LIMITS: Final = Limits(
-    requests_per_minute=10**6,
-    tokens_per_minute=10**12,
-    tokens_per_day=10**12,
-    concurrent_streams=10**6,
-    stored_bytes=2**50,
-)
-_STEPS: Final = ("admit", "pop", "take", "hold", "settle")
-
-
-class Desk:
-    """Calls of one account. ``accounts``: requests are spread over so many. ``lanes``: each takes a provider's slot,
-    whose limits refuse nothing."""
-
-    def __init__(self, limits: Limits, accounts: int, lanes: bool) -> None:
-        self._scripts = StreamScripts(Settings())
-        self._limits = limits
-        self._accounts = accounts
-        self._number = 0
-        self._lanes = "openai" if lanes else ""
-        self._targets = {"openai": TargetLimits(10**6, 10**6, 10**12)} if lanes else {}
-
-    def place(self) -> Place:
-        self._number += 1
-        demand = Demand(f"account-{self._number % self._accounts}", self._limits, 1000)
-        return Place(new_stream_id(), demand, _SIZE, "openai")
-
-    def call(self, step: str, place: Place) -> Call[Any]:
-        desk = self._scripts.desk
-        if step == "admit":
-            return desk.admit(place)
-        if step == "take":
-            return desk.take(place.stream_id, _TOKEN, self._targets, "")
-        now_ms = round(time.time() * 1000)
-        if step == "hold":
-            return desk.hold(Holding(place, _TOKEN, now_ms + 86_400_000, self._lanes))
-        owed = Owed("completed", "", 500, _SIZE, now_ms)
-        return desk.settle(Settlement(place.stream_id, place.demand.account, Kind.ENDED, owed), self._lanes)
-
-
 _POP: Final = ("BZPOPMIN", QUEUE, 1)
-_KINDS: Final[dict[str, Callable[[], Desk]]] = {
-    "no limits": lambda: Desk(Limits(), 100, lanes=False),
-    "stored bytes only, the default": lambda: Desk(Limits(stored_bytes=2**29), 100, lanes=False),
-    "all limits of accounts": lambda: Desk(_LIMITS, 100, lanes=False),
-    "all limits, one account": lambda: Desk(_LIMITS, 1, lanes=False),
-    "all limits, and those of a provider": lambda: Desk(_LIMITS, 100, lanes=True),
-}
 
 
 @asynccontextmanager
@@ -109,32 +54,32 @@ async def steps_together(desk: Desk) -> list[float]:
     """Return the server's µs for each step, in pipelines of ``_TOGETHER``."""
     async with server() as (url, pid):
         line = PipelineConnection(url)
-        spent = dict.fromkeys(_STEPS, 0.0)
+        spent = dict.fromkeys(STEPS, 0.0)
         for number in range(_ROUNDS + 1):
             places = [desk.place() for _ in range(_TOGETHER)]
-            for step in _STEPS:
+            for step in STEPS:
                 before = cpu_s(pid)
                 await _send(line, desk, step, places)
                 if number:  # the first one loads the scripts
                     spent[step] += cpu_s(pid) - before
         await line.aclose()
-    return [spent[step] / _ROUNDS / _TOGETHER * 1e6 for step in _STEPS]
+    return [spent[step] / _ROUNDS / _TOGETHER * 1e6 for step in STEPS]
 
 
 async def steps_alone(desk: Desk) -> list[float]:
     """Return the server's µs for each step, one command in an exchange."""
     async with server() as (url, pid):
         line = PipelineConnection(url)
-        spent = dict.fromkeys(_STEPS, 0.0)
+        spent = dict.fromkeys(STEPS, 0.0)
         places = [desk.place() for _ in range(_ALONE)]
-        for step in _STEPS:
+        for step in STEPS:
             await _send(line, desk, step, places[:1])
             before = cpu_s(pid)
             for place in places[1:]:
                 await _send(line, desk, step, [place])
             spent[step] = cpu_s(pid) - before
         await line.aclose()
-    return [spent[step] / (_ALONE - 1) * 1e6 for step in _STEPS]
+    return [spent[step] / (_ALONE - 1) * 1e6 for step in STEPS]
 
 
 async def _send(line: PipelineConnection, desk: Desk, step: str, places: Sequence[Place]) -> None:
@@ -177,15 +122,15 @@ async def requests_at_once(desk: Desk, count: int) -> tuple[float, float]:
 
 async def _load_scripts(url: str, desk: Desk) -> None:
     line = PipelineConnection(url)
-    for step in _STEPS:
+    for step in STEPS:
         await _send(line, desk, step, [desk.place()])
     await line.aclose()
 
 
 async def _steps(measure: Callable[[Desk], Awaitable[list[float]]]) -> list[list[str]]:
-    rows = [["", *_STEPS, "a request: admit, pop, take, settle", "requests/s at 60 % of a core"]]
-    for name, make in _KINDS.items():
-        spent = dict(zip(_STEPS, await measure(make()), strict=True))
+    rows = [["", *STEPS, "a request: admit, pop, take, settle", "requests/s at 60 % of a core"]]
+    for name, make in KINDS.items():
+        spent = dict(zip(STEPS, await measure(make()), strict=True))
         request = sum(us for step, us in spent.items() if step != "hold")
         rows.append([name, *(f"{us:.1f}" for us in spent.values()), f"{request:.0f}", _rate(request)])
     return rows
@@ -193,7 +138,7 @@ async def _steps(measure: Callable[[Desk], Awaitable[list[float]]]) -> list[list
 
 async def _at_once() -> list[list[str]]:
     rows = [["", "requests at once", "µs a request", "requests/s at 60 % of a core", "requests/s of this client"]]
-    for name, make in _KINDS.items():
+    for name, make in KINDS.items():
         for count in _AT_ONCE:
             us, rate = await requests_at_once(make(), count)
             rows.append([name, f"{count}", f"{us:.0f}", _rate(us), f"{rate:,.0f}"])

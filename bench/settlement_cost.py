@@ -1,8 +1,8 @@
 """Share of settlement in the CPU of a short answer: ``python -m bench.settlement_cost`` takes two minutes.
 
-An ending is three exchanges: ``finish``, ``settle`` and ``paid``. The last two are made here as a worker makes them,
-on a server of their own. Their CPU is compared with that of an answer of one token of a whole Headrace, measured before
-and after in the same run.
+The last two exchanges of an ending, ``settle`` and ``paid``, are made here as a worker makes them, on a server of
+their own. Their CPU is compared with that of an answer of one token of a whole Headrace, measured before and after in
+the same run.
 """
 
 import asyncio

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from shared.broker.declarations import Call
 from shared.broker.desk_requests import Holding, Kind, Place, Settlement
+from shared.broker.keys import account_keys
+from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Owed
 from shared.broker.scripts import StreamScripts
 from shared.protocol.ids import new_stream_id
@@ -26,7 +28,7 @@ STEPS: Final = ("admit", "pop", "take", "hold", "settle")
 
 
 class Desk:
-    """Calls of one account. ``accounts``: requests are spread over so many. ``lanes``: each takes a provider's slot,
+    """Calls of the desk. ``accounts``: requests are spread over so many. ``lanes``: each takes a provider's slot,
     whose limits refuse nothing."""
 
     def __init__(self, limits: Limits, accounts: int, lanes: bool) -> None:
@@ -41,6 +43,16 @@ class Desk:
         self._number += 1
         demand = Demand(f"account-{self._number % self._accounts}", self._limits, 1000)
         return Place(new_stream_id(), demand, _SIZE, "openai")
+
+    def minute_of_use(self) -> list[Command]:
+        """Return commands that give all accounts use in each second of a minute, as under steady traffic: limits are
+        computed from it."""
+        if not self._limits.has_rates:
+            return []
+        seconds = range(round(time.time()) - 59, round(time.time()))
+        counts = [item for at in seconds for item in (f"r{at}", 1, f"t{at}", 1000)]
+        names = (f"account-{number}" for number in range(self._accounts))
+        return [("HSET", account_keys(name)["used"], *counts) for name in names]
 
     def call(self, step: str, place: Place) -> Call[Any]:
         desk = self._scripts.desk

@@ -53,15 +53,14 @@ async def server() -> AsyncIterator[tuple[str, int]]:
 async def steps_together(desk: Desk) -> list[float]:
     """Return the server's µs for each step, in pipelines of ``_TOGETHER``."""
     async with server() as (url, pid):
-        line = PipelineConnection(url)
+        line = await _prepare(url, desk)
         spent = dict.fromkeys(STEPS, 0.0)
-        for number in range(_ROUNDS + 1):
+        for _ in range(_ROUNDS):
             places = [desk.place() for _ in range(_TOGETHER)]
             for step in STEPS:
                 before = cpu_s(pid)
                 await _send(line, desk, step, places)
-                if number:  # the first one loads the scripts
-                    spent[step] += cpu_s(pid) - before
+                spent[step] += cpu_s(pid) - before
         await line.aclose()
     return [spent[step] / _ROUNDS / _TOGETHER * 1e6 for step in STEPS]
 
@@ -69,17 +68,16 @@ async def steps_together(desk: Desk) -> list[float]:
 async def steps_alone(desk: Desk) -> list[float]:
     """Return the server's µs for each step, one command in an exchange."""
     async with server() as (url, pid):
-        line = PipelineConnection(url)
+        line = await _prepare(url, desk)
         spent = dict.fromkeys(STEPS, 0.0)
         places = [desk.place() for _ in range(_ALONE)]
         for step in STEPS:
-            await _send(line, desk, step, places[:1])
             before = cpu_s(pid)
-            for place in places[1:]:
+            for place in places:
                 await _send(line, desk, step, [place])
             spent[step] = cpu_s(pid) - before
         await line.aclose()
-    return [spent[step] / (_ALONE - 1) * 1e6 for step in STEPS]
+    return [spent[step] / _ALONE * 1e6 for step in STEPS]
 
 
 async def _send(line: PipelineConnection, desk: Desk, step: str, places: Sequence[Place]) -> None:
@@ -111,7 +109,7 @@ async def requests_at_once(desk: Desk, count: int) -> tuple[float, float]:
                     await run_script(client, desk.call(step, place))
             await line.aclose()
 
-        await _load_scripts(url, desk)
+        await (await _prepare(url, desk)).aclose()
         before, begun = cpu_s(pid), time.monotonic()
         await asyncio.gather(*map(serve, clients))
         spent, elapsed = cpu_s(pid) - before, time.monotonic() - begun
@@ -120,11 +118,13 @@ async def requests_at_once(desk: Desk, count: int) -> tuple[float, float]:
     return spent / _REQUESTS * 1e6, _REQUESTS / elapsed
 
 
-async def _load_scripts(url: str, desk: Desk) -> None:
+async def _prepare(url: str, desk: Desk) -> PipelineConnection:
+    """Load the scripts, and fill the accounts. Return the connection."""
     line = PipelineConnection(url)
+    await line.exchange([("PING",), *desk.minute_of_use()])
     for step in STEPS:
         await _send(line, desk, step, [desk.place()])
-    await line.aclose()
+    return line
 
 
 async def _steps(measure: Callable[[Desk], Awaitable[list[float]]]) -> list[list[str]]:

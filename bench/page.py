@@ -48,15 +48,18 @@ def _table(report: str, part: str) -> str:
     if report == "capacity":
         return default_tables()[part]
     saved: dict[str, Any] = json.loads((FOLDER / f"{report}.json").read_text())
+    if part == "facts":
+        return head(saved["facts"])
     if "tables" in saved:
         return aligned(saved["tables"][part]["rows"])
     if part == "curve":
         return curve_table(saved["records"])
-    records = [Record(**record) for record in saved["records"]]
+    return _of_records(report, [Record(**record) for record in saved["records"]], part)
+
+
+def _of_records(report: str, records: list[Record], part: str) -> str:
     if part == "targets":
         return goal_table(records, by_round=False)
-    if part == "facts":
-        return head(saved["facts"])
     summaries = summarize(records)
     if part == "summary":
         return _shapes(summaries)

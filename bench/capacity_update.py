@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Final
 
-from bench.capacity_model import FILE
+from bench.capacity_constants import FILE
 from bench.report import FOLDER
 from bench.results import Record, Summary, summarize
 

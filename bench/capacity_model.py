@@ -1,8 +1,8 @@
 """Model of the processes that a number of streams needs: constants times rates, plus the cost of many nodes.
 
 Every process has one core, all streams are alike, nothing fails. One part is not a multiplication: the cost for each
-master that a process talks to at a time depends on the number of both. Slots are dealt so that all masters, with that of
-the desk, are equally busy.
+master that a process talks to at a time depends on the number of both. Slots are dealt so that all masters, even that
+of the desk, are equally busy.
 """
 
 from dataclasses import dataclass

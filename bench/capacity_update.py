@@ -60,11 +60,10 @@ def constants() -> dict[str, dict[str, float]]:
 
 
 def _exchange() -> dict[str, float]:
-    """Return what an exchange with a further master costs each role: a token's cost with three masters, less that with
-    one, for as many exchanges as the model counts."""
-    (_, one), (_, three) = (
-        _report("cluster", "500x20", name) for name in ("headrace_one_node", "headrace_three_nodes")
-    )
+    """Return the cost of an exchange with a further master, by role: the cost of a token with three masters, less that
+    with one, for as many exchanges as the model counts."""
+    _, one = _report("cluster", "500x20", "headrace_one_node")
+    _, three = _report("cluster", "500x20", "headrace_three_nodes")
     more = {role: _us_of(three, role) - _us_of(one, role) for role in ROLES}
     gathered, tokens = load().gathered_s, _STREAMS * _TOKENS_PER_S
     by_gateway = beyond_first(_MASTERS, gathered.gateway, tokens) / tokens

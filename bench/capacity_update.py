@@ -60,7 +60,7 @@ def constants() -> dict[str, dict[str, float]]:
 
 
 def _exchange() -> dict[str, float]:
-    """Return the cost of an exchange with a further master, by role: the cost of a token with three masters, less that
+    """Return the cost of an exchange with a further master, by role: that of a token with three masters, less that
     with one, for as many exchanges as the model counts."""
     _, one = _report("cluster", "500x20", "headrace_one_node")
     _, three = _report("cluster", "500x20", "headrace_three_nodes")

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility real-clients chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx clean bench-requests bench-patterns
+.PHONY: help run test compatibility real-clients chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,15 @@ bench-queue: $(VENV)/installed-dev  ## Measure enqueue to job start, idle and wi
 
 bench-json: $(VENV)/installed-dev  ## Measure the CPU of reading a JSON answer while it arrives, by size and by length of the deltas
 	@$(BIN)/python -m bench.json_curve $(ARGS)
+
+bench-cluster: $(VENV)/installed-dev  ## Measure what a cluster costs, for 15 minutes (TREES="../before ." compares the start of a request by tree)
+	@$(BIN)/python -m bench --name cluster --rounds $(or $(ROUNDS),3) --seconds 4 --shapes 100x30,500x20 \
+		--targets headrace,headrace_one_node,headrace_two_nodes,headrace_three_nodes
+	@$(BIN)/python -m bench.creation_latency $(or $(TREES),.)
+	@$(BIN)/python -m bench.desk_costs
+	@$(BIN)/python -m bench.settlement_cost
+	@$(BIN)/python -m bench.cluster_disturbance
+	@$(BIN)/python -m bench.page
 
 bench-requests: $(VENV)/installed-dev  ## Measure the CPU and memory that the most expensive requests take to check
 	@$(BIN)/python -m bench.request_cost $(ARGS)

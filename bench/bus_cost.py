@@ -1,4 +1,4 @@
-"""CPU costs of PUBLISH for every node of a Redis Cluster, for ``capacity.json``: ``python -m bench.bus_cost``.
+"""CPU costs of PUBLISH and SPUBLISH for every node of a Redis Cluster: ``python -m bench.bus_cost``.
 
 Starts three nodes on this machine for some seconds. PUBLISH goes to all nodes, also from a script; SPUBLISH stays in
 its shard. Requires redis-server or valkey-server on the path.

@@ -1,6 +1,6 @@
 """Capacity model and its simulation, as Markdown: ``python -m bench.capacity``.
 
-Constants are in ``capacity.json``. No cluster is run; docs/scaling.md has the result.
+Constants are in ``capacity.json``. Nothing is run; docs/scaling.md has the result.
 """
 
 import argparse
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from bench.capacity_limits import Limit, broken_from, limits, to_clients_gbit_s
-from bench.capacity_model import Constants, Demand, Plan, hit, load, plan, redis_memory_gib
+from bench.capacity_constants import Constants, load
+from bench.capacity_limits import broken_from, clusters, limits, share_of, to_clients_gbit_s
+from bench.capacity_model import Demand, Plan, hit, plan, redis_memory_gib
 from bench.capacity_simulation import simulate
 from bench.markdown import NOTHING, aligned
 
@@ -26,7 +27,8 @@ def main() -> None:
     options = _arguments()
     c = load()
     hub_s = c.gathered_s.gateway if options.hub_tick_s is None else options.hub_tick_s
-    c = replace(c, buckets=options.buckets or c.buckets, gathered_s=replace(c.gathered_s, gateway=hub_s))
+    c = replace(c, gathered_s=replace(c.gathered_s, gateway=hub_s))
+    c = replace(c, desk=replace(c.desk, holds_per_s=3 / options.lease_s))
     sized: list[Sized] = []
     for streams in options.streams:
         demand = Demand(streams, options.tokens_per_s, options.duty, options.answer_tokens, options.retention_s)
@@ -38,7 +40,7 @@ def main() -> None:
     )
     parts = {
         "Processes": f"{assumptions}\n\n{_processes(c, sized)}",
-        "Limits: share used, bold where broken": _limits(c, sized),
+        "Limits of one cluster: share used, bold where broken": _limits(c, sized),
         "Redis memory, GiB, by retention": _retentions(c, sized),
         f"Simulation, seed {options.seed}": _simulation(c, sized, options.seed),
     }
@@ -60,33 +62,30 @@ def default_tables() -> dict[str, str]:
 
 
 def _processes(c: Constants, sized: Sequence[Sized]) -> str:
-    rows = [["streams", "tokens/s", "requests/s", "gateways", "workers", "Redis shards (for memory)"]]
-    rows[0] += ["cores in use", "µs/token", "to clients", "breaks first", "with sharded PUBLISH"]
-    for demand, p in sized:
-        found = limits(c, demand, p)
+    rows = [["streams", "tokens/s", "requests/s", "clusters", "in each: gateways", "workers", "masters (for memory)"]]
+    rows[0] += ["the desk, of a core", "nearest limit", "cores in use, in all", "µs/token", "to clients"]
+    for demand, _ in sized:
+        count = clusters(c, demand)
+        part = share_of(demand, count)
+        p = plan(c, part)
+        nearest = max(limits(c, part, p), key=lambda limit: limit.share)
         rows.append(
             [
                 f"{demand.streams:,}",
                 f"{demand.tokens:,.0f}",
                 f"{demand.requests:,.0f}",
+                f"{count}",
                 f"{p.gateways:,}",
                 f"{p.workers:,}",
-                f"{p.shards:,} ({p.shards_for_memory:,})",
-                f"{p.cores_in_use:,.1f}",
-                f"{p.cores_in_use / demand.tokens * 1e6:,.0f}",
+                f"{p.masters:,} ({p.masters_for_memory:,})",
+                f"{p.desk_cores:.0%}",
+                f"{nearest.name}, {nearest.share:.0%}",
+                f"{p.cores_in_use * count:,.1f}",
+                f"{p.cores_in_use / part.tokens * 1e6:,.0f}",
                 f"{to_clients_gbit_s(c, demand):,.2f} Gbit/s",
-                _first(found),
-                _first([limit for limit in found if not limit.fixable]),
             ]
         )
     return aligned(rows)
-
-
-def _first(found: Sequence[Limit]) -> str:
-    nearest = max(found, key=lambda limit: limit.share)
-    if nearest.share <= 1:
-        return f"nothing; nearest: {nearest.name}, {nearest.share:.0%}"
-    return f"{nearest.name}, {nearest.share:.1f} times"
 
 
 def _limits(c: Constants, sized: Sequence[Sized]) -> str:
@@ -114,24 +113,24 @@ def _retentions(c: Constants, sized: Sequence[Sized]) -> str:
 
 
 def _simulation(c: Constants, sized: Sequence[Sized], seed: int) -> str:
-    """Return the hottest processes of a simulation, and its numbers beside the model's."""
-    rows = [["streams", "shards", "hottest shard", "its core, busy", "buckets dealt by hand", "hottest gateway"]]
-    rows[0] += ["its core, busy", "hottest worker", "XREADs at once (model)", "shards (model)"]
-    for demand, p in sized:
+    """Return the hottest processes of a simulation of one cluster, and its numbers beside the model's."""
+    rows = [["streams of a cluster", "masters", "hottest master", "its core, busy", "hottest gateway"]]
+    rows[0] += ["its core, busy", "hottest worker", "masters read at once (model)"]
+    for whole, _ in sized:
+        demand = share_of(whole, clusters(c, whole))
+        p = plan(c, demand)
         got = simulate(c, demand, p, seed=seed)
         together = demand.tokens / p.gateways * c.gathered_s.gateway
         rows.append(
             [
                 f"{demand.streams:,}",
-                f"{got.shards} of {p.shards}",
-                f"{got.shard:.2f} x mean",
-                f"{got.shard * p.cores.redis / got.shards:.0%}",
-                f"{got.shard_dealt:.2f} x, {got.shard_dealt * p.cores.redis / got.shards:.0%}",
+                f"{got.masters} of {p.masters}",
+                f"{got.master:.2f} x mean",
+                f"{got.master * p.cores.redis / got.masters:.0%}",
                 f"{got.gateway:.2f} x",
                 f"{got.gateway * p.cores.gateway / p.gateways:.0%}",
                 f"{got.worker:.2f} x, {got.worker * p.cores.worker / p.workers:.0%}",
-                f"{got.xreads_at_once:.1f} ({hit(c.buckets, together) if p.shards > 1 else 1:.1f})",
-                f"{got.shards_at_once:.1f} ({hit(got.shards, together):.1f})",
+                f"{got.masters_at_once:.1f} ({hit(got.masters, together):.1f})",
             ]
         )
     return aligned(rows)
@@ -144,7 +143,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--duty", type=float, default=1, help="share of the streams that generate")
     parser.add_argument("--answer-tokens", type=float, default=_ANSWER_TOKENS, help="mean length of an answer")
     parser.add_argument("--retention-s", type=float, default=_KEPT_S, help="time for which an ended answer is kept")
-    parser.add_argument("--buckets", type=int, help="number of buckets instead of the 256 of shared/protocol/ids.py")
+    parser.add_argument("--lease-s", type=float, default=10, help="HEADRACE_LEASE_S")
     parser.add_argument("--hub-tick-s", type=float, help="tick of the hub, which has none")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()

@@ -1,10 +1,13 @@
 """Limits that more processes cannot remove: how far a plan is from each, and the load that reaches it."""
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Final
 
-from bench.capacity_model import Constants, Demand, Plan, plan
+from bench.capacity_constants import Constants
+from bench.capacity_model import Demand, Plan, plan
 
+_GIB: Final = 2**30
 _BITS_PER_GBIT: Final = 1e9
 _FEWEST: Final = 100
 _MOST: Final = 10_000_000
@@ -12,45 +15,50 @@ _MOST: Final = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit. ``share`` is the used part; above 1 the limit is broken. ``fixable``: a known change of our code
-    removes it."""
+    """One limit. ``share`` is the used part; above 1 the limit is broken."""
 
     name: str
     share: float
-    fixable: bool = False
 
 
 def limits(c: Constants, demand: Demand, planned: Plan) -> list[Limit]:
+    """Return the limits of one cluster."""
     bounds, streams = c.limits, demand.streams
-    clustered = planned.shards > 1
     connections = bounds.connections_per_process
-    publishes = demand.tokens if clustered else 0.0
+    kept = demand.requests * demand.retention_s * c.desk.bytes_per_answer / _GIB
     return [
+        Limit("CPU of the desk, one slot", planned.desk_cores / bounds.utilisation),
+        Limit("memory of the desk", kept / (bounds.utilisation * bounds.redis_gib)),
+        Limit(f"{c.buckets} buckets, at most a master each", planned.masters / c.buckets),
+        Limit("connections to a master", (planned.gateways + planned.workers) * connections / bounds.max_clients),
         Limit(
-            "PUBLISH to every node: network",
-            _gbit(publishes * c.bus_bytes_per_publish) / bounds.network_gbit_s,
-            fixable=True,
-        ),
-        Limit(
-            "PUBLISH to every node: CPU left free",
-            publishes * c.bus_us_per_publish / 1e6 / (1 - bounds.utilisation),
-            fixable=True,
-        ),
-        Limit("the queue is one key", demand.requests * c.queue_us_per_request / 1e6 / bounds.utilisation),
-        Limit(f"{c.buckets} buckets, at most one shard each", planned.shards / c.buckets),
-        Limit("connections to a shard", (planned.gateways + planned.workers) * connections / bounds.max_clients),
-        Limit(
-            "network of a shard",
-            _gbit(demand.tokens * c.redis_network_bytes) / planned.shards / bounds.network_gbit_s,
+            "network of a master",
+            _gbit(demand.tokens * c.redis_network_bytes) / planned.masters / bounds.network_gbit_s,
         ),
         Limit(
             "file descriptors of a gateway",
-            (streams / planned.gateways + planned.shards * connections) / bounds.file_descriptors,
+            (streams / planned.gateways + planned.masters * connections) / bounds.file_descriptors,
         ),
         Limit(
             "memory of a gateway", streams / planned.gateways * c.kib_per_stream.gateway / 2**20 / bounds.gateway_gib
         ),
     ]
+
+
+def clusters(c: Constants, demand: Demand) -> int:
+    """Return the smallest number of clusters with equal shares of a load that breaks no limit."""
+    count = 1
+    while _is_too_much(c, share_of(demand, count)):
+        count += 1
+    return count
+
+
+def _is_too_much(c: Constants, demand: Demand) -> bool:
+    return any(limit.share > 1 for limit in limits(c, demand, plan(c, demand)))
+
+
+def share_of(demand: Demand, clusters: int) -> Demand:
+    return replace(demand, streams=ceil(demand.streams / clusters))
 
 
 def broken_from(c: Constants, demand: Demand, index: int) -> int | None:

@@ -77,3 +77,4 @@ CPU_OF_RESUMABLE: Final = Versus("cpu_token_us", "resumable_stream", "CPU of res
 CPU_OF_IN_PROCESS: Final = Versus("cpu_token_us", "in_process", "CPU of in_process")
 SPEED_OF_DIRECT: Final = Versus("tokens_per_s", "direct", "speed of direct")
 FIRST_TOKEN_ADDED: Final = Versus("ttft_p50_ms", "direct", "first token added ms", added=True)
+CPU_OF_ONE_SERVER: Final = Versus("cpu_token_us", "headrace", "CPU of headrace")

@@ -1,7 +1,8 @@
 """Writes the tables of reports into docs/performance.md and docs/scaling.md: ``python -m bench.page``.
 
 A pair of comments marks a table. Its first one names a report of ``bench/results/`` and a shape, or ``targets``,
-``facts``, ``summary`` (a row for each shape of one target) or ``curve``. The report ``capacity`` is the model's:
+``facts``, ``summary`` (a row for each shape of one target) or ``curve``; or it names a table of a report that has its
+own (``bench/tables_report.py``). The report ``capacity`` is the model's:
 
     <!-- bench: peers 100x30 -->
     <!-- end -->
@@ -47,13 +48,18 @@ def _table(report: str, part: str) -> str:
     if report == "capacity":
         return default_tables()[part]
     saved: dict[str, Any] = json.loads((FOLDER / f"{report}.json").read_text())
-    if part == "curve":
-        return curve_table(saved["records"])
-    records = [Record(**record) for record in saved["records"]]
-    if part == "targets":
-        return goal_table(records, by_round=False)
     if part == "facts":
         return head(saved["facts"])
+    if "tables" in saved:
+        return aligned(saved["tables"][part]["rows"])
+    if part == "curve":
+        return curve_table(saved["records"])
+    return _of_records(report, [Record(**record) for record in saved["records"]], part)
+
+
+def _of_records(report: str, records: list[Record], part: str) -> str:
+    if part == "targets":
+        return goal_table(records, by_round=False)
     summaries = summarize(records)
     if part == "summary":
         return _shapes(summaries)

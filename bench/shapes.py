@@ -7,7 +7,14 @@ from typing import Final
 from bench import figures
 from bench.cancel_storm import CancelStorm
 from bench.dialects import MixedDialects
-from bench.figures import CPU_OF_IN_PROCESS, CPU_OF_RESUMABLE, FIRST_TOKEN_ADDED, SPEED_OF_DIRECT, Versus
+from bench.figures import (
+    CPU_OF_IN_PROCESS,
+    CPU_OF_ONE_SERVER,
+    CPU_OF_RESUMABLE,
+    FIRST_TOKEN_ADDED,
+    SPEED_OF_DIRECT,
+    Versus,
+)
 from bench.idle import Idle
 from bench.idle_system import Answers, IdleSystem
 from bench.kept_answers import KeptAnswers
@@ -25,7 +32,7 @@ class Shape:
     title: str
     measure: Callable[[Stage], Awaitable[Values]]
     figures: tuple[str, ...] = figures.LOAD
-    versus: tuple[Versus, ...] = (CPU_OF_RESUMABLE, CPU_OF_IN_PROCESS, FIRST_TOKEN_ADDED)
+    versus: tuple[Versus, ...] = (CPU_OF_RESUMABLE, CPU_OF_IN_PROCESS, CPU_OF_ONE_SERVER, FIRST_TOKEN_ADDED)
 
 
 _UNPACED: Final = (CPU_OF_RESUMABLE, CPU_OF_IN_PROCESS, SPEED_OF_DIRECT)

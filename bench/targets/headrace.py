@@ -21,6 +21,7 @@ class Headrace:
 
     name = "headrace"
     end = b"event: done"
+    gateways = 1
     workers = 1
 
     def __init__(self, extra: Mapping[str, str] | None = None) -> None:
@@ -33,27 +34,39 @@ class Headrace:
 
     @property
     def port(self) -> int:
-        return self._gateway.port
+        return next(part.port for part in self._parts if isinstance(part, Gateway))
 
     @property
     def processes(self) -> Mapping[str, Sequence[int]]:
-        workers = [part.pid for part in self._parts if part is not self._gateway]
-        return {"gateway": [self._gateway.pid], "worker": workers, "redis": [self._redis_pid]}
+        gateways = [part.pid for part in self._parts if isinstance(part, Gateway)]
+        workers = [part.pid for part in self._parts if not isinstance(part, Gateway)]
+        return {"gateway": gateways, "worker": workers, **self.servers}
+
+    @property
+    def servers(self) -> Mapping[str, Sequence[int]]:
+        """The part of :attr:`processes` that is Redis."""
+        return {"redis": [self._redis_pid]}
 
     @property
     def redis_url(self) -> str:
         return self._broker.url
 
-    async def start(self, provider_url: str, folder: Path) -> None:
-        self._broker = Broker(folder / "broker", "--hz", "5")
+    async def start_servers(self, folder: Path) -> None:
+        self._broker = Broker(folder, "--hz", "5")
         await self._broker.start()
         async with self._broker.client() as client:
             self._redis_pid: int = (await client.info("server"))["process_id"]
+
+    async def stop_servers(self) -> None:
+        self._broker.kill()
+
+    async def start(self, provider_url: str, folder: Path) -> None:
+        await self.start_servers(folder / "broker")
         environment = self._environment(provider_url)
-        self._gateway = Gateway("gateway", environment, folder / "gateway.log")
+        gateways = (f"gateway.{number + 1}" for number in range(self.gateways))
         workers = (f"worker.{number + 1}" for number in range(self.workers))
         self._parts = [
-            self._gateway,
+            *(Gateway(name, environment, folder / f"{name}.log") for name in gateways),
             *(Process(name, ["worker"], environment, folder / f"{name}.log") for name in workers),
         ]
         for part in self._parts:
@@ -64,7 +77,7 @@ class Headrace:
         for part in self._parts:
             part.stop()
         self._parts = []
-        self._broker.kill()
+        await self.stop_servers()
 
     def request(self, model: str, prompt: str) -> TargetRequest:
         return native_request(model, prompt)
@@ -74,7 +87,7 @@ class Headrace:
 
     def _environment(self, provider_url: str) -> dict[str, str]:
         return inherited_environment() | {
-            "HEADRACE_REDIS_URL": self._broker.url,
+            "HEADRACE_REDIS_URL": self.redis_url,
             "HEADRACE_SECRET": SECRET,
             "HEADRACE_AUTH": "none",  # bench/through_nginx.py puts nginx in front
             "HEADRACE_CONCURRENCY": "10000",

@@ -13,12 +13,16 @@ _CLASSES: Final = {
     "headrace_workers": "HeadraceWorkers",
     "headrace_up": "HeadraceUp",
     "headrace_tls": "HeadraceTls",
+    "headrace_one_node": "HeadraceOneNode",
+    "headrace_two_nodes": "HeadraceTwoNodes",
+    "headrace_three_nodes": "HeadraceThreeNodes",
     "litellm": "LiteLLM",
     "resumable_stream": "ResumableStream",
     "smg": "Smg",
     "tensorzero": "TensorZero",
 }
-_MODULES: Final = {"headrace_workers": "headrace"}
+_CLUSTERS: Final = ("headrace_one_node", "headrace_two_nodes", "headrace_three_nodes")
+_MODULES: Final = {"headrace_workers": "headrace", **dict.fromkeys(_CLUSTERS, "headrace_cluster")}
 NAMES: Final = tuple(_CLASSES)
 
 

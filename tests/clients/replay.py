@@ -84,10 +84,11 @@ def _accepted(at: int) -> bytes:
 LENGTH_OF_START: Final = len(_accepted(0))
 
 
-def streams() -> list[str]:
-    """Return the ids of streams that are cut at every byte, in every way."""
+def streams(*, in_every_way: bool = True) -> list[str]:
+    """Return the ids of streams that are cut at every byte, in every way or in alternating ways."""
     boundaries = [sum(map(len, _WHOLE[:count])) for count in range(1, len(_WHOLE))]
-    cuts = [f"{kind}-{at}" for kind, at in product(("fin-again", "rst-same"), range(LENGTH))]
+    ways = enumerate(("fin-again", "rst-same"))
+    cuts = [f"{kind}-{at}" for (n, kind), at in product(ways, range(LENGTH)) if in_every_way or at % 2 == n]
     return cuts + [f"end-{what}-{at}" for what, at in product(("same", "again"), boundaries)]
 
 

@@ -266,6 +266,8 @@ async def test_the_key_goes_to_its_own_gateway_only() -> None:
     for bad in ("", "https://example.com/", "../x", "ftp://a/chat/stream/s1", "/chat/stream/a b"):
         with pytest.raises(ValueError, match="stream: "):
             client.attach(bad)
+    with pytest.raises(ValueError, match="last_event_id: "):
+        client.attach("s1", last_event_id="1-1\n")
     with pytest.raises(ValueError, match="url: "):
         AsyncClient("localhost:8000")
 

@@ -12,6 +12,7 @@
                     print("[again, from the start]")
 """
 
+from headrace_client._retries import OnRetry, Retry
 from headrace_client.answer import Answer
 from headrace_client.async_client import AsyncClient, AsyncStream
 from headrace_client.client import Client, Stream
@@ -49,11 +50,13 @@ __all__ = [
     "Failure",
     "HeadraceError",
     "Json",
+    "OnRetry",
     "Other",
     "Queued",
     "Reasoning",
     "Refusal",
     "Reset",
+    "Retry",
     "Start",
     "Stream",
     "StreamStatus",

@@ -10,15 +10,18 @@ import httpx2
 from headrace_client._addresses import Gateway
 from headrace_client._requests import LIMITS, Request, is_forbidden, timeouts
 from headrace_client._responses import json_of, unreachable
-from headrace_client._retries import Retries
+from headrace_client._retries import OnRetry, Retries, Retry
 from headrace_client.errors import HeadraceError
 
 
 class AsyncCalls:
     """Connections to one gateway. An HTTP client that was given is not closed."""
 
-    def __init__(self, gateway: Gateway, retry_timeout_s: float, http: httpx2.AsyncClient | None) -> None:
+    def __init__(
+        self, gateway: Gateway, retry_timeout_s: float, on_retry: OnRetry | None, http: httpx2.AsyncClient | None
+    ) -> None:
         self.gateway = gateway
+        self._on_retry = on_retry
         self.retry_timeout_s = retry_timeout_s
         self._own = httpx2.AsyncClient(limits=LIMITS) if http is None else None
         self._http = http or self._own or httpx2.AsyncClient()
@@ -34,7 +37,7 @@ class AsyncCalls:
             try:
                 return await self._call_once(request)
             except HeadraceError as error:
-                await asyncio.sleep(retries.delay_s(error))
+                await self.pause(retries.next(error))
 
     async def call_first_allowed(self, requests: Sequence[Request]) -> dict[str, Any]:
         """Send the requests in their order until one is not forbidden."""
@@ -46,6 +49,11 @@ class AsyncCalls:
                 if not is_forbidden(error):
                     raise
         return await self.call(last)
+
+    async def pause(self, retry: Retry, at_most_s: float = float("inf")) -> None:
+        if self._on_retry is not None:
+            self._on_retry(retry)
+        await asyncio.sleep(min(retry.delay_s, at_most_s))
 
     def open(self, request: Request, read_timeout_s: float) -> AbstractAsyncContextManager[httpx2.Response]:
         return self._http.stream(

@@ -25,7 +25,7 @@ class Reading:
         self.has_ended = False
         #: The gateway has nothing after the cursor: the answer has ended, and its ``done`` was read before.
         self.is_complete = False
-        self._retries = Retries(retry_timeout_s)
+        self.retries = Retries(retry_timeout_s)
         self._has_connected = False
         self._decoder = SseDecoder()
 
@@ -60,7 +60,7 @@ class Reading:
         try:
             for frame in decoder.feed(received):
                 event = _event_in(frame)
-                self._retries.reset()
+                self.retries.reset()
                 self.last_event_id = event.event_id or self.last_event_id
                 self.has_ended = isinstance(event, Done)
                 yield event
@@ -70,18 +70,14 @@ class Reading:
             # A heartbeat proves that the gateway reads the stream. Otherwise a model that thinks for long behind a
             # proxy that cuts every minute would exhaust the retries.
             if decoder.heartbeats != heartbeats:
-                self._retries.reset()
+                self.retries.reset()
             if decoder.retry_ms is not None:
-                self._retries.first_delay_s = decoder.retry_ms / 1000
+                self.retries.first_delay_s = decoder.retry_ms / 1000
 
     def end_without_events(self, done: Done) -> Done:
         """End the reading after 204 with ``done``, so that every reading ends with it."""
         self.has_ended = True
         return done
-
-    def delay_s(self, failure: HeadraceError) -> float:
-        """Return the seconds to wait before the next connection. Raises ``failure`` if there shall be none."""
-        return self._retries.delay_s(failure)
 
 
 def _event_in(frame: Frame) -> Event:

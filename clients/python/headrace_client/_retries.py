@@ -2,6 +2,8 @@
 
 import random
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from headrace_client.errors import HeadraceError
@@ -9,6 +11,18 @@ from headrace_client.errors import HeadraceError
 FIRST_DELAY_S: Final = 1.0
 LONGEST_DELAY_S: Final = 5.0
 _JITTER: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A failure that is retried after ``delay_s``. ``attempt`` is 1 for the first one after progress."""
+
+    error: HeadraceError
+    delay_s: float
+    attempt: int
+
+
+OnRetry = Callable[[Retry], None]
 
 
 class Retries:
@@ -28,8 +42,8 @@ class Retries:
         """Start again with the shortest delay and the whole time, after progress."""
         self._failures = 0
 
-    def delay_s(self, failure: HeadraceError) -> float:
-        """Return the seconds to wait before the next try.
+    def next(self, failure: HeadraceError) -> Retry:
+        """Return the next retry.
 
         Raises ``failure`` if it is final, or if the time is over, or would be over before the server's
         ``Retry-After``.
@@ -47,7 +61,7 @@ class Retries:
         self._failures += 1
         if least:
             delay = max(delay, least * random.uniform(1, 1 + _JITTER))  # noqa: S311  # jitter
-        return min(delay, max(left, least))
+        return Retry(failure, min(delay, max(left, least)), self._failures)
 
     def _backoff_s(self) -> float:
         jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  # jitter

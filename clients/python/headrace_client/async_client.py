@@ -1,6 +1,5 @@
 """The asynchronous client."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -10,10 +9,11 @@ from typing import Any, Self, cast
 import httpx2
 
 from headrace_client import _requests
-from headrace_client._addresses import Gateway, StreamAddress
+from headrace_client._addresses import Gateway, StreamAddress, checked_header
 from headrace_client._async_calls import AsyncCalls
 from headrace_client._reading import Reading
 from headrace_client._responses import ended_early, unreachable
+from headrace_client._retries import OnRetry
 from headrace_client.answer import Answer
 from headrace_client.errors import HeadraceError
 from headrace_client.events import Event
@@ -23,8 +23,9 @@ from headrace_client.statuses import StreamStatus
 class AsyncClient:
     """Client of one gateway.
 
-    ``retry_timeout_s``: failures without progress are retried for so long. ``http``: an HTTP client of your own, such
-    as one with a proxy or with certificates; :meth:`close` does not close it.
+    ``retry_timeout_s``: failures without progress are retried for so long. ``on_retry`` is called before each retry.
+    ``http``: an HTTP client of your own, such as one with a proxy or with certificates; :meth:`close` does not close
+    it.
     """
 
     def __init__(
@@ -33,10 +34,11 @@ class AsyncClient:
         *,
         key: str | None = None,
         retry_timeout_s: float = 120,
+        on_retry: OnRetry | None = None,
         http: httpx2.AsyncClient | None = None,
     ) -> None:
         self._gateway = Gateway(url.rstrip("/"), key)
-        self._calls = AsyncCalls(self._gateway, retry_timeout_s, http)
+        self._calls = AsyncCalls(self._gateway, retry_timeout_s, on_retry, http)
 
     async def start(
         self,
@@ -94,7 +96,7 @@ class AsyncStream(Answer):
     """
 
     def __init__(self, calls: AsyncCalls, address: StreamAddress, last_event_id: str = "") -> None:
-        super().__init__(address, Reading(calls.retry_timeout_s, last_event_id))
+        super().__init__(address, Reading(calls.retry_timeout_s, checked_header("last_event_id", last_event_id)))
         self._calls = calls
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -134,7 +136,7 @@ class AsyncStream(Answer):
             if reading.is_complete and not reading.has_ended:
                 yield self._take(reading.end_without_events(_requests.done_of(await self.status())))
             if not reading.has_ended:
-                await asyncio.sleep(min(reading.delay_s(failure), _left_s(ends_at)))
+                await self._calls.pause(reading.retries.next(failure), _left_s(ends_at))
                 _check(ends_at)
 
     async def _connection(self, ends_at: float | None) -> AsyncGenerator[Event]:

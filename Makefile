@@ -132,9 +132,10 @@ $(VENV)/installed-dev: pyproject.toml requirements-dev.lock requirements-build.l
 	@touch $@ $(VENV)/installed
 
 # Node itself is one of the development dependencies.
-$(VENV)/installed-node: examples/node/package-lock.json examples/react-chat/package-lock.json | $(VENV)/installed-dev
+$(VENV)/installed-node: examples/node/package-lock.json examples/react-chat/package-lock.json clients/javascript/package-lock.json | $(VENV)/installed-dev
 	$(BIN)/npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund --silent
 	$(BIN)/npm ci --prefix examples/react-chat --ignore-scripts --no-audit --no-fund --silent
+	$(BIN)/npm ci --prefix clients/javascript --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(VENV)/audit/installed: | $(VENV)/bin/python

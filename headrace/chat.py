@@ -1,31 +1,50 @@
-"""The command ``headrace chat``: one question, its answer on stdout, resumed over broken connections."""
+"""The command ``headrace chat``: one question, its answer on stdout, resumed over broken connections.
+
+The client library has the rules of resuming. A broken connection or a restarted gateway neither loses nor repeats a
+token.
+"""
 
 import asyncio
 import os
 import signal
 import sys
+from dataclasses import dataclass
 
-import httpx2
+from headrace.printer import AnswerPrinter, note
+from headrace_client import AsyncClient, AsyncStream, Done, Error, Event, HeadraceError, Retry
+from shared.printable import one_line
 
-from headrace.backoff import BackoffExpired
-from headrace.printer import note
-from headrace.resuming_reader import ChatFailed, Question, ResumingReader
+CANCEL_TIMEOUT_S = 5
+LONGEST_GRACE_S = 86_400.0
 
-#: A gateway sends a heartbeat every 15 s; a connection without data for much longer is dead.
-TIMEOUT = httpx2.Timeout(10, read=60)
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question and its gateway. ``response_format`` is None for text."""
+
+    url: str
+    prompt: str
+    model: str
+    provider: str | None
+    retry_timeout_s: float
+    key: str | None = None
+    response_format: dict[str, object] | None = None
 
 
 async def chat(question: Question) -> int:
     """Print the answer and return the exit code: 0, 1 after an error, 130 after Ctrl-C."""
-    async with httpx2.AsyncClient(timeout=TIMEOUT, headers=question.headers) as client:
-        reader = ResumingReader(question, client)
-        reading = asyncio.ensure_future(reader.read())
+    retry_timeout_s = question.retry_timeout_s
+    async with AsyncClient(
+        question.url, key=question.key, retry_timeout_s=retry_timeout_s, on_retry=_note_first
+    ) as client:
+        answer = _PrintedAnswer(question, client)
+        reading = asyncio.ensure_future(answer.read())
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, reading.cancel)
         try:
             return await reading
-        except (ChatFailed, BackoffExpired) as error:
-            note(f"error: {error}")
+        except HeadraceError as error:
+            note(f"error: {_text_of(error, question.url)}")
             return 1
         except asyncio.CancelledError:
             exit_code = 128 + signal.SIGINT
@@ -33,5 +52,81 @@ async def chat(question: Question) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             exit_code = 128 + signal.SIGPIPE
         loop.remove_signal_handler(signal.SIGINT)  # a second Ctrl-C does not wait for the gateway
-        await reader.cancel()
+        await answer.cancel()
         return exit_code
+
+
+class _PrintedAnswer:
+    """One answer that is printed as it arrives."""
+
+    def __init__(self, question: Question, client: AsyncClient) -> None:
+        self._question = question
+        self._client = client
+        self._printer = AnswerPrinter(as_json=question.response_format is not None)
+        self._stream: AsyncStream | None = None
+        self._exit_code = 0
+
+    async def read(self) -> int:
+        """Read to the end of the answer. Return the exit code."""
+        question = self._question
+        self._stream = await self._client.start(
+            [{"role": "user", "content": question.prompt}],
+            model=question.model,
+            provider=question.provider,
+            response_format=question.response_format,
+            on_disconnect="cancel",
+            grace_s=min(question.retry_timeout_s, LONGEST_GRACE_S),  # the stream survives for as long as we retry
+        )
+        async for event in self._stream:
+            self._take(event)
+        return self._exit_code
+
+    async def cancel(self) -> None:
+        """Cancel the stream. If the gateway is unreachable, the stream ends after its grace period."""
+        problem = ""
+        if self._stream is not None:
+            try:
+                async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                    await self._stream.cancel()
+            except HeadraceError as error:
+                problem = _text_of(error, self._question.url)
+            except TimeoutError:
+                problem = "no response"
+        note(
+            f"cancelled here, but not at the gateway ({problem}); it stops after the grace period"
+            if problem
+            else "cancelled"
+        )
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Error():
+                self._printer.finish()
+                note(f"error: {one_line(event.code)}: {one_line(event.message)}")
+                self._exit_code = 1
+            case Done():
+                self._printer.finish()
+                if self._exit_code == 0:
+                    self._exit_code = _ending(event.finish_reason, event.reason) or int(not self._printer.is_complete)
+            case _:
+                self._printer.take(event)
+
+
+def _ending(finish_reason: str, reason: str | None) -> int:
+    if reason == "empty_answer":
+        note("the answer is empty")
+    elif finish_reason not in {"stop", "tool_calls"}:
+        note(one_line(f"the answer ended early: {finish_reason}" + (f" ({reason})" if reason else "")))
+    return 1 if finish_reason in {"cancelled", "error"} else 0
+
+
+def _note_first(retry: Retry) -> None:
+    if retry.attempt == 1:
+        note(f"{_text_of(retry.error, '')}; retrying")
+
+
+def _text_of(error: HeadraceError, url: str) -> str:
+    if error.code == "not_headrace":
+        return f"{url}: not a Headrace gateway; check --url"
+    has_code_of_gateway = error.code != "unreachable" and not error.code.startswith("http_")
+    return one_line(f"{error.code}: {error.message}" if has_code_of_gateway else error.message)

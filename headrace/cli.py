@@ -167,8 +167,8 @@ def chat(
     if provider is not None and model is None:
         raise typer.BadParameter("--provider needs --model too")
     response_format = _response_format(as_json=as_json, schema_file=json_schema)
+    from headrace.chat import Question
     from headrace.chat import chat as run
-    from headrace.resuming_reader import Question
 
     question = Question(
         url=url.rstrip("/"),

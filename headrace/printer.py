@@ -7,8 +7,8 @@ answer unchanged. Notes are always filtered.
 import json
 import re
 import sys
-from typing import Any
 
+from headrace_client import Event, Json, Refusal, Reset, Token, ToolCall
 from shared.printable import REPLACEMENT, one_line, printable
 
 
@@ -27,20 +27,20 @@ class AnswerPrinter:
         self._refusal = ""
         self._is_terminal = sys.stdout.isatty()
 
-    def take(self, name: str, data: dict[str, Any]) -> None:
-        match name:
-            case "token" if not self._as_json:
-                self._text = data["token"] or self._text
-                self._print(data["token"])
-            case "json" if self._as_json:
-                self.is_complete = data["path"] == []
-                self._print(_compact({"path": data["path"], "value": data["value"]}) + "\n")
-            case "tool_call" if data["complete"]:
+    def take(self, event: Event) -> None:
+        match event:
+            case Token(token=text) if not self._as_json:
+                self._text = text or self._text
+                self._print(text)
+            case Json(path=path, value=value) if self._as_json:
+                self.is_complete = path == []
+                self._print(_compact({"path": path, "value": value}) + "\n")
+            case ToolCall(complete=True, name=name, arguments=arguments):
                 self._has_shown = True
-                note(f"tool call: {one_line(data['name'])} {_compact(json.loads(data['arguments']))}")
-            case "refusal":
-                self._refusal += data["text"]
-            case "start" if data["reset"]:
+                note(f"tool call: {one_line(name or '')} {_compact(json.loads(arguments))}")
+            case Refusal(text=text):
+                self._refusal += text
+            case Reset():
                 self._restart()
 
     def finish(self) -> None:

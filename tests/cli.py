@@ -75,6 +75,12 @@ async def listening(
 # --- a scripted gateway, one answer per connection
 
 
+def accepted() -> bytes:
+    """Return the response to a start of the stream ``s1``."""
+    body = b'{"stream_id": "s1", "stream_url": "/chat/stream/s1", "status_url": "/chat/s1"}'
+    return b"HTTP/1.1 202 Accepted\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
 def event(name: str, event_id: str = "", retry: int | None = None, /, **data: object) -> bytes:
     head = (f"id: {event_id}\n" if event_id else "") + (f"retry: {retry}\n" if retry is not None else "")
     return f"{head}event: {name}\ndata: {json.dumps(data)}\n\n".encode()

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from headrace.sse_decoder import SseDecoder
+from headrace_client._sse import SseDecoder
 from shared.version import VERSION
 from tests.cli import (
     ROOT,
+    accepted,
     ask,
     done,
     environment,
@@ -33,7 +34,7 @@ from tests.cli import (
 async def test_only_the_answer_goes_to_stdout() -> None:
     queued = event("queued", position=1)
     answer = stream(queued, start(), token("3-2", "Hel"), b": ping\n" + token("3-3", "lo\n☃"), done("3-4"))
-    async with scripted(answer) as gateway:
+    async with scripted(accepted(), answer) as gateway:
         ended = await ask(gateway.url, prompt="Hi")
     assert (ended.code, ended.out, ended.err) == (0, "Hello\n☃", "")
     body = json.loads(gateway.requests[0].body)
@@ -43,7 +44,7 @@ async def test_only_the_answer_goes_to_stdout() -> None:
 
 
 async def test_a_dash_reads_the_prompt_from_stdin_and_a_model_needs_no_provider() -> None:
-    async with scripted(stream(start(), done("3-2"))) as gateway:
+    async with scripted(accepted(), stream(start(), done("3-2"))) as gateway:
         ended = await ask(gateway.url, "--model", "some-model", prompt="-", stdin="from a pipe")
     assert ended.code == 0
     body = json.loads(gateway.requests[0].body)
@@ -55,37 +56,39 @@ async def test_a_dash_reads_the_prompt_from_stdin_and_a_model_needs_no_provider(
 async def test_a_clean_end_and_a_cut_both_resume_after_the_last_whole_event() -> None:
     half = token("3-4", "never whole")[:-1]
     async with scripted(
+        accepted(),
         stream(start(), token("3-2", "one ")),
         stream(token("3-3", "two "), half, whole=False),
         stream(token("3-4", "three"), done("3-5")),
     ) as gateway:
         ended = await ask(gateway.url)
     assert (ended.code, ended.out) == (0, "one two three")
-    assert gateway.lines == ["POST /chat/stream", "GET /chat/stream/s1", "GET /chat/stream/s1"]
-    assert [r.headers.get("last-event-id") for r in gateway.requests] == [None, "3-2", "3-3"]
+    assert gateway.lines == ["POST /chat", *["GET /chat/stream/s1"] * 3]
+    assert [r.headers.get("last-event-id") for r in gateway.requests] == [None, None, "3-2", "3-3"]
 
 
 async def test_a_stream_that_had_no_event_yet_is_read_from_its_start() -> None:
-    async with scripted(stream(whole=False), stream(start(), token("3-2", "x"), done("3-3"))) as gateway:
+    async with scripted(accepted(), stream(whole=False), stream(start(), token("3-2", "x"), done("3-3"))) as gateway:
         ended = await ask(gateway.url)
     assert (ended.code, ended.out) == (0, "x")
-    assert gateway.lines[1] == "GET /chat/stream/s1"
-    assert "last-event-id" not in gateway.requests[1].headers
+    assert gateway.lines[1:] == ["GET /chat/stream/s1"] * 2
+    assert "last-event-id" not in gateway.requests[2].headers
 
 
 async def test_a_cut_before_any_header_repeats_the_post_with_the_same_key() -> None:
-    async with scripted(b"", b"HTTP/1.1 200 O", stream(start(), token("3-2", "x"), done("3-3"))) as gateway:
+    whole = stream(start(), token("3-2", "x"), done("3-3"))
+    async with scripted(b"", b"HTTP/1.1 202 A", accepted(), whole) as gateway:
         ended = await ask(gateway.url)
     assert (ended.code, ended.out) == (0, "x")
-    assert gateway.lines == ["POST /chat/stream"] * 3
-    assert len({r.headers["idempotency-key"] for r in gateway.requests}) == 1
-    assert len({r.body for r in gateway.requests}) == 1
+    assert gateway.lines == [*["POST /chat"] * 3, "GET /chat/stream/s1"]
+    assert len({r.headers["idempotency-key"] for r in gateway.requests[:3]}) == 1
+    assert len({r.body for r in gateway.requests[:3]}) == 1
 
 
 async def test_an_unavailable_gateway_is_retried() -> None:
     busy = refusal(503, "draining", "leaving", retryable=True, headers="retry-after: 0\r\n")
     page = b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nno"
-    async with scripted(busy, page, stream(start(), done("3-2"))) as gateway:
+    async with scripted(busy, page, accepted(), stream(start(), done("3-2"))) as gateway:
         ended = await ask(gateway.url)
     assert ended.code == 0
     assert "draining: leaving; retrying" in ended.err
@@ -104,7 +107,7 @@ async def test_retries_end(option: str) -> None:
 async def test_a_reset_is_marked_and_the_answer_restarts() -> None:
     lost = stream(start(), token("3-2", "half an ans"), whole=False)
     again = stream(start("9-1", reset=True), token("9-2", "a whole answer"), done("9-3"))
-    async with scripted(lost, again) as gateway:
+    async with scripted(accepted(), lost, again) as gateway:
         ended = await ask(gateway.url)
     assert (ended.code, ended.out) == (0, "half an ansa whole answer")
     assert "[the answer was lost; it restarts from the beginning]" in ended.err
@@ -112,7 +115,7 @@ async def test_a_reset_is_marked_and_the_answer_restarts() -> None:
 
 async def test_an_error_event_is_printed_to_stderr() -> None:
     error = event("error", "3-3", code="provider_auth", message="the key is wrong", retryable=False)
-    async with scripted(stream(start(), token("3-2", "x"), error, done("3-4", "error"))) as gateway:
+    async with scripted(accepted(), stream(start(), token("3-2", "x"), error, done("3-4", "error"))) as gateway:
         ended = await ask(gateway.url)
     assert (ended.code, ended.out) == (1, "x")
     assert ended.err == "error: provider_auth: the key is wrong\n"
@@ -135,9 +138,9 @@ async def test_a_refusal_is_printed_to_stderr_and_not_retried(answer: bytes, mes
 
 
 async def test_an_early_end_is_reported() -> None:
-    async with scripted(stream(start(), done("3-2", "length"))) as cut_short:
+    async with scripted(accepted(), stream(start(), done("3-2", "length"))) as cut_short:
         length = await ask(cut_short.url)
-    async with scripted(stream(start(), done("3-2", "cancelled", "abandoned"))) as cancelled:
+    async with scripted(accepted(), stream(start(), done("3-2", "cancelled", "abandoned"))) as cancelled:
         cancel = await ask(cancelled.url)
     assert (length.code, length.err) == (0, "the answer ended early: length\n")
     assert (cancel.code, cancel.err) == (1, "the answer ended early: cancelled (abandoned)\n")
@@ -184,7 +187,7 @@ async def test_json_comes_as_lines_the_whole_last_and_no_text() -> None:
         json_event("3-5", [], whole),
         done("3-6"),
     )
-    async with scripted(answer) as gateway:
+    async with scripted(accepted(), answer) as gateway:
         ended = await ask(gateway.url, "--json")
     assert (ended.code, ended.err) == (0, "")
     assert lines(ended.out) == [(["a", 0], 1), (["a"], [1, "zwölf"]), ([], whole)]
@@ -196,7 +199,7 @@ async def test_json_comes_as_lines_the_whole_last_and_no_text() -> None:
 async def test_a_schema_is_sent_under_the_name_of_its_file(tmp_path: Path, file: str, name: str) -> None:
     schema = {"type": "object", "properties": {"ä": {"type": "string"}}}
     (tmp_path / file).write_text(json.dumps(schema, ensure_ascii=False))
-    async with scripted(stream(start(), json_event("3-2", [], {}), done("3-3"))) as gateway:
+    async with scripted(accepted(), stream(start(), json_event("3-2", [], {}), done("3-3"))) as gateway:
         ended = await ask(gateway.url, "--json-schema", str(tmp_path / file))
     assert ended.code == 0
     sent = json.loads(gateway.requests[0].body)["response_format"]
@@ -225,9 +228,9 @@ async def test_a_schema_that_cannot_be_read_is_a_usage_error(
 async def test_incomplete_json_is_a_failure() -> None:
     violated = event("error", "3-3", code="schema_violation", message='$.a fails "type"', retryable=True)
     part = json_event("3-2", ["a"], 1)
-    async with scripted(stream(start(), part, violated, done("3-4", "error"))) as gateway:
+    async with scripted(accepted(), stream(start(), part, violated, done("3-4", "error"))) as gateway:
         broken = await ask(gateway.url, "--json")
-    async with scripted(stream(start(), part, done("3-3", "length"))) as gateway:
+    async with scripted(accepted(), stream(start(), part, done("3-3", "length"))) as gateway:
         short = await ask(gateway.url, "--json")
     assert (broken.code, lines(broken.out)) == (1, [(["a"], 1)])
     assert broken.err == 'error: schema_violation: $.a fails "type"\n'
@@ -240,7 +243,7 @@ async def test_json_that_restarts_is_marked_and_lines_stay_whole() -> None:
     again = stream(
         start("9-1", reset=True), json_event("9-2", ["a"], 2), json_event("9-3", [], {"a": 2}), done("9-4")
     )
-    async with scripted(lost, again) as gateway:
+    async with scripted(accepted(), lost, again) as gateway:
         ended = await ask(gateway.url, "--json")
     assert ended.code == 0
     assert lines(ended.out) == [(["a"], 1), (["a"], 2), ([], {"a": 2})]
@@ -267,7 +270,7 @@ async def test_tool_calls_refusals_and_thoughts_stay_out_of_stdout() -> None:
         ),
         done("3-7", "tool_calls"),
     )
-    async with scripted(answer) as gateway:
+    async with scripted(accepted(), answer) as gateway:
         called = await ask(gateway.url)
     assert (called.code, called.out) == (0, "Let me see.")
     assert called.err == 'tool call: get_weather {"city":"Bérn"}\n'
@@ -275,21 +278,21 @@ async def test_tool_calls_refusals_and_thoughts_stay_out_of_stdout() -> None:
     refused = [
         event("refusal", f"3-{n}", text=text, index=n, n=1) for n, text in enumerate(["I can", "not."], start=2)
     ]
-    async with scripted(stream(start(), *refused, done("3-4", "content_filter", "refusal"))) as gateway:
+    async with scripted(accepted(), stream(start(), *refused, done("3-4", "content_filter", "refusal"))) as gateway:
         ended = await ask(gateway.url)
     assert ended.out == ""
     assert ended.err == "refusal: I cannot.\nthe answer ended early: content_filter (refusal)\n"
 
 
 async def test_an_empty_answer_is_reported() -> None:
-    async with scripted(stream(start(), done("3-2", "stop", "empty_answer"))) as gateway:
+    async with scripted(accepted(), stream(start(), done("3-2", "stop", "empty_answer"))) as gateway:
         ended = await ask(gateway.url)
     assert (ended.code, ended.out, ended.err) == (0, "", "the answer is empty\n")
 
 
 async def test_a_closed_pipe_cancels_the_answer() -> None:
     answer = stream(start(), *(token(f"3-{n}", "word " * 1000) for n in range(2, 60)), whole=False)
-    async with scripted(answer, b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n") as gateway:
+    async with scripted(accepted(), answer, accepted()) as gateway:
         line = f"'{sys.executable}' -m headrace chat Hi --url {gateway.url} | head -c 3"
         pipe = asyncio.subprocess.PIPE
         shell = await asyncio.create_subprocess_shell(
@@ -302,10 +305,10 @@ async def test_a_closed_pipe_cancels_the_answer() -> None:
 
 
 def test_the_decoder_takes_a_retry_without_a_blank_line_and_drops_half_an_event() -> None:
-    decoder = SseDecoder("1-1")
+    decoder = SseDecoder()
     whole = b"id: 1-2\r\nretry: 7\r\nevent: token\r\ndata: a\r\ndata: b\r\n\r\n: ping\nid: 1-3\n\n"
     events = [found for byte in whole for found in decoder.feed(bytes([byte]))]
-    assert [(e.name, e.data, e.last_event_id) for e in events] == [("token", "a\nb", "1-2")]
+    assert [(e.name, e.data, e.id) for e in events] == [("token", "a\nb", "1-2")]
     assert decoder.retry_ms == 7
     assert list(decoder.feed(b"id: 1-4\ndata: half\nretry: 123\nretry: soon\n")) == []
     assert decoder.retry_ms == 123

@@ -178,7 +178,7 @@ async def test_broken_connections_lose_and_double_nothing(up: Running) -> None:
     assert len(proxy.stream_ids) == 1
     found = await as_json(up, proxy.stream_ids.pop())
     assert ended.out == found["text"]
-    assert ended.err.count("retrying") >= 5
+    assert ended.err.count("retrying") >= 4  # one note for failures without an event between them
 
 
 @pytest.mark.parametrize("name", ["gateway.1", "broker"])

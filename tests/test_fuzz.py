@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.auth.tickets import Tickets
-from headrace.sse_decoder import ServerSentEvent, SseDecoder
+from headrace_client._sse import Frame, SseDecoder
 from shared.errors import (
     GenerationError,
     InvalidJson,
@@ -439,10 +439,10 @@ STREAM = b'retry: 1000\nid: 3-1\nevent: token\ndata: {"token":"x"}\n\n: ping\nid
 @given(anything(STREAM), CUTS)
 @example(b"retry: " + b"9" * 5000 + b"\n", [])
 def test_events_do_not_depend_on_how_the_stream_is_split(body: bytes, cuts: list[int]) -> None:
-    whole, in_reads = SseDecoder("0-0"), SseDecoder("0-0")
+    whole, in_reads = SseDecoder(), SseDecoder()
     at_once = list(whole.feed(body))
     at = 0
-    events_read: list[ServerSentEvent] = []
+    events_read: list[Frame] = []
     for cut in [*sorted(cut % (len(body) + 1) for cut in cuts), len(body)]:
         events_read += in_reads.feed(body[at:cut])
         at = cut

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.sse_decoder import SseDecoder
+from headrace_client._sse import SseDecoder
 from tests.fakes import Answer, ToolCall
 from tests.provider_client import network
 from tests.sse_client import Frame, SseConnection, text_of

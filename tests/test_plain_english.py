@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-PACKAGES: Final = ("headrace", "gateway", "workers", "shared", "tests", "bench")
+PACKAGES: Final = ("headrace", "gateway", "workers", "shared", "tests", "bench", "clients")
 #: A wh-word, a preposition, or a parameter instead of a head noun.
 BAD_OPENER: Final = re.compile(
     r"(What|Who|Whom|Whose|Where|Whether|As|Of|To|For|By|In|On|With|From|Behind|Beside|At)\b|`"
@@ -29,7 +29,7 @@ LONG_MODULES: Final = {
     "shared/broker/scripts.py": "one typed declaration for each Lua script",
 }
 PATH: Final = re.compile(
-    r"(?<![\w./-])((?:headrace|gateway|workers|shared|tests|bench|docs|deploy|examples|\.ci)/[\w./-]+"
+    r"(?<![\w./-])((?:headrace|gateway|workers|shared|tests|bench|docs|deploy|examples|clients|\.ci)/[\w./-]+"
     r"\.(?:py|lua|md|js|mjs|json|toml|ya?ml|conf|css|html|tsx?|txt))(?![\w*])"
 )
 REFERENCE: Final = re.compile(r":\w+:`[~.]?((?:headrace|gateway|workers|shared|tests)(?:\.\w+)+)`")
@@ -43,7 +43,8 @@ def modules(*packages: str) -> list[Path]:
 
 
 def documents() -> list[Path]:
-    return sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
+    libraries = REPOSITORY.glob("clients/*/README.md")
+    return sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *libraries])
 
 
 def name_of(path: Path) -> str:

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from headrace.sse_decoder import ServerSentEvent, SseDecoder
+from headrace_client._sse import Frame, SseDecoder
 from shared.broker.connection_pool import check_url
 from shared.broker.sealing import Sealing
 from shared.broker.timeline import FIELDS, StreamTimeline
@@ -110,9 +110,9 @@ def _timeline(fields: Mapping[str, str]) -> None:
 
 def _decode_sse(body: bytes) -> None:
     """Check that events do not depend on how the stream is split."""
-    whole, in_pieces = SseDecoder("0-0"), SseDecoder("0-0")
+    whole, in_pieces = SseDecoder(), SseDecoder()
     at_once = list(whole.feed(body))
-    found: list[ServerSentEvent] = []
+    found: list[Frame] = []
     for piece in split_randomly(body, random.Random(len(body))):
         found += in_pieces.feed(piece)
     assert found == at_once

@@ -1,0 +1,70 @@
+// Types of the events. Their fields have the names of the protocol; `eventId` is the cursor after the event, or null for
+// an event that no stream holds.
+
+/**
+ * @typedef {object} Usage
+ * @property {number} input_tokens
+ * @property {number} output_tokens
+ * @property {boolean} estimated  the provider did not report both
+ * @property {number} [tokens_saved]
+ * @property {number} [cached_tokens]
+ * @property {number} [cache_write_tokens]
+ * @property {number} [reasoning_tokens]
+ */
+
+/** @typedef {{ provider: string, model: string, usage: Usage }} TargetUsage */
+
+/** @typedef {{ type: "queued", eventId: string | null, stream_id: string, position: number | null }} QueuedEvent */
+/** @typedef {{ eventId: string | null, stream_id: string, provider: string, model: string, attempt: number, ignored?: string[], usage?: Partial<Usage> }} Started */
+/** @typedef {{ type: "start" } & Started} StartEvent */
+/** The answer begins again, because a worker was lost: discard all of it that is shown.
+ * @typedef {{ type: "reset" } & Started} ResetEvent */
+/** @typedef {{ type: "token", eventId: string | null, token: string, token_index: number, n: number }} TokenEvent */
+/** @typedef {{ type: "reasoning", eventId: string | null, text: string, index: number, n: number }} ReasoningEvent */
+/** @typedef {{ type: "refusal", eventId: string | null, text: string, index: number, n: number }} RefusalEvent */
+/** A piece of a call's `arguments`; with `complete`, the whole call, after its pieces.
+ * @typedef {{ type: "tool_call", eventId: string | null, index: number, arguments: string, id?: string, name?: string, complete: boolean, n: number }} ToolCallEvent */
+/** A value of a JSON answer that is whole. `path` is empty for the whole answer.
+ * @typedef {{ type: "json", eventId: string | null, path: (string | number)[], value: any, complete: boolean, outside?: number }} JsonEvent */
+/** Another call goes on with the same text. Nothing is to be discarded.
+ * @typedef {{ type: "continued", eventId: string | null, provider: string, model: string, token_index: number, characters: number, ignored?: string[] }} ContinuedEvent */
+/** @typedef {{ type: "extra", eventId: string | null, family: string, data: any }} ExtraEvent */
+/** The failure of the answer; `done` follows. `retryable`: the same request may succeed as a new one.
+ * @typedef {{ type: "error", eventId: string | null, code: string, message: string, retryable: boolean, provider_code?: string, param?: string }} ErrorEvent */
+/** The end of the stream; always its last event.
+ * @typedef {{ type: "done", eventId: string | null, finish_reason: string, reason: string | null, usage: Usage | null, usage_by_target?: TargetUsage[] }} DoneEvent */
+
+/** An event. A newer gateway may send other types, which may be ignored.
+ * @typedef {QueuedEvent | StartEvent | ResetEvent | TokenEvent | ReasoningEvent | RefusalEvent | ToolCallEvent | JsonEvent | ContinuedEvent | ExtraEvent | ErrorEvent | DoneEvent} HeadraceEvent */
+
+/** A tool call in the format that `messages` accept.
+ * @typedef {{ id: string, type: "function", function: { name: string, arguments: string } }} Call */
+
+/**
+ * The answer so far, as `GET /chat/{id}` returns it.
+ * @typedef {object} StreamStatus
+ * @property {string} stream_id
+ * @property {"queued" | "running" | "completed" | "failed" | "cancelled" | (string & {})} status
+ * @property {number | null} position
+ * @property {string} text
+ * @property {string} reasoning
+ * @property {string} refusal
+ * @property {Call[]} tool_calls
+ * @property {any} json
+ * @property {string | null} finish_reason
+ * @property {string | null} reason
+ * @property {Usage | null} usage
+ * @property {TargetUsage[]} usage_by_target
+ * @property {{ code: string, message: string, retryable: boolean, provider_code?: string, param?: string } | null} error
+ * @property {string} model
+ * @property {string} provider
+ * @property {number} attempt
+ * @property {string[]} ignored
+ * @property {Record<string, string>} metadata
+ * @property {string | null} last_event_id
+ * @property {string | null} created_at
+ * @property {string | null} started_at
+ * @property {string | null} ended_at
+ */
+
+export {};

@@ -1,0 +1,12 @@
+export { Headrace } from "./client.js";
+export { HeadraceError, WebhookInvalid } from "./errors.js";
+export { HeadraceStream } from "./stream.js";
+export { verifyWebhook } from "./webhooks.js";
+
+/** @typedef {import("./client.js").ChatRequest} ChatRequest */
+/** @typedef {import("./client.js").HeadraceOptions} HeadraceOptions */
+/** @typedef {import("./events.js").HeadraceEvent} HeadraceEvent */
+/** @typedef {import("./events.js").StreamStatus} StreamStatus */
+/** @typedef {import("./events.js").Usage} Usage */
+/** @typedef {import("./retries.js").Retry} Retry */
+/** @typedef {import("./stream.js").StreamOptions} StreamOptions */

@@ -1,0 +1,73 @@
+"""JSON bodies of the gateway that callers get as they are. A newer gateway may add fields."""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+
+class Usage(TypedDict):
+    """Token counts. ``estimated``: the provider did not report both totals."""
+
+    input_tokens: int
+    output_tokens: int
+    estimated: bool
+    tokens_saved: NotRequired[int]
+    cached_tokens: NotRequired[int]
+    cache_write_tokens: NotRequired[int]
+    reasoning_tokens: NotRequired[int]
+
+
+class TargetUsage(TypedDict):
+    """Usage of one call of an answer that another call continued."""
+
+    provider: str
+    model: str
+    usage: Usage
+
+
+class CalledFunction(TypedDict):
+    name: str
+    arguments: str
+
+
+class Call(TypedDict):
+    """A tool call in the format that ``messages`` accept."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class Failure(TypedDict):
+    """The error of a failed answer."""
+
+    code: str
+    message: str
+    retryable: bool
+    provider_code: NotRequired[str]
+    param: NotRequired[str]
+
+
+class StreamStatus(TypedDict):
+    """The answer so far, as ``GET /chat/{id}`` returns it. ``finish_reason`` and ``usage`` are None until the end."""
+
+    stream_id: str
+    status: str
+    position: int | None
+    text: str
+    reasoning: str
+    refusal: str
+    tool_calls: list[Call]
+    json: Any
+    finish_reason: str | None
+    reason: str | None
+    usage: Usage | None
+    usage_by_target: list[TargetUsage]
+    error: Failure | None
+    model: str
+    provider: str
+    attempt: int
+    ignored: list[str]
+    metadata: dict[str, str]
+    last_event_id: str | None
+    created_at: str | None
+    started_at: str | None
+    ended_at: str | None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from headrace import api_keys, webhooks
+from headrace.webhook_secret import secret_problem
 from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
 from shared.hangup import Hangup
@@ -36,15 +37,6 @@ NO_SECRET = "\n".join(
         "or",
         '  python3 -c "import secrets; print(secrets.token_hex(32))"',
         "It signs tickets. (`headrace up` creates and keeps one itself.)",
-    )
-)
-
-
-NO_WEBHOOK_SECRET = "\n".join(
-    (
-        "HEADRACE_WEBHOOK_SECRET: not set, so receivers could not verify webhooks; set it for all workers. Make one",
-        'with echo "whsec_$(openssl rand -base64 32)",',
-        "or remove HEADRACE_WEBHOOK_URL and HEADRACE_WEBHOOK_HOSTS.",
     )
 )
 
@@ -102,7 +94,7 @@ def up(
 ) -> None:
     """Run broker, gateways and workers on this machine. A broker is started unless HEADRACE_REDIS_URL is set."""
     configuration = _configured(host=host, port=port, config=config)
-    _stop_if(_exposure_problem(configuration.settings), _webhook_problem(configuration.settings))
+    _stop_if(_exposure_problem(configuration.settings), secret_problem(configuration.settings))
     from headrace.up import Plan, UpError
     from headrace.up import up as run
 
@@ -133,7 +125,7 @@ def worker(*, config: Config = None) -> None:
     hangup = Hangup()
     hold_garbage_collector()
     configuration = _configured(config=config)
-    _stop_if(_webhook_problem(configuration.settings))
+    _stop_if(secret_problem(configuration.settings))
     from workers.main import run
 
     run(configuration, hangup)
@@ -186,7 +178,10 @@ def chat(
 def listen(
     *, port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on, on 127.0.0.1.")] = 9000
 ) -> None:
-    """Receive webhooks, for development: print each as a line of JSON, once its signature is verified."""
+    """Receive and print webhooks, for development.
+
+    Each whose signature is right is a line of JSON.
+    """
     from headrace.listen import listen as run
     from headrace.listen import secret_of_environment
 
@@ -285,11 +280,6 @@ def _exposure_problem(settings: Settings) -> str:
     except SettingsError as error:
         return str(error)
     return ""
-
-
-def _webhook_problem(settings: Settings) -> str:
-    wants = settings.webhook_url or settings.webhook_hosts
-    return NO_WEBHOOK_SECRET if wants and not settings.webhook_secret else ""
 
 
 def _stop_if(*problems: str) -> None:

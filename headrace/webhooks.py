@@ -13,7 +13,7 @@ from shared.broker.scripts import StreamScripts
 from shared.environment import load_settings
 from shared.printable import one_line
 
-app = typer.Typer(no_args_is_help=True, help="List webhooks that were not delivered, and send them again.")
+app = typer.Typer(no_args_is_help=True, help="List webhooks that were not delivered; send them again.")
 
 
 @app.command(name="list")

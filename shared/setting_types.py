@@ -1,7 +1,5 @@
 """Types of single settings: parsing, validation, and messages that never repeat a value, which may be a secret."""
 
-import base64
-import binascii
 import json
 import re
 from dataclasses import dataclass
@@ -11,8 +9,6 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
-
-from shared.webhook_hosts import HostEntry, WebhookHosts, WebhookUrlRefused, parse_host_entry
 
 T = TypeVar("T")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -155,41 +151,6 @@ def _field_paths(paths: tuple[str, ...]) -> tuple[str, ...]:
     return paths
 
 
-def _webhook_url(url: str) -> str:
-    try:
-        WebhookHosts().check(url, is_trusted=True)
-    except WebhookUrlRefused as error:
-        raise ValueError(str(error)) from None
-    return url
-
-
-def _webhook_hosts(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for n, text in enumerate(texts, start=1):
-        _host_entry(text, n)
-    return texts
-
-
-def _host_entry(text: str, n: int) -> HostEntry:
-    try:
-        return parse_host_entry(text)
-    except ValueError:
-        examples = "hooks.example.com, *.example.com:8443, 10.0.0.5 or 10.0.0.0/8"
-        raise ValueError(f"entry {n} is not a host, address or network; write it as {examples}") from None
-
-
-def _webhook_secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    remedy = 'make one with echo "whsec_$(openssl rand -base64 32)"'
-    for n, secret in enumerate(secrets, start=1):
-        prefix, _, encoded = secret.get_secret_value().rpartition("whsec_")
-        try:
-            size = len(base64.b64decode(encoded, validate=True)) if not prefix else 0
-        except (binascii.Error, ValueError):
-            size = 0
-        if not 24 <= size <= 64:
-            raise ValueError(f"entry {n} is not whsec_ and 24 to 64 bytes in base64; {remedy}")
-    return secrets
-
-
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
 Json = Annotated[T, NoDecode, BeforeValidator(_json)]
@@ -200,9 +161,6 @@ ServerAddress = Annotated[str, AfterValidator(_server)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Origins = Annotated[tuple[str, ...], NoDecode, AfterValidator(_origins)]
 FieldPaths = Annotated[tuple[str, ...], NoDecode, AfterValidator(_field_paths)]
-WebhookUrl = Annotated[str, AfterValidator(_webhook_url)]
-HostEntries = Annotated[tuple[str, ...], NoDecode, AfterValidator(_webhook_hosts)]
-WebhookSecrets = Annotated[tuple[SecretStr, ...], NoDecode, AfterValidator(_webhook_secrets)]
 Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks)]
 
 

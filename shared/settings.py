@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from shared.broker.connection_pool import check_url
 from shared.rate_limits import LIMIT_NAMES, Limits
@@ -21,7 +21,6 @@ from shared.setting_types import (
     ConflictsFound,
     ContentKeys,
     FieldPaths,
-    HostEntries,
     Json,
     JwksUrl,
     Names,
@@ -32,11 +31,9 @@ from shared.setting_types import (
     ServerAddress,
     TimeoutChanges,
     Timeouts,
-    WebhookSecrets,
-    WebhookUrl,
     split_list,
 )
-from shared.webhook_hosts import WebhookHosts, parse_host_entry
+from shared.webhook_settings import WebhookSettings
 
 PREFIX: Final = "HEADRACE_"
 DEFAULT_CONNECTIONS: Final = 1000
@@ -47,7 +44,7 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(BaseSettings):
+class Settings(WebhookSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )
@@ -106,20 +103,6 @@ class Settings(BaseSettings):
     unsupported_fields: UnsupportedFields = "drop"
     #: Fields, tools and betas that requests may not have, such as mcp_servers,tools.web_search. docs/security.md
     denied_fields: FieldPaths = ()
-
-    # --- webhooks (docs/integration.md)
-    #: Receiver of the endings of all streams whose request or API key has none of its own.
-    webhook_url: WebhookUrl | None = None
-    #: Hosts that a request's ``webhook_url`` may have: names, ``*.`` before them for all below, addresses, networks;
-    #: each with a port, or for all ports. An address that is not public must be listed by itself.
-    webhook_hosts: HostEntries = ()
-    #: Secrets of Standard Webhooks (``whsec_…``). All sign, so that receivers can change theirs.
-    webhook_secret: WebhookSecrets = ()
-    #: ``thin``: ids, state and usage; ``full``: the answer too, as ``GET /chat/{stream_id}`` has it.
-    webhook_payload: Literal["thin", "full"] = "thin"
-    webhook_timeout_s: Annotated[float, Field(ge=0.1, le=300)] = 15
-    #: Time from the end of a stream, for which a webhook is sent again until its receiver accepts it.
-    webhook_retry_s: Annotated[float, Field(ge=1, le=30 * 86_400)] = 86_400
 
     # --- the stream (docs/glossary.md: cap, window, lease)
     cap: Annotated[int, Field(ge=16, le=65_536)] = 1024
@@ -235,10 +218,6 @@ class Settings(BaseSettings):
         It is the retention, but at least the time in which the sweep ends a stream that no worker claims.
         """
         return max(self.retention_s, self.queue_timeout_s + 2 * max(30, self.lease_s))
-
-    @property
-    def allowed_webhook_hosts(self) -> WebhookHosts:
-        return WebhookHosts(tuple(map(parse_host_entry, self.webhook_hosts)))
 
     @property
     def has_traces(self) -> bool:

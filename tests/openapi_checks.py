@@ -17,6 +17,7 @@ _BEYOND_SCHEMAS = (
     "not the text of a JSON object",
     "not a JSON schema",
     "fallbacks.",
+    "webhook_url: ",
     "set unsupported_fields to drop",
     "needs either file_data or file_url",
     "values; shorten them",

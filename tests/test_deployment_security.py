@@ -43,6 +43,7 @@ SECRETS: Final = {
     "OPENAI_API_KEY": {"worker"},
     "ANTHROPIC_API_KEY": {"worker"},
     "OLLAMA_API_KEY": {"worker"},
+    "HEADRACE_WEBHOOK_SECRET": {"worker"},
 }
 
 
@@ -160,6 +161,7 @@ def test_each_pod_gets_its_own_secrets_only(name: str) -> None:
     secrets["headrace"] |= {"HEADRACE_CONTENT_KEYS": "the keys"}
     secrets["headrace-gateway"] |= {"HEADRACE_JWT_SECRET": "the jwt secret"}
     secrets["headrace-worker"] = {f"{name}_API_KEY": f"a {name} key" for name in ("OPENAI", "ANTHROPIC", "OLLAMA")}
+    secrets["headrace-worker"]["HEADRACE_WEBHOOK_SECRET"] = "the secret of webhooks"
     described = kubernetes_pod(name, secrets)
     check_secrets(described, {key: value for secret in secrets.values() for key, value in secret.items()})
     assert secrets["headrace-redis"]["password"] not in "\n".join(described.command)

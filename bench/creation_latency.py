@@ -148,7 +148,7 @@ async def _run(options: argparse.Namespace) -> dict[str, list[Times]]:
 def _rows(rounds: dict[str, list[Times]], trees: Sequence[str]) -> list[list[str]]:
     first = rounds[trees[0]]
     rows = [
-        ["", "system", "p50 ms", "p99 ms", "longest ms", f"p50 less that of {trees[0]}, ms", "the same, by round"]
+        ["", "system", "p50 ms", "p99 ms", "longest ms", f"p50, difference to {trees[0]}, ms", "the same, by round"]
     ]
     for name in (_POSTED, _CALLED, _STARTED_AFTER):
         for system, times in rounds.items():

@@ -1,7 +1,7 @@
 """A proxy between our processes and Redis: it adds the round trip of a network, and notes each exchange.
 
-``python -m tests.tap <port> <round trip in ms>`` runs one in a process of its own, and prints its port. Its timers are
-precise to some 0.1 ms; those of a test's event loop round up to whole milliseconds.
+``python -m tests.tap <port> <round trip in ms>`` runs one in a process of its own, and prints its port. Its timers
+are precise to some 0.1 ms; those of a test's event loop round up to whole milliseconds.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class _End(asyncio.Protocol):
         self._tap = tap
         self._other = other
         self._is_server = other is not None
-        self._number = other._number if other is not None else 0
+        self._number: int = other._number if other is not None else 0
         self._transport: asyncio.Transport | None = None
         self._delayed: deque[tuple[float, bytes | None]] = deque()
         self._early: list[bytes | None] = []

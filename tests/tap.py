@@ -27,16 +27,19 @@ class Piece:
 
 class Tap:
     """Forwards connections to ``target_port`` on loopback. Each piece arrives half of ``round_trip_s`` later, in
-    order; connecting takes no time. ``pieces``: what has passed; kept only while ``records`` is set."""
+    order; connecting takes no time. ``pieces``: what has passed; kept only while ``records`` is set. Replies stay
+    here while ``holds_replies`` is set."""
 
     def __init__(self, target_port: int, round_trip_s: float = 0.0) -> None:
         self.target_port = target_port
         self.round_trip_s = round_trip_s
         self.records = False
+        self.holds_replies = False
         self.pieces: list[Piece] = []
         self.port = 0
         self.connections = 0
         self.open = set[_End]()
+        self.held: list[tuple[_End, bytes | None]] = []
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -45,6 +48,13 @@ class Tap:
         self.port = sock.getsockname()[1]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _End(self), sock=sock, backlog=1024)
+
+    def release(self) -> None:
+        """Forward the replies that were held, and those that come from now on."""
+        self.holds_replies = False
+        held, self.held = self.held, []
+        for end, data in held:
+            end.forward(data)
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -90,11 +100,11 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._tap.records:
             self._record(data)
-        self._forward(data)
+        self.forward(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._tap.open.discard(self)
-        self._forward(None)
+        self.forward(None)
 
     def close(self) -> None:
         if self._transport is not None:
@@ -109,8 +119,11 @@ class _End(asyncio.Protocol):
             now = asyncio.get_running_loop().time()
             self._tap.pieces.append(Piece(now, self._number, self._is_server, values))
 
-    def _forward(self, data: bytes | None) -> None:
+    def forward(self, data: bytes | None) -> None:
         """Forward to the other end, after the delay and in order; None: the end of the connection."""
+        if self._is_server and self._tap.holds_replies:
+            self._tap.held.append((self, data))
+            return
         delay_s = self._tap.round_trip_s / 2
         if not delay_s and not self._delayed:
             self._hand_over(data)

@@ -45,11 +45,8 @@ class Headrace:
         return self._broker.url
 
     async def start(self, provider_url: str, folder: Path) -> None:
-        self._broker = Broker(folder / "broker", "--hz", "5")
-        await self._broker.start()
-        async with self._broker.client() as client:
-            self._redis_pid: int = (await client.info("server"))["process_id"]
-        environment = self._environment(provider_url)
+        redis_url = await self._start_broker(folder)
+        environment = self._environment(provider_url) | {"HEADRACE_REDIS_URL": redis_url}
         self._gateway = Gateway("gateway", environment, folder / "gateway.log")
         workers = (f"worker.{number + 1}" for number in range(self.workers))
         self._parts = [
@@ -69,12 +66,19 @@ class Headrace:
     def request(self, model: str, prompt: str) -> TargetRequest:
         return native_request(model, prompt)
 
+    async def _start_broker(self, folder: Path) -> str:
+        """Start Redis, and return its URL for gateway and worker."""
+        self._broker = Broker(folder / "broker", "--hz", "5")
+        await self._broker.start()
+        async with self._broker.client() as client:
+            self._redis_pid: int = (await client.info("server"))["process_id"]
+        return self._broker.url
+
     def _logs(self) -> str:
         return "; ".join(part.log.read_text()[-300:] for part in self._parts)
 
     def _environment(self, provider_url: str) -> dict[str, str]:
         return inherited_environment() | {
-            "HEADRACE_REDIS_URL": self._broker.url,
             "HEADRACE_SECRET": SECRET,
             "HEADRACE_AUTH": "none",  # bench/through_nginx.py puts nginx in front
             "HEADRACE_CONCURRENCY": "10000",

@@ -13,12 +13,20 @@ _CLASSES: Final = {
     "headrace_workers": "HeadraceWorkers",
     "headrace_up": "HeadraceUp",
     "headrace_tls": "HeadraceTls",
+    "headrace_1ms": "Headrace1ms",
+    "headrace_5ms": "Headrace5ms",
+    "headrace_25ms": "Headrace25ms",
     "litellm": "LiteLLM",
     "resumable_stream": "ResumableStream",
     "smg": "Smg",
     "tensorzero": "TensorZero",
 }
-_MODULES: Final = {"headrace_workers": "headrace"}
+_MODULES: Final = {
+    "headrace_workers": "headrace",
+    "headrace_1ms": "headrace_far",
+    "headrace_5ms": "headrace_far",
+    "headrace_25ms": "headrace_far",
+}
 NAMES: Final = tuple(_CLASSES)
 
 

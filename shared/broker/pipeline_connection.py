@@ -6,6 +6,7 @@ deadline. A checkout from a pool, and a timer for every reply, would cost more t
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
@@ -84,7 +85,7 @@ class PipelineConnection:
 
     async def _exchange(self, wire: Wire, packed: bytes, count: int) -> list[Any]:
         loop = asyncio.get_running_loop()
-        exchange = _Exchange(count, loop.time(), loop.create_future())
+        exchange = _Exchange(count, time.monotonic(), loop.create_future())
         try:
             if wire.lost.done():
                 wire.lost.result()
@@ -96,7 +97,7 @@ class PipelineConnection:
         except BaseException:  # also a cancellation: half of an exchange may be under way
             await self._drop(wire)
             raise
-        self._shortest_s = min(self._shortest_s * _FORGETTING, loop.time() - exchange.begun_at)
+        self._shortest_s = min(self._shortest_s * _FORGETTING, time.monotonic() - exchange.begun_at)
         return exchange.replies
 
     def _take(self, replies: list[Any]) -> None:
@@ -127,12 +128,11 @@ class PipelineConnection:
         self._watchdog = None
         if not self._pending:
             return
-        loop = asyncio.get_running_loop()
-        left_s = self._pending[0].begun_at + self._timeout_s - loop.time()
+        left_s = self._pending[0].begun_at + self._timeout_s - time.monotonic()
         if left_s <= 0:
             self._end_all(TimeoutError())
         else:
-            self._watchdog = loop.call_later(left_s, self._watch)
+            self._watchdog = asyncio.get_running_loop().call_later(left_s, self._watch)
 
     async def _drop(self, wire: Wire, *, wait: bool = False) -> None:
         """Close the connection, unless another exchange has done so."""

@@ -19,9 +19,14 @@ class ItemQueue(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
 
-    def put(self, item: T) -> None:
+    def put(self, item: T, *, is_late: bool = False) -> None:
+        """Add an item. ``is_late``: it has waited elsewhere, and ends the tick of the others."""
         self._items[item] = None
-        if self._timer is None and self._due is not None and not self._due.done():
+        if self._due is None or self._due.done():
+            return
+        if is_late:
+            self._due.set_result(None)
+        elif self._timer is None:
             self._set_timer()
 
     def withdraw(self, item: T) -> None:
@@ -48,6 +53,9 @@ class ItemQueue(Generic[T]):
                 await self._due
         finally:
             self._due = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
         if self._error is not None:
             error, self._error = self._error, None
             raise error

@@ -81,7 +81,7 @@ class NodeLoops(Generic[T]):
                 items = self._still_here(node, queue.take())
                 if items:
                     self._served |= dict.fromkeys(items, False)
-                    await exchanges.run(self._serve_once(connection, items), partial(self._settle, items))
+                    await exchanges.run(self._serve_once(connection, items), partial(self._settle, connection, items))
         finally:  # the node may be gone
             await exchanges.cancel()
             self._queues.pop(node, None)
@@ -98,10 +98,11 @@ class NodeLoops(Generic[T]):
             return False
         return True
 
-    def _settle(self, items: list[T], is_served: bool) -> None:
+    def _settle(self, connection: NodeConnection, items: list[T], is_served: bool) -> None:
+        is_late = connection.far_s > 0  # further items would not have to wait for these
         for item in items:
             if self._served.pop(item) or not is_served:
-                self.put(item)
+                (self._only or self._queue_of(item)).put(item, is_late=is_late)
 
     def _still_here(self, node: Node, items: list[T]) -> list[T]:
         """Return the items of the node, and let the others wait for theirs."""

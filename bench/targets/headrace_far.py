@@ -3,9 +3,12 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from bench.targets.headrace import Headrace
+
+#: Round trips in milliseconds, by the targets' names.
+ROUND_TRIPS_MS: Final = {"headrace_1ms": 1.0, "headrace_5ms": 5.0, "headrace_25ms": 25.0}
 
 
 class _Far(Headrace):
@@ -14,9 +17,7 @@ class _Far(Headrace):
 
     round_trip_ms: ClassVar[float]
 
-    def __init__(self, *settings: dict[str, str]) -> None:
-        super().__init__(*settings)
-        self._tap: asyncio.subprocess.Process | None = None
+    _tap: asyncio.subprocess.Process | None = None
 
     async def _start_broker(self, folder: Path) -> str:
         await super()._start_broker(folder)
@@ -37,14 +38,14 @@ class _Far(Headrace):
 
 class Headrace1ms(_Far):
     name = "headrace, Redis 1 ms away"
-    round_trip_ms = 1
+    round_trip_ms = ROUND_TRIPS_MS["headrace_1ms"]
 
 
 class Headrace5ms(_Far):
     name = "headrace, Redis 5 ms away"
-    round_trip_ms = 5
+    round_trip_ms = ROUND_TRIPS_MS["headrace_5ms"]
 
 
 class Headrace25ms(_Far):
     name = "headrace, Redis 25 ms away"
-    round_trip_ms = 25
+    round_trip_ms = ROUND_TRIPS_MS["headrace_25ms"]

@@ -28,6 +28,8 @@ _MODULES: Final = {
     "headrace_25ms": "headrace_far",
 }
 NAMES: Final = tuple(_CLASSES)
+#: Targets of a run that names none: those with a distant Redis answer another question.
+USUAL: Final = tuple(name for name in NAMES if _MODULES.get(name) != "headrace_far")
 
 
 class _TargetClass(Protocol):

@@ -23,13 +23,18 @@ Command = tuple[str | int | float | bytes | memoryview, ...]
 #: Round trip from which a second exchange is worth its cost while the first is in flight. Within a zone, one at a
 #: time is cheaper, because calls that wait go together; other zones of a region are about a millisecond away.
 _FAR_S: Final = 0.0007
-#: Growth of the measured round trip with each exchange: it doubles in 700, if a network becomes slower.
+#: Only small exchanges measure the round trip: a busy server takes its time for large ones.
+_SMALL_BYTES: Final = 1024
+#: Growth of the measured round trip with each small exchange: it doubles in 700, if a network becomes slower.
 _FORGETTING: Final = 1.001
 
 
 def pack(command: Command) -> bytes:
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub is wrong
     return packed
+
+
+_PING: Final = pack(("PING",))
 
 
 class PipelineConnection:
@@ -78,9 +83,9 @@ class PipelineConnection:
     async def _connect(self) -> Wire:
         async with asyncio.timeout(self._timeout_s), self._connecting:
             if self._wire is None:
-                wire = await connected(self._pool, self._take)
-                wire.lost.add_done_callback(self._fail)
-                self._wire, self._shortest_s = wire, math.inf
+                self._wire = await connected(self._pool, self._take)
+                self._wire.lost.add_done_callback(self._fail)
+                await self._exchange(self._wire, _PING, 1)  # measures the round trip
             return self._wire
 
     async def _exchange(self, wire: Wire, packed: bytes, count: int) -> list[Any]:
@@ -97,7 +102,8 @@ class PipelineConnection:
         except BaseException:  # also a cancellation: half of an exchange may be under way
             await self._drop(wire)
             raise
-        self._shortest_s = min(self._shortest_s * _FORGETTING, time.monotonic() - exchange.begun_at)
+        if len(packed) <= _SMALL_BYTES:
+            self._shortest_s = min(self._shortest_s * _FORGETTING, time.monotonic() - exchange.begun_at)
         return exchange.replies
 
     def _take(self, replies: list[Any]) -> None:

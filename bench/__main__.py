@@ -91,7 +91,7 @@ def _summary(shape: Shape, record: Record) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--shapes", type=_known(SHAPES), default=list(SHAPES), help=", ".join(SHAPES))
-    parser.add_argument("--targets", type=_known(registry.NAMES), default=list(registry.NAMES))
+    parser.add_argument("--targets", type=_known(registry.NAMES), default=list(registry.USUAL))
     parser.add_argument("--goals", action="store_true", help="the targets of bench/goals.py; not --shapes, --targets")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8, help="duration of a paced answer")

@@ -1,8 +1,8 @@
 """Writes the tables of reports into docs/performance.md and docs/scaling.md: ``python -m bench.page``.
 
 A pair of comments marks a table. Its first one names a report of ``bench/results/`` and a shape, or ``targets``,
-``facts``, ``summary`` (a row for each shape of one target) or ``curve``; or it names a table of a report that has its
-own (``bench/tables_report.py``). The report ``capacity`` is the model's:
+``facts``, ``summary`` (a row for each shape of one target), ``curve`` or ``round-trips``; or it names a table of a
+report that has its own (``bench/tables_report.py``). The report ``capacity`` is the model's:
 
     <!-- bench: peers 100x30 -->
     <!-- end -->
@@ -10,17 +10,19 @@ own (``bench/tables_report.py``). The report ``capacity`` is the model's:
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bench.capacity import default_tables
 from bench.curve import curve_table
+from bench.distance import distance_table
 from bench.figures import FIGURES
 from bench.goal_table import goal_table
 from bench.markdown import aligned
 from bench.report import FOLDER, head
-from bench.results import Record, Summary, summarize
+from bench.results import Record, summarize
 from bench.shapes import SHAPES
 from bench.table import figure_text, shape_table
 
@@ -58,25 +60,30 @@ def _table(report: str, part: str) -> str:
 
 
 def _of_records(report: str, records: list[Record], part: str) -> str:
-    if part == "targets":
-        return goal_table(records, by_round=False)
+    if part in _OF_RECORDS:
+        return _OF_RECORDS[part](records)
     summaries = summarize(records)
-    if part == "summary":
-        return _shapes(summaries)
     by_target = {target: summary for (shape, target), summary in summaries.items() if shape == part}
     if not by_target:
         raise SystemExit(f"bench/results/{report}.json: no shape {part}; run make bench-reports")
     return shape_table(SHAPES[part], by_target, brief=True)
 
 
-def _shapes(summaries: Mapping[tuple[str, str], Summary]) -> str:
+def _shapes(records: Sequence[Record]) -> str:
     """Return a table with a row for each shape."""
     rows = [["shape", "measured", "problems"]]
-    for (shape, _), summary in summaries.items():
+    for (shape, _), summary in summarize(records).items():
         figures = [name for name in SHAPES[shape].figures if name in summary.values]
         measured = ", ".join(f"{FIGURES[name].label} {figure_text(name, summary)}" for name in figures)
         rows.append([SHAPES[shape].title, measured, summary.problems])
     return aligned(rows)
+
+
+_OF_RECORDS: Final[Mapping[str, Callable[[Sequence[Record]], str]]] = {
+    "targets": partial(goal_table, by_round=False),
+    "round-trips": distance_table,
+    "summary": _shapes,
+}
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ _KIB: Final = 1024
 
 _ALL: Final = (
     Shape("1x50", "1 stream, 50 tokens/s", Load(1, 50, 0).measure),
+    Shape("1x30", "1 stream, 30 tokens/s", Load(1, 30, 0).measure),
     Shape("100x30", "100 streams, 30 tokens/s", Load(100, 30, 1, long=True).measure),
     Shape("500x20", "500 streams, 20 tokens/s", Load(500, 20, 2, long=True).measure),
     Shape("1000x10", "1,000 streams, 10 tokens/s", Load(1000, 10, 3, long=True).measure),

@@ -16,14 +16,24 @@ _CLASSES: Final = {
     "headrace_one_node": "HeadraceOneNode",
     "headrace_two_nodes": "HeadraceTwoNodes",
     "headrace_three_nodes": "HeadraceThreeNodes",
+    "headrace_1ms": "Headrace1ms",
+    "headrace_5ms": "Headrace5ms",
+    "headrace_25ms": "Headrace25ms",
     "litellm": "LiteLLM",
     "resumable_stream": "ResumableStream",
     "smg": "Smg",
     "tensorzero": "TensorZero",
 }
 _CLUSTERS: Final = ("headrace_one_node", "headrace_two_nodes", "headrace_three_nodes")
-_MODULES: Final = {"headrace_workers": "headrace", **dict.fromkeys(_CLUSTERS, "headrace_cluster")}
+_FAR: Final = ("headrace_1ms", "headrace_5ms", "headrace_25ms")
+_MODULES: Final = {
+    "headrace_workers": "headrace",
+    **dict.fromkeys(_CLUSTERS, "headrace_cluster"),
+    **dict.fromkeys(_FAR, "headrace_far"),
+}
 NAMES: Final = tuple(_CLASSES)
+#: Targets of a run that names none: those on a cluster, or with a distant Redis, answer other questions.
+USUAL: Final = tuple(name for name in NAMES if name not in (*_CLUSTERS, *_FAR))
 
 
 class _TargetClass(Protocol):

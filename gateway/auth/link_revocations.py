@@ -12,6 +12,7 @@ from shared.errors import BrokerUnavailable
 
 #: Delay until a revocation is noticed.
 _FRESH_S: Final = 2.0
+_RENEWED_S: Final = 60.0
 #: Time after a revocation was noticed in which a request may still arrive with a key that was revoked before it. The
 #: `stream_url` of its response ends with the other links.
 _SETTLING_S: Final = 5.0
@@ -28,7 +29,9 @@ class LinkRevocations:
         self._last_in_redis: int | None = None
         self._settled = 0
         self._changed_at = 0.0
-        self._reads: ExpiringCache[None, Mapping[str, int]] = ExpiringCache(self._read, fresh_s=_FRESH_S)
+        self._reads: ExpiringCache[None, Mapping[str, int]] = ExpiringCache(
+            self._read, fresh_s=_FRESH_S, renewed_s=_RENEWED_S
+        )
 
     async def read(self) -> Mapping[str, int]:
         """Return the numbers by account, at most two seconds old. Raises :class:`BrokerUnavailable`."""

@@ -19,6 +19,7 @@ from shared.model_patterns import ModelPatterns
 from shared.schemas import ChatRequest
 
 _FRESH_S = 2.0
+_RENEWED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,16 @@ class ListedModel:
 
 
 class Models:
-    """The model catalog, read at most every two seconds, with the aliases of the configuration."""
+    """The model catalog, at most two seconds old, with the aliases of the configuration."""
 
     def __init__(self, client: Client, current: CurrentConfiguration) -> None:
         self._client = client
         self._current = current
         self._tries_unknown = current.value.settings.unknown_models == "try"
         self._last: Catalog = {}
-        self._catalogs: ExpiringCache[None, Catalog] = ExpiringCache(self._read, fresh_s=_FRESH_S)
+        self._catalogs: ExpiringCache[None, Catalog] = ExpiringCache(
+            self._read, fresh_s=_FRESH_S, renewed_s=_RENEWED_S
+        )
 
     @property
     def _configuration(self) -> Configuration:

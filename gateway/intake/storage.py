@@ -13,6 +13,7 @@ from shared.rate_limits import DEFAULT_STORED_BYTES, Demand, Limits
 from shared.settings import Settings
 
 _FRESH_S: Final = 10.0
+_RENEWED_S: Final = 60.0
 _RETRY_AFTER_S: Final = 60
 
 
@@ -22,7 +23,9 @@ class Storage:
     def __init__(self, client: Client, scripts: StreamScripts, settings: Settings) -> None:
         self._client = client
         self._dropping = Dropping(client, scripts, settings)
-        self._limit: ExpiringCache[None, int] = ExpiringCache(self._read_limit, fresh_s=_FRESH_S)
+        self._limit: ExpiringCache[None, int] = ExpiringCache(
+            self._read_limit, fresh_s=_FRESH_S, renewed_s=_RENEWED_S
+        )
 
     async def limit_of(self, limits: Limits) -> int:
         """Return a principal's limit of stored bytes; 0 = unlimited."""

@@ -77,7 +77,7 @@ class Wire(asyncio.Protocol):
         self._before.connection_lost(error)  # redis-py waits there for the end
 
     def pause_writing(self) -> None:
-        """Go on: every exchange waits for its replies, so little more can pile up."""
+        """Go on: only a few exchanges wait for their replies at once, so little more can pile up."""
 
     def resume_writing(self) -> None:
         """See :meth:`pause_writing`."""

@@ -98,3 +98,20 @@ async def test_a_full_cache_is_cleared() -> None:
         await cache.get(key)
     assert await cache.get("c") == "c1"
     assert await cache.get("a") == "a2"
+
+
+async def test_a_value_is_renewed_without_callers_until_it_is_used_no_longer() -> None:
+    source = Source()
+    before = asyncio.all_tasks()
+    cache = ExpiringCache(source.load, fresh_s=0.02, renewed_s=0.1)
+    assert await cache.get("a") == "a1"
+    async with asyncio.timeout(20):
+        while len(source.loads) < 3:
+            await asyncio.sleep(0.002)
+        source.failing.add("a")  # an error is the next caller's, and does not end the renewal
+        while asyncio.all_tasks() - before:
+            await asyncio.sleep(0.002)
+    source.failing.clear()
+    loads = len(source.loads)
+    assert await cache.get("b") == "b1"
+    assert source.loads[loads:] == ["b"]

@@ -14,9 +14,9 @@ from shared.broker.pipeline_connection import Command, PipelineConnection
 
 
 class LoopConnection:
-    """A connection for one task at a time. A command whose slot has moved is not repeated: its reply is
-    :class:`SlotMoved`, and the map is read again meanwhile. Only one whose keys are in the middle of a migration is
-    repeated at the node that they go to, unless that node is silent."""
+    """A connection of one loop. A command whose slot has moved is not repeated: its reply is :class:`SlotMoved`, and
+    the map is read again meanwhile. Only one whose keys are in the middle of a migration is repeated at the node that
+    they go to, unless that node is silent."""
 
     def __init__(self, topology: Topology, node: Node, *, timeout_s: float) -> None:
         self._topology = topology
@@ -25,6 +25,11 @@ class LoopConnection:
         self._own = self._connection_to(node)
         self._targets: dict[Node, PipelineConnection] = {}  # of migrations
         self.target = self._own.target
+
+    @property
+    def far_s(self) -> float:
+        """See :attr:`PipelineConnection.far_s`."""
+        return self._own.far_s
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands of the node's slots; see :meth:`PipelineConnection.exchange`."""

@@ -15,9 +15,13 @@ ONLY: Final = Node("", 0)
 
 
 class NodeConnection(Protocol):
-    """A connection to one node, for one task at a time."""
+    """A connection to one node. Its exchanges may overlap."""
 
     target: str
+
+    @property
+    def far_s(self) -> float:
+        """See :attr:`PipelineConnection.far_s`."""
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands of the node's slots; see :meth:`PipelineConnection.exchange`. The reply to a command whose

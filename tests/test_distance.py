@@ -1,0 +1,87 @@
+"""Redis in another zone or region: the exchanges in sequence from a POST to its first token.
+
+A proxy adds a round trip that is far longer than all work between two exchanges. The time to the first token, in
+round trips, is then the number of exchanges in sequence and a fraction. It may be as large as one, so that a busy
+machine counts no exchange too many. A request that comes between two waiting pops of the worker takes up to one more.
+"""
+
+import asyncio
+import statistics
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.broker_cluster import Cluster
+from tests.cluster.system import ClusterSystem
+from tests.system import System
+from tests.tap import Tap
+
+ROUND_TRIP_S: Final = 0.3
+REQUESTS: Final = 7
+
+
+async def no_more(_: Tap) -> None:
+    """Prepare nothing."""
+
+
+@asynccontextmanager
+async def far(
+    system: System, port: int, prepare: Callable[[Tap], Awaitable[object]] = no_more
+) -> AsyncIterator[None]:
+    """Start the processes of a system whose broker runs at ``port``, with a round trip between both. ``prepare``:
+    called with the proxy before."""
+    tap = Tap(port)
+    await tap.start()
+    system.redis_url = system.redis_url.replace(str(port), str(tap.port))
+    try:
+        await prepare(tap)
+        await system.start_processes()
+        await to_first_token(system)  # Redis has the scripts, and all connections are open
+        tap.round_trip_s = ROUND_TRIP_S
+        yield
+    finally:
+        await system.stop()
+        await tap.stop()
+
+
+async def to_first_token(system: System) -> float:
+    """Send a request, and return the seconds to its first token."""
+    loop = asyncio.get_running_loop()
+    begun_at = loop.time()
+    async with await system.stream("demo", provider="demo") as connection:
+        await connection.next("token")
+        return loop.time() - begun_at
+
+
+async def exchanges(system: System) -> tuple[int, int]:
+    """Return the fewest exchanges in sequence before a first token, and their median."""
+    counts = [int(await to_first_token(system) / ROUND_TRIP_S) for _ in range(REQUESTS)]
+    return min(counts), int(statistics.median(counts))
+
+
+async def test_a_first_token_takes_three_exchanges_with_one_server(tmp_path: Path) -> None:
+    """Begin with admit, take with claim, append. The answer of the waiting pop and the message take half of one each,
+    as do the requests before them."""
+    system = System(tmp_path, gateways=1, workers=1, providers=())
+    await system.start_broker()
+    async with far(system, system.broker.port):
+        fewest, median = await exchanges(system)
+        assert fewest <= 3
+        assert median <= 4
+
+
+async def test_a_first_token_takes_five_exchanges_with_a_cluster(tmp_path: Path) -> None:
+    """Steps at the desk and in a bucket follow each other."""
+    cluster = Cluster(tmp_path / "cluster", masters=1)
+    system = ClusterSystem(tmp_path, cluster, gateways=1, workers=1, providers=())
+    await system.start_broker()
+    (node,) = cluster.nodes
+
+    async def announce(tap: Tap) -> None:
+        await node.run_command("CONFIG", "SET", "cluster-announce-port", tap.port)
+
+    async with far(system, node.port, announce):
+        fewest, median = await exchanges(system)
+        assert fewest <= 5
+        assert median <= 6

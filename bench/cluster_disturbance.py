@@ -85,9 +85,9 @@ class Disturbances:
         print(f"{name}: {took_s:.2f} s", flush=True)
 
     async def _move_at_once(self, node: Node, target: Node) -> None:
-        slots = await self._cluster.owned_by(node)
-        await self._cluster.move_range(min(slots), max(slots), target)
-        await self._cluster.move_range(min(slots), max(slots), node)
+        slots = sorted(await self._cluster.owned_by(node))
+        await self._cluster.move_at_once(slots, target)
+        await self._cluster.move_at_once(slots, node)
 
     async def _move_by_key(self, node: Node, target: Node) -> None:
         slots = await self._cluster.slots_of(node, [f"{{{tag}}}" for tag in BUCKET_TAGS])

@@ -53,7 +53,10 @@ class Held:
         )
 
     async def renew(self) -> None:
-        await self.leases._renew(self._client, [self.writer])
+        servers = self._client.servers
+        connection = servers.connection(servers.nodes[0])
+        await self.leases._renew(connection, [self.writer])
+        await connection.aclose()
 
     async def end(self) -> None:
         """End the stream, and settle it."""

@@ -73,6 +73,8 @@ bench-reports: $(VENV)/installed-dev bench-peers  ## Measure all tables of docs/
 	@$(BIN)/python -m bench --name distance --rounds $(or $(ROUNDS),5) --seconds 5 \
 		--shapes first-token,1x30,100x30,answer-100k \
 		--targets headrace,headrace_1ms,headrace_5ms,headrace_25ms
+	@$(BIN)/python -m bench --name distance-alone --rounds $(or $(ROUNDS),5) --shapes first-alone \
+		--targets headrace,headrace_1ms,headrace_5ms,headrace_25ms
 	@$(BIN)/python -m bench --name workers --rounds $(or $(ROUNDS),5) --seconds 5 --shapes 500x20 \
 		--targets headrace,headrace_workers
 	@$(BIN)/python -m bench.curve --name flat --rounds $(or $(ROUNDS),3) --seconds 5 --ticks 0.01

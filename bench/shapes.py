@@ -90,6 +90,13 @@ _ALL: Final = (
         _FIRST,
     ),
     Shape(
+        "first-alone",
+        "40 answers of one token, five a second",
+        Load(40, None, 8, tokens=1).measure,
+        figures.FIRST_TOKEN,
+        _FIRST,
+    ),
+    Shape(
         "burst-100",
         "100 streams in 0.5 s, then 30 tokens/s",
         Load(100, 30, 0.5).measure,

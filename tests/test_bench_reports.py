@@ -1,5 +1,6 @@
 """Reports of the benchmarks: the table of targets, and the page that shows them."""
 
+from bench.distance import distance_table
 from bench.goal_table import goal_table
 from bench.goals import GOALS, plan
 from bench.page import PAGES, filled
@@ -31,6 +32,15 @@ def test_a_target_that_failed_shows_its_error() -> None:
     (goal,) = (goal for goal in GOALS if goal.shape == "kept")
     assert "did not start" in goal_table([Record("kept", "headrace", 1, {}, "did not start")], [goal])
     assert "not measured" in goal_table([], [goal])
+
+
+def test_a_distance_costs_what_is_above_loopback() -> None:
+    records = [
+        Record("1x30", target, 1, {"latency_p50_ms": ms})
+        for target, ms in (("headrace", 2.0), ("headrace_25ms", 32.0))
+    ]
+    rows = distance_table(records).splitlines()
+    assert [row.split("|")[3].strip() for row in (rows[2], rows[-1])] == ["2.0", "32.0 = 2.0 + 1.20 round trips"]
 
 
 def test_repeated_text_after_its_end_is_not_counted() -> None:

@@ -56,3 +56,11 @@ def test_a_stored_answer_whose_deletion_is_lost_was_stopped_at_its_provider(
     record.deleted_at = call.begin + (1 if deleted_before_the_loss else 3)
     complaint = "reader 0: ended error provider_unavailable (at None, 0 characters)"
     assert (complaint not in judge(record, history)) is is_excused
+
+
+@pytest.mark.parametrize(("code", "is_excused"), [("provider_unreachable", True), ("provider_rate_limited", False)])
+def test_a_stored_answer_that_cannot_be_reached_ends_with_what_its_readers_had(code: str, is_excused: bool) -> None:
+    record, history, call = _stream_that_ends(code, is_stored=True)
+    record.transcripts[0].resets.append((call.begin + 2, False))
+    history.worker_out[0] = [Span(call.begin, call.begin + 1)]
+    assert ("reader 0: reset though the answer is stored" in "".join(judge(record, history))) is not is_excused

@@ -57,9 +57,10 @@ class _Judge:
 
     def _of_reader(self, transcript: Transcript) -> Iterator[str]:
         yield from transcript.complaints
-        # A process that only ends the stream copies it under an epoch of its own (rule E4).
+        # A process that only ends the stream copies it under an epoch of its own (rule E4). So does a worker that
+        # reaches its provider neither for the stored answer nor for another.
         reason = transcript.done.data["reason"] if transcript.done is not None else None
-        is_ended_by_another = reason in {"worker_lost", "cancelled", "abandoned", "deleted"}
+        is_ended_by_another = reason in {"worker_lost", "cancelled", "abandoned", "deleted"} | _BROKEN_NETWORK
         for at, same_epoch in transcript.resets:
             if fault := self._of_reset(at, same_epoch, is_stored=self._plan.is_stored and not is_ended_by_another):
                 yield fault

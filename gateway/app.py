@@ -104,7 +104,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
         *(listing, tickets, service, models, ops, web_pages),
     ):
         app.include_router(module.router)
-    app.mount("/page", web_pages.PageFiles())
+    web_pages.mount_files(app)
     errors.install(app)
     openapi.install(app, ChatRequest, TicketRequest, is_open=not settings.authentication)
     return app

@@ -75,6 +75,6 @@ async def test_a_killed_example_resumes_and_prints_everything_once(
 def test_the_docs_show_the_example_scripts() -> None:
     document = (REPOSITORY / "docs" / "clients.md").read_text()
     shown = re.findall(r"<!-- (examples/\S+) -->\n```\w+\n(.*?)```\n", document, re.DOTALL)
-    assert len(shown) == 4
+    assert len(shown) == 6
     for path, snippet in shown:
         assert snippet == (REPOSITORY / path).read_text(), path

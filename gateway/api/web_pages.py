@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -12,6 +12,9 @@ from starlette.types import Scope
 router = APIRouter()
 
 _FOLDER: Final = Path(__file__).parent.parent / "page"
+_IN_WHEEL: Final = _FOLDER / "client"
+#: The JavaScript client library. A wheel has it in the page's folder, a source tree only once, in its own.
+_CLIENT: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _FOLDER.parent.parent / "clients" / "javascript" / "src"
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -28,13 +31,19 @@ _HEADERS: Final = {
 
 
 class PageFiles(StaticFiles):
-    def __init__(self) -> None:
-        super().__init__(directory=_FOLDER)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(directory=folder)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         response.headers.update(_HEADERS)
         return response
+
+
+def mount_files(app: FastAPI) -> None:
+    """Serve the files of the pages under ``/page``, and the client library that they import."""
+    app.mount("/page/client", PageFiles(_CLIENT))
+    app.mount("/page", PageFiles(_FOLDER))
 
 
 @router.get("/", include_in_schema=False)

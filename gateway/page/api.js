@@ -1,5 +1,7 @@
 // HTTP calls to the gateway. A failed call throws an ApiError with a message for the user.
 
+import { Headrace } from "./client/index.js";
+import { parse } from "./exact.js";
 import { promptForKey, credentials } from "./key.js";
 
 export class ApiError extends Error {
@@ -9,9 +11,9 @@ export class ApiError extends Error {
   }
 }
 
-const POST_TRIES = 6;
 const MODEL_TRIES = 30;
-export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+const POST_TIMEOUT_MS = 30_000;
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** The error message of a response, in any of the gateway's dialects. */
 async function errorMessage(response) {
@@ -31,8 +33,33 @@ async function call(path, options = {}) {
   }
 }
 
+/** A link with a ticket needs no key. */
+const fetchWithKey = (url, init) =>
+  fetch(url, { ...init, headers: { ...init.headers, ...(url.includes("ticket=") ? {} : credentials()) } });
+
+const options = {
+  url: location.origin,
+  fetch: fetchWithKey,
+  parse: (text, type) => (type === "json" ? parse(text) : JSON.parse(text)),
+};
+const client = new Headrace({ ...options, retryTimeoutMs: POST_TIMEOUT_MS });
+/** A reader that never gives up: the user sees that it reconnects, and can leave. */
+export const reading = new Headrace({ ...options, retryTimeoutMs: Infinity });
+
+/** Repeats a call of the client with another key, if the gateway refuses the one of this tab. */
+async function withKey(clientCall) {
+  for (;;) {
+    try {
+      return await clientCall();
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      await promptForKey(error.message);
+    }
+  }
+}
+
 /** Statuses that may succeed on a retry, including 0 and the errors of a proxy during a deploy. */
-export const isTransient = (status) => status < 400 || status === 408 || status === 429 || status >= 500;
+const isTransient = (status) => status < 400 || status === 408 || status === 429 || status >= 500;
 
 /** Repeats a call after transient failures. */
 async function callWithRetries(path, options, { tries, onWait }) {
@@ -62,46 +89,20 @@ export async function listModels(onWait) {
   return (await response.json()).data.map((model) => model.id);
 }
 
-/** Queues one generation. A retry carries the same idempotency key, so the gateway starts at most one. */
-export async function startChat(body, onWait) {
-  const options = {
-    method: "POST",
-    headers: { "Content-Type": "application/json", "Idempotency-Key": uuid() },
-    body: JSON.stringify(body),
-  };
-  return (await callWithRetries("/chat", options, { tries: POST_TRIES, onWait })).json();
+/** Starts one generation, and returns its stream. */
+export function startChat(body, onWait) {
+  return withKey(async () => {
+    const stream = client.start(body, { onRetry: ({ error }) => onWait(error.message) });
+    await stream.started;
+    return stream;
+  });
 }
 
-export async function cancelChat(id) {
-  await callWithRetries(`/chat/${encodeURIComponent(id)}/cancel`, { method: "POST" }, { tries: POST_TRIES });
-}
+export const cancelChat = (id) => withKey(() => client.cancel(id));
 
 /** Deletes a stream; one that no longer exists counts as deleted. */
 export async function deleteChat(id) {
   const response = await call(`/chat/${encodeURIComponent(id)}`, { method: "DELETE" });
   if (response?.ok || response?.status === 404 || response?.status === 410) return;
   throw new ApiError(response ? await errorMessage(response) : "the gateway does not respond", response?.status ?? 0);
-}
-
-export async function chatStatus(url) {
-  const response = await call(url);
-  return response?.ok ? response.json() : null;
-}
-
-/** Requests a stream's URL like EventSource, to get the status that EventSource hides. 0: no response. */
-export async function probe(url) {
-  const stop = new AbortController();
-  try {
-    const response = await call(url, { headers: { Accept: "text/event-stream" }, signal: stop.signal });
-    if (!response) return { status: 0, message: "" };
-    return { status: response.status, message: response.ok ? "" : await errorMessage(response) };
-  } finally {
-    stop.abort();
-  }
-}
-
-/** randomUUID exists only over HTTPS and on localhost. */
-function uuid() {
-  if (crypto.randomUUID) return crypto.randomUUID();
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 }

@@ -44,14 +44,14 @@ async function submit(conversation, choice) {
     const body = { ...choice, messages: conversation, on_disconnect: "continue" };
     const started = await startChat(body, (problem) => show(mine, "queued", `${problem} (retrying)`));
     mine.entry = {
-      id: started.stream_id,
+      id: started.id,
       title: titleOf(conversation.at(-1).content),
       at: Date.now(),
       state: "queued",
       choice,
       messages: conversation,
-      streamUrl: started.stream_url,
-      statusUrl: started.status_url,
+      streamUrl: started.url.slice(location.origin.length),
+      statusUrl: `/chat/${started.id}`,
       owner,
     };
     streams.add(mine.entry);

@@ -1,0 +1,24 @@
+"""The server's wheel contains the client libraries, see docs/adr/0022-client-libraries.md."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from tests.system import REPOSITORY
+
+#: Each library's folder, and its place in the wheel.
+LIBRARIES = {"clients/python/headrace_client": "headrace_client", "clients/javascript/src": "gateway/page/client"}
+
+
+def test_the_wheel_has_the_files_of_both_libraries(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+        for folder, place in LIBRARIES.items():
+            source = REPOSITORY / folder
+            files = {f"{place}/{path.name}": path for path in source.iterdir() if path.is_file()}
+            assert {name for name in names if name.startswith(f"{place}/")} == set(files)
+            assert all(packed.read(name) == path.read_bytes() for name, path in files.items())

@@ -3,12 +3,9 @@
 import asyncio
 import contextlib
 import itertools
-import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
-
-import msgspec
 
 from gateway.dialects.native import Native
 from shared.broker.client import run_script
@@ -19,9 +16,8 @@ from shared.broker.log import read_stored_log
 from shared.broker.removal import delete_stream, drop_answer
 from shared.broker.replies import Claimed, Code, Gone, LogPage, Refused, WriteReply
 from shared.errors import GenerationError
-from shared.protocol import events
-from shared.protocol.events import Done, Start, Usage
-from shared.protocol.ids import parse_cursor, parse_event_id
+from shared.protocol.events import Usage
+from shared.protocol.ids import parse_cursor
 from shared.protocol.lifecycle import TERMINAL
 from tests.scripts.stream import ROUTE
 from tests.walks.actors import (
@@ -31,8 +27,8 @@ from tests.walks.actors import (
     SteppedSubscription,
     Viewer,
     Worker,
-    check_one_attempt,
 )
+from tests.walks.audience import Audience
 from tests.walks.bench import (
     DEMAND,
     DIGEST,
@@ -47,7 +43,7 @@ from tests.walks.bench import (
     TIGHT,
     Bench,
 )
-from tests.walks.desk import Desk, Renewed, tokens_of
+from tests.walks.desk import Renewed, tokens_of
 from tests.walks.moves import MOVES, move
 from workers.jobs.claims import take
 from workers.jobs.stored_answers import end_of_log, readable_lineage
@@ -56,7 +52,7 @@ from workers.writing.phases import StopReason
 from workers.writing.writer import StreamWriter
 
 
-class Walk(Desk):
+class Walk(Audience):
     """One stream, two workers, two gateways, two viewers."""
 
     def __init__(self, bench: Bench, *, forgives: bool = True) -> None:
@@ -70,7 +66,6 @@ class Walk(Desk):
         self.uids = itertools.count(1)
         self.names = itertools.count(1)
         self.snapshot: dict[str, tuple[bytes, int]] | None = None
-        self.deleted = self.dropped = self.is_stored = False
 
     async def do(self, name: str, **arguments: Any) -> None:
         """One move; then all that it set going until nothing moves."""
@@ -492,49 +487,6 @@ class Walk(Desk):
             assert viewer.chunks is not None
             assert await anext(viewer.chunks, b"the end") == b"the end"
             await viewer.drop()
-
-    def _show(self, viewer: Viewer, frame: re.Match[bytes]) -> None:
-        kind, data = frame[2], frame[3]
-        if frame[1] is None:
-            self._handle_synthetic(viewer, kind, data)
-            return
-        stored = kind + b" " + data
-        event = events.decode(stored)
-        if isinstance(event, Start) and event.reset:
-            assert viewer.last_id is not None, "reset for a viewer that has nothing"
-            viewer.held.clear()
-            stored = events.encode(msgspec.structs.replace(event, reset=False))
-        viewer.last_id = frame[1].decode()
-        at = parse_event_id(viewer.last_id)
-        viewer.held.append((at, stored))
-        epochs = [a.epoch for a, _ in viewer.held]
-        assert epochs == sorted(epochs), viewer.held
-        assert self.is_stored or epochs[0] == epochs[-1], viewer.held
-        assert [a.seq for a, _ in viewer.held] == [i + 1 for i in range(len(viewer.held))], viewer.held
-        check_one_attempt([event for _, event in viewer.held])
-        assert self.shown.setdefault(at, stored) == stored, f"{at} was shown with another content"
-        if isinstance(event, Done):
-            viewer.ending = "done"
-
-    def _handle_synthetic(self, viewer: Viewer, kind: bytes, data: bytes) -> None:
-        raw = msgspec.json.decode(data)
-        if kind == b"done":
-            viewer.ending = raw["reason"]
-            assert viewer.ending in {"deleted", "stream_gone", "stream_lost"}
-            if viewer.ending == "deleted":
-                assert self.deleted
-            elif viewer.ending == "stream_gone":
-                assert self.dropped
-            else:
-                assert not self.healers, "lost although a worker has all of it in memory"
-        elif kind == b"error":
-            assert raw["code"] in {"stream_gone", "stream_lost"}
-        elif kind == b"start":
-            assert raw["reset"]
-            assert viewer.last_id is not None, "reset for a viewer that has nothing"
-            viewer.held.clear()
-        else:
-            assert kind == b"queued"
 
     @move(1, lambda self: any(viewer.subscription for viewer in self.viewers), pick=PICK)
     async def drop(self, *, pick: int) -> None:

@@ -336,7 +336,7 @@ async def test_the_receiver_of_the_readme_stores_answers(
         async def rows() -> list[tuple[str, str, str]]:
             with closing(sqlite3.connect(tmp_path / "answers.db")) as database:
                 try:
-                    return database.execute("SELECT id, question, answer FROM answers").fetchall()
+                    return database.execute("SELECT id, about, answer FROM answers").fetchall()
                 except sqlite3.OperationalError:  # it has just begun
                     return []
 

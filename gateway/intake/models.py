@@ -46,6 +46,7 @@ class Models:
         self._catalogs: ExpiringCache[None, Catalog] = ExpiringCache(
             self._read, fresh_s=_FRESH_S, renewed_s=_RENEWED_S
         )
+        current.follow(lambda _: self._catalogs.forget(None))  # new aliases need the models of their targets
 
     @property
     def _configuration(self) -> Configuration:

@@ -50,6 +50,7 @@ class PipelineConnection:
         self._pending = deque[_Exchange]()
         self._shortest_s = math.inf
         self._watchdog: asyncio.TimerHandle | None = None
+        self._is_closed = False
         self.target = safe_address(url)
 
     @property
@@ -76,11 +77,15 @@ class PipelineConnection:
         return await self._exchange(self._wire or await self._connect(), packed, count)
 
     async def aclose(self) -> None:
+        """Close the connection for good: a task that is left over must not open it again."""
+        self._is_closed = True
         if self._wire is not None:
             await self._drop(self._wire, wait=True)
         await self._pool.aclose()
 
     async def _connect(self) -> Wire:
+        if self._is_closed:
+            raise RedisConnectionError("the connection was closed")
         async with asyncio.timeout(self._timeout_s), self._connecting:
             if self._wire is None:
                 self._wire = await connected(self._pool, self._take)

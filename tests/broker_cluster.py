@@ -24,6 +24,8 @@ _OPTIONS: Final = (
     *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no", "--appendonly", "no"),
     *("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"),
 )
+#: Slots that move key by key at the same time.
+_SLOTS_AT_ONCE: Final = 8
 
 
 class Node(Broker):
@@ -158,9 +160,10 @@ class Cluster:
         """Move slots to another master key by key, as every version can."""
         owners = await self._owners(target)
         nodes = {node.port: node for node in self.nodes}
-        for slot in slots:
-            if (source := nodes[owners[slot]]) is not target:
-                await self._move_slot(slot, source, target)
+        moves = [(slot, source) for slot in slots if (source := nodes[owners[slot]]) is not target]
+        for first in range(0, len(moves), _SLOTS_AT_ONCE):  # nodes write their files once for all of them
+            some = moves[first : first + _SLOTS_AT_ONCE]
+            await asyncio.gather(*(self._move_slot(slot, source, target) for slot, source in some))
         await until(partial(self._own, slots, target))
 
     async def move_at_once(self, slots: Sequence[int], target: Node) -> None:

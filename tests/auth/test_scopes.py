@@ -57,6 +57,7 @@ ROUTES: Final[dict[str, Scope | str]] = {
     "GET /": PUBLIC,
     "GET /ops": PUBLIC,
     "GET /page": PUBLIC,
+    "GET /page/client": PUBLIC,
 }
 NOWHERE: Final = {
     "{stream_id}": "00" * 17,

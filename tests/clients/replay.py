@@ -33,7 +33,9 @@ from typing import Final
 
 from gateway.dialects.native import frame
 from shared.protocol import events
+from tests.cli import ROOT
 
+_LIBRARY: Final = ROOT / "clients" / "javascript" / "src"
 TEXT: Final = "Grüße, ☃.\n\ndata: not an event"
 AGAIN: Final = "Another answer."
 RETRY: Final = b"retry: 5\n"
@@ -127,6 +129,8 @@ class Replay:
         """Return the response, and the way in which the connection breaks after it, or an empty string."""
         if line.startswith("POST"):
             return self._start(json.loads(body), headers)
+        if line.startswith("GET /page"):
+            return _file(line.split(" ")[1]), ""
         found = re.search(r"/chat/stream/([\w-]+)", line)
         if found is None:
             status = json.dumps({"status": "completed", "finish_reason": "stop", "usage": None}).encode()
@@ -145,6 +149,14 @@ class Replay:
         self.keys[body["model"]].add(headers["idempotency-key"])
         response = _accepted(int(at))
         return (response[: int(at)], way) if self.starts[body["model"]] == 1 else (response, "")
+
+
+def _file(path: str) -> bytes:
+    """Return a page without content, or a file of the JavaScript library for it."""
+    kind, content = b"text/html", b"<!doctype html><title>Replay</title>"
+    if path.endswith(".js"):
+        kind, content = b"text/javascript", (_LIBRARY / path.removeprefix("/page/")).read_bytes()
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (kind, len(content), content)
 
 
 def _cut(way: str, at: int) -> tuple[bytes, str]:

@@ -161,6 +161,7 @@ export function failure(error, signal) {
 
 /** @param {number} status @param {string} body */
 function jsonOf(status, body) {
+  if (!body) throw unreachable(); // Chromium takes a head that breaks off as whole, without a body
   try {
     const parsed = JSON.parse(body);
     if (typeof parsed === "object" && parsed !== null) return parsed;

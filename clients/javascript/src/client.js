@@ -60,6 +60,7 @@ export class Headrace {
    * @param {StreamOptions} [options]
    */
   attach(idOrUrl, options = {}) {
+    if (options.lastEventId) checkedHeader("lastEventId", options.lastEventId);
     return new HeadraceStream(this.#calls, this.#gateway.stream(idOrUrl), options, this.#parse);
   }
 

@@ -11,6 +11,8 @@ import { SseDecoder } from "./sse.js";
 /** @import { HeadraceEvent } from "./events.js" */
 /** @typedef {(text: string, type: string) => any} Parse */
 
+const STREAM = "text/event-stream";
+
 /** Progress of one reader. */
 export class Reading {
   hasEnded = false;
@@ -47,7 +49,7 @@ export class Reading {
    * @param {Headers} headers
    */
   isStream(status, headers) {
-    if (status !== 200 || !headers.get("content-type")?.startsWith("text/event-stream")) return false;
+    if (status !== 200 || !headers.get("content-type")?.startsWith(STREAM)) return false;
     this.#hasConnected = true;
     this.#decoder = new SseDecoder();
     return true;
@@ -62,8 +64,10 @@ export class Reading {
   refuse(status, headers, body) {
     if (status === 204) this.isComplete = true;
     else if (status !== 200) throw failureOf(status, headers, body);
-    // Once the stream was read here, another server's page is a passing fault of a proxy.
-    else throw this.#hasConnected ? unreachable() : notHeadrace(status);
+    // Chromium takes a head that breaks off as whole, so the type may be missing or cut. And once the stream was read
+    // here, another server's page is a passing fault of a proxy.
+    else if (this.#hasConnected || STREAM.startsWith(headers.get("content-type") ?? "")) throw unreachable();
+    else throw notHeadrace(status);
   }
 
   /**

@@ -12,7 +12,7 @@ const LONGEST_MESSAGE = 500; // an error text of another server may be a whole p
  * @param {string} body
  */
 export function failureOf(status, headers, body) {
-  let [code, message, retryable] = [`http_${status}`, `HTTP ${status}`, RETRYABLE.has(status)];
+  let [code, message, retryable] = [`http_${status}`, `HTTP ${status}`, RETRYABLE.has(status) || status < 200];
   try {
     const { error } = JSON.parse(body);
     if (typeof error.code === "string" && typeof error.message === "string") {

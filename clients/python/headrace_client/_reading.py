@@ -15,6 +15,7 @@ from headrace_client.errors import HeadraceError
 from headrace_client.events import Done, Event, event_of
 
 _NO_CONTENT: Final = 204
+_STREAM: Final = "text/event-stream"
 
 
 class Reading:
@@ -37,7 +38,7 @@ class Reading:
 
     def is_stream(self, status: int, headers: Mapping[str, str]) -> bool:
         """Begin a connection. Return False if its response is not a stream; :meth:`refuse` raises the reason."""
-        if status != 200 or not headers.get("content-type", "").startswith("text/event-stream"):
+        if status != 200 or not headers.get("content-type", "").startswith(_STREAM):
             return False
         self._has_connected = True
         self._decoder = SseDecoder()
@@ -49,9 +50,12 @@ class Reading:
             self.is_complete = True
         elif status != 200:
             raise failure_of(status, headers, body)
+        elif self._has_connected or _STREAM.startswith(headers.get("content-type", "")):
+            # The head may be cut in the middle of its type. And once the stream was read here, another server's page
+            # is a passing fault of a proxy.
+            raise ended_early()
         else:
-            # Once the stream was read here, another server's page is a passing fault of a proxy.
-            raise ended_early() if self._has_connected else not_headrace(status)
+            raise not_headrace(status)
 
     def feed(self, received: bytes) -> Iterator[Event]:
         """Yield the events that ``received`` completes, and move the cursor with each."""

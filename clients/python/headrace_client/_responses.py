@@ -17,6 +17,8 @@ def json_of(status: int, headers: Mapping[str, str], body: bytes) -> dict[str, A
     """Return the JSON object of a successful response. Raises :class:`HeadraceError` for any other."""
     if not 200 <= status < 300:
         raise failure_of(status, headers, body)
+    if not body:
+        raise ended_early()
     try:
         parsed = json.loads(body)
     except ValueError:

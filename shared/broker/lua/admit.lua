@@ -63,13 +63,9 @@ if admitted or verdict then
 end
 local refused, limit
 if force ~= '1' then refused, limit = refusal() end
-if limit and not string.find(final, limit) then
-  redis.call('HSET', OF, 'undecided', 1)
-  redis.call('PEXPIRE', OF, 60000)
-  return refused
-end
 if refused then
-  redis.call('HSET', OF, 'refused', table.concat(refused, ' '))
+  local is_final = not limit or string.find(final, limit)
+  redis.call('HSET', OF, is_final and 'refused' or 'undecided', table.concat(refused, ' '))
   redis.call('PEXPIRE', OF, 60000)
   return refused
 end

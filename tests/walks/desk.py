@@ -54,6 +54,13 @@ class Desk(Ground):
         if held is Held.UNKNOWN:
             self.unknown.add(writer)
 
+    def _lost_something(self) -> None:
+        self.age += 1
+        self.claims_at_this_age = 0
+        self.buried = False
+        # Nothing protects a Redis that loses its mark of a stream as well, when it had lost the stream before.
+        self.renewed = [renewed for renewed in self.renewed if not renewed.is_lost]
+
     @move(3, lambda self: self.unsettled, pick=PICK, fate=FATE)
     async def settle(self, *, pick: int, fate: str) -> None:
         """Settle an ending as its worker does, perhaps late."""

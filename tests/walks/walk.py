@@ -313,11 +313,9 @@ class Walk(Audience):
         self.unknown.discard(writer)
         reply = await self._faulty(self.scripts.renew(writer.holder), writer.holder, fate)
         if isinstance(reply, WriteReply) and reply.code is Code.OK:
-            renewed = Renewed(writer, reply, is_lost)
-            if holds_late:
-                self.renewed.append(renewed)
-            else:
-                await self._hold(renewed, fate)
+            self.renewed.append(Renewed(writer, reply, is_lost))
+            if not holds_late:
+                await self._hold(self.renewed.pop(), fate)
         for worker in self.workers:
             if writer is worker.writer:
                 writer.settle_renewal(reply)
@@ -416,13 +414,6 @@ class Walk(Audience):
     @move(0.2)
     async def forget_scripts(self) -> None:
         await self.client.script_flush()
-
-    def _lost_something(self) -> None:
-        self.age += 1
-        self.claims_at_this_age = 0
-        self.buried = False
-        # Nothing protects a Redis that loses its mark of a stream as well, when it had lost the stream before.
-        self.renewed = [renewed for renewed in self.renewed if not renewed.is_lost]
 
     # --- gateways and viewers
 

@@ -76,8 +76,8 @@ def checkout(tmp_path: Path) -> Path:
     """Copy everything that a release is built from, with a section for the version in the changelog."""
     root = tmp_path / "checkout"
     root.mkdir()
-    for name in (".ci", "headrace", "gateway", "workers", "shared"):
-        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (".ci", "headrace", "gateway", "workers", "shared", "clients"):
+        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     for path in (*REPOSITORY.glob("requirements*.lock"), *map(REPOSITORY.joinpath, ("pyproject.toml", "README.md"))):
         shutil.copy(path, root)
     shutil.copy(REPOSITORY / "LICENSE", root)

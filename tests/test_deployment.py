@@ -159,9 +159,9 @@ def test_compose_passes_on_each_setting_of_the_example() -> None:
     for service in ("gateway-1", "gateway-2", "worker"):
         given = services[service].environment
         missing = {name for name in names if given.get(name) != f"the {name}" and name not in own}
-        of_others = (
-            ("HEADRACE_SECRET", "HEADRACE_AUTH") if service == "worker" else ("OPENAI_", "ANTHROPIC_", "OLLAMA_")
-        )
+        of_gateways = ("HEADRACE_SECRET", "HEADRACE_AUTH")
+        of_workers = ("OPENAI_", "ANTHROPIC_", "OLLAMA_", "HEADRACE_WEBHOOK_SECRET")
+        of_others = of_gateways if service == "worker" else of_workers
         assert [name for name in missing if not name.startswith(of_others)] == []
 
 

@@ -13,7 +13,20 @@ import pytest
 
 from shared.logs import configure_logging
 from shared.printable import escaped_json, one_line, printable
-from tests.cli import ROOT, ScriptedGateway, ask, done, environment, event, refusal, scripted, start, stream, token
+from tests.cli import (
+    ROOT,
+    ScriptedGateway,
+    accepted,
+    ask,
+    done,
+    environment,
+    event,
+    refusal,
+    scripted,
+    start,
+    stream,
+    token,
+)
 
 #: They set the clipboard and the title, clear the screen, overwrite the line, and reorder the text.
 ATTACKS = (
@@ -76,7 +89,7 @@ def hostile_answer() -> bytes:
 
 
 async def test_a_hostile_answer_on_a_terminal() -> None:
-    async with scripted(hostile_answer()) as gateway:
+    async with scripted(accepted(), hostile_answer()) as gateway:
         shown = await on_terminal("chat", "Hi", "--url", gateway.url)
     assert UNSAFE.findall(shown) == []
     assert "\r" not in shown
@@ -91,7 +104,7 @@ async def test_hostile_json_on_a_terminal() -> None:
         event("json", "3-2", path=[ATTACKS], value=ATTACKS, complete=True),
         event("json", "3-3", path=[], value={ATTACKS: ATTACKS}, complete=True),
     )
-    async with scripted(stream(start(), *values, done("3-4"))) as gateway:
+    async with scripted(accepted(), stream(start(), *values, done("3-4"))) as gateway:
         shown = await on_terminal("chat", "Hi", "--url", gateway.url, "--json")
     assert "pwned" in shown
     assert UNSAFE.findall(shown) == []
@@ -105,7 +118,7 @@ async def test_a_hostile_refusal_on_a_terminal() -> None:
 
 
 async def test_a_pipe_gets_the_answer_unchanged_and_notes_are_filtered() -> None:
-    async with scripted(hostile_answer()) as gateway:
+    async with scripted(accepted(), hostile_answer()) as gateway:
         ended = await ask(gateway.url)
     assert ended.out == f"{ATTACKS}\ufffd é\n\tend"
     assert "pwned" in ended.err

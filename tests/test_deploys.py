@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from contextlib import suppress
+from functools import partial
 
 import httpx2
 import pytest
@@ -86,6 +87,10 @@ async def test_a_client_that_resumes_at_once_does_not_come_back_to_a_draining_ga
     assert set(statuses) <= {503}
 
 
+async def is_draining(process: Process) -> bool:
+    return '"draining"' in process.log.read_text()
+
+
 async def test_a_draining_worker_finishes_its_streams(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, drain_s=20)
     gate = asyncio.Event()
@@ -93,6 +98,7 @@ async def test_a_draining_worker_finishes_its_streams(start_system: StartSystem)
     async with await system.stream("finishes") as connection:
         seen = [await connection.next("token")]
         system.workers[0].signal(signal.SIGTERM)
+        await system.eventually(partial(is_draining, system.workers[0]))
         late = await system.post("echo", "later")  # no worker takes it now
         gate.set()
         seen += await connection.rest()

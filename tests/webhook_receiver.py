@@ -41,7 +41,7 @@ class WebhookReceiver:
     async def start(self) -> "WebhookReceiver":
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{path:.*}", self._receive)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()

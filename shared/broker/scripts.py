@@ -91,7 +91,7 @@ class Ending:
 
 
 class Delivery(StrEnum):
-    """What became of a stream's webhook. WANTED: it is sent again, although it was delivered or given up."""
+    """Outcomes of a stream's webhook. WANTED: it is sent again, although it was delivered or given up."""
 
     DELIVERED = "delivered"
     FAILED = "failed"

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from socket import gethostname
 
@@ -158,31 +160,28 @@ async def test_a_chat_completion_names_a_receiver(system: System, receiver: Webh
 
 
 async def test_a_receiver_that_fails_gets_the_same_webhook_again(system: System, receiver: WebhookReceiver) -> None:
-    statuses = iter([500, 302])
+    async def fail(_: web.Request) -> web.Response:
+        return web.Response(status=500)
 
-    async def fail_first(_: web.Request) -> web.Response:
-        status = next(statuses, 204)
-        return web.Response(status=status, headers={"location": "/elsewhere"} if status == 302 else {})
+    async def redirect(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"location": "/elsewhere"})
 
-    receiver.answer = fail_first
+    async def has_error(error: str) -> bool:
+        return error in str(await system.field(stream_id, "delivery_error"))
+
+    receiver.answer = fail
     system.fake.play("again", Answer(deltas=WORDS))
     stream_id = await system.post("again")
-    await receiver.next_of(stream_id, 1)
-    await system.eventually(lambda: system.field(stream_id, "delivery_error"))
-    assert await system.field(stream_id, "delivery_error") == "HTTP 500"
-    listed = await run(system, "webhooks", "list")
-    assert f"{stream_id}  completed" in listed
-    assert "1 failed" in listed
-    assert "HTTP 500" in listed
-    await run(system, "webhooks", "retry", stream_id)  # now, instead of in five seconds
-    await receiver.next_of(stream_id, 2)
-    await system.eventually(lambda: system.field(stream_id, "delivery_error"))
-    assert "redirects are not followed" in str(await system.field(stream_id, "delivery_error"))
-    first, second, *rest = await receiver.next_of(stream_id, 3)
-    assert first.id == second.id == rest[0].id
-    assert first.body == second.body == rest[0].body
+    await system.eventually(partial(has_error, "HTTP 500"))
+    assert re.search(rf"{stream_id}  completed .* \d failed .* HTTP 500", await run(system, "webhooks", "list"))
+    receiver.answer = redirect
+    await run(system, "webhooks", "retry", stream_id)  # now, instead of in some seconds
+    await system.eventually(partial(has_error, "redirects are not followed"))
+    receiver.answer = None
+    await run(system, "webhooks", "retry", stream_id)
     await system.eventually(lambda: is_done(system, stream_id))
-    assert all(each.path == "/hook" for each in receiver.of(stream_id))
+    tries = await receiver.next_of(stream_id, 3)
+    assert len({(each.id, each.body, each.path) for each in tries}) == 1
 
 
 async def test_a_receiver_that_is_gone_is_given_up(system: System, receiver: WebhookReceiver) -> None:
@@ -223,8 +222,7 @@ async def test_workers_that_die_lose_no_webhook(system: System, receiver: Webhoo
         await client.zadd("hr:{desk}:deliveries", {stream_id: 1})
     for worker in system.workers:
         worker.start()
-    first, second = await receiver.next_of(stream_id, 2)
-    assert first.body == second.body
+    assert len({each.body for each in await receiver.next_of(stream_id, 2)}) == 1
     await system.eventually(lambda: is_done(system, stream_id))
 
 
@@ -272,7 +270,7 @@ async def test_an_answer_is_kept_until_it_is_delivered(
     await system.eventually(is_past_retention)
     await receiver.start()
     await run(system, "webhooks", "retry", stream_id)
-    (delivery,) = await receiver.next_of(stream_id)
+    delivery, *_ = await receiver.next_of(stream_id)  # perhaps twice: its next try may have come before
     Webhook(OTHER_SECRET).verify(delivery.body, delivery.headers)
     assert delivery.event["data"]["text"] == TEXT
 

@@ -29,8 +29,8 @@ Fields = Mapping[str, str | None]
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
     """One entry of a timeline. ``what``: created, parked, claimed, taken_over, provider_failed, first_token,
-    handed_over, resumed, cancel_asked or ended. ``detail``: the worker, the provider, how it was resumed, or why it
-    failed or ended."""
+    handed_over, resumed, cancel_asked, ended or webhook. ``detail``: the worker, the provider, how it was resumed,
+    why it failed or ended, or the outcome of the webhook."""
 
     at_ms: int
     what: str
@@ -103,6 +103,7 @@ _NAMES: Final = {
     "handover": "handed_over",
     "resume": "resumed",
     "cancel": "cancel_asked",
+    "webhook": "webhook",
 }
 
 

@@ -10,6 +10,7 @@ from shared.broker.keys import DELIVERIES, state_key, sweep_keys
 from shared.broker.removal import delete_stream, drop_answer
 from shared.broker.scripts import Delivery
 from shared.broker.sweep import Sweep
+from shared.broker.timeline import read_timeline
 from tests.scripts.stream import DONE, ENDING, INDEX, SCRIPTS, SETTINGS, Stream, some
 
 URL = "https://hooks.example/a"
@@ -72,6 +73,8 @@ async def test_a_delivered_webhook_is_owed_no_more(client: Client) -> None:
     assert await undelivered(stream) == ""
     assert await client.zscore(stream.keys[INDEX], stream.id) is None
     assert not await note(stream, Delivery.DELIVERED, since)
+    (timeline,) = await read_timeline(client, [stream.id])
+    assert [each.detail for each in timeline.timeline() if each.what == "webhook"] == ["delivered"]
     await sweep(client)
     assert await client.zcard(stream.keys[INDEX]) == 0
 

@@ -153,13 +153,11 @@ def _retry_after_s(reply: aiohttp.ClientResponse) -> float:
 
 def _reason_of(error: Exception) -> str:
     """Return the reason of an error, without the URL, whose path or query may be a secret."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in (error, error.__cause__):  # aiohttp raises its own error from that of the connection
         if isinstance(cause, _AddressRefused):
             return str(cause)
         if isinstance(cause, ssl.SSLError):
             return f"TLS: {cause.reason or 'failed'}"
-        cause = cause.__cause__ or getattr(cause, "os_error", None) if cause is not error.__context__ else None
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name was not found"
     if isinstance(error, aiohttp.ServerDisconnectedError):

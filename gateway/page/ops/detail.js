@@ -18,6 +18,7 @@ const TIMELINE_TEXTS = {
   resumed: ({ detail }) => (detail === "reset" ? "a reader resumed, from the start" : "a reader resumed"),
   cancel_asked: () => "cancel requested",
   ended: ({ detail }) => `ended: ${words(detail)}`,
+  webhook: ({ detail }) => `webhook ${words(detail)}`,
 };
 
 export class Detail {

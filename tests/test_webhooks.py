@@ -159,6 +159,20 @@ async def test_a_chat_completion_names_a_receiver(system: System, receiver: Webh
     await client.close()
 
 
+async def test_a_message_of_anthropics_api_names_a_receiver(system: System, receiver: WebhookReceiver) -> None:
+    system.fake.play("message", Answer(deltas=WORDS))
+    body = {
+        "model": "openai/message",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "hi"}],
+        "webhook_url": f"http://127.0.0.1:{receiver.port}/message",
+    }
+    answer = await system.http.post(f"{system.url}/v1/messages", json=body)
+    assert answer.status_code == 200, answer.text
+    (delivery,) = await receiver.next_of(answer.headers["x-stream-id"])
+    assert delivery.path == "/message"
+
+
 async def test_a_receiver_that_fails_gets_the_same_webhook_again(system: System, receiver: WebhookReceiver) -> None:
     async def fail(_: web.Request) -> web.Response:
         return web.Response(status=500)

@@ -78,7 +78,7 @@ async def listening(
 def accepted() -> bytes:
     """Return the response to a start of the stream ``s1``."""
     body = b'{"stream_id": "s1", "stream_url": "/chat/stream/s1", "status_url": "/chat/s1"}'
-    return b"HTTP/1.1 202 Accepted\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    return b"HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
 def event(name: str, event_id: str = "", retry: int | None = None, /, **data: object) -> bytes:
@@ -100,15 +100,15 @@ def done(event_id: str, finish_reason: str = "stop", reason: str | None = None) 
 
 def stream(*pieces: bytes, whole: bool = True) -> bytes:
     """Return a chunked SSE answer; without ``whole`` its last chunk is missing, as after a broken connection."""
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-stream-id: s1\r\n"
+    head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\nx-stream-id: s1\r\n"
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces)
     return head + b"transfer-encoding: chunked\r\n\r\n" + chunks + (b"0\r\n\r\n" if whole else b"")
 
 
 def refusal(status: int, code: str, message: str, *, retryable: bool, headers: str = "") -> bytes:
     body = json.dumps({"error": {"code": code, "message": message, "retryable": retryable}})
-    head = f"HTTP/1.1 {status} No\r\ncontent-type: application/json\r\n{headers}content-length: {len(body)}\r\n\r\n"
-    return (head + body).encode()
+    head = f"HTTP/1.1 {status} No\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}"
+    return (f"{head}content-length: {len(body)}\r\n\r\n{body}").encode()
 
 
 @dataclass

@@ -79,7 +79,7 @@ from shared.protocol.ids import BUCKETS, bucket_of
 from shared.rate_limits import account_of
 
 #: Version of the data described here. Raise it with a change that an older process would misread.
-DATA_VERSION: Final = 8
+DATA_VERSION: Final = 9
 #: Prefix of the keys of the desk.
 _DESK_TAG: Final = "{desk}"
 DESK: Final = f"hr:{_DESK_TAG}:"

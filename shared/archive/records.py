@@ -1,0 +1,36 @@
+"""What the archive keeps of one stream that has ended."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.protocol.ledger import LedgerEntry
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedStream:
+    """One stream. Times are ms since 1970.
+
+    ``principal`` owns it. ``view`` is the body of ``GET /chat/{stream_id}`` (:func:`answer_view`), ``request`` the
+    request as its state has it, ``fields`` further fields of the state that a dialect needs to render the answer
+    (such as ``response`` and ``follow_up``). ``events`` is the log: as it was, with its cursors, if ``has_cursors``;
+    else joined to as few events as give the same answer. ``end`` is the cursor of its last event. Content is None in
+    ``text`` if the server seals content: it cannot be searched then.
+    """
+
+    stream_id: str
+    principal: str
+    chat_id: str | None
+    status: str
+    model: str
+    provider: str
+    created: int
+    started: int | None
+    ended: int
+    view: dict[str, Any]
+    request: bytes
+    fields: dict[str, str]
+    events: list[bytes]
+    has_cursors: bool
+    end: str
+    text: str | None
+    ledger: list[LedgerEntry] = field(default_factory=list)

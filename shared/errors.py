@@ -26,6 +26,7 @@ HeadraceError
 │   │   ├── BrokerFull
 │   │   └── BrokerUnfit
 │   │       └── BrokerMisconfigured   ends the process
+│   ├── ArchiveUnavailable
 │   ├── StreamRecovering
 │   ├── ContentUnreadable
 │   ├── NoModels
@@ -244,6 +245,16 @@ class BrokerUnfit(BrokerUnavailable):
 
 class BrokerMisconfigured(BrokerUnfit):
     """Redis would lose or misread data; waiting does not help, so a process that starts exits."""
+
+
+class ArchiveUnavailable(Unavailable):
+    """The database of the archive cannot be used. ``detail`` has the reason and the remedy, and no content."""
+
+    code = "archive_unavailable"
+    message = "older answers are temporarily unavailable; try again shortly"
+    detail = "the database of HEADRACE_ARCHIVE_URL does not answer"
+    retry_after_s = 5
+    when = "older answers are temporarily unavailable"
 
 
 class StreamRecovering(Unavailable):

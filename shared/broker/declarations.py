@@ -138,7 +138,17 @@ FINISH: Final = Script(
     "finish",
     args=(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
-        *("tokens", "lineage", "field_items", "chunk_ends", "delivery_ms", "archive_ms", "fields…", "chunks…", "events…"),
+        *(
+            "tokens",
+            "lineage",
+            "field_items",
+            "chunk_ends",
+            "delivery_ms",
+            "archive_ms",
+            "fields…",
+            "chunks…",
+            "events…",
+        ),
     ),
     parts=("_stream", "_content"),
 )

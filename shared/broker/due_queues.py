@@ -34,7 +34,9 @@ async def enqueue_again(client: Client, stream_ids: Sequence[str]) -> None:
     """Do so for those of some streams whose states owe it. Raises :class:`BrokerUnavailable`."""
     if not stream_ids:
         return
-    commands: list[Command] = [("HMGET", state_key(stream_id), "undelivered", "unarchived") for stream_id in stream_ids]
+    commands: list[Command] = [
+        ("HMGET", state_key(stream_id), "undelivered", "unarchived") for stream_id in stream_ids
+    ]
     found = list(zip(stream_ids, await run_commands(client, commands), strict=True))
     await enqueue(
         client,

@@ -21,8 +21,8 @@ _KINDS: Final = {"deleted": Kind.DELETED, "dropped": Kind.DROPPED}
 
 
 async def settle_ended_streams(client: Client, scripts: StreamScripts, stream_ids: Sequence[str]) -> None:
-    """Settle streams that have ended, and take them out of their indexes; those whose webhook is not delivered or that
-    are not archived yet stay there, and in the queues of those. Raises :class:`BrokerUnavailable`."""
+    """Settle streams that have ended, and take them out of their indexes; those whose webhook is not delivered yet,
+    or that are not archived yet, stay there and in the queues for that. Raises :class:`BrokerUnavailable`."""
     owed = await read_owed(client, stream_ids)
     unsettled = {settlement.stream_id for settlement in owed}
     settled = [stream_id for stream_id in stream_ids if stream_id not in unsettled]

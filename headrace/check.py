@@ -1,5 +1,4 @@
-"""The command ``headrace check``: tests settings, file, secrets, Redis, the archive and every provider, and prints the
-result."""
+"""The command ``headrace check``: tests settings, file, secrets, Redis, archive and providers, and prints all rows."""
 
 import asyncio
 import json

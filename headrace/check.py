@@ -1,4 +1,5 @@
-"""The command ``headrace check``: tests settings, file, secrets, Redis, archive and providers, and prints all rows."""
+"""The command ``headrace check``: tests settings, file, secrets, Redis, the archive and every provider, and prints
+the result."""
 
 import asyncio
 import json

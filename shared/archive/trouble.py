@@ -2,13 +2,15 @@
 
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from shared.errors import ArchiveUnavailable
 from shared.settings import SettingsError
 
 #: States of PostgreSQL that no waiting changes: wrong user or password, no such database, no right.
 _FINAL: Final = ("28", "3D", "42501")
+#: The value is invalid, breaks a constraint, or is too large.
+_ABOUT_DATA: Final = ("22", "23", "54")
 _REMEDY: Final = "check HEADRACE_ARCHIVE_URL and its database"
 
 
@@ -31,6 +33,13 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OperationalError):
         return str(original).strip().partition("\n")[0]
     return type(original).__name__
+
+
+def is_about_data(error: ArchiveUnavailable) -> bool:
+    """Return True if the database cannot store what it was given, so that others may still be written."""
+    cause = error.__cause__
+    state = getattr(getattr(cause, "orig", None), "sqlstate", None) or ""
+    return isinstance(cause, (DataError, IntegrityError)) or state.startswith(_ABOUT_DATA)
 
 
 def refuse_final(error: SQLAlchemyError | OSError) -> None:

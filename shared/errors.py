@@ -15,6 +15,7 @@ HeadraceError
 │   ├── StreamNotFound          404
 │   ├── IdempotencyConflict     409
 │   ├── StreamGone              410
+│   │   └── StreamArchived          410
 │   ├── BodyTooLarge            413
 │   ├── LimitReached            429  with Retry-After
 │   ├── TooManyConnections      429  with Retry-After
@@ -144,6 +145,21 @@ class StreamGone(RequestError):
     http_status = 410
     message = "the stream was deleted, was dropped to free storage, or its retention has ended"
     when = "the stream was deleted, was dropped to free storage, or its retention has ended"
+
+    def __init__(self, message: str | None = None, *, is_deleted: bool = False) -> None:
+        super().__init__(message)
+        self.is_deleted = is_deleted
+
+
+class StreamArchived(StreamGone):
+    """The archive has the answer, but not the events with their cursors. ``status_url``: path of the answer."""
+
+    code = "stream_archived"
+    when = "the stream can no longer be streamed; its answer is at `status_url`"
+
+    def __init__(self, status_url: str) -> None:
+        super().__init__(f"the stream can no longer be streamed; its answer is at {status_url}")
+        self.status_url = status_url
 
 
 class BodyTooLarge(RequestError):

@@ -48,12 +48,18 @@ async def read_own_logs(
 async def _owned(gateway: GatewayState, grant: Grant, log_page: LogPage | Gone | Lost | None) -> LogPage:
     if isinstance(log_page, Lost):
         raise StreamRecovering
-    if log_page is None or grant.owner not in (None, log_page.principal):
+    if log_page is None:
         raise StreamNotFound
-    if grant.owner is None and grant.for_stream_of(log_page.principal).is_revoked(
-        await gateway.link_revocations.read()
-    ):
-        raise InvalidTicket("the ticket was revoked")
+    await check_owner(gateway, grant, log_page.principal)
     if isinstance(log_page, Gone):
-        raise StreamGone
+        raise StreamGone(is_deleted=log_page.deleted)
     return log_page
+
+
+async def check_owner(gateway: GatewayState, grant: Grant, owner: str) -> None:
+    """Raise :class:`StreamNotFound` if the grant does not cover the streams of ``owner``, and :class:`InvalidTicket`
+    if it is a ticket and its owner has revoked all links."""
+    if grant.owner not in (None, owner):
+        raise StreamNotFound
+    if grant.owner is None and grant.for_stream_of(owner).is_revoked(await gateway.link_revocations.read()):
+        raise InvalidTicket("the ticket was revoked")

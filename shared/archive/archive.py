@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.archive import schema
 from shared.archive.engine import DELETION_LOCK, lock, make_engine, writing
-from shared.archive.records import ArchivedStream
+from shared.archive.records import ArchivedStream, ListedStream
 from shared.archive.rows import Rows
+from shared.archive.searches import Filters, Position, by_ids, listing
 from shared.archive.tables import CALLS, DELETED, STREAMS
 from shared.archive.trouble import reason_of, refuse_final, unavailable
 from shared.errors import ArchiveUnavailable
@@ -24,8 +25,14 @@ from shared.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
+_SLOW_SEARCH: Final = "q: the search took too long; narrow it with from, to or chat_id"
+
 _READ_S: Final = 5.0
 _WRITE_S: Final = 60.0
+#: After a failure, reads fail at once for so long, so that they do not all wait for a database that is away.
+_DOWN_S: Final = 2.0
+#: A search may read all texts of its owner; others must not wait for a connection meanwhile.
+_MOST_SEARCHES: Final = 2
 #: A deletion is kept for longer than any process can hold a stream that it has still to write.
 _DELETED_MS: Final = 30 * 86_400_000
 
@@ -39,6 +46,9 @@ class Archive:
         self.rows = rows
         self._migrates = migrates
         self._is_ready = False
+        self._searches = asyncio.Semaphore(_MOST_SEARCHES)
+        self._down_until = 0.0
+        self._trouble = ""
 
     async def write(self, streams: Sequence[ArchivedStream]) -> None:
         """Write streams and their calls in one transaction. A stream that was deleted stays so, and one that is
@@ -48,10 +58,13 @@ class Archive:
             await lock(connection, DELETION_LOCK, shared=True)
             await _write(connection, streams, rows)
 
-    async def find(self, stream_id: str, principal: str | None = None) -> ArchivedStream | None:
-        """Return a stream, if the archive has it and it is ``principal``'s; None: anybody's. Also raises
-        :class:`ContentUnreadable`."""
-        query = select(STREAMS).where(STREAMS.c.stream_id == stream_id)
+    async def find(
+        self, stream_id: str, principal: str | None = None, *, with_request: bool = True
+    ) -> ArchivedStream | None:
+        """Return a stream, if the archive has it and it is ``principal``'s; None: anybody's. Without
+        ``with_request``, its request is empty: it may be large. Also raises :class:`ContentUnreadable`."""
+        columns = [column for column in STREAMS.c if with_request or column is not STREAMS.c.request]
+        query = select(*columns).where(STREAMS.c.stream_id == stream_id)
         if principal is not None:
             query = query.where(STREAMS.c.principal == principal)
         async with self.session() as connection:
@@ -61,6 +74,29 @@ class Archive:
             calls = await connection.execute(select(CALLS).where(CALLS.c.stream_id == stream_id).order_by(CALLS.c.n))
             ledger = [_entry_of(call._mapping) for call in calls]
         return await asyncio.to_thread(self.rows.stream, row, ledger)
+
+    async def request_bytes(self, stream_id: str) -> int:
+        """Return the size of a stream's request, as it is stored."""
+        query = select(func.length(STREAMS.c.request)).where(STREAMS.c.stream_id == stream_id)
+        async with self.session() as connection:
+            return await connection.scalar(query) or 0
+
+    async def list_streams(
+        self, principal: str, *, most: int, before: Position | None = None, filters: Filters | None = None
+    ) -> list[ListedStream]:
+        """Return a principal's streams, the newest first, that come after the position ``before``. A search by text
+        reads the texts of the principal's streams one after another until it has found so many. Also raises
+        :class:`ContentUnreadable`."""
+        filters = filters or Filters()
+        query = listing(self.rows, self.engine.dialect.name, principal, filters, before, most)
+        if filters.text is None:
+            return await self._listed(query)
+        async with self._searches:
+            return await self._listed(query, is_search=True)
+
+    async def list_some(self, principal: str, stream_ids: Sequence[str]) -> list[ListedStream]:
+        """Return those of some streams that the archive has. Raises as :meth:`list_streams` does."""
+        return await self._listed(by_ids(principal, stream_ids)) if stream_ids else []
 
     async def delete(self, stream_id: str) -> bool:
         """Delete a stream for good: no later write brings it back. Its calls stay, since they have no content. Return
@@ -88,9 +124,18 @@ class Archive:
             raise ArchiveUnavailable(detail=str(error)) from error
         self._is_ready = True
 
+    async def _listed(self, query: Select[Any], *, is_search: bool = False) -> list[ListedStream]:
+        async with self.session(is_search=is_search) as connection:
+            found = (await connection.execute(query)).all()
+        return [self.rows.listed(row) for row in found]
+
     @asynccontextmanager
-    async def session(self, timeout_s: float = _READ_S, *, writes: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def session(
+        self, timeout_s: float = _READ_S, *, writes: bool = False, is_search: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
         """Provide a connection in a transaction. Errors of the database become :class:`ArchiveUnavailable`."""
+        if not writes and time.monotonic() < self._down_until:
+            raise ArchiveUnavailable(detail=self._trouble)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.prepare()
@@ -101,7 +146,11 @@ class Archive:
                     async with self.engine.connect() as connection:
                         yield connection
         except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise unavailable(error) from error
+            if is_search and isinstance(error, TimeoutError):
+                raise ArchiveUnavailable(_SLOW_SEARCH) from error
+            trouble = unavailable(error)
+            self._down_until, self._trouble = time.monotonic() + _DOWN_S, trouble.detail
+            raise trouble from error
 
 
 @asynccontextmanager
@@ -118,6 +167,12 @@ async def open_archive(settings: Settings, *, migrates: bool) -> AsyncIterator[A
         yield archive
     finally:
         await engine.dispose()
+
+
+async def check_archive(settings: Settings) -> None:
+    """Raise :class:`SettingsError` as :func:`open_archive` does, without migrating anything."""
+    async with open_archive(settings, migrates=False):
+        pass
 
 
 async def _first_look(archive: Archive) -> None:

@@ -91,11 +91,11 @@ def _set_up_sqlite(connection: Any, _: ExecutionContext) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
-    connection.create_function("headrace_fold", 1, _fold, deterministic=True)
+    connection.create_function("headrace_lower", 1, _lower, deterministic=True)
 
 
-def _fold(value: str | None) -> str | None:
-    return None if value is None else value.casefold()
+def _lower(value: str | None) -> str | None:
+    return None if value is None else value.lower()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -34,3 +34,17 @@ class ArchivedStream:
     end: str
     text: str | None
     ledger: list[LedgerEntry] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedStream:
+    """An entry of a list of archived streams. Times are ms since 1970."""
+
+    stream_id: str
+    status: str
+    provider: str
+    model: str
+    finish_reason: str | None
+    metadata: dict[str, Any]
+    created: int
+    ended: int

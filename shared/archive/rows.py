@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Row
 
-from shared.archive.records import ArchivedStream
+from shared.archive.records import ArchivedStream, ListedStream
 from shared.broker.sealing import Sealing
 from shared.protocol.ledger import LedgerEntry
 from shared.rate_limits import account_of
@@ -83,7 +83,7 @@ class Rows:
             started=row.started_at,
             ended=row.ended_at,
             view=msgspec.json.decode(self._open_text(row, "answer")),
-            request=self._open_text(row, "request"),
+            request=self._open_text(row, "request") if "request" in row._mapping else b"",
             fields=fields,
             events=events.split(b"\n") if events else [],
             has_cursors=row.has_cursors,
@@ -92,9 +92,18 @@ class Rows:
             ledger=ledger,
         )
 
-    def metadata(self, row: Row[Any]) -> dict[str, Any]:
-        """Return the metadata of a row. Raises :class:`ContentUnreadable`."""
-        return msgspec.json.decode(self._open_text(row, "metadata") or b"{}", type=dict[str, Any])
+    def listed(self, row: Row[Any]) -> ListedStream:
+        """Return the entry of a list. Raises :class:`ContentUnreadable`."""
+        return ListedStream(
+            stream_id=row.stream_id,
+            status=row.status,
+            provider=row.provider,
+            model=row.model,
+            finish_reason=row.finish_reason,
+            metadata=msgspec.json.decode(self._open_text(row, "metadata") or b"{}", type=dict[str, Any]),
+            created=row.created_at,
+            ended=row.ended_at,
+        )
 
     def _content(self, stream: ArchivedStream) -> dict[str, Any]:
         fields = stream.fields if stream.chat_id is None else {**stream.fields, _CHAT: stream.chat_id}

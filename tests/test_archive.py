@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.archive_databases import PostgresServer, SqliteFile
-from tests.archived_system import ALICE, BOB, ArchivedSystem, wants_postgres
+from tests.archived_system import BOB, ArchivedSystem, wants_postgres
 from tests.fakes.answer import Answer
 
 WORDS = [f"w{i} " for i in range(20)]

@@ -19,7 +19,9 @@ _PROGRAMS = Path("/usr/lib/postgresql")
 
 
 class SqliteFile:
-    """A database in a file."""
+    """A database in a file. ``port``: of its server; 0 without one."""
+
+    port = 0
 
     def __init__(self, folder: Path) -> None:
         self.url = f"sqlite:///{folder / 'archive.db'}"
@@ -48,8 +50,8 @@ class PostgresServer(SqliteFile):
     """A server of PostgreSQL with a database of its own. It refuses to run as root, so it runs as nobody there."""
 
     def __init__(self, folder: Path) -> None:
-        self._port = free_port()
-        self.url = f"postgresql://headrace:a-password@127.0.0.1:{self._port}/archive"
+        self.port = free_port()
+        self.url = f"postgresql://headrace:a-password@127.0.0.1:{self.port}/archive"
         self._data = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
         self._log = folder / "postgres.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,7 +71,7 @@ class PostgresServer(SqliteFile):
             password.chmod(0o644)
             await asyncio.to_thread(self._run, "initdb", *map(str, arguments), "--locale=C.UTF-8", "--no-sync")
         with self._log.open("ab") as log:
-            options = ["-D", self._data / "data", "-p", self._port, "-k", self._data, "-c", "fsync=off"]
+            options = ["-D", self._data / "data", "-p", self.port, "-k", self._data, "-c", "fsync=off"]
             self._process = subprocess.Popen(
                 [_program("postgres"), *map(str, options), "-c", "listen_addresses=127.0.0.1"],
                 **self._identity,

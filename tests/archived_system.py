@@ -21,6 +21,7 @@ class ArchivedSystem(System):
 
     def __init__(self, folder: Path, database: SqliteFile, **settings: object) -> None:
         self.database = database
+        options: dict[str, Any] = {"retention_s": 1, "retention_min_s": 0, **JWT_SETTINGS, **settings}
         super().__init__(
             folder,
             workers=1,
@@ -28,9 +29,7 @@ class ArchivedSystem(System):
             credentials=ALICE,
             archive_url=database.url,
             auth="jwt",
-            retention_min_s=0,
-            **JWT_SETTINGS,
-            **{"retention_s": 1, **settings},
+            **options,
         )
 
     async def start(self) -> None:
@@ -59,7 +58,7 @@ class ArchivedSystem(System):
     async def get(
         self, path: str, *, gateway: int = 0, as_: Mapping[str, str] = ALICE, **query: Any
     ) -> httpx2.Response:
-        return await self.http.get(f"{self.gateways[gateway].url}{path}", headers=as_, params=query)
+        return await self.http.get(f"{self.gateways[gateway].url}{path}", headers=as_, params=query or None)
 
     async def events(self, stream_id: str, cursor: str | None = None, *, gateway: int = 0) -> SseConnection:
         """Call `GET /chat/stream/{id}` as Alice."""

@@ -147,10 +147,12 @@ class StreamSummary(TypedDict):
 
 
 class StreamList(TypedDict):
-    """One page of streams. ``next_page`` goes into ``page``; null at the end."""
+    """One page of streams. ``next_page`` goes into ``page``; null at the end. ``incomplete``: true if the archive is
+    unavailable, so that streams are missing which only the archive has."""
 
     streams: list[StreamSummary]
     next_page: str | None
+    incomplete: NotRequired[bool]
 
 
 class CancelAnswer(TypedDict):

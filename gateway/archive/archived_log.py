@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Self
 
 from gateway import metrics
 from gateway.live.feed import Feed, Reader
@@ -10,6 +10,7 @@ from gateway.live.hub import Hub
 from shared.archive.records import ArchivedStream
 from shared.broker.replies import LogPage
 from shared.broker.scripts import MAX_EVENTS_PER_PAGE
+from shared.errors import StreamArchived
 from shared.protocol import events
 from shared.protocol.ids import EventId, parse_event_id
 from shared.protocol.lifecycle import Status
@@ -29,10 +30,13 @@ class ArchivedLog:
         self._epoch = parse_event_id(archived.end).epoch
         self._lineage = Lineage(archived.fields.get("lineage", ""))
 
-    @staticmethod
-    def has_cursors(archived: ArchivedStream) -> bool:
-        """Return True if the archive has the events as they were."""
-        return archived.has_cursors and bool(archived.events) and events.is_done(archived.events[-1])
+    @classmethod
+    def of(cls, archived: ArchivedStream, hub: Hub, *, status_url: str) -> Self:
+        """Return the log of a stream. Raises :class:`StreamArchived` if the archive does not have the events as they
+        were."""
+        if not (archived.has_cursors and archived.events and events.is_done(archived.events[-1])):
+            raise StreamArchived(status_url)
+        return cls(archived, hub)
 
     @property
     def draining(self) -> bool:

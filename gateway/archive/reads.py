@@ -3,17 +3,20 @@
 Nobody asks the archive before Redis has said that it does not have the stream.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from gateway import metrics
 from gateway.archive.archived_log import ArchivedLog
 from gateway.auth.grants import Grant
-from gateway.auth.ownership import check_owner
+from gateway.auth.owner_check import check_owner
+from gateway.intake.body_memory import take_memory
 from gateway.state import GatewayState
 from shared.archive.archive import Archive
 from shared.archive.records import ArchivedStream
-from shared.errors import ArchiveUnavailable, StreamArchived, StreamGone, StreamNotFound
+from shared.broker.log import LogsTooLarge
+from shared.broker.status import read_fields
+from shared.errors import ArchiveUnavailable, StreamGone, StreamNotFound
 from shared.protocol.ids import is_stream_id
 
 
@@ -38,18 +41,38 @@ async def find_archived(
     return found
 
 
-async def find_all_archived(
-    gateway: GatewayState, grant: Grant, stream_ids: Iterable[str]
-) -> dict[str, ArchivedStream]:
-    """Return those of some streams that the archive has and the grant covers, without their requests. Raises as
-    :func:`find_archived` does."""
-    found = {}
-    for stream_id in stream_ids:
-        try:
-            found[stream_id] = await find_archived(gateway, grant, stream_id, StreamNotFound())
-        except StreamNotFound:
-            continue
-    return found
+async def read_archived_logs(
+    gateway: GatewayState, grant: Grant, stream_ids: Sequence[str], *, most_bytes: int
+) -> dict[str, list[bytes]]:
+    """Return the events of those streams that the archive has and the grant's owner owns. Raises
+    :class:`LogsTooLarge`, :class:`ArchiveUnavailable` and :class:`ContentUnreadable`."""
+    archive, logs, size = gateway.archive, dict[str, list[bytes]](), 0
+    if archive is None or grant.owner is None or not stream_ids:
+        return logs
+    for listed in await archive.list_some(grant.owner, stream_ids):
+        archived = await _find(archive, listed.stream_id, grant.owner, with_request=False)
+        if archived is not None:
+            logs[listed.stream_id] = archived.events
+            size += sum(map(len, archived.events))
+        if size > most_bytes:
+            raise LogsTooLarge
+    return logs
+
+
+async def read_stored_fields(gateway: GatewayState, stream_id: str, names: Sequence[str]) -> dict[str, str | None]:
+    """Return some fields of a stream's state, among them ``status``: from Redis, or else from the archive. The caller
+    must be authorised already. Raises as :func:`read_fields` does, and :class:`ArchiveUnavailable`."""
+    fields = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, names)
+    if fields["status"] is not None or gateway.archive is None:
+        return fields
+    with_request = "request" in names
+    if with_request:
+        await take_memory(await gateway.archive.request_bytes(stream_id))
+    archived = await _find(gateway.archive, stream_id, None, with_request=with_request)
+    if archived is None:
+        return fields
+    known = {**archived.fields, "status": archived.status, "request": archived.request.decode() or None}
+    return {name: known.get(name) for name in names}
 
 
 async def open_archived_log(
@@ -58,9 +81,7 @@ async def open_archived_log(
     """Return the log of an archived stream. Raises as :func:`find_archived` does, and :class:`StreamArchived` if the
     archive has only the answer."""
     archived = await find_archived(gateway, grant, stream_id, missing)
-    if not ArchivedLog.has_cursors(archived):
-        raise StreamArchived(status_url)
-    return ArchivedLog(archived, gateway.hub)
+    return ArchivedLog.of(archived, gateway.hub, status_url=status_url)
 
 
 def archived_view(archived: ArchivedStream) -> dict[str, Any]:

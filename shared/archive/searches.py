@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
 from shared.archive.rows import Rows, clean
-from shared.archive.tables import STREAMS
+from shared.archive.tables import LATEST_MS, STREAMS
 
 #: Columns of an entry of a list.
 LISTED: Final = (
@@ -39,7 +39,7 @@ def listing(
     """Return the query for a principal's streams, the newest first, that come after the position ``before``."""
     conditions = [STREAMS.c.principal == principal, *_conditions(rows, dialect, principal, filters)]
     if before is not None:
-        at, stream_id = before
+        at, stream_id = min(before[0], LATEST_MS), before[1]
         same = and_(STREAMS.c.created_at == at, STREAMS.c.stream_id < stream_id)
         conditions += [STREAMS.c.created_at <= at, or_(STREAMS.c.created_at < at, same)]
     order = STREAMS.c.created_at.desc(), STREAMS.c.stream_id.desc()

@@ -42,8 +42,9 @@ redis.call('ZREM', WAITING, ID)
 redis.call('ZREM', WAITING_ACCOUNTS, account .. ' ' .. ID)
 
 if kind == 'ended' or kind == 'pending' then
-  -- Once it is archived, a stream is settled again, with fewer bytes. A late call must not undo that.
-  local is_late = kind == 'pending' and not known and redis.call('HEXISTS', STORED, ID) == 1
+  -- Once it is archived, a stream is settled again, with fewer bytes. A late call about that ending must not undo that.
+  local counted_until = kind == 'pending' and not known and redis.call('ZSCORE', KEPT, ID)
+  local is_late = counted_until and tonumber(expires) <= tonumber(counted_until)
   if not is_late and not is_removed(a, digest) then count_stored(a, bytes, tonumber(expires)) end
   return {0}
 end

@@ -33,6 +33,7 @@ from shared.setting_types import (
     Timeouts,
     split_list,
 )
+from shared.usage_settings import UsageSettings
 from shared.webhook_settings import WebhookSettings
 
 PREFIX: Final = "HEADRACE_"
@@ -44,7 +45,7 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(WebhookSettings):
+class Settings(UsageSettings, WebhookSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )

@@ -47,6 +47,7 @@ class HeldPlace:
             owed,
             self._holder.idempotency or "",
             has_webhook="webhook" in self._fields,
+            ledger=ending.ledger,
         )
 
     def _text(self, name: str) -> str:

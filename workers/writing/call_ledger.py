@@ -15,8 +15,8 @@ from shared.protocol.logged_calls import Accounted
 
 class CallLedger:
     """``entries``: of all calls that have ended, those of earlier workers included. A call that is open when the
-    stream ends gets its entry with the ending. Calls are priced when they end. ``closed``: all entries, once the stream
-    has an ending."""
+    stream ends gets its entry with the ending. Calls are priced when they end. ``closed``: all entries, once the
+    stream has an ending."""
 
     def __init__(self, claimed: Claimed, scripts: StreamScripts) -> None:
         self._claimed = claimed

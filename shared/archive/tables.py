@@ -100,6 +100,7 @@ CALLS: Final = Table(
     Column("estimated", Boolean, nullable=False),
     Column("cost_nanos", BigInteger),
     Column("currency", Text, nullable=False),
+    Column("calls", Integer, nullable=False),
     Index("calls_of_principal", "principal", "at"),
     Index("calls_by_time", "at"),
 )

@@ -23,7 +23,7 @@ redis.call('HDEL', STATE, 'unarchived')
 if not s.follow_up and keep_to > now then
   redis.call('HDEL', STATE, 'request', 'request_bytes')
   redis.call('UNLINK', REQUEST)
-  owed = (string.match(owed or '', '^%d+') or '0') .. ' ' .. stored_bytes() .. string.gsub(owed or '', '^%d+ %d+', '')
+  owed = (string.match(owed or '', '^%d+') or '0') .. ' ' .. stored_bytes() .. (string.match(owed or '', '^%d+ %d+(.*)$') or ' 0')
   redis.call('HSET', STATE, 'owed', owed)
   rewrite_state_without({counted = true})
 end

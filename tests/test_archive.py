@@ -110,7 +110,7 @@ async def test_responses_continue_from_the_archive(system: ArchivedSystem) -> No
         assert second.output_text == TEXT
         assert [message["content"] for message in system.fake.calls[-1].messages] == ["one", TEXT, "two"]
         await client.responses.delete(first.id)
-        with pytest.raises(openai.NotFoundError):
+        with pytest.raises(openai.APIStatusError, match="410"):
             await client.responses.retrieve(first.id)
 
 

@@ -204,7 +204,6 @@ MISSING_CHECKS: Final = [
     ),
     Mutation("an archived stream is noted", "redis.call('HDEL', STATE, 'unarchived')\n", "", "archived"),
     Mutation("an archived stream is settled again", "redis.call('HSET', STATE, 'owed', owed)\n", "", "archived"),
-    Mutation("an archived stream leaves the index", "redis.call('ZREM', INDEX, ID) end", "end", "archived"),
     Mutation(
         "a late settlement counts no request again", "kind == 'pending' and not known and", "false and", "settle"
     ),

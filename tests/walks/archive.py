@@ -19,7 +19,8 @@ class Read(NamedTuple):
 
 
 class Archived(Desk):
-    """``is_archived``: the archive must have the stream. ``row``: of the archive. ``read``, ``written``: batches of workers after their first and second step."""
+    """``is_archived``: the archive must have the stream. ``row``: of the archive. ``read``, ``written``: batches of
+    workers after their first and second step."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)

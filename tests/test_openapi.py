@@ -30,7 +30,7 @@ USERS = ("alice", "bob")
 
 
 def bearer(user: str) -> dict[str, str]:
-    claims = {"sub": user, "aud": "fuzz", "exp": time.time() + 3600}
+    claims = {"sub": user, "aud": "fuzz", "exp": time.time() + 3600, "scope": "chat read cancel act_for"}
     return {"Authorization": f"Bearer {jwt.encode(claims, JWT_SECRET, algorithm='HS256')}"}
 
 

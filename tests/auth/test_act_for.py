@@ -11,9 +11,11 @@ from anthropic import AsyncAnthropic
 from openai import APIStatusError, AsyncOpenAI
 
 from gateway.app import create_app
+from headrace_client import AsyncClient, HeadraceError
 from shared.configuration.configuration import load_configuration
 from shared.principal_ids import actor_of, is_principal, user_principal
 from shared.settings import Settings
+from tests.clients.test_javascript_client import run
 from tests.credentials import bearer, make_key, run_headrace, start_stream, token
 from tests.fakes import Answer
 from tests.responses import code_of
@@ -130,6 +132,25 @@ async def test_the_official_sdks_act_for_a_user(guarded: System) -> None:
     for user, streams in (("alice", 4), ("bob", 0)):
         listed = (await guarded.http.get(f"{guarded.url}/chat", headers=acting(key, user))).json()["streams"]
         assert len(listed) == streams
+
+
+async def test_the_client_libraries_act_for_a_user(guarded: System) -> None:
+    key = await make_key(guarded, "libraries", *ACTS)
+    messages = [{"role": "user", "content": "hi"}]
+    async with (
+        AsyncClient(guarded.url, key=key, user="alice") as alice,
+        AsyncClient(guarded.url, key=key, user="bob") as bob,
+    ):
+        answer = await alice.start(messages, model="openai/echo")
+        assert (await alice.wait(answer.id))["status"] == "completed"
+        await alice.cancel(answer.id)
+        with pytest.raises(HeadraceError, match="stream_not_found"):
+            await bob.status(answer.id)
+    program: dict[str, Any] = {"url": guarded.url, "key": key, "models": ["openai/echo"]}
+    (started,) = await run("start", user="bob", **program)
+    for user, streams in (("alice", [answer.id]), ("bob", [started["id"]])):
+        listed = (await guarded.http.get(f"{guarded.url}/chat", headers=acting(key, user))).json()["streams"]
+        assert [each["stream_id"] for each in listed] == streams
 
 
 @pytest.mark.parametrize(

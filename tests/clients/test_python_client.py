@@ -257,11 +257,16 @@ def test_a_key_that_no_header_may_have_is_refused_and_not_shown(key: str) -> Non
 
 async def test_the_key_goes_to_its_own_gateway_only() -> None:
     whole = stream(start(), done("3-2"))
-    async with scripted(whole) as own, scripted(whole) as other, AsyncClient(own.url + "/", key="hr-k") as client:
+    async with (
+        scripted(whole) as own,
+        scripted(whole) as other,
+        AsyncClient(own.url + "/", key="hr-k", user="alice") as client,
+    ):
         await read(client.attach("s1"))
         await read(client.attach(f"{other.url}/chat/stream/s1?ticket=a.b"))
     assert own.requests[0].headers["authorization"] == "Bearer hr-k"
-    assert "authorization" not in other.requests[0].headers
+    assert own.requests[0].headers["x-headrace-user"] == "alice"
+    assert not {"authorization", "x-headrace-user"} & other.requests[0].headers.keys()
     assert "ticket=a.b" in other.requests[0].line
     for bad in ("", "https://example.com/", "../x", "ftp://a/chat/stream/s1", "/chat/stream/a b"):
         with pytest.raises(ValueError, match="stream: "):
@@ -270,6 +275,9 @@ async def test_the_key_goes_to_its_own_gateway_only() -> None:
         client.attach("s1", last_event_id="1-1\n")
     with pytest.raises(ValueError, match="url: "):
         AsyncClient("localhost:8000")
+    for user in ("", "a/b", "a,b", "a b", "ä", "u" * 129):
+        with pytest.raises(ValueError, match="user: "):
+            Client(own.url, user=user)
 
 
 def test_the_library_has_the_version_of_the_server() -> None:

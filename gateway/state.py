@@ -24,6 +24,7 @@ from shared.broker.client import Client
 from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
+from shared.usage_report import UsageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class GatewayState:
     backlog: Backlog
     overview: ExpiringCache[None, Overview]
     archive: Archive | None
+    usage: UsageSource
 
 
 async def gateway_state(request: Request) -> GatewayState:

@@ -18,11 +18,15 @@ from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Owed
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
+from shared.protocol.ledger import decode_ledger
 
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 4
-_ENDING: Final = ("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "unarchived")
+_ENDING: Final = (
+    *("status", "reason", "owed", "ended", "account", "idempotency"),
+    *("undelivered", "unarchived", "ledger", "key_id"),
+)
 
 
 async def settle(client: Client, scripts: StreamScripts, settlement: Settlement, held: str = "") -> Settled:
@@ -69,7 +73,7 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
     commands: list[Command] = [("HMGET", state_key(stream_id), *_ENDING) for stream_id in stream_ids]
     found = []
     for stream_id, fields in zip(stream_ids, await run_commands(client, commands), strict=True):
-        status, reason, owed, ended, account, digest, undelivered, unarchived = fields
+        status, reason, owed, ended, account, digest, undelivered, unarchived, ledger, key_id = fields
         if owed is not None:
             ending = Owed.of(status, reason, owed, ended)
             settlement = Settlement(
@@ -80,6 +84,7 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
                 _text(digest),
                 has_webhook=undelivered is not None,
                 has_archive=unarchived is not None,
+                ledger=decode_ledger(ledger, _text(key_id)),
             )
             found.append(settlement)
     return found

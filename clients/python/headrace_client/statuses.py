@@ -55,8 +55,8 @@ class Failure(TypedDict):
 
 
 class StreamStatus(TypedDict):
-    """The answer so far, as ``GET /chat/{id}`` returns it. ``finish_reason``, ``usage`` and ``cost`` are None until the
-    end."""
+    """The answer so far, as ``GET /chat/{id}`` returns it. ``finish_reason``, ``usage`` and ``cost`` are None until
+    the end."""
 
     stream_id: str
     status: str

@@ -5,13 +5,13 @@
 --       4 waiting, 5 waiting_accounts (see _queue.lua), 6 used, 7 streams (see _rate_limits.lua),
 --       8 stored, 9 kept, 10 sources, 11 removed (see _storage.lua), 12 ended, 13 failed, 14 minute (see _endings.lua),
 --       15 usage… (hashes of each day of its calls: of all streams, of the account; see _usage.lua),
---       16 lanes… (running, parked, tokens, used of each lane of the stream; see _provider_limit.lua)
+--       lanes… (running, parked, tokens, used of each lane of the stream; see _provider_limit.lua)
 -- ARGV: 1 stream_id, 2 account, 3 kind (ended, deleted, dropped, refused: it was never created, or expired),
 --       4 status, 5 reason (of the ending; '': it is not counted), 6 tokens (used; '': as many as were reserved),
 --       7 bytes (of the ended stream), 8 expires (until when, ms), 9 digest (of its idempotency key), 10 tombstone_ms,
 --       11 retention_ms, 12 cost (of its calls, in nanos; '?': unknown), 13 usage_ms (for which sums of a day are kept),
 --       14 usage_days (number of days), 15 usage_items (number of items in usage), 16 usage… (rows of add_usage),
---       17 lanes… (in the order of the keys)
+--       lanes… (in the order of the keys)
 -- Replies {bytes given back, '<id> <digest>', …} with removed streams of which the caller deletes what stays, or {'LANES',
 -- lanes} (see lanes_lacking).
 

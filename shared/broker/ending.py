@@ -135,6 +135,7 @@ _SET_BY_SCRIPTS = frozenset(
         "chunks",
         "owed",
         "undelivered",
+        "unarchived",
         "delivery_failures",
         "delivery_error",
         "lane",
@@ -198,9 +199,15 @@ async def end_claimed(
         count_costs(ledger)
         account, lanes = (claimed.fields.get(name, b"").decode() for name in ("account", "lane"))
         owed = scripts.owed(ending, reply)
-        digest, has_webhook = holder.idempotency or "", "webhook" in claimed.fields
         settlement = Settlement(
-            stream_id, account, Kind.ENDED, owed, digest, has_webhook=has_webhook, ledger=ending.ledger
+            stream_id,
+            account,
+            Kind.ENDED,
+            owed,
+            holder.idempotency or "",
+            has_webhook="webhook" in claimed.fields,
+            has_archive="archive" in claimed.fields,
+            ledger=ending.ledger,
         )
         await settle_soon(client, scripts, settlement, lanes)
     else:

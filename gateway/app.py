@@ -47,6 +47,7 @@ from gateway.readiness import Readiness
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
 from shared.archive.archive import Archive, open_archive
+from shared.archive.usage import ArchivedUsage
 from shared.broker.client import connect
 from shared.broker.overview import read_overview
 from shared.broker.processes import Load, Presence
@@ -62,7 +63,7 @@ from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
-from shared.usage_report import DeskUsage
+from shared.usage_report import DeskUsage, UsageOfAllTimes
 from shared.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,9 @@ class _Parts:
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
             archive=archive,
-            usage=DeskUsage(client),
+            usage=UsageOfAllTimes(
+                DeskUsage(client), None if archive is None else ArchivedUsage(archive), settings.usage_days
+            ),
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         current.follow(configurations.load)

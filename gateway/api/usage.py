@@ -11,7 +11,6 @@ from gateway.api.response_models import UsageReport
 from gateway.auth.operator import Operator
 from gateway.state import Caller, Gateway, GatewayState
 from shared.errors import InvalidRequest
-from shared.rate_limits import account_of
 from shared.scopes import Scope
 from shared.usage_report import Dimension, Report, ReportError, parse_days, parse_dimensions
 
@@ -23,7 +22,7 @@ _RESPONSES: Final = {
     200: {"model": UsageReport, "content": {_CSV: {"schema": {"type": "string"}}}},
     **{
         400 if status == InvalidRequest.http_status else status: response
-        for status, response in error_responses(*CALLER, "invalid_request").items()
+        for status, response in error_responses(*CALLER, "invalid_request", "archive_unavailable").items()
     },
 }
 
@@ -63,7 +62,7 @@ async def usage(gateway: Gateway, caller: Caller, wanted: Parameters) -> Respons
     """Report the calls, tokens and costs of the caller's streams. A row is of one currency; a row without a cost is
     of calls without a price."""
     caller.need(Scope.READ)
-    return await _report(gateway, wanted, account_of(caller.id))
+    return await _report(gateway, wanted, caller.id)
 
 
 @router.get("/ops/usage", include_in_schema=False)
@@ -72,8 +71,8 @@ async def usage_of_all(gateway: Gateway, _: Operator, wanted: Parameters) -> Res
     return await _report(gateway, wanted, None)
 
 
-async def _report(gateway: GatewayState, wanted: Wanted, account: str | None) -> Response:
-    rows = await gateway.usage.rows(wanted.first, wanted.last, account)
+async def _report(gateway: GatewayState, wanted: Wanted, principal: str | None) -> Response:
+    rows = await gateway.usage.rows(wanted.first, wanted.last, principal)
     report = Report(wanted.first, wanted.last, wanted.by, rows)
     if wanted.as_csv:
         return Response(report.csv(), media_type=_CSV)

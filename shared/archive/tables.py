@@ -80,7 +80,8 @@ STREAMS: Final = Table(
     Index("streams_by_time", "created_at"),
 )
 
-#: One row for each call of a provider. It stays when the stream is deleted, since it has no content.
+#: One row for each call of a provider, or for ``calls`` of them, if a stream has very many. It stays when the
+#: stream is deleted, since it has no content.
 CALLS: Final = Table(
     "calls",
     METADATA,

@@ -74,8 +74,8 @@ class Campaign:
         await self._counters.read()
         await self._statuses.aclose()
         self._note("webhooks", await complaints_about_webhooks(rig, [chat.record for chat in self._chats]))
-        self._note("archive", await complaints_about_archive(rig, [chat.record for chat in self._chats]))
         self._note("ledgers", await complaints_about_ledgers(rig, [chat.record for chat in self._chats]))
+        self._note("archive", await complaints_about_archive(rig, [chat.record for chat in self._chats]))
         result.webhooks = len(rig.receiver.deliveries)
         await rig.http.aclose()  # its connections are clients too
         self._note("processes", await complaints_at_the_end(rig, baseline))

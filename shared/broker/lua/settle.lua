@@ -5,7 +5,7 @@
 --       4 waiting, 5 waiting_accounts (see _queue.lua), 6 used, 7 streams (see _rate_limits.lua),
 --       8 stored, 9 kept, 10 sources, 11 removed (see _storage.lua), 12 ended, 13 failed, 14 minute (see _endings.lua),
 --       15 usage… (hashes of each day of its calls: of all streams, of the account; see _usage.lua),
---       16 lanes… (running, parked, tokens, used of each lane of the stream; see _provider_limit.lua)
+--       lanes… (running, parked, tokens, used of each lane of the stream; see _provider_limit.lua)
 -- ARGV: 1 stream_id, 2 account, 3 kind (ended, pending: ended, and to be archived; deleted, dropped, refused: it was
 --       never created, or expired),
 --       4 status, 5 reason (of the ending; '': it is not counted), 6 tokens (used; '': as many as were reserved),
@@ -17,7 +17,7 @@
 -- lanes} (see lanes_lacking).
 
 local stream_id, account, kind, status, reason, tokens, bytes, expires, digest, tombstone_ms,
-  retention_ms, _, usage_ms, usage_days, usage_items = unpack(ARGV, 1, 15)
+  retention_ms, cost, usage_ms, usage_days, usage_items = unpack(ARGV, 1, 15)
 local JOB, QUEUE, WAITING, WAITING_ACCOUNTS, USED, STREAMS, STORED, KEPT, SOURCES, REMOVED, ENDED, FAILED,
   MINUTE = unpack(KEYS, 2, 14)
 local a = {used = USED, streams = STREAMS, stored = STORED, kept = KEPT, sources = SOURCES, removed = REMOVED}

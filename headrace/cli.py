@@ -53,6 +53,15 @@ Port = Annotated[
 ]
 
 
+def _check_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise typer.BadParameter(f"{url} must begin with http:// or https://")
+    return url.rstrip("/")
+
+
+Url = Annotated[str, typer.Option(envvar="HEADRACE_URL", callback=_check_url, help="URL of a gateway.")]
+_HERE = "http://127.0.0.1:8000"
+
 Config = Annotated[
     Path | None,
     typer.Option(help="File with providers, aliases and prices.  [default: HEADRACE_CONFIG]", show_default=False),
@@ -135,16 +144,23 @@ def worker(*, config: Config = None) -> None:
 def chat(
     prompt: Annotated[str, typer.Argument(help='The question; "-" reads it from stdin.')],
     *,
-    model: Annotated[str | None, typer.Option(help="A model of /v1/models.  [default: demo]")] = None,
+    model: Annotated[
+        str | None, typer.Option(envvar="HEADRACE_MODEL", help="A model of /v1/models.  [default: demo]")
+    ] = None,
     provider: Annotated[str | None, typer.Option(help="[default: the provider that has the model]")] = None,
-    url: Annotated[str, typer.Option(help="URL of the gateway.")] = "http://127.0.0.1:8000",
+    url: Url = _HERE,
     key: Annotated[
         str | None,
         typer.Option(envvar="HEADRACE_API_KEY", callback=_check_key, help="API key, if the gateway requires one."),
     ] = None,
     retry_timeout: Annotated[
         float,
-        typer.Option("--retry-timeout", "--patience", min=0, help="Give up after this many seconds without data."),
+        typer.Option(
+            "--retry-timeout",
+            "--patience",
+            min=0,
+            help="Give up after this many seconds without data; at once if nothing listens when the command starts.",
+        ),
     ] = 60,
     as_json: Annotated[
         bool, typer.Option("--json", help="Request a JSON object and print each value as it completes.")
@@ -154,8 +170,6 @@ def chat(
     ] = None,
 ) -> None:
     """Ask one question and print the answer. The answer goes to stdout, everything else to stderr; Ctrl-C cancels."""
-    if not url.startswith(("http://", "https://")):
-        raise typer.BadParameter(f"{url} must begin with http:// or https://", param_hint="--url")
     if provider is not None and model is None:
         raise typer.BadParameter("--provider needs --model too")
     response_format = _response_format(as_json=as_json, schema_file=json_schema)
@@ -163,7 +177,7 @@ def chat(
     from headrace.chat import chat as run
 
     question = Question(
-        url=url.rstrip("/"),
+        url=url,
         prompt=sys.stdin.read() if prompt == "-" else prompt,
         model=model or "demo",
         provider=provider if model else "demo",
@@ -191,7 +205,7 @@ def listen(
 @app.command()
 def top(
     *,
-    url: Annotated[str, typer.Option(help="URL of any gateway.")] = "http://127.0.0.1:8000",
+    url: Url = _HERE,
     key: Annotated[
         str | None,
         typer.Option(
@@ -205,7 +219,7 @@ def top(
     """Show gateways, workers, queue and Redis, live."""
     from headrace.top import Watch, run
 
-    raise typer.Exit(run(Watch(url.rstrip("/"), key, once)))
+    raise typer.Exit(run(Watch(url, key, once)))
 
 
 @app.command()

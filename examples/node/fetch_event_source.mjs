@@ -5,7 +5,7 @@ import { fetchEventSource } from '@microsoft/fetch-event-source';
 
 globalThis.window ??= globalThis; // the package expects a browser
 globalThis.document ??= { addEventListener() {}, removeEventListener() {} };
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_API_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'fetch_event_source.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
@@ -18,7 +18,7 @@ await fetchEventSource(`${HEADRACE_URL}/chat/stream`, {
   method: 'POST',
   headers: {
     'Content-Type': 'application/json',
-    Authorization: `Bearer ${HEADRACE_KEY}`,
+    Authorization: `Bearer ${HEADRACE_API_KEY}`,
     'Idempotency-Key': at.key, // every repeated POST attaches to the same answer
     'Last-Event-ID': at.last,
   },

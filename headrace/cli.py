@@ -53,13 +53,19 @@ Port = Annotated[
 ]
 
 
-def _check_url(url: str) -> str:
+def _check_url(url: str | None) -> str | None:
+    if url is None:
+        return None
     if not url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{url} must begin with http:// or https://")
     return url.rstrip("/")
 
 
 Url = Annotated[str, typer.Option(envvar="HEADRACE_URL", callback=_check_url, help="URL of a gateway.")]
+Key = Annotated[
+    str | None,
+    typer.Option(envvar="HEADRACE_API_KEY", callback=_check_key, help="API key, if the gateway requires one."),
+]
 _HERE = "http://127.0.0.1:8000"
 
 Config = Annotated[
@@ -149,10 +155,7 @@ def chat(
     ] = None,
     provider: Annotated[str | None, typer.Option(help="[default: the provider that has the model]")] = None,
     url: Url = _HERE,
-    key: Annotated[
-        str | None,
-        typer.Option(envvar="HEADRACE_API_KEY", callback=_check_key, help="API key, if the gateway requires one."),
-    ] = None,
+    key: Key = None,
     retry_timeout: Annotated[
         float,
         typer.Option(
@@ -264,6 +267,52 @@ def check(
     from headrace.check import Options, run
 
     raise typer.Exit(run(Options(configuration, data_dir, ask, as_json)))
+
+
+@app.command()
+def doctor(
+    *,
+    url: Url = _HERE,
+    key: Key = None,
+    model: Annotated[
+        str | None, typer.Option(help="Stream with this model, which costs a call.  [default: demo/demo, if offered]")
+    ] = None,
+    direct: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", callback=_check_url, help="A gateway without the proxy, to compare with.  [default: found]"
+        ),
+    ] = None,
+    origin: Annotated[
+        str | None, typer.Option(help="Origin of a page, such as https://app.example.com: test CORS for it.")
+    ] = None,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Test timeouts with a silent model, and send the largest body.")
+    ] = False,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: api_keys.DataDir = Path(".headrace"),
+) -> None:
+    """Examine a running Headrace: versions, Redis, clocks, workers, providers, queue, and the proxies before it.
+
+    Without Redis it examines what the URL and the key allow. The exit code is 1 if something is wrong.
+    """
+    configuration = _configured(config=config)
+    from headrace.doctor.doctor import Options
+    from headrace.doctor.doctor import run as run_doctor
+
+    options = Options(
+        configuration=configuration,
+        data_dir=data_dir,
+        url=url,
+        key=key,
+        direct=direct,
+        model=model,
+        origin=origin,
+        slow=slow,
+        as_json=as_json,
+    )
+    raise typer.Exit(run_doctor(options, lambda text: print(text, file=sys.stderr, flush=True)))
 
 
 def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, object] | None:

@@ -1,0 +1,224 @@
+"""Streams answers through a URL, and names what a proxy does to them."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from headrace.doctor import remedies
+from headrace.doctor.findings import Finding, note, ok, wrong
+from headrace.doctor.gateway_calls import GatewayCalls, Unreachable
+from headrace.doctor.gateways import DEMO
+from headrace.doctor.pace import Pace, pace_of
+from headrace.doctor.stream_reading import Reading, read_stream
+
+_WORDS: Final = 90
+_MOST_WORDS: Final = 20_000
+_WANTED_S: Final = 2.0
+#: Long enough for a paid model, which may think first.
+_WITHIN_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, read through the URL and, if possible, from a gateway beside it. ``took_s``: time in which it was
+    made."""
+
+    read: Reading
+    direct: Reading | None
+    took_s: float
+
+    @property
+    def pace(self) -> Pace:
+        return pace_of(self.read, self.took_s, self.direct)
+
+
+class StreamRefused(Exception):
+    """No answer could be started; the message has the reason."""
+
+
+class Streams:
+    """Answers of one model through ``gateway``. ``direct``: a gateway without the proxy, if there is one."""
+
+    def __init__(self, gateway: GatewayCalls, direct: GatewayCalls | None, model: str) -> None:
+        self._gateway = gateway
+        self._direct = direct
+        self._model = model
+        self._name = f"stream {gateway.url}"
+
+    async def examine(self) -> list[Finding]:
+        """Stream, resume, and look at what was received. A demo costs nothing, so it is asked more often."""
+        try:
+            answer = await self._answer()
+        except StreamRefused as error:
+            return [wrong("stream", self._name, str(error))]
+        if (problem := _no_stream(answer.read, self._name)) is not None:
+            return [problem]
+        findings = [_delivery(answer, self._name), *_head(answer.read, self._name)]
+        again = await self._resumed(answer.read)
+        findings += again
+        if self._model == DEMO:
+            findings += await self._posts()
+        return findings
+
+    async def _answer(self) -> Answer:
+        """Return one that can be judged. What looks like a fault must be seen twice, if that costs nothing."""
+        answer = await self._read(_WORDS)
+        if self._model != DEMO:
+            return answer
+        if answer.pace == Pace.UNKNOWN and answer.read.is_done:
+            words = min(_MOST_WORDS, round(_WORDS * _WANTED_S / max(answer.took_s, 0.01)))
+            return await self._read(words) if words > _WORDS else answer
+        return await self._read(_WORDS) if answer.pace == Pace.BLOCKS else answer
+
+    async def _read(self, words: int) -> Answer:
+        """Start an answer and read it through the URL and directly at the same time. Raises
+        :class:`StreamRefused`."""
+        try:
+            reply = await self._gateway.call(
+                "POST", "/chat", json=question(self._model, f"Count to {words}, {words} words")
+            )
+        except Unreachable as error:
+            raise StreamRefused(f"POST /chat: {error}") from None
+        match reply.body:
+            case {"stream_id": str(stream_id)} if reply.status == 202:
+                pass
+            case _:
+                raise StreamRefused(f"POST /chat: {reply.text}")
+        path = f"/chat/stream/{stream_id}"
+        readings = [
+            read_stream(each, "GET", path, within_s=_WITHIN_S) for each in (self._gateway, self._direct) if each
+        ]
+        read, *direct = await asyncio.gather(*readings)
+        beside = direct[0] if direct and direct[0].is_done else None
+        return Answer(read, beside, await self._time_of(stream_id, beside))
+
+    async def _time_of(self, stream_id: str, direct: Reading | None) -> float:
+        if direct is not None:
+            return direct.span_s
+        try:
+            reply = await self._gateway.call("GET", f"/chat/{stream_id}")
+        except Unreachable:
+            return 0.0
+        match reply.body:
+            case {"started_at": str(started), "ended_at": str(ended)}:
+                return (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
+        return 0.0
+
+    async def _resumed(self, whole: Reading) -> list[Finding]:
+        """Read the ended answer again after an event in its middle."""
+        arrivals = whole.arrivals
+        if len(arrivals) < 3:
+            return [note("resume", self._name, "not tested: the answer is too short")]
+        middle = len(arrivals) // 2
+        headers = {"Last-Event-ID": arrivals[middle - 1].id}
+        again = await read_stream(self._gateway, "GET", f"/chat/stream/{whole.stream_id}", headers=headers)
+        if (cached := _cache(again, [whole.request_id])) is not None:
+            detail = f"the second reader got the first one's response from a cache ({cached}); answers are private"
+            return [wrong("cached_response", self._name, detail, remedies.CACHE)]
+        first = again.arrivals[0].id if again.arrivals else ""
+        if first == arrivals[0].id:
+            detail = (
+                "the answer began again after Last-Event-ID: a proxy removes that header, so a resume repeats tokens"
+            )
+            return [wrong("last_event_id", self._name, detail, remedies.LAST_EVENT_ID)]
+        if first != arrivals[middle].id:
+            seen = again.problem or (f"HTTP {again.status}" if again.status != 200 else "another place")
+            return [wrong("resume", self._name, f"a resume after {arrivals[middle - 1].id} failed: {seen}")]
+        return [ok("resume", self._name, "goes on after Last-Event-ID, nothing repeated")]
+
+    async def _posts(self) -> list[Finding]:
+        """Stream two answers by POST, which a cache must not take for one."""
+        first = await self._post(_WORDS // 3)
+        if not first.is_stream:
+            return [_no_stream(first, self._name) or wrong("stream", self._name, "POST /chat/stream: no stream")]
+        second = await self._post(1)
+        if second.stream_id == first.stream_id or (_cache(second, [first.request_id])) is not None:
+            detail = "two POSTs got one answer: a proxy caches POST /chat/stream, so users get each other's answers"
+            return [wrong("cached_post", self._name, detail, remedies.CACHE)]
+        if pace_of(first, _SPAN_OF_POST_S, None) == Pace.AT_ONCE:
+            detail = "POST /chat/stream arrived at once, at its end: a proxy buffers it"
+            return [wrong("buffering", self._name, detail, remedies.BUFFERING)]
+        return [ok("post", self._name, "POST /chat/stream streams, and is not cached")]
+
+    async def _post(self, words: int) -> Reading:
+        body = question(self._model, f"{words} words")
+        return await read_stream(self._gateway, "POST", "/chat/stream", body=body)
+
+
+_SPAN_OF_POST_S: Final = 1.0
+
+
+def question(model: str, text: str, **fields: Any) -> dict[str, Any]:
+    """Return the body of a request."""
+    return {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+
+
+def _no_stream(reading: Reading, name: str) -> Finding | None:
+    """Return the finding for a response that is no stream, or broke off."""
+    kind = reading.headers.get("content-type", "none")
+    if not reading.status:
+        return wrong("stream", name, f"no response: {reading.problem}")
+    if reading.status != 200:
+        return wrong("stream", name, f"HTTP {reading.status} ({kind}) instead of a stream")
+    if not reading.is_stream:
+        return wrong("stream", name, f"Content-Type is {kind} instead of text/event-stream: a proxy changes it")
+    if not reading.is_done:
+        seen = f"ended after {reading.ended_s:.1f} s without the event done"
+        why = reading.problem or "as if it were complete"
+        return wrong("stream", name, f"{seen}: {why}; a proxy or a timeout cuts it")
+    return None
+
+
+def _delivery(answer: Answer, name: str) -> Finding:
+    read, direct = answer.read, answer.direct
+    seen = f"{len(read.tokens)} events in {read.moments} pieces over {read.span_s:.1f} s"
+    beside = f"; directly in {direct.moments} over {direct.span_s:.1f} s" if direct is not None else ""
+    match answer.pace:
+        case Pace.SINGLE:
+            return ok("buffering", name, f"tokens arrive one by one: {seen}{beside}")
+        case Pace.AT_ONCE:
+            detail = (
+                f"buffered: all tokens arrived at once, at the end ({seen}; it took {answer.took_s:.1f} s{beside})"
+            )
+            return wrong("buffering", name, f"{detail}; a proxy collects the response", remedies.BUFFERING)
+        case Pace.BLOCKS:
+            detail = f"buffered in blocks: {seen}, the longest gap {read.longest_gap_s:.1f} s{beside}"
+            return wrong("buffering", name, f"{detail}; a proxy fills its buffers first", remedies.BUFFERING)
+    return note(
+        "buffering", name, f"cannot be judged: {seen}{beside}; the answer was too short, or the machine is busy"
+    )
+
+
+def _head(reading: Reading, name: str) -> Iterator[Finding]:
+    """Judge the head of a streamed response."""
+    encoding = reading.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        detail = f"Content-Encoding is {encoding}: a proxy compresses the stream, which holds tokens back"
+        yield wrong("compression", name, f"{detail} and costs memory for each reader", remedies.COMPRESSION)
+    if reading.http_version == "HTTP/1.0":
+        detail = "the response is HTTP/1.0: a broken connection looks like the end of the answer"
+        yield wrong("http_1_0", name, detail, remedies.HTTP_10)
+    elif "content-length" in reading.headers:
+        detail = "Content-Length is set: a proxy has collected the whole answer first"
+        yield wrong("buffering", name, detail, remedies.BUFFERING)
+    elif reading.http_version == "HTTP/1.1" and "chunked" not in reading.headers.get("transfer-encoding", ""):
+        detail = "the response is not chunked: a broken connection looks like the end of the answer"
+        yield wrong("chunked", name, detail, remedies.CHUNKED)
+
+
+def _cache(reading: Reading, earlier: Sequence[str]) -> str | None:
+    """Return the sign that a response came from a cache: it has the id of another request, or says so."""
+    headers = reading.headers
+    if headers.get("x-request-id") in earlier:
+        return "its X-Request-Id is the first one's"
+    return said_cached(headers)
+
+
+def said_cached(headers: Any) -> str | None:
+    """Return a header by which a cache says that it has answered."""
+    for name in ("x-cache", "cf-cache-status", "x-cache-status", "cache-status"):
+        if "hit" in headers.get(name, "").lower():
+            return f"{name}: {headers[name]}"
+    return f"Age: {headers['age']}" if headers.get("age", "0") != "0" else None

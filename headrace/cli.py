@@ -5,21 +5,22 @@ import asyncio
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace import api_keys, webhooks
+from headrace.cli_options import LOCAL_URL, Config, Host, Key, Port, Url, check_key, configured, fail
+from headrace.doctor.command import doctor
 from headrace.webhook_secret import secret_problem
 from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
 from shared.hangup import Hangup
-from shared.printable import printable
 from shared.settings import Settings, SettingsError
 from shared.version import VERSION
 
 if TYPE_CHECKING:
-    from shared.configuration.configuration import Configuration
+    pass
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,39 +40,6 @@ NO_SECRET = "\n".join(
         "It signs tickets. (`headrace up` creates and keeps one itself.)",
     )
 )
-
-
-def _check_key(key: str | None) -> str | None:
-    if key is not None and not (key.isascii() and key.isprintable()):  # the message must not repeat it
-        raise typer.BadParameter("API keys are printable ASCII; check it for line breaks and other characters")
-    return key
-
-
-Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: HEADRACE_HOST or 127.0.0.1]")]
-Port = Annotated[
-    int | None, typer.Option(min=0, max=65_535, help="Port to listen on.  [default: HEADRACE_PORT or 8000]")
-]
-
-
-def _check_url(url: str | None) -> str | None:
-    if url is None:
-        return None
-    if not url.startswith(("http://", "https://")):
-        raise typer.BadParameter(f"{url} must begin with http:// or https://")
-    return url.rstrip("/")
-
-
-Url = Annotated[str, typer.Option(envvar="HEADRACE_URL", callback=_check_url, help="URL of a gateway.")]
-Key = Annotated[
-    str | None,
-    typer.Option(envvar="HEADRACE_API_KEY", callback=_check_key, help="API key, if the gateway requires one."),
-]
-_HERE = "http://127.0.0.1:8000"
-
-Config = Annotated[
-    Path | None,
-    typer.Option(help="File with providers, aliases and prices.  [default: HEADRACE_CONFIG]", show_default=False),
-]
 
 
 def _print_version(*, wanted: bool) -> None:
@@ -108,7 +76,7 @@ def up(
     ] = Path(".headrace"),
 ) -> None:
     """Run broker, gateways and workers on this machine. A broker is started unless HEADRACE_REDIS_URL is set."""
-    configuration = _configured(host=host, port=port, config=config)
+    configuration = configured(host=host, port=port, config=config)
     _stop_if(_exposure_problem(configuration.settings), secret_problem(configuration.settings))
     from headrace.up import Plan, UpError
     from headrace.up import up as run
@@ -117,7 +85,7 @@ def up(
     try:
         code = asyncio.run(run(plan))
     except UpError as error:
-        _fail(str(error), code=1)
+        fail(str(error), code=1)
     raise typer.Exit(code)
 
 
@@ -126,7 +94,7 @@ def gateway(*, host: Host = None, port: Port = None, config: Config = None) -> N
     """Run one gateway process. For a Procfile or a container. SIGHUP reads the file again."""
     hangup = Hangup()
     hold_garbage_collector()
-    configuration = _configured(host=host, port=port, config=config)
+    configuration = configured(host=host, port=port, config=config)
     settings = configuration.settings
     _stop_if(NO_SECRET if settings.secret is None else "", _exposure_problem(settings))
     from gateway.main import run
@@ -139,7 +107,7 @@ def worker(*, config: Config = None) -> None:
     """Run one worker process. For a Procfile or a container. SIGHUP reads the file again."""
     hangup = Hangup()
     hold_garbage_collector()
-    configuration = _configured(config=config)
+    configuration = configured(config=config)
     _stop_if(secret_problem(configuration.settings))
     from workers.main import run
 
@@ -154,7 +122,7 @@ def chat(
         str | None, typer.Option(envvar="HEADRACE_MODEL", help="A model of /v1/models.  [default: demo]")
     ] = None,
     provider: Annotated[str | None, typer.Option(help="[default: the provider that has the model]")] = None,
-    url: Url = _HERE,
+    url: Url = LOCAL_URL,
     key: Key = None,
     retry_timeout: Annotated[
         float,
@@ -208,12 +176,12 @@ def listen(
 @app.command()
 def top(
     *,
-    url: Url = _HERE,
+    url: Url = LOCAL_URL,
     key: Annotated[
         str | None,
         typer.Option(
             envvar="HEADRACE_API_KEY",
-            callback=_check_key,
+            callback=check_key,
             help="API key with the scope admin, if the gateway requires one.",
         ),
     ] = None,
@@ -236,7 +204,7 @@ def schema() -> None:
 @app.command()
 def providers(*, config: Config = None, data_dir: api_keys.DataDir = Path(".headrace")) -> None:
     """List the providers with their keys (masked), limits and state."""
-    configuration = _configured(config=config)
+    configuration = configured(config=config)
     from functools import partial
 
     from headrace.providers import providers as run
@@ -263,56 +231,13 @@ def check(
     data_dir: api_keys.DataDir = Path(".headrace"),
 ) -> None:
     """Test settings, file, keys, Redis and providers. The exit code is 1 if something is wrong."""
-    configuration = _configured(config=config)
+    configuration = configured(config=config)
     from headrace.check import Options, run
 
     raise typer.Exit(run(Options(configuration, data_dir, ask, as_json)))
 
 
-@app.command()
-def doctor(
-    *,
-    url: Url = _HERE,
-    key: Key = None,
-    model: Annotated[
-        str | None, typer.Option(help="Stream with this model, which costs a call.  [default: demo/demo, if offered]")
-    ] = None,
-    direct: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", callback=_check_url, help="A gateway without the proxy, to compare with.  [default: found]"
-        ),
-    ] = None,
-    origin: Annotated[
-        str | None, typer.Option(help="Origin of a page, such as https://app.example.com: test CORS for it.")
-    ] = None,
-    slow: Annotated[
-        bool, typer.Option("--slow", help="Test timeouts with a silent model, and send the largest body.")
-    ] = False,
-    config: Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    data_dir: api_keys.DataDir = Path(".headrace"),
-) -> None:
-    """Examine a running Headrace: versions, Redis, clocks, workers, providers, queue, and the proxies before it.
-
-    Without Redis it examines what the URL and the key allow. The exit code is 1 if something is wrong.
-    """
-    configuration = _configured(config=config)
-    from headrace.doctor.doctor import Options
-    from headrace.doctor.doctor import run as run_doctor
-
-    options = Options(
-        configuration=configuration,
-        data_dir=data_dir,
-        url=url,
-        key=key,
-        direct=direct,
-        model=model,
-        origin=origin,
-        slow=slow,
-        as_json=as_json,
-    )
-    raise typer.Exit(run_doctor(options, lambda text: print(text, file=sys.stderr, flush=True)))
+app.command()(doctor)
 
 
 def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, object] | None:
@@ -326,17 +251,6 @@ def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, ob
         raise typer.BadParameter(str(error), param_hint="--json-schema") from error
 
 
-def _configured(**options: str | int | Path | None) -> "Configuration":
-    """Load settings and file; command line options override the environment."""
-    from shared.configuration.document import ConfigurationError
-    from shared.configuration.loading import load_all
-
-    try:
-        return load_all(options)
-    except ConfigurationError as error:
-        _fail(str(error), code=2)
-
-
 def _exposure_problem(settings: Settings) -> str:
     try:
         check_exposure(settings)
@@ -347,9 +261,4 @@ def _exposure_problem(settings: Settings) -> str:
 
 def _stop_if(*problems: str) -> None:
     if any(problems):
-        _fail("\n".join(filter(None, problems)), code=2)
-
-
-def _fail(message: str, *, code: int) -> NoReturn:
-    print(printable(message), file=sys.stderr)
-    raise typer.Exit(code)
+        fail("\n".join(filter(None, problems)), code=2)

@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from headrace.check_rows import WRONG
+from headrace.cli_options import LOCAL_URL
 from headrace.doctor.findings import Finding, as_json, lines_of
 from headrace.doctor.gateway_calls import GatewayCalls
 from headrace.doctor.gateways import examine_gateway
@@ -17,9 +17,6 @@ from headrace.doctor.system import examine_system
 from headrace.table import table
 from shared.configuration.configuration import Configuration
 from shared.version import VERSION
-
-#: The gateway of `headrace up`.
-LOCAL: Final = "http://127.0.0.1:8000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +56,6 @@ async def _examine(options: Options, progress: Callable[[str], None]) -> Sequenc
             findings = [*system.findings, *redirected, *seen.findings]
             if not seen.is_usable:
                 return findings
-            addresses = [options.direct] if options.direct else [*system.gateway_urls, LOCAL]
+            addresses = [options.direct] if options.direct else [*system.gateway_urls, LOCAL_URL]
             extent = Extent(options.model, options.origin, options.slow)
             return [*findings, *await examine_url(gateway, seen, addresses, extent, progress)]

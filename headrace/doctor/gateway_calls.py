@@ -15,6 +15,7 @@ from shared.printable import one_line
 
 _TIMEOUT: Final = httpx2.Timeout(15, connect=5)
 _LONGEST: Final = 200
+_CACHE_HEADERS: Final = ("x-cache", "cf-cache-status", "x-cache-status", "cache-status")
 
 
 class Unreachable(Exception):
@@ -23,12 +24,12 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response. ``body``: JSON, or None. ``request_id``: the one that the request had."""
+    """A response. ``body``: JSON, or None. ``cache``: the sign that a cache has answered; empty if none has."""
 
     status: int
     headers: Mapping[str, str]
     body: Any
-    request_id: str
+    cache: str
     sent_at: float
     took_s: float
 
@@ -55,6 +56,7 @@ class GatewayCalls:
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
         self.has_key = bool(key)
+        self._request_ids: set[str] = set()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.http = httpx2.AsyncClient(base_url=url, timeout=_TIMEOUT, headers=headers)
 
@@ -77,7 +79,7 @@ class GatewayCalls:
         content: bytes | None = None,
     ) -> Reply:
         """Send a request. Raises :class:`Unreachable`."""
-        request_id = new_request_id()
+        request_id = self.new_request_id()
         own = {"X-Request-Id": request_id, **(headers or {})}
         sent_at, began_at = time.time(), time.monotonic()
         try:
@@ -89,7 +91,24 @@ class GatewayCalls:
             body = response.json()
         except ValueError:
             body = None
-        return Reply(response.status_code, response.headers, body, request_id, sent_at, took_s)
+        cache = self.cache_sign(response.headers, request_id)
+        return Reply(response.status_code, response.headers, body, cache, sent_at, took_s)
+
+    def new_request_id(self) -> str:
+        """Return an id for the header X-Request-Id, which gateways repeat in their responses."""
+        request_id = f"doctor-{secrets.token_hex(8)}"
+        self._request_ids.add(request_id)
+        return request_id
+
+    def cache_sign(self, headers: Mapping[str, str], request_id: str) -> str:
+        """Return the sign that a cache has answered: the response is to an earlier request of ours, or says so."""
+        answered = headers.get("x-request-id", "")
+        if answered != request_id and answered in self._request_ids:
+            return "its X-Request-Id is that of an earlier request"
+        for name in _CACHE_HEADERS:
+            if "hit" in headers.get(name, "").lower():
+                return f"{name}: {headers[name]}"
+        return f"Age: {headers['age']}" if headers.get("age", "0") != "0" else ""
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,7 +117,3 @@ class GatewayCalls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.http.aclose()
-
-
-def new_request_id() -> str:
-    return f"doctor-{secrets.token_hex(8)}"

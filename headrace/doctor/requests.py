@@ -11,7 +11,6 @@ from headrace.doctor import remedies
 from headrace.doctor.findings import Finding, note, ok, wrong
 from headrace.doctor.gateway_calls import GatewayCalls, Reply, Unreachable
 from headrace.doctor.gateways import PROBE, Seen
-from headrace.doctor.streams import said_cached
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 #: Statuses after which clients send a GET instead of the POST, without its body.
@@ -95,11 +94,8 @@ async def caches(gateway: GatewayCalls) -> list[Finding]:
         second = await gateway.call("GET", "/v1/models")
     except Unreachable as error:
         return [wrong("cached_response", name, f"GET /v1/models: {error}")]
-    sign = said_cached(second.headers)
-    if sign is None and second.headers.get("x-request-id") == first.request_id:
-        sign = "its X-Request-Id is the first one's"
-    if sign is not None:
-        detail = f"a second GET /v1/models came from a cache ({sign}): callers see each other's responses"
+    if sign := first.cache or second.cache:
+        detail = f"GET /v1/models was answered by a cache ({sign}): callers see each other's responses"
         return [wrong("cached_response", name, detail, remedies.CACHE)]
     return [ok("cached_response", name, "responses are not cached")]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx2
 
-from headrace.doctor.gateway_calls import GatewayCalls, new_request_id
+from headrace.doctor.gateway_calls import GatewayCalls
 from headrace.unreachable import reason_of
 from headrace_client._sse import Frame, SseDecoder
 
@@ -31,9 +31,8 @@ class Arrival:
 @dataclass(slots=True)
 class Reading:
     """One connection to a stream. ``problem``: it broke off, and why. ``silences``: gaps between arrivals of bytes,
-    heartbeats included. ``ended_s``: from the request to the end of the connection."""
+    heartbeats included. ``ended_s``: from the request to the end of the connection. ``cache``: as of a reply."""
 
-    request_id: str
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     http_version: str = ""
@@ -44,6 +43,7 @@ class Reading:
     ended_s: float = 0.0
     last_byte_s: float = 0.0
     page: str = ""
+    cache: str = ""
 
     @property
     def is_stream(self) -> bool:
@@ -85,8 +85,9 @@ async def read_stream(
     within_s: float = 60,
 ) -> Reading:
     """Read a stream to its end, or for ``within_s``. A connection that fails or breaks is a result too."""
-    reading = Reading(new_request_id())
-    own = {"Accept": "text/event-stream", "X-Request-Id": reading.request_id, **(headers or {})}
+    reading = Reading()
+    request_id = gateway.new_request_id()
+    own = {"Accept": "text/event-stream", "X-Request-Id": request_id, **(headers or {})}
     content = None if body is None else json.dumps(body).encode()
     if content is not None:
         own["Content-Type"] = "application/json"
@@ -99,6 +100,7 @@ async def read_stream(
         ):
             reading.status, reading.headers = response.status_code, response.headers
             reading.http_version = response.http_version
+            reading.cache = gateway.cache_sign(response.headers, request_id)
             await _take_all(response, reading, began_at)
     except httpx2.HTTPError as error:
         reading.problem = reason_of(error)

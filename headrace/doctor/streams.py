@@ -1,7 +1,7 @@
 """Streams answers through a URL, and names what a proxy does to them."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -35,7 +35,11 @@ class Answer:
 
 
 class StreamRefused(Exception):
-    """No answer could be started; the message has the reason."""
+    """No answer could be started; ``finding`` has the reason."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.detail)
+        self.finding = finding
 
 
 class Streams:
@@ -52,7 +56,7 @@ class Streams:
         try:
             answer = await self._answer()
         except StreamRefused as error:
-            return [wrong("stream", self._name, str(error))]
+            return [error.finding]
         if (problem := _no_stream(answer.read, self._name)) is not None:
             return [problem]
         findings = [_delivery(answer, self._name), *_head(answer.read, self._name)]
@@ -80,12 +84,14 @@ class Streams:
                 "POST", "/chat", json=question(self._model, f"Count to {words}, {words} words")
             )
         except Unreachable as error:
-            raise StreamRefused(f"POST /chat: {error}") from None
+            raise StreamRefused(wrong("stream", self._name, f"POST /chat: {error}")) from None
+        if reply.cache:
+            raise StreamRefused(_cached_post(self._name))
         match reply.body:
             case {"stream_id": str(stream_id)} if reply.status == 202:
                 pass
             case _:
-                raise StreamRefused(f"POST /chat: {reply.text}")
+                raise StreamRefused(wrong("stream", self._name, f"POST /chat: {reply.text}"))
         path = f"/chat/stream/{stream_id}"
         readings = [
             read_stream(each, "GET", path, within_s=_WITHIN_S) for each in (self._gateway, self._direct) if each
@@ -114,8 +120,8 @@ class Streams:
         middle = len(arrivals) // 2
         headers = {"Last-Event-ID": arrivals[middle - 1].id}
         again = await read_stream(self._gateway, "GET", f"/chat/stream/{whole.stream_id}", headers=headers)
-        if (cached := _cache(again, [whole.request_id])) is not None:
-            detail = f"the second reader got the first one's response from a cache ({cached}); answers are private"
+        if again.cache:
+            detail = f"a second reader got the first one's response from a cache ({again.cache}): answers are private"
             return [wrong("cached_response", self._name, detail, remedies.CACHE)]
         first = again.arrivals[0].id if again.arrivals else ""
         if first == arrivals[0].id:
@@ -132,11 +138,11 @@ class Streams:
         """Stream two answers by POST, which a cache must not take for one."""
         first = await self._post(_WORDS // 3)
         if not first.is_stream:
-            return [_no_stream(first, self._name) or wrong("stream", self._name, "POST /chat/stream: no stream")]
+            cached = _cached_post(self._name) if first.cache else _no_stream(first, self._name)
+            return [cached or wrong("stream", self._name, "POST /chat/stream: no stream")]
         second = await self._post(1)
-        if second.stream_id == first.stream_id or (_cache(second, [first.request_id])) is not None:
-            detail = "two POSTs got one answer: a proxy caches POST /chat/stream, so users get each other's answers"
-            return [wrong("cached_post", self._name, detail, remedies.CACHE)]
+        if second.cache or second.stream_id == first.stream_id:
+            return [_cached_post(self._name)]
         if pace_of(first, _SPAN_OF_POST_S, None) == Pace.AT_ONCE:
             detail = "POST /chat/stream arrived at once, at its end: a proxy buffers it"
             return [wrong("buffering", self._name, detail, remedies.BUFFERING)]
@@ -153,6 +159,11 @@ _SPAN_OF_POST_S: Final = 1.0
 def question(model: str, text: str, **fields: Any) -> dict[str, Any]:
     """Return the body of a request."""
     return {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+
+
+def _cached_post(name: str) -> Finding:
+    detail = "a POST got the answer to an earlier one: a proxy caches POST, so users get each other's answers"
+    return wrong("cached_post", name, detail, remedies.CACHE)
 
 
 def _no_stream(reading: Reading, name: str) -> Finding | None:
@@ -206,19 +217,3 @@ def _head(reading: Reading, name: str) -> Iterator[Finding]:
     elif reading.http_version == "HTTP/1.1" and "chunked" not in reading.headers.get("transfer-encoding", ""):
         detail = "the response is not chunked: a broken connection looks like the end of the answer"
         yield wrong("chunked", name, detail, remedies.CHUNKED)
-
-
-def _cache(reading: Reading, earlier: Sequence[str]) -> str | None:
-    """Return the sign that a response came from a cache: it has the id of another request, or says so."""
-    headers = reading.headers
-    if headers.get("x-request-id") in earlier:
-        return "its X-Request-Id is the first one's"
-    return said_cached(headers)
-
-
-def said_cached(headers: Any) -> str | None:
-    """Return a header by which a cache says that it has answered."""
-    for name in ("x-cache", "cf-cache-status", "x-cache-status", "cache-status"):
-        if "hit" in headers.get(name, "").lower():
-            return f"{name}: {headers[name]}"
-    return f"Age: {headers['age']}" if headers.get("age", "0") != "0" else None

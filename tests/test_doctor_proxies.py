@@ -1,5 +1,6 @@
 """``headrace doctor`` names the faults of the real nginx, configured wrongly in one way at a time."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -168,18 +169,16 @@ async def relay(upstream: int, block: int, reader: asyncio.StreamReader, writer:
             await to_gateway.drain()
 
     asking = asyncio.create_task(requests())
-    held, has_stream = b"", False
+    held, is_stream = b"", False
     try:
         while piece := await from_gateway.read(65_536):
-            has_stream = has_stream or b"text/event-stream" in piece
+            is_stream = is_stream or b"text/event-stream" in piece
             held += piece
-            while not has_stream or len(held) >= block or held.endswith(b"0\r\n\r\n"):
-                writer.write(held[:block])
-                held = held[block:]
-                await writer.drain()
-                if not held:
-                    has_stream = False if piece.endswith(b"0\r\n\r\n") else has_stream
-                    break
+            is_end = held.endswith(b"0\r\n\r\n")
+            ready = len(held) if is_end or not is_stream else len(held) // block * block
+            writer.write(held[:ready])
+            await writer.drain()
+            held, is_stream = held[ready:], is_stream and not is_end
     finally:
         asking.cancel()
         writer.close()

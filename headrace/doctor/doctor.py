@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.check_rows import WRONG
-from headrace.cli_options import LOCAL_URL
 from headrace.doctor.findings import Finding, as_json, lines_of
 from headrace.doctor.gateway_calls import GatewayCalls
 from headrace.doctor.gateways import examine_gateway
@@ -56,6 +55,6 @@ async def _examine(options: Options, progress: Callable[[str], None]) -> Sequenc
             findings = [*system.findings, *redirected, *seen.findings]
             if not seen.is_usable:
                 return findings
-            addresses = [options.direct] if options.direct else [*system.gateway_urls, LOCAL_URL]
+            addresses = [options.direct] if options.direct else system.gateway_urls
             extent = Extent(options.model, options.origin, options.slow)
             return [*findings, *await examine_url(gateway, seen, addresses, extent, progress)]

@@ -4,6 +4,7 @@
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -26,19 +27,27 @@ Port = Annotated[
 
 
 def check_url(url: str | None) -> str | None:
+    """Return the URL without a slash at its end. Raises :class:`typer.BadParameter`."""
     if url is None:
         return None
     if not url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{url} must begin with http:// or https://")
+    try:
+        parts = urlsplit(url)
+        is_valid = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise typer.BadParameter(f"{url}: invalid host or port; use, for example, {LOCAL_URL}")
     return url.rstrip("/")
 
 
+LOCAL_URL: Final = "http://127.0.0.1:8000"
 Url = Annotated[str, typer.Option(envvar="HEADRACE_URL", callback=check_url, help="URL of a gateway.")]
 Key = Annotated[
     str | None,
     typer.Option(envvar="HEADRACE_API_KEY", callback=check_key, help="API key, if the gateway requires one."),
 ]
-LOCAL_URL: Final = "http://127.0.0.1:8000"
 
 Config = Annotated[
     Path | None,

@@ -70,7 +70,7 @@ def _missing(processes: Sequence[Process]) -> Iterator[Finding]:
     counts = Counter[str](process.kind for process in processes)
     for kind, loss in (
         ("worker", "requests wait, and fail after HEADRACE_QUEUE_TIMEOUT_S"),
-        ("gateway", "no clients"),
+        ("gateway", "clients reach nothing"),
     ):
         if not counts[kind]:
             yield wrong(f"{kind}s", f"{kind}s", f"none reports: {loss}; start headrace {kind}")

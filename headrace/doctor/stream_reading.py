@@ -31,7 +31,8 @@ class Arrival:
 @dataclass(slots=True)
 class Reading:
     """One connection to a stream. ``problem``: it broke off, and why. ``silences``: gaps between arrivals of bytes,
-    heartbeats included. ``ended_s``: from the request to the end of the connection. ``cache``: as of a reply."""
+    heartbeats included. ``ended_s``: from the request to the end of the connection. ``cache``: as of a reply.
+    ``was_too_long``: we ended it."""
 
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Reading:
     heartbeats: int = 0
     is_done: bool = False
     problem: str = ""
+    was_too_long: bool = False
     ended_s: float = 0.0
     last_byte_s: float = 0.0
     page: str = ""
@@ -105,7 +107,7 @@ async def read_stream(
     except httpx2.HTTPError as error:
         reading.problem = reason_of(error)
     except TimeoutError:
-        reading.problem = f"no end within {within_s:g} s"
+        reading.problem, reading.was_too_long = f"no end within {within_s:g} s", True
     reading.ended_s = time.monotonic() - began_at
     return reading
 

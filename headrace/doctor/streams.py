@@ -18,6 +18,8 @@ _MOST_WORDS: Final = 20_000
 _WANTED_S: Final = 2.0
 #: Long enough for a paid model, which may think first.
 _WITHIN_S: Final = 120.0
+#: Statuses of the gateway that are about the key's scopes and limits.
+_OF_THE_KEY: Final = frozenset({403, 429})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Streams:
         match reply.body:
             case {"stream_id": str(stream_id)} if reply.status == 202:
                 pass
+            case _ if reply.error and reply.status in _OF_THE_KEY:
+                raise StreamRefused(note("stream", self._name, f"not tested: POST /chat: {reply.text}"))
             case _:
                 raise StreamRefused(wrong("stream", self._name, f"POST /chat: {reply.text}"))
         path = f"/chat/stream/{stream_id}"
@@ -143,7 +147,7 @@ class Streams:
         second = await self._post(1)
         if second.cache or second.stream_id == first.stream_id:
             return [_cached_post(self._name)]
-        if pace_of(first, _SPAN_OF_POST_S, None) == Pace.AT_ONCE:
+        if pace_of(first, await self._time_of(first.stream_id, None), None) == Pace.AT_ONCE:
             detail = "POST /chat/stream arrived at once, at its end: a proxy buffers it"
             return [wrong("buffering", self._name, detail, remedies.BUFFERING)]
         return [ok("post", self._name, "POST /chat/stream streams, and is not cached")]
@@ -151,9 +155,6 @@ class Streams:
     async def _post(self, words: int) -> Reading:
         body = question(self._model, f"{words} words")
         return await read_stream(self._gateway, "POST", "/chat/stream", body=body)
-
-
-_SPAN_OF_POST_S: Final = 1.0
 
 
 def question(model: str, text: str, **fields: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from headrace import data_dir
+from headrace.check_rows import WRONG
 from headrace.data_dir import DataDirError
 from headrace.doctor.clocks import clock
 from headrace.doctor.findings import Finding, note, ok, wrong
@@ -62,7 +63,11 @@ async def examine_system(configuration: Configuration, directory: Path) -> Syste
 
 
 async def _with_redis(client: Client, configuration: Configuration) -> System:
-    findings = [*await _redis(client), *await _data_version(client)]
+    findings = await _redis(client)
+    version = await _data_version(client)
+    findings.append(version)
+    if version.state == WRONG:  # its data may have another form
+        return System(findings, was_reached=False)
     processes, process_findings = await examine_processes(client, configuration)
     findings += process_findings
     findings += await examine_work(client, configuration)
@@ -129,13 +134,13 @@ def _persistence(server: Server, name: str) -> Finding:
     return note("redis_persistence", name, f"{kept}; set appendonly yes to keep answers over a restart")
 
 
-async def _data_version(client: Client) -> list[Finding]:
+async def _data_version(client: Client) -> Finding:
     try:
         found = await read_version(client.servers)
     except REDIS_ERRORS as error:
         raise BrokerUnavailable(detail=f"Redis at {client.target}: {type(error).__name__}") from error
     if found == DATA_VERSION:
-        return [ok("data_version", "data", f"version {found}, as this command's")]
+        return ok("data_version", "data", f"version {found}, as this command's")
     if not found:
-        return [note("data_version", "data", "no version: no gateway or worker has used this database yet")]
-    return [wrong("data_version", "data", describe_refusal(found))]
+        return note("data_version", "data", "no version: no gateway or worker has used this database yet")
+    return wrong("data_version", "data", describe_refusal(found))

@@ -58,7 +58,11 @@ class Diagnosis:
 
     @property
     def faults(self) -> dict[str, str]:
-        return {each["check"]: each["detail"] for each in self.checks if each["state"] == "WRONG"}
+        found: dict[str, str] = {}
+        for each in self.checks:
+            if each["state"] == "WRONG":
+                found[each["check"]] = f"{found.get(each['check'], '')} {each['detail']}"
+        return found
 
     def states(self, check: str) -> list[str]:
         return [each["state"] for each in self.checks if each["check"] == check]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headrace.check_rows import WRONG
 from headrace.doctor.findings import Finding, as_json, lines_of
-from headrace.doctor.gateway_calls import GatewayCalls
+from headrace.doctor.gateway_calls import GatewayCalls, shown
 from headrace.doctor.gateways import examine_gateway
 from headrace.doctor.proxies import Extent, examine_url
 from headrace.doctor.requests import follow_redirect
@@ -40,7 +40,11 @@ def run(options: Options, progress: Callable[[str], None]) -> int:
     is_wrong = any(finding.state == WRONG for finding in findings)
     if options.as_json:
         checks = [as_json(finding) for finding in findings]
-        print(json.dumps({"ok": not is_wrong, "version": VERSION, "url": options.url, "checks": checks}, indent=2))
+        print(
+            json.dumps(
+                {"ok": not is_wrong, "version": VERSION, "url": shown(options.url), "checks": checks}, indent=2
+            )
+        )
     else:
         print(table([row for finding in findings for row in lines_of(finding)]))
     return 1 if is_wrong else 0

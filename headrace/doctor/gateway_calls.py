@@ -50,6 +50,12 @@ class Reply:
         return f"HTTP {self.status}{own}"
 
 
+def shown(url: str) -> str:
+    """Return a URL without a user and a password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
 class GatewayCalls:
     """Requests to one URL, with an API key if there is one."""
 
@@ -59,6 +65,11 @@ class GatewayCalls:
         self._request_ids: set[str] = set()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.http = httpx2.AsyncClient(base_url=url, timeout=_TIMEOUT, headers=headers)
+
+    @property
+    def shown(self) -> str:
+        """Return the URL without a user and a password."""
+        return shown(self.url)
 
     @property
     def is_https(self) -> bool:

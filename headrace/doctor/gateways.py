@@ -40,7 +40,7 @@ class Seen:
 
 async def examine_gateway(gateway: GatewayCalls, *, asks_for_overview: bool) -> Seen:
     """Examine one gateway. ``asks_for_overview``: Redis cannot be asked."""
-    name = f"gateway {gateway.url}"
+    name = f"gateway {gateway.shown}"
     try:
         reply = await gateway.call("GET", "/connection", headers=PROBE)
         listed = await gateway.call("GET", "/v1/models")

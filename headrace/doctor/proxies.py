@@ -47,7 +47,7 @@ async def examine_url(
 async def _streams(
     gateway: GatewayCalls, direct: GatewayCalls | None, seen: Seen, extent: Extent, progress: Callable[[str], None]
 ) -> list[Finding]:
-    name, has_demo = f"stream {gateway.url}", DEMO in seen.models
+    name, has_demo = f"stream {gateway.shown}", DEMO in seen.models
     model = DEMO if has_demo and extent.model is None else extent.model
     if model is None:
         return [

@@ -14,7 +14,7 @@ BUFFERING: Final[Remedies] = {
     "nginx": "proxy_buffering off; and no proxy_ignore_headers X-Accel-Buffering",
     "Caddy": "flush_interval -1 in reverse_proxy",
     "Traefik": "remove the middleware buffering",
-    "Cloudflare": "Response Buffering off",
+    "Cloudflare": "a Configuration Rule with Response body buffering: None",
 }
 COMPRESSION: Final[Remedies] = {
     "nginx": "gzip off; or no text/event-stream and no * in gzip_types",
@@ -54,7 +54,7 @@ def idle(heartbeat_s: float) -> Remedies:
     return {
         "nginx": f"proxy_read_timeout {seconds}s;",
         "Caddy": f"transport http {{ read_timeout {seconds}s }}",
-        "Traefik": f"serversTransport.forwardingTimeouts.idleConnTimeout and responseHeaderTimeout: {seconds}s",
+        "Traefik": "entryPoints.NAME.transport.respondingTimeouts.writeTimeout: 0",
         "any": f"or HEADRACE_HEARTBEAT_S={max(1, round(heartbeat_s / 10))} at the gateways",
     }
 

@@ -30,16 +30,18 @@ async def follow_redirect(gateway: GatewayCalls) -> tuple[GatewayCalls, list[Fin
     if reply.status not in _REDIRECTS:
         return gateway, []
     target = reply.headers.get("location", "")
-    findings = [_redirect(gateway.url, reply.status, target)]
+    findings = [_redirect(gateway.shown, reply.status, target)]
     if not target.endswith("/chat") or urlsplit(target).scheme not in {"http", "https"}:
         return gateway, findings
-    same_host = urlsplit(target).hostname == urlsplit(gateway.url).hostname
-    return (gateway.at(target.removesuffix("/chat")) if same_host else gateway), findings
+    # The key goes to no other host, and never from https to http.
+    is_ours = urlsplit(target).hostname == urlsplit(gateway.url).hostname
+    is_safe = urlsplit(target).scheme == "https" or not gateway.is_https
+    return (gateway.at(target.removesuffix("/chat")) if is_ours and is_safe else gateway), findings
 
 
 def _redirect(url: str, status: int, target: str) -> Finding:
     name = f"redirect {url}"
-    to = f"HTTP {status} to {urlsplit(target).scheme}://{urlsplit(target).netloc}"
+    to = f"HTTP {status} to {urlsplit(target).scheme}://{urlsplit(target).hostname}"
     if status in _BECOMES_GET:
         detail = f"{to}: clients repeat a POST as a GET without its body, and have sent their key in clear"
         return wrong("redirect", name, f"{detail}; use the https URL, and refuse or answer 308", remedies.REDIRECT)
@@ -59,7 +61,7 @@ async def clear_http(gateway: GatewayCalls) -> list[Finding]:
 
 def arrived(seen: Seen, gateway: GatewayCalls) -> Iterator[Finding]:
     """Judge what the gateway received of a request."""
-    connection, name = seen.connection, f"proxy {gateway.url}"
+    connection, name = seen.connection, f"proxy {gateway.shown}"
     if not connection:
         return
     headers = set(connection["headers"])
@@ -88,7 +90,7 @@ def arrived(seen: Seen, gateway: GatewayCalls) -> Iterator[Finding]:
 
 async def caches(gateway: GatewayCalls) -> list[Finding]:
     """Ask twice, and see whether the second response is the first one's."""
-    name = f"proxy {gateway.url}"
+    name = f"proxy {gateway.shown}"
     try:
         first = await gateway.call("GET", "/v1/models")
         second = await gateway.call("GET", "/v1/models")
@@ -104,7 +106,7 @@ async def body_limit(gateway: GatewayCalls, seen: Seen, *, whole: bool) -> list[
     """Send a large body that no gateway accepts. ``whole``: as large as the gateway's own limit allows."""
     size = seen.max_body_bytes if whole else min(_BODY_BYTES, seen.max_body_bytes)
     limit = f"the gateway takes up to {seen.max_body_bytes} bytes"
-    name, megabytes = f"proxy {gateway.url}", f"{size / 2**20:.0f} MiB"
+    name, megabytes = f"proxy {gateway.shown}", f"{size / 2**20:.0f} MiB"
     headers = {"Content-Type": "application/json"}
     try:
         reply = await gateway.call("POST", "/chat", headers=headers, content=b" " * (size - 2) + b"{}")
@@ -168,7 +170,7 @@ async def http_2(gateway: GatewayCalls) -> list[Finding]:
         ssl.CERT_NONE,
     )  # checked by the other requests; no key is sent
     context.set_alpn_protocols(["h2", "http/1.1"])
-    name = f"proxy {gateway.url}"
+    name = f"proxy {gateway.shown}"
     try:
         async with asyncio.timeout(_ALPN_S):
             _, writer = await asyncio.open_connection(

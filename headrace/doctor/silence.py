@@ -31,7 +31,7 @@ async def examine_silence(gateway: GatewayCalls, seen: Seen) -> list[Finding]:
 
 
 async def _heartbeats(gateway: GatewayCalls, seen: Seen, silent_s: int) -> Finding:
-    name = f"stream {gateway.url}"
+    name = f"stream {gateway.shown}"
     body = question(DEMO, f"Say nothing for {silent_s} seconds, then 2 words.")
     reading = await read_stream(gateway, "POST", "/chat/stream", body=body, within_s=silent_s + _MARGIN_S)
     if reading.is_done:
@@ -61,7 +61,7 @@ def _cut(reading: Reading, seen: Seen, name: str) -> Finding:
 
 async def _held(gateway: GatewayCalls, silent_s: int) -> Finding:
     """Chat Completions have no heartbeats before the first output: their status waits for it."""
-    name = f"/v1/ {gateway.url}"
+    name = f"/v1/ {gateway.shown}"
     body = question(DEMO, f"Say nothing for {silent_s} seconds, then 2 words.", stream=True)
     within_s = silent_s + _MARGIN_S
     reading = await read_stream(gateway, "POST", "/v1/chat/completions", body=body, within_s=within_s)

@@ -51,7 +51,7 @@ class Streams:
         self._gateway = gateway
         self._direct = direct
         self._model = model
-        self._name = f"stream {gateway.url}"
+        self._name = f"stream {gateway.shown}"
 
     async def examine(self) -> list[Finding]:
         """Stream, resume, and look at what was received. A demo costs nothing, so it is asked more often."""

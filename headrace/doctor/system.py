@@ -109,7 +109,9 @@ def _memory(server: Server, name: str) -> Finding:
         return wrong("redis_memory", name, f"{detail}; keep it noeviction")
     if not server.limit:
         return note(
-            "redis_memory", name, f"{used}, policy {server.policy}, no limit: set maxmemory, or the machine's ends"
+            "redis_memory",
+            name,
+            f"{used}, policy {server.policy}, no limit; set maxmemory below the machine's memory",
         )
     seen = f"{used} of {server.limit / 1e6:.0f} MB ({server.full:.0%}), policy {server.policy}"
     if server.full >= _FULL:

@@ -15,6 +15,7 @@ curl -sSN "$url/chat/stream/$stream" -H "$auth" -H "Last-Event-ID: ${last:-0}" |
     case $line in
       "id: "*) last=${line#id: } ;;
       "event: "*) event=${line#event: } ;;
+      "data: "*'"reset":true'*) echo "[again, from the start]" ;; # a worker was lost
       "data: "*) [ "$event" != token ] || echo "${line#data: }" ;;
       "") save "$stream" "${last:-0}" ;;
     esac

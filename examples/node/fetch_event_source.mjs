@@ -27,6 +27,7 @@ await fetchEventSource(`${HEADRACE_URL}/chat/stream`, {
   openWhenHidden: true,
   onmessage({ event, data, id }) {
     if (event === 'token') process.stdout.write(JSON.parse(data).token);
+    if (event === 'start' && JSON.parse(data).reset) process.stdout.write('\n[again, from the start]\n'); // a worker was lost
     if (id) save({ ...at, last: id });
     if (event === 'done') ended.abort(); // otherwise it sends the request again
   },

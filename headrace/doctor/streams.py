@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -18,6 +19,7 @@ _MOST_WORDS: Final = 20_000
 _WANTED_S: Final = 2.0
 #: Long enough for a paid model, which may think first.
 _WITHIN_S: Final = 120.0
+_OURS: Final = {"source": "headrace doctor"}
 #: Statuses of the gateway that are about the key's scopes and limits.
 _OF_THE_KEY: Final = frozenset({403, 429})
 
@@ -52,9 +54,19 @@ class Streams:
         self._direct = direct
         self._model = model
         self._name = f"stream {gateway.shown}"
+        self._stream_ids: list[str] = []
 
     async def examine(self) -> list[Finding]:
-        """Stream, resume, and look at what was received. A demo costs nothing, so it is asked more often."""
+        """Stream, resume, and look at what was received. The streams are deleted then."""
+        try:
+            return await self._examine()
+        finally:
+            for stream_id in self._stream_ids:
+                with suppress(Unreachable):  # a key may lack the scope; retention ends them too
+                    await self._gateway.call("DELETE", f"/chat/{stream_id}")
+
+    async def _examine(self) -> list[Finding]:
+        """Return the findings. A demo costs nothing, so it is asked more often."""
         try:
             answer = await self._answer()
         except StreamRefused as error:
@@ -96,6 +108,7 @@ class Streams:
                 raise StreamRefused(note("stream", self._name, f"not tested: POST /chat: {reply.text}"))
             case _:
                 raise StreamRefused(wrong("stream", self._name, f"POST /chat: {reply.text}"))
+        self._stream_ids.append(stream_id)
         path = f"/chat/stream/{stream_id}"
         readings = [
             read_stream(each, "GET", path, within_s=_WITHIN_S) for each in (self._gateway, self._direct) if each
@@ -154,12 +167,15 @@ class Streams:
 
     async def _post(self, words: int) -> Reading:
         body = question(self._model, f"{words} words")
-        return await read_stream(self._gateway, "POST", "/chat/stream", body=body)
+        reading = await read_stream(self._gateway, "POST", "/chat/stream", body=body)
+        if reading.stream_id:
+            self._stream_ids.append(reading.stream_id)
+        return reading
 
 
 def question(model: str, text: str, **fields: Any) -> dict[str, Any]:
-    """Return the body of a request."""
-    return {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+    """Return the body of a request. The metadata is for receivers of webhooks."""
+    return {"model": model, "messages": [{"role": "user", "content": text}], "metadata": _OURS, **fields}
 
 
 def _cached_post(name: str) -> Finding:
@@ -172,6 +188,8 @@ def _no_stream(reading: Reading, name: str) -> Finding | None:
     kind = reading.headers.get("content-type", "none")
     if not reading.status:
         return wrong("stream", name, f"no response: {reading.problem}")
+    if reading.status in _OF_THE_KEY and '"code"' in reading.page:
+        return note("stream", name, f"not tested: HTTP {reading.status}; the key needs the scopes chat and read")
     if reading.status != 200:
         return wrong("stream", name, f"HTTP {reading.status} ({kind}) instead of a stream")
     if not reading.is_stream:

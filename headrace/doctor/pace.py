@@ -3,6 +3,7 @@
 The judgement is by grouping: a slow machine delays tokens, but does not gather dozens of them for seconds.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -42,3 +43,17 @@ def pace_of(reading: Reading, took_s: float, direct: Reading | None) -> Pace:
 def _is_finer(direct: Reading | None, reading: Reading) -> bool:
     """Return False if a direct reader got the tokens in blocks too: then it is not the proxy."""
     return direct is None or direct.moments >= 3 * reading.moments
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, read through the URL and, if possible, from a gateway beside it. ``took_s``: time in which it was
+    made."""
+
+    read: Reading
+    direct: Reading | None
+    took_s: float
+
+    @property
+    def pace(self) -> Pace:
+        return pace_of(self.read, self.took_s, self.direct)

@@ -1,9 +1,7 @@
 """Streams answers through a URL, and names what a proxy does to them."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,7 +9,8 @@ from headrace.doctor import remedies
 from headrace.doctor.findings import Finding, note, ok, wrong
 from headrace.doctor.gateway_calls import GatewayCalls, Unreachable
 from headrace.doctor.gateways import DEMO
-from headrace.doctor.pace import Pace, pace_of
+from headrace.doctor.judgements import OF_THE_KEY, cached_post, delivery, head, no_stream
+from headrace.doctor.pace import Answer, Pace, pace_of
 from headrace.doctor.stream_reading import Reading, read_stream
 
 _WORDS: Final = 90
@@ -19,23 +18,9 @@ _MOST_WORDS: Final = 20_000
 _WANTED_S: Final = 2.0
 #: Long enough for a paid model, which may think first.
 _WITHIN_S: Final = 120.0
+#: Signs of a fault, or of a machine that stood still.
+_HELD_BACK: Final = frozenset({Pace.AT_ONCE, Pace.BLOCKS})
 _OURS: Final = {"source": "headrace doctor"}
-#: Statuses of the gateway that are about the key's scopes and limits.
-_OF_THE_KEY: Final = frozenset({403, 429})
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer, read through the URL and, if possible, from a gateway beside it. ``took_s``: time in which it was
-    made."""
-
-    read: Reading
-    direct: Reading | None
-    took_s: float
-
-    @property
-    def pace(self) -> Pace:
-        return pace_of(self.read, self.took_s, self.direct)
 
 
 class StreamRefused(Exception):
@@ -71,9 +56,9 @@ class Streams:
             answer = await self._answer()
         except StreamRefused as error:
             return [error.finding]
-        if (problem := _no_stream(answer.read, self._name)) is not None:
+        if (problem := no_stream(answer.read, self._name)) is not None:
             return [problem]
-        findings = [_delivery(answer, self._name), *_head(answer.read, self._name)]
+        findings = [delivery(answer, self._name), *head(answer.read, self._name)]
         again = await self._resumed(answer.read)
         findings += again
         if self._model == DEMO:
@@ -88,7 +73,7 @@ class Streams:
         if answer.pace == Pace.UNKNOWN and answer.read.is_done:
             words = min(_MOST_WORDS, round(_WORDS * _WANTED_S / max(answer.took_s, 0.01)))
             return await self._read(words) if words > _WORDS else answer
-        return await self._read(_WORDS) if answer.pace == Pace.BLOCKS else answer
+        return await self._read(_WORDS) if answer.pace in _HELD_BACK else answer
 
     async def _read(self, words: int) -> Answer:
         """Start an answer and read it through the URL and directly at the same time. Raises
@@ -100,11 +85,11 @@ class Streams:
         except Unreachable as error:
             raise StreamRefused(wrong("stream", self._name, f"POST /chat: {error}")) from None
         if reply.cache:
-            raise StreamRefused(_cached_post(self._name))
+            raise StreamRefused(cached_post(self._name))
         match reply.body:
             case {"stream_id": str(stream_id)} if reply.status == 202:
                 pass
-            case _ if reply.error and reply.status in _OF_THE_KEY:
+            case _ if reply.error and reply.status in OF_THE_KEY:
                 raise StreamRefused(note("stream", self._name, f"not tested: POST /chat: {reply.text}"))
             case _:
                 raise StreamRefused(wrong("stream", self._name, f"POST /chat: {reply.text}"))
@@ -155,15 +140,18 @@ class Streams:
         """Stream two answers by POST, which a cache must not take for one."""
         first = await self._post(_WORDS // 3)
         if not first.is_stream:
-            cached = _cached_post(self._name) if first.cache else _no_stream(first, self._name)
+            cached = cached_post(self._name) if first.cache else no_stream(first, self._name)
             return [cached or wrong("stream", self._name, "POST /chat/stream: no stream")]
         second = await self._post(1)
         if second.cache or second.stream_id == first.stream_id:
-            return [_cached_post(self._name)]
-        if pace_of(first, await self._time_of(first.stream_id, None), None) == Pace.AT_ONCE:
+            return [cached_post(self._name)]
+        if await self._came_at_once(first) and await self._came_at_once(await self._post(_WORDS // 3)):
             detail = "POST /chat/stream arrived at once, at its end: a proxy buffers it"
             return [wrong("buffering", self._name, detail, remedies.BUFFERING)]
         return [ok("post", self._name, "POST /chat/stream streams, and is not cached")]
+
+    async def _came_at_once(self, reading: Reading) -> bool:
+        return pace_of(reading, await self._time_of(reading.stream_id, None), None) == Pace.AT_ONCE
 
     async def _post(self, words: int) -> Reading:
         body = question(self._model, f"{words} words")
@@ -176,63 +164,3 @@ class Streams:
 def question(model: str, text: str, **fields: Any) -> dict[str, Any]:
     """Return the body of a request. The metadata is for receivers of webhooks."""
     return {"model": model, "messages": [{"role": "user", "content": text}], "metadata": _OURS, **fields}
-
-
-def _cached_post(name: str) -> Finding:
-    detail = "a POST got the answer to an earlier one: a proxy caches POST, so users get each other's answers"
-    return wrong("cached_post", name, detail, remedies.CACHE)
-
-
-def _no_stream(reading: Reading, name: str) -> Finding | None:
-    """Return the finding for a response that is no stream, or broke off."""
-    kind = reading.headers.get("content-type", "none")
-    if not reading.status:
-        return wrong("stream", name, f"no response: {reading.problem}")
-    if reading.status in _OF_THE_KEY and '"code"' in reading.page:
-        return note("stream", name, f"not tested: HTTP {reading.status}; the key needs the scopes chat and read")
-    if reading.status != 200:
-        return wrong("stream", name, f"HTTP {reading.status} ({kind}) instead of a stream")
-    if not reading.is_stream:
-        return wrong("stream", name, f"Content-Type is {kind} instead of text/event-stream: a proxy changes it")
-    if not reading.is_done:
-        seen = f"ended after {reading.ended_s:.1f} s without the event done"
-        why = reading.problem or "as if it were complete"
-        return wrong("stream", name, f"{seen}: {why}; a proxy or a timeout cuts it")
-    return None
-
-
-def _delivery(answer: Answer, name: str) -> Finding:
-    read, direct = answer.read, answer.direct
-    seen = f"{len(read.tokens)} events in {read.moments} pieces over {read.span_s:.1f} s"
-    beside = f"; directly in {direct.moments} over {direct.span_s:.1f} s" if direct is not None else ""
-    match answer.pace:
-        case Pace.SINGLE:
-            return ok("buffering", name, f"tokens arrive one by one: {seen}{beside}")
-        case Pace.AT_ONCE:
-            detail = (
-                f"buffered: all tokens arrived at once, at the end ({seen}; it took {answer.took_s:.1f} s{beside})"
-            )
-            return wrong("buffering", name, f"{detail}; a proxy collects the response", remedies.BUFFERING)
-        case Pace.BLOCKS:
-            detail = f"buffered in blocks: {seen}, the longest gap {read.longest_gap_s:.1f} s{beside}"
-            return wrong("buffering", name, f"{detail}; a proxy fills its buffers first", remedies.BUFFERING)
-    return note(
-        "buffering", name, f"cannot be judged: {seen}{beside}; the answer was too short, or the machine is busy"
-    )
-
-
-def _head(reading: Reading, name: str) -> Iterator[Finding]:
-    """Judge the head of a streamed response."""
-    encoding = reading.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        detail = f"Content-Encoding is {encoding}: a proxy compresses the stream, which holds tokens back"
-        yield wrong("compression", name, f"{detail} and costs memory for each reader", remedies.COMPRESSION)
-    if reading.http_version == "HTTP/1.0":
-        detail = "the response is HTTP/1.0: a broken connection looks like the end of the answer"
-        yield wrong("http_1_0", name, detail, remedies.HTTP_10)
-    elif "content-length" in reading.headers:
-        detail = "Content-Length is set: a proxy has collected the whole answer first"
-        yield wrong("buffering", name, detail, remedies.BUFFERING)
-    elif reading.http_version == "HTTP/1.1" and "chunked" not in reading.headers.get("transfer-encoding", ""):
-        detail = "the response is not chunked: a broken connection looks like the end of the answer"
-        yield wrong("chunked", name, detail, remedies.CHUNKED)

@@ -12,6 +12,11 @@ BODY_MEMORY = Gauge(
     "Memory taken by request bodies that are not stored yet",
     multiprocess_mode="livesum",
 )
+BUDGET_WARNINGS = Counter(
+    "headrace_budget_warnings_total",
+    "Budgets of which 80 % were spent, once in each period",
+    ["owner", "period", "kind"],
+)
 CANCELS = Counter("headrace_cancel_requests_total", "Cancel requests by clients")
 TAIL_HOLES = Counter("headrace_tail_holes_total", "Tails trimmed before this gateway had read them")
 DELIVERY = Histogram(

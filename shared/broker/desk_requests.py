@@ -8,7 +8,7 @@ from shared.broker.replies import Owed
 from shared.rate_limits import Demand
 
 #: Limits that the streams of an account take until they are settled.
-UNTIL_SETTLED: Final = frozenset({"concurrent_streams", "tokens_per_minute", "tokens_per_day"})
+UNTIL_SETTLED: Final = frozenset({"concurrent_streams", "tokens_per_minute", "tokens_per_day", "budget"})
 #: Limits whose refusal is final only if the caller says so, since it may make room.
 MAKES_ROOM: Final = UNTIL_SETTLED | {"stored_bytes"}
 
@@ -39,7 +39,8 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
-    ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered."""
+    ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered. ``budgets``: as its
+    state has them, as far as the caller knows."""
 
     stream_id: str
     account: str
@@ -47,6 +48,7 @@ class Settlement:
     owed: Owed | None = None
     digest: str = ""
     has_webhook: bool = False
+    budgets: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,10 +173,12 @@ async def end_claimed(
     reply = await run_script(client, scripts.finish(holder, 1, everything, compress(everything), ending))
     if reply.code is Code.OK:
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
-        account, lanes = (claimed.fields.get(name, b"").decode() for name in ("account", "lane"))
+        account, lanes, budgets = (claimed.fields.get(name, b"").decode() for name in ("account", "lane", "budgets"))
         owed = scripts.owed(ending, reply)
         digest, has_webhook = holder.idempotency or "", "webhook" in claimed.fields
-        settlement = Settlement(stream_id, account, Kind.ENDED, owed, digest, has_webhook=has_webhook)
+        settlement = Settlement(
+            stream_id, account, Kind.ENDED, owed, digest, has_webhook=has_webhook, budgets=budgets
+        )
         await settle_soon(client, scripts, settlement, lanes)
     else:
         logger.debug("stream not ended", extra={"stream_id": stream_id, "code": reply.code})

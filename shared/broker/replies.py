@@ -59,13 +59,15 @@ class WriteReply(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """An ending that the desk has not settled. ``tokens``: used; ``size``: the bytes; ``ended``: in ms."""
+    """An ending that the desk has not settled. ``tokens``: used; ``size``: the bytes; ``ended``: in ms; ``cost``: in
+    nanos, None if it is not known."""
 
     status: str
     reason: str
     tokens: int
     size: int
     ended: int
+    cost: int | None = None
 
     @classmethod
     def of(cls, status: bytes, reason: bytes | None, owed: bytes, ended: bytes) -> "Owed":

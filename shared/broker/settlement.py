@@ -7,6 +7,7 @@ step that is missing. All steps may be repeated.
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
@@ -22,7 +23,7 @@ from shared.errors import BrokerUnavailable
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 4
-_ENDING: Final = ("status", "reason", "owed", "ended", "account", "idempotency", "undelivered")
+_ENDING: Final = ("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "budgets")
 
 
 async def settle(client: Client, scripts: StreamScripts, settlement: Settlement, held: str = "") -> Settled:
@@ -33,6 +34,7 @@ async def settle(client: Client, scripts: StreamScripts, settlement: Settlement,
         if isinstance(reply, Settled):
             return reply
         held = reply.lanes
+        settlement = replace(settlement, budgets=reply.budgets or settlement.budgets)
     raise BrokerUnavailable(detail="the lanes of a stream that has ended do not stay the same")
 
 
@@ -66,13 +68,13 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
     commands: list[Command] = [("HMGET", state_key(stream_id), *_ENDING) for stream_id in stream_ids]
     found = []
     for stream_id, fields in zip(stream_ids, await run_commands(client, commands), strict=True):
-        status, reason, owed, ended, account, digest, undelivered = fields
+        status, reason, owed, ended, account, digest, undelivered, budgets = fields
         if owed is not None:
             ending = Owed.of(status, reason, owed, ended)
             has_webhook = undelivered is not None
-            found.append(
-                Settlement(stream_id, _text(account), Kind.ENDED, ending, _text(digest), has_webhook=has_webhook)
-            )
+            texts = {"digest": _text(digest), "budgets": _text(budgets)}
+            settlement = Settlement(stream_id, _text(account), Kind.ENDED, ending, has_webhook=has_webhook, **texts)
+            found.append(settlement)
     return found
 
 

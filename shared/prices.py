@@ -1,8 +1,7 @@
 """Prices of tokens: the cost of one call of a provider, in nanos (billionths of a unit of the currency)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from shared.configuration.entries import PriceEntry
 from shared.protocol.events import Usage
@@ -11,24 +10,13 @@ from shared.protocol.events import Usage
 _NANOS_A_TOKEN: Final = 1_000
 
 
-class Priced(Protocol):
-    """A configuration with prices by target, ``provider/model``."""
-
-    @property
-    def prices(self) -> Mapping[str, PriceEntry]: ...
+#: The prices of a configuration by target, ``provider/model``.
+Prices = Mapping[str, PriceEntry]
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """``nanos``: billionths of a unit of ``currency``."""
-
-    nanos: int
-    currency: str
-
-
-def price_of(configuration: Priced, provider: str, model: str) -> PriceEntry | None:
+def price_of(prices: Prices, provider: str, model: str) -> PriceEntry | None:
     """Return the price of a target, if one is configured. It has no default: no price is known for good."""
-    return configuration.prices.get(f"{provider}/{model}")
+    return prices.get(f"{provider}/{model}")
 
 
 def cost_of(entry: PriceEntry, usage: Usage) -> int:

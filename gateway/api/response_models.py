@@ -79,12 +79,20 @@ class Usage(TypedDict):
     reasoning_tokens: NotRequired[int]
 
 
+class Cost(TypedDict):
+    """An amount of money, by the configured prices."""
+
+    amount: float
+    currency: str
+
+
 class TargetUsage(TypedDict):
-    """Usage of one call of an answer that was continued."""
+    """Usage of one call of an answer that was continued. ``cost``: null without a price."""
 
     provider: str
     model: str
     usage: Usage
+    cost: Cost | None
 
 
 class PartialUsage(TypedDict):
@@ -102,7 +110,8 @@ class StreamStatus(TypedDict):
     ``usage`` once the stream has ended, ``error`` if it failed. ``reason``: why it ended, if not by the provider's
     own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
     1 is next, until a worker takes the stream. ``usage_by_target``: the parts of ``usage``, if the answer was
-    continued by another call. ``ignored``: paths of the request's fields that have no effect,
+    continued by another call. ``cost``: of all calls of the stream, once it has ended; null if one of them
+    had no price, currencies differ, or none is known. ``ignored``: paths of the request's fields that have no effect,
     because the provider does not accept them."""
 
     stream_id: str
@@ -117,6 +126,7 @@ class StreamStatus(TypedDict):
     reason: str | None
     usage: Usage | None
     usage_by_target: list[TargetUsage]
+    cost: Cost | None
     error: StreamFailure | None
     model: str
     provider: str

@@ -77,7 +77,7 @@ class RequestBudgets:
         dearest, is_mixed = None, False
         for target in targets_of(resolved):
             provider, _, model = target.partition("/")
-            price = price_of(self._current.value, provider, model)
+            price = price_of(self._current.value.prices, provider, model)
             if price is not None and price.currency == currency:
                 dearest = max(dearest or 0, highest_cost_of(price, size.input_tokens, size.output_tokens))
             elif self._current.value.settings.budget_unknown == "refuse":

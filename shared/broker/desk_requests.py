@@ -1,10 +1,12 @@
 """Requests to the desk, the slot with everything that is per request (docs/adr/0020)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from shared.broker.replies import Owed
+from shared.protocol.ledger import LedgerEntry
 from shared.rate_limits import Demand
 
 #: Limits that the streams of an account take until they are settled.
@@ -39,8 +41,8 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
-    ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered. ``budgets``: as its
-    state has them, as far as the caller knows."""
+    ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered. ``ledger``: its
+    calls of providers. ``budgets``: as its state has them, as far as the caller knows."""
 
     stream_id: str
     account: str
@@ -48,6 +50,7 @@ class Settlement:
     owed: Owed | None = None
     digest: str = ""
     has_webhook: bool = False
+    ledger: Sequence[LedgerEntry] = ()
     budgets: str = ""
 
 

@@ -19,11 +19,14 @@ from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Owed
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
+from shared.protocol.ledger import decode_ledger
 
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 4
-_ENDING: Final = ("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "budgets")
+_ENDING: Final = (
+    *("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "ledger", "key_id", "budgets"),
+)
 
 
 async def settle(client: Client, scripts: StreamScripts, settlement: Settlement, held: str = "") -> Settled:
@@ -68,13 +71,22 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
     commands: list[Command] = [("HMGET", state_key(stream_id), *_ENDING) for stream_id in stream_ids]
     found = []
     for stream_id, fields in zip(stream_ids, await run_commands(client, commands), strict=True):
-        status, reason, owed, ended, account, digest, undelivered, budgets = fields
+        status, reason, owed, ended, account, digest, undelivered, ledger, key_id, budgets = fields
         if owed is not None:
             ending = Owed.of(status, reason, owed, ended)
             has_webhook = undelivered is not None
-            texts = {"digest": _text(digest), "budgets": _text(budgets)}
-            settlement = Settlement(stream_id, _text(account), Kind.ENDED, ending, has_webhook=has_webhook, **texts)
-            found.append(settlement)
+            found.append(
+                Settlement(
+                    stream_id,
+                    _text(account),
+                    Kind.ENDED,
+                    ending,
+                    _text(digest),
+                    has_webhook=has_webhook,
+                    ledger=decode_ledger(ledger, _text(key_id)),
+                    budgets=_text(budgets),
+                )
+            )
     return found
 
 

@@ -13,10 +13,14 @@ from shared.broker.replies import Claimed, WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts
 from shared.protocol import events
 from shared.protocol.events import PartialUsage, Usage
+from shared.protocol.ledger import LedgerEntry
+from shared.protocol.ledger import Outcome as CallOutcome
 from shared.protocol.lineage import NO_LINEAGE, Lineage
+from shared.protocol.logged_calls import calls_of
 from shared.protocol.usage import Estimate
 from shared.settings import Settings
 from workers import metrics
+from workers.writing.call_ledger import CallLedger, is_counted
 from workers.writing.coalescer import Coalescer, Written
 from workers.writing.send_buffer import SendBuffer
 from workers.writing.usage_by_target import Output, UsageByTarget
@@ -46,6 +50,7 @@ class Draft:
         self.has_to_note = False
         self.lineage = NO_LINEAGE
         self.usage_by_target = UsageByTarget(Estimate.of(claimed.fields))
+        self.ledger = CallLedger(claimed, scripts)
         self._holder = holder
         self._scripts = scripts
         self._attempt = claimed.attempt
@@ -53,6 +58,7 @@ class Draft:
         self._start = b""
         self._max_unsent_bytes = 2 * settings.max_event_bytes
         self._coalescer = Coalescer(settings.max_event_bytes)
+        self._resumed_calls = 0
 
     @property
     def has_output(self) -> bool:
@@ -97,7 +103,23 @@ class Draft:
         Call it before any output."""
         self.events.resume(log, cursor)
         self.lineage = lineage
-        self._coalescer.resume([events.decode(stored) for stored in log])
+        decoded = [events.decode(stored) for stored in log]
+        self._resumed_calls = len(calls_of(decoded))
+        self._coalescer.resume(decoded)
+
+    # --- the calls
+
+    def begin_call(self, provider: str, model: str) -> None:
+        """Note that a call of a provider begins, for the ledger."""
+        self.ledger.begin((provider, model), self.output_count)
+
+    def end_call(self, failure: CallOutcome, counted: Usage | PartialUsage | None = None) -> None:
+        """Add the open call to the ledger, if there is one: it has not answered to its end. ``failure``: for a call
+        that had output; one without is ``failed`` or ``cancelled``."""
+        has_output = self.ledger.has_output(self.output_count)
+        usage = self.usage_by_target.of_call(counted, self._output) if has_output or is_counted(counted) else None
+        outcome: CallOutcome = failure if has_output or failure == "cancelled" else "failed"
+        self.ledger.end(outcome, usage, self._holder.epoch, self._calls)
 
     # --- the output
 
@@ -146,9 +168,9 @@ class Draft:
 
     # --- the end
 
-    def close(self, outcome: Outcome, counted: Usage | PartialUsage | None) -> Usage:
-        """Add the closing events, and return the usage of the whole answer. ``counted``: as far as the provider of
-        the latest call counted it."""
+    def close(self, outcome: Outcome, counted: Usage | PartialUsage | None) -> tuple[Usage, list[LedgerEntry]]:
+        """Add the closing events, and return the usage of the whole answer and the ledger. ``counted``: as far as the
+        provider of the latest call counted it."""
         self._freeze(final=True)
         if not self.events and not self.is_first:
             # Readers have an earlier attempt's text: only `start` makes them discard it.
@@ -157,8 +179,10 @@ class Draft:
         usage = self.usage_by_target.sum_with(latest)
         if counted is None:
             metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)
-        self.events.close(outcome.closing_events(usage, self.usage_by_target.all_with(latest)))
-        return usage
+        ledger = self._whole_ledger(outcome, counted, latest)
+        by_target = self.ledger.with_costs(self.usage_by_target.all_with(latest))
+        self.events.close(outcome.closing_events(usage, by_target, ledger))
+        return usage, ledger
 
     def finish(self, ending: Ending) -> Call[WriteReply]:
         """Return the call that writes all that is left, and the ending."""
@@ -177,6 +201,23 @@ class Draft:
         if coalesced and not self.events:
             coalesced.insert(0, self._start)
         self.events.freeze(coalesced, "" if self._coalescer.is_split else self.cursor)
+
+    def _whole_ledger(
+        self, outcome: Outcome, counted: Usage | PartialUsage | None, latest: Usage
+    ) -> list[LedgerEntry]:
+        has_output = self.ledger.has_output(self.output_count)
+        call: CallOutcome = "completed"
+        if outcome.is_cancelled:
+            call = "cancelled"
+        elif outcome.error is not None and not is_counted(counted):
+            call = "broken_off" if has_output else "failed"
+        return self.ledger.all_with(call, latest if has_output or is_counted(counted) else None)
+
+    @property
+    def _calls(self) -> int:
+        """Number of calls that have contributed to the log."""
+        own = 1 if self.has_output and not self._resumed_calls else 0
+        return self._resumed_calls + own + self.usage_by_target.joins
 
     @property
     def _output(self) -> Output:

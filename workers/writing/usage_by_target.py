@@ -50,6 +50,11 @@ class UsageByTarget:
         self._before = output
         self._estimate = replace(self._request, prompt_characters=self._request.prompt_characters + prefix_characters)
 
+    @property
+    def joins(self) -> int:
+        """Number of calls that went on with the answer of another."""
+        return len(self._earlier)
+
     def all_with(self, latest: Usage) -> list[TargetUsage]:
         """Return the usage of all calls; nothing if there was only one."""
         return [*self._earlier, TargetUsage(*self.target, latest)] if self._earlier else []

@@ -17,6 +17,8 @@ from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol.events import PartialUsage, Usage
+from shared.protocol.ledger import LedgerEntry
+from shared.protocol.ledger import Outcome as CallOutcome
 from shared.settings import Settings
 from workers import metrics
 from workers.writing.coalescer import Written
@@ -72,6 +74,11 @@ class StreamWriter:
         return self.place.settlement(self._scripts, self._ending)
 
     @property
+    def ledger(self) -> Sequence[LedgerEntry]:
+        """All calls of the stream, with its ending."""
+        return self._ending.ledger if self._ending is not None else ()
+
+    @property
     def is_settled(self) -> bool:
         """True if there is nothing left to send."""
         return self._phase is Phase.CLOSED
@@ -82,6 +89,16 @@ class StreamWriter:
         """Forget where the provider's stored answer is, because it was given up."""
         self.draft.forget_cursor()
         self._restoration.set_field("provider_cursor", None)
+
+    def end_call(self, failure: CallOutcome) -> None:
+        """Add the open call of a provider to the ledger; see :meth:`Draft.end_call`."""
+        self.draft.end_call(failure)
+        self.keep_ledger()
+
+    def keep_ledger(self) -> None:
+        """Keep the ledger for a Redis that loses the stream."""
+        for name, value in self.draft.ledger.fields.items():
+            self._restoration.set_field(name, value.encode() or None)
 
     async def push(self, deltas: Sequence[Written], cursor: str = "") -> None:
         """Add ``deltas`` to the draft. Returns at once unless the unsent bytes exceed their limit; then it waits, so
@@ -263,8 +280,8 @@ class StreamWriter:
     def _begin_ending(
         self, outcome: Outcome, counted: Usage | PartialUsage | None, *, only_if_unwatched: bool = False
     ) -> None:
-        usage = self.draft.close(outcome, counted)
-        self._ending = outcome.ending(usage, only_if_unwatched=only_if_unwatched)
+        usage, ledger = self.draft.close(outcome, counted)
+        self._ending = outcome.ending(usage, ledger, only_if_unwatched=only_if_unwatched)
         if self._phase is not Phase.RESTORING:
             self._phase = Phase.WRITING
         self._wake(self)

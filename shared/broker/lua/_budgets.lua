@@ -33,6 +33,13 @@ local function budgets_of_call(key, at)
   return budgets
 end
 
+-- Returns the keys of budgets by account: they begin at KEYS[key], and the accounts at ARGV[at].
+local function keys_of_budgets(key, at)
+  local keys = {}
+  for i, account in ipairs({unpack(ARGV, at)}) do keys[account] = KEYS[key + i - 1] end
+  return keys
+end
+
 -- Returns the reply that refuses the stream, or nil; and the budgets that are nearly spent, as {key, field, word}.
 local function check_budgets(budgets)
   local refused, near = nil, {}

@@ -75,7 +75,8 @@ if refused then
   local is_final = not limit or string.find(final, limit)
   redis.call('HSET', OF, is_final and 'refused' or 'undecided', table.concat(refused, ' '))
   redis.call('PEXPIRE', OF, 60000)
-  return add_warnings(refused, near)
+  if is_final and limit == 'budget' then add_warnings(refused, near) end
+  return refused
 end
 redis.call('HSET', OF, 'account', account, 'tokens', tokens, 'targets', targets, 'sources', sources)
 redis.call('PEXPIRE', OF, longest_life_ms + retention_ms)

@@ -172,7 +172,7 @@ class _Parts:
             backlog.run(),
             self._presence.run(),
             lag.run(),
-            update_redis_metrics(client),
+            update_redis_metrics(client, settings.budgets),
             watch.run(),
             acceptance.run(),
             configurations.run(),

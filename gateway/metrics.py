@@ -12,6 +12,16 @@ BODY_MEMORY = Gauge(
     "Memory taken by request bodies that are not stored yet",
     multiprocess_mode="livesum",
 )
+_OF_BUDGET = ["period", "kind", "currency"]
+BUDGET_LIMIT = Gauge(
+    "headrace_budget_limit", "Budget of the server, of money or of tokens", _OF_BUDGET, multiprocess_mode="livemax"
+)
+BUDGET_USED = Gauge(
+    "headrace_budget_used", "What is used of it in the period of now", _OF_BUDGET, multiprocess_mode="livemax"
+)
+BUDGET_RESERVED = Gauge(
+    "headrace_budget_reserved", "What streams in progress reserve of it", _OF_BUDGET, multiprocess_mode="livemax"
+)
 BUDGET_WARNINGS = Counter(
     "headrace_budget_warnings_total",
     "Budgets of which 80 % were spent, once in each period",

@@ -5,6 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from shared.broker.client import connect
 from shared.budgets import SERVER, Budgets, parse_budget
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace
 from tests.fakes.answer import Answer, Counts
-from tests.openai_client import openai_client
 from tests.responses import code_of
 from tests.system import System, ask
 
@@ -123,9 +123,9 @@ async def uses_of(system: System, account: str, budgets: Budgets) -> list[Budget
 async def all_settled(system: System) -> None:
     async def look() -> bool:
         async with system.broker.client() as client:
-            return not [
-                key async for key in client.scan_iter("hr:{desk}:of:*") if await client.hexists(key, "account")
-            ]  # type: ignore[misc]
+            of_streams = [key async for key in client.scan_iter("hr:{desk}:of:*")]
+            accounts = [await client.hget(key, "account") for key in of_streams]  # type: ignore[misc]
+            return not any(accounts)
 
     await system.eventually(look, timeout_s=40)
 
@@ -245,7 +245,8 @@ async def test_the_dearest_target_of_a_request_is_reserved(keyed: System) -> Non
 )
 async def test_a_model_without_a_price_in_the_currency_is_refused(keyed: System, model: str, currency: str) -> None:
     key = await Key.make(keyed, month=f"5 {currency}")
-    answer = await key.post(model, **({"provider": None} if model == "half" else {}))
+    alias: dict[str, Any] = {"provider": None} if model == "half" else {}
+    answer = await key.post(model, **alias)
     assert code_of(answer) == (422, "price_unknown")
     target = "openai/unpriced" if model == "half" else f"openai/{model}"
     assert f"model: {target} has no price in {currency}" in answer.json()["error"]["message"]
@@ -281,19 +282,19 @@ async def test_official_sdks_get_the_refusal_and_do_not_retry(keyed: System) -> 
     key = await Key.make(keyed, "0.001 USD")
     await key.post("greedy")
     await key.spent()
-    calls = openai_client(keyed, max_retries=2).with_options(api_key=key.text)
     messages: Any = [{"role": "user", "content": PROMPT}]
-    with pytest.raises(openai.APIStatusError) as of_chat:
-        await calls.chat.completions.create(model="openai/greedy", messages=messages, max_tokens=9)
-    with pytest.raises(openai.APIStatusError) as of_responses:
-        await calls.responses.create(model="openai/greedy", input=PROMPT, max_output_tokens=16)
+    async with openai.AsyncOpenAI(base_url=f"{keyed.url}/v1", api_key=key.text) as client:
+        with pytest.raises(openai.APIStatusError) as of_chat:
+            await client.chat.completions.create(model="openai/greedy", messages=messages, max_tokens=9)
+        with pytest.raises(openai.APIStatusError) as of_responses:
+            await client.responses.create(model="openai/greedy", input=PROMPT, max_output_tokens=16)
     for error in (of_chat.value, of_responses.value):
         assert (error.status_code, error.code, error.type) == (402, "insufficient_quota", "insufficient_quota")
         assert "available again from" in error.message
         assert error.response.request.headers["x-stainless-retry-count"] == "0"
-    claude = anthropic.AsyncAnthropic(base_url=keyed.url, api_key=key.text, max_retries=2)
-    with pytest.raises(anthropic.APIStatusError) as of_messages:
-        await claude.messages.create(model="openai/greedy", messages=messages, max_tokens=9)
+    async with anthropic.AsyncAnthropic(base_url=keyed.url, auth_token=key.text) as claude:
+        with pytest.raises(anthropic.APIStatusError) as of_messages:
+            await claude.messages.create(model="openai/greedy", messages=messages, max_tokens=9)
     assert of_messages.value.status_code == 402
     body: Any = of_messages.value.body
     assert body["error"]["type"] == "billing_error"
@@ -349,7 +350,7 @@ async def test_the_budget_of_the_server_holds_for_all_and_survives_a_killed_work
     assert "USD" not in message  # its amounts are the operator's
     ids = [a.json()["stream_id"] for a in answers if a.status_code == 202]
     for stream_id in ids:
-        await bare.eventually(lambda stream_id=stream_id: has_output(bare, stream_id))
+        await bare.eventually(partial(has_output, bare, stream_id))
     for worker in bare.workers:
         worker.stop()
     for worker in bare.workers:

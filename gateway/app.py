@@ -26,6 +26,7 @@ from gateway.api import (
     service,
     streams,
     tickets,
+    usage,
     web_pages,
 )
 from gateway.api.tickets import TicketRequest
@@ -61,6 +62,7 @@ from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
+from shared.usage_report import DeskUsage
 from shared.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
-        *(listing, tickets, service, models, ops, web_pages),
+        *(listing, tickets, service, models, usage, ops, web_pages),
     ):
         app.include_router(module.router)
     web_pages.mount_files(app)
@@ -148,6 +150,7 @@ class _Parts:
             link_revocations=link_revocations,
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
+            usage=DeskUsage(client),
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         current.follow(configurations.load)

@@ -23,6 +23,7 @@ from shared.broker.client import Client
 from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
+from shared.usage_report import UsageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class GatewayState:
     link_revocations: LinkRevocations
     backlog: Backlog
     overview: ExpiringCache[None, Overview]
+    usage: UsageSource
 
 
 async def gateway_state(request: Request) -> GatewayState:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from gateway.api import error_catalog
 from gateway.api.error_catalog import Responses
-from gateway.api.response_models import ErrorBody, PartialUsage, TargetUsage, Usage
+from gateway.api.response_models import Cost, ErrorBody, PartialUsage, TargetUsage, Usage
 from gateway.auth.authenticator import COOKIE
 from shared.protocol import events
 
@@ -143,7 +143,8 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
     """Return the schemas that FastAPI cannot see, because the handlers parse and render them themselves."""
     kinds: list[Any] = [
-        (kind, "validation", TypeAdapter(kind)) for kind in (*bodies, ErrorBody, Usage, PartialUsage, TargetUsage)
+        (kind, "validation", TypeAdapter(kind))
+        for kind in (*bodies, ErrorBody, Usage, PartialUsage, TargetUsage, Cost)
     ]
     _, made = TypeAdapter.json_schemas(kinds, ref_template=_REFERENCE)
     frames = [_frame("queued", {"type": "object", "properties": {"stream_id": {"type": "string"}}})]

@@ -207,3 +207,35 @@ class ModelList(TypedDict):
     has_more: bool
     first_id: str | None
     last_id: str | None
+
+
+class UsageGroup(TypedDict):
+    """Calls of providers with the same ``day``, ``key_id`` and ``model`` (``provider/model``), as far as the report
+    is by these, and of one currency. ``failed_calls`` had no answer, the tokens of ``estimated_calls`` are estimated,
+    ``unpriced_calls`` used tokens that no price is configured for. ``cost``: null without a price."""
+
+    day: NotRequired[Annotated[str, Field(json_schema_extra={"format": "date"})]]
+    key_id: NotRequired[str | None]
+    model: NotRequired[str]
+    calls: int
+    failed_calls: int
+    estimated_calls: int
+    unpriced_calls: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost: Cost | None
+
+
+UsageReport = TypedDict(
+    "UsageReport",
+    {
+        "from": Annotated[str, Field(json_schema_extra={"format": "date"})],
+        "to": Annotated[str, Field(json_schema_extra={"format": "date"})],
+        "by": list[str],
+        "usage": list[UsageGroup],
+        "total": list[UsageGroup],
+    },
+)

@@ -186,6 +186,8 @@ async def end_claimed(
     estimate = Estimate.of(claimed.fields)
     cancelled = outcome.is_cancelled
     usage = estimate.usage(sent.deltas, sent.characters, cancelled=cancelled, prefixes=sent.prefixes)
+    if sent.start is not None and sent.start.usage is not UNSET and not sent.prefixes:
+        usage = estimate.completed(sent.start.usage, sent.deltas, sent.characters, cancelled=cancelled)
     ledger = _whole_ledger(scripts, claimed, partial, outcome)
     everything = partial + outcome.closing_events(usage, ledger=ledger)
     holder = holder_of(stream_id, claimed, token)

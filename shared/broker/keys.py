@@ -57,9 +57,7 @@ hr:{desk}:lane:<provider>:tokens  hash  take, unpark   as those parked; id → e
 hr:{desk}:lane:<provider>:used  hash  take … settle    two days; r<second>, t<second> → count
 hr:{desk}:paused:<h>:<provider>  zset  workers         with its longest pause; "<key id>[ <model>]" → its end, ms
 hr:{desk}:endings:<minute>   hash    settle            an hour; status, tokens or failed:<reason> → count
-hr:{desk}:usage:<day>      hash    settle            HEADRACE_USAGE_DAYS; sums of the ledger of all streams by API
-                                                       key, currency and target, see usage.py; day since 1970
-hr:{desk}:usage:<day>:<account>  hash  settle          the same, of one account
+hr:{desk}:usage:<day>[:<account>]  hash  settle        HEADRACE_USAGE_DAYS; sums of the ledger, see usage.py
 hr:{desk}:ended, failed      zset    settle            with their last stream; id → end, of the last 100 and 50
 hr:{desk}:deliveries         zset    settlement, take_deliveries  two days; id → when its webhook is due, ms
 hr:{desk}:processes          zset    each process      a minute; process → its last report, ms
@@ -279,7 +277,7 @@ def endings_key(minute: int) -> str:
 
 
 def usage_key(day: int, account: str | None) -> str:
-    """Return the key of a day's sums; ``account``: None for those of all streams."""
+    """Return the key of the sums of a day since 1970: of an account, or of all streams."""
     return f"{DESK}usage:{day}" if account is None else f"{DESK}usage:{day}:{account}"
 
 

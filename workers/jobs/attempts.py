@@ -174,7 +174,7 @@ class ProviderAttempts:
                 return outcome, usage
         except ProviderError as error:
             forget_frames(error)
-            run.writer.end_call("broken_off")
+            run.end_call("broken_off", seam)
             run.log_failure(error, request, key)
             await self.resumption.give_up(run)
             await self._note_failure(error, target, run)

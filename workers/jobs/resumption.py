@@ -69,7 +69,7 @@ class Resumption:
         except ProviderError as error:
             forget_frames(error)
             if run.writer.draft.has_output:
-                run.writer.end_call("broken_off")
+                run.end_call("broken_off")
                 await self.give_up(run)
                 raise
             line = f"{error.code}: {error.detail or error.summary}"

@@ -15,13 +15,15 @@ from shared.protocol.logged_calls import Accounted
 
 class CallLedger:
     """``entries``: of all calls that have ended, those of earlier workers included. A call that is open when the
-    stream ends gets its entry with the ending. Calls are priced when they end."""
+    stream ends gets its entry with the ending. Calls are priced when they end. ``closed``: all entries, once the
+    stream has an ending."""
 
     def __init__(self, claimed: Claimed, scripts: StreamScripts) -> None:
         self._claimed = claimed
         self._scripts = scripts
         self._key_id = claimed.fields.get("key_id", b"").decode()
         self.entries = decode_ledger(claimed.fields.get("ledger"), self._key_id)
+        self.closed = list[LedgerEntry]()
         self._accounted = Accounted.of(claimed.fields)
         self._open: tuple[str, str] | None = None
         self._output_before = 0
@@ -61,7 +63,8 @@ class CallLedger:
     def all_with(self, outcome: Outcome, usage: Usage | None) -> list[LedgerEntry]:
         """Return all entries of a stream that ends. ``outcome`` and ``usage``: of the call that is open, if any."""
         latest = [] if self._open is None else [self._entry(self._open, outcome, usage)]
-        return [*self.entries, *latest]
+        self.closed = [*self.entries, *latest]
+        return self.closed
 
     def with_costs(self, parts: Sequence[TargetUsage]) -> list[TargetUsage]:
         """Return the usage of some calls with what each costs."""

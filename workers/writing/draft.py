@@ -4,6 +4,7 @@ A draft has the content. ``writer.py`` decides when a call is made, and acts on 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from msgspec import UNSET, structs
 
@@ -24,6 +25,15 @@ from workers.writing.call_ledger import CallLedger, is_counted
 from workers.writing.coalescer import Coalescer, Written
 from workers.writing.send_buffer import SendBuffer
 from workers.writing.usage_by_target import Output, UsageByTarget
+
+
+class HeldBack(Protocol):
+    """Output of a call that is held back. ``text``: the answer that the call got besides the request."""
+
+    text: str
+
+    @property
+    def held_characters(self) -> int: ...
 
 
 class Draft:
@@ -59,6 +69,7 @@ class Draft:
         self._max_unsent_bytes = 2 * settings.max_event_bytes
         self._coalescer = Coalescer(settings.max_event_bytes)
         self._resumed_calls = 0
+        self._input_counts: PartialUsage | None = None
 
     @property
     def has_output(self) -> bool:
@@ -97,6 +108,7 @@ class Draft:
     def set_input_counts(self, counts: PartialUsage) -> None:
         """Add the counts of the input to `start`, if the provider reported them before its first output."""
         self._start = events.encode(structs.replace(events.decode(self._start), usage=counts))
+        self._input_counts = counts
 
     def resume(self, log: Sequence[bytes], lineage: Lineage, cursor: str) -> None:
         """Continue ``log`` instead of beginning a new one. ``lineage``: its epochs; ``cursor``: as for :meth:`add`.
@@ -112,12 +124,29 @@ class Draft:
     def begin_call(self, provider: str, model: str) -> None:
         """Note that a call of a provider begins, for the ledger."""
         self.ledger.begin((provider, model), self.output_count)
+        self._input_counts = None
 
-    def end_call(self, failure: CallOutcome, counted: Usage | PartialUsage | None = None) -> None:
+    def go_on(
+        self,
+        target: tuple[str, str],
+        broken_off: Usage,
+        output: Output,
+        prefix_characters: int,
+        counts: PartialUsage | None,
+    ) -> None:
+        """Note that another call goes on with the answer; see :meth:`UsageByTarget.go_on`. ``counts``: of its input,
+        as far as the provider has reported them."""
+        self.usage_by_target.go_on(target, broken_off, output, prefix_characters)
+        self._input_counts = counts
+
+    def end_call(self, failure: CallOutcome, held: HeldBack | None = None) -> None:
         """Add the open call to the ledger, if there is one: it has not answered to its end. ``failure``: for a call
-        that had output; one without is ``failed`` or ``cancelled``."""
+        that had output; one without is ``failed`` or ``cancelled``. ``held``: output that did not join the answer."""
+        self._freeze()  # characters are counted here
         has_output = self.ledger.has_output(self.output_count)
-        usage = self.usage_by_target.of_call(counted, self._output) if has_output or is_counted(counted) else None
+        usage = self.usage_by_target.of_call(self._input_counts, self._output) if has_output else None
+        if held is not None and held.held_characters:
+            usage = self.usage_by_target.of_held(held.held_characters, len(held.text))
         outcome: CallOutcome = failure if has_output or failure == "cancelled" else "failed"
         self.ledger.end(outcome, usage, self._holder.epoch, self._calls)
 
@@ -175,7 +204,8 @@ class Draft:
         if not self.events and not self.is_first:
             # Readers have an earlier attempt's text: only `start` makes them discard it.
             self.events.freeze([self._start])
-        latest = self.usage_by_target.of_call(counted, self._output, cancelled=outcome.is_cancelled)
+        known = self._input_counts if counted is None and self.has_output else counted
+        latest = self.usage_by_target.of_call(known, self._output, cancelled=outcome.is_cancelled)
         usage = self.usage_by_target.sum_with(latest)
         if counted is None:
             metrics.TOKENS_SAVED.inc(usage.tokens_saved or 0)

@@ -17,8 +17,6 @@ from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts
 from shared.errors import BrokerUnavailable
 from shared.protocol.events import PartialUsage, Usage
-from shared.protocol.ledger import LedgerEntry
-from shared.protocol.ledger import Outcome as CallOutcome
 from shared.settings import Settings
 from workers import metrics
 from workers.writing.coalescer import Written
@@ -74,11 +72,6 @@ class StreamWriter:
         return self.place.settlement(self._scripts, self._ending)
 
     @property
-    def ledger(self) -> Sequence[LedgerEntry]:
-        """All calls of the stream, with its ending."""
-        return self._ending.ledger if self._ending is not None else ()
-
-    @property
     def is_settled(self) -> bool:
         """True if there is nothing left to send."""
         return self._phase is Phase.CLOSED
@@ -90,13 +83,8 @@ class StreamWriter:
         self.draft.forget_cursor()
         self._restoration.set_field("provider_cursor", None)
 
-    def end_call(self, failure: CallOutcome) -> None:
-        """Add the open call of a provider to the ledger; see :meth:`Draft.end_call`."""
-        self.draft.end_call(failure)
-        self.keep_ledger()
-
     def keep_ledger(self) -> None:
-        """Keep the ledger for a Redis that loses the stream."""
+        """Keep the ledger, which has grown, for a Redis that loses the stream."""
         for name, value in self.draft.ledger.fields.items():
             self._restoration.set_field(name, value.encode() or None)
 

@@ -82,6 +82,7 @@ def done_of(status: Mapping[str, Any]) -> Done:
         reason=status.get("reason"),
         usage=status.get("usage"),
         usage_by_target=status.get("usage_by_target") or None,
+        cost=status.get("cost"),
     )
 
 

@@ -171,6 +171,9 @@ async def test_a_used_up_budget_refuses_until_its_period_ends(keyed: System) -> 
     assert use.resets_at > datetime.now(UTC)
     assert "budget of the API key: 0.00964 USD of 0.00964 USD are used today (UTC)" in error["message"]
     assert f"needs up to 0.000964 USD; available again from {ends}" in error["message"]
+    report = await keyed.http.get(f"{keyed.url}/v1/usage", headers=bearer(key.text))
+    amounts = {"limit": 0.00964, "used": 0.00964, "reserved": 0, "resets_at": ends}
+    assert report.json()["budgets"] == [{"period": "day", "kind": "money", "currency": "USD", **amounts}]
     listed = (await asyncio.to_thread(run_headrace, keyed, "keys", "list")).stdout
     line = next(line for line in listed.splitlines() if line.startswith(key.id))
     assert "budget_day=0.00964 USD (used 0.00964 USD, reserved 0 USD)" in line
@@ -348,6 +351,10 @@ async def test_the_budget_of_the_server_holds_for_all_and_survives_a_killed_work
     message = next(a for a in answers if a.status_code == 402).json()["error"]["message"]
     assert message.startswith("budget of the server: reserved by requests in progress for today (UTC)")
     assert "USD" not in message  # its amounts are the operator's
+    budgets = (await bare.http.get(f"{bare.url}/ops/usage")).json()["budgets"]
+    assert [(each["period"], each["kind"], each["limit"]) for each in budgets] == [
+        *(("month", "money", 1), ("month", "tokens", 1_000_000), ("day", "money", 0.00964)),
+    ]
     ids = [a.json()["stream_id"] for a in answers if a.status_code == 202]
     for stream_id in ids:
         await bare.eventually(partial(has_output, bare, stream_id))
@@ -359,11 +366,20 @@ async def test_the_budget_of_the_server_holds_for_all_and_survives_a_killed_work
     for stream_id in ids:
         assert (await bare.ended(stream_id, timeout_s=60))["status"] == "completed"
     await all_settled(bare)
+    await bare.eventually(partial(shows_budget, bare), timeout_s=40)
     uses = await uses_of(bare, SERVER, Budgets(parse_budget(TEN), parse_budget("1 USD,1000000 tokens")))
     assert not any(use.reserved for use in uses)
     month, tokens, day = (use.used for use in uses)
     assert month == day >= FIT * 23_000  # the calls of the killed worker cost something too
     assert tokens >= FIT * 5
+
+
+async def shows_budget(system: System) -> bool:
+    metrics = (await system.http.get(f"{system.url}/metrics")).text
+    labels = '{currency="USD",kind="money",period="day"}'
+    values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("headrace_budget_"))
+    limit, used = (float(values.get(f"headrace_budget_{name}{labels}", 0)) for name in ("limit", "used"))
+    return limit == 0.00964 and used > 0 and values[f"headrace_budget_reserved{labels}"] == "0.0"
 
 
 async def test_a_model_without_a_price_is_free_if_that_is_allowed(bare: System) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import budget_key
 from shared.broker.pipeline_connection import Command
 from shared.budgets import KINDS, PERIODS, Budgets, Kind, Period, period_at, resets_at
+from shared.protocol.ledger import NANOS
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,19 @@ class BudgetUse:
     used: int
     reserved: int
     resets_at: datetime
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The members of a JSON object, with money in units of its currency."""
+        is_money = self.kind == "nanos"
+        amounts = {"limit": self.limit, "used": self.used, "reserved": self.reserved}
+        return {
+            "period": self.period,
+            "kind": "money" if is_money else "tokens",
+            "currency": self.currency or None,
+            **{name: amount / NANOS if is_money else amount for name, amount in amounts.items()},
+            "resets_at": f"{self.resets_at:%Y-%m-%dT%H:%M:%SZ}",
+        }
 
 
 async def read_budget_uses(client: Client, budgets: Mapping[str, Budgets]) -> dict[str, list[BudgetUse]]:

@@ -30,8 +30,8 @@ for i, limit in ipairs(limits) do
   limited = limited or limits[i] > 0
 end
 local budgets, near = budgets_of_call(13, 20), {}
-need_rights('DEL EXISTS HDEL HEXISTS HGET HGETALL HINCRBY HKEYS HLEN HMGET HSET HSETNX PEXPIRE PEXPIREAT ZADD ZCARD ZRANGE ' ..
-  'ZRANGEBYLEX ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYSCORE ZSCORE SET',
+need_rights('DEL EXISTS HDEL HGET HGETALL HINCRBY HLEN HMGET HSET PEXPIRE PEXPIREAT ZADD ZCARD ZRANGE ZRANGEBYLEX ' ..
+  'ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYSCORE ZSCORE SET' .. (#budgets > 0 and ' HEXISTS HKEYS HSETNX' or ''),
   {OF, QUEUE, JOB, TURNS, WAITING, WAITING_ACCOUNTS, USED, STREAMS, STORED, KEPT, SOURCES, unpack(KEYS, 13)})
 
 -- Returns the reply that refuses the stream, and the limit if the caller may make room; nil if there is room.

@@ -39,6 +39,7 @@ from gateway.cache import ExpiringCache
 from gateway.intake.acceptance import Acceptance
 from gateway.intake.backlog import Backlog
 from gateway.intake.body_memory import BodyMemory
+from gateway.intake.budgets import RequestBudgets
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.intake.storage import Storage
@@ -135,7 +136,8 @@ class _Parts:
         models = Models(client, current)
         acceptance = Acceptance(client)
         backlog = Backlog(client, settings.queue_timeout_s)
-        dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))
+        storage, budgets = Storage(client, scripts, settings), RequestBudgets(current)
+        dispatch = Dispatch(client, scripts, settings, backlog, storage, budgets)
         self.authenticator = Authenticator(settings, client)
         link_revocations = LinkRevocations(client)
         live_grants = LiveGrants(self.authenticator.api_keys, link_revocations)
@@ -188,7 +190,7 @@ class _Parts:
             backlog.run(),
             self._presence.run(),
             lag.run(),
-            update_redis_metrics(client),
+            update_redis_metrics(client, settings.budgets),
             watch.run(),
             acceptance.run(),
             configurations.run(),

@@ -253,6 +253,19 @@ class UsageGroup(TypedDict):
     cost: Cost | None
 
 
+class BudgetState(TypedDict):
+    """One limit of a budget in the period of now (UTC). ``kind``: money, in units of ``currency``, or tokens.
+    ``used`` is final; ``reserved`` is what requests in progress may still use."""
+
+    period: Literal["day", "month"]
+    kind: Literal["money", "tokens"]
+    currency: str | None
+    limit: float
+    used: float
+    reserved: float
+    resets_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
 UsageReport = TypedDict(
     "UsageReport",
     {
@@ -261,5 +274,6 @@ UsageReport = TypedDict(
         "by": list[str],
         "usage": list[UsageGroup],
         "total": list[UsageGroup],
+        "budgets": list[BudgetState],
     },
 )

@@ -43,6 +43,7 @@ hr:{desk}:waiting            zset    admit, take …     with the queue; id → 
 hr:{desk}:waiting_accounts   zset    admit, take …     the same; "<account> <id>"
 hr:{desk}:taken              counter take              a day; number of streams taken
 hr:{desk}:used:<account>     hash    admit, settle     two days; r<second>, t<second>, d<day> → count
+hr:{desk}:budget:<account>   hash    admit, settle     62 days; see _budgets.lua; of an API key's id, or `server`
 hr:{desk}:streams:<account>  zset    admit … settle    with its longest stream; id → when it is forgotten
 hr:{desk}:stored:<account>   hash    admit … settle    with its longest stream; id → bytes stored, and their `total`
 hr:{desk}:kept:<account>     zset    admit … settle    with its longest stream; id → when its bytes are given back
@@ -236,6 +237,11 @@ def job_key(stream_id: str) -> str:
 def account_keys(account: str) -> dict[str, str]:
     """Return the keys of an account at the desk, by their names in the declarations."""
     return {kind: f"{DESK}{kind}:{account}" for kind in ("used", "streams", "stored", "kept", "sources")}
+
+
+def budget_key(account: str) -> str:
+    """Return the key of what was spent and reserved in the budgets of an account."""
+    return f"{DESK}budget:{account}"
 
 
 def removed_key(account: str) -> str:

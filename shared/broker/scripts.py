@@ -177,6 +177,8 @@ class StreamScripts:
         of_account: dict[str, Argument] = {"account": demand.account, "stored_limit": demand.limits.stored_bytes or 0}
         if demand.limits.has_rates:
             of_account["limited"] = 1
+        if demand.reservations:
+            of_account["budgets"] = demand.budgets
         return declarations.BEGIN.call(
             stream_keys(stream_id, idempotency),
             replies.parse_begun,

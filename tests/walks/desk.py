@@ -9,9 +9,10 @@ from shared.broker.keys import QUEUE, WAITING, job_id_of, job_key
 from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.replies import WriteReply
 from shared.broker.settlement import settle, settle_ended
+from shared.protocol.ledger import UNKNOWN_COST, decode_ledger, nanos_of_calls
 from shared.protocol.usage import decode_usage
 from tests.walks.actors import Redis
-from tests.walks.bench import FATE, PICK, Bench
+from tests.walks.bench import FATE, PICK, RESERVATIONS, RESERVED_NANOS, Bench
 from tests.walks.ground import STORED, USED, Ground
 from tests.walks.moves import move
 from workers.writing.writer import StreamWriter
@@ -105,6 +106,17 @@ class Desk(Ground):
             used: dict[bytes, bytes] = await self.client.hgetall(USED)  # type: ignore[misc]
             (today,) = [int(count) for name, count in used.items() if name.startswith(b"d")]
             assert today == tokens, f"{today} tokens are counted, of {tokens}"
+            await self._check_spent(tokens)
+
+    async def _check_spent(self, tokens: int) -> None:
+        """Each budget is charged what the stream used, and as long as it is known what that cost."""
+        for account in (each.account for each in RESERVATIONS):
+            for period, counts in (await self._budget(account)).items():
+                assert counts["tokens"] == tokens, f"{account} {period}: {counts}, not {tokens} tokens"
+                if self.redis.ended:
+                    cost = nanos_of_calls(decode_ledger(self.redis.state.get(b"ledger")))
+                    nanos = RESERVED_NANOS if cost == UNKNOWN_COST else int(cost)
+                    assert counts["nanos"] == nanos, f"{account} {period}: {counts}, not {nanos} nanos"
 
 
 def tokens_of(ended: Redis) -> int:

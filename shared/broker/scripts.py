@@ -289,6 +289,17 @@ class StreamScripts:
             events=self.sealing.seal_all(holder.stream_id, events),
         )
 
+    def amend(self, stream_id: str, owed: str, next_owed: str, ledger: str, usage_final: bytes) -> Call[bool]:
+        """Replace the usage of a stream that has ended and is not settled. The reply is False if it is."""
+        return declarations.AMEND.call(
+            stream_keys(stream_id),
+            bool,
+            owed=owed,
+            next_owed=next_owed,
+            ledger=ledger,
+            usage_final=usage_final,
+        )
+
     def owed(self, ending: Ending, reply: WriteReply) -> Owed:
         """Return an ending for the desk. ``reply``: to :meth:`finish`."""
         ended = reply.expires - self._retention_ms

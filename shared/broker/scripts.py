@@ -412,6 +412,10 @@ class StreamScripts:
         written if the caller holds the stream. Replies as :meth:`note_resume` does."""
         return self._note(holder.stream_id, "failure", f"{provider}:{code}", holder.token, ledger)
 
+    def note_ledger(self, holder: Holder, ledger: Mapping[str, str]) -> Call[str]:
+        """Write the ledger, if the caller holds the stream. Replies as :meth:`note_resume` does."""
+        return self._note(holder.stream_id, "", "", holder.token, ledger)
+
     def _note(
         self, stream_id: str, event: str, detail: str, holder: str = "", ledger: Mapping[str, str] = NO_LEDGER
     ) -> Call[str]:

@@ -65,13 +65,15 @@ from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
-from shared.usage_report import DeskUsage, UsageOfAllTimes
+from shared.usage_report import DeskUsage, UsageOfAllTimes, cost_today
 from shared.version import VERSION
 
 logger = logging.getLogger(__name__)
 
 #: Operators' pages poll the overview; Redis is read once a second at most, however many pages are open.
 _OVERVIEW_FRESH_S = 1.0
+#: The costs of the day may be thousands of rows.
+_COST_FRESH_S = 15.0
 
 #: Set when this process stops because it cannot continue; it then exits with 1, or 2 if it is misconfigured.
 failed = threading.Event()
@@ -141,6 +143,8 @@ class _Parts:
         self.authenticator = Authenticator(settings, client)
         link_revocations = LinkRevocations(client)
         live_grants = LiveGrants(self.authenticator.api_keys, link_revocations)
+        desk_usage = DeskUsage(client)
+        archived_usage = None if archive is None else ArchivedUsage(archive)
         self.state = GatewayState(
             settings=settings,
             client=client,
@@ -158,9 +162,8 @@ class _Parts:
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
             archive=archive,
-            usage=UsageOfAllTimes(
-                DeskUsage(client), None if archive is None else ArchivedUsage(archive), settings.usage_days
-            ),
+            usage=UsageOfAllTimes(desk_usage, archived_usage, settings.usage_days),
+            cost_today=ExpiringCache(lambda _: cost_today(desk_usage), fresh_s=_COST_FRESH_S),
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         current.follow(configurations.load)

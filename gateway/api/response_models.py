@@ -133,8 +133,9 @@ class StreamStatus(TypedDict):
     own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
     1 is next, until a worker takes the stream. ``usage_by_target``: the parts of ``usage``, if the answer was
     continued by another call. ``cost``: of all calls of the stream, once it has ended; null if one of them
-    had no price, currencies differ, or none is known. ``ignored``: paths of the request's fields that have no effect,
-    because the provider does not accept them."""
+    had no price, currencies differ, or none is known. ``usage_final``, ``cost_final``: the same by
+    the provider's count, if it came after the end of a cancelled answer. ``ignored``: paths of the request's fields
+    that have no effect, because the provider does not accept them."""
 
     stream_id: str
     status: StatusWord
@@ -149,6 +150,8 @@ class StreamStatus(TypedDict):
     usage: Usage | None
     usage_by_target: list[TargetUsage]
     cost: Cost | None
+    usage_final: Usage | None
+    cost_final: Cost | None
     error: StreamFailure | None
     model: str
     provider: str

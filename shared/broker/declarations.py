@@ -192,6 +192,7 @@ ARCHIVED: Final = Script(
 )
 TAKE_DUE: Final = Script("take_due", keys=("queue",), args=("most_ids", "lease_ms"), parts=("_common",))
 READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
+AMEND: Final = Script("amend", args=("owed", "next_owed", "ledger", "usage_final"))
 NOTE: Final = Script("note", args=("event", "detail", "holder", "ledger", "accounted"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
 REQUEUE: Final = Script(

@@ -291,6 +291,17 @@ class StreamScripts:
             events=self.sealing.seal_all(holder.stream_id, events),
         )
 
+    def amend(self, stream_id: str, owed: str, next_owed: str, ledger: str, usage_final: bytes) -> Call[bool]:
+        """Replace the usage of a stream that has ended and is not settled. The reply is False if it is."""
+        return declarations.AMEND.call(
+            stream_keys(stream_id),
+            bool,
+            owed=owed,
+            next_owed=next_owed,
+            ledger=ledger,
+            usage_final=usage_final,
+        )
+
     def owed(self, ending: Ending, reply: WriteReply) -> Owed:
         """Return an ending for the desk. ``reply``: to :meth:`finish`."""
         ended = reply.expires - self._retention_ms
@@ -402,6 +413,10 @@ class StreamScripts:
         """Note that a call failed; another may follow. ``ledger``: the fields of the state that keep it, which are
         written if the caller holds the stream. Replies as :meth:`note_resume` does."""
         return self._note(holder.stream_id, "failure", f"{provider}:{code}", holder.token, ledger)
+
+    def note_ledger(self, holder: Holder, ledger: Mapping[str, str]) -> Call[str]:
+        """Write the ledger, if the caller holds the stream. Replies as :meth:`note_resume` does."""
+        return self._note(holder.stream_id, "", "", holder.token, ledger)
 
     def _note(
         self, stream_id: str, event: str, detail: str, holder: str = "", ledger: Mapping[str, str] = NO_LEDGER

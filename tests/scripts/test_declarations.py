@@ -131,7 +131,7 @@ def test_which_scripts_run_when_redis_is_full() -> None:
             "sweep",
             "drop",
             "revoke_links",
-            *("forget", "leave", "settle", "hold", "may_drop", "paid", "deliver", "archived"),
+            *("forget", "leave", "settle", "hold", "may_drop", "paid", "deliver", "archived", "amend"),
         ),
     }
     assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read", "rights"}
@@ -164,10 +164,10 @@ def test_the_amount_of_lua_is_limited() -> None:
         "settle",
     )
     admission = sum(lines.pop(name) for name in limits)
-    budgets = sum(lines.pop(name) for name in ("_budgets", "_usage"))
+    budgets = sum(lines.pop(name) for name in ("_budgets", "_usage", "amend"))
     storage = sum(lines.pop(name) for name in ("_content", "_storage", "drop", "may_drop", "store"))
     assert storage < 140
-    assert budgets < 115
+    assert budgets < 120
     assert sum(lines.values()) < 640
     assert operators < 50
     assert deliveries < 80
@@ -218,6 +218,7 @@ def one_call_of_each() -> list[Call[Any]]:
         scripts.paid(stream_id, ""),
         scripts.deliver(stream_id, digest, Delivery.FAILED, "1"),
         scripts.archived(stream_id, digest, "1"),
+        scripts.amend(stream_id, "1 2 3", "4 2 5", "", b"null"),
         scripts.read(stream_id, START),
         scripts.sweep(sweep_keys()[:1]),
         desk.admit(place),

@@ -1,11 +1,10 @@
 """Chats: requests with a ``chat_id`` and only the new messages."""
 
-import asyncio
 from typing import Any
 
 import httpx2
 
-from tests.fakes.answer import Answer, ToolCall
+from tests.fakes.answer import Answer
 from tests.responses import code_of
 from tests.system import System
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 
 from gateway.api.error_catalog import CALLER, error_responses
 from gateway.api.response_models import ChatList, ChatTurns
@@ -21,7 +21,6 @@ from shared.scopes import Scope
 
 router = APIRouter()
 
-ChatId = Annotated[str, Path(min_length=1, max_length=256)]
 Page = Annotated[str | None, Query(max_length=64, json_schema_extra={"pattern": "^[0-9]{1,15}-"})]
 #: Streams of a chat that are deleted at the same time.
 _AT_ONCE = 100
@@ -50,7 +49,7 @@ async def list_own_chats(
 async def read_chat(
     gateway: Gateway,
     caller: Caller,
-    chat_id: ChatId,
+    chat_id: str,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     page: Page = None,
 ) -> dict[str, Any]:
@@ -78,7 +77,7 @@ async def read_chat(
 
 
 @router.delete("/chats/{chat_id:path}", status_code=204, responses=error_responses(*CALLER, "chat_not_found"))
-async def delete_chat(gateway: Gateway, caller: Caller, chat_id: ChatId) -> None:
+async def delete_chat(gateway: Gateway, caller: Caller, chat_id: str) -> None:
     """Cancel the running streams of a chat, and delete the content of all of them."""
     caller.need(Scope.CANCEL)
     name = ChatName(account_of(caller.id), chat_id)

@@ -32,7 +32,15 @@ from shared.broker.chats import (
 from shared.broker.log import LogsTooLarge
 from shared.broker.removal import delete_stream
 from shared.broker.status import read_field
-from shared.errors import BrokerUnavailable, ChatBusy, ChatGone, ChatNotFound, HeadraceError, InvalidRequest
+from shared.errors import (
+    BrokerUnavailable,
+    ChatBusy,
+    ChatGone,
+    ChatNotFound,
+    HeadraceError,
+    InvalidRequest,
+    StreamGone,
+)
 from shared.rate_limits import account_of
 from shared.schemas import ChatRequest
 from shared.scopes import Scope
@@ -70,8 +78,10 @@ async def joining_chat(
         yield member
     except BrokerUnavailable:
         raise  # the stream may exist: the next request of the chat finds out
-    except HeadraceError:
+    except HeadraceError as error:
         await remove_member(gateway.client, name, stream_id)
+        if isinstance(error, StreamGone):  # the latest stream, while it is being dropped
+            raise ChatGone from None
         raise
     if not member.is_created:
         await remove_member(gateway.client, name, stream_id)

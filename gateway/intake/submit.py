@@ -24,7 +24,7 @@ from gateway.intake.field_policy import (
 )
 from gateway.intake.webhooks import check_webhook_url, webhook_fields
 from gateway.state import GatewayState
-from shared.broker.keys import chat_digest
+from shared.broker.chat_keys import chat_digest
 from shared.broker.replies import LogPage
 from shared.broker.retry_dedupe import find_request, forget_request, remember_request
 from shared.denied_fields import denied_field
@@ -149,7 +149,8 @@ async def _create(request: _Request) -> Submission:
             | member.fields,
             stream_id=member.stream_id,
         )
-        member.is_created = dispatched.admission is not None
+        # An id that is known may be this one, after a try that had no reply.
+        member.is_created = dispatched.admission is not None or dispatched.stream_id == member.stream_id
     if dispatched.admission is None:
         return await _attach(gateway, caller, dispatched.stream_id, START, request.chat_request.chat_id)
     headers = _headers_of(dispatched.stream_id, member.history) | dispatched.admission.headers

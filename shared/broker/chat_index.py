@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shared.broker.chat_keys import chat_keys, chats_key
 from shared.broker.chats import Chat, ChatName, find_commands, parse_chat
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import chat_keys, chats_key, state_key
+from shared.broker.keys import state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.sealing import Sealing
 from shared.broker.status import time_of

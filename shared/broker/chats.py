@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shared.broker.chat_keys import chat_digest, chat_keys, chats_key
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.declarations import FORGET_CHAT, JOIN_CHAT, JOINED_CHAT
-from shared.broker.keys import chat_digest, chat_keys, chats_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.scripts import StreamScripts
 

@@ -72,7 +72,6 @@ token is; ``desk`` has everything per request (docs/adr/0020). Only API keys and
 a test fixture checks it.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -245,22 +244,6 @@ def removed_key(account: str) -> str:
 def kept_key(account: str) -> str:
     """Return the key of an account's streams, those that expire first in front."""
     return f"{DESK}kept:{account}"
-
-
-def chat_digest(chat_id: str) -> str:
-    """Return the name of a chat in keys. The client chooses the chat's id freely, so it is hashed."""
-    return hashlib.sha256(chat_id.encode()).hexdigest()[:32]
-
-
-def chat_keys(account: str, digest: str) -> list[str]:
-    """Return the keys of a chat, which share a slot: the one of its latest stream, and the list of all of them."""
-    prefix = f"hr:chat:{{{account}:{digest}}}:"
-    return [f"{prefix}latest", f"{prefix}streams"]
-
-
-def chats_key(account: str) -> str:
-    """Return the key of the list of an account's chats."""
-    return f"hr:chats:{account}"
 
 
 def provider_limit_keys(provider: str) -> list[str]:

@@ -14,6 +14,7 @@ from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
 from gateway.chats.joining import ChatMoved, joined_history, joining_chat
+from gateway.intake.archiving import archive_fields
 from gateway.intake.body_memory import releases_body, run_beside_loop
 from gateway.intake.field_policy import (
     add_ignored,
@@ -145,6 +146,7 @@ async def _create(request: _Request) -> Submission:
             on_disconnect=request.on_disconnect,
             extra_fields=gateway.models.routing_of(member.request, resolved, routed_by)
             | webhook_fields(gateway.settings, caller, request.chat_request)
+            | archive_fields(gateway.settings, request.chat_request, request.extra_fields)
             | dict(request.extra_fields)
             | member.fields,
             stream_id=member.stream_id,

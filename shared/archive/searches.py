@@ -57,6 +57,20 @@ def chats(principal: str, before: Position | None, most: int) -> Select[Any]:
     return select(*LISTED, *counts).where(*conditions).order_by(*_NEWEST_FIRST).limit(most)
 
 
+def chat_members(
+    rows: Rows, principal: str, chat_id: str, after: Position | None, before_ms: int, most: int
+) -> Select[Any]:
+    """Return the query for times and ids of a chat's streams, the oldest first: those after the position ``after``
+    that were created before ``before_ms``."""
+    created, stream_id = STREAMS.c.created_at, STREAMS.c.stream_id
+    conditions = [STREAMS.c.principal == principal, STREAMS.c.chat_id.in_(rows.chat_ids(principal, chat_id))]
+    conditions.append(created < min(before_ms, LATEST_MS))
+    if after is not None:
+        at = min(after[0], LATEST_MS)
+        conditions.append(or_(created > at, and_(created == at, stream_id > after[1])))
+    return select(created, stream_id).where(*conditions).order_by(created, stream_id).limit(most)
+
+
 def by_ids(principal: str, stream_ids: Sequence[str]) -> Select[Any]:
     """Return the query for some of a principal's streams."""
     return select(*LISTED).where(STREAMS.c.principal == principal, STREAMS.c.stream_id.in_(stream_ids))

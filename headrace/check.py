@@ -1,5 +1,5 @@
-"""The command ``headrace check``: tests settings, file, secrets, Redis, the archive and every provider, and prints the
-result."""
+"""The command ``headrace check``: tests settings, file, secrets, Redis, the archive and every provider, and prints
+the result."""
 
 import asyncio
 import json

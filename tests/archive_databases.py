@@ -19,7 +19,9 @@ _PROGRAMS = Path("/usr/lib/postgresql")
 
 
 class SqliteFile:
-    """A database in a file."""
+    """A database in a file. ``port``: of its server; 0 without one."""
+
+    port = 0
 
     def __init__(self, folder: Path) -> None:
         self.url = f"sqlite:///{folder / 'archive.db'}"
@@ -48,8 +50,8 @@ class PostgresServer(SqliteFile):
     """A server of PostgreSQL with a database of its own. It refuses to run as root, so it runs as nobody there."""
 
     def __init__(self, folder: Path) -> None:
-        self._port = free_port()
-        self.url = f"postgresql://headrace:a-password@127.0.0.1:{self._port}/archive"
+        self.port = free_port()
+        self.url = f"postgresql://headrace:a-password@127.0.0.1:{self.port}/archive"
         self._data = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
         self._log = folder / "postgres.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,7 +71,7 @@ class PostgresServer(SqliteFile):
             password.chmod(0o644)
             await asyncio.to_thread(self._run, "initdb", *map(str, arguments), "--locale=C.UTF-8", "--no-sync")
         with self._log.open("ab") as log:
-            options = ["-D", self._data / "data", "-p", self._port, "-k", self._data, "-c", "fsync=off"]
+            options = ["-D", self._data / "data", "-p", self.port, "-k", self._data, "-c", "fsync=off"]
             self._process = subprocess.Popen(
                 [_program("postgres"), *map(str, options), "-c", "listen_addresses=127.0.0.1"],
                 **self._identity,
@@ -84,6 +86,14 @@ class PostgresServer(SqliteFile):
             self._process.send_signal(signal.SIGINT)
             await asyncio.to_thread(self._process.wait)
             self._process = None
+
+    async def kill(self) -> None:
+        """Kill all processes at once, in the middle of what they do. :meth:`start` starts them again."""
+        assert self._process is not None
+        for pid in self._pids():
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(self._process.wait)
+        self._process = None
 
     def freeze(self) -> None:
         """Let every connection hang, and no new one get an answer."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from gateway.archive.reads import find_archived
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
@@ -34,6 +35,7 @@ from shared.errors import (
     Draining,
     FieldNotAllowed,
     InvalidRequest,
+    StreamArchived,
     StreamGone,
     StreamNotFound,
     StreamRecovering,
@@ -217,7 +219,12 @@ def _check_fields(gateway: GatewayState, caller: Principal, chat_request: ChatRe
 async def _attach(
     gateway: GatewayState, caller: Principal, stream_id: str, cursor: EventId, chat_id: str | None = None
 ) -> Submission:
-    log_page = await read_own(gateway, Grant.of(caller), stream_id, cursor)
+    grant = Grant.of(caller)
+    try:
+        log_page = await read_own(gateway, grant, stream_id, cursor)
+    except (StreamGone, StreamNotFound) as error:
+        await find_archived(gateway, grant, stream_id, error)
+        raise StreamArchived(f"/chat/{stream_id}") from None
     if log_page.status is Status.QUEUED:  # its job may be lost
         await gateway.dispatch.requeue(stream_id)
     history = None if chat_id is None else await joined_history(gateway, caller, chat_id, stream_id)

@@ -119,6 +119,7 @@ class StreamScripts:
     def __init__(self, settings: Settings, routes: Routes | None = None) -> None:
         self.routes = routes or routes_at(settings.redis_url)
         self.sealing = Sealing([bytes.fromhex(key.get_secret_value()) for key in settings.content_keys])
+        self.has_archive = settings.archive_url is not None
         self._cap = settings.cap
         self._window = settings.window
         self._lease_ms = _ms(settings.lease_s)

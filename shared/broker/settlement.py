@@ -43,7 +43,9 @@ async def settle_ended(client: Client, scripts: StreamScripts, settlement: Settl
     await enqueue(
         client,
         deliveries=[settlement.stream_id] * settlement.has_webhook,
-        unarchived=[settlement.stream_id] * settlement.has_archive,
+        unarchived={settlement.stream_id: settlement.owed.ended}
+        if settlement.has_archive and settlement.owed
+        else {},
     )
     await run_script(client, scripts.paid(settlement.stream_id, settlement.owed.text if settlement.owed else ""))
 

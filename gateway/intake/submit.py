@@ -102,8 +102,8 @@ async def submit(
     )
     for _ in range(_MOST_TRIES):
         # Before the model is resolved: the stream of an earlier request does not depend on the models on offer now.
-        if key is not None and (stream_id := await gateway.dispatch.find(caller.id, key, body_hash)) is not None:
-            return await _attach(gateway, caller, stream_id, cursor, chat_request.chat_id)
+        if (known := await _known(request, cursor)) is not None:
+            return known
         if cursor != START:
             if key is not None and await gateway.dispatch.may_have_lost(caller.id, key):
                 raise StreamRecovering
@@ -112,6 +112,10 @@ async def submit(
             return await _create(request)
         except ChatMoved:
             await asyncio.sleep(_TRY_AGAIN_S)
+        except ChatBusy:
+            if (known := await _known(request, cursor)) is not None:  # its own stream, made by a repeat meanwhile
+                return known
+            raise
     raise ChatBusy
 
 
@@ -127,6 +131,17 @@ class _Request:
     on_disconnect: OnDisconnect
     extra_fields: Mapping[str, str]
     unsupported_fields: UnsupportedFields | None
+
+
+async def _known(request: _Request, cursor: EventId) -> Submission | None:
+    """Attach to the stream of an earlier request with the same key, if there is one."""
+    gateway, caller, key = request.gateway, request.caller, request.key
+    if key is None:
+        return None
+    stream_id = await gateway.dispatch.find(caller.id, key, request.body_hash)
+    if stream_id is None:
+        return None
+    return await _attach(gateway, caller, stream_id, cursor, request.chat_request.chat_id)
 
 
 async def _create(request: _Request) -> Submission:

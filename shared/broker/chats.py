@@ -12,6 +12,7 @@ here raises :class:`BrokerUnavailable`.
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -179,7 +180,8 @@ async def _join(
         ("PEXPIRE", key, scripts.chat_ms),
     ]
     # A chat that is listed and not joined is skipped, or was there before.
-    reply, _ = await asyncio.gather(run_script(client, call), run_commands(client, listing))
+    joining: Awaitable[Joined | Moved | Pending] = run_script(client, call)
+    reply, _ = await asyncio.gather(joining, run_commands(client, listing))
     return reply
 
 

@@ -12,7 +12,6 @@ here raises :class:`BrokerUnavailable`.
 
 import asyncio
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -180,8 +179,8 @@ async def _join(
         ("PEXPIRE", key, scripts.chat_ms),
     ]
     # A chat that is listed and not joined is skipped, or was there before.
-    joining: Awaitable[Joined | Moved | Pending] = run_script(client, call)
-    reply, _ = await asyncio.gather(joining, run_commands(client, listing))
+    joined, _ = await asyncio.gather(run_script(client, call), run_commands(client, listing))
+    reply: Joined | Moved | Pending = joined
     return reply
 
 

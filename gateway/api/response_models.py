@@ -23,14 +23,15 @@ class Failure(TypedDict):
     code: str
     message: str
     retryable: bool
-    stream_id: NotRequired[str]
-    stream_url: NotRequired[str]
 
 
 class Refusal(Failure):
-    """``status_url``: path of the answer of a stream that can no longer be streamed."""
+    """``status_url``: path of the answer of a stream that can no longer be streamed. ``stream_id`` and
+    ``stream_url``: of the answer for which a chat is busy."""
 
     status_url: NotRequired[str]
+    stream_id: NotRequired[str]
+    stream_url: NotRequired[str]
 
 
 class StreamFailure(Failure):

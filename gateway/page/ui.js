@@ -3,13 +3,14 @@
 const byId = (id) => document.getElementById(id);
 
 export class Composer {
-  /** `on`: send(prompt), which returns true if the prompt was accepted; stop(). */
+  /** `on`: send(prompt), which returns true if the prompt was accepted; stop(); typed(text). */
   constructor(on) {
     this.on = on;
     this.prompt = byId("prompt");
     this.sendButton = byId("send");
     this.stopButton = byId("stop");
-    byId("composer").addEventListener("submit", (event) => {
+    this.form = byId("composer");
+    this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
     });
@@ -18,7 +19,10 @@ export class Composer {
       event.preventDefault();
       this.submit();
     });
-    this.prompt.addEventListener("input", () => this.fit());
+    this.prompt.addEventListener("input", () => {
+      this.fit();
+      this.on.typed(this.prompt.value);
+    });
     this.stopButton.addEventListener("click", () => {
       this.stopButton.disabled = true;
       this.on.stop();
@@ -30,6 +34,17 @@ export class Composer {
     if (!text || !this.on.send(text)) return;
     this.prompt.value = "";
     this.fit();
+  }
+
+  /** Sets the text of the prompt. */
+  fill(text) {
+    this.prompt.value = text;
+    this.fit();
+  }
+
+  /** Hides the prompt, where nothing can be asked. */
+  lock(isLocked) {
+    this.form.hidden = isLocked;
   }
 
   fit() {
@@ -104,6 +119,24 @@ export class Sidebar {
     if (!this.isOpen) return;
     this.toggle(false);
     this.button.focus();
+  }
+}
+
+/** A message above the conversation, with a way to a new chat. */
+export class Notice {
+  constructor(element, startNewChat) {
+    this.element = element;
+    this.text = element.querySelector("p");
+    element.querySelector("button").addEventListener("click", startNewChat);
+  }
+
+  show(message) {
+    this.text.textContent = message;
+    this.element.hidden = false;
+  }
+
+  hide() {
+    this.element.hidden = true;
   }
 }
 

@@ -112,7 +112,7 @@ export async function listChats(page) {
 
 /** One page of a chat's turns, the oldest first. */
 export async function readChat(id, page) {
-  const response = await callWithRetries(`${chatPath(id)}?${query({ page })}`, {}, { tries: LIST_TRIES });
+  const response = await callWithRetries(`${chatPath(id)}?${query({ limit: 50, page })}`, {}, { tries: LIST_TRIES });
   return parse(await response.text());
 }
 

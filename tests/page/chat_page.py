@@ -23,6 +23,7 @@ BRIEF = Answer(deltas=WORDS[:200], delay_s=0.02)
 HALF_CALL = ToolCall("c1", "get_weather", ('{"city": ', '"Bé'))
 #: A name of this machine in the test's browser that is not one of loopback.
 OTHER_NAME = "headrace.test"
+OTHER_NAME_FLAG = f"--host-resolver-rules=MAP {OTHER_NAME} 127.0.0.1"
 ENDED = ("done", "error", "cancelled")
 
 

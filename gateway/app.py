@@ -15,6 +15,7 @@ from gateway.api import (
     ai_sdk,
     anthropic,
     chat,
+    chats,
     errors,
     listing,
     models,
@@ -101,7 +102,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
-        *(listing, tickets, service, models, ops, web_pages),
+        *(listing, chats, tickets, service, models, ops, web_pages),
     ):
         app.include_router(module.router)
     web_pages.mount_files(app)

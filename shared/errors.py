@@ -13,8 +13,11 @@ HeadraceError
 │   ├── ModelNotAllowed         403
 │   ├── FieldNotAllowed         403
 │   ├── StreamNotFound          404
+│   ├── ChatNotFound            404
 │   ├── IdempotencyConflict     409
+│   ├── ChatBusy                409
 │   ├── StreamGone              410
+│   ├── ChatGone                410
 │   ├── BodyTooLarge            413
 │   ├── LimitReached            429  with Retry-After
 │   ├── TooManyConnections      429  with Retry-After
@@ -136,6 +139,35 @@ class IdempotencyConflict(RequestError):
     code = "idempotency_conflict"
     http_status = 409
     when = "the Idempotency-Key was used before with another body"
+
+
+class ChatNotFound(RequestError):
+    code = "chat_not_found"
+    http_status = 404
+    message = "chat_id: no such chat; check it and your credentials, or send all messages with history: given"
+    when = "the chat does not exist, belongs to another owner, or was forgotten"
+
+
+class ChatBusy(RequestError):
+    """A turn of the chat is being answered or accepted. ``members``: of the error's body, about that turn."""
+
+    code = "chat_busy"
+    http_status = 409
+    retryable = True
+    message = "chat_id: the chat's last turn has not ended; read or cancel it at stream_url, then try again"
+    when = "the last turn of the chat has not ended; its stream_id and stream_url are in the error"
+
+    def __init__(self, *, stream_id: str | None = None, stream_url: str | None = None) -> None:
+        known = stream_id is not None and stream_url is not None
+        super().__init__(None if known else "chat_id: another request of this chat is being accepted; try again")
+        self.members = {"stream_id": stream_id, "stream_url": stream_url} if known else {}
+
+
+class ChatGone(RequestError):
+    code = "chat_gone"
+    http_status = 410
+    message = "chat_id: the earlier messages of this chat are gone; send all messages with history: given"
+    when = "the earlier messages of the chat are gone: its last stream was deleted or dropped, or its retention ended"
 
 
 class StreamGone(RequestError):

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -47,9 +48,10 @@ def error_response(
     headers: dict[str, str] | None = None,
     provider_code: str | None = None,
     param: str | None = None,
+    members: Mapping[str, str | None] | None = None,
 ) -> JSONResponse:
-    """Build the response in the format of the request's dialect."""
-    own = {"code": code, "message": message, "retryable": retryable}
+    """Build the response in the format of the request's dialect. ``members``: further ones of the native format."""
+    own = {"code": code, "message": message, "retryable": retryable, **(members or {})}
     match dialect_of(request.scope):
         case Dialect.NATIVE:
             return JSONResponse({"error": own}, status, headers=headers)
@@ -93,6 +95,7 @@ async def respond(request: Request, error: Exception) -> JSONResponse:
         headers=headers,
         provider_code=getattr(error, "provider_code", None),
         param=getattr(error, "param", None),
+        members=getattr(error, "members", None),
     )
 
 

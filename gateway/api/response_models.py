@@ -23,6 +23,8 @@ class Failure(TypedDict):
     code: str
     message: str
     retryable: bool
+    stream_id: NotRequired[str]
+    stream_url: NotRequired[str]
 
 
 class StreamFailure(Failure):
@@ -41,9 +43,12 @@ class ErrorBody(TypedDict):
 
 class Accepted(TypedDict):
     """The URLs of a new stream. ``stream_url`` contains a ticket, so that an ``EventSource`` needs no header; it is
-    valid until ``expires_at``."""
+    valid until ``expires_at``. ``history``: ``added`` if the earlier turns of the chat were added to the messages,
+    ``given`` if the messages have them; null without a ``chat_id``, and if there are none."""
 
     stream_id: str
+    chat_id: str | None
+    history: Annotated[str | None, Field(json_schema_extra={"enum": ["added", "given", None]})]
     stream_url: str
     status_url: str
     expires_at: Moment
@@ -103,9 +108,10 @@ class StreamStatus(TypedDict):
     own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
     1 is next, until a worker takes the stream. ``usage_by_target``: the parts of ``usage``, if the answer was
     continued by another call. ``ignored``: paths of the request's fields that have no effect,
-    because the provider does not accept them."""
+    because the provider does not accept them. ``chat_id``: null if the stream belongs to no chat."""
 
     stream_id: str
+    chat_id: str | None
     status: StatusWord
     position: int | None
     text: str
@@ -131,6 +137,7 @@ class StreamStatus(TypedDict):
 
 class StreamSummary(TypedDict):
     stream_id: str
+    chat_id: str | None
     status: StatusWord
     provider: str | None
     model: str | None
@@ -144,6 +151,53 @@ class StreamList(TypedDict):
     """One page of streams. ``next_page`` goes into ``page``; null at the end."""
 
     streams: list[StreamSummary]
+    next_page: str | None
+
+
+class ChatSummary(TypedDict):
+    """One chat. ``title``: the beginning of its first user message. ``streams``: the number of its streams, also of
+    those that are gone. ``status`` and ``model`` are those of ``last_stream_id``."""
+
+    chat_id: str
+    title: str
+    streams: int
+    last_stream_id: str
+    status: StatusWord
+    model: str | None
+    provider: str | None
+    created_at: Moment | None
+    updated_at: Moment | None
+
+
+class ChatList(TypedDict):
+    """One page of chats. ``next_page`` goes into ``page``; null at the end."""
+
+    chats: list[ChatSummary]
+    next_page: str | None
+
+
+class ChatTurn(TypedDict):
+    """One stream of a chat. ``messages``: the new ones of its request, in the form in which ``POST /chat`` accepts
+    them; null if the server does not keep them, because the client does. ``answer``: as ``GET /chat/{stream_id}``
+    returns it; its ``position`` is null."""
+
+    stream_id: str
+    stream_url: str
+    status_url: str
+    status: StatusWord
+    model: str
+    messages: list[dict[str, Any]] | None
+    answer: StreamStatus
+
+
+class ChatTurns(TypedDict):
+    """A chat and one page of its turns, oldest first. Turns that are gone are left out."""
+
+    chat_id: str
+    title: str
+    created_at: Moment | None
+    updated_at: Moment | None
+    turns: list[ChatTurn]
     next_page: str | None
 
 

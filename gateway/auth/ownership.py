@@ -6,7 +6,7 @@ from contextlib import suppress
 from gateway.auth.grants import Grant
 from gateway.state import GatewayState
 from shared.broker.client import run_script
-from shared.broker.log import read_logs
+from shared.broker.log import StoredLog, read_logs
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.broker.scripts import MAX_EVENTS_PER_PAGE
 from shared.errors import InvalidTicket, StreamGone, StreamNotFound, StreamRecovering
@@ -33,7 +33,7 @@ async def read_own(
 
 async def read_own_logs(
     gateway: GatewayState, grant: Grant, stream_ids: Iterable[str], *, most_bytes: int
-) -> dict[str, list[bytes]]:
+) -> dict[str, StoredLog]:
     """Read the whole logs of streams that the grant covers, together; others are left out. Raises
     :class:`LogsTooLarge`, and :class:`StreamRecovering` as :func:`read_own` does."""
     found = {}
@@ -41,7 +41,7 @@ async def read_own_logs(
     for log in await read_logs(gateway.client, gateway.scripts, known, most_bytes=most_bytes):
         with suppress(StreamNotFound, StreamGone):
             await _owned(gateway, grant, log.last)
-            found[log.stream_id] = log.events
+            found[log.stream_id] = log
     return found
 
 

@@ -71,10 +71,12 @@ class Dispatch:
         idempotency_key: str | None,
         on_disconnect: OnDisconnect,
         extra_fields: Mapping[str, str],
+        stream_id: str | None = None,
     ) -> Dispatched:
-        """Create the stream, once per key, and queue it. ``extra_fields``: further fields of its state. Raises
-        :class:`InvalidRequest`, :class:`LimitReached`, :class:`QueueFull`, :class:`IdempotencyConflict` and
-        :class:`BrokerUnavailable`. After :class:`BrokerUnavailable` the call may be repeated with the same key."""
+        """Create the stream, once per key, and queue it. ``extra_fields``: further fields of its state.
+        ``stream_id``: None for a new id. Raises :class:`InvalidRequest`, :class:`LimitReached`, :class:`QueueFull`,
+        :class:`IdempotencyConflict` and :class:`BrokerUnavailable`. After :class:`BrokerUnavailable` the call may be
+        repeated with the same key."""
         prompt_characters = chat_request.prompt_characters
         demand = demand_of(principal, chat_request, prompt_characters, self._settings)
         limits = replace(demand.limits, stored_bytes=await self._storage.limit_of(demand.limits))
@@ -94,15 +96,15 @@ class Dispatch:
                 await run_commands(self._client, [("DEL", request_key(stream_id))])
             return reply
 
-        stream_id = new_stream_id(digest)
+        created_id = stream_id or new_stream_id(digest)
         try:
-            reply = await try_to_create(stream_id)
+            reply = await try_to_create(created_id)
         except BucketUnavailable:
-            if digest or (elsewhere := self._id_elsewhere(stream_id)) is None:
+            if digest or stream_id or (elsewhere := self._id_elsewhere(created_id)) is None:
                 raise
-            stream_id = elsewhere
-            reply = await try_to_create(stream_id)
-        return self._dispatched(stream_id, reply, demand, body_hash)
+            created_id = elsewhere
+            reply = await try_to_create(created_id)
+        return self._dispatched(created_id, reply, demand, body_hash)
 
     def _id_elsewhere(self, stream_id: str) -> str | None:
         """Return a fresh id whose bucket is on another node of a cluster, if there is one."""

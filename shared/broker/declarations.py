@@ -227,4 +227,14 @@ UNPARK: Final = Script(
     parts=("_common",),
 )
 REVOKE_LINKS: Final = Script("revoke_links", keys=("revoked_links",), args=("account", "kept_ms"), parts=())
+JOIN_CHAT: Final = Script(
+    "join_chat",
+    keys=("chat", "members"),
+    args=("stream_id", "expected", "message", "pending_ms", "most_members", "life_ms"),
+    parts=("_common",),
+)
+JOINED_CHAT: Final = Script(
+    "joined_chat", keys=("chat", "members"), args=("stream_id", "is_created"), parts=("_common",)
+)
+FORGET_CHAT: Final = Script("forget_chat", keys=("chat", "members"), args=("stream_ids",), parts=("_common",))
 RIGHTS: Final = Script("rights", keys=("probe",), args=("checks",), parts=())

@@ -22,7 +22,9 @@ hr:{desk}:offered            zset    workers           as the catalog; provider 
 hr:{desk}:sweep              string  one process       1.5 s; the process that sweeps
 hr:owned:<account>           zset    gateways, delete  at least with its last stream; ids by creation
 hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request created
-hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream of an AI SDK's chat
+hr:chat:{<account>:<digest>}:latest  hash  join_chat   with the tombstone of its latest stream; that stream's id
+hr:chat:{<account>:<digest>}:streams  zset  join_chat  the same; id → when it joined the chat, ms
+hr:chats:<account>           zset    gateways          the same; digest of a chat's id → its last change, ms
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
 hr:revoked:<id>              string  the CLI           90 days, as long as any ticket made with the key
 hr:revoked_links             zset    revoke_links      90 days from the last change; account → its last revocation
@@ -245,9 +247,20 @@ def kept_key(account: str) -> str:
     return f"{DESK}kept:{account}"
 
 
-def chat_key(account: str, chat_id: str) -> str:
-    """Return the key of a chat. The client chooses the chat's id freely, so it is hashed."""
-    return f"hr:chat:{account}:{hashlib.sha256(chat_id.encode()).hexdigest()[:32]}"
+def chat_digest(chat_id: str) -> str:
+    """Return the name of a chat in keys. The client chooses the chat's id freely, so it is hashed."""
+    return hashlib.sha256(chat_id.encode()).hexdigest()[:32]
+
+
+def chat_keys(account: str, digest: str) -> list[str]:
+    """Return the keys of a chat, which share a slot: the one of its latest stream, and the list of all of them."""
+    prefix = f"hr:chat:{{{account}:{digest}}}:"
+    return [f"{prefix}latest", f"{prefix}streams"]
+
+
+def chats_key(account: str) -> str:
+    """Return the key of the list of an account's chats."""
+    return f"hr:chats:{account}"
 
 
 def provider_limit_keys(provider: str) -> list[str]:

@@ -175,6 +175,11 @@ class StreamScripts:
         """Life of the list of a principal's streams, which outlives each stream in it."""
         return self.desk.longest_life_ms + self._unended_ms
 
+    @property
+    def chat_ms(self) -> int:
+        """Life of the keys of a chat after its last change: that of a stream and its tombstone."""
+        return self.listed_ms + self._tombstone_ms
+
     def take(self, stream_id: str, token: str, held: str = "") -> Call[Taken | Parked | OtherLanes | Refused]:
         """Take a stream's place, and a slot of the first of its targets with room, before :meth:`claim`. ``held``:
         further lanes that the stream has, one a line."""

@@ -13,6 +13,7 @@ from shared.broker.sealing import Sealing
 
 _FIELDS = (
     "status", "finish_reason", "reason", "provider", "model", "attempt", "metadata", "created", "started", "ended",
+    "chat",
 )  # fmt: skip
 
 
@@ -30,6 +31,7 @@ class StreamState:
     created_at: str | None
     started_at: str | None
     ended_at: str | None
+    chat_id: str | None = None
 
 
 async def read_state(client: Client, sealing: Sealing, stream_id: str) -> StreamState | None:
@@ -49,6 +51,7 @@ async def read_state(client: Client, sealing: Sealing, stream_id: str) -> Stream
         created_at=time_of(text["created"]),
         started_at=time_of(text["started"]),
         ended_at=time_of(text["ended"]),
+        chat_id=text["chat"],
     )
 
 

@@ -43,6 +43,7 @@ _LONGEST_NAME: Final = 64
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+ChatId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StopSequence = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _Stop = StopSequence | Annotated[list[StopSequence], Field(max_length=16)] | None
 _TOOL_CHOICE_NEEDS_TOOLS: Final[dict[str, Any]] = {
@@ -114,6 +115,12 @@ class ChatRequest(Model):
     ``continue``: a target that continues a given text goes on, and an event ``continued`` names it."""
     webhook_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
     """Receiver of the stream's ending. Its host must be allowed by the server; see docs/integration.md."""
+    chat_id: ChatId | None = None
+    """Your id of the conversation. Its earlier turns are added before ``messages``, which are only the new ones."""
+    history: Literal["add", "given"] | None = None
+    """``add``: the chat exists, and ``messages`` are all new. ``given``: ``messages`` are the whole conversation, and
+    replace the chat's. Default: as ``add``, but the chat may be new, and messages that begin with its conversation
+    are taken as ``given``. Only with ``chat_id``."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_ENTRIES)] | None = None
     """Data of the caller, returned by ``GET /chat/{stream_id}``."""
 
@@ -134,6 +141,8 @@ class ChatRequest(Model):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         check_results(self.messages)
+        if self.history is not None and self.chat_id is None:
+            raise ValueError("history: there is no chat; add chat_id or remove history")
         names = set[str]()
         for at, tool in enumerate(self.tools or ()):
             if tool.function.name in names:

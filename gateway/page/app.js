@@ -10,10 +10,10 @@ import { FormatChoice } from "./format.js";
 import { watchKey } from "./key.js";
 import { ModelChoice } from "./models.js";
 import { watchPage } from "./page_lifecycle.js";
-import { ShareDialog } from "./share.js";
 import { Composer, Notice, Scroller, showCurl, Sidebar } from "./ui.js";
 
 const byId = (id) => document.getElementById(id);
+const shareButton = byId("share");
 const NO_SUCH_CHAT = new Set([404, 410, 422]);
 
 const connection = new ConnectionPanel();
@@ -34,7 +34,6 @@ const conversation = new Conversation(byId("messages"), {
   retry,
   rendered: () => scroller.follow(),
 });
-const share = new ShareDialog(byId("share"), () => ({ chat: chatId, stream: conversation.last?.id }));
 
 let chatId = null; // null: a new chat, which gets its id with its first question
 
@@ -62,7 +61,7 @@ async function ask(messages, choice) {
   if (conversation.id !== id) return; // another chat was opened meanwhile
   chatId = id;
   setAddress(id);
-  share.allow(true);
+  shareButton.hidden = false;
   chats.select(id);
 }
 
@@ -91,7 +90,7 @@ async function route() {
   const address = readAddress();
   sidebar.close();
   notice.hide();
-  composer.lock(address.stream !== null);
+  showOnlyAnswer(address.stream !== null);
   if (address.stream) return showAnswer(address);
   startLists();
   if (!address.chat) return showNewChat();
@@ -109,7 +108,7 @@ function begin(id) {
   chatId = id;
   conversation.id = id;
   chats.select(id);
-  share.allow(id !== null);
+  shareButton.hidden = id === null;
   composer.setLive(false);
   composer.fill(draftOf(id));
 }
@@ -126,6 +125,11 @@ async function refresh() {
   }
 }
 
+/** Hides the prompt and the models, where nothing can be asked. */
+function showOnlyAnswer(isOnly) {
+  document.body.classList.toggle("only-answer", isOnly);
+}
+
 function showAnswer(address) {
   begin(null);
   byId("empty").hidden = true;
@@ -140,7 +144,7 @@ function startNewChat() {
 
 function showNewChat() {
   notice.hide();
-  composer.lock(false);
+  showOnlyAnswer(false);
   startLists();
   begin(null);
   byId("empty").hidden = false;
@@ -164,7 +168,13 @@ watchPage({
     chats.refresh();
   },
 });
+async function share() {
+  const { openShareDialog } = await import("./share.js"); // few visits need it
+  openShareDialog(chatId, conversation.last?.id);
+}
+
 watchAddress(route);
+shareButton.addEventListener("click", share);
 byId("new-chat").addEventListener("click", startNewChat);
 byId("model").addEventListener("chosen", () => showCurl(byId("curl"), models.peek()));
 showCurl(byId("curl"), models.peek());

@@ -4,6 +4,8 @@
 import { addressOfChat, addressOfStream } from "./address.js";
 import { makeTicket, needsKey } from "./api.js";
 import { copyOnClick } from "./copy.js";
+import { element } from "./dom.js";
+import { qrCode } from "./qr.js";
 
 const byId = (id) => document.getElementById(id);
 const LOOPBACK = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/;
@@ -11,11 +13,8 @@ const LOOPBACK = /^(localhost|.*\.localhost|127(\.\d+){3}|\[::1\])$/;
 const isLocal = () => LOOPBACK.test(location.hostname);
 const timeOf = (at) => new Date(at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
-export class ShareDialog {
-  /** `shown()`: {chat, stream}, the ids of what is on the screen; `stream` is its last answer. */
-  constructor(button, shown) {
-    this.button = button;
-    this.shown = shown;
+class ShareDialog {
+  constructor() {
     this.dialog = byId("share-dialog");
     this.choice = byId("share-choice");
     this.code = byId("share-code");
@@ -24,7 +23,6 @@ export class ShareDialog {
     this.warning = byId("share-warning");
     this.problem = byId("share-problem");
     this.opened = 0; // a response for a dialog that was closed meanwhile is ignored
-    button.addEventListener("click", () => this.open());
     this.choice.addEventListener("change", () => this.update());
     this.dialog.addEventListener("close", () => this.clear());
     byId("share-close").addEventListener("click", () => this.dialog.close());
@@ -32,20 +30,17 @@ export class ShareDialog {
     copyOnClick(byId("share-copy"), this.link, () => this.link.value);
   }
 
-  /** Shows the button if there is something to share. */
-  allow(isAllowed) {
-    this.button.hidden = !isAllowed;
-  }
-
-  async open() {
+  async open(chat, stream) {
     this.clear();
+    this.chat = chat;
+    this.stream = stream;
     this.choice.hidden = true;
     this.dialog.showModal();
     const mine = this.opened;
     const isProtected = await needsKey();
     if (mine !== this.opened) return;
     this.isProtected = isProtected;
-    const hasAnswer = isProtected && Boolean(this.shown().stream);
+    const hasAnswer = isProtected && Boolean(stream);
     this.choice.hidden = !hasAnswer;
     this.choice.querySelector(`[value="${hasAnswer ? "answer" : "chat"}"]`).checked = true;
     await this.update();
@@ -62,16 +57,14 @@ export class ShareDialog {
   async update() {
     this.clear();
     const mine = this.opened;
-    const { chat, stream } = this.shown();
     const isAnswer = this.choice.querySelector(":checked").value === "answer";
     try {
-      const { link, about } = isAnswer ? await linkToAnswer(stream) : linkToChat(chat, this.isProtected);
-      const { qrCode } = await import("./qr.js");
+      const { link, about } = isAnswer ? await linkToAnswer(this.stream) : linkToChat(this.chat, this.isProtected);
       if (mine !== this.opened) return;
       this.link.value = link;
       this.about.textContent = about;
-      this.warning.textContent = isLocal() ? warningOfLocal(this.isProtected) : "";
-      if (!isLocal()) this.code.append(qrCode(link, "QR code of the link"));
+      if (isLocal()) this.warning.append(...warningOfLocal(this.isProtected));
+      else this.code.append(qrCode(link, "QR code of the link"));
     } catch (error) {
       if (mine === this.opened) this.problem.textContent = `There is no link: ${error.message}.`;
     }
@@ -81,8 +74,8 @@ export class ShareDialog {
 async function linkToAnswer(stream) {
   const { stream_url: url, expires_at: at } = await makeTicket(stream);
   const about =
-    `Whoever has this link can read this answer, also while it is being written, until ${timeOf(at)}. ` +
-    "The link cannot read the rest of the chat, ask, stop or delete.";
+    `Whoever has this link can read this answer, also while it is being written, until ${timeOf(at)}, or ` +
+    "until your key is revoked. The link cannot read the rest of the chat, ask, stop or delete.";
   return { link: addressOfStream(url), about };
 }
 
@@ -94,9 +87,15 @@ function linkToChat(chat, isProtected) {
 }
 
 function warningOfLocal(isProtected) {
-  const how = isProtected ? "" : "HEADRACE_AUTH=keys ";
-  return (
-    `Another device cannot open this link: ${location.host} means the device itself. Start Headrace with ` +
-    `“${how}headrace up --host 0.0.0.0”, and open this page by the name or address that this machine has in the network.`
-  );
+  return [
+    `Another device cannot open this link: ${location.hostname} is each device's name for itself. Start Headrace with `,
+    element("code", "", "headrace up --host 0.0.0.0"),
+    ...(isProtected ? [] : [" and ", element("code", "", "HEADRACE_AUTH=keys")]),
+    ", and open this page by the name or address that this machine has in the network.",
+  ];
 }
+
+const dialog = new ShareDialog();
+
+/** `stream`: the last answer of the chat. */
+export const openShareDialog = (chat, stream) => dialog.open(chat, stream);

@@ -9,8 +9,7 @@ export class Composer {
     this.prompt = byId("prompt");
     this.sendButton = byId("send");
     this.stopButton = byId("stop");
-    this.form = byId("composer");
-    this.form.addEventListener("submit", (event) => {
+    byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
     });
@@ -40,11 +39,6 @@ export class Composer {
   fill(text) {
     this.prompt.value = text;
     this.fit();
-  }
-
-  /** Hides the prompt, where nothing can be asked. */
-  lock(isLocked) {
-    this.form.hidden = isLocked;
   }
 
   fit() {

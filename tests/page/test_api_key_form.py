@@ -160,7 +160,7 @@ async def test_nothing_returns_after_a_key_was_forgotten(driver: Chrome, start_s
     await asyncio.to_thread(driver.refresh)
     await page.until(page.models_are_there)
     await asyncio.to_thread(driver.execute_cdp_cmd, "Network.enable", {})
-    await set_latency(driver, 2000)
+    await set_latency(driver, 1000)
     calls = len(system.fake.calls)
     await page.ask("canary-prompt", model="openai/told")
     await page.click("forget-key")  # before the response to `POST /chat`

@@ -10,7 +10,7 @@ from selenium.webdriver import Chrome, Keys
 
 from tests.browser import browser
 from tests.conftest import StartSystem
-from tests.credentials import boot_credentials, make_key
+from tests.credentials import JWT_SETTINGS, boot_credentials, make_key
 from tests.fakes.answer import Answer
 from tests.page.chat_page import ENDED, OTHER_NAME, OTHER_NAME_FLAG, WORDS, Page
 from tests.page.qr_decoder import decode
@@ -115,7 +115,9 @@ async def test_without_keys_the_address_of_the_chat_is_enough(page: Page, system
 async def test_a_link_reads_one_answer_without_a_key(
     driver: Chrome, phone: Chrome, start_system: StartSystem
 ) -> None:
-    system = await start_system(gateways=1, workers=1, auth="keys", credentials=boot_credentials())
+    system = await start_system(
+        gateways=1, workers=1, auth="keys,jwt", credentials=boot_credentials(), **JWT_SETTINGS
+    )
     key = await make_key(system, "alice")
     gate = asyncio.Event()
     system.fake.play("told", Answer(deltas=["canary"]))

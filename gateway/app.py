@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -46,6 +46,7 @@ from gateway.live.hub import Hub
 from gateway.readiness import Readiness
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
+from shared.archive.archive import Archive, open_archive
 from shared.broker.client import connect
 from shared.broker.overview import read_overview
 from shared.broker.processes import Load, Presence
@@ -78,12 +79,16 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        parts = _Parts(configuration, hangup)
-        app.state.gateway = parts.state
-        try:
-            yield
-        finally:
-            await parts.aclose()
+        async with AsyncExitStack() as stack:
+            archive = None
+            if settings.archive_url is not None:
+                archive = await stack.enter_async_context(open_archive(settings, migrates=False))
+            parts = _Parts(configuration, hangup, archive)
+            app.state.gateway = parts.state
+            try:
+                yield
+            finally:
+                await parts.aclose()
 
     app = FastAPI(
         title="Headrace",
@@ -114,7 +119,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
 class _Parts:
     """The parts of this process, put together; made within its event loop."""
 
-    def __init__(self, configuration: Configuration, hangup: Hangup | None) -> None:
+    def __init__(self, configuration: Configuration, hangup: Hangup | None, archive: Archive | None) -> None:
         settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
         scripts = StreamScripts(settings)
@@ -147,6 +152,7 @@ class _Parts:
             link_revocations=link_revocations,
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
+            archive=archive,
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         current.follow(configurations.load)

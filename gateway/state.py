@@ -19,6 +19,7 @@ from gateway.intake.models import Models
 from gateway.live.connections import Connections, Place
 from gateway.live.hub import Hub
 from gateway.readiness import Readiness
+from shared.archive.archive import Archive
 from shared.broker.client import Client
 from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
@@ -27,6 +28,8 @@ from shared.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
+    """``archive``: None if ``HEADRACE_ARCHIVE_URL`` is not set."""
+
     settings: Settings
     client: Client
     scripts: StreamScripts
@@ -42,6 +45,7 @@ class GatewayState:
     link_revocations: LinkRevocations
     backlog: Backlog
     overview: ExpiringCache[None, Overview]
+    archive: Archive | None
 
 
 async def gateway_state(request: Request) -> GatewayState:

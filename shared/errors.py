@@ -17,6 +17,7 @@ HeadraceError
 │   ├── IdempotencyConflict     409
 │   ├── ChatBusy                409
 │   ├── StreamGone              410
+│   │   └── StreamArchived          410
 │   ├── ChatGone                410
 │   ├── BodyTooLarge            413
 │   ├── LimitReached            429  with Retry-After
@@ -29,6 +30,7 @@ HeadraceError
 │   │   ├── BrokerFull
 │   │   └── BrokerUnfit
 │   │       └── BrokerMisconfigured   ends the process
+│   ├── ArchiveUnavailable
 │   ├── StreamRecovering
 │   ├── ContentUnreadable
 │   ├── NoModels
@@ -158,9 +160,10 @@ class ChatBusy(RequestError):
     when = "the last turn of the chat has not ended; its stream_id and stream_url are in the error"
 
     def __init__(self, *, stream_id: str | None = None, stream_url: str | None = None) -> None:
-        known = stream_id is not None and stream_url is not None
-        super().__init__(None if known else "chat_id: another request of this chat is being accepted; try again")
-        self.members = {"stream_id": stream_id, "stream_url": stream_url} if known else {}
+        known = {"stream_id": stream_id, "stream_url": stream_url}
+        self.members = {name: value for name, value in known.items() if value is not None}
+        unknown = "chat_id: another request of this chat is being accepted; try again"
+        super().__init__(None if self.members else unknown)
 
 
 class ChatGone(RequestError):
@@ -175,6 +178,21 @@ class StreamGone(RequestError):
     http_status = 410
     message = "the stream was deleted, was dropped to free storage, or its retention has ended"
     when = "the stream was deleted, was dropped to free storage, or its retention has ended"
+
+    def __init__(self, message: str | None = None, *, is_deleted: bool = False) -> None:
+        super().__init__(message)
+        self.is_deleted = is_deleted
+
+
+class StreamArchived(StreamGone):
+    """Only the archive has the stream, and here it cannot be streamed. ``status_url``: path of the answer."""
+
+    code = "stream_archived"
+    when = "the stream is in the archive only; its answer is at `status_url`"
+
+    def __init__(self, status_url: str) -> None:
+        super().__init__(f"the stream is in the archive only; its answer is at {status_url}")
+        self.members = {"status_url": status_url}
 
 
 class BodyTooLarge(RequestError):
@@ -276,6 +294,16 @@ class BrokerUnfit(BrokerUnavailable):
 
 class BrokerMisconfigured(BrokerUnfit):
     """Redis would lose or misread data; waiting does not help, so a process that starts exits."""
+
+
+class ArchiveUnavailable(Unavailable):
+    """The database of the archive cannot be used. ``detail`` has the reason and the remedy, and no content."""
+
+    code = "archive_unavailable"
+    message = "older answers are temporarily unavailable; try again shortly"
+    detail = "the database of HEADRACE_ARCHIVE_URL does not answer"
+    retry_after_s = 5
+    when = "older answers are temporarily unavailable"
 
 
 class StreamRecovering(Unavailable):

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from shared.archive_settings import ArchiveSettings
 from shared.broker.connection_pool import check_url
 from shared.rate_limits import LIMIT_NAMES, Limits
 from shared.setting_types import (
@@ -44,7 +45,7 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(WebhookSettings):
+class Settings(WebhookSettings, ArchiveSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )

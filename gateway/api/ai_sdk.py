@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from gateway.api import streams
 from gateway.api.body import read_body
 from gateway.api.parameters import IdempotencyKey
+from gateway.archive.reads import open_archived_log, read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
@@ -21,7 +22,7 @@ from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.field_policy import requested_policy
 from gateway.intake.submit import submit
 from gateway.live.sse import StreamResponse
-from gateway.live.subscription import Subscription
+from gateway.live.subscription import StreamSource, Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
 from shared.broker.chats import Chat, ChatName, find_chat, note_latest, note_received
 from shared.broker.replies import LogPage
@@ -94,13 +95,14 @@ async def resume(
     if gateway.hub.draining:
         raise Draining
     chat = await find_chat(gateway.client, _name(caller, chat_id))
-    if chat is None or (log_page := await _log_page(gateway, caller, chat)) is None:
+    if chat is None or (opened := await _open(gateway, caller, chat)) is None:
         return Response(status_code=204)
+    source, log_page = opened
     if log_page.status in TERMINAL and chat.received and not ended:
         return Response(status_code=204)
-    shown = await read_field(gateway.client, gateway.scripts.sealing, chat.stream_id, "shown")
+    shown = (await read_stored_fields(gateway, chat.stream_id, ("status", "shown")))["shown"]
     renderer = UiMessageChunks(_message_id(gateway, chat), msgspec.json.decode(shown) if shown else None)
-    subscription = Subscription(gateway.hub, chat.stream_id, START, log_page, renderer)
+    subscription = Subscription(source, chat.stream_id, START, log_page, renderer)
     return _stream(request, gateway, caller, chat_id, subscription, {"X-Stream-Id": chat.stream_id})
 
 
@@ -166,9 +168,15 @@ async def _is_of_chat(gateway: GatewayState, stream_id: str, chat_id: str) -> bo
     return await read_field(gateway.client, gateway.scripts.sealing, stream_id, "chat") == chat_id
 
 
-async def _log_page(gateway: GatewayState, caller: Principal, chat: Chat) -> LogPage | None:
-    with suppress(StreamNotFound, StreamGone):
-        return await read_own(gateway, Grant.of(caller), chat.stream_id, START)
+async def _open(gateway: GatewayState, caller: Principal, chat: Chat) -> tuple[StreamSource, LogPage] | None:
+    """Return the source of a chat's latest answer, with its first page; None if it is gone."""
+    grant, stream_id = Grant.of(caller), chat.stream_id
+    try:
+        return gateway.hub, await read_own(gateway, grant, stream_id, START)
+    except (StreamNotFound, StreamGone) as error:
+        with suppress(StreamNotFound, StreamGone):
+            log = await open_archived_log(gateway, grant, stream_id, error, status_url=f"/chat/{stream_id}")
+            return log, log.page(START)
     return None
 
 

@@ -35,7 +35,7 @@ _BODY = body_of(ChatRequest, examples.CHAT)
 _REFUSALS = (
     *(*CALLER, *STREAM, *BODY),
     *("unknown_model", "model_not_allowed", "field_not_allowed", "unsupported_field", "idempotency_conflict"),
-    *("chat_not_found", "chat_busy", "chat_gone"),
+    *("chat_not_found", "chat_busy", "chat_gone", "archive_unavailable"),
     *(*LIMITS, "no_models", "draining"),
 )
 

@@ -42,7 +42,10 @@ BROKER: Final = ("broker_unavailable", "broker_auth", "broker_full", "broker_unf
 #: Errors of a route that authenticates its caller.
 CALLER: Final = ("unauthenticated", "forbidden", "not_local", "origin_refused", *BROKER, "jwks_unreachable")
 #: Errors of a route for one stream.
-STREAM: Final = ("stream_not_found", "stream_gone", "stream_recovering", "content_unreadable")
+STREAM: Final = (
+    *("stream_not_found", "stream_gone", "stream_archived", "stream_recovering", "content_unreadable"),
+    "archive_unavailable",
+)
 #: Errors of a route that creates a stream.
 LIMITS: Final = (*map(LimitReached.code_of, LIMIT_NAMES), "queue_full")
 #: Errors of a route with a body.

@@ -48,15 +48,18 @@ def error_response(
     headers: dict[str, str] | None = None,
     provider_code: str | None = None,
     param: str | None = None,
-    members: Mapping[str, str | None] | None = None,
+    members: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Build the response in the format of the request's dialect. ``members``: further ones of the native format."""
-    own = {"code": code, "message": message, "retryable": retryable, **(members or {})}
+    """Build the response in the format of the request's dialect. ``members``: more of the error, in the native
+    format and OpenAI's."""
+    own = {"code": code, "message": message, "retryable": retryable}
+    more = dict(members or {})
     match dialect_of(request.scope):
         case Dialect.NATIVE:
-            return JSONResponse({"error": own}, status, headers=headers)
+            return JSONResponse({"error": own | more}, status, headers=headers)
         case Dialect.OPENAI:
             status, body = openai_errors.answer(status, code, message, provider_code=provider_code, param=param)
+            body["error"] |= more
         case Dialect.ANTHROPIC:
             status, body = anthropic_errors.answer(status, code, message, provider_code)
         case Dialect.EITHER_OPENAI | Dialect.EITHER_ANTHROPIC as dialect:

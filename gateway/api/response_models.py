@@ -27,6 +27,12 @@ class Failure(TypedDict):
     stream_url: NotRequired[str]
 
 
+class Refusal(Failure):
+    """``status_url``: path of the answer of a stream that can no longer be streamed."""
+
+    status_url: NotRequired[str]
+
+
 class StreamFailure(Failure):
     """The error of a failed answer. ``provider_code`` and ``param``: the provider's own error code, if it is about
     the request, and the field that it names."""
@@ -38,7 +44,7 @@ class StreamFailure(Failure):
 class ErrorBody(TypedDict):
     """The body of every error."""
 
-    error: Failure
+    error: Refusal
 
 
 class Accepted(TypedDict):
@@ -148,10 +154,12 @@ class StreamSummary(TypedDict):
 
 
 class StreamList(TypedDict):
-    """One page of streams. ``next_page`` goes into ``page``; null at the end."""
+    """One page of streams. ``next_page`` goes into ``page``; null at the end. ``incomplete``: true if the archive is
+    unavailable, so that streams are missing which only the archive has."""
 
     streams: list[StreamSummary]
     next_page: str | None
+    incomplete: NotRequired[bool]
 
 
 class ChatSummary(TypedDict):

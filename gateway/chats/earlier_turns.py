@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.archive.reads import read_stored_fields
 from gateway.dialects.reasoning import ReasoningCollector, extra_of, pack
 from gateway.dialects.tool_call import tool_call
 from gateway.intake.body_memory import run_beside_loop, take_memory
 from gateway.state import GatewayState
 from shared.broker.log import read_log
-from shared.broker.status import read_fields
 from shared.broker.stored_request import read_request
 from shared.protocol import events
 from shared.protocol.lifecycle import TERMINAL
@@ -49,9 +49,10 @@ class NotKept(Exception):
 
 async def read_turn(gateway: GatewayState, stream_id: str, stored: list[bytes]) -> EarlierTurn:
     """Read an earlier stream. ``stored``: its log, as far as it was read. Raises :class:`StillRunning`,
-    :class:`NotKept`, :class:`Overloaded`, :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
+    :class:`NotKept`, :class:`Overloaded`, :class:`BrokerUnavailable`, :class:`ArchiveUnavailable` and
+    :class:`ContentUnreadable`."""
     names = ("status", "follow_up", "request", "request_bytes", "earlier")
-    state = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, names)
+    state = await read_stored_fields(gateway, stream_id, names)
     request = await request_of(gateway, stream_id, state)
     if state["follow_up"] is None or request is None:
         raise NotKept

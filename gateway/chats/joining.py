@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
 from gateway.auth.principal import Principal
+from gateway.chats.archived_chats import find_archived_latest
 from gateway.chats.earlier_turns import (
     LOG_BYTES_PER_BYTE,
     MOST_LOG_BYTES,
@@ -32,7 +33,15 @@ from shared.broker.chats import (
 from shared.broker.log import LogsTooLarge
 from shared.broker.removal import delete_stream
 from shared.broker.status import read_field
-from shared.errors import BrokerUnavailable, ChatBusy, ChatGone, ChatNotFound, HeadraceError, InvalidRequest
+from shared.errors import (
+    BrokerUnavailable,
+    ChatBusy,
+    ChatGone,
+    ChatNotFound,
+    HeadraceError,
+    InvalidRequest,
+    StreamGone,
+)
 from shared.rate_limits import account_of
 from shared.schemas import ChatRequest
 from shared.scopes import Scope
@@ -70,8 +79,10 @@ async def joining_chat(
         yield member
     except BrokerUnavailable:
         raise  # the stream may exist: the next request of the chat finds out
-    except HeadraceError:
+    except HeadraceError as error:
         await remove_member(gateway.client, name, stream_id)
+        if isinstance(error, StreamGone):  # the latest stream, while it is being dropped
+            raise ChatGone from None
         raise
     if not member.is_created:
         await remove_member(gateway.client, name, stream_id)
@@ -97,8 +108,9 @@ async def _join(
         caller.need(Scope.READ)
         chat = await find_chat(gateway.client, name)
         latest = None if chat is None else await _latest(gateway, name, chat)
-        whole = await _composed(gateway, caller, request, latest)
-        sources = latest if latest is not None and whole.history == "added" else ""
+        source = latest or await find_archived_latest(gateway, caller.id, name.chat_id)
+        whole = await _composed(gateway, caller, request, source)
+        sources = source if source is not None and whole.history == "added" else ""
         reply = await join_chat(gateway.client, gateway.scripts, name, stream_id, latest)
         if not isinstance(reply, Joined):
             raise ChatMoved

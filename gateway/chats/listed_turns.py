@@ -6,15 +6,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.archive.reads import archived_view, read_stored_fields
 from gateway.auth.grants import Grant
-from gateway.auth.ownership import read_own_logs
+from gateway.auth.ownership import read_logs_in_redis
 from gateway.auth.principal import Principal
 from gateway.chats.earlier_turns import request_of
 from gateway.intake.body_memory import releases_body, run_beside_loop
 from gateway.state import GatewayState
 from shared.broker.answer import answer_view
 from shared.broker.log import LogsTooLarge, StoredLog, read_stored_log
-from shared.broker.status import read_fields, read_state
+from shared.broker.status import read_state
 from shared.protocol import events
 from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import fold
@@ -22,6 +23,7 @@ from shared.schemas.stored_request import stored_messages
 
 #: Bytes of the logs on one page. A single turn may have more.
 _MOST_BYTES: Final = 4 * 1024 * 1024
+_REQUEST: Final = ("request", "request_bytes")
 _LARGEST_LOG: Final = 64 * 1024 * 1024
 
 
@@ -44,7 +46,7 @@ async def list_turns(
     logs, count = await _logs(gateway, caller, [stream_id for _, stream_id in members])
     revocation = await gateway.link_revocations.last_now()
     turns = await asyncio.gather(
-        *(_turn(gateway, caller, logs[each], revocation) for _, each in members[:count] if each in logs)
+        *(_turn(gateway, caller, each, logs.get(each), revocation) for _, each in members[:count])
     )
     found = [turn for turn in turns if turn is not None]
     is_last = not members or (count == len(members) and not has_more)
@@ -62,37 +64,49 @@ async def _logs(
     count = len(stream_ids)
     while count > 1:
         with suppress(LogsTooLarge):
-            logs = await read_own_logs(gateway, Grant.of(caller), stream_ids[:count], most_bytes=_MOST_BYTES)
+            logs = await read_logs_in_redis(gateway, Grant.of(caller), stream_ids[:count], most_bytes=_MOST_BYTES)
             return logs, count
         count //= 2
-    return await read_own_logs(gateway, Grant.of(caller), stream_ids[:1], most_bytes=_LARGEST_LOG), count
+    return await read_logs_in_redis(gateway, Grant.of(caller), stream_ids[:1], most_bytes=_LARGEST_LOG), count
 
 
 async def _turn(
-    gateway: GatewayState, caller: Principal, log: StoredLog, revocation: int
+    gateway: GatewayState, caller: Principal, stream_id: str, log: StoredLog | None, revocation: int
 ) -> tuple[dict[str, Any], str] | None:
-    """Return a turn and the title of its chat; None if its stream is gone. ``revocation``: for its ticket."""
-    client, sealing, stream_id = gateway.client, gateway.scripts.sealing, log.stream_id
-    state = await read_state(client, sealing, stream_id)
-    names = ("title", "follow_up", "request", "request_bytes", "earlier")
-    fields = await read_fields(client, sealing, stream_id, names)
-    if state is None:
+    """Return a turn and the title of its chat; None if its stream is gone. ``log``: None if Redis has no more of it.
+    ``revocation``: for its ticket."""
+    fields = await read_stored_fields(gateway, stream_id, ("status", "title", "follow_up", "earlier", *_REQUEST))
+    answer = await _answer(gateway, caller, stream_id, log)
+    if answer is None:
         return None
-    if state.status in TERMINAL and not (log.events and events.is_done(log.events[-1])):  # it ended meanwhile
-        log = await read_stored_log(client, gateway.scripts, stream_id)
-    transcript = await asyncio.to_thread(lambda: fold(map(events.decode, log.events)))
-    answer = answer_view(stream_id, state, transcript)
     ticket, _ = gateway.tickets.for_others(stream_id, caller, revocation, life_s=None, may_cancel=False)
     turn = {
         "stream_id": stream_id,
         "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",
         "status_url": f"/chat/{stream_id}",
-        "status": state.status,
+        "status": answer["status"],
         "model": answer["model"],
         "messages": await _new_messages(gateway, stream_id, fields),
-        "answer": {**answer, "position": None, "last_event_id": str(log.cursor) if log.events else None},
+        "answer": answer,
     }
     return turn, fields["title"] or ""
+
+
+async def _answer(
+    gateway: GatewayState, caller: Principal, stream_id: str, log: StoredLog | None
+) -> dict[str, Any] | None:
+    """Return the body of ``GET /chat/{stream_id}``, without the queue position."""
+    state = None if log is None else await read_state(gateway.client, gateway.scripts.sealing, stream_id)
+    if log is None or state is None:
+        archived = (
+            None if gateway.archive is None else await gateway.archive.find(stream_id, caller.id, with_request=False)
+        )
+        return None if archived is None else archived_view(archived)
+    if state.status in TERMINAL and not (log.events and events.is_done(log.events[-1])):  # it ended meanwhile
+        log = await read_stored_log(gateway.client, gateway.scripts, stream_id)
+    transcript = await asyncio.to_thread(lambda: fold(map(events.decode, log.events)))
+    last_event_id = str(log.cursor) if log.events else None
+    return {**answer_view(stream_id, state, transcript), "position": None, "last_event_id": last_event_id}
 
 
 async def _new_messages(

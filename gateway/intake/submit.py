@@ -10,10 +10,12 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from gateway.archive.reads import find_archived
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
 from gateway.chats.joining import ChatMoved, joined_history, joining_chat
+from gateway.intake.archiving import archive_fields
 from gateway.intake.body_memory import releases_body, run_beside_loop
 from gateway.intake.field_policy import (
     add_ignored,
@@ -24,7 +26,7 @@ from gateway.intake.field_policy import (
 )
 from gateway.intake.webhooks import check_webhook_url, webhook_fields
 from gateway.state import GatewayState
-from shared.broker.keys import chat_digest
+from shared.broker.chat_keys import chat_digest
 from shared.broker.replies import LogPage
 from shared.broker.retry_dedupe import find_request, forget_request, remember_request
 from shared.denied_fields import denied_field
@@ -33,6 +35,7 @@ from shared.errors import (
     Draining,
     FieldNotAllowed,
     InvalidRequest,
+    StreamArchived,
     StreamGone,
     StreamNotFound,
     StreamRecovering,
@@ -99,8 +102,8 @@ async def submit(
     )
     for _ in range(_MOST_TRIES):
         # Before the model is resolved: the stream of an earlier request does not depend on the models on offer now.
-        if key is not None and (stream_id := await gateway.dispatch.find(caller.id, key, body_hash)) is not None:
-            return await _attach(gateway, caller, stream_id, cursor, chat_request.chat_id)
+        if (known := await _known(request, cursor)) is not None:
+            return known
         if cursor != START:
             if key is not None and await gateway.dispatch.may_have_lost(caller.id, key):
                 raise StreamRecovering
@@ -109,6 +112,10 @@ async def submit(
             return await _create(request)
         except ChatMoved:
             await asyncio.sleep(_TRY_AGAIN_S)
+        except ChatBusy:
+            if (known := await _known(request, cursor)) is not None:  # its own stream, made by a repeat meanwhile
+                return known
+            raise
     raise ChatBusy
 
 
@@ -124,6 +131,17 @@ class _Request:
     on_disconnect: OnDisconnect
     extra_fields: Mapping[str, str]
     unsupported_fields: UnsupportedFields | None
+
+
+async def _known(request: _Request, cursor: EventId) -> Submission | None:
+    """Attach to the stream of an earlier request with the same key, if there is one."""
+    gateway, caller, key = request.gateway, request.caller, request.key
+    if key is None:
+        return None
+    stream_id = await gateway.dispatch.find(caller.id, key, request.body_hash)
+    if stream_id is None:
+        return None
+    return await _attach(gateway, caller, stream_id, cursor, request.chat_request.chat_id)
 
 
 async def _create(request: _Request) -> Submission:
@@ -145,11 +163,13 @@ async def _create(request: _Request) -> Submission:
             on_disconnect=request.on_disconnect,
             extra_fields=gateway.models.routing_of(member.request, resolved, routed_by)
             | webhook_fields(gateway.settings, caller, request.chat_request)
+            | archive_fields(gateway.settings, request.chat_request, request.extra_fields)
             | dict(request.extra_fields)
             | member.fields,
             stream_id=member.stream_id,
         )
-        member.is_created = dispatched.admission is not None
+        # An id that is known may be this one, after a try that had no reply.
+        member.is_created = dispatched.admission is not None or dispatched.stream_id == member.stream_id
     if dispatched.admission is None:
         return await _attach(gateway, caller, dispatched.stream_id, START, request.chat_request.chat_id)
     headers = _headers_of(dispatched.stream_id, member.history) | dispatched.admission.headers
@@ -214,7 +234,12 @@ def _check_fields(gateway: GatewayState, caller: Principal, chat_request: ChatRe
 async def _attach(
     gateway: GatewayState, caller: Principal, stream_id: str, cursor: EventId, chat_id: str | None = None
 ) -> Submission:
-    log_page = await read_own(gateway, Grant.of(caller), stream_id, cursor)
+    grant = Grant.of(caller)
+    try:
+        log_page = await read_own(gateway, grant, stream_id, cursor)
+    except (StreamGone, StreamNotFound) as error:
+        await find_archived(gateway, grant, stream_id, error)
+        raise StreamArchived(f"/chat/{stream_id}") from None
     if log_page.status is Status.QUEUED:  # its job may be lost
         await gateway.dispatch.requeue(stream_id)
     history = None if chat_id is None else await joined_history(gateway, caller, chat_id, stream_id)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shared.broker.chat_keys import chat_digest, chat_keys, chats_key
 from shared.broker.chats import Chat, ChatName, find_commands, parse_chat
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import chat_keys, chats_key, state_key
+from shared.broker.keys import state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.sealing import Sealing
 from shared.broker.status import time_of
@@ -18,6 +19,7 @@ from shared.broker.status import time_of
 #: Digests read beyond a page: some have the millisecond of the page's end, and some chats are gone.
 _SPARE: Final = 64
 _FIELDS: Final = ("chat", "title", "status", "provider", "model")
+_NEVER: Final = 2**53
 Page = tuple[int, str]
 
 
@@ -50,6 +52,19 @@ async def list_members(client: Client, name: ChatName, *, most: int, after: Page
     (flat,) = await run_commands(client, [("ZRANGE", name.keys[1], bottom, "+inf", *limits)])
     found = [(int(score), member.decode()) for member, score in zip(flat[::2], flat[1::2], strict=True)]
     return [entry for entry in found if after is None or entry > after][:most]
+
+
+async def first_member(client: Client, name: ChatName) -> int:
+    """Return when the oldest listed stream joined a chat, ms; a time that never comes if there is none. Raises
+    :class:`BrokerUnavailable`."""
+    (flat,) = await run_commands(client, [("ZRANGE", name.keys[1], 0, 0, "WITHSCORES")])
+    return int(flat[1]) if flat else _NEVER
+
+
+async def are_listed(client: Client, sealing: Sealing, account: str, chat_ids: Sequence[str]) -> list[bool]:
+    """Return for each chat whether :func:`list_chats` lists it. Raises as that does."""
+    summaries = await _summaries(client, sealing, account, [(0, chat_digest(chat_id)) for chat_id in chat_ids])
+    return [summary is not None for summary in summaries]
 
 
 async def _digests(client: Client, account: str, most: int, page: Page | None) -> list[Page]:

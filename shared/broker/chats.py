@@ -10,13 +10,14 @@ answer without them. They hold no content: the chat's id and title are in the st
 here raises :class:`BrokerUnavailable`.
 """
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shared.broker.chat_keys import chat_digest, chat_keys, chats_key
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.declarations import FORGET_CHAT, JOIN_CHAT, JOINED_CHAT
-from shared.broker.keys import chat_digest, chat_keys, chats_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.scripts import StreamScripts
 
@@ -171,15 +172,14 @@ async def _join(
         most_members=_MOST_MEMBERS,
         life_ms=scripts.chat_ms,
     )
-    reply = await run_script(client, call)
-    if isinstance(reply, Joined):
-        key, now = chats_key(name.account), time.time_ns() // 1_000_000
-        commands: list[Command] = [
-            ("ZADD", key, now, chat_digest(name.chat_id)),
-            ("ZREMRANGEBYRANK", key, 0, -_MOST_CHATS - 1),
-            ("PEXPIRE", key, scripts.chat_ms),
-        ]
-        await run_commands(client, commands)
+    key, now = chats_key(name.account), time.time_ns() // 1_000_000
+    listing: list[Command] = [
+        ("ZADD", key, now, chat_digest(name.chat_id)),
+        ("ZREMRANGEBYRANK", key, 0, -_MOST_CHATS - 1),
+        ("PEXPIRE", key, scripts.chat_ms),
+    ]
+    # A chat that is listed and not joined is skipped, or was there before.
+    reply, _ = await asyncio.gather(run_script(client, call), run_commands(client, listing))
     return reply
 
 

@@ -26,10 +26,11 @@ class Place:
 
 
 class Kind(StrEnum):
-    """Reasons for which the desk forgets a stream. REFUSED: it was admitted, and never created. EXPIRED: it has no
-    state, for another reason than the others."""
+    """Reasons for which the desk forgets a stream. PENDING: it has ended, and has to be archived. REFUSED: it was
+    admitted, and never created. EXPIRED: it has no state, for another reason than the others."""
 
     ENDED = "ended"
+    PENDING = "pending"
     DELETED = "deleted"
     DROPPED = "dropped"
     REFUSED = "refused"
@@ -39,7 +40,8 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
-    ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered."""
+    ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered.
+    ``has_archive``: it has to be archived."""
 
     stream_id: str
     account: str
@@ -47,6 +49,7 @@ class Settlement:
     owed: Owed | None = None
     digest: str = ""
     has_webhook: bool = False
+    has_archive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from shared.broker.desk_replies import (
 from shared.broker.desk_requests import MAKES_ROOM, Holding, Kind, Place, Settlement
 from shared.broker.keys import (
     ABOVE_LIMIT,
-    DELIVERIES,
     DROPPING,
     ENDED,
     FAILED,
@@ -132,7 +131,7 @@ class DeskScripts:
             desk_replies.parse_settled,
             stream_id=settlement.stream_id,
             account=account,
-            kind=settlement.kind,
+            kind=Kind.PENDING if settlement.has_archive else settlement.kind,
             status=owed.status if owed else "",
             reason=owed.reason if owed else "",
             tokens=owed.tokens if owed else 0 if settlement.kind is Kind.REFUSED else "",
@@ -243,11 +242,11 @@ class DeskScripts:
             life_ms=self._unended_ms,
         )
 
-    def take_deliveries(self, most: int, lease_ms: int) -> Call[Sequence[str]]:
-        """Take webhooks that are due, the longest due first. Others take them after ``lease_ms``, unless the caller
-        puts them off or removes them. The reply has the ids of their streams."""
-        return declarations.TAKE_DELIVERIES.call(
-            declarations.TAKE_DELIVERIES.named_keys(deliveries=DELIVERIES),
+    def take_due(self, queue: str, most: int, lease_ms: int) -> Call[Sequence[str]]:
+        """Take streams that are due from a queue (``due_queues.py``), the longest due first. Others take them after
+        ``lease_ms``, unless the caller puts them off or removes them. The reply has their ids."""
+        return declarations.TAKE_DUE.call(
+            declarations.TAKE_DUE.named_keys(queue=queue),
             desk_replies.parse_ids,
             most_ids=most,
             lease_ms=lease_ms,

@@ -119,6 +119,7 @@ _SET_BY_SCRIPTS = frozenset(
         "chunks",
         "owed",
         "undelivered",
+        "unarchived",
         "delivery_failures",
         "delivery_error",
         "lane",
@@ -175,8 +176,15 @@ async def end_claimed(
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
         account, lanes = (claimed.fields.get(name, b"").decode() for name in ("account", "lane"))
         owed = scripts.owed(ending, reply)
-        digest, has_webhook = holder.idempotency or "", "webhook" in claimed.fields
-        settlement = Settlement(stream_id, account, Kind.ENDED, owed, digest, has_webhook=has_webhook)
+        settlement = Settlement(
+            stream_id,
+            account,
+            Kind.ENDED,
+            owed,
+            holder.idempotency or "",
+            has_webhook="webhook" in claimed.fields,
+            has_archive="archive" in claimed.fields,
+        )
         await settle_soon(client, scripts, settlement, lanes)
     else:
         logger.debug("stream not ended", extra={"stream_id": stream_id, "code": reply.code})

@@ -7,8 +7,8 @@ hr:{bbx}:<id>:log            list    pack, finish      with the stream; its firs
                                                        in compressed chunks
 hr:{bbx}:<id>:tail           stream  append, finish    with the stream, at most a minute after its end; the
                                                        events that follow those in chunks
-hr:{bbx}:<id>:request        hash    store             with the stream, at most until its end; pieces of a large
-                                                       request
+hr:{bbx}:<id>:request        hash    store             with the stream, at most until its end or until it is archived;
+                                                       pieces of a large request
 hr:{bbx}:<id>:readers        zset    acknowledge       with the stream; gateway → end of its reader lease
 hr:{bbx}:idem:<digest>       string  begin, restore    with the stream; "<id> <body hash>"
 hr:{bbx}:<id>:tombstone      string  begin … drop      longer than the stream; "live|deleted|dropped <principal>"
@@ -59,7 +59,8 @@ hr:{desk}:lane:<provider>:used  hash  take … settle    two days; r<second>, t<
 hr:{desk}:paused:<h>:<provider>  zset  workers         with its longest pause; "<key id>[ <model>]" → its end, ms
 hr:{desk}:endings:<minute>   hash    settle            an hour; status, tokens or failed:<reason> → count
 hr:{desk}:ended, failed      zset    settle            with their last stream; id → end, of the last 100 and 50
-hr:{desk}:deliveries         zset    settlement, take_deliveries  two days; id → when its webhook is due, ms
+hr:{desk}:deliveries         zset    settlement, take_due  two days; id → when its webhook is due, ms
+hr:{desk}:unarchived         zset    settlement, take_due  two days; id → when it is due for the archive, ms
 hr:{desk}:processes          zset    each process      a minute; process → its last report, ms
 hr:{desk}:process:<process>  string  that process      15 s; JSON, its report
 hr:{desk}:reload             string  the CLI           a minute; id of the latest request to read files again
@@ -72,7 +73,6 @@ token is; ``desk`` has everything per request (docs/adr/0020). Only API keys and
 a test fixture checks it.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -100,6 +100,7 @@ ENDED: Final = f"{DESK}ended"
 FAILED: Final = f"{DESK}failed"
 ABOVE_LIMIT: Final = f"{DESK}above_limit"
 DELIVERIES: Final = f"{DESK}deliveries"
+UNARCHIVED: Final = f"{DESK}unarchived"
 PROCESSES: Final = f"{DESK}processes"
 RELOAD: Final = f"{DESK}reload"
 REVOKED_LINKS: Final = "hr:revoked_links"
@@ -245,22 +246,6 @@ def removed_key(account: str) -> str:
 def kept_key(account: str) -> str:
     """Return the key of an account's streams, those that expire first in front."""
     return f"{DESK}kept:{account}"
-
-
-def chat_digest(chat_id: str) -> str:
-    """Return the name of a chat in keys. The client chooses the chat's id freely, so it is hashed."""
-    return hashlib.sha256(chat_id.encode()).hexdigest()[:32]
-
-
-def chat_keys(account: str, digest: str) -> list[str]:
-    """Return the keys of a chat, which share a slot: the one of its latest stream, and the list of all of them."""
-    prefix = f"hr:chat:{{{account}:{digest}}}:"
-    return [f"{prefix}latest", f"{prefix}streams"]
-
-
-def chats_key(account: str) -> str:
-    """Return the key of the list of an account's chats."""
-    return f"hr:chats:{account}"
 
 
 def provider_limit_keys(provider: str) -> list[str]:

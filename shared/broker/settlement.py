@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
-from shared.broker.deliveries import enqueue_deliveries
 from shared.broker.desk_replies import Settled
 from shared.broker.desk_requests import Kind, Settlement
+from shared.broker.due_queues import enqueue
 from shared.broker.keys import account_keys, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Owed
@@ -22,7 +22,7 @@ from shared.errors import BrokerUnavailable
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 4
-_ENDING: Final = ("status", "reason", "owed", "ended", "account", "idempotency", "undelivered")
+_ENDING: Final = ("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "unarchived")
 
 
 async def settle(client: Client, scripts: StreamScripts, settlement: Settlement, held: str = "") -> Settled:
@@ -37,11 +37,16 @@ async def settle(client: Client, scripts: StreamScripts, settlement: Settlement,
 
 
 async def settle_ended(client: Client, scripts: StreamScripts, settlement: Settlement, held: str = "") -> None:
-    """Settle a stream that has ended, and take it out of its index, unless its webhook has to be delivered: then it
-    is put into the queue of those. Raises :class:`BrokerUnavailable`."""
+    """Settle a stream that has ended, and take it out of its index, unless its webhook has to be delivered or it has
+    to be archived: then it is put into the queues of those. Raises :class:`BrokerUnavailable`."""
     await settle(client, scripts, settlement, held)
-    if settlement.has_webhook:
-        await enqueue_deliveries(client, [settlement.stream_id])
+    await enqueue(
+        client,
+        deliveries=[settlement.stream_id] * settlement.has_webhook,
+        unarchived={settlement.stream_id: settlement.owed.ended}
+        if settlement.has_archive and settlement.owed
+        else {},
+    )
     await run_script(client, scripts.paid(settlement.stream_id, settlement.owed.text if settlement.owed else ""))
 
 
@@ -66,13 +71,19 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
     commands: list[Command] = [("HMGET", state_key(stream_id), *_ENDING) for stream_id in stream_ids]
     found = []
     for stream_id, fields in zip(stream_ids, await run_commands(client, commands), strict=True):
-        status, reason, owed, ended, account, digest, undelivered = fields
+        status, reason, owed, ended, account, digest, undelivered, unarchived = fields
         if owed is not None:
             ending = Owed.of(status, reason, owed, ended)
-            has_webhook = undelivered is not None
-            found.append(
-                Settlement(stream_id, _text(account), Kind.ENDED, ending, _text(digest), has_webhook=has_webhook)
+            settlement = Settlement(
+                stream_id,
+                _text(account),
+                Kind.ENDED,
+                ending,
+                _text(digest),
+                has_webhook=undelivered is not None,
+                has_archive=unarchived is not None,
             )
+            found.append(settlement)
     return found
 
 

@@ -1,6 +1,6 @@
 """Reads a stream's state, for the JSON view."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from shared.broker.client import Client, run_commands
 from shared.broker.keys import state_key
 from shared.broker.sealing import Sealing
 
-_FIELDS = (
+STATE_FIELDS = (
     "status", "finish_reason", "reason", "provider", "model", "attempt", "metadata", "created", "started", "ended",
     "chat",
 )  # fmt: skip
@@ -36,12 +36,15 @@ class StreamState:
 
 async def read_state(client: Client, sealing: Sealing, stream_id: str) -> StreamState | None:
     """Return the state; None if there is none. Raises :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
-    (values,) = await run_commands(client, [("HMGET", state_key(stream_id), *_FIELDS)])
-    text = sealing.texts(stream_id, _FIELDS, values)
-    if text["status"] is None:
-        return None
+    (values,) = await run_commands(client, [("HMGET", state_key(stream_id), *STATE_FIELDS)])
+    text = sealing.texts(stream_id, STATE_FIELDS, values)
+    return state_of(text) if text["status"] is not None else None
+
+
+def state_of(text: Mapping[str, str | None]) -> StreamState:
+    """Return the state with these fields, which are opened."""
     return StreamState(
-        status=text["status"],
+        status=text["status"] or "",
         finish_reason=text["finish_reason"],
         reason=text["reason"],
         provider=text["provider"] or "",

@@ -93,6 +93,15 @@ const PROGRAMS = {
     for await (const event of link) if (event.type === 'token') await link.cancel();
     return { text: link.text, done: link.done, status: await new Headrace({ url }).wait(started.id) };
   },
+  async chat({ url, model, chat }) {
+    const client = new Headrace({ url });
+    for (const content of ['first', 'second']) {
+      await client.start({ model, chat_id: chat, messages: [{ role: 'user', content }] }).wait();
+    }
+    const first = await client.chat(chat, { limit: 1 });
+    const second = await client.chat(chat, { limit: 1, page: first.next_page });
+    return { listed: (await client.chats({ limit: 1 })).chats[0], turns: [...first.turns, ...second.turns] };
+  },
   async abort({ url, stream }) {
     const stop = new AbortController();
     const read = new Headrace({ url }).attach(stream);

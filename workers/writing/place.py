@@ -47,6 +47,7 @@ class HeldPlace:
             owed,
             self._holder.idempotency or "",
             has_webhook="webhook" in self._fields,
+            has_archive="archive" in self._fields,
         )
 
     def _text(self, name: str) -> str:

@@ -14,6 +14,23 @@ function when(at) {
   return date.toLocaleString([], isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
 }
 
+const isSure = (button) => button.classList.contains("sure");
+
+/** Lets a button ask for a second click. */
+function askAgain(button) {
+  const { textContent: text } = button;
+  button.classList.add("sure");
+  button.textContent = "Delete?";
+  button.addEventListener(
+    "blur",
+    () => {
+      button.classList.remove("sure");
+      button.textContent = text;
+    },
+    { once: true },
+  );
+}
+
 export class ChatList {
   /** `on`: changed(id) when a turn was added to the chat that is open, deleted(id). */
   constructor(list, note, more, on) {
@@ -130,8 +147,8 @@ export class ChatList {
     const remove = element("button", "icon remove", "×");
     remove.type = "button";
     remove.setAttribute("aria-label", `Delete “${title}”`);
-    remove.title = "Delete this chat here and at the gateway";
-    remove.addEventListener("click", () => this.remove(id, title));
+    remove.title = "Delete this chat at the gateway, for all devices";
+    remove.addEventListener("click", () => (isSure(remove) ? this.remove(id, title) : askAgain(remove)));
     item.append(open, remove);
     return item;
   }

@@ -54,10 +54,12 @@ export class Conversation {
   /** Sends messages as a new turn of a chat. Resolves with true once the gateway has accepted them. */
   async ask(id, messages, choice) {
     this.id = id;
+    // With `add`, a chat that the gateway has forgotten is an error, and not an answer that knows nothing of it.
+    const history = this.turns.some((turn) => turn.id) ? { history: "add" } : {};
     const turn = this.add(messages);
     turn.choice = choice;
     this.on.state(turn);
-    return turn.submit({ ...choice, chat_id: id, messages, on_disconnect: "continue" });
+    return turn.submit({ ...choice, ...history, chat_id: id, messages, on_disconnect: "continue" });
   }
 
   /** Removes a turn that the gateway never accepted. */

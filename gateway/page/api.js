@@ -134,5 +134,6 @@ export const makeTicket = (streamId) =>
 /** Whether the gateway refuses callers without credentials, of which a browser may have a cookie. */
 export async function needsKey() {
   const response = await fetch("/v1/models", { cache: "no-store", credentials: "omit" }).catch(() => null);
-  return response?.status === 401;
+  if (!response) throw new ApiError("the gateway does not respond", 0);
+  return response.status === 401;
 }

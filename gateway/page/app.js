@@ -22,7 +22,7 @@ const format = new FormatChoice(byId("options"));
 const scroller = new Scroller(byId("scroll"), byId("to-end"));
 const sidebar = new Sidebar(byId("sidebar"), byId("menu"), byId("scrim"));
 const notice = new Notice(byId("notice"), startNewChat);
-const composer = new Composer({ send, stop: () => conversation.last?.stop(), typed: (text) => keepDraft(chatId, text) });
+const composer = new Composer({ send, stop, typed: (text) => keepDraft(chatId, text) });
 const chats = new ChatList(byId("history"), byId("history-note"), byId("older"), {
   changed: () => refresh(),
   deleted: (id) => id === chatId && startNewChat(),
@@ -38,7 +38,10 @@ const conversation = new Conversation(byId("messages"), {
 let chatId = null; // null: a new chat, which gets its id with its first question
 
 /** 128 random bits. `crypto.randomUUID` exists only over HTTPS and on localhost. */
-const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 function send(prompt) {
   const choice = { ...models.get(), ...format.get() };
@@ -47,6 +50,11 @@ function send(prompt) {
   keepDraft(chatId, "");
   ask([{ role: "user", content: prompt }], choice);
   return true;
+}
+
+async function stop() {
+  const isAccepted = await conversation.last?.stop();
+  if (!isAccepted) composer.allowStop();
 }
 
 /** Asks in the open chat; the gateway adds its earlier turns. */

@@ -67,7 +67,8 @@ export class ChatList {
     const known = new Map(this.chats.map((chat) => [chat.chat_id, chat]));
     const fresh = new Set(chats.map((chat) => chat.chat_id));
     const oldest = chats.at(-1)?.updated_at ?? "";
-    const older = next === null ? [] : this.chats.filter((chat) => chat.updated_at < oldest && !fresh.has(chat.chat_id));
+    const isOlder = (chat) => next !== null && chat.updated_at < oldest && !fresh.has(chat.chat_id);
+    const older = this.chats.filter(isOlder);
     if (older.length === 0) this.nextPage = next;
     this.chats = [...chats, ...older];
     this.show();

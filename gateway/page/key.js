@@ -1,7 +1,7 @@
 // API key (or token), if the gateway requires one. It is stored in sessionStorage: it disappears with the tab and is
-// out of reach for other origins. It appears in no URL and no link. Chats belong to the key's owner, and only the gateway
-// has them: another key does not show them, and forgetting a key forgets them in all tabs, also in those that were at
-// another site, frozen or closed meanwhile.
+// out of reach for other origins. It appears in no URL and no link. Chats belong to the key's owner, and only the
+// gateway has them: another key does not show them, and forgetting a key forgets them in all tabs, also in those that
+// were at another site, frozen or closed meanwhile.
 
 const STORAGE_KEY = "headrace.key";
 const FORGOTTEN = "headrace.forgotten"; // in localStorage: a mark that changes when a tab forgets its key

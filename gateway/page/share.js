@@ -37,13 +37,20 @@ class ShareDialog {
     this.choice.hidden = true;
     this.dialog.showModal();
     const mine = this.opened;
-    const isProtected = await needsKey();
+    try {
+      this.isProtected = await needsKey();
+    } catch (error) {
+      return this.fail(mine, error);
+    }
     if (mine !== this.opened) return;
-    this.isProtected = isProtected;
-    const hasAnswer = isProtected && Boolean(stream);
+    const hasAnswer = this.isProtected && Boolean(stream);
     this.choice.hidden = !hasAnswer;
     this.choice.querySelector(`[value="${hasAnswer ? "answer" : "chat"}"]`).checked = true;
     await this.update();
+  }
+
+  fail(mine, error) {
+    if (mine === this.opened) this.problem.textContent = `There is no link: ${error.message}.`;
   }
 
   /** Removes the link: it may have a ticket. */
@@ -66,7 +73,7 @@ class ShareDialog {
       if (isLocal()) this.warning.append(...warningOfLocal(this.isProtected));
       else this.code.append(qrCode(link, "QR code of the link"));
     } catch (error) {
-      if (mine === this.opened) this.problem.textContent = `There is no link: ${error.message}.`;
+      this.fail(mine, error);
     }
   }
 }
@@ -82,7 +89,8 @@ async function linkToAnswer(stream) {
 function linkToChat(chat, isProtected) {
   const about = isProtected
     ? "The link has no key in it: the other device asks for one. Only a key of the same owner opens the chat."
-    : "This gateway requires no key: whoever can reach it can read this chat, also while an answer is being written, and ask in it.";
+    : "This gateway requires no key: whoever can reach it can read this chat, also while an answer is being written, " +
+      "and ask in it.";
   return { link: addressOfChat(chat), about };
 }
 

@@ -106,17 +106,21 @@ export class Turn {
     this.close();
   }
 
-  stop() {
-    if (this.id) this.stopAtGateway();
-    else this.wantsStop = true;
+  /** Resolves with false if the gateway did not accept it. */
+  async stop() {
+    if (this.id) return this.stopAtGateway();
+    this.wantsStop = true;
+    return true;
   }
 
   /** Cancels the stream; its `done` event then ends the answer. */
   async stopAtGateway() {
     try {
       await cancelStream(this.id);
+      return true;
     } catch (error) {
       this.show(this.state, `could not stop: ${error.message}`);
+      return false;
     }
   }
 

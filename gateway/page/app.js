@@ -43,9 +43,16 @@ function newId() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** The other fields of a request; null if one is missing, which then gets the focus. */
+function choose() {
+  const model = models.get();
+  const form = model && format.get();
+  return form && { ...model, ...form };
+}
+
 function send(prompt) {
-  const choice = { ...models.get(), ...format.get() };
-  if (!choice.model || !format.get() || conversation.isLive) return false;
+  const choice = choose();
+  if (!choice || conversation.isLive) return false;
   format.fold();
   keepDraft(chatId, "");
   ask([{ role: "user", content: prompt }], choice);
@@ -76,8 +83,8 @@ async function ask(messages, choice) {
 /** Asks a question again. A request that the gateway never accepted is replaced. */
 function retry(turn) {
   if (conversation.isLive) return;
-  const choice = turn.choice ?? { ...models.get(), ...format.get() };
-  if (!choice.model) return;
+  const choice = turn.choice ?? choose();
+  if (!choice) return;
   if (!turn.id) conversation.drop(turn);
   ask(turn.messages, choice);
 }
@@ -85,7 +92,7 @@ function retry(turn) {
 function show(turn, note) {
   const { reader, state, isLive } = turn;
   composer.setLive(isLive);
-  if (!reader && !isLive) return; // it had ended before
+  if (!reader && !isLive && connection.isHidden) return; // it had ended before
   if (connection.isHidden || connection.reader !== reader) connection.follow(reader);
   connection.show(state, note);
   if (!reader || !chatId) return;

@@ -10,6 +10,7 @@ import { messageElement } from "./question.js";
 import { StreamReader } from "./stream.js";
 
 const FINAL = new Set(["done", "error", "cancelled"]);
+const FORGOTTEN = new Set(["chat_not_found", "chat_gone"]); // codes of the gateway
 const ENDINGS = { completed: "done", failed: "error", cancelled: "cancelled" };
 
 export class Turn {
@@ -49,7 +50,9 @@ export class Turn {
       this.id = stream.id;
       if (!this.isClosed) this.read(stream.url);
     } catch (error) {
-      this.fail("The request could not be sent.", error.message, true);
+      const isForgotten = FORGOTTEN.has(error.code);
+      const why = isForgotten ? "The gateway no longer has this chat. Ask in a new one." : error.message;
+      this.fail("The request could not be sent.", why, !isForgotten);
       return false;
     }
     if (this.wantsStop) this.stopAtGateway();

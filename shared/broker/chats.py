@@ -179,7 +179,8 @@ async def _join(
         ("PEXPIRE", key, scripts.chat_ms),
     ]
     # A chat that is listed and not joined is skipped, or was there before.
-    reply, _ = await asyncio.gather(run_script(client, call), run_commands(client, listing))
+    joined, _ = await asyncio.gather(run_script(client, call), run_commands(client, listing))
+    reply: Joined | Moved | Pending = joined
     return reply
 
 

@@ -135,7 +135,7 @@ async function refresh() {
   } catch (error) {
     if (id !== chatId) return;
     if (!NO_SUCH_CHAT.has(error.status)) return notice.show(`The chat could not be read: ${error.message}.`);
-    begin(null);
+    if (!conversation.last) begin(null); // else it is still of use to read
     notice.show("There is no such chat here. It was deleted, it has expired, or it belongs to another key.");
   }
 }

@@ -254,3 +254,24 @@ async def test_a_database_that_is_away_does_not_stop_the_start(caplog: pytest.Lo
             await archive.find("a" * 34)
     assert "127.0.0.1" in refused.value.detail
     assert "a-password" not in refused.value.detail + caplog.text
+
+
+async def test_a_database_that_hangs_delays_nobody_for_long(database: SqliteFile, archive: Archive) -> None:
+    if not isinstance(database, PostgresServer):
+        pytest.skip("a file does not hang")
+    await archive.find("a" * 34)
+    database.freeze()
+    try:
+        for work in (archive.find("a" * 34), archive.find("a" * 34), archive.delete("a" * 34)):
+            async with asyncio.timeout(10):
+                with pytest.raises(ArchiveUnavailable, match="try again"):
+                    await work
+    finally:
+        database.thaw()
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                assert await archive.find("a" * 34) is None
+                return
+            except ArchiveUnavailable:
+                await asyncio.sleep(0.1)

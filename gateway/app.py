@@ -7,7 +7,8 @@ import secrets
 import signal
 import threading
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -45,7 +46,6 @@ from gateway.live.hub import Hub
 from gateway.readiness import Readiness
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
-from shared.archive.archive import Archive, open_archive
 from shared.broker.client import connect
 from shared.broker.overview import read_overview
 from shared.broker.processes import Load, Presence
@@ -61,7 +61,11 @@ from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
+from shared.settings import Settings
 from shared.version import VERSION
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +82,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            archive = None
-            if settings.archive_url is not None:
-                archive = await stack.enter_async_context(open_archive(settings, migrates=False))
+        async with _archive_of(settings) as archive:
             parts = _Parts(configuration, hangup, archive)
             app.state.gateway = parts.state
             try:
@@ -115,10 +116,21 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     return app
 
 
+@asynccontextmanager
+async def _archive_of(settings: Settings) -> AsyncIterator["Archive | None"]:
+    if settings.archive_url is None:
+        yield None
+        return
+    from shared.archive.archive import open_archive  # noqa: PLC0415  slow to load
+
+    async with open_archive(settings, migrates=False) as archive:
+        yield archive
+
+
 class _Parts:
     """The parts of this process, put together; made within its event loop."""
 
-    def __init__(self, configuration: Configuration, hangup: Hangup | None, archive: Archive | None) -> None:
+    def __init__(self, configuration: Configuration, hangup: Hangup | None, archive: "Archive | None") -> None:
         settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
         scripts = StreamScripts(settings)

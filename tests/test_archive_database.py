@@ -16,8 +16,7 @@ from pydantic import SecretStr
 from shared.archive import schema
 from shared.archive.archive import Archive, check_archive, open_archive
 from shared.archive.engine import make_engine
-from shared.archive.records import ArchivedStream
-from shared.archive.searches import Filters
+from shared.archive.records import ArchivedStream, Filters
 from shared.archive.tables import METADATA
 from shared.errors import ArchiveUnavailable, ContentUnreadable
 from shared.protocol.ids import new_stream_id

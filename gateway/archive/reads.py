@@ -4,7 +4,7 @@ Nobody asks the archive before Redis has said that it does not have the stream.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway import metrics
 from gateway.archive.archived_log import ArchivedLog
@@ -12,12 +12,14 @@ from gateway.auth.grants import Grant
 from gateway.auth.owner_check import check_owner
 from gateway.intake.body_memory import take_memory
 from gateway.state import GatewayState
-from shared.archive.archive import Archive
 from shared.archive.records import ArchivedStream
 from shared.broker.log import LogsTooLarge
 from shared.broker.status import read_fields
 from shared.errors import ArchiveUnavailable, StreamGone, StreamNotFound
 from shared.protocol.ids import is_stream_id
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
 
 
 async def find_archived(
@@ -90,7 +92,7 @@ def archived_view(archived: ArchivedStream) -> dict[str, Any]:
 
 
 async def _find(
-    archive: Archive, stream_id: str, principal: str | None, *, with_request: bool
+    archive: "Archive", stream_id: str, principal: str | None, *, with_request: bool
 ) -> ArchivedStream | None:
     try:
         found = await archive.find(stream_id, principal, with_request=with_request)

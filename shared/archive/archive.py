@@ -12,9 +12,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.archive.engine import DELETION_LOCK, lock, make_engine
-from shared.archive.records import ArchivedStream, ListedStream
+from shared.archive.records import ArchivedStream, Filters, ListedStream, Position
 from shared.archive.rows import Rows
-from shared.archive.searches import Filters, Position, by_ids, listing
+from shared.archive.searches import by_ids, listing
 from shared.archive.sessions import Sessions
 from shared.archive.tables import CALLS, DELETED, STREAMS
 from shared.errors import ArchiveUnavailable

@@ -14,7 +14,7 @@ from gateway.api.parameters import LastEventId, QueryCursor, StreamId
 from gateway.api.response_models import CancelAnswer, StreamStatus
 from gateway.archive.archived_log import ArchivedLog
 from gateway.archive.deletion import delete_own
-from gateway.archive.reads import archived_view, find_archived, open_archived_log
+from gateway.archive.reads import find_archived, open_archived_log
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native
@@ -111,9 +111,15 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
     """Return the answer so far as JSON. A read counts as watching for a while, so a client may poll, but not after a
     client has streamed the answer: a page that polls must not keep alive what its reader has left."""
     try:
-        log_page = await read_own(gateway, grant, stream_id)
+        return await _live_status(gateway, grant, stream_id)
     except (StreamGone, StreamNotFound) as error:
-        return cast(StreamStatus, archived_view(await find_archived(gateway, grant, stream_id, error)))
+        archived = await find_archived(gateway, grant, stream_id, error)
+    members = dict.fromkeys(StreamStatus.__annotations__)  # an older version may have archived fewer
+    return cast(StreamStatus, {**members, **archived.view, "position": None, "last_event_id": archived.end})
+
+
+async def _live_status(gateway: GatewayState, grant: Grant, stream_id: str) -> StreamStatus:
+    log_page = await read_own(gateway, grant, stream_id)
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None:
         raise StreamGone

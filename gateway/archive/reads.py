@@ -4,7 +4,7 @@ Nobody asks the archive before Redis has said that it does not have the stream.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway import metrics
 from gateway.archive.archived_log import ArchivedLog
@@ -84,11 +84,6 @@ async def open_archived_log(
     archive has only the answer."""
     archived = await find_archived(gateway, grant, stream_id, missing)
     return ArchivedLog.of(archived, gateway.hub, status_url=status_url)
-
-
-def archived_view(archived: ArchivedStream) -> dict[str, Any]:
-    """Return the body of ``GET /chat/{stream_id}``."""
-    return {**archived.view, "position": None, "last_event_id": archived.end}
 
 
 async def _find(

@@ -120,6 +120,16 @@ async def test_responses_continue_from_the_archive(system: ArchivedSystem) -> No
             await client.responses.retrieve(first.id)
 
 
+async def test_a_response_is_streamed_from_archived_events(system: ArchivedSystem) -> None:
+    async with openai_client(system, gateway=1).with_options(api_key=token()) as client:
+        started = await client.responses.create(model="openai/words", input="one", background=True)
+        live = [event.to_dict() async for event in await client.responses.retrieve(started.id, stream=True)]
+        await system.forgotten(started.id.removeprefix("resp_"))
+        for after in (-1, 3, len(live) - 2):
+            again = await client.responses.retrieve(started.id, stream=True, starting_after=after)
+            assert [event.to_dict() async for event in again] == live[after + 1 :]
+
+
 async def all_listed(system: ArchivedSystem, headers: dict[str, str], limit: int) -> list[str]:
     found, page = list[str](), None
     while True:

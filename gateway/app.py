@@ -27,6 +27,7 @@ from gateway.api import (
     service,
     streams,
     tickets,
+    usage,
     web_pages,
 )
 from gateway.api.tickets import TicketRequest
@@ -62,10 +63,12 @@ from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
 from shared.settings import Settings
+from shared.usage_report import DeskUsage, UsageOfAllTimes
 from shared.version import VERSION
 
 if TYPE_CHECKING:
     from shared.archive.archive import Archive
+    from shared.archive.usage import ArchivedUsage
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
-        *(listing, tickets, service, models, ops, web_pages),
+        *(listing, tickets, service, models, usage, ops, web_pages),
     ):
         app.include_router(module.router)
     web_pages.mount_files(app)
@@ -125,6 +128,14 @@ async def _archive_of(settings: Settings) -> AsyncIterator["Archive | None"]:
 
     async with open_archive(settings, migrates=False) as archive:
         yield archive
+
+
+def _usage_in(archive: "Archive | None") -> "ArchivedUsage | None":
+    if archive is None:
+        return None
+    from shared.archive.usage import ArchivedUsage  # noqa: PLC0415  slow to load
+
+    return ArchivedUsage(archive)
 
 
 class _Parts:
@@ -164,6 +175,7 @@ class _Parts:
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
             archive=archive,
+            usage=UsageOfAllTimes(DeskUsage(client), _usage_in(archive), settings.usage_days),
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         current.follow(configurations.load)

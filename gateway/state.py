@@ -23,6 +23,7 @@ from shared.broker.client import Client
 from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
 from shared.settings import Settings
+from shared.usage_report import UsageSource
 
 if TYPE_CHECKING:
     from shared.archive.archive import Archive
@@ -48,6 +49,7 @@ class GatewayState:
     backlog: Backlog
     overview: ExpiringCache[None, Overview]
     archive: "Archive | None"
+    usage: UsageSource
 
 
 async def gateway_state(request: Request) -> GatewayState:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from headrace import api_keys, webhooks
+from headrace import api_keys, usage, webhooks
 from headrace.webhook_secret import secret_problem
 from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(api_keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
+app.command()(usage.usage)
 
 NO_SECRET = "\n".join(
     (

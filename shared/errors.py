@@ -102,7 +102,7 @@ class InvalidTicket(RequestError):
 class Forbidden(RequestError):
     code = "forbidden"
     http_status = 403
-    when = "the credentials lack the scope"
+    when = "the credentials lack the scope, or X-Headrace-User is not accepted here"
 
 
 class NotLocal(Forbidden):

@@ -34,6 +34,7 @@ from shared.setting_types import (
     Timeouts,
     split_list,
 )
+from shared.usage_settings import UsageSettings
 from shared.webhook_settings import WebhookSettings
 
 PREFIX: Final = "HEADRACE_"
@@ -45,7 +46,7 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(WebhookSettings, ArchiveSettings):
+class Settings(UsageSettings, WebhookSettings, ArchiveSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )

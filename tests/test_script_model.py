@@ -181,7 +181,10 @@ MISSING_CHECKS: Final = [
     Mutation("the index has a dropped stream", "redis.call('ZADD', INDEX, now, ID)\n", "", "drop"),
     Mutation("an answer that is not settled is kept", "or s.owed ", "", "drop"),
     Mutation(
-        "the desk is owed an ending", "redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes)\n", "", "finish"
+        "the desk is owed an ending",
+        "redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes .. ' ' .. cost)\n",
+        "",
+        "finish",
     ),
     Mutation("a running stream stays in the index", "(active(s) or ", "(", "paid"),
     Mutation(
@@ -204,7 +207,6 @@ MISSING_CHECKS: Final = [
     ),
     Mutation("an archived stream is noted", "redis.call('HDEL', STATE, 'unarchived')\n", "", "archived"),
     Mutation("an archived stream is settled again", "redis.call('HSET', STATE, 'owed', owed)\n", "", "archived"),
-    Mutation("an archived stream leaves the index", "redis.call('ZREM', INDEX, ID) end", "end", "archived"),
     Mutation(
         "a late settlement counts no request again", "kind == 'pending' and not known and", "false and", "settle"
     ),

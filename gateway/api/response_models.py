@@ -85,12 +85,20 @@ class Usage(TypedDict):
     reasoning_tokens: NotRequired[int]
 
 
+class Cost(TypedDict):
+    """An amount of money, by the configured prices."""
+
+    amount: float
+    currency: str
+
+
 class TargetUsage(TypedDict):
-    """Usage of one call of an answer that was continued."""
+    """Usage of one call of an answer that was continued. ``cost``: null without a price."""
 
     provider: str
     model: str
     usage: Usage
+    cost: Cost | None
 
 
 class PartialUsage(TypedDict):
@@ -108,7 +116,8 @@ class StreamStatus(TypedDict):
     ``usage`` once the stream has ended, ``error`` if it failed. ``reason``: why it ended, if not by the provider's
     own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
     1 is next, until a worker takes the stream. ``usage_by_target``: the parts of ``usage``, if the answer was
-    continued by another call. ``ignored``: paths of the request's fields that have no effect,
+    continued by another call. ``cost``: of all calls of the stream, once it has ended; null if one of them
+    had no price, currencies differ, or none is known. ``ignored``: paths of the request's fields that have no effect,
     because the provider does not accept them."""
 
     stream_id: str
@@ -123,6 +132,7 @@ class StreamStatus(TypedDict):
     reason: str | None
     usage: Usage | None
     usage_by_target: list[TargetUsage]
+    cost: Cost | None
     error: StreamFailure | None
     model: str
     provider: str
@@ -205,3 +215,35 @@ class ModelList(TypedDict):
     has_more: bool
     first_id: str | None
     last_id: str | None
+
+
+class UsageGroup(TypedDict):
+    """Calls of providers with the same ``day``, ``key_id`` and ``model`` (``provider/model``), as far as the report
+    is by these, and of one currency. ``failed_calls`` had no answer, the tokens of ``estimated_calls`` are estimated,
+    ``unpriced_calls`` used tokens that no price is configured for. ``cost``: null without a price."""
+
+    day: NotRequired[Annotated[str, Field(json_schema_extra={"format": "date"})]]
+    key_id: NotRequired[str | None]
+    model: NotRequired[str]
+    calls: int
+    failed_calls: int
+    estimated_calls: int
+    unpriced_calls: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost: Cost | None
+
+
+UsageReport = TypedDict(
+    "UsageReport",
+    {
+        "from": Annotated[str, Field(json_schema_extra={"format": "date"})],
+        "to": Annotated[str, Field(json_schema_extra={"format": "date"})],
+        "by": list[str],
+        "usage": list[UsageGroup],
+        "total": list[UsageGroup],
+    },
+)

@@ -83,6 +83,7 @@ class Dispatch:
         more = {"body_hash": body_hash, **extra_fields, "prompt_characters": str(prompt_characters)}
         more["expected_tokens"] = str(demand.tokens)
         more |= {"idempotency": digest} if digest else {}
+        more |= {"key_id": principal.key_id} if principal.key_id else {}
 
         async def try_to_create(stream_id: str) -> _Reply:
             fields, pieces = await run_beside_loop(

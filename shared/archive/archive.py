@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -98,13 +98,17 @@ class Archive:
         False if the archive did not have it."""
         return await self._sessions.write(lambda connection: _delete(connection, stream_id), within_s=_DELETE_S)
 
+    async def fetch(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+        """Return the rows of a query."""
+        return await self._sessions.read(_all(query))
+
     async def look(self) -> None:
         """Look whether the database can be used. Raises :class:`SettingsError` if it never can."""
         await self._sessions.look()
 
     async def _listed(self, query: Select[Any], *, is_search: bool = False) -> list[ListedStream]:
         try:
-            found = await self._sessions.read(lambda connection: connection.execute(query), is_search=is_search)
+            found = await self._sessions.read(_all(query), is_search=is_search)
         except ArchiveUnavailable as error:
             if is_search and isinstance(error.__cause__, TimeoutError):
                 raise ArchiveUnavailable(_SLOW_SEARCH) from error
@@ -132,6 +136,13 @@ async def check_archive(settings: Settings) -> None:
     """Raise :class:`SettingsError` as :func:`open_archive` does, without migrating anything."""
     async with open_archive(settings, migrates=False):
         pass
+
+
+def _all(query: Select[*tuple[Any, ...]]) -> Callable[[AsyncConnection], Awaitable[Sequence[Any]]]:
+    async def read(connection: AsyncConnection) -> Sequence[Any]:
+        return (await connection.execute(query)).all()
+
+    return read
 
 
 async def _write(

@@ -26,6 +26,7 @@ def answer_view(stream_id: str, state: StreamState, transcript: Transcript) -> d
         "reason": done.reason if done else state.reason,
         "usage": msgspec.to_builtins(done.usage) if done else None,
         "usage_by_target": msgspec.to_builtins(done.usage_by_target or []) if done else [],
+        "cost": msgspec.to_builtins(done.cost) if done else None,
         "error": msgspec.to_builtins(transcript.error) if transcript.error else None,
         "model": start.model if start else state.model,
         "provider": start.provider if start else state.provider,

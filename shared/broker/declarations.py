@@ -138,17 +138,8 @@ FINISH: Final = Script(
     "finish",
     args=(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
-        *(
-            "tokens",
-            "lineage",
-            "field_items",
-            "chunk_ends",
-            "delivery_ms",
-            "archive_ms",
-            "fields…",
-            "chunks…",
-            "events…",
-        ),
+        *("tokens", "lineage", "field_items", "chunk_ends", "delivery_ms", "archive_ms", "cost"),
+        *("fields…", "chunks…", "events…"),
     ),
     parts=("_stream", "_content"),
 )
@@ -201,7 +192,7 @@ ARCHIVED: Final = Script(
 )
 TAKE_DUE: Final = Script("take_due", keys=("queue",), args=("most_ids", "lease_ms"), parts=("_common",))
 READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
-NOTE: Final = Script("note", args=("event", "detail"))
+NOTE: Final = Script("note", args=("event", "detail", "holder", "ledger", "accounted"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
 REQUEUE: Final = Script(
     "requeue", keys=("of", "queue", "job"), args=("stream_id", "life_ms", "job"), parts=("_desk",)
@@ -210,13 +201,13 @@ SETTLE: Final = Script(
     "settle",
     keys=(
         *("of", "job", "queue", "waiting", "waiting_accounts", *_ACCOUNT, "removed", "ended", "failed", "minute"),
-        "lanes…",
+        *("usage…", "lanes…"),
     ),
     args=(
         *("stream_id", "account", "kind", "status", "reason", "tokens", "bytes", "expires", "digest"),
-        *("tombstone_ms", "retention_ms", "lanes…"),
+        *("tombstone_ms", "retention_ms", "cost", "usage_ms", "usage_days", "usage_items", "usage…", "lanes…"),
     ),
-    parts=("_desk", "_rate_limits", "_storage", "_provider_limit", "_endings"),
+    parts=("_desk", "_rate_limits", "_storage", "_provider_limit", "_endings", "_usage"),
 )
 HOLD: Final = Script(
     "hold",

@@ -1,10 +1,12 @@
 """Requests to the desk, the slot with everything that is per request (docs/adr/0020)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from shared.broker.replies import Owed
+from shared.protocol.ledger import LedgerEntry
 from shared.rate_limits import Demand
 
 #: Limits that the streams of an account take until they are settled.
@@ -41,7 +43,7 @@ class Kind(StrEnum):
 class Settlement:
     """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
     ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered.
-    ``has_archive``: it has to be archived."""
+    ``has_archive``: it has to be archived. ``ledger``: its calls of providers."""
 
     stream_id: str
     account: str
@@ -50,6 +52,7 @@ class Settlement:
     digest: str = ""
     has_webhook: bool = False
     has_archive: bool = False
+    ledger: Sequence[LedgerEntry] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,12 @@ from shared.broker.keys import (
     of_key,
     provider_limit_keys,
     removed_key,
+    usage_key,
 )
 from shared.broker.queue import job_of
 from shared.broker.replies import Refused
+from shared.broker.usage import rows_of
+from shared.protocol.ledger import nanos_of_calls
 from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, Limits, TargetLimits
 from shared.settings import Settings
 
@@ -52,6 +55,7 @@ class DeskScripts:
         self._queue_depth = settings.queue_depth
         self._retention_ms = round(settings.retention_s * 1000)
         self._tombstone_ms = round(settings.tombstone_s * 1000)
+        self._usage_ms = settings.usage_days * 86_400_000
         longest_s = settings.queue_timeout_s + settings.max_attempts * (settings.total_deadline_s + settings.lease_s)
         #: After which an account forgets a stream.
         self.longest_life_ms = round(longest_s * 1000)
@@ -114,6 +118,9 @@ class DeskScripts:
     def settle(self, settlement: Settlement, held: str = "") -> Call[Settled | OtherLanes]:
         """Forget a stream that has ended or is gone. ``held``: its lanes, one a line."""
         owed, account, lanes = settlement.owed, settlement.account, _names(held)
+        rows = rows_of(settlement.ledger)
+        days = sorted({row.day for row in rows})
+        usage_keys = [usage_key(day, of) for day in days for of in (None, account)]
         own = declarations.SETTLE.named_keys(
             of=of_key(settlement.stream_id),
             job=job_key(settlement.stream_id),
@@ -127,7 +134,7 @@ class DeskScripts:
             minute=endings_key(owed.ended // 60_000 if owed else 0),
         )
         return declarations.SETTLE.call(
-            [*own, *_lane_keys(lanes)],
+            [*own, *usage_keys, *_lane_keys(lanes)],
             desk_replies.parse_settled,
             stream_id=settlement.stream_id,
             account=account,
@@ -140,6 +147,11 @@ class DeskScripts:
             digest=settlement.digest,
             tombstone_ms=self._retention_ms + self._tombstone_ms,
             retention_ms=self._retention_ms,
+            cost=nanos_of_calls(settlement.ledger),
+            usage_ms=self._usage_ms,
+            usage_days=len(days),
+            usage_items=3 * len(rows),
+            usage=[item for row in rows for item in (days.index(row.day) + 1, row.field, row.counts)],
             lanes=lanes,
         )
 

@@ -56,6 +56,7 @@ hr:{desk}:lane:<provider>:tokens  hash  take, unpark   as those parked; id → e
 hr:{desk}:lane:<provider>:used  hash  take … settle    two days; r<second>, t<second> → count
 hr:{desk}:paused:<h>:<provider>  zset  workers         with its longest pause; "<key id>[ <model>]" → its end, ms
 hr:{desk}:endings:<minute>   hash    settle            an hour; status, tokens or failed:<reason> → count
+hr:{desk}:usage:<day>[:<account>]  hash  settle        HEADRACE_USAGE_DAYS; sums of the ledger, see usage.py
 hr:{desk}:ended, failed      zset    settle            with their last stream; id → end, of the last 100 and 50
 hr:{desk}:deliveries         zset    settlement, take_due  two days; id → when its webhook is due, ms
 hr:{desk}:unarchived         zset    settlement, take_due  two days; id → when it is due for the archive, ms
@@ -269,6 +270,11 @@ def revoked_key(key_id: str) -> str:
 def endings_key(minute: int) -> str:
     """Return the key for a minute since 1970, by Redis' clock."""
     return f"{DESK}endings:{minute}"
+
+
+def usage_key(day: int, account: str | None) -> str:
+    """Return the key of the sums of a day since 1970: of an account, or of all streams."""
+    return f"{DESK}usage:{day}" if account is None else f"{DESK}usage:{day}:{account}"
 
 
 def process_key(process_id: str) -> str:

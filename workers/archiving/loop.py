@@ -77,7 +77,10 @@ class Archiving:
             ids = await run_script(self._client, self._scripts.desk.take_due(UNARCHIVED, _MOST_AT_ONCE, _LEASE_MS))
             (waiting,) = await run_commands(self._client, [("ZCARD", UNARCHIVED)])
             metrics.ARCHIVE_WAITING.set(waiting)
-            await self._archive_all(ids)
+            if ids:
+                await self._archive_all(ids)
+            elif not self._failures:
+                metrics.ARCHIVE_LAG.set(0)
         except (*REDIS_ERRORS, BrokerUnavailable) as error:  # they are due again after the lease
             logger.debug("streams not archived", extra={"error": type(error).__name__})
             return 0

@@ -25,7 +25,7 @@ from shared.protocol.transcript import fold
 _OF_DIALECTS: Final = ("response", "follow_up", "shown")
 _FIELDS: Final = (
     *STATE_FIELDS,
-    *("unarchived", "archive", "principal", "idempotency", "chat", "ledger", "lineage", "request_bytes"),
+    *("unarchived", "archive", "principal", "idempotency", "chat", "ledger", "key_id", "lineage", "request_bytes"),
     *_OF_DIALECTS,
 )
 
@@ -158,5 +158,5 @@ def _record(scripts: StreamScripts, waiting: Waiting, request: bytes, log: Store
         has_cursors=has_cursors,
         end=str(log.cursor),
         text=transcript.text,
-        ledger=decode_ledger(text["ledger"]),
+        ledger=decode_ledger(text["ledger"], text["key_id"] or ""),
     )

@@ -162,7 +162,8 @@ class Generation:
                 ended = await writer.hand_over()
             elif job.claimed.readable and not writer.draft.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
                 # Keep the partial answer of the previous attempt rather than end with none.
-                if await self._end_claimed(job, outcome):
+                run.end_call("cancelled" if outcome.is_cancelled else "failed")
+                if await self._end_claimed(replace(job, claimed=writer.draft.ledger.claimed), outcome):
                     _count(outcome)
                     await adapters.attempts.resumption.give_up(run)
                     return
@@ -171,7 +172,7 @@ class Generation:
                 ended = await self._finish(writer, outcome, usage)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
             await adapters.attempts.resumption.cancel(run)
-        job.log.ended(outcome, writer.draft.logged_usage(usage), ended)
+        job.log.ended(outcome, writer.draft.logged_usage(usage), ended, writer.draft.ledger.closed)
         if ended is Ended.HANDED_OVER:
             await hand_over(self._client, self._scripts, writer)
         else:

@@ -24,7 +24,18 @@ from shared.protocol.transcript import Transcript, fold
 _INCOMPLETE: Final = frozenset({"length", "content_filter"})
 #: Members of the answer that a thin message has too.
 _THIN: Final = (
-    *("stream_id", "status", "finish_reason", "reason", "usage", "usage_by_target", "model", "provider", "attempt"),
+    *(
+        "stream_id",
+        "status",
+        "finish_reason",
+        "reason",
+        "usage",
+        "usage_by_target",
+        "cost",
+        "model",
+        "provider",
+        "attempt",
+    ),
     *("metadata", "created_at", "started_at", "ended_at"),
 )
 

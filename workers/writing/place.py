@@ -48,6 +48,7 @@ class HeldPlace:
             self._holder.idempotency or "",
             has_webhook="webhook" in self._fields,
             has_archive="archive" in self._fields,
+            ledger=ending.ledger,
         )
 
     def _text(self, name: str) -> str:

@@ -12,7 +12,11 @@
  * @property {number} [reasoning_tokens]
  */
 
-/** @typedef {{ provider: string, model: string, usage: Usage }} TargetUsage */
+/** An amount of money, such as 0.00123 USD.
+ * @typedef {{ amount: number, currency: string }} Cost */
+
+/** `cost` is null without a price.
+ * @typedef {{ provider: string, model: string, usage: Usage, cost: Cost | null }} TargetUsage */
 
 /** @typedef {{ type: "queued", eventId: string | null, stream_id: string, position: number | null }} QueuedEvent */
 /** @typedef {{ eventId: string | null, stream_id: string, provider: string, model: string, attempt: number, ignored?: string[], usage?: Partial<Usage> }} Started */
@@ -31,8 +35,8 @@
 /** @typedef {{ type: "extra", eventId: string | null, family: string, data: any }} ExtraEvent */
 /** The failure of the answer; `done` follows. `retryable`: the same request may succeed as a new one.
  * @typedef {{ type: "error", eventId: string | null, code: string, message: string, retryable: boolean, provider_code?: string, param?: string }} ErrorEvent */
-/** The end of the stream; always its last event.
- * @typedef {{ type: "done", eventId: string | null, finish_reason: string, reason: string | null, usage: Usage | null, usage_by_target?: TargetUsage[] }} DoneEvent */
+/** The end of the stream; always its last event. `cost`: of all its calls; null if it is not known.
+ * @typedef {{ type: "done", eventId: string | null, finish_reason: string, reason: string | null, usage: Usage | null, usage_by_target?: TargetUsage[], cost: Cost | null }} DoneEvent */
 
 /** An event. A newer gateway may send other types, which may be ignored.
  * @typedef {QueuedEvent | StartEvent | ResetEvent | TokenEvent | ReasoningEvent | RefusalEvent | ToolCallEvent | JsonEvent | ContinuedEvent | ExtraEvent | ErrorEvent | DoneEvent} HeadraceEvent */
@@ -55,6 +59,7 @@
  * @property {string | null} reason
  * @property {Usage | null} usage
  * @property {TargetUsage[]} usage_by_target
+ * @property {Cost | null} cost
  * @property {{ code: string, message: string, retryable: boolean, provider_code?: string, param?: string } | null} error
  * @property {string} model
  * @property {string} provider

@@ -32,7 +32,7 @@ from headrace_client.events import (
     Token,
     ToolCall,
 )
-from headrace_client.statuses import Call, CalledFunction, Failure, StreamStatus, TargetUsage, Usage
+from headrace_client.statuses import Call, CalledFunction, Cost, Failure, StreamStatus, TargetUsage, Usage
 from headrace_client.webhooks import WebhookInvalid, verify_webhook
 
 __version__ = "0.1.0"
@@ -44,6 +44,7 @@ __all__ = [
     "CalledFunction",
     "Client",
     "Continued",
+    "Cost",
     "Done",
     "Error",
     "Event",

@@ -15,12 +15,20 @@ class Usage(TypedDict):
     reasoning_tokens: NotRequired[int]
 
 
+class Cost(TypedDict):
+    """An amount of money, such as 0.00123 USD."""
+
+    amount: float
+    currency: str
+
+
 class TargetUsage(TypedDict):
-    """Usage of one call of an answer that another call continued."""
+    """Usage of one call of an answer that another call continued. ``cost`` is None without a price."""
 
     provider: str
     model: str
     usage: Usage
+    cost: Cost | None
 
 
 class CalledFunction(TypedDict):
@@ -47,7 +55,8 @@ class Failure(TypedDict):
 
 
 class StreamStatus(TypedDict):
-    """The answer so far, as ``GET /chat/{id}`` returns it. ``finish_reason`` and ``usage`` are None until the end."""
+    """The answer so far, as ``GET /chat/{id}`` returns it. ``finish_reason``, ``usage`` and ``cost`` are None until
+    the end."""
 
     stream_id: str
     status: str
@@ -61,6 +70,7 @@ class StreamStatus(TypedDict):
     reason: str | None
     usage: Usage | None
     usage_by_target: list[TargetUsage]
+    cost: Cost | None
     error: Failure | None
     model: str
     provider: str

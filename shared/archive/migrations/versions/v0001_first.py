@@ -75,6 +75,7 @@ def _create_calls() -> None:
         sa.Column("estimated", sa.Boolean, nullable=False),
         sa.Column("cost_nanos", sa.BigInteger),
         sa.Column("currency", sa.Text, nullable=False),
+        sa.Column("calls", sa.Integer, nullable=False),
     )
     op.create_index("calls_of_principal", "calls", ["principal", "at"])
     op.create_index("calls_by_time", "calls", ["at"])

@@ -2,21 +2,20 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, Table, delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from shared.archive.engine import DELETION_LOCK, lock, make_engine
+from shared.archive.engine import make_engine
 from shared.archive.records import ArchivedStream, Filters, ListedStream, Position
 from shared.archive.rows import Rows
 from shared.archive.searches import by_ids, listing
 from shared.archive.sessions import Sessions
-from shared.archive.tables import CALLS, DELETED, STREAMS
+from shared.archive.tables import CALLS, STREAMS
+from shared.archive.writes import delete_stream, write_streams
 from shared.errors import ArchiveUnavailable
 from shared.protocol.ledger import LedgerEntry
 from shared.settings import Settings
@@ -29,8 +28,6 @@ _DELETE_S: Final = 5.0
 _WRITE_S: Final = 60.0
 #: A search may read all texts of its owner; others must not wait for a connection meanwhile.
 _MOST_SEARCHES: Final = 2
-#: A deletion is kept for longer than any process can hold a stream that it has still to write.
-_DELETED_MS: Final = 30 * 86_400_000
 
 
 class Archive:
@@ -49,7 +46,7 @@ class Archive:
         # In one order, so that two workers with the same streams wait for each other instead of deadlocking.
         streams = sorted(streams, key=lambda stream: stream.stream_id)
         rows = await asyncio.to_thread(lambda: [self.rows.of(stream) for stream in streams])
-        await self._sessions.write(lambda connection: _write(connection, streams, rows), within_s=_WRITE_S)
+        await self._sessions.write(lambda connection: write_streams(connection, streams, rows), within_s=_WRITE_S)
 
     async def find(
         self, stream_id: str, principal: str | None = None, *, with_request: bool = True
@@ -96,7 +93,7 @@ class Archive:
     async def delete(self, stream_id: str) -> bool:
         """Delete a stream for good: no later write brings it back. Its calls stay, since they have no content. Return
         False if the archive did not have it."""
-        return await self._sessions.write(lambda connection: _delete(connection, stream_id), within_s=_DELETE_S)
+        return await self._sessions.write(lambda connection: delete_stream(connection, stream_id), within_s=_DELETE_S)
 
     async def fetch(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
         """Return the rows of a query."""
@@ -143,65 +140,6 @@ def _all(query: Select[*tuple[Any, ...]]) -> Callable[[AsyncConnection], Awaitab
         return (await connection.execute(query)).all()
 
     return read
-
-
-async def _write(
-    connection: AsyncConnection, streams: Sequence[ArchivedStream], rows: Sequence[dict[str, Any]]
-) -> None:
-    await lock(connection, DELETION_LOCK, shared=True)
-    ids = [stream.stream_id for stream in streams]
-    deleted = set(await connection.scalars(select(DELETED.c.stream_id).where(DELETED.c.stream_id.in_(ids))))
-    kept = [row for row in rows if row["stream_id"] not in deleted]
-    if kept:
-        await connection.execute(_upsert(connection, STREAMS), kept)
-    times = await connection.execute(
-        select(STREAMS.c.stream_id, STREAMS.c.ended_at).where(STREAMS.c.stream_id.in_(ids))
-    )
-    ended = {row.stream_id: row.ended_at for row in times}
-    written = [stream for stream in streams if ended.get(stream.stream_id, stream.ended) == stream.ended]
-    await _write_calls(connection, written)
-
-
-async def _write_calls(connection: AsyncConnection, streams: Sequence[ArchivedStream]) -> None:
-    with_calls = [stream for stream in streams if stream.ledger]
-    if not with_calls:
-        return
-    ids = [stream.stream_id for stream in with_calls]
-    await connection.execute(delete(CALLS).where(CALLS.c.stream_id.in_(ids)))
-    calls = [
-        {"stream_id": stream.stream_id, "n": n, "principal": stream.principal, **_call_of(entry)}
-        for stream in with_calls
-        for n, entry in enumerate(stream.ledger, start=1)
-    ]
-    # A stream that was deleted has no row that another writer of its calls would wait for.
-    await connection.execute(_upsert(connection, CALLS), calls)
-
-
-async def _delete(connection: AsyncConnection, stream_id: str) -> bool:
-    now = time.time_ns() // 1_000_000
-    await lock(connection, DELETION_LOCK)
-    await connection.execute(delete(DELETED).where(DELETED.c.deleted_at < now - _DELETED_MS))
-    note = _insert(connection, DELETED).on_conflict_do_nothing()
-    await connection.execute(note, {"stream_id": stream_id, "deleted_at": now})
-    removed = await connection.execute(delete(STREAMS).where(STREAMS.c.stream_id == stream_id))
-    return removed.rowcount > 0
-
-
-def _upsert(connection: AsyncConnection, table: Table) -> Any:
-    """Return an insertion that replaces rows, those of streams only if they have not ended later."""
-    insert = _insert(connection, table)
-    changed = {column.name: insert.excluded[column.name] for column in table.c if not column.primary_key}
-    where = STREAMS.c.ended_at <= insert.excluded.ended_at if table is STREAMS else None
-    return insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed, where=where)
-
-
-def _insert(connection: AsyncConnection, table: Table) -> Any:
-    """Return an insertion that can handle conflicts, which both databases write the same way."""
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
-
-
-def _call_of(entry: LedgerEntry) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in LedgerEntry.__struct_fields__}
 
 
 def _entry_of(row: Any) -> LedgerEntry:

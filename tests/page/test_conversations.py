@@ -141,7 +141,9 @@ async def test_a_chat_that_is_not_there_is_named_and_the_next_question_begins_an
     assert await page.until_state(*ENDED) == "done"
     assert await page.fragment() not in ("", "chat=nowhere")
     await page.until(lambda: _lists(page, "Hello"))
-    await asyncio.to_thread(lambda: page.driver.find_element(By.CSS_SELECTOR, ".remove").send_keys(Keys.ENTER, Keys.ENTER))
+    await asyncio.to_thread(
+        lambda: page.driver.find_element(By.CSS_SELECTOR, ".remove").send_keys(Keys.ENTER, Keys.ENTER)
+    )
     await page.until(lambda: _is_gone(page, "Hello"))
     assert await page.turns() == []
     assert await page.fragment() == ""

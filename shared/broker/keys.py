@@ -116,15 +116,8 @@ def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
     prefix = _bucket_prefix(bucket_of(stream_id))
     stream = prefix + stream_id
     keys = [
-        f"{stream}:state",
-        f"{stream}:log",
-        f"{stream}:tail",
-        f"{stream}:readers",
-        f"{prefix}index",
-        f"{stream}:tombstone",
-        f"{prefix}pulse",
-        f"{stream}:request",
-        f"{prefix}answers",
+        *(f"{stream}:state", f"{stream}:log", f"{stream}:tail", f"{stream}:readers", f"{prefix}index"),
+        *(f"{stream}:tombstone", f"{prefix}pulse", f"{stream}:request", f"{prefix}answers"),
     ]
     if idempotency:
         keys.append(idempotency_entry_key(idempotency))

@@ -28,10 +28,11 @@ class Place:
 
 
 class Kind(StrEnum):
-    """Reasons for which the desk forgets a stream. REFUSED: it was admitted, and never created. EXPIRED: it has no
-    state, for another reason than the others."""
+    """Reasons for which the desk forgets a stream. PENDING: it has ended, and has to be archived. REFUSED: it was
+    admitted, and never created. EXPIRED: it has no state, for another reason than the others."""
 
     ENDED = "ended"
+    PENDING = "pending"
     DELETED = "deleted"
     DROPPED = "dropped"
     REFUSED = "refused"

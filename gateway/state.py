@@ -23,6 +23,7 @@ from shared.archive.archive import Archive
 from shared.broker.client import Client
 from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
+from shared.protocol.ledger import Cost
 from shared.settings import Settings
 from shared.usage_report import UsageSource
 
@@ -48,6 +49,7 @@ class GatewayState:
     overview: ExpiringCache[None, Overview]
     archive: Archive | None
     usage: UsageSource
+    cost_today: ExpiringCache[None, list[Cost]]
 
 
 async def gateway_state(request: Request) -> GatewayState:

@@ -14,10 +14,10 @@ from gateway.intake.body_memory import take_memory
 from gateway.state import GatewayState
 from shared.archive.archive import Archive
 from shared.archive.records import ArchivedStream
-from shared.broker.log import LogsTooLarge
+from shared.broker.log import LogsTooLarge, StoredLog
 from shared.broker.status import read_fields
 from shared.errors import ArchiveUnavailable, StreamGone, StreamNotFound
-from shared.protocol.ids import is_stream_id
+from shared.protocol.ids import is_stream_id, parse_event_id
 
 
 async def find_archived(
@@ -43,16 +43,17 @@ async def find_archived(
 
 async def read_archived_logs(
     gateway: GatewayState, grant: Grant, stream_ids: Sequence[str], *, most_bytes: int
-) -> dict[str, list[bytes]]:
-    """Return the events of those streams that the archive has and the grant's owner owns. Raises
+) -> dict[str, StoredLog]:
+    """Return the logs of those streams that the archive has and the grant's owner owns. Raises
     :class:`LogsTooLarge`, :class:`ArchiveUnavailable` and :class:`ContentUnreadable`."""
-    archive, logs, size = gateway.archive, dict[str, list[bytes]](), 0
+    archive, logs, size = gateway.archive, dict[str, StoredLog](), 0
     if archive is None or grant.owner is None or not stream_ids:
         return logs
     for listed in await archive.list_some(grant.owner, stream_ids):
         archived = await _find(archive, listed.stream_id, grant.owner, with_request=False)
         if archived is not None:
-            logs[listed.stream_id] = archived.events
+            end = parse_event_id(archived.end)
+            logs[listed.stream_id] = StoredLog(listed.stream_id, archived.events, is_read=True, cursor=end)
             size += sum(map(len, archived.events))
         if size > most_bytes:
             raise LogsTooLarge

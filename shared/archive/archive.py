@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.archive import schema
 from shared.archive.engine import DELETION_LOCK, lock, make_engine, writing
-from shared.archive.records import ArchivedStream, ListedStream
+from shared.archive.records import ArchivedChat, ArchivedStream, ListedStream
 from shared.archive.rows import Rows
-from shared.archive.searches import Filters, Position, by_ids, listing
+from shared.archive.searches import Filters, Position, by_ids, chat_members, chats, listing
 from shared.archive.tables import CALLS, DELETED, STREAMS
 from shared.archive.trouble import reason_of, refuse_final, unavailable
 from shared.errors import ArchiveUnavailable
@@ -93,6 +93,21 @@ class Archive:
             return await self._listed(query)
         async with self._searches:
             return await self._listed(query, is_search=True)
+
+    async def list_chats(self, principal: str, *, most: int, before: Position | None = None) -> list[ArchivedChat]:
+        """Return a principal's chats, the last changed first, that come after the position ``before``: of a chat's
+        newest stream. Raises as :meth:`list_streams` does."""
+        async with self.session() as connection:
+            found = (await connection.execute(chats(principal, before, most))).all()
+        return [ArchivedChat(self.rows.listed(row), row.streams, row.first) for row in found]
+
+    async def list_chat_members(
+        self, principal: str, chat_id: str, *, after: Position | None, before_ms: int, most: int
+    ) -> list[Position]:
+        """Return times and ids of a chat's streams, the oldest first."""
+        query = chat_members(self.rows, principal, chat_id, after, before_ms, most)
+        async with self.session() as connection:
+            return [(row.created_at, row.stream_id) for row in await connection.execute(query)]
 
     async def list_some(self, principal: str, stream_ids: Sequence[str]) -> list[ListedStream]:
         """Return those of some streams that the archive has. Raises as :meth:`list_streams` does."""

@@ -7,7 +7,7 @@ from shared.broker import declarations
 from shared.broker.client import Client, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import OtherLanes, TargetFull
-from shared.broker.keys import of_key, provider_limit_keys, stream_keys
+from shared.broker.keys import budget_key, of_key, provider_limit_keys, stream_keys
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable
@@ -25,7 +25,10 @@ from tests.walks.bench import (
     INDEX,
     LANES,
     LOG,
+    PRICE,
     PULSE,
+    RESERVATIONS,
+    RESERVED_NANOS,
     STATE,
     TAIL,
     TIGHT,
@@ -48,6 +51,7 @@ class Ground:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.scripts = StreamScripts(TIGHT, ROUTES)
+        self.scripts.prices = {f"fake/{uid}": PRICE for uid in range(1, 100)}
         self.scripts.target_limits = {name: TargetLimits(concurrent_streams=1) for name in LANES[:2]}
         self.client: Client = bench.client
         self.stream_id = f"{DIGEST[:2]}{next(bench.numbers):032x}"
@@ -125,6 +129,26 @@ class Ground:
         """The account has a slot taken as long as the desk has the stream."""
         taken = await self.client.zscore(STREAMS, self.stream_id)
         assert (taken is not None) == await self._is_at_desk(), "the slot of the account is wrong"
+        await self._check_budgets()
+
+    async def _check_budgets(self) -> None:
+        """Budgets hold what the stream reserved as long as the desk has it; not if the desk had lost it meanwhile."""
+        again = await self.client.hget(of_key(self.stream_id), "again")  # type: ignore[misc]
+        is_held = await self._is_at_desk() and not again
+        expected = {"tokens": DEMAND.tokens, "nanos": RESERVED_NANOS} if is_held else {"tokens": 0, "nanos": 0}
+        for account in (each.account for each in RESERVATIONS):
+            for period, counts in (await self._budget(account)).items():
+                reserved = {kind: counts.get(f"reserved_{kind}", 0) for kind in expected}
+                assert reserved == expected, f"{account} {period}: {reserved} are reserved, not {expected}"
+
+    async def _budget(self, account: str) -> dict[str, dict[str, int]]:
+        """Return the counts of an account by period."""
+        stored: dict[bytes, bytes] = await self.client.hgetall(budget_key(account))  # type: ignore[misc]
+        found: dict[str, dict[str, int]] = {}
+        for name, n in stored.items():
+            period, _, what = name.decode().partition(":")
+            found.setdefault(period, {})[what] = int(n)
+        return found
 
     async def _is_at_desk(self) -> bool:
         """Return True if the desk counts the stream."""

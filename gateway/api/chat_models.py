@@ -1,7 +1,8 @@
 """Response bodies of the routes of chats; see response_models.py."""
 
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12 on
 
 from gateway.api.response_models import Moment, StatusWord, StreamStatus
@@ -30,7 +31,8 @@ class ChatList(TypedDict):
 
 
 class ChatTurn(TypedDict):
-    """One stream of a chat. ``messages``: the new ones of its request, in the form in which ``POST /chat`` accepts
+    """One stream of a chat. ``history``: that of its request; ``given`` if it replaced the conversation before it.
+    ``messages``: the new ones of its request, in the form in which ``POST /chat`` accepts
     them; null if the server does not keep them, because the client does. ``answer``: as ``GET /chat/{stream_id}``
     returns it; its ``position`` is null."""
 
@@ -39,6 +41,7 @@ class ChatTurn(TypedDict):
     status_url: str
     status: StatusWord
     model: str
+    history: Annotated[str | None, Field(json_schema_extra={"enum": ["added", "given", None]})]
     messages: list[dict[str, Any]] | None
     answer: StreamStatus
 

@@ -173,6 +173,11 @@ async def test_a_chat_is_busy_while_its_last_turn_runs(system: System) -> None:
     async with system.http.stream("GET", system.url + error["stream_url"]) as reader:
         assert reader.status_code == 200
     given = await say(system, "busy", user("first"), assistant("given"), user("second"), history="given")
+    turns = (await system.http.get(f"{system.url}/chats/busy")).json()["turns"]
+    assert [(turn["history"], turn["messages"]) for turn in turns] == [
+        (None, [user("first")]),
+        ("given", [user("second")]),
+    ]
     await say(system, "busy", user("third"), model="after-busy")
     assert seen(system, "after-busy")[:3] == [user("first"), assistant("given"), user("second")]
     assert given["history"] == "given"

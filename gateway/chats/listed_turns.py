@@ -23,7 +23,7 @@ from shared.schemas.stored_request import stored_messages
 
 #: Bytes of the logs on one page. A single turn may have more.
 _MOST_BYTES: Final = 4 * 1024 * 1024
-_REQUEST: Final = ("request", "request_bytes")
+_FIELDS: Final = ("status", "title", "follow_up", "earlier", "chat_history", "request", "request_bytes")
 _LARGEST_LOG: Final = 64 * 1024 * 1024
 
 
@@ -75,7 +75,7 @@ async def _turn(
 ) -> tuple[dict[str, Any], str] | None:
     """Return a turn and the title of its chat; None if its stream is gone. ``log``: None if Redis has no more of it.
     ``revocation``: for its ticket."""
-    fields = await read_stored_fields(gateway, stream_id, ("status", "title", "follow_up", "earlier", *_REQUEST))
+    fields = await read_stored_fields(gateway, stream_id, _FIELDS)
     answer = await _answer(gateway, caller, stream_id, log)
     if answer is None:
         return None
@@ -86,6 +86,7 @@ async def _turn(
         "status_url": f"/chat/{stream_id}",
         "status": answer["status"],
         "model": answer["model"],
+        "history": fields["chat_history"] or None,
         "messages": await _new_messages(gateway, stream_id, fields),
         "answer": answer,
     }

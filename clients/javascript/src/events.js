@@ -82,9 +82,10 @@
 /** One page of chats. `next_page` is null at the end.
  * @typedef {{ chats: ChatSummary[], next_page: string | null }} ChatList */
 
-/** One stream of a chat. `messages` are the new ones of its request; null if the gateway does not keep them.
+/** One stream of a chat. `history` is `given` if its messages replaced the conversation. `messages` are the new ones of
+ * its request; null if the gateway does not keep them.
  * @typedef {{ stream_id: string, stream_url: string, status_url: string, status: string, model: string,
- *   messages: Record<string, any>[] | null, answer: StreamStatus }} ChatTurn */
+ *   history: "added" | "given" | null, messages: Record<string, any>[] | null, answer: StreamStatus }} ChatTurn */
 
 /** A chat and one page of its turns, the oldest first.
  * @typedef {{ chat_id: string, title: string, created_at: string | null, updated_at: string | null,

@@ -109,13 +109,15 @@ class ChatList(TypedDict):
 
 
 class ChatTurn(TypedDict):
-    """One stream of a chat. ``messages`` are the new ones of its request; None if the gateway does not keep them."""
+    """One stream of a chat. ``history`` is "given" if its messages replaced the conversation. ``messages`` are the new
+    ones of its request; None if the gateway does not keep them."""
 
     stream_id: str
     stream_url: str
     status_url: str
     status: str
     model: str
+    history: str | None
     messages: list[dict[str, Any]] | None
     answer: StreamStatus
 

@@ -4,6 +4,7 @@
 import { deleteChat, listChats } from "./api.js";
 import { addressOfChat } from "./address.js";
 import { element } from "./dom.js";
+import { CHANGED, keep } from "./key.js";
 
 const EVERY_MS = 15_000;
 const STATES = { running: "streaming", completed: "done", failed: "error" };
@@ -44,8 +45,7 @@ export class ChatList {
     this.nextPage = null;
     this.isStarted = false;
     this.reads = 0; // an earlier response that arrives late is ignored
-    this.channel = new BroadcastChannel("headrace.chats");
-    this.channel.onmessage = () => this.refresh();
+    window.addEventListener("storage", ({ key }) => key === CHANGED && this.refresh()); // another tab
     more.addEventListener("click", () => this.loadMore());
     window.addEventListener("owner", () => this.restart()); // a key was entered
     window.addEventListener("focus", () => this.refresh());
@@ -104,7 +104,7 @@ export class ChatList {
 
   /** Tells the other tabs that a chat has changed, and reads the list again. */
   report() {
-    this.channel.postMessage("changed");
+    keep(localStorage, CHANGED, String(Math.random()));
     this.refresh();
   }
 

@@ -101,7 +101,7 @@ async def _lists(page: Page, *titles: str) -> bool:
 
 
 async def test_a_turn_of_another_tab_appears(page: Page, system: System) -> None:
-    """The other tab reports the new turn on a channel of the browser."""
+    """The other tab reports the new turn by a mark in the browser's storage."""
     gate = asyncio.Event()
     system.fake.play("brief", Answer(deltas=["Brief."]))
     system.fake.play("gated", Answer(deltas=["Still ", "here."], gate=gate, gate_after=1))

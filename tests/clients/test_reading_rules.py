@@ -89,6 +89,17 @@ async def test_an_event_that_is_not_of_the_protocol_is_final(library: str) -> No
 
 
 @each_library
+async def test_another_servers_page_is_final_until_the_stream_was_read(library: str) -> None:
+    page = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi"
+    async with scripted(page) as other:
+        assert (await reading(library, other.url)).raised == "not_headrace"
+    assert len(other.requests) == 1
+    async with scripted(stream(start(), whole=False), page, stream(done("3-2"))) as gateway:
+        outcome = await reading(library, gateway.url)
+    assert (outcome.raised, outcome.types) == (None, ["start", "done"])
+
+
+@each_library
 async def test_a_failure_names_when_to_come_back_if_it_passes(library: str) -> None:
     date = email.utils.formatdate(time.time() + 3600, usegmt=True)
     for retryable, least, most in ((True, 3500, 3600), (False, None, None)):

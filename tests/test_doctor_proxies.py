@@ -27,7 +27,7 @@ GZIP = "gzip on; gzip_types text/event-stream; gzip_min_length 0;"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """A Headrace whose demo takes three seconds for an answer."""
+    """Yield a system with a demo that takes three seconds for an answer."""
     system = System(
         tmp_path_factory.mktemp("proxied"),
         gateways=1,
@@ -50,7 +50,7 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sys
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of the command. ``faults``: details by check, of what is wrong."""
+    """Result of the command. ``faults``: details of the rows that are wrong, by check."""
 
     code: int | None
     checks: list[dict[str, Any]]
@@ -73,7 +73,7 @@ class Diagnosis:
 
 
 async def examine(system: System, url: str, *options: str, key: str | None = None) -> Diagnosis:
-    """Run the command as a developer does who has only a URL and a key."""
+    """Run the command like a developer with only a URL and a key."""
     own = key if key is not None else system.http.headers["Authorization"].removeprefix("Bearer ")
     nowhere = str(system.folder / "nowhere")
     process = await headrace(

@@ -1,4 +1,4 @@
-"""Findings about the gateway at a URL, over HTTP alone: what the scopes of the key allow."""
+"""Findings about the gateway at a URL, over HTTP alone, as far as the scopes of the key allow."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

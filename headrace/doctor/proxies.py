@@ -13,8 +13,8 @@ from headrace.doctor.streams import Streams
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """``model``: to stream with if there is no demo. ``origin``: of a page that calls the gateway. ``slow``: wait for
-    timeouts, and send the largest body."""
+    """Options of the tests. ``model``: to stream with, instead of the demo. ``origin``: of a page that calls the
+    gateway. ``slow``: wait for timeouts, and send the largest body."""
 
     model: str | None
     origin: str | None
@@ -28,8 +28,8 @@ async def examine_url(
     extent: Extent,
     progress: Callable[[str], None],
 ) -> list[Finding]:
-    """Examine what is between here and the gateway. ``addresses``: of gateways to compare with. ``progress`` gets
-    what the user should know before it happens."""
+    """Examine the proxies between this machine and the gateway. ``addresses``: of gateways to compare with.
+    ``progress`` prints a notice before a wait or a cost."""
     direct = await _direct(gateway, addresses)
     try:
         findings = [*requests.arrived(seen, gateway), *await requests.caches(gateway)]

@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -47,6 +47,8 @@ from gateway.live.hub import Hub
 from gateway.readiness import Readiness
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
+from shared.archive.archive import Archive, open_archive
+from shared.archive.usage import ArchivedUsage
 from shared.broker.client import connect
 from shared.broker.overview import read_overview
 from shared.broker.processes import Load, Presence
@@ -62,13 +64,15 @@ from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
-from shared.usage_report import DeskUsage
+from shared.usage_report import DeskUsage, UsageOfAllTimes, cost_today
 from shared.version import VERSION
 
 logger = logging.getLogger(__name__)
 
 #: Operators' pages poll the overview; Redis is read once a second at most, however many pages are open.
 _OVERVIEW_FRESH_S = 1.0
+#: The costs of the day may be thousands of rows.
+_COST_FRESH_S = 15.0
 
 #: Set when this process stops because it cannot continue; it then exits with 1, or 2 if it is misconfigured.
 failed = threading.Event()
@@ -80,12 +84,16 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        parts = _Parts(configuration, hangup)
-        app.state.gateway = parts.state
-        try:
-            yield
-        finally:
-            await parts.aclose()
+        async with AsyncExitStack() as stack:
+            archive = None
+            if settings.archive_url is not None:
+                archive = await stack.enter_async_context(open_archive(settings, migrates=False))
+            parts = _Parts(configuration, hangup, archive)
+            app.state.gateway = parts.state
+            try:
+                yield
+            finally:
+                await parts.aclose()
 
     app = FastAPI(
         title="Headrace",
@@ -116,7 +124,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
 class _Parts:
     """The parts of this process, put together; made within its event loop."""
 
-    def __init__(self, configuration: Configuration, hangup: Hangup | None) -> None:
+    def __init__(self, configuration: Configuration, hangup: Hangup | None, archive: Archive | None) -> None:
         settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
         scripts = StreamScripts(settings)
@@ -134,6 +142,8 @@ class _Parts:
         self.authenticator = Authenticator(settings, client)
         link_revocations = LinkRevocations(client)
         live_grants = LiveGrants(self.authenticator.api_keys, link_revocations)
+        desk_usage = DeskUsage(client)
+        archived_usage = None if archive is None else ArchivedUsage(archive)
         self.state = GatewayState(
             settings=settings,
             client=client,
@@ -150,7 +160,9 @@ class _Parts:
             link_revocations=link_revocations,
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
-            usage=DeskUsage(client),
+            archive=archive,
+            usage=UsageOfAllTimes(desk_usage, archived_usage, settings.usage_days),
+            cost_today=ExpiringCache(lambda _: cost_today(desk_usage), fresh_s=_COST_FRESH_S),
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         current.follow(configurations.load)

@@ -26,6 +26,7 @@ from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
 from gateway.live.sse import Stalled
 from gateway.live.subscription import Drained
+from shared.archive.archive import check_archive
 from shared.configuration.configuration import Configuration
 from shared.exit_codes import CONFIGURATION_ERROR
 from shared.hangup import Hangup
@@ -58,12 +59,11 @@ def run(configuration: Configuration, hangup: Hangup) -> None:
         fields = {"host": settings.host, "port": settings.port, "error": error.strerror}
         logger.critical("cannot listen", extra=fields)
         sys.exit(1)
-    if "jwt" in settings.authentication:
-        try:
-            JsonWebTokens(settings).check()
-        except SettingsError as error:
-            logger.critical("settings invalid", extra={"detail": str(error)})
-            sys.exit(CONFIGURATION_ERROR)
+    try:
+        _check(settings)
+    except SettingsError as error:
+        logger.critical("settings invalid", extra={"detail": str(error)})
+        sys.exit(CONFIGURATION_ERROR)
     app = create_app(configuration, hangup)
     checked = with_open_gateway_checks(with_cors(with_head(LiveRoutes(app)), settings.cors_origins), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))
@@ -83,6 +83,14 @@ def run(configuration: Configuration, hangup: Hangup) -> None:
         sys.exit(CONFIGURATION_ERROR)
     if failed.is_set():
         sys.exit(1)
+
+
+def _check(settings: Settings) -> None:
+    """Check what only a look outside shows. Raises :class:`SettingsError`."""
+    if "jwt" in settings.authentication:
+        JsonWebTokens(settings).check()
+    if settings.archive_url is not None:
+        asyncio.run(check_archive(settings))
 
 
 def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:

@@ -27,6 +27,9 @@ BUDGET_WARNINGS = Counter(
     "Budgets of which 80 % were spent, once in each period",
     ["owner", "period", "kind"],
 )
+ARCHIVE_READS = Counter(
+    "headrace_archive_reads_total", "Reads of the archive, for streams that Redis has no more", ["result"]
+)
 CANCELS = Counter("headrace_cancel_requests_total", "Cancel requests by clients")
 TAIL_HOLES = Counter("headrace_tail_holes_total", "Tails trimmed before this gateway had read them")
 DELIVERY = Histogram(

@@ -19,15 +19,19 @@ from gateway.intake.models import Models
 from gateway.live.connections import Connections, Place
 from gateway.live.hub import Hub
 from gateway.readiness import Readiness
+from shared.archive.archive import Archive
 from shared.broker.client import Client
 from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
+from shared.protocol.ledger import Cost
 from shared.settings import Settings
 from shared.usage_report import UsageSource
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
+    """``archive``: None if ``HEADRACE_ARCHIVE_URL`` is not set."""
+
     settings: Settings
     client: Client
     scripts: StreamScripts
@@ -43,7 +47,9 @@ class GatewayState:
     link_revocations: LinkRevocations
     backlog: Backlog
     overview: ExpiringCache[None, Overview]
+    archive: Archive | None
     usage: UsageSource
+    cost_today: ExpiringCache[None, list[Cost]]
 
 
 async def gateway_state(request: Request) -> GatewayState:

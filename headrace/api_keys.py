@@ -21,6 +21,7 @@ from shared.budgets import Budget, Budgets, amount_text, check_currency, parse_b
 from shared.environment import load_settings
 from shared.errors import BrokerUnavailable
 from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS
+from shared.principal_ids import is_key_name, is_principal
 from shared.printable import one_line, printable
 from shared.rate_limits import LIMIT_NAMES, account_of
 from shared.scopes import DEFAULT_SCOPES, Scope
@@ -33,9 +34,6 @@ T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, and revoke links.")
 
 _DEFAULT_SCOPES: Final = ",".join(scope for scope in Scope if scope in DEFAULT_SCOPES)
-_NAME: Final = r"[\w.@-]{1,64}"
-#: Maximum length of a token's ``sub``; see ``gateway/auth/json_web_tokens.py``.
-_LONGEST_SUBJECT: Final = 255
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 DataDir = Annotated[
@@ -61,7 +59,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Owner of the key. Keys of one owner share their streams.")],
     *,
     scopes: Annotated[
-        str, typer.Option(help="Permissions: chat, read, cancel, and admin for /ops.")
+        str, typer.Option(help="Permissions: chat, read, cancel, admin for /ops, and act_for for X-Headrace-User.")
     ] = _DEFAULT_SCOPES,
     expires_in: Annotated[
         str | None, typer.Option(metavar="TIME", help="Such as 90d, 12h or 30m.  [default: never]")
@@ -91,7 +89,7 @@ def create(
     To rotate a key: create another of the same name, switch the clients over, and revoke the old one. Links of
     `POST /chat/{id}/tickets` end with the key that made them.
     """
-    if not re.fullmatch(_NAME, name):
+    if not is_key_name(name):
         raise typer.BadParameter("use 1 to 64 letters, digits, and . _ @ -", param_hint="NAME")
     granted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     if unknown := sorted(set(granted) - set(Scope)):
@@ -181,11 +179,12 @@ def revoke_links(
     connections.
 
     These are the links of `POST /chat/{id}/tickets` and the `stream_url` of `POST /chat`. Keys and tokens stay valid.
+    The links of the users for whom they act end too; to end those of one user only, name key:NAME/USER or
+    jwt-user:SUB/USER.
     """
-    kind, _, name = principal.partition(":")
-    is_subject = kind == "jwt" and 0 < len(name) <= _LONGEST_SUBJECT and name.isprintable()
-    if not is_subject and not (kind == "key" and re.fullmatch(_NAME, name)):
-        raise typer.BadParameter("use key:NAME or jwt:SUB", param_hint="PRINCIPAL")
+    if not is_principal(principal):
+        problem = "use key:NAME or jwt:SUB; for one of their users key:NAME/USER or jwt-user:SUB/USER"
+        raise typer.BadParameter(problem, param_hint="PRINCIPAL")
 
     async def work(client: Client) -> None:
         await revoke_links_of(client, account_of(principal))

@@ -1,4 +1,5 @@
-"""The command ``headrace check``: tests settings, file, secrets, Redis and every provider, and prints the result."""
+"""The command ``headrace check``: tests settings, file, secrets, Redis, the archive and every provider, and prints
+the result."""
 
 import asyncio
 import json
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from headrace import data_dir
+from headrace.archive_check import check_archive
 from headrace.check_rows import NOTE, OK, WRONG, Row
 from headrace.data_dir import DataDirError
 from headrace.provider_checks import check_providers
@@ -48,7 +50,13 @@ def run(options: Options) -> int:
 
 async def _rows(options: Options) -> list[Row]:
     redis = await _redis(options)  # before the SDKs are imported, which takes longer than its timeouts allow
-    return [*_file(options.configuration), redis, *await check_providers(options.configuration, asks=options.ask)]
+    archive = await check_archive(options.configuration.settings)
+    return [
+        *_file(options.configuration),
+        redis,
+        *archive,
+        *await check_providers(options.configuration, asks=options.ask),
+    ]
 
 
 def _file(configuration: Configuration) -> Iterator[Row]:

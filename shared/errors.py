@@ -16,6 +16,7 @@ HeadraceError
 │   ├── StreamNotFound          404
 │   ├── IdempotencyConflict     409
 │   ├── StreamGone              410
+│   │   └── StreamArchived          410
 │   ├── BodyTooLarge            413
 │   ├── LimitReached            429  with Retry-After
 │   ├── TooManyConnections      429  with Retry-After
@@ -28,6 +29,7 @@ HeadraceError
 │   │   ├── BrokerFull
 │   │   └── BrokerUnfit
 │   │       └── BrokerMisconfigured   ends the process
+│   ├── ArchiveUnavailable
 │   ├── StreamRecovering
 │   ├── ContentUnreadable
 │   ├── NoModels
@@ -102,7 +104,7 @@ class InvalidTicket(RequestError):
 class Forbidden(RequestError):
     code = "forbidden"
     http_status = 403
-    when = "the credentials lack the scope"
+    when = "the credentials lack the scope, or X-Headrace-User is not accepted here"
 
 
 class NotLocal(Forbidden):
@@ -145,6 +147,21 @@ class StreamGone(RequestError):
     http_status = 410
     message = "the stream was deleted, was dropped to free storage, or its retention has ended"
     when = "the stream was deleted, was dropped to free storage, or its retention has ended"
+
+    def __init__(self, message: str | None = None, *, is_deleted: bool = False) -> None:
+        super().__init__(message)
+        self.is_deleted = is_deleted
+
+
+class StreamArchived(StreamGone):
+    """The archive has the answer, but not the events with their cursors. ``status_url``: path of the answer."""
+
+    code = "stream_archived"
+    when = "the stream can no longer be streamed; its answer is at `status_url`"
+
+    def __init__(self, status_url: str) -> None:
+        super().__init__(f"the stream can no longer be streamed; its answer is at {status_url}")
+        self.status_url = status_url
 
 
 class BodyTooLarge(RequestError):
@@ -268,6 +285,16 @@ class BrokerUnfit(BrokerUnavailable):
 
 class BrokerMisconfigured(BrokerUnfit):
     """Redis would lose or misread data; waiting does not help, so a process that starts exits."""
+
+
+class ArchiveUnavailable(Unavailable):
+    """The database of the archive cannot be used. ``detail`` has the reason and the remedy, and no content."""
+
+    code = "archive_unavailable"
+    message = "older answers are temporarily unavailable; try again shortly"
+    detail = "the database of HEADRACE_ARCHIVE_URL does not answer"
+    retry_after_s = 5
+    when = "older answers are temporarily unavailable"
 
 
 class StreamRecovering(Unavailable):

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from shared.archive_settings import ArchiveSettings
 from shared.broker.connection_pool import check_url
 from shared.budget_settings import BudgetSettings
 from shared.budgets import check_currency
@@ -47,7 +48,7 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(UsageSettings, WebhookSettings, BudgetSettings):
+class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )

@@ -11,6 +11,7 @@ import msgspec
 from shared.broker.client import Client
 from shared.broker.usage import UsageRow, UsageSum, read_usage
 from shared.protocol.ledger import NANOS, Cost
+from shared.rate_limits import account_of
 
 Dimension = Literal["day", "key", "model"]
 DIMENSIONS: Final[tuple[Dimension, ...]] = get_args(Dimension)
@@ -31,8 +32,9 @@ _NAMES: Final[dict[Dimension, str]] = {"day": "day", "key": "key_id", "model": "
 class UsageSource(Protocol):
     """A store of daily sums."""
 
-    async def rows(self, first: date, last: date, account: str | None) -> list[UsageRow]:
-        """Return the sums of the days from ``first`` to ``last``, both included; ``account``: None for all."""
+    async def rows(self, first: date, last: date, principal: str | None) -> list[UsageRow]:
+        """Return the sums of the days from ``first`` to ``last``, both included; ``principal``: None for all. Raises
+        :class:`Unavailable`."""
         ...
 
 
@@ -42,10 +44,35 @@ class DeskUsage:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def rows(self, first: date, last: date, account: str | None) -> list[UsageRow]:
+    async def rows(self, first: date, last: date, principal: str | None) -> list[UsageRow]:
         """Return the sums of some days. Raises :class:`BrokerUnavailable`."""
         days = range((first - _EPOCH).days, (last - _EPOCH).days + 1)
-        return await read_usage(self._client, days, account)
+        return await read_usage(self._client, days, None if principal is None else account_of(principal))
+
+
+class UsageOfAllTimes:
+    """The sums in Redis, and for the days that it has forgotten those of the archive. ``kept_days``: of Redis."""
+
+    def __init__(self, desk: UsageSource, archive: UsageSource | None, kept_days: int) -> None:
+        self._desk = desk
+        self._archive = archive
+        self._kept_days = kept_days
+
+    async def rows(self, first: date, last: date, principal: str | None) -> list[UsageRow]:
+        """Return the sums of some days. Raises :class:`BrokerUnavailable` and :class:`ArchiveUnavailable`."""
+        kept_from = datetime.now(UTC).date() - timedelta(self._kept_days - 1)
+        if self._archive is None or first >= kept_from:
+            return await self._desk.rows(first, last, principal)
+        older = await self._archive.rows(first, min(last, kept_from - timedelta(1)), principal)
+        return older if last < kept_from else older + await self._desk.rows(kept_from, last, principal)
+
+
+async def cost_today(source: UsageSource) -> list[Cost]:
+    """Return what all calls have cost that ended today, in UTC: an amount for each currency. Raises
+    :class:`Unavailable`."""
+    today = datetime.now(UTC).date()
+    sums = _grouped(await source.rows(today, today, None), ())
+    return [Cost.of(total.cost_nanos, currency) for (currency,), total in sums if currency]
 
 
 class ReportError(ValueError):

@@ -193,7 +193,10 @@ MISSING_CHECKS: Final = [
     Mutation("the index has a dropped stream", "redis.call('ZADD', INDEX, now, ID)\n", "", "drop"),
     Mutation("an answer that is not settled is kept", "or s.owed ", "", "drop"),
     Mutation(
-        "the desk is owed an ending", "redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes)\n", "", "finish"
+        "the desk is owed an ending",
+        "redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes .. ' ' .. cost)\n",
+        "",
+        "finish",
     ),
     Mutation("a running stream stays in the index", "(active(s) or ", "(", "paid"),
     Mutation("a settled stream leaves the index", "redis.call('ZREM', INDEX, ID) end", "end", "paid"),

@@ -32,6 +32,7 @@ from shared.tracing import Tracing
 from shared.tracing_setup import configure_tracing
 from shared.version import VERSION
 from workers import metrics
+from workers.archiving.opening import StartArchiving, open_for_worker
 from workers.jobs.attempts import ProviderAttempts
 from workers.jobs.current_adapters import CurrentAdapters
 from workers.jobs.generate import Generation
@@ -98,18 +99,29 @@ async def _serve(configuration: Configuration, tracing: Tracing, hangup: Hangup)
             },
         )
         return 1
-    worker = _Worker(configuration, client, watch, tracing, hangup)
     try:
-        return await worker.serve(stop)
-    finally:
-        await worker.close()
+        async with open_for_worker(settings) as archiving:
+            worker = _Worker(configuration, client, watch, tracing, hangup, archiving)
+            try:
+                return await worker.serve(stop)
+            finally:
+                await worker.close()
+    except SettingsError as error:
+        logger.critical("settings invalid", extra={"detail": str(error)})
+        return CONFIGURATION_ERROR
 
 
 class _Worker:
     """All parts of this process, wired together."""
 
     def __init__(
-        self, configuration: Configuration, client: Client, watch: BrokerWatch, tracing: Tracing, hangup: Hangup
+        self,
+        configuration: Configuration,
+        client: Client,
+        watch: BrokerWatch,
+        tracing: Tracing,
+        hangup: Hangup,
+        archiving: StartArchiving | None,
     ) -> None:
         settings = configuration.settings
         self._settings = settings
@@ -130,7 +142,7 @@ class _Worker:
         hangup.reload_with(current.start_reload)
         provider_limits = ProviderLimits(client, scripts)
         deliveries = Deliveries(client, scripts, settings)
-        generation = Generation(
+        self._generation = generation = Generation(
             worker_id=worker_id,
             settings=settings,
             client=client,
@@ -166,6 +178,7 @@ class _Worker:
             self._configurations.run(),
             provider_limits.run(),
             deliveries.run(),
+            *([archiving(client, scripts).run()] if archiving is not None else []),
             publishing,
             self._presence.run(),
             self._lag.run(),
@@ -221,6 +234,7 @@ class _Worker:
     async def _drain(self) -> None:
         """Take no new work, let running streams finish until the deadline, then hand over the rest."""
         self._queue.quiet()
+        self._generation.stop_counting()
         logger.info("draining", extra={"streams": len(self._queue.tasks), "drain_s": self._settings.drain_s})
         if not await self._is_empty_within(self._settings.drain_s):
             logger.info("handing over streams", extra={"streams": len(self._queue.tasks)})

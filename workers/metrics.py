@@ -55,6 +55,22 @@ WEBHOOK = Histogram(
     "Time of one try to deliver a webhook",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30),
 )
+ARCHIVED = Counter("headrace_archived_streams_total", "Streams that this worker has written to the archive")
+ARCHIVE_FAILURES = Counter(
+    "headrace_archive_failures_total",
+    "Failed tries to write to the archive, and streams that could not be read for it",
+    ["reason"],
+)
+ARCHIVE_WAITING = Gauge(
+    "headrace_archive_waiting_streams", "Streams that wait for the archive", multiprocess_mode="livemax"
+)
+ARCHIVE_LAG = Gauge(
+    "headrace_archive_lag_seconds",
+    "Time since the end of the oldest stream that this worker could not archive yet",
+    multiprocess_mode="livemax",
+)
+for _reason in ("unavailable", "refused", "unreadable"):
+    ARCHIVE_FAILURES.labels(_reason)
 
 
 def count_replies(replies: Sequence[WriteReply | BrokerUnavailable]) -> None:

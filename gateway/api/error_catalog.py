@@ -39,8 +39,11 @@ ERRORS: Final = _catalog()
 
 #: Errors of a route that needs Redis.
 BROKER: Final = ("broker_unavailable", "broker_auth", "broker_full", "broker_unfit")
-#: Errors of a route that authenticates its caller.
-CALLER: Final = ("unauthenticated", "forbidden", "not_local", "origin_refused", *BROKER, "jwks_unreachable")
+#: Errors of a route that authenticates its caller, and reads for which user it acts.
+CALLER: Final = (
+    *("unauthenticated", "forbidden", "not_local", "origin_refused", "invalid_request"),
+    *(*BROKER, "jwks_unreachable"),
+)
 #: Errors of a route for one stream.
 STREAM: Final = ("stream_not_found", "stream_gone", "stream_recovering", "content_unreadable")
 #: Errors of a route that creates a stream.
@@ -55,7 +58,7 @@ def error_responses(*codes: str) -> Responses:
     """Return ``responses=`` of a route: one for each status, with its codes as examples."""
     found: Responses = {}
     for status in sorted({ERRORS[code].status for code in codes}):
-        of_status = sorted(code for code in codes if ERRORS[code].status == status)
+        of_status = sorted(code for code in set(codes) if ERRORS[code].status == status)
         found[status] = {
             "description": "; ".join(f"`{code}`: {ERRORS[code].when}" for code in of_status),
             "headers": _headers(status),

@@ -12,7 +12,9 @@ from gateway.api.body import read_body
 from gateway.api.deferred import submit_once, wait_until_ended
 from gateway.api.live_route import LiveRoute
 from gateway.api.parameters import IdempotencyKey
-from gateway.api.previous_responses import PREFIX, compose_request, replay_of, stream_id_of
+from gateway.api.previous_responses import PREFIX, compose_request, render_events, replay_of, stream_id_of
+from gateway.archive.archived_log import ArchivedLog
+from gateway.archive.reads import find_archived, read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.openai_responses import echo
@@ -20,11 +22,12 @@ from gateway.dialects.openai_responses.response import ResponseInfo, Stored, dec
 from gateway.dialects.openai_responses.stream import ResponseEvents
 from gateway.dialects.status_codes import GenerationFailed
 from gateway.live.sse import StreamResponse
-from gateway.live.subscription import Subscription
+from gateway.live.subscription import StreamSource, Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
+from shared.archive.records import ArchivedStream
 from shared.broker.replies import LogPage
 from shared.broker.status import read_field, read_state
-from shared.errors import Draining, StreamGone
+from shared.errors import Draining, StreamGone, StreamNotFound
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import TERMINAL, Status
 from shared.scopes import Scope
@@ -89,7 +92,11 @@ async def retrieve(
     if stream and gateway.hub.draining:
         raise Draining
     grant = Grant.of(caller)
-    log_page = await read_own(gateway, grant, stream_id, START)
+    try:
+        log_page = await read_own(gateway, grant, stream_id, START)
+    except (StreamGone, StreamNotFound) as error:
+        archived = await find_archived(gateway, grant, stream_id, error)
+        return await _retrieve_archived(gateway, grant, archived, starting_after if stream else None)
     about = await _about(gateway, stream_id)
     if stream:
         return _stream(gateway, grant, about, log_page, after=starting_after)
@@ -114,6 +121,22 @@ async def delete(gateway: Gateway, caller: Caller, stream_id: StreamId) -> dict[
     return {"id": f"{PREFIX}{stream_id}", "object": "response", "deleted": True}
 
 
+async def _retrieve_archived(
+    gateway: GatewayState, grant: Grant, archived: ArchivedStream, after: int | None
+) -> Response:
+    """Return an archived response, or a stream of its events ``after`` a number."""
+    stored, large, stream_id = decode_stored(archived.fields.get("response")), None, archived.stream_id
+    if stored.large is None and stored.echoed.get("store"):
+        state = await read_stored_fields(gateway, stream_id, ("status", "request"))
+        large = echo.large_in(state["request"])
+    model, metadata = f"{archived.provider}/{archived.model}", archived.view["metadata"]
+    about = ResponseInfo(stream_id, model, archived.created // 1000, stored, metadata, stored.large or large)
+    if after is None:
+        return _json((await render_events(about, archived.events)).response.body)
+    log = ArchivedLog.of(archived, gateway.hub, status_url=f"/v1/responses/{PREFIX}{stream_id}")
+    return _stream(gateway, grant, about, log.page(START), after=after, source=log)
+
+
 def _json(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(body), media_type="application/json", headers=headers)
 
@@ -126,9 +149,10 @@ def _stream(
     *,
     after: int = -1,
     headers: dict[str, str] | None = None,
+    source: StreamSource | None = None,
 ) -> Response:
     renderer = ResponseEvents(about, after=after)
-    subscription = Subscription(gateway.hub, about.stream_id, START, log_page, renderer)
+    subscription = Subscription(source or gateway.hub, about.stream_id, START, log_page, renderer)
     watched = gateway.live_grants.watch(grant)
     return StreamResponse(subscription.chunks(), gateway.settings, watched, headers, subscription)
 

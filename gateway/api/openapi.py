@@ -16,7 +16,9 @@ from pydantic import BaseModel, TypeAdapter
 from gateway.api import error_catalog
 from gateway.api.error_catalog import Responses
 from gateway.api.response_models import Cost, ErrorBody, PartialUsage, TargetUsage, Usage
+from gateway.auth.acting import USER_HEADER
 from gateway.auth.authenticator import COOKIE
+from shared.principal_ids import LONGEST_USER, USER_PATTERN
 from shared.protocol import events
 
 VERSION: Final = "3.1.0"
@@ -59,6 +61,13 @@ _SECURITY: Final[dict[str, Any]] = {
         "description": "for browsers; only from pages of our own or an allowed origin",
     },
     "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": _TICKET},
+}
+_USER: Final[dict[str, Any]] = {
+    "name": USER_HEADER,
+    "in": "header",
+    "description": "The user for whom the caller acts: the owner of what is made and read. Requires the scope "
+    "`act_for`; not accepted with the cookie.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_USER, "pattern": USER_PATTERN},
 }
 #: Error codes of a route that imply its security schemes.
 _SCHEMES_BY_CODE: Final = {"unauthenticated": ("bearer", "api_key", "cookie"), "invalid_ticket": ("ticket",)}
@@ -110,10 +119,13 @@ def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_
             operation["security"] = _security(operation["responses"], is_open=is_open)
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
+            if {"bearer": []} in operation["security"]:
+                operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/user"})
     schemas = made["components"]["schemas"] | _schemas(bodies)
     made["components"] = {
         "schemas": {name: schemas[name] for name in sorted(schemas) if not name.endswith("ValidationError")},
         "examples": error_catalog.examples(),
+        "parameters": {} if is_open else {"user": _USER},
         "securitySchemes": _SECURITY,
     }
     return made

@@ -61,6 +61,7 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
             "stream_bytes": seen.memory.stream,
         },
         "counted_over_s": MINUTES * 60,
+        "cost_today": msgspec.to_builtins(await gateway.cost_today.get(None)),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from pydantic_core import to_json
 
+from gateway.archive.reads import read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
 from gateway.auth.principal import Principal
@@ -22,7 +23,6 @@ from gateway.intake.body_memory import run_beside_loop, take_memory
 from gateway.live.batch import Batch
 from gateway.state import GatewayState
 from shared.broker.log import LogsTooLarge, read_log
-from shared.broker.status import read_field, read_fields
 from shared.broker.stored_request import read_request
 from shared.errors import InvalidRequest, StreamNotFound
 from shared.protocol import events
@@ -120,9 +120,9 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
 
 async def _output_of(gateway: GatewayState, stream_id: str, stored: list[bytes]) -> list[dict[str, Any]]:
     """Return the items of an answer, with their encrypted reasoning."""
-    raw = await read_field(gateway.client, gateway.scripts.sealing, stream_id, "response")
-    attributes = msgspec.structs.replace(decode_stored(raw), encrypts_reasoning=True)
-    return (await _render(ResponseInfo(stream_id, "", 0, attributes), stored)).response.output
+    state = await read_stored_fields(gateway, stream_id, ("status", "response"))
+    attributes = msgspec.structs.replace(decode_stored(state["response"]), encrypts_reasoning=True)
+    return (await render_events(ResponseInfo(stream_id, "", 0, attributes), stored)).response.output
 
 
 def check_size(chat_request: ChatRequest, earlier: Earlier, most_bytes: int) -> None:
@@ -155,7 +155,7 @@ async def _conversation_of(
     if stored is None:
         raise InvalidRequest(_NOT_HERE)
     names = ("status", "follow_up", "request", "request_bytes")
-    state = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, names)
+    state = await read_stored_fields(gateway, stream_id, names)
     request = await request_of(gateway, stream_id, state)
     if state["follow_up"] is None or request is None:
         raise InvalidRequest(_NOT_HERE)
@@ -184,10 +184,10 @@ async def request_of(gateway: GatewayState, stream_id: str, state: Mapping[str, 
 
 async def replay_of(gateway: GatewayState, about: ResponseInfo) -> ResponseEvents:
     """Render all events of a response so far."""
-    return await _render(about, await read_log(gateway.client, gateway.scripts, about.stream_id))
+    return await render_events(about, await read_log(gateway.client, gateway.scripts, about.stream_id))
 
 
-async def _render(about: ResponseInfo, stored: list[bytes]) -> ResponseEvents:
+async def render_events(about: ResponseInfo, stored: list[bytes]) -> ResponseEvents:
     renderer = ResponseEvents(about)
     if stored:  # possibly many: keep the event loop free
         await asyncio.to_thread(

@@ -9,6 +9,7 @@ from gateway.api.body import read_body
 from gateway.api.deferred import respond, submit_once
 from gateway.api.previous_responses import compose_request, request_of, stream_id_of
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
+from gateway.archive.reads import find_archived, read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import ANONYMOUS
@@ -17,8 +18,7 @@ from gateway.dialects.openai_responses.listed_items import items_of
 from gateway.dialects.options import ResponseOptions
 from gateway.intake.body_memory import releases_body, run_beside_loop
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
-from shared.broker.status import read_fields
-from shared.errors import InvalidRequest, StreamNotFound
+from shared.errors import InvalidRequest, StreamGone, StreamNotFound
 from shared.protocol.transcript import Transcript
 from shared.schemas.stored_request import stored_messages
 from shared.scopes import Scope
@@ -72,7 +72,10 @@ async def input_items(
 ) -> dict[str, Any]:
     """List the items that the response was generated from, with those of the responses that it continues."""
     caller.need(Scope.READ)
-    await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
+    try:
+        await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
+    except (StreamGone, StreamNotFound) as error:
+        await find_archived(gateway, Grant.of(caller), stream_id, error)
     items = await _items(gateway, caller, stream_id)
     if order == "desc":
         items.reverse()
@@ -93,8 +96,8 @@ async def _items(gateway: GatewayState, caller: Caller, stream_id: str) -> list[
     gateway.body_memory.begin(
         None if caller is ANONYMOUS else caller.id
     )  # a request of megabytes takes its part, as it did when it came
-    names = ("follow_up", "request", "request_bytes")
-    state = await read_fields(gateway.client, gateway.scripts.sealing, stream_id, names)
+    names = ("status", "follow_up", "request", "request_bytes")
+    state = await read_stored_fields(gateway, stream_id, names)
     request = await request_of(gateway, stream_id, state)
     if request is None or state["follow_up"] is None:
         raise StreamNotFound("response: its input was not stored; create it with store: true")

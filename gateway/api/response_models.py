@@ -25,6 +25,12 @@ class Failure(TypedDict):
     retryable: bool
 
 
+class Refusal(Failure):
+    """``status_url``: path of the answer of a stream that can no longer be streamed."""
+
+    status_url: NotRequired[str]
+
+
 class StreamFailure(Failure):
     """The error of a failed answer. ``provider_code`` and ``param``: the provider's own error code, if it is about
     the request, and the field that it names."""
@@ -36,7 +42,7 @@ class StreamFailure(Failure):
 class ErrorBody(TypedDict):
     """The body of every error."""
 
-    error: Failure
+    error: Refusal
 
 
 class Accepted(TypedDict):
@@ -111,8 +117,9 @@ class StreamStatus(TypedDict):
     own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
     1 is next, until a worker takes the stream. ``usage_by_target``: the parts of ``usage``, if the answer was
     continued by another call. ``cost``: of all calls of the stream, once it has ended; null if one of them
-    had no price, currencies differ, or none is known. ``ignored``: paths of the request's fields that have no effect,
-    because the provider does not accept them."""
+    had no price, currencies differ, or none is known. ``usage_final``, ``cost_final``: the same by
+    the provider's count, if it came after the end of a cancelled answer. ``ignored``: paths of the request's fields
+    that have no effect, because the provider does not accept them."""
 
     stream_id: str
     status: StatusWord
@@ -127,6 +134,8 @@ class StreamStatus(TypedDict):
     usage: Usage | None
     usage_by_target: list[TargetUsage]
     cost: Cost | None
+    usage_final: Usage | None
+    cost_final: Cost | None
     error: StreamFailure | None
     model: str
     provider: str
@@ -151,10 +160,12 @@ class StreamSummary(TypedDict):
 
 
 class StreamList(TypedDict):
-    """One page of streams. ``next_page`` goes into ``page``; null at the end."""
+    """One page of streams. ``next_page`` goes into ``page``; null at the end. ``incomplete``: true if the archive is
+    unavailable, so that streams are missing which only the archive has."""
 
     streams: list[StreamSummary]
     next_page: str | None
+    incomplete: NotRequired[bool]
 
 
 class CancelAnswer(TypedDict):

@@ -12,22 +12,24 @@ from gateway.api.error_catalog import CALLER, STREAM, error_responses
 from gateway.api.openapi import described_headers, event_stream
 from gateway.api.parameters import LastEventId, QueryCursor, StreamId
 from gateway.api.response_models import CancelAnswer, StreamStatus
+from gateway.archive.archived_log import ArchivedLog
+from gateway.archive.deletion import delete_own
+from gateway.archive.reads import archived_view, find_archived, open_archived_log
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native
 from gateway.edge.request_log import current_request_log
 from gateway.live.sse import StreamResponse
-from gateway.live.subscription import Subscription
+from gateway.live.subscription import StreamSource, Subscription
 from gateway.state import Caller, ConnectionPlace, Gateway, GatewayState
 from shared.broker.answer import answer_view
 from shared.broker.client import run_script
 from shared.broker.ending import Outcome, end_unheld
 from shared.broker.log import read_stored_log
 from shared.broker.queue import queue_positions
-from shared.broker.removal import delete_stream
 from shared.broker.replies import Refused
 from shared.broker.status import read_state
-from shared.errors import BrokerUnavailable, Draining, StreamGone
+from shared.errors import BrokerUnavailable, Draining, StreamGone, StreamNotFound
 from shared.protocol import events
 from shared.protocol.ids import START, parse_cursor
 from shared.protocol.lifecycle import ACTIVE, TERMINAL, Status
@@ -62,23 +64,35 @@ async def resume(
         raise Draining
     by_header, by_query = parse_cursor(last_event_id), parse_cursor(query_cursor)  # neither may be malformed
     cursor = by_query if last_event_id is None else by_header
+    source: StreamSource = gateway.hub
     try:
         log_page = await read_own(gateway, grant, stream_id, cursor)
-    except StreamGone:
-        metrics.RESUMES.labels("expired").inc()
-        raise
+    except (StreamGone, StreamNotFound) as error:
+        archived = await _archived_log(gateway, grant, stream_id, error)
+        source, log_page = archived, archived.page(cursor)
     # Readers with links take no place of the owner, nor of other links, or they could lock the owner out.
     place.take(log_page.principal if grant.owner is not None else f"links of {stream_id}")
     if cursor != START:
         how = "same_epoch" if log_page.follows(cursor) else "reset"
         metrics.RESUMES.labels(how).inc()
-        await _report_resume(gateway, stream_id, how)
+        if source is gateway.hub:
+            await _report_resume(gateway, stream_id, how)
     if log_page.status in TERMINAL and cursor == log_page.end:
         return Response(status_code=204)
-    subscription = Subscription(gateway.hub, stream_id, cursor, log_page, Native(stream_id))
+    subscription = Subscription(source, stream_id, cursor, log_page, Native(stream_id))
     headers = {"X-Stream-Id": stream_id}
     watched = gateway.live_grants.watch(grant.for_stream_of(log_page.principal))
     return StreamResponse(subscription.chunks(), gateway.settings, watched, headers, subscription)
+
+
+async def _archived_log(
+    gateway: GatewayState, grant: Grant, stream_id: str, missing: StreamGone | StreamNotFound
+) -> ArchivedLog:
+    try:
+        return await open_archived_log(gateway, grant, stream_id, missing, status_url=f"/chat/{stream_id}")
+    except StreamGone:
+        metrics.RESUMES.labels("expired").inc()
+        raise
 
 
 async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> None:
@@ -96,7 +110,10 @@ async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> Non
 async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> StreamStatus:
     """Return the answer so far as JSON. A read counts as watching for a while, so a client may poll, but not after a
     client has streamed the answer: a page that polls must not keep alive what its reader has left."""
-    log_page = await read_own(gateway, grant, stream_id)
+    try:
+        log_page = await read_own(gateway, grant, stream_id)
+    except (StreamGone, StreamNotFound) as error:
+        return cast(StreamStatus, archived_view(await find_archived(gateway, grant, stream_id, error)))
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None:
         raise StreamGone
@@ -127,9 +144,7 @@ async def cancel(stream_id: StreamId, gateway: Gateway, grant: MayCancel) -> Can
 async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
     """Cancel a running stream and delete its content. Only the owner may; a ticket is not enough."""
     caller.need(Scope.CANCEL)
-    await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
-    if not await delete_stream(gateway.client, gateway.scripts, stream_id):
-        raise StreamGone
+    await delete_own(gateway, caller, stream_id)
 
 
 async def stop(gateway: GatewayState, stream_id: str) -> CancelAnswer:

@@ -11,10 +11,12 @@ from gateway.api.error_catalog import BODY, CALLER, STREAM, error_responses
 from gateway.api.openapi import body_of
 from gateway.api.parameters import StreamId
 from gateway.api.response_models import TicketAnswer
+from gateway.archive.reads import find_archived
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.state import Caller, Gateway
 from shared.broker.api_keys import REVOCATION_KEPT_S
+from shared.errors import StreamGone, StreamNotFound
 from shared.schemas.chat import parse_body
 from shared.schemas.model import Model
 from shared.scopes import Scope
@@ -45,7 +47,10 @@ async def make_ticket(request: Request, stream_id: StreamId, gateway: Gateway, c
     ticket_request = parse_body(TicketRequest, await read_body(request, caller, _MOST_BODY_BYTES))
     if ticket_request.may_cancel:
         caller.need(Scope.CANCEL)
-    await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
+    try:
+        await read_own(gateway, Grant.of(caller), stream_id, most_events=0)
+    except (StreamGone, StreamNotFound) as error:
+        await find_archived(gateway, Grant.of(caller), stream_id, error)
     ticket, expires = gateway.tickets.for_others(
         stream_id,
         caller,

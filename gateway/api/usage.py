@@ -13,7 +13,6 @@ from gateway.state import Caller, Gateway, GatewayState
 from shared.broker.budgets import read_budget_uses
 from shared.budgets import SERVER, Budgets
 from shared.errors import InvalidRequest
-from shared.rate_limits import account_of
 from shared.scopes import Scope
 from shared.usage_report import Dimension, Report, ReportError, parse_days, parse_dimensions
 
@@ -25,7 +24,7 @@ _RESPONSES: Final = {
     200: {"model": UsageReport, "content": {_CSV: {"schema": {"type": "string"}}}},
     **{
         400 if status == InvalidRequest.http_status else status: response
-        for status, response in error_responses(*CALLER, "invalid_request").items()
+        for status, response in error_responses(*CALLER, "invalid_request", "archive_unavailable").items()
     },
 }
 
@@ -65,7 +64,7 @@ async def usage(gateway: Gateway, caller: Caller, wanted: Parameters) -> Respons
     """Report the calls, tokens and costs of the caller's streams, and the budgets of its API key. A row is of one
     currency; a row without a cost is of calls without a price."""
     caller.need(Scope.READ)
-    return await _report(gateway, wanted, account_of(caller.id), (caller.key_id or "", caller.budgets))
+    return await _report(gateway, wanted, caller.id, (caller.key_id or "", caller.budgets))
 
 
 @router.get("/ops/usage", include_in_schema=False)
@@ -75,10 +74,10 @@ async def usage_of_all(gateway: Gateway, _: Operator, wanted: Parameters) -> Res
 
 
 async def _report(
-    gateway: GatewayState, wanted: Wanted, account: str | None, budgets: tuple[str, Budgets]
+    gateway: GatewayState, wanted: Wanted, principal: str | None, budgets: tuple[str, Budgets]
 ) -> Response:
     """Build the response. ``budgets``: with their account."""
-    rows = await gateway.usage.rows(wanted.first, wanted.last, account)
+    rows = await gateway.usage.rows(wanted.first, wanted.last, principal)
     report = Report(wanted.first, wanted.last, wanted.by, rows)
     if wanted.as_csv:
         return Response(report.csv(), media_type=_CSV)

@@ -1,15 +1,16 @@
 """Reads of a stream on behalf of a caller, limited to the caller's own streams."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 
+from gateway.archive.reads import read_archived_logs
 from gateway.auth.grants import Grant
+from gateway.auth.owner_check import check_owner
 from gateway.state import GatewayState
 from shared.broker.client import run_script
 from shared.broker.log import read_logs
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.broker.scripts import MAX_EVENTS_PER_PAGE
-from shared.errors import InvalidTicket, StreamGone, StreamNotFound, StreamRecovering
+from shared.errors import StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START, EventId, is_stream_id
 
 
@@ -34,26 +35,28 @@ async def read_own(
 async def read_own_logs(
     gateway: GatewayState, grant: Grant, stream_ids: Iterable[str], *, most_bytes: int
 ) -> dict[str, list[bytes]]:
-    """Read the whole logs of streams that the grant covers, together; others are left out. Raises
-    :class:`LogsTooLarge`, and :class:`StreamRecovering` as :func:`read_own` does."""
-    found = {}
+    """Read the whole logs of streams that the grant covers, together; others are left out. Those that Redis has no
+    more are read from the archive, with fewer events of the same content. Raises :class:`LogsTooLarge`, and
+    :class:`StreamRecovering` as :func:`read_own` does."""
+    found, missing = {}, []
     known = filter(is_stream_id, stream_ids)
     for log in await read_logs(gateway.client, gateway.scripts, known, most_bytes=most_bytes):
-        with suppress(StreamNotFound, StreamGone):
+        try:
             await _owned(gateway, grant, log.last)
+        except (StreamNotFound, StreamGone):
+            missing.append(log.stream_id)
+        else:
             found[log.stream_id] = log.events
-    return found
+    room = most_bytes - sum(len(event) for stored in found.values() for event in stored)
+    return found | await read_archived_logs(gateway, grant, missing, most_bytes=room)
 
 
 async def _owned(gateway: GatewayState, grant: Grant, log_page: LogPage | Gone | Lost | None) -> LogPage:
     if isinstance(log_page, Lost):
         raise StreamRecovering
-    if log_page is None or grant.owner not in (None, log_page.principal):
+    if log_page is None:
         raise StreamNotFound
-    if grant.owner is None and grant.for_stream_of(log_page.principal).is_revoked(
-        await gateway.link_revocations.read()
-    ):
-        raise InvalidTicket("the ticket was revoked")
+    await check_owner(gateway, grant, log_page.principal)
     if isinstance(log_page, Gone):
-        raise StreamGone
+        raise StreamGone(is_deleted=log_page.deleted)
     return log_page

@@ -8,7 +8,8 @@ from starlette.types import ASGIApp
 
 ANY: Final = "*"
 _METHODS: Final = ("GET", "POST", "DELETE")
-#: The last ones are sent by OpenAI's and Anthropic's own clients. A preflight cannot list prefixes.
+#: Without X-Headrace-User, since no page should have a back end's key. The last ones are sent by OpenAI's and
+#: Anthropic's own clients. A preflight cannot list prefixes.
 _REQUEST_HEADERS: Final = (
     "Authorization",
     "Content-Type",

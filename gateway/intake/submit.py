@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
+from gateway.intake.archiving import archive_fields
 from gateway.intake.body_memory import releases_body, run_beside_loop
 from gateway.intake.field_policy import (
     add_ignored,
@@ -99,6 +100,7 @@ async def submit(
         on_disconnect=on_disconnect,
         extra_fields=gateway.models.routing_of(chat_request, resolved, chat_id)
         | webhook_fields(gateway.settings, caller, chat_request)
+        | archive_fields(gateway.settings, chat_request, extra_fields or {})
         | dict(extra_fields or {}),
     )
     if dispatched.admission is None:

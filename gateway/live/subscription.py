@@ -36,8 +36,11 @@ class StreamSource(Protocol):
     as lost, because a living worker would have restored it.
     """
 
-    draining: bool
-    lost_after_s: float
+    @property
+    def draining(self) -> bool: ...
+
+    @property
+    def lost_after_s(self) -> float: ...
 
     def join(self, reader: Reader) -> AbstractContextManager[Feed]:
         """Count ``reader`` as a reader of its stream while the context is open."""

@@ -8,13 +8,13 @@ from shared.protocol.ledger import LedgerEntry
 
 @dataclass(frozen=True, slots=True)
 class ArchivedStream:
-    """One stream. Times are ms since 1970.
+    """One stream, never sealed: the archive seals content itself. Times are ms since 1970.
 
     ``principal`` owns it. ``view`` is the body of ``GET /chat/{stream_id}`` (:func:`answer_view`), ``request`` the
     request as its state has it, ``fields`` further fields of the state that a dialect needs to render the answer
-    (such as ``response`` and ``follow_up``). ``events`` is the log: as it was, with its cursors, if ``has_cursors``;
-    else joined to as few events as give the same answer. ``end`` is the cursor of its last event. Content is None in
-    ``text`` if the server seals content: it cannot be searched then.
+    (``response``, ``follow_up``, ``shown``), and ``lineage`` if ``has_cursors``. ``events`` is the log: as it was,
+    with its cursors, if ``has_cursors``; else joined to as few events as give the same answer. ``end`` is the cursor
+    of its last event. ``text`` is the answer's, for searches; the archive stores None if the server seals content.
     """
 
     stream_id: str
@@ -34,3 +34,17 @@ class ArchivedStream:
     end: str
     text: str | None
     ledger: list[LedgerEntry] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedStream:
+    """An entry of a list of archived streams. Times are ms since 1970."""
+
+    stream_id: str
+    status: str
+    provider: str
+    model: str
+    finish_reason: str | None
+    metadata: dict[str, Any]
+    created: int
+    ended: int

@@ -138,7 +138,8 @@ FINISH: Final = Script(
     "finish",
     args=(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
-        *("tokens", "lineage", "field_items", "chunk_ends", "delivery_ms", "cost", "fields…", "chunks…", "events…"),
+        *("tokens", "lineage", "field_items", "chunk_ends", "delivery_ms", "archive_ms", "cost"),
+        *("fields…", "chunks…", "events…"),
     ),
     parts=("_stream", "_content"),
 )
@@ -177,16 +178,21 @@ ACKNOWLEDGE: Final = Script(
 CANCEL: Final = Script("cancel", args=("reason",))
 DELETE: Final = Script("delete", args=("tombstone_ms",))
 DROP: Final = Script("drop", args=("tombstone_ms", "retention_min_ms"))
-PAID: Final = Script("paid", args=("owed",))
+PAID: Final = Script("paid", args=("owed", "archive_ms"))
 DELIVER: Final = Script(
     "deliver",
     keys=("dead_letters",),
-    args=("outcome", "undelivered", "detail", "next_look_ms", "retention_ms", "delivery_ms"),
+    args=("outcome", "undelivered", "detail", "next_look_ms", "retention_ms", "delivery_ms", "archive_ms"),
 )
-TAKE_DELIVERIES: Final = Script(
-    "take_deliveries", keys=("deliveries",), args=("most_ids", "lease_ms"), parts=("_common",)
+ARCHIVED: Final = Script(
+    "archived",
+    keys=("dead_letters",),
+    args=("unarchived", "retention_ms", "tombstone_ms", "delivery_ms"),
+    parts=("_stream", "_content"),
 )
+TAKE_DUE: Final = Script("take_due", keys=("queue",), args=("most_ids", "lease_ms"), parts=("_common",))
 READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
+AMEND: Final = Script("amend", args=("owed", "next_owed", "ledger", "usage_final"))
 NOTE: Final = Script("note", args=("event", "detail", "holder", "ledger", "accounted"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
 REQUEUE: Final = Script(

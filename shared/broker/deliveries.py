@@ -1,22 +1,15 @@
-"""Queue of the webhooks that are to be delivered, at the desk; and the streams whose webhooks were given up.
-
-The state of a stream has what is owed to its receiver (``undelivered``), and the index of its bucket has the stream
-until that is delivered. The queue follows from them: the sweep puts a stream into it again that Redis has lost there.
-"""
+"""Webhooks that are to be delivered (``due_queues.py``), and the streams whose webhooks were given up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
+from shared.broker.due_queues import AT_ONCE, put_off
 from shared.broker.keys import DELIVERIES, dead_letters_keys, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.scripts import Delivery, StreamScripts
 
-#: Life of the queue after the last change.
-_LIFE_MS: Final = 172_800_000
-#: A time that has come for any clock.
-_AT_ONCE: Final = 0
 _FIELDS: Final = ("webhook", "undelivered", "delivery_failures", "delivery_error", "status", "ended", "idempotency")
 
 
@@ -32,33 +25,6 @@ class OwedWebhook:
     failures: int
     error: str
     next_at: int | None
-
-
-async def enqueue_deliveries(client: Client, stream_ids: Sequence[str]) -> None:
-    """Let webhooks be delivered now; those in the queue keep their time. Raises :class:`BrokerUnavailable`."""
-    if not stream_ids:
-        return
-    due = [item for stream_id in stream_ids for item in (_AT_ONCE, stream_id)]
-    await run_commands(client, [("ZADD", DELIVERIES, "NX", *due), ("PEXPIRE", DELIVERIES, _LIFE_MS)])
-
-
-async def enqueue_undelivered(client: Client, stream_ids: Sequence[str]) -> None:
-    """Do so for those of some streams that have a webhook which is not delivered. Raises
-    :class:`BrokerUnavailable`."""
-    commands: list[Command] = [("HGET", state_key(stream_id), "undelivered") for stream_id in stream_ids]
-    found = await run_commands(client, commands) if commands else []
-    waiting = [stream_id for stream_id, since in zip(stream_ids, found, strict=True) if since is not None]
-    await enqueue_deliveries(client, waiting)
-
-
-async def put_off(client: Client, stream_id: str, until_ms: int) -> None:
-    """Let a webhook be due at ``until_ms``. Raises :class:`BrokerUnavailable`."""
-    await run_commands(client, [("ZADD", DELIVERIES, until_ms, stream_id), ("PEXPIRE", DELIVERIES, _LIFE_MS)])
-
-
-async def remove(client: Client, stream_id: str) -> None:
-    """Take a webhook out of the queue. Raises :class:`BrokerUnavailable`."""
-    await run_commands(client, [("ZREM", DELIVERIES, stream_id)])
 
 
 async def list_owed(client: Client, most: int) -> list[OwedWebhook]:
@@ -96,7 +62,7 @@ async def deliver_again(client: Client, scripts: StreamScripts, stream_id: str) 
     call = scripts.deliver(stream_id, digest.decode() if digest else None, Delivery.WANTED, "")
     if not await run_script(client, call):
         return False
-    await put_off(client, stream_id, _AT_ONCE)
+    await put_off(client, DELIVERIES, [stream_id], AT_ONCE)
     return True
 
 

@@ -41,8 +41,9 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
-    ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered. ``ledger``: its
-    calls of providers. ``budgets``: as its state has them, as far as the caller knows."""
+    ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered.
+    ``has_archive``: it has to be archived. ``ledger``: its calls of providers. ``budgets``: as its state has them, as
+    far as the caller knows."""
 
     stream_id: str
     account: str
@@ -50,6 +51,7 @@ class Settlement:
     owed: Owed | None = None
     digest: str = ""
     has_webhook: bool = False
+    has_archive: bool = False
     ledger: Sequence[LedgerEntry] = ()
     budgets: str = ""
 

@@ -20,7 +20,6 @@ from shared.broker.desk_replies import (
 from shared.broker.desk_requests import MAKES_ROOM, Holding, Kind, Place, Settlement
 from shared.broker.keys import (
     ABOVE_LIMIT,
-    DELIVERIES,
     DROPPING,
     ENDED,
     FAILED,
@@ -264,11 +263,11 @@ class DeskScripts:
             life_ms=self._unended_ms,
         )
 
-    def take_deliveries(self, most: int, lease_ms: int) -> Call[Sequence[str]]:
-        """Take webhooks that are due, the longest due first. Others take them after ``lease_ms``, unless the caller
-        puts them off or removes them. The reply has the ids of their streams."""
-        return declarations.TAKE_DELIVERIES.call(
-            declarations.TAKE_DELIVERIES.named_keys(deliveries=DELIVERIES),
+    def take_due(self, queue: str, most: int, lease_ms: int) -> Call[Sequence[str]]:
+        """Take streams that are due from a queue (``due_queues.py``), the longest due first. Others take them after
+        ``lease_ms``, unless the caller puts them off or removes them. The reply has their ids."""
+        return declarations.TAKE_DUE.call(
+            declarations.TAKE_DUE.named_keys(queue=queue),
             desk_replies.parse_ids,
             most_ids=most,
             lease_ms=lease_ms,

@@ -94,13 +94,13 @@ class Outcome:
         if ledger:
             fields["ledger"] = encode_ledger(ledger)
         only_counted = self.reason == COUNTED and usage is not None and not usage.output_tokens
-        tokens = 0 if only_counted else _tokens(usage)
+        tokens = 0 if only_counted else tokens_of(usage)
         return Ending(
             STATUS_AFTER[self.finish_reason], fields, tokens, only_if_unwatched, nanos_of_calls(ledger), tuple(ledger)
         )
 
 
-def _tokens(usage: Usage | None) -> int:
+def tokens_of(usage: Usage | None) -> int:
     """Return the tokens to charge against limits, cached ones included: 0 if there was no output and the provider
     reported no usage."""
     if usage is None or (usage.estimated and not usage.output_tokens):
@@ -135,6 +135,7 @@ _SET_BY_SCRIPTS = frozenset(
         "chunks",
         "owed",
         "undelivered",
+        "unarchived",
         "delivery_failures",
         "delivery_error",
         "lane",
@@ -205,6 +206,7 @@ async def end_claimed(
             owed,
             holder.idempotency or "",
             has_webhook="webhook" in claimed.fields,
+            has_archive="archive" in claimed.fields,
             ledger=ending.ledger,
             budgets=budgets,
         )

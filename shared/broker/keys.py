@@ -7,8 +7,8 @@ hr:{bbx}:<id>:log            list    pack, finish      with the stream; its firs
                                                        in compressed chunks
 hr:{bbx}:<id>:tail           stream  append, finish    with the stream, at most a minute after its end; the
                                                        events that follow those in chunks
-hr:{bbx}:<id>:request        hash    store             with the stream, at most until its end; pieces of a large
-                                                       request
+hr:{bbx}:<id>:request        hash    store             with the stream, at most until its end or until it is archived;
+                                                       pieces of a large request
 hr:{bbx}:<id>:readers        zset    acknowledge       with the stream; gateway → end of its reader lease
 hr:{bbx}:idem:<digest>       string  begin, restore    with the stream; "<id> <body hash>"
 hr:{bbx}:<id>:tombstone      string  begin … drop      longer than the stream; "live|deleted|dropped <principal>"
@@ -59,7 +59,8 @@ hr:{desk}:paused:<h>:<provider>  zset  workers         with its longest pause; "
 hr:{desk}:endings:<minute>   hash    settle            an hour; status, tokens or failed:<reason> → count
 hr:{desk}:usage:<day>[:<account>]  hash  settle        HEADRACE_USAGE_DAYS; sums of the ledger, see usage.py
 hr:{desk}:ended, failed      zset    settle            with their last stream; id → end, of the last 100 and 50
-hr:{desk}:deliveries         zset    settlement, take_deliveries  two days; id → when its webhook is due, ms
+hr:{desk}:deliveries         zset    settlement, take_due  two days; id → when its webhook is due, ms
+hr:{desk}:unarchived         zset    settlement, take_due  two days; id → when it is due for the archive, ms
 hr:{desk}:processes          zset    each process      a minute; process → its last report, ms
 hr:{desk}:process:<process>  string  that process      15 s; JSON, its report
 hr:{desk}:reload             string  the CLI           a minute; id of the latest request to read files again
@@ -100,6 +101,7 @@ ENDED: Final = f"{DESK}ended"
 FAILED: Final = f"{DESK}failed"
 ABOVE_LIMIT: Final = f"{DESK}above_limit"
 DELIVERIES: Final = f"{DESK}deliveries"
+UNARCHIVED: Final = f"{DESK}unarchived"
 PROCESSES: Final = f"{DESK}processes"
 RELOAD: Final = f"{DESK}reload"
 REVOKED_LINKS: Final = "hr:revoked_links"

@@ -8,8 +8,8 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from shared.broker.client import Client, run_commands, run_script
-from shared.broker.deliveries import enqueue_undelivered
 from shared.broker.desk_requests import Kind, Settlement
+from shared.broker.due_queues import enqueue_again
 from shared.broker.keys import of_key, tombstone_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.removal import settle_removed
@@ -21,15 +21,15 @@ _KINDS: Final = {"deleted": Kind.DELETED, "dropped": Kind.DROPPED}
 
 
 async def settle_ended_streams(client: Client, scripts: StreamScripts, stream_ids: Sequence[str]) -> None:
-    """Settle streams that have ended, and take them out of their indexes; those with a webhook that is not delivered
-    yet stay there, and in the queue of those. Raises :class:`BrokerUnavailable`."""
+    """Settle streams that have ended, and take them out of their indexes; those whose webhook is not delivered yet,
+    or that are not archived yet, stay there and in the queues for that. Raises :class:`BrokerUnavailable`."""
     owed = await read_owed(client, stream_ids)
     unsettled = {settlement.stream_id for settlement in owed}
     settled = [stream_id for stream_id in stream_ids if stream_id not in unsettled]
     await _all(
         *(settle_ended(client, scripts, settlement) for settlement in owed),
         *(run_script(client, scripts.paid(each, "")) for each in settled),
-        enqueue_undelivered(client, settled),
+        enqueue_again(client, settled),
     )
 
 

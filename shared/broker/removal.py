@@ -8,6 +8,7 @@ from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.desk_requests import Kind, Settlement
+from shared.broker.due_queues import enqueue
 from shared.broker.keys import (
     DROPPING,
     answers_key,
@@ -70,12 +71,14 @@ async def drop_answer(client: Client, scripts: StreamScripts, stream_id: str) ->
 
 async def settle_removed(client: Client, scripts: StreamScripts, settlement: Settlement) -> int:
     """Let the desk forget a stream that was removed, and remove what stays of it: its entry in the list of its
-    principal and in the index, and the tombstones and idempotency entries of streams that were removed long ago.
-    Return the bytes given back. Raises :class:`BrokerUnavailable`."""
+    principal and in the index, and the tombstones and idempotency entries of streams that were removed long ago. A
+    worker deletes it in the archive. Return the bytes given back. Raises :class:`BrokerUnavailable`."""
     settled = await settle(client, scripts, settlement)
     commands: list[Command] = [("ZREM", owned_key(settlement.account), settlement.stream_id)]
     commands += [("DEL", tombstone_key(stream_id)) for stream_id, _ in settled.forgotten]
     commands += [("DEL", idempotency_entry_key(digest)) for _, digest in settled.forgotten if digest]
     await run_commands(client, commands)
+    if settlement.kind is Kind.DELETED and scripts.has_archive:
+        await enqueue(client, unarchived=[settlement.stream_id])
     await run_script(client, scripts.paid(settlement.stream_id, ""))
     return settled.freed

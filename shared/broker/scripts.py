@@ -55,6 +55,8 @@ MAX_EVENTS_PER_PAGE: Final = 256
 HEALING_MS: Final = 4000
 #: Time for which a stream is kept after the last try to deliver its webhook is due.
 _DELIVERY_MARGIN_MS: Final = 3_600_000
+#: Time for which a stream is kept after the last look, if it is not archived yet.
+_ARCHIVE_MS: Final = 30 * 86_400_000
 NO_LEDGER: Final[Mapping[str, str]] = {"ledger": "", "accounted": ""}
 #: Life of a piece of a large request until its stream is created.
 _PIECE_MS: Final = 60_000
@@ -105,6 +107,17 @@ class Delivery(StrEnum):
     WANTED = "wanted"
 
 
+class Archived(StrEnum):
+    """Replies to :meth:`StreamScripts.archived`. OWED: the desk has to settle the stream. OTHER: it ended again
+    meanwhile, or that was noted before. DELETED: the archive must not have it."""
+
+    ARCHIVED = "ARCHIVED"
+    OWED = "OWED"
+    OTHER = "OTHER"
+    DELETED = "DELETED"
+    GONE = "GONE"
+
+
 class StreamScripts:
     """The scripts of one stream, with the settings they take filled in. Arguments and replies are plain; content is
     sealed on its way to Redis if there is a key for it."""
@@ -112,6 +125,7 @@ class StreamScripts:
     def __init__(self, settings: Settings, routes: Routes | None = None) -> None:
         self.routes = routes or routes_at(settings.redis_url)
         self.sealing = Sealing([bytes.fromhex(key.get_secret_value()) for key in settings.content_keys])
+        self.has_archive = settings.archive_url is not None
         self._cap = settings.cap
         self._window = settings.window
         self._lease_ms = _ms(settings.lease_s)
@@ -271,9 +285,21 @@ class StreamScripts:
             field_items=len(fields),
             chunk_ends=chunks.ends_text,
             delivery_ms=self._delivery_ms,
+            archive_ms=_ARCHIVE_MS,
             fields=fields,
             chunks=self.sealing.seal_all(holder.stream_id, chunks.data),
             events=self.sealing.seal_all(holder.stream_id, events),
+        )
+
+    def amend(self, stream_id: str, owed: str, next_owed: str, ledger: str, usage_final: bytes) -> Call[bool]:
+        """Replace the usage of a stream that has ended and is not settled. The reply is False if it is."""
+        return declarations.AMEND.call(
+            stream_keys(stream_id),
+            bool,
+            owed=owed,
+            next_owed=next_owed,
+            ledger=ledger,
+            usage_final=usage_final,
         )
 
     def owed(self, ending: Ending, reply: WriteReply) -> Owed:
@@ -388,6 +414,10 @@ class StreamScripts:
         written if the caller holds the stream. Replies as :meth:`note_resume` does."""
         return self._note(holder.stream_id, "failure", f"{provider}:{code}", holder.token, ledger)
 
+    def note_ledger(self, holder: Holder, ledger: Mapping[str, str]) -> Call[str]:
+        """Write the ledger, if the caller holds the stream. Replies as :meth:`note_resume` does."""
+        return self._note(holder.stream_id, "", "", holder.token, ledger)
+
     def _note(
         self, stream_id: str, event: str, detail: str, holder: str = "", ledger: Mapping[str, str] = NO_LEDGER
     ) -> Call[str]:
@@ -413,7 +443,7 @@ class StreamScripts:
     def paid(self, stream_id: str, owed: str) -> Call[bool]:
         """Take a stream out of the index that has ended or is gone, once the desk has settled it. ``owed``: the field
         of its state; empty if there is none."""
-        return declarations.PAID.call(stream_keys(stream_id), bool, owed=owed)
+        return declarations.PAID.call(stream_keys(stream_id), bool, owed=owed, archive_ms=_ARCHIVE_MS)
 
     def deliver(
         self,
@@ -435,6 +465,18 @@ class StreamScripts:
             detail=detail,
             next_look_ms=again_ms + self._lease_ms,
             retention_ms=self._retention_ms,
+            delivery_ms=self._delivery_ms,
+            archive_ms=_ARCHIVE_MS,
+        )
+
+    def archived(self, stream_id: str, idempotency: str | None, unarchived: str) -> Call[Archived]:
+        """Note that a stream is in the archive. ``unarchived``: the field of its state when it was read."""
+        return declarations.ARCHIVED.call(
+            stream_keys_and(stream_id, idempotency, [dead_letters_key(stream_id)]),
+            lambda reply: Archived(reply.decode()),
+            unarchived=unarchived,
+            retention_ms=self._retention_ms,
+            tombstone_ms=self._tombstone_ms,
             delivery_ms=self._delivery_ms,
         )
 

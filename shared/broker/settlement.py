@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
-from shared.broker.deliveries import enqueue_deliveries
 from shared.broker.desk_replies import Settled
 from shared.broker.desk_requests import Kind, Settlement
+from shared.broker.due_queues import enqueue
 from shared.broker.keys import account_keys, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Owed
@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 _TRIES: Final = 4
 _ENDING: Final = (
-    *("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "ledger", "key_id", "budgets"),
+    *("status", "reason", "owed", "ended", "account", "idempotency"),
+    *("undelivered", "unarchived", "ledger", "key_id", "budgets"),
 )
 
 
@@ -42,11 +43,14 @@ async def settle(client: Client, scripts: StreamScripts, settlement: Settlement,
 
 
 async def settle_ended(client: Client, scripts: StreamScripts, settlement: Settlement, held: str = "") -> None:
-    """Settle a stream that has ended, and take it out of its index, unless its webhook has to be delivered: then it
-    is put into the queue of those. Raises :class:`BrokerUnavailable`."""
+    """Settle a stream that has ended, and take it out of its index, unless its webhook has to be delivered or it has
+    to be archived: then it is put into the queues of those. Raises :class:`BrokerUnavailable`."""
     await settle(client, scripts, settlement, held)
-    if settlement.has_webhook:
-        await enqueue_deliveries(client, [settlement.stream_id])
+    await enqueue(
+        client,
+        deliveries=[settlement.stream_id] * settlement.has_webhook,
+        unarchived=[settlement.stream_id] * settlement.has_archive,
+    )
     await run_script(client, scripts.paid(settlement.stream_id, settlement.owed.text if settlement.owed else ""))
 
 
@@ -71,22 +75,21 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
     commands: list[Command] = [("HMGET", state_key(stream_id), *_ENDING) for stream_id in stream_ids]
     found = []
     for stream_id, fields in zip(stream_ids, await run_commands(client, commands), strict=True):
-        status, reason, owed, ended, account, digest, undelivered, ledger, key_id, budgets = fields
+        status, reason, owed, ended, account, digest, undelivered, unarchived, ledger, key_id, budgets = fields
         if owed is not None:
             ending = Owed.of(status, reason, owed, ended)
-            has_webhook = undelivered is not None
-            found.append(
-                Settlement(
-                    stream_id,
-                    _text(account),
-                    Kind.ENDED,
-                    ending,
-                    _text(digest),
-                    has_webhook=has_webhook,
-                    ledger=decode_ledger(ledger, _text(key_id)),
-                    budgets=_text(budgets),
-                )
+            settlement = Settlement(
+                stream_id,
+                _text(account),
+                Kind.ENDED,
+                ending,
+                _text(digest),
+                has_webhook=undelivered is not None,
+                has_archive=unarchived is not None,
+                ledger=decode_ledger(ledger, _text(key_id)),
+                budgets=_text(budgets),
             )
+            found.append(settlement)
     return found
 
 

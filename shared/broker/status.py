@@ -1,6 +1,6 @@
 """Reads a stream's state, for the JSON view."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,15 +10,19 @@ import msgspec
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import state_key
 from shared.broker.sealing import Sealing
+from shared.protocol.ledger import Cost, cost_of_calls, decode_ledger
+from shared.protocol.usage import decode_usage
 
-_FIELDS = (
+STATE_FIELDS = (
     "status", "finish_reason", "reason", "provider", "model", "attempt", "metadata", "created", "started", "ended",
+    "usage_final", "ledger",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """A stream's state. Times are ISO 8601 in UTC; None if the event has not happened."""
+    """A stream's state. Times are ISO 8601 in UTC; None if the event has not happened. ``usage_final`` and
+    ``cost_final``: by the provider's count, if that came after the end of a cancelled answer."""
 
     status: str
     finish_reason: str | None
@@ -30,16 +34,21 @@ class StreamState:
     created_at: str | None
     started_at: str | None
     ended_at: str | None
+    usage_final: dict[str, Any] | None = None
+    cost_final: Cost | None = None
 
 
 async def read_state(client: Client, sealing: Sealing, stream_id: str) -> StreamState | None:
     """Return the state; None if there is none. Raises :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
-    (values,) = await run_commands(client, [("HMGET", state_key(stream_id), *_FIELDS)])
-    text = sealing.texts(stream_id, _FIELDS, values)
-    if text["status"] is None:
-        return None
+    (values,) = await run_commands(client, [("HMGET", state_key(stream_id), *STATE_FIELDS)])
+    text = sealing.texts(stream_id, STATE_FIELDS, values)
+    return state_of(text) if text["status"] is not None else None
+
+
+def state_of(text: Mapping[str, str | None]) -> StreamState:
+    """Return the state with these fields, which are opened."""
     return StreamState(
-        status=text["status"],
+        status=text["status"] or "",
         finish_reason=text["finish_reason"],
         reason=text["reason"],
         provider=text["provider"] or "",
@@ -49,6 +58,8 @@ async def read_state(client: Client, sealing: Sealing, stream_id: str) -> Stream
         created_at=time_of(text["created"]),
         started_at=time_of(text["started"]),
         ended_at=time_of(text["ended"]),
+        usage_final=(usage_final := decode_usage(text["usage_final"])),
+        cost_final=cost_of_calls(decode_ledger(text["ledger"])) if usage_final else None,
     )
 
 

@@ -4,7 +4,7 @@ Ids of streams that are gone are skipped. Streams beyond the newest 10,000 (crea
 listed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,19 @@ _SPARE: Final = 64
 _FIELDS: Final = ("status", "provider", "model", "finish_reason", "metadata", "created", "ended")
 
 
+#: Position in a list, as ``next_page`` has it: time of the entry and stream id.
+Position = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """Consecutive entries of the index, the newest first. ``summaries``: of the streams that Redis still has, by
+    position; None for the others. ``is_last``: no entry follows."""
+
+    summaries: dict[Position, dict[str, Any] | None]
+    is_last: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One page of a list. ``next_page`` is its end's position; None if it is the last page."""
@@ -33,6 +46,21 @@ async def list_principal_streams(
 ) -> Listed:
     """List a principal's streams, the newest first, from after ``page``: (time, id) of the last one seen. Raises
     :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
+    scanned = await scan_principal_streams(client, sealing, principal, most=most, page=page)
+    streams: list[dict[str, Any]] = []
+    for (created, stream_id), summary in scanned.summaries.items():
+        if summary is not None:
+            streams.append(summary)
+        if len(streams) == most:
+            return Listed(streams, f"{created}-{stream_id}")
+    return Listed(streams, None if scanned.is_last else position_text(next(reversed(scanned.summaries))))
+
+
+async def scan_principal_streams(
+    client: Client, sealing: Sealing, principal: str, *, most: int, page: Position | None
+) -> Scanned:
+    """Read the entries of a principal's index after ``page``: ``most`` ones, and some more. Raises as
+    :func:`list_principal_streams` does."""
     top = "+inf" if page is None else page[0]
     command = (
         "ZRANGE",
@@ -54,13 +82,26 @@ async def list_principal_streams(
         if found
         else []
     )
-    streams: list[dict[str, Any]] = []
-    for (created, stream_id), state in zip(found, states, strict=True):
-        if state[0] is not None:
-            streams.append(_summary(stream_id, sealing.texts(stream_id, _FIELDS, state)))
-        if len(streams) == most:
-            return Listed(streams, f"{created}-{stream_id}")
-    return Listed(streams, f"{found[-1][0]}-{found[-1][1]}" if len(found) >= most else None)
+    summaries = {
+        (created, stream_id): None
+        if state[0] is None
+        else _summary(stream_id, sealing.texts(stream_id, _FIELDS, state))
+        for (created, stream_id), state in zip(found, states, strict=True)
+    }
+    return Scanned(summaries, is_last=len(found) < most)
+
+
+async def are_listed(client: Client, principal: str, stream_ids: Sequence[str]) -> list[bool]:
+    """Return for each stream whether the index of its principal has it. Raises :class:`BrokerUnavailable`."""
+    if not stream_ids:
+        return []
+    (scores,) = await run_commands(client, [("ZMSCORE", principal_streams_key(principal), *stream_ids)])
+    return [score is not None for score in scores]
+
+
+def position_text(position: Position) -> str:
+    """Format a ``next_page``."""
+    return f"{position[0]}-{position[1]}"
 
 
 def parse_page(text: str) -> tuple[int, str] | None:

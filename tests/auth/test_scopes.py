@@ -18,7 +18,7 @@ from tests.system import SECRET, System, ask
 
 PUBLIC: Final = "public"
 ANY_CALLER: Final = "any caller"
-CHAT, READ, CANCEL, ADMIN = Scope
+CHAT, READ, CANCEL, ADMIN, _ = Scope
 
 #: Every route of the gateway. A route without an entry fails the test.
 ROUTES: Final[dict[str, Scope | str]] = {

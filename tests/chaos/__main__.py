@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--faults", type=int, default=FULL_RUN)
     parser.add_argument("--cluster", action="store_true", help="on three masters and their replicas")
+    parser.add_argument("--postgres", action="store_true", help="archive in PostgreSQL instead of a file")
     parser.add_argument("--folder", type=Path, default=None, help="where logs go")
     options = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
@@ -29,7 +30,13 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     say(f"seed {seed}, {options.streams} streams, {options.faults} faults; logs in {folder}")
     run = run_campaign(
-        folder, seed=seed, streams=options.streams, faults=options.faults, say=say, on_cluster=options.cluster
+        folder,
+        seed=seed,
+        streams=options.streams,
+        faults=options.faults,
+        say=say,
+        on_cluster=options.cluster,
+        on_postgres=options.postgres,
     )
     result = uvloop.run(run)
     report(result)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.chaos.archive import complaints_about_archive
 from tests.chaos.chat import Chat, Record
 from tests.chaos.cluster import ClusterFaults, ClusterRig
 from tests.chaos.counters import Counters
@@ -74,6 +75,7 @@ class Campaign:
         await self._statuses.aclose()
         self._note("webhooks", await complaints_about_webhooks(rig, [chat.record for chat in self._chats]))
         self._note("ledgers", await complaints_about_ledgers(rig, [chat.record for chat in self._chats]))
+        self._note("archive", await complaints_about_archive(rig, [chat.record for chat in self._chats]))
         result.webhooks = len(rig.receiver.deliveries)
         await rig.http.aclose()  # its connections are clients too
         self._note("processes", await complaints_at_the_end(rig, baseline))
@@ -166,10 +168,17 @@ class Campaign:
 
 
 async def run_campaign(
-    folder: Path, *, seed: int, streams: int, faults: int, say: Say, on_cluster: bool = False
+    folder: Path,
+    *,
+    seed: int,
+    streams: int,
+    faults: int,
+    say: Say,
+    on_cluster: bool = False,
+    on_postgres: bool = False,
 ) -> Result:
     """Start a system in ``folder``, run the campaign, and leave only the logs."""
-    rig = ClusterRig(folder) if on_cluster else Rig(folder)
+    rig = (ClusterRig if on_cluster else Rig)(folder, on_postgres=on_postgres)
     try:
         await rig.start()
         return await Campaign(rig, seed=seed, streams=streams, faults=faults, say=say).run()

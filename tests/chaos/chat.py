@@ -34,6 +34,8 @@ class Record:
     cancelled: bool = False
     #: When the client was about to delete it; never if infinite.
     deleted_at: float = inf
+    #: The deletion was accepted.
+    is_deletion_confirmed: bool = False
     refusals: set[str] = field(default_factory=set)
     complaints: list[str] = field(default_factory=list)
 
@@ -157,7 +159,8 @@ class Chat:
         if plan.delete_s is not None:
             await asyncio.sleep(plan.delete_s)
             self.record.deleted_at = time.monotonic()
-            await self._until_answered("DELETE", f"/chat/{stream_id}")
+            answer = await self._until_answered("DELETE", f"/chat/{stream_id}")
+            self.record.is_deletion_confirmed = answer.status_code == 204
 
     async def _until_answered(self, method: str, path: str) -> httpx2.Response:
         """Repeat a request until it gets a response other than 503."""

@@ -23,13 +23,13 @@ _MOST_SLOTS: Final = 500
 
 
 class ClusterRig(OnCluster, Rig):
-    def __init__(self, folder: Path, **settings: object) -> None:
-        super().__init__(folder, **settings)
+    def __init__(self, folder: Path, *, on_postgres: bool = False, **settings: object) -> None:
+        super().__init__(folder, on_postgres=on_postgres, **settings)
         self.cluster = Cluster(folder / "cluster", replicas=1, binary=VALKEY)
         self.redis_url = self.cluster.url
 
     def broker_ports(self, _gateway: int) -> Collection[int]:
-        return {node.port for node in self.cluster.nodes}
+        return {*(node.port for node in self.cluster.nodes), self.database.port}
 
     async def count(self, key: str, least: int) -> int:
         owner = await self.cluster.owner(key)

@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import web
 from redis.asyncio import Redis
 
+from tests.chaos.archive import away
 from tests.chaos.harms import harm
 from tests.chaos.rig import DRAIN_S, LEASE_S, Rig
 from tests.chaos.trace import Fault, Harm, Kind
@@ -32,6 +33,7 @@ class Faults:
         self._rig = rig
         self._broker = asyncio.Lock()
         self._receiver = asyncio.Lock()
+        self._archive = asyncio.Lock()
 
     def is_live(self, fault: Fault) -> bool:
         """Return True if the fault would hit a stream now."""
@@ -128,6 +130,12 @@ class Faults:
             self._rig.receiver.answer = answer
             await asyncio.sleep(fault.lasts * LEASE_S)
             self._rig.receiver.answer = None
+
+    # --- the archive
+
+    async def _archive_away(self, fault: Fault) -> None:
+        async with self._archive, away(self._rig.database):
+            await asyncio.sleep(fault.lasts * LEASE_S)
 
     def _start_again(self, process: Process) -> None:
         self._rig.struck[process.name] -= 1

@@ -15,9 +15,10 @@ _LOUD = (" ERROR ", " CRITICAL", "Traceback")
 
 
 def open_files(pid: int, but_to_ports: Collection[int]) -> int:
-    """Number of descriptors of a process without its connections to those ports, which a pool may keep."""
+    """Number of descriptors of a process without its connections to those ports and to the archive's file, which
+    pools may keep."""
     to_ports = {inode for inode, _, remote in _sockets() if remote in but_to_ports}
-    return sum(target not in to_ports for target in _targets(pid))
+    return sum(target not in to_ports and "/archive.db" not in target for target in _targets(pid))
 
 
 def accepted(gateway: Gateway) -> int:

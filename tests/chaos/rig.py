@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.settings import Settings
+from tests.archive_databases import PostgresServer, SqliteFile
 from tests.chaos.history import History, ProviderCall, Span
 from tests.chaos.plans import STORING, StreamPlan
 from tests.chaos.proxy import Proxy
@@ -100,9 +101,10 @@ class ChaosProvider(FakeProvider):
 class Rig(System):
     """Clients reach gateway i by ``clients[i]``, gateways the broker by ``gateway_links[i]``, and so on."""
 
-    def __init__(self, folder: Path, **settings: object) -> None:
+    def __init__(self, folder: Path, *, on_postgres: bool = False, **settings: object) -> None:
         providers = (*PROVIDERS, STORING)
-        merged = {**SETTINGS, **settings}
+        self.database = PostgresServer(folder) if on_postgres else SqliteFile(folder)
+        merged = {**SETTINGS, "archive_url": self.database.url, **settings}
         super().__init__(folder, gateways=GATEWAYS, workers=WORKERS, providers=providers, **merged)
         self.history = History()
         self.fake: ChaosProvider = ChaosProvider(self.history)
@@ -121,8 +123,8 @@ class Rig(System):
         self._beat = asyncio.create_task(self._measure_own_lag())
 
     def broker_ports(self, gateway: int) -> Collection[int]:
-        """Return the ports at which a gateway reaches the broker."""
-        return {self.gateway_links[gateway].port}
+        """Return the ports at which a gateway reaches the broker and the archive."""
+        return {self.gateway_links[gateway].port, self.database.port}
 
     async def count(self, key: str, least: int) -> int:
         """Return the number of members of a sorted set with at least this score."""
@@ -143,6 +145,7 @@ class Rig(System):
         for proxy in (*self.gateway_links, *self.worker_links):
             proxy.target_port = self.broker.port
         await self.receiver.start()
+        await self.database.start()
         await self.fake.start()  # `System.start` starts it again, on the port it has by then
         for proxy in self.provider_links:
             proxy.target_port = int(self.fake.ollama_host.rpartition(":")[2])
@@ -155,6 +158,7 @@ class Rig(System):
         self._beat.cancel()
         await super().stop()
         await self.receiver.stop()
+        await self.database.stop()
         for proxy in self.proxies:
             await proxy.stop()
 

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     RECEIVER_KILL = "receiver of webhooks stopped"
     RECEIVER_FAIL = "receiver of webhooks fails"
     RECEIVER_HANG = "receiver of webhooks hangs"
+    ARCHIVE_AWAY = "archive away"
     NODE_KILL = "node killed, restarted empty after its failover"
     NODE_FREEZE = "node frozen"
     NODE_FULL = "node out of memory"
@@ -77,8 +78,9 @@ _WEIGHTS = {
     Kind.RECEIVER_KILL: 2,
     Kind.RECEIVER_FAIL: 2,
     Kind.RECEIVER_HANG: 1,
+    Kind.ARCHIVE_AWAY: 3,
 }
-_EVERYWHERE = ("WORKER_", "GATEWAY_", "CLIENT_", "RECEIVER_")
+_EVERYWHERE = ("WORKER_", "GATEWAY_", "CLIENT_", "RECEIVER_", "ARCHIVE_")
 _ON_CLUSTER = {
     **{kind: weight for kind, weight in _WEIGHTS.items() if kind.name.startswith(_EVERYWHERE)},
     Kind.PROVIDER_LINK: 4,
@@ -102,6 +104,7 @@ _TIMES = {
     Kind.GATEWAY_BLINK: (0.05, 0.4),
     Kind.BROKER_FREEZE: (0.2, 2.5),
     Kind.NODE_FREEZE: (0.2, 2.5),
+    Kind.ARCHIVE_AWAY: (0.5, 6.5),  # a worker waits for five leases
 }
 _OVERLAPPING = 0.2
 

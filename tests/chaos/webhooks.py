@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from shared.broker.client import connect, run_commands
-from shared.broker.deliveries import put_off
+from shared.broker.due_queues import put_off
 from shared.broker.keys import DELIVERIES
 from shared.errors import BrokerUnavailable
 from tests.chaos.chat import Record
@@ -23,8 +23,8 @@ async def complaints_about_webhooks(rig: Rig, records: Sequence[Record]) -> list
     while any(_missing(rig, record) for record in records) and time.monotonic() < deadline:
         with suppress(BrokerUnavailable):
             (waiting,) = await run_commands(client, [("ZRANGE", DELIVERIES, 0, -1)])
-            for stream_id in waiting:
-                await put_off(client, stream_id.decode(), 0)
+            if waiting:
+                await put_off(client, DELIVERIES, [stream_id.decode() for stream_id in waiting], 0)
         await asyncio.sleep(1)
     await client.aclose()
     return [complaint for record in records for complaint in _faults(rig, record)]

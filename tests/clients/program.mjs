@@ -71,13 +71,13 @@ const PROGRAMS = {
       return outcomeOf(new Headrace({ url, fetch: fetchIn(engine) }).attach(stream));
     }));
   },
-  async start({ url, key, models, options }) {
-    const client = new Headrace({ url, key, ...options });
+  async start({ url, key, user, models, options }) {
+    const client = new Headrace({ url, key, user, ...options });
     const messages = [{ role: 'user', content: 'my secret prompt' }];
     return Promise.all(models.map((model) => outcomeOf(client.start({ model, messages }))));
   },
-  async attach({ url, key, stream, options }) {
-    return outcomeOf(new Headrace({ url, key }).attach(stream, options));
+  async attach({ url, key, user, stream, options }) {
+    return outcomeOf(new Headrace({ url, key, user }).attach(stream, options));
   },
   // Leaves after the first token, reads on, and reads once more.
   async leave({ url, stream }) {
@@ -101,8 +101,8 @@ const PROGRAMS = {
     });
   },
   async refused({ url, cases }) {
-    return Promise.all(cases.map(({ key, stream, base = url }) =>
-      caught(() => new Headrace({ url: base, key }).attach(stream ?? 's').id)));
+    return Promise.all(cases.map(({ key, user, stream, base = url }) =>
+      caught(() => new Headrace({ url: base, key, user }).attach(stream ?? 's').id)));
   },
   async webhook({ cases }) {
     return Promise.all(cases.map(({ body, headers, secret, plain }) =>

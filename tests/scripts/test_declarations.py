@@ -8,7 +8,7 @@ import pytest
 from shared.broker.cluster.slots import slot_of
 from shared.broker.declarations import REVOKE_LINKS, RIGHTS, STREAM_KEYS, Call
 from shared.broker.desk_requests import Holding, Kind, Place, Settlement
-from shared.broker.keys import REVOKED_LINKS, sweep_keys
+from shared.broker.keys import DELIVERIES, REVOKED_LINKS, sweep_keys
 from shared.broker.replies import (
     parse_write,
 )
@@ -131,13 +131,13 @@ def test_which_scripts_run_when_redis_is_full() -> None:
             "sweep",
             "drop",
             "revoke_links",
-            *("forget", "leave", "settle", "hold", "may_drop", "paid", "deliver"),
+            *("forget", "leave", "settle", "hold", "may_drop", "paid", "deliver", "archived", "amend"),
         ),
     }
     assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read", "rights"}
     assert {name for name, flag in flags.items() if flag == ""} == {
         *("begin", "admit", "store", "claim", "take_slot", "append", "restore", "requeue", "unpark", "note"),
-        *("pack", "note_cursor", "take", "take_deliveries"),
+        *("pack", "note_cursor", "take", "take_due"),
     }
 
 
@@ -148,7 +148,7 @@ def test_the_amount_of_lua_is_limited() -> None:
         for path in LUA.glob("*.lua")
     }
     operators = sum(lines.pop(name) for name in ("_endings", "note", "rights", "revoke_links"))
-    deliveries = sum(lines.pop(name) for name in ("deliver", "take_deliveries"))
+    deliveries = sum(lines.pop(name) for name in ("deliver", "archived", "take_due"))
     limits = (
         "_desk",
         "_rate_limits",
@@ -164,13 +164,15 @@ def test_the_amount_of_lua_is_limited() -> None:
         "settle",
     )
     admission = sum(lines.pop(name) for name in limits)
-    budgets = sum(lines.pop(name) for name in ("_budgets", "_usage"))
+    usage = sum(lines.pop(name) for name in ("_usage", "amend"))
+    budgets = lines.pop("_budgets")
     storage = sum(lines.pop(name) for name in ("_content", "_storage", "drop", "may_drop", "store"))
-    assert storage < 128
-    assert budgets < 115
-    assert sum(lines.values()) < 633
+    assert storage < 140
+    assert usage < 25
+    assert budgets < 100
+    assert sum(lines.values()) < 640
     assert operators < 50
-    assert deliveries < 60
+    assert deliveries < 80
     assert admission < 475
 
 
@@ -217,6 +219,8 @@ def one_call_of_each() -> list[Call[Any]]:
         scripts.drop(stream_id),
         scripts.paid(stream_id, ""),
         scripts.deliver(stream_id, digest, Delivery.FAILED, "1"),
+        scripts.archived(stream_id, digest, "1"),
+        scripts.amend(stream_id, "1 2 3", "4 2 5", "", b"null"),
         scripts.read(stream_id, START),
         scripts.sweep(sweep_keys()[:1]),
         desk.admit(place),
@@ -224,7 +228,7 @@ def one_call_of_each() -> list[Call[Any]]:
         desk.leave(stream_id, "w1.x", "a\nb"),
         desk.settle(Settlement(stream_id, "an-account", Kind.DELETED, digest=digest), "a\nb"),
         desk.hold(Holding(place, "w1.x", 1, "a\nb")),
-        desk.take_deliveries(1, 1),
+        desk.take_due(DELIVERIES, 1, 1),
         desk.may_drop(stream_id, "an-account"),
         desk.unpark("a", UNLIMITED),
         Call(REVOKE_LINKS, [REVOKED_LINKS], [], bool),

@@ -156,7 +156,7 @@ async def test_a_deleted_stream_owes_nothing(client: Client) -> None:
 
 async def test_a_webhook_is_taken_once_in_a_lease(client: Client) -> None:
     await client.zadd(DELIVERIES, {"a": 1, "b": 2, "c": 4_000_000_000_000})
-    take = SCRIPTS.desk.take_deliveries(1, 60_000)
+    take = SCRIPTS.desk.take_due(DELIVERIES, 1, 60_000)
     assert list(await run_script(client, take)) == ["a"]
     assert list(await run_script(client, take)) == ["b"]
     assert list(await run_script(client, take)) == []

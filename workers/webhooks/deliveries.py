@@ -14,8 +14,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from shared.broker.client import REDIS_ERRORS, Client, run_commands, run_script
-from shared.broker.deliveries import put_off, remove
-from shared.broker.keys import state_key
+from shared.broker.due_queues import put_off, remove
+from shared.broker.keys import DELIVERIES, state_key
 from shared.broker.scripts import Delivery, StreamScripts
 from shared.cancellation import cancel_all
 from shared.errors import BrokerUnavailable, ContentUnreadable
@@ -78,7 +78,7 @@ class Deliveries:
             await self._sender.aclose()
 
     async def _take(self, room: int) -> int:
-        ids = await run_script(self._client, self._scripts.desk.take_deliveries(room, self._lease_ms))
+        ids = await run_script(self._client, self._scripts.desk.take_due(DELIVERIES, room, self._lease_ms))
         for stream_id in ids:
             task = asyncio.create_task(self._deliver(stream_id))
             self._tasks.add(task)
@@ -100,11 +100,11 @@ class Deliveries:
         (values,) = await run_commands(self._client, [("HMGET", state_key(stream_id), *_OWED)])
         url, by, undelivered, failures, digest = ((value or b"").decode() for value in values)
         if not undelivered:  # delivered by another, or deleted
-            await remove(self._client, stream_id)
+            await remove(self._client, DELIVERIES, [stream_id])
             return
         host = urlsplit(url).netloc
         if self._hosts[host] >= _MOST_OF_HOST:
-            await put_off(self._client, stream_id, _now_ms() + round(_EVERY_S * 1000))
+            await put_off(self._client, DELIVERIES, [stream_id], _now_ms() + round(_EVERY_S * 1000))
             return
         self._hosts[host] += 1
         begun = time.monotonic()
@@ -124,7 +124,12 @@ class Deliveries:
             return Failure("HEADRACE_CONTENT_KEYS lacks the key of this stream")
         if message is None:
             return Failure("the stream is gone", is_final=True)
-        return await self._sender.send(url, message, is_trusted=is_trusted)
+        try:
+            return await self._sender.send(url, message, is_trusted=is_trusted)
+        except Exception as error:  # noqa: BLE001  a fault of ours: without an outcome it would be sent for ever
+            # Without the text, which may have the URL.
+            logger.error("webhook not sent", extra={"stream_id": stream_id, "error": type(error).__name__})  # noqa: TRY400
+            return Failure(f"not sent: {type(error).__name__}")
 
     async def _note(
         self, stream_id: str, digest: str | None, undelivered: str, failures: int, failure: Failure | None, host: str
@@ -132,7 +137,7 @@ class Deliveries:
         about = {"stream_id": stream_id, "host": host}
         if failure is None:
             await self._set(stream_id, digest, Delivery.DELIVERED, undelivered)
-            await remove(self._client, stream_id)
+            await remove(self._client, DELIVERIES, [stream_id])
             logger.info("webhook delivered", extra={**about, "tries": failures + 1})
             return
         wait_s = max(failure.retry_after_s, _wait_s(failures))
@@ -141,12 +146,12 @@ class Deliveries:
         )
         if is_last:
             await self._set(stream_id, digest, Delivery.GIVEN_UP, undelivered, failure.detail)
-            await remove(self._client, stream_id)
+            await remove(self._client, DELIVERIES, [stream_id])
             logger.error("webhook given up", extra={**about, "tries": failures + 1, "detail": failure.detail})
             return
         wait_ms = round(wait_s * 1000)
         await self._set(stream_id, digest, Delivery.FAILED, undelivered, failure.detail, wait_ms)
-        await put_off(self._client, stream_id, _now_ms() + wait_ms)
+        await put_off(self._client, DELIVERIES, [stream_id], _now_ms() + wait_ms)
         logger.warning(
             "webhook failed",
             extra={**about, "tries": failures + 1, "detail": failure.detail, "again_in_s": round(wait_s)},

@@ -32,6 +32,8 @@ _THIN: Final = (
         "usage",
         "usage_by_target",
         "cost",
+        "usage_final",
+        "cost_final",
         "model",
         "provider",
         "attempt",

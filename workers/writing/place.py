@@ -49,6 +49,7 @@ class HeldPlace:
             owed,
             self._holder.idempotency or "",
             has_webhook="webhook" in self._fields,
+            has_archive="archive" in self._fields,
             ledger=ending.ledger,
             budgets=self._text("budgets"),
         )

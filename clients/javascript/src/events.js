@@ -60,6 +60,8 @@
  * @property {Usage | null} usage
  * @property {TargetUsage[]} usage_by_target
  * @property {Cost | null} cost
+ * @property {Usage | null} usage_final  the provider's count, if it came after the end of a cancelled answer
+ * @property {Cost | null} cost_final
  * @property {{ code: string, message: string, retryable: boolean, provider_code?: string, param?: string } | null} error
  * @property {string} model
  * @property {string} provider

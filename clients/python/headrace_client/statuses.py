@@ -71,6 +71,8 @@ class StreamStatus(TypedDict):
     usage: Usage | None
     usage_by_target: list[TargetUsage]
     cost: Cost | None
+    usage_final: Usage | None
+    cost_final: Cost | None
     error: Failure | None
     model: str
     provider: str

@@ -40,6 +40,20 @@ local function log_bytes()
   return bytes
 end
 
+-- Writes the state anew without these fields. Redis keeps a hash of short values in a third of the memory, but not one
+-- that ever had a long value, such as the request.
+local function rewrite_state_without(left_out)
+  local fields, kept = redis.call('HGETALL', STATE), {}
+  for i = 1, #fields, 2 do
+    if not left_out[fields[i]] then
+      kept[#kept + 1] = fields[i]
+      kept[#kept + 1] = fields[i + 1]
+    end
+  end
+  redis.call('DEL', STATE)
+  redis.call('HSET', STATE, unpack(kept))
+end
+
 -- Bytes that the stream takes now.
 local function stored_bytes()
   local bytes = STREAM_BYTES + log_bytes() + (redis.call('HGET', STATE, 'request_bytes') or 0)

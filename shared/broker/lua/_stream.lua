@@ -196,6 +196,12 @@ local function keep_until(at, tombstone_ms)
   live_until(INDEX, at)
 end
 
+-- Lets the keys of a stream that has ended live until then. The tail has an end of its own.
+local function keep_ended_until(at)
+  for _, key in ipairs({STATE, LOG, READERS, REQUEST, IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
+  live_until(INDEX, at)
+end
+
 -- Notifies the worker that holds the stream. The state carries the same, so a lost message does no harm.
 local function notify_holder(s, message)
   if s.holder then

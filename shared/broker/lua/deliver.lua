@@ -4,22 +4,19 @@
 -- ARGV: 1 outcome (delivered; failed: it is sent again; given_up; wanted: it is sent again, although it was delivered or
 --       given up), 2 undelivered (as the caller has read it; '' for wanted), 3 detail (of a failure),
 --       4 next_look_ms (after a failure, until the sweep looks whether it was sent again), 5 retention_ms,
---       6 delivery_ms (as for finish)
+--       6 delivery_ms, 7 archive_ms (as for finish)
 -- Status: unchanged
 -- Replies 1, or 0 if that is not what the stream waits for: it has no webhook, runs, is gone, or was delivered.
 
-local outcome, undelivered, detail, next_look_ms, retention_ms, delivery_ms = unpack(ARGV, 1, 6)
+local outcome, undelivered, detail, next_look_ms, retention_ms, delivery_ms, archive_ms = unpack(ARGV, 1, 7)
 local DEAD_LETTERS = KEYS[11]
-local s = load('status', 'webhook', 'undelivered', 'owed', 'ended')
+local s = load('status', 'webhook', 'undelivered', 'unarchived', 'owed', 'ended')
 if not s.status or active(s) or not s.webhook then return 0 end
 if outcome ~= 'wanted' and s.undelivered ~= undelivered then return 0 end
 need_rights('HDEL HGET HINCRBY HMGET HSET PEXPIRE PEXPIREAT PTTL ZADD ZREM', {DEAD_LETTERS})
 
--- Keeps all of the stream until then. Its tail has an end of its own.
-local function keep_answer_until(at)
-  for _, key in ipairs({STATE, LOG, READERS, REQUEST, IDEMPOTENCY}) do redis.call('PEXPIREAT', key, at) end
-  live_until(INDEX, at)
-end
+-- Keeps all of the stream until then, or longer for the archive.
+local function keep_answer_until(at) keep_ended_until(math.max(at, s.unarchived and now + archive_ms or 0)) end
 
 if outcome == 'failed' then
   redis.call('HINCRBY', STATE, 'delivery_failures', 1)
@@ -36,7 +33,7 @@ if outcome == 'wanted' then
   return 1
 end
 redis.call('HDEL', STATE, 'undelivered')
-if not s.owed then redis.call('ZREM', INDEX, ID) end
+if not (s.owed or s.unarchived) then redis.call('ZREM', INDEX, ID) end
 note('webhook:' .. outcome)
 if outcome == 'delivered' then
   redis.call('HDEL', STATE, 'delivery_failures', 'delivery_error')

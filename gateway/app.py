@@ -15,6 +15,7 @@ from gateway.api import (
     ai_sdk,
     anthropic,
     chat,
+    connection,
     errors,
     listing,
     models,
@@ -112,7 +113,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
-        *(listing, tickets, service, models, usage, ops, web_pages),
+        *(listing, tickets, service, connection, models, usage, ops, web_pages),
     ):
         app.include_router(module.router)
     web_pages.mount_files(app)
@@ -167,7 +168,12 @@ class _Parts:
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         current.follow(configurations.load)
         self._presence = Presence(
-            client, gateway_id, "gateway", lambda: _load_of(hub, lag, configurations), current.reload
+            client,
+            gateway_id,
+            "gateway",
+            lambda: _load_of(hub, lag, configurations),
+            current.reload,
+            (settings.host, settings.port),
         )
         sweep = Sweep(
             client,

@@ -12,6 +12,9 @@ BODY_MEMORY = Gauge(
     "Memory taken by request bodies that are not stored yet",
     multiprocess_mode="livesum",
 )
+ARCHIVE_READS = Counter(
+    "headrace_archive_reads_total", "Reads of the archive, for streams that Redis has no more", ["result"]
+)
 _OF_BUDGET = ["period", "kind", "currency"]
 BUDGET_LIMIT = Gauge(
     "headrace_budget_limit", "Budget of the server, of money or of tokens", _OF_BUDGET, multiprocess_mode="livemax"
@@ -26,9 +29,6 @@ BUDGET_WARNINGS = Counter(
     "headrace_budget_warnings_total",
     "Budgets of which 80 % were spent, once in each period",
     ["owner", "period", "kind"],
-)
-ARCHIVE_READS = Counter(
-    "headrace_archive_reads_total", "Reads of the archive, for streams that Redis has no more", ["result"]
 )
 CANCELS = Counter("headrace_cancel_requests_total", "Cancel requests by clients")
 TAIL_HOLES = Counter("headrace_tail_holes_total", "Tails trimmed before this gateway had read them")

@@ -154,13 +154,13 @@ class StreamGone(RequestError):
 
 
 class StreamArchived(StreamGone):
-    """The archive has the answer, but not the events with their cursors. ``status_url``: path of the answer."""
+    """Only the archive has the stream, and here it cannot be streamed. ``status_url``: path of the answer."""
 
     code = "stream_archived"
-    when = "the stream can no longer be streamed; its answer is at `status_url`"
+    when = "the stream is in the archive only; its answer is at `status_url`"
 
     def __init__(self, status_url: str) -> None:
-        super().__init__(f"the stream can no longer be streamed; its answer is at {status_url}")
+        super().__init__(f"the stream is in the archive only; its answer is at {status_url}")
         self.status_url = status_url
 
 

@@ -17,13 +17,15 @@ ALICE, BOB = bearer(token("alice")), bearer(token("bob"))
 
 
 class ArchivedSystem(System):
-    """The first gateway marks its streams for the archive, the second one for the archive with all events."""
+    """The first gateway marks its streams for the archive, the second one for the archive with all events. A third
+    one finds another database, which no worker has migrated."""
 
     def __init__(self, folder: Path, database: SqliteFile, **settings: object) -> None:
         self.database = database
         options: dict[str, Any] = {"retention_s": 1, "retention_min_s": 0, **JWT_SETTINGS, **settings}
         super().__init__(
             folder,
+            gateways=3,
             workers=1,
             providers=("openai",),
             credentials=ALICE,
@@ -49,9 +51,20 @@ class ArchivedSystem(System):
 
         await self.eventually(is_gone, timeout_s=30)
 
-    async def archived(self, model: str, prompt: str = "hi", *, gateway: int = 0, **body: object) -> str:
+    async def post_as(
+        self, headers: Mapping[str, str], model: str, prompt: str = "hi", *, gateway: int = 0, **body: object
+    ) -> str:
+        url = f"{self.gateways[gateway].url}/chat"
+        answer = await self.http.post(url, json=ask(model, prompt, **body), headers=headers)
+        assert answer.status_code == 202, answer.text
+        stream_id: str = answer.json()["stream_id"]
+        return stream_id
+
+    async def archived(
+        self, model: str, prompt: str = "hi", *, gateway: int = 0, headers: Mapping[str, str] = ALICE, **body: object
+    ) -> str:
         """Run a stream to its end, and wait until only the archive has it."""
-        stream_id = await self.post(model, prompt, gateway=gateway, **body)
+        stream_id = await self.post_as(headers, model, prompt, gateway=gateway, **body)
         await self.forgotten(stream_id)
         return stream_id
 
@@ -60,15 +73,19 @@ class ArchivedSystem(System):
     ) -> httpx2.Response:
         return await self.http.get(f"{self.gateways[gateway].url}{path}", headers=as_, params=query or None)
 
-    async def events(self, stream_id: str, cursor: str | None = None, *, gateway: int = 0) -> SseConnection:
-        """Call `GET /chat/stream/{id}` as Alice."""
+    async def events(
+        self, stream_id: str, cursor: str | None = None, *, gateway: int = 0, headers: Mapping[str, str] = ALICE
+    ) -> SseConnection:
+        """Call `GET /chat/stream/{id}`."""
         url = f"{self.gateways[gateway].url}/chat/stream/{stream_id}"
-        return await open_sse("GET", url, headers=ALICE | ({} if cursor is None else {"Last-Event-ID": cursor}))
+        return await open_sse("GET", url, headers={**headers} | ({} if cursor is None else {"Last-Event-ID": cursor}))
 
     def _environment(self, name: str) -> dict[str, str]:
         environment = super()._environment(name)
         if name == "gateway.2":
             environment["HEADRACE_ARCHIVE_EVENTS"] = "true"
+        if name == "gateway.3":
+            environment["HEADRACE_ARCHIVE_URL"] = f"sqlite:///{self.folder}/empty.db"
         return environment
 
 

@@ -1,7 +1,12 @@
 """Streams that only the archive has: what their owners can still do with them."""
 
 import asyncio
+import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,7 +19,8 @@ from tests.archived_system import ALICE, BOB, ArchivedSystem, wants_postgres
 from tests.credentials import bearer, run_headrace, token
 from tests.fakes.answer import Answer
 from tests.openai_client import openai_client
-from tests.sse_client import Frame
+from tests.sse_client import Frame, text_of
+from tests.system import REPOSITORY
 
 WORDS = [f"w{i} " for i in range(20)]
 TEXT = "".join(WORDS)
@@ -110,7 +116,7 @@ async def test_responses_continue_from_the_archive(system: ArchivedSystem) -> No
         assert second.output_text == TEXT
         assert [message["content"] for message in system.fake.calls[-1].messages] == ["one", TEXT, "two"]
         await client.responses.delete(first.id)
-        with pytest.raises(openai.NotFoundError):
+        with pytest.raises(openai.APIStatusError, match="410"):
             await client.responses.retrieve(first.id)
 
 
@@ -128,13 +134,9 @@ async def all_listed(system: ArchivedSystem, headers: dict[str, str], limit: int
 
 async def test_the_list_has_each_stream_once_in_one_order(system: ArchivedSystem) -> None:
     carol = bearer(token("carol"))
-    system.http.headers.update(carol)
-    try:
-        posted = [await system.post("words") for _ in range(5)]
-        await system.forgotten(posted[-1])
-        posted += [await system.post("words") for _ in range(4)]
-    finally:
-        system.http.headers.update(ALICE)
+    posted = [await system.post_as(carol, "words") for _ in range(5)]
+    await system.forgotten(posted[-1])
+    posted += [await system.post_as(carol, "words") for _ in range(4)]
     for limit in (1, 2, 3, 4, 100):
         assert await all_listed(system, carol, limit) == posted[::-1]
     async with system.broker.client() as client:  # as after a long time
@@ -155,11 +157,7 @@ async def test_the_archive_is_searched(system: ArchivedSystem) -> None:
     dave = bearer(token("dave"))
     system.fake.play("percent", Answer(deltas=["Grüße: 100% of a_b, ", "C:\\temp"]))
     system.fake.play("plain", Answer(deltas=["100 and axb ", "and more"]))
-    system.http.headers.update(dave)
-    try:
-        first, second = [await system.post(model) for model in ("percent", "plain")]
-    finally:
-        system.http.headers.update(ALICE)
+    first, second = [await system.post_as(dave, model) for model in ("percent", "plain")]
     for stream_id in (first, second):
         await system.forgotten(stream_id)
     for text, expected in {
@@ -185,10 +183,11 @@ async def test_the_archive_is_searched(system: ArchivedSystem) -> None:
     created = entry["created_at"].replace("+00:00", "Z")
     assert await found_by(system, dave, **{"from": created}) == [second, first]
     assert await found_by(system, dave, to=created) == []
-    assert await found_by(system, dave, **{"from": "2020-01-01", "to": "2020-02-01"}) == []
+    window: dict[str, Any] = {"from": "2020-01-01", "to": "2020-02-01"}
+    assert await found_by(system, dave, **window) == []
     page = (await system.get("/chat", as_=dave, q="100", limit=1)).json()
     assert await found_by(system, dave, q="100", page=page["next_page"]) == [first]
-    assert (await system.get("/chat", as_=dave, **{"from": "soon"})).status_code == 422
+    assert (await system.get("/chat?from=soon", as_=dave)).status_code == 422
 
 
 async def test_a_deletion_is_for_good(system: ArchivedSystem) -> None:
@@ -208,6 +207,41 @@ async def test_a_deletion_is_for_good(system: ArchivedSystem) -> None:
     found = {row["stream_id"] for row in rows}
     assert later in found
     assert not found & {archived, ended, running}
+
+
+async def test_an_archive_that_is_away_touches_no_live_stream(system: ArchivedSystem) -> None:
+    """The third gateway's database has no schema."""
+    erin = bearer(token("erin"))
+    archived = await system.archived("words", headers=erin)
+    system.fake.play("live", Answer(deltas=WORDS, delay_s=0.1))
+    live = await system.post_as(erin, "live", gateway=2)
+    for path in (f"/chat/{archived}", f"/chat/stream/{archived}", f"/v1/responses/resp_{archived}"):
+        refused = await system.get(path, gateway=2, as_=erin)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "archive_unavailable"), path
+        assert refused.headers["Retry-After"]
+    assert (await system.get("/chat", gateway=2, as_=erin, q="w1")).status_code == 503
+    listed = (await system.get("/chat", gateway=2, as_=erin)).json()
+    assert ([each["stream_id"] for each in listed["streams"]], listed["incomplete"]) == ([live], True)
+    refused = await system.http.delete(f"{system.gateways[2].url}/chat/{live}", headers=erin)
+    assert refused.status_code == 503
+    async with await system.events(live, gateway=2, headers=erin) as connection:
+        assert text_of(await connection.rest()) == TEXT
+    assert (await system.get("/readyz", gateway=2)).status_code == 200
+    assert "start a worker of this version" in system.gateways[2].log.read_text()
+    assert (await system.get(f"/chat/{archived}", as_=erin)).json()["text"] == TEXT
+
+
+async def test_the_example_copies_answers_into_a_table_of_its_own(system: ArchivedSystem, tmp_path: Path) -> None:
+    if isinstance(system.database, PostgresServer):
+        pytest.skip("the example reads SQLite")
+    stream_id = await system.archived("words", metadata={"order": "4711"})
+    file = system.database.url.removeprefix("sqlite:///")
+    for _ in range(2):
+        program = [sys.executable, str(REPOSITORY / "examples/python/read_archive.py"), file]
+        done = await asyncio.to_thread(subprocess.run, program, cwd=tmp_path, capture_output=True, text=True)
+        assert f"{stream_id} 4711 {TEXT}" in done.stdout, done.stderr
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as own:
+        assert own.execute("SELECT count(*) FROM answers WHERE order_id = '4711'").fetchall() == [(1,)]
 
 
 async def delete(system: ArchivedSystem, stream_id: str, headers: dict[str, str]) -> httpx2.Response:

@@ -180,8 +180,8 @@ MISSING_CHECKS: Final = [
     Mutation("a removed stream gives its bytes back", "give_back(a, {ID})", "0", "settle"),
     Mutation(
         "a late ending does not count a removed stream",
-        "if not is_removed(a, digest) then",
-        "if true then",
+        "if not is_late and not is_removed(a, digest) then",
+        "if not is_late then",
         "settle",
     ),
     Mutation(
@@ -199,7 +199,29 @@ MISSING_CHECKS: Final = [
         "finish",
     ),
     Mutation("a running stream stays in the index", "(active(s) or ", "(", "paid"),
-    Mutation("a settled stream leaves the index", "redis.call('ZREM', INDEX, ID) end", "end", "paid"),
+    Mutation(
+        "a settled stream leaves the index",
+        "elseif not s.undelivered then\n  redis.call('ZREM', INDEX, ID)\nend",
+        "end",
+        "paid",
+    ),
+    Mutation("a stream that is not archived stays in the index", "if s.unarchived then", "if false then", "paid"),
+    Mutation(
+        "an answer that is not archived is kept", "or s.undelivered or s.unarchived", "or s.undelivered", "drop"
+    ),
+    Mutation("an ending is owed to the archive", "redis.call('HSET', STATE, 'unarchived', now)", "", "finish"),
+    Mutation("a stream for the archive keeps its request", "(s.follow_up or s.archive)", "s.follow_up", "finish"),
+    Mutation(
+        "only the ending that was read is noted",
+        "if s.unarchived ~= unarchived then return 'OTHER' end",
+        "",
+        "archived",
+    ),
+    Mutation("an archived stream is noted", "redis.call('HDEL', STATE, 'unarchived')\n", "", "archived"),
+    Mutation("an archived stream is settled again", "redis.call('HSET', STATE, 'owed', owed)\n", "", "archived"),
+    Mutation(
+        "a late settlement counts no request again", "kind == 'pending' and not known and", "false and", "settle"
+    ),
     Mutation("another ending stays owed", "(s.owed or owed) ~= owed", "false", "paid"),
     Mutation("a call frees the slot before it", "leave_lanes(0)", "", "take_slot"),
     Mutation("an id is of the epoch that wrote its event", "if seq <= tonumber(last) then", "if false then"),

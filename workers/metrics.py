@@ -66,7 +66,7 @@ ARCHIVE_WAITING = Gauge(
 )
 ARCHIVE_LAG = Gauge(
     "headrace_archive_lag_seconds",
-    "Time since the end of the oldest stream that this worker could not archive yet",
+    "Time since the end of the oldest stream that this worker has taken for the archive",
     multiprocess_mode="livemax",
 )
 for _reason in ("unavailable", "refused", "unreadable"):

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from gateway.api import streams
 from gateway.api.body import read_body
 from gateway.api.parameters import IdempotencyKey
+from gateway.archive.reads import open_archived_log, read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
@@ -20,7 +21,7 @@ from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.field_policy import requested_policy
 from gateway.intake.submit import submit
 from gateway.live.sse import StreamResponse
-from gateway.live.subscription import Subscription
+from gateway.live.subscription import StreamSource, Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
 from shared.broker.chats import Chat, find_chat, note_chat, note_received
 from shared.broker.keys import chat_key
@@ -95,13 +96,14 @@ async def resume(
     if gateway.hub.draining:
         raise Draining
     chat = await find_chat(gateway.client, gateway.scripts.sealing, account_of(caller.id), chat_id)
-    if chat is None or (log_page := await _log_page(gateway, caller, chat)) is None:
+    if chat is None or (opened := await _open(gateway, caller, chat)) is None:
         return Response(status_code=204)
+    source, log_page = opened
     if log_page.status in TERMINAL and chat.received and not ended:
         return Response(status_code=204)
-    shown = await read_field(gateway.client, gateway.scripts.sealing, chat.stream_id, "shown")
+    shown = (await read_stored_fields(gateway, chat.stream_id, ("status", "shown")))["shown"]
     renderer = UiMessageChunks(chat.message_id, msgspec.json.decode(shown) if shown else None)
-    subscription = Subscription(gateway.hub, chat.stream_id, START, log_page, renderer)
+    subscription = Subscription(source, chat.stream_id, START, log_page, renderer)
     return _stream(request, gateway, caller, chat_id, subscription, {"X-Stream-Id": chat.stream_id})
 
 
@@ -155,9 +157,15 @@ async def _is_of_chat(gateway: GatewayState, stream_id: str, chat: str) -> bool:
     return await read_field(gateway.client, gateway.scripts.sealing, stream_id, "chat") == chat
 
 
-async def _log_page(gateway: GatewayState, caller: Principal, chat: Chat) -> LogPage | None:
-    with suppress(StreamNotFound, StreamGone):
-        return await read_own(gateway, Grant.of(caller), chat.stream_id, START)
+async def _open(gateway: GatewayState, caller: Principal, chat: Chat) -> tuple[StreamSource, LogPage] | None:
+    """Return the source of a chat's latest answer, with its first page; None if it is gone."""
+    grant, stream_id = Grant.of(caller), chat.stream_id
+    try:
+        return gateway.hub, await read_own(gateway, grant, stream_id, START)
+    except (StreamNotFound, StreamGone) as error:
+        with suppress(StreamNotFound, StreamGone):
+            log = await open_archived_log(gateway, grant, stream_id, error, status_url=f"/chat/{stream_id}")
+            return log, log.page(START)
     return None
 
 

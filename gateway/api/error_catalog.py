@@ -45,7 +45,10 @@ CALLER: Final = (
     *(*BROKER, "jwks_unreachable"),
 )
 #: Errors of a route for one stream.
-STREAM: Final = ("stream_not_found", "stream_gone", "stream_recovering", "content_unreadable")
+STREAM: Final = (
+    *("stream_not_found", "stream_gone", "stream_archived", "stream_recovering", "content_unreadable"),
+    "archive_unavailable",
+)
 #: Errors of a route that creates a stream.
 LIMITS: Final = (*map(LimitReached.code_of, LIMIT_NAMES), "budget_reached", "price_unknown", "queue_full")
 #: Errors of a route with a body.

@@ -129,6 +129,8 @@ def _process(process: Process, seen: Overview) -> dict[str, Any]:
         "host": process.host,
         "pid": process.pid,
         "since": _time(round(process.since * 1000)),
+        "version": process.version,
+        "files": process.files,
         **msgspec.structs.asdict(process.load),
         "other_configuration": bool(own and seen.configuration) and own != seen.configuration,
     }

@@ -45,6 +45,22 @@ class ErrorBody(TypedDict):
     error: Refusal
 
 
+class Connection(TypedDict):
+    """A request as the gateway has received it, through all proxies in between. ``headers``: which of
+    ``authorization``, ``last-event-id``, ``idempotency-key`` and ``via`` have arrived. ``forwarded``: whether the
+    client's address comes from ``X-Forwarded-For``. ``heartbeat_s`` and ``max_body_bytes``: settings that proxies
+    must agree with. ``at``: the gateway's clock."""
+
+    version: str
+    at: Moment
+    http_version: str
+    scheme: str
+    headers: list[str]
+    forwarded: Literal["used", "ignored", "absent"]
+    heartbeat_s: float
+    max_body_bytes: int
+
+
 class Accepted(TypedDict):
     """The URLs of a new stream. ``stream_url`` contains a ticket, so that an ``EventSource`` needs no header; it is
     valid until ``expires_at``."""

@@ -18,7 +18,7 @@ class Principal:
     ``expires_at`` in which the credentials are still accepted, since clocks differ. ``limits``: overrides of the
     server-wide ones. ``models``: the allowed ones; None means all. ``denied``: paths of fields that requests may not
     have (``shared/denied_fields.py``). ``webhook_url``: receiver of the endings of streams whose requests name none.
-    ``is_user``: True for a user for whom the credentials act (``acting.py``). ``budgets``: of the API key."""
+    ``budgets``: of its API key. ``is_user``: True for a user for whom the credentials act (``acting.py``)."""
 
     id: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES

@@ -10,6 +10,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from gateway.archive.reads import find_archived
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
@@ -27,7 +28,15 @@ from gateway.state import GatewayState
 from shared.broker.replies import LogPage
 from shared.broker.retry_dedupe import find_request, forget_request, remember_request
 from shared.denied_fields import denied_field
-from shared.errors import Draining, FieldNotAllowed, InvalidRequest, StreamGone, StreamNotFound, StreamRecovering
+from shared.errors import (
+    Draining,
+    FieldNotAllowed,
+    InvalidRequest,
+    StreamArchived,
+    StreamGone,
+    StreamNotFound,
+    StreamRecovering,
+)
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE
@@ -160,7 +169,12 @@ def _check_fields(gateway: GatewayState, caller: Principal, chat_request: ChatRe
 
 
 async def _attach(gateway: GatewayState, caller: Principal, stream_id: str, cursor: EventId) -> Submission:
-    log_page = await read_own(gateway, Grant.of(caller), stream_id, cursor)
+    grant = Grant.of(caller)
+    try:
+        log_page = await read_own(gateway, grant, stream_id, cursor)
+    except (StreamGone, StreamNotFound) as error:
+        await find_archived(gateway, grant, stream_id, error)
+        raise StreamArchived(f"/chat/{stream_id}") from None
     if log_page.status is Status.QUEUED:  # its job may be lost
         await gateway.dispatch.requeue(stream_id)
     return Submission(stream_id, False, 0, log_page, _headers_of(stream_id))

@@ -28,10 +28,11 @@ class Place:
 
 
 class Kind(StrEnum):
-    """Reasons for which the desk forgets a stream. REFUSED: it was admitted, and never created. EXPIRED: it has no
-    state, for another reason than the others."""
+    """Reasons for which the desk forgets a stream. PENDING: it has ended, and has to be archived. REFUSED: it was
+    admitted, and never created. EXPIRED: it has no state, for another reason than the others."""
 
     ENDED = "ended"
+    PENDING = "pending"
     DELETED = "deleted"
     DROPPED = "dropped"
     REFUSED = "refused"
@@ -42,8 +43,8 @@ class Kind(StrEnum):
 class Settlement:
     """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
     ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered.
-    ``has_archive``: it has to be archived. ``ledger``: its calls of providers. ``budgets``: as its state has them, as
-    far as the caller knows."""
+    ``has_archive``: it has to be archived. ``ledger``: its calls of providers. ``budgets``: as its state has
+    them, as far as the caller knows."""
 
     stream_id: str
     account: str

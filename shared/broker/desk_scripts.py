@@ -144,7 +144,7 @@ class DeskScripts:
             desk_replies.parse_settled,
             stream_id=settlement.stream_id,
             account=account,
-            kind=settlement.kind,
+            kind=Kind.PENDING if settlement.has_archive else settlement.kind,
             status=owed.status if owed else "",
             reason=owed.reason if owed else "",
             tokens=owed.tokens if owed else 0 if settlement.kind is Kind.REFUSED else "",

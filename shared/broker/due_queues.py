@@ -5,7 +5,8 @@ The state of a stream has what is owed (``undelivered``, ``unarchived``), and th
 until that is done. The queues follow from them: the sweep puts a stream into them again that Redis has lost there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from shared.broker.client import Client, run_commands
@@ -18,14 +19,16 @@ _LIFE_MS: Final = 172_800_000
 AT_ONCE: Final = 0
 
 
-async def enqueue(client: Client, *, deliveries: Sequence[str] = (), unarchived: Sequence[str] = ()) -> None:
-    """Let webhooks be delivered and streams be archived now; those in the queues keep their time. Raises
-    :class:`BrokerUnavailable`."""
+async def enqueue(
+    client: Client, *, deliveries: Sequence[str] = (), unarchived: Mapping[str, int] = MappingProxyType({})
+) -> None:
+    """Let webhooks be delivered and streams be archived now; those in the queues keep their time. ``unarchived``: by
+    id, since when, so that the oldest come first. Raises :class:`BrokerUnavailable`."""
     commands: list[Command] = []
-    for queue, stream_ids in ((DELIVERIES, deliveries), (UNARCHIVED, unarchived)):
-        if stream_ids:
-            due = [item for stream_id in stream_ids for item in (AT_ONCE, stream_id)]
-            commands += [("ZADD", queue, "NX", *due), ("PEXPIRE", queue, _LIFE_MS)]
+    for queue, due in ((DELIVERIES, dict.fromkeys(deliveries, AT_ONCE)), (UNARCHIVED, unarchived)):
+        if due:
+            flat = [item for stream_id, at in due.items() for item in (at, stream_id)]
+            commands += [("ZADD", queue, "NX", *flat), ("PEXPIRE", queue, _LIFE_MS)]
     if commands:
         await run_commands(client, commands)
 
@@ -41,7 +44,7 @@ async def enqueue_again(client: Client, stream_ids: Sequence[str]) -> None:
     await enqueue(
         client,
         deliveries=[stream_id for stream_id, (undelivered, _) in found if undelivered is not None],
-        unarchived=[stream_id for stream_id, (_, unarchived) in found if unarchived is not None],
+        unarchived={stream_id: int(unarchived) for stream_id, (_, unarchived) in found if unarchived is not None},
     )
 
 

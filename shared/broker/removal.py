@@ -8,7 +8,7 @@ from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.desk_requests import Kind, Settlement
-from shared.broker.due_queues import enqueue
+from shared.broker.due_queues import AT_ONCE, enqueue
 from shared.broker.keys import (
     DROPPING,
     answers_key,
@@ -79,6 +79,6 @@ async def settle_removed(client: Client, scripts: StreamScripts, settlement: Set
     commands += [("DEL", idempotency_entry_key(digest)) for _, digest in settled.forgotten if digest]
     await run_commands(client, commands)
     if settlement.kind is Kind.DELETED and scripts.has_archive:
-        await enqueue(client, unarchived=[settlement.stream_id])
+        await enqueue(client, unarchived={settlement.stream_id: AT_ONCE})
     await run_script(client, scripts.paid(settlement.stream_id, ""))
     return settled.freed

@@ -13,7 +13,7 @@ from typing import Final
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.desk_replies import Settled
 from shared.broker.desk_requests import Kind, Settlement
-from shared.broker.due_queues import enqueue
+from shared.broker.due_queues import AT_ONCE, enqueue
 from shared.broker.keys import account_keys, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Owed
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 _TRIES: Final = 4
 _ENDING: Final = (
-    *("status", "reason", "owed", "ended", "account", "idempotency"),
-    *("undelivered", "unarchived", "ledger", "key_id", "budgets"),
+    *("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "unarchived"),
+    *("ledger", "key_id", "budgets"),
 )
 
 
@@ -46,10 +46,11 @@ async def settle_ended(client: Client, scripts: StreamScripts, settlement: Settl
     """Settle a stream that has ended, and take it out of its index, unless its webhook has to be delivered or it has
     to be archived: then it is put into the queues of those. Raises :class:`BrokerUnavailable`."""
     await settle(client, scripts, settlement, held)
+    ended = settlement.owed.ended if settlement.owed else AT_ONCE
     await enqueue(
         client,
         deliveries=[settlement.stream_id] * settlement.has_webhook,
-        unarchived=[settlement.stream_id] * settlement.has_archive,
+        unarchived={settlement.stream_id: ended} if settlement.has_archive else {},
     )
     await run_script(client, scripts.paid(settlement.stream_id, settlement.owed.text if settlement.owed else ""))
 

@@ -49,6 +49,7 @@ ROUTES: Final[dict[str, Scope | str]] = {
     "GET /v1/models/{name:path}": ANY_CALLER,
     "GET /v1/usage": READ,
     "GET /ops/usage": ADMIN,
+    "GET /connection": ANY_CALLER,
     "GET /ops/overview": ADMIN,
     "GET /ops/streams/{stream_id}": ADMIN,
     "POST /ops/streams/{stream_id}/cancel": ADMIN,

@@ -1,4 +1,5 @@
-"""The server's wheel contains the client libraries, see docs/adr/0022-client-libraries.md."""
+"""The server's wheel contains the client libraries, see docs/adr/0022-client-libraries.md, and the migrations of the
+archive."""
 
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from tests.system import REPOSITORY
 #: Each library's folder, and its place in the wheel.
 LIBRARIES = {"clients/python/headrace_client": "headrace_client", "clients/javascript/src": "gateway/page/client"}
 
+MIGRATIONS = "shared/archive/migrations"
+
 
 def test_the_wheel_has_the_files_of_both_libraries(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
@@ -17,6 +20,9 @@ def test_the_wheel_has_the_files_of_both_libraries(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
+        migrations = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / MIGRATIONS).rglob("*.py")}
+        assert migrations
+        assert migrations <= set(names)
         for folder, place in LIBRARIES.items():
             source = REPOSITORY / folder
             files = {f"{place}/{path.name}": path for path in source.iterdir() if path.is_file()}

@@ -13,6 +13,7 @@ from shared.broker.keys import UNARCHIVED, account_keys
 from shared.broker.outbox import settle_ended_streams
 from shared.broker.removal import delete_stream, drop_answer
 from shared.broker.scripts import Archived, Delivery, StreamScripts
+from shared.broker.settlement import read_owed, settle_ended
 from shared.broker.sweep import Sweep
 from tests.scripts.stream import (
     DONE,
@@ -241,3 +242,14 @@ async def test_an_archived_stream_waits_for_its_webhook(client: Client, outcome:
     assert await deliver(stream, outcome)
     assert await stream.next_look() is None
     assert RETENTION_MS - 60_000 < await life_ms(stream) <= RETENTION_MS
+
+
+async def test_a_late_settlement_does_not_count_the_request_again(client: Client) -> None:
+    stream = await ended(client)
+    (late,) = await read_owed(client, [stream.id])
+    await settle(stream)
+    assert await note(stream) is Archived.OWED
+    await settle(stream)
+    charged, taken = await stored(stream)
+    await settle_ended(client, SCRIPTS, late)
+    assert (await stored(stream))[0] == charged == taken

@@ -237,6 +237,11 @@ class Redis:
         return self.ended and b"owed" not in self.state
 
     @property
+    def done(self) -> bool:
+        """It is settled, and in the archive if that has to have it."""
+        return self.settled and b"unarchived" not in self.state
+
+    @property
     def log_epoch(self) -> int:
         return int(self.state[b"log_epoch"])
 

@@ -10,11 +10,11 @@ from shared.protocol import events
 from shared.protocol.events import Done, Start
 from shared.protocol.ids import parse_event_id
 from tests.walks.actors import Viewer, check_one_attempt
+from tests.walks.archive import Archived
 from tests.walks.bench import Bench
-from tests.walks.desk import Desk
 
 
-class Audience(Desk):
+class Audience(Archived):
     """``deleted``, ``dropped``: the answer was. ``is_stored``: by its provider."""
 
     def __init__(self, bench: Bench) -> None:

@@ -22,10 +22,11 @@ _THREE_EVENTS: Final[Steps] = [_GO_ON, _GO_ON, *_RECEIVE]
 
 
 class Directed(NamedTuple):
-    """Steps of a walk. ``is_stored``: the provider stores its answer."""
+    """Steps of a walk. ``is_stored``: the provider stores its answer. ``is_archived``: the archive must have it."""
 
     steps: Steps
     is_stored: bool = False
+    is_archived: bool = False
 
 
 def _generate(deltas: int, fate: str = "answered") -> tuple[str, dict[str, Any]]:
@@ -78,6 +79,27 @@ DIRECTED: Final = {
     "an answer that is not settled is kept": Directed(
         [*_THREE_EVENTS, *_END, ("everybody_leaves", {}), ("drop_answer", {"dies": True})]
     ),
+    "an answer that is not archived is kept": Directed(
+        [*_THREE_EVENTS, *_END, _SETTLE, ("everybody_leaves", {}), ("drop_answer", {"dies": True})], is_archived=True
+    ),
+    # The sweep settles the ending, and its worker does so again once the archive has the stream.
+    "a late settlement counts no request again": Directed(
+        [
+            *[*_THREE_EVENTS, *_END, ("sweep", {}), ("read_for_archive", {}), ("write_to_archive", {"pick": 0})],
+            *[("note_archived", {"pick": 0, "fate": "answered"}), _SETTLE],
+        ],
+        is_archived=True,
+    ),
+    # Redis loses an ending that a worker has read for the archive, and another worker ends the stream again.
+    "only the ending that was read is noted": Directed(
+        [
+            *[*_THREE_EVENTS, ("remember", {}), *_END, _SETTLE, ("read_for_archive", {}), ("crash", {"pick": 0})],
+            *[("roll_back", {}), _CLAIM_ANEW, _generate(5), *_RECEIVE, _flush(), *_END, _SETTLE],
+            ("write_to_archive", {"pick": 0}),
+            ("note_archived", {"pick": 0, "fate": "answered"}),
+        ],
+        is_archived=True,
+    ),
     # Redis loses an ending that is not settled yet, and another worker ends the stream with a longer answer.
     "another ending stays owed": Directed(
         [
@@ -91,7 +113,7 @@ DIRECTED: Final = {
 async def walk_directed(bench: Bench, directed: Directed) -> None:
     """Take the steps; raises an error if a rule is broken."""
     one = Walk(bench)
-    async with one.begun(is_stored=directed.is_stored):
+    async with one.begun(is_stored=directed.is_stored, is_archived=directed.is_archived):
         for name, arguments in directed.steps:
             await one.do(name, **arguments)
         await one.come_to_rest()

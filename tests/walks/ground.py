@@ -161,8 +161,8 @@ class Ground:
         assert together <= {state, -2}, f"keys expire at different instants: {redis.lives}"
         assert tail <= state, f"the tail outlives the stream: {redis.lives}"
         assert tombstone > state
-        assert (redis.next_look is None) == redis.settled, "the index is wrong"
-        assert redis.settled or index >= state
+        assert (redis.next_look is None) == redis.done, "the index is wrong"
+        assert redis.done or index >= state
 
     # --- calls
 

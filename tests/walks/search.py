@@ -16,7 +16,7 @@ async def walk(bench: Bench, seed: int) -> tuple[Steps, Exception | None]:
     steps: Steps = []
     one = Walk(bench)
     try:
-        async with one.begun(*beginning(seed), is_stored=seed % 5 < 2):
+        async with one.begun(*beginning(seed), is_stored=seed % 5 < 2, is_archived=seed % 4 < 2):
             while len(steps) < STEPS and not (steps and one.is_over):
                 able = {name: move for name, move in MOVES.items() if move.may(one)}
                 (name,) = dice.choices(list(able), [move.weight for move in able.values()])
@@ -35,7 +35,7 @@ def beginning(seed: int) -> tuple[str, str]:
 async def walk_again(bench: Bench, seed: int, steps: Steps) -> Exception | None:
     one = Walk(bench)
     try:
-        async with one.begun(*beginning(seed), is_stored=seed % 5 < 2):
+        async with one.begun(*beginning(seed), is_stored=seed % 5 < 2, is_archived=seed % 4 < 2):
             for name, arguments in steps:
                 if MOVES[name].may(one):
                     await one.do(name, **arguments)

@@ -94,10 +94,15 @@ class Walk(Audience):
 
     @contextlib.asynccontextmanager
     async def begun(
-        self, on_disconnect: str = "continue", on_worker_lost: str = "restart", *, is_stored: bool = False
+        self,
+        on_disconnect: str = "continue",
+        on_worker_lost: str = "restart",
+        *,
+        is_stored: bool = False,
+        is_archived: bool = False,
     ) -> AsyncIterator[None]:
         """Create the stream. ``is_stored``: the provider stores its answers."""
-        self.is_stored = is_stored
+        self.is_stored, self.is_archived = is_stored, is_archived
         fields: dict[str, str | bytes | int] = {
             "principal": "p",
             "provider": LANES[0],
@@ -110,6 +115,7 @@ class Walk(Audience):
             "body_hash": "ff",
             "idempotency": DIGEST,
             "expected_tokens": DEMAND.tokens,
+            **({"archive": "1"} if is_archived else {}),
         }
         await self.client.flushall()
         await create(self.client, self.scripts, NewStream(self.stream_id, fields, "ff", DIGEST, DEMAND))

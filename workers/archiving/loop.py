@@ -16,7 +16,7 @@ from shared.archive.archive import Archive
 from shared.archive.records import ArchivedStream
 from shared.archive.trouble import is_about_data
 from shared.broker.client import REDIS_ERRORS, Client, run_commands, run_script, run_scripts
-from shared.broker.due_queues import put_off, remove
+from shared.broker.due_queues import AT_ONCE, put_off, remove
 from shared.broker.keys import UNARCHIVED
 from shared.broker.scripts import Archived, StreamScripts
 from shared.broker.settlement import read_owed, settle_ended
@@ -53,7 +53,6 @@ class Archiving:
         self._scripts = scripts
         self._archive = archive
         self._failures = 0
-        self._oldest: int | None = None  # end of the oldest stream that could not be archived
 
     async def run(self) -> None:
         """Run until cancelled. A turn that is under way then may end."""
@@ -78,16 +77,20 @@ class Archiving:
             ids = await run_script(self._client, self._scripts.desk.take_due(UNARCHIVED, _MOST_AT_ONCE, _LEASE_MS))
             (waiting,) = await run_commands(self._client, [("ZCARD", UNARCHIVED)])
             metrics.ARCHIVE_WAITING.set(waiting)
-            await self._archive_all(ids)
+            if ids:
+                await self._archive_all(ids)
+            elif not self._failures:
+                metrics.ARCHIVE_LAG.set(0)
         except (*REDIS_ERRORS, BrokerUnavailable) as error:  # they are due again after the lease
             logger.debug("streams not archived", extra={"error": type(error).__name__})
             return 0
-        metrics.ARCHIVE_LAG.set(0 if self._oldest is None else max(0, _now_ms() - self._oldest) / 1000)
         return len(ids)
 
     async def _archive_all(self, stream_ids: Sequence[str]) -> None:
         """Archive the streams that wait for it; while the database is away, leave them in the queue."""
         looked = await look_at(self._client, stream_ids)
+        oldest = min((int(each.unarchived) for each in looked.waiting), default=_now_ms())
+        metrics.ARCHIVE_LAG.set(max(0, _now_ms() - oldest) / 1000)
         try:
             for stream_id in looked.deleted:
                 await self._archive.delete(stream_id)
@@ -100,7 +103,7 @@ class Archiving:
             return
         if self._failures:
             logger.info("archive available again")
-        self._failures, self._oldest = 0, None
+        self._failures = 0
 
     async def _note_outage(self, error: ArchiveUnavailable, deleted: list[str], waiting: list[Waiting]) -> None:
         """Count a failure, and let the streams be due again at once, for whoever reaches the database first."""
@@ -108,11 +111,10 @@ class Archiving:
         metrics.ARCHIVE_FAILURES.labels("unavailable").inc()
         level = logging.WARNING if self._failures == 1 else logging.DEBUG
         logger.log(level, "archive unavailable", extra={"detail": error.detail, "streams": len(waiting)})
-        for each in waiting:
-            self._oldest = min(self._oldest or int(each.unarchived), int(each.unarchived))
+        oldest = min((int(each.unarchived) for each in waiting), default=AT_ONCE)
         ids = [*deleted, *(each.stream_id for each in waiting)]
         if ids:
-            await put_off(self._client, UNARCHIVED, ids, self._oldest or 0)
+            await put_off(self._client, UNARCHIVED, ids, oldest)
 
     async def _read(self, waiting: Sequence[Waiting]) -> AsyncIterator[tuple[list[Waiting], list[Read]]]:
         """Yield groups of streams that take a bounded part of the memory."""

@@ -10,9 +10,9 @@
 --       16 fields… (field, value, …), chunks… (compressed, of the whole log), events…
 -- Status: running → completed, cancelled, failed
 -- Replies as append does, and then bytes and expiry of the stream, ms; or WATCHED if `only_if_unwatched` and a reader
--- came; nothing is written then. The desk is owed the ending (`owed` in the state: tokens, bytes, cost), and the receiver of a
--- webhook is too (`undelivered`: since when), and so is the archive (`unarchived`). The sweep looks for that in two
--- seconds; if the field `usage_wait_ms` is written, so much later.
+-- came; nothing is written then. The desk is owed the ending (`owed` in the state: tokens, bytes, cost), and the
+-- receiver of a webhook is too (`undelivered`: since when), and so is the archive (`unarchived`). The sweep looks for
+-- that in two seconds; if the field `usage_wait_ms` is written, so much later.
 
 -- Fields of the state that matter only until the end.
 local OF_RUNNING = {}

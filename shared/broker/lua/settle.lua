@@ -7,7 +7,8 @@
 --       15 usage… (hashes of each day of its calls: of all streams, of the account; see _usage.lua),
 --       lanes… (running, parked, tokens, used of each lane of the stream; see _provider_limit.lua), budgets… (see
 --       _budgets.lua)
--- ARGV: 1 stream_id, 2 account, 3 kind (ended, deleted, dropped, refused: it was never created, or expired),
+-- ARGV: 1 stream_id, 2 account, 3 kind (ended, pending: ended, and to be archived; deleted, dropped, refused: it was
+--       never created, or expired),
 --       4 status, 5 reason (of the ending; '': it is not counted), 6 tokens (used; '': as many as were reserved),
 --       7 bytes (of the ended stream), 8 expires (until when, ms), 9 digest (of its idempotency key), 10 tombstone_ms,
 --       11 retention_ms, 12 cost (of its calls, in nanos; '?': unknown, so what was reserved is charged),
@@ -49,8 +50,11 @@ redis.call('ZREM', QUEUE, JOB_ID)
 redis.call('ZREM', WAITING, ID)
 redis.call('ZREM', WAITING_ACCOUNTS, account .. ' ' .. ID)
 
-if kind == 'ended' then
-  if not is_removed(a, digest) then count_stored(a, bytes, tonumber(expires)) end
+if kind == 'ended' or kind == 'pending' then
+  -- Once it is archived, a stream is settled again, with fewer bytes. A late call about that ending must not undo that.
+  local counted_until = kind == 'pending' and not known and redis.call('ZSCORE', KEPT, ID)
+  local is_late = counted_until and tonumber(expires) <= tonumber(counted_until)
+  if not is_late and not is_removed(a, digest) then count_stored(a, bytes, tonumber(expires)) end
   return {0}
 end
 local freed = give_back(a, {ID})

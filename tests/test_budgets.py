@@ -84,18 +84,25 @@ class Key:
         self.budgets = budgets
 
     @classmethod
-    async def make(cls, system: System, day: str = "", month: str = "") -> "Key":
-        options = [*(["--budget-day", day] if day else []), *(["--budget-month", month] if month else [])]
+    async def make(cls, system: System, day: str = "", month: str = "", *more: str) -> "Key":
+        options = [*more, *(["--budget-day", day] if day else []), *(["--budget-month", month] if month else [])]
         text = await make_key(system, next(names), *options)
         return cls(system, text, Budgets(parse_budget(day), parse_budget(month)))
 
     async def post(
-        self, model: str = "echo", *, gateway: int = 0, max_tokens: int | None = OUTPUT, **more: Any
+        self,
+        model: str = "echo",
+        *,
+        gateway: int = 0,
+        max_tokens: int | None = OUTPUT,
+        user: str | None = None,
+        **more: Any,
     ) -> httpx2.Response:
         limit = {} if max_tokens is None else {"max_tokens": max_tokens}
         body = ask(model, PROMPT, **limit, **more)
         url = f"{self.system.gateways[gateway].url}/chat"
-        return await self.system.http.post(url, json=body, headers=bearer(self.text))
+        headers = bearer(self.text) | ({"X-Headrace-User": user} if user else {})
+        return await self.system.http.post(url, json=body, headers=headers)
 
     async def post_many(self, model: str = "echo", tries: int = TRIES, **more: Any) -> list[httpx2.Response]:
         """Send all requests at once, over both gateways."""
@@ -229,6 +236,16 @@ async def test_the_same_request_again_reserves_nothing(keyed: System) -> None:
     answers = await asyncio.gather(*posts)
     assert {a.status_code for a in answers} == {202}, answers[0].text
     assert len({a.json()["stream_id"] for a in answers}) == 1
+
+
+async def test_users_behind_one_key_share_its_budget(keyed: System) -> None:
+    gate = asyncio.Event()
+    keyed.fake.play("held", Answer(gate=gate, usage=(3, 2)))
+    key = await Key.make(keyed, TEN, "", "--scopes", "chat,read,act_for")
+    posts = [key.post("held", gateway=n % 2, user=f"user-{n % 4}") for n in range(20)]
+    assert counted(await asyncio.gather(*posts)) == {"accepted": FIT, "budget_reached": 10}
+    gate.set()
+    assert await key.spent() == [FIT * 23_000]
 
 
 async def test_the_dearest_target_of_a_request_is_reserved(keyed: System) -> None:

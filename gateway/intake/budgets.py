@@ -49,8 +49,8 @@ class RequestBudgets:
         self._server = current.value.settings.budgets
 
     def reservations(self, principal: Principal, resolved: ChatRequest, size: Size) -> tuple[Reservation, ...]:
-        """Return the reservations of a request with resolved targets, one for each account. Raises :class:`PriceUnknown`, and
-        :class:`InvalidRequest` for a request that exceeds a whole budget."""
+        """Return the reservations of a request with resolved targets, one for each account. Raises
+        :class:`PriceUnknown`, and :class:`InvalidRequest` for a request that exceeds a whole budget."""
         own = (principal.key_id or "", principal.budgets)
         accounts = [(account, budgets) for account, budgets in (own, (SERVER, self._server)) if account and budgets]
         if resolved.only_count or not accounts:

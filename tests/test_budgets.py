@@ -2,21 +2,25 @@
 
 import asyncio
 import itertools
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx2
 import openai
 import pytest
+from typer.testing import CliRunner
 
+from headrace.api_keys import app as keys_app
 from shared.broker.budgets import BudgetUse, read_budget_uses
 from shared.broker.client import connect
 from shared.budgets import SERVER, Budgets, parse_budget
+from shared.environment import load_settings
+from shared.settings import SettingsError
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace
 from tests.fakes.answer import Answer, Counts
 from tests.responses import code_of
@@ -412,16 +416,35 @@ async def test_a_model_without_a_price_is_free_if_that_is_allowed(bare: System) 
     assert [b.used - a.used for a, b in zip(before, after, strict=True)] == [0, 100, 0]
 
 
-@pytest.mark.parametrize(
-    ("value", "problem"),
-    [
-        ("5", "entry 1 is no amount of money and no number of tokens; write it as 5 USD"),
-        ("5 usd", "entry 1 is no amount of money"),
-        ("5 USD,6 EUR", "has two amounts of money; use one"),
-        ("0 USD", "entry 1 is 0, which allows nothing; leave it out"),
-        ("5 USD,-3 tokens", "entry 2 is no amount"),
-    ],
-)
-def test_a_wrong_budget_is_refused(tmp_path: Path, value: str, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        parse_budget(value)
+WRONG = [
+    ("5", "entry 1 is no amount of money and no number of tokens; write it as 5 USD"),
+    ("5 usd", "entry 1 is no amount of money"),
+    ("5 USD,6 EUR", "has two amounts of money; use one"),
+    ("0 USD", "entry 1 is 0, which allows nothing; leave it out"),
+    ("5 USD,-3 tokens", "entry 2 is no amount"),
+    ("2000000000 USD", "entry 1 is above 1000000000 USD; use less"),
+]
+
+
+@pytest.mark.parametrize(("value", "problem"), WRONG)
+def test_a_wrong_budget_names_the_option_and_the_remedy(
+    value: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = CliRunner().invoke(keys_app, ["create", "alice", "--budget-day", value], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    shown = " ".join(re.sub("[│╭─╮╰╯]", " ", result.output).split())
+    assert f"Invalid value for --budget-day: {problem}" in shown
+    monkeypatch.setenv("HEADRACE_BUDGET_MONTH", value)
+    with pytest.raises(SettingsError, match=f"HEADRACE_BUDGET_MONTH: {problem}"):
+        load_settings()
+
+
+def test_budgets_of_one_account_have_one_currency(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = "is in EUR, and the other budget USD; use one currency for both"
+    options = ["create", "alice", "--budget-day", "5 USD", "--budget-month", "9 EUR"]
+    result = CliRunner().invoke(keys_app, options, env={"COLUMNS": "200"})
+    assert problem in " ".join(result.output.split())
+    monkeypatch.setenv("HEADRACE_BUDGET_DAY", "5 USD")
+    monkeypatch.setenv("HEADRACE_BUDGET_MONTH", "9 EUR")
+    with pytest.raises(SettingsError, match=f"HEADRACE_BUDGET_MONTH: {problem}"):
+        load_settings()

@@ -30,7 +30,7 @@ _FORM: Final = "write it as 5 USD, as 2000000 tokens, or as both, separated by a
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one account may use in one period; 0: no limit. ``currency``: of ``nanos``; empty without money."""
+    """Limits of one account in one period; 0: unlimited. ``currency``: of ``nanos``; empty without money."""
 
     nanos: int = 0
     tokens: int = 0
@@ -72,7 +72,7 @@ NO_BUDGETS: Final = Budgets()
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one stream reserves in the budgets of one account, until its real use is known. ``nanos``: None if its
+    """Reservation of one stream in the budgets of one account, until its real use is known. ``nanos``: None if its
     money is not counted. ``is_fixed``: its cost may be in another currency, so the reserved amount stays."""
 
     account: str

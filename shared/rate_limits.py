@@ -63,7 +63,7 @@ UNLIMITED: Final = TargetLimits()
 @dataclass(frozen=True, slots=True)
 class Demand:
     """Demand of one request: itself, a stream, and ``tokens``, which are reserved until the real usage is known; and
-    what it reserves in budgets."""
+    its reservations in budgets."""
 
     account: str
     limits: Limits

@@ -2,21 +2,25 @@
 
 import asyncio
 import itertools
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx2
 import openai
 import pytest
+from typer.testing import CliRunner
 
+from headrace.api_keys import app as keys_app
 from shared.broker.budgets import BudgetUse, read_budget_uses
 from shared.broker.client import connect
 from shared.budgets import SERVER, Budgets, parse_budget
+from shared.environment import load_settings
+from shared.settings import SettingsError
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace
 from tests.fakes.answer import Answer, Counts
 from tests.responses import code_of
@@ -84,18 +88,25 @@ class Key:
         self.budgets = budgets
 
     @classmethod
-    async def make(cls, system: System, day: str = "", month: str = "") -> "Key":
-        options = [*(["--budget-day", day] if day else []), *(["--budget-month", month] if month else [])]
+    async def make(cls, system: System, day: str = "", month: str = "", *more: str) -> "Key":
+        options = [*more, *(["--budget-day", day] if day else []), *(["--budget-month", month] if month else [])]
         text = await make_key(system, next(names), *options)
         return cls(system, text, Budgets(parse_budget(day), parse_budget(month)))
 
     async def post(
-        self, model: str = "echo", *, gateway: int = 0, max_tokens: int | None = OUTPUT, **more: Any
+        self,
+        model: str = "echo",
+        *,
+        gateway: int = 0,
+        max_tokens: int | None = OUTPUT,
+        user: str | None = None,
+        **more: Any,
     ) -> httpx2.Response:
         limit = {} if max_tokens is None else {"max_tokens": max_tokens}
         body = ask(model, PROMPT, **limit, **more)
         url = f"{self.system.gateways[gateway].url}/chat"
-        return await self.system.http.post(url, json=body, headers=bearer(self.text))
+        headers = bearer(self.text) | ({"X-Headrace-User": user} if user else {})
+        return await self.system.http.post(url, json=body, headers=headers)
 
     async def post_many(self, model: str = "echo", tries: int = TRIES, **more: Any) -> list[httpx2.Response]:
         """Send all requests at once, over both gateways."""
@@ -229,6 +240,16 @@ async def test_the_same_request_again_reserves_nothing(keyed: System) -> None:
     answers = await asyncio.gather(*posts)
     assert {a.status_code for a in answers} == {202}, answers[0].text
     assert len({a.json()["stream_id"] for a in answers}) == 1
+
+
+async def test_users_behind_one_key_share_its_budget(keyed: System) -> None:
+    gate = asyncio.Event()
+    keyed.fake.play("held", Answer(gate=gate, usage=(3, 2)))
+    key = await Key.make(keyed, TEN, "", "--scopes", "chat,read,act_for")
+    posts = [key.post("held", gateway=n % 2, user=f"user-{n % 4}") for n in range(20)]
+    assert counted(await asyncio.gather(*posts)) == {"accepted": FIT, "budget_reached": 10}
+    gate.set()
+    assert await key.spent() == [FIT * 23_000]
 
 
 async def test_the_dearest_target_of_a_request_is_reserved(keyed: System) -> None:
@@ -395,16 +416,35 @@ async def test_a_model_without_a_price_is_free_if_that_is_allowed(bare: System) 
     assert [b.used - a.used for a, b in zip(before, after, strict=True)] == [0, 100, 0]
 
 
-@pytest.mark.parametrize(
-    ("value", "problem"),
-    [
-        ("5", "entry 1 is no amount of money and no number of tokens; write it as 5 USD"),
-        ("5 usd", "entry 1 is no amount of money"),
-        ("5 USD,6 EUR", "has two amounts of money; use one"),
-        ("0 USD", "entry 1 is 0, which allows nothing; leave it out"),
-        ("5 USD,-3 tokens", "entry 2 is no amount"),
-    ],
-)
-def test_a_wrong_budget_is_refused(tmp_path: Path, value: str, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        parse_budget(value)
+WRONG = [
+    ("5", "entry 1 is no amount of money and no number of tokens; write it as 5 USD"),
+    ("5 usd", "entry 1 is no amount of money"),
+    ("5 USD,6 EUR", "has two amounts of money; use one"),
+    ("0 USD", "entry 1 is 0, which allows nothing; leave it out"),
+    ("5 USD,-3 tokens", "entry 2 is no amount"),
+    ("2000000000 USD", "entry 1 is above 1000000000 USD; use less"),
+]
+
+
+@pytest.mark.parametrize(("value", "problem"), WRONG)
+def test_a_wrong_budget_names_the_option_and_the_remedy(
+    value: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = CliRunner().invoke(keys_app, ["create", "alice", "--budget-day", value], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    shown = " ".join(re.sub("[│╭─╮╰╯]", " ", result.output).split())
+    assert f"Invalid value for --budget-day: {problem}" in shown
+    monkeypatch.setenv("HEADRACE_BUDGET_MONTH", value)
+    with pytest.raises(SettingsError, match=f"HEADRACE_BUDGET_MONTH: {problem}"):
+        load_settings()
+
+
+def test_budgets_of_one_account_have_one_currency(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = "is in EUR, and the other budget USD; use one currency for both"
+    options = ["create", "alice", "--budget-day", "5 USD", "--budget-month", "9 EUR"]
+    result = CliRunner().invoke(keys_app, options, env={"COLUMNS": "200"})
+    assert problem in " ".join(result.output.split())
+    monkeypatch.setenv("HEADRACE_BUDGET_DAY", "5 USD")
+    monkeypatch.setenv("HEADRACE_BUDGET_MONTH", "9 EUR")
+    with pytest.raises(SettingsError, match=f"HEADRACE_BUDGET_MONTH: {problem}"):
+        load_settings()

@@ -1,4 +1,4 @@
-"""Budgets of a request: what it reserves, the refusal and the warning. admit.lua counts (docs/limits.md)."""
+"""Budgets of a request: its reservations, the refusal and the warning. admit.lua counts (docs/limits.md)."""
 
 import logging
 from collections.abc import Iterable
@@ -49,8 +49,8 @@ class RequestBudgets:
         self._server = current.value.settings.budgets
 
     def reservations(self, principal: Principal, resolved: ChatRequest, size: Size) -> tuple[Reservation, ...]:
-        """Return what a request with resolved targets reserves in each budget. Raises :class:`PriceUnknown`, and
-        :class:`InvalidRequest` for a request that exceeds a whole budget."""
+        """Return the reservations of a request with resolved targets, one for each account. Raises
+        :class:`PriceUnknown`, and :class:`InvalidRequest` for a request that exceeds a whole budget."""
         own = (principal.key_id or "", principal.budgets)
         accounts = [(account, budgets) for account, budgets in (own, (SERVER, self._server)) if account and budgets]
         if resolved.only_count or not accounts:

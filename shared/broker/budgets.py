@@ -14,8 +14,8 @@ from shared.protocol.ledger import NANOS
 
 @dataclass(frozen=True, slots=True)
 class BudgetUse:
-    """One limit of an account, what is used of it, and what streams in progress have reserved. ``currency``: of
-    money, in nanos; empty for tokens."""
+    """One limit of an account, with the used amount and the one that streams in progress have reserved. ``currency``:
+    of money, in nanos; empty for tokens."""
 
     period: Period
     kind: Kind

@@ -264,7 +264,7 @@ async def test_a_refusal_may_be_the_first_to_warn(client: Client) -> None:
 
 
 class Model:
-    """Budgets of two keys and of the server, as they must be: what is reserved by each stream, and what is spent."""
+    """Budgets of two keys and of the server, as they must be: reservations by stream, and the spent amounts."""
 
     LIMITS: Final = {KEY: (60, 3000), "b" * 12: (35, 9000), SERVER: (80, 3500)}
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Query
 
 from gateway.api.error_catalog import CALLER, error_responses
+from gateway.api.parameters import IsDate
 from gateway.api.response_models import StreamList
 from gateway.archive.lists import list_all, search
 from gateway.state import Caller, Gateway, GatewayState
@@ -39,8 +40,8 @@ async def list_streams(
     q: Text = None,
     chat_id: Text = None,
     model: Text = None,
-    begin: Annotated[datetime | None, Query(alias="from")] = None,
-    end: Annotated[datetime | None, Query(alias="to")] = None,
+    begin: Annotated[datetime | None, IsDate, Query(alias="from")] = None,
+    end: Annotated[datetime | None, IsDate, Query(alias="to")] = None,
 ) -> dict[str, Any]:
     """List the caller's streams, newest first; pass ``next_page`` as ``page``. With one of the other parameters,
     search the archive: ``q`` is a part of the answer's text, in any case; ``model`` a name or `provider/model`;

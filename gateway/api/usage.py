@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from gateway.api.error_catalog import CALLER, error_responses
+from gateway.api.parameters import IsDate
 from gateway.api.response_models import UsageReport
 from gateway.auth.operator import Operator
 from gateway.state import Caller, Gateway, GatewayState
@@ -35,8 +36,10 @@ class Wanted:
     def __init__(
         self,
         request: Request,
-        first: Annotated[date | None, Query(alias="from", description="First day, in UTC.")] = None,
-        last: Annotated[date | None, Query(alias="to", description="Last day, in UTC; by default today.")] = None,
+        first: Annotated[date | None, IsDate, Query(alias="from", description="First day, in UTC.")] = None,
+        last: Annotated[
+            date | None, IsDate, Query(alias="to", description="Last day, in UTC; by default today.")
+        ] = None,
         by: Annotated[
             str,
             Query(

@@ -16,6 +16,8 @@ from gateway.api import (
     ai_sdk,
     anthropic,
     chat,
+    chats,
+    connection,
     errors,
     listing,
     models,
@@ -39,6 +41,7 @@ from gateway.cache import ExpiringCache
 from gateway.intake.acceptance import Acceptance
 from gateway.intake.backlog import Backlog
 from gateway.intake.body_memory import BodyMemory
+from gateway.intake.budgets import RequestBudgets
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.intake.storage import Storage
@@ -63,7 +66,7 @@ from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
 from shared.settings import Settings
-from shared.usage_report import DeskUsage, UsageOfAllTimes
+from shared.usage_report import DeskUsage, UsageOfAllTimes, cost_today
 from shared.version import VERSION
 
 if TYPE_CHECKING:
@@ -74,6 +77,8 @@ logger = logging.getLogger(__name__)
 
 #: Operators' pages poll the overview; Redis is read once a second at most, however many pages are open.
 _OVERVIEW_FRESH_S = 1.0
+#: The costs of the day may be thousands of rows.
+_COST_FRESH_S = 15.0
 
 #: Set when this process stops because it cannot continue; it then exits with 1, or 2 if it is misconfigured.
 failed = threading.Event()
@@ -110,7 +115,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
-        *(listing, tickets, service, models, usage, ops, web_pages),
+        *(listing, chats, tickets, service, connection, models, usage, ops, web_pages),
     ):
         app.include_router(module.router)
     web_pages.mount_files(app)
@@ -154,10 +159,12 @@ class _Parts:
         models = Models(client, current)
         acceptance = Acceptance(client)
         backlog = Backlog(client, settings.queue_timeout_s)
-        dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))
+        storage, budgets = Storage(client, scripts, settings), RequestBudgets(current)
+        dispatch = Dispatch(client, scripts, settings, backlog, storage, budgets)
         self.authenticator = Authenticator(settings, client)
         link_revocations = LinkRevocations(client)
         live_grants = LiveGrants(self.authenticator.api_keys, link_revocations)
+        desk_usage = DeskUsage(client)
         self.state = GatewayState(
             settings=settings,
             client=client,
@@ -175,12 +182,18 @@ class _Parts:
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
             archive=archive,
-            usage=UsageOfAllTimes(DeskUsage(client), _usage_in(archive), settings.usage_days),
+            usage=UsageOfAllTimes(desk_usage, _usage_in(archive), settings.usage_days),
+            cost_today=ExpiringCache(lambda _: cost_today(desk_usage), fresh_s=_COST_FRESH_S),
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         current.follow(configurations.load)
         self._presence = Presence(
-            client, gateway_id, "gateway", lambda: _load_of(hub, lag, configurations), current.reload
+            client,
+            gateway_id,
+            "gateway",
+            lambda: _load_of(hub, lag, configurations),
+            current.reload,
+            (settings.host, settings.port),
         )
         sweep = Sweep(
             client,
@@ -200,7 +213,7 @@ class _Parts:
             backlog.run(),
             self._presence.run(),
             lag.run(),
-            update_redis_metrics(client),
+            update_redis_metrics(client, settings.budgets),
             watch.run(),
             acceptance.run(),
             configurations.run(),

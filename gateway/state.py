@@ -22,6 +22,7 @@ from gateway.readiness import Readiness
 from shared.broker.client import Client
 from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
+from shared.protocol.ledger import Cost
 from shared.settings import Settings
 from shared.usage_report import UsageSource
 
@@ -50,6 +51,7 @@ class GatewayState:
     overview: ExpiringCache[None, Overview]
     archive: "Archive | None"
     usage: UsageSource
+    cost_today: ExpiringCache[None, list[Cost]]
 
 
 async def gateway_state(request: Request) -> GatewayState:

@@ -67,6 +67,14 @@ class UsageOfAllTimes:
         return older if last < kept_from else older + await self._desk.rows(kept_from, last, principal)
 
 
+async def cost_today(source: UsageSource) -> list[Cost]:
+    """Return what all calls have cost that ended today, in UTC: an amount for each currency. Raises
+    :class:`Unavailable`."""
+    today = datetime.now(UTC).date()
+    sums = _grouped(await source.rows(today, today, None), ())
+    return [Cost.of(total.cost_nanos, currency) for (currency,), total in sums if currency]
+
+
 class ReportError(ValueError):
     """A report cannot be made; the message names the parameter, the problem and the remedy."""
 

@@ -21,6 +21,8 @@ _BEYOND_SCHEMAS = (
     "set unsupported_fields to drop",
     "needs either file_data or file_url",
     "values; shorten them",
+    "do not begin with the conversation of this chat",
+    "has only system messages",
 )
 #: Statuses of such refusals, by path where it is not 422. A page of models begins at the id of a listed model.
 _STATUS = {"/v1/models": 400}

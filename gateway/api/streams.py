@@ -14,7 +14,7 @@ from gateway.api.parameters import LastEventId, QueryCursor, StreamId
 from gateway.api.response_models import CancelAnswer, StreamStatus
 from gateway.archive.archived_log import ArchivedLog
 from gateway.archive.deletion import delete_own
-from gateway.archive.reads import find_archived, open_archived_log
+from gateway.archive.reads import archived_view, find_archived, open_archived_log
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native
@@ -114,8 +114,7 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
         return await _live_status(gateway, grant, stream_id)
     except (StreamGone, StreamNotFound) as error:
         archived = await find_archived(gateway, grant, stream_id, error)
-    members = dict.fromkeys(StreamStatus.__annotations__)  # an older version may have archived fewer
-    return cast(StreamStatus, {**members, **archived.view, "position": None, "last_event_id": archived.end})
+    return archived_view(archived)
 
 
 async def _live_status(gateway: GatewayState, grant: Grant, stream_id: str) -> StreamStatus:

@@ -86,6 +86,7 @@ def _position(listed: ListedStream) -> Position:
 def _summary(listed: ListedStream) -> dict[str, Any]:
     return {
         "stream_id": listed.stream_id,
+        "chat_id": listed.chat_id,
         "status": listed.status,
         "provider": listed.provider,
         "model": listed.model,

@@ -10,9 +10,9 @@ from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.archive.engine import make_engine
-from shared.archive.records import ArchivedStream, Filters, ListedStream, Position
+from shared.archive.records import ArchivedChat, ArchivedStream, Filters, ListedStream, Position
 from shared.archive.rows import Rows
-from shared.archive.searches import by_ids, listing
+from shared.archive.searches import by_ids, chat_members, chats, listing
 from shared.archive.sessions import Sessions
 from shared.archive.tables import CALLS, STREAMS
 from shared.archive.writes import delete_stream, write_streams
@@ -85,6 +85,19 @@ class Archive:
             return await self._listed(query)
         async with self._searches:
             return await self._listed(query, is_search=True)
+
+    async def list_chats(self, principal: str, *, most: int, before: Position | None = None) -> list[ArchivedChat]:
+        """Return a principal's chats, the last changed first, that come after the position ``before``: of a chat's
+        newest stream. Raises as :meth:`list_streams` does."""
+        found = await self.fetch(chats(principal, before, most))
+        return [ArchivedChat(self.rows.listed(row), row.streams, row.first) for row in found]
+
+    async def list_chat_members(
+        self, principal: str, chat_id: str, *, after: Position | None, before_ms: int, most: int
+    ) -> list[Position]:
+        """Return times and ids of a chat's streams, the oldest first."""
+        query = chat_members(self.rows, principal, chat_id, after, before_ms, most)
+        return [(row.created_at, row.stream_id) for row in await self.fetch(query)]
 
     async def list_some(self, principal: str, stream_ids: Sequence[str]) -> list[ListedStream]:
         """Return those of some streams that the archive has. Raises as :meth:`list_streams` does."""

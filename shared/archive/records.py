@@ -38,9 +38,11 @@ class ArchivedStream:
 
 @dataclass(frozen=True, slots=True)
 class ListedStream:
-    """An entry of a list of archived streams. Times are ms since 1970."""
+    """An entry of a list of archived streams. Times are ms since 1970. ``title``: of its chat."""
 
     stream_id: str
+    chat_id: str | None
+    title: str
     status: str
     provider: str
     model: str
@@ -48,6 +50,16 @@ class ListedStream:
     metadata: dict[str, Any]
     created: int
     ended: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedChat:
+    """A chat of archived streams. ``last``: its newest stream, ``streams``: their number, ``created``: of the oldest,
+    in ms since 1970."""
+
+    last: ListedStream
+    streams: int
+    created: int
 
 
 @dataclass(frozen=True, slots=True)

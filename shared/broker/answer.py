@@ -13,6 +13,7 @@ def answer_view(stream_id: str, state: StreamState, transcript: Transcript) -> d
     done, start = transcript.done, transcript.start
     return {
         "stream_id": stream_id,
+        "chat_id": state.chat_id,
         "status": state.status,
         "text": transcript.text,
         "reasoning": transcript.reasoning,
@@ -27,6 +28,8 @@ def answer_view(stream_id: str, state: StreamState, transcript: Transcript) -> d
         "usage": msgspec.to_builtins(done.usage) if done else None,
         "usage_by_target": msgspec.to_builtins(done.usage_by_target or []) if done else [],
         "cost": msgspec.to_builtins(done.cost) if done else None,
+        "usage_final": state.usage_final,
+        "cost_final": msgspec.to_builtins(state.cost_final),
         "error": msgspec.to_builtins(transcript.error) if transcript.error else None,
         "model": start.model if start else state.model,
         "provider": start.provider if start else state.provider,

@@ -94,13 +94,13 @@ class Outcome:
         if ledger:
             fields["ledger"] = encode_ledger(ledger)
         only_counted = self.reason == COUNTED and usage is not None and not usage.output_tokens
-        tokens = 0 if only_counted else _tokens(usage)
+        tokens = 0 if only_counted else tokens_of(usage)
         return Ending(
             STATUS_AFTER[self.finish_reason], fields, tokens, only_if_unwatched, nanos_of_calls(ledger), tuple(ledger)
         )
 
 
-def _tokens(usage: Usage | None) -> int:
+def tokens_of(usage: Usage | None) -> int:
     """Return the tokens to charge against limits, cached ones included: 0 if there was no output and the provider
     reported no usage."""
     if usage is None or (usage.estimated and not usage.output_tokens):
@@ -197,7 +197,7 @@ async def end_claimed(
     if reply.code is Code.OK:
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome, ledger))
         count_costs(ledger)
-        account, lanes = (claimed.fields.get(name, b"").decode() for name in ("account", "lane"))
+        account, lanes, budgets = (claimed.fields.get(name, b"").decode() for name in ("account", "lane", "budgets"))
         owed = scripts.owed(ending, reply)
         settlement = Settlement(
             stream_id,
@@ -208,6 +208,7 @@ async def end_claimed(
             has_webhook="webhook" in claimed.fields,
             has_archive="archive" in claimed.fields,
             ledger=ending.ledger,
+            budgets=budgets,
         )
         await settle_soon(client, scripts, settlement, lanes)
     else:

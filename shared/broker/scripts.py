@@ -177,6 +177,8 @@ class StreamScripts:
         of_account: dict[str, Argument] = {"account": demand.account, "stored_limit": demand.limits.stored_bytes or 0}
         if demand.limits.has_rates:
             of_account["limited"] = 1
+        if demand.reservations:
+            of_account["budgets"] = demand.budgets
         return declarations.BEGIN.call(
             stream_keys(stream_id, idempotency),
             replies.parse_begun,
@@ -196,6 +198,11 @@ class StreamScripts:
     def listed_ms(self) -> int:
         """Life of the list of a principal's streams, which outlives each stream in it."""
         return self.desk.longest_life_ms + self._unended_ms
+
+    @property
+    def chat_ms(self) -> int:
+        """Life of the keys of a chat after its last change: that of a stream and its tombstone."""
+        return self.listed_ms + self._tombstone_ms
 
     def take(self, stream_id: str, token: str, held: str = "") -> Call[Taken | Parked | OtherLanes | Refused]:
         """Take a stream's place, and a slot of the first of its targets with room, before :meth:`claim`. ``held``:
@@ -287,6 +294,17 @@ class StreamScripts:
             fields=fields,
             chunks=self.sealing.seal_all(holder.stream_id, chunks.data),
             events=self.sealing.seal_all(holder.stream_id, events),
+        )
+
+    def amend(self, stream_id: str, owed: str, next_owed: str, ledger: str, usage_final: bytes) -> Call[bool]:
+        """Replace the usage of a stream that has ended and is not settled. The reply is False if it is."""
+        return declarations.AMEND.call(
+            stream_keys(stream_id),
+            bool,
+            owed=owed,
+            next_owed=next_owed,
+            ledger=ledger,
+            usage_final=usage_final,
         )
 
     def owed(self, ending: Ending, reply: WriteReply) -> Owed:
@@ -400,6 +418,10 @@ class StreamScripts:
         """Note that a call failed; another may follow. ``ledger``: the fields of the state that keep it, which are
         written if the caller holds the stream. Replies as :meth:`note_resume` does."""
         return self._note(holder.stream_id, "failure", f"{provider}:{code}", holder.token, ledger)
+
+    def note_ledger(self, holder: Holder, ledger: Mapping[str, str]) -> Call[str]:
+        """Write the ledger, if the caller holds the stream. Replies as :meth:`note_resume` does."""
+        return self._note(holder.stream_id, "", "", holder.token, ledger)
 
     def _note(
         self, stream_id: str, event: str, detail: str, holder: str = "", ledger: Mapping[str, str] = NO_LEDGER

@@ -15,7 +15,7 @@ from headrace_client import AsyncClient, HeadraceError
 from shared.configuration.configuration import load_configuration
 from shared.principal_ids import actor_of, is_principal, user_principal
 from shared.settings import Settings
-from tests.clients.test_javascript_client import run
+from tests.clients.outcomes import run
 from tests.credentials import bearer, make_key, run_headrace, start_stream, token
 from tests.fakes import Answer
 from tests.responses import code_of

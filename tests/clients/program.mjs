@@ -1,7 +1,9 @@
 // Uses the JavaScript client as one line of stdin says, and prints the outcome as JSON.
 
 import { createInterface } from 'node:readline';
-import { Headrace, verifyWebhook } from '../../clients/javascript/src/index.js';
+import { Headrace, HeadraceError, verifyWebhook } from '../../clients/javascript/src/index.js';
+import { Retries } from '../../clients/javascript/src/retries.js';
+import { SseDecoder } from '../../clients/javascript/src/sse.js';
 
 // The errors with which each engine reports that a request failed, and that a body broke off.
 const ENGINES = {
@@ -62,6 +64,17 @@ const caught = async (call) => {
   }
 };
 
+// The next delay in seconds and its number, or the code of the final error.
+const nextOf = (retries, { retryable = true, after_s: after }) => {
+  try {
+    const retryAfterMs = after === undefined ? null : after * 1000;
+    const { delayMs, attempt } = retries.next(new HeadraceError('c', 'm', { retryable, retryAfterMs }));
+    return [delayMs / 1000, attempt];
+  } catch (error) {
+    return error.code;
+  }
+};
+
 const PROGRAMS = {
   // Reads all streams; each breaks in the words of the next engine.
   async read({ url, streams }) {
@@ -79,6 +92,54 @@ const PROGRAMS = {
   async attach({ url, key, user, stream, options }) {
     return outcomeOf(new Headrace({ url, key, user }).attach(stream, options));
   },
+  // The outcome in the form of outcomes.py.
+  async observe({ url, key, stream, last_event_id: lastEventId }) {
+    const attempts = [];
+    const types = [];
+    const ids = [];
+    const onRetry = ({ attempt }) => attempts.push(attempt);
+    const read = new Headrace({ url, key }).attach(stream, { lastEventId, onRetry });
+    const { error: thrown } = await caught(async () => {
+      for await (const event of read) {
+        types.push(event.type);
+        if (event.eventId) ids.push(event.eventId);
+      }
+    });
+    const { text, reasoning, refusal, toolCalls: calls, json, error } = read;
+    const wait = thrown?.retryAfterMs ?? null;
+    const failure = { raised: thrown?.code ?? null, wait_s: wait === null ? null : wait / 1000, error: error?.code ?? null };
+    return { types, ids, text, reasoning, refusal, calls, json, attempts, ...failure };
+  },
+  async stop({ url, key, stream }) {
+    await new Headrace({ url, key }).cancel(stream);
+    return null;
+  },
+  async decode({ pieces }) {
+    return pieces.map((each) => {
+      const decoder = new SseDecoder();
+      const frames = each.flatMap((piece) => [...decoder.feed(Buffer.from(piece, 'hex'))]);
+      return [frames.map(({ name, data, id }) => [name, data, id]), decoder.retryMs, decoder.heartbeats];
+    });
+  },
+  async delays({ failures, total, first }) {
+    const retries = new Retries(total);
+    retries.firstDelayMs = first;
+    return failures.flatMap(({ reset, ...failure }) => (reset ? retries.reset() ?? [] : [nextOf(retries, failure)]));
+  },
+  // A machine sleeps for an hour after a failure; later the time runs out.
+  async asleep() {
+    let now = 1000;
+    performance.now = () => now;
+    const retries = new Retries(120_000);
+    nextOf(retries, {});
+    now += 3_600_000;
+    const outcomes = [nextOf(retries, {})];
+    for (let minute = 0; minute < 2; minute += 1) {
+      now += 60_000;
+      outcomes.push(nextOf(retries, {}));
+    }
+    return outcomes.map((outcome) => (typeof outcome === 'string' ? outcome : 'retried'));
+  },
   // Leaves after the first token, reads on, and reads once more.
   async leave({ url, stream }) {
     const read = new Headrace({ url }).attach(stream);
@@ -92,6 +153,15 @@ const PROGRAMS = {
     const link = new Headrace({ url: other }).attach(started.url);
     for await (const event of link) if (event.type === 'token') await link.cancel();
     return { text: link.text, done: link.done, status: await new Headrace({ url }).wait(started.id) };
+  },
+  async chat({ url, model, chat }) {
+    const client = new Headrace({ url });
+    for (const content of ['first', 'second']) {
+      await client.start({ model, chat_id: chat, messages: [{ role: 'user', content }] }).wait();
+    }
+    const first = await client.chat(chat, { limit: 1 });
+    const second = await client.chat(chat, { limit: 1, page: first.next_page });
+    return { listed: (await client.chats({ limit: 1 })).chats[0], turns: [...first.turns, ...second.turns] };
   },
   async abort({ url, stream }) {
     const stop = new AbortController();

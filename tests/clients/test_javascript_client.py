@@ -7,14 +7,13 @@ import asyncio
 import json
 import subprocess
 import time
-from asyncio.subprocess import PIPE
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shared.version import VERSION
 from tests.cli import done, event, refusal, scripted, start, stream, token
+from tests.clients.outcomes import run
 from tests.clients.replay import LENGTH_OF_START, TEXT, expected, replaying, streams
 from tests.clients.test_python_client import SECRET, STARTED, signed
 from tests.conformance.node import NODE
@@ -22,16 +21,6 @@ from tests.fakes.answer import Answer
 from tests.system import REPOSITORY, System
 
 FOLDER = REPOSITORY / "clients" / "javascript"
-
-
-async def run(program: str, **ask: object) -> Any:
-    """Run a part of ``program.mjs`` and return its outcome."""
-    process = await asyncio.create_subprocess_exec(
-        str(NODE), str(Path(__file__).with_name("program.mjs")), stdin=PIPE, stdout=PIPE, limit=1 << 24
-    )
-    out, _ = await process.communicate(json.dumps({"program": program, **ask}).encode())
-    assert process.returncode == 0
-    return json.loads(out)
 
 
 async def test_an_answer_that_is_cut_at_any_byte_is_read_whole_and_once() -> None:

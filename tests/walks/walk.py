@@ -225,6 +225,7 @@ class Walk(Audience):
             on_stop=lambda: None,
         )
         made.draft.set_model("fake", str(uid))
+        made.draft.begin_call("fake", str(uid))
         return made
 
     def _handle_stop(self, worker: Worker) -> None:

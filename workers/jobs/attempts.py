@@ -73,7 +73,7 @@ class ProviderAttempts:
             await self._lost_calls.account(run)
             return await self._try_groups(await self._groups(request, run), run)
         except ProviderError as error:
-            if not run.has_output or run.answer is None:
+            if not run.has_output or run.answer is None or run.is_discarding:
                 raise
             forget_frames(error)
             broken_off = error
@@ -174,6 +174,8 @@ class ProviderAttempts:
                 return outcome, usage
         except ProviderError as error:
             forget_frames(error)
+            if run.is_discarding:
+                raise
             run.end_call("broken_off", seam)
             run.log_failure(error, request, key)
             await self.resumption.give_up(run)

@@ -13,8 +13,6 @@ from shared.protocol.logged_calls import calls_of
 from workers.jobs.run import Run
 
 _RETRY_S: Final = 0.2
-#: As the timeline has it.
-_LOST: Final = "worker_lost"
 
 
 class LostCalls:
@@ -37,7 +35,7 @@ class LostCalls:
         calls = len(calls_of(map(events.decode, log)))
         ledger.add_lost(lost, int(run.fields["log_epoch"]), calls)
         writer.keep_ledger()
-        note = self._scripts.note_failure(writer.holder, lost[-1].provider, _LOST, ledger.fields)
+        note = self._scripts.note_ledger(writer.holder, ledger.fields)
         while True:
             try:
                 await run_script(self._client, note)

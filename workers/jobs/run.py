@@ -25,7 +25,8 @@ class Run:
     ``ignored``: paths of fields without effect at any provider.
 
     ``answer``: the output so far; None if it is never continued. ``continuation``: the text that further calls go on
-    with. ``output_before``: the writer's output when the last call broke off."""
+    with. ``output_before``: the writer's output when the last call broke off. ``is_discarding``: the stream has
+    been cancelled, and its call is read for its usage alone."""
 
     writer: StreamWriter
     log: GenerationLog
@@ -38,6 +39,7 @@ class Run:
     answer: AnswerSoFar | None = None
     continuation: Continuation | None = None
     output_before: int = 0
+    is_discarding: bool = False
 
     def __post_init__(self) -> None:
         self.has_lane = "lane" in self.fields

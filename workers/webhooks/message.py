@@ -26,12 +26,15 @@ _INCOMPLETE: Final = frozenset({"length", "content_filter"})
 _THIN: Final = (
     *(
         "stream_id",
+        "chat_id",
         "status",
         "finish_reason",
         "reason",
         "usage",
         "usage_by_target",
         "cost",
+        "usage_final",
+        "cost_final",
         "model",
         "provider",
         "attempt",

@@ -4,6 +4,7 @@ A draft has the content. ``writer.py`` decides when a call is made, and acts on 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from msgspec import UNSET, structs
@@ -42,7 +43,8 @@ class Draft:
 
     ``events``: those that do not change any more. ``is_first``: readers have no text of an earlier attempt.
     ``cursor``: the place in the provider's stored answer after all deltas so far; ``has_to_note``: the state has to
-    get it without events. ``lineage``: of the log that this one continues (rule E13).
+    get it without events. ``lineage``: of the log that this one continues (rule E13). ``usage_wait_ms``: time after a
+    cancel in which the provider's count may come; 0: nobody waits for it.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Draft:
         self._coalescer = Coalescer(settings.max_event_bytes)
         self._resumed_calls = 0
         self._input_counts: PartialUsage | None = None
+        self.usage_wait_ms = 0
 
     @property
     def has_output(self) -> bool:
@@ -213,6 +216,21 @@ class Draft:
         by_target = self.ledger.with_costs(self.usage_by_target.all_with(latest))
         self.events.close(outcome.closing_events(usage, by_target, ledger))
         return usage, ledger
+
+    def ending(
+        self, outcome: Outcome, counted: Usage | PartialUsage | None, *, only_if_unwatched: bool = False
+    ) -> Ending:
+        """Close the draft, and return the final state."""
+        usage, ledger = self.close(outcome, counted)
+        ending = outcome.ending(usage, ledger, only_if_unwatched=only_if_unwatched)
+        if self.usage_wait_ms and outcome.is_cancelled:
+            return replace(ending, fields={**ending.fields, "usage_wait_ms": self.usage_wait_ms})
+        return ending
+
+    def final(self, counted: Usage | PartialUsage | None) -> tuple[Usage, list[LedgerEntry]]:
+        """Return usage and ledger of a cancelled stream whose provider has ``counted`` its call after all."""
+        latest = self.usage_by_target.of_call(counted, self._output)
+        return self.usage_by_target.sum_with(latest), self.ledger.all_with("cancelled", latest)
 
     def finish(self, ending: Ending) -> Call[WriteReply]:
         """Return the call that writes all that is left, and the ending."""

@@ -268,8 +268,7 @@ class StreamWriter:
     def _begin_ending(
         self, outcome: Outcome, counted: Usage | PartialUsage | None, *, only_if_unwatched: bool = False
     ) -> None:
-        usage, ledger = self.draft.close(outcome, counted)
-        self._ending = outcome.ending(usage, ledger, only_if_unwatched=only_if_unwatched)
+        self._ending = self.draft.ending(outcome, counted, only_if_unwatched=only_if_unwatched)
         if self._phase is not Phase.RESTORING:
             self._phase = Phase.WRITING
         self._wake(self)

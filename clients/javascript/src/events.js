@@ -48,6 +48,7 @@
  * The answer so far, as `GET /chat/{id}` returns it.
  * @typedef {object} StreamStatus
  * @property {string} stream_id
+ * @property {string | null} chat_id
  * @property {"queued" | "running" | "completed" | "failed" | "cancelled" | (string & {})} status
  * @property {number | null} position
  * @property {string} text
@@ -60,6 +61,8 @@
  * @property {Usage | null} usage
  * @property {TargetUsage[]} usage_by_target
  * @property {Cost | null} cost
+ * @property {Usage | null} usage_final  the provider's count, if it came after the end of a cancelled answer
+ * @property {Cost | null} cost_final
  * @property {{ code: string, message: string, retryable: boolean, provider_code?: string, param?: string } | null} error
  * @property {string} model
  * @property {string} provider
@@ -71,5 +74,20 @@
  * @property {string | null} started_at
  * @property {string | null} ended_at
  */
+
+/** A chat: `title` is the beginning of its first user message, `status` and `model` are of its last stream.
+ * @typedef {{ chat_id: string, title: string, streams: number, last_stream_id: string, status: string,
+ *   model: string | null, provider: string | null, created_at: string | null, updated_at: string | null }} ChatSummary */
+
+/** One page of chats. `next_page` is null at the end.
+ * @typedef {{ chats: ChatSummary[], next_page: string | null }} ChatList */
+
+/** One stream of a chat. `messages` are the new ones of its request; null if the gateway does not keep them.
+ * @typedef {{ stream_id: string, stream_url: string, status_url: string, status: string, model: string,
+ *   messages: Record<string, any>[] | null, answer: StreamStatus }} ChatTurn */
+
+/** A chat and one page of its turns, the oldest first.
+ * @typedef {{ chat_id: string, title: string, created_at: string | null, updated_at: string | null,
+ *   turns: ChatTurn[], next_page: string | null }} Chat */
 
 export {};

@@ -12,14 +12,14 @@
 -- Replies as append does, and then bytes and expiry of the stream, ms; or WATCHED if `only_if_unwatched` and a reader
 -- came; nothing is written then. The desk is owed the ending (`owed` in the state: tokens, bytes, cost), and the
 -- receiver of a webhook is too (`undelivered`: since when), and so is the archive (`unarchived`). The sweep looks for
--- that in two seconds.
+-- that in two seconds; if the field `usage_wait_ms` is written, so much later.
 
 -- Fields of the state that matter only until the end.
 local OF_RUNNING = {}
 for name in string.gmatch([[
   holder lease_until full lead gateways polled_until grace_ms stored_limit expires counted provider_cursor sources
   prompt_characters max_tokens expected_tokens on_worker_lost may_resume body_hash request_id limited lanes
-  handed_over accounted
+  handed_over accounted usage_wait_ms
 ]], '%S+') do OF_RUNNING[name] = true end
 
 local epoch, holder, first_seq, cap, retention_ms, tombstone_ms, status, only_if_unwatched, tokens, lineage,
@@ -57,7 +57,8 @@ local bytes = stored_bytes()
 redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes .. ' ' .. cost)
 if s.webhook then redis.call('HSET', STATE, 'undelivered', now) end
 if s.archive then redis.call('HSET', STATE, 'unarchived', now) end
-redis.call('ZADD', INDEX, now + 2000, ID)
+load_into(s, 'usage_wait_ms')
+redis.call('ZADD', INDEX, now + 2000 + (s.usage_wait_ms or 0), ID)
 redis.call('ZADD', ANSWERS, now, ID)
 redis.call('ZREMRANGEBYSCORE', ANSWERS, '-inf', now - retention_ms)
 redis.call('PEXPIRE', ANSWERS, retention_ms)

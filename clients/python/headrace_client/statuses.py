@@ -109,7 +109,7 @@ class ChatList(TypedDict):
 
 
 class ChatTurn(TypedDict):
-    """One stream of a chat. ``history`` is "given" if its messages replaced the conversation. ``messages`` are the new
+    """One stream of a chat. ``history`` is "given" if its messages replaced the conversation. ``messages``: the new
     ones of its request; None if the gateway does not keep them."""
 
     stream_id: str

@@ -109,8 +109,8 @@ class ChatList(TypedDict):
 
 
 class ChatTurn(TypedDict):
-    """One stream of a chat. ``history`` is "given" if its messages replaced the conversation. ``messages`` are the
-    new ones of its request; None if the gateway does not keep them."""
+    """One stream of a chat. ``history`` is "given" if its messages replaced the conversation. ``messages``: the new
+    ones of its request; None if the gateway does not keep them."""
 
     stream_id: str
     stream_url: str

@@ -54,7 +54,7 @@ lock: $(VENV)/lock/installed  ## Lock the newest dependencies that pyproject.tom
 pin-images: $(VENV)/bin/python  ## Write the digests of the base images into deploy/images.env and its users (REGISTRY=https://…)
 	@$(BIN)/python .ci/pin_images.py "$(REGISTRY)"
 
-release: $(VENV)/installed-dev $(VENV)/audit/installed  ## Audit, build into dist, write the notes (ALLOW_UNAUDITED="reason" if no service answers)
+release: $(VENV)/installed-dev $(VENV)/installed-node $(VENV)/audit/installed  ## Audit, build server and clients into dist, write the notes (ALLOW_UNAUDITED="reason" if no service answers)
 	@$(BIN)/python .ci/release.py $(VENV)/audit/bin/pip-audit
 
 format: $(VENV)/installed-dev  ## Fix lint and format the code

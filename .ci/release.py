@@ -1,10 +1,11 @@
 """Builds a release into ``dist`` (``python .ci/release.py PIP_AUDIT``).
 
-Audits the locked dependencies, builds the source package and the wheel, and writes RELEASE_NOTES.md: the version's
-section of CHANGELOG.md, and the result of the audit. An audit without a complete answer stops the release, unless
-ALLOW_UNAUDITED has a reason; the reason then stands in the notes.
+Audits the locked dependencies, builds the packages of the server and of the client libraries, and writes
+RELEASE_NOTES.md: the version's section of CHANGELOG.md, the packages, and the result of the audit. An audit without a
+complete answer stops the release, unless ALLOW_UNAUDITED has a reason; the reason then stands in the notes.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -13,10 +14,20 @@ import sys
 from pathlib import Path
 
 from audit import audit_locks
+from client_packages import PackageError, build_client_packages, check_versions
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DIST = _ROOT / "dist"
 _BUILD = (sys.executable, "-m", "hatchling", "build", "--directory", str(_DIST))
+
+#: Files of a release, by pattern.
+_PACKAGES = {
+    "headrace-[0-9]*.whl": "the server and the command line",
+    "headrace-[0-9]*.tar.gz": "their source",
+    "headrace_client-*.whl": "the client library for Python",
+    "headrace_client-*.tar.gz": "its source",
+    "headrace-client-*.tgz": "the client library for JavaScript, @headrace/client",
+}
 
 
 class ReleaseError(Exception):
@@ -26,14 +37,18 @@ class ReleaseError(Exception):
 def main(pip_audit: str) -> int:
     try:
         version = _version()
+        check_versions(version)
         changes = changes_of(version)
         audit = audit_note(pip_audit, os.environ.get("ALLOW_UNAUDITED", ""))
-        _build()
-    except ReleaseError as error:
+        _build(version)
+    except (PackageError, ReleaseError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
     notes = _DIST / "RELEASE_NOTES.md"
-    notes.write_text(f"# Headrace {version}\n\n{changes}\n\n## Audit of the dependencies\n\n{audit}\n")
+    packages = _packages_in(_DIST)
+    notes.write_text(
+        f"# Headrace {version}\n\n{changes}\n\n## Packages\n\n{packages}\n\n## Audit of the dependencies\n\n{audit}\n"
+    )
     print(*sorted(path.relative_to(_ROOT) for path in _DIST.iterdir()), sep="\n")
     return 0
 
@@ -67,10 +82,20 @@ def audit_note(pip_audit: str, reason: str) -> str:
     return f"**Not fully audited:** {summary}. Reason for the release: {reason}"
 
 
-def _build() -> None:
+def _build(version: str) -> None:
     shutil.rmtree(_DIST, ignore_errors=True)
     if subprocess.run(_BUILD, cwd=_ROOT, check=False).returncode:
         raise ReleaseError("build failed; see its output above")
+    build_client_packages(version, _DIST)
+
+
+def _packages_in(dist: Path) -> str:
+    """Return a list of the files, with their hashes."""
+    rows = []
+    for name, what in _PACKAGES.items():
+        for path in sorted(dist.glob(name)):
+            rows.append(f"- `{path.name}`: {what}\n  SHA-256 `{hashlib.sha256(path.read_bytes()).hexdigest()}`")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # Streams an answer. Kill it and start it again: it continues after the last event that it saved.
 set -euo pipefail
 url=${HEADRACE_URL:-http://localhost:8000} saved=curl.txt
-auth="Authorization: Bearer ${HEADRACE_KEY:-none}"
+auth="Authorization: Bearer ${HEADRACE_API_KEY:-none}"
 save() { echo "$@" >$saved.new && mv $saved.new $saved; }
 if [ ! -e $saved ]; then
   body='{"model": "'${HEADRACE_MODEL:-demo/demo}'", "messages": [{"role": "user", "content": "Tell me a story."}]}'
@@ -15,6 +15,7 @@ curl -sSN "$url/chat/stream/$stream" -H "$auth" -H "Last-Event-ID: ${last:-0}" |
     case $line in
       "id: "*) last=${line#id: } ;;
       "event: "*) event=${line#event: } ;;
+      "data: "*'"reset":true'*) echo "[again, from the start]" ;; # a worker was lost
       "data: "*) [ "$event" != token ] || echo "${line#data: }" ;;
       "") save "$stream" "${last:-0}" ;;
     esac

@@ -7,7 +7,8 @@ import secrets
 import signal
 import threading
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -16,6 +17,7 @@ from gateway.api import (
     anthropic,
     chat,
     chats,
+    connection,
     errors,
     listing,
     models,
@@ -27,6 +29,7 @@ from gateway.api import (
     service,
     streams,
     tickets,
+    usage,
     web_pages,
 )
 from gateway.api.tickets import TicketRequest
@@ -38,6 +41,7 @@ from gateway.cache import ExpiringCache
 from gateway.intake.acceptance import Acceptance
 from gateway.intake.backlog import Backlog
 from gateway.intake.body_memory import BodyMemory
+from gateway.intake.budgets import RequestBudgets
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.intake.storage import Storage
@@ -46,7 +50,6 @@ from gateway.live.hub import Hub
 from gateway.readiness import Readiness
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
-from shared.archive.archive import Archive, open_archive
 from shared.broker.client import connect
 from shared.broker.overview import read_overview
 from shared.broker.processes import Load, Presence
@@ -62,12 +65,20 @@ from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
+from shared.settings import Settings
+from shared.usage_report import DeskUsage, UsageOfAllTimes, cost_today
 from shared.version import VERSION
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
+    from shared.archive.usage import ArchivedUsage
 
 logger = logging.getLogger(__name__)
 
 #: Operators' pages poll the overview; Redis is read once a second at most, however many pages are open.
 _OVERVIEW_FRESH_S = 1.0
+#: The costs of the day may be thousands of rows.
+_COST_FRESH_S = 15.0
 
 #: Set when this process stops because it cannot continue; it then exits with 1, or 2 if it is misconfigured.
 failed = threading.Event()
@@ -79,10 +90,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            archive = None
-            if settings.archive_url is not None:
-                archive = await stack.enter_async_context(open_archive(settings, migrates=False))
+        async with _archive_of(settings) as archive:
             parts = _Parts(configuration, hangup, archive)
             app.state.gateway = parts.state
             try:
@@ -107,7 +115,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
-        *(listing, chats, tickets, service, models, ops, web_pages),
+        *(listing, chats, tickets, service, connection, models, usage, ops, web_pages),
     ):
         app.include_router(module.router)
     web_pages.mount_files(app)
@@ -116,10 +124,29 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     return app
 
 
+@asynccontextmanager
+async def _archive_of(settings: Settings) -> AsyncIterator["Archive | None"]:
+    if settings.archive_url is None:
+        yield None
+        return
+    from shared.archive.archive import open_archive  # noqa: PLC0415  slow to load
+
+    async with open_archive(settings, migrates=False) as archive:
+        yield archive
+
+
+def _usage_in(archive: "Archive | None") -> "ArchivedUsage | None":
+    if archive is None:
+        return None
+    from shared.archive.usage import ArchivedUsage  # noqa: PLC0415  slow to load
+
+    return ArchivedUsage(archive)
+
+
 class _Parts:
     """The parts of this process, put together; made within its event loop."""
 
-    def __init__(self, configuration: Configuration, hangup: Hangup | None, archive: Archive | None) -> None:
+    def __init__(self, configuration: Configuration, hangup: Hangup | None, archive: "Archive | None") -> None:
         settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
         scripts = StreamScripts(settings)
@@ -132,10 +159,12 @@ class _Parts:
         models = Models(client, current)
         acceptance = Acceptance(client)
         backlog = Backlog(client, settings.queue_timeout_s)
-        dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))
+        storage, budgets = Storage(client, scripts, settings), RequestBudgets(current)
+        dispatch = Dispatch(client, scripts, settings, backlog, storage, budgets)
         self.authenticator = Authenticator(settings, client)
         link_revocations = LinkRevocations(client)
         live_grants = LiveGrants(self.authenticator.api_keys, link_revocations)
+        desk_usage = DeskUsage(client)
         self.state = GatewayState(
             settings=settings,
             client=client,
@@ -153,11 +182,18 @@ class _Parts:
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
             archive=archive,
+            usage=UsageOfAllTimes(desk_usage, _usage_in(archive), settings.usage_days),
+            cost_today=ExpiringCache(lambda _: cost_today(desk_usage), fresh_s=_COST_FRESH_S),
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
         current.follow(configurations.load)
         self._presence = Presence(
-            client, gateway_id, "gateway", lambda: _load_of(hub, lag, configurations), current.reload
+            client,
+            gateway_id,
+            "gateway",
+            lambda: _load_of(hub, lag, configurations),
+            current.reload,
+            (settings.host, settings.port),
         )
         sweep = Sweep(
             client,
@@ -177,7 +213,7 @@ class _Parts:
             backlog.run(),
             self._presence.run(),
             lag.run(),
-            update_redis_metrics(client),
+            update_redis_metrics(client, settings.budgets),
             watch.run(),
             acceptance.run(),
             configurations.run(),

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 
 from headrace.printer import AnswerPrinter, note
+from headrace.unreachable import OTHER_ADDRESS, cannot_connect, reason_of
 from headrace_client import AsyncClient, AsyncStream, Done, Error, Event, HeadraceError, Retry
 from shared.printable import one_line
 
@@ -33,18 +34,19 @@ class Question:
 
 async def chat(question: Question) -> int:
     """Print the answer and return the exit code: 0, 1 after an error, 130 after Ctrl-C."""
-    retry_timeout_s = question.retry_timeout_s
+    retries = _Retries(question)
     async with AsyncClient(
-        question.url, key=question.key, retry_timeout_s=retry_timeout_s, on_retry=_note_first
+        question.url, key=question.key, retry_timeout_s=question.retry_timeout_s, on_retry=retries.note
     ) as client:
-        answer = _PrintedAnswer(question, client)
+        answer = _PrintedAnswer(question, client, retries)
         reading = asyncio.ensure_future(answer.read())
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, reading.cancel)
         try:
             return await reading
         except HeadraceError as error:
-            note(f"error: {_text_of(error, question.url)}")
+            remedy = f"; {OTHER_ADDRESS}" if cannot_connect(error) else ""
+            note(f"error: {_text_of(error, question.url)}{remedy}")
             return 1
         except asyncio.CancelledError:
             exit_code = 128 + signal.SIGINT
@@ -59,9 +61,10 @@ async def chat(question: Question) -> int:
 class _PrintedAnswer:
     """One answer that is printed as it arrives."""
 
-    def __init__(self, question: Question, client: AsyncClient) -> None:
+    def __init__(self, question: Question, client: AsyncClient, retries: "_Retries") -> None:
         self._question = question
         self._client = client
+        self._retries = retries
         self._printer = AnswerPrinter(as_json=question.response_format is not None)
         self._stream: AsyncStream | None = None
         self._exit_code = 0
@@ -77,6 +80,7 @@ class _PrintedAnswer:
             on_disconnect="cancel",
             grace_s=min(question.retry_timeout_s, LONGEST_GRACE_S),  # the stream survives for as long as we retry
         )
+        self._retries.has_connected = True
         async for event in self._stream:
             self._take(event)
         return self._exit_code
@@ -120,13 +124,30 @@ def _ending(finish_reason: str, reason: str | None) -> int:
     return 1 if finish_reason in {"cancelled", "error"} else 0
 
 
-def _note_first(retry: Retry) -> None:
-    if retry.attempt == 1:
-        note(f"{_text_of(retry.error, '')}; retrying")
+class _Retries:
+    """Decides which failures the client retries: the first connection is tried once. ``has_connected``: the gateway
+    has answered."""
+
+    def __init__(self, question: Question) -> None:
+        self.has_connected = False
+        self._url = question.url
+        self._timeout_s = question.retry_timeout_s
+
+    def note(self, retry: Retry) -> None:
+        """Print the first failure of a series. Raises it if no connection was ever possible."""
+        if not self.has_connected and cannot_connect(retry.error):
+            raise retry.error
+        self.has_connected = True
+        if retry.attempt == 1:
+            note(f"{_text_of(retry.error, self._url)}; retrying for up to {self._timeout_s:g} s")
 
 
 def _text_of(error: HeadraceError, url: str) -> str:
     if error.code == "not_headrace":
-        return f"{url}: not a Headrace gateway; check --url"
-    has_code_of_gateway = error.code != "unreachable" and not error.code.startswith("http_")
-    return one_line(f"{error.code}: {error.message}" if has_code_of_gateway else error.message)
+        return f"{url}: not a Headrace gateway; check --url or HEADRACE_URL"
+    if error.code == "unreachable":
+        given_up = error.message.partition(":")[0] + ": " if error.message.startswith("gave up") else ""
+        return one_line(f"{url}: {given_up}{reason_of(error.__context__ or error)}")
+    if error.code.startswith("http_"):
+        return one_line(f"{url}: {error.message}")
+    return one_line(f"{error.code}: {error.message}")

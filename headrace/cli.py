@@ -5,21 +5,22 @@ import asyncio
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace import api_keys, webhooks
+from headrace import api_keys, usage, webhooks
+from headrace.cli_options import LOCAL_URL, Config, Host, Key, Port, Url, check_key, configured, fail
+from headrace.doctor.command import doctor
 from headrace.webhook_secret import secret_problem
 from shared.exposure import check_exposure
 from shared.garbage import hold_garbage_collector
 from shared.hangup import Hangup
-from shared.printable import printable
 from shared.settings import Settings, SettingsError
 from shared.version import VERSION
 
 if TYPE_CHECKING:
-    from shared.configuration.configuration import Configuration
+    pass
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(api_keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
+app.command()(usage.usage)
 
 NO_SECRET = "\n".join(
     (
@@ -39,24 +41,6 @@ NO_SECRET = "\n".join(
         "It signs tickets. (`headrace up` creates and keeps one itself.)",
     )
 )
-
-
-def _check_key(key: str | None) -> str | None:
-    if key is not None and not (key.isascii() and key.isprintable()):  # the message must not repeat it
-        raise typer.BadParameter("API keys are printable ASCII; check it for line breaks and other characters")
-    return key
-
-
-Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: HEADRACE_HOST or 127.0.0.1]")]
-Port = Annotated[
-    int | None, typer.Option(min=0, max=65_535, help="Port to listen on.  [default: HEADRACE_PORT or 8000]")
-]
-
-
-Config = Annotated[
-    Path | None,
-    typer.Option(help="File with providers, aliases and prices.  [default: HEADRACE_CONFIG]", show_default=False),
-]
 
 
 def _print_version(*, wanted: bool) -> None:
@@ -93,7 +77,7 @@ def up(
     ] = Path(".headrace"),
 ) -> None:
     """Run broker, gateways and workers on this machine. A broker is started unless HEADRACE_REDIS_URL is set."""
-    configuration = _configured(host=host, port=port, config=config)
+    configuration = configured(host=host, port=port, config=config)
     _stop_if(_exposure_problem(configuration.settings), secret_problem(configuration.settings))
     from headrace.up import Plan, UpError
     from headrace.up import up as run
@@ -102,7 +86,7 @@ def up(
     try:
         code = asyncio.run(run(plan))
     except UpError as error:
-        _fail(str(error), code=1)
+        fail(str(error), code=1)
     raise typer.Exit(code)
 
 
@@ -111,7 +95,7 @@ def gateway(*, host: Host = None, port: Port = None, config: Config = None) -> N
     """Run one gateway process. For a Procfile or a container. SIGHUP reads the file again."""
     hangup = Hangup()
     hold_garbage_collector()
-    configuration = _configured(host=host, port=port, config=config)
+    configuration = configured(host=host, port=port, config=config)
     settings = configuration.settings
     _stop_if(NO_SECRET if settings.secret is None else "", _exposure_problem(settings))
     from gateway.main import run
@@ -124,7 +108,7 @@ def worker(*, config: Config = None) -> None:
     """Run one worker process. For a Procfile or a container. SIGHUP reads the file again."""
     hangup = Hangup()
     hold_garbage_collector()
-    configuration = _configured(config=config)
+    configuration = configured(config=config)
     _stop_if(secret_problem(configuration.settings))
     from workers.main import run
 
@@ -135,16 +119,20 @@ def worker(*, config: Config = None) -> None:
 def chat(
     prompt: Annotated[str, typer.Argument(help='The question; "-" reads it from stdin.')],
     *,
-    model: Annotated[str | None, typer.Option(help="A model of /v1/models.  [default: demo]")] = None,
-    provider: Annotated[str | None, typer.Option(help="[default: the provider that has the model]")] = None,
-    url: Annotated[str, typer.Option(help="URL of the gateway.")] = "http://127.0.0.1:8000",
-    key: Annotated[
-        str | None,
-        typer.Option(envvar="HEADRACE_API_KEY", callback=_check_key, help="API key, if the gateway requires one."),
+    model: Annotated[
+        str | None, typer.Option(envvar="HEADRACE_MODEL", help="A model of /v1/models.  [default: demo]")
     ] = None,
+    provider: Annotated[str | None, typer.Option(help="[default: the provider that has the model]")] = None,
+    url: Url = LOCAL_URL,
+    key: Key = None,
     retry_timeout: Annotated[
         float,
-        typer.Option("--retry-timeout", "--patience", min=0, help="Give up after this many seconds without data."),
+        typer.Option(
+            "--retry-timeout",
+            "--patience",
+            min=0,
+            help="Give up after this many seconds without data; at once if nothing listens when the command starts.",
+        ),
     ] = 60,
     as_json: Annotated[
         bool, typer.Option("--json", help="Request a JSON object and print each value as it completes.")
@@ -154,8 +142,6 @@ def chat(
     ] = None,
 ) -> None:
     """Ask one question and print the answer. The answer goes to stdout, everything else to stderr; Ctrl-C cancels."""
-    if not url.startswith(("http://", "https://")):
-        raise typer.BadParameter(f"{url} must begin with http:// or https://", param_hint="--url")
     if provider is not None and model is None:
         raise typer.BadParameter("--provider needs --model too")
     response_format = _response_format(as_json=as_json, schema_file=json_schema)
@@ -163,7 +149,7 @@ def chat(
     from headrace.chat import chat as run
 
     question = Question(
-        url=url.rstrip("/"),
+        url=url,
         prompt=sys.stdin.read() if prompt == "-" else prompt,
         model=model or "demo",
         provider=provider if model else "demo",
@@ -191,12 +177,12 @@ def listen(
 @app.command()
 def top(
     *,
-    url: Annotated[str, typer.Option(help="URL of any gateway.")] = "http://127.0.0.1:8000",
+    url: Url = LOCAL_URL,
     key: Annotated[
         str | None,
         typer.Option(
             envvar="HEADRACE_API_KEY",
-            callback=_check_key,
+            callback=check_key,
             help="API key with the scope admin, if the gateway requires one.",
         ),
     ] = None,
@@ -205,7 +191,7 @@ def top(
     """Show gateways, workers, queue and Redis, live."""
     from headrace.top import Watch, run
 
-    raise typer.Exit(run(Watch(url.rstrip("/"), key, once)))
+    raise typer.Exit(run(Watch(url, key, once)))
 
 
 @app.command()
@@ -219,7 +205,7 @@ def schema() -> None:
 @app.command()
 def providers(*, config: Config = None, data_dir: api_keys.DataDir = Path(".headrace")) -> None:
     """List the providers with their keys (masked), limits and state."""
-    configuration = _configured(config=config)
+    configuration = configured(config=config)
     from functools import partial
 
     from headrace.providers import providers as run
@@ -246,10 +232,13 @@ def check(
     data_dir: api_keys.DataDir = Path(".headrace"),
 ) -> None:
     """Test settings, file, keys, Redis and providers. The exit code is 1 if something is wrong."""
-    configuration = _configured(config=config)
+    configuration = configured(config=config)
     from headrace.check import Options, run
 
     raise typer.Exit(run(Options(configuration, data_dir, ask, as_json)))
+
+
+app.command()(doctor)
 
 
 def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, object] | None:
@@ -263,17 +252,6 @@ def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, ob
         raise typer.BadParameter(str(error), param_hint="--json-schema") from error
 
 
-def _configured(**options: str | int | Path | None) -> "Configuration":
-    """Load settings and file; command line options override the environment."""
-    from shared.configuration.document import ConfigurationError
-    from shared.configuration.loading import load_all
-
-    try:
-        return load_all(options)
-    except ConfigurationError as error:
-        _fail(str(error), code=2)
-
-
 def _exposure_problem(settings: Settings) -> str:
     try:
         check_exposure(settings)
@@ -284,9 +262,4 @@ def _exposure_problem(settings: Settings) -> str:
 
 def _stop_if(*problems: str) -> None:
     if any(problems):
-        _fail("\n".join(filter(None, problems)), code=2)
-
-
-def _fail(message: str, *, code: int) -> NoReturn:
-    print(printable(message), file=sys.stderr)
-    raise typer.Exit(code)
+        fail("\n".join(filter(None, problems)), code=2)

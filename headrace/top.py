@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.printer import note
+from headrace.unreachable import OTHER_ADDRESS, reason_of
 from shared.printable import one_line, printable_value
 
 _REFRESH_S: Final = 2.0
@@ -73,7 +74,7 @@ async def _fetch(client: httpx2.AsyncClient, url: str) -> Overview:
     try:
         answer = await client.get(f"{url}/ops/overview")
     except httpx2.HTTPError as error:
-        raise OverviewUnavailable(f"{url}: no response ({type(error).__name__}); check --url") from None
+        raise OverviewUnavailable(f"{url}: {reason_of(error)}; {OTHER_ADDRESS}") from None
     try:
         body = answer.json()
     except ValueError:
@@ -87,7 +88,9 @@ async def _fetch(client: httpx2.AsyncClient, url: str) -> Overview:
         case {"error": {"message": str(message)}}:
             raise OverviewUnavailable(one_line(message))
         case _:
-            raise OverviewUnavailable(f"{url}: not a Headrace gateway (HTTP {answer.status_code}); check --url")
+            raise OverviewUnavailable(
+                f"{url}: not a Headrace gateway (HTTP {answer.status_code}); check --url or HEADRACE_URL"
+            )
 
 
 def render(seen: Overview, problem: str = "") -> RenderableType:

@@ -15,8 +15,8 @@ from shared.problem_texts import text_of
 from shared.setting_types import ConflictsFound, TimeoutChanges
 from shared.settings import PREFIX, Settings, SettingsError
 
-#: Set by the supervisor for its children, or read by the command line; not settings of a process.
-_COMMAND_LINE_NAMES: Final = frozenset({"HEADRACE_DATA_DIR", "HEADRACE_API_KEY"})
+#: Read by the command line and by the examples, which are clients; not settings of a process.
+_COMMAND_LINE_NAMES: Final = frozenset({"HEADRACE_DATA_DIR", "HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_MODEL"})
 
 
 def load_settings() -> Settings:

@@ -12,6 +12,7 @@ HeadraceError
 │   │   └── OriginRefused           403
 │   ├── ModelNotAllowed         403
 │   ├── FieldNotAllowed         403
+│   ├── BudgetReached           402  with Retry-After, if requests in progress hold the rest
 │   ├── StreamNotFound          404
 │   ├── ChatNotFound            404
 │   ├── IdempotencyConflict     409
@@ -22,6 +23,7 @@ HeadraceError
 │   ├── BodyTooLarge            413
 │   ├── LimitReached            429  with Retry-After
 │   ├── TooManyConnections      429  with Retry-After
+│   ├── PriceUnknown            422
 │   ├── UnsupportedField        422
 │   └── InvalidRequest          422
 ├── Unavailable             503  with Retry-After; nothing was lost
@@ -105,7 +107,7 @@ class InvalidTicket(RequestError):
 class Forbidden(RequestError):
     code = "forbidden"
     http_status = 403
-    when = "the credentials lack the scope"
+    when = "the credentials lack the scope, or X-Headrace-User is not accepted here"
 
 
 class NotLocal(Forbidden):
@@ -229,6 +231,28 @@ class LimitReached(RequestError):
     @staticmethod
     def code_of(limit: str) -> str:
         return f"{limit}_exceeded"
+
+
+class BudgetReached(RequestError):
+    """A request would exceed a budget. ``retry_after_s``: None if a retry helps only in the next period."""
+
+    code = "budget_reached"
+    http_status = 402
+    when = (
+        "a budget of the credentials or of the server is used up; retryable if the rest of it is reserved by"
+        " requests in progress"
+    )
+
+    def __init__(self, message: str, *, detail: str, retry_after_s: int | None) -> None:
+        super().__init__(message, detail=detail)
+        self.retryable = retry_after_s is not None
+        self.retry_after_s = retry_after_s
+
+
+class PriceUnknown(RequestError):
+    code = "price_unknown"
+    http_status = 422
+    when = "a budget of money applies, and a model of the request has no price in its currency"
 
 
 class TooManyConnections(RequestError):

@@ -9,3 +9,9 @@ def raise_limit() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return 2**31 if hard == resource.RLIM_INFINITY else hard
+
+
+def open_files_limit() -> int:
+    """Return the limit in force."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if soft == resource.RLIM_INFINITY else soft

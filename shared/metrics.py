@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from shared.polling import next_poll
+from shared.protocol.ledger import NANOS, LedgerEntry
 from shared.version import VERSION
 
 #: prometheus-client reads this variable at its first import, and stores its values in that directory.
@@ -42,11 +43,23 @@ REDIS_TROUBLE = Gauge(
     ["reason"],
     multiprocess_mode="livemax",
 )
+COST = Counter(
+    "headrace_cost",
+    "Cost of the streams that this process has ended, by the configured prices",
+    ["provider", "model", "currency"],
+)
 LOOP_LAG = Histogram(
     "headrace_event_loop_lag_seconds",
     "Lateness of a timer of this process: the longest wait that it adds to a token",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
+
+
+def count_costs(ledger: Iterable[LedgerEntry]) -> None:
+    """Count what the calls of a stream cost that has ended. Only targets with a price have a label."""
+    for entry in ledger:
+        if entry.cost_nanos:
+            COST.labels(entry.provider, entry.model, entry.currency).inc(entry.cost_nanos / NANOS)
 
 
 def exposition() -> bytes:

@@ -30,6 +30,7 @@ from workers.archiving.loop import Archiving
 WORDS = [f"w{i} " for i in range(20)]
 TEXT = "".join(WORDS)
 LARGE = "large " * 100_000
+CONTENT_KEY = "ab" * 32
 NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
 #: The fields of the view that are the same before and after the archive.
 VIEW = (
@@ -70,7 +71,7 @@ async def archived(system: System, database: SqliteFile, stream_id: str) -> Arch
 
 @contextmanager
 def locked(database: SqliteFile) -> Iterator[None]:
-    """Let nobody write to the database."""
+    """Lock the database for all writers."""
     connection = sqlite3.connect(database.url.removeprefix("sqlite:///"), isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -248,13 +249,13 @@ async def test_a_stream_that_cannot_be_archived_holds_up_no_other(system: System
 
 async def test_an_archive_that_is_away_holds_nothing_up_and_loses_nothing(tmp_path: Path) -> None:
     database = SqliteFile(tmp_path)
-    system = await with_two_workers(tmp_path, database)
+    system = await with_two_workers(tmp_path, database, content_keys=CONTENT_KEY)
     system.fake.play("away", Answer(deltas=WORDS))
     scripts = StreamScripts(Settings.model_construct(archive_url=SecretStr(database.url), retention_min_s=0))
     client = connect(system.redis_url)
     try:
         with locked(database):
-            ids = [await system.post("away", f"{i}", metadata={"n": str(i)}) for i in range(20)]
+            ids = [await system.post("away", f"prompt-of-{i}", metadata={"n": str(i)}) for i in range(20)]
             views = [await system.ended(stream_id) for stream_id in ids]
             deleted = ids.pop(0)
             del views[0]
@@ -268,7 +269,7 @@ async def test_an_archive_that_is_away_holds_nothing_up_and_loses_nothing(tmp_pa
                 ids.append(str(connection.stream_id))
         for stream_id, view in zip(ids, views, strict=False):
             await gone(client, stream_id)
-            async with opened(database) as archive:
+            async with opened(database, content_keys=(SecretStr(CONTENT_KEY),)) as archive:
                 found = await archive.find(stream_id)
             assert found is not None
             assert_same(found, view)
@@ -277,6 +278,9 @@ async def test_an_archive_that_is_away_holds_nothing_up_and_loses_nothing(tmp_pa
         async with opened(database) as archive:
             assert await archive.find(deleted) is None
         assert (await database.rows("SELECT count(*) AS n FROM streams"))[0]["n"] == len(ids)
+        stored = b"".join(file.read_bytes() for file in tmp_path.glob("archive.db*"))
+        assert stored
+        assert not {word for word in (TEXT, "prompt-of") if word.encode() in stored}, "sealed content stays sealed"
         assert await system.keys_without_expiry() == []
     finally:
         await client.aclose()
@@ -309,7 +313,7 @@ async def test_postgresql_that_is_killed_in_the_middle_of_batches_has_each_strea
         database.remove()
 
 
-async def with_two_workers(folder: Path, database: SqliteFile) -> System:
+async def with_two_workers(folder: Path, database: SqliteFile, **settings: str) -> System:
     system = System(
         folder,
         gateways=1,
@@ -320,6 +324,7 @@ async def with_two_workers(folder: Path, database: SqliteFile) -> System:
         retention_s=2,
         retention_min_s=0,
         lease_s=2,
+        **settings,  # type: ignore[arg-type]
     )
     await system.start()
     return system

@@ -1,9 +1,11 @@
 """The command ``make audit`` fails for a known vulnerability, and not for an unreachable network. ``make release``
 fails for both, unless there is a reason, which goes into the release notes."""
 
+import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +83,8 @@ def checkout(tmp_path: Path) -> Path:
     for path in (*REPOSITORY.glob("requirements*.lock"), *map(REPOSITORY.joinpath, ("pyproject.toml", "README.md"))):
         shutil.copy(path, root)
     shutil.copy(REPOSITORY / "LICENSE", root)
+    packages = Path("clients", "javascript", "node_modules")  # of which TypeScript is needed
+    (root / packages).symlink_to(REPOSITORY / packages)
     changelog = f"# Changelog\n\n## Unreleased\n\n## {VERSION} - 2030-01-02\n\n- One change.\n\n## 0.0.1\n\n- Old.\n"
     (root / "CHANGELOG.md").write_text(changelog)
     return root
@@ -116,31 +120,84 @@ def test_a_version_without_a_section_in_the_changelog_is_not_released(checkout: 
     assert f"CHANGELOG.md: no section for {VERSION}" in refused.stderr
 
 
-@pytest.mark.parametrize(
-    ("answer", "reason", "expected"),
-    [
-        ((report(SOUND), ""), "", "0 known vulnerabilities in 1 packages; 0 others unknown."),
-        (("", UNREACHABLE), "the service\nis down", "Reason for the release: the service is down"),
-    ],
-)
-def test_the_notes_have_the_changes_and_the_result_of_the_audit(
-    checkout: Path, answer: tuple[str, str], reason: str, expected: str
-) -> None:
-    if importlib.util.find_spec("hatchling") is None:
-        if os.environ.get("CI"):
-            pytest.fail("hatchling is needed")
-        pytest.skip("needs hatchling (requirements-build.lock)")
-    released = release(checkout, answer, reason)
+def test_the_notes_have_the_changes_the_packages_and_the_result_of_the_audit(checkout: Path) -> None:
+    needs_hatchling()
+    released = release(checkout, (report(SOUND), ""))
     assert released.returncode == 0, released.stderr
     assert sorted(path.name for path in (checkout / "dist").iterdir()) == [
         "RELEASE_NOTES.md",
         f"headrace-{VERSION}-py3-none-any.whl",
         f"headrace-{VERSION}.tar.gz",
+        f"headrace-client-{VERSION}.tgz",
+        f"headrace_client-{VERSION}-py3-none-any.whl",
+        f"headrace_client-{VERSION}.tar.gz",
     ]
     notes = (checkout / "dist" / "RELEASE_NOTES.md").read_text()
-    assert notes.startswith(f"# Headrace {VERSION}\n\n- One change.\n\n## Audit")
-    assert expected in notes
-    assert ("Not fully audited" in notes) == bool(reason)
+    assert notes.startswith(f"# Headrace {VERSION}\n\n- One change.\n\n## Packages\n\n")
+    for path in (checkout / "dist").glob("headrace*"):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert re.search(rf"^- `{re.escape(path.name)}`: .+\n  SHA-256 `{digest}`$", notes, re.MULTILINE)
+    assert "0 known vulnerabilities in 1 packages; 0 others unknown." in notes
+    assert "Not fully audited" not in notes
+
+
+def test_the_reason_for_a_release_without_an_audit_is_in_the_notes(checkout: Path) -> None:
+    command = pip_audit(checkout.parent, "", UNREACHABLE)
+    note = f"from release import audit_note; print(audit_note({str(command)!r}, 'the service\\nis down'))"
+    said = run("-c", note, PYTHONPATH=str(checkout / ".ci")).stdout
+    assert said.startswith("**Not fully audited:**")
+    assert "Reason for the release: the service is down" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "expected"),
+    [
+        ("javascript/package.json", f'"version": "{VERSION}"', "package.json: version 9.9.9; set"),
+        ("python/headrace_client/__init__.py", f'__version__ = "{VERSION}"', "__init__.py: version 9.9.9; set"),
+    ],
+)
+def test_a_client_library_of_another_version_is_not_released(
+    checkout: Path, file: str, before: str, expected: str
+) -> None:
+    change(checkout / "clients" / file, before, before.replace(VERSION, "9.9.9"))
+    refused = release(checkout, (report(SOUND), ""))
+    assert refused.returncode == 1
+    assert expected in refused.stderr
+    assert not (checkout / "dist").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "expected"),
+    [
+        ("python/pyproject.toml", '"headrace_client"]', '"README.md"]', "headrace_client"),
+        ("javascript/package.json", '["src", "types"]', '["src"]', "types/index.d.ts"),
+        ("javascript/src/index.js", "./client.js", "./nowhere.js", "nowhere.js"),
+    ],
+    ids=["empty wheel", "no types", "broken module"],
+)
+def test_a_client_library_that_does_not_work_is_not_released(
+    checkout: Path, file: str, before: str, after: str, expected: str
+) -> None:
+    needs_hatchling()
+    change(checkout / "clients" / file, before, after)
+    build = f"from client_packages import *; build_client_packages({VERSION!r}, Path({str(checkout / 'dist')!r}))"
+    refused = run("-c", build, PYTHONPATH=str(checkout / ".ci"))
+    assert refused.returncode == 1
+    assert "PackageError" in refused.stderr
+    assert expected in refused.stderr
+
+
+def change(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def needs_hatchling() -> None:
+    if importlib.util.find_spec("hatchling") is None:
+        if os.environ.get("CI"):
+            pytest.fail("hatchling is needed")
+        pytest.skip("needs hatchling (requirements-build.lock)")
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in REPOSITORY.glob("requirements*.lock")))

@@ -173,26 +173,45 @@ async def test_a_chat_is_busy_while_its_last_turn_runs(system: System) -> None:
     async with system.http.stream("GET", system.url + error["stream_url"]) as reader:
         assert reader.status_code == 200
     given = await say(system, "busy", user("first"), assistant("given"), user("second"), history="given")
+    turns = (await system.http.get(f"{system.url}/chats/busy")).json()["turns"]
+    assert [(turn["history"], turn["messages"]) for turn in turns] == [
+        (None, [user("first")]),
+        ("given", [user("second")]),
+    ]
     await say(system, "busy", user("third"), model="after-busy")
     assert seen(system, "after-busy")[:3] == [user("first"), assistant("given"), user("second")]
     assert given["history"] == "given"
     await cancelled(system, stream_id)
 
 
-async def test_of_two_requests_at_once_one_is_accepted(system: System) -> None:
-    """However often, and whichever gateway gets them: no turn is lost, and none is answered twice."""
+async def test_requests_at_once_follow_each_other_or_are_refused(system: System) -> None:
+    """Whichever gateway gets them: no turn is lost, and none is answered twice."""
     system.fake.play("racing", Answer(deltas=["done"]))
+    accepted = []
     for turn in range(6):
+        texts = [f"{turn}-{n}" for n in range(4)]
         answers = await asyncio.gather(
-            *(post(system, "racing", user(f"{turn}-{n}"), model="racing", gateway=n % 2) for n in range(4))
+            *(post(system, "racing", user(text), model="racing", gateway=n % 2) for n, text in enumerate(texts))
         )
-        won = [answer for answer in answers if answer.status_code == 202]
-        assert len(won) == 1
-        assert {code_of(answer) for answer in answers if answer not in won} == {(409, "chat_busy")}
-        await system.ended(won[0].json()["stream_id"])
-        assert len(seen(system, "racing")) == 2 * turn + 1
-    turns = (await system.http.get(f"{system.url}/chats/racing")).json()["turns"]
-    assert [turn["messages"][0]["content"][:2] for turn in turns] == [f"{turn}-" for turn in range(6)]
+        won = [answer.json()["stream_id"] for answer in answers if answer.status_code == 202]
+        assert {code_of(answer) for answer in answers if answer.status_code != 202} <= {(409, "chat_busy")}
+        assert won
+        for stream_id in won:
+            await system.ended(stream_id)
+        accepted += won
+    turns = (await system.http.get(f"{system.url}/chats/racing", params={"limit": 100})).json()["turns"]
+    assert sorted(turn["stream_id"] for turn in turns) == sorted(accepted)
+    calls = [call.request["messages"] for call in system.fake.calls if call.model == "racing"]
+    texts = [turn["messages"][0]["content"] for turn in turns]
+    assert sorted(map(len, calls)) == [2 * n + 1 for n in range(len(turns))]
+    assert [message["content"] for message in max(calls, key=len)[::2]] == texts
+
+
+async def test_while_an_answer_runs_no_request_of_its_chat_is_accepted(system: System) -> None:
+    stream_id = await running(system, "guarded", user("first"), model="guarded", text=["word"])
+    answers = await asyncio.gather(*(post(system, "guarded", user("next"), gateway=n % 2) for n in range(4)))
+    assert {code_of(answer) for answer in answers} == {(409, "chat_busy")}
+    await cancelled(system, stream_id)
 
 
 async def test_repeats_with_a_key_are_one_turn(system: System) -> None:

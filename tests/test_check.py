@@ -179,3 +179,36 @@ async def test_problems_of_settings_and_file_come_together(command: str, tmp_pat
         f"{path}:4: models.fast.targets: missing",
         f"{path}:5: models.fast.target: unknown key",
     ]
+
+
+async def test_the_archive_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / "archive.db"
+    url = f"sqlite:///{file}"
+    for content, state, detail in (
+        (None, "note", "creates the file"),
+        (b"", "note", "updates it"),
+        (b"x" * 999, "WRONG", ""),
+    ):
+        if content is not None:
+            file.write_bytes(content)
+        ended = await check("--json", "--data-dir", str(tmp_path), HEADRACE_ARCHIVE_URL=url)
+        (row,) = [row for row in rows(ended) if row[1] == "archive"]
+        assert row[0] == state
+        assert detail in row[3]
+    ended = await check("--data-dir", str(tmp_path), HEADRACE_ARCHIVE_URL="sqlite:////no/such/directory/a.db")
+    assert ended.code == 1
+    assert "the directory /no/such/directory does not exist" in ended.out
+    secret = f"postgresql://user:gehe1m@127.0.0.1:{free_port()}/archive"
+    ended = await check("--data-dir", str(tmp_path), HEADRACE_ARCHIVE_URL=secret)
+    assert ended.code == 1
+    assert "gehe1m" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize("command", ["up", "gateway", "worker"])
+async def test_a_wrong_archive_stops_the_start(command: str) -> None:
+    ended = await finish(await headrace(command, HEADRACE_ARCHIVE_URL="mysql://user:gehe1m@host/a"))
+    assert ended.code == 2
+    assert ended.err.startswith(
+        "HEADRACE_ARCHIVE_URL: not the URL of a database that is supported; write it as sqlite:///"
+    )
+    assert "gehe1m" not in ended.err

@@ -4,7 +4,6 @@ import asyncio
 import importlib.metadata
 import json
 import re
-import socket
 import sys
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from tests.cli import (
     stream,
     token,
 )
+from tests.ports import free_port
 
 
 async def test_only_the_answer_goes_to_stdout() -> None:
@@ -95,13 +95,35 @@ async def test_an_unavailable_gateway_is_retried() -> None:
 
 
 @pytest.mark.parametrize("option", ["--retry-timeout", "--patience"])
-async def test_retries_end(option: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    ended = await ask(f"http://127.0.0.1:{port}", option, "0.3")
-    assert (ended.code, ended.out) == (1, "")
-    assert "error: gave up after 0.3 s: " in ended.err
+async def test_retries_of_a_begun_stream_end(option: str) -> None:
+    async with scripted(accepted(), stream(start(), token("3-2", "x"), whole=False)) as gateway:
+        ended = await ask(gateway.url, option, "0.3")
+    assert (ended.code, ended.out) == (1, "x")
+    assert f"{gateway.url}: peer closed connection" in ended.err
+    assert "; retrying for up to 0.3 s" in ended.err
+    assert f"error: {gateway.url}: gave up after 0.3 s: " in ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("command", [("chat", "Hi"), ("top",)])
+async def test_a_first_connection_that_is_refused_ends_at_once_with_the_address(
+    command: tuple[str, ...],
+) -> None:
+    """Only a begun stream is worth a minute of retries."""
+    url = f"http://127.0.0.1:{free_port()}"
+    ended = await finish(await headrace(*command, HEADRACE_URL=url))
+    assert (ended.code, ended.out) == (1, "")
+    reason = "connection refused, nothing listens there"
+    assert ended.err == f"error: {url}: {reason}; set another address with --url or HEADRACE_URL\n"
+
+
+async def test_url_key_and_model_come_from_the_environment() -> None:
+    async with scripted(accepted(), stream(start(), done("3-2"))) as gateway:
+        ours = {"HEADRACE_URL": f"{gateway.url}/", "HEADRACE_API_KEY": "the-key", "HEADRACE_MODEL": "some/model"}
+        ended = await finish(await headrace("chat", "Hi", **ours))
+    assert (ended.code, ended.err) == (0, "")
+    assert gateway.requests[0].headers["authorization"] == "Bearer the-key"
+    assert json.loads(gateway.requests[0].body)["model"] == "some/model"
 
 
 async def test_a_reset_is_marked_and_the_answer_restarts() -> None:
@@ -171,7 +193,8 @@ async def test_top_of_something_that_is_not_a_gateway(status: bytes, body: bytes
     async with scripted(answer) as other:
         ended = await finish(await headrace("top", "--once", "--url", other.url))
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err == f"error: {other.url}: not a Headrace gateway (HTTP {status[:3].decode()}); check --url\n"
+    problem = f"{other.url}: not a Headrace gateway (HTTP {status[:3].decode()})"
+    assert ended.err == f"error: {problem}; check --url or HEADRACE_URL\n"
 
 
 # --- JSON, tools, refusals

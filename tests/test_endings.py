@@ -36,6 +36,9 @@ class Row:
 TOOL = ("tools", [{"type": "function", "function": {"name": "f"}}])
 JSON = ("response_format", {"type": "json_object"})
 HALF = ("a", "b")
+#: Input tokens of a prompt of one word with 40 characters, without the counts of the end: Anthropic reports its own
+#: before its output.
+INPUT = {"anthropic": 1}
 
 ROWS: dict[str, Row] = {
     "reset before a word": Row(Answer(end="refuse"), "error provider_unreachable, retryable", tries=2),
@@ -143,7 +146,8 @@ async def test_a_cancel_reports_the_tokens_saved(impatient: System, name: str) -
     gate.set()
     usage = frames[-1].data["usage"]
     # 52 characters are 13 tokens, by the rule of thumb.
-    assert usage == {"input_tokens": 10, "output_tokens": 13, "estimated": True, "tokens_saved": 87}
+    counted = {"input_tokens": INPUT.get(name, 10), "output_tokens": 13}
+    assert usage == counted | {"estimated": True, "tokens_saved": 87}
     assert (await impatient.status(stream_id))["usage"] == usage
 
 
@@ -153,7 +157,8 @@ async def test_the_usage_of_a_failed_answer_is_estimated(impatient: System, name
     impatient.fake.play(f"{name}-{end}-usage", Answer(deltas=["word "] * 8, end=end))
     async with await impatient.stream(f"{name}-{end}-usage", "p" * 40, provider=name, max_tokens=50) as connection:
         frames = await connection.rest()
-    assert frames[-1].data["usage"] == {"input_tokens": 10, "output_tokens": 10, "estimated": True}
+    counted = {"input_tokens": INPUT.get(name, 10), "output_tokens": 10}
+    assert frames[-1].data["usage"] == counted | {"estimated": True}
 
 
 @network

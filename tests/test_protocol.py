@@ -260,7 +260,7 @@ def test_a_synthetic_frame_is_one_block_without_an_id(code: str, message: str, r
     error, done, queued = blocks(frames)
     assert [block[:2] for block in (error, done, queued)] == [(None, "error"), (None, "done"), (None, "queued")]
     assert json.loads(error[2]) == {"code": code, "message": message, "retryable": retryable}
-    assert json.loads(done[2]) == {"finish_reason": code, "reason": message, "usage": None}
+    assert json.loads(done[2]) == {"finish_reason": code, "reason": message, "usage": None, "cost": None}
     assert json.loads(queued[2]) == {"stream_id": code, "position": 1}
 
 

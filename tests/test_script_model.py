@@ -161,6 +161,18 @@ MISSING_CHECKS: Final = [
     Mutation("a tombstone stays", "redis.call('SET', TOMBSTONE, 'deleted '", "tostring('deleted '", "delete"),
     Mutation("an ended stream frees its slot", "  leave_lanes(tokens)\n", "", "settle"),
     Mutation("an ended stream frees the slot of its account", "  settle(a, tokens)\n", "", "settle"),
+    Mutation(
+        "a settled stream reserves nothing in budgets",
+        "redis.call('HINCRBY', key, field, '-'",
+        "tostring('-'",
+        "settle",
+    ),
+    Mutation(
+        "a settled stream is charged to budgets",
+        "redis.call('HINCRBY', key, period .. ':' .. kind,",
+        "tostring(",
+        "settle",
+    ),
     Mutation("a settled stream leaves the desk", "  redis.call('DEL', OF)\n", "", "settle"),
     Mutation("a settled stream leaves the queue", "redis.call('ZREM', QUEUE, JOB_ID)\n", "", "settle"),
     Mutation("a settled stream waits no more", "redis.call('ZREM', WAITING, ID)\n", "", "settle"),
@@ -181,7 +193,10 @@ MISSING_CHECKS: Final = [
     Mutation("the index has a dropped stream", "redis.call('ZADD', INDEX, now, ID)\n", "", "drop"),
     Mutation("an answer that is not settled is kept", "or s.owed ", "", "drop"),
     Mutation(
-        "the desk is owed an ending", "redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes)\n", "", "finish"
+        "the desk is owed an ending",
+        "redis.call('HSET', STATE, 'owed', tokens .. ' ' .. bytes .. ' ' .. cost)\n",
+        "",
+        "finish",
     ),
     Mutation("a running stream stays in the index", "(active(s) or ", "(", "paid"),
     Mutation(
@@ -204,7 +219,6 @@ MISSING_CHECKS: Final = [
     ),
     Mutation("an archived stream is noted", "redis.call('HDEL', STATE, 'unarchived')\n", "", "archived"),
     Mutation("an archived stream is settled again", "redis.call('HSET', STATE, 'owed', owed)\n", "", "archived"),
-    Mutation("an archived stream leaves the index", "redis.call('ZREM', INDEX, ID) end", "end", "archived"),
     Mutation(
         "a late settlement counts no request again", "kind == 'pending' and not known and", "false and", "settle"
     ),

@@ -54,6 +54,16 @@ def test_a_problem_names_the_variable_and_the_remedy(
     assert problems(monkeypatch, **{name: value}) == [f"{name}: {problem}"]
 
 
+def test_variables_of_clients_stop_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/clients.md says to export them, perhaps in the shell that starts ``headrace up``."""
+    for name in ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_MODEL"):
+        monkeypatch.setenv(name, "anything")
+    load_settings()
+    assert problems(monkeypatch, HEADRACE_KEY="x") == [
+        "HEADRACE_KEY: unknown setting; did you mean HEADRACE_API_KEY?"
+    ]
+
+
 def test_all_problems_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = problems(
         monkeypatch,

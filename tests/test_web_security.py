@@ -392,7 +392,9 @@ async def test_other_origins_get_no_cors_headers(open_system: System, origin: st
         assert not [name for name in refused.headers if name.startswith("access-control-")]
 
 
-@pytest.mark.parametrize(("method", "headers"), [("PUT", HEADERS), ("POST", "x-other"), ("POST", "cookie")])
+@pytest.mark.parametrize(
+    ("method", "headers"), [("PUT", HEADERS), ("POST", "x-other"), ("POST", "cookie"), ("GET", "x-headrace-user")]
+)
 async def test_an_allowed_origin_may_use_only_listed_methods_and_headers(
     open_system: System, method: str, headers: str
 ) -> None:

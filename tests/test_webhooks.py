@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sqlite3
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
@@ -21,6 +22,7 @@ from tests.credentials import JWT_SETTINGS, boot_credentials, make_key, start_st
 from tests.fakes.answer import Answer
 from tests.ports import free_port
 from tests.system import REPOSITORY, System, ask
+from tests.test_redis_urls import make_certificate
 from tests.webhook_receiver import SECRET, WebhookReceiver
 
 WORDS = [f"w{i} " for i in range(20)]
@@ -36,16 +38,25 @@ async def receiver() -> AsyncIterator[WebhookReceiver]:
 
 
 @pytest.fixture(scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory, receiver: WebhookReceiver) -> AsyncIterator[System]:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Return a certificate that the workers trust, and its key."""
+    return make_certificate(tmp_path_factory.mktemp("trusted"))
+
+
+@pytest.fixture(scope="module")
+async def system(
+    tmp_path_factory: pytest.TempPathFactory, receiver: WebhookReceiver, certificate: tuple[str, str]
+) -> AsyncIterator[System]:
     """Yield a system that tells the receiver about all streams, and about those with another URL if it may."""
     system = System(
         tmp_path_factory.mktemp("system"),
         providers=("openai",),
         webhook_url=receiver.url,
-        webhook_hosts=f"127.0.0.1:{receiver.port}, example.com",
+        webhook_hosts=f"127.0.0.1:{receiver.port}, example.com, localhost, 127.0.0.0/8, ::1",
         webhook_secret=SECRET,
         retention_min_s=0,
         lease_s=2,
+        environment={"SSL_CERT_FILE": certificate[0]},
     )
     await system.start()
     yield system
@@ -105,7 +116,7 @@ async def test_a_request_chooses_a_listed_receiver(system: System, receiver: Web
     ("url", "problem"),
     [
         ("https://elsewhere.example/hook", "not allowed here"),
-        ("http://127.0.0.1:1/hook", "not allowed here"),
+        ("http://192.168.0.1:1/hook", "not allowed here"),
         ("https://10.0.0.1/", "not allowed here"),
         ("https://169.254.169.254/latest", "not allowed here"),
         ("https://[::ffff:127.0.0.1]/", "not allowed here"),
@@ -367,6 +378,35 @@ async def test_a_name_that_leads_to_an_address_of_the_own_network_is_refused(
     stream_id = await system.post("rebound", webhook_url=f"https://{gethostname()}:{free_port()}/")
     await system.eventually(lambda: system.field(stream_id, "delivery_error"))
     assert "is not a public address" in str(await system.field(stream_id, "delivery_error"))
+
+
+async def test_a_receiver_with_a_trusted_certificate_is_told(system: System, certificate: tuple[str, str]) -> None:
+    receiver = await WebhookReceiver(tls=_tls(certificate)).start()
+    try:
+        system.fake.play("by_tls", Answer(deltas=WORDS))
+        stream_id = await system.post("by_tls", webhook_url=receiver.url)
+        await receiver.next_of(stream_id)
+    finally:
+        await receiver.stop()
+
+
+async def test_a_receiver_with_another_certificate_is_told_nothing(system: System, tmp_path: Path) -> None:
+    other = await asyncio.to_thread(make_certificate, tmp_path)
+    receiver = await WebhookReceiver(tls=_tls(other)).start()
+    try:
+        system.fake.play("by_other_tls", Answer(deltas=WORDS))
+        stream_id = await system.post("by_other_tls", webhook_url=receiver.url)
+        await system.eventually(lambda: system.field(stream_id, "delivery_error"))
+        assert await system.field(stream_id, "delivery_error") == "TLS: CERTIFICATE_VERIFY_FAILED"
+        assert receiver.of(stream_id) == []
+    finally:
+        await receiver.stop()
+
+
+def _tls(certificate: tuple[str, str]) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    return context
 
 
 async def test_the_path_of_a_receiver_is_in_no_log(system: System, receiver: WebhookReceiver) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,24 +27,26 @@ class Delivery:
 
 @dataclass
 class WebhookReceiver:
-    """``answer``: what the receiver does with a webhook that it has verified; it accepts all by default."""
+    """``answer``: what the receiver does with a webhook that it has verified; it accepts all by default. ``tls``: a
+    context with its certificate for ``localhost``."""
 
     secret: str = SECRET
     answer: Answer | None = None
     deliveries: list[Delivery] = field(default_factory=list)
     port: int = 0
+    tls: ssl.SSLContext | None = None
     _runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
+        return f"https://localhost:{self.port}/hook" if self.tls else f"http://127.0.0.1:{self.port}/hook"
 
     async def start(self) -> "WebhookReceiver":
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{path:.*}", self._receive)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self.tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self

@@ -142,7 +142,7 @@ class _Worker:
         hangup.reload_with(current.start_reload)
         provider_limits = ProviderLimits(client, scripts)
         deliveries = Deliveries(client, scripts, settings)
-        generation = Generation(
+        self._generation = generation = Generation(
             worker_id=worker_id,
             settings=settings,
             client=client,
@@ -234,6 +234,7 @@ class _Worker:
     async def _drain(self) -> None:
         """Take no new work, let running streams finish until the deadline, then hand over the rest."""
         self._queue.quiet()
+        self._generation.stop_counting()
         logger.info("draining", extra={"streams": len(self._queue.tasks), "drain_s": self._settings.drain_s})
         if not await self._is_empty_within(self._settings.drain_s):
             logger.info("handing over streams", extra={"streams": len(self._queue.tasks)})

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { DefaultChatTransport, readUIMessageStream } from 'ai';
 
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_API_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'ai_chat.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
@@ -11,7 +11,7 @@ const save = (state) => {
 };
 const transport = new DefaultChatTransport({
   api: `${HEADRACE_URL}/api/chat`,
-  headers: { Authorization: `Bearer ${HEADRACE_KEY}` },
+  headers: { Authorization: `Bearer ${HEADRACE_API_KEY}` },
   body: { model: HEADRACE_MODEL },
 });
 const at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : null;

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'nod
 import Anthropic from '@anthropic-ai/sdk';
 import { EventSource } from 'eventsource';
 
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_API_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'anthropic_messages.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
@@ -12,7 +12,7 @@ const save = (state) => {
 const at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : null;
 let said = '';
 if (!at) {
-  const client = new Anthropic({ baseURL: HEADRACE_URL, apiKey: HEADRACE_KEY });
+  const client = new Anthropic({ baseURL: HEADRACE_URL, apiKey: HEADRACE_API_KEY });
   const messages = [{ role: 'user', content: 'Tell me a story.' }];
   const asked = { model: HEADRACE_MODEL, max_tokens: 1000, messages, stream: true, on_disconnect: 'continue' };
   const { data: stream, response } = await client.messages.create(asked).withResponse();
@@ -25,7 +25,7 @@ if (!at) {
     save({ id, said: said.length });
   }
 } else {
-  const headers = { Authorization: `Bearer ${HEADRACE_KEY}` };
+  const headers = { Authorization: `Bearer ${HEADRACE_API_KEY}` };
   const source = new EventSource(`${HEADRACE_URL}/chat/stream/${at.id}`, {
     fetch: (url, init) => fetch(url, { ...init, headers: { ...init.headers, ...headers } }),
   });

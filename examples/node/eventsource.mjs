@@ -3,7 +3,7 @@
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { EventSource } from 'eventsource';
 
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_API_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'eventsource.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
@@ -11,7 +11,7 @@ const save = (state) => {
 };
 let at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : null;
 if (!at) {
-  const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${HEADRACE_KEY}` };
+  const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${HEADRACE_API_KEY}` };
   const body = JSON.stringify({ model: HEADRACE_MODEL, messages: [{ role: 'user', content: 'Tell me a story.' }] });
   const answer = await fetch(`${HEADRACE_URL}/chat`, { method: 'POST', headers, body });
   at = { url: (await answer.json()).stream_url, last: '' };

@@ -5,7 +5,7 @@ import { fetchEventSource } from '@microsoft/fetch-event-source';
 
 globalThis.window ??= globalThis; // the package expects a browser
 globalThis.document ??= { addEventListener() {}, removeEventListener() {} };
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_API_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'fetch_event_source.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
@@ -18,7 +18,7 @@ await fetchEventSource(`${HEADRACE_URL}/chat/stream`, {
   method: 'POST',
   headers: {
     'Content-Type': 'application/json',
-    Authorization: `Bearer ${HEADRACE_KEY}`,
+    Authorization: `Bearer ${HEADRACE_API_KEY}`,
     'Idempotency-Key': at.key, // every repeated POST attaches to the same answer
     'Last-Event-ID': at.last,
   },
@@ -27,6 +27,7 @@ await fetchEventSource(`${HEADRACE_URL}/chat/stream`, {
   openWhenHidden: true,
   onmessage({ event, data, id }) {
     if (event === 'token') process.stdout.write(JSON.parse(data).token);
+    if (event === 'start' && JSON.parse(data).reset) process.stdout.write('\n[again, from the start]\n'); // a worker was lost
     if (id) save({ ...at, last: id });
     if (event === 'done') ended.abort(); // otherwise it sends the request again
   },

@@ -2,13 +2,13 @@
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { Headrace } from '../../clients/javascript/src/index.js'; // in a project: '@headrace/client'
 
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY, HEADRACE_MODEL = 'demo/demo' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_API_KEY, HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'headrace_client.json';
 const save = (stream) => {
   writeFileSync(`${saved}.new`, JSON.stringify({ url: stream.url, last: stream.lastEventId }));
   renameSync(`${saved}.new`, saved); // atomic: a kill leaves a complete file
 };
-const client = new Headrace({ url: HEADRACE_URL, key: HEADRACE_KEY });
+const client = new Headrace({ url: HEADRACE_URL, key: HEADRACE_API_KEY });
 const at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : null;
 const stream = at
   ? client.attach(at.url, { lastEventId: at.last })

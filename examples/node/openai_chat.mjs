@@ -3,7 +3,7 @@ import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'nod
 import { EventSource } from 'eventsource';
 import OpenAI from 'openai';
 
-const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
+const { HEADRACE_URL = 'http://localhost:8000', HEADRACE_API_KEY = 'none', HEADRACE_MODEL = 'demo/demo' } = process.env;
 const saved = 'openai_chat.json';
 const save = (state) => {
   writeFileSync(`${saved}.new`, JSON.stringify(state));
@@ -12,7 +12,7 @@ const save = (state) => {
 const at = existsSync(saved) ? JSON.parse(readFileSync(saved, 'utf8')) : null;
 let said = '';
 if (!at) {
-  const client = new OpenAI({ baseURL: `${HEADRACE_URL}/v1`, apiKey: HEADRACE_KEY });
+  const client = new OpenAI({ baseURL: `${HEADRACE_URL}/v1`, apiKey: HEADRACE_API_KEY });
   const messages = [{ role: 'user', content: 'Tell me a story.' }];
   const asked = { model: HEADRACE_MODEL, messages, stream: true, on_disconnect: 'continue' };
   const { data: stream, response } = await client.chat.completions.create(asked).withResponse();
@@ -25,7 +25,7 @@ if (!at) {
     save({ id, said: said.length });
   }
 } else {
-  const headers = { Authorization: `Bearer ${HEADRACE_KEY}` };
+  const headers = { Authorization: `Bearer ${HEADRACE_API_KEY}` };
   const source = new EventSource(`${HEADRACE_URL}/chat/stream/${at.id}`, {
     fetch: (url, init) => fetch(url, { ...init, headers: { ...init.headers, ...headers } }),
   });

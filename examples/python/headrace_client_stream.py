@@ -15,7 +15,7 @@ def save(stream: headrace_client.Stream) -> None:
     new.replace(saved)  # atomic: a kill leaves a complete file
 
 
-url, key = os.environ.get("HEADRACE_URL", "http://localhost:8000"), os.environ.get("HEADRACE_KEY")
+url, key = os.environ.get("HEADRACE_URL", "http://localhost:8000"), os.environ.get("HEADRACE_API_KEY")
 with headrace_client.Client(url, key=key) as client:
     if saved.exists():
         at = json.loads(saved.read_text())

@@ -15,7 +15,7 @@ def save(at: dict[str, object]) -> None:
     saved.with_suffix(".new").replace(saved)  # atomic: a kill leaves a complete file
 
 
-headers = {"Authorization": f"Bearer {os.environ.get('HEADRACE_KEY', 'none')}"}
+headers = {"Authorization": f"Bearer {os.environ.get('HEADRACE_API_KEY', 'none')}"}
 with httpx.Client(
     base_url=os.environ.get("HEADRACE_URL", "http://localhost:8000"), headers=headers, timeout=30
 ) as client:

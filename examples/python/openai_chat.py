@@ -16,7 +16,7 @@ def save(at: dict[str, object]) -> None:
     saved.with_suffix(".new").replace(saved)  # atomic: a kill leaves a complete file
 
 
-url, key = os.environ.get("HEADRACE_URL", "http://localhost:8000"), os.environ.get("HEADRACE_KEY", "none")
+url, key = os.environ.get("HEADRACE_URL", "http://localhost:8000"), os.environ.get("HEADRACE_API_KEY", "none")
 if not saved.exists():
     raw = OpenAI(base_url=f"{url}/v1", api_key=key).chat.completions.with_raw_response.create(
         model=os.environ.get("HEADRACE_MODEL", "demo/demo"),

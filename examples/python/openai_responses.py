@@ -16,7 +16,7 @@ def save(at: dict[str, object]) -> None:
 
 client = OpenAI(
     base_url=os.environ.get("HEADRACE_URL", "http://localhost:8000") + "/v1",
-    api_key=os.environ.get("HEADRACE_KEY", "none"),
+    api_key=os.environ.get("HEADRACE_API_KEY", "none"),
 )
 if saved.exists():
     at = json.loads(saved.read_text())

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from gateway.api.chat_models import ChatList, ChatTurns
 from gateway.api.error_catalog import CALLER, error_responses
-from gateway.api.response_models import ChatList, ChatTurns
 from gateway.auth.principal import ANONYMOUS
 from gateway.chats.archived_chats import delete_all, list_all_chats, list_all_members
 from gateway.chats.listed_turns import list_turns

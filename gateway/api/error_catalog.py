@@ -39,15 +39,18 @@ ERRORS: Final = _catalog()
 
 #: Errors of a route that needs Redis.
 BROKER: Final = ("broker_unavailable", "broker_auth", "broker_full", "broker_unfit")
-#: Errors of a route that authenticates its caller.
-CALLER: Final = ("unauthenticated", "forbidden", "not_local", "origin_refused", *BROKER, "jwks_unreachable")
+#: Errors of a route that authenticates its caller, and reads for which user it acts.
+CALLER: Final = (
+    *("unauthenticated", "forbidden", "not_local", "origin_refused", "invalid_request"),
+    *(*BROKER, "jwks_unreachable"),
+)
 #: Errors of a route for one stream.
 STREAM: Final = (
     *("stream_not_found", "stream_gone", "stream_archived", "stream_recovering", "content_unreadable"),
     "archive_unavailable",
 )
 #: Errors of a route that creates a stream.
-LIMITS: Final = (*map(LimitReached.code_of, LIMIT_NAMES), "queue_full")
+LIMITS: Final = (*map(LimitReached.code_of, LIMIT_NAMES), "budget_reached", "price_unknown", "queue_full")
 #: Errors of a route with a body.
 BODY: Final = ("invalid_json", "request_timeout", "body_too_large", "invalid_request", "overloaded")
 
@@ -58,7 +61,7 @@ def error_responses(*codes: str) -> Responses:
     """Return ``responses=`` of a route: one for each status, with its codes as examples."""
     found: Responses = {}
     for status in sorted({ERRORS[code].status for code in codes}):
-        of_status = sorted(code for code in codes if ERRORS[code].status == status)
+        of_status = sorted(code for code in set(codes) if ERRORS[code].status == status)
         found[status] = {
             "description": "; ".join(f"`{code}`: {ERRORS[code].when}" for code in of_status),
             "headers": _headers(status),
@@ -88,4 +91,7 @@ def _headers(status: int) -> dict[str, Any]:
         return {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "absent for an invalid ticket"}}
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         return {"Retry-After": {"schema": {"type": "integer"}, "required": True, "description": "seconds"}}
+    if status == HTTPStatus.PAYMENT_REQUIRED:
+        description = "seconds; only if requests in progress hold the rest of the budget"
+        return {"Retry-After": {"schema": {"type": "integer"}, "description": description}}
     return {}

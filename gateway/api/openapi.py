@@ -15,8 +15,10 @@ from pydantic import BaseModel, TypeAdapter
 
 from gateway.api import error_catalog
 from gateway.api.error_catalog import Responses
-from gateway.api.response_models import ErrorBody, PartialUsage, TargetUsage, Usage
+from gateway.api.response_models import Cost, ErrorBody, PartialUsage, TargetUsage, Usage
+from gateway.auth.acting import USER_HEADER
 from gateway.auth.authenticator import COOKIE
+from shared.principal_ids import LONGEST_USER, USER_PATTERN
 from shared.protocol import events
 
 VERSION: Final = "3.1.0"
@@ -31,6 +33,8 @@ can read it, from any point, as often as they like, until its retention ends.
 `POST /chat/stream` responds with the stream itself; `POST /chat` responds with its URLs, for an `EventSource`. To
 resume after a lost connection, send the last `id` as `Last-Event-ID` to `GET /chat/stream/{stream_id}`: no event is
 lost or repeated. A repeated `POST` with the same `Idempotency-Key` attaches to the same answer.
+
+With a `chat_id`, `messages` are only the new ones: the earlier turns are added. `GET /chats/{chat_id}` returns them.
 
 Every HTTP error has the same body, `ErrorBody`. In addition to the errors listed with each route there are 400
 `bad_request` and 431 `headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405
@@ -59,6 +63,13 @@ _SECURITY: Final[dict[str, Any]] = {
         "description": "for browsers; only from pages of our own or an allowed origin",
     },
     "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": _TICKET},
+}
+_USER: Final[dict[str, Any]] = {
+    "name": USER_HEADER,
+    "in": "header",
+    "description": "The user for whom the caller acts: the owner of what is made and read. Requires the scope "
+    "`act_for`; not accepted with the cookie.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_USER, "pattern": USER_PATTERN},
 }
 #: Error codes of a route that imply its security schemes.
 _SCHEMES_BY_CODE: Final = {"unauthenticated": ("bearer", "api_key", "cookie"), "invalid_ticket": ("ticket",)}
@@ -110,10 +121,13 @@ def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_
             operation["security"] = _security(operation["responses"], is_open=is_open)
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
+            if {"bearer": []} in operation["security"]:
+                operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/user"})
     schemas = made["components"]["schemas"] | _schemas(bodies)
     made["components"] = {
         "schemas": {name: schemas[name] for name in sorted(schemas) if not name.endswith("ValidationError")},
         "examples": error_catalog.examples(),
+        "parameters": {} if is_open else {"user": _USER},
         "securitySchemes": _SECURITY,
     }
     return made
@@ -143,7 +157,8 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
     """Return the schemas that FastAPI cannot see, because the handlers parse and render them themselves."""
     kinds: list[Any] = [
-        (kind, "validation", TypeAdapter(kind)) for kind in (*bodies, ErrorBody, Usage, PartialUsage, TargetUsage)
+        (kind, "validation", TypeAdapter(kind))
+        for kind in (*bodies, ErrorBody, Usage, PartialUsage, TargetUsage, Cost)
     ]
     _, made = TypeAdapter.json_schemas(kinds, ref_template=_REFERENCE)
     frames = [_frame("queued", {"type": "object", "properties": {"stream_id": {"type": "string"}}})]

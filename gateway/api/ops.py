@@ -61,6 +61,7 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
             "stream_bytes": seen.memory.stream,
         },
         "counted_over_s": MINUTES * 60,
+        "cost_today": msgspec.to_builtins(await gateway.cost_today.get(None)),
     }
 
 
@@ -128,6 +129,8 @@ def _process(process: Process, seen: Overview) -> dict[str, Any]:
         "host": process.host,
         "pid": process.pid,
         "since": _time(round(process.since * 1000)),
+        "version": process.version,
+        "files": process.files,
         **msgspec.structs.asdict(process.load),
         "other_configuration": bool(own and seen.configuration) and own != seen.configuration,
     }

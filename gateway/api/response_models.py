@@ -23,14 +23,15 @@ class Failure(TypedDict):
     code: str
     message: str
     retryable: bool
-    stream_id: NotRequired[str]
-    stream_url: NotRequired[str]
 
 
 class Refusal(Failure):
-    """``status_url``: path of the answer of a stream that can no longer be streamed."""
+    """``status_url``: path of the answer of a stream that can no longer be streamed. ``stream_id`` and
+    ``stream_url``: of the answer for which a chat is busy."""
 
     status_url: NotRequired[str]
+    stream_id: NotRequired[str]
+    stream_url: NotRequired[str]
 
 
 class StreamFailure(Failure):
@@ -45,6 +46,22 @@ class ErrorBody(TypedDict):
     """The body of every error."""
 
     error: Refusal
+
+
+class Connection(TypedDict):
+    """A request as the gateway has received it, through all proxies in between. ``headers``: which of
+    ``authorization``, ``last-event-id``, ``idempotency-key`` and ``via`` have arrived. ``forwarded``: whether the
+    client's address comes from ``X-Forwarded-For``. ``heartbeat_s`` and ``max_body_bytes``: settings that proxies
+    must agree with. ``at``: the gateway's clock."""
+
+    version: str
+    at: Moment
+    http_version: str
+    scheme: str
+    headers: list[str]
+    forwarded: Literal["used", "ignored", "absent"]
+    heartbeat_s: float
+    max_body_bytes: int
 
 
 class Accepted(TypedDict):
@@ -90,12 +107,20 @@ class Usage(TypedDict):
     reasoning_tokens: NotRequired[int]
 
 
+class Cost(TypedDict):
+    """An amount of money, by the configured prices."""
+
+    amount: float
+    currency: str
+
+
 class TargetUsage(TypedDict):
-    """Usage of one call of an answer that was continued."""
+    """Usage of one call of an answer that was continued. ``cost``: null without a price."""
 
     provider: str
     model: str
     usage: Usage
+    cost: Cost | None
 
 
 class PartialUsage(TypedDict):
@@ -113,8 +138,11 @@ class StreamStatus(TypedDict):
     ``usage`` once the stream has ended, ``error`` if it failed. ``reason``: why it ended, if not by the provider's
     own decision. ``last_event_id``: the cursor after the last event included here. ``position``: the queue position,
     1 is next, until a worker takes the stream. ``usage_by_target``: the parts of ``usage``, if the answer was
-    continued by another call. ``ignored``: paths of the request's fields that have no effect,
-    because the provider does not accept them. ``chat_id``: null if the stream belongs to no chat."""
+    continued by another call. ``cost``: of all calls of the stream, once it has ended; null if one of them
+    had no price, currencies differ, or none is known. ``usage_final``, ``cost_final``: the same by
+    the provider's count, if it came after the end of a cancelled answer. ``ignored``: paths of the request's fields
+    that have no effect, because the provider does not accept them. ``chat_id``: null if the stream belongs to no
+    chat."""
 
     stream_id: str
     chat_id: str | None
@@ -129,6 +157,9 @@ class StreamStatus(TypedDict):
     reason: str | None
     usage: Usage | None
     usage_by_target: list[TargetUsage]
+    cost: Cost | None
+    usage_final: Usage | None
+    cost_final: Cost | None
     error: StreamFailure | None
     model: str
     provider: str
@@ -160,53 +191,6 @@ class StreamList(TypedDict):
     streams: list[StreamSummary]
     next_page: str | None
     incomplete: NotRequired[bool]
-
-
-class ChatSummary(TypedDict):
-    """One chat. ``title``: the beginning of its first user message. ``streams``: the number of its streams, also of
-    those that are gone. ``status`` and ``model`` are those of ``last_stream_id``."""
-
-    chat_id: str
-    title: str
-    streams: int
-    last_stream_id: str
-    status: StatusWord
-    model: str | None
-    provider: str | None
-    created_at: Moment | None
-    updated_at: Moment | None
-
-
-class ChatList(TypedDict):
-    """One page of chats. ``next_page`` goes into ``page``; null at the end."""
-
-    chats: list[ChatSummary]
-    next_page: str | None
-
-
-class ChatTurn(TypedDict):
-    """One stream of a chat. ``messages``: the new ones of its request, in the form in which ``POST /chat`` accepts
-    them; null if the server does not keep them, because the client does. ``answer``: as ``GET /chat/{stream_id}``
-    returns it; its ``position`` is null."""
-
-    stream_id: str
-    stream_url: str
-    status_url: str
-    status: StatusWord
-    model: str
-    messages: list[dict[str, Any]] | None
-    answer: StreamStatus
-
-
-class ChatTurns(TypedDict):
-    """A chat and one page of its turns, oldest first. Turns that are gone are left out."""
-
-    chat_id: str
-    title: str
-    created_at: Moment | None
-    updated_at: Moment | None
-    turns: list[ChatTurn]
-    next_page: str | None
 
 
 class CancelAnswer(TypedDict):
@@ -259,3 +243,49 @@ class ModelList(TypedDict):
     has_more: bool
     first_id: str | None
     last_id: str | None
+
+
+class UsageGroup(TypedDict):
+    """Calls of providers with the same ``day``, ``key_id`` and ``model`` (``provider/model``), as far as the report
+    is by these, and of one currency. ``failed_calls`` had no answer, the tokens of ``estimated_calls`` are estimated,
+    ``unpriced_calls`` used tokens that no price is configured for. ``cost``: null without a price."""
+
+    day: NotRequired[Annotated[str, Field(json_schema_extra={"format": "date"})]]
+    key_id: NotRequired[str | None]
+    model: NotRequired[str]
+    calls: int
+    failed_calls: int
+    estimated_calls: int
+    unpriced_calls: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost: Cost | None
+
+
+class BudgetState(TypedDict):
+    """One limit of a budget in the period of now (UTC). ``kind``: money, in units of ``currency``, or tokens.
+    ``used`` is final; ``reserved`` is what requests in progress may still use."""
+
+    period: Literal["day", "month"]
+    kind: Literal["money", "tokens"]
+    currency: str | None
+    limit: float
+    used: float
+    reserved: float
+    resets_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+UsageReport = TypedDict(
+    "UsageReport",
+    {
+        "from": Annotated[str, Field(json_schema_extra={"format": "date"})],
+        "to": Annotated[str, Field(json_schema_extra={"format": "date"})],
+        "by": list[str],
+        "usage": list[UsageGroup],
+        "total": list[UsageGroup],
+        "budgets": list[BudgetState],
+    },
+)

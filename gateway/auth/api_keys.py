@@ -9,6 +9,7 @@ from shared.broker.api_keys import find_api_key, split_api_key, was_revoked
 from shared.broker.client import Client
 from shared.errors import Unauthenticated
 from shared.model_patterns import ModelPatterns
+from shared.principal_ids import key_principal
 from shared.scopes import Scope
 
 #: Delay until a revoked key is refused, and until a new key works if it was tried before.
@@ -32,7 +33,7 @@ class ApiKeys:
         if key.has_expired:
             raise Unauthenticated("the API key has expired")
         return Principal(
-            f"key:{key.name}",
+            key_principal(key.name),
             frozenset(map(Scope, key.scopes)),
             key.expires_at,
             key_id=key.id,
@@ -40,6 +41,7 @@ class ApiKeys:
             models=None if key.models is None else ModelPatterns(key.models),
             denied=tuple(key.denied),
             webhook_url=key.webhook_url,
+            budgets=key.budgets,
         )
 
     async def was_revoked(self, key_id: str) -> bool:

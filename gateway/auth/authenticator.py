@@ -4,6 +4,7 @@ from typing import Final
 
 from fastapi import Request
 
+from gateway.auth.acting import as_user
 from gateway.auth.api_keys import ApiKeys
 from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.auth.pages import PageCheck
@@ -28,16 +29,18 @@ class Authenticator:
         self.tokens = JsonWebTokens(settings) if "jwt" in settings.authentication else None
 
     async def principal(self, request: Request) -> Principal:
-        """Return the caller. Raises :class:`Unauthenticated`, :class:`Forbidden` and :class:`BrokerUnavailable`."""
-        principal = await self._principal(request)
+        """Return the caller, or the user for whom it acts. Raises :class:`Unauthenticated`, :class:`Forbidden`,
+        :class:`InvalidRequest` and :class:`BrokerUnavailable`."""
+        in_headers = _in_headers(request)
+        principal = await self._principal(request, in_headers)
+        principal = as_user(principal, request.headers, by_cookie=in_headers is None)
         if (request_log := current_request_log()) is not None:
             request_log.principal = principal.id
         return principal
 
-    async def _principal(self, request: Request) -> Principal:
+    async def _principal(self, request: Request, presented: str | None) -> Principal:
         if self.is_open:
             return ANONYMOUS
-        presented = _in_headers(request)
         if presented is None and (presented := request.cookies.get(COOKIE)):
             self._check_page(request)
         if not presented:

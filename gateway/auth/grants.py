@@ -13,6 +13,7 @@ from gateway.auth.link_revocations import LinkRevocations
 from gateway.auth.principal import Principal
 from shared.errors import BrokerUnavailable
 from shared.polling import next_poll
+from shared.principal_ids import actor_of
 from shared.rate_limits import account_of
 
 logger = logging.getLogger(__name__)
@@ -23,14 +24,14 @@ _CHECK_EVERY_S: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Access to one stream. ``owner``: None for a ticket, which grants access regardless of the stream's owner.
-    ``key_id``: the API key that was sent, or that made the ticket. ``revocation`` and ``account``: number of the last
-    revocation of links before a ticket was made, and the account that made it; known once the stream was read."""
+    ``key_id``: the API key that was sent, or that made the ticket. ``revocation``: number of the last revocation of
+    links before a ticket was made. ``accounts``: those that may revoke it, known once the stream was read."""
 
     owner: str | None
     expires_at: float | None = None
     key_id: str | None = None
     revocation: int = 0
-    account: str | None = None
+    accounts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, principal: Principal) -> "Grant":
@@ -38,12 +39,16 @@ class Grant:
         return cls(principal.id, expires_at, principal.key_id)
 
     def for_stream_of(self, owner: str) -> "Grant":
-        """Return the grant with its account, if it is a ticket: only the owner of a stream makes tickets for it."""
-        return replace(self, account=account_of(owner)) if self.owner is None else self
+        """Return the grant with its accounts, if it is a ticket: only the owner of a stream makes tickets for it, or
+        credentials that act for the owner."""
+        if self.owner is not None:
+            return self
+        principals = (owner,) if (actor := actor_of(owner)) is None else (owner, actor)
+        return replace(self, accounts=tuple(map(account_of, principals)))
 
     def is_revoked(self, revoked_links: Mapping[str, int]) -> bool:
-        """Return True for a ticket whose account has revoked its links since."""
-        return self.account is not None and self.revocation < revoked_links.get(self.account, 0)
+        """Return True for a ticket of which an account has revoked its links since."""
+        return any(self.revocation < revoked_links.get(account, 0) for account in self.accounts)
 
 
 class GrantEnded(Exception):
@@ -95,7 +100,7 @@ class LiveGrants:
         return revoked
 
     async def _read_revoked_links(self) -> Mapping[str, int]:
-        if self._link_revocations is None or not any(grant.account for grant in self._watched.values()):
+        if self._link_revocations is None or not any(grant.accounts for grant in self._watched.values()):
             return {}
         try:
             return await self._link_revocations.read()

@@ -14,13 +14,12 @@ from gateway.auth.principal import Principal
 from gateway.auth.signing_keys import SigningKeys, SigningKeysUnavailable
 from shared.errors import Unauthenticated, Unavailable
 from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS, ModelPatterns
+from shared.principal_ids import LONGEST_SUBJECT, is_subject, token_principal
 from shared.scopes import DEFAULT_SCOPES, Scope
 from shared.setting_types import MOST_DENIED, is_field_path
 from shared.settings import Settings, SettingsError
 
 _ASYMMETRIC: Final = ["RS256", "ES256"]
-#: Maximum length of ``sub`` in OpenID Connect; RFC 7519's StringOrURI has none.
-_LONGEST_SUBJECT: Final = 255
 
 
 class KeysUnreachable(Unavailable):
@@ -66,10 +65,10 @@ class JsonWebTokens:
         except (jwt.PyJWTError, TypeError, ValueError, OverflowError):
             raise Unauthenticated("the token is invalid") from None
         subject: str = claims["sub"]
-        if not 0 < len(subject) <= _LONGEST_SUBJECT or not subject.isprintable():
-            raise Unauthenticated(f"sub: must have 1 to {_LONGEST_SUBJECT} printable characters")
+        if not is_subject(subject):
+            raise Unauthenticated(f"sub: must have 1 to {LONGEST_SUBJECT} printable characters")
         return Principal(
-            f"jwt:{subject}",
+            token_principal(subject),
             _scopes_of(claims),
             expires_at,
             leeway_s=self._leeway_s,

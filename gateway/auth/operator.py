@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from gateway.auth.acting import USER_HEADER
 from gateway.auth.principal import Principal
 from gateway.auth.same_machine import is_loopback, remote_sign
 from gateway.state import Gateway
@@ -24,6 +25,8 @@ async def operator(request: Request, gateway: Gateway) -> Principal:
                 "authentication is disabled, so this page is only available from the same machine",
                 detail="HEADRACE_AUTH is none; set it to keys, and create a key with the scope admin",
             )
+    elif principal.is_user:
+        raise Forbidden(f"{USER_HEADER}: not accepted here, because users see no streams of others; leave it out")
     elif Scope.ADMIN not in principal.scopes:
         raise Forbidden("credentials: lack the scope admin; use a key that has it")
     return principal

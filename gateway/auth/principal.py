@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from shared.budgets import NO_BUDGETS, Budgets
 from shared.errors import Forbidden
 from shared.model_patterns import ModelPatterns
+from shared.principal_ids import ANONYMOUS_ID
 from shared.scopes import DEFAULT_SCOPES, Scope
 
 
@@ -15,8 +17,8 @@ class Principal:
     seconds) and ``key_id`` limit the grant: it ends at that time or with that key, or never. ``leeway_s``: time after
     ``expires_at`` in which the credentials are still accepted, since clocks differ. ``limits``: overrides of the
     server-wide ones. ``models``: the allowed ones; None means all. ``denied``: paths of fields that requests may not
-    have (``shared/denied_fields.py``). ``webhook_url``: receiver of the endings of
-    streams whose requests name none."""
+    have (``shared/denied_fields.py``). ``webhook_url``: receiver of the endings of streams whose requests name none.
+    ``budgets``: of its API key. ``is_user``: True for a user for whom the credentials act (``acting.py``)."""
 
     id: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES
@@ -27,6 +29,8 @@ class Principal:
     models: ModelPatterns | None = None
     denied: tuple[str, ...] = ()
     webhook_url: str | None = None
+    is_user: bool = False
+    budgets: Budgets = NO_BUDGETS
 
     def need(self, scope: Scope) -> None:
         """Raise :class:`Forbidden` if the scope is missing."""
@@ -35,4 +39,4 @@ class Principal:
 
 
 #: The principal of every request if authentication is disabled.
-ANONYMOUS: Final = Principal("anonymous")
+ANONYMOUS: Final = Principal(ANONYMOUS_ID)

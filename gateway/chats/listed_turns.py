@@ -23,7 +23,7 @@ from shared.schemas.stored_request import stored_messages
 
 #: Bytes of the logs on one page. A single turn may have more.
 _MOST_BYTES: Final = 4 * 1024 * 1024
-_REQUEST: Final = ("request", "request_bytes")
+_FIELDS: Final = ("status", "title", "follow_up", "earlier", "chat_history", "request", "request_bytes")
 _LARGEST_LOG: Final = 64 * 1024 * 1024
 
 
@@ -75,7 +75,7 @@ async def _turn(
 ) -> tuple[dict[str, Any], str] | None:
     """Return a turn and the title of its chat; None if its stream is gone. ``log``: None if Redis has no more of it.
     ``revocation``: for its ticket."""
-    fields = await read_stored_fields(gateway, stream_id, ("status", "title", "follow_up", "earlier", *_REQUEST))
+    fields = await read_stored_fields(gateway, stream_id, _FIELDS)
     answer = await _answer(gateway, caller, stream_id, log)
     if answer is None:
         return None
@@ -86,6 +86,7 @@ async def _turn(
         "status_url": f"/chat/{stream_id}",
         "status": answer["status"],
         "model": answer["model"],
+        "history": fields["chat_history"] or None,
         "messages": await _new_messages(gateway, stream_id, fields),
         "answer": answer,
     }
@@ -101,7 +102,7 @@ async def _answer(
         archived = (
             None if gateway.archive is None else await gateway.archive.find(stream_id, caller.id, with_request=False)
         )
-        return None if archived is None else archived_view(archived)
+        return None if archived is None else {**archived_view(archived)}
     if state.status in TERMINAL and not (log.events and events.is_done(log.events[-1])):  # it ended meanwhile
         log = await read_stored_log(gateway.client, gateway.scripts, stream_id)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, log.events)))

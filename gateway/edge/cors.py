@@ -8,7 +8,8 @@ from starlette.types import ASGIApp
 
 ANY: Final = "*"
 _METHODS: Final = ("GET", "POST", "DELETE")
-#: The last ones are sent by OpenAI's and Anthropic's own clients. A preflight cannot list prefixes.
+#: Without X-Headrace-User, since no page should have a back end's key. The last ones are sent by OpenAI's and
+#: Anthropic's own clients. A preflight cannot list prefixes.
 _REQUEST_HEADERS: Final = (
     "Authorization",
     "Content-Type",
@@ -41,6 +42,7 @@ _EXPOSED: Final = (
     "X-Should-Retry",
     "X-Request-Id",
     "X-Headrace-Ignored",
+    "X-Headrace-History",
     "X-Headrace-Estimated",
     *(f"RateLimit-{name}" for name in ("Limit", "Remaining", "Reset", "Policy")),
     *(f"X-RateLimit-{name}-{of}" for name in ("Limit", "Remaining", "Reset") for of in ("Requests", "Tokens")),

@@ -80,7 +80,8 @@ STREAMS: Final = Table(
     Index("streams_by_time", "created_at"),
 )
 
-#: One row for each call of a provider. It stays when the stream is deleted, since it has no content.
+#: One row for each call of a provider, or for ``calls`` of them, if a stream has very many. It stays when the
+#: stream is deleted, since it has no content.
 CALLS: Final = Table(
     "calls",
     METADATA,
@@ -100,6 +101,7 @@ CALLS: Final = Table(
     Column("estimated", Boolean, nullable=False),
     Column("cost_nanos", BigInteger),
     Column("currency", Text, nullable=False),
+    Column("calls", Integer, nullable=False),
     Index("calls_of_principal", "principal", "at"),
     Index("calls_by_time", "at"),
 )
@@ -110,4 +112,5 @@ DELETED: Final = Table(
     METADATA,
     Column("stream_id", String(64), primary_key=True),
     Column("deleted_at", Milliseconds, nullable=False),
+    Index("deleted_by_time", "deleted_at"),
 )

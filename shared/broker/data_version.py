@@ -100,6 +100,15 @@ class DataVersion:
         return replies
 
 
+async def read_version(connection: _Connection) -> int:
+    """Return the version of the database, and adopt nothing; ``UNVERSIONED`` if it has none. Raises
+    ``REDIS_ERRORS``."""
+    (found,) = await connection.exchange([("GET", DATA_VERSION_KEY)])
+    if isinstance(found, Exception):
+        raise found
+    return UNVERSIONED if found is None else int(found)
+
+
 def other_version(reply: bytes | None) -> int | None:
     """Return the version in the reply to :data:`HOLD_VERSION`, unless it is ours."""
     return None if reply is None or int(reply) == DATA_VERSION else int(reply)

@@ -106,12 +106,12 @@ BEGIN: Final = Script(
 FORGET: Final = Script("forget", args=("principal",))
 ADMIT: Final = Script(
     "admit",
-    keys=("of", "queue", "turns", "waiting", "waiting_accounts", *_ACCOUNT, "dropping", "job"),
+    keys=("of", "queue", "turns", "waiting", "waiting_accounts", *_ACCOUNT, "dropping", "job", "budgets…"),
     args=(
         *("stream_id", "account", "tokens", "bytes", "retention_ms", "longest_life_ms", *LIMIT_NAMES, "queue_depth"),
-        *("queue_limit", "targets", "sources", "final", "force", "job"),
+        *("queue_limit", "targets", "sources", "final", "force", "job", "slot", "budgets…"),
     ),
-    parts=("_desk", "_rate_limits", "_storage", "_queue"),
+    parts=("_desk", "_rate_limits", "_budgets", "_storage", "_queue"),
     after=BEGIN,
 )
 CLAIM: Final = Script("claim", args=("holder", "lease_ms"))
@@ -138,17 +138,8 @@ FINISH: Final = Script(
     "finish",
     args=(
         *("epoch", "holder", "first_seq", "cap", "retention_ms", "tombstone_ms", "status", "only_if_unwatched"),
-        *(
-            "tokens",
-            "lineage",
-            "field_items",
-            "chunk_ends",
-            "delivery_ms",
-            "archive_ms",
-            "fields…",
-            "chunks…",
-            "events…",
-        ),
+        *("tokens", "lineage", "field_items", "chunk_ends", "delivery_ms", "archive_ms", "cost"),
+        *("fields…", "chunks…", "events…"),
     ),
     parts=("_stream", "_content"),
 )
@@ -201,7 +192,8 @@ ARCHIVED: Final = Script(
 )
 TAKE_DUE: Final = Script("take_due", keys=("queue",), args=("most_ids", "lease_ms"), parts=("_common",))
 READ: Final = Script("read", args=("epoch", "seq", "most_events", "most_bytes", "healing_ms"))
-NOTE: Final = Script("note", args=("event", "detail"))
+AMEND: Final = Script("amend", args=("owed", "next_owed", "ledger", "usage_final"))
+NOTE: Final = Script("note", args=("event", "detail", "holder", "ledger", "accounted"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
 REQUEUE: Final = Script(
     "requeue", keys=("of", "queue", "job"), args=("stream_id", "life_ms", "job"), parts=("_desk",)
@@ -210,13 +202,14 @@ SETTLE: Final = Script(
     "settle",
     keys=(
         *("of", "job", "queue", "waiting", "waiting_accounts", *_ACCOUNT, "removed", "ended", "failed", "minute"),
-        "lanes…",
+        *("usage…", "lanes…", "budgets…"),
     ),
     args=(
         *("stream_id", "account", "kind", "status", "reason", "tokens", "bytes", "expires", "digest"),
-        *("tombstone_ms", "retention_ms", "lanes…"),
+        *("tombstone_ms", "retention_ms", "cost", "usage_ms", "usage_days", "usage_items", "lane_count"),
+        *("usage…", "lanes…", "budgets…"),
     ),
-    parts=("_desk", "_rate_limits", "_storage", "_provider_limit", "_endings"),
+    parts=("_desk", "_rate_limits", "_budgets", "_storage", "_provider_limit", "_endings", "_usage"),
 )
 HOLD: Final = Script(
     "hold",
@@ -226,7 +219,7 @@ HOLD: Final = Script(
     ),
     args=(
         *("stream_id", "holder", "lease_ms", "account", "bytes", "expires", "stored_limit", "again", "life_ms"),
-        *("tokens", "targets", "made_from", "lane_items", "lanes…"),
+        *("tokens", "targets", "made_from", "budgets", "lane_items", "lanes…"),
     ),
     parts=("_many", "_desk", "_rate_limits", "_storage", "_provider_limit"),
     most_streams=64,

@@ -1,6 +1,7 @@
 """Endings of streams: the closing events and the final state, and the ending of a stream without a holder."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,9 +15,12 @@ from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import Ending, Fields, Holder, StreamScripts
 from shared.broker.settlement import settle_soon
 from shared.errors import GenerationError
+from shared.metrics import count_costs
+from shared.priced_calls import lost_calls
 from shared.protocol import events
 from shared.protocol.chunks import compress
 from shared.protocol.events import TargetUsage, Usage
+from shared.protocol.ledger import LedgerEntry, cost_of_calls, decode_ledger, encode_ledger, nanos_of_calls
 from shared.protocol.lifecycle import STATUS_AFTER
 from shared.protocol.transcript import fold
 from shared.protocol.usage import Estimate, encode_usage
@@ -62,16 +66,24 @@ class Outcome:
         is_own = self.finish_reason in _WITH_OWN_REASON or self.reason in _REASONS
         return self.reason if is_own else "other"
 
-    def closing_events(self, usage: Usage | None, by_target: list[TargetUsage] | None = None) -> list[bytes]:
+    def closing_events(
+        self,
+        usage: Usage | None,
+        by_target: list[TargetUsage] | None = None,
+        ledger: Sequence[LedgerEntry] = (),
+    ) -> list[bytes]:
         """Return ``error`` if there is one, then ``done``. ``by_target``: the parts of the usage, if there are
-        several."""
+        several. ``ledger``: all calls of the stream."""
         closing: list[events.Event] = []
         if self.error is not None:
             closing.append(events.Error.of(self.error))
-        closing.append(events.Done(self.finish_reason, self.reason, usage, by_target or UNSET))
+        closing.append(events.Done(self.finish_reason, self.reason, usage, by_target or UNSET, cost_of_calls(ledger)))
         return [events.encode(event) for event in closing]
 
-    def ending(self, usage: Usage | None, *, only_if_unwatched: bool = False) -> Ending:
+    def ending(
+        self, usage: Usage | None, ledger: Sequence[LedgerEntry] = (), *, only_if_unwatched: bool = False
+    ) -> Ending:
+        """Return the final state. ``ledger``: all calls of the stream."""
         fields: dict[str, str | bytes | int] = {
             "finish_reason": self.finish_reason,
             "reason": self.known_reason or "",
@@ -79,12 +91,16 @@ class Outcome:
         }
         if self.error is not None:
             fields["error"] = msgspec.json.encode(events.Error.without_content(self.error))
+        if ledger:
+            fields["ledger"] = encode_ledger(ledger)
         only_counted = self.reason == COUNTED and usage is not None and not usage.output_tokens
-        tokens = 0 if only_counted else _tokens(usage)
-        return Ending(STATUS_AFTER[self.finish_reason], fields, tokens, only_if_unwatched)
+        tokens = 0 if only_counted else tokens_of(usage)
+        return Ending(
+            STATUS_AFTER[self.finish_reason], fields, tokens, only_if_unwatched, nanos_of_calls(ledger), tuple(ledger)
+        )
 
 
-def _tokens(usage: Usage | None) -> int:
+def tokens_of(usage: Usage | None) -> int:
     """Return the tokens to charge against limits, cached ones included: 0 if there was no output and the provider
     reported no usage."""
     if usage is None or (usage.estimated and not usage.output_tokens):
@@ -127,8 +143,9 @@ _SET_BY_SCRIPTS = frozenset(
 )
 
 
-def ending_line(stream_id: str, claimed: Claimed, outcome: Outcome) -> dict[str, Any]:
+def ending_line(stream_id: str, claimed: Claimed, outcome: Outcome, ledger: Sequence[LedgerEntry]) -> dict[str, Any]:
     """Return the fields of the log line about a stream's end. They contain nothing of the content."""
+    cost = cost_of_calls(ledger)
     logged = {name: claimed.fields.get(name, b"").decode() for name in _LOGGED_FIELDS}
     _, _, trace = logged.pop("traceparent").partition("-")
     return {
@@ -139,6 +156,8 @@ def ending_line(stream_id: str, claimed: Claimed, outcome: Outcome) -> dict[str,
         "epoch": claimed.epoch,
         "finish_reason": outcome.finish_reason,
         "reason": outcome.known_reason,
+        "cost": cost and cost.amount,
+        "currency": cost and cost.currency,
     }
 
 
@@ -168,13 +187,17 @@ async def end_claimed(
     estimate = Estimate.of(claimed.fields)
     cancelled = outcome.is_cancelled
     usage = estimate.usage(sent.deltas, sent.characters, cancelled=cancelled, prefixes=sent.prefixes)
-    everything = partial + outcome.closing_events(usage)
+    if sent.start is not None and sent.start.usage is not UNSET and not sent.prefixes:
+        usage = estimate.completed(sent.start.usage, sent.deltas, sent.characters, cancelled=cancelled)
+    ledger = _whole_ledger(scripts, claimed, partial, outcome)
+    everything = partial + outcome.closing_events(usage, ledger=ledger)
     holder = holder_of(stream_id, claimed, token)
-    ending = outcome.ending(usage, only_if_unwatched=outcome.reason == ABANDONED)
+    ending = outcome.ending(usage, ledger, only_if_unwatched=outcome.reason == ABANDONED)
     reply = await run_script(client, scripts.finish(holder, 1, everything, compress(everything), ending))
     if reply.code is Code.OK:
-        logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome))
-        account, lanes = (claimed.fields.get(name, b"").decode() for name in ("account", "lane"))
+        logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome, ledger))
+        count_costs(ledger)
+        account, lanes, budgets = (claimed.fields.get(name, b"").decode() for name in ("account", "lane", "budgets"))
         owed = scripts.owed(ending, reply)
         settlement = Settlement(
             stream_id,
@@ -184,8 +207,20 @@ async def end_claimed(
             holder.idempotency or "",
             has_webhook="webhook" in claimed.fields,
             has_archive="archive" in claimed.fields,
+            ledger=ending.ledger,
+            budgets=budgets,
         )
         await settle_soon(client, scripts, settlement, lanes)
     else:
         logger.debug("stream not ended", extra={"stream_id": stream_id, "code": reply.code})
     return reply.code is not Code.WATCHED
+
+
+def _whole_ledger(
+    scripts: StreamScripts, claimed: Claimed, log: Sequence[bytes], outcome: Outcome
+) -> list[LedgerEntry]:
+    """Return all calls of a stream that ends without a call of its own."""
+    fields = claimed.fields
+    known = decode_ledger(fields.get("ledger"), fields.get("key_id", b"").decode())
+    lost = lost_calls(scripts.prices, fields, log, "cancelled" if outcome.is_cancelled else "broken_off")
+    return [*known, *lost]

@@ -45,6 +45,7 @@ hr:{desk}:waiting            zset    admit, take …     with the queue; id → 
 hr:{desk}:waiting_accounts   zset    admit, take …     the same; "<account> <id>"
 hr:{desk}:taken              counter take              a day; number of streams taken
 hr:{desk}:used:<account>     hash    admit, settle     two days; r<second>, t<second>, d<day> → count
+hr:{desk}:budget:<account>   hash    admit, settle     62 days; see _budgets.lua; of an API key's id, or `server`
 hr:{desk}:streams:<account>  zset    admit … settle    with its longest stream; id → when it is forgotten
 hr:{desk}:stored:<account>   hash    admit … settle    with its longest stream; id → bytes stored, and their `total`
 hr:{desk}:kept:<account>     zset    admit … settle    with its longest stream; id → when its bytes are given back
@@ -58,6 +59,7 @@ hr:{desk}:lane:<provider>:tokens  hash  take, unpark   as those parked; id → e
 hr:{desk}:lane:<provider>:used  hash  take … settle    two days; r<second>, t<second> → count
 hr:{desk}:paused:<h>:<provider>  zset  workers         with its longest pause; "<key id>[ <model>]" → its end, ms
 hr:{desk}:endings:<minute>   hash    settle            an hour; status, tokens or failed:<reason> → count
+hr:{desk}:usage:<day>[:<account>]  hash  settle        HEADRACE_USAGE_DAYS; sums of the ledger, see usage.py
 hr:{desk}:ended, failed      zset    settle            with their last stream; id → end, of the last 100 and 50
 hr:{desk}:deliveries         zset    settlement, take_due  two days; id → when its webhook is due, ms
 hr:{desk}:unarchived         zset    settlement, take_due  two days; id → when it is due for the archive, ms
@@ -114,15 +116,8 @@ def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
     prefix = _bucket_prefix(bucket_of(stream_id))
     stream = prefix + stream_id
     keys = [
-        f"{stream}:state",
-        f"{stream}:log",
-        f"{stream}:tail",
-        f"{stream}:readers",
-        f"{prefix}index",
-        f"{stream}:tombstone",
-        f"{prefix}pulse",
-        f"{stream}:request",
-        f"{prefix}answers",
+        *(f"{stream}:state", f"{stream}:log", f"{stream}:tail", f"{stream}:readers", f"{prefix}index"),
+        *(f"{stream}:tombstone", f"{prefix}pulse", f"{stream}:request", f"{prefix}answers"),
     ]
     if idempotency:
         keys.append(idempotency_entry_key(idempotency))
@@ -238,6 +233,11 @@ def account_keys(account: str) -> dict[str, str]:
     return {kind: f"{DESK}{kind}:{account}" for kind in ("used", "streams", "stored", "kept", "sources")}
 
 
+def budget_key(account: str) -> str:
+    """Return the key of what was spent and reserved in the budgets of an account."""
+    return f"{DESK}budget:{account}"
+
+
 def removed_key(account: str) -> str:
     """Return the key of an account's streams that were deleted or dropped."""
     return f"{DESK}removed:{account}"
@@ -265,6 +265,11 @@ def revoked_key(key_id: str) -> str:
 def endings_key(minute: int) -> str:
     """Return the key for a minute since 1970, by Redis' clock."""
     return f"{DESK}endings:{minute}"
+
+
+def usage_key(day: int, account: str | None) -> str:
+    """Return the key of the sums of a day since 1970: of an account, or of all streams."""
+    return f"{DESK}usage:{day}" if account is None else f"{DESK}usage:{day}:{account}"
 
 
 def process_key(process_id: str) -> str:

@@ -7,7 +7,7 @@ process that stops reporting is forgotten.
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -17,8 +17,10 @@ from shared.broker.client import Client, run_commands
 from shared.broker.keys import PROCESSES, RELOAD, process_key
 from shared.broker.pipeline_connection import Command
 from shared.errors import BrokerUnavailable
+from shared.file_descriptors import open_files_limit
 from shared.polling import next_poll
 from shared.printable import printable
+from shared.version import VERSION
 
 _REPORT_EVERY_S: Final = 2.0
 _LIFE_MS: Final = 15_000
@@ -43,7 +45,8 @@ class Load(msgspec.Struct, frozen=True):
 class Process(msgspec.Struct, frozen=True):
     """One process' report. ``since``: time of its start, in Unix seconds.
     ``reload``: id of the last request to reload that the process has handled. ``problem``: it refused the file of
-    that request, and why."""
+    that request, and why. ``version`` and ``files``, the limit of open files, are empty and 0 for an older version.
+    ``listens_on``: host and port of a gateway."""
 
     id: str
     kind: Literal["gateway", "worker"]
@@ -53,6 +56,9 @@ class Process(msgspec.Struct, frozen=True):
     load: Load
     reload: str = ""
     problem: str = ""
+    version: str = ""
+    files: int = 0
+    listens_on: tuple[str, int] | None = None
 
 
 _decoder: Final = msgspec.json.Decoder(Process)
@@ -68,8 +74,10 @@ class Presence:
         kind: Literal["gateway", "worker"],
         read_load: Callable[[], Load],
         reload: Callable[[], Awaitable[str]],
+        listens_on: tuple[str, int] | None = None,
     ) -> None:
         self._client = client
+        self._listens_on = listens_on
         self._id = process_id
         self._kind = kind
         self._read_load = read_load
@@ -104,6 +112,9 @@ class Presence:
             load=self._read_load(),
             reload=self._handled,
             problem=self._problem,
+            version=VERSION,
+            files=open_files_limit(),
+            listens_on=self._listens_on,
         )
         now_ms = time.time_ns() // 1_000_000
         commands: list[Command] = [
@@ -130,3 +141,23 @@ async def read_processes(client: Client) -> list[Process]:
     (reports,) = await run_commands(client, [("MGET", *(process_key(each.decode()) for each in ids))])
     found = [_decoder.decode(each) for each in reports if each is not None]
     return sorted(found, key=lambda process: (process.kind, process.since, process.id))
+
+
+async def read_clock_offsets(client: Client, process_ids: Sequence[str]) -> dict[str, float]:
+    """Return by how many seconds each process' clock is ahead of this machine's; those without a report are left out.
+
+    The score of a report is the process' own time, and its remaining life tells its age. Raises
+    :class:`BrokerUnavailable`.
+    """
+    commands: list[Command] = []
+    for process_id in process_ids:
+        commands += [("ZSCORE", PROCESSES, process_id), ("PTTL", process_key(process_id))]
+    sent_at = time.time()
+    replies = await run_commands(client, commands) if commands else []
+    read_at = (sent_at + time.time()) / 2
+    offsets = {}
+    for process_id, score, left_ms in zip(process_ids, replies[::2], replies[1::2], strict=True):
+        if score is not None and left_ms > 0:
+            age_s = (_LIFE_MS - left_ms) / 1000
+            offsets[process_id] = float(score) / 1000 - (read_at - age_s)
+    return offsets

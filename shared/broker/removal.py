@@ -4,6 +4,7 @@ Its bucket comes first, then the desk; the index of the bucket has the stream un
 """
 
 from contextlib import suppress
+from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.desk_requests import Kind, Settlement
@@ -16,21 +17,39 @@ from shared.broker.keys import (
     state_key,
     tombstone_key,
 )
+from shared.broker.log import read_log
 from shared.broker.pipeline_connection import Command
 from shared.broker.scripts import StreamScripts
 from shared.broker.settlement import settle
 from shared.errors import BrokerUnavailable
+from shared.priced_calls import lost_calls
+from shared.protocol.ledger import LedgerEntry
+from shared.protocol.lifecycle import Status
+
+_OF_CALLS: Final = (*("accounted", "key_id", "lineage", "log_epoch", "prompt_characters", "max_tokens"),)
 
 
 async def delete_stream(client: Client, scripts: StreamScripts, stream_id: str) -> bool:
     """Delete a stream's content. Return False if there was none. Raises :class:`BrokerUnavailable`."""
+    lost = await _calls_of_running(client, scripts, stream_id)
     removed = await run_script(client, scripts.delete(stream_id))
     if removed is None:
         return False
-    settlement = Settlement(stream_id, removed.account, Kind.DELETED, removed.owed, removed.digest)
+    ledger = [*removed.ledger, *([] if removed.owed else lost)]
+    settlement = Settlement(stream_id, removed.account, Kind.DELETED, removed.owed, removed.digest, ledger=ledger)
     with suppress(BrokerUnavailable):  # then the next sweep makes the second step
         await settle_removed(client, scripts, settlement)
     return True
+
+
+async def _calls_of_running(client: Client, scripts: StreamScripts, stream_id: str) -> list[LedgerEntry]:
+    """Return the calls of a running stream that its ledger does not have, estimated from their output so far."""
+    (values,) = await run_commands(client, [("HMGET", state_key(stream_id), "status", *_OF_CALLS)])
+    status, *rest = values
+    if status != Status.RUNNING.encode():
+        return []
+    fields = {name: value for name, value in zip(_OF_CALLS, rest, strict=True) if value is not None}
+    return lost_calls(scripts.prices, fields, await read_log(client, scripts, stream_id), "cancelled")
 
 
 async def drop_answer(client: Client, scripts: StreamScripts, stream_id: str) -> int:

@@ -1,6 +1,6 @@
 """Replies of the scripts, and their parsing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Any, Final
@@ -9,6 +9,7 @@ import msgspec
 
 from shared.errors import BrokerUnavailable
 from shared.protocol.ids import EventId
+from shared.protocol.ledger import LedgerEntry, decode_ledger
 from shared.protocol.lifecycle import TRANSITIONS, Status, Step
 from shared.protocol.lineage import Lineage
 
@@ -59,33 +60,37 @@ class WriteReply(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """An ending that the desk has not settled. ``tokens``: used; ``size``: the bytes; ``ended``: in ms."""
+    """An ending that the desk has not settled. ``tokens``: used; ``size``: the bytes; ``ended``: in ms; ``cost``: in
+    nanos, or ``?``."""
 
     status: str
     reason: str
     tokens: int
     size: int
     ended: int
+    cost: str = "0"
 
     @classmethod
     def of(cls, status: bytes, reason: bytes | None, owed: bytes, ended: bytes) -> "Owed":
         """Parse the fields of a state."""
-        tokens, _, size = owed.partition(b" ")
-        return cls(status.decode(), (reason or b"").decode(), int(tokens), int(size), int(ended))
+        tokens, size, cost = owed.split()
+        return cls(status.decode(), (reason or b"").decode(), int(tokens), int(size), int(ended), cost.decode())
 
     @property
     def text(self) -> str:
         """The field ``owed`` of the state."""
-        return f"{self.tokens} {self.size}"
+        return f"{self.tokens} {self.size} {self.cost}"
 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A stream's content was deleted or dropped. ``digest``: of its idempotency key, or empty."""
+    """A stream's content was deleted or dropped. ``digest``: of its idempotency key, or empty. ``ledger``: its calls
+    that the desk has not counted."""
 
     account: str
     digest: str
     owed: Owed | None = None
+    ledger: Sequence[LedgerEntry] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +254,9 @@ def parse_removed(raw: list[bytes]) -> Removed | None:
     match raw:
         case [_, account, digest]:
             return Removed(account.decode(), digest.decode())
-        case [_, account, digest, status, reason, owed, ended]:
-            return Removed(account.decode(), digest.decode(), Owed.of(status, reason, owed, ended) if owed else None)
+        case [_, account, digest, status, reason, owed, ended, ledger, key_id]:
+            ending = Owed.of(status, reason, owed, ended) if owed else None
+            return Removed(account.decode(), digest.decode(), ending, decode_ledger(ledger, key_id.decode()))
     return None
 
 

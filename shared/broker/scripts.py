@@ -38,8 +38,10 @@ from shared.broker.routes import Routes, routes_at
 from shared.broker.sealing import Sealing
 from shared.broker.stored_request import PIECE_BYTES, pieces_of
 from shared.errors import ContentUnreadable
+from shared.prices import Prices
 from shared.protocol.chunks import Chunks, compress, leaving, take
 from shared.protocol.ids import EventId
+from shared.protocol.ledger import LedgerEntry
 from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE, Lineage
 from shared.rate_limits import UNLIMITED, Demand, TargetLimits
@@ -55,6 +57,7 @@ HEALING_MS: Final = 4000
 _DELIVERY_MARGIN_MS: Final = 3_600_000
 #: Time for which a stream is kept after the last look, if it is not archived yet.
 _ARCHIVE_MS: Final = 30 * 86_400_000
+NO_LEDGER: Final[Mapping[str, str]] = {"ledger": "", "accounted": ""}
 #: Life of a piece of a large request until its stream is created.
 _PIECE_MS: Final = 60_000
 
@@ -83,13 +86,16 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Final state of a stream. ``fields``: finish_reason, reason, usage, error. ``tokens``: to charge to the
-    account's limits. ``only_if_unwatched``: the reply is WATCHED if a reader came."""
+    """Final state of a stream. ``fields``: finish_reason, reason, usage, error, ledger. ``tokens``: to charge to the
+    account's limits. ``only_if_unwatched``: the reply is WATCHED if a reader came. ``cost``: of all calls, in nanos,
+    or ``?``; ``ledger``: the calls."""
 
     status: Status
     fields: Fields
     tokens: int
     only_if_unwatched: bool = False
+    cost: str = "0"
+    ledger: Sequence[LedgerEntry] = ()
 
 
 class Delivery(StrEnum):
@@ -134,6 +140,8 @@ class StreamScripts:
         self.target_limits: Mapping[str, TargetLimits] = {
             name: TargetLimits(concurrent_streams=limit) for name, limit in settings.provider_streams.items()
         }
+        #: Prices of the configuration in force, by which calls are priced that end.
+        self.prices: Prices = {}
 
     def new_token(self, owner: str, stream_id: str) -> str:
         """Return a token for a claim. The scripts derive the channel of its holder from it; see `worker_channel`."""
@@ -169,6 +177,8 @@ class StreamScripts:
         of_account: dict[str, Argument] = {"account": demand.account, "stored_limit": demand.limits.stored_bytes or 0}
         if demand.limits.has_rates:
             of_account["limited"] = 1
+        if demand.reservations:
+            of_account["budgets"] = demand.budgets
         return declarations.BEGIN.call(
             stream_keys(stream_id, idempotency),
             replies.parse_begun,
@@ -275,6 +285,7 @@ class StreamScripts:
             status=ending.status,
             only_if_unwatched=int(ending.only_if_unwatched),
             tokens=ending.tokens,
+            cost=ending.cost,
             lineage=lineage.text,
             field_items=len(fields),
             chunk_ends=chunks.ends_text,
@@ -285,10 +296,23 @@ class StreamScripts:
             events=self.sealing.seal_all(holder.stream_id, events),
         )
 
+    def amend(self, stream_id: str, owed: str, next_owed: str, ledger: str, usage_final: bytes) -> Call[bool]:
+        """Replace the usage of a stream that has ended and is not settled. The reply is False if it is."""
+        return declarations.AMEND.call(
+            stream_keys(stream_id),
+            bool,
+            owed=owed,
+            next_owed=next_owed,
+            ledger=ledger,
+            usage_final=usage_final,
+        )
+
     def owed(self, ending: Ending, reply: WriteReply) -> Owed:
         """Return an ending for the desk. ``reply``: to :meth:`finish`."""
         ended = reply.expires - self._retention_ms
-        return Owed(ending.status, str(ending.fields.get("reason", "")), ending.tokens, reply.size, ended)
+        return Owed(
+            ending.status, str(ending.fields.get("reason", "")), ending.tokens, reply.size, ended, ending.cost
+        )
 
     def restore(
         self,
@@ -384,16 +408,26 @@ class StreamScripts:
 
     def note_resume(self, stream_id: str, how: str) -> Call[str]:
         """Note that a reader came back. The reply is the stream's ``traceparent``; '' if it has none."""
-        return declarations.NOTE.call(stream_keys(stream_id), bytes.decode, event="resume", detail=how)
+        return self._note(stream_id, "resume", how)
 
     def note_parked(self, stream_id: str, provider: str) -> Call[str]:
         """Note that a stream waits for a slot of a provider. Replies as :meth:`note_resume` does."""
-        return declarations.NOTE.call(stream_keys(stream_id), bytes.decode, event="parked", detail=provider)
+        return self._note(stream_id, "parked", provider)
 
-    def note_failure(self, stream_id: str, provider: str, code: str) -> Call[str]:
-        """Note that a provider failed; another may follow. Replies as :meth:`note_resume` does."""
+    def note_failure(self, holder: Holder, provider: str, code: str, ledger: Mapping[str, str]) -> Call[str]:
+        """Note that a call failed; another may follow. ``ledger``: the fields of the state that keep it, which are
+        written if the caller holds the stream. Replies as :meth:`note_resume` does."""
+        return self._note(holder.stream_id, "failure", f"{provider}:{code}", holder.token, ledger)
+
+    def note_ledger(self, holder: Holder, ledger: Mapping[str, str]) -> Call[str]:
+        """Write the ledger, if the caller holds the stream. Replies as :meth:`note_resume` does."""
+        return self._note(holder.stream_id, "", "", holder.token, ledger)
+
+    def _note(
+        self, stream_id: str, event: str, detail: str, holder: str = "", ledger: Mapping[str, str] = NO_LEDGER
+    ) -> Call[str]:
         return declarations.NOTE.call(
-            stream_keys(stream_id), bytes.decode, event="failure", detail=f"{provider}:{code}"
+            stream_keys(stream_id), bytes.decode, event=event, detail=detail, holder=holder, **ledger
         )
 
     def delete(self, stream_id: str) -> Call[Removed | None]:

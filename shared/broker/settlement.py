@@ -7,22 +7,27 @@ step that is missing. All steps may be repeated.
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.desk_replies import Settled
 from shared.broker.desk_requests import Kind, Settlement
-from shared.broker.due_queues import enqueue
+from shared.broker.due_queues import AT_ONCE, enqueue
 from shared.broker.keys import account_keys, state_key
 from shared.broker.pipeline_connection import Command
 from shared.broker.replies import Owed
 from shared.broker.scripts import StreamScripts
 from shared.errors import BrokerUnavailable
+from shared.protocol.ledger import decode_ledger
 
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 4
-_ENDING: Final = ("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "unarchived")
+_ENDING: Final = (
+    *("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "unarchived"),
+    *("ledger", "key_id", "budgets"),
+)
 
 
 async def settle(client: Client, scripts: StreamScripts, settlement: Settlement, held: str = "") -> Settled:
@@ -33,6 +38,7 @@ async def settle(client: Client, scripts: StreamScripts, settlement: Settlement,
         if isinstance(reply, Settled):
             return reply
         held = reply.lanes
+        settlement = replace(settlement, budgets=reply.budgets or settlement.budgets)
     raise BrokerUnavailable(detail="the lanes of a stream that has ended do not stay the same")
 
 
@@ -40,12 +46,11 @@ async def settle_ended(client: Client, scripts: StreamScripts, settlement: Settl
     """Settle a stream that has ended, and take it out of its index, unless its webhook has to be delivered or it has
     to be archived: then it is put into the queues of those. Raises :class:`BrokerUnavailable`."""
     await settle(client, scripts, settlement, held)
+    ended = settlement.owed.ended if settlement.owed else AT_ONCE
     await enqueue(
         client,
         deliveries=[settlement.stream_id] * settlement.has_webhook,
-        unarchived={settlement.stream_id: settlement.owed.ended}
-        if settlement.has_archive and settlement.owed
-        else {},
+        unarchived={settlement.stream_id: ended} if settlement.has_archive else {},
     )
     await run_script(client, scripts.paid(settlement.stream_id, settlement.owed.text if settlement.owed else ""))
 
@@ -71,7 +76,7 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
     commands: list[Command] = [("HMGET", state_key(stream_id), *_ENDING) for stream_id in stream_ids]
     found = []
     for stream_id, fields in zip(stream_ids, await run_commands(client, commands), strict=True):
-        status, reason, owed, ended, account, digest, undelivered, unarchived = fields
+        status, reason, owed, ended, account, digest, undelivered, unarchived, ledger, key_id, budgets = fields
         if owed is not None:
             ending = Owed.of(status, reason, owed, ended)
             settlement = Settlement(
@@ -82,6 +87,8 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
                 _text(digest),
                 has_webhook=undelivered is not None,
                 has_archive=unarchived is not None,
+                ledger=decode_ledger(ledger, _text(key_id)),
+                budgets=_text(budgets),
             )
             found.append(settlement)
     return found

@@ -87,7 +87,8 @@ async def read(client: Client, expected_hash: str = "") -> SharedConfiguration |
 
 
 class ConfigurationWatch:
-    """Publishes the configuration of this process, and gives the limits of the newest one to ``scripts``. A process
+    """Publishes the configuration of this process, and gives the limits of the newest one to ``scripts``, with the
+    prices of this one. A process
     with another configuration logs a warning every minute."""
 
     def __init__(self, client: Client, scripts: StreamScripts, configuration: Configuration) -> None:
@@ -107,6 +108,7 @@ class ConfigurationWatch:
         self._own = SharedConfiguration(configuration.hash, time.time(), limits_of(configuration))
         self._published_at = -_PUBLISH_EVERY_S
         self._scripts.target_limits = self._own.limits
+        self._scripts.prices = configuration.prices
 
     async def run(self) -> None:
         """Run until cancelled: publish and read. Without Redis the last limits stay."""

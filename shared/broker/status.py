@@ -10,16 +10,20 @@ import msgspec
 from shared.broker.client import Client, run_commands
 from shared.broker.keys import state_key
 from shared.broker.sealing import Sealing
+from shared.protocol.ledger import Cost, cost_of_calls, decode_ledger
+from shared.protocol.usage import decode_usage
 
 STATE_FIELDS = (
     "status", "finish_reason", "reason", "provider", "model", "attempt", "metadata", "created", "started", "ended",
+    "usage_final", "ledger",
     "chat",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """A stream's state. Times are ISO 8601 in UTC; None if the event has not happened."""
+    """A stream's state. Times are ISO 8601 in UTC; None if the event has not happened. ``usage_final`` and
+    ``cost_final``: by the provider's count, if that came after the end of a cancelled answer."""
 
     status: str
     finish_reason: str | None
@@ -31,6 +35,8 @@ class StreamState:
     created_at: str | None
     started_at: str | None
     ended_at: str | None
+    usage_final: dict[str, Any] | None = None
+    cost_final: Cost | None = None
     chat_id: str | None = None
 
 
@@ -54,6 +60,8 @@ def state_of(text: Mapping[str, str | None]) -> StreamState:
         created_at=time_of(text["created"]),
         started_at=time_of(text["started"]),
         ended_at=time_of(text["ended"]),
+        usage_final=(usage_final := decode_usage(text["usage_final"])),
+        cost_final=cost_of_calls(decode_ledger(text["ledger"])) if usage_final else None,
         chat_id=text["chat"],
     )
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from shared.errors import GenerationError
+from shared.protocol.ledger import Cost
 
 TOKEN: Final = b"token"
 DONE: Final = b"done"
@@ -46,11 +47,12 @@ class PartialUsage(msgspec.Struct, frozen=True):
 
 
 class TargetUsage(msgspec.Struct, frozen=True):
-    """Usage of one call of an answer to which several calls have contributed."""
+    """Usage of one call of an answer to which several calls have contributed. ``cost``: None without a price."""
 
     provider: str
     model: str
     usage: Usage
+    cost: Cost | None = None
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -210,13 +212,15 @@ class Error(Event, frozen=True):
 class Done(Event, frozen=True):
     """The last event. ``finish_reason``: stop, length, tool_calls, content_filter, cancelled or error; ``reason``
     explains it if it does not come from the provider. ``usage_by_target``: the parts of ``usage``, if the answer was
-    continued, in the order of the calls."""
+    continued, in the order of the calls. ``cost``: of all calls of the stream, also of those that the answer has
+    nothing of; None if one of them had no price, their currencies differ, or no tokens were used."""
 
     TYPE = b"done"
     finish_reason: str
     reason: str | None
     usage: Usage | None
     usage_by_target: list[TargetUsage] | UnsetType = UNSET
+    cost: Cost | None = None
 
 
 TYPES: Final = (Start, Token, Reasoning, Refusal, ToolCall, Extra, Continued, Json, Error, Done)

@@ -24,6 +24,10 @@ class Lineage:
         return f"Lineage({self.text!r})"
 
     @property
+    def epochs(self) -> list[int]:
+        return [epoch for epoch, _ in self._parts] if self.text else []
+
+    @property
     def length(self) -> int:
         """Number of events that the log had when its own epoch began: the point of takeover."""
         return self._parts[-1][1] if self.text else 0

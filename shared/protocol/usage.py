@@ -37,15 +37,16 @@ class Estimate:
         saved = max(0, self.max_tokens - output) if cancelled and self.max_tokens else UNSET
         return Usage(self.prompt_tokens + repeated, output, estimated=True, tokens_saved=saved)
 
-    def completed(self, counted: PartialUsage, deltas: int, characters: int) -> Usage:
+    def completed(self, counted: PartialUsage, deltas: int, characters: int, *, cancelled: bool = False) -> Usage:
         """Estimate the side that the provider did not count, and keep the rest. A side is never less than its parts
         that were counted."""
-        estimated = self.usage(deltas, characters)
+        estimated = self.usage(deltas, characters, cancelled=cancelled)
         cached = (counted.cached_tokens or 0) + (counted.cache_write_tokens or 0)
         return Usage(
             _counted_or(counted.input_tokens, max(estimated.input_tokens, cached)),
             _counted_or(counted.output_tokens, max(estimated.output_tokens, counted.reasoning_tokens or 0)),
             estimated=True,
+            tokens_saved=estimated.tokens_saved,
             cached_tokens=counted.cached_tokens,
             cache_write_tokens=counted.cache_write_tokens,
             reasoning_tokens=counted.reasoning_tokens,

@@ -18,7 +18,7 @@ from tests.system import SECRET, System, ask
 
 PUBLIC: Final = "public"
 ANY_CALLER: Final = "any caller"
-CHAT, READ, CANCEL, ADMIN = Scope
+CHAT, READ, CANCEL, ADMIN, _ = Scope
 
 #: Every route of the gateway. A route without an entry fails the test.
 ROUTES: Final[dict[str, Scope | str]] = {
@@ -50,6 +50,9 @@ ROUTES: Final[dict[str, Scope | str]] = {
     "POST /api/chat/{chat_id:path}/stop": CANCEL,
     "GET /v1/models": ANY_CALLER,
     "GET /v1/models/{name:path}": ANY_CALLER,
+    "GET /v1/usage": READ,
+    "GET /ops/usage": ADMIN,
+    "GET /connection": ANY_CALLER,
     "GET /ops/overview": ADMIN,
     "GET /ops/streams/{stream_id}": ADMIN,
     "POST /ops/streams/{stream_id}/cancel": ADMIN,

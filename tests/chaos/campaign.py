@@ -13,6 +13,7 @@ from tests.chaos.cluster import ClusterFaults, ClusterRig
 from tests.chaos.counters import Counters
 from tests.chaos.faults import Faults
 from tests.chaos.leaks import complaints_at_the_end, loud_lines, open_files
+from tests.chaos.ledgers import complaints_about_ledgers
 from tests.chaos.oracle import judge
 from tests.chaos.plans import draw_plan
 from tests.chaos.rig import BOUND_S, Rig
@@ -73,6 +74,7 @@ class Campaign:
         await self._counters.read()
         await self._statuses.aclose()
         self._note("webhooks", await complaints_about_webhooks(rig, [chat.record for chat in self._chats]))
+        self._note("ledgers", await complaints_about_ledgers(rig, [chat.record for chat in self._chats]))
         self._note("archive", await complaints_about_archive(rig, [chat.record for chat in self._chats]))
         result.webhooks = len(rig.receiver.deliveries)
         await rig.http.aclose()  # its connections are clients too

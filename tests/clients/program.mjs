@@ -1,7 +1,9 @@
 // Uses the JavaScript client as one line of stdin says, and prints the outcome as JSON.
 
 import { createInterface } from 'node:readline';
-import { Headrace, verifyWebhook } from '../../clients/javascript/src/index.js';
+import { Headrace, HeadraceError, verifyWebhook } from '../../clients/javascript/src/index.js';
+import { Retries } from '../../clients/javascript/src/retries.js';
+import { SseDecoder } from '../../clients/javascript/src/sse.js';
 
 // The errors with which each engine reports that a request failed, and that a body broke off.
 const ENGINES = {
@@ -62,6 +64,17 @@ const caught = async (call) => {
   }
 };
 
+// The next delay in seconds and its number, or the code of the final error.
+const nextOf = (retries, { retryable = true, after_s: after }) => {
+  try {
+    const retryAfterMs = after === undefined ? null : after * 1000;
+    const { delayMs, attempt } = retries.next(new HeadraceError('c', 'm', { retryable, retryAfterMs }));
+    return [delayMs / 1000, attempt];
+  } catch (error) {
+    return error.code;
+  }
+};
+
 const PROGRAMS = {
   // Reads all streams; each breaks in the words of the next engine.
   async read({ url, streams }) {
@@ -71,13 +84,61 @@ const PROGRAMS = {
       return outcomeOf(new Headrace({ url, fetch: fetchIn(engine) }).attach(stream));
     }));
   },
-  async start({ url, key, models, options }) {
-    const client = new Headrace({ url, key, ...options });
+  async start({ url, key, user, models, options }) {
+    const client = new Headrace({ url, key, user, ...options });
     const messages = [{ role: 'user', content: 'my secret prompt' }];
     return Promise.all(models.map((model) => outcomeOf(client.start({ model, messages }))));
   },
-  async attach({ url, key, stream, options }) {
-    return outcomeOf(new Headrace({ url, key }).attach(stream, options));
+  async attach({ url, key, user, stream, options }) {
+    return outcomeOf(new Headrace({ url, key, user }).attach(stream, options));
+  },
+  // The outcome in the form of outcomes.py.
+  async observe({ url, key, stream, last_event_id: lastEventId }) {
+    const attempts = [];
+    const types = [];
+    const ids = [];
+    const onRetry = ({ attempt }) => attempts.push(attempt);
+    const read = new Headrace({ url, key }).attach(stream, { lastEventId, onRetry });
+    const { error: thrown } = await caught(async () => {
+      for await (const event of read) {
+        types.push(event.type);
+        if (event.eventId) ids.push(event.eventId);
+      }
+    });
+    const { text, reasoning, refusal, toolCalls: calls, json, error } = read;
+    const wait = thrown?.retryAfterMs ?? null;
+    const failure = { raised: thrown?.code ?? null, wait_s: wait === null ? null : wait / 1000, error: error?.code ?? null };
+    return { types, ids, text, reasoning, refusal, calls, json, attempts, ...failure };
+  },
+  async stop({ url, key, stream }) {
+    await new Headrace({ url, key }).cancel(stream);
+    return null;
+  },
+  async decode({ pieces }) {
+    return pieces.map((each) => {
+      const decoder = new SseDecoder();
+      const frames = each.flatMap((piece) => [...decoder.feed(Buffer.from(piece, 'hex'))]);
+      return [frames.map(({ name, data, id }) => [name, data, id]), decoder.retryMs, decoder.heartbeats];
+    });
+  },
+  async delays({ failures, total, first }) {
+    const retries = new Retries(total);
+    retries.firstDelayMs = first;
+    return failures.flatMap(({ reset, ...failure }) => (reset ? retries.reset() ?? [] : [nextOf(retries, failure)]));
+  },
+  // A machine sleeps for an hour after a failure; later the time runs out.
+  async asleep() {
+    let now = 1000;
+    performance.now = () => now;
+    const retries = new Retries(120_000);
+    nextOf(retries, {});
+    now += 3_600_000;
+    const outcomes = [nextOf(retries, {})];
+    for (let minute = 0; minute < 2; minute += 1) {
+      now += 60_000;
+      outcomes.push(nextOf(retries, {}));
+    }
+    return outcomes.map((outcome) => (typeof outcome === 'string' ? outcome : 'retried'));
   },
   // Leaves after the first token, reads on, and reads once more.
   async leave({ url, stream }) {
@@ -110,8 +171,8 @@ const PROGRAMS = {
     });
   },
   async refused({ url, cases }) {
-    return Promise.all(cases.map(({ key, stream, base = url }) =>
-      caught(() => new Headrace({ url: base, key }).attach(stream ?? 's').id)));
+    return Promise.all(cases.map(({ key, user, stream, base = url }) =>
+      caught(() => new Headrace({ url: base, key, user }).attach(stream ?? 's').id)));
   },
   async webhook({ cases }) {
     return Promise.all(cases.map(({ body, headers, secret, plain }) =>

@@ -3,7 +3,7 @@
 import asyncio
 
 from headrace_client import AsyncClient, Client
-from tests.clients.test_javascript_client import run
+from tests.clients.outcomes import run
 from tests.fakes.answer import Answer
 from tests.system import System
 

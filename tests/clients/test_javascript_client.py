@@ -7,14 +7,13 @@ import asyncio
 import json
 import subprocess
 import time
-from asyncio.subprocess import PIPE
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shared.version import VERSION
 from tests.cli import done, event, refusal, scripted, start, stream, token
+from tests.clients.outcomes import run
 from tests.clients.replay import LENGTH_OF_START, TEXT, expected, replaying, streams
 from tests.clients.test_python_client import SECRET, STARTED, signed
 from tests.conformance.node import NODE
@@ -22,16 +21,6 @@ from tests.fakes.answer import Answer
 from tests.system import REPOSITORY, System
 
 FOLDER = REPOSITORY / "clients" / "javascript"
-
-
-async def run(program: str, **ask: object) -> Any:
-    """Run a part of ``program.mjs`` and return its outcome."""
-    process = await asyncio.create_subprocess_exec(
-        str(NODE), str(Path(__file__).with_name("program.mjs")), stdin=PIPE, stdout=PIPE, limit=1 << 24
-    )
-    out, _ = await process.communicate(json.dumps({"program": program, **ask}).encode())
-    assert process.returncode == 0
-    return json.loads(out)
 
 
 async def test_an_answer_that_is_cut_at_any_byte_is_read_whole_and_once() -> None:
@@ -154,10 +143,10 @@ async def test_a_wrong_argument_is_refused_and_a_key_is_not_shown() -> None:
         {"stream": bad} for bad in ("", "https://example.com/", "../x", "ftp://a/chat/stream/s", "/chat/stream/a b")
     ]
     cases += [{"base": "localhost:8000"}]
+    cases += [{"user": user} for user in ("", "a/b", "a,b", "a b", "ä", "u" * 129)]
     outcomes = await run("refused", url="http://localhost:8000", cases=cases)
-    assert [outcome["error"]["message"].partition(":")[0] for outcome in outcomes] == ["key"] * 3 + ["stream"] * 5 + [
-        "url"
-    ]
+    named = [outcome["error"]["message"].partition(":")[0] for outcome in outcomes]
+    assert named == ["key"] * 3 + ["stream"] * 5 + ["url"] + ["user"] * 6
     assert "geh" not in json.dumps(outcomes)
 
 
@@ -165,9 +154,10 @@ async def test_the_key_goes_to_its_own_gateway_only() -> None:
     whole = stream(start(), done("3-2"))
     async with scripted(whole) as own, scripted(whole) as other:
         await run("attach", url=own.url + "/", key="hr-k", stream="s1")
-        await run("attach", url=own.url, key="hr-k", stream=f"{other.url}/chat/stream/s1?ticket=a.b")
+        await run("attach", url=own.url, key="hr-k", user="alice", stream=f"{other.url}/chat/stream/s1?ticket=a.b")
     assert own.requests[0].headers["authorization"] == "Bearer hr-k"
-    assert "authorization" not in other.requests[0].headers
+    assert "x-headrace-user" not in own.requests[0].headers
+    assert not {"authorization", "x-headrace-user"} & other.requests[0].headers.keys()
     assert "ticket=a.b" in other.requests[0].line
 
 

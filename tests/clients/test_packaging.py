@@ -28,3 +28,8 @@ def test_the_wheel_has_the_files_of_both_libraries(tmp_path: Path) -> None:
             files = {f"{place}/{path.name}": path for path in source.iterdir() if path.is_file()}
             assert {name for name in names if name.startswith(f"{place}/")} == set(files)
             assert all(packed.read(name) == path.read_bytes() for name, path in files.items())
+
+
+def test_both_libraries_have_the_license_of_the_server() -> None:
+    for folder in ("python", "javascript"):
+        assert (REPOSITORY / "clients" / folder / "LICENSE").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
+import uvicorn
 
 import headrace_client
 from headrace_client import AsyncClient, AsyncStream, Client, Done, HeadraceError, Queued, Reset, Start, Token
+from headrace_client._requests import LIMITS
 from shared.version import VERSION
 from tests.cli import done, event, refusal, scripted, start, stream, token
 from tests.clients.replay import LENGTH_OF_START, TEXT, Replay, expected, replaying, streams
@@ -257,11 +259,16 @@ def test_a_key_that_no_header_may_have_is_refused_and_not_shown(key: str) -> Non
 
 async def test_the_key_goes_to_its_own_gateway_only() -> None:
     whole = stream(start(), done("3-2"))
-    async with scripted(whole) as own, scripted(whole) as other, AsyncClient(own.url + "/", key="hr-k") as client:
+    async with (
+        scripted(whole) as own,
+        scripted(whole) as other,
+        AsyncClient(own.url + "/", key="hr-k", user="alice") as client,
+    ):
         await read(client.attach("s1"))
         await read(client.attach(f"{other.url}/chat/stream/s1?ticket=a.b"))
     assert own.requests[0].headers["authorization"] == "Bearer hr-k"
-    assert "authorization" not in other.requests[0].headers
+    assert own.requests[0].headers["x-headrace-user"] == "alice"
+    assert not {"authorization", "x-headrace-user"} & other.requests[0].headers.keys()
     assert "ticket=a.b" in other.requests[0].line
     for bad in ("", "https://example.com/", "../x", "ftp://a/chat/stream/s1", "/chat/stream/a b"):
         with pytest.raises(ValueError, match="stream: "):
@@ -270,6 +277,16 @@ async def test_the_key_goes_to_its_own_gateway_only() -> None:
         client.attach("s1", last_event_id="1-1\n")
     with pytest.raises(ValueError, match="url: "):
         AsyncClient("localhost:8000")
+    for user in ("", "a/b", "a,b", "a b", "ä", "u" * 129):
+        with pytest.raises(ValueError, match="user: "):
+            Client(own.url, user=user)
+
+
+def test_an_idle_connection_is_given_up_before_the_gateway_closes_it() -> None:
+    """Otherwise requests fail now and then: 15 of 800 that were sent 5 s after the one before."""
+    expiry = LIMITS.keepalive_expiry
+    assert expiry is not None
+    assert expiry <= uvicorn.Config("gateway").timeout_keep_alive - 1
 
 
 def test_the_library_has_the_version_of_the_server() -> None:

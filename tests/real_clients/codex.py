@@ -20,7 +20,7 @@ enabled = false
 [model_providers.headrace]
 name = "Headrace"
 base_url = "{url}/v1"
-env_key = "HEADRACE_KEY"
+env_key = "HEADRACE_API_KEY"
 wire_api = "responses"
 supports_websockets = true
 """
@@ -54,7 +54,7 @@ class Codex(Program):
             schema = ["--output-schema", schema_file]
         program = folder_of(self) / "node_modules" / ".bin" / "codex"
         options = ["--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", *schema]
-        return Command(arguments=[program, "exec", *options, task.prompt], environment={"HEADRACE_KEY": "none"})
+        return Command(arguments=[program, "exec", *options, task.prompt], environment={"HEADRACE_API_KEY": "none"})
 
     def outcome(self, task: Task, code: int, out: str, err: str) -> Outcome:
         outcome = Outcome()

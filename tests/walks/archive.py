@@ -19,10 +19,12 @@ class Read(NamedTuple):
 
 
 class Archived(Desk):
-    """``row``: of the archive. ``read``, ``written``: batches of workers after their first and second step."""
+    """``is_archived``: the archive must have the stream. ``row``: of the archive. ``read``, ``written``: batches of
+    workers after their first and second step."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench)
+        self.is_archived = False
         self.row: Read | None = None
         self.read: list[Read] = []
         self.written: list[Read] = []
@@ -37,6 +39,7 @@ class Archived(Desk):
 
     def _read(self) -> None:
         state = self.redis.state
+        assert state[b"request"], "a stream that is to be archived has no request"
         self.read.append(Read(state[b"unarchived"].decode(), int(state[b"ended"]), tuple(self.redis.log)))
 
     @move(4, lambda self: self.read, pick=PICK)
@@ -62,7 +65,7 @@ class Archived(Desk):
                 await settle_ended(self.client, self.scripts, settlement)
 
     async def _check_settled(self) -> None:
-        """Archive what waits, as a worker does without faults; then check what the archive has."""
+        """Archive the stream if it waits, as a worker does without faults; then check the row."""
         while self.read:
             self._write(self.read.pop())
         while self.written:
@@ -81,5 +84,8 @@ class Archived(Desk):
             assert self.row is not None, "the archive lacks the stream"
             assert self.row.log == tuple(self.redis.log), "the archive has another answer"
             assert b"request" not in self.redis.state, "its request stays"
-        if self.redis.missing and (self.redis.tombstone or b"").startswith(b"deleted"):
+        tombstone = self.redis.tombstone or b""
+        if self.redis.missing and tombstone.startswith(b"deleted"):
             assert self.row is None, "the archive has a deleted stream"
+        if self.is_archived and tombstone.startswith(b"dropped"):
+            assert self.row is not None, "an answer was dropped that the archive lacks"

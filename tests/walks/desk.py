@@ -1,5 +1,6 @@
 """The desk's part of a walk: places that are held, endings that are settled, and the sweep."""
 
+import time
 from typing import NamedTuple
 
 from shared.broker.creation import requeue
@@ -9,9 +10,11 @@ from shared.broker.keys import QUEUE, WAITING, job_id_of, job_key
 from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.replies import WriteReply
 from shared.broker.settlement import settle, settle_ended
+from shared.broker.usage import UsageRow, read_usage, rows_of
+from shared.protocol.ledger import UNKNOWN_COST, decode_ledger, nanos_of_calls
 from shared.protocol.usage import decode_usage
 from tests.walks.actors import Redis
-from tests.walks.bench import FATE, PICK, Bench
+from tests.walks.bench import DEMAND, FATE, PICK, RESERVATIONS, RESERVED_NANOS, Bench
 from tests.walks.ground import STORED, USED, Ground
 from tests.walks.moves import move
 from workers.writing.writer import StreamWriter
@@ -105,6 +108,26 @@ class Desk(Ground):
             used: dict[bytes, bytes] = await self.client.hgetall(USED)  # type: ignore[misc]
             (today,) = [int(count) for name, count in used.items() if name.startswith(b"d")]
             assert today == tokens, f"{today} tokens are counted, of {tokens}"
+            await self._check_spent(tokens)
+        if redis.ended and self.age == 1:
+            ledger = decode_ledger(redis.state.get(b"ledger"))
+            now = int(time.time()) // 86_400
+            counted = await read_usage(self.client, [now - 1, now], DEMAND.account)
+            assert sorted(counted, key=_place) == sorted(rows_of(ledger), key=_place), "other calls are counted"
+
+    async def _check_spent(self, tokens: int) -> None:
+        """Each budget is charged what the stream used, and as long as it is known what that cost."""
+        for account in (each.account for each in RESERVATIONS):
+            for period, counts in (await self._budget(account)).items():
+                assert counts["tokens"] == tokens, f"{account} {period}: {counts}, not {tokens} tokens"
+                if self.redis.ended:
+                    cost = nanos_of_calls(decode_ledger(self.redis.state.get(b"ledger")))
+                    nanos = RESERVED_NANOS if cost == UNKNOWN_COST else int(cost)
+                    assert counts["nanos"] == nanos, f"{account} {period}: {counts}, not {nanos} nanos"
+
+
+def _place(row: UsageRow) -> tuple[object, ...]:
+    return row.day, row.target, row.currency
 
 
 def tokens_of(ended: Redis) -> int:

@@ -82,6 +82,14 @@ DIRECTED: Final = {
     "an answer that is not archived is kept": Directed(
         [*_THREE_EVENTS, *_END, _SETTLE, ("everybody_leaves", {}), ("drop_answer", {"dies": True})], is_archived=True
     ),
+    # The sweep settles the ending, and its worker does so again once the archive has the stream.
+    "a late settlement counts no request again": Directed(
+        [
+            *[*_THREE_EVENTS, *_END, ("sweep", {}), ("read_for_archive", {}), ("write_to_archive", {"pick": 0})],
+            *[("note_archived", {"pick": 0, "fate": "answered"}), _SETTLE],
+        ],
+        is_archived=True,
+    ),
     # Redis loses an ending that a worker has read for the archive, and another worker ends the stream again.
     "only the ending that was read is noted": Directed(
         [

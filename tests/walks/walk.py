@@ -102,7 +102,7 @@ class Walk(Audience):
         is_archived: bool = False,
     ) -> AsyncIterator[None]:
         """Create the stream. ``is_stored``: the provider stores its answers."""
-        self.is_stored = is_stored
+        self.is_stored, self.is_archived = is_stored, is_archived
         fields: dict[str, str | bytes | int] = {
             "principal": "p",
             "provider": LANES[0],
@@ -225,6 +225,7 @@ class Walk(Audience):
             on_stop=lambda: None,
         )
         made.draft.set_model("fake", str(uid))
+        made.draft.begin_call("fake", str(uid))
         return made
 
     def _handle_stop(self, worker: Worker) -> None:

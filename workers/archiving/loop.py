@@ -1,7 +1,7 @@
 """Writes streams that have ended to the archive, beside the streams of this worker.
 
 A worker takes ids from the queue at the desk, reads the streams, writes them in one transaction, and notes each of
-them in its state (``archived.lua``). What it leaves unfinished is due again after a while, for any worker. Writing a
+them in its state (``archived.lua``). Unfinished streams are due again after a while, for any worker. Writing a
 stream twice changes nothing.
 """
 
@@ -77,7 +77,10 @@ class Archiving:
             ids = await run_script(self._client, self._scripts.desk.take_due(UNARCHIVED, _MOST_AT_ONCE, _LEASE_MS))
             (waiting,) = await run_commands(self._client, [("ZCARD", UNARCHIVED)])
             metrics.ARCHIVE_WAITING.set(waiting)
-            await self._archive_all(ids)
+            if ids:
+                await self._archive_all(ids)
+            elif not self._failures:
+                metrics.ARCHIVE_LAG.set(0)
         except (*REDIS_ERRORS, BrokerUnavailable) as error:  # they are due again after the lease
             logger.debug("streams not archived", extra={"error": type(error).__name__})
             return 0
@@ -103,7 +106,7 @@ class Archiving:
         self._failures = 0
 
     async def _note_outage(self, error: ArchiveUnavailable, deleted: list[str], waiting: list[Waiting]) -> None:
-        """Count a failure, and let the streams be due again at once, for whoever reaches the database first."""
+        """Count a failure, and let the streams be due again at once, for any worker."""
         self._failures += 1
         metrics.ARCHIVE_FAILURES.labels("unavailable").inc()
         level = logging.WARNING if self._failures == 1 else logging.DEBUG

@@ -22,10 +22,10 @@ from shared.protocol.ledger import decode_ledger
 from shared.protocol.transcript import fold
 
 #: Fields of the state that dialects need to render the answer, or a chat to go on.
-_OF_DIALECTS: Final = ("response", "follow_up", "shown", "title", "earlier")
+_OF_DIALECTS: Final = ("response", "follow_up", "shown", "title", "earlier", "chat_history")
 _FIELDS: Final = (
     *STATE_FIELDS,
-    *("unarchived", "archive", "principal", "idempotency", "ledger", "lineage", "request_bytes"),
+    *("unarchived", "archive", "principal", "idempotency", "key_id", "lineage", "request_bytes"),
     *_OF_DIALECTS,
 )
 
@@ -158,5 +158,5 @@ def _record(scripts: StreamScripts, waiting: Waiting, request: bytes, log: Store
         has_cursors=has_cursors,
         end=str(log.cursor),
         text=transcript.text,
-        ledger=decode_ledger(text["ledger"]),
+        ledger=decode_ledger(text["ledger"], text["key_id"] or ""),
     )

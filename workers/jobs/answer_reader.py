@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from shared.broker.ending import Outcome
 from shared.configuration.configuration import Configuration
@@ -35,6 +35,9 @@ from workers.providers.idle_timeout import IdleTimeout
 from workers.providers.usage_counts import FirstDeltas
 from workers.writing.coalescer import Written
 from workers.writing.structured_output import JsonAnswer
+
+#: Deltas of a cancelled answer that are read for its usage.
+_MOST_DISCARDED: Final = 200_000
 
 Answered = tuple[Outcome, Usage | PartialUsage | None]
 
@@ -91,6 +94,11 @@ class AnswerReader:
         ):
             has_begun = False
             async for part in answer:
+                if run.is_discarding:
+                    if isinstance(part, Finished):
+                        return Outcome(part.reason), part.usage
+                    sink.discard(part, idle_timeout)
+                    continue
                 if isinstance(part, (IgnoredFields, Replayed)):
                     _take_beginning(part, call, json_answer, run)
                     continue
@@ -120,6 +128,7 @@ class _WriterSink:
         self, call: Call, run: Run, json_answer: JsonAnswer | None, idle_timeout: IdleTimeout, most_bytes: int
     ) -> None:
         self.may_take = False
+        self._discarded = 0
         self._call = call
         self._run = run
         self._draft = run.writer.draft
@@ -130,7 +139,14 @@ class _WriterSink:
     @property
     def is_open(self) -> bool:
         draft = self._draft
-        return self.may_take and draft.has_room and draft.size < self._most_bytes
+        return self.may_take and not self._run.is_discarding and draft.has_room and draft.size < self._most_bytes
+
+    def discard(self, part: AnswerPart, idle_timeout: IdleTimeout) -> None:
+        """Leave out what came after a cancel. Raises :class:`ProviderError` once it is too much."""
+        idle_timeout.resume()
+        self._discarded += len(part) if isinstance(part, list) else 1
+        if self._discarded >= _MOST_DISCARDED:
+            raise provider_failure("upstream_truncated", self._call.provider.name, detail="the answer is too long")
 
     def take(self, deltas: list[Delta]) -> None:
         self._draft.add(*self.written(deltas))

@@ -19,6 +19,7 @@ from shared.schemas import ChatRequest
 from workers import metrics
 from workers.jobs.answer_reader import Answered, AnswerReader, Call
 from workers.jobs.continuations import Continuations
+from workers.jobs.lost_calls import LostCalls
 from workers.jobs.resumption import Resumption
 from workers.jobs.rounds import Candidate, failure_of, untried
 from workers.jobs.router import Router
@@ -58,6 +59,7 @@ class ProviderAttempts:
         self._reader = AnswerReader(configuration)
         self.resumption = Resumption(providers, keys, client, scripts, self._router, self._reader)
         self._continuations = Continuations(configuration)
+        self._lost_calls = LostCalls(client, scripts)
         for provider in providers:
             metrics.label_provider(provider)
 
@@ -68,9 +70,10 @@ class ProviderAttempts:
         try:
             if (resumed := await self.resumption.answer(request, run)) is not None:
                 return resumed
+            await self._lost_calls.account(run)
             return await self._try_groups(await self._groups(request, run), run)
         except ProviderError as error:
-            if not run.has_output or run.answer is None:
+            if not run.has_output or run.answer is None or run.is_discarding:
                 raise
             forget_frames(error)
             broken_off = error
@@ -161,6 +164,8 @@ class ProviderAttempts:
         if (seam := self._continuations.seam(request, run)) is None:
             run.writer.draft.set_model(provider.name, request.model, run.ignored)
         try:
+            if not request.only_count:
+                run.writer.draft.begin_call(provider.name, request.model)
             with run.log.call(provider.name, request) as span:
                 on_answer = partial(self._answers, target, key)
                 call = Call(provider, request, key, on_answer, partial(run.log.first_token, span), seam)
@@ -169,6 +174,9 @@ class ProviderAttempts:
                 return outcome, usage
         except ProviderError as error:
             forget_frames(error)
+            if run.is_discarding:
+                raise
+            run.end_call("broken_off", seam)
             run.log_failure(error, request, key)
             await self.resumption.give_up(run)
             await self._note_failure(error, target, run)
@@ -181,8 +189,9 @@ class ProviderAttempts:
     async def _note_failure(self, error: ProviderError, target: str, run: Run) -> None:
         await self._breakers.failed(target, error, counts=target not in run.counted)
         run.counted.add(target)
-        with suppress(BrokerUnavailable):  # only operators read it
-            note = self._scripts.note_failure(run.stream_id, target.partition("/")[0], error.code)
+        with suppress(BrokerUnavailable):  # a call with output can be estimated from the log
+            provider, ledger = target.partition("/")[0], run.writer.draft.ledger.fields
+            note = self._scripts.note_failure(run.writer.holder, provider, error.code, ledger)
             await run_script(self._client, note)
 
     def _provider_of(self, request: ChatRequest, run: Run) -> Provider:

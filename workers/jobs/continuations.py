@@ -129,12 +129,13 @@ def join(seam: Seam, run: Run) -> list[events.Continued]:
     if continuation is None or answer is None:
         return []
     provider, model = seam.request.provider or "", seam.request.model
-    usage = run.writer.draft.usage_by_target
-    line = {"stream_id": run.stream_id, "broken_off": "/".join(usage.target), "target": target_of(seam.request)}
+    draft = run.writer.draft
+    broken_off = "/".join(draft.usage_by_target.target)
+    line = {"stream_id": run.stream_id, "broken_off": broken_off, "target": target_of(seam.request)}
     logger.info("answer continued", extra={**line, "characters": len(continuation.text)})
     metrics.CONTINUATIONS.labels(provider).inc()
     characters = len(continuation.text.rstrip())
-    usage.go_on((provider, model), continuation.broken_off, continuation.output, characters)
+    draft.go_on((provider, model), continuation.broken_off, continuation.output, characters, seam.input_counts)
     answer.continuations += 1
     answer.input_counts = seam.input_counts
     ignored = list(seam.ignored) or UNSET

@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Any
 
 from shared.broker.client import Client, run_script
+from shared.broker.desk_requests import Settlement
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import StreamScripts
@@ -20,8 +22,10 @@ from shared.schemas.stored_request import decode_request
 from shared.settings import Settings
 from shared.tracing import Tracing
 from workers import metrics
+from workers.jobs.answer_reader import Answered
 from workers.jobs.claims import claim, hand_over
 from workers.jobs.current_adapters import AdapterSet, CurrentAdapters
+from workers.jobs.final_usage import FinalUsage, Reading
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.provider_limits import ProviderLimits
 from workers.jobs.resumption import worker_lost
@@ -66,6 +70,11 @@ class Generation:
         self._provider_limits = provider_limits
         self._tracing = tracing
         self._on_webhook = on_webhook
+        self._final_usage = FinalUsage(client, scripts, settings)
+
+    def stop_counting(self) -> None:
+        """Wait no more for the usage of answers that were cancelled: this worker stops."""
+        self._final_usage.give_up()
 
     async def run(self, stream_id: str) -> None:
         """Process one stream from claim to end. Does nothing if the stream is held, ended or gone: a job carries only
@@ -145,46 +154,53 @@ class Generation:
         writer.draft.set_model(provider, model)
         run = Run(writer, job.log, job.claimed.fields, job.claimed.readable)
         with self._leases.hold(writer):
-            usage: Usage | PartialUsage | None = None
-            try:
-                async with scope:
-                    outcome, usage = await adapters.attempts.answer(chat_request, run)
-            except Interrupted:
-                outcome = Outcome.cancelled(writer.stop_reason or StopReason.CANCELLED)
-            except DeadlineExceeded:
-                outcome = _outcome_of_deadline(writer)
-            except GenerationError as error:
-                forget_frames(error)
-                outcome = Outcome.failed(error)
-            except Exception as error:  # noqa: BLE001  a bug of ours must still end the stream
-                outcome = _internal_error(job.stream_id, error)
+            answer = adapters.attempts.answer(chat_request, run)
+            reading = self._final_usage.begin(answer, run)
+            outcome, usage = await _read(answer if reading is None else reading, scope, writer)
+            is_read_on = reading is not None and await self._final_usage.leave(reading, run)
             if writer.stop_reason is StopReason.HANDOVER:
                 ended = await writer.hand_over()
             elif job.claimed.readable and not writer.draft.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
                 # Keep the partial answer of the previous attempt rather than end with none.
-                if await self._end_claimed(job, outcome):
+                run.end_call("cancelled" if outcome.is_cancelled else "failed")
+                if await self._end_claimed(replace(job, claimed=writer.draft.ledger.claimed), outcome):
                     _count(outcome)
                     await adapters.attempts.resumption.give_up(run)
                     return
                 ended = await writer.hand_over()  # an abandoned stream has a reader again
             else:
-                ended = await self._finish(writer, outcome, usage)
+                ended = await self._finish(writer, outcome, usage, settles=not is_read_on)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
             await adapters.attempts.resumption.cancel(run)
-        job.log.ended(outcome, writer.draft.logged_usage(usage), ended)
+        job.log.ended(outcome, writer.draft.logged_usage(usage), ended, writer.draft.ledger.closed)
         if ended is Ended.HANDED_OVER:
             await hand_over(self._client, self._scripts, writer)
         else:
             _count(outcome)
+        if reading is not None and is_read_on:
+            await self._settle_with_usage(reading, run)
 
-    async def _finish(self, writer: StreamWriter, outcome: Outcome, usage: Usage | PartialUsage | None) -> Ended:
+    async def _finish(
+        self, writer: StreamWriter, outcome: Outcome, usage: Usage | PartialUsage | None, *, settles: bool
+    ) -> Ended:
         """Write the ending, and settle it at the desk."""
         ended = await writer.finish(outcome, usage)
-        if (settlement := writer.settlement) is not None:
-            await settle_soon(self._client, self._scripts, settlement, writer.place.lanes)
-            if settlement.has_webhook:
-                self._on_webhook()
+        if settles and (settlement := writer.settlement) is not None:
+            await self._settle(writer, settlement)
         return ended
+
+    async def _settle(self, writer: StreamWriter, settlement: Settlement) -> None:
+        await settle_soon(self._client, self._scripts, settlement, writer.place.lanes)
+        if settlement.has_webhook:
+            self._on_webhook()
+
+    async def _settle_with_usage(self, reading: Reading, run: Run) -> None:
+        """Settle an ending once its usage is known."""
+        try:
+            if (settlement := run.writer.settlement) is not None:
+                await self._settle(run.writer, await self._final_usage.settlement(reading, run, settlement))
+        finally:
+            reading.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +218,28 @@ async def _parse(request: bytes) -> StoredRequest:
     if len(request) <= PIECE_BYTES:
         return decode_request(request)
     return await asyncio.to_thread(decode_request, request)
+
+
+async def _read(
+    answer: Coroutine[Any, Any, Answered] | Reading, scope: "CancelScope", writer: StreamWriter
+) -> Answered:
+    """Wait for an answer. One that is interrupted ends here, unless it is read in a task of its own."""
+    try:
+        async with scope:
+            return await (asyncio.shield(answer) if isinstance(answer, asyncio.Task) else answer)
+    except Interrupted:
+        return Outcome.cancelled(writer.stop_reason or StopReason.CANCELLED), None
+    except DeadlineExceeded:
+        return _outcome_of_deadline(writer), None
+    except GenerationError as error:
+        forget_frames(error)
+        return Outcome.failed(error), None
+    except asyncio.CancelledError:
+        if isinstance(answer, asyncio.Task):
+            answer.cancel()
+        raise
+    except Exception as error:  # noqa: BLE001  a bug of ours must still end the stream
+        return _internal_error(writer.holder.stream_id, error), None
 
 
 def _outcome_of_deadline(writer: StreamWriter) -> Outcome:

@@ -6,14 +6,16 @@ They carry times, names, counts and reasons, never content.
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from shared.broker.ending import Outcome, ending_line
 from shared.broker.replies import Claimed
 from shared.errors import GenerationError
+from shared.metrics import count_costs
 from shared.protocol.events import PartialUsage, Usage
+from shared.protocol.ledger import LedgerEntry
 from shared.schemas import ChatRequest
 from shared.tracing import Span, Tracing
 from workers.jobs import genai_metrics as genai
@@ -90,11 +92,18 @@ class GenerationLog:
         if usage is not None:
             call.set(genai.usage_attributes(usage))
 
-    def ended(self, outcome: Outcome, usage: Usage | PartialUsage | None, ended: Ended) -> None:
-        """Record the end of this claim. Unless ``ended`` is WRITTEN, the stream goes on elsewhere or is gone."""
+    def ended(
+        self,
+        outcome: Outcome,
+        usage: Usage | PartialUsage | None,
+        ended: Ended,
+        ledger: Sequence[LedgerEntry],
+    ) -> None:
+        """Record the end of this claim. Unless ``ended`` is WRITTEN, the stream goes on elsewhere or is gone.
+        ``ledger``: all calls of the stream."""
         counts = {} if usage is None else genai.usage_attributes(usage)
         line: dict[str, Any] = {
-            **ending_line(self._stream_id, self._claimed, outcome),
+            **ending_line(self._stream_id, self._claimed, outcome, ledger),
             **self._target,
             "outcome": None if ended is Ended.WRITTEN else ended.value,
             "duration_s": self._since_creation_s(),
@@ -104,6 +113,8 @@ class GenerationLog:
             "output_tokens": counts.get(genai.OUTPUT),
             **counts,
         }
+        if ended is Ended.WRITTEN:
+            count_costs(ledger)
         if ended is Ended.WRITTEN and self._provider_and_model[0]:
             genai.ended(
                 *self._provider_and_model,

@@ -69,6 +69,7 @@ class Resumption:
         except ProviderError as error:
             forget_frames(error)
             if run.writer.draft.has_output:
+                run.end_call("broken_off")
                 await self.give_up(run)
                 raise
             line = f"{error.code}: {error.detail or error.summary}"
@@ -116,6 +117,7 @@ class Resumption:
             await self._router.take_slot(candidate, run)
         except ProviderError as error:  # the answer runs at the provider in any case
             forget_frames(error)
+        run.writer.draft.begin_call(provider.name, candidate.model)
         with run.log.call(provider.name, candidate) as span:
             call = Call(
                 provider,

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from shared.errors import ProviderError
+from shared.protocol.ledger import Outcome as CallOutcome
 from shared.schemas import ChatRequest
 from workers.jobs.answer_so_far import AnswerSoFar, Continuation
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.stored_answers import StoredAnswer, stored_answer
 from workers.providers.endpoint import ApiKey
+from workers.writing.draft import HeldBack
 from workers.writing.writer import StreamWriter
 
 logger = logging.getLogger("workers.jobs.attempts")
@@ -23,7 +25,8 @@ class Run:
     ``ignored``: paths of fields without effect at any provider.
 
     ``answer``: the output so far; None if it is never continued. ``continuation``: the text that further calls go on
-    with. ``output_before``: the writer's output when the last call broke off."""
+    with. ``output_before``: the writer's output when the last call broke off. ``is_discarding``: the stream has
+    been cancelled, and its call is read for its usage alone."""
 
     writer: StreamWriter
     log: GenerationLog
@@ -36,6 +39,7 @@ class Run:
     answer: AnswerSoFar | None = None
     continuation: Continuation | None = None
     output_before: int = 0
+    is_discarding: bool = False
 
     def __post_init__(self) -> None:
         self.has_lane = "lane" in self.fields
@@ -69,6 +73,11 @@ class Run:
         count = max(1, len(self.fields.get("lanes", b"").split()))
         candidates = list(_candidates(request))
         return candidates[:count], candidates[count:]
+
+    def end_call(self, failure: CallOutcome, held: HeldBack | None = None) -> None:
+        """Add the open call to the ledger, if there is one; see :meth:`Draft.end_call`."""
+        self.writer.draft.end_call(failure, held)
+        self.writer.keep_ledger()
 
     def log_failure(self, error: ProviderError, request: ChatRequest, key: ApiKey | None = None) -> None:
         line = {

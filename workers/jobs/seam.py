@@ -48,6 +48,11 @@ class Seam:
         self._given = self.text.rstrip()
         self._opening = self._given.lstrip()[:_OPENING]
 
+    @property
+    def held_characters(self) -> int:
+        """Length of the text that the call has sent, and that is not part of the answer."""
+        return 0 if self.is_open else len(self._begins)
+
     def take(self, deltas: Sequence[Delta]) -> Sequence[Delta]:
         """Return the deltas that join the answer; nothing while they are held back. Raises :class:`ProviderError` if
         the call begins the answer anew."""

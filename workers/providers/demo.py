@@ -74,6 +74,8 @@ _SENTENCES: Final = [sentence.strip() for sentence in re.findall(r"[^.]+\.", " "
 _NOUNS: Final = ("lake", "gate", "water", "wheel", "stone", "grain", "flour", "bread")
 THOUGHT: Final = "The reader wants me to think. I cannot, but this is how thoughts come before an answer."
 _COUNT: Final = re.compile(r"\b(\d{1,9})\s+words\b|\bcount\s+to\s+(\d{1,9})\b", re.IGNORECASE)
+#: For tests of timeouts between here and the client.
+_SILENCE: Final = re.compile(r"\bnothing\s+for\s+(\d{1,2})\s+seconds\b", re.IGNORECASE)
 _THINK: Final = re.compile(r"\bthink\b", re.IGNORECASE)
 #: A token is a word with the space before it, so that the joined tokens are the text.
 _TOKEN: Final = re.compile(r"\s*\S+|\s+$")
@@ -108,6 +110,8 @@ class DemoProvider:
         deltas = demo_deltas(request)
         allowed = deltas if request.max_tokens is None else itertools.islice(deltas, request.max_tokens)
         calls = ToolCalls(self.name, offered_tools(request))
+        if silence := _SILENCE.search(_question(request)):
+            await asyncio.sleep(int(silence[1]))
         started_at = time.monotonic()
         sent = 0
         for delta in allowed:

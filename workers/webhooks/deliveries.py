@@ -124,7 +124,12 @@ class Deliveries:
             return Failure("HEADRACE_CONTENT_KEYS lacks the key of this stream")
         if message is None:
             return Failure("the stream is gone", is_final=True)
-        return await self._sender.send(url, message, is_trusted=is_trusted)
+        try:
+            return await self._sender.send(url, message, is_trusted=is_trusted)
+        except Exception as error:  # noqa: BLE001  a fault of ours: without an outcome it would be sent for ever
+            # Without the text, which may have the URL.
+            logger.error("webhook not sent", extra={"stream_id": stream_id, "error": type(error).__name__})  # noqa: TRY400
+            return Failure(f"not sent: {type(error).__name__}")
 
     async def _note(
         self, stream_id: str, digest: str | None, undelivered: str, failures: int, failure: Failure | None, host: str

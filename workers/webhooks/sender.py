@@ -153,11 +153,12 @@ def _retry_after_s(reply: aiohttp.ClientResponse) -> float:
 
 def _reason_of(error: Exception) -> str:
     """Return the reason of an error, without the URL, whose path or query may be a secret."""
-    for cause in (error, error.__cause__):  # aiohttp raises its own error from that of the connection
+    # aiohttp raises its own error from that of the connection. Some of its own are an ssl.SSLError without a reason.
+    for cause in (error.__cause__, error):
         if isinstance(cause, _AddressRefused):
             return str(cause)
         if isinstance(cause, ssl.SSLError):
-            return f"TLS: {cause.reason or 'failed'}"
+            return f"TLS: {getattr(cause, 'reason', None) or 'failed'}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name was not found"
     if isinstance(error, aiohttp.ServerDisconnectedError):

@@ -38,9 +38,15 @@ class UsageByTarget:
             case Usage():
                 return counted
             case PartialUsage():
-                return self._estimate.completed(counted, deltas, characters)
+                return self._estimate.completed(counted, deltas, characters, cancelled=cancelled)
             case _:
                 return self._estimate.usage(deltas, characters, cancelled=cancelled)
+
+    def of_held(self, characters: int, prefix_characters: int) -> Usage:
+        """Estimate the usage of a call whose output did not join the answer."""
+        return replace(self._request, prompt_characters=self._request.prompt_characters + prefix_characters).usage(
+            1, characters
+        )
 
     def go_on(self, target: tuple[str, str], broken_off: Usage, output: Output, prefix_characters: int) -> None:
         """Note that another call goes on. ``broken_off``: usage of the call before. ``prefix_characters``: text that
@@ -49,6 +55,11 @@ class UsageByTarget:
         self.target = target
         self._before = output
         self._estimate = replace(self._request, prompt_characters=self._request.prompt_characters + prefix_characters)
+
+    @property
+    def joins(self) -> int:
+        """Number of calls that went on with the answer of another."""
+        return len(self._earlier)
 
     def all_with(self, latest: Usage) -> list[TargetUsage]:
         """Return the usage of all calls; nothing if there was only one."""

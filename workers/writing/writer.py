@@ -83,6 +83,11 @@ class StreamWriter:
         self.draft.forget_cursor()
         self._restoration.set_field("provider_cursor", None)
 
+    def keep_ledger(self) -> None:
+        """Keep the ledger, which has grown, for a Redis that loses the stream."""
+        for name, value in self.draft.ledger.fields.items():
+            self._restoration.set_field(name, value.encode() or None)
+
     async def push(self, deltas: Sequence[Written], cursor: str = "") -> None:
         """Add ``deltas`` to the draft. Returns at once unless the unsent bytes exceed their limit; then it waits, so
         that the caller stops reading its provider."""
@@ -263,8 +268,7 @@ class StreamWriter:
     def _begin_ending(
         self, outcome: Outcome, counted: Usage | PartialUsage | None, *, only_if_unwatched: bool = False
     ) -> None:
-        usage = self.draft.close(outcome, counted)
-        self._ending = outcome.ending(usage, only_if_unwatched=only_if_unwatched)
+        self._ending = self.draft.ending(outcome, counted, only_if_unwatched=only_if_unwatched)
         if self._phase is not Phase.RESTORING:
             self._phase = Phase.WRITING
         self._wake(self)

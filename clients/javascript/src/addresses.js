@@ -1,6 +1,7 @@
 // Addresses of a gateway and of its streams, and the credentials that each may get.
 
 const ID = /^[A-Za-z0-9_-]{1,128}$/;
+const USER = /^[!-+\-.0-~]{1,128}$/;
 const PATH = /^(.*)\/chat\/(?:stream\/)?([A-Za-z0-9_-]{1,128})$/;
 
 /** A gateway. `base` has no slash at its end. */
@@ -9,21 +10,31 @@ export class Gateway {
   base;
   /** @type {string | null} */
   #key;
+  /** @type {string | null} */
+  #user;
 
-  /** @param {string} url @param {string | null | undefined} key */
-  constructor(url, key) {
+  /** @param {string} url @param {string | null} [key] @param {string | null} [user] */
+  constructor(url, key, user) {
     this.base = String(url).replace(/\/+$/, "");
     this.#key = key ?? null;
+    this.#user = user ?? null;
     if (!isHttp(this.base)) {
       throw new TypeError("url: not an absolute http or https URL; use, for example, http://localhost:8000");
     }
     if (key != null) checkedHeader("key", key);
+    if (user != null && !USER.test(user)) {
+      const problem = "must have 1 to 128 visible ASCII characters without slash and comma; percent-encode others";
+      throw new TypeError(`user: ${problem}`);
+    }
   }
 
   /** Credentials for `url`. Another origin never gets the key. @param {string} url @returns {Record<string, string>} */
   headers(url) {
-    const isOwn = new URL(url).origin === new URL(this.base).origin;
-    return this.#key && isOwn ? { Authorization: `Bearer ${this.#key}` } : {};
+    if (new URL(url).origin !== new URL(this.base).origin) return {};
+    /** @type {Record<string, string>} */
+    const headers = this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
+    if (this.#user !== null) headers["X-Headrace-User"] = this.#user;
+    return headers;
   }
 
   /** The address of a stream, from its id or from a URL with or without a ticket. @param {string} idOrUrl */

@@ -12,6 +12,7 @@ import { HeadraceStream } from "./stream.js";
  * @typedef {object} HeadraceOptions
  * @property {string} url  the gateway, such as `http://localhost:8000`
  * @property {string | null} [key]  an API key or a JSON Web Token, if the gateway requires one
+ * @property {string | null} [user]  the user for whom a key with the scope `act_for` acts; for servers, not for pages
  * @property {number} [retryTimeoutMs]  failures without progress are retried for so long; `Infinity`: for ever
  * @property {typeof fetch} [fetch]  an own `fetch`, for a proxy, or for credentials of an own kind
  * @property {(text: string, type: string) => any} [parse]  parser of an event's data, instead of `JSON.parse`
@@ -32,8 +33,8 @@ export class Headrace {
   #parse;
 
   /** @param {HeadraceOptions} options */
-  constructor({ url, key, retryTimeoutMs = 120_000, fetch, parse = (text) => JSON.parse(text) }) {
-    this.#gateway = new Gateway(url, key);
+  constructor({ url, key, user, retryTimeoutMs = 120_000, fetch, parse = (text) => JSON.parse(text) }) {
+    this.#gateway = new Gateway(url, key, user);
     this.#calls = new Calls(this.#gateway, retryTimeoutMs, fetch);
     this.#parse = parse;
   }

@@ -12,7 +12,11 @@
  * @property {number} [reasoning_tokens]
  */
 
-/** @typedef {{ provider: string, model: string, usage: Usage }} TargetUsage */
+/** An amount of money, such as 0.00123 USD.
+ * @typedef {{ amount: number, currency: string }} Cost */
+
+/** `cost` is null without a price.
+ * @typedef {{ provider: string, model: string, usage: Usage, cost: Cost | null }} TargetUsage */
 
 /** @typedef {{ type: "queued", eventId: string | null, stream_id: string, position: number | null }} QueuedEvent */
 /** @typedef {{ eventId: string | null, stream_id: string, provider: string, model: string, attempt: number, ignored?: string[], usage?: Partial<Usage> }} Started */
@@ -31,8 +35,8 @@
 /** @typedef {{ type: "extra", eventId: string | null, family: string, data: any }} ExtraEvent */
 /** The failure of the answer; `done` follows. `retryable`: the same request may succeed as a new one.
  * @typedef {{ type: "error", eventId: string | null, code: string, message: string, retryable: boolean, provider_code?: string, param?: string }} ErrorEvent */
-/** The end of the stream; always its last event.
- * @typedef {{ type: "done", eventId: string | null, finish_reason: string, reason: string | null, usage: Usage | null, usage_by_target?: TargetUsage[] }} DoneEvent */
+/** The end of the stream; always its last event. `cost`: of all its calls; null if it is not known.
+ * @typedef {{ type: "done", eventId: string | null, finish_reason: string, reason: string | null, usage: Usage | null, usage_by_target?: TargetUsage[], cost: Cost | null }} DoneEvent */
 
 /** An event. A newer gateway may send other types, which may be ignored.
  * @typedef {QueuedEvent | StartEvent | ResetEvent | TokenEvent | ReasoningEvent | RefusalEvent | ToolCallEvent | JsonEvent | ContinuedEvent | ExtraEvent | ErrorEvent | DoneEvent} HeadraceEvent */
@@ -56,6 +60,9 @@
  * @property {string | null} reason
  * @property {Usage | null} usage
  * @property {TargetUsage[]} usage_by_target
+ * @property {Cost | null} cost
+ * @property {Usage | null} usage_final  the provider's count, if it came after the end of a cancelled answer
+ * @property {Cost | null} cost_final
  * @property {{ code: string, message: string, retryable: boolean, provider_code?: string, param?: string } | null} error
  * @property {string} model
  * @property {string} provider
@@ -75,9 +82,10 @@
 /** One page of chats. `next_page` is null at the end.
  * @typedef {{ chats: ChatSummary[], next_page: string | null }} ChatList */
 
-/** One stream of a chat. `messages` are the new ones of its request; null if the gateway does not keep them.
+/** One stream of a chat. `history` is `given` if its messages replaced the conversation. `messages` are the new ones of
+ * its request; null if the gateway does not keep them.
  * @typedef {{ stream_id: string, stream_url: string, status_url: string, status: string, model: string,
- *   messages: Record<string, any>[] | null, answer: StreamStatus }} ChatTurn */
+ *   history: "added" | "given" | null, messages: Record<string, any>[] | null, answer: StreamStatus }} ChatTurn */
 
 /** A chat and one page of its turns, the oldest first.
  * @typedef {{ chat_id: string, title: string, created_at: string | null, updated_at: string | null,

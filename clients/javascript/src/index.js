@@ -9,6 +9,7 @@ export { verifyWebhook } from "./webhooks.js";
 /** @typedef {import("./events.js").ChatTurn} ChatTurn */
 /** @typedef {import("./client.js").ChatRequest} ChatRequest */
 /** @typedef {import("./client.js").HeadraceOptions} HeadraceOptions */
+/** @typedef {import("./events.js").Cost} Cost */
 /** @typedef {import("./events.js").HeadraceEvent} HeadraceEvent */
 /** @typedef {import("./events.js").StreamStatus} StreamStatus */
 /** @typedef {import("./events.js").Usage} Usage */

@@ -102,8 +102,8 @@ export class Reading {
    */
   endBy(status) {
     this.hasEnded = true;
-    const { finish_reason = "stop", reason = null, usage = null } = status;
-    return { type: "done", eventId: null, finish_reason, reason, usage };
+    const { finish_reason = "stop", reason = null, usage = null, cost = null } = status;
+    return { type: "done", eventId: null, finish_reason, reason, usage, cost };
   }
 }
 

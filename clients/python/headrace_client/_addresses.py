@@ -9,14 +9,16 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 _ID: Final = re.compile("[A-Za-z0-9_-]{1,128}")
 _PATH: Final = re.compile(r"(?P<base>.*)/chat/(?:stream/)?(?P<id>[A-Za-z0-9_-]{1,128})")
 _HEADER: Final = re.compile("[!-~]{0,8000}")
+_USER: Final = re.compile(r"[!-+\-.0-~]{1,128}")
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway. ``base`` has no slash at its end."""
+    """A gateway. ``base`` has no slash at its end. ``user``: the user for whom the key acts."""
 
     base: str
     key: str | None = field(default=None, repr=False)
+    user: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base)
@@ -24,10 +26,16 @@ class Gateway:
             raise ValueError("url: not an absolute http or https URL; use, for example, http://localhost:8000")
         if self.key is not None:
             checked_header("key", self.key)
+        if self.user is not None and not _USER.fullmatch(self.user):
+            problem = "must have 1 to 128 visible ASCII characters without slash and comma; percent-encode others"
+            raise ValueError(f"user: {problem}")
 
     def headers(self, url: str) -> dict[str, str]:
         """Return the credentials for ``url``. Another origin never gets the key."""
-        return {"Authorization": f"Bearer {self.key}"} if self.key and _origin(url) == _origin(self.base) else {}
+        if _origin(url) != _origin(self.base):
+            return {}
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return headers if self.user is None else headers | {"X-Headrace-User": self.user}
 
     def stream(self, id_or_url: str) -> "StreamAddress":
         """Return the address of a stream, from its id or from a URL with or without a ticket."""

@@ -16,8 +16,9 @@ from headrace_client.events import Done
 _CONNECT_TIMEOUT_S: Final = 10.0
 #: A gateway sends a heartbeat every 15 s; a connection without data for much longer is dead.
 _READ_TIMEOUT_S: Final = 60.0
-#: Every stream that is read holds a connection.
-LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+#: Every stream that is read holds a connection. An idle one is given up before the gateway closes it, after 5 s:
+#: otherwise a request that is sent at that moment fails.
+LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=4)
 _FORBIDDEN: Final = frozenset({401, 403})
 
 
@@ -91,6 +92,7 @@ def done_of(status: Mapping[str, Any]) -> Done:
         reason=status.get("reason"),
         usage=status.get("usage"),
         usage_by_target=status.get("usage_by_target") or None,
+        cost=status.get("cost"),
     )
 
 

@@ -22,9 +22,10 @@ from headrace_client.statuses import Chat, ChatList, StreamStatus
 class Client:
     """Client of one gateway.
 
+    ``user``: the user for whom a key with the scope ``act_for`` acts; without one, it acts as itself.
     ``retry_timeout_s``: failures without progress are retried for so long. ``on_retry`` is called before each retry.
-    ``http``: an HTTP client of your own, such as one with a proxy or with certificates; :meth:`close` does not close
-    it.
+    ``http``: an HTTP client of your own, such as one with a proxy or with certificates, or one for several clients;
+    :meth:`close` does not close it.
     """
 
     def __init__(
@@ -32,11 +33,12 @@ class Client:
         url: str,
         *,
         key: str | None = None,
+        user: str | None = None,
         retry_timeout_s: float = 120,
         on_retry: OnRetry | None = None,
         http: httpx2.Client | None = None,
     ) -> None:
-        self._gateway = Gateway(url.rstrip("/"), key)
+        self._gateway = Gateway(url.rstrip("/"), key, user)
         self._calls = Calls(self._gateway, retry_timeout_s, on_retry, http)
 
     def start(

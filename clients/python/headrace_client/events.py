@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from headrace_client.statuses import TargetUsage, Usage
+from headrace_client.statuses import Cost, TargetUsage, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +113,16 @@ class Error(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done(Event):
-    """The end of the stream; always its last event. ``reason``: the cause, if it is not the provider's own."""
+    """The end of the stream; always its last event. ``reason``: the cause, if it is not the provider's own.
+
+    ``cost``: of all calls of the stream; None if it is not known.
+    """
 
     finish_reason: str = "stop"
     reason: str | None = None
     usage: Usage | None = None
     usage_by_target: list[TargetUsage] | None = None
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,20 @@ class Usage(TypedDict):
     reasoning_tokens: NotRequired[int]
 
 
+class Cost(TypedDict):
+    """An amount of money, such as 0.00123 USD."""
+
+    amount: float
+    currency: str
+
+
 class TargetUsage(TypedDict):
-    """Usage of one call of an answer that another call continued."""
+    """Usage of one call of an answer that another call continued. ``cost`` is None without a price."""
 
     provider: str
     model: str
     usage: Usage
+    cost: Cost | None
 
 
 class CalledFunction(TypedDict):
@@ -47,7 +55,8 @@ class Failure(TypedDict):
 
 
 class StreamStatus(TypedDict):
-    """The answer so far, as ``GET /chat/{id}`` returns it. ``finish_reason`` and ``usage`` are None until the end."""
+    """The answer so far, as ``GET /chat/{id}`` returns it. ``finish_reason``, ``usage`` and ``cost`` are None until
+    the end."""
 
     stream_id: str
     chat_id: str | None
@@ -62,6 +71,9 @@ class StreamStatus(TypedDict):
     reason: str | None
     usage: Usage | None
     usage_by_target: list[TargetUsage]
+    cost: Cost | None
+    usage_final: Usage | None
+    cost_final: Cost | None
     error: Failure | None
     model: str
     provider: str
@@ -97,13 +109,15 @@ class ChatList(TypedDict):
 
 
 class ChatTurn(TypedDict):
-    """One stream of a chat. ``messages`` are the new ones of its request; None if the gateway does not keep them."""
+    """One stream of a chat. ``history`` is "given" if its messages replaced the conversation. ``messages``: the new
+    ones of its request; None if the gateway does not keep them."""
 
     stream_id: str
     stream_url: str
     status_url: str
     status: str
     model: str
+    history: str | None
     messages: list[dict[str, Any]] | None
     answer: StreamStatus
 

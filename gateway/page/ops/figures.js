@@ -20,10 +20,12 @@ export function showFigures(target, overview) {
     figure("slots", "Slots in use", slots ? `${number(busy)} / ${number(slots)}` : "no worker", `${plural(workers.length, "worker")}, ${plural(overview.gateways.length, "gateway")}`, slots === 0),
     figure("ended", "Ended in 5 min", number(ended), `${number(sum(recent, "tokens"))} tokens`),
     figure("failed", "Failed in 5 min", number(failed), ended ? `${((100 * failed) / ended).toFixed(failed && failed / ended < 0.1 ? 1 : 0)} % of all` : "nothing ended", failed > 0),
+    ...overview.cost_today.map((cost) => figure("cost", "Cost today", money(cost), "calls that ended today, in UTC")),
   );
 }
 
 const sum = (minutes, ...names) => minutes.reduce((all, minute) => all + names.reduce((n, name) => n + minute[name], 0), 0);
+const money = (cost) => new Intl.NumberFormat("en", { style: "currency", currency: cost.currency, minimumFractionDigits: 2, maximumFractionDigits: cost.amount < 1 ? 4 : 2 }).format(cost.amount);
 const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
 function figure(name, title, value, note, isBad = false) {

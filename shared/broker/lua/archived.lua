@@ -23,7 +23,9 @@ redis.call('HDEL', STATE, 'unarchived')
 if not s.follow_up and keep_to > now then
   redis.call('HDEL', STATE, 'request', 'request_bytes')
   redis.call('UNLINK', REQUEST)
-  owed = (string.match(owed or '', '^%d+') or '0') .. ' ' .. stored_bytes() .. string.gsub(owed or '', '^%d+ %d+', '')
+  -- The desk has counted tokens and cost, if it is not owed them.
+  local tokens, cost = string.match(owed or '0 0 0', '^(%S+) %S+ (%S+)$')
+  owed = tokens .. ' ' .. stored_bytes() .. ' ' .. cost
   redis.call('HSET', STATE, 'owed', owed)
   rewrite_state_without({counted = true})
 end

@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("stream_id", sa.String(64), primary_key=True),
         sa.Column("deleted_at", _TIME, nullable=False),
     )
+    op.create_index("deleted_by_time", "deleted", ["deleted_at"])
 
 
 def _create_streams() -> None:
@@ -74,6 +75,7 @@ def _create_calls() -> None:
         sa.Column("estimated", sa.Boolean, nullable=False),
         sa.Column("cost_nanos", sa.BigInteger),
         sa.Column("currency", sa.Text, nullable=False),
+        sa.Column("calls", sa.Integer, nullable=False),
     )
     op.create_index("calls_of_principal", "calls", ["principal", "at"])
     op.create_index("calls_by_time", "calls", ["at"])

@@ -65,6 +65,7 @@ async def test_an_answer_that_was_read_already_ends_with_done(library: str) -> N
     async with scripted(gone, known) as gateway:
         outcome = await reading(library, gateway.url, last_event_id="3-9")
     assert (outcome.types, outcome.raised, outcome.attempts) == (["done"], None, [])
+    assert outcome.finish_reason == "length"
 
 
 @each_library

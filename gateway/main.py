@@ -171,10 +171,11 @@ def _listen(settings: Settings) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
-    # The buffer must hold several segments. On loopback, as behind a proxy of this machine, one has 64 KiB: each part
-    # of a large response would wait 40 ms for a delayed acknowledgement.
-    segment_bytes = min(settings.send_buffer_bytes // 4, _LONGEST_SEGMENT)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
+    if sys.platform == "linux":
+        # The buffer must hold several segments. On loopback, as behind a proxy of this machine, one has 64 KiB: each
+        # part of a large response would wait 40 ms for a delayed acknowledgement.
+        segment_bytes = min(settings.send_buffer_bytes // 4, _LONGEST_SEGMENT)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # asyncio sets it itself only for sockets that were made with proto=IPPROTO_TCP.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -105,10 +105,11 @@ const PROGRAMS = {
         if (event.eventId) ids.push(event.eventId);
       }
     });
-    const { text, reasoning, refusal, toolCalls: calls, json, error } = read;
+    const { text, reasoning, refusal, toolCalls: calls, json, error, done } = read;
     const wait = thrown?.retryAfterMs ?? null;
     const failure = { raised: thrown?.code ?? null, wait_s: wait === null ? null : wait / 1000, error: error?.code ?? null };
-    return { types, ids, text, reasoning, refusal, calls, json, attempts, ...failure };
+    const finish_reason = done?.finish_reason ?? null;
+    return { types, ids, text, reasoning, refusal, calls, json, attempts, finish_reason, ...failure };
   },
   async stop({ url, key, stream }) {
     await new Headrace({ url, key }).cancel(stream);

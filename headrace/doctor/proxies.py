@@ -49,6 +49,8 @@ async def _streams(
 ) -> list[Finding]:
     name, has_demo = f"stream {gateway.shown}", DEMO in seen.models
     model = DEMO if has_demo and extent.model is None else extent.model
+    if not seen.accepts:
+        return [note("stream", name, "not tested: the gateway accepts no new requests")]
     if model is None:
         return [
             note("stream", name, "not tested: no demo model here; --model tests with another, at the cost of a call")

@@ -283,6 +283,8 @@ async def test_a_request_above_a_whole_budget_is_invalid_at_once(keyed: System) 
     answer = await key.post(max_tokens=FIT * TOKENS)
     assert code_of(answer) == (422, "invalid_request")
     assert answer.json()["error"]["message"].startswith("max_tokens: needs up to 1004 tokens")
+    dear = await Key.make(keyed, "0.000001 USD")
+    assert (await dear.post()).json()["error"]["message"].startswith("messages: may cost up to 0.000004 USD, above")
     assert (await key.post(max_tokens=None)).status_code == 202  # an assumption never makes a request impossible
 
 

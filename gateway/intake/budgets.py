@@ -59,16 +59,17 @@ class RequestBudgets:
 
     def _reservation(self, account: str, budgets: Budgets, resolved: ChatRequest, size: Size) -> Reservation:
         least_tokens, least_nanos = budgets.least_tokens, budgets.least_nanos
-        whole = self._cost(budgets.currency, resolved, size)
-        certain = self._cost(budgets.currency, resolved, size.certain)
-        if least_tokens and size.certain.tokens > least_tokens:
-            raise _too_large(account, size, f"needs up to {size.tokens} tokens")
-        if least_nanos and certain.nanos is not None and certain.nanos > least_nanos:
-            raise _too_large(account, size, f"may cost up to {amount_text('nanos', certain.nanos, budgets.currency)}")
+        for field, part in (("messages", replace(size, output_tokens=0)), ("max_tokens", size.certain)):
+            nanos = self._cost(budgets.currency, resolved, part).nanos or 0
+            if least_tokens and part.tokens > least_tokens:
+                raise _too_large(field, account, f"needs up to {part.tokens} tokens")
+            if least_nanos and nanos > least_nanos:
+                raise _too_large(field, account, f"may cost up to {amount_text('nanos', nanos, budgets.currency)}")
         # An assumption never makes a request impossible.
+        whole = self._cost(budgets.currency, resolved, size)
         tokens = min(size.tokens, least_tokens) if least_tokens else size.tokens
-        nanos = min(whole.nanos, least_nanos) if least_nanos and whole.nanos is not None else None
-        return Reservation(account, tokens, nanos, budgets, is_fixed=whole.is_mixed)
+        money = min(whole.nanos, least_nanos) if least_nanos and whole.nanos is not None else None
+        return Reservation(account, tokens, money, budgets, is_fixed=whole.is_mixed)
 
     def _cost(self, currency: str, resolved: ChatRequest, size: Size) -> "_Cost":
         """Return the cost at the target that costs most. Raises :class:`PriceUnknown`."""
@@ -141,8 +142,7 @@ def _budget_of(reservation: Reservation, name: BudgetName) -> Budget:
     return reservation.budgets.day if period_of(name.period) == "day" else reservation.budgets.month
 
 
-def _too_large(account: str, size: Size, need: str) -> InvalidRequest:
-    field = "messages" if size.is_assumed else "max_tokens"
+def _too_large(field: str, account: str, need: str) -> InvalidRequest:
     owner = "server" if account == SERVER else "API key"
     return InvalidRequest(f"{field}: {need}, above a whole budget of the {owner}; ask for less")
 

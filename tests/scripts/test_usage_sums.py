@@ -1,20 +1,21 @@
 """The calls of a stream are added to the sums of their days once, whichever process settles its ending."""
 
+from dataclasses import replace
+
 import pytest
 
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.desk_requests import Kind, Settlement
 from shared.broker.ending import Outcome, end_unheld
-from shared.broker.keys import usage_key
+from shared.broker.keys import index_key, usage_key
 from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.removal import delete_stream
 from shared.broker.settlement import settle, settle_ended
 from shared.broker.usage import UsageSum, read_usage
-from shared.prices import Prices
 from shared.protocol import events
 from shared.protocol.events import Start, Token, Usage
 from shared.protocol.ledger import LedgerEntry, decode_ledger, encode_ledger
-from tests.scripts.stream import DONE, SCRIPTS, Stream
+from tests.scripts.stream import DONE, SCRIPTS, Stream, now_ms
 
 DAY_MS = 86_400_000
 DAY = 20_000
@@ -129,6 +130,29 @@ async def test_a_call_without_a_worker_is_estimated_at_its_end(client: Client, a
     assert sum(row.sum.calls for row in rows) == len(entries)
 
 
-def test_prices_have_no_default() -> None:
-    prices: Prices = SCRIPTS.prices
-    assert prices == {}
+async def test_a_final_count_replaces_the_estimate_unless_it_is_settled(client: Client) -> None:
+    stream, settlement = await ended(client)
+    assert settlement.owed is not None
+    final = replace(settlement.owed, tokens=7, cost="900")
+    amend = SCRIPTS.amend(stream.id, settlement.owed.text, final.text, encode_ledger([ANSWERED]), b"[5,2,false]")
+    assert [await run_script(client, amend) for _ in range(2)] == [True, False]
+    assert (await stream.state())["usage_final"] == "[5,2,false]"
+    await settle_ended_streams(client, SCRIPTS, [stream.id])  # as the sweep does
+    assert await sums(client) == {(DAY, KEY, "a/m", "USD"): UsageSum(1, 0, 0, 0, 100, 20, 5, 6, 7, 900)}
+
+    settled, settlement = await ended(client)
+    await settle_ended(client, SCRIPTS, settlement)
+    assert settlement.owed is not None
+    late = SCRIPTS.amend(settled.id, settlement.owed.text, final.text, "", b"[5,2,false]")
+    assert not await run_script(client, late)
+    assert "usage_final" not in await settled.state()
+
+
+async def test_a_stream_that_waits_for_its_count_is_swept_later(client: Client) -> None:
+    stream = await Stream(client, key=False).create()
+    ending = Outcome.cancelled("cancelled").ending(Usage(1, 1, estimated=True), LEDGER)
+    ending = replace(ending, fields={**ending.fields, "usage_wait_ms": 60_000})
+    await stream.end(await stream.claim(), 1, [DONE], ending)
+    assert "usage_wait_ms" not in await stream.state()
+    (look,) = await run_commands(client, [("ZSCORE", index_key(stream.id), stream.id)])
+    assert float(look) > now_ms() + 55_000

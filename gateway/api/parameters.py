@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Header, Path, Query
 from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from gateway.intake.submit import MOST_KEY_CHARACTERS
 
@@ -39,9 +40,9 @@ QueryCursor = Annotated[
 
 
 def _no_number(text: Any) -> Any:
-    """Raise ValueError for a number, which would count as seconds since 1970."""
+    """Refuse a number, which would count as seconds since 1970."""
     if isinstance(text, str) and re.fullmatch(r"[-+]?[0-9.]+", text.strip()):
-        raise ValueError("use a form such as 2026-11-30")
+        raise PydanticCustomError("number", "use a form such as 2026-11-30")
     return text
 
 

@@ -26,7 +26,6 @@ from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
 from gateway.live.sse import Stalled
 from gateway.live.subscription import Drained
-from shared.archive.archive import check_archive
 from shared.configuration.configuration import Configuration
 from shared.exit_codes import CONFIGURATION_ERROR
 from shared.hangup import Hangup
@@ -90,6 +89,8 @@ def _check(settings: Settings) -> None:
     if "jwt" in settings.authentication:
         JsonWebTokens(settings).check()
     if settings.archive_url is not None:
+        from shared.archive.archive import check_archive  # noqa: PLC0415  slow to load
+
         asyncio.run(check_archive(settings))
 
 

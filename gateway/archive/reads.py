@@ -4,20 +4,23 @@ Nobody asks the archive before Redis has said that it does not have the stream.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from gateway import metrics
+from gateway.api.response_models import StreamStatus
 from gateway.archive.archived_log import ArchivedLog
 from gateway.auth.grants import Grant
 from gateway.auth.owner_check import check_owner
 from gateway.intake.body_memory import take_memory
 from gateway.state import GatewayState
-from shared.archive.archive import Archive
 from shared.archive.records import ArchivedStream
 from shared.broker.log import LogsTooLarge, StoredLog
 from shared.broker.status import read_fields
 from shared.errors import ArchiveUnavailable, StreamGone, StreamNotFound
 from shared.protocol.ids import is_stream_id, parse_event_id
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
 
 
 async def find_archived(
@@ -85,13 +88,14 @@ async def open_archived_log(
     return ArchivedLog.of(archived, gateway.hub, status_url=status_url)
 
 
-def archived_view(archived: ArchivedStream) -> dict[str, Any]:
+def archived_view(archived: ArchivedStream) -> StreamStatus:
     """Return the body of ``GET /chat/{stream_id}``."""
-    return {**archived.view, "position": None, "last_event_id": archived.end}
+    members = dict.fromkeys(StreamStatus.__annotations__)  # an older version may have archived fewer
+    return cast(StreamStatus, {**members, **archived.view, "position": None, "last_event_id": archived.end})
 
 
 async def _find(
-    archive: Archive, stream_id: str, principal: str | None, *, with_request: bool
+    archive: "Archive", stream_id: str, principal: str | None, *, with_request: bool
 ) -> ArchivedStream | None:
     try:
         found = await archive.find(stream_id, principal, with_request=with_request)

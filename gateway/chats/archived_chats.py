@@ -7,8 +7,7 @@ from typing import Any, Final
 from gateway.archive.deletion import delete_own
 from gateway.auth.principal import Principal
 from gateway.state import GatewayState
-from shared.archive.records import ArchivedChat
-from shared.archive.searches import Filters
+from shared.archive.records import ArchivedChat, Filters
 from shared.broker.chat_index import ListedChats, Page, are_listed, first_member, list_chats, list_members
 from shared.broker.chats import ChatName, forget_streams
 from shared.broker.status import time_of

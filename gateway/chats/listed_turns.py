@@ -101,7 +101,7 @@ async def _answer(
         archived = (
             None if gateway.archive is None else await gateway.archive.find(stream_id, caller.id, with_request=False)
         )
-        return None if archived is None else archived_view(archived)
+        return None if archived is None else {**archived_view(archived)}
     if state.status in TERMINAL and not (log.events and events.is_done(log.events[-1])):  # it ended meanwhile
         log = await read_stored_log(gateway.client, gateway.scripts, stream_id)
     transcript = await asyncio.to_thread(lambda: fold(map(events.decode, log.events)))

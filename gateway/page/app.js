@@ -148,8 +148,13 @@ function showOnlyAnswer(isOnly) {
 function showAnswer(address) {
   begin(null);
   byId("empty").hidden = true;
-  conversation.openStream(streamUrlOf(address));
-  notice.show("You are reading a single answer by a link.");
+  try {
+    conversation.openStream(streamUrlOf(address));
+    notice.show("You are reading a single answer by a link.");
+  } catch {
+    conversation.clear();
+    notice.show("This link is incomplete: it names no answer.");
+  }
 }
 
 function startNewChat() {

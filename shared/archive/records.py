@@ -1,4 +1,4 @@
-"""What the archive keeps of one stream that has ended."""
+"""What the archive keeps of streams that have ended, and the conditions of searches in it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,3 +60,19 @@ class ArchivedChat:
     last: ListedStream
     streams: int
     created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Conditions of a search; None: any. ``model`` is a model's name, or ``provider/model``. Times are ms since 1970;
+    ``to`` is the first moment after. ``text``: a part of the answer, in any case."""
+
+    text: str | None = None
+    chat_id: str | None = None
+    model: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+
+#: Position in a list, as ``next_page`` has it: time of creation and stream id.
+Position = tuple[int, str]

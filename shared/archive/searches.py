@@ -1,11 +1,11 @@
 """Queries for lists of archived streams: by owner, chat, model, time and text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 
+from shared.archive.records import Filters, Position
 from shared.archive.rows import Rows, clean
 from shared.archive.tables import LATEST_MS, STREAMS
 
@@ -16,22 +16,6 @@ LISTED: Final = (
 )
 _NEWEST_FIRST: Final = (STREAMS.c.created_at.desc(), STREAMS.c.stream_id.desc())
 _ESCAPE: Final = "\\"
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Conditions of a search; None: any. ``model`` is a model's name, or ``provider/model``. Times are ms since 1970;
-    ``to`` is the first moment after. ``text``: a part of the answer, in any case."""
-
-    text: str | None = None
-    chat_id: str | None = None
-    model: str | None = None
-    from_ms: int | None = None
-    to_ms: int | None = None
-
-
-#: Position in a list, as ``next_page`` has it: time of creation and stream id.
-Position = tuple[int, str]
 
 
 def listing(

@@ -132,19 +132,38 @@ async def test_a_chat_that_is_not_there_is_named_and_the_next_question_begins_an
 ) -> None:
     system.fake.play("brief", Answer(deltas=["Brief."]))
     await page.visit("#chat=nowhere")
-
-    async def is_named() -> bool:
-        return "no such chat" in await page.text_of("notice")
-
-    await page.until(is_named)
+    await page.until(lambda: _is_noticed(page, "no such chat"))
     await page.ask("Hello", model="openai/brief")
     assert await page.until_state(*ENDED) == "done"
     assert await page.fragment() not in ("", "chat=nowhere")
     await page.until(lambda: _lists(page, "Hello"))
-    await asyncio.to_thread(lambda: page.driver.find_element(By.CSS_SELECTOR, ".remove").send_keys(Keys.ENTER, Keys.ENTER))
+    await asyncio.to_thread(
+        lambda: page.driver.find_element(By.CSS_SELECTOR, ".remove").send_keys(Keys.ENTER, Keys.ENTER)
+    )
     await page.until(lambda: _is_gone(page, "Hello"))
     assert await page.turns() == []
     assert await page.fragment() == ""
+    await page.visit("#stream=..%2Fx")
+    await page.until(lambda: _is_noticed(page, "names no answer"))
+
+
+async def test_a_question_in_a_chat_that_was_deleted_meanwhile_starts_no_other(page: Page, system: System) -> None:
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    await page.ask("First", model="openai/brief")
+    assert await page.until_state(*ENDED) == "done"
+    chat = (await page.fragment()).removeprefix("chat=")
+    assert (await system.http.delete(f"{page.url}/chats/{chat}")).status_code == 204
+    calls = len(system.fake.calls)
+    await page.ask("Second", model="openai/brief")
+    assert await page.until_state(*ENDED) == "error"
+    assert "no longer has this chat" in await page.text_of("problem")
+    await page.until(lambda: _is_noticed(page, "no such chat"))
+    assert [turn[0] for turn in await page.turns()] == ["First", "Second"]  # still on the screen
+    assert len(system.fake.calls) == calls
+
+
+async def _is_noticed(page: Page, words: str) -> bool:
+    return words in await page.text_of("notice")
 
 
 async def _is_gone(page: Page, title: str) -> bool:
@@ -153,7 +172,7 @@ async def _is_gone(page: Page, title: str) -> bool:
 
 async def test_a_long_chat_is_shown_whole_and_in_order(page: Page, system: System) -> None:
     """More turns than one page of the gateway's list has; the last ones are formatted first."""
-    turns, chat = 60, uuid4().hex
+    turns, chat = 55, uuid4().hex
     system.fake.play("many", *(Answer(deltas=[f"**Answer** {number}"]) for number in range(turns)))
     for number in range(turns):
         await system.ended(await system.post("many", f"Question {number}", chat_id=chat))

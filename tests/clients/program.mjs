@@ -84,10 +84,10 @@ const PROGRAMS = {
       return outcomeOf(new Headrace({ url, fetch: fetchIn(engine) }).attach(stream));
     }));
   },
-  async start({ url, key, user, models, options }) {
+  async start({ url, key, user, models, options, idempotencyKey }) {
     const client = new Headrace({ url, key, user, ...options });
     const messages = [{ role: 'user', content: 'my secret prompt' }];
-    return Promise.all(models.map((model) => outcomeOf(client.start({ model, messages }))));
+    return Promise.all(models.map((model) => outcomeOf(client.start({ model, messages }, { idempotencyKey }))));
   },
   async attach({ url, key, user, stream, options }) {
     return outcomeOf(new Headrace({ url, key, user }).attach(stream, options));

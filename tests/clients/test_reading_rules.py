@@ -141,13 +141,16 @@ async def test_a_start_whose_response_lost_its_body_is_repeated(library: str) ->
     cut = b"HTTP/1.1 202 Accepted\r\nconnection: close\r\n\r\n"
     async with scripted(cut, accepted(), stream(start(), done("3-2"))) as gateway:
         if library == "javascript":
-            assert (await run("start", url=gateway.url, models=["m"]))[0]["types"] == ["start", "done"]
+            assert (await run("start", url=gateway.url, models=["m"], idempotencyKey="mine"))[0]["types"] == [
+                "start",
+                "done",
+            ]
         else:
             async with AsyncClient(gateway.url) as client:
-                begun = await client.start([{"role": "user", "content": "hi"}], model="m")
+                begun = await client.start([{"role": "user", "content": "hi"}], model="m", idempotency_key="mine")
                 assert [type(each).__name__ async for each in begun] == ["Start", "Done"]
     first, second, _ = gateway.requests
-    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"] == "mine"
 
 
 # --- the decoder

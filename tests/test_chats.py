@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from shared.broker.chats import ChatName, join_chat
+from shared.broker.client import connect
 from shared.broker.keys import state_key
 from shared.broker.scripts import StreamScripts
 from shared.protocol.ids import new_stream_id
@@ -151,6 +152,7 @@ async def test_a_question_whose_answer_was_cancelled_stays(system: System) -> No
 
 
 async def test_a_turn_that_failed_without_output_is_left_out(system: System) -> None:
+    system.fake.play("fine", Answer(deltas=["fine"]))
     await say(system, "failing", INSTRUCTIONS, user("first"), model="fine")
     system.fake.play("rejects-it", Answer(status=400, error_body={"error": {"message": "no", "type": "x"}}))
     failed = await say(system, "failing", user("poison"), model="rejects-it")
@@ -216,6 +218,7 @@ async def test_while_an_answer_runs_no_request_of_its_chat_is_accepted(system: S
 
 async def test_repeats_with_a_key_are_one_turn(system: System) -> None:
     """The history does not change what the key belongs to."""
+    system.fake.play("repeated", Answer(deltas=["once"]))
     await say(system, "repeated", user("first"), model="repeated")
     headers = {"Idempotency-Key": "repeated-1"}
     options: dict[str, Any] = {"model": "repeated", "headers": headers}
@@ -253,12 +256,13 @@ async def test_an_answer_whose_worker_was_lost_is_waited_for(start_system: Start
 
 async def test_the_turn_of_a_gateway_that_was_lost_does_not_block_the_chat(system: System) -> None:
     """It had joined the chat, and died before or after it created the stream."""
+    system.fake.play("orphan", Answer(deltas=["found"]))
     await say(system, "orphan", user("first"), model="orphan")
     name, scripts = ChatName(account_of("anonymous"), "orphan"), StreamScripts(Settings.model_construct())
-    async with system.broker.client() as client:
+    async with connect(system.broker.url) as client:
         latest = (await client.hget(name.keys[0], "stream")).decode()  # type: ignore[misc]
         never_created = new_stream_id()
-        await join_chat(client, scripts, name, never_created, latest)  # type: ignore[arg-type]
+        await join_chat(client, scripts, name, never_created, latest)
         assert code_of(await post(system, "orphan", user("waits"))) == (409, "chat_busy")
         await client.hset(name.keys[0], "pending_until", "1")  # type: ignore[misc]
         second = await say(system, "orphan", user("second"), model="orphan")
@@ -282,11 +286,12 @@ async def test_a_chat_whose_messages_are_gone_is_not_answered_without_them(syste
 
 async def test_a_conversation_has_a_largest_size(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1, max_conversation_bytes=4096)
-    await say(system, "large", user("x" * 2500))
+    system.fake.play("short", Answer(deltas=["ok"]))
+    await say(system, "large", user("x" * 2500), model="short")
     refused = await post(system, "large", user("y" * 2500))
     assert code_of(refused) == (422, "invalid_request")
     assert "the limit is 4096" in refused.json()["error"]["message"]
-    await say(system, "large", user("short"))
+    await say(system, "large", user("short"), model="short")
 
 
 async def test_the_answer_that_a_turn_is_made_from_is_not_dropped(system: System) -> None:

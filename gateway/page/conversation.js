@@ -105,9 +105,10 @@ export class Conversation {
     }
   }
 
-  addStored({ stream_id: id, stream_url: url, messages, answer }, isUrgent) {
+  addStored({ stream_id: id, stream_url: url, history, messages, answer }, isUrgent) {
     const turn = this.add(messages ?? []); // null: the client of the chat keeps them
     turn.id = id;
+    if (history === "given" && this.turns.length > 1) turn.markBranch();
     if (answer?.finish_reason) turn.fillFrom(answer, isUrgent);
     else if (answer) turn.read(url);
     else turn.fail("This answer is no longer stored.", "", false);

@@ -42,6 +42,11 @@ export class Turn {
     return !FINAL.has(this.state);
   }
 
+  /** Says that the request has replaced the conversation before it. */
+  markBranch() {
+    this.element.prepend(element("p", "branch quiet", "Another branch: the model does not see what is above."));
+  }
+
   /** Sends the request. Resolves with true once the gateway has accepted it. */
   async submit(body) {
     if (isJson(body)) this.answer.showAsJson();

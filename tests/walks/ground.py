@@ -47,8 +47,6 @@ class DeskPart(NamedTuple):
     stream runs; ``held``: those that count it."""
 
     stored: dict[bytes, bytes]
-    is_known: bool
-    has_slot: bool
     lanes: list[str]
     held: list[str]
 
@@ -90,8 +88,7 @@ class Ground:
 
     async def _check_redis(self) -> None:
         redis = self.redis = await self._look()
-        desk = await self._look_at_desk()
-        assert desk.has_slot == desk.is_known, "the slot of the account is wrong"
+        await self._check_desk()
         ids = [at for at, _ in redis.tail]
         assert len(ids) <= CAP, "the tail is longer than its cap"
         assert ids == sorted(set(ids)), "the tail's ids do not rise"
@@ -111,21 +108,21 @@ class Ground:
         for at in self.shown:
             assert at.epoch != redis.log_epoch or redis.id_of(at.seq) == at, f"{at} was shown, of another epoch"
         self._check_lives(redis)
+        desk = await self._look_at_desk()
         self._check_stored_bytes(redis, desk)
         assert sorted(desk.held) == sorted(desk.lanes), f"the stream runs in {desk.held} and not in {desk.lanes}"
         assert not (redis.settled and desk.held), "an ended stream holds a slot"
 
     async def _look_at_desk(self) -> DeskPart:
-        """Read all that the desk has of the stream, in one exchange: it happens after each move."""
+        """Read stored bytes and lanes in one exchange: it happens after each move."""
         async with self.client.pipeline(transaction=False) as pipe:
             pipe.hgetall(STORED)
-            pipe.hmget(of_key(self.stream_id), ["account", "lane"])
-            pipe.zscore(STREAMS, self.stream_id)
+            pipe.hget(of_key(self.stream_id), "lane")
             for lane in LANES:
                 pipe.zscore(provider_limit_keys(lane)[0], self.stream_id)
-            stored, (account, lanes), slot, *held = await pipe.execute()
+            stored, lanes, *held = await pipe.execute()
         own = [lane for lane, score in zip(LANES, held, strict=True) if score is not None]
-        return DeskPart(stored, account is not None, slot is not None, (lanes or b"").decode().split(), own)
+        return DeskPart(stored, (lanes or b"").decode().split(), own)
 
     def _check_stored_bytes(self, redis: Redis, desk: DeskPart) -> None:
         """The account's total is the sum of its streams, and an ended stream is counted to the byte."""
@@ -135,6 +132,11 @@ class Ground:
         if redis.settled and counted is not None:
             content = [redis.state.get(name, b"") for name in _CONTENT]
             assert counted == STREAM_BYTES + sum(map(len, content)) + redis.log_bytes
+
+    async def _check_desk(self) -> None:
+        """The account has a slot taken as long as the desk has the stream."""
+        taken = await self.client.zscore(STREAMS, self.stream_id)
+        assert (taken is not None) == await self._is_at_desk(), "the slot of the account is wrong"
 
     async def _is_at_desk(self) -> bool:
         """Return True if the desk counts the stream."""

@@ -1,4 +1,4 @@
-"""Streams that only the archive has: what their owners can still do with them."""
+"""Reads, lists, searches and deletions of streams that only the archive has."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The archive's database by itself: its schema, rows, searches and deletions, and what a wrong setting gets."""
+"""The archive's database by itself: schema, rows, searches, deletions, and wrong settings."""
 
 import asyncio
 import os

@@ -42,6 +42,7 @@ async def system(
         assert await system.keys_without_expiry() == []
     finally:
         await system.stop()
+        system.database.remove()
 
 
 async def test_the_answer_is_read_from_the_archive(system: ArchivedSystem) -> None:

@@ -38,6 +38,7 @@ async def database(
     async with open_archive(settings_of(made.url), migrates=True):
         yield made
     await made.stop()
+    made.remove()
 
 
 @pytest.fixture

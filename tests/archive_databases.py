@@ -36,6 +36,9 @@ class SqliteFile:
     async def stop(self) -> None:
         """Do nothing."""
 
+    def remove(self) -> None:
+        """Do nothing: its folder is the test's."""
+
     async def execute(self, statement: str) -> None:
         """Run a statement, as an operator would."""
         engine = create_async_engine(self.driver_url)

@@ -1,4 +1,4 @@
-"""Streams that only the archive has: what their owners can still do with them."""
+"""Reads, lists, searches and deletions of streams that only the archive has."""
 
 import asyncio
 import re
@@ -42,6 +42,7 @@ async def system(
         assert await system.keys_without_expiry() == []
     finally:
         await system.stop()
+        system.database.remove()
 
 
 async def test_the_answer_is_read_from_the_archive(system: ArchivedSystem) -> None:

@@ -1,4 +1,4 @@
-"""The archive's database by itself: its schema, rows, searches and deletions, and what a wrong setting gets."""
+"""The archive's database by itself: schema, rows, searches, deletions, and wrong settings."""
 
 import asyncio
 import os
@@ -38,6 +38,7 @@ async def database(
     async with open_archive(settings_of(made.url), migrates=True):
         yield made
     await made.stop()
+    made.remove()
 
 
 @pytest.fixture

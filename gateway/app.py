@@ -7,7 +7,8 @@ import secrets
 import signal
 import threading
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -15,6 +16,7 @@ from gateway.api import (
     ai_sdk,
     anthropic,
     chat,
+    chats,
     connection,
     errors,
     listing,
@@ -39,6 +41,7 @@ from gateway.cache import ExpiringCache
 from gateway.intake.acceptance import Acceptance
 from gateway.intake.backlog import Backlog
 from gateway.intake.body_memory import BodyMemory
+from gateway.intake.budgets import RequestBudgets
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
 from gateway.intake.storage import Storage
@@ -47,8 +50,6 @@ from gateway.live.hub import Hub
 from gateway.readiness import Readiness
 from gateway.redis_metrics import update_redis_metrics
 from gateway.state import GatewayState
-from shared.archive.archive import Archive, open_archive
-from shared.archive.usage import ArchivedUsage
 from shared.broker.client import connect
 from shared.broker.overview import read_overview
 from shared.broker.processes import Load, Presence
@@ -64,8 +65,13 @@ from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
+from shared.settings import Settings
 from shared.usage_report import DeskUsage, UsageOfAllTimes, cost_today
 from shared.version import VERSION
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
+    from shared.archive.usage import ArchivedUsage
 
 logger = logging.getLogger(__name__)
 
@@ -84,10 +90,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            archive = None
-            if settings.archive_url is not None:
-                archive = await stack.enter_async_context(open_archive(settings, migrates=False))
+        async with _archive_of(settings) as archive:
             parts = _Parts(configuration, hangup, archive)
             app.state.gateway = parts.state
             try:
@@ -112,7 +115,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
-        *(listing, tickets, service, connection, models, usage, ops, web_pages),
+        *(listing, chats, tickets, service, connection, models, usage, ops, web_pages),
     ):
         app.include_router(module.router)
     web_pages.mount_files(app)
@@ -121,10 +124,29 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     return app
 
 
+@asynccontextmanager
+async def _archive_of(settings: Settings) -> AsyncIterator["Archive | None"]:
+    if settings.archive_url is None:
+        yield None
+        return
+    from shared.archive.archive import open_archive  # noqa: PLC0415  slow to load
+
+    async with open_archive(settings, migrates=False) as archive:
+        yield archive
+
+
+def _usage_in(archive: "Archive | None") -> "ArchivedUsage | None":
+    if archive is None:
+        return None
+    from shared.archive.usage import ArchivedUsage  # noqa: PLC0415  slow to load
+
+    return ArchivedUsage(archive)
+
+
 class _Parts:
     """The parts of this process, put together; made within its event loop."""
 
-    def __init__(self, configuration: Configuration, hangup: Hangup | None, archive: Archive | None) -> None:
+    def __init__(self, configuration: Configuration, hangup: Hangup | None, archive: "Archive | None") -> None:
         settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
         scripts = StreamScripts(settings)
@@ -137,12 +159,12 @@ class _Parts:
         models = Models(client, current)
         acceptance = Acceptance(client)
         backlog = Backlog(client, settings.queue_timeout_s)
-        dispatch = Dispatch(client, scripts, settings, backlog, Storage(client, scripts, settings))
+        storage, budgets = Storage(client, scripts, settings), RequestBudgets(current)
+        dispatch = Dispatch(client, scripts, settings, backlog, storage, budgets)
         self.authenticator = Authenticator(settings, client)
         link_revocations = LinkRevocations(client)
         live_grants = LiveGrants(self.authenticator.api_keys, link_revocations)
         desk_usage = DeskUsage(client)
-        archived_usage = None if archive is None else ArchivedUsage(archive)
         self.state = GatewayState(
             settings=settings,
             client=client,
@@ -160,7 +182,7 @@ class _Parts:
             backlog=backlog,
             overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
             archive=archive,
-            usage=UsageOfAllTimes(desk_usage, archived_usage, settings.usage_days),
+            usage=UsageOfAllTimes(desk_usage, _usage_in(archive), settings.usage_days),
             cost_today=ExpiringCache(lambda _: cost_today(desk_usage), fresh_s=_COST_FRESH_S),
         )
         lag, configurations = LoopLag(), ConfigurationWatch(client, scripts, configuration)
@@ -191,7 +213,7 @@ class _Parts:
             backlog.run(),
             self._presence.run(),
             lag.run(),
-            update_redis_metrics(client),
+            update_redis_metrics(client, settings.budgets),
             watch.run(),
             acceptance.run(),
             configurations.run(),

@@ -26,7 +26,6 @@ from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
 from gateway.live.sse import Stalled
 from gateway.live.subscription import Drained
-from shared.archive.archive import check_archive
 from shared.configuration.configuration import Configuration
 from shared.exit_codes import CONFIGURATION_ERROR
 from shared.hangup import Hangup
@@ -39,6 +38,8 @@ from shared.version import VERSION
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+#: The kernel accepts no larger one.
+_LONGEST_SEGMENT = 32_767
 #: Uvicorn's ticks in a second, and in the number after which it begins to count again.
 _TICKS_PER_S, _MOST_TICKS = 10, 864_000
 
@@ -90,6 +91,8 @@ def _check(settings: Settings) -> None:
     if "jwt" in settings.authentication:
         JsonWebTokens(settings).check()
     if settings.archive_url is not None:
+        from shared.archive.archive import check_archive  # noqa: PLC0415  slow to load
+
         asyncio.run(check_archive(settings))
 
 
@@ -168,6 +171,11 @@ def _listen(settings: Settings) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
+    if sys.platform == "linux":
+        # The buffer must hold several segments. On loopback, as behind a proxy of this machine, one has 64 KiB: each
+        # part of a large response would wait 40 ms for a delayed acknowledgement.
+        segment_bytes = min(settings.send_buffer_bytes // 4, _LONGEST_SEGMENT)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # asyncio sets it itself only for sockets that were made with proto=IPPROTO_TCP.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -15,6 +15,21 @@ BODY_MEMORY = Gauge(
 ARCHIVE_READS = Counter(
     "headrace_archive_reads_total", "Reads of the archive, for streams that Redis has no more", ["result"]
 )
+_OF_BUDGET = ["period", "kind", "currency"]
+BUDGET_LIMIT = Gauge(
+    "headrace_budget_limit", "Budget of the server, of money or of tokens", _OF_BUDGET, multiprocess_mode="livemax"
+)
+BUDGET_USED = Gauge(
+    "headrace_budget_used", "What is used of it in the period of now", _OF_BUDGET, multiprocess_mode="livemax"
+)
+BUDGET_RESERVED = Gauge(
+    "headrace_budget_reserved", "What streams in progress reserve of it", _OF_BUDGET, multiprocess_mode="livemax"
+)
+BUDGET_WARNINGS = Counter(
+    "headrace_budget_warnings_total",
+    "Budgets of which 80 % were spent, once in each period",
+    ["owner", "period", "kind"],
+)
 CANCELS = Counter("headrace_cancel_requests_total", "Cancel requests by clients")
 TAIL_HOLES = Counter("headrace_tail_holes_total", "Tails trimmed before this gateway had read them")
 DELIVERY = Histogram(

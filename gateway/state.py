@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
@@ -19,13 +19,15 @@ from gateway.intake.models import Models
 from gateway.live.connections import Connections, Place
 from gateway.live.hub import Hub
 from gateway.readiness import Readiness
-from shared.archive.archive import Archive
 from shared.broker.client import Client
 from shared.broker.overview import Overview
 from shared.broker.scripts import StreamScripts
 from shared.protocol.ledger import Cost
 from shared.settings import Settings
 from shared.usage_report import UsageSource
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class GatewayState:
     link_revocations: LinkRevocations
     backlog: Backlog
     overview: ExpiringCache[None, Overview]
-    archive: Archive | None
+    archive: "Archive | None"
     usage: UsageSource
     cost_today: ExpiringCache[None, list[Cost]]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, NoReturn, TypeVar
@@ -12,10 +12,12 @@ import typer
 
 from headrace import data_dir
 from shared.broker.api_keys import create_api_key, is_key_id, list_api_keys, revoke_api_key
+from shared.broker.budgets import BudgetUse, read_budget_uses
 from shared.broker.client import Client, connect
 from shared.broker.link_revocations import revoke_links as revoke_links_of
 from shared.broker.tls_diagnosis import diagnose
 from shared.broker.trouble import Reason
+from shared.budgets import Budget, Budgets, amount_text, check_currency, parse_budget
 from shared.environment import load_settings
 from shared.errors import BrokerUnavailable
 from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS
@@ -41,6 +43,13 @@ DataDir = Annotated[
         help="Data directory of the running `headrace up`; used if HEADRACE_REDIS_URL is unset.",
     ),
 ]
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="AMOUNT",
+        help="Such as '5 USD', '2000000 tokens', or both: '5 USD,2000000 tokens'.  [default: no budget]",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=0, help="0 = unlimited.  [default: the server-wide limit]")]
 HERE: Final = Path(".headrace")
 
@@ -60,6 +69,8 @@ def create(
     tokens_per_day: Limit = None,
     concurrent_streams: Limit = None,
     stored_bytes: Limit = None,
+    budget_day: BudgetOption = None,
+    budget_month: BudgetOption = None,
     models: Annotated[
         str | None,
         typer.Option(help="Allowed models, such as 'openai/*,fast'; * is any text.  [default: all]"),
@@ -91,6 +102,7 @@ def create(
     limits = {limit: n for limit, n in zip(LIMIT_NAMES, given, strict=True) if n is not None}
     allowed = None if models is None else _patterns(models)
     denied = _field_paths(deny)
+    budgets = _budgets(budget_day or (), budget_month or ())
     if webhook_url is not None:
         _check_webhook(webhook_url)
 
@@ -104,6 +116,7 @@ def create(
             models=allowed,
             denied=denied,
             webhook_url=webhook_url,
+            budgets=budgets,
         )
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
@@ -116,14 +129,17 @@ def list_(*, data_dir: DataDir = HERE) -> None:
     """List the keys, without their secrets."""
 
     async def work(client: Client) -> None:
-        for key in await list_api_keys(client):
+        keys = await list_api_keys(client)
+        uses = await read_budget_uses(client, {key.id: key.budgets for key in keys})
+        for key in keys:
             expires = "never expires" if key.expires_at is None else f"expires {_day(key.expires_at)}"
             limits = "".join(f"  {limit}={n}" for limit, n in key.limits.items())
             models = "" if key.models is None else f"  models={','.join(key.models)}"
             denied = f"  denied={','.join(key.denied)}" if key.denied else ""
             webhook = f"  webhook={urlsplit(key.webhook_url).netloc}" if key.webhook_url else ""
             scopes = ",".join(key.scopes)
-            rights = f"{limits}{models}{denied}{webhook}"
+            budgets = "".join(f"  {_use_text(use)}" for use in uses[key.id])
+            rights = f"{limits}{budgets}{models}{denied}{webhook}"
             line = f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{rights}"
             typer.echo(one_line(line))
 
@@ -211,6 +227,11 @@ def _settings() -> Settings:
         _fail(str(error))
 
 
+def _use_text(use: BudgetUse) -> str:
+    limit, used, reserved = (amount_text(use.kind, n, use.currency) for n in (use.limit, use.used, use.reserved))
+    return f"budget_{use.period}={limit} (used {used}, reserved {reserved})"
+
+
 def _seconds(text: str) -> float:
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if match is None:
@@ -226,6 +247,21 @@ def _patterns(text: str) -> list[str]:
         problem = f"use patterns of 1 to {LONGEST_PATTERN} characters without spaces"
         raise typer.BadParameter(problem, param_hint="--models")
     return patterns
+
+
+def _budgets(day: Iterable[str], month: Iterable[str]) -> Budgets:
+    found = dict[str, Budget]()
+    for option, texts in (("--budget-day", day), ("--budget-month", month)):
+        try:
+            found[option] = parse_budget(",".join(texts))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=option) from None
+    budgets = Budgets(found["--budget-day"], found["--budget-month"])
+    try:
+        check_currency(budgets)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--budget-month") from None
+    return budgets
 
 
 def _field_paths(text: str) -> list[str]:

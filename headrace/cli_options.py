@@ -1,4 +1,4 @@
-"""Options that several commands have, and what commands do at their start and end."""
+"""Options that several commands have, and the loading of the configuration."""
 # ruff: noqa: PLC0415
 
 import sys

@@ -12,13 +12,18 @@ HeadraceError
 │   │   └── OriginRefused           403
 │   ├── ModelNotAllowed         403
 │   ├── FieldNotAllowed         403
+│   ├── BudgetReached           402  with Retry-After, if requests in progress hold the rest
 │   ├── StreamNotFound          404
+│   ├── ChatNotFound            404
 │   ├── IdempotencyConflict     409
+│   ├── ChatBusy                409
 │   ├── StreamGone              410
 │   │   └── StreamArchived          410
+│   ├── ChatGone                410
 │   ├── BodyTooLarge            413
 │   ├── LimitReached            429  with Retry-After
 │   ├── TooManyConnections      429  with Retry-After
+│   ├── PriceUnknown            422
 │   ├── UnsupportedField        422
 │   └── InvalidRequest          422
 ├── Unavailable             503  with Retry-After; nothing was lost
@@ -140,6 +145,36 @@ class IdempotencyConflict(RequestError):
     when = "the Idempotency-Key was used before with another body"
 
 
+class ChatNotFound(RequestError):
+    code = "chat_not_found"
+    http_status = 404
+    message = "chat_id: no such chat; check it and your credentials, or send all messages with history: given"
+    when = "the chat does not exist, belongs to another owner, or was forgotten"
+
+
+class ChatBusy(RequestError):
+    """A turn of the chat is being answered or accepted. ``members``: of the error's body, about that turn."""
+
+    code = "chat_busy"
+    http_status = 409
+    retryable = True
+    message = "chat_id: the chat's last turn has not ended; read or cancel it at stream_url, then try again"
+    when = "the last turn of the chat has not ended; its stream_id and stream_url are in the error"
+
+    def __init__(self, *, stream_id: str | None = None, stream_url: str | None = None) -> None:
+        known = {"stream_id": stream_id, "stream_url": stream_url}
+        self.members = {name: value for name, value in known.items() if value is not None}
+        unknown = "chat_id: another request of this chat is being accepted; try again"
+        super().__init__(None if self.members else unknown)
+
+
+class ChatGone(RequestError):
+    code = "chat_gone"
+    http_status = 410
+    message = "chat_id: the earlier messages of this chat are gone; send all messages with history: given"
+    when = "the earlier messages of the chat are gone: its last stream was deleted or dropped, or its retention ended"
+
+
 class StreamGone(RequestError):
     code = "stream_gone"
     http_status = 410
@@ -159,7 +194,7 @@ class StreamArchived(StreamGone):
 
     def __init__(self, status_url: str) -> None:
         super().__init__(f"the stream is in the archive only; its answer is at {status_url}")
-        self.status_url = status_url
+        self.members = {"status_url": status_url}
 
 
 class BodyTooLarge(RequestError):
@@ -196,6 +231,28 @@ class LimitReached(RequestError):
     @staticmethod
     def code_of(limit: str) -> str:
         return f"{limit}_exceeded"
+
+
+class BudgetReached(RequestError):
+    """A request would exceed a budget. ``retry_after_s``: None if a retry helps only in the next period."""
+
+    code = "budget_reached"
+    http_status = 402
+    when = (
+        "a budget of the credentials or of the server is used up; retryable if the rest of it is reserved by"
+        " requests in progress"
+    )
+
+    def __init__(self, message: str, *, detail: str, retry_after_s: int | None) -> None:
+        super().__init__(message, detail=detail)
+        self.retryable = retry_after_s is not None
+        self.retry_after_s = retry_after_s
+
+
+class PriceUnknown(RequestError):
+    code = "price_unknown"
+    http_status = 422
+    when = "a budget of money applies, and a model of the request has no price in its currency"
 
 
 class TooManyConnections(RequestError):

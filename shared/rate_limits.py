@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
+from shared.budgets import Reservation
+
 #: Limit of a principal's stored bytes if none is set: the smaller of this and a quarter of Redis' maxmemory.
 DEFAULT_STORED_BYTES: Final = 512 * 1024 * 1024
 
@@ -60,11 +62,18 @@ UNLIMITED: Final = TargetLimits()
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Demand of one request: itself, a stream, and ``tokens``, which are reserved until the real usage is known."""
+    """Demand of one request: itself, a stream, and ``tokens``, which are reserved until the real usage is known; and
+    its reservations in budgets."""
 
     account: str
     limits: Limits
     tokens: int
+    reservations: tuple[Reservation, ...] = ()
+
+    @property
+    def budgets(self) -> str:
+        """The reservations in the form in which a stream keeps them."""
+        return " ".join(reservation.text for reservation in self.reservations)
 
 
 def account_of(principal: str) -> str:

@@ -14,6 +14,8 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from shared.archive_settings import ArchiveSettings
 from shared.broker.connection_pool import check_url
+from shared.budget_settings import BudgetSettings
+from shared.budgets import check_currency
 from shared.rate_limits import LIMIT_NAMES, Limits
 from shared.setting_types import (
     LONGEST_S,
@@ -46,7 +48,7 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(UsageSettings, WebhookSettings, ArchiveSettings):
+class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )
@@ -248,7 +250,7 @@ class Settings(UsageSettings, WebhookSettings, ArchiveSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if conflicts := [*self._size_conflicts(), *self._authentication_conflicts()]:
+        if conflicts := [*self._size_conflicts(), *self._authentication_conflicts(), *self._budget_conflicts()]:
             raise ConflictsFound(conflicts)
         return self
 
@@ -282,6 +284,14 @@ class Settings(UsageSettings, WebhookSettings, ArchiveSettings):
             message = "HEADRACE_JWT_AUDIENCE: not set, so tokens for other services would be accepted; set it for jwt"
             conflicts.append(Conflict(frozenset({"auth", "jwt_audience"}), message))
         return conflicts
+
+    def _budget_conflicts(self) -> list[Conflict]:
+        try:
+            check_currency(self.budgets)
+        except ValueError as error:
+            message = f"{PREFIX}BUDGET_MONTH: {error}"
+            return [Conflict(frozenset({"budget_day", "budget_month"}), message)]
+        return []
 
 
 def _is_list(field: str) -> bool:

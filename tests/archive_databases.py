@@ -36,6 +36,15 @@ class SqliteFile:
     async def stop(self) -> None:
         """Do nothing."""
 
+    async def execute(self, statement: str) -> None:
+        """Run a statement, as an operator would."""
+        engine = create_async_engine(self.driver_url)
+        try:
+            async with engine.begin() as connection:
+                await connection.exec_driver_sql(statement)
+        finally:
+            await engine.dispose()
+
     async def rows(self, query: str) -> list[dict[str, Any]]:
         """Return the rows of a query, as an operator would see them."""
         engine = create_async_engine(self.driver_url)

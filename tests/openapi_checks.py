@@ -21,10 +21,16 @@ _BEYOND_SCHEMAS = (
     "set unsupported_fields to drop",
     "needs either file_data or file_url",
     "values; shorten them",
+    "do not begin with the conversation of this chat",
+    "has only system messages",
+    "searches need an archive",
 )
-#: Statuses of such refusals, by path where it is not 422. A page of models begins at the id of a listed model.
-_STATUS = {"/v1/models": 400}
+#: Statuses of such refusals, by path where it is not 422, and their reasons. A page of models begins at the id of a
+#: listed model.
+_STATUS = {"/v1/models": 400, "/v1/usage": 400}
 _MODELS = ("after_id: no such model", "before_id: no such model")
+_DAYS = ("from: more than 366 days before to", "from: later than to", "by: unknown or repeated name")
+_REASONS = {"/v1/models": _MODELS, "/v1/usage": _DAYS}
 
 
 @schemathesis.hook
@@ -69,7 +75,7 @@ def only_what_schemas_cannot_say(
     is_refused = response.status_code == _STATUS.get(path, 422)
     if is_refused and case.meta is not None and case.meta.generation.mode.is_positive:
         message = response.json()["error"]["message"]
-        assert any(words in message for words in (_MODELS if path in _STATUS else _BEYOND_SCHEMAS)), message
+        assert any(words in message for words in _REASONS.get(path, _BEYOND_SCHEMAS)), message
 
 
 @schemathesis.check

@@ -16,8 +16,7 @@ from pydantic import SecretStr
 from shared.archive import schema
 from shared.archive.archive import Archive, check_archive, open_archive
 from shared.archive.engine import make_engine
-from shared.archive.records import ArchivedStream
-from shared.archive.searches import Filters
+from shared.archive.records import ArchivedStream, Filters
 from shared.archive.tables import METADATA
 from shared.errors import ArchiveUnavailable, ContentUnreadable
 from shared.protocol.ids import new_stream_id
@@ -254,3 +253,27 @@ async def test_a_database_that_is_away_does_not_stop_the_start(caplog: pytest.Lo
             await archive.find("a" * 34)
     assert "127.0.0.1" in refused.value.detail
     assert "a-password" not in refused.value.detail + caplog.text
+
+
+async def test_a_database_that_hangs_delays_nobody_for_long(database: SqliteFile, archive: Archive) -> None:
+    if not isinstance(database, PostgresServer):
+        pytest.skip("a file does not hang")
+    await archive.find("a" * 34)
+    database.freeze()
+    try:
+        for work in (archive.find("a" * 34), archive.find("a" * 34), archive.delete("a" * 34)):
+            async with asyncio.timeout(10):
+                with pytest.raises(ArchiveUnavailable, match="try again"):
+                    await work
+    finally:
+        database.thaw()
+    async with asyncio.timeout(30):
+        while not await is_back(archive):
+            await asyncio.sleep(0.1)
+
+
+async def is_back(archive: Archive) -> bool:
+    try:
+        return await archive.find("a" * 34) is None
+    except ArchiveUnavailable:
+        return False

@@ -71,7 +71,7 @@ async def archived(system: System, database: SqliteFile, stream_id: str) -> Arch
 
 @contextmanager
 def locked(database: SqliteFile) -> Iterator[None]:
-    """Let nobody write to the database."""
+    """Lock the database for all writers."""
     connection = sqlite3.connect(database.url.removeprefix("sqlite:///"), isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:

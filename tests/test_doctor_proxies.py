@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from tests.cli import finish, headrace, listening
 from tests.credentials import make_key
+from tests.nginx import Nginx
 from tests.plain_nginx import plain_nginx
 from tests.ports import free_port
 from tests.system import System
@@ -27,7 +28,7 @@ GZIP = "gzip on; gzip_types text/event-stream; gzip_min_length 0;"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """A Headrace whose demo takes three seconds for an answer."""
+    """Yield a system with a demo that takes three seconds for an answer."""
     system = System(
         tmp_path_factory.mktemp("proxied"),
         gateways=1,
@@ -37,6 +38,7 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sys
         demo_tokens_per_s=30,
         heartbeat_s=HEARTBEAT_S,
         cors_origins="https://app.example.com",
+        trusted_proxies="127.0.0.1",
     )
     await system.start_broker()
     key = await make_key(system, "doctor")
@@ -50,7 +52,7 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sys
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of the command. ``faults``: details by check, of what is wrong."""
+    """Result of the command. ``faults``: details of the rows that are wrong, by check."""
 
     code: int | None
     checks: list[dict[str, Any]]
@@ -72,12 +74,12 @@ class Diagnosis:
         return str(found)
 
 
-async def examine(system: System, url: str, *options: str, key: str | None = None) -> Diagnosis:
-    """Run the command as a developer does who has only a URL and a key."""
+async def examine(system: System, url: str, *options: str, key: str | None = None, **environment: str) -> Diagnosis:
+    """Run the command like a developer with only a URL and a key."""
     own = key if key is not None else system.http.headers["Authorization"].removeprefix("Bearer ")
     nowhere = str(system.folder / "nowhere")
     process = await headrace(
-        *("doctor", "--json", "--data-dir", nowhere, *options), HEADRACE_URL=url, HEADRACE_API_KEY=own
+        *("doctor", "--json", "--data-dir", nowhere, *options), HEADRACE_URL=url, HEADRACE_API_KEY=own, **environment
     )
     ended = await finish(process, timeout_s=120)
     assert "Traceback" not in ended.err, ended.err
@@ -123,6 +125,22 @@ async def test_a_good_proxy_has_no_fault(guarded: System, tmp_path: Path) -> Non
     (overview,) = (each for each in found.checks if each["check"] == "overview")
     assert "a key with the scope admin, or HEADRACE_REDIS_URL" in overview["detail"]
     assert f"waiting {round(2.5 * HEARTBEAT_S)} s" in found.err
+
+
+async def test_the_nginx_of_the_documentation_has_no_fault(guarded: System) -> None:
+    nginx = Nginx([guarded.gateways[0].port])
+    try:
+        await nginx.start()
+        found = await examine(guarded, nginx.url, SSL_CERT_FILE=str(nginx.certificate))
+        untrusted = await examine(guarded, nginx.url)
+        clear = await examine(guarded, f"http://localhost:{nginx.clear_port}")
+    finally:
+        nginx.stop()
+    assert (found.code, found.faults) == (0, {})
+    assert found.states("http_2") == ["ok"]
+    assert not {"forwarded", "scheme"} & {each["check"] for each in found.checks}  # the gateway trusts this proxy
+    assert "the certificate is not trusted: self" in untrusted.faults["gateway"]
+    assert "this server accepts https only" in clear.faults["gateway"]
 
 
 async def test_buffers_of_nginx_hold_no_token_of_a_gateway_back(guarded: System, tmp_path: Path) -> None:

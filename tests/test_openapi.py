@@ -101,7 +101,7 @@ async def test_a_gateway_behaves_as_its_description_says(start_system: StartSyst
     for user in ({}, {"X-Headrace-User": "carol"}):
         listed = await system.http.get(f"{system.url}/chat", params={"limit": 100}, headers=user)
         made += listed.json()["streams"]
-    assert len(made) > 30  # otherwise all requests were refused
+    assert len(made) > 12  # otherwise all requests were refused; chats refuse many, and their deletion takes others
     assert all(process.alive for process in (*system.gateways, *system.workers))
     assert not any("Traceback" in process.log.read_text() for process in (*system.gateways, *system.workers))
 

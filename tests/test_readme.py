@@ -60,8 +60,11 @@ async def test_the_first_example_streams_to_the_end(system: System) -> None:
 
 
 async def test_a_follow_up_question_is_answered(system: System) -> None:
-    block = block_with('"role":"assistant"')
-    assert "event: done" in await shell(on(system, block))
+    answers = await shell(on(system, block_with('"chat_id":"tale"')))
+    assert answers.count("event: done") == 2
+    chat = json.loads(answers.rpartition("\n\n")[2])
+    asked = [turn["messages"][-1]["content"] for turn in chat["turns"]]
+    assert asked == ["Tell me a story", "And then?"]
 
 
 async def test_the_resume_example_continues_right_after_the_last_saved_event(system: System, tmp_path: Path) -> None:

@@ -161,6 +161,18 @@ MISSING_CHECKS: Final = [
     Mutation("a tombstone stays", "redis.call('SET', TOMBSTONE, 'deleted '", "tostring('deleted '", "delete"),
     Mutation("an ended stream frees its slot", "  leave_lanes(tokens)\n", "", "settle"),
     Mutation("an ended stream frees the slot of its account", "  settle(a, tokens)\n", "", "settle"),
+    Mutation(
+        "a settled stream reserves nothing in budgets",
+        "redis.call('HINCRBY', key, field, '-'",
+        "tostring('-'",
+        "settle",
+    ),
+    Mutation(
+        "a settled stream is charged to budgets",
+        "redis.call('HINCRBY', key, period .. ':' .. kind,",
+        "tostring(",
+        "settle",
+    ),
     Mutation("a settled stream leaves the desk", "  redis.call('DEL', OF)\n", "", "settle"),
     Mutation("a settled stream leaves the queue", "redis.call('ZREM', QUEUE, JOB_ID)\n", "", "settle"),
     Mutation("a settled stream waits no more", "redis.call('ZREM', WAITING, ID)\n", "", "settle"),

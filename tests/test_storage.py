@@ -186,7 +186,7 @@ async def test_a_replay_with_a_new_chat_id_creates_no_key(bounded: System) -> No
 
     async def chats() -> int:
         async with bounded.broker.client() as client:
-            return len([name async for name in client.scan_iter("hr:chat:*")])
+            return len([name async for name in client.scan_iter("hr:chat:*:latest")])
 
     before = await chats()
     for n in range(5):

@@ -14,6 +14,7 @@ from gateway.archive.reads import open_archived_log, read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
+from gateway.chats.history import title_of
 from gateway.dialects.ai_sdk import request as ui_message_request
 from gateway.dialects.ai_sdk.stream import DONE, UiMessageChunks
 from gateway.edge.acked import was_acked
@@ -23,8 +24,7 @@ from gateway.intake.submit import submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import StreamSource, Subscription
 from gateway.state import LIVE_CONNECTION, Caller, Gateway, GatewayState
-from shared.broker.chats import Chat, find_chat, note_chat, note_received
-from shared.broker.keys import chat_key
+from shared.broker.chats import Chat, ChatName, find_chat, note_latest, note_received
 from shared.broker.replies import LogPage
 from shared.broker.status import read_field
 from shared.errors import BrokerUnavailable, Draining, StreamGone, StreamNotFound
@@ -55,8 +55,7 @@ async def send(
     caller.need(Scope.CHAT)
     body = await read_body(request, caller, gateway.settings.max_body_bytes)
     chat_request, options = await run_beside_loop(ui_message_request.parse, body, gateway.settings.default_model)
-    account, life_s = account_of(caller.id), gateway.settings.retention_s
-    extra_fields = {"chat": chat_key(account, options.chat_id)}
+    extra_fields = {"chat": options.chat_id, "title": title_of(chat_request)}
     if options.shown:
         extra_fields["shown"] = msgspec.json.encode(options.shown).decode()
     submission = await submit(
@@ -69,16 +68,16 @@ async def send(
         unsupported_fields=requested_policy(request),
     )
     stream_id = submission.stream_id
-    chat = Chat(stream_id, options.message_id or f"msg_{stream_id}")
-    is_of_chat = submission.created or await _is_of_chat(gateway, stream_id, extra_fields["chat"])
+    message_id = options.message_id or _default_id(stream_id)
+    is_of_chat = submission.created or await _is_of_chat(gateway, stream_id, options.chat_id)
     if is_of_chat:
-        await note_chat(gateway.client, gateway.scripts.sealing, account, options.chat_id, chat, life_s=life_s)
+        await note_latest(gateway.client, gateway.scripts, _name(caller, options.chat_id), stream_id, message_id)
     subscription = Subscription(
         gateway.hub,
         stream_id,
         START,
         submission.log_page,
-        UiMessageChunks(chat.message_id),
+        UiMessageChunks(message_id),
         submission.queue_position,
     )
     chat_id = options.chat_id if is_of_chat else None
@@ -95,14 +94,14 @@ async def resume(
     caller.need(Scope.READ)
     if gateway.hub.draining:
         raise Draining
-    chat = await find_chat(gateway.client, gateway.scripts.sealing, account_of(caller.id), chat_id)
+    chat = await find_chat(gateway.client, _name(caller, chat_id))
     if chat is None or (opened := await _open(gateway, caller, chat)) is None:
         return Response(status_code=204)
     source, log_page = opened
     if log_page.status in TERMINAL and chat.received and not ended:
         return Response(status_code=204)
     shown = (await read_stored_fields(gateway, chat.stream_id, ("status", "shown")))["shown"]
-    renderer = UiMessageChunks(chat.message_id, msgspec.json.decode(shown) if shown else None)
+    renderer = UiMessageChunks(_message_id(gateway, chat), msgspec.json.decode(shown) if shown else None)
     subscription = Subscription(source, chat.stream_id, START, log_page, renderer)
     return _stream(request, gateway, caller, chat_id, subscription, {"X-Stream-Id": chat.stream_id})
 
@@ -113,13 +112,12 @@ async def stop(request: Request, gateway: Gateway, caller: Caller, chat_id: Chat
     ``assistantMessage``, do nothing: a click may come late."""
     caller.need(Scope.CANCEL)
     body = await read_body(request, caller, gateway.settings.max_body_bytes)
-    chat = await find_chat(gateway.client, gateway.scripts.sealing, account_of(caller.id), chat_id)
-    if chat is None or not _is_meant(chat, parse_json_object(body) if body else {}):
+    chat = await find_chat(gateway.client, _name(caller, chat_id))
+    if chat is None or not _is_meant(gateway, chat, parse_json_object(body) if body else {}):
         return {"success": True, "stream_id": None}
     with suppress(StreamNotFound, StreamGone):
         await streams.cancel(chat.stream_id, gateway, Grant.of(caller))
-        life_s = gateway.settings.retention_s
-        await note_received(gateway.client, account_of(caller.id), chat_id, chat.stream_id, life_s=life_s)
+        await note_received(gateway.client, gateway.scripts, _name(caller, chat_id), chat.stream_id)
     return {"success": True, "stream_id": chat.stream_id}
 
 
@@ -146,15 +144,28 @@ async def _until_end(
             yield chunk
     if chat_id is not None and await was_acked(request.scope):
         with suppress(BrokerUnavailable):  # then the client gets the answer once more
-            account, life_s = account_of(caller.id), gateway.settings.retention_s
-            await note_received(gateway.client, account, chat_id, subscription.stream_id, life_s=life_s)
+            await note_received(gateway.client, gateway.scripts, _name(caller, chat_id), subscription.stream_id)
     yield DONE
 
 
-async def _is_of_chat(gateway: GatewayState, stream_id: str, chat: str) -> bool:
+def _name(caller: Principal, chat_id: str) -> ChatName:
+    return ChatName(account_of(caller.id), chat_id)
+
+
+def _message_id(gateway: GatewayState, chat: Chat) -> str:
+    """Return the client's id of the latest answer. Raises :class:`ContentUnreadable`."""
+    message_id = gateway.scripts.sealing.open(chat.stream_id, chat.message).decode()
+    return message_id or _default_id(chat.stream_id)
+
+
+def _default_id(stream_id: str) -> str:
+    return f"msg_{stream_id}"
+
+
+async def _is_of_chat(gateway: GatewayState, stream_id: str, chat_id: str) -> bool:
     """Return True if the stream was created for this chat. A replay for another chat is not noted: it is free, so
     that replays could fill Redis."""
-    return await read_field(gateway.client, gateway.scripts.sealing, stream_id, "chat") == chat
+    return await read_field(gateway.client, gateway.scripts.sealing, stream_id, "chat") == chat_id
 
 
 async def _open(gateway: GatewayState, caller: Principal, chat: Chat) -> tuple[StreamSource, LogPage] | None:
@@ -169,7 +180,8 @@ async def _open(gateway: GatewayState, caller: Principal, chat: Chat) -> tuple[S
     return None
 
 
-def _is_meant(chat: Chat, body: dict[str, Any]) -> bool:
+def _is_meant(gateway: GatewayState, chat: Chat, body: dict[str, Any]) -> bool:
     message = body.get("assistantMessage")
     named = (body.get("activeStreamId"), message.get("id") if isinstance(message, dict) else None)
-    return all(name in (None, actual) for name, actual in zip(named, (chat.stream_id, chat.message_id), strict=True))
+    actual = (chat.stream_id, _message_id(gateway, chat))
+    return all(name in (None, own) for name, own in zip(named, actual, strict=True))

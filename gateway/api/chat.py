@@ -35,6 +35,7 @@ _BODY = body_of(ChatRequest, examples.CHAT)
 _REFUSALS = (
     *(*CALLER, *STREAM, *BODY),
     *("unknown_model", "model_not_allowed", "field_not_allowed", "unsupported_field", "idempotency_conflict"),
+    *("chat_not_found", "chat_busy", "chat_gone", "archive_unavailable"),
     *(*LIMITS, "no_models", "draining"),
 )
 
@@ -110,6 +111,8 @@ async def start(
     ticket, expires = gateway.tickets.for_request(stream_id, await gateway.link_revocations.last())
     body: Accepted = {
         "stream_id": stream_id,
+        "chat_id": chat_request.chat_id,
+        "history": submission.history,
         "stream_url": f"/chat/stream/{stream_id}?ticket={ticket}",
         "status_url": f"/chat/{stream_id}",
         "expires_at": expires.isoformat(timespec="seconds"),

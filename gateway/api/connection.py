@@ -1,4 +1,4 @@
-"""Route ``/connection``: what arrives here of a request, for ``headrace doctor``."""
+"""Route ``/connection``, which describes a request as it has arrived. ``headrace doctor`` calls it."""
 
 import time
 from typing import Final, Literal

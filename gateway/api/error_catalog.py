@@ -50,7 +50,7 @@ STREAM: Final = (
     "archive_unavailable",
 )
 #: Errors of a route that creates a stream.
-LIMITS: Final = (*map(LimitReached.code_of, LIMIT_NAMES), "queue_full")
+LIMITS: Final = (*map(LimitReached.code_of, LIMIT_NAMES), "budget_reached", "price_unknown", "queue_full")
 #: Errors of a route with a body.
 BODY: Final = ("invalid_json", "request_timeout", "body_too_large", "invalid_request", "overloaded")
 
@@ -91,4 +91,7 @@ def _headers(status: int) -> dict[str, Any]:
         return {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "absent for an invalid ticket"}}
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         return {"Retry-After": {"schema": {"type": "integer"}, "required": True, "description": "seconds"}}
+    if status == HTTPStatus.PAYMENT_REQUIRED:
+        description = "seconds; only if requests in progress hold the rest of the budget"
+        return {"Retry-After": {"schema": {"type": "integer"}, "description": description}}
     return {}

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -47,18 +48,18 @@ def error_response(
     headers: dict[str, str] | None = None,
     provider_code: str | None = None,
     param: str | None = None,
-    status_url: str | None = None,
+    members: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Build the response in the format of the request's dialect. ``status_url``: path of the answer of a stream that
-    cannot be streamed any more."""
+    """Build the response in the format of the request's dialect. ``members``: more of the error, in the native
+    format and OpenAI's."""
     own = {"code": code, "message": message, "retryable": retryable}
-    archived = {} if status_url is None else {"status_url": status_url}
+    more = dict(members or {})
     match dialect_of(request.scope):
         case Dialect.NATIVE:
-            return JSONResponse({"error": own | archived}, status, headers=headers)
+            return JSONResponse({"error": own | more}, status, headers=headers)
         case Dialect.OPENAI:
             status, body = openai_errors.answer(status, code, message, provider_code=provider_code, param=param)
-            body["error"] |= archived
+            body["error"] |= more
         case Dialect.ANTHROPIC:
             status, body = anthropic_errors.answer(status, code, message, provider_code)
         case Dialect.EITHER_OPENAI | Dialect.EITHER_ANTHROPIC as dialect:
@@ -97,7 +98,7 @@ async def respond(request: Request, error: Exception) -> JSONResponse:
         headers=headers,
         provider_code=getattr(error, "provider_code", None),
         param=getattr(error, "param", None),
-        status_url=getattr(error, "status_url", None),
+        members=getattr(error, "members", None),
     )
 
 

@@ -40,6 +40,7 @@ CHAT: Final[dict[str, dict[str, Any]]] = {
         ],
         "tools": [_WEATHER],
     },
+    "chat": {**_DEMO, "chat_id": "7", "messages": [_user("And then?")]},
     "json": {
         **_DEMO,
         "messages": [_user("Tell me a story")],

@@ -1,19 +1,22 @@
 """Lists the caller's streams, and searches those in the archive."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 
 from gateway.api.error_catalog import CALLER, error_responses
+from gateway.api.parameters import IsDate
 from gateway.api.response_models import StreamList
 from gateway.archive.lists import list_all, search
 from gateway.state import Caller, Gateway, GatewayState
-from shared.archive.archive import Archive
-from shared.archive.searches import Filters
+from shared.archive.records import Filters
 from shared.broker.stream_index import parse_page
 from shared.errors import InvalidRequest
 from shared.scopes import Scope
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
 
 router = APIRouter()
 
@@ -37,8 +40,8 @@ async def list_streams(
     q: Text = None,
     chat_id: Text = None,
     model: Text = None,
-    begin: Annotated[datetime | None, Query(alias="from")] = None,
-    end: Annotated[datetime | None, Query(alias="to")] = None,
+    begin: Annotated[datetime | None, IsDate, Query(alias="from")] = None,
+    end: Annotated[datetime | None, IsDate, Query(alias="to")] = None,
 ) -> dict[str, Any]:
     """List the caller's streams, newest first; pass ``next_page`` as ``page``. With one of the other parameters,
     search the archive: ``q`` is a part of the answer's text, in any case; ``model`` a name or `provider/model`;
@@ -58,7 +61,7 @@ async def list_streams(
     return body if merged.is_complete else {**body, "incomplete": True}
 
 
-def _searchable(gateway: GatewayState, filters: Filters) -> Archive:
+def _searchable(gateway: GatewayState, filters: Filters) -> "Archive":
     if gateway.archive is None:
         raise InvalidRequest(_NO_ARCHIVE)
     if filters.text is not None and gateway.archive.rows.are_sealed:

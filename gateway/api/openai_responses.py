@@ -92,15 +92,11 @@ async def retrieve(
     if stream and gateway.hub.draining:
         raise Draining
     grant = Grant.of(caller)
+    after = starting_after if stream else None
     try:
-        log_page = await read_own(gateway, grant, stream_id, START)
+        return await _retrieve_live(gateway, grant, stream_id, after)
     except (StreamGone, StreamNotFound) as error:
-        archived = await find_archived(gateway, grant, stream_id, error)
-        return await _retrieve_archived(gateway, grant, archived, starting_after if stream else None)
-    about = await _about(gateway, stream_id)
-    if stream:
-        return _stream(gateway, grant, about, log_page, after=starting_after)
-    return _json(await _current_response(gateway, about, log_page.status))
+        return await _retrieve_archived(gateway, grant, await find_archived(gateway, grant, stream_id, error), after)
 
 
 @router.post("/{response_id}/cancel")
@@ -119,6 +115,14 @@ async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Respo
 async def delete(gateway: Gateway, caller: Caller, stream_id: StreamId) -> dict[str, Any]:
     await streams.delete(stream_id, gateway, caller)
     return {"id": f"{PREFIX}{stream_id}", "object": "response", "deleted": True}
+
+
+async def _retrieve_live(gateway: GatewayState, grant: Grant, stream_id: str, after: int | None) -> Response:
+    log_page = await read_own(gateway, grant, stream_id, START)
+    about = await _about(gateway, stream_id)
+    if after is not None:
+        return _stream(gateway, grant, about, log_page, after=after)
+    return _json(await _current_response(gateway, about, log_page.status))
 
 
 async def _retrieve_archived(

@@ -34,6 +34,8 @@ can read it, from any point, as often as they like, until its retention ends.
 resume after a lost connection, send the last `id` as `Last-Event-ID` to `GET /chat/stream/{stream_id}`: no event is
 lost or repeated. A repeated `POST` with the same `Idempotency-Key` attaches to the same answer.
 
+With a `chat_id`, `messages` are only the new ones: the earlier turns are added. `GET /chats/{chat_id}` returns them.
+
 Every HTTP error has the same body, `ErrorBody`. In addition to the errors listed with each route there are 400
 `bad_request` and 431 `headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405
 `method_not_allowed`. A server without authentication answers 403 `not_local` or `origin_refused` on any path."""

@@ -1,8 +1,11 @@
 """Request parameters with their descriptions. The handlers check them, because each error has its own code."""
 
-from typing import Annotated, Final
+import re
+from typing import Annotated, Any, Final
 
 from fastapi import Header, Path, Query
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from gateway.intake.submit import MOST_KEY_CHARACTERS
 
@@ -34,5 +37,16 @@ QueryCursor = Annotated[
         json_schema_extra={"pattern": _CURSOR},
     ),
 ]
+
+
+def _no_number(text: Any) -> Any:
+    """Refuse a number, which would count as seconds since 1970."""
+    if isinstance(text, str) and re.fullmatch(r"[-+]?[0-9.]+", text.strip()):
+        raise PydanticCustomError("number", "use a form such as 2026-11-30")
+    return text
+
+
+#: For parameters that are a day or a time.
+IsDate: Final = BeforeValidator(_no_number)
 #: Described as a security scheme, not as a parameter.
 Ticket = Annotated[str | None, Query(include_in_schema=False)]

@@ -1,7 +1,7 @@
 """Content of earlier responses, for a request that continues one or names their items."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,35 +12,25 @@ from gateway.archive.reads import read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
 from gateway.auth.principal import Principal
+from gateway.chats.earlier_turns import LOG_BYTES_PER_BYTE, MOST_LOG_BYTES, NotKept, StillRunning, read_turn
 from gateway.dialects.openai_responses import request as responses_request
 from gateway.dialects.openai_responses.original import as_items
 from gateway.dialects.openai_responses.request import ResponsesOptions
 from gateway.dialects.openai_responses.response import ResponseInfo, decode_stored
 from gateway.dialects.openai_responses.stream import ResponseEvents
-from gateway.dialects.reasoning import ReasoningCollector, extra_of, pack
-from gateway.dialects.tool_call import tool_call
-from gateway.intake.body_memory import run_beside_loop, take_memory
+from gateway.intake.body_memory import run_beside_loop
 from gateway.live.batch import Batch
 from gateway.state import GatewayState
 from shared.broker.log import LogsTooLarge, read_log
-from shared.broker.stored_request import read_request
 from shared.errors import InvalidRequest, StreamNotFound
-from shared.protocol import events
 from shared.protocol.ids import EventId, is_stream_id
-from shared.protocol.lifecycle import TERMINAL
-from shared.protocol.transcript import Transcript, fold
 from shared.provider_fields import NO_RESPONSE
 from shared.response_items import stream_of
 from shared.schemas import ChatRequest, StoredRequest
-from shared.schemas.stored_request import stored_conversation
 from shared.scopes import Scope
 
 PREFIX: Final = "resp_"
 _MOST_REFERENCES: Final = 128
-#: Bytes of a log per byte of a conversation: events of a few characters have several times as many bytes.
-_LOG_BYTES_PER_BYTE: Final = 4
-#: Bytes of all logs that one request reads, several times the longest answer.
-_MOST_LOG_BYTES: Final = 16 * 1024 * 1024
 _NOT_HERE: Final = f"previous_response_id: {NO_RESPONSE}"
 _OF_A_CONVERSATION: Final = (
     "previous_response_id: that response belongs to a conversation of its provider; set conversation instead"
@@ -103,11 +93,12 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
     wanted = dict.fromkeys([*([previous_id] if previous_id else []), *sorted(ids)])
     if not wanted:
         return Earlier(base=base)
-    most = min(gateway.settings.max_conversation_bytes * _LOG_BYTES_PER_BYTE, _MOST_LOG_BYTES)
+    most = min(gateway.settings.max_conversation_bytes * LOG_BYTES_PER_BYTE, MOST_LOG_BYTES)
     try:
-        logs = await read_own_logs(gateway, grant, wanted, most_bytes=most)
+        found = await read_own_logs(gateway, grant, wanted, most_bytes=most)
     except LogsTooLarge:
         raise InvalidRequest("input: refers to responses that are too large together; refer to fewer") from None
+    logs = {stream_id: log.events for stream_id, log in found.items()}
     messages, before = list[dict[str, Any]](), list[Any]()
     if previous_id is not None:
         messages, before, base = await _conversation_of(gateway, previous_id, logs.get(previous_id))
@@ -154,32 +145,17 @@ async def _conversation_of(
     the id of the provider's response before them."""
     if stored is None:
         raise InvalidRequest(_NOT_HERE)
-    names = ("status", "follow_up", "request", "request_bytes")
-    state = await read_stored_fields(gateway, stream_id, names)
-    request = await request_of(gateway, stream_id, state)
-    if state["follow_up"] is None or request is None:
-        raise InvalidRequest(_NOT_HERE)
-    if state["status"] not in TERMINAL:
-        raise InvalidRequest("previous_response_id: that response is still in progress; wait for its end")
-    if not stored or not events.is_done(stored[-1]):  # it ended between the two reads
-        stored = await read_log(gateway.client, gateway.scripts, stream_id)
-    transcript = await asyncio.to_thread(lambda: fold(map(events.decode, stored)))
-    sent, body = await run_beside_loop(stored_conversation, request)
-    if body.get("conversation") is not None:
+    try:
+        turn = await read_turn(gateway, stream_id, stored)
+    except NotKept:
+        raise InvalidRequest(_NOT_HERE) from None
+    except StillRunning:
+        raise InvalidRequest("previous_response_id: that response is still in progress; wait for its end") from None
+    if turn.body.get("conversation") is not None:
         raise InvalidRequest(_OF_A_CONVERSATION)
-    output = await _output_of(gateway, stream_id, stored)
-    messages = [*sent[int(state["follow_up"]) :], *_answer(transcript)]
-    return messages, [*as_items(body.get("input")), *output], body.get("previous_response_id")
-
-
-async def request_of(gateway: GatewayState, stream_id: str, state: Mapping[str, str | None]) -> bytes | None:
-    """Return the stored request of a state with ``request`` and ``request_bytes``; None if there is none. Raises
-    :class:`Overloaded`."""
-    size, request = state["request_bytes"], state["request"]
-    if size is None:
-        return None if request is None else request.encode()
-    await take_memory(int(size))
-    return await read_request(gateway.client, gateway.scripts.sealing, stream_id, int(size))
+    output = await _output_of(gateway, stream_id, turn.events)
+    items = [*as_items(turn.body.get("input")), *output]
+    return [*turn.inherited, *turn.answer], items, turn.body.get("previous_response_id")
 
 
 async def replay_of(gateway: GatewayState, about: ResponseInfo) -> ResponseEvents:
@@ -194,51 +170,3 @@ async def render_events(about: ResponseInfo, stored: list[bytes]) -> ResponseEve
             renderer.render, Batch([(b"0-0", event) for event in stored], EventId(0, len(stored)))
         )
     return renderer
-
-
-def _answer(transcript: Transcript) -> list[dict[str, Any]]:
-    """Return the messages of an answer. Reasoning between two parts of it begins a message of its own, since the
-    provider wants it back at its place."""
-    collector, turns = ReasoningCollector(), [_Turn()]
-    for event in transcript.events:
-        packed = collector.take(event)
-        if packed is not None:
-            if turns[-1].has_content:
-                turns.append(_Turn())
-            turns[-1].reasoning.append(pack(*packed))
-        turns[-1].take(event)
-    if len(turns) > 1 and not turns[-1].has_content:
-        turns[-2].reasoning += turns.pop().reasoning
-    return [turn.message for turn in turns if turn.has_content]
-
-
-class _Turn:
-    """Text and calls of an answer up to the next reasoning. ``reasoning``: packed, before them."""
-
-    def __init__(self) -> None:
-        self.reasoning: list[str] = []
-        self._texts: list[str] = []
-        self._calls: list[dict[str, Any]] = []
-
-    @property
-    def has_content(self) -> bool:
-        return bool(self._texts or self._calls)
-
-    @property
-    def message(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant"}
-        if self._texts:
-            message["content"] = "".join(self._texts)
-        if self._calls:
-            message["tool_calls"] = self._calls
-        extra = extra_of(self.reasoning)
-        return message if extra is None else {**message, "extra": extra}
-
-    def take(self, event: events.Event) -> None:
-        match event:
-            case events.Token():
-                self._texts.append(event.token)
-            case events.Refusal():
-                self._texts.append(event.text)
-            case events.ToolCall(complete=True):
-                self._calls.append(tool_call(event.id, event.name, event.arguments))

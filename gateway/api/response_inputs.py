@@ -7,12 +7,13 @@ from fastapi.responses import JSONResponse
 
 from gateway.api.body import read_body
 from gateway.api.deferred import respond, submit_once
-from gateway.api.previous_responses import compose_request, request_of, stream_id_of
+from gateway.api.previous_responses import compose_request, stream_id_of
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.archive.reads import find_archived, read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.auth.principal import ANONYMOUS
+from gateway.chats.earlier_turns import request_of
 from gateway.dialects.append_only import AppendOnlyRenderer
 from gateway.dialects.openai_responses.listed_items import items_of
 from gateway.dialects.options import ResponseOptions

@@ -26,9 +26,12 @@ class Failure(TypedDict):
 
 
 class Refusal(Failure):
-    """``status_url``: path of the answer of a stream that can no longer be streamed."""
+    """``status_url``: path of the answer of a stream that can no longer be streamed. ``stream_id`` and
+    ``stream_url``: of the answer for which a chat is busy."""
 
     status_url: NotRequired[str]
+    stream_id: NotRequired[str]
+    stream_url: NotRequired[str]
 
 
 class StreamFailure(Failure):
@@ -63,9 +66,12 @@ class Connection(TypedDict):
 
 class Accepted(TypedDict):
     """The URLs of a new stream. ``stream_url`` contains a ticket, so that an ``EventSource`` needs no header; it is
-    valid until ``expires_at``."""
+    valid until ``expires_at``. ``history``: ``added`` if the earlier turns of the chat were added to the messages,
+    ``given`` if the messages have them; null without a ``chat_id``, and if there are none."""
 
     stream_id: str
+    chat_id: str | None
+    history: Annotated[str | None, Field(json_schema_extra={"enum": ["added", "given", None]})]
     stream_url: str
     status_url: str
     expires_at: Moment
@@ -135,9 +141,11 @@ class StreamStatus(TypedDict):
     continued by another call. ``cost``: of all calls of the stream, once it has ended; null if one of them
     had no price, currencies differ, or none is known. ``usage_final``, ``cost_final``: the same by
     the provider's count, if it came after the end of a cancelled answer. ``ignored``: paths of the request's fields
-    that have no effect, because the provider does not accept them."""
+    that have no effect, because the provider does not accept them. ``chat_id``: null if the stream belongs to no
+    chat."""
 
     stream_id: str
+    chat_id: str | None
     status: StatusWord
     position: int | None
     text: str
@@ -166,6 +174,7 @@ class StreamStatus(TypedDict):
 
 class StreamSummary(TypedDict):
     stream_id: str
+    chat_id: str | None
     status: StatusWord
     provider: str | None
     model: str | None
@@ -256,6 +265,19 @@ class UsageGroup(TypedDict):
     cost: Cost | None
 
 
+class BudgetState(TypedDict):
+    """One limit of a budget in the period of now (UTC). ``kind``: money, in units of ``currency``, or tokens.
+    ``used`` is final; ``reserved`` is what requests in progress may still use."""
+
+    period: Literal["day", "month"]
+    kind: Literal["money", "tokens"]
+    currency: str | None
+    limit: float
+    used: float
+    reserved: float
+    resets_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
 UsageReport = TypedDict(
     "UsageReport",
     {
@@ -264,5 +286,6 @@ UsageReport = TypedDict(
         "by": list[str],
         "usage": list[UsageGroup],
         "total": list[UsageGroup],
+        "budgets": list[BudgetState],
     },
 )

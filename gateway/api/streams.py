@@ -111,9 +111,14 @@ async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> Strea
     """Return the answer so far as JSON. A read counts as watching for a while, so a client may poll, but not after a
     client has streamed the answer: a page that polls must not keep alive what its reader has left."""
     try:
-        log_page = await read_own(gateway, grant, stream_id)
+        return await _live_status(gateway, grant, stream_id)
     except (StreamGone, StreamNotFound) as error:
-        return cast(StreamStatus, archived_view(await find_archived(gateway, grant, stream_id, error)))
+        archived = await find_archived(gateway, grant, stream_id, error)
+    return archived_view(archived)
+
+
+async def _live_status(gateway: GatewayState, grant: Grant, stream_id: str) -> StreamStatus:
+    log_page = await read_own(gateway, grant, stream_id)
     state = await read_state(gateway.client, gateway.scripts.sealing, stream_id)
     if state is None:
         raise StreamGone

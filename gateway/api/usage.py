@@ -7,9 +7,12 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from gateway.api.error_catalog import CALLER, error_responses
+from gateway.api.parameters import IsDate
 from gateway.api.response_models import UsageReport
 from gateway.auth.operator import Operator
 from gateway.state import Caller, Gateway, GatewayState
+from shared.broker.budgets import read_budget_uses
+from shared.budgets import SERVER, Budgets
 from shared.errors import InvalidRequest
 from shared.scopes import Scope
 from shared.usage_report import Dimension, Report, ReportError, parse_days, parse_dimensions
@@ -33,8 +36,10 @@ class Wanted:
     def __init__(
         self,
         request: Request,
-        first: Annotated[date | None, Query(alias="from", description="First day, in UTC.")] = None,
-        last: Annotated[date | None, Query(alias="to", description="Last day, in UTC; by default today.")] = None,
+        first: Annotated[date | None, IsDate, Query(alias="from", description="First day, in UTC.")] = None,
+        last: Annotated[
+            date | None, IsDate, Query(alias="to", description="Last day, in UTC; by default today.")
+        ] = None,
         by: Annotated[
             str,
             Query(
@@ -59,21 +64,26 @@ Parameters = Annotated[Wanted, Depends()]
 
 @router.get("/v1/usage", response_class=JSONResponse, responses=_RESPONSES)
 async def usage(gateway: Gateway, caller: Caller, wanted: Parameters) -> Response:
-    """Report the calls, tokens and costs of the caller's streams. A row is of one currency; a row without a cost is
-    of calls without a price."""
+    """Report the calls, tokens and costs of the caller's streams, and the budgets of its API key. A row is of one
+    currency; a row without a cost is of calls without a price."""
     caller.need(Scope.READ)
-    return await _report(gateway, wanted, caller.id)
+    return await _report(gateway, wanted, caller.id, (caller.key_id or "", caller.budgets))
 
 
 @router.get("/ops/usage", include_in_schema=False)
 async def usage_of_all(gateway: Gateway, _: Operator, wanted: Parameters) -> Response:
-    """Report the same of all streams."""
-    return await _report(gateway, wanted, None)
+    """Report the same of all streams, and the budgets of the server."""
+    return await _report(gateway, wanted, None, (SERVER, gateway.settings.budgets))
 
 
-async def _report(gateway: GatewayState, wanted: Wanted, principal: str | None) -> Response:
+async def _report(
+    gateway: GatewayState, wanted: Wanted, principal: str | None, budgets: tuple[str, Budgets]
+) -> Response:
+    """Build the response. ``budgets``: with their account."""
     rows = await gateway.usage.rows(wanted.first, wanted.last, principal)
     report = Report(wanted.first, wanted.last, wanted.by, rows)
     if wanted.as_csv:
         return Response(report.csv(), media_type=_CSV)
-    return JSONResponse(report.members())
+    owner, limits = budgets
+    uses = (await read_budget_uses(gateway.client, {owner: limits}))[owner]
+    return JSONResponse({**report.members(), "budgets": [use.members for use in uses]})

@@ -1,12 +1,10 @@
 """Lists of a principal's streams with those that only the archive has."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.state import GatewayState
-from shared.archive.archive import Archive
-from shared.archive.records import ListedStream
-from shared.archive.searches import Filters
+from shared.archive.records import Filters, ListedStream
 from shared.broker.status import time_of
 from shared.broker.stream_index import (
     Listed,
@@ -19,6 +17,9 @@ from shared.broker.stream_index import (
 )
 from shared.errors import ArchiveUnavailable
 
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
+
 
 @dataclass(frozen=True, slots=True)
 class MergedPage:
@@ -28,7 +29,7 @@ class MergedPage:
     is_complete: bool = True
 
 
-async def search(archive: Archive, principal: str, filters: Filters, *, most: int, page: Position | None) -> Listed:
+async def search(archive: "Archive", principal: str, filters: Filters, *, most: int, page: Position | None) -> Listed:
     """Return archived streams that meet the conditions, the newest first. Raises :class:`ArchiveUnavailable` and
     :class:`ContentUnreadable`."""
     found = await archive.list_streams(principal, most=most + 1, before=page, filters=filters)
@@ -85,6 +86,7 @@ def _position(listed: ListedStream) -> Position:
 def _summary(listed: ListedStream) -> dict[str, Any]:
     return {
         "stream_id": listed.stream_id,
+        "chat_id": listed.chat_id,
         "status": listed.status,
         "provider": listed.provider,
         "model": listed.model,

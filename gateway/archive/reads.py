@@ -4,20 +4,23 @@ Nobody asks the archive before Redis has said that it does not have the stream.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from gateway import metrics
+from gateway.api.response_models import StreamStatus
 from gateway.archive.archived_log import ArchivedLog
 from gateway.auth.grants import Grant
 from gateway.auth.owner_check import check_owner
 from gateway.intake.body_memory import take_memory
 from gateway.state import GatewayState
-from shared.archive.archive import Archive
 from shared.archive.records import ArchivedStream
-from shared.broker.log import LogsTooLarge
+from shared.broker.log import LogsTooLarge, StoredLog
 from shared.broker.status import read_fields
 from shared.errors import ArchiveUnavailable, StreamGone, StreamNotFound
-from shared.protocol.ids import is_stream_id
+from shared.protocol.ids import is_stream_id, parse_event_id
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
 
 
 async def find_archived(
@@ -43,16 +46,17 @@ async def find_archived(
 
 async def read_archived_logs(
     gateway: GatewayState, grant: Grant, stream_ids: Sequence[str], *, most_bytes: int
-) -> dict[str, list[bytes]]:
-    """Return the events of those streams that the archive has and the grant's owner owns. Raises
+) -> dict[str, StoredLog]:
+    """Return the logs of those streams that the archive has and the grant's owner owns. Raises
     :class:`LogsTooLarge`, :class:`ArchiveUnavailable` and :class:`ContentUnreadable`."""
-    archive, logs, size = gateway.archive, dict[str, list[bytes]](), 0
+    archive, logs, size = gateway.archive, dict[str, StoredLog](), 0
     if archive is None or grant.owner is None or not stream_ids:
         return logs
     for listed in await archive.list_some(grant.owner, stream_ids):
         archived = await _find(archive, listed.stream_id, grant.owner, with_request=False)
         if archived is not None:
-            logs[listed.stream_id] = archived.events
+            end = parse_event_id(archived.end)
+            logs[listed.stream_id] = StoredLog(listed.stream_id, archived.events, is_read=True, cursor=end)
             size += sum(map(len, archived.events))
         if size > most_bytes:
             raise LogsTooLarge
@@ -84,13 +88,14 @@ async def open_archived_log(
     return ArchivedLog.of(archived, gateway.hub, status_url=status_url)
 
 
-def archived_view(archived: ArchivedStream) -> dict[str, Any]:
+def archived_view(archived: ArchivedStream) -> StreamStatus:
     """Return the body of ``GET /chat/{stream_id}``."""
-    return {**archived.view, "position": None, "last_event_id": archived.end}
+    members = dict.fromkeys(StreamStatus.__annotations__)  # an older version may have archived fewer
+    return cast(StreamStatus, {**members, **archived.view, "position": None, "last_event_id": archived.end})
 
 
 async def _find(
-    archive: Archive, stream_id: str, principal: str | None, *, with_request: bool
+    archive: "Archive", stream_id: str, principal: str | None, *, with_request: bool
 ) -> ArchivedStream | None:
     try:
         found = await archive.find(stream_id, principal, with_request=with_request)

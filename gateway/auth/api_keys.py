@@ -41,6 +41,7 @@ class ApiKeys:
             models=None if key.models is None else ModelPatterns(key.models),
             denied=tuple(key.denied),
             webhook_url=key.webhook_url,
+            budgets=key.budgets,
         )
 
     async def was_revoked(self, key_id: str) -> bool:

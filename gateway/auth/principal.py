@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from shared.budgets import NO_BUDGETS, Budgets
 from shared.errors import Forbidden
 from shared.model_patterns import ModelPatterns
 from shared.principal_ids import ANONYMOUS_ID
@@ -17,7 +18,7 @@ class Principal:
     ``expires_at`` in which the credentials are still accepted, since clocks differ. ``limits``: overrides of the
     server-wide ones. ``models``: the allowed ones; None means all. ``denied``: paths of fields that requests may not
     have (``shared/denied_fields.py``). ``webhook_url``: receiver of the endings of streams whose requests name none.
-    ``is_user``: True for a user for whom the credentials act (``acting.py``)."""
+    ``budgets``: of its API key. ``is_user``: True for a user for whom the credentials act (``acting.py``)."""
 
     id: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES
@@ -29,6 +30,7 @@ class Principal:
     denied: tuple[str, ...] = ()
     webhook_url: str | None = None
     is_user: bool = False
+    budgets: Budgets = NO_BUDGETS
 
     def need(self, scope: Scope) -> None:
         """Raise :class:`Forbidden` if the scope is missing."""

@@ -42,6 +42,7 @@ _EXPOSED: Final = (
     "X-Should-Retry",
     "X-Request-Id",
     "X-Headrace-Ignored",
+    "X-Headrace-History",
     "X-Headrace-Estimated",
     *(f"RateLimit-{name}" for name in ("Limit", "Remaining", "Reset", "Policy")),
     *(f"X-RateLimit-{name}-{of}" for name in ("Limit", "Remaining", "Reset") for of in ("Requests", "Tokens")),

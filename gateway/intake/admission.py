@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.auth.principal import Principal
+from gateway.intake.budgets import Size
 from shared.broker.desk_replies import Limited, Used
 from shared.errors import InvalidRequest, LimitReached
 from shared.protocol.usage import Estimate
@@ -36,13 +37,19 @@ class Admission:
 def demand_of(principal: Principal, chat_request: ChatRequest, prompt_characters: int, settings: Settings) -> Demand:
     """Return the request's demand. Raises :class:`InvalidRequest` if the request alone exceeds a limit."""
     limits = settings.limits.changed(principal.limits)
-    prompt_tokens = Estimate(prompt_characters, 0).prompt_tokens
-    tokens = prompt_tokens + (settings.tokens_assumed if chat_request.max_tokens is None else chat_request.max_tokens)
+    size = size_of(chat_request, prompt_characters, settings)
     most = limits.most_tokens
-    if most and prompt_tokens + (chat_request.max_tokens or 0) > most:
-        field = "messages" if prompt_tokens > most else "max_tokens"
-        raise InvalidRequest(f"{field}: requires up to {tokens} tokens, above your limit of {most}")
-    return Demand(account_of(principal.id), limits, min(tokens, most) if most else tokens)
+    if most and size.certain.tokens > most:
+        field = "messages" if size.input_tokens > most else "max_tokens"
+        raise InvalidRequest(f"{field}: requires up to {size.tokens} tokens, above your limit of {most}")
+    return Demand(account_of(principal.id), limits, min(size.tokens, most) if most else size.tokens)
+
+
+def size_of(chat_request: ChatRequest, prompt_characters: int, settings: Settings) -> Size:
+    """Return the tokens that a request may need."""
+    most, assumed = chat_request.max_tokens, settings.tokens_assumed
+    output = assumed if most is None else most
+    return Size(Estimate(prompt_characters, 0).prompt_tokens, output, is_assumed=most is None)
 
 
 def refusal(demand: Demand, limited: Limited) -> LimitReached:

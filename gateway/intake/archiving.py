@@ -1,4 +1,4 @@
-"""Choice of what the archive keeps of a stream."""
+"""Marks streams for the archive at their creation."""
 
 from collections.abc import Mapping
 

@@ -9,14 +9,15 @@ import msgspec
 from gateway import metrics
 from gateway.auth.principal import Principal
 from gateway.edge.request_log import current_request_log
-from gateway.intake.admission import Admission, demand_of, refusal
+from gateway.intake.admission import Admission, demand_of, refusal, size_of
 from gateway.intake.backlog import Backlog
 from gateway.intake.body_memory import run_beside_loop
+from gateway.intake.budgets import RequestBudgets, budget_refusal, warn
 from gateway.intake.storage import Storage
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.creation import BucketUnavailable, NewStream, create, requeue
 from shared.broker.declarations import Call
-from shared.broker.desk_replies import Created, Ended, Full, Limited, SourceGone, Stored
+from shared.broker.desk_replies import Created, Ended, Full, Limited, OverBudget, SourceGone, Stored
 from shared.broker.keys import idempotency_entry_key, request_key, state_key
 from shared.broker.replies import Known, Lost, Unstored, WriteReply
 from shared.broker.scripts import Fields, StreamScripts
@@ -37,7 +38,7 @@ from shared.settings import Settings
 
 _TRIES_FOR_ROOM: Final = 5
 _MOST_DRAWN: Final = 100
-_Reply = Created | Known | Limited | Full | SourceGone | Ended
+_Reply = Created | Known | Limited | OverBudget | Full | SourceGone | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,20 @@ class Dispatch:
     """Creates streams in Redis, within the limits of their principals and of the queue."""
 
     def __init__(
-        self, client: Client, scripts: StreamScripts, settings: Settings, backlog: Backlog, storage: Storage
+        self,
+        client: Client,
+        scripts: StreamScripts,
+        settings: Settings,
+        backlog: Backlog,
+        storage: Storage,
+        budgets: RequestBudgets,
     ) -> None:
         self._client = client
         self._scripts = scripts
         self._settings = settings
         self._backlog = backlog
         self._storage = storage
+        self._budgets = budgets
 
     async def dispatch(
         self,
@@ -71,14 +79,18 @@ class Dispatch:
         idempotency_key: str | None,
         on_disconnect: OnDisconnect,
         extra_fields: Mapping[str, str],
+        stream_id: str | None = None,
     ) -> Dispatched:
-        """Create the stream, once per key, and queue it. ``extra_fields``: further fields of its state. Raises
-        :class:`InvalidRequest`, :class:`LimitReached`, :class:`QueueFull`, :class:`IdempotencyConflict` and
-        :class:`BrokerUnavailable`. After :class:`BrokerUnavailable` the call may be repeated with the same key."""
+        """Create the stream, once per key, and queue it. ``extra_fields``: further fields of its state.
+        ``stream_id``: None for a new id. Raises :class:`InvalidRequest`, :class:`LimitReached`,
+        :class:`BudgetReached`, :class:`PriceUnknown`, :class:`QueueFull`, :class:`IdempotencyConflict` and
+        :class:`BrokerUnavailable`. After the last the call may be repeated with the same key."""
         prompt_characters = chat_request.prompt_characters
         demand = demand_of(principal, chat_request, prompt_characters, self._settings)
         limits = replace(demand.limits, stored_bytes=await self._storage.limit_of(demand.limits))
-        demand = replace(demand, limits=limits)
+        size = size_of(chat_request, prompt_characters, self._settings)
+        reservations = self._budgets.reservations(principal, chat_request, size)
+        demand = replace(demand, limits=limits, reservations=reservations)
         digest = idempotency_digest(principal.id, idempotency_key) if idempotency_key else None
         more = {"body_hash": body_hash, **extra_fields, "prompt_characters": str(prompt_characters)}
         more["expected_tokens"] = str(demand.tokens)
@@ -95,15 +107,15 @@ class Dispatch:
                 await run_commands(self._client, [("DEL", request_key(stream_id))])
             return reply
 
-        stream_id = new_stream_id(digest)
+        created_id = stream_id or new_stream_id(digest)
         try:
-            reply = await try_to_create(stream_id)
+            reply = await try_to_create(created_id)
         except BucketUnavailable:
-            if digest or (elsewhere := self._id_elsewhere(stream_id)) is None:
+            if digest or stream_id or (elsewhere := self._id_elsewhere(created_id)) is None:
                 raise
-            stream_id = elsewhere
-            reply = await try_to_create(stream_id)
-        return self._dispatched(stream_id, reply, demand, body_hash)
+            created_id = elsewhere
+            reply = await try_to_create(created_id)
+        return self._dispatched(created_id, reply, demand, body_hash)
 
     def _id_elsewhere(self, stream_id: str) -> str | None:
         """Return a fresh id whose bucket is on another node of a cluster, if there is one."""
@@ -121,13 +133,17 @@ class Dispatch:
                 return Dispatched(known_id, None)
             case Limited() as limited:
                 raise _counted(refusal(demand, limited))
+            case OverBudget() as over:
+                warn(demand, over.warnings)
+                raise _counted(budget_refusal(demand, over))
             case Full(waiting):
                 raise _counted(self._backlog.refusal(waiting))
             case SourceGone():
                 raise _counted(StreamGone())
             case Ended():
                 raise BrokerUnavailable
-            case Created(queue_position, used):
+            case Created(queue_position, used, warnings):
+                warn(demand, warnings)
                 metrics.STREAMS_CREATED.inc()
                 return Dispatched(stream_id, Admission(demand, used), queue_position)
 

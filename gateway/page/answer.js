@@ -1,4 +1,4 @@
-// Messages of the conversation: the question as sent, and the answer as it arrives.
+// One answer: as it arrives, or complete.
 
 import { Aside } from "./aside.js";
 import { ToolCalls } from "./tool_calls.js";
@@ -8,12 +8,6 @@ import { parse } from "./exact.js";
 import { JsonView } from "./json_view.js";
 import { Throttle } from "./throttle.js";
 import { MarkdownView } from "./markdown_view.js";
-
-export function question(text) {
-  const message = element("article", "message user");
-  message.append(element("h3", "hidden", "You"), element("div", "bubble", text));
-  return message;
-}
 
 const ENDINGS = {
   length: "stopped at the length limit",
@@ -35,7 +29,12 @@ export class Answer {
     this.problem = element("div", "problem");
     this.problem.hidden = true;
     this.problem.setAttribute("role", "alert");
+    this.about = element("span");
+    this.copy = button("Copy answer");
+    this.copy.hidden = true;
+    copyOnClick(this.copy, this.body, () => this.text);
     this.footer = element("footer", "quiet");
+    this.footer.append(this.about, this.copy);
     this.element = element("article", "message assistant live");
     this.element.append(element("h3", "hidden", "Answer"), this.reasoning.element, this.body, this.refusal.element);
     this.element.append(this.calls.element, this.problem, this.footer);
@@ -53,12 +52,10 @@ export class Answer {
       document.querySelector(`[data-testid="${name}"]`)?.removeAttribute("data-testid");
       part.dataset.testid = name;
     }
-    window.headraceText = this.text;
   }
 
   append(token) {
     this.view.append(token);
-    window.headraceText = this.text;
   }
 
   /** Shows the text as JSON, including the text received so far. */
@@ -79,23 +76,21 @@ export class Answer {
   reset() {
     for (const part of [this.view, this.reasoning, this.refusal, this.calls]) part.reset();
     this.problem.hidden = true;
-    window.headraceText = "";
   }
 
   setSource({ provider, model }) {
     if (!provider) return; // a stream of which only the ending is left
     this.source = `${provider}/${model}`;
-    this.footer.textContent = this.source;
+    this.about.textContent = this.source;
   }
 
   /** `retry`: handler of a "Try again" button. */
   fail(title, detail, retry) {
     this.problem.replaceChildren(element("strong", "", title), element("span", "", detail));
     if (retry) {
-      const button = element("button", "small", "Try again");
-      button.type = "button";
-      button.addEventListener("click", retry);
-      this.problem.append(button);
+      const again = button("Try again");
+      again.addEventListener("click", retry);
+      this.problem.append(again);
     }
     this.problem.hidden = false;
   }
@@ -104,8 +99,9 @@ export class Answer {
     this.element.classList.remove("live");
     this.view.finish();
     for (const block of this.element.querySelectorAll(".body pre, .calls pre")) addCopyButton(block);
+    this.copy.hidden = !this.text;
     if (!done) return;
-    this.footer.textContent = [this.source, endingOf(done), usageOf(done)].filter(Boolean).join(" · ");
+    this.about.textContent = [this.source, endingOf(done), usageOf(done)].filter(Boolean).join(" · ");
   }
 }
 
@@ -121,29 +117,16 @@ function usageOf({ usage }) {
   return `${estimated ? "about " : ""}${input} tokens in, ${output} out${saved ? `, ${saved} saved` : ""}`;
 }
 
+function button(text) {
+  const made = element("button", "small", text);
+  made.type = "button";
+  return made;
+}
+
 function addCopyButton(block) {
   const frame = element("div", "code");
-  const button = element("button", "small", "Copy");
-  button.type = "button";
+  const copy = button("Copy");
   block.replaceWith(frame);
-  frame.append(block, button);
-  copyOnClick(button, block);
-}
-
-/** A complete answer of an earlier turn. JSON is shown as JSON, even if the request did not require it. */
-export function pastAnswer(text) {
-  const answer = new Answer();
-  const value = jsonIn(text);
-  answer.view.append(text);
-  if (value) answer.setValue({ path: [], value });
-  answer.finish(null);
-  return answer.element;
-}
-
-function jsonIn(text) {
-  try {
-    return /^\s*[{[]/.test(text) ? parse(text) : null;
-  } catch {
-    return null;
-  }
+  frame.append(block, copy);
+  copyOnClick(copy, block);
 }

@@ -98,11 +98,42 @@ export function startChat(body, onWait) {
   });
 }
 
-export const cancelChat = (id) => withKey(() => client.cancel(id));
+export const cancelStream = (id) => withKey(() => client.cancel(id));
 
-/** Deletes a stream; one that no longer exists counts as deleted. */
+const LIST_TRIES = 3;
+const chatPath = (id) => `/chats/${encodeURIComponent(id)}`;
+const query = (fields) => new URLSearchParams(Object.entries(fields).filter(([, value]) => value !== null));
+
+/** One page of the caller's chats, the newest first; `page`: the `next_page` of the page before. */
+export async function listChats(page) {
+  const response = await callWithRetries(`/chats?${query({ limit: 50, page })}`, {}, { tries: LIST_TRIES });
+  return response.json();
+}
+
+/** One page of a chat's turns, the oldest first. */
+export async function readChat(id, page) {
+  const response = await callWithRetries(`${chatPath(id)}?${query({ limit: 50, page })}`, {}, { tries: LIST_TRIES });
+  return parse(await response.text());
+}
+
+/** Deletes a chat; one that no longer exists counts as deleted. */
 export async function deleteChat(id) {
-  const response = await call(`/chat/${encodeURIComponent(id)}`, { method: "DELETE" });
+  const response = await call(chatPath(id), { method: "DELETE" });
   if (response?.ok || response?.status === 404 || response?.status === 410) return;
   throw new ApiError(response ? await errorMessage(response) : "the gateway does not respond", response?.status ?? 0);
+}
+
+/** Makes a link that reads one answer and needs no key: {stream_url, expires_at}. */
+export const makeTicket = (streamId) =>
+  fetchJson(`/chat/${encodeURIComponent(streamId)}/tickets`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: "{}",
+  });
+
+/** Whether the gateway refuses callers without credentials, of which a browser may have a cookie. */
+export async function needsKey() {
+  const response = await fetch("/v1/models", { cache: "no-store", credentials: "omit" }).catch(() => null);
+  if (!response) throw new ApiError("the gateway does not respond", 0);
+  return response.status === 401;
 }

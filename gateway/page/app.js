@@ -1,208 +1,204 @@
-// Chat page: connects the parts, and holds the conversation and the answer that is being read.
+// Chat page: connects the parts. The address says what it shows: a chat, a single answer, or a new chat.
 
-import { cancelChat, deleteChat, startChat } from "./api.js";
-import { Answer, pastAnswer, question } from "./answer.js";
-import { copyOnClick } from "./copy.js";
-import { FormatChoice, isJson } from "./format.js";
-import { History, titleOf } from "./history.js";
-import { watchPage } from "./page_lifecycle.js";
-import { keep, ownerMark, watchKey } from "./key.js";
+import { readAddress, setAddress, streamUrlOf, watchAddress } from "./address.js";
+import { ChatList } from "./chats.js";
 import { ConnectionPanel } from "./connection.js";
+import { Conversation } from "./conversation.js";
+import { copyOnClick } from "./copy.js";
+import { draftOf, keepDraft } from "./drafts.js";
+import { FormatChoice } from "./format.js";
+import { watchKey } from "./key.js";
 import { ModelChoice } from "./models.js";
-import { StreamReader } from "./stream.js";
-import { Composer, Scroller, showCurl, Sidebar } from "./ui.js";
+import { watchPage } from "./page_lifecycle.js";
+import { Composer, Notice, Scroller, showCurl, Sidebar } from "./ui.js";
 
 const byId = (id) => document.getElementById(id);
-const TAB_KEY = "headrace.current"; // in sessionStorage: this tab's stream; a reload resumes it
-const FINAL_STATES = new Set(["done", "error", "cancelled"]);
+const shareButton = byId("share");
+const NO_SUCH_CHAT = new Set([404, 410, 422]);
 
 const connection = new ConnectionPanel();
 const models = new ModelChoice(byId("model"), byId("model-name-field"), byId("model-note"));
 const format = new FormatChoice(byId("options"));
 const scroller = new Scroller(byId("scroll"), byId("to-end"));
 const sidebar = new Sidebar(byId("sidebar"), byId("menu"), byId("scrim"));
-const streams = new History(byId("history"), byId("history-note"), { open: reopen, remove });
-const composer = new Composer({ send, stop });
+const notice = new Notice(byId("notice"), startNewChat);
+const composer = new Composer({ send, stop, typed: (text) => keepDraft(chatId, text) });
+const chats = new ChatList(byId("history"), byId("history-note"), byId("older"), {
+  changed: () => refresh(),
+  deleted: (id) => id === chatId && startNewChat(),
+});
+const conversation = new Conversation(byId("messages"), {
+  added: () => connection.hide(),
+  state: show,
+  counted: () => connection.count(),
+  retry,
+  rendered: () => scroller.follow(),
+});
 
-let messages = []; // the conversation, as the next request sends it
-let turn = null; // the answer on the screen: {answer, state, entry?, reader?, wantsStop?, hasFailed?}
+let chatId = null; // null: a new chat, which gets its id with its first question
+
+/** 128 random bits. `crypto.randomUUID` exists only over HTTPS and on localhost. */
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The other fields of a request; null if one is missing, which then gets the focus. */
+function choose() {
+  const model = models.get();
+  const form = model && format.get();
+  return form && { ...model, ...form };
+}
 
 function send(prompt) {
-  const choice = models.get();
-  const form = format.get();
-  if (!choice || !form || (turn && !FINAL_STATES.has(turn.state))) return false;
+  const choice = choose();
+  if (!choice || conversation.isLive) return false;
   format.fold();
-  submit([...messages, { role: "user", content: prompt }], { ...choice, ...form });
+  keepDraft(chatId, "");
+  ask([{ role: "user", content: prompt }], choice);
   return true;
 }
 
-/** Submits `conversation`, which ends with the prompt, and reads the answer. `choice`: the other request fields. */
-async function submit(conversation, choice) {
-  const mine = begin(conversation, choice);
-  const owner = ownerMark();
-  try {
-    const body = { ...choice, messages: conversation, on_disconnect: "continue" };
-    const started = await startChat(body, (problem) => show(mine, "queued", `${problem} (retrying)`));
-    mine.entry = {
-      id: started.id,
-      title: titleOf(conversation.at(-1).content),
-      at: Date.now(),
-      state: "queued",
-      choice,
-      messages: conversation,
-      streamUrl: started.url.slice(location.origin.length),
-      statusUrl: `/chat/${started.id}`,
-      owner,
-    };
-    streams.add(mine.entry);
-  } catch (error) {
-    fail(mine, "The request could not be sent.", error.message, () => submit(conversation, choice));
-    return;
-  }
-  if (mine.wantsStop) stopAtGateway(mine);
-  if (mine === turn) read(mine);
+async function stop() {
+  const isAccepted = await conversation.last?.stop();
+  if (!isAccepted) composer.allowStop();
 }
 
-/** Reads a stream again, from its start. */
-function reopen(entry) {
-  const mine = begin(entry.messages, entry.choice);
-  mine.entry = entry;
-  sidebar.close();
-  read(mine);
-}
-
-/** Shows the conversation, with an empty answer at its end. */
-function begin(conversation, choice) {
-  leave();
-  messages = conversation;
+/** Asks in the open chat; the gateway adds its earlier turns. */
+async function ask(messages, choice) {
+  const id = chatId ?? newId();
   byId("empty").hidden = true;
-  const answer = new Answer(() => scroller.follow());
-  if (isJson(choice)) answer.showAsJson();
-  answer.markCurrent();
-  byId("messages").replaceChildren(
-    ...conversation.map(({ role, content }) => (role === "user" ? question(content) : pastAnswer(content))),
-    answer.element,
-  );
-  turn = { answer, state: "" };
-  connection.follow(null);
-  show(turn, "queued");
+  notice.hide();
+  const accepted = conversation.ask(id, messages, choice);
   scroller.toEnd();
-  return turn;
+  if (!(await accepted)) return id === chatId && refresh(); // perhaps because a turn was started elsewhere
+  chats.report();
+  if (conversation.id !== id) return; // another chat was opened meanwhile
+  chatId = id;
+  setAddress(id);
+  shareButton.hidden = false;
+  chats.select(id);
 }
 
-/** Stops reading. Generation continues, and the stream stays in the list. */
-function leave() {
-  turn?.reader?.close();
-  turn = null;
+/** Asks a question again. A request that the gateway never accepted is replaced. */
+function retry(turn) {
+  if (conversation.isLive) return;
+  const choice = turn.choice ?? choose();
+  if (!choice) return;
+  if (!turn.id) conversation.drop(turn);
+  ask(turn.messages, choice);
 }
 
-function read(mine) {
-  const { answer, entry } = mine;
-  keep(sessionStorage, TAB_KEY, entry.id);
-  streams.select(entry.id);
-  mine.reader = new StreamReader(entry, {
-    counted: () => connection.count(),
-    state(name) {
-      show(mine, name);
-      if (name === "streaming" && !FINAL_STATES.has(entry.state)) streams.setState(entry.id, name);
-    },
-    queued: ({ position }) => show(mine, "queued", position ? `position ${position} in the queue` : ""),
-    start: (start) => answer.setSource(start),
-    reset({ attempt }) {
-      answer.reset();
-      show(mine, "streaming", `attempt ${attempt}: another worker restarts the answer`);
-    },
-    token: ({ token }) => answer.append(token),
-    reasoning: ({ text }) => answer.reasoning.append(text),
-    refusal: ({ text }) => answer.refusal.append(text),
-    tool_call: (call) => answer.calls.take(call),
-    json: (piece) => answer.setValue(piece),
-    error({ code, message, retryable }) {
-      mine.hasFailed = true;
-      answer.fail(message, code, retryable && (() => submit(entry.messages, entry.choice)));
-    },
-    done: (done) => settle(mine, done),
-    lost: (message) => fail(mine, "The stream cannot be read.", message),
-  });
-  connection.follow(mine.reader);
-  show(mine, "queued");
-  mine.reader.open();
-}
-
-function settle(mine, done) {
-  const state = { cancelled: "cancelled", error: "error" }[done.finish_reason] ?? "done";
-  const { answer, entry } = mine;
-  if (state === "error" && !mine.hasFailed) answer.fail("The answer failed.", done.reason ?? "");
-  answer.finish(done);
-  if (answer.text) messages = [...entry.messages, { role: "assistant", content: answer.text }];
-  streams.setState(entry.id, state);
-  show(mine, state);
-}
-
-/** Shows a problem after which nothing more can be read. The stream's state in the list stays. */
-function fail(mine, title, detail, retry) {
-  mine.answer.fail(title, detail, retry);
-  mine.answer.finish(null);
-  show(mine, "error");
-}
-
-/** Without `note`, a state that is already shown keeps its note. */
-function show(mine, state, note) {
-  if (mine !== turn || (mine.state === state && note === undefined)) return;
-  mine.state = state;
+function show(turn, note) {
+  const { reader, state, isLive } = turn;
+  composer.setLive(isLive);
+  if (!reader && !isLive && connection.isHidden) return; // it had ended before
+  if (connection.isHidden || connection.reader !== reader) connection.follow(reader);
   connection.show(state, note);
-  composer.setLive(!FINAL_STATES.has(state));
+  if (!reader || !chatId) return;
+  chats.setState(chatId, state);
+  if (!isLive) chats.report();
 }
 
-function stop() {
-  if (turn.entry) stopAtGateway(turn);
-  else turn.wantsStop = true; // not queued yet
+/** Shows what the address says. */
+async function route() {
+  const address = readAddress();
+  sidebar.close();
+  notice.hide();
+  showOnlyAnswer(address.stream !== null);
+  if (address.stream) return showAnswer(address);
+  startLists();
+  if (!address.chat) return showNewChat();
+  if (address.chat === chatId) return refresh();
+  begin(address.chat);
+  byId("empty").hidden = true;
+  await refresh();
+  scroller.toEnd();
 }
 
-/** Cancels the stream; its `done` event then ends the answer. */
-async function stopAtGateway(mine) {
+/** Empties the page for a chat. */
+function begin(id) {
+  conversation.clear();
+  connection.hide();
+  chatId = id;
+  conversation.id = id;
+  chats.select(id);
+  shareButton.hidden = id === null;
+  composer.setLive(false);
+  composer.fill(draftOf(id));
+}
+
+async function refresh() {
+  const id = chatId;
   try {
-    await cancelChat(mine.entry.id);
+    await conversation.refresh();
   } catch (error) {
-    show(mine, mine.state, `could not stop: ${error.message}`);
-    composer.allowStop();
+    if (id !== chatId) return;
+    if (!NO_SUCH_CHAT.has(error.status)) return notice.show(`The chat could not be read: ${error.message}.`);
+    if (!conversation.last) begin(null); // else it is still of use to read
+    notice.show("There is no such chat here. It was deleted, it has expired, or it belongs to another key.");
   }
 }
 
-async function remove(entry) {
+/** Hides the prompt and the models, where nothing can be asked. */
+function showOnlyAnswer(isOnly) {
+  document.body.classList.toggle("only-answer", isOnly);
+}
+
+function showAnswer(address) {
+  begin(null);
+  byId("empty").hidden = true;
   try {
-    await deleteChat(entry.id);
-  } catch (error) {
-    streams.showProblem(`“${entry.title}” could not be deleted: ${error.message}.`);
-    return;
+    conversation.openStream(streamUrlOf(address));
+    notice.show("You are reading a single answer by a link.");
+  } catch {
+    conversation.clear();
+    notice.show("This link is incomplete: it names no answer.");
   }
-  streams.remove(entry.id);
-  if (turn?.entry?.id === entry.id) startNewChat();
 }
 
 function startNewChat() {
-  leave();
-  messages = [];
-  byId("messages").replaceChildren();
+  setAddress(null);
+  showNewChat();
+}
+
+function showNewChat() {
+  notice.hide();
+  showOnlyAnswer(false);
+  startLists();
+  begin(null);
   byId("empty").hidden = false;
-  connection.hide();
-  sessionStorage.removeItem(TAB_KEY);
-  streams.select(null);
   sidebar.close();
-  composer.setLive(false);
   composer.focus();
 }
 
+/** Reads what needs a key. A link to a single answer needs none. */
+let areListsStarted = false;
+function startLists() {
+  if (areListsStarted) return;
+  areListsStarted = true;
+  models.load();
+  chats.start();
+}
+
 watchPage({
-  away: () => turn?.reader?.close(),
-  back: () => connection.isAway() || turn?.reader?.open(),
+  away: () => conversation.close(),
+  back() {
+    if (!connection.isAway()) conversation.reopen();
+    chats.refresh();
+  },
 });
+async function share() {
+  const { openShareDialog } = await import("./share.js"); // few visits need it
+  openShareDialog(chatId, conversation.last?.id);
+}
+
+watchAddress(route);
+shareButton.addEventListener("click", share);
 byId("new-chat").addEventListener("click", startNewChat);
 byId("model").addEventListener("chosen", () => showCurl(byId("curl"), models.peek()));
 showCurl(byId("curl"), models.peek());
 copyOnClick(byId("copy-curl"), byId("curl"));
 watchKey();
-models.load();
-const previous = streams.find(sessionStorage.getItem(TAB_KEY));
-if (previous) reopen(previous);
+route();
 composer.focus();

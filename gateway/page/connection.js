@@ -37,6 +37,10 @@ export class ConnectionPanel {
     this.root.hidden = true;
   }
 
+  get isHidden() {
+    return this.root.hidden;
+  }
+
   isAway() {
     return this.tick !== 0;
   }

@@ -1,8 +1,8 @@
 // Copying to the clipboard. Browsers allow it on HTTPS and on localhost only; elsewhere the text is left selected.
 
-async function copyText(node) {
+async function copyText(node, text) {
   try {
-    await navigator.clipboard.writeText(node.textContent);
+    await navigator.clipboard.writeText(text);
     return true;
   } catch {
     getSelection().selectAllChildren(node);
@@ -10,10 +10,11 @@ async function copyText(node) {
   }
 }
 
-/** Makes `button` copy the text of `node`, with a confirmation on the button. */
-export function copyOnClick(button, node) {
+/** Makes `button` copy the text of `node`, or another one, with a confirmation on the button. */
+export function copyOnClick(button, node, textOf = () => node.textContent) {
+  const title = button.textContent;
   button.addEventListener("click", async () => {
-    button.textContent = (await copyText(node)) ? "Copied" : "Selected";
-    setTimeout(() => (button.textContent = "Copy"), 2000);
+    button.textContent = (await copyText(node, textOf())) ? "Copied" : "Selected";
+    setTimeout(() => (button.textContent = title), 2000);
   });
 }

@@ -1,13 +1,17 @@
 // API key (or token), if the gateway requires one. It is stored in sessionStorage: it disappears with the tab and is
-// out of reach for other origins. It appears in no URL and not in the list of streams. Conversations belong to the key
-// that made them: another key does not show them, and forgetting a key forgets them in all tabs, also in those that were
-// at another site, frozen or closed meanwhile.
+// out of reach for other origins. It appears in no URL and no link. Chats belong to the key's owner, and only the
+// gateway has them: another key does not show them, and forgetting a key forgets them in all tabs, also in those that
+// were at another site, frozen or closed meanwhile.
 
 const STORAGE_KEY = "headrace.key";
 const FORGOTTEN = "headrace.forgotten"; // in localStorage: a mark that changes when a tab forgets its key
 const SINCE = "headrace.key.since"; // in sessionStorage: that mark, when the key was entered
-const KEPT_IN_TAB = [STORAGE_KEY, SINCE, "headrace.current"];
-const KEPT_IN_BROWSER = ["headrace.streams", "headrace.model"];
+export const DRAFTS = "headrace.drafts"; // in sessionStorage
+const KEPT_IN_TAB = [STORAGE_KEY, SINCE, DRAFTS];
+export const CHANGED = "headrace.changed"; // in localStorage: a mark that changes when a tab changes a chat
+const KEPT_IN_BROWSER = ["headrace.model", CHANGED];
+const OF_OLDER_PAGES = "headrace.streams"; // in localStorage: conversations, which are at the gateway now
+localStorage.removeItem(OF_OLDER_PAGES);
 const byId = (id) => document.getElementById(id);
 
 const forgottenMark = () => localStorage.getItem(FORGOTTEN) ?? "";
@@ -33,7 +37,7 @@ export function credentials() {
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
-/** Who made a conversation: a hash of the user that a token names, or of the key; "" without a key. It has 32 bits,
+/** The owner of a conversation: a hash of the user that a token names, or of the key; "" without a key. It has 32 bits,
  *  enough to distinguish the users of one browser and of no use to guess a key. */
 export function ownerMark() {
   const key = currentKey();
@@ -105,6 +109,7 @@ async function refusalOf(key) {
 function startAnew() {
   for (const area of document.querySelectorAll("#messages, #history")) area.replaceChildren();
   for (const field of document.querySelectorAll("#prompt, #key")) field.value = ""; // a reload would restore it
+  history.replaceState(null, "", location.pathname); // the chat was the other key's
   location.reload();
 }
 

@@ -33,6 +33,11 @@ export class MarkdownView {
     this.element.replaceChildren(this.tail);
   }
 
+  /** Shows a text as it is, until it is formatted after `reset`. */
+  preview(text) {
+    this.element.replaceChildren(element("div", "plain", text));
+  }
+
   append(text) {
     this.text += text;
     if (this.plain) this.plain.appendData(text);

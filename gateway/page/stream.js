@@ -15,7 +15,7 @@ const UNREADABLE = {
 export class StreamReader {
   /** `on`: state(name); queued, reset, error, done and SHOWN, each with the event; lost(message) when the stream can
    *  never be read again; counted() whenever one of the counts below has changed. */
-  constructor({ streamUrl }, on) {
+  constructor(streamUrl, on) {
     this.stream = reading.attach(streamUrl, {
       onOpen: () => this.opened(),
       onRetry: () => this.on.state("reconnecting"),

@@ -3,7 +3,7 @@
 const byId = (id) => document.getElementById(id);
 
 export class Composer {
-  /** `on`: send(prompt), which returns true if the prompt was accepted; stop(). */
+  /** `on`: send(prompt), which returns true if the prompt was accepted; stop(); typed(text). */
   constructor(on) {
     this.on = on;
     this.prompt = byId("prompt");
@@ -18,7 +18,10 @@ export class Composer {
       event.preventDefault();
       this.submit();
     });
-    this.prompt.addEventListener("input", () => this.fit());
+    this.prompt.addEventListener("input", () => {
+      this.fit();
+      this.on.typed(this.prompt.value);
+    });
     this.stopButton.addEventListener("click", () => {
       this.stopButton.disabled = true;
       this.on.stop();
@@ -29,6 +32,12 @@ export class Composer {
     const text = this.prompt.value.trim();
     if (!text || !this.on.send(text)) return;
     this.prompt.value = "";
+    this.fit();
+  }
+
+  /** Sets the text of the prompt. */
+  fill(text) {
+    this.prompt.value = text;
     this.fit();
   }
 
@@ -104,6 +113,24 @@ export class Sidebar {
     if (!this.isOpen) return;
     this.toggle(false);
     this.button.focus();
+  }
+}
+
+/** A message above the conversation, with a way to a new chat. */
+export class Notice {
+  constructor(element, startNewChat) {
+    this.element = element;
+    this.text = element.querySelector("p");
+    element.querySelector("button").addEventListener("click", startNewChat);
+  }
+
+  show(message) {
+    this.text.textContent = message;
+    this.element.hidden = false;
+  }
+
+  hide() {
+    this.element.hidden = true;
   }
 }
 

@@ -34,7 +34,7 @@ def doctor(
 ) -> None:
     """Examine a running Headrace: versions, Redis, clocks, workers, providers, queue, and the proxies before it.
 
-    Without Redis it examines what the URL and the key allow. The exit code is 1 if something is wrong.
+    Without Redis, the findings are those that the URL and the key allow. The exit code is 1 if something is wrong.
     """
     configuration = configured(config=config)
     from headrace.doctor.doctor import Options

@@ -15,8 +15,8 @@ _NONE: Final[Remedies] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``check``: name of the check, for machines. ``name``: the thing, for people. ``detail``: what was seen, what it
-    means and what to do. ``remedies``: lines to set in a proxy."""
+    """``check``: name of the check, for machines. ``name``: the thing, for people. ``detail``: observation,
+    meaning and remedy. ``remedies``: lines to set in a proxy."""
 
     state: str
     check: str

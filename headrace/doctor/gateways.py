@@ -1,10 +1,11 @@
-"""Findings about the gateway at a URL, over HTTP alone: what the scopes of the key allow."""
+"""Findings about the gateway at a URL, over HTTP alone, as far as the scopes of the key allow."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from headrace.check_rows import WRONG
 from headrace.doctor import remedies
 from headrace.doctor.clocks import clock
 from headrace.doctor.findings import Finding, note, ok, wrong
@@ -22,10 +23,11 @@ _MISSING: Final = "credentials are missing"
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A gateway as seen from here. ``connection``: its view of a request; empty if it has none. ``is_usable``:
-    further tests make sense."""
+    further tests make sense. ``accepts``: a worker takes new requests, as far as is known."""
 
     findings: Sequence[Finding]
     is_usable: bool = False
+    accepts: bool = True
     connection: dict[str, Any] = field(default_factory=dict)
     models: Sequence[str] = ()
 
@@ -55,7 +57,8 @@ async def examine_gateway(gateway: GatewayCalls, *, asks_for_overview: bool) -> 
     if overview is not None:
         findings += _overview(overview, name)
     connection = reply.body if reply.status == 200 and isinstance(reply.body, dict) else {}
-    return Seen(findings, is_usable=True, connection=connection, models=models)
+    accepts = not any(each.check == "ready" and each.state == WRONG for each in findings)
+    return Seen(findings, is_usable=True, accepts=accepts, connection=connection, models=models)
 
 
 def _refusal(gateway: GatewayCalls, reply: Reply, name: str) -> Finding | None:

@@ -19,6 +19,8 @@ def cached_post(name: str) -> Finding:
 
 def no_stream(reading: Reading, name: str) -> Finding | None:
     """Return the finding for a response that is no stream, or broke off."""
+    if reading.is_stream:
+        return None if reading.is_done else _cut(reading, name)
     kind = reading.headers.get("content-type", "none")
     if not reading.status:
         return wrong("stream", name, f"no response: {reading.problem}")
@@ -26,13 +28,15 @@ def no_stream(reading: Reading, name: str) -> Finding | None:
         return note("stream", name, f"not tested: HTTP {reading.status}; the key needs the scopes chat and read")
     if reading.status != 200:
         return wrong("stream", name, f"HTTP {reading.status} ({kind}) instead of a stream")
-    if not reading.is_stream:
-        return wrong("stream", name, f"Content-Type is {kind} instead of text/event-stream: a proxy changes it")
-    if not reading.is_done:
-        seen = f"ended after {reading.ended_s:.1f} s without the event done"
-        why = reading.problem or "as if it were complete"
-        return wrong("stream", name, f"{seen}: {why}; a proxy or a timeout cuts it")
-    return None
+    return wrong("stream", name, f"Content-Type is {kind} instead of text/event-stream: a proxy changes it")
+
+
+def _cut(reading: Reading, name: str) -> Finding:
+    if reading.was_too_long:
+        return note("stream", name, f"not judged: {reading.problem}; is a worker free?")
+    seen = f"ended after {reading.ended_s:.1f} s without the event done"
+    why = reading.problem or "as if it were complete"
+    return wrong("stream", name, f"{seen}: {why}; a proxy or a timeout cuts it")
 
 
 def delivery(answer: Answer, name: str) -> Finding:

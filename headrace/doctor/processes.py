@@ -81,8 +81,8 @@ def _missing(processes: Sequence[Process]) -> Iterator[Finding]:
 def _versions(processes: Sequence[Process]) -> Iterator[Finding]:
     others = [process for process in processes if process.version != VERSION]
     for process in others:
-        version = process.version or "older than 0.1.0 reports one"
-        yield note("version", _name(process), f"version {version}, this command {VERSION}; end the upgrade of all")
+        version = f"version {process.version}" if process.version else "an older version, without a report of it"
+        yield note("version", _name(process), f"{version}; this command has {VERSION}; upgrade all processes")
     if processes and not others:
         yield ok("version", "versions", f"all {VERSION}, as this command")
 

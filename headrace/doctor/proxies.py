@@ -13,8 +13,8 @@ from headrace.doctor.streams import Streams
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """``model``: to stream with if there is no demo. ``origin``: of a page that calls the gateway. ``slow``: wait for
-    timeouts, and send the largest body."""
+    """Options of the tests. ``model``: to stream with, instead of the demo. ``origin``: of a page that calls the
+    gateway. ``slow``: wait for timeouts, and send the largest body."""
 
     model: str | None
     origin: str | None
@@ -28,8 +28,8 @@ async def examine_url(
     extent: Extent,
     progress: Callable[[str], None],
 ) -> list[Finding]:
-    """Examine what is between here and the gateway. ``addresses``: of gateways to compare with. ``progress`` gets
-    what the user should know before it happens."""
+    """Examine the proxies between this machine and the gateway. ``addresses``: of gateways to compare with.
+    ``progress`` prints a notice before a wait or a cost."""
     direct = await _direct(gateway, addresses)
     try:
         findings = [*requests.arrived(seen, gateway), *await requests.caches(gateway)]
@@ -49,6 +49,8 @@ async def _streams(
 ) -> list[Finding]:
     name, has_demo = f"stream {gateway.shown}", DEMO in seen.models
     model = DEMO if has_demo and extent.model is None else extent.model
+    if not seen.accepts:
+        return [note("stream", name, "not tested: the gateway accepts no new requests")]
     if model is None:
         return [
             note("stream", name, "not tested: no demo model here; --model tests with another, at the cost of a call")

@@ -60,7 +60,7 @@ async def clear_http(gateway: GatewayCalls) -> list[Finding]:
 
 
 def arrived(seen: Seen, gateway: GatewayCalls) -> Iterator[Finding]:
-    """Judge what the gateway received of a request."""
+    """Judge the request that the gateway received."""
     connection, name = seen.connection, f"proxy {gateway.shown}"
     if not connection:
         return

@@ -1,4 +1,4 @@
-"""Streams answers through a URL, and names what a proxy does to them."""
+"""Streams answers through a URL, and names the faults of proxies."""
 
 import asyncio
 from contextlib import suppress
@@ -42,7 +42,7 @@ class Streams:
         self._stream_ids: list[str] = []
 
     async def examine(self) -> list[Finding]:
-        """Stream, resume, and look at what was received. The streams are deleted then."""
+        """Stream, resume, and judge the responses. The streams are deleted afterwards."""
         try:
             return await self._examine()
         finally:
@@ -66,7 +66,7 @@ class Streams:
         return findings
 
     async def _answer(self) -> Answer:
-        """Return one that can be judged. What looks like a fault must be seen twice, if that costs nothing."""
+        """Return an answer that can be judged. An apparent fault must be seen twice, if that costs nothing."""
         answer = await self._read(_WORDS)
         if self._model != DEMO:
             return answer

@@ -1,4 +1,4 @@
-"""Findings that need Redis: its servers, and what the processes keep there."""
+"""Findings that need Redis: its servers, and the state that processes keep there."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +29,8 @@ _SLOW_S: Final = 0.005
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """``was_reached``: Redis could be asked. ``gateway_urls``: of gateways, as far as they can be reached from
-    here."""
+    """Result of this part. ``was_reached``: Redis could be read. ``gateway_urls``: of gateways that may be reached
+    from this machine."""
 
     findings: Sequence[Finding]
     was_reached: bool

@@ -20,6 +20,7 @@ _SETTING: Final = "HEADRACE_ARCHIVE_URL"
 _BUSY_S: Final = 10
 _CONNECT_S: Final = 5
 _CONNECTIONS: Final = 5
+_IDLE_MS: Final = 60_000
 #: Advisory locks of PostgreSQL: of migrations, and of deletions against writes.
 MIGRATION_LOCK: Final = 0x68656164_72616365
 DELETION_LOCK: Final = MIGRATION_LOCK + 1
@@ -40,7 +41,8 @@ def make_engine(url: str) -> AsyncEngine:
         pool_size=_CONNECTIONS,
         max_overflow=0,
         pool_timeout=_CONNECT_S,
-        connect_args={"connect_timeout": _CONNECT_S, "application_name": "headrace"},
+        # Poolers such as PgBouncer need not know prepared statements.
+        connect_args={"connect_timeout": _CONNECT_S, "application_name": "headrace", "prepare_threshold": None},
     )
 
 
@@ -52,6 +54,8 @@ def is_postgresql(engine: AsyncEngine) -> bool:
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Provide a connection in a transaction that writes, and commit it at the end."""
     async with engine.execution_options(headrace_writes=True).begin() as connection:
+        if is_postgresql(engine):  # a process that hangs must not keep its locks
+            await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MS}"))
         yield connection
 
 

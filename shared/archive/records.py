@@ -1,4 +1,4 @@
-"""What the archive keeps of one stream that has ended."""
+"""What the archive keeps of streams that have ended, and the conditions of searches in it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,9 +38,11 @@ class ArchivedStream:
 
 @dataclass(frozen=True, slots=True)
 class ListedStream:
-    """An entry of a list of archived streams. Times are ms since 1970."""
+    """An entry of a list of archived streams. Times are ms since 1970. ``title``: of its chat."""
 
     stream_id: str
+    chat_id: str | None
+    title: str
     status: str
     provider: str
     model: str
@@ -48,3 +50,29 @@ class ListedStream:
     metadata: dict[str, Any]
     created: int
     ended: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedChat:
+    """A chat of archived streams. ``last``: its newest stream, ``streams``: their number, ``created``: of the oldest,
+    in ms since 1970."""
+
+    last: ListedStream
+    streams: int
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Conditions of a search; None: any. ``model`` is a model's name, or ``provider/model``. Times are ms since 1970;
+    ``to`` is the first moment after. ``text``: a part of the answer, in any case."""
+
+    text: str | None = None
+    chat_id: str | None = None
+    model: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+
+#: Position in a list, as ``next_page`` has it: time of creation and stream id.
+Position = tuple[int, str]

@@ -94,8 +94,11 @@ class Rows:
 
     def listed(self, row: Row[Any]) -> ListedStream:
         """Return the entry of a list. Raises :class:`ContentUnreadable`."""
+        fields = msgspec.json.decode(self._open_text(row, "fields"), type=dict[str, str])
         return ListedStream(
             stream_id=row.stream_id,
+            chat_id=fields.get(_CHAT),
+            title=fields.get("title", ""),
             status=row.status,
             provider=row.provider,
             model=row.model,

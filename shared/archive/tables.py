@@ -112,4 +112,5 @@ DELETED: Final = Table(
     METADATA,
     Column("stream_id", String(64), primary_key=True),
     Column("deleted_at", Milliseconds, nullable=False),
+    Index("deleted_by_time", "deleted_at"),
 )

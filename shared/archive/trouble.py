@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from shared.errors import ArchiveUnavailable
 from shared.settings import SettingsError
@@ -30,7 +30,7 @@ def reason_of(error: BaseException) -> str:
     state = getattr(original, "sqlstate", None)
     if state is not None:
         return f"{type(original).__name__} {state}"
-    if isinstance(error, OperationalError):
+    if isinstance(error, OperationalError) or type(error) is DatabaseError:
         return str(original).strip().partition("\n")[0]
     return type(original).__name__
 

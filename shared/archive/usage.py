@@ -24,9 +24,7 @@ class ArchivedUsage:
     async def rows(self, first: date, last: date, principal: str | None) -> list[UsageRow]:
         """Return the sums of some days, both included. Raises :class:`ArchiveUnavailable`."""
         query = _sums(_ms(first), _ms(last) + _DAY_MS, principal, is_postgresql=is_postgresql(self._archive.engine))
-        async with self._archive.session() as connection:
-            found = (await connection.execute(query)).all()
-        return [_row(*row) for row in found]
+        return [_row(*row) for row in await self._archive.fetch(query)]
 
 
 def _sums(from_ms: int, to_ms: int, principal: str | None, *, is_postgresql: bool) -> Select[Any]:

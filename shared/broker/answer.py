@@ -13,6 +13,7 @@ def answer_view(stream_id: str, state: StreamState, transcript: Transcript) -> d
     done, start = transcript.done, transcript.start
     return {
         "stream_id": stream_id,
+        "chat_id": state.chat_id,
         "status": state.status,
         "text": transcript.text,
         "reasoning": transcript.reasoning,

@@ -18,6 +18,7 @@ from shared.broker.client import Client, run_commands, run_on_each
 from shared.broker.cluster.address import Node
 from shared.broker.keys import api_key_key, revoked_key
 from shared.broker.pipeline_connection import Command
+from shared.budgets import NO_BUDGETS, Budgets, parse_budget
 
 PREFIX: Final = "hr-"
 #: How long a revocation is kept. No ticket lives longer.
@@ -32,7 +33,8 @@ class ApiKey(msgspec.Struct, frozen=True):
     """One API key. ``name`` is its owner's; keys of one name share their streams. ``expires_at`` is in Unix seconds;
     None means never. ``limits``: those that differ from the server-wide ones, by the names of
     :class:`shared.rate_limits.Limits`. ``models``: patterns of the allowed ones; None means all. ``denied``: paths of
-    denied fields. ``webhook_url``: receiver of the endings of its streams."""
+    denied fields. ``webhook_url``: receiver of the endings of its streams. ``budget_day``, ``budget_month``: as
+    :func:`shared.budgets.parse_budget` reads them."""
 
     id: str
     name: str
@@ -44,6 +46,12 @@ class ApiKey(msgspec.Struct, frozen=True):
     models: list[str] | None = None
     denied: list[str] = []
     webhook_url: str | None = None
+    budget_day: str = ""
+    budget_month: str = ""
+
+    @property
+    def budgets(self) -> Budgets:
+        return Budgets(parse_budget(self.budget_day), parse_budget(self.budget_month))
 
     @property
     def has_expired(self) -> bool:
@@ -66,6 +74,7 @@ async def create_api_key(
     models: list[str] | None = None,
     denied: Sequence[str] = (),
     webhook_url: str | None = None,
+    budgets: Budgets = NO_BUDGETS,
 ) -> tuple[ApiKey, str]:
     """Create a key. Return it and the text that its owner sends, which cannot be read again."""
     secret, now = secrets.token_urlsafe(_SECRET_BYTES), time.time()
@@ -81,6 +90,8 @@ async def create_api_key(
         models,
         list(denied),
         webhook_url,
+        budgets.day.text,
+        budgets.month.text,
     )
     command: Command = ("SET", api_key_key(key.id), msgspec.json.encode(key))
     await run_commands(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from shared.broker.client import Client, run_commands, run_script, run_scripts
 from shared.broker.declarations import Call
-from shared.broker.desk_replies import Admitted, Created, Limited, Requeued, Stored
+from shared.broker.desk_replies import Admitted, Created, Limited, OverBudget, Requeued, Stored
 from shared.broker.desk_requests import MAKES_ROOM, UNTIL_SETTLED, Kind, Place, Settlement
 from shared.broker.desk_scripts import is_refusal
 from shared.broker.keys import of_key, principal_streams_key, state_key
@@ -22,6 +22,7 @@ from shared.broker.routes import ONE_SERVER
 from shared.broker.scripts import Fields, StreamScripts
 from shared.broker.settlement import settle, settle_account
 from shared.broker.size import CONTENT, STREAM_BYTES, size_of
+from shared.budgets import parse_reservations
 from shared.errors import BrokerFull, BrokerUnavailable, BrokerUnfit
 from shared.protocol.lifecycle import ACTIVE, Status
 from shared.rate_limits import Demand, Limits
@@ -117,7 +118,7 @@ async def _decide(
     client: Client, scripts: StreamScripts, new: NewStream, place: Place, admitted: Admitted, *, is_final: bool
 ) -> Admitted:
     """Return the verdict about a stream. If it is final and refuses the stream, undo the first step."""
-    if isinstance(admitted, Limited) and admitted.limit in UNTIL_SETTLED:
+    if isinstance(admitted, OverBudget) or (isinstance(admitted, Limited) and admitted.limit in UNTIL_SETTLED):
         await settle_account(client, scripts, new.demand.account)
         final = MAKES_ROOM if is_final else MAKES_ROOM - {"stored_bytes"}
         admitted = await run_script(client, scripts.desk.admit(place, final=final, is_queue_slow=new.is_queue_slow))
@@ -150,7 +151,8 @@ async def requeue(client: Client, scripts: StreamScripts, stream_id: str) -> boo
     if reply is Requeued.REFUSED:
         await withdraw(client, scripts, stream_id, fields["principal"], fields["idempotency"] or None)
         return False
-    demand = Demand(fields["account"], Limits(), int(fields["expected_tokens"] or 0))
+    reservations = parse_reservations(fields["budgets"])
+    demand = Demand(fields["account"], Limits(), int(fields["expected_tokens"] or 0), reservations)
     place = Place(stream_id, demand, int(fields["size"]), _targets(fields), fields["sources"])
     readmitted = await run_script(client, scripts.desk.readmit(place, is_limited=bool(fields["limited"])))
     return isinstance(readmitted, Created)  # else it was settled meanwhile
@@ -158,7 +160,7 @@ async def requeue(client: Client, scripts: StreamScripts, stream_id: str) -> boo
 
 _READ: Final = (
     *("status", "principal", "account", "idempotency", "expected_tokens", "limited", "lanes", "provider", "sources"),
-    "request_bytes",
+    *("request_bytes", "budgets"),
 )
 
 

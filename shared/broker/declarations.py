@@ -106,12 +106,12 @@ BEGIN: Final = Script(
 FORGET: Final = Script("forget", args=("principal",))
 ADMIT: Final = Script(
     "admit",
-    keys=("of", "queue", "turns", "waiting", "waiting_accounts", *_ACCOUNT, "dropping", "job"),
+    keys=("of", "queue", "turns", "waiting", "waiting_accounts", *_ACCOUNT, "dropping", "job", "budgets…"),
     args=(
         *("stream_id", "account", "tokens", "bytes", "retention_ms", "longest_life_ms", *LIMIT_NAMES, "queue_depth"),
-        *("queue_limit", "targets", "sources", "final", "force", "job"),
+        *("queue_limit", "targets", "sources", "final", "force", "job", "slot", "budgets…"),
     ),
-    parts=("_desk", "_rate_limits", "_storage", "_queue"),
+    parts=("_desk", "_rate_limits", "_budgets", "_storage", "_queue"),
     after=BEGIN,
 )
 CLAIM: Final = Script("claim", args=("holder", "lease_ms"))
@@ -202,13 +202,14 @@ SETTLE: Final = Script(
     "settle",
     keys=(
         *("of", "job", "queue", "waiting", "waiting_accounts", *_ACCOUNT, "removed", "ended", "failed", "minute"),
-        *("usage…", "lanes…"),
+        *("usage…", "lanes…", "budgets…"),
     ),
     args=(
         *("stream_id", "account", "kind", "status", "reason", "tokens", "bytes", "expires", "digest"),
-        *("tombstone_ms", "retention_ms", "cost", "usage_ms", "usage_days", "usage_items", "usage…", "lanes…"),
+        *("tombstone_ms", "retention_ms", "cost", "usage_ms", "usage_days", "usage_items", "lane_count"),
+        *("usage…", "lanes…", "budgets…"),
     ),
-    parts=("_desk", "_rate_limits", "_storage", "_provider_limit", "_endings", "_usage"),
+    parts=("_desk", "_rate_limits", "_budgets", "_storage", "_provider_limit", "_endings", "_usage"),
 )
 HOLD: Final = Script(
     "hold",
@@ -218,7 +219,7 @@ HOLD: Final = Script(
     ),
     args=(
         *("stream_id", "holder", "lease_ms", "account", "bytes", "expires", "stored_limit", "again", "life_ms"),
-        *("tokens", "targets", "made_from", "lane_items", "lanes…"),
+        *("tokens", "targets", "made_from", "budgets", "lane_items", "lanes…"),
     ),
     parts=("_many", "_desk", "_rate_limits", "_storage", "_provider_limit"),
     most_streams=64,
@@ -233,4 +234,14 @@ UNPARK: Final = Script(
     parts=("_common",),
 )
 REVOKE_LINKS: Final = Script("revoke_links", keys=("revoked_links",), args=("account", "kept_ms"), parts=())
+JOIN_CHAT: Final = Script(
+    "join_chat",
+    keys=("chat", "members"),
+    args=("stream_id", "expected", "message", "pending_ms", "most_members", "life_ms"),
+    parts=("_common",),
+)
+JOINED_CHAT: Final = Script(
+    "joined_chat", keys=("chat", "members"), args=("stream_id", "is_created"), parts=("_common",)
+)
+FORGET_CHAT: Final = Script("forget_chat", keys=("chat", "members"), args=("stream_ids",), parts=("_common",))
 RIGHTS: Final = Script("rights", keys=("probe",), args=("checks",), parts=())

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.broker.replies import Refused
+from shared.budgets import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,11 @@ class Used:
 @dataclass(frozen=True, slots=True)
 class Created:
     """The stream was created. ``queue_position`` is 1 for the next, and 0 if it waits no more. ``used``: None if the
-    account has no limits."""
+    account has no limits. ``warnings``: budgets that are nearly spent, each once in its period."""
 
     queue_position: int
     used: Used | None
+    warnings: tuple["BudgetName", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,30 @@ class Limited:
     limit: str
     wait_s: float
     used: Used
+
+
+class BudgetName(NamedTuple):
+    """One limit of one budget. ``account``: the id of an API key, or ``server``. ``period``: as
+    :func:`shared.budgets.period_at` names it. ``kind``: nanos or tokens."""
+
+    account: str
+    period: str
+    kind: Kind
+
+    @classmethod
+    def of(cls, word: bytes) -> "BudgetName":
+        account, period, kind = word.decode().split(":")
+        return cls(account, period, "nanos" if kind == "nanos" else "tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class OverBudget:
+    """Nothing was created: with what is ``spent`` and ``reserved``, the request would exceed a budget."""
+
+    budget: BudgetName
+    spent: int
+    reserved: int
+    warnings: tuple[BudgetName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +91,7 @@ class Ended:
     """Nothing was counted: the stream has ended or is gone."""
 
 
-Admitted = Created | Limited | Stored | Full | SourceGone | Ended
+Admitted = Created | Limited | OverBudget | Stored | Full | SourceGone | Ended
 
 
 class Held(StrEnum):
@@ -113,9 +139,11 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class OtherLanes:
-    """Nothing was changed: the stream has these ``lanes``, one a line, which the call must name."""
+    """Nothing was changed: the stream has these ``lanes``, one a line, which the call must name; and a settlement the
+    accounts of its ``budgets``, separated by spaces."""
 
     lanes: str
+    budgets: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,21 +156,30 @@ class Parked:
 
 def parse_admitted(raw: list[Any]) -> Admitted:
     match raw[0]:
+        case b"QUEUED":
+            return _created(raw)
         case b"LIMITED":
             return Limited(raw[1].decode(), raw[2] / 1000, _used(raw[3:]))
+        case b"BUDGET":
+            return OverBudget(BudgetName.of(raw[1]), int(raw[2]), int(raw[3]), _warnings(raw[4:]))
         case b"STORED":
             return Stored(int(raw[1]), int(raw[2]))
         case b"FULL":
             return Full(int(raw[1]))
-        case b"SOURCE":
-            return SourceGone(raw[1].decode())
-        case b"GONE":
-            return Ended()
-    return Created(raw[1], _used(raw[2:]) if raw[2:] else None)
+    return SourceGone(raw[1].decode()) if raw[0] == b"SOURCE" else Ended()
+
+
+def _created(raw: list[Any]) -> Created:
+    used = [each for each in raw[2:] if isinstance(each, int)]
+    return Created(raw[1], _used(used) if used else None, _warnings(raw[2 + len(used) :]))
 
 
 def parse_requeued(raw: list[bytes]) -> Requeued:
     return Requeued(raw[0].decode())
+
+
+def _warnings(raw: list[bytes]) -> tuple[BudgetName, ...]:
+    return tuple(map(BudgetName.of, raw))
 
 
 def _used(raw: list[int]) -> Used:
@@ -181,7 +218,7 @@ def parse_held(raw: list[bytes]) -> Held | OtherLanes:
 
 def parse_settled(raw: list[Any]) -> Settled | OtherLanes:
     if raw[0] == b"LANES":
-        return OtherLanes(raw[1].decode())
+        return OtherLanes(raw[1].decode(), raw[2].decode())
     parts = (each.decode().partition(" ") for each in raw[1:])
     return Settled(raw[0], [(stream_id, digest) for stream_id, _, digest in parts])
 

@@ -10,7 +10,7 @@ from shared.protocol.ledger import LedgerEntry
 from shared.rate_limits import Demand
 
 #: Limits that the streams of an account take until they are settled.
-UNTIL_SETTLED: Final = frozenset({"concurrent_streams", "tokens_per_minute", "tokens_per_day"})
+UNTIL_SETTLED: Final = frozenset({"concurrent_streams", "tokens_per_minute", "tokens_per_day", "budget"})
 #: Limits whose refusal is final only if the caller says so, since it may make room.
 MAKES_ROOM: Final = UNTIL_SETTLED | {"stored_bytes"}
 
@@ -43,7 +43,8 @@ class Kind(StrEnum):
 class Settlement:
     """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
     ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered.
-    ``has_archive``: it has to be archived. ``ledger``: its calls of providers."""
+    ``has_archive``: it has to be archived. ``ledger``: its calls of providers. ``budgets``: as its state has
+    them, as far as the caller knows."""
 
     stream_id: str
     account: str
@@ -53,6 +54,7 @@ class Settlement:
     has_webhook: bool = False
     has_archive: bool = False
     ledger: Sequence[LedgerEntry] = ()
+    budgets: str = ""
 
 
 @dataclass(frozen=True, slots=True)

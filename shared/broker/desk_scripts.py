@@ -1,6 +1,7 @@
 """One typed function for each script of the desk, the slot with everything that is per request (docs/adr/0020)."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from shared.broker import declarations, desk_replies
@@ -28,6 +29,7 @@ from shared.broker.keys import (
     WAITING,
     WAITING_ACCOUNTS,
     account_keys,
+    budget_key,
     endings_key,
     job_key,
     of_key,
@@ -38,8 +40,8 @@ from shared.broker.keys import (
 from shared.broker.queue import job_of
 from shared.broker.replies import Refused
 from shared.broker.usage import rows_of
-from shared.protocol.ledger import nanos_of_calls
-from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Demand, Limits, TargetLimits
+from shared.protocol.ledger import UNKNOWN_COST
+from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Limits, TargetLimits
 from shared.settings import Settings
 
 #: Limits of a stream that must not be refused, but is counted.
@@ -71,23 +73,24 @@ class DeskScripts:
     def readmit(self, place: Place, *, is_limited: bool) -> Call[Admitted]:
         """Count and queue a stream that the desk does not have, whatever its account has already. ``is_limited``: the
         account has limits."""
-        demand = Demand(place.demand.account, _COUNTED if is_limited else Limits(), place.demand.tokens)
+        demand = replace(place.demand, limits=_COUNTED if is_limited else Limits())
         place = Place(place.stream_id, demand, place.size, place.targets, place.sources)
         return self._admit(place, queue_depth=0, final="", force=1)
 
     def _admit(self, place: Place, *, queue_depth: int, final: str, force: int) -> Call[Admitted]:
         demand = place.demand
+        own = declarations.ADMIT.named_keys(
+            of=of_key(place.stream_id),
+            queue=QUEUE,
+            job=job_key(place.stream_id),
+            turns=TURNS,
+            waiting=WAITING,
+            waiting_accounts=WAITING_ACCOUNTS,
+            dropping=DROPPING,
+            **account_keys(demand.account),
+        )
         return declarations.ADMIT.call(
-            declarations.ADMIT.named_keys(
-                of=of_key(place.stream_id),
-                queue=QUEUE,
-                job=job_key(place.stream_id),
-                turns=TURNS,
-                waiting=WAITING,
-                waiting_accounts=WAITING_ACCOUNTS,
-                dropping=DROPPING,
-                **account_keys(demand.account),
-            ),
+            [*own, *(budget_key(reservation.account) for reservation in demand.reservations)],
             desk_replies.parse_admitted,
             stream_id=place.stream_id,
             account=demand.account,
@@ -103,6 +106,8 @@ class DeskScripts:
             final=final,
             force=force,
             job=job_of(place.stream_id),
+            slot=int(bool(demand.reservations)),
+            budgets=[reservation.argument for reservation in demand.reservations],
         )
 
     def requeue(self, stream_id: str) -> Call[Requeued]:
@@ -121,6 +126,7 @@ class DeskScripts:
         rows = rows_of(settlement.ledger)
         days = sorted({row.day for row in rows})
         usage_keys = [usage_key(day, of) for day in days for of in (None, account)]
+        budgets = [word.partition(":")[0] for word in settlement.budgets.split()]
         own = declarations.SETTLE.named_keys(
             of=of_key(settlement.stream_id),
             job=job_key(settlement.stream_id),
@@ -134,7 +140,7 @@ class DeskScripts:
             minute=endings_key(owed.ended // 60_000 if owed else 0),
         )
         return declarations.SETTLE.call(
-            [*own, *usage_keys, *_lane_keys(lanes)],
+            [*own, *usage_keys, *_lane_keys(lanes), *map(budget_key, budgets)],
             desk_replies.parse_settled,
             stream_id=settlement.stream_id,
             account=account,
@@ -147,12 +153,14 @@ class DeskScripts:
             digest=settlement.digest,
             tombstone_ms=self._retention_ms + self._tombstone_ms,
             retention_ms=self._retention_ms,
-            cost=nanos_of_calls(settlement.ledger),
+            cost=owed.cost if owed else "0" if settlement.kind is Kind.REFUSED else UNKNOWN_COST,
             usage_ms=self._usage_ms,
             usage_days=len(days),
             usage_items=3 * len(rows),
+            lane_count=len(lanes),
             usage=[item for row in rows for item in (days.index(row.day) + 1, row.field, row.counts)],
             lanes=lanes,
+            budgets=budgets,
         )
 
     def hold(self, holding: Holding) -> Call[Held | OtherLanes]:
@@ -182,6 +190,7 @@ class DeskScripts:
             tokens=demand.tokens,
             targets=place.targets,
             made_from=place.sources,
+            budgets=demand.budgets if again else "",
             lane_items=len(lanes),
             lanes=lanes,
         )

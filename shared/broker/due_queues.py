@@ -1,8 +1,7 @@
-"""Queues at the desk of streams that have ended, of which something is still to be done: to deliver a webhook, or to
-write the stream to the archive.
+"""Queues at the desk of streams that have ended: those with a webhook to deliver, and those to write to the archive.
 
-The state of a stream has what is owed (``undelivered``, ``unarchived``), and the index of its bucket has the stream
-until that is done. The queues follow from them: the sweep puts a stream into them again that Redis has lost there.
+The state of a stream has the debt (``undelivered``, ``unarchived``), and the index of its bucket has the stream until
+that is paid. The queues follow from them: the sweep puts a stream into them again that Redis has lost there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ async def enqueue(
 
 
 async def enqueue_again(client: Client, stream_ids: Sequence[str]) -> None:
-    """Do so for those of some streams whose states owe it. Raises :class:`BrokerUnavailable`."""
+    """Do so for the streams with such a debt in their states. Raises :class:`BrokerUnavailable`."""
     if not stream_ids:
         return
     commands: list[Command] = [

@@ -197,7 +197,7 @@ async def end_claimed(
     if reply.code is Code.OK:
         logger.info("stream ended", extra=ending_line(stream_id, claimed, outcome, ledger))
         count_costs(ledger)
-        account, lanes = (claimed.fields.get(name, b"").decode() for name in ("account", "lane"))
+        account, lanes, budgets = (claimed.fields.get(name, b"").decode() for name in ("account", "lane", "budgets"))
         owed = scripts.owed(ending, reply)
         settlement = Settlement(
             stream_id,
@@ -208,6 +208,7 @@ async def end_claimed(
             has_webhook="webhook" in claimed.fields,
             has_archive="archive" in claimed.fields,
             ledger=ending.ledger,
+            budgets=budgets,
         )
         await settle_soon(client, scripts, settlement, lanes)
     else:

@@ -22,7 +22,9 @@ hr:{desk}:offered            zset    workers           as the catalog; provider 
 hr:{desk}:sweep              string  one process       1.5 s; the process that sweeps
 hr:owned:<account>           zset    gateways, delete  at least with its last stream; ids by creation
 hr:recent:<account>:<hash>   string  gateways          two minutes; the stream that this request created
-hr:chat:<account>:<digest>   hash    gateways          a day; the latest stream of an AI SDK's chat
+hr:chat:{<account>:<digest>}:latest  hash  join_chat   with the tombstone of its latest stream; that stream's id
+hr:chat:{<account>:<digest>}:streams  zset  join_chat  the same; id → when it joined the chat, ms
+hr:chats:<account>           zset    gateways          the same; digest of a chat's id → its last change, ms
 hr:apikey:<id>               string  the CLI           as long as the key; JSON, with the hash of its secret
 hr:revoked:<id>              string  the CLI           90 days, as long as any ticket made with the key
 hr:revoked_links             zset    revoke_links      90 days from the last change; account → its last revocation
@@ -43,6 +45,7 @@ hr:{desk}:waiting            zset    admit, take …     with the queue; id → 
 hr:{desk}:waiting_accounts   zset    admit, take …     the same; "<account> <id>"
 hr:{desk}:taken              counter take              a day; number of streams taken
 hr:{desk}:used:<account>     hash    admit, settle     two days; r<second>, t<second>, d<day> → count
+hr:{desk}:budget:<account>   hash    admit, settle     62 days; see _budgets.lua; of an API key's id, or `server`
 hr:{desk}:streams:<account>  zset    admit … settle    with its longest stream; id → when it is forgotten
 hr:{desk}:stored:<account>   hash    admit … settle    with its longest stream; id → bytes stored, and their `total`
 hr:{desk}:kept:<account>     zset    admit … settle    with its longest stream; id → when its bytes are given back
@@ -72,7 +75,6 @@ token is; ``desk`` has everything per request (docs/adr/0020). Only API keys and
 a test fixture checks it.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -114,15 +116,8 @@ def stream_keys(stream_id: str, idempotency: str | None = None) -> list[str]:
     prefix = _bucket_prefix(bucket_of(stream_id))
     stream = prefix + stream_id
     keys = [
-        f"{stream}:state",
-        f"{stream}:log",
-        f"{stream}:tail",
-        f"{stream}:readers",
-        f"{prefix}index",
-        f"{stream}:tombstone",
-        f"{prefix}pulse",
-        f"{stream}:request",
-        f"{prefix}answers",
+        *(f"{stream}:state", f"{stream}:log", f"{stream}:tail", f"{stream}:readers", f"{prefix}index"),
+        *(f"{stream}:tombstone", f"{prefix}pulse", f"{stream}:request", f"{prefix}answers"),
     ]
     if idempotency:
         keys.append(idempotency_entry_key(idempotency))
@@ -238,6 +233,11 @@ def account_keys(account: str) -> dict[str, str]:
     return {kind: f"{DESK}{kind}:{account}" for kind in ("used", "streams", "stored", "kept", "sources")}
 
 
+def budget_key(account: str) -> str:
+    """Return the key of what was spent and reserved in the budgets of an account."""
+    return f"{DESK}budget:{account}"
+
+
 def removed_key(account: str) -> str:
     """Return the key of an account's streams that were deleted or dropped."""
     return f"{DESK}removed:{account}"
@@ -246,11 +246,6 @@ def removed_key(account: str) -> str:
 def kept_key(account: str) -> str:
     """Return the key of an account's streams, those that expire first in front."""
     return f"{DESK}kept:{account}"
-
-
-def chat_key(account: str, chat_id: str) -> str:
-    """Return the key of a chat. The client chooses the chat's id freely, so it is hashed."""
-    return f"hr:chat:{account}:{hashlib.sha256(chat_id.encode()).hexdigest()[:32]}"
 
 
 def provider_limit_keys(provider: str) -> list[str]:

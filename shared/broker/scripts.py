@@ -177,6 +177,8 @@ class StreamScripts:
         of_account: dict[str, Argument] = {"account": demand.account, "stored_limit": demand.limits.stored_bytes or 0}
         if demand.limits.has_rates:
             of_account["limited"] = 1
+        if demand.reservations:
+            of_account["budgets"] = demand.budgets
         return declarations.BEGIN.call(
             stream_keys(stream_id, idempotency),
             replies.parse_begun,
@@ -196,6 +198,11 @@ class StreamScripts:
     def listed_ms(self) -> int:
         """Life of the list of a principal's streams, which outlives each stream in it."""
         return self.desk.longest_life_ms + self._unended_ms
+
+    @property
+    def chat_ms(self) -> int:
+        """Life of the keys of a chat after its last change: that of a stream and its tombstone."""
+        return self.listed_ms + self._tombstone_ms
 
     def take(self, stream_id: str, token: str, held: str = "") -> Call[Taken | Parked | OtherLanes | Refused]:
         """Take a stream's place, and a slot of the first of its targets with room, before :meth:`claim`. ``held``:

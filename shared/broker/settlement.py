@@ -7,6 +7,7 @@ step that is missing. All steps may be repeated.
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from shared.broker.client import Client, run_commands, run_script
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 _TRIES: Final = 4
 _ENDING: Final = (
     *("status", "reason", "owed", "ended", "account", "idempotency", "undelivered", "unarchived"),
-    *("ledger", "key_id"),
+    *("ledger", "key_id", "budgets"),
 )
 
 
@@ -37,6 +38,7 @@ async def settle(client: Client, scripts: StreamScripts, settlement: Settlement,
         if isinstance(reply, Settled):
             return reply
         held = reply.lanes
+        settlement = replace(settlement, budgets=reply.budgets or settlement.budgets)
     raise BrokerUnavailable(detail="the lanes of a stream that has ended do not stay the same")
 
 
@@ -74,7 +76,7 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
     commands: list[Command] = [("HMGET", state_key(stream_id), *_ENDING) for stream_id in stream_ids]
     found = []
     for stream_id, fields in zip(stream_ids, await run_commands(client, commands), strict=True):
-        status, reason, owed, ended, account, digest, undelivered, unarchived, ledger, key_id = fields
+        status, reason, owed, ended, account, digest, undelivered, unarchived, ledger, key_id, budgets = fields
         if owed is not None:
             ending = Owed.of(status, reason, owed, ended)
             settlement = Settlement(
@@ -86,6 +88,7 @@ async def read_owed(client: Client, stream_ids: Sequence[str]) -> list[Settlemen
                 has_webhook=undelivered is not None,
                 has_archive=unarchived is not None,
                 ledger=decode_ledger(ledger, _text(key_id)),
+                budgets=_text(budgets),
             )
             found.append(settlement)
     return found

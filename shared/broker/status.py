@@ -16,6 +16,7 @@ from shared.protocol.usage import decode_usage
 STATE_FIELDS = (
     "status", "finish_reason", "reason", "provider", "model", "attempt", "metadata", "created", "started", "ended",
     "usage_final", "ledger",
+    "chat",
 )  # fmt: skip
 
 
@@ -36,6 +37,7 @@ class StreamState:
     ended_at: str | None
     usage_final: dict[str, Any] | None = None
     cost_final: Cost | None = None
+    chat_id: str | None = None
 
 
 async def read_state(client: Client, sealing: Sealing, stream_id: str) -> StreamState | None:
@@ -60,6 +62,7 @@ def state_of(text: Mapping[str, str | None]) -> StreamState:
         ended_at=time_of(text["ended"]),
         usage_final=(usage_final := decode_usage(text["usage_final"])),
         cost_final=cost_of_calls(decode_ledger(text["ledger"])) if usage_final else None,
+        chat_id=text["chat"],
     )
 
 

@@ -17,7 +17,7 @@ from shared.broker.status import time_of
 
 #: Ids read beyond a page: some have the millisecond of the page's end, and some streams are gone.
 _SPARE: Final = 64
-_FIELDS: Final = ("status", "provider", "model", "finish_reason", "metadata", "created", "ended")
+_FIELDS: Final = ("status", "provider", "model", "finish_reason", "metadata", "created", "ended", "chat")
 
 
 #: Position in a list, as ``next_page`` has it: time of the entry and stream id.
@@ -113,6 +113,7 @@ def parse_page(text: str) -> tuple[int, str] | None:
 def _summary(stream_id: str, text: Mapping[str, str | None]) -> dict[str, Any]:
     return {
         "stream_id": stream_id,
+        "chat_id": text["chat"],
         "status": text["status"],
         "provider": text["provider"],
         "model": text["model"],

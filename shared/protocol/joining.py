@@ -1,4 +1,4 @@
-"""Joins the consecutive deltas of a log, for an answer that nobody resumes any more."""
+"""Joins the consecutive deltas of a log, for an answer without cursors."""
 
 from collections.abc import Iterable
 

@@ -15,11 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from shared.errors import InvalidJson, InvalidRequest
+from shared.errors import InvalidRequest
 from shared.schemas.json_bounds import check_value_count, check_values
 from shared.schemas.messages import Message, check_results
 from shared.schemas.model import WHOLE, AnyObject, Model
 from shared.schemas.original import Original
+from shared.schemas.refusals import refusal
 from shared.schemas.request_budget import RequestBudget
 from shared.schemas.response_format import ResponseFormat
 from shared.schemas.text_count import request_characters
@@ -38,17 +39,21 @@ _BETA: Final = re.compile(r"[!-+\--~]{1,256}")
 _any_object = TypeAdapter(dict[str, Any])
 
 MAX_METADATA_ENTRIES = 16
-#: Longest field name in an error message, since a client may send any name.
-_LONGEST_NAME: Final = 64
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+ChatId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 StopSequence = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _Stop = StopSequence | Annotated[list[StopSequence], Field(max_length=16)] | None
-_TOOL_CHOICE_NEEDS_TOOLS: Final[dict[str, Any]] = {
-    "if": {"required": ["tool_choice"], "properties": {"tool_choice": {"not": {"type": "null"}}}},
-    "then": {"required": ["tools"], "properties": {"tools": {"type": "array"}}},
-}
+
+
+def _needs(field: str, needed: str, kind: str) -> dict[str, Any]:
+    """Return the rule of a JSON schema that ``field`` is only possible with ``needed``."""
+    given = {"required": [field], "properties": {field: {"not": {"type": "null"}}}}
+    return {"if": given, "then": {"required": [needed], "properties": {needed: {"type": kind}}}}
+
+
+_RULES: Final[Any] = [_needs("tool_choice", "tools", "array"), _needs("history", "chat_id", "string")]
 
 
 class ChatRequest(Model):
@@ -59,7 +64,7 @@ class ChatRequest(Model):
     """
 
     # The texts below the fields go into the OpenAPI description.
-    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_TOOL_CHOICE_NEEDS_TOOLS)
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra={"allOf": _RULES})
 
     model: ModelName
     """With ``provider`` the provider's own name; else ``openai/gpt-5``, or a name that only one provider has."""
@@ -114,6 +119,12 @@ class ChatRequest(Model):
     ``continue``: a target that continues a given text goes on, and an event ``continued`` names it."""
     webhook_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
     """Receiver of the stream's ending. Its host must be allowed by the server; see docs/integration.md."""
+    chat_id: ChatId | None = None
+    """Your id of the conversation. Its earlier turns are added before ``messages``, which are only the new ones."""
+    history: Literal["add", "given"] | None = None
+    """``add``: the chat exists, and ``messages`` are all new. ``given``: ``messages`` are the whole conversation, and
+    replace the chat's. Default: as ``add``, but the chat may be new, and messages that begin with its conversation
+    are taken as ``given``. Only with ``chat_id``."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_ENTRIES)] | None = None
     """Data of the caller, returned by ``GET /chat/{stream_id}``."""
 
@@ -134,6 +145,8 @@ class ChatRequest(Model):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         check_results(self.messages)
+        if self.history is not None and self.chat_id is None:
+            raise ValueError("history: there is no chat; add chat_id or remove history")
         names = set[str]()
         for at, tool in enumerate(self.tools or ()):
             if tool.function.name in names:
@@ -224,7 +237,7 @@ def parse_body(kind: type[M], body: bytes, budget: RequestBudget | None = None) 
     try:
         return kind.model_validate_json(body, context=budget or RequestBudget())
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise refusal(error) from None
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
@@ -240,7 +253,7 @@ def parse_stored_object(body: bytes) -> dict[str, Any]:
     try:
         return _any_object.validate_json(body)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise refusal(error) from None
 
 
 def validate(
@@ -254,7 +267,7 @@ def validate(
     try:
         return kind.model_validate(raw, context=budget or RequestBudget())
     except ValidationError as error:
-        raise _refusal(error, path_of) from None
+        raise refusal(error, path_of) from None
 
 
 def _check(check: Callable[[Any], None], value: object) -> None:
@@ -262,34 +275,3 @@ def _check(check: Callable[[Any], None], value: object) -> None:
         check(value)
     except ValueError as error:
         raise InvalidRequest(f"body: {error}") from None
-
-
-def _refusal(error: ValidationError, path_of: Callable[[str], str] | None = None) -> InvalidJson | InvalidRequest:
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    if problems[0]["type"] == "json_invalid":
-        return InvalidJson(f"body: {_lower(problems[0]['msg'])}; send a JSON object in UTF-8")
-    described = (_describe(p["loc"], p["type"], p["msg"]) for p in problems[:5])
-    return InvalidRequest("; ".join(_translated(each, path_of) for each in described))
-
-
-def _translated(description: str, path_of: Callable[[str], str] | None) -> str:
-    """Replace the path at the beginning of a description, if there is one, by the client's."""
-    path, colon, problem = description.partition(":")
-    if path_of is None or not colon or " " in path:
-        return description
-    return f"{path_of(path)}:{problem}"
-
-
-def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    parts = [text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…" for text in map(str, location)]
-    field = ".".join(part for part in parts if not part.startswith("("))
-    if kind == "extra_forbidden":
-        return f"{field}: unknown field; remove it"
-    if kind == "value_error":
-        message = message.removeprefix("Value error, ")
-        return f"{field}: {message}" if field else message
-    return f"{field or 'body'}: {_lower(message)}"
-
-
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]

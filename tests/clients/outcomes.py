@@ -31,6 +31,7 @@ class Outcome:
     calls: list[Any] = field(default_factory=list)
     json: Any = None
     error: str | None = None
+    finish_reason: str | None = None
     raised: str | None = None
     wait_s: float | None = None
     attempts: list[int] = field(default_factory=list)
@@ -91,6 +92,7 @@ def _completed(outcome: Outcome, answer: Any) -> Outcome:
     outcome.text, outcome.reasoning, outcome.refusal = answer.text, answer.reasoning, answer.refusal
     outcome.calls, outcome.json = answer.tool_calls, answer.json
     outcome.error = answer.error and answer.error.code
+    outcome.finish_reason = answer.done and answer.done.finish_reason
     return outcome
 
 

@@ -84,10 +84,10 @@ const PROGRAMS = {
       return outcomeOf(new Headrace({ url, fetch: fetchIn(engine) }).attach(stream));
     }));
   },
-  async start({ url, key, user, models, options }) {
+  async start({ url, key, user, models, options, idempotencyKey }) {
     const client = new Headrace({ url, key, user, ...options });
     const messages = [{ role: 'user', content: 'my secret prompt' }];
-    return Promise.all(models.map((model) => outcomeOf(client.start({ model, messages }))));
+    return Promise.all(models.map((model) => outcomeOf(client.start({ model, messages }, { idempotencyKey }))));
   },
   async attach({ url, key, user, stream, options }) {
     return outcomeOf(new Headrace({ url, key, user }).attach(stream, options));
@@ -105,10 +105,11 @@ const PROGRAMS = {
         if (event.eventId) ids.push(event.eventId);
       }
     });
-    const { text, reasoning, refusal, toolCalls: calls, json, error } = read;
+    const { text, reasoning, refusal, toolCalls: calls, json, error, done } = read;
     const wait = thrown?.retryAfterMs ?? null;
     const failure = { raised: thrown?.code ?? null, wait_s: wait === null ? null : wait / 1000, error: error?.code ?? null };
-    return { types, ids, text, reasoning, refusal, calls, json, attempts, ...failure };
+    const finish_reason = done?.finish_reason ?? null;
+    return { types, ids, text, reasoning, refusal, calls, json, attempts, finish_reason, ...failure };
   },
   async stop({ url, key, stream }) {
     await new Headrace({ url, key }).cancel(stream);
@@ -153,6 +154,15 @@ const PROGRAMS = {
     const link = new Headrace({ url: other }).attach(started.url);
     for await (const event of link) if (event.type === 'token') await link.cancel();
     return { text: link.text, done: link.done, status: await new Headrace({ url }).wait(started.id) };
+  },
+  async chat({ url, model, chat }) {
+    const client = new Headrace({ url });
+    for (const content of ['first', 'second']) {
+      await client.start({ model, chat_id: chat, messages: [{ role: 'user', content }] }).wait();
+    }
+    const first = await client.chat(chat, { limit: 1 });
+    const second = await client.chat(chat, { limit: 1, page: first.next_page });
+    return { listed: (await client.chats({ limit: 1 })).chats[0], turns: [...first.turns, ...second.turns] };
   },
   async abort({ url, stream }) {
     const stop = new AbortController();

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from headrace_client import AsyncClient
-from tests.cli import done, event, refusal, scripted, start, stream, token
+from tests.cli import accepted, done, event, refusal, scripted, start, stream, token
 from tests.clients.outcomes import LIBRARIES, decoded, delays, reading, run
 
 each_library = pytest.mark.parametrize("library", LIBRARIES)
@@ -65,6 +65,7 @@ async def test_an_answer_that_was_read_already_ends_with_done(library: str) -> N
     async with scripted(gone, known) as gateway:
         outcome = await reading(library, gateway.url, last_event_id="3-9")
     assert (outcome.types, outcome.raised, outcome.attempts) == (["done"], None, [])
+    assert outcome.finish_reason == "length"
 
 
 @each_library
@@ -86,6 +87,17 @@ async def test_an_event_that_is_not_of_the_protocol_is_final(library: str) -> No
             outcome = await reading(library, gateway.url)
         assert (outcome.raised, outcome.types) == ("invalid_event", ["start"])
         assert len(gateway.requests) == 1
+
+
+@each_library
+async def test_another_servers_page_is_final_until_the_stream_was_read(library: str) -> None:
+    page = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/html\r\ncontent-length: 2\r\n\r\nhi"
+    async with scripted(page) as other:
+        assert (await reading(library, other.url)).raised == "not_headrace"
+    assert len(other.requests) == 1
+    async with scripted(stream(start(), whole=False), page, stream(done("3-2"))) as gateway:
+        outcome = await reading(library, gateway.url)
+    assert (outcome.raised, outcome.types) == (None, ["start", "done"])
 
 
 @each_library
@@ -121,6 +133,24 @@ async def test_a_link_for_reading_only_is_cancelled_with_the_key(library: str) -
                 await client.cancel(link)
     assert gateway.lines == ["POST /chat/s1/cancel?ticket=a.b", "POST /chat/s1/cancel"]
     assert gateway.requests[1].headers["authorization"] == "Bearer hr-k"
+
+
+@each_language
+async def test_a_start_whose_response_lost_its_body_is_repeated(library: str) -> None:
+    """A response without a length that breaks off after its head looks whole."""
+    cut = b"HTTP/1.1 202 Accepted\r\nconnection: close\r\n\r\n"
+    async with scripted(cut, accepted(), stream(start(), done("3-2"))) as gateway:
+        if library == "javascript":
+            assert (await run("start", url=gateway.url, models=["m"], idempotencyKey="mine"))[0]["types"] == [
+                "start",
+                "done",
+            ]
+        else:
+            async with AsyncClient(gateway.url) as client:
+                begun = await client.start([{"role": "user", "content": "hi"}], model="m", idempotency_key="mine")
+                assert [type(each).__name__ async for each in begun] == ["Start", "Done"]
+    first, second, _ = gateway.requests
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"] == "mine"
 
 
 # --- the decoder

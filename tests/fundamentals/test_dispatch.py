@@ -7,11 +7,14 @@ import pytest
 
 from gateway.auth.principal import Principal
 from gateway.intake.backlog import Backlog
+from gateway.intake.budgets import RequestBudgets
 from gateway.intake.dispatch import Dispatch, Dispatched
 from gateway.intake.storage import Storage
 from shared.broker.client import Client
 from shared.broker.keys import QUEUE, WAITING, of_key, principal_streams_key, state_key, stream_of_job
 from shared.broker.scripts import StreamScripts
+from shared.configuration.configuration import load_configuration
+from shared.configuration.current import CurrentConfiguration
 from shared.errors import IdempotencyConflict, InvalidRequest, LimitReached, QueueFull
 from shared.protocol.ids import bucket_of, idempotency_digest
 from shared.schemas import ChatRequest
@@ -26,7 +29,8 @@ def dispatch_of(client: Client, **settings: Any) -> Dispatch:
     made = Settings(**settings)
     scripts = StreamScripts(made)
     backlog = Backlog(client, longest_wait_s=60)
-    return Dispatch(client, scripts, made, backlog, Storage(client, scripts, made))
+    budgets = RequestBudgets(CurrentConfiguration(load_configuration(made)))
+    return Dispatch(client, scripts, made, backlog, Storage(client, scripts, made), budgets)
 
 
 async def create(

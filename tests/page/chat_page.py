@@ -21,6 +21,9 @@ SLOW = Answer(deltas=WORDS, delay_s=0.02)
 BRIEF = Answer(deltas=WORDS[:200], delay_s=0.02)
 #: A tool call whose arguments have no end yet.
 HALF_CALL = ToolCall("c1", "get_weather", ('{"city": ', '"Bé'))
+#: A name of this machine in the test's browser that is not one of loopback.
+OTHER_NAME = "headrace.test"
+OTHER_NAME_FLAG = f"--host-resolver-rules=MAP {OTHER_NAME} 127.0.0.1"
 ENDED = ("done", "error", "cancelled")
 
 
@@ -78,43 +81,53 @@ class Page:
         return await self.shown()
 
     async def open_stream(self, stream_id: str) -> None:
-        """Open from the list a stream that another client created."""
-        entry = {
-            "id": stream_id,
-            "title": "Elsewhere",
-            "at": 0,
-            "state": "queued",
-            "choice": {},
-            "messages": [{"role": "user", "content": "Elsewhere"}],
-            "streamUrl": f"/chat/stream/{stream_id}",
-            "statusUrl": f"/chat/{stream_id}",
-        }
-        await self.script(f"localStorage.setItem('headrace.streams', JSON.stringify([{json.dumps(entry)}]))")
-        await self.open()
-        await self.click("history-item")
+        """Open a stream that another client created, by its address."""
+        await self.visit(f"#stream={stream_id}")
         assert await self.until_state(*ENDED) == "done"
+
+    async def visit(self, fragment: str) -> None:
+        """Open an address of the page in a new document."""
+        await asyncio.to_thread(self.driver.get, "about:blank")
+        await asyncio.to_thread(self.driver.get, f"{self.url}/{fragment}")
+
+    async def reload(self) -> None:
+        await asyncio.to_thread(self.driver.refresh)
+
+    async def fragment(self) -> str:
+        """The part of the address after ``#``."""
+        return str(await self.script("return location.hash.slice(1)"))
+
+    async def turns(self) -> list[list[str]]:
+        """The question, answer and state of each turn on the screen."""
+        shown: list[list[str]] = await self.script(_TURNS)
+        return shown
+
+    async def titles(self) -> list[str]:
+        """The listed chats."""
+        listed: list[str] = await self.script(
+            "return Array.from(document.querySelectorAll('#history .title'), (title) => title.textContent)"
+        )
+        return listed
 
     async def figures(self) -> dict[str, int]:
         await asyncio.sleep(0.1)  # figures are updated with the next frame
         return {name: int(await self.text_of(name)) for name in ("connections", "events", "duplicates")}
 
-    async def entry(self) -> dict[str, Any]:
-        """The newest stream in this browser's list."""
-        stored = await self.script("return localStorage.getItem('headrace.streams')")
-        newest: dict[str, Any] = json.loads(stored)[0]
-        return newest
+    async def stream_id(self) -> str:
+        """The stream of the last answer."""
+        return str(await self.script(f"return {_LAST_TURN}.dataset.stream"))
 
     async def status(self) -> dict[str, Any]:
         """Return the gateway's status of that stream, without the browser."""
-        url = urljoin(self.url, (await self.entry())["statusUrl"])
-        return await asyncio.to_thread(_get_json, url)
+        return await asyncio.to_thread(_get_json, urljoin(self.url, f"/chat/{await self.stream_id()}"))
 
     async def until_state(self, *states: str, timeout_s: float = 25) -> str:
+        """Wait until the last turn has one of these states, and return it."""
         seen = ""
 
         async def reached() -> bool:
             nonlocal seen
-            seen = await self.text_of("answer-state")
+            seen = str(await self.script(f"return {_LAST_TURN}?.dataset.state ?? ''"))
             return seen in states
 
         await self.until(reached, timeout_s=timeout_s)
@@ -159,6 +172,14 @@ class Shown:
         return json.loads(self.tree or "null")
 
 
+_LAST_TURN = "[...document.querySelectorAll('.turn')].at(-1)"
+_TURNS = """
+return Array.from(document.querySelectorAll(".turn"), (turn) => [
+  turn.querySelector(".bubble")?.textContent ?? "",
+  turn.querySelector(".assistant .body").textContent.trim(),
+  turn.dataset.state,
+]);
+"""
 _SHOWN = """
 const answer = [...document.querySelectorAll(".message.assistant")].at(-1);
 const text = (selector) => {

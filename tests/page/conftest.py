@@ -9,7 +9,7 @@ import pytest_asyncio
 from selenium.webdriver import Chrome
 
 from tests.browser import browser, need_browser
-from tests.page.chat_page import Page
+from tests.page.chat_page import OTHER_NAME_FLAG, Page
 from tests.system import System
 
 
@@ -17,7 +17,7 @@ from tests.system import System
 async def chromium() -> AsyncIterator[Chrome]:
     need_browser()
     with ExitStack() as stack:
-        driver = await asyncio.to_thread(stack.enter_context, browser())
+        driver = await asyncio.to_thread(stack.enter_context, browser(OTHER_NAME_FLAG))
         yield driver
         await asyncio.to_thread(stack.close)
 

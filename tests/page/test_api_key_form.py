@@ -30,12 +30,12 @@ async def sign_in(page: Page, name: str) -> None:
 
 
 async def test_the_key_is_requested_kept_in_the_tab_and_forgotten(driver: Chrome, start_system: StartSystem) -> None:
-    """The test enters a wrong key and a right one, reloads, revokes the key in the middle, and forgets the next
-    one."""
+    """The test enters a wrong key and a right one, reloads, revokes the key in the middle, enters another owner's,
+    and forgets it."""
     system = await start_system(
         gateways=1, workers=1, auth="keys,jwt", credentials=boot_credentials(), **JWT_SETTINGS
     )
-    key, next_key = await make_key(system, "alice"), await make_key(system, "alice")
+    key, next_key = await make_key(system, "alice"), await make_key(system, "bob")
     page = Page(driver, system.url)
 
     async def is_asked_after(problem: str) -> bool:
@@ -72,7 +72,7 @@ async def test_the_key_is_requested_kept_in_the_tab_and_forgotten(driver: Chrome
     await page.until(lambda: is_asked_after("is unknown or was revoked"))
     assert not await page.script("return document.getElementById('messages').checkVisibility()")
     calls = len(system.fake.calls)
-    await give(next_key)  # of the same owner, but the page cannot know that: the conversation is not shown to it
+    await give(next_key)
     await page.until(lambda: has_no_conversation(page))
     assert len(system.fake.calls) == calls
     assert "Tell me" not in await page.script(
@@ -160,7 +160,7 @@ async def test_nothing_returns_after_a_key_was_forgotten(driver: Chrome, start_s
     await asyncio.to_thread(driver.refresh)
     await page.until(page.models_are_there)
     await asyncio.to_thread(driver.execute_cdp_cmd, "Network.enable", {})
-    await set_latency(driver, 2000)
+    await set_latency(driver, 1000)
     calls = len(system.fake.calls)
     await page.ask("canary-prompt", model="openai/told")
     await page.click("forget-key")  # before the response to `POST /chat`

@@ -118,11 +118,10 @@ async def test_a_reload_continues_and_the_list_reopens_an_answer(page: Page, sys
     system.fake.play("brief", Answer(deltas=WORDS[:100], delay_s=0.02))
     await page.ask("Count to a hundred", model="openai/brief")
     await page.until_longer(50)
-    await page.open()  # in the middle
+    await page.reload()  # in the middle
     assert await page.until_state(*ENDED) == "done"
     assert await page.raw_text() == "".join(WORDS[:100])
 
-    await page.open()
     await page.click("new-chat")
     assert await page.text_of("history-item") != ""
     assert await page.script("return document.querySelectorAll('.message').length") == 0
@@ -130,19 +129,18 @@ async def test_a_reload_continues_and_the_list_reopens_an_answer(page: Page, sys
     assert await page.until_state(*ENDED) == "done"
     assert await page.raw_text() == (await page.status())["text"] == "".join(WORDS[:100])
     assert "word99" in await page.text_of("answer")
-    assert (await page.entry())["title"] == "Count to a hundred"
+    assert (await page.titles())[0] == "Count to a hundred"
 
 
 async def test_a_deleted_stream_is_shown_as_deleted(page: Page, system: System) -> None:
     system.fake.play("brief", Answer(deltas=WORDS[:5]))
     await page.ask("Count", model="openai/brief")
     assert await page.until_state(*ENDED) == "done"
-    url = f"{page.url}/chat/{(await page.entry())['id']}"
-    delete = urllib.request.Request(url, method="DELETE")
+    stream_id = await page.stream_id()
+    delete = urllib.request.Request(f"{page.url}/chat/{stream_id}", method="DELETE")
     await asyncio.to_thread(lambda: urllib.request.urlopen(delete, timeout=10).close())
 
-    await page.click("new-chat")
-    await page.click("history-item")
+    await page.visit(f"#stream={stream_id}")
     assert await page.until_state(*ENDED) == "error"
     assert "deleted" in await page.text_of("problem")
 

@@ -40,7 +40,7 @@ _LARGE = "x" * 600_000
 
 
 async def ended(client: Client, request: str = '{"messages":[]}', **fields: str) -> Stream:
-    """A stream whose worker died after the first step of its ending."""
+    """A stream after the first step of its ending; its worker has died."""
     stream = Stream(client)
     new = stream.creation(fields={"archive": "1", "request": request, **fields})
     rest, pieces = SCRIPTS.split_request(stream.id, new.fields)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from shared.broker.chats import ChatName
 from shared.broker.cluster.slots import slot_of
-from shared.broker.declarations import REVOKE_LINKS, RIGHTS, STREAM_KEYS, Call
+from shared.broker.declarations import FORGET_CHAT, JOIN_CHAT, JOINED_CHAT, REVOKE_LINKS, RIGHTS, STREAM_KEYS, Call
 from shared.broker.desk_requests import Holding, Kind, Place, Settlement
 from shared.broker.keys import DELIVERIES, REVOKED_LINKS, sweep_keys
 from shared.broker.replies import (
@@ -31,6 +32,8 @@ from tests.scripts.stream import (
     all_scripts,
     source,
 )
+
+CHAT_SCRIPTS = (JOIN_CHAT, JOINED_CHAT, FORGET_CHAT)
 
 
 def test_every_file_is_a_script() -> None:
@@ -132,12 +135,13 @@ def test_which_scripts_run_when_redis_is_full() -> None:
             "drop",
             "revoke_links",
             *("forget", "leave", "settle", "hold", "may_drop", "paid", "deliver", "archived", "amend"),
+            *("joined_chat", "forget_chat"),
         ),
     }
     assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read", "rights"}
     assert {name for name, flag in flags.items() if flag == ""} == {
         *("begin", "admit", "store", "claim", "take_slot", "append", "restore", "requeue", "unpark", "note"),
-        *("pack", "note_cursor", "take", "take_due"),
+        *("pack", "note_cursor", "take", "take_due", "join_chat"),
     }
 
 
@@ -148,6 +152,7 @@ def test_the_amount_of_lua_is_limited() -> None:
         for path in LUA.glob("*.lua")
     }
     operators = sum(lines.pop(name) for name in ("_endings", "note", "rights", "revoke_links"))
+    chats = sum(lines.pop(name) for name in ("join_chat", "joined_chat", "forget_chat"))
     deliveries = sum(lines.pop(name) for name in ("deliver", "archived", "take_due"))
     limits = (
         "_desk",
@@ -164,14 +169,15 @@ def test_the_amount_of_lua_is_limited() -> None:
         "settle",
     )
     admission = sum(lines.pop(name) for name in limits)
-    usage = sum(lines.pop(name) for name in ("_usage", "amend"))
+    budgets = sum(lines.pop(name) for name in ("_budgets", "_usage", "amend"))
     storage = sum(lines.pop(name) for name in ("_content", "_storage", "drop", "may_drop", "store"))
     assert storage < 140
-    assert usage < 25
+    assert budgets < 120
     assert sum(lines.values()) < 640
     assert operators < 50
     assert deliveries < 80
-    assert admission < 458
+    assert admission < 475
+    assert chats < 48
 
 
 @pytest.mark.parametrize("name", sorted(all_scripts()))
@@ -229,6 +235,10 @@ def one_call_of_each() -> list[Call[Any]]:
         desk.take_due(DELIVERIES, 1, 1),
         desk.may_drop(stream_id, "an-account"),
         desk.unpark("a", UNLIMITED),
+        *(
+            Call(script, ChatName("an-account", "a chat").keys, [], bool)
+            for script in (JOIN_CHAT, JOINED_CHAT, FORGET_CHAT)
+        ),
         Call(REVOKE_LINKS, [REVOKED_LINKS], [], bool),
         Call(RIGHTS, ["hr:probe"], [], bool),
     ]

@@ -65,7 +65,7 @@ class Archived(Desk):
                 await settle_ended(self.client, self.scripts, settlement)
 
     async def _check_settled(self) -> None:
-        """Archive what waits, as a worker does without faults; then check what the archive has."""
+        """Archive the stream if it waits, as a worker does without faults; then check the row."""
         while self.read:
             self._write(self.read.pop())
         while self.written:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -12,6 +13,8 @@ from shared.broker.client import Client
 from shared.broker.declarations import Script
 from shared.broker.keys import gateway_channel
 from shared.broker.pipeline_connection import Command, PipelineConnection
+from shared.budgets import SERVER, Budget, Budgets, Reservation
+from shared.configuration.entries import PriceEntry
 from shared.protocol.lifecycle import Status, is_allowed
 from shared.rate_limits import Demand, Limits, account_of
 from shared.settings import Settings
@@ -20,7 +23,15 @@ from tests.broker_cluster import Cluster
 from tests.scripts.stream import ON_CLUSTER, ROUTE
 
 T = TypeVar("T")
-DEMAND: Final = Demand(account_of("p"), Limits(concurrent_streams=5), 7)
+#: What the stream of a walk reserves in the budgets of its key and of the server.
+RESERVED_NANOS: Final = 900
+_WHOLE: Final = Budget(RESERVED_NANOS, 7, "USD")
+RESERVATIONS: Final = tuple(
+    Reservation(account, 7, RESERVED_NANOS, Budgets(_WHOLE, _WHOLE)) for account in ("a" * 12, SERVER)
+)
+DEMAND: Final = Demand(account_of("p"), Limits(concurrent_streams=5), 7, RESERVATIONS)
+#: The price of each attempt's target.
+PRICE: Final = PriceEntry(currency="USD", as_of=date(2026, 11, 1), input=1, output=2)
 
 SOAK: Final = int(os.environ.get("HEADRACE_MODEL_EXAMPLES", "0"))
 MUTATIONS: Final = bool(os.environ.get("HEADRACE_MODEL_MUTATIONS"))

@@ -11,10 +11,10 @@ from shared.broker.outbox import settle_ended_streams, settle_gone_streams
 from shared.broker.replies import WriteReply
 from shared.broker.settlement import settle, settle_ended
 from shared.broker.usage import UsageRow, read_usage, rows_of
-from shared.protocol.ledger import decode_ledger
+from shared.protocol.ledger import UNKNOWN_COST, decode_ledger, nanos_of_calls
 from shared.protocol.usage import decode_usage
 from tests.walks.actors import Redis
-from tests.walks.bench import DEMAND, FATE, PICK, Bench
+from tests.walks.bench import DEMAND, FATE, PICK, RESERVATIONS, RESERVED_NANOS, Bench
 from tests.walks.ground import STORED, USED, Ground
 from tests.walks.moves import move
 from workers.writing.writer import StreamWriter
@@ -108,11 +108,22 @@ class Desk(Ground):
             used: dict[bytes, bytes] = await self.client.hgetall(USED)  # type: ignore[misc]
             (today,) = [int(count) for name, count in used.items() if name.startswith(b"d")]
             assert today == tokens, f"{today} tokens are counted, of {tokens}"
+            await self._check_spent(tokens)
         if redis.ended and self.age == 1:
             ledger = decode_ledger(redis.state.get(b"ledger"))
             now = int(time.time()) // 86_400
             counted = await read_usage(self.client, [now - 1, now], DEMAND.account)
             assert sorted(counted, key=_place) == sorted(rows_of(ledger), key=_place), "other calls are counted"
+
+    async def _check_spent(self, tokens: int) -> None:
+        """Each budget is charged what the stream used, and as long as it is known what that cost."""
+        for account in (each.account for each in RESERVATIONS):
+            for period, counts in (await self._budget(account)).items():
+                assert counts["tokens"] == tokens, f"{account} {period}: {counts}, not {tokens} tokens"
+                if self.redis.ended:
+                    cost = nanos_of_calls(decode_ledger(self.redis.state.get(b"ledger")))
+                    nanos = RESERVED_NANOS if cost == UNKNOWN_COST else int(cost)
+                    assert counts["nanos"] == nanos, f"{account} {period}: {counts}, not {nanos} nanos"
 
 
 def _place(row: UsageRow) -> tuple[object, ...]:

@@ -1,13 +1,13 @@
 """The stream of a walk in Redis."""
 
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from shared.broker import declarations
 from shared.broker.client import Client, run_script, run_scripts
 from shared.broker.declarations import Call
 from shared.broker.desk_replies import OtherLanes, TargetFull
-from shared.broker.keys import of_key, provider_limit_keys, stream_keys
+from shared.broker.keys import budget_key, of_key, provider_limit_keys, stream_keys
 from shared.broker.replies import Claimed, Code, WriteReply
 from shared.broker.scripts import Holder, StreamScripts
 from shared.errors import BrokerUnavailable
@@ -25,7 +25,10 @@ from tests.walks.bench import (
     INDEX,
     LANES,
     LOG,
+    PRICE,
     PULSE,
+    RESERVATIONS,
+    RESERVED_NANOS,
     STATE,
     TAIL,
     TIGHT,
@@ -42,12 +45,27 @@ STREAM_BYTES = 5120
 _CONTENT = (b"request", b"metadata", b"shown", b"response", b"sources", b"error")
 
 
+class DeskPart(NamedTuple):
+    """What the desk has of the stream. ``stored``: bytes of the account's streams. ``lanes``: those in which the
+    stream runs; ``held``: those that count it. ``budgets``: the counts of RESERVATIONS. ``was_lost``: the desk had
+    lost the stream meanwhile."""
+
+    stored: dict[bytes, bytes]
+    is_known: bool
+    has_slot: bool
+    lanes: list[str]
+    held: list[str]
+    budgets: list[dict[bytes, bytes]]
+    was_lost: bool
+
+
 class Ground:
     """The stream of a walk in Redis: its invariants, calls to it, and the passage of time."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.scripts = StreamScripts(TIGHT, ROUTES)
+        self.scripts.prices = {f"fake/{uid}": PRICE for uid in range(1, 100)}
         self.scripts.target_limits = {name: TargetLimits(concurrent_streams=1) for name in LANES[:2]}
         self.client: Client = bench.client
         self.stream_id = f"{DIGEST[:2]}{next(bench.numbers):032x}"
@@ -79,7 +97,9 @@ class Ground:
 
     async def _check_redis(self) -> None:
         redis = self.redis = await self._look()
-        await self._check_desk()
+        desk = await self._look_at_desk()
+        assert desk.has_slot == desk.is_known, "the slot of the account is wrong"
+        self._check_budgets(desk)
         ids = [at for at, _ in redis.tail]
         assert len(ids) <= CAP, "the tail is longer than its cap"
         assert ids == sorted(set(ids)), "the tail's ids do not rise"
@@ -99,32 +119,54 @@ class Ground:
         for at in self.shown:
             assert at.epoch != redis.log_epoch or redis.id_of(at.seq) == at, f"{at} was shown, of another epoch"
         self._check_lives(redis)
-        await self._check_stored_bytes(redis)
-        await self._check_lanes(redis)
+        self._check_stored_bytes(redis, desk)
+        assert sorted(desk.held) == sorted(desk.lanes), f"the stream runs in {desk.held} and not in {desk.lanes}"
+        assert not (redis.settled and desk.held), "an ended stream holds a slot"
 
-    async def _check_stored_bytes(self, redis: Redis) -> None:
+    async def _look_at_desk(self) -> DeskPart:
+        """Read all that the desk has of the stream, in one exchange: it happens after each move."""
+        async with self.client.pipeline(transaction=False) as pipe:
+            pipe.hgetall(STORED)
+            pipe.hmget(of_key(self.stream_id), ["account", "lane", "again"])
+            pipe.zscore(STREAMS, self.stream_id)
+            for lane in LANES:
+                pipe.zscore(provider_limit_keys(lane)[0], self.stream_id)
+            for each in RESERVATIONS:
+                pipe.hgetall(budget_key(each.account))
+            stored, (account, lanes, again), slot, *rest = await pipe.execute()
+        held, budgets = rest[: len(LANES)], rest[len(LANES) :]
+        own = [lane for lane, score in zip(LANES, held, strict=True) if score is not None]
+        return DeskPart(
+            stored=stored,
+            is_known=account is not None,
+            has_slot=slot is not None,
+            lanes=(lanes or b"").decode().split(),
+            held=own,
+            budgets=budgets,
+            was_lost=again is not None,
+        )
+
+    def _check_stored_bytes(self, redis: Redis, desk: DeskPart) -> None:
         """The account's total is the sum of its streams, and an ended stream is counted to the byte."""
-        stored: dict[bytes, bytes] = await self.client.hgetall(STORED)  # type: ignore[misc]
-        counts = {name: int(n) for name, n in stored.items()}
+        counts = {name: int(n) for name, n in desk.stored.items()}
         assert counts.pop(b"total", 0) == sum(counts.values())
         counted = counts.get(self.stream_id.encode())
         if redis.settled and counted is not None:
             content = [redis.state.get(name, b"") for name in _CONTENT]
             assert counted == STREAM_BYTES + sum(map(len, content)) + redis.log_bytes
 
-    async def _check_lanes(self, redis: Redis) -> None:
-        """The stream runs in the lanes that the desk has of it, and in none after its end."""
-        lane: bytes | None = await self.client.hget(of_key(self.stream_id), "lane")  # type: ignore[misc]
-        own = (lane or b"").decode().split()
-        keys = [provider_limit_keys(lane)[0] for lane in LANES]
-        held = [lane for lane, key in zip(LANES, keys, strict=True) if await self.client.zscore(key, self.stream_id)]
-        assert held == sorted(own), f"the stream runs in {held} and not in {own}"
-        assert not (redis.settled and held), "an ended stream holds a slot"
+    def _check_budgets(self, desk: DeskPart) -> None:
+        """Budgets hold what the stream reserved as long as the desk has it; not if the desk had lost it meanwhile."""
+        is_held = desk.is_known and not desk.was_lost
+        expected = {"tokens": DEMAND.tokens, "nanos": RESERVED_NANOS} if is_held else {"tokens": 0, "nanos": 0}
+        for each, stored in zip(RESERVATIONS, desk.budgets, strict=True):
+            for period, counts in _by_period(stored).items():
+                reserved = {kind: counts.get(f"reserved_{kind}", 0) for kind in expected}
+                assert reserved == expected, f"{each.account} {period}: {reserved} are reserved, not {expected}"
 
-    async def _check_desk(self) -> None:
-        """The account has a slot taken as long as the desk has the stream."""
-        taken = await self.client.zscore(STREAMS, self.stream_id)
-        assert (taken is not None) == await self._is_at_desk(), "the slot of the account is wrong"
+    async def _budget(self, account: str) -> dict[str, dict[str, int]]:
+        """Return the counts of an account by period."""
+        return _by_period(await self.client.hgetall(budget_key(account)))  # type: ignore[misc]
 
     async def _is_at_desk(self) -> bool:
         """Return True if the desk counts the stream."""
@@ -232,3 +274,12 @@ class Ground:
         await self._patch("redis.call('HSET', KEYS[1], 'lease_until', 0)")
         if await self.client.exists(of_key(self.stream_id)):
             await self.client.hset(of_key(self.stream_id), "until", "0")  # type: ignore[misc]
+
+
+def _by_period(stored: dict[bytes, bytes]) -> dict[str, dict[str, int]]:
+    """Return the counts of a budget by period."""
+    found: dict[str, dict[str, int]] = {}
+    for name, n in stored.items():
+        period, _, what = name.decode().partition(":")
+        found.setdefault(period, {})[what] = int(n)
+    return found

@@ -1,7 +1,7 @@
 """Writes streams that have ended to the archive, beside the streams of this worker.
 
 A worker takes ids from the queue at the desk, reads the streams, writes them in one transaction, and notes each of
-them in its state (``archived.lua``). What it leaves unfinished is due again after a while, for any worker. Writing a
+them in its state (``archived.lua``). Unfinished streams are due again after a while, for any worker. Writing a
 stream twice changes nothing.
 """
 
@@ -106,7 +106,7 @@ class Archiving:
         self._failures = 0
 
     async def _note_outage(self, error: ArchiveUnavailable, deleted: list[str], waiting: list[Waiting]) -> None:
-        """Count a failure, and let the streams be due again at once, for whoever reaches the database first."""
+        """Count a failure, and let the streams be due again at once, for any worker."""
         self._failures += 1
         metrics.ARCHIVE_FAILURES.labels("unavailable").inc()
         level = logging.WARNING if self._failures == 1 else logging.DEBUG

@@ -26,6 +26,7 @@ _INCOMPLETE: Final = frozenset({"length", "content_filter"})
 _THIN: Final = (
     *(
         "stream_id",
+        "chat_id",
         "status",
         "finish_reason",
         "reason",

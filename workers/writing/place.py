@@ -7,6 +7,7 @@ from shared.broker.desk_replies import Held, OtherLanes
 from shared.broker.desk_requests import Holding, Kind, Place, Settlement
 from shared.broker.replies import WriteReply
 from shared.broker.scripts import Ending, Holder, StreamScripts
+from shared.budgets import parse_reservations
 from shared.rate_limits import Demand, Limits
 
 
@@ -25,7 +26,8 @@ class HeldPlace:
         limits = Limits(
             concurrent_streams=int(self._text("limited") or 0), stored_bytes=int(self._text("stored_limit") or 0)
         )
-        demand = Demand(self._text("account"), limits, int(self._text("expected_tokens") or 0))
+        reservations = parse_reservations(self._text("budgets")) if is_lost else ()
+        demand = Demand(self._text("account"), limits, int(self._text("expected_tokens") or 0), reservations)
         targets = self._text("lanes") or self._text("provider")
         place = Place(self._holder.stream_id, demand, renewed.size, targets, self._text("sources"))
         holding = Holding(place, self._holder.token, renewed.expires, self.lanes, is_lost)
@@ -49,6 +51,7 @@ class HeldPlace:
             has_webhook="webhook" in self._fields,
             has_archive="archive" in self._fields,
             ledger=ending.ledger,
+            budgets=self._text("budgets"),
         )
 
     def _text(self, name: str) -> str:

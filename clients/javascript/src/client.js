@@ -5,7 +5,7 @@ import { Calls } from "./calls.js";
 import { notHeadrace } from "./responses.js";
 import { HeadraceStream } from "./stream.js";
 
-/** @import { StreamStatus } from "./events.js" */
+/** @import { Chat, ChatList, StreamStatus } from "./events.js" */
 /** @import { StreamOptions } from "./stream.js" */
 
 /**
@@ -19,9 +19,13 @@ import { HeadraceStream } from "./stream.js";
  */
 
 /**
- * The request of an answer, as in the documentation of the protocol.
- * @typedef {{ messages: Record<string, unknown>[], model: string, provider?: string, [field: string]: unknown }} ChatRequest
+ * The request of an answer, as in the documentation of the protocol. With `chat_id`, your id of the conversation,
+ * `messages` are only the new ones. `history`: `add` if the chat must exist, `given` if they are the whole conversation.
+ * @typedef {{ messages: Record<string, unknown>[], model: string, provider?: string, chat_id?: string,
+ *   history?: "add" | "given", [field: string]: unknown }} ChatRequest
  */
+
+/** @typedef {{ limit?: number, page?: string | null, signal?: AbortSignal }} PageOptions */
 
 export class Headrace {
   #gateway;
@@ -91,6 +95,32 @@ export class Headrace {
    */
   status(idOrUrl, options = {}) {
     return this.attach(idOrUrl).status(options);
+  }
+
+  /**
+   * Your chats, the last changed first. `page`: `next_page` of the page before.
+   * @param {PageOptions} [options]
+   * @returns {Promise<ChatList>}
+   */
+  chats(options) {
+    return this.#page("/chats", options);
+  }
+
+  /**
+   * The turns of a chat, the oldest first. `page`: `next_page` of the page before.
+   * @param {string} chatId
+   * @param {PageOptions} [options]
+   * @returns {Promise<Chat>}
+   */
+  chat(chatId, options) {
+    return this.#page(`/chats/${encodeURIComponent(chatId)}`, options);
+  }
+
+  /** @param {string} path @param {PageOptions} [options] */
+  #page(path, { limit = 20, page, signal } = {}) {
+    const query = new URLSearchParams({ limit: String(limit), ...(page ? { page } : {}) });
+    const url = `${this.#gateway.base}${path}?${query}`;
+    return this.#calls.call({ method: "GET", url, headers: this.#gateway.headers(url) }, { signal });
   }
 
   /** The stream of a start. Its ticket outlives a short-lived key. @param {any} accepted */

@@ -48,6 +48,7 @@
  * The answer so far, as `GET /chat/{id}` returns it.
  * @typedef {object} StreamStatus
  * @property {string} stream_id
+ * @property {string | null} chat_id
  * @property {"queued" | "running" | "completed" | "failed" | "cancelled" | (string & {})} status
  * @property {number | null} position
  * @property {string} text
@@ -73,5 +74,21 @@
  * @property {string | null} started_at
  * @property {string | null} ended_at
  */
+
+/** A chat: `title` is the beginning of its first user message, `status` and `model` are of its last stream.
+ * @typedef {{ chat_id: string, title: string, streams: number, last_stream_id: string, status: string,
+ *   model: string | null, provider: string | null, created_at: string | null, updated_at: string | null }} ChatSummary */
+
+/** One page of chats. `next_page` is null at the end.
+ * @typedef {{ chats: ChatSummary[], next_page: string | null }} ChatList */
+
+/** One stream of a chat. `history` is `given` if its messages replaced the conversation. `messages` are the new ones of
+ * its request; null if the gateway does not keep them.
+ * @typedef {{ stream_id: string, stream_url: string, status_url: string, status: string, model: string,
+ *   history: "added" | "given" | null, messages: Record<string, any>[] | null, answer: StreamStatus }} ChatTurn */
+
+/** A chat and one page of its turns, the oldest first.
+ * @typedef {{ chat_id: string, title: string, created_at: string | null, updated_at: string | null,
+ *   turns: ChatTurn[], next_page: string | null }} Chat */
 
 export {};

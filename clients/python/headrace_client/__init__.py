@@ -32,7 +32,19 @@ from headrace_client.events import (
     Token,
     ToolCall,
 )
-from headrace_client.statuses import Call, CalledFunction, Cost, Failure, StreamStatus, TargetUsage, Usage
+from headrace_client.statuses import (
+    Call,
+    CalledFunction,
+    Chat,
+    ChatList,
+    ChatSummary,
+    ChatTurn,
+    Cost,
+    Failure,
+    StreamStatus,
+    TargetUsage,
+    Usage,
+)
 from headrace_client.webhooks import WebhookInvalid, verify_webhook
 
 __version__ = "0.1.0"
@@ -42,6 +54,10 @@ __all__ = [
     "AsyncStream",
     "Call",
     "CalledFunction",
+    "Chat",
+    "ChatList",
+    "ChatSummary",
+    "ChatTurn",
     "Client",
     "Continued",
     "Cost",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 import httpx2
 
@@ -57,6 +58,14 @@ def started(gateway: Gateway, accepted: Mapping[str, Any]) -> StreamAddress:
         return gateway.stream(accepted["stream_url"])
     except (KeyError, ValueError, TypeError, AttributeError):
         raise not_headrace(202) from None
+
+
+def chats_request(gateway: Gateway, chat_id: str | None, limit: int, page: str | None) -> Request:
+    """Return the request of a page of the chats, or of the turns of one chat."""
+    path = "" if chat_id is None else f"/{quote(chat_id, safe='')}"
+    query = urlencode({"limit": limit} | ({} if page is None else {"page": page}))
+    url = f"{gateway.base}/chats{path}?{query}"
+    return Request("GET", url, gateway.headers(url))
 
 
 def status_request(gateway: Gateway, address: StreamAddress) -> Request:

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import httpx2
 
@@ -17,7 +17,7 @@ from headrace_client._retries import OnRetry
 from headrace_client.answer import Answer
 from headrace_client.errors import HeadraceError
 from headrace_client.events import Event
-from headrace_client.statuses import StreamStatus
+from headrace_client.statuses import Chat, ChatList, StreamStatus
 
 
 class AsyncClient:
@@ -47,15 +47,19 @@ class AsyncClient:
         messages: Sequence[Mapping[str, Any]],
         *,
         model: str,
+        chat_id: str | None = None,
+        history: Literal["add", "given"] | None = None,
         idempotency_key: str | None = None,
         **fields: Any,
     ) -> "AsyncStream":
         """Start an answer and return its stream. The answer is generated with or without readers.
 
+        ``chat_id``: your id of the conversation; ``messages`` are then only the new ones. ``history``: ``add`` if the
+        chat must exist, ``given`` if ``messages`` are the whole conversation.
         ``fields``: other fields of the request, such as ``provider``, ``tools`` or ``on_disconnect``.
         ``idempotency_key``: with the same key and body, a later start attaches to the same answer.
         """
-        body = {"model": model, "messages": messages, **fields}
+        body = {"model": model, "messages": messages, "chat_id": chat_id, "history": history, **fields}
         accepted = await self._calls.call(_requests.start_request(self._gateway, body, idempotency_key))
         return AsyncStream(self._calls, _requests.started(self._gateway, accepted))
 
@@ -65,6 +69,16 @@ class AsyncClient:
         All events come, or with ``last_event_id`` those after it. Only the client's own gateway gets the key.
         """
         return AsyncStream(self._calls, self._gateway.stream(stream), last_event_id)
+
+    async def chats(self, *, limit: int = 20, page: str | None = None) -> ChatList:
+        """Return your chats, the last changed first. ``page``: ``next_page`` of the page before."""
+        request = _requests.chats_request(self._gateway, None, limit, page)
+        return cast(ChatList, await self._calls.call(request))
+
+    async def chat(self, chat_id: str, *, limit: int = 20, page: str | None = None) -> Chat:
+        """Return the turns of a chat, the oldest first. ``page``: ``next_page`` of the page before."""
+        request = _requests.chats_request(self._gateway, chat_id, limit, page)
+        return cast(Chat, await self._calls.call(request))
 
     async def status(self, stream: str) -> StreamStatus:
         """Return the answer so far."""

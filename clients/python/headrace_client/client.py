@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import httpx2
 
@@ -16,7 +16,7 @@ from headrace_client._retries import OnRetry
 from headrace_client.answer import Answer
 from headrace_client.errors import HeadraceError
 from headrace_client.events import Event
-from headrace_client.statuses import StreamStatus
+from headrace_client.statuses import Chat, ChatList, StreamStatus
 
 
 class Client:
@@ -46,15 +46,19 @@ class Client:
         messages: Sequence[Mapping[str, Any]],
         *,
         model: str,
+        chat_id: str | None = None,
+        history: Literal["add", "given"] | None = None,
         idempotency_key: str | None = None,
         **fields: Any,
     ) -> "Stream":
         """Start an answer and return its stream. The answer is generated with or without readers.
 
+        ``chat_id``: your id of the conversation; ``messages`` are then only the new ones. ``history``: ``add`` if the
+        chat must exist, ``given`` if ``messages`` are the whole conversation.
         ``fields``: other fields of the request, such as ``provider``, ``tools`` or ``on_disconnect``.
         ``idempotency_key``: with the same key and body, a later start attaches to the same answer.
         """
-        body = {"model": model, "messages": messages, **fields}
+        body = {"model": model, "messages": messages, "chat_id": chat_id, "history": history, **fields}
         accepted = self._calls.call(_requests.start_request(self._gateway, body, idempotency_key))
         return Stream(self._calls, _requests.started(self._gateway, accepted))
 
@@ -64,6 +68,16 @@ class Client:
         All events come, or with ``last_event_id`` those after it. Only the client's own gateway gets the key.
         """
         return Stream(self._calls, self._gateway.stream(stream), last_event_id)
+
+    def chats(self, *, limit: int = 20, page: str | None = None) -> ChatList:
+        """Return your chats, the last changed first. ``page``: ``next_page`` of the page before."""
+        request = _requests.chats_request(self._gateway, None, limit, page)
+        return cast(ChatList, self._calls.call(request))
+
+    def chat(self, chat_id: str, *, limit: int = 20, page: str | None = None) -> Chat:
+        """Return the turns of a chat, the oldest first. ``page``: ``next_page`` of the page before."""
+        request = _requests.chats_request(self._gateway, chat_id, limit, page)
+        return cast(Chat, self._calls.call(request))
 
     def status(self, stream: str) -> StreamStatus:
         """Return the answer so far."""

@@ -59,6 +59,7 @@ class StreamStatus(TypedDict):
     the end."""
 
     stream_id: str
+    chat_id: str | None
     status: str
     position: int | None
     text: str
@@ -83,3 +84,50 @@ class StreamStatus(TypedDict):
     created_at: str | None
     started_at: str | None
     ended_at: str | None
+
+
+class ChatSummary(TypedDict):
+    """One chat. ``title`` is the beginning of its first user message; ``status`` and ``model`` are of its last
+    stream."""
+
+    chat_id: str
+    title: str
+    streams: int
+    last_stream_id: str
+    status: str
+    model: str | None
+    provider: str | None
+    created_at: str | None
+    updated_at: str | None
+
+
+class ChatList(TypedDict):
+    """One page of chats. ``next_page`` is None at the end."""
+
+    chats: list[ChatSummary]
+    next_page: str | None
+
+
+class ChatTurn(TypedDict):
+    """One stream of a chat. ``history`` is "given" if its messages replaced the conversation. ``messages``: the new
+    ones of its request; None if the gateway does not keep them."""
+
+    stream_id: str
+    stream_url: str
+    status_url: str
+    status: str
+    model: str
+    history: str | None
+    messages: list[dict[str, Any]] | None
+    answer: StreamStatus
+
+
+class Chat(TypedDict):
+    """A chat and one page of its turns, the oldest first."""
+
+    chat_id: str
+    title: str
+    created_at: str | None
+    updated_at: str | None
+    turns: list[ChatTurn]
+    next_page: str | None

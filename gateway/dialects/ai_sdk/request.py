@@ -10,7 +10,7 @@ from shared.schemas import ChatRequest
 from shared.schemas.chat import parse_json_object, validate
 
 #: Fields of the canonical request that ``body`` of the SDK's transport may add.
-_UNCHANGED: Final = frozenset(ChatRequest.model_fields) - {"messages", "only_count"}
+_UNCHANGED: Final = frozenset(ChatRequest.model_fields) - {"messages", "only_count", "chat_id", "history"}
 _TRANSLATED: Final = frozenset({"id", "messages", "trigger", "messageId", "system"})
 _MAX_ID_LENGTH: Final = 256
 #: Most names of ignored fields in the response, and the characters of each.

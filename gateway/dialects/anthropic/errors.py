@@ -9,6 +9,7 @@ from shared.protocol.capabilities import CAPABILITIES
 _TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     409: "invalid_request_error",
@@ -23,6 +24,7 @@ _STATUSES: Final = {
     "unknown_model": 404,
     "invalid_request": 400,
     "unsupported_field": 400,
+    "price_unknown": 400,
     "thread_unsupported_request": 400,
 }
 _OVERLOADED: Final = frozenset({"provider_unavailable", "provider_circuit_open", "queue_timeout"})

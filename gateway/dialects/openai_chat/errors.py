@@ -8,6 +8,7 @@ from shared.protocol.events import Error
 _TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "insufficient_quota",
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
@@ -19,6 +20,9 @@ _THEIRS: Final = {
     "provider_model_not_found": (404, "model_not_found"),
     "invalid_request": (400, "invalid_request"),
     "unsupported_field": (400, "unsupported_field"),
+    "price_unknown": (400, "price_unknown"),
+    # Applications look for this code. OpenAI sends it with 429, which many clients retry (docs/adr/0026-budgets.md).
+    "budget_reached": (402, "insufficient_quota"),
 }
 
 

@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("stream_id", sa.String(64), primary_key=True),
         sa.Column("deleted_at", _TIME, nullable=False),
     )
+    op.create_index("deleted_by_time", "deleted", ["deleted_at"])
 
 
 def _create_streams() -> None:

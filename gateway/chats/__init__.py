@@ -1,0 +1,1 @@
+"""Chats, and the content of earlier streams for the requests that continue them."""

@@ -1,0 +1,114 @@
+"""Chats with those streams that only the archive has. Without an archive, only Redis is read."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Final
+
+from gateway.archive.deletion import delete_own
+from gateway.auth.principal import Principal
+from gateway.state import GatewayState
+from shared.archive.records import ArchivedChat, Filters
+from shared.broker.chat_index import ListedChats, Page, are_listed, first_member, list_chats, list_members
+from shared.broker.chats import ChatName, forget_streams
+from shared.broker.status import time_of
+from shared.errors import StreamGone, StreamNotFound
+from shared.protocol.ids import is_stream_id
+from shared.rate_limits import account_of
+
+#: Position before all archived chats.
+_NEWEST: Final = (10**15 - 1, "f" * 34)
+#: Streams of a chat that are deleted at the same time.
+_AT_ONCE: Final = 50
+
+
+async def find_archived_latest(gateway: GatewayState, principal: str, chat_id: str) -> str | None:
+    """Return the newest archived stream of a chat. Raises :class:`ArchiveUnavailable`: without an answer, a chat that
+    exists would go on without its history."""
+    if gateway.archive is None:
+        return None
+    found = await gateway.archive.list_streams(principal, most=1, filters=Filters(chat_id=chat_id))
+    return found[0].stream_id if found else None
+
+
+async def list_all_chats(gateway: GatewayState, principal: str, *, most: int, page: Page | None) -> ListedChats:
+    """Return a principal's chats, the last changed first: those that Redis knows, and then older ones. Raises
+    :class:`BrokerUnavailable`, :class:`ArchiveUnavailable` and :class:`ContentUnreadable`."""
+    account, archive = account_of(principal), gateway.archive
+    is_archived = page is not None and is_stream_id(page[1])
+    listed = ListedChats([], None)
+    if not is_archived:
+        listed = await list_chats(gateway.client, gateway.scripts.sealing, account, most=most, page=page)
+        if listed.next_page is not None or archive is None:
+            return listed
+    if archive is None:
+        return listed
+    at = page if page is not None and is_archived else _NEWEST
+    found = await archive.list_chats(principal, most=most + 1, before=at)
+    ids = [chat.last.chat_id or "" for chat in found]
+    in_redis = await are_listed(gateway.client, gateway.scripts.sealing, account, ids)
+    chats = listed.chats
+    for chat, is_listed in zip(found[:most], in_redis, strict=False):
+        if len(chats) == most:
+            break
+        at = chat.last.created, chat.last.stream_id
+        chats += [] if is_listed else [_summary(chat)]
+    is_last = not found or at == (found[-1].last.created, found[-1].last.stream_id)
+    return ListedChats(chats, None if is_last else "{}-{}".format(*at))
+
+
+async def list_all_members(
+    gateway: GatewayState, principal: str, name: ChatName, *, most: int, after: Page | None
+) -> list[Page]:
+    """Return streams of a chat as (time, id), the oldest first, from after ``after``. Those that only the archive has
+    come first: Redis forgets a chat as a whole. Raises :class:`BrokerUnavailable` and :class:`ArchiveUnavailable`."""
+    members: list[Page] = []
+    if gateway.archive is not None:
+        first = await first_member(gateway.client, name)
+        members = await gateway.archive.list_chat_members(
+            principal, name.chat_id, after=after, before_ms=first, most=most
+        )
+    if len(members) < most:
+        members += await list_members(gateway.client, name, most=most - len(members), after=after)
+    return members
+
+
+async def delete_all(gateway: GatewayState, caller: Principal, name: ChatName) -> bool:
+    """Delete all streams of a chat. Return False if it had none. Raises :class:`BrokerUnavailable` and
+    :class:`ArchiveUnavailable`; the caller then repeats it."""
+    had_some = is_forgotten = False
+    while not is_forgotten:
+        members = await list_members(gateway.client, name, most=_AT_ONCE, after=None)
+        await _delete(gateway, caller, members)
+        had_some = had_some or bool(members)
+        is_forgotten = await forget_streams(gateway.client, name, [stream_id for _, stream_id in members])
+    archive = gateway.archive
+    while archive is not None:
+        streams = await archive.list_streams(caller.id, most=_AT_ONCE, filters=Filters(chat_id=name.chat_id))
+        if not streams:
+            break
+        had_some = True
+        await _delete(gateway, caller, [(each.created, each.stream_id) for each in streams])
+    return had_some
+
+
+async def _delete(gateway: GatewayState, caller: Principal, members: list[Page]) -> None:
+    async def delete(stream_id: str) -> None:
+        with suppress(StreamGone, StreamNotFound):
+            await delete_own(gateway, caller, stream_id)
+
+    await asyncio.gather(*(delete(stream_id) for _, stream_id in members))
+
+
+def _summary(chat: ArchivedChat) -> dict[str, Any]:
+    last = chat.last
+    return {
+        "chat_id": last.chat_id,
+        "title": last.title,
+        "streams": chat.streams,
+        "last_stream_id": last.stream_id,
+        "status": last.status,
+        "provider": last.provider,
+        "model": last.model,
+        "created_at": time_of(str(chat.created)),
+        "updated_at": time_of(str(last.created)),
+    }

@@ -1,0 +1,161 @@
+// One turn of a chat: the messages of its request, and the answer, which is read live until it ends.
+
+import { cancelStream, startChat } from "./api.js";
+import { Answer } from "./answer.js";
+import { element } from "./dom.js";
+import { isJson } from "./format.js";
+import { later } from "./later.js";
+import { fill } from "./past_answer.js";
+import { messageElement } from "./question.js";
+import { StreamReader } from "./stream.js";
+
+const FINAL = new Set(["done", "error", "cancelled"]);
+const FORGOTTEN = new Set(["chat_not_found", "chat_gone"]); // codes of the gateway
+const ENDINGS = { completed: "done", failed: "error", cancelled: "cancelled" };
+
+export class Turn {
+  /** `on`: state(turn, note), counted(turn), retry(turn), rendered(). `messages` may be empty. */
+  constructor(messages, on) {
+    this.messages = messages;
+    this.on = on;
+    this.reader = null;
+    this.wantsStop = false;
+    this.isClosed = false; // another chat is on the screen
+    this.hasFailed = false;
+    this.state = "";
+    this.answer = new Answer(() => on.rendered());
+    this.element = element("section", "turn");
+    this.element.append(...messages.map(messageElement), this.answer.element);
+    this.show("queued");
+  }
+
+  /** The stream's id; empty until the gateway has accepted the request. */
+  get id() {
+    return this.element.dataset.stream ?? "";
+  }
+
+  set id(id) {
+    this.element.dataset.stream = id;
+  }
+
+  get isLive() {
+    return !FINAL.has(this.state);
+  }
+
+  /** Says that the request has replaced the conversation before it. */
+  markBranch() {
+    this.element.prepend(element("p", "branch quiet", "Another branch: the model does not see what is above."));
+  }
+
+  /** Sends the request. Resolves with true once the gateway has accepted it. */
+  async submit(body) {
+    if (isJson(body)) this.answer.showAsJson();
+    try {
+      const stream = await startChat(body, (problem) => this.show("queued", `${problem} (retrying)`));
+      this.id = stream.id;
+      if (!this.isClosed) this.read(stream.url);
+    } catch (error) {
+      const isForgotten = FORGOTTEN.has(error.code);
+      const why = isForgotten ? "The gateway no longer has this chat. Ask in a new one." : error.message;
+      this.fail("The request could not be sent.", why, !isForgotten);
+      return false;
+    }
+    if (this.wantsStop) this.stopAtGateway();
+    return true;
+  }
+
+  /** Reads the answer from its start. */
+  read(streamUrl) {
+    const { answer } = this;
+    this.reader = new StreamReader(streamUrl, {
+      counted: () => this.on.counted(this),
+      state: (name) => this.show(name),
+      queued: ({ position }) => this.show("queued", position ? `position ${position} in the queue` : ""),
+      start: (start) => answer.setSource(start),
+      reset: ({ attempt }) => {
+        answer.reset();
+        this.show("streaming", `attempt ${attempt}: another worker restarts the answer`);
+      },
+      token: ({ token }) => answer.append(token),
+      reasoning: ({ text }) => answer.reasoning.append(text),
+      refusal: ({ text }) => answer.refusal.append(text),
+      tool_call: (call) => answer.calls.take(call),
+      json: (piece) => answer.setValue(piece),
+      error: ({ code, message, retryable }) => this.showProblem(message, code, retryable),
+      done: (done) => this.settle(done),
+      lost: (message) => this.fail("The stream cannot be read.", message, false),
+    });
+    this.on.state(this);
+    this.reader.open();
+  }
+
+  /** Shows an answer that has ended; its formatting may come later. */
+  fillFrom(status, isUrgent) {
+    const { answer } = this;
+    answer.problem.removeAttribute("role"); // it is no news
+    if (status.error) this.showProblem(status.error.message, status.error.code, status.error.retryable);
+    answer.element.classList.remove("live");
+    this.show(ENDINGS[status.status] ?? "done");
+    if (isUrgent) return fill(answer, status);
+    answer.view.preview(status.text);
+    later(() => {
+      answer.view.reset();
+      fill(answer, status);
+    });
+  }
+
+  close() {
+    this.reader?.close();
+  }
+
+  /** Stops reading for good. The answer continues at the gateway. */
+  leave() {
+    this.isClosed = true;
+    this.close();
+  }
+
+  /** Resolves with false if the gateway did not accept it. */
+  async stop() {
+    if (this.id) return this.stopAtGateway();
+    this.wantsStop = true;
+    return true;
+  }
+
+  /** Cancels the stream; its `done` event then ends the answer. */
+  async stopAtGateway() {
+    try {
+      await cancelStream(this.id);
+      return true;
+    } catch (error) {
+      this.show(this.state, `could not stop: ${error.message}`);
+      return false;
+    }
+  }
+
+  settle(done) {
+    const state = { cancelled: "cancelled", error: "error" }[done.finish_reason] ?? "done";
+    if (state === "error" && !this.hasFailed) this.answer.fail("The answer failed.", done.reason ?? "");
+    this.answer.finish(done);
+    this.show(state);
+  }
+
+  showProblem(title, detail, mayRetry) {
+    this.hasFailed = true;
+    this.answer.fail(title, detail, mayRetry && this.messages.length > 0 && (() => this.on.retry(this)));
+  }
+
+  /** Shows a problem after which nothing more can be read. */
+  fail(title, detail, mayRetry) {
+    this.showProblem(title, detail, mayRetry);
+    this.answer.finish(null);
+    this.show("error");
+  }
+
+  /** Without `note`, a state that is already shown keeps its note. */
+  show(state, note) {
+    if (this.state === state && note === undefined) return;
+    this.state = state;
+    this.element.dataset.state = state;
+    this.on.state(this, note);
+  }
+}

@@ -56,7 +56,7 @@ LOOP_LAG = Histogram(
 
 
 def count_costs(ledger: Iterable[LedgerEntry]) -> None:
-    """Count what the calls of a stream cost that has ended. Only targets with a price have a label."""
+    """Count the costs of a stream that has ended. Only targets with a price have a label."""
     for entry in ledger:
         if entry.cost_nanos:
             COST.labels(entry.provider, entry.model, entry.currency).inc(entry.cost_nanos / NANOS)

@@ -41,7 +41,7 @@ def priced(
 
 
 def cost_at(prices: Prices, target: tuple[str, str], usage: Usage) -> Cost | None:
-    """Return what a call costs; None without a price."""
+    """Return the cost of a call; None without a price."""
     price = price_of(prices, *target)
     return None if price is None else Cost.of(cost_of(price, usage), price.currency)
 

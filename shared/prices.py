@@ -21,7 +21,7 @@ def price_of(prices: Prices, provider: str, model: str) -> PriceEntry | None:
 
 def cost_of(entry: PriceEntry, usage: Usage) -> int:
     """Return the cost in nanos. Cached tokens are part of the input and reasoning is part of the output, so that each
-    token is paid once; a kind without a price costs what its whole costs. A part is never more than its whole."""
+    token is paid once; a kind without a price has that of its whole. A part is never more than its whole."""
     cached = min(usage.cached_tokens or 0, usage.input_tokens)
     written = min(usage.cache_write_tokens or 0, usage.input_tokens - cached)
     reasoning = min(usage.reasoning_tokens or 0, usage.output_tokens)
@@ -36,7 +36,7 @@ def cost_of(entry: PriceEntry, usage: Usage) -> int:
 
 
 def highest_cost_of(entry: PriceEntry, input_tokens: int, output_tokens: int) -> int:
-    """Return the most that so many tokens can cost, of whatever kind they are."""
+    """Return the highest cost of so many tokens, of any kind."""
     dearest_input = max(entry.input, entry.cached_input or 0, entry.cache_write or 0)
     dearest_output = max(entry.output, entry.reasoning or 0)
     return round((input_tokens * dearest_input + output_tokens * dearest_output) * _NANOS_A_TOKEN)

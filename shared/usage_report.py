@@ -68,7 +68,7 @@ class UsageOfAllTimes:
 
 
 async def cost_today(source: UsageSource) -> list[Cost]:
-    """Return what all calls have cost that ended today, in UTC: an amount for each currency. Raises
+    """Return the costs of all calls that ended today, in UTC: an amount for each currency. Raises
     :class:`Unavailable`."""
     today = datetime.now(UTC).date()
     sums = _grouped(await source.rows(today, today, None), ())
@@ -150,7 +150,7 @@ def parse_days(first: date | None, last: date | None) -> tuple[date, date]:
 
 
 def _grouped(rows: Iterable[UsageRow], by: Sequence[Dimension]) -> list[tuple[tuple[str, ...], UsageSum]]:
-    """Return the sums of each group, whose last value is its currency, in the order of their values."""
+    """Return the sums of each group, in the order of their values. The last value is the currency."""
     sums = dict[tuple[str, ...], UsageSum]()
     for row in rows:
         group = (*(_VALUES[each](row) for each in by), row.currency)

@@ -1,4 +1,4 @@
-"""Reports of what calls of providers used and cost: ``/v1/usage`` for a caller, ``/ops/usage`` for operators."""
+"""Reports of usage and costs: ``/v1/usage`` for a caller, ``/ops/usage`` for operators."""
 
 from datetime import date
 from typing import Annotated, Final, Literal

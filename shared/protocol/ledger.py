@@ -1,4 +1,4 @@
-"""Entries of the ledger: what each call of a provider used and cost."""
+"""Entries of the ledger: tokens and cost of each call of a provider."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -142,7 +142,7 @@ class _WriterSink:
         return self.may_take and not self._run.is_discarding and draft.has_room and draft.size < self._most_bytes
 
     def discard(self, part: AnswerPart, idle_timeout: IdleTimeout) -> None:
-        """Leave out what came after a cancel. Raises :class:`ProviderError` once it is too much."""
+        """Leave out a part that came after a cancel. Raises :class:`ProviderError` once there are too many."""
         idle_timeout.resume()
         self._discarded += len(part) if isinstance(part, list) else 1
         if self._discarded >= _MOST_DISCARDED:

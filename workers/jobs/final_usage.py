@@ -60,8 +60,8 @@ class FinalUsage:
         return asyncio.create_task(answer)
 
     async def leave(self, reading: Reading, run: Run) -> bool:
-        """Return True if a call is read on whose reader has stopped; else stop it. Call it without any ``await``
-        after the reader has stopped."""
+        """Return True if a call is read on although its reader has stopped; else stop it. Call it without any
+        ``await`` after the reader has stopped."""
         if reading.done():
             return False
         may_go_on = (

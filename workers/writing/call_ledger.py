@@ -56,7 +56,7 @@ class CallLedger:
                 self._accounted.note(epoch, calls)
 
     def add_lost(self, entries: Sequence[LedgerEntry], epoch: int, calls: int) -> None:
-        """Add calls whose worker died. The log of ``epoch``, which they wrote, has ``calls``."""
+        """Add calls of workers that died. The log of ``epoch``, which they wrote, has ``calls``."""
         self.entries += entries
         self._accounted.note(epoch, calls)
 
@@ -67,7 +67,7 @@ class CallLedger:
         return self.closed
 
     def with_costs(self, parts: Sequence[TargetUsage]) -> list[TargetUsage]:
-        """Return the usage of some calls with what each costs."""
+        """Return the usage of some calls, each with its cost."""
         prices = self._scripts.prices
         costs = [cost_at(prices, (part.provider, part.model), part.usage) for part in parts]
         return [

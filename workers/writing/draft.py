@@ -44,7 +44,7 @@ class Draft:
     ``events``: those that do not change any more. ``is_first``: readers have no text of an earlier attempt.
     ``cursor``: the place in the provider's stored answer after all deltas so far; ``has_to_note``: the state has to
     get it without events. ``lineage``: of the log that this one continues (rule E13). ``usage_wait_ms``: time after a
-    cancel in which the provider's count may come; 0: nobody waits for it.
+    cancel in which the provider's count may come; 0: it is not waited for.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class Draft:
         return ending
 
     def final(self, counted: Usage | PartialUsage | None) -> tuple[Usage, list[LedgerEntry]]:
-        """Return usage and ledger of a cancelled stream whose provider has ``counted`` its call after all."""
+        """Return usage and ledger of a cancelled stream after its provider has ``counted`` the call."""
         latest = self.usage_by_target.of_call(counted, self._output)
         return self.usage_by_target.sum_with(latest), self.ledger.all_with("cancelled", latest)
 

@@ -43,7 +43,7 @@ class UsageByTarget:
                 return self._estimate.usage(deltas, characters, cancelled=cancelled)
 
     def of_held(self, characters: int, prefix_characters: int) -> Usage:
-        """Estimate the usage of a call whose output did not join the answer."""
+        """Estimate the usage of a call that did not join the answer."""
         return replace(self._request, prompt_characters=self._request.prompt_characters + prefix_characters).usage(
             1, characters
         )

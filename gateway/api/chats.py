@@ -1,6 +1,6 @@
 """Routes of the caller's chats: list them, read the turns of one, delete one."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 
@@ -18,6 +18,9 @@ from shared.rate_limits import account_of
 from shared.scopes import Scope
 
 router = APIRouter()
+
+_NOT_FOUND: Final = "chat_id: no such chat; check it and your credentials"
+_GONE: Final = "chat_id: the messages of this chat are gone"
 
 Page = Annotated[str | None, Query(max_length=64, json_schema_extra={"pattern": "^[0-9]{1,15}-"})]
 
@@ -59,10 +62,10 @@ async def read_chat(
     chat = await find_chat(gateway.client, name)
     members = await list_all_members(gateway, caller.id, name, most=limit + 1, after=after)
     if chat is None and not members:
-        raise ChatNotFound
+        raise ChatNotFound(_NOT_FOUND)
     listed = await list_turns(gateway, caller, members[:limit], has_more=len(members) > limit)
     if after is None and not listed.turns and listed.next_page is None:
-        raise ChatGone
+        raise ChatGone(_GONE)
     return {
         "chat_id": chat_id,
         "title": listed.title,
@@ -82,7 +85,7 @@ async def delete_chat(gateway: Gateway, caller: Caller, chat_id: str) -> None:
     """Cancel the running streams of a chat, and delete the content of all of them."""
     caller.need(Scope.CANCEL)
     if not await delete_all(gateway, caller, ChatName(account_of(caller.id), chat_id)):
-        raise ChatNotFound
+        raise ChatNotFound(_NOT_FOUND)
 
 
 def _parsed(page: str | None) -> tuple[int, str] | None:

@@ -1,4 +1,4 @@
-"""The page opens what it shows on another device, by a link or a QR code, in the middle of an answer."""
+"""A chat, or one answer of it, opens on another device by a link or a QR code, in the middle of an answer."""
 
 import asyncio
 from collections.abc import AsyncIterator

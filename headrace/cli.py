@@ -30,7 +30,6 @@ app = typer.Typer(
 )
 app.add_typer(api_keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
-app.command()(usage.usage)
 
 NO_SECRET = "\n".join(
     (
@@ -239,6 +238,7 @@ def check(
 
 
 app.command()(doctor)
+app.command()(usage.usage)
 
 
 def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, object] | None:

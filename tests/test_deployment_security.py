@@ -44,6 +44,7 @@ SECRETS: Final = {
     "ANTHROPIC_API_KEY": {"worker"},
     "OLLAMA_API_KEY": {"worker"},
     "HEADRACE_WEBHOOK_SECRET": {"worker"},
+    "HEADRACE_ARCHIVE_URL": {"gateway", "worker"},
 }
 
 

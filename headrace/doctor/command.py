@@ -32,7 +32,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     data_dir: DataDir = HERE,
 ) -> None:
-    """Examine a running Headrace: versions, Redis, clocks, workers, providers, queue, and the proxies before it.
+    """Examine a running Headrace, and the proxies before it.
 
     Without Redis, the findings are those that the URL and the key allow. The exit code is 1 if something is wrong.
     """

@@ -353,6 +353,11 @@ def test_the_description_has_the_header_if_there_is_authentication() -> None:
             if reference in methods.get("get", {}).get("parameters", ())
         }
         assert with_header == (
-            {"/chat", "/chat/{stream_id}", "/chat/stream/{stream_id}", "/v1/models"} if has_it else set()
+            {
+                *("/chat", "/chat/{stream_id}", "/chat/stream/{stream_id}", "/chats", "/chats/{chat_id}"),
+                *("/connection", "/v1/models", "/v1/usage"),
+            }
+            if has_it
+            else set()
         )
         assert USER in json.dumps(description) or not has_it

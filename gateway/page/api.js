@@ -2,7 +2,7 @@
 
 import { Headrace } from "./client/index.js";
 import { parse } from "./exact.js";
-import { promptForKey, credentials } from "./key.js";
+import { currentKey, promptForKey, credentials } from "./key.js";
 
 export class ApiError extends Error {
   constructor(message, status) {
@@ -26,10 +26,11 @@ async function errorMessage(response) {
  *  a ticket needs no key. */
 async function call(path, options = {}) {
   for (;;) {
+    const key = currentKey();
     const headers = { ...options.headers, ...credentials() };
     const response = await fetch(path, { cache: "no-store", ...options, headers }).catch(() => null);
     if (response?.status !== 401 || path.includes("ticket=")) return response;
-    await promptForKey(await errorMessage(response));
+    await promptForKey(await errorMessage(response), key);
   }
 }
 
@@ -49,11 +50,12 @@ export const reading = new Headrace({ ...options, retryTimeoutMs: Infinity });
 /** Repeats a call of the client with another key, if the gateway refuses the one of this tab. */
 async function withKey(clientCall) {
   for (;;) {
+    const key = currentKey();
     try {
       return await clientCall();
     } catch (error) {
       if (error.status !== 401) throw error;
-      await promptForKey(error.message);
+      await promptForKey(error.message, key);
     }
   }
 }

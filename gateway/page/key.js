@@ -20,7 +20,7 @@ if (sessionStorage.getItem(STORAGE_KEY) && (sessionStorage.getItem(SINCE) ?? "")
 
 /** Returns true if a key was forgotten since this page was loaded: it keeps nothing then, and is about to reload. */
 const isOutdated = () => forgottenMark() !== markOfPage;
-const currentKey = () => (isOutdated() ? null : sessionStorage.getItem(STORAGE_KEY));
+export const currentKey = () => (isOutdated() ? null : sessionStorage.getItem(STORAGE_KEY));
 
 function dropKey() {
   for (const name of KEPT_IN_TAB) sessionStorage.removeItem(name);
@@ -60,8 +60,10 @@ function userIn(key) {
 let prompting = null;
 
 /** Waits until the user has entered a key that the gateway accepts; all callers share one form. `problem`: why the last
- *  key was refused. Until then conversations are hidden; if the key is another user's, the page starts anew. */
-export function promptForKey(problem) {
+ *  key was refused; `refused`: that key, or null. If the tab has another key by now, there is nothing to wait for. Until
+ *  then conversations are hidden; if the key is another user's, the page starts anew. */
+export async function promptForKey(problem, refused) {
+  if (prompting === null && currentKey() !== refused) return;
   prompting ??= new Promise((resolve) => {
     const hadOne = currentKey() !== null;
     const before = ownerMark();
@@ -92,7 +94,7 @@ export function promptForKey(problem) {
     byId("key-form").addEventListener("submit", submit);
     byId("login").showModal();
   });
-  return prompting;
+  await prompting;
 }
 
 /** Why the gateway refuses a key; "" if it does not. */

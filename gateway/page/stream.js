@@ -2,7 +2,7 @@
 // the counts that show that no event comes twice.
 
 import { reading } from "./api.js";
-import { promptForKey } from "./key.js";
+import { currentKey, promptForKey } from "./key.js";
 
 const SHOWN = new Set(["start", "token", "reasoning", "refusal", "tool_call", "json", "error"]); // each has a handler
 const UNREADABLE = {
@@ -56,12 +56,13 @@ export class StreamReader {
   }
 
   async read(signal) {
+    const key = currentKey();
     try {
       for await (const event of this.stream.events({ signal })) this.received(event);
     } catch (error) {
       if (signal.aborted) return;
       if (error.status === 401 && !this.hasTicket) {
-        await promptForKey(error.message);
+        await promptForKey(error.message, key);
         if (!signal.aborted) this.open();
       } else this.lose(UNREADABLE[error.status] ?? error.message);
     }

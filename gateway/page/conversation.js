@@ -35,6 +35,7 @@ export class Conversation {
     this.turns = [];
     this.page = null; // the gateway's last page of turns that was read
     this.loading = null;
+    this.submitted = null; // resolves once the gateway has accepted or refused the newest question
     this.area.replaceChildren();
   }
 
@@ -53,13 +54,14 @@ export class Conversation {
 
   /** Sends messages as a new turn of a chat. Resolves with true once the gateway has accepted them. */
   async ask(id, messages, choice) {
-    this.id = id;
     // With `add`, a chat that the gateway has forgotten is an error, and not an answer that knows nothing of it.
-    const history = this.turns.some((turn) => turn.id) ? { history: "add" } : {};
+    const history = id === this.id ? { history: "add" } : {}; // a new chat gets its id with this question
+    this.id = id;
     const turn = this.add(messages);
     turn.choice = choice;
     this.on.state(turn);
-    return turn.submit({ ...choice, ...history, chat_id: id, messages, on_disconnect: "continue" });
+    this.submitted = turn.submit({ ...choice, ...history, chat_id: id, messages, on_disconnect: "continue" });
+    return this.submitted;
   }
 
   /** Removes a turn that the gateway never accepted. */
@@ -89,6 +91,7 @@ export class Conversation {
   async load(id) {
     for (;;) {
       const { turns, next_page: next } = await readChat(id, this.page);
+      await this.submitted; // the question that is being sent may be among the turns, and has no id before
       if (this.id !== id) return;
       this.merge(turns, next === null);
       if (next === null) return;
@@ -96,25 +99,32 @@ export class Conversation {
     }
   }
 
+  /** Shows a page of the gateway's turns, in its order. Questions that it has not listed yet stay behind them. */
   merge(stored, isEnd) {
-    // One that is just being sent may already be among them: it is merged by the refresh after its response.
-    if (this.turns.some((turn) => turn.id === "" && turn.isLive)) return;
-    const known = new Set(this.turns.map((turn) => turn.id));
-    for (const [at, turn] of stored.entries()) {
-      if (!known.has(turn.stream_id)) this.addStored(turn, isEnd && stored.length - at <= URGENT);
+    let at = this.turns.findLastIndex((turn) => turn.isListed) + 1;
+    for (const [index, entry] of stored.entries()) {
+      const isUrgent = isEnd && stored.length - index <= URGENT;
+      const turn = this.turns.find(({ id }) => id === entry.stream_id) ?? this.addStored(entry, at, isUrgent);
+      turn.isListed = true;
+      at = Math.max(at, this.turns.indexOf(turn) + 1);
     }
   }
 
-  addStored({ stream_id: id, stream_url: url, history, messages, answer }, isUrgent) {
-    const turn = this.add(messages ?? []); // null: the client of the chat keeps them
+  addStored({ stream_id: id, stream_url: url, history, messages, answer }, at, isUrgent) {
+    const isRunning = answer && !answer.finish_reason;
+    // A question that was refused stays above the running answer, as only the last turn can be stopped.
+    while (isRunning && this.turns[at]?.id === "") at += 1;
+    const turn = this.add(messages ?? [], at); // null: the client of the chat keeps them
     turn.id = id;
-    if (history === "given" && this.turns.length > 1) turn.markBranch();
-    if (answer?.finish_reason) turn.fillFrom(answer, isUrgent);
-    else if (answer) turn.read(url);
+    if (history === "given" && at > 0) turn.markBranch();
+    if (isRunning) turn.read(url);
+    else if (answer) turn.fillFrom(answer, isUrgent);
     else turn.fail("This answer is no longer stored.", "", false);
+    return turn;
   }
 
-  add(messages) {
+  /** Adds a turn at a place among the others; without `at`, as the last one. */
+  add(messages, at = this.turns.length) {
     const isLast = (turn) => turn === this.last;
     const turn = new Turn(messages, {
       state: (of, note) => isLast(of) && this.on.state(of, note),
@@ -122,10 +132,12 @@ export class Conversation {
       retry: (of) => this.on.retry(of),
       rendered: () => (isLast(turn) ? this.on.rendered() : this.drawn.request()),
     });
-    this.turns.push(turn);
-    this.area.append(turn.element);
-    turn.answer.markCurrent();
-    this.on.added(turn);
+    this.area.insertBefore(turn.element, this.turns[at]?.element ?? null);
+    this.turns.splice(at, 0, turn);
+    if (isLast(turn)) {
+      turn.answer.markCurrent();
+      this.on.added(turn);
+    }
     return turn;
   }
 }

@@ -20,6 +20,7 @@ export class Turn {
     this.on = on;
     this.reader = null;
     this.wantsStop = false;
+    this.isListed = false; // the gateway has listed it among the turns of its chat
     this.isClosed = false; // another chat is on the screen
     this.hasFailed = false;
     this.state = "";

@@ -12,6 +12,22 @@ from tests.system import System
 
 HOSTILE = '<img src=x onerror="window.hacked = 1"><script>window.hacked = 1</script>'
 
+#: Holds the responses of a path until `held[path].release()`.
+_HOLD = """
+const [path] = arguments;
+const { fetch } = window;
+const gate = Promise.withResolvers();
+const hold = { release: gate.resolve, given: false };
+(window.held ??= {})[path] = hold;
+window.fetch = async (...request) => {
+  const response = await fetch(...request);
+  if (new URL(request[0], location.origin).pathname !== path) return response;
+  await gate.promise;
+  hold.given = true;
+  return response;
+};
+"""
+
 
 async def click_chat(page: Page, title: str) -> None:
     """Open a chat from the list."""
@@ -171,11 +187,112 @@ async def _is_gone(page: Page, title: str) -> bool:
 
 
 async def test_a_long_chat_is_shown_whole_and_in_order(page: Page, system: System) -> None:
-    """More turns than one page of the gateway's list has; the last ones are formatted first."""
-    turns, chat = 55, uuid4().hex
-    system.fake.play("many", *(Answer(deltas=[f"**Answer** {number}"]) for number in range(turns)))
-    for number in range(turns):
+    """More turns than one page of the gateway's list has; the last ones are formatted first. A question that is asked
+    before they have loaded comes after them."""
+    count, chat = 55, uuid4().hex
+    system.fake.play("many", *(Answer(deltas=[f"**Answer** {number}"]) for number in range(count)))
+    for number in range(count):
         await system.ended(await system.post("many", f"Question {number}", chat_id=chat))
+    turns = [[f"Question {number}", f"Answer {number}", "done"] for number in range(count)]
     await page.visit(f"#chat={chat}")
-    await until_turns(page, *([f"Question {number}", f"Answer {number}", "done"] for number in range(turns)))
-    assert await page.script("return document.querySelectorAll('.body strong').length") == turns
+    await until_turns(page, *turns)
+    assert await page.script("return document.querySelectorAll('.body strong').length") == count
+
+    for paths in (f"/chats/{chat}", "/chat"), ("/chat", f"/chats/{chat}"):
+        await page.visit("")
+        await page.until(page.models_are_there)
+        turns.append(await ask_before_the_chat_has_loaded(page, system, chat, paths, turns))
+
+
+async def ask_before_the_chat_has_loaded(
+    page: Page, system: System, chat: str, paths: tuple[str, str], earlier: list[list[str]]
+) -> list[str]:
+    """Open a chat, ask in it at once, and return the new turn. ``paths``: the order in which the responses arrive."""
+    gate = asyncio.Event()
+    question, model = f"{paths[0]} responds first", f"late-{len(earlier)}"
+    system.fake.play(model, Answer(deltas=["Still ", "here."], gate=gate, gate_after=1))
+    for path in paths:
+        await hold(page, path)
+    await page.script(f"location.hash = 'chat={chat}'")
+    await page.ask(question, model=f"openai/{model}")
+    await until_turns(page, [question, "", "queued"])
+    for path in paths:
+        await release(page, path)
+    await until_turns(page, *earlier, [question, "Still", "streaming"])
+    assert await asyncio.to_thread(page.element("stop").is_displayed)
+    gate.set()
+    await until_turns(page, *earlier, [question, "Still here.", "done"])
+    (call,) = [call for call in system.fake.calls if call.model == model]
+    assert len(call.request["messages"]) == 2 * len(earlier) + 1
+    return [question, "Still here.", "done"]
+
+
+async def hold(page: Page, path: str) -> None:
+    """Keep the responses of a path from the page, until they are released."""
+    await asyncio.to_thread(page.driver.execute_script, _HOLD, path)
+
+
+async def release(page: Page, path: str) -> None:
+    """Give the page the responses of a path, and wait until it has one."""
+
+    async def has_response() -> bool:
+        return bool(await asyncio.to_thread(page.driver.execute_script, "return held[arguments[0]].given", path))
+
+    await asyncio.to_thread(page.driver.execute_script, "held[arguments[0]].release()", path)
+    await page.until(has_response)
+
+
+async def test_a_turn_of_another_device_appears_before_a_later_question(page: Page, system: System) -> None:
+    """The page learns of the other device's turn after its own next question, which is still being answered."""
+    gate = asyncio.Event()
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    system.fake.play("gated", Answer(deltas=["Still ", "here."], gate=gate, gate_after=1))
+    await page.ask("First", model="openai/brief")
+    assert await page.until_state(*ENDED) == "done"
+    chat = (await page.fragment()).removeprefix("chat=")
+    await system.ended(await system.post("brief", "Second", chat_id=chat, history="add"))
+    await page.ask("Third", model="openai/gated")
+    before = [["First", "Brief.", "done"], ["Second", "Brief.", "done"]]
+    await until_turns(page, *before, ["Third", "Still", "streaming"])
+    assert await asyncio.to_thread(page.element("stop").is_displayed)
+    assert await page.text_of("answer-state") == "streaming"
+    gate.set()
+    await until_turns(page, *before, ["Third", "Still here.", "done"])
+    await system.ended(await system.post("brief", "Fourth", chat_id=chat, history="add"))
+    await page.script("window.dispatchEvent(new Event('focus'))")
+    await until_turns(page, *before, ["Third", "Still here.", "done"], ["Fourth", "Brief.", "done"])
+
+
+async def test_a_question_that_was_refused_stays_above_the_answer_of_another_device(
+    page: Page, system: System
+) -> None:
+    """The other device's answer can be stopped here."""
+    gate = asyncio.Event()
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    system.fake.play("gated", Answer(deltas=["Still ", "here."], gate=gate, gate_after=1))
+    await page.ask("First", model="openai/brief")
+    assert await page.until_state(*ENDED) == "done"
+    chat = (await page.fragment()).removeprefix("chat=")
+    await system.post("gated", "Second", chat_id=chat, history="add")
+    await page.ask("Refused", model=f"openai/{'x' * 1000}")
+    first = [["First", "Brief.", "done"], ["Refused", "", "error"]]
+    await until_turns(page, *first, ["Second", "Still", "streaming"])
+    await page.click("stop")
+    await until_turns(page, *first, ["Second", "Still", "cancelled"])
+    gate.set()
+
+
+async def test_a_question_in_a_chat_that_was_deleted_before_it_has_loaded_starts_no_other(
+    page: Page, system: System
+) -> None:
+    chat = uuid4().hex
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    await system.ended(await system.post("brief", "First", chat_id=chat))
+    await hold(page, f"/chats/{chat}")
+    await page.script(f"location.hash = 'chat={chat}'")
+    assert (await system.http.delete(f"{page.url}/chats/{chat}")).status_code == 204
+    calls = len(system.fake.calls)
+    await page.ask("Second", model="openai/brief")
+    assert await page.until_state(*ENDED) == "error"
+    assert "no longer has this chat" in await page.text_of("problem")
+    assert len(system.fake.calls) == calls

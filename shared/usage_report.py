@@ -141,7 +141,7 @@ def parse_days(first: date | None, last: date | None) -> tuple[date, date]:
     """Return the first and the last day of a report. Without a last day it ends today, without a first one it has
     30 days. Raises :class:`ReportError`."""
     last = last or datetime.now(UTC).date()
-    first = first or last - timedelta(DEFAULT_DAYS - 1)
+    first = first or date.fromordinal(max(1, last.toordinal() - DEFAULT_DAYS + 1))
     if first > last:
         raise ReportError("from: later than to; exchange them")
     if (last - first).days >= MOST_DAYS:

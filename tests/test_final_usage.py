@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from shared.broker.keys import of_key
 from shared.protocol.ledger import LedgerEntry, decode_ledger
 from tests.fakes.answer import Answer, Counts
 from tests.system import System
@@ -109,6 +110,25 @@ async def test_the_count_of_the_provider_is_billed(system: System, receiver: Web
     (delivery,) = await receiver.next_of(stream_id)
     data = delivery.event["data"]
     assert (data["usage"], data["usage_final"], data["cost_final"]) == (done["usage"], status["usage_final"], cost)
+
+
+async def test_the_place_of_the_stream_stays_taken_meanwhile(system: System) -> None:
+    """Its lease is one second; the worker extends it for as long as the call is read."""
+    gate = asyncio.Event()
+    answer = Answer(deltas=["a"] * 50, gate=gate, gate_after=3, usage=Counts(33, 50))
+    model, stream_id, _ = await cancelled(system, answer)
+    ended = int(await system.field(stream_id, "ended") or 0)
+    async with system.broker.client() as client:
+
+        async def is_held_longer() -> bool:
+            until: bytes | None = await client.hget(of_key(stream_id), "until")  # type: ignore[misc]
+            assert until is not None, "the ending is settled without the count"
+            return int(until) > ended + 2000
+
+        assert await system.eventually(is_held_longer)
+    gate.set()
+    group = await counted(system, model)
+    assert (group["calls"], group["estimated_calls"]) == (1, 0)
 
 
 async def test_a_count_that_does_not_come_in_time_stays_estimated(system: System) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from itertools import count
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shared.protocol.ledger import LedgerEntry, decode_ledger
+from shared.usage_report import parse_days
 from tests.cli import finish, headrace
 from tests.fakes.answer import Answer, Counts
 from tests.sse_client import Frame
@@ -332,6 +333,11 @@ async def test_reports_are_tables_and_csv(system: System) -> None:
     assert answers[0].headers["content-type"].startswith("text/csv")
     shown = await finish(await headrace("usage", "--by", "model", HEADRACE_REDIS_URL=system.broker.url))
     assert any(line.split()[0] == f"dollars/{name}" and "3.00003" in line for line in shown.out.splitlines())
+
+
+def test_a_report_can_end_on_the_first_day_of_all() -> None:
+    assert parse_days(None, date.min) == (date.min, date.min)
+    assert parse_days(None, date(2026, 3, 1)) == (date(2026, 1, 31), date(2026, 3, 1))
 
 
 @pytest.mark.parametrize(

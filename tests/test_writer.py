@@ -115,6 +115,25 @@ async def test_a_full_window_does_not_stop_an_ending(client: Client) -> None:
     assert await ending is Ended.WRITTEN
 
 
+async def test_a_provider_that_breaks_off_during_an_ending_adds_nothing_behind_it(client: Client) -> None:
+    """The stream ends as abandoned; output and the end of its call come before the reply."""
+    writer = await claimed_writer(client, "cancel")
+    writer.draft.begin_call("p", "m")
+    await writer.push([TextDelta("x")])
+    await step(client, writer)
+    writer.settle_renewal(reply_of(writer, Code.OK, last_seq=2, signal="abandoned"))
+    await writer.push([TextDelta("y")])
+    writer.draft.end_call("broken_off")
+    assert [type(events.decode(each)) for each in writer.draft.events.unsent] == [events.Done]
+    writer.settle(reply_of(writer, Code.WATCHED))
+    ending = asyncio.create_task(writer.finish(Outcome("stop"), Usage(1, 2)))
+    await asyncio.sleep(0)
+    await step(client, writer)
+    assert await ending is Ended.WRITTEN
+    written = [type(each) for each in await log_of(client, writer)]
+    assert written == [events.Start, events.Token, events.Token, events.Done]
+
+
 async def test_a_restore_comes_before_an_ending(client: Client) -> None:
     writer = await claimed_writer(client)
     await writer.push([TextDelta("x")])

@@ -207,6 +207,7 @@ SETTLE: Final = Script(
     args=(
         *("stream_id", "account", "kind", "status", "reason", "tokens", "bytes", "expires", "digest"),
         *("tombstone_ms", "retention_ms", "cost", "usage_ms", "usage_days", "usage_items", "lane_count"),
+        "charged_tokens",
         *("usage…", "lanes…", "budgets…"),
     ),
     parts=("_desk", "_rate_limits", "_budgets", "_storage", "_provider_limit", "_endings", "_usage"),

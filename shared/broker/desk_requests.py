@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from shared.broker.replies import Owed
-from shared.protocol.ledger import LedgerEntry
+from shared.protocol.ledger import UNKNOWN_COST, LedgerEntry
 from shared.rate_limits import Demand
 
 #: Limits that the streams of an account take until they are settled.
@@ -44,7 +44,7 @@ class Settlement:
     """The end of a stream for the desk. ``owed``: its ending, if there was one that the desk has not settled yet.
     ``digest``: of its idempotency key, or empty. ``has_webhook``: its ending has to be delivered.
     ``has_archive``: it has to be archived. ``ledger``: its calls of providers. ``budgets``: as its state has
-    them, as far as the caller knows."""
+    them, as far as the caller knows. ``is_unused``: no worker ever had it."""
 
     stream_id: str
     account: str
@@ -55,6 +55,32 @@ class Settlement:
     has_archive: bool = False
     ledger: Sequence[LedgerEntry] = ()
     budgets: str = ""
+    is_unused: bool = False
+
+    @property
+    def tokens(self) -> int | None:
+        """The tokens that it used, for limits; None: as many as were reserved."""
+        if self.owed is not None:
+            return self.owed.tokens
+        return 0 if self._is_free else None
+
+    @property
+    def charged_tokens(self) -> int | None:
+        """The same for budgets: those of all calls, as with the cost."""
+        if self.owed is not None and self.ledger:
+            return sum(entry.input_tokens + entry.output_tokens for entry in self.ledger)
+        return self.tokens
+
+    @property
+    def cost(self) -> str:
+        """The cost of its calls, in nanos; :data:`UNKNOWN_COST`: as much as was reserved."""
+        if self.owed is not None:
+            return self.owed.cost
+        return "0" if self._is_free else UNKNOWN_COST
+
+    @property
+    def _is_free(self) -> bool:
+        return self.kind is Kind.REFUSED or self.is_unused
 
 
 @dataclass(frozen=True, slots=True)

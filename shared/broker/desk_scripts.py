@@ -40,7 +40,6 @@ from shared.broker.keys import (
 from shared.broker.queue import job_of
 from shared.broker.replies import Refused
 from shared.broker.usage import rows_of
-from shared.protocol.ledger import UNKNOWN_COST
 from shared.rate_limits import LIMIT_NAMES, TARGET_LIMIT_NAMES, UNLIMITED, Limits, TargetLimits
 from shared.settings import Settings
 
@@ -147,17 +146,18 @@ class DeskScripts:
             kind=Kind.PENDING if settlement.has_archive else settlement.kind,
             status=owed.status if owed else "",
             reason=owed.reason if owed else "",
-            tokens=owed.tokens if owed else 0 if settlement.kind is Kind.REFUSED else "",
+            tokens=_number_or_empty(settlement.tokens),
             bytes=owed.size if owed else 0,
             expires=owed.ended + self._retention_ms if owed else 0,
             digest=settlement.digest,
             tombstone_ms=self._retention_ms + self._tombstone_ms,
             retention_ms=self._retention_ms,
-            cost=owed.cost if owed else "0" if settlement.kind is Kind.REFUSED else UNKNOWN_COST,
+            cost=settlement.cost,
             usage_ms=self._usage_ms,
             usage_days=len(days),
             usage_items=3 * len(rows),
             lane_count=len(lanes),
+            charged_tokens=_number_or_empty(settlement.charged_tokens),
             usage=[item for row in rows for item in (days.index(row.day) + 1, row.field, row.counts)],
             lanes=lanes,
             budgets=budgets,
@@ -280,6 +280,10 @@ def _lane_keys(lanes: Iterable[str]) -> list[str]:
 
 def _names(lanes: str) -> list[str]:
     return [lane for lane in lanes.split("\n") if lane]
+
+
+def _number_or_empty(number: int | None) -> int | str:
+    return "" if number is None else number
 
 
 def _numbers(limits: TargetLimits) -> list[int]:

@@ -36,7 +36,15 @@ async def delete_stream(client: Client, scripts: StreamScripts, stream_id: str) 
     if removed is None:
         return False
     ledger = [*removed.ledger, *([] if removed.owed else lost)]
-    settlement = Settlement(stream_id, removed.account, Kind.DELETED, removed.owed, removed.digest, ledger=ledger)
+    settlement = Settlement(
+        stream_id,
+        removed.account,
+        Kind.DELETED,
+        removed.owed,
+        removed.digest,
+        ledger=ledger,
+        is_unused=removed.is_unused,
+    )
     with suppress(BrokerUnavailable):  # then the next sweep makes the second step
         await settle_removed(client, scripts, settlement)
     return True

@@ -85,12 +85,13 @@ class Owed:
 @dataclass(frozen=True, slots=True)
 class Removed:
     """A stream's content was deleted or dropped. ``digest``: of its idempotency key, or empty. ``ledger``: its calls
-    that the desk has not counted."""
+    that the desk has not counted. ``is_unused``: no worker ever had it."""
 
     account: str
     digest: str
     owed: Owed | None = None
     ledger: Sequence[LedgerEntry] = ()
+    is_unused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +250,15 @@ def parse_refused(raw: list[bytes]) -> Refused:
     return Refused(raw[0].decode())
 
 
-def parse_removed(raw: list[bytes]) -> Removed | None:
+def parse_removed(raw: list[Any]) -> Removed | None:
     """Parse the reply of `delete` or `drop`; None if nothing was removed."""
     match raw:
         case [_, account, digest]:
             return Removed(account.decode(), digest.decode())
-        case [_, account, digest, status, reason, owed, ended, ledger, key_id]:
+        case [_, account, digest, status, reason, owed, ended, ledger, key_id, is_unused]:
             ending = Owed.of(status, reason, owed, ended) if owed else None
-            return Removed(account.decode(), digest.decode(), ending, decode_ledger(ledger, key_id.decode()))
+            calls = decode_ledger(ledger, key_id.decode())
+            return Removed(account.decode(), digest.decode(), ending, calls, bool(is_unused))
     return None
 
 

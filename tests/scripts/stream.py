@@ -147,7 +147,8 @@ class Stream:
         if reply.code is Code.OK:
             account = (await self.state()).get("account", "")
             owed, digest = SCRIPTS.owed(ending, reply), self.idempotency or ""
-            await settle_ended(self.client, SCRIPTS, Settlement(self.id, account, Kind.ENDED, owed, digest))
+            settlement = Settlement(self.id, account, Kind.ENDED, owed, digest, ledger=ending.ledger)
+            await settle_ended(self.client, SCRIPTS, settlement)
         return reply
 
     async def end(self, holder: Holder, first: int, events: list[bytes], ending: Ending = ENDING) -> WriteReply:

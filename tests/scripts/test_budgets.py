@@ -13,7 +13,7 @@ from shared.broker.creation import create, requeue
 from shared.broker.desk_replies import BudgetName, Created, OverBudget
 from shared.broker.desk_requests import Kind, Settlement
 from shared.broker.ending import restorable
-from shared.broker.keys import budget_key, of_key
+from shared.broker.keys import account_keys, budget_key, of_key
 from shared.broker.outbox import settle_ended_streams
 from shared.broker.removal import delete_stream
 from shared.broker.replies import Claimed, Code
@@ -29,6 +29,7 @@ from shared.budgets import (
     period_at,
     resets_at,
 )
+from shared.protocol.ledger import LedgerEntry
 from shared.protocol.lifecycle import Status
 from shared.rate_limits import Demand, Limits
 from tests.scripts.stream import DONE, SCRIPTS, TOKEN, Stream, now_ms, some
@@ -101,17 +102,36 @@ async def test_a_settlement_replaces_the_reservation_once(
 
 async def test_every_way_out_settles_once(client: Client) -> None:
     refused, deleted, expired = [await created(client, demand()) for _ in range(3)]
+    await deleted.claim()
     assert await counts(client) == {name: 3 * n for name, n in RESERVED.items()}
     for _ in range(2):
         await settle(client, SCRIPTS, Settlement(refused.id, "an-account", Kind.REFUSED))
     assert await counts(client) == {name: 2 * n for name, n in RESERVED.items()}
     for _ in range(2):
         await delete_stream(client, SCRIPTS, deleted.id)
-    # The use of a deleted stream is unknown, so it is charged what it reserved.
+    # The use of a stream that is deleted while it runs is unknown, so it is charged what it reserved.
     assert await counts(client) == RESERVED | {"tokens": TOKENS, "nanos": NANOS}
     for _ in range(2):
         await settle(client, SCRIPTS, Settlement(expired.id, "an-account", Kind.EXPIRED))
     assert await counts(client) == await counts(client, SERVER) == {"tokens": 2 * TOKENS, "nanos": 2 * NANOS}
+
+
+async def test_a_stream_that_is_deleted_before_it_runs_costs_nothing(client: Client) -> None:
+    wanted = replace(demand(), limits=Limits(requests_per_minute=10, tokens_per_day=1000))
+    stream = await created(client, wanted)
+    for _ in range(2):
+        await delete_stream(client, SCRIPTS, stream.id)
+    assert await counts(client) == await counts(client, SERVER) == {}
+    used = await client.hgetall(account_keys("an-account")["used"])  # type: ignore[misc]
+    assert {name[:1]: int(n) for name, n in used.items() if int(n)} == {b"r": 1}  # the request was made
+
+
+async def test_a_budget_is_charged_the_tokens_of_all_calls(client: Client) -> None:
+    """The limits count the answer, whose last call had 4 tokens."""
+    stream = await created(client, replace(demand(), limits=Limits(tokens_per_day=1000)))
+    calls = [LedgerEntry(now_ms(), "p", "m", outcome, 6, 2) for outcome in ("broken_off", "completed")]
+    await stream.finish(await stream.claim(), 1, [DONE], replace(ending(4, "120"), ledger=calls))
+    assert await counts(client) == await counts(client, SERVER) == {"tokens": 16, "nanos": 120}
 
 
 @pytest.mark.parametrize("kind", ["nanos", "tokens"])
@@ -319,8 +339,10 @@ async def test_no_order_of_steps_breaks_a_budget(client: Client, seed: int) -> N
 async def _end_one(client: Client, chance: random.Random, model: Model, streams: list[Stream]) -> None:
     stream = streams.pop(chance.randrange(len(streams)))
     if chance.random() < 0.2:
+        if runs := chance.random() < 0.5:
+            await stream.claim()
         await delete_stream(client, SCRIPTS, stream.id)
-        model.settle(stream.id, (None, None))
+        model.settle(stream.id, (None, None) if runs else (0, 0))
         return
     tokens, cost = chance.choice([(0, 0), (3, 100), (15, 2000), (5, None)])
     holder = await stream.claim()

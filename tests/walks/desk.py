@@ -37,7 +37,8 @@ class Desk(Ground):
         self.unsettled: list[tuple[Settlement, str]] = []
         self.renewed: list[Renewed] = []
         self.unknown: set[StreamWriter] = set()
-        self.tokens_of_dropped: int | None = None
+        #: Tokens of a dropped answer: for the limits, and for the budgets.
+        self.tokens_of_dropped: tuple[int, int] | None = None
 
     @move(3, lambda self: self.renewed, pick=PICK, fate=FATE)
     async def hold(self, *, pick: int, fate: str) -> None:
@@ -103,12 +104,13 @@ class Desk(Ground):
         has_bytes = self.stream_id.encode() in stored
         # Bytes of a stream that Redis has lost are counted until it would have expired.
         assert has_bytes == redis.ended or (has_bytes and self.age > 1), f"its bytes are counted as {stored}"
-        tokens = tokens_of(redis) if redis.ended else self.tokens_of_dropped
-        if tokens is not None and self.age == 1:  # Redis has lost nothing
+        used_up = tokens_of(redis) if redis.ended else self.tokens_of_dropped
+        if used_up is not None and self.age == 1:  # Redis has lost nothing
+            tokens, charged = used_up
             used: dict[bytes, bytes] = await self.client.hgetall(USED)  # type: ignore[misc]
             (today,) = [int(count) for name, count in used.items() if name.startswith(b"d")]
             assert today == tokens, f"{today} tokens are counted, of {tokens}"
-            await self._check_spent(tokens)
+            await self._check_spent(charged)
         if redis.ended and self.age == 1:
             ledger = decode_ledger(redis.state.get(b"ledger"))
             now = int(time.time()) // 86_400
@@ -116,7 +118,7 @@ class Desk(Ground):
             assert sorted(counted, key=_place) == sorted(rows_of(ledger), key=_place), "other calls are counted"
 
     async def _check_spent(self, tokens: int) -> None:
-        """Each budget is charged what the stream used, and as long as it is known what that cost."""
+        """Each budget is charged what all calls used, and as long as it is known what that cost."""
         for account in (each.account for each in RESERVATIONS):
             for period, counts in (await self._budget(account)).items():
                 assert counts["tokens"] == tokens, f"{account} {period}: {counts}, not {tokens} tokens"
@@ -130,8 +132,10 @@ def _place(row: UsageRow) -> tuple[object, ...]:
     return row.day, row.target, row.currency
 
 
-def tokens_of(ended: Redis) -> int:
-    """Return the tokens that the answer of an ended stream costs."""
+def tokens_of(ended: Redis) -> tuple[int, int]:
+    """Return the tokens that the answer of an ended stream costs, and those of all its calls."""
     usage = decode_usage(ended.state[b"usage"].decode()) or {"input_tokens": 0, "output_tokens": 0}
     is_free = usage.get("estimated") and not usage["output_tokens"]
-    return 0 if is_free else usage["input_tokens"] + usage["output_tokens"]
+    tokens = 0 if is_free else usage["input_tokens"] + usage["output_tokens"]
+    ledger = decode_ledger(ended.state.get(b"ledger"))
+    return tokens, sum(each.input_tokens + each.output_tokens for each in ledger) if ledger else tokens

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from shared.broker.client import Client, run_script
+from shared.broker.client import Client, run_script, run_scripts
+from shared.broker.desk_replies import OtherLanes
 from shared.broker.desk_requests import Settlement
 from shared.broker.ending import tokens_of
 from shared.broker.scripts import StreamScripts
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 #: Reasons for which a stream ends before its call.
 _ENDED_BY_US: Final = frozenset({StopReason.CANCELLED, StopReason.ABANDONED, StopReason.STORED_BYTES})
-#: Calls of a worker that are read on at once.
+#: Calls of a worker that are read on at once. They take places of its concurrency, of which half are for new streams.
 _MOST: Final = 100
 
 Reading = asyncio.Task[Answered]
@@ -43,6 +44,8 @@ class FinalUsage:
         self._scripts = scripts
         self._is_exact = settings.usage_on_cancel == "exact"
         self._wait_s = settings.usage_final_s
+        self._most = min(_MOST, settings.concurrency // 2)
+        self._hold_s = settings.lease_s / 3
         self._readings = set[Reading]()
         self._is_over = False
 
@@ -68,7 +71,7 @@ class FinalUsage:
             run.writer.stop_reason in _ENDED_BY_US
             and run.has_output
             and run.stored is None
-            and len(self._readings) < _MOST
+            and len(self._readings) < self._most
         )
         if may_go_on and not self._is_over:
             run.is_discarding = True
@@ -102,12 +105,27 @@ class FinalUsage:
         return replace(settlement, owed=final, ledger=ledger)
 
     async def _counted(self, reading: Reading, run: Run) -> Usage | PartialUsage | None:
-        done, _ = await asyncio.wait([reading], timeout=self._wait_s)
-        reading.cancel()
-        if not done:
+        now = asyncio.get_running_loop().time
+        until = now() + self._wait_s
+        while not reading.done() and (left := until - now()) > 0:
+            await asyncio.wait([reading], timeout=min(left, self._hold_s))
+            if not reading.done():
+                await self._hold(run)
+        if not reading.done():
+            reading.cancel()
             await asyncio.wait([reading])
         with suppress(asyncio.CancelledError, Exception):  # whatever it was, the estimate stays
             _, usage = reading.result()
             return usage
         logger.info("final usage unknown", extra={"stream_id": run.stream_id})
         return None
+
+    async def _hold(self, run: Run) -> None:
+        """Extend the stream's place at the desk, whose lease is renewed no more. While Redis is unavailable, it may
+        end: then the provider gets another call too early."""
+        place = run.writer.place
+        if (call := place.hold_ended(self._scripts)) is None:
+            return
+        (held,) = await run_scripts(self._client, [call])
+        if isinstance(held, OtherLanes):  # the next call has them
+            place.lanes = held.lanes

@@ -145,7 +145,8 @@ class Draft:
     def end_call(self, failure: CallOutcome, held: HeldBack | None = None) -> None:
         """Add the open call to the ledger, if there is one: it has not answered to its end. ``failure``: for a call
         that had output; one without is ``failed`` or ``cancelled``. ``held``: output that did not join the answer."""
-        self._freeze()  # characters are counted here
+        if not self.events.is_closed:  # else it ends as abandoned, and what came meanwhile waits for the reply
+            self._freeze()  # characters are counted here
         has_output = self.ledger.has_output(self.output_count)
         usage = self.usage_by_target.of_call(self._input_counts, self._output) if has_output else None
         if held is not None and held.held_characters:

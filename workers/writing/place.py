@@ -33,6 +33,10 @@ class HeldPlace:
         holding = Holding(place, self._holder.token, renewed.expires, self.lanes, is_lost)
         return scripts.desk.hold(holding)
 
+    def hold_ended(self, scripts: StreamScripts) -> Call[Held | OtherLanes] | None:
+        """Return the same call for a stream that has ended and is not settled; None if this worker did not end it."""
+        return self.hold(scripts, self._ended) if self._ended is not None else None
+
     def end(self, reply: WriteReply) -> None:
         """Note the reply to the call that has ended the stream."""
         self._ended = reply

@@ -40,6 +40,11 @@ class SendBuffer:
         return self.acknowledged < self._highest_acknowledged
 
     @property
+    def is_closed(self) -> bool:
+        """True while the closing events are there: nothing may follow them."""
+        return self._closing > 0
+
+    @property
     def open(self) -> list[bytes]:
         """All events except the closing ones."""
         return self._all[: len(self._all) - self._closing]

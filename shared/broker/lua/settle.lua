@@ -13,16 +13,17 @@
 --       7 bytes (of the ended stream), 8 expires (until when, ms), 9 digest (of its idempotency key), 10 tombstone_ms,
 --       11 retention_ms, 12 cost (of its calls, in nanos; '?': unknown, so what was reserved is charged),
 --       13 usage_ms (for which sums of a day are kept), 14 usage_days, 15 usage_items (number of days, and of items in
---       usage), 16 lane_count, 17 usage… (rows of add_usage), lanes…, budgets… (accounts; both in the order of the keys)
+--       usage), 16 lane_count, 17 charged_tokens (used by all calls, for budgets; '': as many as were reserved),
+--       18 usage… (rows of add_usage), lanes…, budgets… (accounts; both in the order of the keys)
 -- Replies {bytes given back, '<id> <digest>', …} with removed streams of which the caller deletes what stays, or {'LANES',
 -- lanes, accounts of budgets} (see lanes_lacking, budgets_lacking).
 
 local stream_id, account, kind, status, reason, tokens, bytes, expires, digest, tombstone_ms,
-  retention_ms, cost, usage_ms, usage_days, usage_items, lane_count = unpack(ARGV, 1, 16)
+  retention_ms, cost, usage_ms, usage_days, usage_items, lane_count, charged_tokens = unpack(ARGV, 1, 17)
 local JOB, QUEUE, WAITING, WAITING_ACCOUNTS, USED, STREAMS, STORED, KEPT, SOURCES, REMOVED, ENDED, FAILED,
   MINUTE = unpack(KEYS, 2, 14)
 local a = {used = USED, streams = STREAMS, stored = STORED, kept = KEPT, sources = SOURCES, removed = REMOVED}
-local lanes_key, lanes_at = 15 + 2 * usage_days, 17 + usage_items
+local lanes_key, lanes_at = 15 + 2 * usage_days, 18 + usage_items
 local lanes = {unpack(ARGV, lanes_at, lanes_at + lane_count - 1)}
 name_lanes(lanes_key, lanes)
 local budget_keys = keys_of_budgets(lanes_key + 4 * lane_count, lanes_at + lane_count)
@@ -33,13 +34,13 @@ need_rights('DEL HDEL HEXISTS HGET HINCRBY HMGET HSET HSETNX PEXPIRE PEXPIREAT Z
   'ZREMRANGEBYSCORE ZSCORE', KEYS)
 
 if known then
-  settle_budgets(budgets, budget_keys, {tokens = tokens ~= '' and tokens, nanos = cost ~= '?' and cost}, again)
+  settle_budgets(budgets, budget_keys, {tokens = charged_tokens ~= '' and charged_tokens, nanos = cost ~= '?' and cost}, again)
   tokens = tonumber(tokens)
   if kind == 'refused' and at then correct(USED, -1, {'r' .. at}, {}) end
   settle(a, tokens)
   leave_lanes(tokens)
   if status ~= '' then count_ending({ended = ENDED, failed = FAILED, minute = MINUTE}, status, reason, tokens, retention_ms) end
-  add_usage(15, 17, 16 + usage_items, usage_ms)
+  add_usage(15, 18, 17 + usage_items, usage_ms)
   forget_sources(a, sources)
   redis.call('DEL', OF)
 end

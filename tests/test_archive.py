@@ -205,6 +205,11 @@ async def test_the_archive_is_searched(system: ArchivedSystem) -> None:
     page = (await system.get("/chat", as_=dave, q="100", limit=1)).json()
     assert await found_by(system, dave, q="100", page=page["next_page"]) == [first]
     assert (await system.get("/chat?from=soon", as_=dave)).status_code == 422
+    assert (await system.get("/chat?page=1-%00", as_=dave)).status_code == 422
+    extremes = {"from": "0001-01-01T00:00:00+14:00", "to": "9999-12-31T23:59:59.9999Z"}
+    assert await found_by(system, dave, q="100", **extremes) == await found_by(system, dave, q="100")
+    for name in ("q", "model", "chat_id"):
+        assert await found_by(system, dave, **{name: "\0"}) == []
 
 
 async def test_a_deletion_is_for_good(system: ArchivedSystem) -> None:

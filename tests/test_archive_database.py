@@ -273,6 +273,13 @@ async def test_a_database_that_hangs_delays_nobody_for_long(database: SqliteFile
             await asyncio.sleep(0.1)
 
 
+async def test_values_that_the_database_cannot_take_stop_no_other_read(archive: Archive) -> None:
+    beyond_the_calendar = Filters(from_ms=-(10**14))
+    with pytest.raises(ArchiveUnavailable):
+        await archive.list_streams("key:shop", most=1, filters=beyond_the_calendar)
+    assert await archive.find("a" * 34) is None
+
+
 async def is_back(archive: Archive) -> bool:
     try:
         return await archive.find("a" * 34) is None

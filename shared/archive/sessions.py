@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.archive import schema
 from shared.archive.engine import writing
-from shared.archive.trouble import refuse_final, unavailable
+from shared.archive.trouble import is_about_data, refuse_final, unavailable
 from shared.errors import ArchiveUnavailable
 from shared.settings import SettingsError
 
@@ -50,13 +50,15 @@ class Sessions:
             logger.warning("archive unavailable", extra={"detail": error.detail})
 
     async def read(self, work: Work[T], *, is_search: bool = False) -> T:
-        """Run ``work`` in a transaction that reads. A search that takes too long says nothing about the database."""
+        """Run ``work`` in a transaction that reads. A search that takes too long, or values that the database cannot
+        take, say nothing about the database: other reads go on."""
         if time.monotonic() < self._down_until:
             raise ArchiveUnavailable(detail=self._trouble)
         try:
             return await self._within(self._read(work), _READ_S)
         except ArchiveUnavailable as error:
-            if not (is_search and isinstance(error.__cause__, TimeoutError)):
+            is_slow_search = is_search and isinstance(error.__cause__, TimeoutError)
+            if not (is_slow_search or is_about_data(error)):
                 self._down_until, self._trouble = time.monotonic() + _DOWN_S, error.detail
             raise
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import func, literal, select
 
 from shared.archive import schema
 from shared.archive.archive import Archive, check_archive, open_archive
@@ -277,6 +278,21 @@ async def test_values_that_the_database_cannot_take_stop_no_other_read(archive: 
     beyond_the_calendar = Filters(from_ms=-(10**14))
     with pytest.raises(ArchiveUnavailable):
         await archive.list_streams("key:shop", most=1, filters=beyond_the_calendar)
+    assert await archive.find("a" * 34) is None
+
+
+async def test_slow_reads_are_stopped_and_delay_nobody(
+    archive: Archive, database: SqliteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive.find("a" * 34)
+    monkeypatch.setattr("shared.archive.sessions._READ_S", 0.2)
+    numbers = select(literal(1).label("n")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(select(numbers.c.n + 1))
+    endless = select(func.max(numbers.c.n))
+    for _ in range(2):  # more than there are connections
+        slow = await asyncio.gather(*(archive.fetch(endless) for _ in range(5)), return_exceptions=True)
+        assert [type(each) for each in slow] == [ArchiveUnavailable] * 5
+    monkeypatch.undo()
     assert await archive.find("a" * 34) is None
 
 

@@ -22,11 +22,11 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_SLOW_SEARCH: Final = "q: the search took too long; narrow it with from, to or chat_id"
+_SLOW_SEARCH: Final = "the search took too long; narrow it with from, to or chat_id"
 
 _DELETE_S: Final = 5.0
 _WRITE_S: Final = 60.0
-#: A search may read all texts of its owner; others must not wait for a connection meanwhile.
+#: A search may read all streams of its owner; others must not wait for a connection meanwhile.
 _MOST_SEARCHES: Final = 2
 
 
@@ -77,12 +77,12 @@ class Archive:
         self, principal: str, *, most: int, before: Position | None = None, filters: Filters | None = None
     ) -> list[ListedStream]:
         """Return a principal's streams, the newest first, that come after the position ``before``. A search by text
-        reads the texts of the principal's streams one after another until it has found so many. Also raises
+        or model reads the streams of the principal one after another until it has found so many. Also raises
         :class:`ContentUnreadable`."""
         filters = filters or Filters()
         query = listing(self.rows, self.engine.dialect.name, principal, filters, before, most)
-        if filters.text is None:
-            return await self._listed(query)
+        if filters.text is None and filters.model is None:
+            return await self._listed(query, is_search=filters != Filters())
         async with self._searches:
             return await self._listed(query, is_search=True)
 
@@ -109,8 +109,8 @@ class Archive:
         return await self._sessions.write(lambda connection: delete_stream(connection, stream_id), within_s=_DELETE_S)
 
     async def fetch(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-        """Return the rows of a query."""
-        return await self._sessions.read(_all(query))
+        """Return the rows of a query, which may be slow: that it takes too long says nothing about the database."""
+        return await self._sessions.read(_all(query), is_search=True)
 
     async def look(self) -> None:
         """Look whether the database can be used. Raises :class:`SettingsError` if it never can."""

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.archive import schema
-from shared.archive.engine import writing
+from shared.archive.engine import stopped_at, writing
 from shared.archive.trouble import is_about_data, refuse_final, unavailable
 from shared.errors import ArchiveUnavailable
 from shared.settings import SettingsError
@@ -90,8 +90,9 @@ class Sessions:
             logger.debug("late work failed", extra={"error": type(task.exception()).__name__})
 
     async def _read(self, work: Work[T]) -> T:
+        deadline = asyncio.get_running_loop().time() + _READ_S
         await self._prepare()
-        async with self._engine.connect() as connection:
+        async with self._engine.connect() as connection, stopped_at(connection, deadline):
             return await work(connection)
 
     async def _write(self, work: Work[T]) -> T:

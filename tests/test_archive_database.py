@@ -155,6 +155,8 @@ async def test_sealed_content_is_not_readable_and_not_searchable(database: Sqlit
     async with open_archive(settings_of(database.url), migrates=False) as without:
         with pytest.raises(ContentUnreadable):
             await without.find(secret.stream_id)
+        [entry] = await without.list_streams("key:sealed", most=9)
+        assert (entry.stream_id, entry.chat_id, entry.metadata) == (secret.stream_id, None, {})
     [row] = await database.rows(f"SELECT * FROM streams WHERE stream_id = '{secret.stream_id}'")
     assert not [
         name for name, value in row.items() if any(w in str(value) for w in ("secret", '"order', '"role', '"token'))

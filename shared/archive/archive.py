@@ -16,7 +16,7 @@ from shared.archive.searches import by_ids, chat_members, chats, listing
 from shared.archive.sessions import Sessions
 from shared.archive.tables import CALLS, STREAMS
 from shared.archive.writes import delete_stream, write_streams
-from shared.errors import ArchiveUnavailable
+from shared.errors import ArchiveUnavailable, ContentUnreadable
 from shared.protocol.ledger import LedgerEntry
 from shared.settings import Settings
 
@@ -77,8 +77,8 @@ class Archive:
         self, principal: str, *, most: int, before: Position | None = None, filters: Filters | None = None
     ) -> list[ListedStream]:
         """Return a principal's streams, the newest first, that come after the position ``before``. A search by text
-        or model reads the streams of the principal one after another until it has found so many. Also raises
-        :class:`ContentUnreadable`."""
+        or model reads the streams of the principal one after another until it has found so many. Streams
+        whose content no key opens are without their chat and metadata."""
         filters = filters or Filters()
         query = listing(self.rows, self.engine.dialect.name, principal, filters, before, most)
         if filters.text is None and filters.model is None:
@@ -88,7 +88,7 @@ class Archive:
 
     async def list_chats(self, principal: str, *, most: int, before: Position | None = None) -> list[ArchivedChat]:
         """Return a principal's chats, the last changed first, that come after the position ``before``: of a chat's
-        newest stream. Raises as :meth:`list_streams` does."""
+        newest stream. Also raises :class:`ContentUnreadable`."""
         found = await self.fetch(chats(principal, before, most))
         return [ArchivedChat(self.rows.listed(row), row.streams, row.first) for row in found]
 
@@ -100,7 +100,7 @@ class Archive:
         return [(row.created_at, row.stream_id) for row in await self.fetch(query)]
 
     async def list_some(self, principal: str, stream_ids: Sequence[str]) -> list[ListedStream]:
-        """Return those of some streams that the archive has. Raises as :meth:`list_streams` does."""
+        """Return those of some streams that the archive has, as :meth:`list_streams` does."""
         return await self._listed(by_ids(principal, stream_ids)) if stream_ids else []
 
     async def delete(self, stream_id: str) -> bool:
@@ -123,7 +123,20 @@ class Archive:
             if is_search and isinstance(error.__cause__, TimeoutError):
                 raise ArchiveUnavailable(_SLOW_SEARCH) from error
             raise
-        return [self.rows.listed(row) for row in found]
+        return self._entries(found)
+
+    def _entries(self, found: Sequence[Row[Any]]) -> list[ListedStream]:
+        """Return the entries of a list. A stream that no key opens must not take the others from their owner."""
+        entries, unreadable = list[ListedStream](), 0
+        for row in found:
+            try:
+                entries.append(self.rows.listed(row))
+            except ContentUnreadable:
+                entries.append(self.rows.listed_unopened(row))
+                unreadable += 1
+        if unreadable:
+            logger.warning("archived content unreadable", extra={"streams": unreadable})
+        return entries
 
 
 @asynccontextmanager

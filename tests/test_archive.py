@@ -15,7 +15,7 @@ import httpx2
 import openai
 import pytest
 
-from shared.broker.keys import principal_streams_key
+from shared.broker.keys import principal_streams_key, tombstone_key
 from tests.archive_databases import PostgresServer, SqliteFile
 from tests.archived_system import ALICE, BOB, ArchivedSystem, wants_postgres
 from tests.credentials import bearer, run_headrace, token
@@ -205,6 +205,11 @@ async def test_the_archive_is_searched(system: ArchivedSystem) -> None:
     page = (await system.get("/chat", as_=dave, q="100", limit=1)).json()
     assert await found_by(system, dave, q="100", page=page["next_page"]) == [first]
     assert (await system.get("/chat?from=soon", as_=dave)).status_code == 422
+    assert (await system.get("/chat?page=1-%00", as_=dave)).status_code == 422
+    extremes = {"from": "0001-01-01T00:00:00+14:00", "to": "9999-12-31T23:59:59.9999Z"}
+    assert await found_by(system, dave, q="100", **extremes) == await found_by(system, dave, q="100")
+    for name in ("q", "model", "chat_id"):
+        assert await found_by(system, dave, **{name: "\0"}) == []
 
 
 async def test_a_deletion_is_for_good(system: ArchivedSystem) -> None:
@@ -219,11 +224,15 @@ async def test_a_deletion_is_for_good(system: ArchivedSystem) -> None:
     system.fake.play("slow", Answer(deltas=WORDS, delay_s=0.1))
     running = await system.post("slow")
     assert (await delete(system, running, ALICE)).status_code == 204
+    missed = await system.archived("words")
+    async with system.broker.client() as client:  # deleted while the gateway that did it knew of no archive
+        await client.set(tombstone_key(missed), "deleted jwt:alice", ex=600)
+    assert (await delete(system, missed, ALICE)).status_code == 410
     later = await system.archived("words")  # so that what was due before it has been written
     rows = await system.database.rows("SELECT stream_id FROM streams")
     found = {row["stream_id"] for row in rows}
     assert later in found
-    assert not found & {archived, ended, running}
+    assert not found & {archived, ended, running, missed}
 
 
 async def test_an_archive_that_is_away_touches_no_live_stream(system: ArchivedSystem) -> None:

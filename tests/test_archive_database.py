@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import func, literal, select
 
 from shared.archive import schema
 from shared.archive.archive import Archive, check_archive, open_archive
@@ -154,6 +155,8 @@ async def test_sealed_content_is_not_readable_and_not_searchable(database: Sqlit
     async with open_archive(settings_of(database.url), migrates=False) as without:
         with pytest.raises(ContentUnreadable):
             await without.find(secret.stream_id)
+        [entry] = await without.list_streams("key:sealed", most=9)
+        assert (entry.stream_id, entry.chat_id, entry.metadata) == (secret.stream_id, None, {})
     [row] = await database.rows(f"SELECT * FROM streams WHERE stream_id = '{secret.stream_id}'")
     assert not [
         name for name, value in row.items() if any(w in str(value) for w in ("secret", '"order', '"role', '"token'))
@@ -271,6 +274,28 @@ async def test_a_database_that_hangs_delays_nobody_for_long(database: SqliteFile
     async with asyncio.timeout(30):
         while not await is_back(archive):
             await asyncio.sleep(0.1)
+
+
+async def test_values_that_the_database_cannot_take_stop_no_other_read(archive: Archive) -> None:
+    beyond_the_calendar = Filters(from_ms=-(10**14))
+    with pytest.raises(ArchiveUnavailable):
+        await archive.list_streams("key:shop", most=1, filters=beyond_the_calendar)
+    assert await archive.find("a" * 34) is None
+
+
+async def test_slow_reads_are_stopped_and_delay_nobody(
+    archive: Archive, database: SqliteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive.find("a" * 34)
+    monkeypatch.setattr("shared.archive.sessions._READ_S", 0.2)
+    numbers = select(literal(1).label("n")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(select(numbers.c.n + 1))
+    endless = select(func.max(numbers.c.n))
+    for _ in range(2):  # more than there are connections
+        slow = await asyncio.gather(*(archive.fetch(endless) for _ in range(5)), return_exceptions=True)
+        assert [type(each) for each in slow] == [ArchiveUnavailable] * 5
+    monkeypatch.undo()
+    assert await archive.find("a" * 34) is None
 
 
 async def is_back(archive: Archive) -> bool:

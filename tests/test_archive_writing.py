@@ -26,6 +26,7 @@ from tests.archive_databases import PostgresServer, SqliteFile, has_postgres
 from tests.fakes.answer import Answer, ToolCall
 from tests.system import System
 from workers.archiving.loop import Archiving
+from workers.archiving.record import look_at, read_records
 
 WORDS = [f"w{i} " for i in range(20)]
 TEXT = "".join(WORDS)
@@ -242,6 +243,28 @@ async def test_a_stream_that_cannot_be_archived_holds_up_no_other(system: System
     assert await system.field(poison, "unarchived") is not None
     async with system.broker.client() as client:
         assert await client.zscore(UNARCHIVED, poison) > 0
+
+
+async def test_streams_with_large_logs_are_not_held_together(system: System, database: SqliteFile) -> None:
+    system.fake.play("pair", Answer(deltas=WORDS))
+    scripts = StreamScripts(Settings.model_construct(archive_url=SecretStr(database.url)))
+    client = connect(system.redis_url)
+    try:
+        with locked(database):
+            ids = [await system.post("pair") for _ in range(2)]
+            for stream_id in ids:
+                await system.ended(stream_id)
+            waiting = (await look_at(client, ids)).waiting
+            for most_bytes, sizes in ((1, [1, 1]), (1_000_000, [2])):
+                read = [records async for _, records in read_records(client, scripts, waiting, most_bytes=most_bytes)]
+                assert [len(records) for records in read] == sizes
+                assert [
+                    each.stream_id for records in read for each in records if isinstance(each, ArchivedStream)
+                ] == ids
+    finally:
+        await client.aclose()
+    for stream_id in ids:
+        await archived(system, database, stream_id)
 
 
 # --- a database that is away

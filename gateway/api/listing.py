@@ -10,7 +10,7 @@ from gateway.api.parameters import IsDate
 from gateway.api.response_models import StreamList
 from gateway.archive.lists import list_all, search
 from gateway.state import Caller, Gateway, GatewayState
-from shared.archive.records import Filters
+from shared.archive.records import LATEST_MS, Filters
 from shared.broker.stream_index import parse_page
 from shared.errors import InvalidRequest
 from shared.scopes import Scope
@@ -70,8 +70,8 @@ def _searchable(gateway: GatewayState, filters: Filters) -> "Archive":
 
 
 def _ms(moment: datetime | None) -> int | None:
-    """Return ms since 1970. A time without a zone is in UTC."""
+    """Return ms since 1970, as near as the archive can compare. A time without a zone is in UTC."""
     if moment is None:
         return None
     at = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(at.timestamp() * 1000)
+    return min(max(round(at.timestamp() * 1000), 0), LATEST_MS)

@@ -21,6 +21,11 @@ async def delete_own(gateway: GatewayState, caller: Principal, stream_id: str) -
     try:
         await read_own(gateway, grant, stream_id, most_events=0)
     except (StreamGone, StreamNotFound) as error:
+        if isinstance(error, StreamGone) and error.is_deleted:
+            # The archive may have been set up, or have missed the deletion, since: a repetition reaches it too.
+            if gateway.archive is not None:
+                await gateway.archive.delete(stream_id)
+            raise
         await find_archived(gateway, grant, stream_id, error)
         if gateway.archive is not None:
             await gateway.archive.delete(stream_id)

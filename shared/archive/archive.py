@@ -16,17 +16,17 @@ from shared.archive.searches import by_ids, chat_members, chats, listing
 from shared.archive.sessions import Sessions
 from shared.archive.tables import CALLS, STREAMS
 from shared.archive.writes import delete_stream, write_streams
-from shared.errors import ArchiveUnavailable
+from shared.errors import ArchiveUnavailable, ContentUnreadable
 from shared.protocol.ledger import LedgerEntry
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_SLOW_SEARCH: Final = "q: the search took too long; narrow it with from, to or chat_id"
+_SLOW_SEARCH: Final = "the search took too long; narrow it with from, to or chat_id"
 
 _DELETE_S: Final = 5.0
 _WRITE_S: Final = 60.0
-#: A search may read all texts of its owner; others must not wait for a connection meanwhile.
+#: A search may read all streams of its owner; others must not wait for a connection meanwhile.
 _MOST_SEARCHES: Final = 2
 
 
@@ -77,18 +77,18 @@ class Archive:
         self, principal: str, *, most: int, before: Position | None = None, filters: Filters | None = None
     ) -> list[ListedStream]:
         """Return a principal's streams, the newest first, that come after the position ``before``. A search by text
-        reads the texts of the principal's streams one after another until it has found so many. Also raises
-        :class:`ContentUnreadable`."""
+        or model reads the streams of the principal one after another until it has found so many. Streams
+        whose content no key opens are without their chat and metadata."""
         filters = filters or Filters()
         query = listing(self.rows, self.engine.dialect.name, principal, filters, before, most)
-        if filters.text is None:
-            return await self._listed(query)
+        if filters.text is None and filters.model is None:
+            return await self._listed(query, is_search=filters != Filters())
         async with self._searches:
             return await self._listed(query, is_search=True)
 
     async def list_chats(self, principal: str, *, most: int, before: Position | None = None) -> list[ArchivedChat]:
         """Return a principal's chats, the last changed first, that come after the position ``before``: of a chat's
-        newest stream. Raises as :meth:`list_streams` does."""
+        newest stream. Also raises :class:`ContentUnreadable`."""
         found = await self.fetch(chats(principal, before, most))
         return [ArchivedChat(self.rows.listed(row), row.streams, row.first) for row in found]
 
@@ -100,7 +100,7 @@ class Archive:
         return [(row.created_at, row.stream_id) for row in await self.fetch(query)]
 
     async def list_some(self, principal: str, stream_ids: Sequence[str]) -> list[ListedStream]:
-        """Return those of some streams that the archive has. Raises as :meth:`list_streams` does."""
+        """Return those of some streams that the archive has, as :meth:`list_streams` does."""
         return await self._listed(by_ids(principal, stream_ids)) if stream_ids else []
 
     async def delete(self, stream_id: str) -> bool:
@@ -109,8 +109,8 @@ class Archive:
         return await self._sessions.write(lambda connection: delete_stream(connection, stream_id), within_s=_DELETE_S)
 
     async def fetch(self, query: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-        """Return the rows of a query."""
-        return await self._sessions.read(_all(query))
+        """Return the rows of a query, which may be slow: that it takes too long says nothing about the database."""
+        return await self._sessions.read(_all(query), is_search=True)
 
     async def look(self) -> None:
         """Look whether the database can be used. Raises :class:`SettingsError` if it never can."""
@@ -123,7 +123,20 @@ class Archive:
             if is_search and isinstance(error.__cause__, TimeoutError):
                 raise ArchiveUnavailable(_SLOW_SEARCH) from error
             raise
-        return [self.rows.listed(row) for row in found]
+        return self._entries(found)
+
+    def _entries(self, found: Sequence[Row[Any]]) -> list[ListedStream]:
+        """Return the entries of a list. A stream that no key opens must not take the others from their owner."""
+        entries, unreadable = list[ListedStream](), 0
+        for row in found:
+            try:
+                entries.append(self.rows.listed(row))
+            except ContentUnreadable:
+                entries.append(self.rows.listed_unopened(row))
+                unreadable += 1
+        if unreadable:
+            logger.warning("archived content unreadable", extra={"streams": unreadable})
+        return entries
 
 
 @asynccontextmanager

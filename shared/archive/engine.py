@@ -3,15 +3,18 @@
 Transactions on SQLite begin by ``BEGIN`` here and not in Python's driver, which begins them too late for migrations.
 """
 
+import asyncio
 import importlib.util
 import os
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL, ExecutionContext
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.settings import SettingsError
@@ -57,6 +60,31 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         if is_postgresql(engine):  # a process that hangs must not keep its locks
             await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MS}"))
         yield connection
+
+
+@asynccontextmanager
+async def stopped_at(connection: AsyncConnection, deadline: float) -> AsyncIterator[None]:
+    """Stop a statement of SQLite that still runs at the deadline, a time of the loop: else it would keep its
+    connection. PostgreSQL's driver stops statements that are cancelled. Raises :class:`TimeoutError` then."""
+    if connection.dialect.name == "postgresql":
+        yield
+        return
+    driver = (await connection.get_raw_connection()).driver_connection
+    stop = asyncio.create_task(_stop_at(driver, deadline))
+    try:
+        yield
+    except OperationalError as error:
+        if stop.done():
+            raise TimeoutError from error
+        raise
+    finally:
+        stop.cancel()
+
+
+async def _stop_at(driver: Any, deadline: float) -> None:
+    await asyncio.sleep(deadline - asyncio.get_running_loop().time())
+    with suppress(ValueError, sqlite3.ProgrammingError):  # it has been closed
+        await driver.interrupt()
 
 
 async def lock(connection: AsyncConnection, number: int, *, shared: bool = False) -> None:

@@ -1,9 +1,12 @@
 """What the archive keeps of streams that have ended, and the conditions of searches in it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from shared.protocol.ledger import LedgerEntry
+
+#: The end of Python's calendar, in ms since 1970.
+LATEST_MS: Final = 253_402_300_799_999
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -95,15 +96,21 @@ class Rows:
     def listed(self, row: Row[Any]) -> ListedStream:
         """Return the entry of a list. Raises :class:`ContentUnreadable`."""
         fields = msgspec.json.decode(self._open_text(row, "fields"), type=dict[str, str])
+        metadata = msgspec.json.decode(self._open_text(row, "metadata") or b"{}", type=dict[str, Any])
+        opened = self.listed_unopened(row)
+        return replace(opened, chat_id=fields.get(_CHAT), title=fields.get("title", ""), metadata=metadata)
+
+    def listed_unopened(self, row: Row[Any]) -> ListedStream:
+        """Return the entry of a list without its content: chat, title and metadata."""
         return ListedStream(
             stream_id=row.stream_id,
-            chat_id=fields.get(_CHAT),
-            title=fields.get("title", ""),
+            chat_id=None,
+            title="",
             status=row.status,
             provider=row.provider,
             model=row.model,
             finish_reason=row.finish_reason,
-            metadata=msgspec.json.decode(self._open_text(row, "metadata") or b"{}", type=dict[str, Any]),
+            metadata={},
             created=row.created_at,
             ended=row.ended_at,
         )

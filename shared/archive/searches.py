@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 
-from shared.archive.records import Filters, Position
+from shared.archive.records import LATEST_MS, Filters, Position
 from shared.archive.rows import Rows, clean
-from shared.archive.tables import LATEST_MS, STREAMS
+from shared.archive.tables import STREAMS
 
 #: Columns of an entry of a list.
 LISTED: Final = (

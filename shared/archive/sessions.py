@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.archive import schema
-from shared.archive.engine import writing
-from shared.archive.trouble import refuse_final, unavailable
+from shared.archive.engine import stopped_at, writing
+from shared.archive.trouble import is_about_data, refuse_final, unavailable
 from shared.errors import ArchiveUnavailable
 from shared.settings import SettingsError
 
@@ -50,13 +50,15 @@ class Sessions:
             logger.warning("archive unavailable", extra={"detail": error.detail})
 
     async def read(self, work: Work[T], *, is_search: bool = False) -> T:
-        """Run ``work`` in a transaction that reads. A search that takes too long says nothing about the database."""
+        """Run ``work`` in a transaction that reads. A search that takes too long, or values that the database cannot
+        take, say nothing about the database: other reads go on."""
         if time.monotonic() < self._down_until:
             raise ArchiveUnavailable(detail=self._trouble)
         try:
             return await self._within(self._read(work), _READ_S)
         except ArchiveUnavailable as error:
-            if not (is_search and isinstance(error.__cause__, TimeoutError)):
+            is_slow_search = is_search and isinstance(error.__cause__, TimeoutError)
+            if not (is_slow_search or is_about_data(error)):
                 self._down_until, self._trouble = time.monotonic() + _DOWN_S, error.detail
             raise
 
@@ -88,8 +90,9 @@ class Sessions:
             logger.debug("late work failed", extra={"error": type(task.exception()).__name__})
 
     async def _read(self, work: Work[T]) -> T:
+        deadline = asyncio.get_running_loop().time() + _READ_S
         await self._prepare()
-        async with self._engine.connect() as connection:
+        async with self._engine.connect() as connection, stopped_at(connection, deadline):
             return await work(connection)
 
     async def _write(self, work: Work[T]) -> T:

@@ -23,10 +23,6 @@ from sqlalchemy import (
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-#: The end of Python's calendar.
-LATEST_MS: Final = 253_402_300_799_999
-
-
 class Milliseconds(TypeDecorator[int]):
     """Milliseconds since 1970 here, a time in the database: with its zone in PostgreSQL, text in UTC in SQLite."""
 

@@ -2,7 +2,15 @@
 
 from typing import Final
 
-from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from shared.errors import ArchiveUnavailable
 from shared.settings import SettingsError
@@ -36,8 +44,10 @@ def reason_of(error: BaseException) -> str:
 
 
 def is_about_data(error: ArchiveUnavailable) -> bool:
-    """Return True if the database cannot store what it was given, so that others may still be written."""
+    """Return True if the database cannot take the values that it was given: it can still be used with others."""
     cause = error.__cause__
+    if type(cause) is StatementError:  # a value had no form for the database; its subclasses have other reasons
+        return True
     state = getattr(getattr(cause, "orig", None), "sqlstate", None) or ""
     return isinstance(cause, (DataError, IntegrityError)) or state.startswith(_ABOUT_DATA)
 

@@ -107,7 +107,8 @@ def position_text(position: Position) -> str:
 def parse_page(text: str) -> tuple[int, str] | None:
     """Parse a ``next_page``; None if it is invalid."""
     at, dash, stream_id = text.partition("-")
-    return (int(at), stream_id) if dash and at.isascii() and at.isdecimal() and len(at) < 16 else None
+    is_time = dash and at.isascii() and at.isdecimal() and len(at) < 16
+    return (int(at), stream_id) if is_time and "\0" not in stream_id else None  # PostgreSQL takes no NUL
 
 
 def _summary(stream_id: str, text: Mapping[str, str | None]) -> dict[str, Any]:

@@ -95,15 +95,16 @@ class Archiving:
             for stream_id in looked.deleted:
                 await self._archive.delete(stream_id)
             await self._forget([*looked.deleted, *looked.others])
+            has_answered = bool(looked.deleted)
             async for group, read in self._read(looked.waiting):
-                await self._write_group(group, read)
+                has_answered |= await self._write_group(group, read)
                 looked.waiting[: len(group)] = []
         except ArchiveUnavailable as error:
             await self._note_outage(error, looked.deleted, looked.waiting)
             return
-        if self._failures:
+        if self._failures and has_answered:  # a batch without anything to write says nothing about the database
             logger.info("archive available again")
-        self._failures = 0
+            self._failures = 0
 
     async def _note_outage(self, error: ArchiveUnavailable, deleted: list[str], waiting: list[Waiting]) -> None:
         """Count a failure, and let the streams be due again at once, for any worker."""
@@ -119,10 +120,12 @@ class Archiving:
     async def _read(self, waiting: Sequence[Waiting]) -> AsyncIterator[tuple[list[Waiting], list[Read]]]:
         """Yield groups of streams that take a bounded part of the memory."""
         for group in list(_groups(waiting)):
-            yield group, await read_records(self._client, self._scripts, group, most_bytes=_MOST_BYTES)
+            async for part in read_records(self._client, self._scripts, group, most_bytes=_MOST_BYTES):
+                yield part
 
-    async def _write_group(self, group: list[Waiting], read: list[Read]) -> None:
-        """Write the streams of a group and note it. Raises :class:`ArchiveUnavailable`."""
+    async def _write_group(self, group: list[Waiting], read: list[Read]) -> bool:
+        """Write the streams of a group and note it. Return True if some were written. Raises
+        :class:`ArchiveUnavailable`."""
         written = await self._write([each for each in read if isinstance(each, ArchivedStream)])
         noted, unusable = list[Waiting](), dict[str, str]()
         for each, result in zip(group, read, strict=True):
@@ -141,6 +144,7 @@ class Archiving:
         if changed:
             await put_off(self._client, UNARCHIVED, changed, _now_ms())
         await self._note(noted)
+        return bool(written)
 
     async def _write(self, streams: list[ArchivedStream]) -> set[str]:
         """Write streams together; if the database refuses the data of one, each by itself. Return the ids of those

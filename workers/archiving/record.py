@@ -1,7 +1,7 @@
 """Reads streams that have ended from Redis, as the archive keeps them."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,15 +91,20 @@ async def look_at(client: Client, stream_ids: Sequence[str]) -> Looked:
 
 async def read_records(
     client: Client, scripts: StreamScripts, waiting: Sequence[Waiting], *, most_bytes: int
-) -> list[Read]:
-    """Read some streams: together, unless their logs are larger than ``most_bytes``. Raises
-    :class:`BrokerUnavailable`."""
+) -> AsyncIterator[tuple[list[Waiting], list[Read]]]:
+    """Read some streams, and yield them in the same order: together, or one by one if their logs are larger than
+    ``most_bytes``, so that they are not in memory together. Raises :class:`BrokerUnavailable`."""
     try:
         ids = [each.stream_id for each in waiting]
-        logs: list[StoredLog | None] = [*await read_logs(client, scripts, ids, most_bytes=most_bytes)]
+        logs = await read_logs(client, scripts, ids, most_bytes=most_bytes)
     except (LogsTooLarge, ContentUnreadable):
-        logs = [None] * len(waiting)
-    return [await _read_record(client, scripts, each, log) for each, log in zip(waiting, logs, strict=True)]
+        logs = None
+    if logs is None:
+        for each in waiting:
+            yield [each], [await _read_record(client, scripts, each, None)]
+    else:
+        pairs = zip(waiting, logs, strict=True)
+        yield [*waiting], [await _read_record(client, scripts, each, log) for each, log in pairs]
 
 
 async def _read_record(client: Client, scripts: StreamScripts, waiting: Waiting, log: StoredLog | None) -> Read:

@@ -353,7 +353,9 @@ async def test_large_requests_make_a_page_shorter(system: System) -> None:
     system.fake.play("heavy", Answer(deltas=["ok"]))
     text = "x" * 900_000
     said = [await say(system, "heavy", user(text), model="heavy", history="given") for _ in range(5)]
-    url, turns, pages, page = f"{system.url}/chats/heavy", [], [], None
+    url, page = f"{system.url}/chats/heavy", None
+    turns: list[dict[str, Any]] = []
+    pages: list[int] = []
     while page is not None or not pages:
         found = (await system.http.get(url, params={"page": page} if page else {})).json()
         turns, page = [*turns, *found["turns"]], found["next_page"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from gateway.intake.body_memory import BodyMemory
 from tests.conftest import StartSystem
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, token
 from tests.fakes.answer import Answer
@@ -174,3 +175,16 @@ async def test_a_principal_that_sends_slowly_leaves_half_of_the_memory_to_others
         await is_free(system)
     finally:
         await system.stop()
+
+
+async def test_a_share_gives_back_all_that_several_takes_at_once_took() -> None:
+    memory = BodyMemory(4 * MIB, wait_s=5)
+    other, share = memory.begin(None), memory.begin("somebody")
+    await other.take(memory.large.size)
+    takes = [asyncio.create_task(share.take(3 * MIB // 4)) for _ in range(2)]
+    await asyncio.sleep(0)
+    other.release()
+    await asyncio.gather(*takes)
+    share.release()
+    assert memory.large.is_unused
+    assert memory.of_principal("somebody").is_unused

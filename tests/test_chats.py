@@ -349,6 +349,22 @@ async def test_a_running_turn_is_read_and_deleted_with_its_chat(system: System) 
         assert not await client.exists(state_key(stream_id))
 
 
+async def test_large_requests_make_a_page_shorter(system: System) -> None:
+    system.fake.play("heavy", Answer(deltas=["ok"]))
+    text = "x" * 900_000
+    said = [await say(system, "heavy", user(text), model="heavy", history="given") for _ in range(5)]
+    url, page = f"{system.url}/chats/heavy", None
+    turns: list[dict[str, Any]] = []
+    pages: list[int] = []
+    while page is not None or not pages:
+        found = (await system.http.get(url, params={"page": page} if page else {})).json()
+        turns, page = [*turns, *found["turns"]], found["next_page"]
+        pages.append(len(found["turns"]))
+    assert pages == [4, 1]
+    assert [turn["stream_id"] for turn in turns] == [accepted["stream_id"] for accepted in said]
+    assert all(turn["messages"] == [user(text)] for turn in turns)
+
+
 async def test_chats_of_the_ai_sdk_are_listed(system: System) -> None:
     message = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hi from the SDK"}]}
     body = {"id": "ai-sdk-chat", "model": "openai/echo", "messages": [message]}

@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from shared.broker.keys import tombstone_key
 from tests.archive_databases import SqliteFile
 from tests.archived_system import ALICE, BOB, ArchivedSystem
 from tests.credentials import bearer, token
@@ -52,7 +53,8 @@ async def say(system: ArchivedSystem, chat_id: str, text: str, *, is_forgotten: 
 async def forget_chats(system: ArchivedSystem) -> None:
     """Let Redis forget all chats, as it does with their tombstones."""
     async with system.broker.client() as client:
-        await client.delete(*[name async for name in client.scan_iter("hr:chat*")])
+        async for name in client.scan_iter("hr:chat*"):
+            await client.delete(name)
 
 
 def asked(system: ArchivedSystem) -> list[str]:
@@ -88,6 +90,43 @@ async def test_a_chat_goes_on_from_the_archive(system: ArchivedSystem, is_known:
     assert code_of(await system.get(path)) == (404, "chat_not_found")
     assert code_of(await system.get(f"/chat/{ids[0]}"))[0] in {404, 410}
     assert (await say(system, chat_id, "canary-new"))["history"] is None
+
+
+async def test_a_turn_that_joined_after_its_creation_is_listed_once(system: ArchivedSystem) -> None:
+    """And the turns between its creation and its joining still come first."""
+    await forget_chats(system)
+    ids = [(await say(system, "canary-late", "canary"))["stream_id"] for _ in range(3)]
+    async with system.broker.client() as client:
+        (members,) = [name async for name in client.scan_iter("hr:chat:*:streams")]
+        await client.zrem(members, ids[1])
+        for stream_id in (ids[0], ids[2]):
+            await client.zincrby(members, 60_000, stream_id)
+    first = (await system.get("/chats/canary-late", limit=1)).json()
+    rest = (await system.get("/chats/canary-late", limit=2, page=first["next_page"])).json()
+    assert [turn["stream_id"] for turn in (*first["turns"], *rest["turns"])] == [ids[1], ids[0], ids[2]]
+    assert rest["next_page"] is None
+
+
+async def test_an_archived_turn_whose_confirmation_was_lost_is_continued(system: ArchivedSystem) -> None:
+    await forget_chats(system)
+    ids = [(await say(system, "canary-lost", f"canary-{n}"))["stream_id"] for n in range(2)]
+    async with system.broker.client() as client:
+        (latest,) = [name async for name in client.scan_iter("hr:chat:*:latest")]
+        await client.hset(latest, mapping={"pending": ids[1], "pending_until": 1})  # type: ignore[misc]
+    await say(system, "canary-lost", "canary-2")
+    assert asked(system)[::2] == ["canary-0", "canary-1", "canary-2"]
+
+
+async def test_an_archived_turn_that_redis_has_as_deleted_is_deleted_with_its_chat(system: ArchivedSystem) -> None:
+    await forget_chats(system)
+    stream_id = (await say(system, "canary-undead", "canary"))["stream_id"]
+    async with system.broker.client() as client:
+        _, principal = (await client.get(tombstone_key(stream_id))).decode().split(" ", 1)
+        await client.set(tombstone_key(stream_id), f"deleted {principal}", keepttl=True)
+    url = f"{system.url}/chats/canary-undead"
+    assert (await system.http.delete(url, headers=ALICE)).status_code == 204
+    assert await system.database.rows("SELECT 1 AS n FROM streams WHERE stream_id = '" + stream_id + "'") == []
+    assert code_of(await system.get("/chats/canary-undead")) == (404, "chat_not_found")
 
 
 async def test_each_chat_is_listed_once(system: ArchivedSystem) -> None:

@@ -64,7 +64,7 @@ async def read_chat(
     if chat is None and not members:
         raise ChatNotFound(_NOT_FOUND)
     listed = await list_turns(gateway, caller, members[:limit], has_more=len(members) > limit)
-    if after is None and not listed.turns and listed.next_page is None:
+    if not listed.turns and (chat is None or (after is None and listed.next_page is None)):
         raise ChatGone(_GONE)
     return {
         "chat_id": chat_id,

@@ -16,6 +16,7 @@ from gateway.state import GatewayState
 from shared.archive.records import ArchivedStream
 from shared.broker.log import LogsTooLarge, StoredLog
 from shared.broker.status import read_fields
+from shared.broker.stored_request import request_sizes
 from shared.errors import ArchiveUnavailable, StreamGone, StreamNotFound
 from shared.protocol.ids import is_stream_id, parse_event_id
 
@@ -77,6 +78,16 @@ async def read_stored_fields(gateway: GatewayState, stream_id: str, names: Seque
         return fields
     known = {**archived.fields, "status": archived.status, "request": archived.request.decode() or None}
     return {name: known.get(name) for name in names}
+
+
+async def stored_request_bytes(gateway: GatewayState, stream_ids: Sequence[str]) -> list[int]:
+    """Return the sizes of stored requests, in Redis or else in the archive. Raises :class:`BrokerUnavailable` and
+    :class:`ArchiveUnavailable`."""
+    sizes = await request_sizes(gateway.client, stream_ids)
+    archived = dict[str, int]()
+    if gateway.archive is not None:
+        archived = await gateway.archive.request_sizes([each for each, size in sizes.items() if size is None])
+    return [size or archived.get(each, 0) for each, size in sizes.items()]
 
 
 async def open_archived_log(

@@ -2,18 +2,29 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.archive.deletion import delete_own
 from gateway.auth.principal import Principal
 from gateway.state import GatewayState
 from shared.archive.records import ArchivedChat, Filters
-from shared.broker.chat_index import ListedChats, Page, are_listed, first_member, list_chats, list_members
+from shared.broker.chat_index import (
+    ListedChats,
+    Page,
+    are_listed,
+    are_members,
+    first_member,
+    list_chats,
+    list_members,
+)
 from shared.broker.chats import ChatName, forget_streams
 from shared.broker.status import time_of
 from shared.errors import StreamGone, StreamNotFound
 from shared.protocol.ids import is_stream_id
 from shared.rate_limits import account_of
+
+if TYPE_CHECKING:
+    from shared.archive.archive import Archive
 
 #: Position before all archived chats.
 _NEWEST: Final = (10**15 - 1, "f" * 34)
@@ -63,13 +74,26 @@ async def list_all_members(
     come first: Redis forgets a chat as a whole. Raises :class:`BrokerUnavailable` and :class:`ArchiveUnavailable`."""
     members: list[Page] = []
     if gateway.archive is not None:
-        first = await first_member(gateway.client, name)
-        members = await gateway.archive.list_chat_members(
-            principal, name.chat_id, after=after, before_ms=first, most=most
-        )
+        members = await _only_archived(gateway, gateway.archive, principal, name, most=most, after=after)
     if len(members) < most:
         members += await list_members(gateway.client, name, most=most - len(members), after=after)
     return members
+
+
+async def _only_archived(
+    gateway: GatewayState, archive: "Archive", principal: str, name: ChatName, *, most: int, after: Page | None
+) -> list[Page]:
+    """Return streams that were created before the first one in Redis joined the chat. Those that joined it after
+    their creation are left out: Redis lists them."""
+    first, at, members = await first_member(gateway.client, name), after, list[Page]()
+    while len(members) < most:
+        found = await archive.list_chat_members(principal, name.chat_id, after=at, before_ms=first, most=most)
+        in_redis = await are_members(gateway.client, name, [stream_id for _, stream_id in found])
+        members += [each for each, is_member in zip(found, in_redis, strict=True) if not is_member]
+        if len(found) < most:
+            break
+        at = found[-1]
+    return members[:most]
 
 
 async def delete_all(gateway: GatewayState, caller: Principal, name: ChatName) -> bool:
@@ -77,26 +101,29 @@ async def delete_all(gateway: GatewayState, caller: Principal, name: ChatName) -
     :class:`ArchiveUnavailable`; the caller then repeats it."""
     had_some = is_forgotten = False
     while not is_forgotten:
-        members = await list_members(gateway.client, name, most=_AT_ONCE, after=None)
+        members = [each for _, each in await list_members(gateway.client, name, most=_AT_ONCE, after=None)]
         await _delete(gateway, caller, members)
         had_some = had_some or bool(members)
-        is_forgotten = await forget_streams(gateway.client, name, [stream_id for _, stream_id in members])
+        is_forgotten = await forget_streams(gateway.client, gateway.scripts, name, members)
     archive = gateway.archive
     while archive is not None:
         streams = await archive.list_streams(caller.id, most=_AT_ONCE, filters=Filters(chat_id=name.chat_id))
         if not streams:
             break
         had_some = True
-        await _delete(gateway, caller, [(each.created, each.stream_id) for each in streams])
+        await _delete(gateway, caller, [each.stream_id for each in streams])
+        # Those that Redis has as deleted already, but that were written to the archive after that.
+        for left in await archive.list_some(caller.id, [each.stream_id for each in streams]):
+            await archive.delete(left.stream_id)
     return had_some
 
 
-async def _delete(gateway: GatewayState, caller: Principal, members: list[Page]) -> None:
+async def _delete(gateway: GatewayState, caller: Principal, stream_ids: list[str]) -> None:
     async def delete(stream_id: str) -> None:
         with suppress(StreamGone, StreamNotFound):
             await delete_own(gateway, caller, stream_id)
 
-    await asyncio.gather(*(delete(stream_id) for _, stream_id in members))
+    await asyncio.gather(*map(delete, stream_ids))
 
 
 def _summary(chat: ArchivedChat) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from gateway.archive.reads import read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own_logs
 from gateway.auth.principal import Principal
@@ -31,7 +32,7 @@ from shared.broker.chats import (
     take_chat,
 )
 from shared.broker.log import LogsTooLarge
-from shared.broker.removal import delete_stream
+from shared.broker.removal import undo_stream
 from shared.broker.status import read_field
 from shared.errors import (
     BrokerUnavailable,
@@ -87,7 +88,7 @@ async def joining_chat(
     if not member.is_created:
         await remove_member(gateway.client, name, stream_id)
     elif not await confirm_member(gateway.client, name, stream_id):
-        await delete_stream(gateway.client, gateway.scripts, stream_id)
+        await undo_stream(gateway.client, gateway.scripts, stream_id)
         raise ChatBusy
 
 
@@ -126,10 +127,10 @@ async def _join(
 
 async def _latest(gateway: GatewayState, name: ChatName, chat: Chat) -> str | None:
     """Return the latest stream of a chat that exists, or existed. One that is pending exists if its gateway was lost
-    after the creation."""
+    after the creation. Raises also :class:`ArchiveUnavailable`."""
     if not chat.is_pending:
         return chat.stream_id
-    if await read_field(gateway.client, gateway.scripts.sealing, chat.stream_id, "status") is None:
+    if (await read_stored_fields(gateway, chat.stream_id, ["status"]))["status"] is None:
         return chat.before
     if not await confirm_member(gateway.client, name, chat.stream_id):
         raise ChatMoved

@@ -1,17 +1,19 @@
 """The turns of a chat, as ``GET /chats/{chat_id}`` lists them."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
-from gateway.archive.reads import archived_view, read_stored_fields
+from gateway.archive.reads import archived_view, read_stored_fields, stored_request_bytes
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_logs_in_redis
 from gateway.auth.principal import Principal
 from gateway.chats.earlier_turns import request_of
-from gateway.intake.body_memory import releases_body, run_beside_loop
+from gateway.intake.body_memory import releases_body, run_beside_loop, take_memory
 from gateway.state import GatewayState
 from shared.broker.answer import answer_view
 from shared.broker.log import LogsTooLarge, StoredLog, read_stored_log
@@ -21,7 +23,7 @@ from shared.protocol.lifecycle import TERMINAL
 from shared.protocol.transcript import fold
 from shared.schemas.stored_request import stored_messages
 
-#: Bytes of the logs on one page. A single turn may have more.
+#: Bytes of the logs on one page, and of the requests. A single turn may have more.
 _MOST_BYTES: Final = 4 * 1024 * 1024
 _FIELDS: Final = ("status", "title", "follow_up", "earlier", "chat_history", "request", "request_bytes")
 _LARGEST_LOG: Final = 64 * 1024 * 1024
@@ -43,11 +45,11 @@ async def list_turns(
     """Return the turns of streams, given as (time, id), without those that are gone. If they are too large together,
     the page ends before. Raises :class:`StreamRecovering`, :class:`ContentUnreadable`, :class:`Overloaded` and
     :class:`BrokerUnavailable`."""
-    logs, count = await _logs(gateway, caller, [stream_id for _, stream_id in members])
+    count = await _take_requests(gateway, [stream_id for _, stream_id in members])
+    logs, count = await _logs(gateway, caller, [stream_id for _, stream_id in members[:count]])
     revocation = await gateway.link_revocations.last_now()
-    turns = await asyncio.gather(
-        *(_turn(gateway, caller, each, logs.get(each), revocation) for _, each in members[:count])
-    )
+    # One after another: only one request is parsed at a time, and nothing goes on after an error.
+    turns = [await _turn(gateway, caller, each, logs.get(each), revocation) for _, each in members[:count]]
     found = [turn for turn in turns if turn is not None]
     is_last = not members or (count == len(members) and not has_more)
     return ListedTurns(
@@ -55,6 +57,16 @@ async def list_turns(
         title=next((title for _, title in reversed(found) if title), ""),
         next_page=None if is_last else "{}-{}".format(*members[count - 1]),
     )
+
+
+async def _take_requests(gateway: GatewayState, stream_ids: Sequence[str]) -> int:
+    """Take memory for the requests of the first streams. Return how many streams these are: as many as fit
+    together."""
+    sums = [*accumulate(await stored_request_bytes(gateway, stream_ids))]
+    count = max(1, bisect_right(sums, _MOST_BYTES))
+    if sums:
+        await take_memory(sums[:count][-1])
+    return count
 
 
 async def _logs(

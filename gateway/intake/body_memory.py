@@ -138,7 +138,7 @@ class BodyShare:
                 for pool in pools:
                     part = min(count, pool.size)
                     await pool.take(part)
-                    self._held[pool] = part
+                    self._held[pool] = self._held.get(pool, 0) + part  # of an earlier take that timed out, too
         except TimeoutError:
             metrics.REFUSALS.labels(Overloaded.code).inc()
             raise Overloaded from None

@@ -73,6 +73,12 @@ class Archive:
         query = select(func.length(STREAMS.c.request)).where(STREAMS.c.stream_id == stream_id)
         return await self._sessions.read(lambda connection: connection.scalar(query)) or 0
 
+    async def request_sizes(self, stream_ids: Sequence[str]) -> dict[str, int]:
+        """Return the sizes of the requests of those streams that the archive has."""
+        query = select(STREAMS.c.stream_id, func.length(STREAMS.c.request).label("size"))
+        query = query.where(STREAMS.c.stream_id.in_(stream_ids))
+        return {row.stream_id: row.size or 0 for row in await self.fetch(query)} if stream_ids else {}
+
     async def list_streams(
         self, principal: str, *, most: int, before: Position | None = None, filters: Filters | None = None
     ) -> list[ListedStream]:

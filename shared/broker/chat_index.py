@@ -61,6 +61,14 @@ async def first_member(client: Client, name: ChatName) -> int:
     return int(flat[1]) if flat else _NEVER
 
 
+async def are_members(client: Client, name: ChatName, stream_ids: Sequence[str]) -> list[bool]:
+    """Return for each stream whether :func:`list_members` lists it. Raises :class:`BrokerUnavailable`."""
+    if not stream_ids:
+        return []
+    (scores,) = await run_commands(client, [("ZMSCORE", name.keys[1], *stream_ids)])
+    return [score is not None for score in scores]
+
+
 async def are_listed(client: Client, sealing: Sealing, account: str, chat_ids: Sequence[str]) -> list[bool]:
     """Return for each chat whether :func:`list_chats` lists it. Raises as that does."""
     summaries = await _summaries(client, sealing, account, [(0, chat_digest(chat_id)) for chat_id in chat_ids])

@@ -143,11 +143,14 @@ async def note_received(client: Client, scripts: StreamScripts, name: ChatName, 
     await run_commands(client, [("HSET", latest, "received", stream_id), ("PEXPIRE", latest, scripts.chat_ms)])
 
 
-async def forget_streams(client: Client, name: ChatName, stream_ids: list[str]) -> bool:
+async def forget_streams(client: Client, scripts: StreamScripts, name: ChatName, stream_ids: list[str]) -> bool:
     """Forget streams that were deleted. Return False if the chat has others."""
+    key, digest = chats_key(name.account), chat_digest(name.chat_id)
+    # The list first: a stream that joins after the chat was forgotten lists the chat again.
+    changed, _ = await run_commands(client, [("ZSCORE", key, digest), ("ZREM", key, digest)])
     is_forgotten = await run_script(client, FORGET_CHAT.call(name.keys, bool, stream_ids=" ".join(stream_ids)))
-    if is_forgotten:
-        await run_commands(client, [("ZREM", chats_key(name.account), chat_digest(name.chat_id))])
+    if not is_forgotten and changed is not None:
+        await run_commands(client, [("ZADD", key, "NX", changed, digest), ("PEXPIRE", key, scripts.chat_ms)])
     return is_forgotten
 
 

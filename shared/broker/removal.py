@@ -50,6 +50,15 @@ async def delete_stream(client: Client, scripts: StreamScripts, stream_id: str) 
     return True
 
 
+async def undo_stream(client: Client, scripts: StreamScripts, stream_id: str) -> None:
+    """Delete a stream whose request is refused after all, with its idempotency entry: a repeat is a new request.
+    Raises :class:`BrokerUnavailable`."""
+    (digest,) = await run_commands(client, [("HGET", state_key(stream_id), "idempotency")])
+    await delete_stream(client, scripts, stream_id)
+    if digest is not None:
+        await run_commands(client, [("DEL", idempotency_entry_key(digest.decode()))])
+
+
 async def _calls_of_running(client: Client, scripts: StreamScripts, stream_id: str) -> list[LedgerEntry]:
     """Return the calls of a running stream that its ledger does not have, estimated from their output so far."""
     (values,) = await run_commands(client, [("HMGET", state_key(stream_id), "status", *_OF_CALLS)])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from shared.broker.chat_keys import chats_key
 from shared.broker.chats import (
     ChatName,
     Joined,
@@ -93,8 +94,34 @@ async def test_a_given_history_joins_whatever_is_the_latest(client: Client) -> N
 async def test_a_chat_is_forgotten_with_its_last_stream(client: Client) -> None:
     first = await confirmed(client, None)
     second = await join(client, first)
-    assert not await forget_streams(client, NAME, [first])
-    assert await forget_streams(client, NAME, [first, second])
+    assert not await forget_streams(client, SCRIPTS, NAME, [first])
+    assert await forget_streams(client, SCRIPTS, NAME, [first, second])
     assert await latest(client) is None
     assert not await confirm_member(client, NAME, second)  # so that its gateway deletes it
     assert await client.exists(*NAME.keys) == 0
+
+
+async def test_a_refused_stream_gives_its_place_back_to_the_one_that_is_pending(client: Client) -> None:
+    """Which may never have been created: then the next request takes its place."""
+    first = await confirmed(client, None)
+    lost, given = await join(client, first), new_stream_id()
+    await take_chat(client, SCRIPTS, NAME, given)
+    await remove_member(client, NAME, given)
+    assert await latest(client) == (lost, True)
+    third = await join(client, first)
+    await take_chat(client, SCRIPTS, NAME, given)
+    assert await confirm_member(client, NAME, third)
+    await remove_member(client, NAME, given)
+    assert await latest(client) == (third, False)
+
+
+async def test_a_chat_that_another_stream_has_joined_stays_listed(client: Client) -> None:
+    key = chats_key(NAME.account)
+    first = await confirmed(client, None)
+    second = await confirmed(client, first)
+    listed = await client.zrange(key, 0, -1, withscores=True)
+    assert not await forget_streams(client, SCRIPTS, NAME, [first])
+    assert await client.zrange(key, 0, -1, withscores=True) == listed
+    assert await client.pttl(key) > 0
+    assert await forget_streams(client, SCRIPTS, NAME, [second])
+    assert await client.exists(key) == 0

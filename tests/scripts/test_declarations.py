@@ -177,7 +177,7 @@ def test_the_amount_of_lua_is_limited() -> None:
     assert operators < 50
     assert deliveries < 80
     assert admission < 475
-    assert chats < 48
+    assert chats < 54
 
 
 @pytest.mark.parametrize("name", sorted(all_scripts()))

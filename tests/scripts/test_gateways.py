@@ -4,7 +4,7 @@ from shared.broker.client import Client, run_script
 from shared.broker.creation import create
 from shared.broker.desk_replies import Created
 from shared.broker.keys import idempotency_entry_key, stream_keys
-from shared.broker.removal import delete_stream
+from shared.broker.removal import delete_stream, undo_stream
 from shared.broker.replies import Claimed, Gone, Known, LogPage, LogPosition, Lost, Refused
 from shared.protocol.ids import START, EventId
 from shared.protocol.lifecycle import Status
@@ -104,6 +104,14 @@ async def test_delete(client: Client) -> None:
     assert await delete_stream(client, SCRIPTS, stream.id) is False
     assert await stream.acknowledge() is None
     assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.MISSING
+
+
+async def test_a_stream_whose_request_is_refused_leaves_its_key_to_a_repeat(client: Client) -> None:
+    stream = await Stream(client).create()
+    await stream.set(idempotency=DIGEST)
+    await undo_stream(client, SCRIPTS, stream.id)
+    assert await stream.read() == Gone("p", deleted=True)
+    assert isinstance(await create(client, SCRIPTS, Stream(client).creation()), Created)
 
 
 async def test_acknowledge(client: Client) -> None:

@@ -1,7 +1,8 @@
 #!lua
 -- Makes a stream the latest one of its chat, before the stream is created: of two requests that continue the same
 -- answer, one is accepted. `joined_chat` confirms the stream, or removes it.
--- KEYS: 1 chat (hash: stream, created, updated, message, received, pending, pending_until),
+-- KEYS: 1 chat (hash: stream, created, updated, message, received, pending, pending_until,
+--       pending_before: the pending stream that a pending one took the place of),
 --       2 members (zset: id of a stream → when it joined, ms)
 -- ARGV: 1 stream_id, 2 expected (the latest stream, which this one continues; '' of a new chat; '*' for any),
 --       3 message (the client's id of the answer, sealed, or ''), 4 pending_ms (for which it waits for its confirmation; 0
@@ -27,8 +28,11 @@ redis.call('ZADD', MEMBERS, 'NX', math.max(now, (newest or 0) + 1), stream_id)
 redis.call('ZREMRANGEBYRANK', MEMBERS, 0, -most_members - 1)
 redis.call('HSETNX', CHAT, 'created', now)
 redis.call('HSET', CHAT, 'stream', stream_id, 'updated', now, 'message', message)
-redis.call('HDEL', CHAT, 'pending', 'pending_until')
-if pending_ms ~= '0' then redis.call('HSET', CHAT, 'pending', stream_id, 'pending_until', now + pending_ms) end
+redis.call('HDEL', CHAT, 'pending', 'pending_until', 'pending_before')
+if pending_ms ~= '0' then
+  redis.call('HSET', CHAT, 'pending', stream_id, 'pending_until', now + pending_ms)
+  if pending and pending == latest then redis.call('HSET', CHAT, 'pending_before', pending) end
+end
 redis.call('PEXPIRE', CHAT, life_ms)
 redis.call('PEXPIRE', MEMBERS, life_ms)
 return {'JOINED'}

@@ -54,6 +54,11 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(start_system: StartSy
     last_start = max(i for i, frame in enumerate(frames) if frame.event == "start")
     assert text_of(frames[last_start:]) == text_of_call(2)
     assert [f.event for f in frames].count("done") == 1
+
+    async def is_settled() -> bool:  # a step after `done`, which changes the state
+        return await system.field(connection.stream_id, "owed") is None
+
+    await system.eventually(is_settled)
     before = await stored_in_redis(system, connection.stream_id)
 
     zombie.signal(signal.SIGCONT)

@@ -130,7 +130,7 @@ async def test_an_archived_turn_that_redis_has_as_deleted_is_deleted_with_its_ch
 
 
 async def test_each_chat_is_listed_once(system: ArchivedSystem) -> None:
-    """Whether Redis or the archive has its last stream, over pages of one."""
+    """Its last stream is in Redis or in the archive; pages have one."""
     names = [f"canary-listed-{n}" for n in range(3)]
     for name in names[:2]:
         await say(system, name, "canary")

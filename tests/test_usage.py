@@ -190,8 +190,9 @@ async def test_a_cancelled_call_is_estimated(system: System) -> None:
 async def test_a_call_that_is_cancelled_before_its_output_costs_nothing(system: System) -> None:
     name = model()
     system.fake.play(name, Answer(deltas=["late"], end="hang", first_delay_s=60))
+    calls = len(system.fake.calls)
     async with await system.stream(f"dollars/{name}", provider=None) as connection:
-        await system.fake.wait_calls(len(system.fake.calls) + 1)
+        await system.fake.wait_calls(calls + 1)
         (await system.http.post(f"{system.url}/chat/{connection.stream_id}/cancel")).raise_for_status()
         done = (await connection.rest())[-1].data
     assert of_calls(await ledger(system, connection.stream_id)) == [("dollars", "cancelled", 0, 0, 0, "USD")]

@@ -1,4 +1,4 @@
-"""What the archive keeps of streams that have ended, and the conditions of searches in it."""
+"""Streams that have ended, as the archive keeps them, and the conditions of searches in it."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final

@@ -46,7 +46,7 @@ _CONTENT = (b"request", b"metadata", b"shown", b"response", b"sources", b"error"
 
 
 class DeskPart(NamedTuple):
-    """What the desk has of the stream. ``stored``: bytes of the account's streams. ``lanes``: those in which the
+    """The desk's part of the stream. ``stored``: bytes of the account's streams. ``lanes``: those in which the
     stream runs; ``held``: those that count it. ``budgets``: the counts of RESERVATIONS. ``was_lost``: the desk had
     lost the stream meanwhile."""
 

@@ -58,7 +58,7 @@ async def callers(guarded: System) -> list[Caller]:
 
 
 async def test_every_user_is_a_principal_of_its_own(guarded: System, callers: list[Caller]) -> None:
-    """With the same body, key and chat each gets a stream of its own, on both gateways, and sees no other."""
+    """Each gets a stream of its own with the same body, key and chat, on both gateways, and sees no other."""
     message = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "mine"}]}
     chat = {"id": "chat-1", "model": "openai/echo", "messages": [message]}
     started, chats = dict[str, str](), dict[str, str]()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +40,9 @@ class RawConnection:
                 return
 
     def end(self) -> None:
-        """Close the sending side; responses can still be read."""
-        self._writer.write_eof()
+        """Close the sending side; responses can still be read. A peer that has closed already is no failure."""
+        with suppress(OSError):
+            self._writer.write_eof()
 
     async def head(self) -> tuple[int, dict[str, str]]:
         """Read status and fields of the next response."""

@@ -126,12 +126,12 @@ $(VENV)/bin/python:
 # second line adds only this folder.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-$(VENV)/installed: pyproject.toml requirements.lock requirements-build.lock | $(VENV)/bin/python
+$(VENV)/installed: pyproject.toml shared/version.py requirements.lock requirements-build.lock | $(VENV)/bin/python
 	$(INSTALL) --require-hashes -r requirements.lock -r requirements-build.lock
 	$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/installed-dev: pyproject.toml requirements-dev.lock requirements-build.lock | $(VENV)/bin/python
+$(VENV)/installed-dev: pyproject.toml shared/version.py requirements-dev.lock requirements-build.lock | $(VENV)/bin/python
 	$(INSTALL) --require-hashes -r requirements-dev.lock -r requirements-build.lock
 	$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/installed

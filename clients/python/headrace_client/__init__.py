@@ -47,7 +47,7 @@ from headrace_client.statuses import (
 )
 from headrace_client.webhooks import WebhookInvalid, verify_webhook
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "Answer",
     "AsyncClient",
